@@ -1,0 +1,86 @@
+"""The HTTP application: routes, errors, who may use it, and the service's life around it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.concurrency import run_in_threadpool
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from api import errors
+from api.auth import RequireKey, is_loopback
+from api.routes import artifacts, events, health, jobs, search
+from api.version import installed_version
+from service.application import Application
+
+MAX_BODY_BYTES = 4 * 1024 * 1024  # a job file holds templates and labels, never data
+_LOOPBACK_NAMES = ["localhost", "127.0.0.1", "[::1]"]
+_TAGS = [
+    {"name": "jobs", "description": "Submit, list, look at and cancel pruning jobs."},
+    {"name": "events", "description": "What happens to a job, as pages or as a stream."},
+    {"name": "search", "description": "The generations and candidates of a job's search."},
+    {"name": "artifacts", "description": "The files of the exported model."},
+    {"name": "health", "description": "Whether the server runs jobs."},
+]
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        return errors.document_problems_once(super().openapi())
+
+
+def create_app(application: Application, *, started: bool = False) -> FastAPI:
+    """Build the HTTP application around the service.
+
+    Args:
+        application: The service. The app's lifespan starts and stops it.
+        started: The caller has started `application` already, to see its errors; the lifespan only stops it.
+
+    Returns:
+        The app; `app.state.streams` can end the event streams that clients hold open.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if not started:
+            await run_in_threadpool(application.start)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(application.stop)
+
+    app = _App(
+        title="ranksieve",
+        summary="How small can a language model be and still do your task?",
+        version=installed_version(),
+        openapi_tags=_TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        max_body_size=MAX_BODY_BYTES,
+    )
+    app.state.application = application
+    app.state.streams = events.OpenStreams()
+    errors.install(app)
+    _trust_only_loopback_names(app, application.settings.host)
+    app.include_router(health.router)
+    app.include_router(_v1(application))
+    return app
+
+
+def _v1(application: Application) -> APIRouter:
+    key = Depends(RequireKey(application.settings.api_key))
+    refused = errors.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY)
+    router = APIRouter(prefix="/v1", dependencies=[key], responses=refused)
+    for module in (jobs, events, search, artifacts):
+        router.include_router(module.router)
+    return router
+
+
+def _trust_only_loopback_names(app: FastAPI, host: str) -> None:
+    """On loopback, refuse requests under other names: a web page may rebind its own to this machine."""
+    if is_loopback(host):
+        names = [*_LOOPBACK_NAMES, f"[{host}]" if ":" in host else host]
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)

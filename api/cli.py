@@ -1,0 +1,245 @@
+"""The command line: `ranksieve serve | run | submit | jobs | watch | cancel | download | evaluate | demo`.
+
+Exit codes: 0 success, 1 the job or the server failed, 2 a wrong spec or wrong usage, 130 Ctrl-C. What a
+person reads along the way goes to stderr, results go to stdout.
+"""
+
+import json
+import logging
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from api.client import Client
+from api.failures import FAILED, INTERRUPTED, ReportingGroup, rejection
+from api.follow import Outcome, follow, run_job
+from api.parts import Parts
+from api.spec_file import load_spec
+from api.stdout import stdout_to_stderr
+from api.tables import jobs_table, result_table, values_table
+from search.errors import RanksieveError
+from service.jobs import JobState
+
+app = typer.Typer(
+    name="ranksieve",
+    cls=ReportingGroup,
+    help="How small can a language model be and still do your task?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Split(StrEnum):
+    """Splits of a task's data that a model can be evaluated on."""
+
+    SEARCH = "search"
+    CONFIRM = "confirm"
+    TEST = "test"
+
+
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
+Url = Annotated[str, typer.Option(envvar="RANKSIEVE_URL", help="The server.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="RANKSIEVE_API_KEY", help="The server's key.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Database, job folders and caches.  [default: .ranksieve]", show_default=False),
+]
+Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
+DEFAULT_URL = "http://127.0.0.1:8765"
+_PIPE_COLUMNS = 120
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="0 for any free one.  [default: 8765]")] = None,
+    data_dir: DataDir = None,
+    root: Roots = None,
+) -> None:
+    """Serve the REST API and run jobs until Ctrl-C."""
+    from api.server import serve as serve_forever
+    from api.server_settings import settings_from
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    settings = settings_from(host=host, port=port, data_dir=data_dir, roots=root)
+    serve_forever(
+        settings, _parts(ctx).build, lambda url: typer.echo(f"ranksieve listens on {url}", err=True)
+    )
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    spec: SpecFile,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    root: Roots = None,
+) -> None:
+    """Run one job here, from start to end, without a server."""
+    try:
+        with stdout_to_stderr() if as_json else nullcontext():
+            outcome = _run(_parts(ctx), spec, data_dir, root)
+    except RanksieveError as error:
+        if as_json:
+            _echo_json(rejection(error))
+        raise
+    _finish(outcome, as_json=as_json)
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    spec: SpecFile,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Submit a job to a server and print its id."""
+    document = load_spec(spec).canonical()
+    with _parts(ctx).connect(url, api_key) as client:
+        job_id = client.submit(document)["id"]
+        typer.echo(job_id)
+        if watch:
+            _watch(client, job_id)
+
+
+@app.command("jobs")
+def list_jobs(
+    ctx: typer.Context,
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """List a server's jobs, newest first."""
+    with _parts(ctx).connect(url, api_key) as client:
+        _stdout().print(jobs_table(client.jobs(state=state, limit=limit)))
+
+
+@app.command()
+def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Follow a job until it has ended."""
+    with _parts(ctx).connect(url, api_key) as client:
+        _watch(client, job_id)
+
+
+@app.command()
+def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Cancel a job."""
+    with _parts(ctx).connect(url, api_key) as client:
+        job = client.cancel(job_id)
+    typer.echo(f"{job_id} {'cancelling' if job['state'] != JobState.CANCELLED else job['state']}")
+
+
+@app.command()
+def download(
+    ctx: typer.Context,
+    job_id: JobId,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Download the exported model of a job."""
+    with _parts(ctx).connect(url, api_key) as client:
+        for path in client.download(job_id, output):
+            typer.echo(path)
+
+
+@app.command()
+def evaluate(
+    ctx: typer.Context,
+    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Exported or dense model folder.")],
+    spec: SpecFile,
+    split: Annotated[Split, typer.Option(help="Split of the spec's data to score.")] = Split.TEST,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    root: Roots = None,
+) -> None:
+    """Score a model folder on the task of a job file."""
+    from api.server_settings import local_settings
+
+    with stdout_to_stderr() if as_json else nullcontext():
+        _log_beside(Console(stderr=True))
+        settings = local_settings(spec, data_dir, [*(root or []), model_dir])
+        values = _parts(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)
+    if as_json:
+        _echo_json(values)
+    else:
+        _stdout().print(values_table(values))
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    method: Annotated[str, typer.Option(help="task, output, input or weight.")] = "task",
+    as_json: AsJson = False,
+) -> None:
+    """Prune a small real model on a real task, in minutes."""
+    raise typer.Exit(_parts(ctx).demo(data_dir=data_dir, seed=seed, method=method, as_json=as_json))
+
+
+def main() -> None:
+    """Entry point of the `ranksieve` command."""
+    app()
+
+
+def _parts(ctx: typer.Context) -> Parts:
+    return ctx.obj if isinstance(ctx.obj, Parts) else Parts()
+
+
+def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path] | None) -> Outcome:
+    """The job of a spec file, run in this process."""
+    from api.embedded import embedded
+    from api.server_settings import local_settings
+
+    console = Console(stderr=True)
+    spec = load_spec(spec_file)
+    _log_beside(console)
+    with embedded(parts.build(local_settings(spec_file, data_dir, roots or []))) as client:
+        return run_job(client, spec, console)
+
+
+def _watch(client: Client, job_id: str) -> None:
+    _finish(follow(client, job_id, Console(stderr=True)), as_json=False)
+
+
+def _finish(outcome: Outcome, *, as_json: bool) -> None:
+    """Print a job's outcome and leave with its exit code; why it failed was among its events."""
+    if as_json:
+        _echo_json(outcome.as_json())
+    elif outcome.succeeded:
+        _stdout().print(result_table(outcome.job["result"]))
+        typer.echo(f"model: {outcome.job['result']['artifact']}")
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if not outcome.succeeded:
+        raise typer.Exit(FAILED)
+
+
+def _stdout() -> Console:
+    """Where tables go; a file or a pipe gets room for their widest rows."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+
+
+def _echo_json(values: dict[str, Any]) -> None:
+    typer.echo(json.dumps(values))
+
+
+def _log_beside(console: Console) -> None:
+    """Log warnings above the progress bars of a terminal, or as lines where there are none."""
+    handler = (
+        RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler()
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

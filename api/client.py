@@ -1,0 +1,235 @@
+"""The Python client: the REST API as methods, the event stream as an iterator that survives disconnects."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx2
+
+from search.errors import InfrastructureError, RanksieveError
+from service.jobs import JobState
+
+_TIMEOUT = httpx2.Timeout(30.0, read=600.0)  # a submit may read and tokenize all the data before it answers
+_STREAM_TIMEOUT = httpx2.Timeout(30.0, read=60.0)  # the server sends a comment every 15 s
+_RECONNECT_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+
+
+class ApiError(RanksieveError):
+    """The server refused a request; the fields are those of its problem document.
+
+    Args:
+        status: HTTP status.
+        title: The status in words.
+        detail: What is wrong.
+        errors: `{"field", "detail", "pointer"}` for every offending field of a job file.
+    """
+
+    def __init__(self, status: int, title: str, detail: str, errors: list[dict[str, str]]) -> None:
+        super().__init__(f"{title} ({status}): {detail}")
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.errors = errors
+
+
+class Client:
+    """Talks to one server.
+
+    Args:
+        base_url: E.g. `http://127.0.0.1:8765`.
+        api_key: Sent as a bearer token; needed where the server has one.
+        transport: Stands in for the network, e.g. in tests.
+        wait: Called with the seconds to wait before a reconnect.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        *,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx2.Client(base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT)
+        self._wait = wait
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Submit a job; returns it, queued.
+
+        Raises:
+            ApiError: The spec was refused; `errors` names the fields.
+        """
+        return self._request("POST", "/v1/jobs", json=dict(spec))
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """One job with its spec and result."""
+        return self._request("GET", _path(job_id))
+
+    def jobs(
+        self, *, state: str | None = None, limit: int = 50, after: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Jobs, newest first; `after` is the id of the last one seen."""
+        params = _given(state=state, limit=limit, after=after)
+        return list(self._request("GET", "/v1/jobs", params=params)["jobs"])
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Ask a job to end; returns it, which may still be ending."""
+        return self._request("POST", _path(job_id, "cancel"))
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Follow a job: every event after `after`, ending with the one of its terminal state.
+
+        A broken connection is taken up again where it ended.
+
+        Raises:
+            ApiError: No such job, or the key is wrong.
+            InfrastructureError: The server stayed away.
+        """
+        delays = iter(_RECONNECT_DELAYS_S)
+        while True:
+            try:
+                for event in self._stream(job_id, after):
+                    after = int(event["seq"])
+                    delays = iter(_RECONNECT_DELAYS_S)
+                    yield event
+                if self._ended(job_id, after):
+                    return
+                reason: object = "the stream ended early"
+                delays = iter(_RECONNECT_DELAYS_S)  # the server is there, the stream was cut on its way
+            except (httpx2.TransportError, InfrastructureError) as error:
+                reason = error
+            except ApiError as error:
+                if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                reason = error
+            delay = next(delays, None)
+            if delay is None:
+                raise InfrastructureError(f"lost the events of job {job_id}: {reason}")
+            self._wait(delay)
+
+    def generations(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
+        """The generations of a job's search after number `after`, in order."""
+        params = {"after": after, "limit": limit}
+        return list(self._request("GET", _path(job_id, "generations"), params=params)["generations"])
+
+    def candidates(
+        self, job_id: str, *, limit: int = 100, offset: int = 0, generation: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Scored candidates of a job, all or of one generation."""
+        params = _given(limit=limit, offset=offset, generation=generation)
+        return list(self._request("GET", _path(job_id, "candidates"), params=params)["candidates"])
+
+    def artifacts(self, job_id: str) -> list[dict[str, Any]]:
+        """The files of a job's exported model."""
+        return list(self._request("GET", _path(job_id, "artifacts"))["artifacts"])
+
+    def download(self, job_id: str, directory: Path) -> list[Path]:
+        """Fetch a job's exported model into a folder; returns the files in it.
+
+        Raises:
+            ApiError: No such job.
+            InfrastructureError: The server offered a name outside the folder, or a transfer broke.
+        """
+        names = [str(artifact["name"]) for artifact in self.artifacts(job_id)]
+        targets = [_inside(directory, name) for name in names]
+        for name, target in zip(names, targets, strict=True):
+            self._fetch(_path(job_id, "artifacts", *PurePosixPath(name).parts), target)
+        return targets
+
+    def _ended(self, job_id: str, after: int) -> bool:
+        """Whether a job is over and `after` was its last event."""
+        if not JobState(self.job(job_id)["state"]).terminal:
+            return False
+        params = {"after": after, "limit": 1}
+        return not self._request("GET", _path(job_id, "events"), params=params)["events"]
+
+    def _stream(self, job_id: str, after: int) -> Iterator[dict[str, Any]]:
+        """One connection's worth of events."""
+        headers = {"Last-Event-ID": str(after)}
+        with self._http.sse(_path(job_id, "events"), headers=headers, timeout=_STREAM_TIMEOUT) as source:
+            _raise_for_problem(source.response)
+            for message in source:
+                event = message.json()
+                assert isinstance(event, dict)
+                yield event
+
+    def _fetch(self, url: str, target: Path) -> None:
+        """Stream one file to a temporary name beside its target, then rename it."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+        try:
+            with self._http.stream("GET", url) as response, part.open("xb") as file:
+                _raise_for_problem(response)
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, target)
+        except httpx2.TransportError as error:
+            raise InfrastructureError(f"download of {target.name} broke off: {error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _request(self, method: str, url: str, **options: Any) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, url, **options)
+        except httpx2.TransportError as error:
+            base = self._http.base_url
+            raise InfrastructureError(f"cannot reach {base}: {error}; is the server running?") from error
+        _raise_for_problem(response)
+        body = response.json()
+        assert isinstance(body, dict)
+        return body
+
+
+def _path(job_id: str, *parts: str) -> str:
+    return "/v1/jobs/" + "/".join(quote(part, safe="") for part in (job_id, *parts))
+
+
+def _given(**params: object) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _raise_for_problem(response: httpx2.Response) -> None:
+    """Raise the problem document of a refused request."""
+    if response.is_success:
+        return
+    response.read()
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    if not isinstance(problem, dict):
+        problem = {}
+    title = str(problem.get("title", response.reason_phrase))
+    detail = str(problem.get("detail", response.text[:200]))
+    raise ApiError(response.status_code, title, detail, list(problem.get("errors", [])))
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """Where a file of this name belongs; refuses names that point out of the folder."""
+    parts = PurePosixPath(name).parts
+    unsafe = not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts
+    target = directory.resolve().joinpath(*parts)
+    if unsafe or not target.resolve().is_relative_to(directory.resolve()):
+        raise InfrastructureError(f"the server offered a file outside the target folder: {name!r}")
+    return target

@@ -1,0 +1,90 @@
+"""`ranksieve demo`: a real model, a real task, the real service, in minutes.
+
+SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within two points of it.
+"""
+
+import json
+import secrets
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from api.embedded import embedded
+from api.follow import run_job
+from api.server_settings import settings_from
+from api.stdout import stdout_to_stderr
+from api.tables import result_table
+from service import wiring
+from service.settings import Settings
+from service.spec import JobSpec
+
+SAMPLES = 5
+
+
+def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str) -> JobSpec:
+    """The demo's job; the same as a job file of one's own would say."""
+    return JobSpec.model_validate(
+        {
+            "name": f"movie reviews, {method}, seed {seed}",
+            "model": {"gguf": str(gguf)},
+            "task": {
+                "kind": "choice",
+                "prompt": "Review: {{ text }}\nSentiment:",
+                "answer": "{{ label }}",
+                "choices": ["negative", "positive"],
+                "data": {
+                    "source": {"path": str(reviews)},
+                    "sizes": {"calibration": 256, "search": 256, "confirm": 1000, "test": 1500},
+                    "seed": seed,
+                },
+            },
+            "projection": {"method": method},
+            "objective": {"kind": "max_drop", "points": 2.0},
+            "search": {"seed": seed},
+        }
+    )
+
+
+def demo(*, data_dir: Path | None, seed: int, method: str, as_json: bool) -> int:
+    """Runs the demo; returns the exit code."""
+    console = Console(stderr=True)
+    with stdout_to_stderr() if as_json else nullcontext():
+        settings = settings_from(data_dir=data_dir, host="127.0.0.1", api_key=secrets.token_urlsafe())
+        console.print("fetching the model and the reviews (about 95 MB, once)")
+        assets = wiring.demo_assets(settings)
+        spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method)
+        with embedded(wiring.build(settings)) as client:
+            outcome = run_job(client, spec, console)
+        answers = _sample(settings, outcome.job, spec) if outcome.succeeded else []
+    if as_json:
+        typer.echo(json.dumps({**outcome.as_json(), "samples": answers}))
+    elif outcome.succeeded:
+        _show(outcome.job["result"], answers)
+    return 0 if outcome.succeeded else 1
+
+
+def _sample(settings: Settings, job: dict[str, Any], spec: JobSpec) -> list[dict[str, str]]:
+    return wiring.sample_answers(settings, Path(job["result"]["artifact"]), spec, SAMPLES)
+
+
+def _show(result: dict[str, Any], answers: list[dict[str, str]]) -> None:
+    console = Console()
+    console.print(result_table(result))
+    table = Table("review (test split)", "label", "sieved model", title="the exported model, loaded back")
+    for answer in answers:
+        table.add_row(
+            answer["prompt"].splitlines()[0].removeprefix("Review: "), answer["label"], answer["answer"]
+        )
+    console.print(table)
+    folder = result["artifact"]
+    console.print(f"The model lies in {folder}. Load it with", highlight=False, soft_wrap=True)
+    console.print(
+        f'    AutoModelForCausalLM.from_pretrained("{folder}", trust_remote_code=True)',
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,126 @@
+"""The one place where exceptions become HTTP: problem documents after RFC 9457.
+
+Every error body is `application/problem+json`. One about the job file lists each offending field by its
+dotted name and its JSON pointer. Any other exception is logged for the operator and told to the user without
+its text, which may hold paths or data.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from api.schemas import FieldProblem, Problem
+from api.spec_errors import ROOT, dotted, name_errors, pointer
+from search.errors import ConflictError, InputError, NotFoundError, RanksieveError
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_STATUS: Mapping[type[RanksieveError], HTTPStatus] = {
+    InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    ConflictError: HTTPStatus.CONFLICT,
+}
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document."""
+
+    media_type = MEDIA_TYPE
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every exception with a problem document."""
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(RanksieveError, _on_ranksieve_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """The problem documents a route may answer with, for OpenAPI."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        int(status): {"description": status.phrase, "model": Problem, "content": {MEDIA_TYPE: schema}}
+        for status in statuses
+    }
+
+
+def document_problems_once(openapi: dict[str, Any]) -> dict[str, Any]:
+    """Take the plain JSON that FastAPI adds beside each problem document out of an OpenAPI document."""
+    for methods in openapi["paths"].values():
+        for operation in methods.values():
+            for response in operation["responses"].values():
+                if MEDIA_TYPE in response.get("content", {}):
+                    response["content"].pop("application/json", None)
+    return openapi
+
+
+async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, RequestValidationError)
+    body = [{**record, "loc": record["loc"][1:]} for record in error.errors() if record["loc"][0] == "body"]
+    outside = [record for record in error.errors() if record["loc"][0] != "body"]
+    fields = [*_body_fields(body), *map(_parameter, outside)]
+    return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, _summary(fields), fields)
+
+
+async def _on_ranksieve_error(request: Request, error: Exception) -> ProblemResponse:
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), None)
+    if status is None:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return await _on_unexpected(request, error)
+    if isinstance(error, InputError):
+        path = () if error.field == ROOT else tuple(error.field.split("."))
+        field = FieldProblem(field=error.field, pointer=pointer(path), detail=error.message)
+        return _problem(request, status, str(error), [field])
+    return _problem(request, status, str(error))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
+    assert isinstance(error, HTTPException)
+    return _problem(request, HTTPStatus(error.status_code), error.detail, headers=error.headers)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> ProblemResponse:
+    """Starlette raises such an exception again after the answer, and the HTTP server logs it."""
+    detail = "the server failed to answer; its log has the reason"
+    return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+def _body_fields(records: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
+    """The offending fields of a job file; its text may not even be JSON."""
+    for record in records:
+        if record["type"] == "json_invalid":
+            detail = f"not valid JSON: {record['ctx']['error']} at character {record['loc'][0]}"
+            return [FieldProblem(field=ROOT, pointer="", detail=detail)]
+    return [FieldProblem(**named) for named in name_errors(records)]
+
+
+def _parameter(record: Mapping[str, Any]) -> FieldProblem:
+    """An offending query parameter or header: outside the document, so without a pointer."""
+    return FieldProblem(field=dotted(record["loc"][1:]), detail=f"{record['msg']}; got {record['input']!r}")
+
+
+def _summary(fields: Sequence[FieldProblem]) -> str:
+    return "; ".join(f"{field.field}: {field.detail}" for field in fields)
+
+
+def _problem(
+    request: Request,
+    status: HTTPStatus,
+    detail: str,
+    errors: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> ProblemResponse:
+    problem = Problem(
+        title=status.phrase, status=status, detail=detail, instance=request.url.path, errors=list(errors)
+    )
+    return ProblemResponse(
+        problem.model_dump(mode="json", exclude_none=True), status_code=status, headers=headers
+    )

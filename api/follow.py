@@ -1,0 +1,66 @@
+"""Following a job to its end: another server's, or one run here from submission to result."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from rich.console import Console
+
+from api.client import ApiError, Client
+from api.progress import progress_view
+from service.jobs import JobState
+from service.spec import JobSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A job that has ended; `interrupted` if it was this user's Ctrl-C that ended it."""
+
+    job: dict[str, Any]
+    interrupted: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether there is a result."""
+        return str(self.job["state"]) == JobState.SUCCEEDED
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints: `job_id`, `state`, the result's entries, and `error` if there is one."""
+        values = {"job_id": self.job["id"], "state": self.job["state"], **(self.job["result"] or {})}
+        return values if self.job["error"] is None else {**values, "error": self.job["error"]}
+
+
+def follow(client: Client, job_id: str, console: Console) -> Outcome:
+    """Show a job's events from the first one until it has ended."""
+    with progress_view(console) as view:
+        for event in client.events(job_id):
+            view.update(event)
+    return Outcome(job=client.job(job_id))
+
+
+def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
+    """Submit a job and follow it; Ctrl-C cancels it and waits until it has ended.
+
+    Raises:
+        ApiError: The server refused the spec.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # In a thread, so that a Ctrl-C during the checks does not lose the id of the job they lead to.
+        submitted = pool.submit(client.submit, spec.canonical())
+        try:
+            return follow(client, submitted.result()["id"], console)
+        except KeyboardInterrupt:
+            console.print("cancelling the job; this takes a few seconds", highlight=False)
+            return _cancel(client, submitted.result()["id"])
+
+
+def _cancel(client: Client, job_id: str) -> Outcome:
+    try:
+        client.cancel(job_id)
+    except ApiError as error:
+        if error.status != HTTPStatus.CONFLICT:  # it may have ended by itself in the meantime
+            raise
+    for _ in client.events(job_id):
+        pass
+    return Outcome(job=client.job(job_id), interrupted=True)

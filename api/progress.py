@@ -1,0 +1,182 @@
+"""Shows a followed job to a person: bars that move on a terminal, plain lines elsewhere.
+
+Reads the events of `service.events` as the client delivers them; knows nothing of HTTP.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+Event = Mapping[str, Any]
+
+_PHASES = {
+    "calibration": "calibrate",
+    "projection": "factor matrices",
+    "dense": "score dense model",
+    "search": "search",
+    "confirm": "confirm finalists",
+    "test": "test",
+    "export": "export",
+    "verify": "verify export",
+}
+
+
+class View(Protocol):
+    """Something that shows events as they come."""
+
+    def update(self, event: Event) -> None:
+        """Show one more event."""
+
+
+@contextmanager
+def progress_view(console: Console) -> Iterator[View]:
+    """A view of one job on `console`: live on a terminal, line by line elsewhere."""
+    if not console.is_terminal:
+        yield PlainView(console)
+        return
+    view = LiveView(console)
+    with view.live:
+        yield view
+
+
+class PlainView:
+    """One line per finished phase, generation and notable event; no control codes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._narrator = Narrator()
+
+    def update(self, event: Event) -> None:
+        """Print the event's line, if it is worth one."""
+        line = self._narrator.line(event)
+        if line is not None:
+            _print_line(self._console, line)
+
+
+class LiveView:
+    """Bars for the phases in progress and one line for the search, under the lines of what is over."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._narrator = Narrator()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bars = Progress(*columns, console=console)
+        self._tasks: dict[str, TaskID] = {}
+        self._search = ""
+        self.live = Live(get_renderable=self._render, console=console, transient=True, refresh_per_second=5)
+
+    def update(self, event: Event) -> None:
+        """Move the bars, and print the event's line above them if it is worth one."""
+        line = self._narrator.line(event)
+        if event["type"] == "generation.completed":
+            self._search = line or ""
+        elif line is not None:
+            _print_line(self._console, line)
+        if event["type"] == "phase.progress":
+            self._move(event["data"])
+
+    def _move(self, data: Mapping[str, Any]) -> None:
+        phase, done, total = data["phase"], data["done"], data["total"]
+        if phase not in self._tasks:
+            self._tasks[phase] = self._bars.add_task(_PHASES.get(phase, phase), total=total)
+        task = self._tasks[phase]
+        self._bars.update(task, completed=done, total=total, visible=done < total)
+
+    def _render(self) -> RenderableType:
+        return Group(self._bars, Text(self._search))
+
+
+class Narrator:
+    """Puts events into words; remembers when each phase began."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, datetime] = {}
+        self._finished: set[str] = set()
+
+    def line(self, event: Event) -> str | None:
+        """One line for an event, or `None` if it only moves a bar."""
+        data = event["data"]
+        match event["type"]:
+            case "phase.progress":
+                return self._phase(datetime.fromisoformat(event["at"]), data)
+            case "job.state":
+                return _state(data)
+            case "generation.completed":
+                return _generation(data)
+            case "data.loaded":
+                sizes = ", ".join(f"{name} {count}" for name, count in data["splits"].items())
+                dropped = data["dropped_duplicates"]
+                return f"data: {sizes}" + (f"; {dropped} duplicates dropped" if dropped else "")
+            case "model.loaded":
+                params = f"{data['block_params']:,} of {data['total_params']:,} parameters in blocks"
+                return f"model: {data['matrices']} matrices, {params}, {data['dtype']} on {data['device']}"
+            case "dense.scored":
+                return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
+            case "finalist.confirmed":
+                return _finalist(data)
+            case "actor.replaced":
+                return f"actor {data['actor']} replaced: {data['reason']}"
+            case "candidate.failed":
+                return f"a candidate of generation {data['generation']} failed: {data['reason']}"
+            case "artifact.exported":
+                return f"exported {data['file_bytes'] / 1e6:,.1f} MB to {data['path']}"
+            case "artifact.verified":
+                return (
+                    f"loaded back in a fresh process: {data['metric']:.4f}, expected {data['expected']:.4f}"
+                )
+            case _:
+                return None
+
+    def _phase(self, at: datetime, data: Mapping[str, Any]) -> str | None:
+        """The line of a phase that is over, once; a phase that starts again is told again."""
+        phase = data["phase"]
+        if data["done"] < data["total"]:
+            self._began.setdefault(phase, at)
+            self._finished.discard(phase)
+            return None
+        if phase in self._finished:
+            return None
+        self._finished.add(phase)
+        began = self._began.pop(phase, at)
+        return f"{_PHASES.get(phase, phase)}: done in {(at - began).total_seconds():.1f} s"
+
+
+def _print_line(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _state(data: Mapping[str, Any]) -> str:
+    error = data.get("error")
+    if error is not None:
+        field = f"{error['field']}: " if error.get("field") else ""
+        return f"job {data['state']}: {field}{error['message']}"
+    return f"job {data['state']}" + (" again, after a restart" if data.get("resumed") else "")
+
+
+def _generation(data: Mapping[str, Any]) -> str:
+    return (
+        f"generation {data['generation']}: {data['evaluations']} evaluations, "
+        f"target {_percent(data['target_share'])}, best kept {_percent(data['kept_share'])}, "
+        f"KL {_number(data['kl_nats'], '.4f')} nats, drop {_number(data['drop_points'], '+.2f')} points"
+    )
+
+
+def _finalist(data: Mapping[str, Any]) -> str:
+    verdict = "passed" if data["passed"] else "did not pass"
+    interval = f"[{_number(data['drop_low'], '+.2f')}, {_number(data['drop_high'], '+.2f')}]"
+    drop = _number(data["drop_points"], "+.2f")
+    return f"finalist keeping {_percent(data['kept_share'])}: drop {drop} points {interval}, {verdict}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"  # noqa: RUF001 (a dash for no value)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)  # noqa: RUF001 (a dash for no value)

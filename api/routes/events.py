@@ -1,0 +1,103 @@
+"""A job's events: a page of JSON, or a stream that goes on until the job has ended.
+
+The stream is server-sent events: `id` is the event's `seq`, `event` its type, `data` its JSON. A client that
+reconnects sends the last id it saw and misses nothing, because every event is read back from the store.
+"""
+
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+
+from api.errors import responses
+from api.routes.application import TheApplication
+from api.schemas import EventBody, EventPage
+from service.application import Application
+from service.feed import Subscription
+
+KEEPALIVE_S = 15.0
+_PAGE = 500
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A page, or with `Accept: text/event-stream` the stream.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["events"])
+
+
+class OpenStreams:
+    """The streams that clients are reading, so that a server that stops can end them."""
+
+    def __init__(self) -> None:
+        self.closing = False
+        self._open: set[Subscription] = set()
+
+    def add(self, subscription: Subscription) -> None:
+        """Count a stream in."""
+        self._open.add(subscription)
+
+    def discard(self, subscription: Subscription) -> None:
+        """Count a stream out."""
+        self._open.discard(subscription)
+
+    def close(self) -> None:
+        """End every stream; its client may reconnect to the next server."""
+        self.closing = True
+        for subscription in self._open:
+            subscription.wake()
+
+
+@router.get(
+    "/events",
+    response_model=EventPage,
+    responses={**_STREAM, **responses(HTTPStatus.NOT_FOUND)},
+)
+def events(
+    job_id: str,
+    request: Request,
+    application: TheApplication,
+    after: Annotated[int, Query(ge=0, description="`seq` of the last event already seen.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Most events in a page.")] = _PAGE,
+    last_event_id: Annotated[
+        int | None, Header(ge=0, description="Where a stream goes on; overrides `after`.")
+    ] = None,
+) -> EventPage | Response:
+    """Read a page of a job's events, or follow them as server-sent events until the job has ended."""
+    if "text/event-stream" in request.headers.get("accept", ""):
+        application.store.job(job_id)  # an unknown job is answered before the stream begins
+        start = after if last_event_id is None else last_event_id
+        stream = _stream(application, request.app.state.streams, job_id, start)
+        return EventSourceResponse(stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    page = application.store.events(job_id, after=after, limit=limit)
+    return EventPage(events=[EventBody.of(event) for event in page], next=page[-1].seq if page else after)
+
+
+async def _stream(
+    application: Application, streams: OpenStreams, job_id: str, after: int
+) -> AsyncIterator[bytes]:
+    """Server-sent events of one job after `after`, until it has ended or the server closes its streams."""
+    store = application.store
+    async with application.feed.subscribe(job_id) as subscription:
+        streams.add(subscription)
+        try:
+            while not streams.closing:
+                # Asked before the page is read: the terminal state and its event are committed together.
+                ended = (await run_in_threadpool(store.job, job_id)).state.terminal
+                page = await run_in_threadpool(store.events, job_id, after=after, limit=_PAGE)
+                for event in page:
+                    body = EventBody.of(event).model_dump_json()
+                    yield format_sse_event(data_str=body, event=event.type, id=str(event.seq))
+                    after = event.seq
+                if page:
+                    continue
+                if ended:
+                    return
+                if not await subscription.wait(timeout_s=KEEPALIVE_S):
+                    yield KEEPALIVE_COMMENT
+        finally:
+            streams.discard(subscription)

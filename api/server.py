@@ -1,0 +1,86 @@
+"""Runs the HTTP application with uvicorn: in the foreground for `serve`, in a thread for `embedded`."""
+
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.auth import refuse_open_network
+from search.errors import InfrastructureError
+from service.application import Application
+from service.settings import Settings
+
+Build = Callable[[Settings], Application]
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that says when it accepts requests, and ends open event streams when it stops.
+
+    Args:
+        app: Made by `create_app`.
+        access_log: Whether to log every request.
+    """
+
+    def __init__(self, app: FastAPI, *, access_log: bool) -> None:
+        super().__init__(uvicorn.Config(app, lifespan="on", log_config=None, access_log=access_log))
+        self._streams = app.state.streams
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept requests from here on."""
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the event streams, which would otherwise keep the server up, then everything else."""
+        self._streams.close()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one.
+
+    Raises:
+        InfrastructureError: The address is taken or not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise InfrastructureError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+
+
+def url_of(sock: socket.socket) -> str:
+    """The URL that a listening socket answers on."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        settings: Where to listen, and the key.
+        build: Makes the application; called once the address is known to be free and safe.
+        announce: Called with the server's URL once it can be used.
+
+    Raises:
+        InputError: The address is open to a network and there is no key.
+        InfrastructureError: The address is taken.
+        ConflictError: Another server owns the data directory.
+    """
+    refuse_open_network(settings.host, settings.api_key)
+    with listen(settings.host, settings.port) as sock:
+        application = build(settings)
+        application.start()
+        try:
+            announce(url_of(sock))
+            server = Server(create_app(application, started=True), access_log=True)
+            with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful shutdown
+                server.run(sockets=[sock])
+        finally:
+            application.stop()

@@ -1,0 +1,198 @@
+"""Names the fields of a job file that pydantic refused, the same over REST and on the command line.
+
+Pydantic's own locations carry the tags of union members (`objective.max_drop.points`) and report every
+member of a union. Here a field is called what the user wrote (`objective.points`) and is reported once.
+Knows `JobSpec`, nothing of HTTP: the command line must start without loading FastAPI.
+"""
+
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from service.spec import JobSpec
+
+ROOT = "spec"  # how an error of the document as a whole is called
+_NOT_A_MAPPING = {"model_type", "model_attributes_type", "dict_type"}
+_NOT_A_LIST = {"tuple_type", "list_type"}
+_SHOWN_INPUT_CHARS = 80
+
+FieldPath = tuple[str | int, ...]
+ErrorRecord = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """A location in the job file.
+
+    `path` is what the user wrote, without union tags; `annotation` the type there, `parent` the type around
+    it; `union` the length of `path` at the last union, if one was crossed.
+    """
+
+    path: FieldPath
+    annotation: Any
+    parent: Any = None
+    union: int | None = None
+
+
+def spec_errors(error: ValidationError) -> list[dict[str, str]]:
+    """Turn a refused `JobSpec` into one entry per offending field.
+
+    Args:
+        error: What `JobSpec.model_validate` raised.
+
+    Returns:
+        `{"field": dotted path, "pointer": JSON pointer, "detail": what is wrong}`, in pydantic's order.
+    """
+    return name_errors(error.errors(include_url=False))
+
+
+def name_errors(errors: Sequence[ErrorRecord]) -> list[dict[str, str]]:
+    """Like `spec_errors`, for pydantic's error records whose `loc` starts at the top of `JobSpec`."""
+    reasons: dict[FieldPath, list[str]] = {}
+    shown: dict[FieldPath, str] = {}
+    for place, error in _furthest([(_locate(error["loc"]), error) for error in errors]):
+        path, reason, got = _describe(place, error)
+        shown[path] = got
+        if reason not in reasons.setdefault(path, []):
+            reasons[path].append(reason)
+    return [
+        {"field": dotted(path), "pointer": pointer(path), "detail": " or ".join(found) + shown[path]}
+        for path, found in reasons.items()
+    ]
+
+
+def dotted(path: FieldPath) -> str:
+    """A path as people read it: `task.choices.1`."""
+    return ".".join(str(part) for part in path) or ROOT
+
+
+def pointer(path: FieldPath) -> str:
+    """A path as a JSON pointer (Source: RFC 6901): `/task/choices/1`; the whole document is empty."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _locate(loc: FieldPath) -> _Place:
+    place = _Place(path=(), annotation=JobSpec)
+    for part in loc:
+        place = _step(place, part)
+    return place
+
+
+def _step(place: _Place, part: str | int) -> _Place:
+    """One element of a pydantic location further down; a union's tag does not lengthen the path."""
+    annotation = _bare(place.annotation)
+    if _is_union(annotation):
+        return _Place(path=place.path, annotation=_member(annotation, str(part)), union=len(place.path))
+    if part == "[key]":
+        return place
+    path = (*place.path, part)
+    return _Place(path=path, annotation=_child(annotation, part), parent=annotation, union=place.union)
+
+
+def _furthest(
+    found: Sequence[tuple[_Place, ErrorRecord]],
+) -> Iterator[tuple[_Place, ErrorRecord]]:
+    """Of a union's members keep those that got furthest: the others are not what the user meant."""
+    reach: dict[FieldPath, int] = {}
+    for place, _ in found:
+        if place.union is not None:
+            union = place.path[: place.union]
+            reach[union] = max(reach.get(union, 0), len(place.path))
+    for place, error in found:
+        if place.union is None or len(place.path) == reach[place.path[: place.union]]:
+            yield place, error
+
+
+def _describe(place: _Place, error: ErrorRecord) -> tuple[FieldPath, str, str]:
+    """The path, what is wrong there, and what was got, of one error."""
+    kind, message = error["type"], str(error["msg"])
+    got = _got(error.get("input"))
+    if kind == "value_error":
+        reason = message.removeprefix("Value error, ")
+        return (*place.path, *_named_first(reason, place.annotation)), reason, ""
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        tag = error["ctx"].get("tag")
+        got = "; got nothing" if tag is None else _got(tag)
+        return (*place.path, "kind"), f"expected one of {', '.join(_kinds(place.annotation))}", got
+    if kind == "missing":
+        return place.path, "this field is required", ""
+    if kind == "extra_forbidden":
+        return place.path, f"unknown field; {_suggestion(str(place.path[-1]), place.parent)}", ""
+    if kind in _NOT_A_MAPPING:
+        message = "expected a mapping of fields"
+    elif kind in _NOT_A_LIST:
+        message = "expected a list"
+    return place.path, message, got
+
+
+def _named_first(reason: str, annotation: Any) -> FieldPath:
+    """The field that a validator of a whole model means: its message starts with the field's dotted name."""
+    parts = reason.partition(" ")[0].split(".")
+    for part in parts:
+        model = _bare(annotation)
+        if not _is_model(model) or part not in model.model_fields:
+            return ()
+        annotation = model.model_fields[part].annotation
+    return tuple(parts)
+
+
+def _suggestion(name: str, model: type[BaseModel]) -> str:
+    close = get_close_matches(name, model.model_fields, n=1)
+    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(model.model_fields)}"
+
+
+def _got(value: object) -> str:
+    shown = repr(value)
+    if isinstance(value, Mapping | list | tuple) or len(shown) > _SHOWN_INPUT_CHARS:
+        shown = f"a {type(value).__name__}"
+    return f"; got {shown}"
+
+
+def _bare(annotation: Any) -> Any:
+    """An annotation without `Annotated`, and without `None` where that leaves one type."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if _is_union(annotation):
+        members = [member for member in get_args(annotation) if member is not types.NoneType]
+        return _bare(members[0]) if len(members) == 1 else annotation
+    return annotation
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, types.UnionType)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _child(annotation: Any, part: str | int) -> Any:
+    """The type of a model's field, a mapping's value or a list's item."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(part)
+        return Any if field is None else field.annotation
+    inner = get_args(annotation)
+    if get_origin(annotation) is dict:
+        return inner[1]
+    return inner[0] if inner else Any
+
+
+def _member(union: Any, tag: str) -> Any:
+    """The member of a union that pydantic calls `tag`: a discriminator's value or a type's name."""
+    for member in get_args(union):
+        if tag in _kinds(member) or tag.partition("[")[0] == getattr(member, "__name__", None):
+            return member
+    return Any
+
+
+def _kinds(annotation: Any) -> list[str]:
+    """The discriminator values of a model, or of each model in a union."""
+    annotation = _bare(annotation)
+    if _is_union(annotation):
+        return [kind for member in get_args(annotation) for kind in _kinds(member)]
+    kind = annotation.model_fields.get("kind") if _is_model(annotation) else None
+    return list(get_args(kind.annotation)) if kind and get_origin(kind.annotation) is Literal else []

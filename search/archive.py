@@ -1,0 +1,53 @@
+"""Everything ever scored: no genome is scored twice, and any size can be asked for afterwards."""
+
+from collections.abc import Iterable
+
+from search.outcome import Outcome
+from search.space import Genome, SearchSpace
+
+
+class Memo:
+    """Outcomes by genome and number of examples.
+
+    Args:
+        space: Prices genomes for the front.
+        outcomes: What was scored before, e.g. by an interrupted run.
+    """
+
+    def __init__(self, space: SearchSpace, outcomes: Iterable[Outcome] = ()) -> None:
+        self._space = space
+        self._outcomes: dict[tuple[Genome, int], Outcome] = {}
+        self._genomes: set[Genome] = set()
+        for outcome in outcomes:
+            self.add(outcome)
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def __contains__(self, genome: Genome) -> bool:
+        return genome in self._genomes
+
+    def add(self, outcome: Outcome) -> None:
+        """Remember an outcome, in place of an earlier one of the same trial."""
+        self._outcomes[outcome.genome, outcome.examples] = outcome
+        self._genomes.add(outcome.genome)
+
+    def get(self, genome: Genome, examples: int) -> Outcome | None:
+        """What `genome` scored on `examples` examples, or None if it has not been."""
+        return self._outcomes.get((genome, examples))
+
+    def front(self, examples: int) -> list[Outcome]:
+        """The outcomes on `examples` examples that no smaller or equal genome beats, smallest first.
+
+        Args:
+            examples: Only outcomes on the same examples compare.
+
+        Returns:
+            Outcomes of growing size and falling KL; failures never appear.
+        """
+        scored = [o for o in self._outcomes.values() if o.examples == examples and o.failure is None]
+        front: list[Outcome] = []
+        for outcome in sorted(scored, key=lambda o: (self._space.params(o.genome), o.fitness)):
+            if not front or outcome.fitness < front[-1].fitness:
+                front.append(outcome)
+        return front

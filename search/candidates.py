@@ -1,0 +1,61 @@
+"""Which genomes a generation compares: seeds first, children later, both where the target has just moved."""
+
+from collections.abc import Sequence
+
+from search.breeding import Breeder, Scored
+from search.objectives import SEED_SHARES, Ratchet, Schedule
+from search.prices import Energies
+from search.seeds import lagrangian, uniform
+from search.settings import SearchSettings
+from search.space import Genome, SearchSpace
+
+
+class Proposer:
+    """The candidates of every kind of generation.
+
+    Args:
+        space: All genomes.
+        energies: Per matrix, squared singular values in units of the task loss, descending.
+        schedule: Says which size is wanted.
+        breeder: Makes children.
+        settings: Sizes.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        energies: Energies,
+        schedule: Schedule,
+        breeder: Breeder,
+        settings: SearchSettings,
+    ) -> None:
+        self._space, self._energies, self._schedule = space, energies, schedule
+        self._breeder, self._settings = breeder, settings
+
+    @property
+    def budget(self) -> int:
+        """Most parameters a candidate may keep at the present target."""
+        return self._space.budget(self._schedule.target)
+
+    def seeds(self) -> list[Genome]:
+        """Generation 0: Lagrangian seeds of many sizes, or seeds and mutants of the one size wanted."""
+        if isinstance(self._schedule, Ratchet):
+            return [self.lagrangian(share) for share in SEED_SHARES]
+        target = self._schedule.target
+        seeds = [self.lagrangian(target), uniform(self._space, target)]
+        mutants = max(0, self._settings.population - len(seeds))
+        return seeds + self._breeder.mutants(seeds[0], self.budget, mutants)
+
+    def moved(self, population: Sequence[Genome]) -> list[Genome]:
+        """At a new target: its Lagrangian seed, what is known from the old one, and children of both."""
+        last = [entry.genome for entry in self._schedule.accepted[-1:]]
+        sources = [self.lagrangian(self._schedule.target), *last, *population]
+        return self._breeder.moved(list(dict.fromkeys(sources)), self.budget, self._settings.offspring)
+
+    def children(self, population: Sequence[Scored]) -> list[Genome]:
+        """At an old target: new children of the population."""
+        return self._breeder.children(population, self.budget, self._settings.offspring)
+
+    def lagrangian(self, share: float) -> Genome:
+        """The Lagrangian genome that keeps `share`."""
+        return lagrangian(self._space, self._energies, share)

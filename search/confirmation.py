@@ -1,0 +1,190 @@
+"""Honest numbers on examples that no search has seen: intervals, and a test over several sizes.
+
+Shape letters: N examples, B bootstrap resamples.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from search.errors import InputError
+
+RESAMPLES = 4000
+TWO_SIDED = 0.95
+WILSON_Z = 1.959963984540054
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+_CHUNK_DRAWS = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DropInterval:
+    """How much of the metric a candidate loses against the dense model, in points.
+
+    Args:
+        estimate: The drop on the examples at hand; negative where the candidate is better.
+        low: Lower end of the two-sided 95 % interval.
+        high: Upper end of it.
+        upper: One-sided upper bound at `confidence`; this is what a test compares.
+        confidence: Confidence of `upper`.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    upper: float
+    confidence: float
+
+    def within(self, limit: float) -> bool:
+        """Whether the drop is at most `limit` points, with `confidence`."""
+        return self.upper <= limit
+
+
+def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    array_N = np.asarray(values, dtype=np.float64)
+    if array_N.ndim != 1 or len(array_N) == 0:
+        raise InputError(name, f"must be a vector of at least one score, got shape {array_N.shape}")
+    if not np.isfinite(array_N).all():
+        raise InputError(name, "must be finite; a failed scoring is no score")
+    return array_N
+
+
+def _resampled_means(values_N: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng(seed)
+    size, means = len(values_N), []
+    chunk = max(1, _CHUNK_DRAWS // size)
+    for start in range(0, resamples, chunk):
+        draws_BN = rng.integers(size, size=(min(chunk, resamples - start), size))
+        means.append(values_N[draws_BN].mean(axis=1))
+    return np.concatenate(means)
+
+
+def _interval(estimate: float, means_B: NDArray[np.float64], confidence: float) -> DropInterval:
+    tail = (1 - TWO_SIDED) / 2
+    low, high, upper = np.quantile(means_B, [tail, 1 - tail, confidence])
+    return DropInterval(
+        estimate=estimate, low=float(low), high=float(high), upper=float(upper), confidence=confidence
+    )
+
+
+def _pair(first: ArrayLike, second: ArrayLike, confidence: float) -> NDArray[np.float64]:
+    if not 0.5 <= confidence < 1:
+        raise InputError("objective.confidence", f"must be in [0.5, 1), got {confidence}")
+    first_N, second_N = _finite("dense scores", first), _finite("candidate scores", second)
+    if len(first_N) != len(second_N):
+        raise InputError("candidate scores", f"need one per dense score, {len(first_N)}, got {len(second_N)}")
+    return first_N - second_N
+
+
+def paired_drop(
+    dense_scores: ArrayLike,
+    candidate_scores: ArrayLike,
+    *,
+    confidence: float,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> DropInterval:
+    """The drop in mean score, with a paired bootstrap over examples.
+
+    Args:
+        dense_scores: The dense model's score on each of N examples, in [0, 1].
+        candidate_scores: The candidate's, on the same examples in the same order.
+        confidence: Of the one-sided upper bound, in [0.5, 1).
+        seed: Seed of the resampling.
+        resamples: How many bootstrap resamples.
+
+    Returns:
+        The drop in percentage points.
+
+    Raises:
+        InputError: Scores that do not pair, are not finite or lie outside [0, 1].
+
+    Source: Efron and Tibshirani 1993, chapter 13 (percentile interval).
+    """
+    drops_N = _pair(dense_scores, candidate_scores, confidence)
+    for name, scores in (("dense scores", dense_scores), ("candidate scores", candidate_scores)):
+        if np.min(scores) < 0 or np.max(scores) > 1:
+            raise InputError(name, "must lie in [0, 1]")
+    drops_N = 100 * drops_N
+    return _interval(float(drops_N.mean()), _resampled_means(drops_N, seed, resamples), confidence)
+
+
+def perplexity_rise(
+    dense_nlls: ArrayLike,
+    candidate_nlls: ArrayLike,
+    *,
+    confidence: float,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> DropInterval:
+    """The rise in perplexity, in percent, with a paired bootstrap over examples.
+
+    Args:
+        dense_nlls: The dense model's mean negative log-likelihood per token on each of N examples, in nats.
+        candidate_nlls: The candidate's, on the same examples in the same order.
+        confidence: Of the one-sided upper bound, in [0.5, 1).
+        seed: Seed of the resampling.
+        resamples: How many bootstrap resamples.
+
+    Returns:
+        The rise of exp(mean NLL over examples), as points of drop.
+
+    Raises:
+        InputError: Numbers that do not pair or are not finite.
+    """
+    rises_N = -_pair(dense_nlls, candidate_nlls, confidence)
+    means_B = 100 * np.expm1(_resampled_means(rises_N, seed, resamples))
+    return _interval(100 * math.expm1(float(rises_N.mean())), means_B, confidence)
+
+
+def mean_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """A two-sided 95 % interval for a mean score.
+
+    Args:
+        scores: One score per example.
+        seed: Seed of the resampling, where there is one.
+        resamples: How many bootstrap resamples.
+
+    Returns:
+        Low and high: Wilson's interval where every score is 0 or 1, else a percentile bootstrap.
+
+    Raises:
+        InputError: No scores, or scores that are not finite.
+
+    Source: Wilson 1927.
+    """
+    scores_N = _finite("scores", scores)
+    if not np.isin(scores_N, (0.0, 1.0)).all():
+        tail = (1 - TWO_SIDED) / 2
+        low, high = np.quantile(_resampled_means(scores_N, seed, resamples), [tail, 1 - tail])
+        return float(low), float(high)
+    size, mean, z2 = len(scores_N), float(scores_N.mean()), WILSON_Z**2
+    center = (mean + z2 / (2 * size)) / (1 + z2 / size)
+    half = WILSON_Z / (1 + z2 / size) * math.sqrt(mean * (1 - mean) / size + z2 / (4 * size**2))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def fixed_sequence(drops: Sequence[DropInterval], limit: float) -> int | None:
+    """The last candidate that holds before the first that does not.
+
+    Testing in an order fixed beforehand and stopping at the first failure keeps the chance of any wrong
+    acceptance at that of a single test, however many candidates there are.
+
+    Args:
+        drops: One per candidate, from the largest (most likely to hold) to the smallest.
+        limit: Most points a candidate may lose.
+
+    Returns:
+        Index of the smallest candidate that holds, or None if the first one fails.
+
+    Source: Learn then Test, arXiv 2110.01052, section 4 (fixed sequence testing).
+    """
+    held = None
+    for index, drop in enumerate(drops):
+        if not drop.within(limit):
+            break
+        held = index
+    return held

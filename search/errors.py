@@ -1,0 +1,53 @@
+"""Every exception the project raises on purpose.
+
+    RanksieveError
+    ├── InputError        something the user gave is wrong; names the field
+    ├── NotFoundError     no such job, candidate or artifact
+    ├── ConflictError     the request does not fit the state of the job
+    ├── CancelledError    the user asked the job to end
+    ├── ScoringError      candidates cannot be scored: too many failed, or the baseline did
+    └── InfrastructureError  the machine failed: actors keep dying, a deadline passed, no memory
+
+`api/errors.py` alone maps them to HTTP.
+"""
+
+
+class RanksieveError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InputError(RanksieveError):
+    """Something the user gave is wrong.
+
+    Args:
+        field: Dotted path of the offending field in the job file, e.g. `task.prompt`.
+        message: What is wrong, what was expected, what was got, what to do.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["InputError"], tuple[str, str]]:
+        return (InputError, (self.field, self.message))
+
+
+class NotFoundError(RanksieveError):
+    """No such job, candidate or artifact."""
+
+
+class ConflictError(RanksieveError):
+    """The request does not fit the state of the job."""
+
+
+class CancelledError(RanksieveError):
+    """The user asked the job to end."""
+
+
+class ScoringError(RanksieveError):
+    """Candidates cannot be scored."""
+
+
+class InfrastructureError(RanksieveError):
+    """The machine failed, not the job."""

@@ -1,0 +1,193 @@
+"""What the user wants, and how it sets the size the search works at.
+
+The search always minimises KL at a *target*: a share of the prunable parameters. `FixedTarget` keeps one
+target. `Ratchet` lowers it whenever the best model at the target is good enough, and backs off in ever
+smaller steps when none is: a binary search over sizes whose every probe is a few generations of evolution.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.errors import InputError
+from search.outcome import Outcome
+from search.space import Genome
+
+SEED_SHARES = (0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
+"""Sizes at which the ratchet scores Lagrangian seeds to find where to start, largest first."""
+
+SAFE_SHARE = 0.85
+"""First target where even the largest seed loses too much."""
+
+FIRST_STEP = 0.04
+SMALLEST_STEP = 0.005
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaxDrop:
+    """The smallest model that loses at most `points` of the task metric."""
+
+    points: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.points <= 100:
+            raise InputError("objective.points", f"must be in [0, 100], got {self.points}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetParams:
+    """The best model that keeps at most `share` of the prunable parameters."""
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError("objective.share", f"must be in (0, 1], got {self.share}")
+
+
+Objective = MaxDrop | TargetParams
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """A genome that was good enough at its size.
+
+    Args:
+        share: Share of the prunable parameters it keeps.
+        genome: One level per matrix.
+    """
+
+    share: float
+    genome: Genome
+
+
+class FixedTarget:
+    """The schedule of `TargetParams`: one size, until nothing improves.
+
+    Args:
+        objective: The size.
+        patience: Generations without improvement before it is finished.
+    """
+
+    def __init__(self, objective: TargetParams, *, patience: int) -> None:
+        self.target = objective.share
+        self.finished = False
+        self.accepted: list[Accepted] = []
+        self._patience = patience
+        self._stalled = 0
+
+    def observe(self, incumbent: Outcome | None, share: float, *, improved: bool) -> bool:
+        """Take in a generation; nothing is ever accepted at a size that is given."""
+        del incumbent, share
+        self._stalled = 0 if improved else self._stalled + 1
+        self.finished = self._stalled >= self._patience
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values; `restore` takes them back."""
+        return {"stalled": self._stalled, "finished": self.finished}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._stalled, self.finished = state["stalled"], state["finished"]
+
+
+class Ratchet:
+    """The schedule of `MaxDrop`: ever smaller sizes while the metric holds.
+
+    Args:
+        objective: The drop to stay within.
+        patience: Half of it, at least one, is how many generations a target may go without an acceptance.
+    """
+
+    def __init__(self, objective: MaxDrop, *, patience: int) -> None:
+        self.points = objective.points
+        self.target = SAFE_SHARE
+        self.finished = False
+        self.accepted: list[Accepted] = []
+        self._stall_limit = max(1, patience // 2)
+        self._stalled = 0
+        self._floor = 1.0  # the dense model loses nothing
+        self._step = self._floor - self.target
+
+    def start(self, seeds: Sequence[tuple[float, Outcome | None]]) -> bool:
+        """Choose where to start: just below the smallest seed such that it and all larger ones hold.
+
+        Args:
+            seeds: The share each seed keeps and how it scored (None: it did not), largest first.
+
+        Returns:
+            Whether any seed was accepted.
+        """
+        for share, outcome in seeds:
+            if outcome is None or not outcome.within(self.points):
+                break
+            self._accept(share, outcome.genome)
+        return bool(self.accepted)
+
+    def observe(self, incumbent: Outcome | None, share: float, *, improved: bool) -> bool:
+        """Take in a generation: accept the target, hold on to it, or back off.
+
+        Args:
+            incumbent: The best outcome at the target, if there is one.
+            share: The share it keeps.
+            improved: Unused: progress is an acceptance, nothing less.
+
+        Returns:
+            Whether the target was accepted.
+        """
+        del improved
+        if incumbent is not None and incumbent.within(self.points):
+            self._accept(share, incumbent.genome)
+            return True
+        self._stalled += 1
+        if self._stalled >= self._stall_limit:
+            self._step /= 2
+            self._aim()
+        return False
+
+    def _accept(self, share: float, genome: Genome) -> None:
+        self.accepted.append(Accepted(share=share, genome=genome))
+        self._floor = share
+        self._step = min(self._step, FIRST_STEP)
+        self._aim()
+
+    def _aim(self) -> None:
+        self._stalled = 0
+        while self._step >= SMALLEST_STEP and self._floor <= self._step:
+            self._step /= 2
+        self.finished = self._step < SMALLEST_STEP
+        if not self.finished:
+            self.target = self._floor - self._step
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values; `restore` takes them back."""
+        return {
+            "target": self.target,
+            "finished": self.finished,
+            "stalled": self._stalled,
+            "floor": self._floor,
+            "step": self._step,
+            "accepted": [[entry.share, list(entry.genome)] for entry in self.accepted],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.target, self.finished = state["target"], state["finished"]
+        self._stalled, self._floor, self._step = state["stalled"], state["floor"], state["step"]
+        self.accepted = [Accepted(share=share, genome=tuple(genome)) for share, genome in state["accepted"]]
+
+
+Schedule = FixedTarget | Ratchet
+
+
+def schedule_for(objective: Objective, *, patience: int) -> Schedule:
+    """The schedule that serves `objective`.
+
+    Args:
+        objective: What the user wants.
+        patience: Generations without progress before the search gives up.
+    """
+    if isinstance(objective, MaxDrop):
+        return Ratchet(objective, patience=patience)
+    return FixedTarget(objective, patience=patience)

@@ -1,0 +1,49 @@
+"""Budget-preserving transfer: some matrices grow, others pay for it.
+
+Source: EvoPress's level switch, arXiv 2410.14649, section 3, with matrices of unequal price.
+"""
+
+from collections.abc import Iterable
+from random import Random
+
+from search.operators.mutation import draw_changes, level_below
+from search.space import Genome, SearchSpace
+
+
+def _by_price(space: SearchSpace, indices: Iterable[int], rng: Random) -> list[int]:
+    """`indices` in random order, a matrix of half the price twice as likely to come first."""
+    return sorted(indices, key=lambda i: rng.expovariate(1.0 / space.matrices[i].rank_params))
+
+
+def _can_grow(space: SearchSpace, levels: list[int], index: int) -> bool:
+    """Whether matrix `index` is below its dense level."""
+    return levels[index] < len(space.levels[index]) - 1
+
+
+def transfer(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
+    """Raise one or a few matrices by a level and lower others until they have paid for it.
+
+    Cheap matrices change more often, in proportion to their price per rank, so that every kind of matrix
+    moves about as many parameters. A matrix never both pays and grows.
+
+    Args:
+        space: The search space.
+        genome: Left as it is.
+        rng: Source of randomness.
+
+    Returns:
+        A genome of at most as many parameters; the same one where nobody can grow or nobody can pay.
+    """
+    levels = list(genome)
+    growing = _by_price(space, (i for i in range(len(levels)) if _can_grow(space, levels, i)), rng)
+    growing = growing[: draw_changes(rng)]
+    debt = 0
+    for i in growing:
+        debt += space.params_at(i, levels[i] + 1) - space.params_at(i, levels[i])
+        levels[i] += 1
+    for i in _by_price(space, set(range(len(levels))).difference(growing), rng):
+        if debt > 0 and levels[i] > 0:
+            below = level_below(space, i, levels[i], rng)
+            debt -= space.params_at(i, levels[i]) - space.params_at(i, below)
+            levels[i] = below
+    return tuple(levels) if debt <= 0 else genome

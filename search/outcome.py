@@ -1,0 +1,91 @@
+"""What the search asks of a scorer and what it gets back.
+
+A failed scoring is a typed failure with its reason: it carries no numbers, so it can never pass for a score.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from search.errors import ScoringError
+from search.space import Genome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """One genome to score on the first `examples` examples of the search split."""
+
+    genome: Genome
+    examples: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"genome": list(self.genome), "examples": self.examples}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """A scored trial: either the numbers, or the reason why there are none.
+
+    Args:
+        genome: The genome scored.
+        examples: Search examples it was scored on.
+        kl_nats: Mean KL divergence from the dense model's answer distribution; the fitness, minimised.
+        drop_points: Metric lost against the dense model on the same examples, in points.
+        metric: The task metric.
+        tokens: Tokens run through the model.
+        seconds: Time it took.
+        failure: Why it could not be scored; then the three numbers are None.
+
+    Raises:
+        ScoringError: A number is missing, not finite, or present beside a failure.
+    """
+
+    genome: Genome
+    examples: int
+    kl_nats: float | None = None
+    drop_points: float | None = None
+    metric: float | None = None
+    tokens: int = 0
+    seconds: float = 0.0
+    failure: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("kl_nats", "drop_points", "metric"):
+            value = getattr(self, name)
+            if self.failure is not None and value is not None:
+                raise ScoringError(f"{name} of a failed outcome must be None, got {value}")
+            if self.failure is None and (value is None or not math.isfinite(value)):
+                raise ScoringError(f"{name} must be a finite number, got {value}; report it as a failure")
+
+    @classmethod
+    def failed(cls, trial: Trial, reason: str, *, tokens: int = 0, seconds: float = 0.0) -> Self:
+        """The outcome of a trial that could not be scored, and why."""
+        return cls(
+            genome=trial.genome, examples=trial.examples, tokens=tokens, seconds=seconds, failure=reason
+        )
+
+    @property
+    def trial(self) -> Trial:
+        """The trial this answers."""
+        return Trial(genome=self.genome, examples=self.examples)
+
+    @property
+    def fitness(self) -> float:
+        """KL in nats, infinite for a failure: smaller is better."""
+        return math.inf if self.kl_nats is None else self.kl_nats
+
+    def within(self, points: float) -> bool:
+        """Whether it was scored and lost at most `points`."""
+        return self.drop_points is not None and self.drop_points <= points
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; `from_json` reverses it."""
+        return {**asdict(self), "genome": list(self.genome)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """From `to_json`, or a stored candidate row: keys that are not fields are ignored."""
+        fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        return cls(**{**fields, "genome": tuple(data["genome"])})

@@ -1,0 +1,53 @@
+"""How the search runs: sizes, limits and rates."""
+
+from dataclasses import dataclass
+
+from search.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchSettings:
+    """Settings of one search.
+
+    Args:
+        population: Genomes that may become parents.
+        offspring: Children proposed in a generation.
+        survivors: Children promoted from the screen to all search examples.
+        screen: Search examples that screen every child; at `full` or more there is no screen.
+        full: All search examples.
+        generations: Generations after the seeds.
+        max_evaluations: Most scorings, of either stage.
+        patience: Generations without progress before the search gives up.
+        seed: Seed of the only source of randomness.
+        crossover_rate: Chance that a child has two parents.
+        transfer_rate: Chance that a child is changed by a transfer, not a mutation.
+
+    Raises:
+        InputError: A number out of its range.
+    """
+
+    population: int = 8
+    offspring: int = 12
+    survivors: int = 3
+    screen: int = 64
+    full: int = 256
+    generations: int = 20
+    max_evaluations: int = 400
+    patience: int = 6
+    seed: int = 0
+    crossover_rate: float = 0.7
+    transfer_rate: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("population", "offspring", "survivors", "screen", "full", "max_evaluations", "patience"):
+            if getattr(self, name) < 1:
+                raise InputError(f"search.{name}", f"must be at least 1, got {getattr(self, name)}")
+        if self.generations < 0:
+            raise InputError("search.generations", f"must not be negative, got {self.generations}")
+        if self.survivors > self.offspring:
+            raise InputError(
+                "search.survivors", f"must be at most offspring, {self.offspring}, got {self.survivors}"
+            )
+        for name in ("crossover_rate", "transfer_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"search.{name}", f"must be in [0, 1], got {getattr(self, name)}")

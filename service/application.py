@@ -1,0 +1,100 @@
+"""What the API talks to: one server's jobs, from submission to the last event."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from search.errors import ConflictError
+from service.controller import Controller
+from service.feed import Feed
+from service.jobs import Job
+from service.settings import Settings
+from service.spec import JobSpec
+from service.store import Store
+
+Preflight = Callable[[JobSpec], None]
+"""Checks a spec against the files and the model it names; raises InputError."""
+
+
+class Application:
+    """The service as a whole; `service.wiring` puts it together.
+
+    Args:
+        settings: Where things are.
+        store: The jobs. It is opened by `start`, and closed by `stop`.
+        controller: Runs them.
+        feed: Wakes readers of events; `start` connects it to the store.
+        preflight: Refuses a spec that cannot work, before a job is made of it.
+    """
+
+    def __init__(
+        self, settings: Settings, store: Store, controller: Controller, feed: Feed, preflight: Preflight
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.controller = controller
+        self.feed = feed
+        self._preflight = preflight
+        self._owned = ExitStack()
+
+    def start(self) -> None:
+        """Takes the data directory for this server and starts running jobs.
+
+        Raises:
+            ConflictError: Another server owns the directory, or a newer version wrote its database.
+        """
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with ExitStack() as owned:
+            self._lock_data_dir(owned)
+            owned.callback(self.store.close)
+            self.store.open()
+            self.store.listener = self.feed.notify
+            self.controller.start()
+            owned.callback(self.controller.stop)
+            self._owned = owned.pop_all()
+
+    def stop(self) -> None:
+        """Stops the controller, closes the store and gives the data directory back."""
+        self._owned.close()
+
+    def submit(self, spec: JobSpec) -> Job:
+        """Queues a job.
+
+        Raises:
+            InputError: The spec cannot work; the error names the field.
+        """
+        self._preflight(spec)
+        job = self.store.create_job(spec)
+        self.controller.wake()
+        return job
+
+    def cancel(self, id: str) -> Job:
+        """Cancels a queued job, or asks the running one to end.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: The job has ended.
+        """
+        return self.controller.cancel(id)
+
+    def artifacts_dir(self, id: str) -> Path:
+        """Folder of a job's artifacts; it is there once something was exported."""
+        return self.settings.jobs_dir / id / "artifacts"
+
+    def health(self) -> dict[str, Any]:
+        """Whether jobs are being run, and which one: `healthy` and `running_job`."""
+        return {"healthy": self.controller.alive, "running_job": self.controller.running_job}
+
+    def _lock_data_dir(self, owned: ExitStack) -> None:
+        data_dir = self.settings.data_dir
+        # Not thread-local: `stop` may run in another thread than `start`.
+        lock = FileLock(data_dir / "lock", thread_local=False)
+        try:
+            owned.enter_context(lock.acquire(blocking=False))
+        except Timeout as error:
+            raise ConflictError(
+                f"another ranksieve server owns {data_dir}; stop it or give another RANKSIEVE_DATA_DIR"
+            ) from error

@@ -1,0 +1,148 @@
+"""Runs jobs one after another in a thread of its own.
+
+A job ends in one of four ways: its pipeline returns (succeeded), raises (failed), is ended because the
+user asked (cancelled), or is ended because the server stops: then its state stays as it is, and the next
+server that starts takes it up again.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.joblog import JobLog
+from service.jobs import Job, JobError, JobState
+from service.store import Store
+
+logger = logging.getLogger(__name__)
+
+Pipeline = Callable[[Job, JobLog], dict[str, Any]]
+"""Does the whole of a job's work, moving it from preparing to finalizing, and returns its result."""
+
+
+class Controller:
+    """Claims the store's jobs and runs a pipeline over each.
+
+    Args:
+        store: Where the jobs are.
+        pipeline: What a job is put through.
+        jobs_dir: Folder with one folder of files per job.
+        close: Called at the end of the controller's thread, to let go of what the pipeline started there
+            (an embedded Ray dies with the thread that started it).
+    """
+
+    def __init__(
+        self, store: Store, pipeline: Pipeline, jobs_dir: Path, close: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store = store
+        self._pipeline = pipeline
+        self._jobs_dir = jobs_dir
+        self._close = close
+        self._changed = threading.Condition()  # guards the three below
+        self._news = True
+        self._stopping = False
+        self._running: JobLog | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether jobs are being run; False before `start`, after `stop` and when the store failed."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def running_job(self) -> str | None:
+        """Id of the job under way, if any."""
+        with self._changed:
+            return None if self._running is None else self._running.job.id
+
+    def start(self) -> None:
+        """Starts running jobs, an interrupted one first."""
+        with self._changed:
+            self._stopping, self._news = False, True
+        self._thread = threading.Thread(target=self._run_jobs, name="controller", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Asks the running job to end, waits until it has, and runs no more; the job can be resumed."""
+        with self._changed:
+            self._stopping = True
+            if self._running is not None:
+                self._running.cancelled.set()
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def wake(self) -> None:
+        """Says that a job may have been queued."""
+        with self._changed:
+            self._news = True
+            self._changed.notify_all()
+
+    def cancel(self, id: str) -> Job:
+        """Cancels a queued job, or asks the running one to end.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: The job has ended.
+        """
+        job = self._store.request_cancel(id)
+        with self._changed:
+            if self._running is not None and self._running.job.id == id:
+                self._running.cancelled.set()
+        return job
+
+    def _run_jobs(self) -> None:
+        try:
+            while self._wait_for_news():
+                while not self._stopping and (job := self._store.claim_next()) is not None:
+                    self._run(job)
+        except Exception:
+            logger.exception("the controller ends: the job store failed; restart the server to go on")
+        finally:
+            self._close()
+
+    def _wait_for_news(self) -> bool:
+        """Waits until jobs may be there; False when it is time to stop."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._news or self._stopping)
+            self._news = False
+            return not self._stopping
+
+    def _run(self, job: Job) -> None:
+        log = JobLog(self._store, job, self._jobs_dir / job.id)
+        try:
+            self._begin(log)
+            logger.info("job %s: started", job.id)
+            log.raise_if_cancelled()
+            result = self._pipeline(job, log)
+            self._store.transition(job.id, JobState.SUCCEEDED, result=result)
+            logger.info("job %s: succeeded", job.id)
+        except Exception as error:
+            self._settle(job, error)
+        finally:
+            with self._changed:
+                self._running = None
+
+    def _begin(self, log: JobLog) -> None:
+        """Makes the job reachable for `cancel` and `stop`, then looks for what they did before it was."""
+        log.directory.mkdir(parents=True, exist_ok=True)
+        with self._changed:
+            self._running = log
+            stopping = self._stopping
+        if stopping or self._store.job(log.job.id).cancel_requested:
+            log.cancelled.set()
+
+    def _settle(self, job: Job, error: Exception) -> None:
+        """Ends a job whose pipeline raised. What was asked for explains more than what then broke."""
+        if self._store.job(job.id).cancel_requested:
+            logger.info("job %s: cancelled", job.id)
+            self._store.transition(job.id, JobState.CANCELLED)
+        elif self._stopping:
+            logger.info("job %s: interrupted by the server's stop (%s); it can be resumed", job.id, error)
+        else:
+            failure = JobError.of(error, job.id)
+            traceback = error if failure.code == "internal" else None
+            logger.error("job %s: failed: %s", job.id, failure.message, exc_info=traceback)
+            self._store.transition(job.id, JobState.FAILED, error=failure)

@@ -1,0 +1,44 @@
+"""Typed records of what happens to a job, for its user. Logs are for operators; events are for people."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class EventType(StrEnum):
+    """What happened, and the keys of the data that says more."""
+
+    JOB_STATE = "job.state"
+    """state; error of code, message, field once failed; resumed when taken up again after a restart"""
+    DATA_LOADED = "data.loaded"
+    """splits (name → records), dropped_duplicates"""
+    MODEL_LOADED = "model.loaded"
+    """matrices, block_params, total_params, dtype, device"""
+    PHASE_PROGRESS = "phase.progress"
+    """phase, done, total"""
+    DENSE_SCORED = "dense.scored"
+    """split, metric, metric_name"""
+    GENERATION_COMPLETED = "generation.completed"
+    """generation, target_share, kept_share, kl_nats, drop_points, metric, evaluations, accepted"""
+    ACTOR_REPLACED = "actor.replaced"
+    """actor, reason"""
+    CANDIDATE_FAILED = "candidate.failed"
+    """reason, generation"""
+    FINALIST_CONFIRMED = "finalist.confirmed"
+    """kept_share, drop_points, drop_low, drop_high, passed"""
+    ARTIFACT_EXPORTED = "artifact.exported"
+    """path, file_bytes"""
+    ARTIFACT_VERIFIED = "artifact.verified"
+    """metric, expected"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One event of one job. `seq` counts from 1 within the job, without gaps; `at` is UTC."""
+
+    job_id: str
+    seq: int
+    type: EventType
+    at: datetime
+    data: dict[str, Any]

@@ -1,0 +1,77 @@
+"""Wakes readers of a job's events when there is something new, without polling.
+
+Writers are threads (the controller, the HTTP threadpool); readers are coroutines. A reader subscribes,
+then reads a page, then waits: what is committed after its read wakes it, so nothing is missed.
+
+    async with feed.subscribe(job_id) as subscription:
+        while True:
+            events = store.events(job_id, after=seen)
+            ...
+            await subscription.wait(timeout_s=15)
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+
+class Subscription:
+    """One reader's wake-ups for one job. Made and awaited in the reader's event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+
+    def wake(self) -> None:
+        """Says that there is something new; from any thread."""
+        # RuntimeError: the loop closed with its reader still subscribed; nobody is left to wake.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Waits for something new since the last wait that returned True.
+
+        Args:
+            timeout_s: Longest wait, in seconds.
+
+        Returns:
+            Whether there is something new; False when the time ran out.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        self._news.clear()
+        return True
+
+
+class Feed:
+    """Who is waiting for which job."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
+
+    def notify(self, job_id: str) -> None:
+        """Wakes every reader of this job; from any thread. Fits `Store.listener`."""
+        with self._lock:
+            waiting = tuple(self._subscriptions.get(job_id, ()))
+        for subscription in waiting:
+            subscription.wake()
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, job_id: str) -> AsyncIterator[Subscription]:
+        """A subscription to this job's news, ended with the block."""
+        subscription = Subscription()
+        with self._lock:
+            self._subscriptions[job_id].add(subscription)
+        try:
+            yield subscription
+        finally:
+            with self._lock:
+                self._subscriptions[job_id].remove(subscription)
+                if not self._subscriptions[job_id]:
+                    del self._subscriptions[job_id]

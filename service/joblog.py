@@ -1,0 +1,66 @@
+"""What a pipeline sees of the service: one job's record, and whether it should go on."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from search.errors import CancelledError
+from service.events import EventType
+from service.jobs import Job, JobState
+from service.store import Store
+
+
+class JobLog:
+    """The store, narrowed to one running job.
+
+    Args:
+        store: Where the job lives.
+        job: The job as it was claimed.
+        directory: Folder of the job's files.
+    """
+
+    def __init__(self, store: Store, job: Job, directory: Path) -> None:
+        self._store = store
+        self.job = job
+        self.directory = directory
+        self.cancelled = threading.Event()
+        """Set when the pipeline should end: the job was cancelled, or the server stops."""
+
+    def state(self, to: JobState, **data: Any) -> None:
+        """Moves the job on.
+
+        Raises:
+            ConflictError: The job's state does not lead there.
+        """
+        self._store.transition(self.job.id, to, data=data)
+
+    def event(self, type: EventType, **data: Any) -> None:
+        """Tells the job's user of something."""
+        self._store.append_event(self.job.id, type, data)
+
+    def generation(
+        self,
+        record: Mapping[str, Any],
+        candidates: Sequence[Mapping[str, Any]],
+        search_state: Mapping[str, Any],
+    ) -> None:
+        """Keeps a finished generation; see `Store.save_generation`. After it, a crash loses nothing."""
+        self._store.save_generation(self.job.id, record, candidates, search_state)
+
+    def search_state(self) -> dict[str, Any] | None:
+        """Where an earlier run of this job got to, or None if it saved no generation."""
+        return self._store.search_state(self.job.id)
+
+    def memo(self) -> list[dict[str, Any]]:
+        """Every scoring this job has saved, oldest first."""
+        return self._store.memo(self.job.id)
+
+    def raise_if_cancelled(self) -> None:
+        """Lets the pipeline go on, or not.
+
+        Raises:
+            CancelledError: The job was cancelled, or the server stops.
+        """
+        if self.cancelled.is_set():
+            raise CancelledError(f"job {self.job.id} was asked to end")

@@ -1,0 +1,298 @@
+"""One job from its spec to its exported model, top to bottom.
+
+    spec → checked → prepared (calibration, projections) → search ⇄ scoring → confirmation → test → export → verified
+
+Every stage returns what a later one needs. Stopped anywhere and run again, it ends with the same result: the
+preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from search.evolution import Evolution
+from search.outcome import Outcome
+from search.space import SearchSpace
+from service import plans, report
+from service.confirmation import Winner, confirm
+from service.events import EventType
+from service.joblog import JobLog
+from service.jobs import Job, JobState
+from service.scoring import TaskScorer
+from service.settings import Settings
+from service.spec import JobSpec
+from workers.actor import ScorerPlan
+from workers.cluster import Cluster
+from workers.dispatcher import Dispatcher
+from workers.export import Exported, ExportPlan, export
+from workers.metrics import METRIC_NAMES
+from workers.preflight import Checked, check
+from workers.preparation import PreparationPlan, Prepared, Progress, prepare
+from workers.verification import VerificationPlan, Verified, verify
+
+logger = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Runs jobs on a cluster.
+
+    Args:
+        settings: Where things are.
+        cluster: The Ray session.
+    """
+
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        self._settings = settings
+        self._cluster = cluster
+
+    def check(self, spec: JobSpec) -> Checked:
+        """Checks a spec against the files and the model it names.
+
+        Raises:
+            InputError: It cannot work; names the field.
+        """
+        roots = plans.allowed_roots(self._settings)
+        return check(plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots))
+
+    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        """Runs one job; returns its result (see `service.report`)."""
+        spec, clock = job.spec, _Clock()
+        resources = spec.resources
+        self._cluster.require(resources.actors, resources.threads_per_actor, resources.gpus_per_actor)
+        with clock.phase("prepare"):
+            checked = self.check(spec)
+            _announce_data(log, checked)
+            prepared = self._prepare(spec, checked, log)
+            _announce_model(log, prepared, _device(spec))
+        space = SearchSpace(prepared.matrices, spec.projection.rank_step)
+
+        log.state(JobState.SEARCHING)
+        with self._actors(spec, checked, prepared, log) as dispatcher:
+            scorer = TaskScorer(dispatcher, space, checked.task)
+            with clock.phase("dense"):
+                _score_dense(scorer, ("search", "confirm"), checked, log)
+            with clock.phase("search"):
+                evolution = _search(spec, space, prepared, scorer, log)
+
+            log.state(JobState.FINALIZING)
+            with clock.phase("confirm"):
+                winner = confirm(spec, space, scorer, evolution.finalists(), log)
+            with clock.phase("test"):
+                _score_dense(scorer, ("test",), checked, log)
+                scores = winner.with_test(scorer, log)
+
+        with clock.phase("export"):
+            summary = report.summary(spec, space, checked, prepared, scorer, scores, evolution)
+            exported = self._export(space, prepared, scores, summary, job, log)
+        with clock.phase("verify"):
+            verified = self._verify(spec, checked, prepared, exported, scorer, scores, log)
+        return report.result(summary, prepared, exported, verified, clock.seconds)
+
+    def _prepare(self, spec: JobSpec, checked: Checked, log: JobLog) -> Prepared:
+        plan = PreparationPlan(
+            model=checked.model,
+            task=checked.task,
+            method=spec.projection.method,
+            seed=spec.search.seed,
+            batch_tokens=spec.resources.batch_tokens,
+            threads=_all_threads(spec),
+            device=_device(spec),
+            cache_dir=self._settings.data_dir / "cache",
+        )
+        prepared = self._run_phase(prepare, plan, spec=spec, log=log)
+        assert isinstance(prepared, Prepared)
+        return prepared
+
+    @contextmanager
+    def _actors(
+        self, spec: JobSpec, checked: Checked, prepared: Prepared, log: JobLog
+    ) -> Iterator[Dispatcher]:
+        resources = spec.resources
+        plan = ScorerPlan(
+            model_folder=prepared.model.folder,
+            factors_folder=prepared.factors,
+            matrices=prepared.matrices,
+            batch_tokens=resources.batch_tokens,
+            threads=resources.threads_per_actor,
+            device=_device(spec),
+        )
+        dispatcher = self._cluster.dispatcher(
+            plan,
+            checked.task,
+            actors=resources.actors,
+            gpus=resources.gpus_per_actor,
+            timeout_s=resources.evaluation_timeout_s,
+            cancelled=log.cancelled,
+            on_replaced=lambda actor, reason: log.event(EventType.ACTOR_REPLACED, actor=actor, reason=reason),
+        )
+        try:
+            yield dispatcher
+        finally:
+            dispatcher.close()
+
+    def _export(
+        self,
+        space: SearchSpace,
+        prepared: Prepared,
+        winner: Winner,
+        summary: dict[str, Any],
+        job: Job,
+        log: JobLog,
+    ) -> Exported:
+        folder = log.directory / "artifacts" / "model"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        plan = ExportPlan(
+            model_folder=prepared.model.folder,
+            factors_folder=prepared.factors,
+            matrices=prepared.matrices,
+            ranks=space.ranks(winner.genome),
+            folder=folder,
+            provenance=report.provenance(job, summary),
+        )
+        exported = self._run_phase(export, plan, spec=job.spec, log=log)
+        assert isinstance(exported, Exported)
+        log.event(EventType.ARTIFACT_EXPORTED, path=str(folder), file_bytes=exported.file_bytes)
+        return exported
+
+    def _verify(
+        self,
+        spec: JobSpec,
+        checked: Checked,
+        prepared: Prepared,
+        exported: Exported,
+        scorer: TaskScorer,
+        winner: Winner,
+        log: JobLog,
+    ) -> Verified:
+        modules_dir = log.directory / "modules"
+        plan = VerificationPlan(
+            exported=exported.folder,
+            dense=prepared.model.folder,
+            split="confirm",
+            batch_tokens=spec.resources.batch_tokens,
+            threads=_all_threads(spec),
+            device=_device(spec),
+        )
+        fresh = {"HF_MODULES_CACHE": str(modules_dir)}
+        verified = self._run_phase(verify, plan, checked.task, spec=spec, log=log, environment=fresh)
+        assert isinstance(verified, Verified)
+        metric, expected = scorer.metric(verified.scores), scorer.metric(winner.confirm)
+        log.event(EventType.ARTIFACT_VERIFIED, metric=metric, expected=expected)
+        report.require_reproduced(checked.task.kind, expected, metric)
+        return verified
+
+    def _run_phase(
+        self,
+        phase: Any,
+        *arguments: Any,
+        spec: JobSpec,
+        log: JobLog,
+        environment: dict[str, str] | None = None,
+    ) -> Any:
+        def on_progress(progress: Progress) -> None:
+            log.event(
+                EventType.PHASE_PROGRESS, phase=progress.phase, done=progress.done, total=progress.total
+            )
+
+        return self._cluster.run(
+            phase,
+            *arguments,
+            cpus=_all_threads(spec),
+            gpus=spec.resources.gpus_per_actor,
+            cancelled=log.cancelled,
+            on_progress=on_progress,
+            environment=environment,
+        )
+
+
+class _Clock:
+    """Seconds per phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - started, 3)
+
+
+def _search(
+    spec: JobSpec, space: SearchSpace, prepared: Prepared, scorer: TaskScorer, log: JobLog
+) -> Evolution:
+    evolution = _start_or_resume(spec, space, prepared, log)
+    while not evolution.finished:
+        trials = evolution.ask()
+        done_before = evolution.evaluations
+
+        def on_done(done: int, before: int = done_before) -> None:
+            log.event(
+                EventType.PHASE_PROGRESS,
+                phase="search",
+                done=before + done,
+                total=spec.search.max_evaluations,
+            )
+
+        record = evolution.tell(scorer.score_trials(trials, on_done))
+        if record is not None:
+            for outcome in record.outcomes:
+                if outcome.failure is not None:
+                    log.event(
+                        EventType.CANDIDATE_FAILED, reason=outcome.failure, generation=record.generation
+                    )
+            log.generation(record.to_json(), record.candidates(space), evolution.state())
+    return evolution
+
+
+def _start_or_resume(spec: JobSpec, space: SearchSpace, prepared: Prepared, log: JobLog) -> Evolution:
+    objective, settings = plans.objective(spec), plans.search_settings(spec)
+    state = log.search_state()
+    if state is None:
+        return Evolution(space, prepared.energies, objective, settings)
+    memo = [Outcome.from_json(row) for row in log.memo()]
+    logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
+    return Evolution.resume(space, prepared.energies, objective, settings, state, memo)
+
+
+def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], checked: Checked, log: JobLog) -> None:
+    for split in splits:
+        scores = scorer.score_dense(
+            split,
+            lambda done, total: log.event(EventType.PHASE_PROGRESS, phase="dense", done=done, total=total),
+        )
+        log.event(
+            EventType.DENSE_SCORED,
+            split=split,
+            metric=scorer.metric(scores),
+            metric_name=METRIC_NAMES[checked.task.kind],
+        )
+
+
+def _announce_data(log: JobLog, checked: Checked) -> None:
+    log.event(
+        EventType.DATA_LOADED,
+        splits={name: len(examples) for name, examples in checked.task.splits.items()},
+        dropped_duplicates=checked.task.dropped_duplicates,
+    )
+
+
+def _announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
+    log.event(
+        EventType.MODEL_LOADED,
+        matrices=len(prepared.matrices),
+        block_params=prepared.block_params,
+        total_params=prepared.total_params,
+        dtype=prepared.model.dtype,
+        device=device,
+    )
+
+
+def _all_threads(spec: JobSpec) -> int:
+    return spec.resources.actors * spec.resources.threads_per_actor
+
+
+def _device(spec: JobSpec) -> str:
+    return "cuda" if spec.resources.gpus_per_actor > 0 else "cpu"

@@ -1,0 +1,118 @@
+"""From a validated job file to what the workers take: paths resolved under the roots, pydantic left behind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from search.errors import InputError
+from search.objectives import MaxDrop, Objective, TargetParams
+from search.settings import SearchSettings
+from service.settings import Settings
+from service.spec import DataSource, JobSpec
+from service.spec import MaxDrop as MaxDropSpec
+from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
+
+
+def allowed_roots(settings: Settings) -> list[Path]:
+    """Folders that local models and data may be read from."""
+    return [settings.data_dir, *settings.roots]
+
+
+def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
+    """The existing file or folder that a job names.
+
+    Args:
+        path: As the job gives it; a relative one is looked for under each root in turn.
+        roots: Resolved folders; what the path leads to, links followed, must lie under one of them.
+        field: Its place in the job file.
+
+    Raises:
+        InputError: It does not exist, or lies elsewhere.
+    """
+    if "\0" in path:
+        raise InputError(field, "must not contain a NUL character")
+    candidates = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]
+    try:
+        found = [candidate.resolve(strict=True) for candidate in candidates if candidate.exists()]
+    except (OSError, RuntimeError) as error:
+        raise InputError(field, f"cannot read {path!r}: {error}") from error
+    inside = [file for file in found if any(file.is_relative_to(root) for root in roots)]
+    if inside:
+        return inside[0]
+    shown = ", ".join(map(str, roots))
+    if found:
+        raise InputError(field, f"{path!r} is outside the folders this server may read ({shown}); see --root")
+    raise InputError(field, f"no such file or folder: {path!r}; relative paths are looked for under {shown}")
+
+
+def model_source(spec: JobSpec, roots: Sequence[Path]) -> ModelSource:
+    """Where the model is."""
+    model = spec.model
+    if model.hub is not None:
+        kind, location = "hub", model.hub
+    elif model.path is not None:
+        kind, location = "path", str(resolve_path(model.path, roots, "model.path"))
+    else:
+        assert model.gguf is not None
+        kind, location = "gguf", str(resolve_path(model.gguf, roots, "model.gguf"))
+    return ModelSource(
+        kind=kind,  # type: ignore[arg-type]
+        location=location,
+        revision=model.revision,
+        dtype=model.dtype,
+        include=model.include,
+        exclude=model.exclude,
+    )
+
+
+def task_plan(spec: JobSpec) -> TaskPlan:
+    """What the model has to do."""
+    task = spec.task
+    choices = task.choices
+    if isinstance(choices, tuple):
+        choices = {label: label for label in choices}
+    return TaskPlan(
+        kind=task.kind,
+        prompt=task.prompt,
+        answer=task.answer,
+        choices=choices,
+        choices_field=task.choices_field,
+        delimiter=task.delimiter,
+        chat_template=task.chat_template,
+        max_new_tokens=task.max_new_tokens,
+    )
+
+
+def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
+    """Where the records are and how they are divided."""
+    data = spec.task.data
+    return DataPlan(
+        source=None if data.source is None else _record_source(data.source, "task.data.source", roots),
+        files={
+            name: _record_source(source, f"task.data.files.{name}", roots)
+            for name, source in data.files.items()
+        },
+        sizes=data.sizes.model_dump(),
+        seed=data.seed,
+    )
+
+
+def objective(spec: JobSpec) -> Objective:
+    """What the search is for."""
+    if isinstance(spec.objective, MaxDropSpec):
+        return MaxDrop(points=spec.objective.points)
+    return TargetParams(share=spec.objective.share)
+
+
+def search_settings(spec: JobSpec) -> SearchSettings:
+    """How the search runs."""
+    return SearchSettings(**spec.search.model_dump(), full=spec.task.data.sizes.search)
+
+
+def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> RecordSource:
+    if source.hub is not None:
+        hub = source.hub
+        return RecordSource(
+            field=field, hub_id=hub.id, config=hub.config, split=hub.split, revision=hub.revision
+        )
+    assert source.path is not None
+    return RecordSource(field=field, path=resolve_path(source.path, roots, f"{field}.path"))

@@ -1,0 +1,128 @@
+"""The numbers of a finished job: the result that the API returns and the provenance that goes with the model."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from search.confirmation import DropInterval
+from search.errors import ScoringError
+from search.evolution import Evolution
+from search.space import SearchSpace
+from service.confirmation import Winner
+from service.jobs import Job
+from service.scoring import TaskScorer
+from service.spec import JobSpec
+from workers.export import Exported, weight_bytes
+from workers.metrics import METRIC_NAMES, Kind, drop_points
+from workers.preflight import Checked
+from workers.preparation import Prepared
+from workers.verification import Verified
+
+REPRODUCED_WITHIN_POINTS = 0.5
+"""Sliced views and exported matrices round differently in low precision; more than this is a broken export."""
+
+LIBRARIES = ("ranksieve", "torch", "transformers", "ray", "deap", "numpy", "safetensors")
+
+
+def summary(
+    spec: JobSpec,
+    space: SearchSpace,
+    checked: Checked,
+    prepared: Prepared,
+    scorer: TaskScorer,
+    winner: Winner,
+    evolution: Evolution,
+) -> dict[str, Any]:
+    """Everything known before the export."""
+    assert winner.test is not None
+    assert winner.test_drop is not None
+    splits = {"confirm": winner.confirm, "test": winner.test}
+    search = evolution.scored(winner.genome)
+    best_metric = {name: scorer.metric(scores) for name, scores in splits.items()}
+    kl_nats = {name: float(scores.kl_nats.mean()) for name, scores in splits.items()}
+    if search is not None and search.metric is not None and search.kl_nats is not None:
+        best_metric["search"], kl_nats["search"] = search.metric, search.kl_nats
+    unpruned = prepared.block_params - space.params(space.dense_genome)
+    block_params = space.params(winner.genome) + unpruned
+    return {
+        "metric_name": METRIC_NAMES[checked.task.kind],
+        "objective": spec.objective.model_dump(mode="json"),
+        "method": spec.projection.method,
+        "confidence": winner.confidence,
+        "promise_held": winner.held,
+        "genome": list(winner.genome),
+        "ranks": dict(zip([m.name for m in prepared.matrices], space.ranks(winner.genome), strict=True)),
+        "evaluations": evolution.evaluations,
+        "tokens": evolution.tokens,
+        "data": {"task": checked.task.digest, **checked.task.split_digests},
+        "model": {"digest": prepared.model.digest, "dtype": prepared.model.dtype},
+        "dense": {
+            "metric": {name: scorer.metric(scores) for name, scores in scorer.dense.items()},
+            "interval": {"test": scorer.interval(scorer.dense["test"])},
+            "block_params": prepared.block_params,
+            "total_params": prepared.total_params,
+        },
+        "best": {
+            "metric": best_metric,
+            "interval": {"test": scorer.interval(winner.test)},
+            "kl_nats": kl_nats,
+            "drop_points": {"confirm": _points(winner.confirm_drop), "test": _points(winner.test_drop)},
+            "block_params": block_params,
+            "kept_block_params": block_params / prepared.block_params,
+            "total_params": prepared.total_params - prepared.block_params + block_params,
+        },
+    }
+
+
+def provenance(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
+    """What the exported model says of its making: spec, seeds, versions, data hashes, numbers."""
+    return {
+        "job_id": job.id,
+        "name": job.name,
+        "spec": job.spec.canonical(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "summary": summary,
+    }
+
+
+def result(
+    summary: dict[str, Any],
+    prepared: Prepared,
+    exported: Exported,
+    verified: Verified,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """The job's result: the summary, what the export measured, and where it is."""
+    if exported.total_params != summary["best"]["total_params"]:
+        raise ScoringError(
+            f"the export has {exported.total_params} parameters, expected {summary['best']['total_params']}"
+        )
+    dense = {
+        **summary["dense"],
+        "file_bytes": weight_bytes(prepared.model.folder),
+        "tokens_per_second": verified.dense_tokens_per_second,
+    }
+    best = {
+        **summary["best"],
+        "file_bytes": exported.file_bytes,
+        "tokens_per_second": verified.tokens_per_second,
+    }
+    return {**summary, "artifact": str(exported.folder), "seconds": seconds, "dense": dense, "best": best}
+
+
+def require_reproduced(kind: Kind, expected: float, metric: float) -> None:
+    """Checks that the exported model, loaded back, does what was confirmed.
+
+    Raises:
+        ScoringError: It does not.
+    """
+    difference = abs(drop_points(kind, expected, metric))
+    if difference > REPRODUCED_WITHIN_POINTS:
+        raise ScoringError(
+            f"the exported model reaches {metric:.4f} on the confirm split, the candidate reached {expected:.4f}: "
+            f"{difference:.2f} points apart, at most {REPRODUCED_WITHIN_POINTS} expected"
+        )
+
+
+def _points(drop: DropInterval) -> list[float]:
+    return [drop.estimate, drop.low, drop.high]

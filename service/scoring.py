@@ -1,0 +1,145 @@
+"""Scores genomes and the dense model on the task through the dispatcher, and turns arrays into numbers.
+
+Long splits are cut into chunks, so that every actor has work; the cut is fixed, so results do not depend on
+the number of actors.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from search.confirmation import DropInterval, mean_interval, paired_drop, perplexity_rise
+from search.errors import ScoringError
+from search.outcome import Outcome, Trial
+from search.space import DENSE, Genome, SearchSpace
+from workers.metrics import drop_points
+from workers.plan import EncodedTask
+from workers.scores import (
+    Beliefs,
+    Failure,
+    ScoreRequest,
+    Scores,
+    first,
+    join_beliefs,
+    join_scores,
+    metric_of,
+)
+
+CHUNK = 256
+
+Report = Callable[[int, int], None]
+
+
+class Runner(Protocol):
+    """What scores requests: `workers.dispatcher.Dispatcher`, or a fake."""
+
+    def run(
+        self, method: str, requests: Sequence[ScoreRequest], on_done: Callable[[int], None] = ...
+    ) -> list[object]: ...
+
+    def set_beliefs(self, beliefs: object) -> None: ...
+
+
+class TaskScorer:
+    """Scores the genomes of one job on one task.
+
+    Args:
+        runner: Runs the requests.
+        space: Turns genomes into ranks.
+        task: The encoded task.
+    """
+
+    def __init__(self, runner: Runner, space: SearchSpace, task: EncodedTask) -> None:
+        self._runner = runner
+        self._space = space
+        self._task = task
+        self.dense: dict[str, Scores] = {}
+        self._beliefs: dict[str, Beliefs] = {}
+
+    def score_dense(self, split: str, report: Report = lambda done, total: None) -> Scores:
+        """Scores the dense model on a split; candidates are measured against it from then on.
+
+        Raises:
+            ScoringError: The dense model cannot be scored.
+        """
+        ranks = (DENSE,) * len(self._space.matrices)
+        requests = self._requests(ranks, split)
+        parts = self._runner.run("score_dense", requests, lambda done: report(done, len(requests)))
+        good = [part for part in parts if isinstance(part, tuple)]
+        if len(good) != len(parts):
+            reasons = [part.reason for part in parts if isinstance(part, Failure)]
+            raise ScoringError(f"the dense model cannot be scored on {split}: {reasons[0]}")
+        self.dense[split] = join_scores([scores for scores, _ in good])
+        self._beliefs[split] = join_beliefs([beliefs for _, beliefs in good])
+        self._runner.set_beliefs(dict(self._beliefs))
+        return self.dense[split]
+
+    def score_trials(self, trials: Sequence[Trial], report: Callable[[int], None]) -> list[Outcome]:
+        """Scores trials on the first examples of the search split, in their order."""
+        requests = [
+            ScoreRequest(ranks=self._space.ranks(t.genome), split="search", start=0, stop=t.examples)
+            for t in trials
+        ]
+        results = self._runner.run("score", requests, report)
+        return [self._outcome(trial, result) for trial, result in zip(trials, results, strict=True)]
+
+    def score_genomes(
+        self, genomes: Sequence[Genome], split: str, report: Report = lambda done, total: None
+    ) -> list[Scores | Failure]:
+        """Scores genomes on a whole split."""
+        per_genome = [self._requests(self._space.ranks(genome), split) for genome in genomes]
+        requests = [request for part in per_genome for request in part]
+        results = iter(self._runner.run("score", requests, lambda done: report(done, len(requests))))
+        return [_joined([next(results) for _ in part]) for part in per_genome]
+
+    def metric(self, scores: Scores) -> float:
+        """The task metric of some scores."""
+        return metric_of(self._task.kind, scores)
+
+    def interval(self, scores: Scores) -> list[float]:
+        """A 95 % interval of the metric (for `lm`, none is given: the metric twice)."""
+        if self._task.kind == "lm":
+            return [self.metric(scores)] * 2
+        return list(mean_interval(scores.quality))
+
+    def drop(self, scores: Scores, split: str, confidence: float, seed: int) -> DropInterval:
+        """How many points a candidate loses against dense on a split, with intervals over the examples."""
+        dense = self.dense[split]
+        if self._task.kind == "lm":
+            mean_tokens = dense.answer_tokens.mean()
+            return perplexity_rise(
+                dense.nll_nats / mean_tokens, scores.nll_nats / mean_tokens, confidence=confidence, seed=seed
+            )
+        return paired_drop(dense.quality, scores.quality, confidence=confidence, seed=seed)
+
+    def _requests(self, ranks: tuple[int, ...], split: str) -> list[ScoreRequest]:
+        total = len(self._task.splits[split])
+        return [
+            ScoreRequest(ranks=ranks, split=split, start=start, stop=min(start + CHUNK, total))
+            for start in range(0, total, CHUNK)
+        ]
+
+    def _outcome(self, trial: Trial, result: object) -> Outcome:
+        if isinstance(result, Failure):
+            return Outcome.failed(trial, result.reason)
+        assert isinstance(result, Scores)
+        try:
+            metric = self.metric(result)
+        except ScoringError as error:
+            return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
+        dense_metric = self.metric(first(self.dense["search"], trial.examples))
+        return Outcome(
+            genome=trial.genome,
+            examples=trial.examples,
+            kl_nats=float(result.kl_nats.mean()),
+            drop_points=drop_points(self._task.kind, dense_metric, metric),
+            metric=metric,
+            tokens=result.tokens,
+            seconds=result.seconds,
+        )
+
+
+def _joined(parts: Sequence[object]) -> Scores | Failure:
+    for part in parts:
+        if isinstance(part, Failure):
+            return part
+    return join_scores([part for part in parts if isinstance(part, Scores)])

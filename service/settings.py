@@ -1,0 +1,60 @@
+"""What a server is told by its environment. Nothing is read before a `Settings()` is made."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL
+
+
+class Settings(BaseSettings):
+    """Settings from `RANKSIEVE_*` variables, or given by name; paths become absolute."""
+
+    model_config = SettingsConfigDict(env_prefix="RANKSIEVE_", frozen=True, validate_default=True)
+
+    data_dir: Path = Field(default=Path(".ranksieve"), description="Database, job folders and caches.")
+    roots: Annotated[list[Path], NoDecode] = Field(
+        default=[],
+        description="Folders that local models and data may be read from, besides data_dir: a JSON list, "
+        f"or folders joined by {os.pathsep!r}.",
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(default=8765, ge=0, le=65_535, description="0: any free port.")
+    api_key: SecretStr | None = Field(default=None, min_length=1, description="Asked of every HTTP caller.")
+    database_url: str | None = Field(
+        default=None, repr=False, description="SQLAlchemy URL; without it, a SQLite file in data_dir."
+    )
+    ray_address: str | None = Field(default=None, description="Ray cluster to join; without it, a local one.")
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [folder for folder in value.split(os.pathsep) if folder]
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("roots")
+    @classmethod
+    def _absolute_roots(cls, value: list[Path]) -> list[Path]:
+        return [root.expanduser().resolve() for root in value]
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Folder with one folder of files per job."""
+        return self.data_dir / "jobs"
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the job store."""
+        file = URL.create("sqlite", database=str(self.data_dir / "ranksieve.db"))
+        return self.database_url or file.render_as_string()

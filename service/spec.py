@@ -1,0 +1,212 @@
+"""The job file: one pydantic model, the same in YAML on the command line and JSON over REST.
+
+Knows nothing of tensors, actors or HTTP. Checks what can be checked without reading a file;
+`service.preflight` checks the rest before any work starts.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MethodName = Literal["task", "output", "input", "weight"]
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+SplitName = Literal["calibration", "search", "confirm", "test"]
+
+
+class Strict(BaseModel):
+    """Unknown fields are errors; a parsed spec never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(Strict):
+    """The dense model to prune: exactly one of `hub`, `path` and `gguf`."""
+
+    hub: str | None = Field(
+        None, description="Hugging Face hub id, e.g. `HuggingFaceTB/SmolLM2-135M-Instruct`."
+    )
+    revision: str | None = Field(None, description="Commit, tag or branch of the hub repository.")
+    path: str | None = Field(None, description="Local folder in `save_pretrained` layout, safetensors only.")
+    gguf: str | None = Field(None, description="Local gguf file; it is de-quantized.")
+    dtype: DtypeName = Field("auto", description="`auto`: bfloat16 where the device multiplies it natively.")
+    include: tuple[str, ...] = Field(
+        ("*",), min_length=1, description="Shell patterns of matrix names to prune."
+    )
+    exclude: tuple[str, ...] = Field((), description="Shell patterns of matrix names to leave dense.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("hub", "path", "gguf") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of hub, path and gguf; got {' and '.join(given) or 'none'}")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision belongs to hub; remove it or name a hub id")
+        return self
+
+
+class HubDataset(Strict):
+    """One split of a data set on the Hugging Face hub, read through `datasets`."""
+
+    id: str
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+class DataSource(Strict):
+    """Records from a jsonl, csv or parquet file under the data roots, or from the hub."""
+
+    path: str | None = Field(None, description="File ending in .jsonl, .csv or .parquet.")
+    hub: HubDataset | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("give exactly one of path and hub")
+        return self
+
+
+class SplitSizes(Strict):
+    """Records per split."""
+
+    calibration: int = Field(256, ge=1, le=1_000_000)
+    search: int = Field(256, ge=8, le=1_000_000)
+    confirm: int = Field(512, ge=8, le=1_000_000)
+    test: int = Field(1000, ge=8, le=1_000_000)
+
+
+class DataSpec(Strict):
+    """Where the records come from and how they are divided; splits never overlap.
+
+    `source` is the pool that every split without a file of its own in `files` is drawn from.
+    """
+
+    source: DataSource | None = None
+    files: dict[SplitName, DataSource] = Field(default_factory=dict)
+    sizes: SplitSizes = Field(default_factory=SplitSizes)
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+
+    @model_validator(mode="after")
+    def _every_split_has_records(self) -> Self:
+        missing = [name for name in SplitSizes.model_fields if name not in self.files]
+        if self.source is None and missing:
+            raise ValueError(f"no records for {', '.join(missing)}: give source, or a file for each of them")
+        return self
+
+
+class TaskSpec(Strict):
+    """What the model has to do, as Jinja templates over a record's fields.
+
+    `choice`: the model picks the answer of highest log-likelihood. `generate`: it writes the answer
+    greedily. `lm`: it predicts every token of `answer` (after `prompt`, which may be empty).
+    """
+
+    kind: Literal["choice", "generate", "lm"]
+    prompt: str = Field("", max_length=100_000)
+    answer: str = Field(
+        min_length=1, max_length=100_000, description="Template of the right answer (or label)."
+    )
+    choices: dict[str, str] | tuple[str, ...] | None = Field(
+        None, description="`choice`: label → answer text, or a list of labels that are their own text."
+    )
+    choices_field: str | None = Field(None, description="`choice`: record field with that record's options.")
+    delimiter: str = Field(" ", description="Put between prompt and answer; unused with chat_template.")
+    chat_template: bool = Field(False, description="Wrap the prompt with the tokenizer's chat template.")
+    max_new_tokens: int = Field(32, ge=1, le=4096, description="`generate`: longest answer, in tokens.")
+    data: DataSpec
+
+    @model_validator(mode="after")
+    def _choices_fit_kind(self) -> Self:
+        if self.kind == "choice" and (self.choices is None) == (self.choices_field is None):
+            raise ValueError("kind choice needs exactly one of choices and choices_field")
+        if self.kind != "choice" and (self.choices is not None or self.choices_field is not None):
+            raise ValueError(f"choices belong to kind choice, not to {self.kind}")
+        if self.choices is not None and len(set(self.choices)) < 2:
+            raise ValueError(f"choices needs at least 2 different labels, got {list(self.choices)}")
+        if self.kind != "lm" and not self.prompt:
+            raise ValueError(f"prompt must not be empty for kind {self.kind}")
+        return self
+
+
+class ProjectionSpec(Strict):
+    """How each matrix is factored and which ranks are levels."""
+
+    method: MethodName = "task"
+    rank_step: int = Field(16, ge=1, le=4096, description="Ranks are multiples of this, below break-even.")
+
+
+class SearchSpec(Strict):
+    """The genetic search over rank vectors."""
+
+    population: int = Field(8, ge=2, le=10_000)
+    offspring: int = Field(12, ge=1, le=10_000, description="Children proposed in a generation.")
+    survivors: int = Field(
+        3, ge=1, le=10_000, description="Children promoted from the screen to all search examples."
+    )
+    screen: int = Field(64, ge=1, le=1_000_000, description="Search examples that screen every child.")
+    generations: int = Field(20, ge=0, le=100_000)
+    max_evaluations: int = Field(400, ge=1, le=10_000_000, description="Scorings, of either stage.")
+    patience: int = Field(
+        6, ge=1, le=100_000, description="Generations without progress before the search ends."
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+
+    @model_validator(mode="after")
+    def _survivors_are_offspring(self) -> Self:
+        if self.survivors > self.offspring:
+            raise ValueError(f"survivors must be at most offspring, {self.offspring}; got {self.survivors}")
+        return self
+
+
+class MaxDrop(Strict):
+    """The smallest model whose metric stays within `points` of dense, with `confidence`.
+
+    Points are percentage points of accuracy or token F1; for `lm`, percent of perplexity.
+    """
+
+    kind: Literal["max_drop"] = "max_drop"
+    points: float = Field(2.0, ge=0, le=100)
+    confidence: float = Field(0.8, ge=0.5, lt=1, description="One-sided, on the confirm split.")
+
+
+class TargetParams(Strict):
+    """The best metric with at most `share` of the prunable parameters."""
+
+    kind: Literal["target_params"] = "target_params"
+    share: float = Field(gt=0, le=1)
+
+
+class ResourceSpec(Strict):
+    """What the job may use of the cluster."""
+
+    actors: int = Field(2, ge=1, le=4096)
+    threads_per_actor: int = Field(1, ge=1, le=1024)
+    gpus_per_actor: float = Field(0, ge=0, le=64)
+    batch_tokens: int = Field(2048, ge=1, le=10_000_000, description="Padded tokens per forward pass.")
+    evaluation_timeout_s: float = Field(1800, gt=0, le=86_400)
+
+
+class JobSpec(Strict):
+    """One pruning job."""
+
+    name: str = Field("", max_length=200)
+    labels: dict[str, str] = Field(default_factory=dict)
+    model: ModelSpec
+    task: TaskSpec
+    projection: ProjectionSpec = Field(default_factory=ProjectionSpec)
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    objective: Annotated[MaxDrop | TargetParams, Field(discriminator="kind")] = Field(default_factory=MaxDrop)
+    resources: ResourceSpec = Field(default_factory=ResourceSpec)
+
+    @model_validator(mode="after")
+    def _screen_fits_search_split(self) -> Self:
+        if self.search.screen > self.task.data.sizes.search:
+            raise ValueError(
+                f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "
+                f"got {self.search.screen}"
+            )
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """The spec as plain JSON values with every default written out."""
+        return self.model_dump(mode="json")

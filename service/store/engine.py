@@ -1,0 +1,85 @@
+"""Opens the database: connections that can be relied on, and the schema brought up to date."""
+
+import json
+import sqlite3
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+
+from search.errors import ConflictError, InputError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_TIMEOUT_S = 30
+
+# Alembic keeps the migration under way in a global, so one thread migrates at a time.
+_MIGRATING = threading.Lock()
+
+
+def new_engine(url: str) -> Engine:
+    """An engine whose transactions are real ones on SQLite too; touches no file yet.
+
+    A connection with the execution option `writes` takes SQLite's write lock at its first statement: two
+    transactions that read and then write would otherwise fail with `database is locked`, whatever
+    the timeout. Floats that JSON cannot spell (NaN, infinities) are refused.
+
+    Args:
+        url: SQLAlchemy URL, e.g. `sqlite:////var/lib/ranksieve/ranksieve.db`.
+
+    Raises:
+        InputError: The database would live in memory, where a restart loses it.
+    """
+    parsed = make_url(url)
+    is_sqlite = parsed.get_backend_name() == "sqlite"
+    if is_sqlite and parsed.database in (None, "", ":memory:"):
+        raise InputError("database_url", f"must name a file, e.g. sqlite:///ranksieve.db; got {url}")
+    engine = create_engine(
+        parsed, json_serializer=partial(json.dumps, allow_nan=False), pool_pre_ping=not is_sqlite
+    )
+    if is_sqlite:
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def upgrade(engine: Engine) -> None:
+    """Brings the schema to the newest migration, in one transaction.
+
+    Raises:
+        ConflictError: A newer version of the program has migrated this database.
+    """
+    with _MIGRATING, engine.execution_options(writes=True).begin() as connection:
+        try:
+            command.upgrade(migration_config(connection), "head")
+        except CommandError as error:
+            raise ConflictError(
+                f"cannot bring {engine.url!r} to this version's schema: {error}; "
+                "run the newer ranksieve that wrote it, or give another data_dir"
+            ) from error
+
+
+def migration_config(connection: Connection) -> Config:
+    """What alembic's commands need to work on this connection; there is no ini file."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    """Write-ahead log: readers never wait for the writer. Full sync: a commit survives a power cut too."""
+    connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

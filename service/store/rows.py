@@ -1,0 +1,115 @@
+"""Between rows and values, and the steps that more than one transaction takes. Commits nothing."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from search.errors import ConflictError, NotFoundError
+from service.events import Event, EventType
+from service.jobs import TRANSITIONS, Job, JobError, JobState
+from service.spec import JobSpec
+from service.store.schema import CandidateRow, EventRow, JobRow
+
+CANDIDATE_FIELDS = tuple(
+    column.key for column in CandidateRow.__table__.columns if column.key not in ("id", "job_id")
+)
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def find_job(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
+    """A job's row; with `lock`, nobody else changes it before this transaction ends.
+
+    Raises:
+        NotFoundError: There is no such job.
+    """
+    row = session.get(JobRow, job_id, with_for_update=True if lock else None)
+    if row is None:
+        raise NotFoundError(f"there is no job {job_id!r}")
+    return row
+
+
+def append_event(session: Session, row: JobRow, type: EventType, data: Mapping[str, Any]) -> Event:
+    """Adds the next event of a job whose row is locked."""
+    row.event_count += 1
+    event = EventRow(job_id=row.id, seq=row.event_count, type=type.value, at=now(), data=dict(data))
+    session.add(event)
+    return event_of(event)
+
+
+def check_move(row: JobRow, to: JobState) -> None:
+    """Whether the job may go there.
+
+    Raises:
+        ConflictError: Its state does not lead there, or it would succeed after its user was told that it
+            will be cancelled.
+    """
+    state = JobState(row.state)
+    if to not in TRANSITIONS[state]:
+        expected = ", ".join(sorted(TRANSITIONS[state])) or "nothing, it has ended"
+        raise ConflictError(f"job {row.id} is {state}: next can be {expected}; got {to}")
+    if to is JobState.SUCCEEDED and row.cancel_requested:
+        raise ConflictError(f"job {row.id} cannot succeed: its user asked to cancel it")
+
+
+def move(
+    session: Session,
+    row: JobRow,
+    to: JobState,
+    *,
+    error: JobError | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Changes the state of a job whose row is locked, and adds the event that tells of it."""
+    row.state = to.value
+    if to is JobState.PREPARING and row.started_at is None:
+        row.started_at = now()
+    if to.terminal:
+        row.finished_at = now()
+    told: dict[str, Any] = {"state": to.value, **(data or {})}
+    if error is not None:
+        row.error = told["error"] = error.as_json()
+    append_event(session, row, EventType.JOB_STATE, told)
+
+
+def job_of(row: JobRow) -> Job:
+    """The job a row holds."""
+    spec = JobSpec.model_validate(row.spec)
+    return Job(
+        id=row.id,
+        name=spec.name,
+        labels=spec.labels,
+        spec=spec,
+        state=JobState(row.state),
+        cancel_requested=row.cancel_requested,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        error=None if row.error is None else JobError(**row.error),
+        result=row.result,
+    )
+
+
+def event_of(row: EventRow) -> Event:
+    """The event a row holds."""
+    return Event(job_id=row.job_id, seq=row.seq, type=EventType(row.type), at=row.at, data=row.data)
+
+
+def candidate_of(row: CandidateRow) -> dict[str, Any]:
+    """The scoring a row holds, as plain JSON values."""
+    return {field: getattr(row, field) for field in CANDIDATE_FIELDS}
+
+
+def candidate_row(job_id: str, candidate: Mapping[str, Any]) -> CandidateRow:
+    """A row for a scoring; `genome` may be any sequence of ranks.
+
+    Raises:
+        KeyError: A field is missing.
+    """
+    values = {field: candidate[field] for field in CANDIDATE_FIELDS}
+    return CandidateRow(job_id=job_id, **{**values, "genome": list(values["genome"])})

@@ -1,0 +1,128 @@
+"""The tables. Portable types only: SQLite by default, PostgreSQL by URL.
+
+Every row hangs off a job. `jobs.event_count` numbers the job's events: whoever appends one holds the
+job's row, so the numbers have no gaps. Change a table here and add a migration beside the others.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+)
+from sqlalchemy import DateTime as SqlDateTime
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time, kept in UTC; SQLite forgets the zone, so it is put back on the way out."""
+
+    impl = SqlDateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC."""
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware again."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can speak of it on any database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 (read by SQLAlchemy as a plain class attribute)
+        datetime: UtcDateTime(),
+        float: Double(),
+        dict[str, Any]: JSON(none_as_null=True),
+        list[int]: JSON(none_as_null=True),
+    }
+
+
+class JobRow(Base):
+    """A job's spec, state and outcome."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index(None, "state", "id"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    spec: Mapped[dict[str, Any]]
+    state: Mapped[str] = mapped_column(String(16))
+    cancel_requested: Mapped[bool]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    error: Mapped[dict[str, Any] | None]
+    result: Mapped[dict[str, Any] | None]
+    event_count: Mapped[int]
+
+
+class EventRow(Base):
+    """Event number `seq` of a job."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    type: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime]
+    data: Mapped[dict[str, Any]]
+
+
+class GenerationRow(Base):
+    """The summary of one finished generation."""
+
+    __tablename__ = "generations"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    record: Mapped[dict[str, Any]]
+
+
+class CandidateRow(Base):
+    """One scoring of one genome on `examples` search examples; `failure` says why there are no numbers."""
+
+    __tablename__ = "candidates"
+    __table_args__ = (Index(None, "job_id", "generation"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    generation: Mapped[int]
+    examples: Mapped[int]
+    genome: Mapped[list[int]]
+    kept_share: Mapped[float]
+    kl_nats: Mapped[float | None]
+    drop_points: Mapped[float | None]
+    metric: Mapped[float | None]
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    seconds: Mapped[float]
+    failure: Mapped[str | None] = mapped_column(Text)
+
+
+class SearchStateRow(Base):
+    """Where the search stood after its last finished generation: enough to go on from there."""
+
+    __tablename__ = "search_states"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    state: Mapped[dict[str, Any]]

@@ -1,0 +1,45 @@
+"""Builds the concrete objects; everywhere else they arrive as arguments."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from service.application import Application
+from service.controller import Controller
+from service.demo_assets import DemoAssets, fetch
+from service.evaluation import evaluate_export, sample_choices
+from service.feed import Feed
+from service.pipeline import Pipeline
+from service.settings import Settings
+from service.spec import JobSpec
+from service.store import Store
+from workers.cluster import Cluster
+
+
+def build(settings: Settings) -> Application:
+    """The service on these settings, not started yet. Ray is joined, or started, by the first job."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    store = Store(settings.store_url)
+    cluster = Cluster(settings.ray_address)
+    pipeline = Pipeline(settings, cluster)
+    controller = Controller(store, pipeline, settings.jobs_dir, close=cluster.close)
+
+    def preflight(spec: JobSpec) -> None:
+        pipeline.check(spec)
+
+    return Application(settings, store, controller, Feed(), preflight)
+
+
+def evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:
+    """Scores an exported model on one split of a job's task, in this process."""
+    return evaluate_export(settings, model_dir, spec, split)
+
+
+def demo_assets(settings: Settings) -> DemoAssets:
+    """The demo's model and data, downloaded once."""
+    return fetch(settings.data_dir / "cache")
+
+
+def sample_answers(settings: Settings, model_dir: Path, spec: JobSpec, count: int) -> list[dict[str, str]]:
+    """What an exported model answers to the first prompts of a choice task's test split."""
+    return sample_choices(settings, model_dir, spec, count)

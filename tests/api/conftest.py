@@ -1,0 +1,250 @@
+"""The real service over a temporary folder, with a pipeline and a preflight that are told what to do."""
+
+import threading
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.client import Client
+from search.errors import InputError
+from service.application import Application
+from service.controller import Controller
+from service.events import EventType
+from service.feed import Feed
+from service.joblog import JobLog
+from service.jobs import Job, JobState
+from service.settings import Settings
+from service.spec import JobSpec
+from service.store import Store
+
+SPEC: dict[str, Any] = {
+    "name": "snippets",
+    "model": {"path": "/models/tiny"},
+    "task": {
+        "kind": "choice",
+        "prompt": "Review: {{ text }}\nSentiment:",
+        "answer": "{{ label }}",
+        "choices": ["negative", "positive"],
+        "data": {"source": {"path": "/data/reviews.jsonl"}},
+    },
+}
+
+RESULT: dict[str, Any] = {
+    "metric_name": "accuracy",
+    "artifact": "/jobs/1/artifacts",
+    "genome": [1, 2],
+    "evaluations": 12,
+    "tokens": 3456,
+    "seconds": {"search": 1.5},
+    "confidence": 0.8,
+    "promise_held": True,
+    "dense": {
+        "metric": {"search": 0.79, "confirm": 0.785, "test": 0.788},
+        "interval": {"test": [0.762, 0.812]},
+        "block_params": 1000,
+        "total_params": 1500,
+        "file_bytes": 6_000_000,
+        "tokens_per_second": 500.0,
+    },
+    "best": {
+        "metric": {"search": 0.79, "confirm": 0.78, "test": 0.781},
+        "interval": {"test": [0.755, 0.806]},
+        "block_params": 400,
+        "total_params": 900,
+        "file_bytes": 3_600_000,
+        "tokens_per_second": 1100.0,
+        "kept_block_params": 0.4,
+        "kl_nats": {"test": 0.05},
+        "drop_points": {"confirm": [0.5, -0.6, 1.6], "test": [0.7, -0.5, 1.9]},
+    },
+}
+
+
+# What is wrong, where to put which value in the spec (`...` removes), and the field the answer must name.
+BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
+    ("unknown top-level field", ("modle",), {}, "modle"),
+    ("unknown nested field", ("search", "popluation"), 4, "search.popluation"),
+    ("no model", ("model",), ..., "model"),
+    ("no source of the model", ("model",), {}, "model"),
+    ("two sources of the model", ("model", "hub"), "org/name", "model"),
+    ("revision without hub", ("model", "revision"), "main", "model.revision"),
+    ("unknown dtype", ("model", "dtype"), "int3", "model.dtype"),
+    ("no matrix patterns", ("model", "include"), [], "model.include"),
+    ("unknown task kind", ("task", "kind"), "summarize", "task.kind"),
+    ("no answer template", ("task", "answer"), ..., "task.answer"),
+    ("empty prompt", ("task", "prompt"), "", "task.prompt"),
+    ("choices of the wrong type", ("task", "choices"), 5, "task.choices"),
+    ("a choice of the wrong type", ("task", "choices"), ["a", 5], "task.choices.1"),
+    ("one choice only", ("task", "choices"), ["a", "a"], "task.choices"),
+    ("no records", ("task", "data"), {}, "task.data"),
+    ("two sources of data", ("task", "data", "source", "hub"), {"id": "imdb"}, "task.data.source"),
+    ("unknown split", ("task", "data", "files"), {"train": {"path": "a.csv"}}, "task.data.files.train"),
+    ("split too small", ("task", "data", "sizes"), {"search": 1}, "task.data.sizes.search"),
+    ("unknown projection", ("projection",), {"method": "magic"}, "projection.method"),
+    ("population of one", ("search",), {"population": 1}, "search.population"),
+    ("text for a number", ("search",), {"generations": "many"}, "search.generations"),
+    ("more survivors than offspring", ("search",), {"survivors": 50}, "search.survivors"),
+    ("screen beyond the split", ("search",), {"screen": 1000}, "search.screen"),
+    ("objective without kind", ("objective",), {"points": 1}, "objective.kind"),
+    ("unknown objective", ("objective",), {"kind": "fastest"}, "objective.kind"),
+    ("drop over 100", ("objective",), {"kind": "max_drop", "points": 101}, "objective.points"),
+    ("objective without share", ("objective",), {"kind": "target_params"}, "objective.share"),
+    ("no actors", ("resources",), {"actors": 0}, "resources.actors"),
+    ("a section that is no mapping", ("search",), [1], "search"),
+]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`bad_spec`: every kind of wrong spec, as (document, field that the answer must name)."""
+    if "bad_spec" in metafunc.fixturenames:
+        cases = [(changed(SPEC, place, value), field) for _, place, value, field in BAD_SPECS]
+        metafunc.parametrize("bad_spec", cases, ids=[name for name, *_ in BAD_SPECS])
+
+
+def changed(spec: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A copy of a spec with one value put in, or taken out where it is `...`."""
+    document = deepcopy(spec)
+    *above, key = place
+    inner = document
+    for part in above:
+        inner = inner.setdefault(part, {})
+    if value is ...:
+        del inner[key]
+    else:
+        inner[key] = value
+    return document
+
+
+class FakePipeline:
+    """Goes through a job's states with one event of each kind; stops in mid-search while `go` is unset."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.searching = threading.Event()
+        self.failure: Exception | None = None
+
+    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        log.event(EventType.DATA_LOADED, splits={"search": 8, "test": 8}, dropped_duplicates=0)
+        log.event(EventType.PHASE_PROGRESS, phase="calibration", done=1, total=2)
+        log.event(EventType.PHASE_PROGRESS, phase="calibration", done=2, total=2)
+        log.state(JobState.SEARCHING)
+        log.generation(RECORD, [CANDIDATE, {**CANDIDATE, "failure": "not finite"}], {"rng": 1})
+        self.searching.set()
+        while not self.go.wait(timeout=0.01):
+            log.raise_if_cancelled()
+        if self.failure is not None:
+            raise self.failure
+        log.state(JobState.FINALIZING)
+        artifacts = log.directory / "artifacts"
+        (artifacts / "tokenizer").mkdir(parents=True)
+        (artifacts / "config.json").write_text('{"ranks": [1, 2]}')
+        (artifacts / "tokenizer" / "vocab.txt").write_text("a\nb\n")
+        return RESULT
+
+
+RECORD = {
+    "generation": 0,
+    "target_share": 0.4,
+    "kept_share": 0.41,
+    "kl_nats": 0.05,
+    "drop_points": 0.8,
+    "metric": 0.78,
+    "evaluations": 12,
+    "accepted": True,
+}
+CANDIDATE = {
+    "generation": 0,
+    "examples": 8,
+    "genome": [1, 2],
+    "kept_share": 0.41,
+    "kl_nats": 0.05,
+    "drop_points": 0.8,
+    "metric": 0.78,
+    "tokens": 100,
+    "seconds": 0.5,
+    "failure": None,
+}
+
+
+class FakePreflight:
+    """Refuses every spec with `error`, once there is one."""
+
+    def __init__(self) -> None:
+        self.error: InputError | None = None
+
+    def __call__(self, spec: JobSpec) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def spec() -> dict[str, Any]:
+    return deepcopy(SPEC)
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    return deepcopy(RESULT)
+
+
+@pytest.fixture
+def pipeline() -> Iterator[FakePipeline]:
+    pipeline = FakePipeline()
+    yield pipeline
+    pipeline.go.set()
+
+
+@pytest.fixture
+def preflight() -> FakePreflight:
+    return FakePreflight()
+
+
+@pytest.fixture
+def build(pipeline: FakePipeline, preflight: FakePreflight) -> Callable[[Settings], Application]:
+    """What `service.wiring.build` does, around the fakes."""
+
+    def build(settings: Settings) -> Application:
+        store = Store(settings.store_url)
+        controller = Controller(store, pipeline, settings.jobs_dir)
+        return Application(settings, store, controller, Feed(), preflight)
+
+    return build
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data")
+
+
+@pytest.fixture
+def application(build: Callable[[Settings], Application], settings: Settings) -> Application:
+    return build(settings)
+
+
+@pytest.fixture
+def http(application: Application) -> Iterator[TestClient]:
+    """Raw requests to the running application."""
+    with TestClient(create_app(application), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.fixture
+def client(http: TestClient) -> Iterator[Client]:
+    """Our client on the running application."""
+    with Client("http://127.0.0.1", transport=http._transport, wait=lambda seconds: None) as client:
+        yield client
+
+
+@pytest.fixture
+def done(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
+    """A job that has succeeded."""
+    job = client.submit(spec)
+    for _ in client.events(job["id"]):
+        pass
+    return client.job(job["id"])

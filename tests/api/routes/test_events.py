@@ -1,0 +1,115 @@
+"""Events as pages and as a stream that can be taken up again."""
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.routes import events
+
+STREAM = {"Accept": "text/event-stream"}
+
+
+def _messages(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    """Server-sent events as dictionaries of their fields; comments as `{"comment": …}`."""
+    message: dict[str, str] = {}
+    for line in lines:
+        if not line:
+            yield message
+            message = {}
+        else:
+            name, _, value = line.partition(": ")
+            message[name or "comment"] = value
+
+
+def _stream(http: TestClient, job_id: str, **headers: str) -> list[dict[str, str]]:
+    url = f"/v1/jobs/{job_id}/events"
+    with http.stream("GET", url, headers={**STREAM, **headers}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return list(_messages(response.iter_lines()))
+
+
+def test_a_page_and_the_next_one(http, done):
+    url = f"/v1/jobs/{done['id']}/events"
+
+    first = http.get(url, params={"limit": 3}).json()
+    rest = http.get(url, params={"after": first["next"]}).json()
+    empty = http.get(url, params={"after": rest["next"]}).json()
+
+    assert [event["seq"] for event in first["events"]] == [1, 2, 3]
+    assert rest["events"][0]["seq"] == 4
+    assert rest["events"][-1]["data"]["state"] == "succeeded"
+    assert empty == {"events": [], "next": rest["next"]}
+
+
+def test_the_stream_replays_a_finished_job_and_ends(http, done):
+    page = http.get(f"/v1/jobs/{done['id']}/events").json()["events"]
+
+    messages = _stream(http, done["id"])
+
+    assert [json.loads(message["data"]) for message in messages] == page
+    assert [message["id"] for message in messages] == [str(event["seq"]) for event in page]
+    assert [message["event"] for message in messages] == [event["type"] for event in page]
+
+
+def test_the_stream_goes_on_after_the_last_event_id(http, done):
+    last = http.get(f"/v1/jobs/{done['id']}/events").json()["next"]
+
+    assert [m["id"] for m in _stream(http, done["id"], **{"Last-Event-ID": str(last - 2)})] == [
+        str(last - 1),
+        str(last),
+    ]
+    assert _stream(http, done["id"], **{"Last-Event-ID": str(last)}) == []
+
+
+def test_the_stream_is_live_and_ends_with_the_job(http, spec, pipeline):
+    pipeline.go.clear()
+    job_id = http.post("/v1/jobs", json=spec).json()["id"]
+    seen: list[dict[str, Any]] = []
+
+    with http.stream("GET", f"/v1/jobs/{job_id}/events", headers=STREAM) as response:
+        for message in _messages(response.iter_lines()):
+            seen.append(json.loads(message["data"]))
+            if seen[-1]["type"] == "generation.completed":
+                pipeline.go.set()  # nothing more would come if the stream had not delivered this one
+
+    assert [event["seq"] for event in seen] == list(range(1, len(seen) + 1))
+    assert seen[-1]["data"]["state"] == "succeeded"
+
+
+def test_an_idle_stream_is_kept_alive(http, spec, pipeline, monkeypatch):
+    monkeypatch.setattr(events, "KEEPALIVE_S", 0.01)
+    pipeline.go.clear()
+    job_id = http.post("/v1/jobs", json=spec).json()["id"]
+
+    with http.stream("GET", f"/v1/jobs/{job_id}/events", headers=STREAM) as response:
+        for message in _messages(response.iter_lines()):
+            if "comment" in message:
+                pipeline.go.set()
+    assert pipeline.go.is_set()
+
+
+def test_a_stopping_server_ends_its_streams(http, spec, pipeline):
+    pipeline.go.clear()
+    job_id = http.post("/v1/jobs", json=spec).json()["id"]
+    ended = threading.Event()
+
+    with http.stream("GET", f"/v1/jobs/{job_id}/events", headers=STREAM) as response:
+        for message in _messages(response.iter_lines()):
+            if message["event"] == "generation.completed":
+                http.app.state.streams.close()
+        ended.set()
+
+    assert ended.is_set()
+    assert http.get(f"/v1/jobs/{job_id}").json()["state"] == "searching"
+
+
+@pytest.mark.parametrize("last", ["x", "-1"])
+def test_a_wrong_last_event_id_is_named(http, done, last):
+    response = http.get(f"/v1/jobs/{done['id']}/events", headers={**STREAM, "Last-Event-ID": last})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "last-event-id"

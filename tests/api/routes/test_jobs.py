@@ -1,0 +1,142 @@
+"""Jobs over REST: the whole life, lists, cancel, and every wrong spec."""
+
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from search.errors import InputError, ScoringError
+
+
+def _end(http: TestClient, job_id: str) -> dict[str, Any]:
+    """Reads a job's stream to its end, then the job."""
+    with http.stream("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as response:
+        for _ in response.iter_bytes():
+            pass
+    job: dict[str, Any] = http.get(f"/v1/jobs/{job_id}").json()
+    return job
+
+
+def test_submit_answers_at_once_and_says_where_the_job_is(http, spec):
+    response = http.post("/v1/jobs", json=spec)
+
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert job["name"] == "snippets"
+    assert job["spec"]["search"]["population"] == 8  # defaults are written out
+
+
+def test_a_job_succeeds_with_its_result(http, spec, result):
+    job_id = http.post("/v1/jobs", json=spec).json()["id"]
+
+    job = _end(http, job_id)
+
+    assert job["state"] == "succeeded"
+    assert job["result"] == result
+    assert job["error"] is None
+    assert job["created_at"] <= job["started_at"] <= job["finished_at"]
+
+
+def test_a_failed_job_says_why(http, spec, pipeline):
+    pipeline.failure = ScoringError("17 of 20 candidates failed")
+
+    job = _end(http, http.post("/v1/jobs", json=spec).json()["id"])
+
+    assert job["state"] == "failed"
+    assert job["error"] == {"code": "scoring", "message": "17 of 20 candidates failed", "field": None}
+
+
+def test_jobs_are_listed_newest_first_by_page_and_state(http, spec, pipeline):
+    pipeline.go.clear()
+    ids = [http.post("/v1/jobs", json=spec).json()["id"] for _ in range(3)]
+    pipeline.searching.wait()
+
+    first = http.get("/v1/jobs", params={"limit": 2}).json()
+    second = http.get("/v1/jobs", params={"limit": 2, "after": first["next"]}).json()
+    queued = http.get("/v1/jobs", params={"state": "queued"}).json()
+
+    assert [job["id"] for job in first["jobs"]] == [ids[2], ids[1]]
+    assert [job["id"] for job in second["jobs"]] == [ids[0]]
+    assert second["next"] is None
+    assert [job["id"] for job in queued["jobs"]] == [ids[2], ids[1]]
+    assert "spec" not in first["jobs"][0]
+
+
+def test_cancel_ends_a_running_job_and_a_queued_one(http, spec, pipeline):
+    pipeline.go.clear()
+    running, queued = (http.post("/v1/jobs", json=spec).json()["id"] for _ in range(2))
+    pipeline.searching.wait()
+
+    assert http.post(f"/v1/jobs/{queued}/cancel").json()["state"] == "cancelled"
+    assert http.post(f"/v1/jobs/{running}/cancel").json()["cancel_requested"] is True
+    assert _end(http, running)["state"] == "cancelled"
+
+
+def test_cancelling_twice_is_a_conflict(http, done):
+    response = http.post(f"/v1/jobs/{done['id']}/cancel")
+
+    assert response.status_code == 409
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["title"] == "Conflict"
+    assert done["id"] in response.json()["detail"]
+
+
+def test_an_unknown_job_is_a_problem_document(http):
+    for path in ("", "/events", "/generations", "/candidates", "/artifacts", "/artifacts/config.json"):
+        response = http.get(f"/v1/jobs/nope{path}")
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["instance"] == f"/v1/jobs/nope{path}"
+
+
+def test_a_bad_spec_is_refused_with_its_field(http, bad_spec):
+    document, field = bad_spec
+
+    response = http.post("/v1/jobs", json=document)
+
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert [error["pointer"] for error in problem["errors"]] == ["/" + field.replace(".", "/")]
+    assert field in problem["detail"]
+    assert http.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_what_preflight_refuses_looks_the_same(http, spec, preflight):
+    preflight.error = InputError("task.data.source.path", "no such file: /data/reviews.jsonl")
+
+    response = http.post("/v1/jobs", json=spec)
+
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
+        {
+            "field": "task.data.source.path",
+            "pointer": "/task/data/source/path",
+            "detail": "no such file: /data/reviews.jsonl",
+        }
+    ]
+
+
+def test_a_body_that_is_no_json_is_refused(http):
+    response = http.post("/v1/jobs", content="{nope", headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "spec"
+    assert "not valid JSON" in response.json()["errors"][0]["detail"]
+
+
+def test_a_form_post_from_a_web_page_is_refused(http, spec):
+    response = http.post("/v1/jobs", content=b"{}", headers={"Content-Type": "text/plain"})
+
+    assert response.status_code == 422
+
+
+def test_a_wrong_parameter_is_named(http):
+    response = http.get("/v1/jobs", params={"limit": 0})
+
+    assert response.status_code == 422
+    [error] = response.json()["errors"]
+    assert error["field"] == "limit"
+    assert "pointer" not in error
+    assert http.get("/v1/jobs", params={"state": "lost"}).json()["errors"][0]["field"] == "state"

@@ -1,0 +1,22 @@
+"""Generations and candidates over REST."""
+
+
+def test_generations_after_a_number(http, done):
+    url = f"/v1/jobs/{done['id']}/generations"
+
+    [record] = http.get(url).json()["generations"]
+
+    assert record["generation"] == 0
+    assert record["kept_share"] == 0.41
+    assert http.get(url, params={"after": 0}).json() == {"generations": []}
+
+
+def test_candidates_by_page_and_generation(http, done):
+    url = f"/v1/jobs/{done['id']}/candidates"
+
+    scored, failed = http.get(url).json()["candidates"]
+
+    assert scored["genome"] == [1, 2]
+    assert failed["failure"] == "not finite"
+    assert http.get(url, params={"limit": 1, "offset": 1}).json()["candidates"] == [failed]
+    assert http.get(url, params={"generation": 1}).json()["candidates"] == []

@@ -1,0 +1,82 @@
+"""The application as a whole: health, OpenAPI, host names, limits, the life of the service around it."""
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.app import MAX_BODY_BYTES, create_app
+from search.errors import ConflictError
+from service.settings import Settings
+
+
+def test_health(http):
+    response = http.get("/healthz")
+
+    assert response.status_code == 200
+    assert response.json()["status"] == "ok"
+
+
+def test_health_fails_once_no_job_will_run(http, application):
+    application.controller.stop()
+
+    response = http.get("/healthz")
+
+    assert response.status_code == 503
+    assert response.json()["status"] == "unhealthy"
+
+
+def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
+    document = http.get("/openapi.json").json()
+
+    assert set(document["paths"]) == {
+        "/healthz",
+        "/v1/jobs",
+        "/v1/jobs/{job_id}",
+        "/v1/jobs/{job_id}/cancel",
+        "/v1/jobs/{job_id}/events",
+        "/v1/jobs/{job_id}/generations",
+        "/v1/jobs/{job_id}/candidates",
+        "/v1/jobs/{job_id}/artifacts",
+        "/v1/jobs/{job_id}/artifacts/{name}",
+    }
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["tags"]
+            assert operation["description"]
+            for status, answer in operation["responses"].items():
+                if status in ("401", "404", "409", "422"):
+                    assert list(answer["content"]) == ["application/problem+json"]
+    assert (
+        "text/event-stream"
+        in document["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
+    )
+    assert "Problem" in document["components"]["schemas"]
+    assert http.get("/docs").status_code == http.get("/redoc").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost:8765", 200), ("[::1]:1", 200), ("evil.example", 400)]
+)
+def test_only_names_of_this_machine_are_served_on_loopback(http, host, status):
+    assert http.get("/healthz", headers={"Host": host}).status_code == status
+
+
+def test_any_name_is_served_on_a_network(build, tmp_path):
+    settings = Settings(data_dir=tmp_path / "data", host="0.0.0.0", api_key="secret")
+    with TestClient(create_app(build(settings)), base_url="http://ranksieve.example") as http:
+        assert http.get("/healthz").status_code == 200
+
+
+def test_a_huge_body_is_refused(http):
+    response = http.post("/v1/jobs", content=b" " * (MAX_BODY_BYTES + 1))
+
+    assert response.status_code == 413
+
+
+def test_the_lifespan_starts_and_stops_the_service(application, build, settings):
+    app = create_app(application)
+    with TestClient(app, base_url="http://127.0.0.1"), pytest.raises(ConflictError, match="owns"):
+        build(settings).start()
+
+    again = build(settings)
+    again.start()
+    again.stop()

@@ -1,0 +1,278 @@
+"""The command line: exit codes, what goes where, and every wrong spec."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from api import cli
+from api.client import Client
+from api.parts import Parts
+from search.errors import InputError, ScoringError
+
+
+@pytest.fixture
+def spec_file(tmp_path, spec):
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(spec))
+    return path
+
+
+@pytest.fixture
+def ranksieve(build, request, tmp_path, monkeypatch):
+    """Runs the command line with the fakes behind it; client commands reach the `http` application."""
+    monkeypatch.chdir(tmp_path)
+
+    def connect(url, api_key):
+        http = request.getfixturevalue("http")
+        return Client("http://127.0.0.1", api_key, transport=http._transport, wait=lambda seconds: None)
+
+    def evaluate(settings, model_dir, spec, split):
+        print("a library's chatter")  # noqa: T201
+        return {"metric": {split: 0.5}, "model": str(model_dir)}
+
+    parts = Parts(build=build, connect=connect, evaluate=evaluate, demo=lambda **options: len(options))
+
+    def run(*arguments):
+        return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], obj=parts)
+
+    return run
+
+
+def test_run_ends_with_the_table(ranksieve, spec_file):
+    done = ranksieve("run", spec_file)
+
+    assert done.exit_code == 0, done.stderr
+    assert "block parameters" in done.stdout
+    assert "model: /jobs/1/artifacts" in done.stdout
+    assert "generation 0: 12 evaluations" in done.stderr
+    assert "\x1b" not in done.output
+
+
+def test_run_json_prints_one_object(ranksieve, spec_file, result, pipeline, capfd):
+    original = pipeline.__class__.__call__
+
+    def chatty(self, job, log):
+        print("a library's chatter")  # noqa: T201
+        subprocess.run([sys.executable, "-c", "print('a child process')"], check=True)
+        return original(self, job, log)
+
+    pipeline.__class__ = type("Chatty", (pipeline.__class__,), {"__call__": chatty})
+
+    done = ranksieve("run", spec_file, "--json")
+
+    assert done.exit_code == 0
+    printed = json.loads(done.stdout)
+    assert printed.pop("state") == "succeeded"
+    assert len(printed.pop("job_id")) == 24
+    assert printed == result
+    assert "a library's chatter" in done.stderr
+    child = capfd.readouterr()
+    assert "a child process" in child.err
+    assert child.out == ""
+
+
+def test_run_of_a_job_that_fails(ranksieve, spec_file, pipeline):
+    pipeline.failure = ScoringError("17 of 20 candidates failed")
+
+    done = ranksieve("run", spec_file, "--json")
+
+    assert done.exit_code == 1
+    printed = json.loads(done.stdout)
+    assert printed["state"] == "failed"
+    assert printed["error"] == {"code": "scoring", "message": "17 of 20 candidates failed", "field": None}
+    assert "job failed: 17 of 20 candidates failed" in done.stderr
+    assert ranksieve("run", spec_file).exit_code == 1
+
+
+def test_ctrl_c_cancels_the_job_and_waits_for_it(ranksieve, spec_file, pipeline):
+    class Interrupting(pipeline.__class__):
+        def __call__(self, job, log):
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().__call__(job, log)
+
+    pipeline.__class__ = Interrupting
+    pipeline.go.clear()
+
+    done = ranksieve("run", spec_file, "--json")
+
+    assert done.exit_code == 130
+    assert json.loads(done.stdout)["state"] == "cancelled"
+
+
+def test_run_lets_files_beside_the_spec_and_here_be_read(build, tmp_path, spec_file, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("RANKSIEVE_ROOTS", "/env")
+    seen = []
+
+    def spying(settings):
+        seen.append(settings)
+        return build(settings)
+
+    arguments = ["run", str(spec_file), "--root", "/given", "--data-dir", "jobs"]
+    CliRunner().invoke(cli.app, arguments, obj=Parts(build=spying))
+
+    [settings] = seen
+    assert [str(root) for root in settings.roots] == ["/env", "/given", str(tmp_path), str(here)]
+    assert settings.data_dir == here / "jobs"
+    assert settings.api_key is not None
+
+
+def test_a_bad_spec_is_refused_with_the_messages_of_rest(ranksieve, http, tmp_path, bad_spec):
+    document, field = bad_spec
+    path = tmp_path / "bad.yaml"
+    path.write_text(json.dumps(document))
+    over_rest = http.post("/v1/jobs", json=document).json()["errors"]
+
+    for command in ("run", "submit"):
+        done = ranksieve(command, path)
+
+        assert done.exit_code == 2
+        assert done.stdout == ""
+        assert done.stderr.splitlines() == [f"{e['field']}: {e['detail']}" for e in over_rest]
+        assert done.stderr.startswith(f"{field}: ")
+
+
+def test_a_bad_spec_is_one_json_object_too(ranksieve, spec_file, spec):
+    spec["search"] = {"population": 1}
+    spec_file.write_text(json.dumps(spec))
+
+    done = ranksieve("run", spec_file, "--json")
+
+    assert done.exit_code == 2
+    printed = json.loads(done.stdout)
+    assert printed["job_id"] is None
+    assert printed["state"] == "rejected"
+    assert printed["error"]["errors"][0]["field"] == "search.population"
+
+
+def test_what_preflight_refuses_is_told_by_field(ranksieve, spec_file, preflight):
+    preflight.error = InputError("task.data.source.path", "no such file: /data/reviews.jsonl")
+
+    for command in ("run", "submit"):
+        done = ranksieve(command, spec_file)
+
+        assert done.exit_code == 2
+        assert done.stderr.splitlines() == ["task.data.source.path: no such file: /data/reviews.jsonl"]
+
+
+def test_a_missing_file_and_wrong_usage_exit_2(ranksieve, spec_file):
+    missing = ranksieve("run", "nope.yaml")
+
+    assert missing.exit_code == 2
+    assert missing.stderr.startswith("spec: cannot read nope.yaml: No such file")
+    assert ranksieve("run").exit_code == 2
+    assert ranksieve("fly").exit_code == 2
+    assert ranksieve("jobs", "--state", "lost").exit_code == 2
+
+
+def test_submit_prints_the_id_and_watch_follows(ranksieve, spec_file, client):
+    submitted = ranksieve("submit", spec_file)
+    job_id = submitted.stdout.strip()
+    watched = ranksieve("watch", job_id)
+
+    assert submitted.exit_code == watched.exit_code == 0
+    assert client.job(job_id)["name"] == "snippets"
+    assert "block parameters" in watched.stdout
+    assert job_id in ranksieve("jobs").stdout
+    assert job_id not in ranksieve("jobs", "--state", "failed").stdout
+
+
+def test_submit_watch_exits_1_when_the_job_fails(ranksieve, spec_file, pipeline):
+    pipeline.failure = ScoringError("too many")
+
+    done = ranksieve("submit", spec_file, "--watch")
+
+    assert done.exit_code == 1
+    assert len(done.stdout.split()) == 1
+    assert "job failed: too many" in done.stderr
+
+
+def test_cancel(ranksieve, spec_file, pipeline):
+    pipeline.go.clear()
+    job_id = ranksieve("submit", spec_file).stdout.strip()
+
+    assert ranksieve("cancel", job_id).stdout.startswith(f"{job_id} cancel")
+    assert ranksieve("watch", job_id).exit_code == 1
+
+    again = ranksieve("cancel", job_id)
+    assert again.exit_code == 1
+    assert "already ended" in again.stderr
+
+
+def test_download(ranksieve, done, tmp_path):
+    downloaded = ranksieve("download", done["id"], "-o", tmp_path / "model")
+
+    assert downloaded.exit_code == 0
+    assert downloaded.stdout.split() == [
+        f"{tmp_path}/model/config.json",
+        f"{tmp_path}/model/tokenizer/vocab.txt",
+    ]
+
+
+def test_download_to_where_nothing_can_be_written(ranksieve, done, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    failed = ranksieve("download", done["id"], "-o", tmp_path / "file")
+
+    assert failed.exit_code == 1
+    assert failed.stderr.startswith(f"error: {tmp_path}/file")
+
+
+def test_an_unreachable_server_exits_1(spec_file):
+    done = CliRunner().invoke(cli.app, ["submit", str(spec_file), "--url", "http://127.0.0.1:1"])
+
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: cannot reach http://127.0.0.1:1")
+
+
+def test_a_data_directory_in_use_exits_1(ranksieve, application, spec_file):
+    application.start()
+    try:
+        done = ranksieve("run", spec_file, "--data-dir", application.settings.data_dir)
+    finally:
+        application.stop()
+
+    assert done.exit_code == 1
+    assert "another ranksieve server owns" in done.stderr
+
+
+def test_serve_refuses_a_network_without_a_key(ranksieve):
+    done = ranksieve("serve", "--host", "0.0.0.0")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("host: 0.0.0.0 is not a loopback address; set RANKSIEVE_API_KEY")
+
+
+def test_serve_names_a_wrong_setting(ranksieve):
+    done = ranksieve("serve", "--port", "70000")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("port: Input should be less than or equal to 65535")
+
+
+def test_evaluate(ranksieve, spec_file, tmp_path):
+    table = ranksieve("evaluate", tmp_path, spec_file, "--split", "confirm")
+    printed = ranksieve("evaluate", tmp_path, spec_file, "--json")
+
+    assert "metric.confirm" in table.stdout
+    assert json.loads(printed.stdout) == {"metric": {"test": 0.5}, "model": str(tmp_path)}
+
+
+def test_demo_returns_its_exit_code(ranksieve):
+    assert ranksieve("demo").exit_code == 4  # the fake counts its options
+
+
+def test_the_command_line_starts_without_the_heavy_parts():
+    heavy = "torch", "ray", "transformers", "datasets", "deap", "fastapi", "sqlalchemy", "uvicorn"
+    code = f"import sys, api.cli; sys.exit(', '.join(set({heavy}) & set(sys.modules)) or 0)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr

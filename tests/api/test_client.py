@@ -1,0 +1,191 @@
+"""The Python client against the real application, and over a network that breaks."""
+
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+
+from api.client import ApiError, Client
+from search.errors import InfrastructureError
+
+
+class CutStream(httpx2.SyncByteStream):
+    """A body that breaks after its first `chunks` pieces."""
+
+    def __init__(self, inner: httpx2.SyncByteStream, chunks: int) -> None:
+        self._inner = inner
+        self._chunks = chunks
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number, chunk in enumerate(self._inner):
+            if number == self._chunks:
+                raise httpx2.ReadError("connection reset")
+            yield chunk
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class FlakyTransport(httpx2.BaseTransport):
+    """Passes requests on; cuts every event stream short and refuses the requests that `refuse` picks."""
+
+    def __init__(self, inner: httpx2.BaseTransport) -> None:
+        self._inner = inner
+        self.resumed_at: list[str] = []
+        self.refuse: Callable[[httpx2.Request], httpx2.Response | None] = lambda request: None
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        refusal = self.refuse(request)
+        if refusal is not None:
+            return refusal
+        response = self._inner.handle_request(request)
+        if "Last-Event-ID" in request.headers:
+            self.resumed_at.append(request.headers["Last-Event-ID"])
+            assert isinstance(response.stream, httpx2.SyncByteStream)
+            response.stream = CutStream(response.stream, chunks=2)
+        return response
+
+
+@pytest.fixture
+def flaky(http):
+    return FlakyTransport(http._transport)
+
+
+@pytest.fixture
+def waits():
+    return []
+
+
+@pytest.fixture
+def flaky_client(flaky, waits):
+    with Client("http://127.0.0.1", transport=flaky, wait=waits.append) as client:
+        yield client
+
+
+def test_a_job_from_submission_to_result(client, spec, result):
+    job_id = client.submit(spec)["id"]
+
+    events = list(client.events(job_id))
+
+    assert events[0]["data"] == {"state": "queued"}
+    assert events[-1]["data"] == {"state": "succeeded"}
+    assert client.job(job_id)["result"] == result
+    assert [job["id"] for job in client.jobs(state="succeeded")] == [job_id]
+    assert [record["generation"] for record in client.generations(job_id)] == [0]
+    assert len(client.candidates(job_id, generation=0)) == 2
+
+
+def test_events_after_a_number(client, done):
+    events = list(client.events(done["id"]))
+
+    assert list(client.events(done["id"], after=3)) == events[3:]
+    assert list(client.events(done["id"], after=len(events))) == []
+
+
+def test_a_broken_stream_is_taken_up_where_it_ended(flaky, flaky_client, client, done):
+    assert list(flaky_client.events(done["id"])) == list(client.events(done["id"]))
+    assert flaky.resumed_at[:3] == ["0", "2", "4"]
+
+
+def test_a_server_that_is_away_for_a_moment_is_waited_for(flaky, flaky_client, waits, done):
+    answers = iter([None, httpx2.Response(503), httpx2.Response(502)])
+    flaky.refuse = lambda request: next(answers, None)
+
+    assert list(flaky_client.events(done["id"]))[-1]["data"]["state"] == "succeeded"
+    assert len(waits) >= 3
+
+
+def test_a_server_that_stays_away_is_given_up(flaky, flaky_client, waits, done):
+    def unreachable(request: httpx2.Request) -> None:
+        raise httpx2.ConnectError("refused")
+
+    flaky.refuse = unreachable
+
+    with pytest.raises(InfrastructureError, match=r"lost the events of job .*: refused"):
+        list(flaky_client.events(done["id"]))
+    assert sum(waits) == pytest.approx(31.7)
+    with pytest.raises(InfrastructureError, match=r"cannot reach http://127\.0\.0\.1.*is the server running"):
+        flaky_client.jobs()
+
+
+def test_a_refusal_is_the_problem_document(client, spec):
+    spec["search"] = {"population": 1}
+
+    with pytest.raises(ApiError, match=r"search\.population") as caught:
+        client.submit(spec)
+
+    assert caught.value.status == 422
+    assert caught.value.errors[0]["field"] == "search.population"
+
+
+def test_events_of_an_unknown_job_are_a_refusal(client):
+    with pytest.raises(ApiError, match="nope") as caught:
+        list(client.events("nope"))
+
+    assert caught.value.status == 404
+
+
+def test_an_answer_that_is_no_problem_document_is_still_an_error(flaky, flaky_client):
+    flaky.refuse = lambda request: httpx2.Response(502, text="<html>bad gateway</html>")
+
+    with pytest.raises(ApiError, match=r"Bad Gateway \(502\)"):
+        flaky_client.jobs()
+
+
+def test_the_key_is_sent():
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json={"jobs": [{"seen": request.headers["Authorization"]}]})
+
+    with Client("http://127.0.0.1", "s3cret", transport=httpx2.MockTransport(answer)) as client:
+        assert client.jobs() == [{"seen": "Bearer s3cret"}]
+
+
+def test_download_writes_every_file_and_leaves_no_other(client, done, tmp_path):
+    target = tmp_path / "model"
+
+    paths = client.download(done["id"], target)
+
+    assert paths == [target / "config.json", target / "tokenizer" / "vocab.txt"]
+    assert (target / "config.json").read_text() == '{"ranks": [1, 2]}'
+    assert sorted(path.name for path in target.rglob("*")) == ["config.json", "tokenizer", "vocab.txt"]
+
+
+@pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "a\\..\\evil", "C:evil", ""])
+def test_a_name_that_leads_out_is_refused_before_anything_is_written(tmp_path, name):
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(
+            200, json={"artifacts": [{"name": "fine", "bytes": 1}, {"name": name, "bytes": 1}]}
+        )
+
+    with (
+        Client("http://127.0.0.1", transport=httpx2.MockTransport(answer)) as client,
+        pytest.raises(InfrastructureError, match="outside"),
+    ):
+        client.download("1", tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_in_the_target_folder_is_not_followed_out(client, done, tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model" / "tokenizer").symlink_to(tmp_path / "elsewhere")
+
+    with pytest.raises(InfrastructureError, match="outside"):
+        client.download(done["id"], tmp_path / "model")
+
+
+def test_a_transfer_that_breaks_leaves_the_old_file(tmp_path):
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("artifacts"):
+            return httpx2.Response(200, json={"artifacts": [{"name": "config.json", "bytes": 4}]})
+        whole = httpx2.ByteStream(b"new!")
+        return httpx2.Response(200, stream=CutStream(whole, chunks=0))
+
+    (tmp_path / "config.json").write_text("old")
+    with (
+        Client("http://127.0.0.1", transport=httpx2.MockTransport(answer)) as client,
+        pytest.raises(InfrastructureError, match="broke off"),
+    ):
+        client.download("1", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == "old"

@@ -1,0 +1,112 @@
+"""What a person sees of a followed job."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from api.progress import Narrator, progress_view
+
+AT = "2026-01-01T00:00:{:02d}Z"
+STORY = [
+    ("job.state", {"state": "queued"}),
+    ("job.state", {"state": "preparing", "resumed": True}),
+    ("data.loaded", {"splits": {"search": 8, "test": 9}, "dropped_duplicates": 2}),
+    (
+        "model.loaded",
+        {"matrices": 210, "block_params": 1000, "total_params": 1500, "dtype": "float32", "device": "cpu"},
+    ),
+    ("phase.progress", {"phase": "calibration", "done": 1, "total": 2}),
+    ("phase.progress", {"phase": "calibration", "done": 2, "total": 2}),
+    ("dense.scored", {"split": "search", "metric": 0.79, "metric_name": "accuracy"}),
+    (
+        "generation.completed",
+        {
+            "generation": 3,
+            "target_share": 0.4,
+            "kept_share": 0.412,
+            "kl_nats": 0.0512,
+            "drop_points": -0.3,
+            "metric": 0.78,
+            "evaluations": 48,
+            "accepted": True,
+        },
+    ),
+    ("candidate.failed", {"generation": 3, "reason": "not finite"}),
+    ("actor.replaced", {"actor": 1, "reason": "died"}),
+    (
+        "finalist.confirmed",
+        {"kept_share": 0.41, "drop_points": 0.5, "drop_low": -0.4, "drop_high": 1.4, "passed": True},
+    ),
+    ("artifact.exported", {"path": "/jobs/[1]", "file_bytes": 3_600_000}),
+    ("artifact.verified", {"metric": 0.781, "expected": 0.781}),
+    ("job.state", {"state": "failed", "error": {"code": "input", "message": "gone", "field": "model.path"}}),
+]
+LINES = [
+    "job queued",
+    "job preparing again, after a restart",
+    "data: search 8, test 9; 2 duplicates dropped",
+    "model: 210 matrices, 1,000 of 1,500 parameters in blocks, float32 on cpu",
+    "calibrate: done in 1.0 s",
+    "dense accuracy on search: 0.7900",
+    "generation 3: 48 evaluations, target 40.0%, best kept 41.2%, KL 0.0512 nats, drop -0.30 points",
+    "a candidate of generation 3 failed: not finite",
+    "actor 1 replaced: died",
+    "finalist keeping 41.0%: drop +0.50 points [-0.40, +1.40], passed",
+    "exported 3.6 MB to /jobs/[1]",
+    "loaded back in a fresh process: 0.7810, expected 0.7810",
+    "job failed: model.path: gone",
+]
+
+
+def events():
+    return [
+        {"seq": number, "type": kind, "at": AT.format(number), "data": data}
+        for number, (kind, data) in enumerate(STORY, start=1)
+    ]
+
+
+def shown(*, terminal: bool) -> str:
+    console = Console(file=StringIO(), force_terminal=terminal, width=60)
+    with progress_view(console) as view:
+        for event in events():
+            view.update(event)
+    return console.file.getvalue()
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    assert shown(terminal=False).splitlines() == LINES
+
+
+def test_bars_and_a_search_line_on_a_terminal():
+    output = shown(terminal=True)
+
+    assert "\x1b[" in output
+    for line in LINES:
+        assert line in output or line.startswith("generation")
+
+
+def test_an_event_of_a_newer_server_is_passed_over():
+    assert Narrator().line({"seq": 1, "type": "moon.full", "at": AT.format(1), "data": {}}) is None
+
+
+def test_a_phase_is_told_once_unless_it_starts_again():
+    narrator = Narrator()
+    steps = [(0, 2), (2, 2), (2, 2), (1, 2), (2, 2)]
+
+    lines = [
+        narrator.line(
+            {"type": "phase.progress", "at": AT.format(at), "data": {"phase": "test", "done": d, "total": t}}
+        )
+        for at, (d, t) in enumerate(steps)
+    ]
+
+    assert lines == [None, "test: done in 1.0 s", None, None, "test: done in 1.0 s"]
+
+
+@pytest.mark.parametrize("field", ["kl_nats", "drop_points", "kept_share", "target_share"])
+def test_a_generation_without_a_number_yet(field):
+    [event] = [event for event in events() if event["type"] == "generation.completed"]
+    event["data"] = {**event["data"], field: None}
+
+    assert "–" in Narrator().line(event)  # noqa: RUF001

@@ -1,0 +1,56 @@
+"""Serving in the foreground until a signal comes."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from api.client import Client
+from api.server import listen, serve, url_of
+from search.errors import InfrastructureError, InputError
+from service.settings import Settings
+
+
+def test_serve_answers_until_a_signal_and_ends_open_streams(build, tmp_path, pipeline, spec):
+    pipeline.go.clear()
+    seen: list[str] = []
+
+    def use(url: str) -> None:
+        with Client(url, wait=lambda seconds: None) as client:
+            job_id = client.submit(spec)["id"]
+            try:
+                for event in client.events(job_id):
+                    seen.append(event["type"])
+                    if seen[-1] == "generation.completed":
+                        os.kill(os.getpid(), signal.SIGINT)  # while this stream is open
+            except InfrastructureError:
+                seen.append("server gone")
+
+    threads: list[threading.Thread] = []
+
+    def announce(url: str) -> None:
+        threads.append(threading.Thread(target=use, args=(url,)))
+        threads[0].start()
+
+    serve(Settings(data_dir=tmp_path, port=0), build, announce)
+
+    threads[0].join()
+    assert seen[-1] == "server gone"
+    assert "generation.completed" in seen
+
+
+def test_a_network_without_a_key_is_refused_before_anything_is_built(tmp_path):
+    def build(settings):
+        raise AssertionError("not reached")
+
+    with pytest.raises(InputError, match="RANKSIEVE_API_KEY"):
+        serve(Settings(data_dir=tmp_path, host="0.0.0.0"), build, lambda url: None)
+
+
+def test_a_taken_port_is_said(tmp_path, build):
+    with listen("127.0.0.1", 0) as sock:
+        port = sock.getsockname()[1]
+        assert url_of(sock) == f"http://127.0.0.1:{port}"
+        with pytest.raises(InfrastructureError, match=f"cannot listen on 127.0.0.1:{port}"):
+            serve(Settings(data_dir=tmp_path, port=port), build, lambda url: None)

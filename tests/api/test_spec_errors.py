@@ -1,0 +1,74 @@
+"""Field names and messages of refused job files."""
+
+import pytest
+from pydantic import ValidationError
+
+from api.spec_errors import spec_errors
+from service.spec import JobSpec
+
+
+def errors_of(document):
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate(document)
+    return {error["field"]: error["detail"] for error in spec_errors(caught.value)}
+
+
+def test_every_bad_spec_names_its_field(bad_spec):
+    document, field = bad_spec
+
+    assert list(errors_of(document)) == [field]
+
+
+def test_a_misspelt_field_gets_a_suggestion(spec):
+    spec["search"] = {"generation": 3}
+
+    assert errors_of(spec) == {"search.generation": "unknown field; did you mean generations?"}
+
+
+def test_a_strange_field_gets_the_list(spec):
+    spec["projection"] = {"zzz": 3}
+
+    assert errors_of(spec) == {"projection.zzz": "unknown field; expected one of method, rank_step"}
+
+
+def test_an_unknown_field_in_a_union_member_is_compared_with_that_member(spec):
+    spec["objective"] = {"kind": "target_params", "shore": 0.5}
+
+    assert errors_of(spec) == {
+        "objective.share": "this field is required",
+        "objective.shore": "unknown field; did you mean share?",
+    }
+
+
+def test_messages_show_what_was_got(spec):
+    spec["search"] = {"population": 1, "seed": None, "patience": "x" * 1000}
+
+    assert errors_of(spec) == {
+        "search.population": "Input should be greater than or equal to 2; got 1",
+        "search.seed": "Input should be a valid integer; got None",
+        "search.patience": "Input should be a valid integer, unable to parse string as an integer; got a str",
+    }
+
+
+def test_a_union_is_reported_once_and_by_the_member_that_was_meant(spec):
+    spec["task"]["choices"] = True
+    assert errors_of(spec) == {"task.choices": "expected a mapping of fields or expected a list; got True"}
+
+    spec["task"]["choices"] = {"pos": "good", "neg": 0}
+    assert errors_of(spec) == {"task.choices.neg": "Input should be a valid string; got 0"}
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_what_is_no_mapping_is_called_spec(document):
+    assert list(errors_of(document)) == ["spec"]
+
+
+def test_pointers_escape_what_a_label_may_hold(spec):
+    spec["labels"] = {"a/b~c.d": 1}
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate(spec)
+
+    [error] = spec_errors(caught.value)
+
+    assert error["pointer"] == "/labels/a~1b~0c.d"
+    assert error["field"] == "labels.a/b~c.d"

@@ -1,0 +1,86 @@
+"""Job files on disk."""
+
+import json
+
+import pytest
+
+from api.spec_file import SpecError, load_spec, resolve_paths
+from search.errors import InputError
+
+
+def test_yaml_and_json_are_the_same(tmp_path, spec):
+    (tmp_path / "job.json").write_text(json.dumps(spec))
+    (tmp_path / "job.yaml").write_text(
+        """
+name: snippets
+model: {path: /models/tiny}
+task:
+  kind: choice
+  prompt: "Review: {{ text }}\\nSentiment:"
+  answer: "{{ label }}"
+  choices: [negative, positive]
+  data: {source: {path: /data/reviews.jsonl}}
+"""
+    )
+
+    assert load_spec(tmp_path / "job.yaml") == load_spec(tmp_path / "job.json")
+
+
+def test_local_paths_count_from_the_file(tmp_path, spec):
+    spec["model"] = {"gguf": "models/tiny.gguf"}
+    spec["task"]["data"]["source"]["path"] = "../reviews.jsonl"
+    spec["task"]["data"]["files"] = {"test": {"path": "test.csv"}, "search": {"hub": {"id": "imdb"}}}
+    (tmp_path / "job.yaml").write_text(json.dumps(spec))
+
+    loaded = load_spec(tmp_path / "job.yaml")
+
+    assert loaded.model.gguf == f"{tmp_path}/models/tiny.gguf"
+    assert loaded.task.data.source.path == f"{tmp_path}/../reviews.jsonl"
+    assert loaded.task.data.files["test"].path == f"{tmp_path}/test.csv"
+    assert loaded.task.data.files["search"].path is None
+
+
+@pytest.mark.parametrize(
+    "document", [None, 3, [], {"model": 1}, {"model": {"path": None}}, {"task": {"data": {"files": 3}}}]
+)
+def test_what_is_no_spec_is_left_to_validation(tmp_path, document):
+    assert resolve_paths(document, tmp_path) == document
+
+
+def test_resolving_leaves_the_document_alone(tmp_path):
+    document = {"model": {"path": "tiny"}}
+
+    assert resolve_paths(document, tmp_path)["model"]["path"] == str(tmp_path / "tiny")
+    assert document == {"model": {"path": "tiny"}}
+
+
+def test_every_wrong_field_is_reported(tmp_path, spec):
+    spec["search"] = {"population": 0, "offspring": 0}
+    (tmp_path / "job.yaml").write_text(json.dumps(spec))
+
+    with pytest.raises(SpecError) as caught:
+        load_spec(tmp_path / "job.yaml")
+
+    assert [error["field"] for error in caught.value.errors] == ["search.population", "search.offspring"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "not valid YAML"),
+        (b"a: 2024-99-99", "not valid YAML"),
+        (b"!!python/object/apply:os.system ['true']", "not valid YAML"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (None, "cannot read"),
+    ],
+)
+def test_what_cannot_be_read_says_why(tmp_path, content, message):
+    path = tmp_path / "job.yaml"
+    if content is not None:
+        path.write_bytes(content)
+
+    with pytest.raises(InputError, match=message) as caught:
+        load_spec(path)
+
+    assert caught.value.field == "spec"
+    assert "\n" not in caught.value.message

@@ -1,0 +1,179 @@
+"""What holds for every operator: it stays in the space, leaves its input alone, depends on its rng only."""
+
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from search.errors import InputError
+from search.operators.crossover import crossover, layer_block, one_point, uniform
+from search.operators.mutation import MOST_CHANGES, draw_changes, level_below, mutate
+from search.operators.repair import fill, repair
+from search.operators.transfer import transfer
+from search.prices import Prices
+from search.seeds import lagrangian
+from search.space import DENSE, Genome, MatrixShape, SearchSpace
+
+SHAPES = [(16, 16), (8, 16), (32, 16), (16, 32)] * 3
+SPACE = SearchSpace(
+    [
+        MatrixShape(name=str(i), out_features=o, in_features=d, layer=i // 4, kind=str(i % 4))
+        for i, (o, d) in enumerate(SHAPES)
+    ],
+    2,
+)
+PRICES = Prices(
+    SPACE, [(1 + i % 5) * np.arange(1, 17, dtype=np.float64) ** -(0.5 + i / 10) for i in range(len(SHAPES))]
+)
+
+genomes = st.tuples(*(st.integers(0, len(levels) - 1) for levels in SPACE.levels))
+seeds = st.integers(0, 2**32 - 1)
+quick = settings(max_examples=60, deadline=None)
+
+OPERATORS: dict[str, Callable[[Genome, Genome, Random], Genome]] = {
+    "one_point": one_point,
+    "uniform": uniform,
+    "layer_block": lambda a, b, rng: layer_block(SPACE, a, b, rng),
+    "crossover": lambda a, b, rng: crossover(SPACE, a, b, rng),
+    "mutate": lambda a, b, rng: mutate(SPACE, a, rng),
+    "transfer": lambda a, b, rng: transfer(SPACE, a, rng),
+    "repair": lambda a, b, rng: repair(PRICES, a, SPACE.params(b), rng),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@quick
+@given(first=genomes, second=genomes, seed=seeds)
+def test_every_operator_is_pure(name: str, first: Genome, second: Genome, seed: int) -> None:
+    before = (tuple(first), tuple(second))
+    child = OPERATORS[name](first, second, Random(seed))
+    assert SPACE.validate(child) == child
+    assert (first, second) == before
+    assert OPERATORS[name](first, second, Random(seed)) == child
+
+
+@quick
+@given(first=genomes, second=genomes, seed=seeds)
+def test_crossovers_take_every_level_from_a_parent(first: Genome, second: Genome, seed: int) -> None:
+    for name in ("one_point", "uniform", "layer_block", "crossover"):
+        child = OPERATORS[name](first, second, Random(seed))
+        assert all(level in pair for level, pair in zip(child, zip(first, second, strict=True), strict=True))
+
+
+def test_layer_block_takes_whole_layers() -> None:
+    low, high = (0,) * len(SPACE), SPACE.dense_genome
+    for seed in range(20):
+        child = layer_block(SPACE, low, high, Random(seed))
+        for layer in range(3):
+            block = slice(4 * layer, 4 * layer + 4)
+            assert child[block] in (low[block], high[block])
+        assert child != low
+
+
+@quick
+@given(genome=genomes, seed=seeds)
+def test_mutation_changes_a_few_matrices(genome: Genome, seed: int) -> None:
+    child = mutate(SPACE, genome, Random(seed))
+    assert 1 <= sum(a != b for a, b in zip(child, genome, strict=True)) <= MOST_CHANGES
+
+
+def test_few_changes_are_the_rule() -> None:
+    rng = Random(0)
+    draws = [draw_changes(rng) for _ in range(1000)]
+    assert set(draws) == {1, 2, 3, 4}
+    assert draws.count(1) > draws.count(2) > draws.count(3) > draws.count(4)
+
+
+def test_a_step_down_from_dense_is_a_jump() -> None:
+    top = len(SPACE.levels[0]) - 1
+    assert SPACE.levels[0][top] == DENSE
+    below = {level_below(SPACE, 0, top, Random(seed)) for seed in range(50)}
+    assert below == set(range((top - 1) // 2, top))
+    assert level_below(SPACE, 0, 2, Random(0)) == 1
+
+
+@quick
+@given(genome=genomes, seed=seeds)
+def test_transfer_never_costs_more(genome: Genome, seed: int) -> None:
+    child = transfer(SPACE, genome, Random(seed))
+    assert SPACE.params(child) <= SPACE.params(genome)
+    if child != genome:
+        assert any(a > b for a, b in zip(child, genome, strict=True))
+
+
+def test_nothing_to_transfer_at_the_ends() -> None:
+    nothing = (0,) * len(SPACE)
+    assert transfer(SPACE, nothing, Random(0)) == nothing
+    assert transfer(SPACE, SPACE.dense_genome, Random(0)) == SPACE.dense_genome
+
+
+def test_cheap_matrices_move_more_often() -> None:
+    middle = tuple(len(levels) // 2 for levels in SPACE.levels)
+    raised = [0] * len(SPACE)
+    for seed in range(600):
+        child = transfer(SPACE, middle, Random(seed))
+        for i, (a, b) in enumerate(zip(child, middle, strict=True)):
+            raised[i] += a > b
+    cheap = sum(raised[i] for i in range(len(SPACE)) if SHAPES[i] == (8, 16))
+    dear = sum(raised[i] for i in range(len(SPACE)) if SHAPES[i] == (32, 16))
+    assert cheap > 1.3 * dear
+
+
+def nothing_fits(genome: Genome, budget: int, skip: set[int] = frozenset()) -> bool:  # type: ignore[assignment]
+    left = budget - SPACE.params(genome)
+    return all(
+        SPACE.params_at(i, level + 1) - SPACE.params_at(i, level) > left
+        for i, level in enumerate(genome)
+        if i not in skip and level + 1 < len(SPACE.levels[i])
+    )
+
+
+@quick
+@given(genome=genomes, share=st.floats(0, 1), seed=seeds)
+def test_repair_meets_the_budget_and_spends_it(genome: Genome, share: float, seed: int) -> None:
+    budget = SPACE.budget(share)
+    repaired = repair(PRICES, genome, budget, Random(seed))
+    assert SPACE.params(repaired) <= budget
+    assert nothing_fits(repaired, budget)
+
+
+@quick
+@given(genome=genomes, share=st.floats(0, 1), seed=seeds, fixed=st.sets(st.integers(0, len(SPACE) - 1)))
+def test_repair_gives_fixed_matrices_up_only_if_it_must(
+    genome: Genome, share: float, seed: int, fixed: set[int]
+) -> None:
+    budget = SPACE.budget(share)
+    repaired = repair(PRICES, genome, budget, Random(seed), fixed=fixed)
+    assert SPACE.params(repaired) <= budget
+    assert nothing_fits(repaired, budget, fixed)
+    held = sum(SPACE.params_at(i, genome[i]) for i in fixed)
+    if held <= budget:
+        assert all(repaired[i] == genome[i] for i in fixed)
+
+
+@quick
+@given(share=st.floats(0.05, 0.95))
+def test_fill_only_raises(share: float) -> None:
+    nothing = (0,) * len(SPACE)
+    filled = fill(PRICES, nothing, SPACE.budget(share))
+    assert SPACE.params(filled) <= SPACE.budget(share)
+    assert nothing_fits(filled, SPACE.budget(share))
+
+
+def test_repair_refuses_a_negative_budget() -> None:
+    with pytest.raises(InputError, match="must not be negative, got -1"):
+        repair(PRICES, SPACE.dense_genome, -1, Random(0))
+
+
+def test_repair_keeps_what_a_search_found() -> None:
+    """A genome tuned to hidden weights, moved to a smaller size, still beats a plain seed under them."""
+    rng = np.random.default_rng(3)
+    weights = rng.lognormal(0, 1.0, len(SPACE))
+    base = [(1 + i % 5) * np.arange(1, 17, dtype=np.float64) ** -(0.5 + i / 10) for i in range(len(SHAPES))]
+    true = Prices(SPACE, [energy * weight for energy, weight in zip(base, weights, strict=True)])
+    tuned = lagrangian(SPACE, [e * w for e, w in zip(base, weights, strict=True)], 0.5)
+    moved = repair(PRICES, tuned, SPACE.budget(0.4), Random(0), jitter=0.0)
+    assert true.loss(moved) < true.loss(lagrangian(SPACE, base, 0.4))

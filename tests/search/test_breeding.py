@@ -1,0 +1,75 @@
+from collections.abc import Collection
+from random import Random
+
+from search.archive import Memo
+from search.breeding import Breeder
+from search.outcome import Outcome
+from search.settings import SearchSettings
+from search.space import Genome
+
+
+class Counting:
+    """Operators over one number: crossover averages, change adds one, repair caps at the budget."""
+
+    def mate(self, first: Genome, second: Genome, /) -> Genome:
+        return ((first[0] + second[0]) // 2, 0, 0)
+
+    def mutate(self, genome: Genome, /) -> Genome:
+        return (genome[0] + 1, 0, 0)
+
+    def transfer(self, genome: Genome, /) -> Genome:
+        return (genome[0] + 1, 0, 0)
+
+    def repair(self, genome: Genome, budget: int, /, *, fixed: Collection[int] = ()) -> Genome:
+        return (min(genome[0], budget), 0, 0)
+
+
+def known(value: int) -> Outcome:
+    return Outcome(genome=(value, 0, 0), examples=4, kl_nats=0.0, drop_points=0.0, metric=0.0)
+
+
+def breeder(memo: Memo, **changes: float) -> Breeder:
+    return Breeder(Counting(), SearchSettings(**changes), memo, Random(0))  # type: ignore[arg-type]
+
+
+def test_known_children_are_changed_again(tiny) -> None:
+    memo = Memo(tiny[0], [known(1), known(2)])
+    children = breeder(memo, crossover_rate=0.0).children([((0, 0, 0), 0.5)], 99, 3)
+    assert children == [(3, 0, 0), (4, 0, 0), (5, 0, 0)]
+
+
+def test_a_space_with_nothing_new_gives_fewer_children(tiny) -> None:
+    memo = Memo(tiny[0], [known(value) for value in range(3)])
+    assert breeder(memo).children([((0, 0, 0), 0.5)], 2, 4) == []
+    assert breeder(memo).children([((0, 0, 0), 0.5)], 3, 4) == [(3, 0, 0)]
+
+
+def test_better_parents_have_more_children(tiny) -> None:
+    class Jumping(Counting):
+        """Every change lands somewhere new within a thousand."""
+
+        steps = iter(range(1, 1000))
+
+        def transfer(self, genome: Genome, /) -> Genome:
+            return (genome[0] + next(self.steps), 0, 0)
+
+        mutate = transfer
+
+    parents = [((0, 0, 0), 0.1), ((1000, 0, 0), 0.9)]
+    settings = SearchSettings(crossover_rate=0.0)
+    children = Breeder(Jumping(), settings, Memo(tiny[0]), Random(0)).children(parents, 5000, 200)
+    assert len(set(children)) == 200
+    # the worse parent wins a tournament only against itself, one time in four
+    assert 130 < sum(child[0] < 1000 for child in children) < 170
+
+
+def test_a_move_keeps_half_of_the_places_for_children(tiny) -> None:
+    sources = [(value, 0, 0) for value in (10, 20, 30, 40, 50)]
+    moved = breeder(Memo(tiny[0])).moved(sources, 99, 6)
+    assert moved[:3] == sources[:3]
+    assert len(set(moved)) == 6
+
+
+def test_mutants_never_repeat_their_origin(tiny) -> None:
+    mutants = breeder(Memo(tiny[0])).mutants((5, 0, 0), 99, 3)
+    assert mutants == [(6, 0, 0), (7, 0, 0), (8, 0, 0)]

@@ -1,0 +1,312 @@
+import json
+from typing import Any
+
+import pytest
+
+from search.errors import ConflictError, InputError, ScoringError
+from search.evolution import Evolution
+from search.objectives import MaxDrop, Objective, TargetParams
+from search.outcome import Outcome, Trial
+from search.record import GenerationRecord
+from search.seeds import lagrangian
+from search.settings import SearchSettings
+
+SETTINGS = SearchSettings(
+    population=6,
+    offspring=10,
+    survivors=3,
+    screen=8,
+    full=32,
+    generations=12,
+    max_evaluations=2000,
+    patience=50,
+)
+
+
+def changed(**changes: Any) -> SearchSettings:
+    fields = {name: getattr(SETTINGS, name) for name in SETTINGS.__dataclass_fields__}
+    return SearchSettings(**{**fields, **changes})
+
+
+def start(problem, objective: Objective, settings: SearchSettings = SETTINGS) -> Evolution:
+    return Evolution(problem.space, problem.energies, objective, settings)
+
+
+def drive(evolution: Evolution, problem) -> list[GenerationRecord]:
+    records = []
+    while not evolution.finished:
+        record = evolution.tell(problem.score(evolution.ask()))
+        if record is not None:
+            records.append(record)
+    return records
+
+
+def test_the_search_beats_its_seed_at_the_same_size(make_problem) -> None:
+    problem = make_problem(layers=8)
+    seed = lagrangian(problem.space, problem.energies, 0.35)
+    best = lagrangian(problem.space, problem.true_energies, 0.35)
+    evolution = start(problem, TargetParams(share=0.35), changed(generations=40))
+    records = drive(evolution, problem)
+    found = problem.kl_nats(evolution.incumbent.genome)
+    # at least a third of what knowing the hidden weights would bring
+    assert found < problem.kl_nats(seed) - (problem.kl_nats(seed) - problem.kl_nats(best)) / 3
+    assert all(problem.space.kept_share(trial.genome) <= 0.35 for trial in problem.calls)
+    losses = [record.kl_nats for record in records]
+    assert losses == sorted(losses, reverse=True)
+    assert [record.generation for record in records] == list(range(41))
+
+
+def test_generations_are_staged(make_problem) -> None:
+    problem = make_problem()
+    evolution = start(problem, TargetParams(share=0.4))
+    stages = []
+    while not evolution.finished and evolution.generation < 3:
+        trials = evolution.ask()
+        stages.append({trial.examples for trial in trials})
+        assert len(trials) == len(set(trials))
+        evolution.tell(problem.score(trials))
+    assert stages == [{8}, {32}] * 4
+
+
+def test_no_trial_is_scored_twice(make_problem) -> None:
+    problem = make_problem()
+    drive(start(problem, MaxDrop(points=2.0), changed(generations=25)), problem)
+    assert len(problem.calls) == len(set(problem.calls))
+
+
+def test_without_a_screen_there_is_one_stage(make_problem) -> None:
+    problem = make_problem()
+    evolution = start(problem, TargetParams(share=0.4), changed(screen=32, generations=3))
+    assert len(drive(evolution, problem)) == 4
+    assert {trial.examples for trial in problem.calls} == {32}
+
+
+@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+def test_the_same_seed_makes_the_same_run(make_problem, objective: Objective) -> None:
+    first, second, other = make_problem(), make_problem(), make_problem()
+    assert drive(start(first, objective), first) == drive(start(second, objective), second)
+    assert first.calls == second.calls
+    drive(start(other, objective, changed(seed=1)), other)
+    assert other.calls != first.calls
+
+
+@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+def test_resuming_after_every_generation_changes_nothing(make_problem, objective: Objective) -> None:
+    straight, broken = make_problem(), make_problem()
+    whole = start(straight, objective)
+    expected = drive(whole, straight)
+
+    evolution, told, records = start(broken, objective), [], []
+    while not evolution.finished:
+        outcomes = broken.score(evolution.ask())
+        told.extend(outcomes)
+        record = evolution.tell(outcomes)
+        if record is not None:
+            records.append(record)
+            state = json.loads(json.dumps(evolution.state()))
+            memo = [Outcome.from_json(json.loads(json.dumps(o.to_json()))) for o in told]
+            evolution = Evolution.resume(broken.space, broken.energies, objective, SETTINGS, state, memo)
+    assert records == expected
+    assert evolution.state() == whole.state()
+    assert evolution.finalists() == whole.finalists()
+    assert evolution.front() == whole.front()
+
+
+def test_an_interrupted_generation_is_done_again(make_problem) -> None:
+    problem = make_problem()
+    evolution = start(problem, TargetParams(share=0.4))
+    told: list[Outcome] = []
+    while evolution.generation < 2:
+        outcomes = problem.score(evolution.ask())
+        told.extend(outcomes)
+        evolution.tell(outcomes)
+    asked = evolution.ask()
+    evolution.tell(problem.score(asked))  # the screen of generation 3, lost with the process
+    state = evolution.state()
+    resumed = Evolution.resume(
+        problem.space, problem.energies, TargetParams(share=0.4), SETTINGS, state, told
+    )
+    assert resumed.generation == 2
+    assert resumed.ask() == asked
+
+
+def test_a_saved_search_is_checked(make_problem) -> None:
+    problem = make_problem()
+    objective = TargetParams(share=0.4)
+    evolution = start(problem, objective, changed(generations=1))
+    drive(evolution, problem)
+    state = evolution.state()
+    with pytest.raises(ConflictError, match="memo lacks outcomes"):
+        Evolution.resume(problem.space, problem.energies, objective, SETTINGS, state, [])
+    with pytest.raises(ConflictError, match="has version 0, expected 1"):
+        Evolution.resume(problem.space, problem.energies, objective, SETTINGS, {**state, "version": 0}, [])
+    smaller = make_problem(layers=2)
+    with pytest.raises(InputError, match="must hold 8 levels"):
+        Evolution.resume(smaller.space, smaller.energies, objective, SETTINGS, state, [])
+
+
+def test_the_ratchet_ends_at_the_smallest_size_that_holds(make_problem) -> None:
+    """Nothing is hidden, so the Lagrangian genome is best at every size and the smallest size is known."""
+    problem = make_problem(layers=8, distortion=0.0)
+    shares = [share / 1000 for share in range(150, 700)]
+    kl_nats = [problem.kl_nats(lagrangian(problem.space, problem.energies, share)) for share in shares]
+    limit = kl_nats[shares.index(0.33)]
+    problem.points_per_nat = 2.0 / limit
+    evolution = start(problem, MaxDrop(points=2.0), changed(generations=60, patience=6))
+    records = drive(evolution, problem)
+    smallest = problem.space.kept_share(evolution.finalists()[-1])
+    assert smallest == pytest.approx(0.33, abs=0.006)
+    assert evolution.generation < 60
+    accepted = [record for record in records if record.accepted]
+    assert records[0].accepted
+    assert records[0].target_share == pytest.approx(0.35, abs=0.003)
+    assert accepted[-1].kept_share == pytest.approx(smallest)
+    assert all(record.drop_points <= 2.0 for record in accepted)
+
+
+def test_the_ratchet_gets_below_the_smallest_good_seed(make_problem) -> None:
+    problem = make_problem(layers=8)
+    seed = lagrangian(problem.space, problem.energies, 0.4)
+    problem.points_per_nat = 2.0 / problem.kl_nats(seed)
+    evolution = start(problem, MaxDrop(points=2.0), changed(generations=60, patience=12))
+    drive(evolution, problem)
+    smallest = evolution.finalists()[-1]
+    assert problem.space.kept_share(smallest) < 0.38
+    assert problem.points_per_nat * problem.kl_nats(smallest) <= 2.0
+
+
+def test_finalists_fall_in_size_for_a_drop_and_rise_in_kl_at_a_size(make_problem) -> None:
+    problem = make_problem()
+    evolution = start(problem, MaxDrop(points=2.0), changed(generations=25))
+    drive(evolution, problem)
+    shares = [problem.space.kept_share(genome) for genome in evolution.finalists()]
+    assert shares == sorted(set(shares), reverse=True)
+    assert 2 <= len(shares) <= 6
+
+    problem = make_problem()
+    evolution = start(problem, TargetParams(share=0.4))
+    drive(evolution, problem)
+    finalists = evolution.finalists()
+    losses = [problem.kl_nats(genome) for genome in finalists]
+    assert len(finalists) == len(set(finalists)) == 3
+    assert losses == sorted(losses)
+    assert finalists[0] == evolution.incumbent.genome
+    assert evolution.finalists(limit=1) == finalists[:1]
+
+
+def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make_problem) -> None:
+    problem = make_problem()
+    problem.points_per_nat = 1e6
+    evolution = start(problem, MaxDrop(points=1.0), changed(patience=2))
+    records = drive(evolution, problem)
+    assert records[0].target_share == 0.85
+    assert not any(record.accepted for record in records)
+    assert records[-1].target_share > 0.95
+    (safe,) = evolution.finalists()
+    assert problem.space.kept_share(safe) > 0.9
+
+
+@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+@pytest.mark.parametrize("limit", [1, 2, 4, 10, 33])
+def test_evaluations_never_pass_their_limit(make_problem, objective: Objective, limit: int) -> None:
+    problem = make_problem()
+    evolution = start(problem, objective, changed(max_evaluations=limit))
+    records = drive(evolution, problem)
+    assert evolution.evaluations == len(problem.calls) <= limit
+    assert records
+    assert evolution.incumbent is not None
+    assert evolution.finalists()
+
+
+def test_no_generations_still_score_the_seeds(make_problem) -> None:
+    problem = make_problem()
+    (record,) = drive(start(problem, TargetParams(share=0.4), changed(generations=0)), problem)
+    assert record.generation == 0
+    assert record.evaluations == len(problem.calls)
+
+
+def test_patience_ends_a_search_that_finds_nothing(make_problem) -> None:
+    problem = make_problem(distortion=0.0)
+    evolution = start(problem, TargetParams(share=0.5), changed(generations=500, patience=3))
+    drive(evolution, problem)
+    assert evolution.generation < 100
+
+
+def test_a_space_with_nothing_new_ends_without_asking(tiny) -> None:
+    space, energies = tiny
+    asked: list[Trial] = []
+    evolution = Evolution(space, energies, TargetParams(share=0.2), changed(generations=1000, patience=20))
+    while not evolution.finished:
+        trials = evolution.ask()
+        assert trials
+        asked.extend(trials)
+        evolution.tell([scored(trial) for trial in trials])
+    assert len(asked) == len(set(asked)) < 200
+    assert evolution.ask() == []
+
+
+def scored(trial: Trial) -> Outcome:
+    kl_nats = 1.0 / (1 + sum(trial.genome))
+    return Outcome(
+        genome=trial.genome, examples=trial.examples, kl_nats=kl_nats, drop_points=kl_nats, metric=1 - kl_nats
+    )
+
+
+def test_failures_are_kept_but_never_chosen(make_problem) -> None:
+    problem = make_problem()
+    problem.fails = lambda trial: "logits are NaN" if sum(trial.genome) % 3 == 0 else None
+    evolution = start(problem, TargetParams(share=0.4))
+    records = drive(evolution, problem)
+    failed = [o for record in records for o in record.outcomes if o.failure is not None]
+    assert failed
+    assert {outcome.failure for outcome in failed} == {"logits are NaN"}
+    assert all(sum(genome) % 3 for genome in evolution.finalists())
+    assert all(outcome.failure is None for outcome in evolution.front())
+
+
+@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+def test_seeds_that_all_fail_end_the_search(make_problem, objective: Objective) -> None:
+    problem = make_problem()
+    problem.fails = lambda trial: "out of memory"
+    with pytest.raises(ScoringError, match="every seed failed: out of memory"):
+        drive(start(problem, objective), problem)
+
+
+def test_a_target_whose_candidates_all_fail_is_a_stall(make_problem) -> None:
+    problem = make_problem()
+    evolution = start(problem, MaxDrop(points=2.0), changed(patience=4))
+    evolution.tell(problem.score(evolution.ask()))
+    held = evolution.incumbent
+    problem.fails = lambda trial: "broken"
+    records = drive(evolution, problem)
+    assert records
+    assert not any(record.accepted for record in records)
+    assert evolution.incumbent == held
+    assert evolution.finished
+
+
+def test_records_are_storable(make_problem) -> None:
+    problem = make_problem()
+    records = drive(start(problem, MaxDrop(points=2.0)), problem)
+    data = json.loads(json.dumps(records[1].to_json(), allow_nan=False))
+    assert data["generation"] == 1
+    assert "outcomes" not in data
+    assert data["kl_min"] <= data["kl_avg"] <= data["kl_max"]
+    rows = records[1].candidates(problem.space)
+    assert len(rows) == len(records[1].outcomes)
+    assert rows[0]["generation"] == 1
+    assert rows[0]["kept_share"] == problem.space.kept_share(tuple(rows[0]["genome"]))
+    assert sum(trial.examples for trial in problem.calls) == records[-1].tokens
+
+
+def test_asking_twice_and_telling_wrongly_are_refused(make_problem) -> None:
+    problem = make_problem()
+    evolution = start(problem, TargetParams(share=0.4))
+    with pytest.raises(ConflictError, match="call ask before tell"):
+        evolution.tell([])
+    outcomes = problem.score(evolution.ask())
+    with pytest.raises(ConflictError, match="before asking again"):
+        evolution.ask()
+    with pytest.raises(ConflictError, match="another trial"):
+        evolution.tell(outcomes[::-1])
+    evolution.tell(outcomes)

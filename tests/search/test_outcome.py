@@ -1,0 +1,55 @@
+import json
+import math
+
+import pytest
+
+from search.errors import ScoringError
+from search.outcome import Outcome, Trial
+
+
+def outcome(**changes: object) -> Outcome:
+    fields = {
+        "genome": (1, 2),
+        "examples": 8,
+        "kl_nats": 0.1,
+        "drop_points": 1.5,
+        "metric": 0.8,
+        "tokens": 99,
+    }
+    return Outcome(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_json_round_trip() -> None:
+    scored = outcome(seconds=0.25)
+    assert Outcome.from_json(json.loads(json.dumps(scored.to_json()))) == scored
+
+
+def test_a_stored_row_reads_back_without_its_extra_columns() -> None:
+    row = {**outcome().to_json(), "generation": 3, "kept_share": 0.5}
+    assert Outcome.from_json(row) == outcome()
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, None])
+@pytest.mark.parametrize("name", ["kl_nats", "drop_points", "metric"])
+def test_a_score_without_a_number_is_refused(name: str, number: float | None) -> None:
+    with pytest.raises(ScoringError, match=f"{name} must be a finite number"):
+        outcome(**{name: number})
+
+
+def test_a_failure_is_the_worst_and_never_a_pass() -> None:
+    failed = Outcome.failed(Trial(genome=(1, 2), examples=8), "logits are NaN", tokens=7)
+    assert failed.fitness == math.inf
+    assert not failed.within(100.0)
+    assert failed.trial == Trial(genome=(1, 2), examples=8)
+    assert Outcome.from_json(failed.to_json()) == failed
+    with pytest.raises(ScoringError, match="must be None"):
+        outcome(failure="boom")
+
+
+def test_within_includes_the_limit() -> None:
+    assert outcome(drop_points=2.0).within(2.0)
+    assert not outcome(drop_points=2.1).within(2.0)
+
+
+def test_trial_as_json() -> None:
+    assert Trial(genome=(1, 2), examples=8).to_json() == {"genome": [1, 2], "examples": 8}

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from search.errors import InputError
+from search.prices import Prices
+from search.seeds import lagrangian
+from search.space import MatrixShape, SearchSpace
+
+
+def single() -> tuple[SearchSpace, Prices]:
+    space = SearchSpace([MatrixShape(name="m", out_features=8, in_features=8, layer=0, kind="m")], 1)
+    return space, Prices(space, [np.array([16.0, 8.0, 4.0, 2.0, 1.0])])
+
+
+def test_lost_energy_by_hand() -> None:
+    _, prices = single()
+    assert prices.lost_ML.tolist() == [[31.0, 15.0, 7.0, 3.0, 0.0]]
+    assert prices.loss((2,)) == 7.0
+
+
+def test_moves_by_hand() -> None:
+    _, prices = single()
+    # levels cost 0, 16, 32, 48, 64: a step from rank 3 to dense saves 3 over 16, the best from there
+    assert prices.up_ML.tolist() == [[1, 2, 3, 4, 4]]
+    assert prices.up_ratio_ML.tolist() == [[1.0, 0.5, 0.25, 3 / 16, 0.0]]
+    # down from dense: 3/16 to rank 3, 7/32 to rank 2, more to the others
+    assert prices.down_ML.tolist() == [[0, 0, 1, 2, 3]]
+    assert prices.down_ratio_ML.tolist() == [[np.inf, 1.0, 0.5, 0.25, 3 / 16]]
+
+
+def test_flat_energies_jump_between_none_and_dense() -> None:
+    space = SearchSpace([MatrixShape(name="m", out_features=8, in_features=8, layer=0, kind="m")], 1)
+    prices = Prices(space, [np.ones(8)])
+    # every rank costs 16 and saves 1, dense saves all 8 for 64
+    assert prices.up_ML.tolist() == [[4, 4, 4, 4, 4]]
+    assert prices.down_ML[0, 4] == 0
+
+
+def test_a_predicted_optimum_implies_equal_weights(make_problem) -> None:
+    problem = make_problem()
+    prices = Prices(problem.space, problem.energies)
+    genome = lagrangian(problem.space, problem.energies, 0.4)
+    assert np.abs(np.log(prices.implied_weights(np.array(genome)))).max() < 0.2
+
+
+def test_implied_weights_find_the_hidden_ones(make_problem) -> None:
+    problem = make_problem(layers=6, rank_step=1)
+    genome = lagrangian(problem.space, problem.true_energies, 0.4)
+    implied = Prices(problem.space, problem.energies).implied_weights(np.array(genome))
+    # a matrix at either end says only that its weight is small, or large, enough
+    inside = [0 < level < len(levels) - 1 for level, levels in zip(genome, problem.space.levels, strict=True)]
+    assert sum(inside) >= 6
+    assert np.corrcoef(np.log(implied[inside]), np.log(problem.weights[inside]))[0, 1] > 0.9
+
+
+def test_no_interior_matrix_implies_no_weights() -> None:
+    _, prices = single()
+    assert prices.implied_weights(np.array([4])).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("energies", "message"),
+    [
+        ([], "one array per matrix, 1, got 0"),
+        ([np.ones(2)], "at least 3"),
+        ([np.ones((3, 1))], "shape"),
+        ([np.array([1.0, np.nan, 0.0])], "not finite"),
+        ([np.array([1.0, 0.5, -0.1])], "negative"),
+        ([np.array([1.0, 2.0, 3.0])], "descend"),
+    ],
+)
+def test_energies_that_do_not_fit_are_refused(energies, message: str) -> None:
+    space, _ = single()
+    with pytest.raises(InputError, match=message):
+        Prices(space, energies)

@@ -1,0 +1,94 @@
+import itertools
+import time
+
+import numpy as np
+import pytest
+
+from search.errors import InputError
+from search.prices import Prices
+from search.seeds import lagrangian, predicted_loss, uniform
+from search.space import MatrixShape, SearchSpace
+
+
+def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny) -> None:
+    space, energies = tiny
+    prices = Prices(space, energies)
+    genomes = list(itertools.product(*(range(len(levels)) for levels in space.levels)))
+    params = np.array([space.params(genome) for genome in genomes])
+    losses = np.array([prices.loss(genome) for genome in genomes])
+    # the hull: genomes that minimise loss + rate·params for some rate
+    rates = np.geomspace(1e-5, 1.0, 400)
+    hull = {int((losses + rate * params).argmin()) for rate in rates}
+    assert len(hull) > 5
+    for index in hull:
+        genome = lagrangian(space, energies, params[index] / space.total_params)
+        assert prices.loss(genome) == pytest.approx(losses[index])
+
+
+def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny) -> None:
+    space, energies = tiny
+    for share in np.linspace(0, 1, 23):
+        genome = lagrangian(space, energies, share)
+        left = space.budget(share) - space.params(genome)
+        steps = [
+            space.params_at(i, level + 1) - space.params_at(i, level)
+            for i, level in enumerate(genome)
+            if level + 1 < len(space.levels[i])
+        ]
+        assert left >= 0
+        assert all(step > left for step in steps)
+
+
+def test_the_ends_of_the_size_axis(tiny) -> None:
+    space, energies = tiny
+    assert lagrangian(space, energies, 1.0) == space.dense_genome
+    assert lagrangian(space, energies, 0.0) == (0, 0, 0)
+    assert uniform(space, 1.0) == space.dense_genome
+    assert uniform(space, 0.0) == (0, 0, 0)
+
+
+def test_worthless_matrices_give_no_error(tiny) -> None:
+    space, energies = tiny
+    zeros = [np.zeros_like(energy) for energy in energies]
+    assert space.kept_share(lagrangian(space, zeros, 0.5)) <= 0.5
+
+
+def test_uniform_by_hand() -> None:
+    matrices = [MatrixShape(name=n, out_features=8, in_features=8, layer=0, kind="m") for n in "ab"]
+    space = SearchSpace(matrices, 1)
+    assert uniform(space, 0.5) == (2, 2)  # 32 of 64 each
+    assert uniform(space, 0.6) == (2, 2)  # the next common density would keep 0.75
+
+
+def test_a_seed_beats_uniform_and_both_fit(make_problem) -> None:
+    problem = make_problem()
+    for share in (0.7, 0.4, 0.2):
+        seed, flat = lagrangian(problem.space, problem.energies, share), uniform(problem.space, share)
+        assert problem.space.kept_share(seed) <= share
+        assert problem.space.kept_share(flat) <= share
+        assert problem.space.kept_share(seed) > share - 0.01
+        loss_of_seed = predicted_loss(problem.space, problem.energies, seed)
+        assert loss_of_seed < predicted_loss(problem.space, problem.energies, flat)
+
+
+def test_a_share_beyond_one_is_refused(tiny) -> None:
+    space, energies = tiny
+    with pytest.raises(InputError, match=r"must be in \[0, 1\], got 1.2"):
+        lagrangian(space, energies, 1.2)
+
+
+def test_two_hundred_matrices_take_well_under_a_tenth_of_a_second() -> None:
+    shapes = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)] * 30
+    matrices = [
+        MatrixShape(name=str(i), out_features=o, in_features=d, layer=i // 7, kind="m")
+        for i, (o, d) in enumerate(shapes)
+    ]
+    space = SearchSpace(matrices, 16)
+    rng = np.random.default_rng(0)
+    energies = [rng.lognormal() * np.arange(1, min(shape) + 1) ** -1.0 for shape in shapes]
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        lagrangian(space, energies, 0.3)
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 0.1

@@ -1,0 +1,19 @@
+import pytest
+
+from search.errors import InputError
+from search.settings import SearchSettings
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"population": 0}, "search.population: must be at least 1, got 0"),
+        ({"max_evaluations": -5}, "search.max_evaluations"),
+        ({"generations": -1}, "search.generations: must not be negative"),
+        ({"survivors": 5, "offspring": 4}, "at most offspring, 4, got 5"),
+        ({"crossover_rate": 1.5}, r"search.crossover_rate: must be in \[0, 1\], got 1.5"),
+    ],
+)
+def test_impossible_settings_are_refused(changes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        SearchSettings(**changes)

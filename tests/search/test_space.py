@@ -1,0 +1,70 @@
+import pytest
+
+from search.errors import InputError
+from search.space import DENSE, MatrixShape, SearchSpace
+
+
+def matrix(out_features: int, in_features: int, name: str = "m") -> MatrixShape:
+    return MatrixShape(name=name, out_features=out_features, in_features=in_features, layer=0, kind="m")
+
+
+def test_levels_stop_strictly_below_break_even() -> None:
+    # 8·8/(8+8) = 4 exactly: rank 4 costs as much as dense and is no level
+    assert SearchSpace([matrix(8, 8)], 1).levels == ((0, 1, 2, 3, DENSE),)
+    # 6·3/9 = 2
+    assert SearchSpace([matrix(6, 3)], 1).levels == ((0, 1, DENSE),)
+    # 576·192/768 = 144
+    assert SearchSpace([matrix(192, 576)], 48).levels == ((0, 48, 96, DENSE),)
+
+
+def test_without_a_multiple_of_the_step_only_none_and_dense_remain() -> None:
+    assert SearchSpace([matrix(8, 8)], 16).levels == ((0, DENSE),)
+    assert SearchSpace([matrix(1, 1)], 1).levels == ((0, DENSE),)
+
+
+def test_prices_by_hand() -> None:
+    space = SearchSpace([matrix(8, 8, "a"), matrix(4, 12, "b")], 1)
+
+    # a: 0, 16, 32, 48, dense 64; b: 0, 16, 32, dense 48 (break-even 3)
+    assert space.params_ML.tolist() == [[0, 16, 32, 48, 64], [0, 16, 32, 48, 48]]
+    assert space.counts_M.tolist() == [5, 4]
+    assert space.total_params == 112
+    assert space.dense_genome == (4, 3)
+    assert space.params(space.dense_genome) == 112
+    assert space.params((2, 1)) == 48
+    assert space.kept_share((2, 1)) == 48 / 112
+    assert space.ranks((2, 3)) == (2, DENSE)
+    assert space.params_at(1, 3) == 48
+
+
+def test_budget_is_exact_for_shares_that_floats_miss() -> None:
+    space = SearchSpace([matrix(10, 10)], 1)
+    assert space.budget(0.29) == 29  # 0.29 * 100 is 28.999999999999996
+    assert space.budget(1.0) == 100
+
+
+@pytest.mark.parametrize(
+    ("genome", "message"),
+    [
+        ((0,), "must hold 2 levels"),
+        ((0, 9), r"level of b must be in \[0, 4\], got 9"),
+        ((-1, 0), "level of a"),
+    ],
+)
+def test_a_genome_of_another_space_is_refused(genome: tuple[int, ...], message: str) -> None:
+    space = SearchSpace([matrix(8, 8, "a"), matrix(8, 8, "b")], 1)
+    with pytest.raises(InputError, match=message):
+        space.ranks(genome)
+
+
+def test_impossible_spaces_are_refused() -> None:
+    with pytest.raises(InputError, match="rank_step"):
+        SearchSpace([matrix(8, 8)], 0)
+    with pytest.raises(InputError, match="no matrix"):
+        SearchSpace([], 1)
+    with pytest.raises(InputError, match="same name"):
+        SearchSpace([matrix(8, 8), matrix(8, 8)], 1)
+    with pytest.raises(InputError, match="positive widths"):
+        matrix(0, 8)
+    with pytest.raises(InputError, match="share"):
+        SearchSpace([matrix(8, 8)], 1).budget(1.5)

@@ -1,0 +1,378 @@
+"""The contract of a job store; every backend of `store_url` must keep it."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import StatementError
+
+from search.errors import ConflictError, NotFoundError
+from service.events import EventType
+from service.jobs import TRANSITIONS, Job, JobError, JobState
+from service.spec import JobSpec
+from service.store import Store
+
+MakeSpec = Callable[..., JobSpec]
+MakeCandidate = Callable[..., dict[str, Any]]
+
+WAY = [JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING, JobState.SUCCEEDED]
+WAYS_TO = {
+    JobState.QUEUED: [],
+    **{state: WAY[: WAY.index(state) + 1] for state in WAY},
+    JobState.FAILED: [JobState.FAILED],
+    JobState.CANCELLED: [JobState.CANCELLED],
+}
+
+
+def bring(store: Store, job: Job, state: JobState) -> Job:
+    """Moves a queued job to a state, over legal moves."""
+    for step in WAYS_TO[state]:
+        job = store.transition(job.id, step)
+    return job
+
+
+def states_told(store: Store, job_id: str) -> list[str]:
+    return [event.data["state"] for event in store.events(job_id) if event.type is EventType.JOB_STATE]
+
+
+def test_created_job_is_queued_and_read_back_as_it_was(store: Store, make_spec: MakeSpec) -> None:
+    spec = make_spec("reviews", team="nlp")
+
+    job = store.create_job(spec)
+
+    assert store.job(job.id) == job
+    assert (job.name, job.labels, job.spec) == ("reviews", {"team": "nlp"}, spec)
+    assert (job.state, job.cancel_requested) == (JobState.QUEUED, False)
+    assert (job.started_at, job.finished_at, job.error, job.result) == (None, None, None, None)
+    assert job.created_at.tzinfo is UTC
+    assert [(event.seq, event.data) for event in store.events(job.id)] == [(1, {"state": "queued"})]
+
+
+def test_jobs_are_listed_newest_first_in_pages(store: Store, make_spec: MakeSpec) -> None:
+    ids = [store.create_job(make_spec(str(number))).id for number in range(5)]
+
+    first = store.jobs(limit=3)
+    second = store.jobs(limit=3, after=first[-1].id)
+
+    assert [job.id for job in first + second] == ids[::-1]
+
+
+def test_jobs_are_listed_by_state(store: Store, make_spec: MakeSpec) -> None:
+    queued, running = store.create_job(make_spec()), store.create_job(make_spec())
+    store.transition(running.id, JobState.PREPARING)
+
+    assert [job.id for job in store.jobs(state=JobState.QUEUED)] == [queued.id]
+    assert [job.id for job in store.jobs(state=JobState.PREPARING)] == [running.id]
+    assert store.jobs(state=JobState.FAILED) == []
+
+
+def test_a_job_runs_to_success(store: Store, make_spec: MakeSpec) -> None:
+    job = bring(store, store.create_job(make_spec()), JobState.FINALIZING)
+    assert job.started_at is not None
+    assert job.finished_at is None
+
+    done = store.transition(job.id, JobState.SUCCEEDED, result={"promise_held": True})
+
+    assert store.job(job.id) == done
+    assert done.result == {"promise_held": True}
+    assert done.started_at == job.started_at
+    assert done.finished_at is not None
+    assert done.finished_at >= job.started_at
+    assert states_told(store, job.id) == ["queued", *WAY]
+
+
+def test_a_failure_is_kept_and_told(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+    error = JobError(code="input", message="no such file", field="model.path")
+
+    failed = store.transition(job.id, JobState.FAILED, error=error)
+
+    assert store.job(job.id).error == failed.error == error
+    assert store.events(job.id)[-1].data == {
+        "state": "failed",
+        "error": {"code": "input", "message": "no such file", "field": "model.path"},
+    }
+
+
+def test_more_can_be_said_of_a_move(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+
+    store.transition(job.id, JobState.PREPARING, data={"actors": 2})
+
+    assert store.events(job.id)[-1].data == {"state": "preparing", "actors": 2}
+
+
+@pytest.mark.parametrize("to", JobState)
+@pytest.mark.parametrize("state", JobState)
+def test_only_legal_moves_are_made(store: Store, make_spec: MakeSpec, state: JobState, to: JobState) -> None:
+    job = bring(store, store.create_job(make_spec()), state)
+
+    if to in TRANSITIONS[state]:
+        assert store.transition(job.id, to).state is to
+    else:
+        before = store.events(job.id)
+        with pytest.raises(ConflictError, match=f"is {state}: next can be .*; got {to}"):
+            store.transition(job.id, to)
+        assert store.job(job.id) == job
+        assert store.events(job.id) == before
+
+
+def test_a_move_whose_result_is_not_json_changes_nothing(store: Store, make_spec: MakeSpec) -> None:
+    job = bring(store, store.create_job(make_spec()), JobState.FINALIZING)
+
+    with pytest.raises((StatementError, ValueError), match="not JSON compliant"):
+        store.transition(job.id, JobState.SUCCEEDED, result={"metric": float("nan")})
+
+    assert store.job(job.id) == job
+    assert states_told(store, job.id)[-1] == "finalizing"
+
+
+def test_cancelling_a_queued_job_ends_it_at_once(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+
+    cancelled = store.request_cancel(job.id)
+
+    assert (cancelled.state, cancelled.cancel_requested) == (JobState.CANCELLED, True)
+    assert cancelled.finished_at is not None
+    assert states_told(store, job.id) == ["queued", "cancelled"]
+    assert store.claim_next() is None
+
+
+def test_cancelling_a_running_job_marks_it(store: Store, make_spec: MakeSpec) -> None:
+    job = bring(store, store.create_job(make_spec()), JobState.SEARCHING)
+
+    marked = store.request_cancel(job.id)
+
+    assert (marked.state, marked.cancel_requested) == (JobState.SEARCHING, True)
+    assert store.request_cancel(job.id) == marked
+    assert store.transition(job.id, JobState.CANCELLED).state is JobState.CANCELLED
+
+
+def test_a_job_that_is_to_be_cancelled_does_not_succeed(store: Store, make_spec: MakeSpec) -> None:
+    job = bring(store, store.create_job(make_spec()), JobState.FINALIZING)
+    store.request_cancel(job.id)
+
+    with pytest.raises(ConflictError, match="asked to cancel"):
+        store.transition(job.id, JobState.SUCCEEDED, result={})
+
+    assert store.job(job.id).result is None
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED])
+def test_a_job_that_has_ended_is_not_cancelled(store: Store, make_spec: MakeSpec, state: JobState) -> None:
+    job = bring(store, store.create_job(make_spec()), state)
+
+    with pytest.raises(ConflictError, match=f"already ended: {state}"):
+        store.request_cancel(job.id)
+
+    assert store.job(job.id) == job
+
+
+def test_the_oldest_queued_job_is_claimed(store: Store, make_spec: MakeSpec) -> None:
+    first, second = store.create_job(make_spec()), store.create_job(make_spec())
+
+    claimed = store.claim_next()
+
+    assert claimed is not None
+    assert (claimed.id, claimed.state) == (first.id, JobState.PREPARING)
+    assert claimed.started_at is not None
+    assert store.events(first.id)[-1].data == {"state": "preparing"}
+    assert store.job(second.id).state is JobState.QUEUED
+
+
+def test_nothing_is_claimed_from_an_empty_store(store: Store) -> None:
+    assert store.claim_next() is None
+
+
+@pytest.mark.parametrize("state", [JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING])
+def test_an_interrupted_job_is_claimed_first(store: Store, make_spec: MakeSpec, state: JobState) -> None:
+    store.create_job(make_spec("older"))
+    interrupted = bring(store, store.create_job(make_spec("newer")), state)
+
+    claimed = store.claim_next()
+
+    assert claimed is not None
+    assert (claimed.id, claimed.state) == (interrupted.id, JobState.PREPARING)
+    assert claimed.started_at == interrupted.started_at
+    assert store.events(claimed.id)[-1].data == {"state": "preparing", "resumed": True}
+
+
+def test_events_come_in_pages(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+    appended = [
+        store.append_event(job.id, EventType.PHASE_PROGRESS, {"phase": "search", "done": done, "total": 4})
+        for done in range(4)
+    ]
+
+    first = store.events(job.id, after=1, limit=3)
+    second = store.events(job.id, after=first[-1].seq, limit=3)
+
+    assert first + second == appended
+    assert [event.seq for event in appended] == [2, 3, 4, 5]
+    assert appended[0].at.tzinfo is UTC
+
+
+def test_events_of_jobs_are_numbered_apart(store: Store, make_spec: MakeSpec) -> None:
+    jobs = [store.create_job(make_spec()) for _ in range(2)]
+    for _ in range(2):
+        for job in jobs:
+            store.append_event(job.id, EventType.ACTOR_REPLACED, {"actor": 0, "reason": "it died"})
+
+    assert [[event.seq for event in store.events(job.id)] for job in jobs] == [[1, 2, 3]] * 2
+
+
+def test_threads_append_events_without_a_gap(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+    together = threading.Barrier(8)
+
+    def append_ten(thread: int) -> None:
+        together.wait()
+        for number in range(10):
+            store.append_event(job.id, EventType.PHASE_PROGRESS, {"thread": thread, "number": number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(append_ten, range(8)))
+
+    events = store.events(job.id)
+    assert [event.seq for event in events] == list(range(1, 82))
+    numbers = [event.data["number"] for event in events if event.data.get("thread") == 3]
+    assert numbers == list(range(10))
+
+
+@pytest.mark.parametrize("_round", range(5))
+def test_a_claim_and_a_cancel_at_once_know_of_each_other(
+    store: Store, make_spec: MakeSpec, _round: int
+) -> None:
+    job = store.create_job(make_spec())
+    together = threading.Barrier(2)
+
+    def cancel() -> Job:
+        together.wait()
+        return store.request_cancel(job.id)
+
+    with ThreadPoolExecutor(1) as pool:
+        cancelling = pool.submit(cancel)
+        together.wait()
+        claimed = store.claim_next()
+
+    expected = JobState.CANCELLED if claimed is None else JobState.PREPARING
+    assert cancelling.result().state is expected
+    assert store.job(job.id).cancel_requested
+
+
+def test_a_generation_is_kept_with_its_scorings_and_state(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = store.create_job(make_spec())
+    scored, failed = make_candidate(0, 16, -1), make_candidate(0, 0, 32, failure="out of memory")
+    record = {"generation": 0, "kept_share": 0.4, "accepted": True}
+
+    event = store.save_generation(job.id, record, [scored, failed], {"rng": [1, 2], "next": 1})
+
+    assert (event.type, event.seq, event.data) == (EventType.GENERATION_COMPLETED, 2, record)
+    assert store.events(job.id)[-1] == event
+    assert store.generations(job.id) == [record]
+    assert store.memo(job.id) == store.candidates(job.id, limit=10, offset=0) == [scored, failed]
+    assert store.search_state(job.id) == {"rng": [1, 2], "next": 1}
+
+
+def test_generations_and_scorings_come_in_pages(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job, other = store.create_job(make_spec()), store.create_job(make_spec())
+    saved = [[make_candidate(number, number, index) for index in range(3)] for number in range(3)]
+    for number, candidates in enumerate(saved):
+        store.save_generation(job.id, {"generation": number}, candidates, {"next": number + 1})
+        store.save_generation(other.id, {"generation": number}, [], {"next": -1})
+
+    assert store.generations(job.id, after=0, limit=1) == [{"generation": 1}]
+    assert store.candidates(job.id, limit=4, offset=2) == [*saved[0][2:], *saved[1]]
+    assert store.candidates(job.id, limit=2, offset=1, generation=2) == saved[2][1:]
+    assert store.memo(job.id) == [*saved[0], *saved[1], *saved[2]]
+    assert store.search_state(job.id) == {"next": 3}
+
+
+def test_half_a_generation_is_not_kept(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = store.create_job(make_spec())
+    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {"next": 1})
+    broken = make_candidate(1, 16) | {"kept_share": None}
+
+    with pytest.raises(StatementError):
+        store.save_generation(job.id, {"generation": 1}, [make_candidate(1, 32), broken], {"next": 2})
+
+    assert store.generations(job.id) == [{"generation": 0}]
+    assert len(store.memo(job.id)) == 1
+    assert store.search_state(job.id) == {"next": 1}
+    assert len(store.events(job.id)) == 2
+
+
+def test_a_generation_is_saved_once(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+    store.save_generation(job.id, {"generation": 0}, [], {"next": 1})
+
+    with pytest.raises(ConflictError, match=f"generation 0 of job {job.id} is already saved"):
+        store.save_generation(job.id, {"generation": 0}, [], {"next": 9})
+
+    assert store.search_state(job.id) == {"next": 1}
+
+
+def test_a_job_that_has_not_searched_has_no_state(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+
+    assert store.search_state(job.id) is None
+    assert store.generations(job.id) == store.memo(job.id) == []
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store: store.job("none"),
+        lambda store: store.transition("none", JobState.FAILED),
+        lambda store: store.request_cancel("none"),
+        lambda store: store.append_event("none", EventType.DATA_LOADED, {}),
+        lambda store: store.events("none"),
+        lambda store: store.save_generation("none", {"generation": 0}, [], {}),
+        lambda store: store.generations("none"),
+        lambda store: store.candidates("none"),
+        lambda store: store.memo("none"),
+        lambda store: store.search_state("none"),
+    ],
+)
+def test_an_unknown_job_is_not_found(store: Store, ask: Callable[[Store], object]) -> None:
+    with pytest.raises(NotFoundError, match="there is no job 'none'"):
+        ask(store)
+
+
+def test_the_listener_hears_of_what_is_committed(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    heard: list[tuple[str, int]] = []
+    store.listener = lambda id: heard.append((id, store.events(id)[-1].seq))
+
+    job = store.create_job(make_spec())
+    store.claim_next()
+    store.append_event(job.id, EventType.DATA_LOADED, {"splits": {"search": 8}})
+    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {})
+    store.request_cancel(job.id)
+    store.transition(job.id, JobState.CANCELLED)
+    with pytest.raises(ConflictError):
+        store.transition(job.id, JobState.FAILED)
+
+    assert heard == [(job.id, seq) for seq in range(1, 6)]
+
+
+def test_another_store_on_the_same_database_sees_everything(
+    store: Store, store_url: str, make_spec: MakeSpec
+) -> None:
+    job = store.create_job(make_spec())
+
+    other = Store(store_url)
+    try:
+        assert other.job(job.id) == job
+    finally:
+        other.close()

@@ -1,0 +1,147 @@
+import asyncio
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import ConflictError, InputError
+from service.application import Application
+from service.controller import Controller
+from service.feed import Feed
+from service.joblog import JobLog
+from service.jobs import Job, JobState
+from service.settings import Settings
+from service.spec import JobSpec
+from service.store import Store
+
+MakeSpec = Callable[..., JobSpec]
+
+
+def refuse_nameless(spec: JobSpec) -> None:
+    if not spec.name:
+        raise InputError("name", "must not be empty")
+
+
+class Pipeline:
+    """Waits until it is let go, or asked to end."""
+
+    def __init__(self) -> None:
+        self.started = threading.Event()
+
+    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        self.started.set()
+        assert log.cancelled.wait(10)
+        log.raise_if_cancelled()
+        return {}
+
+
+@pytest.fixture
+def make_application(tmp_path: Path) -> Iterator[Callable[[], Application]]:
+    """Makes servers over one data directory, and stops whatever still runs at the end."""
+    made: list[Application] = []
+
+    def make() -> Application:
+        settings = Settings(data_dir=tmp_path / "new" / "data")
+        store = Store(settings.store_url)
+        controller = Controller(store, Pipeline(), settings.jobs_dir)
+        made.append(Application(settings, store, controller, Feed(), refuse_nameless))
+        return made[-1]
+
+    yield make
+    for application in made:
+        application.stop()
+
+
+@pytest.fixture
+def application(make_application: Callable[[], Application]) -> Application:
+    return make_application()
+
+
+def test_nothing_is_on_disk_before_the_start(application: Application) -> None:
+    assert not application.settings.data_dir.exists()
+    assert application.health() == {"healthy": False, "running_job": None}
+
+
+def test_the_data_directory_is_for_its_owner_alone(application: Application) -> None:
+    application.start()
+
+    assert stat.S_IMODE(application.settings.data_dir.stat().st_mode) == 0o700
+    assert (application.settings.data_dir / "ranksieve.db").is_file()
+    assert application.health() == {"healthy": True, "running_job": None}
+
+
+def test_a_submitted_job_runs_and_is_cancelled(application: Application, make_spec: MakeSpec) -> None:
+    application.start()
+
+    async def follow() -> Job:
+        job = await asyncio.to_thread(application.submit, make_spec())
+        async with application.feed.subscribe(job.id) as subscription:
+            asked = False
+            while not (job := application.store.job(job.id)).state.terminal:
+                if job.state is JobState.PREPARING and not asked:
+                    asked = await asyncio.to_thread(application.cancel, job.id) is not None
+                assert await subscription.wait(10)
+        return job
+
+    job = asyncio.run(follow())
+
+    assert job.state is JobState.CANCELLED
+    assert application.artifacts_dir(job.id) == application.settings.data_dir / "jobs" / job.id / "artifacts"
+
+
+def test_a_spec_that_cannot_work_makes_no_job(application: Application, make_spec: MakeSpec) -> None:
+    application.start()
+
+    with pytest.raises(InputError, match="name: must not be empty"):
+        application.submit(make_spec(""))
+
+    assert application.store.jobs() == []
+
+
+def test_a_second_server_is_refused_until_the_first_stops(
+    make_application: Callable[[], Application],
+) -> None:
+    first, second = make_application(), make_application()
+    first.start()
+
+    with pytest.raises(ConflictError, match=r"another ranksieve server owns .*/new/data"):
+        second.start()
+    assert not second.health()["healthy"]
+
+    stopping = threading.Thread(target=first.stop)
+    stopping.start()
+    stopping.join()
+    second.start()
+    assert second.health()["healthy"]
+
+
+def test_a_start_that_fails_gives_the_directory_back(
+    make_application: Callable[[], Application], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_application(), make_application()
+
+    def fail() -> None:
+        raise ConflictError("a newer version wrote it")
+
+    monkeypatch.setattr(first.store, "open", fail)
+    with pytest.raises(ConflictError, match="newer version"):
+        first.start()
+
+    second.start()
+    assert second.health()["healthy"]
+
+
+def test_a_job_goes_on_after_stop_and_start(
+    make_application: Callable[[], Application], make_spec: MakeSpec
+) -> None:
+    first, second = make_application(), make_application()
+    first.start()
+    job = first.submit(make_spec())
+    first.stop()
+
+    assert second.store.job(job.id).state in (JobState.QUEUED, JobState.PREPARING)
+    second.start()
+    second.cancel(job.id)

@@ -1,0 +1,415 @@
+"""The controller over fake pipelines; the last test kills a real process in mid-search."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import service
+from search.errors import CancelledError, ConflictError, InfrastructureError, InputError
+from service.controller import Controller, Pipeline
+from service.events import EventType
+from service.joblog import JobLog
+from service.jobs import Job, JobState
+from service.spec import JobSpec
+from service.store import Store
+
+MakeSpec = Callable[..., JobSpec]
+WaitUntil = Callable[[Callable[[], bool]], None]
+StartController = Callable[[Pipeline], Controller]
+
+
+@pytest.fixture
+def start_controller(store: Store, tmp_path: Path) -> Iterator[StartController]:
+    """Starts controllers, and stops whatever still runs at the end."""
+    started: list[Controller] = []
+
+    def start(pipeline: Pipeline) -> Controller:
+        controller = Controller(store, pipeline, tmp_path / "jobs")
+        started.append(controller)
+        controller.start()
+        return controller
+
+    yield start
+    for controller in started:
+        controller.stop()
+
+
+def succeed(job: Job, log: JobLog) -> dict[str, Any]:
+    log.state(JobState.SEARCHING)
+    log.state(JobState.FINALIZING)
+    return {"name": job.name}
+
+
+class Held:
+    """A pipeline that searches until it is asked to end."""
+
+    def __init__(self) -> None:
+        self.searching = threading.Event()
+
+    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.SEARCHING)
+        self.searching.set()
+        assert log.cancelled.wait(10)
+        log.raise_if_cancelled()
+        raise AssertionError("unreachable")
+
+
+def raising(error: Exception) -> Pipeline:
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        raise error
+
+    return pipeline
+
+
+def test_a_job_succeeds_with_the_pipelines_result(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    tmp_path: Path,
+) -> None:
+    job = store.create_job(make_spec("reviews"))
+    start_controller(succeed)
+
+    wait_until(lambda: store.job(job.id).state.terminal)
+
+    assert store.job(job.id).state is JobState.SUCCEEDED
+    assert store.job(job.id).result == {"name": "reviews"}
+    assert (tmp_path / "jobs" / job.id).is_dir()
+
+
+def test_jobs_run_one_after_another_oldest_first(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    ran: list[tuple[str, str]] = []
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        ran.append(("start", job.name))
+        result = succeed(job, log)
+        ran.append(("end", job.name))
+        return result
+
+    names = ["a", "b", "c"]
+    ids = [store.create_job(make_spec(name)).id for name in names]
+    start_controller(pipeline)
+    wait_until(lambda: store.job(ids[-1]).state.terminal)
+
+    assert ran == [(moment, name) for name in names for moment in ("start", "end")]
+
+
+def test_a_job_queued_later_runs_when_woken(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    controller = start_controller(succeed)
+    job = store.create_job(make_spec())
+
+    controller.wake()
+
+    wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (InputError("model.path", "is no folder"), ("input", "is no folder", "model.path")),
+        (InfrastructureError("actors keep dying"), ("infrastructure", "actors keep dying", None)),
+    ],
+)
+def test_an_error_on_purpose_fails_the_job(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    error: Exception,
+    expected: tuple[str, str, str | None],
+) -> None:
+    failing, next_one = store.create_job(make_spec()), store.create_job(make_spec())
+    start_controller(raising(error))
+    wait_until(lambda: store.job(next_one.id).state.terminal)
+
+    failed = store.job(failing.id)
+    assert failed.state is JobState.FAILED
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.message, failed.error.field) == expected
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        raising(ZeroDivisionError("by zero")),
+        raising(CancelledError("though nobody asked")),
+        lambda job, log: {"too": "early"},
+        lambda job, log: succeed(job, log) | {"metric": float("nan")},
+    ],
+    ids=["unexpected", "cancelled by nobody", "result before finalizing", "result that is not JSON"],
+)
+def test_a_fault_of_ours_fails_the_job_and_is_logged(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    caplog: pytest.LogCaptureFixture,
+    pipeline: Pipeline,
+) -> None:
+    job = store.create_job(make_spec())
+    controller = start_controller(pipeline)
+    wait_until(lambda: store.job(job.id).state.terminal)
+
+    error = store.job(job.id).error
+    assert error is not None
+    assert (store.job(job.id).state, error.code) == (JobState.FAILED, "internal")
+    record = next(record for record in caplog.records if job.id in record.getMessage())
+    assert record.exc_info is not None
+    assert controller.alive
+
+
+def test_a_running_job_is_cancelled(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    held = Held()
+    job = store.create_job(make_spec())
+    controller = start_controller(held)
+    assert held.searching.wait(10)
+    assert controller.running_job == job.id
+
+    assert controller.cancel(job.id).cancel_requested
+
+    wait_until(lambda: store.job(job.id).state.terminal)
+    assert store.job(job.id).state is JobState.CANCELLED
+    with pytest.raises(ConflictError, match="already ended"):
+        controller.cancel(job.id)
+
+
+def test_a_queued_job_is_cancelled_while_another_runs(
+    store: Store, make_spec: MakeSpec, start_controller: StartController
+) -> None:
+    held = Held()
+    running, queued = store.create_job(make_spec()), store.create_job(make_spec())
+    controller = start_controller(held)
+    assert held.searching.wait(10)
+
+    assert controller.cancel(queued.id).state is JobState.CANCELLED
+    assert store.job(running.id).state is JobState.SEARCHING
+
+
+def test_what_breaks_after_a_cancel_is_still_a_cancel(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        store.request_cancel(job.id)
+        raise InfrastructureError("the actors are gone")
+
+    job = store.create_job(make_spec())
+    start_controller(pipeline)
+
+    wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
+    assert store.job(job.id).error is None
+
+
+def test_a_job_cancelled_as_its_pipeline_returns_is_cancelled(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        result = succeed(job, log)
+        store.request_cancel(job.id)
+        return result
+
+    job = store.create_job(make_spec())
+    start_controller(pipeline)
+
+    wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
+    assert store.job(job.id).result is None
+
+
+def test_a_job_cancelled_between_claim_and_start_never_starts(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    def cancel_once_claimed(id: str) -> None:
+        if store.job(id).state is JobState.PREPARING:
+            assert controller.cancel(id).state is JobState.PREPARING
+        heard(id)
+
+    ran: list[str] = []
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        ran.append(job.id)
+        return succeed(job, log)
+
+    controller = start_controller(pipeline)
+    assert store.listener is not None
+    heard = store.listener
+    job = store.create_job(make_spec())
+    store.listener = cancel_once_claimed
+    controller.wake()
+
+    wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
+    assert ran == []
+
+
+def test_a_job_marked_before_the_server_died_is_cancelled_by_the_next(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    job = store.create_job(make_spec())
+    store.claim_next()
+    store.request_cancel(job.id)
+
+    start_controller(raising(AssertionError("must not run")))
+
+    wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
+
+
+def test_stop_leaves_the_running_job_for_the_next_start(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    held = Held()
+    first, second = store.create_job(make_spec("first")), store.create_job(make_spec("second"))
+    controller = start_controller(held)
+    assert held.searching.wait(10)
+
+    controller.stop()
+
+    assert not controller.alive
+    assert controller.running_job is None
+    assert (store.job(first.id).state, store.job(first.id).cancel_requested) == (JobState.SEARCHING, False)
+    assert store.job(second.id).state is JobState.QUEUED
+
+    start_controller(succeed)
+    wait_until(lambda: store.job(second.id).state.terminal)
+    assert store.job(first.id).state is JobState.SUCCEEDED
+    resumed = [event.seq for event in store.events(first.id) if event.data.get("resumed")]
+    assert len(resumed) == 1
+
+
+def test_what_breaks_while_stopping_does_not_fail_the_job(
+    store: Store, make_spec: MakeSpec, start_controller: StartController
+) -> None:
+    searching = threading.Event()
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        searching.set()
+        assert log.cancelled.wait(10)
+        raise InfrastructureError("the actors are gone")
+
+    job = store.create_job(make_spec())
+    controller = start_controller(pipeline)
+    assert searching.wait(10)
+
+    controller.stop()
+
+    assert store.job(job.id).state is JobState.PREPARING
+
+
+def test_a_stopped_controller_starts_again(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    controller = start_controller(succeed)
+    controller.stop()
+    job = store.create_job(make_spec())
+
+    controller.start()
+
+    wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
+
+
+def test_a_store_that_fails_ends_the_controller_visibly(
+    store: Store,
+    start_controller: StartController,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail() -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(store, "claim_next", fail)
+    controller = start_controller(succeed)
+    assert controller._thread is not None
+    controller._thread.join(10)
+
+    assert not controller.alive
+    assert "the job store failed" in caplog.text
+    assert caplog.records[-1].levelno == logging.ERROR
+
+
+CHILD = """
+import sys
+from pathlib import Path
+
+from service.controller import Controller
+from service.jobs import JobState
+from service.store import Store
+
+
+def search_slowly(job, log):
+    log.state(JobState.SEARCHING)
+    for number in range(1000):
+        candidate = {
+            "generation": number, "examples": 64, "genome": [number, -1], "kept_share": 0.4, "kl_nats": 0.1,
+            "drop_points": 1.0, "metric": 0.8, "tokens": 10, "seconds": 0.1, "failure": None,
+        }
+        log.generation({"generation": number}, [candidate], {"next": number + 1})
+        print(number, flush=True)
+        log.cancelled.wait(0.02)
+
+
+url, jobs_dir = sys.argv[1:]
+controller = Controller(Store(url), search_slowly, Path(jobs_dir))
+controller.start()
+sys.stdin.read()
+"""
+
+
+def test_a_killed_server_loses_nothing(
+    store: Store,
+    store_url: str,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    tmp_path: Path,
+) -> None:
+    killed, queued = store.create_job(make_spec("killed")), store.create_job(make_spec("queued"))
+    root = Path(service.__file__).parents[1]
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, store_url, str(tmp_path / "jobs")],
+        cwd=root,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdout is not None
+        lines = iter(child.stdout)
+        while int(next(lines)) < 5:
+            pass
+        os.kill(child.pid, signal.SIGKILL)
+        last_told = max([5, *(int(line) for line in lines)])
+    assert child.returncode == -signal.SIGKILL
+
+    state = store.search_state(killed.id)
+    assert state is not None
+    assert state["next"] > last_told
+    saved = list(range(state["next"]))
+    assert [record["generation"] for record in store.generations(killed.id)] == saved
+    assert [candidate["genome"] for candidate in store.memo(killed.id)] == [[number, -1] for number in saved]
+    completed = [
+        event.data["generation"]
+        for event in store.events(killed.id)
+        if event.type is EventType.GENERATION_COMPLETED
+    ]
+    assert completed == saved
+
+    order: list[tuple[str, Any]] = []
+
+    def go_on(job: Job, log: JobLog) -> dict[str, Any]:
+        order.append((job.id, log.search_state()))
+        return succeed(job, log)
+
+    start_controller(go_on)
+    wait_until(lambda: store.job(queued.id).state.terminal)
+    assert order == [(killed.id, state), (queued.id, None)]

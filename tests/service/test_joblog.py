@@ -1,0 +1,52 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import CancelledError, ConflictError
+from service.events import EventType
+from service.joblog import JobLog
+from service.jobs import JobState
+from service.spec import JobSpec
+from service.store import Store
+
+
+@pytest.fixture
+def log(store: Store, make_spec: Callable[..., JobSpec], tmp_path: Path) -> JobLog:
+    job = store.create_job(make_spec())
+    assert store.claim_next() is not None
+    return JobLog(store, job, tmp_path)
+
+
+def test_moves_and_events_reach_the_job(log: JobLog, store: Store) -> None:
+    log.event(EventType.PHASE_PROGRESS, phase="calibration", done=1, total=2)
+    log.state(JobState.SEARCHING, generations=20)
+
+    assert store.job(log.job.id).state is JobState.SEARCHING
+    assert [(event.type, event.data) for event in store.events(log.job.id)][2:] == [
+        (EventType.PHASE_PROGRESS, {"phase": "calibration", "done": 1, "total": 2}),
+        (EventType.JOB_STATE, {"state": "searching", "generations": 20}),
+    ]
+
+
+def test_an_illegal_move_is_refused(log: JobLog) -> None:
+    with pytest.raises(ConflictError):
+        log.state(JobState.SUCCEEDED)
+
+
+def test_a_generation_is_there_for_the_next_run(log: JobLog, make_candidate: Callable[..., Any]) -> None:
+    assert log.search_state() is None
+
+    log.generation({"generation": 0}, [make_candidate(0, 16)], {"next": 1})
+
+    assert log.search_state() == {"next": 1}
+    assert log.memo() == [make_candidate(0, 16)]
+
+
+def test_the_pipeline_goes_on_until_asked_to_end(log: JobLog) -> None:
+    log.raise_if_cancelled()
+    log.cancelled.set()
+
+    with pytest.raises(CancelledError, match=log.job.id):
+        log.raise_if_cancelled()

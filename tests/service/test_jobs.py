@@ -1,0 +1,60 @@
+from itertools import pairwise
+
+import pytest
+
+from search.errors import ConflictError, InfrastructureError, InputError, ScoringError
+from service.jobs import TRANSITIONS, JobError, JobState, new_job_id
+
+
+def test_the_straight_way_leads_to_success() -> None:
+    way = [JobState.QUEUED, JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING, JobState.SUCCEEDED]
+
+    assert all(after in TRANSITIONS[before] for before, after in pairwise(way))
+
+
+def test_ends_are_terminal_and_reachable_from_everywhere_else() -> None:
+    ends = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+
+    assert {state for state in JobState if state.terminal} == ends
+    assert all({JobState.FAILED, JobState.CANCELLED} <= TRANSITIONS[state] for state in set(JobState) - ends)
+
+
+def test_a_job_cut_off_in_mid_run_is_interruptible() -> None:
+    assert {state for state in JobState if state.interruptible} == {
+        JobState.PREPARING,
+        JobState.SEARCHING,
+        JobState.FINALIZING,
+    }
+
+
+def test_ids_sort_by_time_and_differ() -> None:
+    ids = [new_job_id() for _ in range(1000)]
+
+    assert len(set(ids)) == 1000
+    assert [id[:14] for id in ids] == sorted(id[:14] for id in ids)
+    assert all(len(id) == 24 for id in ids)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            InputError("task.prompt", "is too long"),
+            {"code": "input", "message": "is too long", "field": "task.prompt"},
+        ),
+        (ScoringError("dense failed"), {"code": "scoring", "message": "dense failed"}),
+        (InfrastructureError("no memory"), {"code": "infrastructure", "message": "no memory"}),
+    ],
+)
+def test_errors_on_purpose_speak_for_themselves(error: Exception, expected: dict[str, str]) -> None:
+    assert JobError.of(error, "j1").as_json() == expected
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("secret"), ConflictError("secret")])
+def test_other_errors_point_to_the_log(error: Exception) -> None:
+    told = JobError.of(error, "j1")
+
+    assert told.code == "internal"
+    assert type(error).__name__ in told.message
+    assert "j1" in told.message
+    assert "secret" not in told.message

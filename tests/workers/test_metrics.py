@@ -1,0 +1,66 @@
+import math
+
+import pytest
+
+from search.errors import ScoringError
+from workers import metrics
+
+
+def test_best_choice_takes_the_first_of_equals() -> None:
+    assert metrics.best_choice([-2.0, -1.0, -1.0]) == 1
+    assert metrics.best_choice([-math.inf, -5.0]) == 1
+
+
+@pytest.mark.parametrize("values", [[], [-1.0, math.nan], [math.nan, -1.0]])
+def test_best_choice_refuses_nan(values: list[float]) -> None:
+    with pytest.raises(ScoringError, match="cannot choose"):
+        metrics.best_choice(values)
+
+
+def test_accuracy() -> None:
+    assert metrics.accuracy([[-1.0, -2.0], [-3.0, -2.0], [-1.0, -9.0]], [0, 1, 1]) == pytest.approx(2 / 3)
+    with pytest.raises(ScoringError, match="no examples"):
+        metrics.accuracy([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("The  Cat, sat!", "cat sat"), ("a an the", ""), ("theatre", "theatre"), ("U.S.A.", "usa"), ("", "")],
+)
+def test_normalize_answer(text: str, expected: str) -> None:
+    assert metrics.normalize_answer(text) == expected
+
+
+def test_exact_match() -> None:
+    assert metrics.exact_match(" the Eiffel tower.", ["Paris", "Eiffel Tower"]) == 1.0
+    assert metrics.exact_match("tower", ["Eiffel Tower"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("prediction", "references", "expected"),
+    [
+        ("Eiffel Tower", ["the Eiffel tower"], 1.0),
+        ("big Eiffel tower", ["Eiffel tower Paris"], 2 / 3),
+        ("x x", ["x"], 2 / 3),
+        ("no", ["yes", "no"], 1.0),
+        ("a", ["the"], 1.0),
+        ("word", ["the"], 0.0),
+        ("word", [], 0.0),
+    ],
+)
+def test_token_f1(prediction: str, references: list[str], expected: float) -> None:
+    assert metrics.token_f1(prediction, references) == pytest.approx(expected)
+
+
+def test_perplexity() -> None:
+    assert metrics.perplexity(4 * math.log(3), 4) == pytest.approx(3)
+    for nll, tokens in [(1.0, 0), (math.nan, 3), (math.inf, 3), (1e6, 1)]:
+        with pytest.raises(ScoringError, match="perplexity"):
+            metrics.perplexity(nll, tokens)
+
+
+def test_drop_points() -> None:
+    assert metrics.drop_points("choice", 0.8, 0.78) == pytest.approx(2)
+    assert metrics.drop_points("generate", 0.5, 0.6) == pytest.approx(-10)
+    assert metrics.drop_points("lm", 10.0, 11.0) == pytest.approx(10)
+    assert set(metrics.METRIC_NAMES) == {"choice", "generate", "lm"}

@@ -1,0 +1,184 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as arrow
+import pytest
+from pyarrow import parquet
+
+from search.errors import InputError
+from workers import records
+from workers.plan import RecordSource
+
+ROWS = [
+    {"text": "a fine, long film", "label": "positive"},
+    {"text": 'it says "no"\nand ends', "label": "negative"},
+    {"text": "über 映画", "label": "positive"},
+]
+
+
+def source(path: Path) -> RecordSource:
+    return RecordSource(field="task.data.source", path=path)
+
+
+def hub(hub_id: str, **options: Any) -> RecordSource:
+    return RecordSource(field="task.data.files.test", hub_id=hub_id, **options)
+
+
+def write(path: Path, content: str | bytes) -> RecordSource:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return source(path)
+
+
+def test_formats_give_equal_records(tmp_path: Path) -> None:
+    jsonl = write(tmp_path / "a.jsonl", "\n".join(json.dumps(row) for row in ROWS))
+    quoted = ['"' + row["text"].replace('"', '""') + '",' + row["label"] for row in ROWS]
+    csv = write(tmp_path / "a.CSV", "\r\n".join(["text,label", *quoted]) + "\r\n")
+    parquet.write_table(arrow.Table.from_pylist(ROWS), tmp_path / "a.parquet")
+
+    assert records.read(jsonl) == records.read(csv) == records.read(source(tmp_path / "a.parquet")) == ROWS
+
+
+def test_blank_lines_and_byte_order_mark_are_skipped(tmp_path: Path) -> None:
+    assert records.read(write(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"a": 1}\n\n  \n{"a": 2}\n')) == [
+        {"a": 1},
+        {"a": 2},
+    ]
+    assert records.read(write(tmp_path / "a.csv", b"\xef\xbb\xbfa\n1\n\n2\n")) == [{"a": "1"}, {"a": "2"}]
+
+
+def test_only_a_newline_ends_a_jsonl_record(tmp_path: Path) -> None:
+    assert records.read(write(tmp_path / "a.jsonl", '{"a": "x\u2028y\x85z"}\n')) == [{"a": "x\u2028y\x85z"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", "x", "ends in .jsonl, .csv, .parquet, got a.txt"),
+        ("a.jsonl", "", "a.jsonl holds no records"),
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl line 2 is not JSON: Expecting value at column"),
+        ("a.jsonl", "\n[1]\n", "a.jsonl line 2 is a JSON array; expected an object"),
+        ("a.jsonl", "7", "line 1 is a JSON number"),
+        ("a.jsonl", "null", "line 1 is a JSON null"),
+        ("a.jsonl", "[" * 100_000, "line 1 cannot be read: maximum recursion"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl line 2 is not UTF-8"),
+        ("a.jsonl", '{"a": "\\ud83d"}', "line 1 holds half of a surrogate pair"),
+        ("a.csv", "", "a.csv holds no records"),
+        ("a.csv", "a,b\n", "a.csv holds no records"),
+        ("a.csv", "a,b\n1,2\n3\n", "a.csv line 3 has 1 fields, expected the header's 2"),
+        ("a.csv", "a,b\n1,2,3\n", "a.csv line 2 has 3 fields"),
+        ("a.csv", "a,a\n1,2\n", "must name every column once, got \\['a', 'a'\\]"),
+        ("a.csv", 'a\n"x', "a.csv line 2 is not csv: unexpected end of data"),
+        ("a.csv", b"a\n\xff\n", "a.csv line 2 is not UTF-8"),
+        ("a.parquet", "not parquet", "a.parquet is not a parquet file"),
+    ],
+)
+def test_bad_file_is_named(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        records.read(write(tmp_path / name, content))
+    assert caught.value.field == "task.data.source.path"
+
+
+def test_whole_surrogate_pairs_are_text(tmp_path: Path) -> None:
+    assert records.read(write(tmp_path / "a.jsonl", '{"a": "\\ud83d\\ude00"}')) == [{"a": "😀"}]
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no file at"):
+        records.read(source(tmp_path / "gone.jsonl"))
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputError, match="is not a file"):
+        records.read(source(tmp_path / "folder.csv"))
+
+
+def test_file_that_the_system_cannot_open(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read .*: File name too long"):
+        records.read(source(tmp_path / ("x" * 300 + ".jsonl")))
+
+
+def test_too_many_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "MAX_RECORDS", 2)
+    assert len(records.read(write(tmp_path / "a.csv", "a\n1\n2\n"))) == 2
+    with pytest.raises(InputError, match="more than 2 records"):
+        records.read(write(tmp_path / "a.csv", "a\n1\n2\n3\n"))
+
+
+class FakeHub:
+    """Stands for `datasets.load_dataset`: keeps what it was asked, gives `rows` or raises."""
+
+    def __init__(self, rows: list[dict[str, Any]], error: Exception | None = None) -> None:
+        self.rows = rows
+        self.error = error
+        self.asked: tuple[Any, ...] = ()
+
+    def __call__(
+        self, path: str, name: str | None, *, split: str, revision: str | None
+    ) -> list[dict[str, Any]]:
+        self.asked = (path, name, split, revision)
+        if self.error is not None:
+            raise self.error
+        return self.rows
+
+
+@pytest.fixture
+def use_hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeHub], FakeHub]:
+    def use(fake: FakeHub) -> FakeHub:
+        monkeypatch.setattr(datasets, "load_dataset", fake)
+        return fake
+
+    return use
+
+
+def test_hub_passes_config_split_and_revision(use_hub: Any) -> None:
+    fake = use_hub(FakeHub(ROWS))
+    wanted = hub("owner/some-set", config="plain", split="validation", revision="abc")
+    assert records.read(wanted) == ROWS
+    assert fake.asked == ("owner/some-set", "plain", "validation", "abc")
+    assert records.describe(wanted) == "owner/some-set"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("couldn't reach the hub"),
+        ValueError('Unknown split "train"'),
+        RuntimeError("Dataset scripts are no longer supported"),
+        datasets.exceptions.DatasetNotFoundError("doesn't exist"),
+        datasets.exceptions.DatasetGenerationError("bad file"),
+    ],
+)
+def test_hub_failure_says_what_to_do(use_hub: Any, error: Exception) -> None:
+    use_hub(FakeHub([], error))
+    with pytest.raises(
+        InputError, match=r"cannot load split 'train' of config 'x' of a/b: .*give a file as path"
+    ) as e:
+        records.read(hub("a/b", config="x"))
+    assert e.value.field == "task.data.files.test.hub"
+    assert str(error) in e.value.message
+
+
+def test_hub_split_without_records(use_hub: Any) -> None:
+    use_hub(FakeHub([]))
+    with pytest.raises(InputError, match="a/b holds no records"):
+        records.read(hub("a/b"))
+
+
+@pytest.mark.parametrize("hub_id", ["json", "text", "/etc", "../a", "a/b/c", "hf://datasets/a/b", ""])
+def test_hub_id_never_reads_files_of_the_server(use_hub: Any, hub_id: str) -> None:
+    fake = use_hub(FakeHub(ROWS))
+    with pytest.raises(InputError, match="expected owner/name") as caught:
+        records.read(hub(hub_id))
+    assert caught.value.field == "task.data.files.test.hub.id"
+    assert fake.asked == ()
+
+
+def test_hub_id_that_is_a_folder_here_is_refused(
+    use_hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_hub(FakeHub(ROWS))
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="expected owner/name"):
+        records.read(hub("owner/name"))

@@ -1,0 +1,63 @@
+"""The scoring actor: a thin Ray shell around `Scorer`, and the plain function that builds one."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from search.space import MatrixShape
+from workers.devices import pick_device, require_memory
+from workers.lowrank import SwitchableModel
+from workers.models import load_prepared, load_tokenizer
+from workers.plan import EncodedTask, ModelSource
+from workers.preparation import load_factors
+from workers.scorer import Scorer
+from workers.scores import Beliefs, Failure, ScoreRequest, Scores
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorerPlan:
+    """What an actor loads, as paths and numbers; cheap to send to a replacement."""
+
+    model_folder: Path
+    factors_folder: Path
+    matrices: tuple[MatrixShape, ...]
+    batch_tokens: int
+    threads: int
+    device: str
+
+
+def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
+    """Loads model and factors and puts them on the device."""
+    torch.set_num_threads(plan.threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    device = pick_device(plan.device)
+    files = [*plan.model_folder.glob("*.safetensors"), *plan.factors_folder.glob("*.safetensors")]
+    require_memory(device, sum(file.stat().st_size for file in files))
+    model = load_prepared(plan.model_folder, device)
+    switchable = SwitchableModel(model, plan.matrices, load_factors(plan.factors_folder))
+    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(plan.model_folder)))
+    return Scorer(switchable, tokenizer, task, plan.batch_tokens)
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class ScoringActor:
+    """Scores one request at a time; the dispatcher replaces it when it dies."""
+
+    def __init__(self, plan: ScorerPlan, task: EncodedTask) -> None:
+        self._scorer = build_scorer(plan, task)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def set_beliefs(self, beliefs: Mapping[str, Beliefs]) -> None:
+        self._scorer.set_beliefs(beliefs)
+
+    def score(self, request: ScoreRequest) -> Scores | Failure:
+        return self._scorer.score(request)
+
+    def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
+        return self._scorer.score_dense(request)

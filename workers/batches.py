@@ -1,0 +1,96 @@
+"""Token batches: rows of similar length together, padded on the right, never over a token budget.
+
+With padding on the right and causal attention no real token ever looks at a padded one, so batches need
+no attention mask. The composition of batches depends on the examples alone, not on who scores them.
+
+Legend: B rows of a batch, L padded length, P read positions, N answer tokens of a batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from workers.plan import Example
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Rows to run through the model and the answer tokens to read off their logits.
+
+    `ids_BL` is padded with `0`; `mask_BL` marks real tokens. Answer token n of the batch is predicted by the
+    logits at row `row_N[n]`, position `positions_P[column_N[n]]`; it is `token_N[n]` and belongs to answer
+    `slot_N[n]`, numbered `example * max_choices + choice` over the examples given to `make_batches`.
+    """
+
+    ids_BL: torch.Tensor
+    mask_BL: torch.Tensor
+    positions_P: torch.Tensor
+    row_N: torch.Tensor
+    column_N: torch.Tensor
+    token_N: torch.Tensor
+    slot_N: torch.Tensor
+    examples: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens, padding not counted."""
+        return int(self.mask_BL.sum())
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in ("ids_BL", "mask_BL", "positions_P", "row_N", "column_N", "token_N", "slot_N")
+        }
+        return Batch(**moved, examples=self.examples)
+
+
+def make_batches(examples: Sequence[Example], max_choices: int, batch_tokens: int) -> list[Batch]:
+    """Groups examples by length into batches of at most `batch_tokens` padded tokens.
+
+    All rows of an example share a batch, so that its answers can be normalised over its choices there. An
+    example over the budget gets a batch of its own.
+    """
+    order = sorted(range(len(examples)), key=lambda index: (_length(examples[index]), index))
+    groups: list[list[int]] = []
+    rows = 0
+    for index in order:
+        example_rows, length = len(examples[index].rows), _length(examples[index])
+        if groups and (rows + example_rows) * length <= batch_tokens:
+            groups[-1].append(index)
+            rows += example_rows
+        else:
+            groups.append([index])
+            rows = example_rows
+    return [_batch(examples, group, max_choices) for group in groups]
+
+
+def _length(example: Example) -> int:
+    return max(len(row.ids) for row in example.rows)
+
+
+def _batch(examples: Sequence[Example], group: Sequence[int], max_choices: int) -> Batch:
+    rows = [(index, row) for index in group for row in examples[index].rows]
+    length = max(len(row.ids) for _, row in rows)
+    ids_BL = torch.zeros(len(rows), length, dtype=torch.long)
+    mask_BL = torch.zeros(len(rows), length, dtype=torch.bool)
+    reads: list[tuple[int, int, int, int]] = []
+    for b, (index, row) in enumerate(rows):
+        ids_BL[b, : len(row.ids)] = torch.tensor(row.ids)
+        mask_BL[b, : len(row.ids)] = True
+        for span in row.spans:
+            slot = index * max_choices + span.choice
+            reads += [(b, span.start + offset, token, slot) for offset, token in enumerate(span.ids)]
+    positions = sorted({position for _, position, _, _ in reads})
+    column = {position: p for p, position in enumerate(positions)}
+    return Batch(
+        ids_BL=ids_BL,
+        mask_BL=mask_BL,
+        positions_P=torch.tensor(positions),
+        row_N=torch.tensor([read[0] for read in reads]),
+        column_N=torch.tensor([column[read[1]] for read in reads]),
+        token_N=torch.tensor([read[2] for read in reads]),
+        slot_N=torch.tensor([read[3] for read in reads]),
+        examples=tuple(group),
+    )

@@ -1,0 +1,167 @@
+"""The Ray session: connecting, running a phase as a task, starting scoring actors.
+
+On one machine Ray is embedded, with an authentication token of its own for every session (Ray turns token
+authentication on by itself; a token in the environment keeps it from writing one to the home folder).
+"""
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+
+from search.errors import CancelledError, InfrastructureError, InputError, RanksieveError
+from workers.actor import ScorerPlan, ScoringActor
+from workers.dispatcher import Dispatcher
+from workers.plan import EncodedTask
+from workers.preparation import Progress
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.2
+
+
+class Cluster:
+    """A connection to Ray, made at the first use.
+
+    Args:
+        address: Address of a running cluster, or None to embed one.
+        temp_dir: Where an embedded Ray keeps its logs; None for Ray's default.
+    """
+
+    def __init__(self, address: str | None = None, temp_dir: Path | None = None) -> None:
+        self._address = address
+        self._temp_dir = temp_dir
+
+    def connect(self) -> None:
+        """Connects, or starts the embedded cluster; does nothing when connected."""
+        if ray.is_initialized():
+            return
+        if self._address is not None:
+            ray.init(address=self._address, namespace="ranksieve", logging_level=logging.WARNING)
+            return
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        options: dict[str, Any] = {} if self._temp_dir is None else {"_temp_dir": str(self._temp_dir)}
+        ray.init(
+            num_cpus=os.cpu_count(),
+            include_dashboard=False,
+            namespace="ranksieve",
+            logging_level=logging.WARNING,
+            log_to_driver=False,
+            **options,
+        )
+
+    def close(self) -> None:
+        """Ends the session; an embedded cluster stops."""
+        if ray.is_initialized():
+            ray.shutdown()
+
+    def require(self, actors: int, threads: int, gpus: float) -> None:
+        """Checks that the cluster can ever hold the job's actors.
+
+        Raises:
+            InputError: It cannot.
+        """
+        self.connect()
+        have = ray.cluster_resources()
+        for field, unit, needed in (
+            ("resources.threads_per_actor", "CPU", actors * threads),
+            ("resources.gpus_per_actor", "GPU", actors * gpus),
+        ):
+            if needed > have.get(unit, 0):
+                raise InputError(
+                    field,
+                    f"{actors} actors need {needed:g} {unit}, the cluster has {have.get(unit, 0):g}; "
+                    "lower resources.actors or this",
+                )
+
+    def run(
+        self,
+        phase: Callable[..., Iterator[Any]],
+        *arguments: Any,
+        cpus: int,
+        gpus: float,
+        cancelled: threading.Event,
+        on_progress: Callable[[Progress], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Runs a generator in a worker process, passes its progress on, and returns what it yields last.
+
+        Args:
+            phase: A generator function of this package; its last item is the result.
+            arguments: What it is called with.
+            cpus: Processors it may use.
+            gpus: GPUs it may use.
+            cancelled: Set when the job has to end; checked every 0.2 s.
+            on_progress: Told every `Progress` it yields.
+            environment: Variables for a process of its own, which is then a fresh one.
+
+        Raises:
+            CancelledError: `cancelled` was set; the worker is killed.
+            InfrastructureError: The worker died.
+        """
+        self.connect()
+        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(phase)
+        runtime_env = {"env_vars": dict(environment)} if environment else {}
+        options = {"num_returns": "streaming", "name": phase.__name__, "runtime_env": runtime_env}
+        stream = task.options(**options).remote(*arguments)
+        last = None
+        try:
+            for item in _items(stream, cancelled):
+                last = item
+                if isinstance(item, Progress):
+                    on_progress(item)
+        except CancelledError:
+            ray.cancel(stream, force=True)
+            raise
+        except RayTaskError as error:
+            if isinstance(error.cause, RanksieveError):
+                raise error.cause from error
+            raise
+        except (WorkerCrashedError, TaskCancelledError, RayError) as error:
+            raise InfrastructureError(f"the worker of phase {phase.__name__} died: {error}") from error
+        return last
+
+    def dispatcher(
+        self,
+        plan: ScorerPlan,
+        task: EncodedTask,
+        *,
+        actors: int,
+        gpus: float,
+        timeout_s: float,
+        cancelled: threading.Event,
+        on_replaced: Callable[[int, str], None],
+    ) -> Dispatcher:
+        """Starts the scoring actors of a job."""
+        self.connect()
+        task_reference = ray.put(task)
+
+        def start_actor() -> ActorHandle:
+            actor = ScoringActor.options(num_cpus=plan.threads, num_gpus=gpus)  # type: ignore[attr-defined]
+            return actor.remote(plan, task_reference)
+
+        return Dispatcher(
+            start_actor, actors, timeout_s=timeout_s, cancelled=cancelled, on_replaced=on_replaced
+        )
+
+
+def _items(stream: Any, cancelled: threading.Event) -> Iterator[Any]:
+    while True:
+        ready, _ = ray.wait([stream], timeout=POLL_S, fetch_local=False)
+        if cancelled.is_set():
+            raise CancelledError("the job was cancelled")
+        if not ready:
+            continue
+        try:
+            reference = next(stream)
+        except StopIteration:
+            return
+        yield ray.get(reference)

@@ -1,0 +1,62 @@
+"""Uses a model folder on a task, in this process: scores a split of it, or answers a few of its prompts."""
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from search.errors import InputError
+from workers.batches import make_batches
+from workers.export import load_folder
+from workers.likelihood import answer_logits, slot_log_likelihoods
+from workers.models import context_length, load_tokenizer
+from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
+from workers.scores import Scores, join_scores
+from workers.tasks import encode
+from workers.verification import CHUNK, plain_scorer, score_plain
+
+
+def evaluate_folder(
+    folder: Path, task: TaskPlan, data: DataPlan, split: str, batch_tokens: int, threads: int
+) -> Scores:
+    """Loads a model with our own code and scores it on a whole split.
+
+    Raises:
+        InputError: The folder is no model, the task does not fit it, or there is no such split.
+    """
+    torch.set_num_threads(threads)
+    model, encoded = _load(folder, task, data)
+    if split not in encoded.splits:
+        raise InputError("split", f"must be one of {', '.join(encoded.splits)}, got {split!r}")
+    scorer = plain_scorer(model, folder, encoded, batch_tokens)
+    total = len(encoded.splits[split])
+    starts = range(0, total, CHUNK)
+    return join_scores([score_plain(scorer, split, start, min(start + CHUNK, total)) for start in starts])
+
+
+@torch.inference_mode()
+def choose_answers(folder: Path, task: TaskPlan, data: DataPlan, count: int) -> list[tuple[str, int, int]]:
+    """Lets a model choose answers for the first test prompts of a choice task.
+
+    Returns:
+        (prompt, right choice, chosen) of each.
+    """
+    model, encoded = _load(folder, task, data)
+    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(folder)))
+    examples = encoded.splits["test"][:count]
+    choices = max(example.choices for example in examples)
+    logp_EC = torch.zeros(len(examples), choices)
+    for batch in make_batches(examples, choices, batch_tokens=4096):
+        logp_EC += slot_log_likelihoods(answer_logits(model, batch), batch, len(examples), choices)
+    prompts = [tokenizer.decode(list(example.prompt_ids), skip_special_tokens=True) for example in examples]
+    chosen = logp_EC.argmax(dim=1).tolist()
+    return [
+        (str(prompt), example.label, choice)
+        for prompt, example, choice in zip(prompts, examples, chosen, strict=True)
+    ]
+
+
+def _load(folder: Path, task: TaskPlan, data: DataPlan) -> tuple[PreTrainedModel, EncodedTask]:
+    model = load_folder(folder)
+    source = ModelSource(kind="path", location=str(folder))
+    return model, encode(task, data, load_tokenizer(source), context_length(model.config))

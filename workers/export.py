@@ -1,0 +1,152 @@
+"""Writes the winner as a folder that transformers loads by itself, and reads such a folder back.
+
+A low-rank matrix becomes two `nn.Linear` in a row (`down`, then `up`); a dense one stays what it was; one of
+rank 0 keeps its bias at most. The model class in the folder is a small subclass of the architecture's own
+(`modeling_ranksieve.py`), so that generation, caches and tied weights work as before.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+import transformers
+from transformers import AutoConfig, PreTrainedModel
+
+from search.errors import InputError
+from search.space import DENSE, MatrixShape
+from workers.lowrank_module import LowRankLinear, replace_linears
+from workers.matrices import linear_params
+from workers.models import load_prepared, on_device
+from workers.preparation import Progress, load_factors
+
+TEMPLATES = Path(__file__).with_name("exported")
+MODULE = "modeling_ranksieve"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportPlan:
+    """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`."""
+
+    model_folder: Path
+    factors_folder: Path
+    matrices: tuple[MatrixShape, ...]
+    ranks: tuple[int, ...]
+    folder: Path
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """The exported folder and what it holds."""
+
+    folder: Path
+    file_bytes: int
+    total_params: int
+    block_params: int
+
+
+def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
+    """Yields progress and, last, the exported model; the folder appears whole or not at all."""
+    yield Progress(phase="export", done=0, total=1)
+    model = load_prepared(plan.model_folder, torch.device("cpu"))
+    pairs = zip(plan.matrices, plan.ranks, strict=True)
+    ranks = {matrix.name: rank for matrix, rank in pairs if rank != DENSE}
+    _install(model, ranks, load_factors(plan.factors_folder))
+    scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    _write(model, ranks, plan, scratch)
+    shutil.rmtree(plan.folder, ignore_errors=True)
+    scratch.rename(plan.folder)
+    yield Exported(
+        folder=plan.folder,
+        file_bytes=weight_bytes(plan.folder),
+        total_params=sum(parameter.numel() for parameter in model.parameters()),
+        block_params=linear_params(model),
+    )
+
+
+def load_folder(folder: Path) -> PreTrainedModel:
+    """Loads an exported or a plain model folder with our own code: Python files in the folder are never run.
+
+    Raises:
+        InputError: The folder holds no model, or an export that this version does not understand.
+    """
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise InputError("model_dir", f"expected a model folder with config.json, got {folder}")
+    values = json.loads(config_file.read_text(encoding="utf-8"))
+    if "ranksieve" not in values:
+        return load_prepared(folder, torch.device("cpu"))
+    values.pop("auto_map", None)
+    base_class = str(values["ranksieve"]["base_class"])
+    base = getattr(transformers, base_class, None)
+    if not (isinstance(base, type) and issubclass(base, PreTrainedModel)):
+        raise InputError("model_dir", f"unknown base class {base_class!r} in {config_file}")
+    config = AutoConfig.for_model(**values)
+
+    class Exported(base):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            replace_linears(self, config.ranksieve["ranks"])
+
+    model: PreTrainedModel = Exported.from_pretrained(
+        folder, config=config, dtype="auto", use_safetensors=True
+    )
+    return on_device(model, torch.device("cpu"))
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the weight files of a model folder."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _install(
+    model: PreTrainedModel,
+    ranks: Mapping[str, int],
+    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    replace_linears(model, ranks)
+    for name, rank in ranks.items():
+        module = model.get_submodule(name)
+        assert isinstance(module, LowRankLinear)
+        left_RO, right_RD = factors[name]
+        if rank > 0:
+            module.down.weight.data = right_RD[:rank].clone()
+            module.up.weight.data = left_RO[:rank].T.contiguous()
+
+
+def _write(model: PreTrainedModel, ranks: Mapping[str, int], plan: ExportPlan, folder: Path) -> None:
+    base_class = type(model).__name__
+    shutil.copytree(
+        plan.model_folder,
+        folder,
+        ignore=shutil.ignore_patterns("*.safetensors*", "config.json", "manifest.json"),
+    )
+    model.config.ranksieve = {"base_class": base_class, "ranks": dict(ranks)}
+    model.config.auto_map = {"AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}"}
+    model.save_pretrained(folder)
+    _fix_architecture(folder / "config.json", f"LowRank{base_class}")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    module_source = (Path(__file__).with_name("lowrank_module.py")).read_text(encoding="utf-8")
+    code = environment.get_template("modeling_ranksieve.py.jinja").render(
+        base_class=base_class, module_source=module_source
+    )
+    (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
+    card = environment.get_template("README.md.jinja").render(**plan.provenance)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "ranksieve.json").write_text(json.dumps(plan.provenance, indent=2), encoding="utf-8")
+
+
+def _fix_architecture(config_file: Path, architecture: str) -> None:
+    values = json.loads(config_file.read_text(encoding="utf-8"))
+    values["architectures"] = [architecture]
+    config_file.write_text(json.dumps(values, indent=2), encoding="utf-8")

@@ -1,0 +1,117 @@
+"""Task metrics as pure functions of plain numbers and texts.
+
+Knows nothing of models. Accuracy, exact match and token F1 are shares in 0..1; perplexity is at least 1.
+"""
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
+from search.errors import ScoringError
+
+Kind = Literal["choice", "generate", "lm"]
+
+METRIC_NAMES: Mapping[Kind, str] = MappingProxyType(
+    {"choice": "accuracy", "generate": "token_f1", "lm": "perplexity"}
+)
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def best_choice(log_likelihoods: Sequence[float]) -> int:
+    """Index of the most likely answer; the first of equals.
+
+    Args:
+        log_likelihoods: One sum of token log-probabilities per answer, in nats.
+
+    Raises:
+        ScoringError: If there is none, or one is NaN.
+    """
+    if not log_likelihoods or any(math.isnan(value) for value in log_likelihoods):
+        raise ScoringError(f"cannot choose among log-likelihoods {list(log_likelihoods)}")
+    return max(range(len(log_likelihoods)), key=log_likelihoods.__getitem__)
+
+
+def accuracy(log_likelihoods: Sequence[Sequence[float]], labels: Sequence[int]) -> float:
+    """Share of examples whose most likely answer is the right one.
+
+    Args:
+        log_likelihoods: Per example, one value per answer, in nats.
+        labels: Per example, the index of the right answer.
+    """
+    hits = [best_choice(row) == label for row, label in zip(log_likelihoods, labels, strict=True)]
+    return mean([float(hit) for hit in hits])
+
+
+def mean(scores: Sequence[float]) -> float:
+    """Mean of per-example scores.
+
+    Raises:
+        ScoringError: If there are none.
+    """
+    if not scores:
+        raise ScoringError("cannot average the scores of no examples")
+    return math.fsum(scores) / len(scores)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces.
+
+    Source: arXiv 1606.05250 (SQuAD), section 6.1.
+    """
+    bare = text.lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+def exact_match(prediction: str, references: Sequence[str]) -> float:
+    """1.0 if the prediction equals a reference after `normalize_answer`, else 0.0."""
+    return float(normalize_answer(prediction) in {normalize_answer(reference) for reference in references})
+
+
+def token_f1(prediction: str, references: Sequence[str]) -> float:
+    """Best F1 of word overlap with a reference, 0..1; two answers without words agree.
+
+    Source: arXiv 1606.05250 (SQuAD), section 6.1.
+    """
+    words = normalize_answer(prediction).split()
+    return max((_f1(words, normalize_answer(reference).split()) for reference in references), default=0.0)
+
+
+def _f1(predicted: list[str], expected: list[str]) -> float:
+    if not predicted or not expected:
+        return float(predicted == expected)
+    common = (Counter(predicted) & Counter(expected)).total()
+    return 2 * common / (len(predicted) + len(expected))
+
+
+def perplexity(nll_nats: float, tokens: int) -> float:
+    """exp of the mean negative log-likelihood per token.
+
+    Args:
+        nll_nats: Sum over all predicted tokens.
+        tokens: How many there are.
+
+    Raises:
+        ScoringError: If there is no token, or the result is no finite number.
+    """
+    if tokens < 1 or not math.isfinite(nll_nats):
+        raise ScoringError(f"no perplexity of {nll_nats} nats over {tokens} tokens")
+    try:
+        return math.exp(nll_nats / tokens)
+    except OverflowError as error:
+        raise ScoringError(f"perplexity overflows at {nll_nats / tokens:.1f} nats per token") from error
+
+
+def drop_points(kind: Kind, dense_metric: float, metric: float) -> float:
+    """How much worse than dense, in points; negative if better.
+
+    Percentage points of accuracy or token F1; for `lm`, percent of the dense perplexity.
+    """
+    if kind == "lm":
+        return 100 * (metric / dense_metric - 1)
+    return 100 * (dense_metric - metric)

@@ -1,0 +1,258 @@
+"""Loading the dense model: a hub id, a folder or a gguf file becomes one folder of safetensors.
+
+Every later step (calibration, actors, export) reads that prepared folder, so that a gguf file is
+de-quantized once. Nothing here runs code that comes with a model, and nothing is unpickled.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from search.errors import InputError
+from workers.cache import FolderCache, content_key
+from workers.plan import ModelSource
+
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparedModel:
+    """A dense model on disk, ready for every worker: safetensors in the working dtype, with its tokenizer."""
+
+    folder: Path
+    digest: str
+    dtype: str
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The working dtype; `auto` is bfloat16 where the device multiplies it natively, else float32."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    capability = torch.cpu.get_capabilities()
+    native = capability.get("avx512_bf16") or capability.get("amx_bf16") or capability.get("bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def resolve(source: ModelSource) -> ModelSource:
+    """Turns a hub source into a local folder, through the hub's own cache; local sources come back checked.
+
+    Raises:
+        InputError: The model cannot be had, is pickled, or asks to run its own code.
+    """
+    if source.kind != "hub":
+        _check_local(source)
+        return source
+    try:
+        folder = snapshot_download(source.location, revision=source.revision, allow_patterns=list(HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
+        raise InputError(
+            "model.hub",
+            f"{source.location!r} (revision {source.revision or 'default'}) could not be fetched: {error}; "
+            "check the id, your network and your access, or give a local folder as model.path",
+        ) from error
+    local = ModelSource(
+        kind="path",
+        location=folder,
+        dtype=source.dtype,
+        include=source.include,
+        exclude=source.exclude,
+    )
+    _check_local(local)
+    return local
+
+
+def load_config(source: ModelSource) -> PreTrainedConfig:
+    """Reads the configuration of a resolved source."""
+    folder, options = _pretrained_arguments(source)
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+    except (ValueError, OSError, KeyError) as error:
+        raise InputError(f"model.{source.kind}", f"cannot read the model's configuration: {error}") from error
+    return config
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer of a resolved source."""
+    folder, options = _pretrained_arguments(source)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, **options
+        )
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise InputError(f"model.{source.kind}", f"cannot read the model's tokenizer: {error}") from error
+    return tokenizer
+
+
+def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model's modules on the meta device: shapes without memory.
+
+    Raises:
+        InputError: The configuration is not one of a causal language model.
+    """
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, trust_remote_code=False
+            )
+    except ValueError as error:
+        raise InputError(
+            "model", f"{type(config).__name__} is not the configuration of a causal language model: {error}"
+        ) from error
+    return model
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Longest sequence the model was made for, in tokens, or None where it names none."""
+    text_config = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+        value = getattr(text_config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def weights_digest(source: ModelSource) -> str:
+    """sha256 over the names and bytes of the files that make the model."""
+    location = Path(source.location)
+    files = [location] if location.is_file() else sorted(_model_files(location))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache) -> PreparedModel:
+    """Writes the model once as safetensors in the working dtype and returns where.
+
+    Args:
+        source: A resolved source.
+        device: Where the model will run; decides the dtype `auto`.
+        cache: Holds one prepared folder per weights digest and dtype.
+    """
+    dtype = str(choose_dtype(source.dtype, device)).removeprefix("torch.")
+    digest = weights_digest(source)
+    key = content_key("model", digest, dtype)
+    with cache.lock(key):
+        if cache.find(key) is None:
+            with cache.writing(key) as scratch:
+                _write_model(source, dtype, scratch)
+    return PreparedModel(folder=cache.path(key), digest=digest, dtype=dtype)
+
+
+def load_prepared(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """Loads a prepared model for inference; `dtype` None keeps the stored one."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
+    )
+    return on_device(model, device)
+
+
+def on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The model on the device, for inference: no dropout, no gradients of weights."""
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()  # type: ignore[no-untyped-call]
+    model.requires_grad_(False)
+    return model
+
+
+def _write_model(source: ModelSource, dtype: str, folder: Path) -> None:
+    location, options = _pretrained_arguments(source)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            location,
+            dtype=torch.float32 if source.kind == "gguf" else getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            **options,
+        )
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        raise InputError(f"model.{source.kind}", f"cannot load the weights: {error}") from error
+    if source.kind == "gguf":
+        _forget_quantization(model)
+        model.to(getattr(torch, dtype))
+    tokenizer = load_tokenizer(source)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _forget_quantization(model: Any) -> None:
+    """The weights are plain floats now; without this `save_pretrained` refuses a gguf model."""
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+
+
+def _pretrained_arguments(source: ModelSource) -> tuple[str, dict[str, str]]:
+    location = Path(source.location)
+    if source.kind == "gguf":
+        return str(location.parent), {"gguf_file": location.name}
+    return str(location), {}
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return [
+        file
+        for file in folder.iterdir()
+        if file.suffix in {".safetensors", ".json", ".model", ".txt", ".jinja"}
+    ]
+
+
+def _check_local(source: ModelSource) -> None:
+    location, field = Path(source.location), f"model.{source.kind}"
+    if source.kind == "gguf":
+        if not location.is_file():
+            raise InputError(field, f"no such file: {location}")
+        with location.open("rb") as stream:
+            if stream.read(4) != b"GGUF":
+                raise InputError(field, f"{location} is not a gguf file (it does not start with GGUF)")
+        return
+    if not (location / "config.json").is_file():
+        raise InputError(
+            field, f"expected a folder with config.json, as save_pretrained writes; got {location}"
+        )
+    if not any(location.glob("*.safetensors")):
+        raise InputError(
+            field,
+            f"{location} holds no .safetensors weights; pickled ones are never loaded, convert them first",
+        )
+    _refuse_remote_code(location, field)
+
+
+def _refuse_remote_code(folder: Path, field: str) -> None:
+    for file in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, UnicodeDecodeError) as error:
+            raise InputError(field, f"{file.name} is not valid JSON: {error}") from error
+        if isinstance(content, dict) and _mentions_auto_map(content):
+            raise InputError(
+                field, f"{file.name} has an auto_map: the model asks to run its own code, which is never done"
+            )
+
+
+def _mentions_auto_map(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "auto_map" in value or any(map(_mentions_auto_map, value.values()))
+    if isinstance(value, list):
+        return any(map(_mentions_auto_map, value))
+    return False

@@ -1,0 +1,34 @@
+"""Checks everything a job needs before any hours are spent, and tokenizes its task on the way.
+
+Reads the configuration, the tokenizer and the records; of the weights only whether they are there.
+"""
+
+from dataclasses import dataclass
+
+from search.space import MatrixShape
+from workers.matrices import find_matrices
+from workers.models import context_length, empty_model, load_config, load_tokenizer, resolve
+from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
+from workers.tasks import encode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """A job that can work: its model, now local, the matrices to prune, its tokenized task."""
+
+    model: ModelSource
+    matrices: tuple[MatrixShape, ...]
+    task: EncodedTask
+
+
+def check(model: ModelSource, task: TaskPlan, data: DataPlan) -> Checked:
+    """Checks the model and the task.
+
+    Raises:
+        InputError: What is wrong, naming the field of the job file.
+    """
+    local = resolve(model)
+    config = load_config(local)
+    matrices = find_matrices(empty_model(config), model.include, model.exclude)
+    encoded = encode(task, data, load_tokenizer(local), context_length(config))
+    return Checked(model=local, matrices=matrices, task=encoded)

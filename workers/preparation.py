@@ -1,0 +1,189 @@
+"""Everything before the search: model on disk, Grams, factors of every matrix, one cache entry.
+
+A generator, so that whoever runs it (a Ray task, a test) sees progress and can stop it between batches.
+"""
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+import transformers
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from search.space import MatrixShape
+from workers.cache import FolderCache, content_key
+from workers.calibration import Calibrator, Grams
+from workers.devices import pick_device
+from workers.matrices import find_matrices, linear_params, weight_OD
+from workers.models import PreparedModel, load_prepared, prepare_model, resolve
+from workers.plan import EncodedTask, ModelSource
+from workers.projections import Method, factor
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+REPORT_EVERY = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a phase is; `total` 0 while it is unknown."""
+
+    phase: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PreparationPlan:
+    """What to prepare; every field but `threads`, `device` and `cache_dir` shapes the result."""
+
+    model: ModelSource
+    task: EncodedTask
+    method: Method
+    seed: int
+    batch_tokens: int
+    threads: int
+    device: str
+    cache_dir: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """The prepared model and its factors, as paths and numbers.
+
+    `energies[i]` belongs to `matrices[i]`, see `workers.projections.Factors`. Parameter counts: `total_params`
+    counts tied weights once; `block_params` are all linear weights inside the blocks, biases not counted.
+    """
+
+    model: PreparedModel
+    factors: Path
+    matrices: tuple[MatrixShape, ...]
+    energies: tuple[NDArray[np.float64], ...]
+    total_params: int
+    block_params: int
+
+
+def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
+    """Yields progress and, last, the prepared job.
+
+    Raises:
+        InputError: The model cannot be used.
+        ScoringError: Activations or gradients are not finite.
+    """
+    torch.set_num_threads(plan.threads)
+    torch.manual_seed(plan.seed)
+    device = pick_device(plan.device)
+    yield Progress(phase="model", done=0, total=1)
+    prepared_model = prepare_model(resolve(plan.model), device, FolderCache(plan.cache_dir / "models"))
+    cache = FolderCache(plan.cache_dir / "factors")
+    key = _key(plan, prepared_model)
+    with cache.lock(key):
+        if cache.find(key) is None:
+            with cache.writing(key) as scratch:
+                yield from _build(plan, prepared_model, device, scratch)
+    yield _read(prepared_model, cache.path(key))
+
+
+def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Maps the factors into memory; every actor on the machine shares the pages.
+
+    Returns:
+        Matrix name → (left R×O, right R×D), components in rows.
+    """
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    with safetensors.safe_open(folder / "factors.safetensors", framework="pt") as file:
+        for key in file.keys():  # noqa: SIM118  (not a dict)
+            name, side = key.rsplit(":", 1)
+            if side == "left":
+                factors[name] = (file.get_tensor(key), file.get_tensor(f"{name}:right"))
+    return factors
+
+
+def _key(plan: PreparationPlan, model: PreparedModel) -> str:
+    calibration = plan.task.split_digests["calibration"] if plan.method != "weight" else None
+    selection = [plan.model.include, plan.model.exclude]
+    versions = [FORMAT, torch.__version__, transformers.__version__]
+    return content_key(
+        "factors",
+        model.digest,
+        model.dtype,
+        calibration,
+        plan.method,
+        selection,
+        plan.seed,
+        plan.batch_tokens,
+        versions,
+    )
+
+
+def _build(
+    plan: PreparationPlan, prepared: PreparedModel, device: torch.device, folder: Path
+) -> Iterator[Progress]:
+    compute = torch.float32 if prepared.dtype == "float16" else None
+    model = load_prepared(prepared.folder, device, compute)
+    matrices = find_matrices(model, plan.model.include, plan.model.exclude)
+    grams = Grams()
+    if plan.method != "weight":
+        with Calibrator(model, matrices, gradients=plan.method == "task") as calibrator:
+            examples = plan.task.splits["calibration"]
+            for done, total in calibrator.run(plan.task.kind, examples, plan.batch_tokens, plan.seed):
+                yield Progress(phase="calibration", done=done, total=total)
+        grams = calibrator.grams
+    tensors: dict[str, torch.Tensor] = {}
+    energies: dict[str, NDArray[np.float64]] = {}
+    dtype = getattr(torch, prepared.dtype)
+    for index, matrix in enumerate(matrices):
+        weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
+        result = factor(weight, plan.method, _largest_rank(matrix), *grams.of(matrix.name))
+        tensors[f"{matrix.name}:left"] = result.left_RO.to("cpu", dtype)
+        tensors[f"{matrix.name}:right"] = result.right_RD.to("cpu", dtype)
+        energies[matrix.name] = result.energy_K.cpu().numpy()
+        if (index + 1) % REPORT_EVERY == 0 or index + 1 == len(matrices):
+            yield Progress(phase="projection", done=index + 1, total=len(matrices))
+    _write(folder, model, matrices, tensors, energies)
+
+
+def _largest_rank(matrix: MatrixShape) -> int:
+    """Largest rank worth storing: below break-even, where the factors are smaller than the matrix."""
+    out_features, in_features = matrix.out_features, matrix.in_features
+    return max(1, (out_features * in_features - 1) // (out_features + in_features))
+
+
+def _write(
+    folder: Path,
+    model: PreTrainedModel,
+    matrices: Sequence[MatrixShape],
+    tensors: dict[str, torch.Tensor],
+    energies: dict[str, NDArray[np.float64]],
+) -> None:
+    save_file(tensors, folder / "factors.safetensors")
+    np.savez(folder / "energies.npz", allow_pickle=False, **energies)
+    facts = {
+        "matrices": [asdict(matrix) for matrix in matrices],
+        "total_params": sum(parameter.numel() for parameter in model.parameters()),
+        "block_params": linear_params(model),
+    }
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def _read(model: PreparedModel, folder: Path) -> Prepared:
+    facts = json.loads((folder / "facts.json").read_text())
+    matrices = tuple(MatrixShape(**matrix) for matrix in facts["matrices"])
+    with np.load(folder / "energies.npz", allow_pickle=False) as stored:
+        energies = tuple(stored[matrix.name] for matrix in matrices)
+    return Prepared(
+        model=model,
+        factors=folder,
+        matrices=matrices,
+        energies=energies,
+        total_params=facts["total_params"],
+        block_params=facts["block_params"],
+    )

@@ -1,0 +1,222 @@
+"""Jinja's sandbox, bounded: a short template cannot spend unbounded memory or time.
+
+Left out are recursion, files, padding and `str.format`; loop steps and characters made are counted against
+`MAX_WORK`. A null value is an error, never the text "None". Knows nothing of records.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError
+from jinja2 import nodes as jinja_nodes
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import pass_context
+
+MAX_WORK = 1_000_000
+MAX_INTEGER_BITS = 4096
+MAX_DEPTH = 64
+
+FILTERS = frozenset(
+    {
+        "abs",
+        "capitalize",
+        "count",
+        "d",
+        "default",
+        "dictsort",
+        "first",
+        "float",
+        "groupby",
+        "int",
+        "items",
+        "join",
+        "last",
+        "length",
+        "list",
+        "lower",
+        "map",
+        "max",
+        "min",
+        "reject",
+        "rejectattr",
+        "replace",
+        "reverse",
+        "round",
+        "select",
+        "selectattr",
+        "sort",
+        "string",
+        "striptags",
+        "sum",
+        "title",
+        "tojson",
+        "trim",
+        "truncate",
+        "unique",
+        "upper",
+        "urlencode",
+        "wordcount",
+    }
+)
+GLOBALS = frozenset({"range", "dict", "namespace"})
+
+# Methods of text and numbers whose result can be far larger than what they are called on.
+_GROWING = frozenset(
+    {
+        "center",
+        "expandtabs",
+        "format",
+        "format_map",
+        "join",
+        "ljust",
+        "replace",
+        "rjust",
+        "to_bytes",
+        "translate",
+        "zfill",
+    }
+)
+_UNSUPPORTED = (
+    jinja_nodes.Macro,
+    jinja_nodes.CallBlock,
+    jinja_nodes.Block,
+    jinja_nodes.Extends,
+    jinja_nodes.Include,
+    jinja_nodes.Import,
+    jinja_nodes.FromImport,
+)
+
+
+class BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, without the ways to spend unbounded memory or time on a short template."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%"})
+
+    def __init__(self) -> None:
+        super().__init__(
+            undefined=StrictUndefined,
+            keep_trailing_newline=True,
+            optimized=False,
+            finalize=_output,
+        )
+        self.work_left = MAX_WORK
+        self.globals = {name: self.globals[name] for name in GLOBALS}
+        self.filters = {name: value for name, value in self.filters.items() if name in FILTERS}
+        self.filters |= {"join": _join, "replace": _replace, "tojson": _to_json}
+        self.filters |= {"_output": _output, "_steps": _steps}
+
+    def spend(self, amount: int) -> None:
+        """Take characters or loop steps from this render's budget."""
+        self.work_left -= amount
+        if self.work_left < 0:
+            raise TemplateRuntimeError(
+                f"it takes more than {MAX_WORK:,} characters and loop steps; simplify it"
+            )
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "%" and isinstance(left, str):
+            raise TemplateRuntimeError("% does not format text here; join values with ~")
+        if isinstance(left, int) and isinstance(right, int):
+            _check_integer(operator, left, right)
+        elif operator in "+*":
+            self.spend(_size(operator, left, right))
+        return super().call_binop(context, operator, left, right)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, str | bytes | int) and attr in _GROWING:
+            return False
+        return super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> None:
+        """No `str.format`: its padding is unbounded. `is_safe_attribute` refuses it."""
+
+
+def bound(tree: jinja_nodes.Template) -> None:
+    """Refuse recursion, files and deep nesting; count every loop step and every operand of `~`."""
+    _check_depth(tree)
+    for node in tree.find_all(_UNSUPPORTED):
+        raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not supported", node.lineno)
+    for loop in tree.find_all(jinja_nodes.For):
+        if loop.recursive:
+            raise TemplateSyntaxError("a recursive loop is not supported", loop.lineno)
+        loop.iter = _filtered(loop.iter, "_steps")
+    for concat in tree.find_all(jinja_nodes.Concat):
+        concat.nodes = [_filtered(operand, "_output") for operand in concat.nodes]
+
+
+def _check_depth(tree: jinja_nodes.Template) -> None:
+    """Jinja's compiler takes time cubic in the depth of an expression."""
+    level: list[jinja_nodes.Node] = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in node.iter_child_nodes()]
+    if level:
+        raise TemplateSyntaxError("it is nested too deeply; simplify it", level[0].lineno)
+
+
+def _filtered(node: Any, name: str) -> jinja_nodes.Filter:
+    return jinja_nodes.Filter(
+        node, name, [], [], None, None, lineno=node.lineno, environment=node.environment
+    )
+
+
+def _spend(context: Context, amount: int) -> None:
+    environment = context.environment
+    assert isinstance(environment, BoundedEnvironment)
+    environment.spend(amount)
+
+
+@pass_context
+def _output(context: Context, value: Any) -> str:
+    if value is None:
+        raise TemplateRuntimeError("a value is null; if that is meant, write {{ field or '' }}")
+    text = str(value)
+    _spend(context, len(text))
+    return text
+
+
+@pass_context
+def _steps(context: Context, values: Iterable[Any]) -> Iterator[Any]:
+    for value in values:
+        _spend(context, 1)
+        yield value
+
+
+@pass_context
+def _join(context: Context, values: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
+    if attribute is not None:
+        values = (context.environment.getitem(value, attribute) for value in values)
+    texts = []
+    for value in values:
+        texts.append(_output(context, value))
+        _spend(context, len(d))
+    return d.join(texts)
+
+
+@pass_context
+def _replace(context: Context, text: Any, old: str, new: str, count: int = -1) -> str:
+    whole = str(text)
+    _spend(context, whole.count(old) * len(new))
+    return whole.replace(old, new, count)
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _check_integer(operation: str, left: int, right: int) -> None:
+    bits = left.bit_length() + right.bit_length()
+    if operation == "**":
+        bits = left.bit_length() * abs(right)
+    if operation in ("*", "**") and bits > MAX_INTEGER_BITS:
+        raise TemplateRuntimeError(f"a number of more than {MAX_INTEGER_BITS} bits; simplify it")
+
+
+def _size(operation: str, left: Any, right: Any) -> int:
+    """Length of the text or list that `left + right` or `left * right` would make; 0 for numbers."""
+    sizes = [len(value) if isinstance(value, str | bytes | list | tuple) else 0 for value in (left, right)]
+    if operation == "+":
+        return sum(sizes)
+    factor: int = next((value for value in (left, right) if isinstance(value, int)), 0)
+    return max(sizes) * max(0, factor)

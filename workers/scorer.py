@@ -1,0 +1,197 @@
+"""Scores a candidate on the task, with no Ray anywhere: switch the ranks, run the batches, read the answers.
+
+Legend: E examples, C choices, N answer tokens of a batch, V vocabulary, A belief rows, K outcomes of a belief.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from workers.batches import Batch, make_batches
+from workers.generation import generate_answers
+from workers.likelihood import answer_logits, slot_log_likelihoods
+from workers.lowrank import SwitchableModel
+from workers.metrics import exact_match, token_f1
+from workers.plan import EncodedTask, Example
+from workers.scores import Beliefs, Failure, ScoreRequest, Scores
+
+TOP_TOKENS = 64
+
+
+class NotFiniteError(ArithmeticError):
+    """The candidate's logits are not finite."""
+
+
+class Scorer:
+    """Scores candidates of one model on one task.
+
+    Args:
+        model: The model with its switchable matrices.
+        tokenizer: Decodes generated answers.
+        task: The encoded task.
+        batch_tokens: Padded tokens per forward pass.
+    """
+
+    def __init__(
+        self, model: SwitchableModel, tokenizer: PreTrainedTokenizerBase, task: EncodedTask, batch_tokens: int
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._task = task
+        self._batch_tokens = batch_tokens
+        self._batches: dict[tuple[str, int, int], tuple[int, list[Batch]]] = {}
+        self._beliefs: dict[str, Beliefs] = {}
+
+    def set_beliefs(self, beliefs: Mapping[str, Beliefs]) -> None:
+        """Sets the dense model's beliefs per split; without them no KL is computed."""
+        self._beliefs = dict(beliefs)
+
+    def score(self, request: ScoreRequest) -> Scores | Failure:
+        """Scores a candidate; its own faults (not finite, out of memory) come back as a `Failure`."""
+        try:
+            scores, _ = self._run(request, want_beliefs=False)
+        except NotFiniteError as error:
+            return Failure(reason=str(error))
+        except torch.OutOfMemoryError as error:
+            return Failure(reason=f"out of accelerator memory: {error}")
+        return scores
+
+    def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
+        """Scores the dense model and returns its beliefs, the yardstick for every candidate.
+
+        Raises:
+            NotFiniteError: The dense model itself is broken on these examples.
+        """
+        scores, beliefs = self._run(request, want_beliefs=True)
+        assert beliefs is not None
+        return scores, beliefs
+
+    @torch.inference_mode()
+    def _run(self, request: ScoreRequest, *, want_beliefs: bool) -> tuple[Scores, Beliefs | None]:
+        started = time.perf_counter()
+        self._model.switch(request.ranks)
+        examples = self._task.splits[request.split][request.start : request.stop]
+        reference = self._reference(request)
+        beliefs: Beliefs | None
+        if self._task.kind == "choice":
+            scores, beliefs = self._choose(request, examples, reference)
+        else:
+            scores, beliefs = self._predict(request, examples, reference, want_beliefs=want_beliefs)
+        if self._task.kind == "generate":
+            texts = generate_answers(
+                self._model.model, self._tokenizer, examples, self._task.max_new_tokens, self._batch_tokens
+            )
+            pairs = [(text, example.references) for text, example in zip(texts, examples, strict=True)]
+            scores["quality"] = np.array([token_f1(text, refs) for text, refs in pairs])
+            scores["exact"] = np.array([exact_match(text, refs) for text, refs in pairs])
+        tokens = sum(len(row.ids) for example in examples for row in example.rows)
+        elapsed = time.perf_counter() - started
+        return Scores(**scores, tokens=tokens, seconds=elapsed), beliefs
+
+    def _reference(self, request: ScoreRequest) -> Beliefs | None:
+        beliefs = self._beliefs.get(request.split)
+        return None if beliefs is None else beliefs.part(request.start, request.stop)
+
+    def _choose(
+        self, request: ScoreRequest, examples: Sequence[Example], reference: Beliefs | None
+    ) -> tuple[dict[str, np.ndarray], Beliefs]:
+        choices, batches = self._batched(request, examples)
+        logp_EC = torch.zeros(len(examples), choices, dtype=torch.float64)
+        for batch in batches:
+            logits_NV = self._logits(batch)
+            logp_EC += slot_log_likelihoods(logits_NV, batch, len(examples), choices).cpu()
+        counts_E = torch.tensor([example.choices for example in examples])
+        logp_EC[torch.arange(choices)[None] >= counts_E[:, None]] = -torch.inf
+        belief_EC = logp_EC.log_softmax(dim=1).numpy()
+        labels_E = np.array([example.label for example in examples])
+        right_E = (logp_EC.argmax(dim=1).numpy() == labels_E).astype(np.float64)
+        scores = {
+            "quality": right_E,
+            "exact": right_E,
+            "nll_nats": -belief_EC[np.arange(len(examples)), labels_E],
+            "answer_tokens": np.ones(len(examples)),
+            "kl_nats": np.zeros(len(examples))
+            if reference is None
+            else _kl_rows(reference.logp_AK.astype(np.float64), belief_EC),
+        }
+        beliefs = Beliefs(
+            logp_AK=belief_EC.astype(np.float32),
+            token_AK=np.tile(np.arange(choices, dtype=np.int32), (len(examples), 1)),
+            offset_E=np.arange(len(examples) + 1),
+        )
+        return scores, beliefs
+
+    def _predict(
+        self,
+        request: ScoreRequest,
+        examples: Sequence[Example],
+        reference: Beliefs | None,
+        *,
+        want_beliefs: bool,
+    ) -> tuple[dict[str, np.ndarray], Beliefs | None]:
+        _, batches = self._batched(request, examples)
+        counts_E = np.array([len(example.rows[0].spans[0].ids) for example in examples])
+        offset_E = np.concatenate([[0], np.cumsum(counts_E)])
+        nll_A = np.zeros(offset_E[-1])
+        kl_A = np.zeros(offset_E[-1])
+        outcomes = min(TOP_TOKENS, self._model.model.config.get_text_config().vocab_size)
+        top_AK = np.zeros((offset_E[-1], outcomes), dtype=np.float32)
+        token_AK = np.zeros((offset_E[-1], outcomes), dtype=np.int32)
+        for batch in batches:
+            logp_NV = self._logits(batch).log_softmax(dim=1)
+            rows_N = np.concatenate([np.arange(offset_E[e], offset_E[e + 1]) for e in batch.examples])
+            nll_A[rows_N] = -logp_NV.gather(1, batch.token_N[:, None])[:, 0].double().cpu().numpy()
+            if reference is not None:
+                kl_A[rows_N] = _coarse_kl(logp_NV, reference.logp_AK[rows_N], reference.token_AK[rows_N])
+            if want_beliefs:
+                top = logp_NV.topk(outcomes, dim=1)
+                top_AK[rows_N], token_AK[rows_N] = top.values.cpu().numpy(), top.indices.cpu().numpy()
+        nll_E = np.add.reduceat(nll_A, offset_E[:-1])
+        scores = {
+            "quality": -nll_E,
+            "exact": np.zeros(len(examples)),
+            "nll_nats": nll_E,
+            "answer_tokens": counts_E.astype(np.float64),
+            "kl_nats": np.add.reduceat(kl_A, offset_E[:-1]) / counts_E,
+        }
+        if not want_beliefs:
+            return scores, None
+        return scores, Beliefs(logp_AK=top_AK, token_AK=token_AK, offset_E=offset_E)
+
+    def _batched(self, request: ScoreRequest, examples: Sequence[Example]) -> tuple[int, list[Batch]]:
+        key = (request.split, request.start, request.stop)
+        if key not in self._batches:
+            choices = max(example.choices for example in examples)
+            batches = make_batches(examples, choices, self._batch_tokens)
+            device = self._model.model.device
+            self._batches[key] = (choices, [batch.to(device) for batch in batches])
+        return self._batches[key]
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        logits_NV = answer_logits(self._model.model, batch)
+        if not torch.isfinite(logits_NV).all():
+            raise NotFiniteError("the candidate's logits are not finite")
+        return logits_NV
+
+
+def _kl_rows(logp_EC: np.ndarray, logq_EC: np.ndarray) -> np.ndarray:
+    """KL(p‖q) of each row, in nats; outcomes impossible under p count nothing."""
+    with np.errstate(invalid="ignore"):
+        terms_EC = np.where(np.isfinite(logp_EC), np.exp(logp_EC) * (logp_EC - logq_EC), 0.0)
+    kl_E: np.ndarray = terms_EC.sum(axis=1).clip(min=0.0)
+    return kl_E
+
+
+def _coarse_kl(logq_NV: torch.Tensor, logp_NK: np.ndarray, token_NK: np.ndarray) -> np.ndarray:
+    """KL in nats between the beliefs on the dense model's top tokens and one outcome for the rest."""
+    token = torch.from_numpy(token_NK.astype(np.int64)).to(logq_NV.device)
+    logq_NK = logq_NV.gather(1, token).double().cpu().numpy()
+    return _kl_rows(_with_rest(logp_NK.astype(np.float64)), _with_rest(logq_NK))
+
+
+def _with_rest(logp_NK: np.ndarray) -> np.ndarray:
+    rest_N = np.log((1.0 - np.exp(logp_NK).sum(axis=1)).clip(min=1e-12))
+    return np.concatenate([logp_NK, rest_N[:, None]], axis=1)

@@ -1,0 +1,122 @@
+"""What scoring a candidate yields: one number per example and measure, and the dense model's beliefs.
+
+Plain numpy, so that it travels between processes without torch. Units: nats, and scores where more is better.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.metrics import Kind, perplexity
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreRequest:
+    """Score the candidate with these ranks on `split[start:stop]`."""
+
+    ranks: tuple[int, ...]
+    split: str
+    start: int
+    stop: int
+
+    @property
+    def examples(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Per-example measures, all of length E.
+
+    `quality`: 0/1 correctness of a choice, token F1 of a generated answer, minus the answer's negative
+    log-likelihood for `lm`. `nll_nats`: of the right answer. `answer_tokens`: what it is spread over.
+    `kl_nats`: from the dense model's belief to the candidate's, zero for the dense model itself. `exact`: 0/1
+    exact match (equals correctness for a choice). `tokens` run through the model, in `seconds`.
+    """
+
+    quality: Floats
+    exact: Floats
+    nll_nats: Floats
+    kl_nats: Floats
+    answer_tokens: Floats
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """The candidate could not be scored, by its own fault."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Beliefs:
+    """The dense model's log-probabilities, the yardstick of KL.
+
+    `logp_AK` at `token_AK`, both A×K. For `choice` A is examples and K choices (`token_AK` counts them); else A
+    is answer positions in example order and K the most likely tokens, what is left being one more outcome, so
+    that the KL is the one of the coarsened distributions, a lower bound. `offset_E`: first row of each example,
+    with one entry past the end.
+    """
+
+    logp_AK: NDArray[np.float32]
+    token_AK: NDArray[np.int32]
+    offset_E: NDArray[np.int64]
+
+    def part(self, start: int, stop: int) -> "Beliefs":
+        """The beliefs of examples `start` to `stop`."""
+        first, last = self.offset_E[start], self.offset_E[stop]
+        return Beliefs(
+            logp_AK=self.logp_AK[first:last],
+            token_AK=self.token_AK[first:last],
+            offset_E=self.offset_E[start : stop + 1] - first,
+        )
+
+
+def join_scores(parts: Sequence[Scores]) -> Scores:
+    """Scores of consecutive example ranges as one."""
+    arrays = {
+        item.name: np.concatenate([getattr(part, item.name) for part in parts])
+        for item in fields(Scores)
+        if item.name not in ("tokens", "seconds")
+    }
+    return Scores(
+        **arrays, tokens=sum(part.tokens for part in parts), seconds=sum(part.seconds for part in parts)
+    )
+
+
+def join_beliefs(parts: Sequence[Beliefs]) -> Beliefs:
+    """Beliefs of consecutive example ranges as one."""
+    rows = np.cumsum([0, *(len(part.logp_AK) for part in parts)])
+    offsets = [part.offset_E[:-1] + first for part, first in zip(parts, rows[:-1], strict=True)]
+    return Beliefs(
+        logp_AK=np.concatenate([part.logp_AK for part in parts]),
+        token_AK=np.concatenate([part.token_AK for part in parts]),
+        offset_E=np.concatenate([*offsets, rows[-1:]]),
+    )
+
+
+def metric_of(kind: Kind, scores: Scores) -> float:
+    """The task metric over all examples: accuracy, mean token F1, or perplexity.
+
+    Raises:
+        ScoringError: The perplexity overflows.
+    """
+    if kind == "lm":
+        return perplexity(float(scores.nll_nats.sum()), int(scores.answer_tokens.sum()))
+    return float(scores.quality.mean())
+
+
+def first(scores: Scores, examples: int) -> Scores:
+    """The scores of the first examples; tokens and seconds in proportion are not known and stay zero."""
+    arrays = {
+        item.name: getattr(scores, item.name)[:examples]
+        for item in fields(Scores)
+        if item.name not in ("tokens", "seconds")
+    }
+    return Scores(**arrays, tokens=0, seconds=0.0)
