@@ -42,17 +42,31 @@ def follow(client: Client, job_id: str, console: Console) -> Outcome:
 def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
     """Submit a job and follow it; Ctrl-C cancels it and waits until it has ended.
 
+    Jobs that an earlier process left unfinished in the data directory go on first; if one of them has this very
+    spec, it is the one that is followed, and nothing is submitted.
+
     Raises:
         ApiError: The server refused the spec.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
         # In a thread, so that a Ctrl-C during the checks does not lose the id of the job they lead to.
-        submitted = pool.submit(client.submit, spec.canonical())
+        submitted = pool.submit(_submit_or_resume, client, spec.canonical(), console)
         try:
             return follow(client, submitted.result()["id"], console)
         except KeyboardInterrupt:
             console.print("cancelling the job; this takes a few seconds", highlight=False)
             return _cancel(client, submitted.result()["id"])
+
+
+def _submit_or_resume(client: Client, document: dict[str, Any], console: Console) -> dict[str, Any]:
+    unfinished = [job for job in client.jobs(limit=500) if not JobState(job["state"]).terminal]
+    for job in (client.job(entry["id"]) for entry in unfinished):
+        if job["spec"] == document:
+            console.print(f"going on with the unfinished job {job['id']} of this spec", highlight=False)
+            return job
+    if unfinished:
+        console.print(f"{len(unfinished)} unfinished jobs in this data directory go first", highlight=False)
+    return client.submit(document)
 
 
 def _cancel(client: Client, job_id: str) -> Outcome:

@@ -53,7 +53,7 @@ class Cluster:
             num_cpus=os.cpu_count(),
             include_dashboard=False,
             namespace="ranksieve",
-            logging_level=logging.WARNING,
+            logging_level=logging.ERROR,
             log_to_driver=False,
             **options,
         )
