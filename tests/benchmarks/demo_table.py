@@ -1,0 +1,90 @@
+"""Runs the demo for several seeds and projection methods and prints the table of the README.
+
+With `--json FILE` every result is kept in FILE as soon as it is there, and what FILE holds is not run again.
+"""
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from real_model import parser
+
+HEADER = (
+    "| method | seed | block parameters kept | dense test accuracy | sieved test accuracy "
+    "| drop, points (95 %) | test KL, nats | tokens/s | seconds |"
+)
+
+
+def main() -> None:
+    arguments = _arguments()
+    results = _stored(arguments.json)
+    wanted = [(method, seed) for method in arguments.methods for seed in arguments.seeds]
+    for method, seed in wanted:
+        if (method, seed) in results:
+            continue
+        results[method, seed] = _run(method, seed, arguments.data_dir)
+        if arguments.json:
+            _store(arguments.json, results)
+    print(HEADER)
+    print("|---" + "|---:" * (HEADER.count("|") - 2) + "|")
+    for method, seed in wanted:
+        print("| " + " | ".join(_cells(method, seed, results[method, seed])) + " |")
+
+
+def _arguments() -> Namespace:
+    options = parser(__doc__)
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument(
+        "--methods", nargs="+", default=["task"], choices=["task", "output", "input", "weight"]
+    )
+    return options.parse_args()
+
+
+def _run(method: str, seed: int, data_dir: Path) -> dict[str, Any]:
+    command = [str(Path(sys.executable).with_name("ranksieve")), "demo", "--json"]
+    command += ["--data-dir", str(data_dir), "--seed", str(seed), "--method", method]
+    print(" ".join(["ranksieve", *command[1:]]), file=sys.stderr)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"the demo with method {method} and seed {seed} ended with {done.returncode}")
+    result = json.loads(done.stdout)
+    assert isinstance(result, dict)
+    return result
+
+
+def _cells(method: str, seed: int, result: dict[str, Any]) -> Iterator[str]:
+    dense, best = result["dense"], result["best"]
+    drop, low, high = best["drop_points"]["test"]
+    yield f"`{method}`"
+    yield str(seed)
+    yield f"{best['kept_block_params']:.1%}"
+    yield f"{dense['metric']['test']:.3f}"
+    yield f"{best['metric']['test']:.3f}"
+    yield f"{drop:+.2f} ({low:+.2f} to {high:+.2f})"
+    yield f"{best['kl_nats']['test']:.3f}"
+    yield f"{best['tokens_per_second'] / dense['tokens_per_second']:.2f}×"
+    yield f"{sum(result['seconds'].values()):,.0f}"
+
+
+def _stored(file: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
+    if file is None or not file.exists():
+        return {}
+    return {(row["method"], row["seed"]): row["result"] for row in json.loads(file.read_text())}
+
+
+def _store(file: Path, results: dict[tuple[str, int], dict[str, Any]]) -> None:
+    rows = [
+        {"method": method, "seed": seed, "result": {**result, "artifact": Path(result["artifact"]).name}}
+        for (method, seed), result in results.items()
+    ]
+    part = file.with_name(file.name + ".part")
+    part.write_text(json.dumps(rows, indent=1) + "\n")
+    part.replace(file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The demo's model and task, prepared and loaded in this process: what the benchmarks measure.
+
+Nothing here starts Ray or a server. Model, data and factors come from the cache of a data directory and are
+made there where they are missing; a demo that ran in the same directory has made them already.
+"""
+
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from api.demo import demo_spec
+from search.space import SearchSpace
+from service import plans, wiring
+from service.settings import Settings
+from service.spec import JobSpec
+from workers.lowrank import SwitchableModel
+from workers.models import load_prepared, load_tokenizer
+from workers.plan import EncodedTask, ModelSource
+from workers.preflight import check
+from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+from workers.scorer import Scorer
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RealModel:
+    """The demo's model, its factors, and a scorer on its task."""
+
+    task: EncodedTask
+    prepared: Prepared
+    space: SearchSpace
+    switchable: SwitchableModel
+    scorer: Scorer
+
+    @property
+    def dtype(self) -> str:
+        return self.prepared.model.dtype
+
+
+def parser(description: str | None) -> ArgumentParser:
+    """A command line with the options that every benchmark has."""
+    made = ArgumentParser(description=description)
+    made.add_argument("--data-dir", type=Path, default=Path(".ranksieve"), help="where the caches are")
+    made.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    return made
+
+
+def load(data_dir: Path, *, dtype: str = "auto", threads: int = 2) -> RealModel:
+    """Fetches, calibrates and factors what the data directory lacks, then loads it.
+
+    Args:
+        data_dir: Holds the caches.
+        dtype: As in a job file.
+        threads: Of torch.
+    """
+    settings = Settings(data_dir=data_dir)
+    assets = wiring.demo_assets(settings)
+    spec = _with_dtype(demo_spec(assets.gguf, assets.reviews, seed=0, method="task"), dtype)
+    roots = plans.allowed_roots(settings)
+    checked = check(plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots))
+    plan = PreparationPlan(
+        model=checked.model,
+        task=checked.task,
+        method="task",
+        seed=spec.search.seed,
+        batch_tokens=spec.resources.batch_tokens,
+        threads=threads,
+        device="cpu",
+        cache_dir=settings.data_dir / "cache",
+    )
+    (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
+    model = load_prepared(prepared.model.folder, CPU)
+    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
+    return RealModel(
+        task=checked.task,
+        prepared=prepared,
+        space=SearchSpace(prepared.matrices, spec.projection.rank_step),
+        switchable=switchable,
+        scorer=Scorer(switchable, tokenizer, checked.task, spec.resources.batch_tokens),
+    )
+
+
+def _with_dtype(spec: JobSpec, dtype: str) -> JobSpec:
+    document = spec.canonical()
+    return JobSpec.model_validate({**document, "model": {**document["model"], "dtype": dtype}})
