@@ -81,7 +81,7 @@ class Calibrator:
         """Streams the examples through the model; yields (batches done, batches in all).
 
         Raises:
-            ScoringError: An activation or gradient is not finite; names the matrix and the batch.
+            ScoringError: An activation, gradient or logit is not finite; names the matrix, if any, and the batch.
         """
         max_choices = max(example.choices for example in examples)
         batches = make_batches(examples, max_choices, batch_tokens)
@@ -102,6 +102,11 @@ class Calibrator:
         self._mask_BL = batch.mask_BL
         with torch.set_grad_enabled(self._gradients):
             logits_NV = answer_logits(self._model, batch)
+            if not torch.isfinite(logits_NV).all():
+                raise ScoringError(
+                    f"the dense model's logits are not finite in calibration batch {self._batch}; "
+                    "try model.dtype: float32, or look for broken records"
+                )
             if self._gradients:
                 if kind == "choice":
                     loss = _sampled_choice_loss(logits_NV, examples, batch, max_choices, generator)

@@ -54,8 +54,10 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     """Yields progress and, last, the exported model; the folder appears whole or not at all."""
     yield Progress(phase="export", done=0, total=1)
     model = load_prepared(plan.model_folder, torch.device("cpu"))
-    pairs = zip(plan.matrices, plan.ranks, strict=True)
+    pairs = list(zip(plan.matrices, plan.ranks, strict=True))
     ranks = {matrix.name: rank for matrix, rank in pairs if rank != DENSE}
+    saved_params = sum(matrix.dense_params - matrix.price(rank) for matrix, rank in pairs)
+    block_params = linear_params(model) - saved_params
     _install(model, ranks, load_factors(plan.factors_folder))
     scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -66,7 +68,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
         folder=plan.folder,
         file_bytes=weight_bytes(plan.folder),
         total_params=sum(parameter.numel() for parameter in model.parameters()),
-        block_params=linear_params(model),
+        block_params=block_params,
     )
 
 

@@ -6,6 +6,7 @@ de-quantized once. Nothing here runs code that comes with a model, and nothing i
 
 import hashlib
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -27,6 +29,9 @@ from workers.cache import FolderCache, content_key
 from workers.plan import ModelSource
 
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+
+UNREADABLE = (ValueError, OSError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
+"""What transformers raises at a damaged file, a gguf one above all: its sizes are believed as they stand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +87,7 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
     folder, options = _pretrained_arguments(source)
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
-    except (ValueError, OSError, KeyError) as error:
+    except UNREADABLE as error:
         raise InputError(f"model.{source.kind}", f"cannot read the model's configuration: {error}") from error
     return config
 
@@ -94,7 +99,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, **options
         )
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise InputError(f"model.{source.kind}", f"cannot read the model's tokenizer: {error}") from error
     return tokenizer
 
@@ -176,15 +181,23 @@ def on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 def _write_model(source: ModelSource, dtype: str, folder: Path) -> None:
     location, options = _pretrained_arguments(source)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             location,
+            output_loading_info=True,
             dtype=torch.float32 if source.kind == "gguf" else getattr(torch, dtype),
             trust_remote_code=False,
             use_safetensors=True,
             **options,
         )
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"model.{source.kind}", f"cannot load the weights: {error}") from error
+    model, loading = loaded
+    if loading["missing_keys"]:  # transformers would go on with random weights in their place
+        missing = sorted(loading["missing_keys"])
+        raise InputError(
+            f"model.{source.kind}",
+            f"{len(missing)} weights are not in the files, {missing[0]} among them; fetch or convert it again",
+        )
     if source.kind == "gguf":
         _forget_quantization(model)
         model.to(getattr(torch, dtype))

@@ -164,7 +164,8 @@ class Scorer:
     def _batched(self, request: ScoreRequest, examples: Sequence[Example]) -> tuple[int, list[Batch]]:
         key = (request.split, request.start, request.stop)
         if key not in self._batches:
-            choices = max(example.choices for example in examples)
+            # Over the whole split, so that the beliefs of its parts have one width.
+            choices = max(example.choices for example in self._task.splits[request.split])
             batches = make_batches(examples, choices, self._batch_tokens)
             device = self._model.model.device
             self._batches[key] = (choices, [batch.to(device) for batch in batches])

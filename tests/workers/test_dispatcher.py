@@ -1,0 +1,204 @@
+"""Runs against a real Ray, with actors that import no torch: they start in a moment."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from search.errors import CancelledError, InfrastructureError, InputError, ScoringError
+from workers.cluster import Cluster
+from workers.dispatcher import Dispatcher, _expected_cost
+from workers.scores import Failure, ScoreRequest, Scores
+
+LONG_S = 60.0
+
+
+def request(word: str, index: int = 0) -> ScoreRequest:
+    """What the fake actor does is in `split`; `start` tells requests apart."""
+    return ScoreRequest(ranks=(1,), split=word, start=index, stop=index + 1)
+
+
+def fine(count: int) -> list[ScoreRequest]:
+    return [request("fine", index) for index in range(count)]
+
+
+@pytest.fixture
+def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
+    """Starts actors that score, die, hang or raise as their requests say."""
+
+    class FakeActor:  # local, so that Ray sends it by value
+        def __init__(self, folder: Path) -> None:
+            self._folder = folder
+            self._beliefs: object = None
+
+        def set_beliefs(self, beliefs: object) -> None:
+            self._beliefs = beliefs
+
+        def score(self, request: ScoreRequest) -> Any:
+            word, first_time = request.split, self._first_time(request)
+            if word == "die" or (word == "die once" and first_time):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if word == "hang" or (word == "hang once" and first_time):
+                threading.Event().wait()
+            if word == "bad input":
+                raise InputError("task.prompt", "is bad")
+            if word == "bug":
+                raise ZeroDivisionError("by zero")
+            if word == "beliefs":
+                return self._beliefs
+            value = np.array([float(request.start)])
+            return Scores(
+                quality=value,
+                exact=value,
+                nll_nats=value,
+                kl_nats=value,
+                answer_tokens=value,
+                tokens=1,
+                seconds=0.0,
+            )
+
+        def score_dense(self, request: ScoreRequest) -> tuple[str, int]:
+            return "dense", request.start
+
+        def _first_time(self, request: ScoreRequest) -> bool:
+            try:
+                (self._folder / f"{request.split}-{request.start}").touch(exist_ok=False)
+            except FileExistsError:
+                return False
+            return True
+
+    remote = ray.remote(max_restarts=0, max_task_retries=0, num_cpus=0)(FakeActor)
+    return lambda: remote.remote(tmp_path)
+
+
+class Job:
+    """A dispatcher of fake actors and what it told."""
+
+    def __init__(self, start_fake: Callable[[], Any], size: int, timeout_s: float) -> None:
+        self.cancelled = threading.Event()
+        self.replaced: list[tuple[int, str]] = []
+        self.dispatcher = Dispatcher(
+            start_fake,
+            size,
+            timeout_s=timeout_s,
+            cancelled=self.cancelled,
+            on_replaced=lambda actor, reason: self.replaced.append((actor, reason)),
+        )
+
+    def run(self, *requests: ScoreRequest, **options: Any) -> list[Any]:
+        return self.dispatcher.run("score", requests, **options)
+
+
+@pytest.fixture
+def make_job(start_fake: Callable[[], Any], request: pytest.FixtureRequest) -> Callable[..., Job]:
+    def make(size: int = 1, timeout_s: float = LONG_S) -> Job:
+        job = Job(start_fake, size, timeout_s)
+        request.addfinalizer(job.dispatcher.close)
+        return job
+
+    return make
+
+
+def starts(results: list[Any]) -> list[float]:
+    assert all(isinstance(result, Scores) for result in results)
+    return [float(result.quality[0]) for result in results]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_results_are_in_request_order(make_job: Callable[..., Job], size: int) -> None:
+    job, done = make_job(size), []
+    requests = [
+        ScoreRequest(ranks=(rank,), split="fine", start=index, stop=index + 1)
+        for index, rank in enumerate([3, 9, -1, 1, 9])
+    ]
+    assert starts(job.run(*requests, on_done=done.append)) == [0, 1, 2, 3, 4]
+    assert done == [1, 2, 3, 4, 5]
+    assert job.dispatcher.run("score_dense", requests[:2]) == [("dense", 0), ("dense", 1)]
+    assert job.run() == []
+    assert job.replaced == []
+
+
+def test_dead_actor_is_replaced_and_the_results_are_the_same(make_job: Callable[..., Job]) -> None:
+    job = make_job(2)
+    assert starts(job.run(*fine(3), request("die once", 3), *fine(2))) == [0, 1, 2, 3, 0, 1]
+    ((actor, reason),) = job.replaced
+    assert actor in {0, 1}
+    assert reason.startswith("died: ")
+
+
+def test_missed_deadline_is_tried_again_elsewhere(make_job: Callable[..., Job]) -> None:
+    job = make_job(2, timeout_s=3.0)
+    assert starts(job.run(request("hang once", 7), *fine(2))) == [7, 0, 1]
+    assert [reason for _, reason in job.replaced] == ["missed its deadline of 3 s"]
+
+
+def test_request_that_always_hangs_is_a_failure(make_job: Callable[..., Job]) -> None:
+    job = make_job(timeout_s=2.0)
+    (failure,) = job.run(request("hang"))
+    assert failure == Failure(reason="3 actors in a row: the actor missed its deadline of 2 s")
+    assert len(job.replaced) == 3
+    assert starts(job.run(*fine(1))) == [0]
+
+
+def test_request_that_always_kills_is_a_failure_and_the_rest_is_scored(make_job: Callable[..., Job]) -> None:
+    job = make_job(2)
+    killed, *others = job.run(request("die"), *fine(4))
+    assert isinstance(killed, Failure)
+    assert killed.reason.startswith("3 actors in a row: the actor died: ")
+    assert starts(others) == [0, 1, 2, 3]
+    assert len(job.replaced) == 3
+
+
+def test_actors_that_all_die_are_the_machines_fault(make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    with pytest.raises(InfrastructureError, match="6 actors failed one after another, the last one died"):
+        job.run(*(request("die", index) for index in range(3)))
+
+
+def test_cancelling_ends_at_once_and_kills_what_runs(make_job: Callable[..., Job]) -> None:
+    job = make_job(2)
+    started: list[float] = []
+
+    def cancel(_: int) -> None:
+        started.append(time.monotonic())
+        job.cancelled.set()
+
+    with pytest.raises(CancelledError, match="cancelled"):
+        job.run(request("hang"), *fine(1), on_done=cancel)
+    assert time.monotonic() - started[0] < 3
+    assert job.replaced == []
+
+
+def test_error_of_the_user_arrives_as_it_is(make_job: Callable[..., Job]) -> None:
+    with pytest.raises(InputError) as caught:
+        make_job().run(request("bad input"))
+    assert (caught.value.field, caught.value.message) == ("task.prompt", "is bad")
+
+
+def test_error_of_the_code_names_itself(make_job: Callable[..., Job]) -> None:
+    with pytest.raises(ScoringError, match="scoring raised ZeroDivisionError: by zero"):
+        make_job().run(request("bug"))
+
+
+def test_beliefs_reach_replacements_too(make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    job.dispatcher.set_beliefs({"search": 5})
+    assert job.run(request("beliefs")) == [{"search": 5}]
+    job.run(request("die once"))
+    assert len(job.replaced) == 1
+    assert job.run(request("beliefs")) == [{"search": 5}]
+
+
+def test_expensive_requests_come_first() -> None:
+    cheap = ScoreRequest(ranks=(5, 5), split="search", start=0, stop=10)
+    costly = ScoreRequest(ranks=(5, 50), split="search", start=0, stop=10)
+    longer = ScoreRequest(ranks=(5, 50), split="search", start=0, stop=20)
+    dense = ScoreRequest(ranks=(-1, 0), split="search", start=0, stop=20)
+    assert sorted([dense, costly, longer, cheap], key=_expected_cost) == [cheap, costly, longer, dense]

@@ -1,0 +1,214 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jinja2 import UndefinedError
+from safetensors.torch import load_file
+from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from search.errors import InputError
+from search.space import DENSE
+from workers.export import Exported, ExportPlan, export, load_folder, weight_bytes
+from workers.lowrank import SwitchableModel
+from workers.models import load_prepared
+from workers.plan import ModelSource
+from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+
+CPU = torch.device("cpu")
+IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
+
+STRANGER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"api", "service", "workers", "search"}:
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import workers
+except ImportError:
+    pass
+else:
+    sys.exit("the blocker blocks nothing")
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder, out = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto").eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+batch = tokenizer("w1 w6 w27 w9 w4", return_tensors="pt", return_token_type_ids=False)
+with torch.inference_mode():
+    logits = model(**batch).logits
+    text = model.generate(**batch, max_new_tokens=5, min_new_tokens=5, do_sample=False, pad_token_id=2)
+torch.save({"logits": logits, "text": text, "class": type(model).__name__}, out)
+"""
+
+
+def run(plan: ExportPlan) -> Exported:
+    first, last = export(plan)
+    assert first == Progress(phase="export", done=0, total=1)
+    assert isinstance(last, Exported)
+    return last
+
+
+def switchable(plan: ExportPlan) -> PreTrainedModel:
+    """The model as the search sees it, at the plan's ranks."""
+    model = load_prepared(plan.model_folder, CPU)
+    SwitchableModel(model, plan.matrices, load_factors(plan.factors_folder)).switch(plan.ranks)
+    return model
+
+
+@torch.inference_mode()
+def test_stranger_gets_the_searched_model(export_plan: ExportPlan, tmp_path: Path) -> None:
+    exported = run(export_plan)
+    out = tmp_path / "out.pt"
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", STRANGER, str(exported.folder), str(out)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    got, model = torch.load(out), switchable(export_plan)
+    assert got["class"] == "LowRankLlamaForCausalLM"
+    torch.testing.assert_close(got["logits"], model(IDS_BL[:1]).logits, rtol=1e-4, atol=1e-4)
+    text = model.generate(IDS_BL[:1], max_new_tokens=5, min_new_tokens=5, do_sample=False, pad_token_id=2)  # type: ignore[operator]
+    assert got["text"].equal(text)
+
+
+@torch.inference_mode()
+def test_our_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None:
+    exported = run(export_plan)
+    (exported.folder / "modeling_ranksieve.py").write_text("raise SystemExit('never run')")
+    loaded = load_folder(exported.folder)
+    assert not loaded.training
+    expected = switchable(export_plan)(IDS_BL).logits
+    torch.testing.assert_close(loaded(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepared) -> None:
+    exported = run(export_plan)
+    tensors = load_file(exported.folder / "model.safetensors")
+    for matrix, rank in zip(export_plan.matrices, export_plan.ranks, strict=True):
+        shapes = {
+            name.removeprefix(f"{matrix.name}."): tuple(tensor.shape)
+            for name, tensor in tensors.items()
+            if name.startswith(f"{matrix.name}.")
+        }
+        low_rank = {
+            "down.weight": (rank, matrix.in_features),
+            "up.weight": (matrix.out_features, rank),
+        }
+        dense = {"weight": (matrix.out_features, matrix.in_features)}
+        assert shapes == {DENSE: dense, 0: {}}.get(rank, low_rank)
+    prices = [m.price(rank) for m, rank in zip(export_plan.matrices, export_plan.ranks, strict=True)]
+    assert exported.block_params == sum(prices)
+    assert exported.total_params == sum(tensor.numel() for tensor in tensors.values())
+    assert exported.file_bytes == weight_bytes(exported.folder) < weight_bytes(prepared.model.folder)
+
+
+def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:
+    folder = run(export_plan).folder
+    assert {file.name for file in folder.iterdir()} >= {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "modeling_ranksieve.py",
+        "ranksieve.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert not (folder / "manifest.json").exists()
+    assert [file.name for file in folder.parent.iterdir() if file.name.startswith(".")] == []
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["LowRankLlamaForCausalLM"]
+    assert config["auto_map"] == {"AutoModelForCausalLM": "modeling_ranksieve.LowRankLlamaForCausalLM"}
+    assert config["ranksieve"]["base_class"] == "LlamaForCausalLM"
+    assert len(config["ranksieve"]["ranks"]) == len(export_plan.ranks) - 1
+    assert json.loads((folder / "ranksieve.json").read_text()) == provenance
+    card = (folder / "README.md").read_text()
+    assert "# Small films" in card
+    assert "| accuracy, confirm split | 0.9000 | 0.9000 |" in card
+    assert "15,360 (50.0 %)" in card
+
+
+def test_exporting_again_replaces_the_folder(export_plan: ExportPlan) -> None:
+    run(export_plan)
+    (export_plan.folder / "left over").write_text("")
+    count = len(export_plan.matrices)
+    exported = run(replace(export_plan, ranks=(1,) * count))
+    assert not (exported.folder / "left over").exists()
+    assert set(json.loads((exported.folder / "config.json").read_text())["ranksieve"]["ranks"].values()) == {
+        1
+    }
+
+
+def test_failed_export_leaves_the_old_folder(export_plan: ExportPlan) -> None:
+    run(export_plan)
+    before = (export_plan.folder / "README.md").read_text()
+    with pytest.raises(UndefinedError, match="undefined"):
+        run(replace(export_plan, provenance={"name": "half"}))
+    assert (export_plan.folder / "README.md").read_text() == before
+
+
+@pytest.mark.parametrize("rank", [DENSE, 0])
+@torch.inference_mode()
+def test_all_dense_and_all_gone(export_plan: ExportPlan, rank: int) -> None:
+    plan = replace(export_plan, ranks=(rank,) * len(export_plan.matrices))
+    loaded = load_folder(run(plan).folder)
+    torch.testing.assert_close(loaded(IDS_BL).logits, switchable(plan)(IDS_BL).logits)
+
+
+def test_gpt2_with_biases_and_a_tied_head(
+    make_gpt2: Callable[[], GPT2LMHeadModel],
+    tokenizer: PreTrainedTokenizerFast,
+    preparation_plan: PreparationPlan,
+    export_plan: ExportPlan,
+    tmp_path: Path,
+) -> None:
+    make_gpt2().save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    source = ModelSource(kind="path", location=str(tmp_path / "gpt2"), dtype="float32")
+    *_, prepared = prepare(replace(preparation_plan, model=source, cache_dir=tmp_path / "cache"))
+    assert isinstance(prepared, Prepared)
+    plan = replace(
+        export_plan,
+        model_folder=prepared.model.folder,
+        factors_folder=prepared.factors,
+        matrices=prepared.matrices,
+        ranks=(DENSE, 0, 7, 5, 4, DENSE, 0, 9),
+    )
+    exported = run(plan)
+    loaded = load_folder(exported.folder)
+    torch.testing.assert_close(loaded(IDS_BL).logits, switchable(plan)(IDS_BL).logits, rtol=1e-4, atol=1e-4)
+    assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+    assert exported.total_params == loaded.num_parameters()
+
+
+@torch.inference_mode()
+def test_plain_folder_is_loaded_as_it_is(
+    llama_folder: Path, make_llama: Callable[[], PreTrainedModel]
+) -> None:
+    torch.testing.assert_close(load_folder(llama_folder)(IDS_BL).logits, make_llama()(IDS_BL).logits)
+
+
+def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model_dir: expected a model folder"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["NoSuchModel", "AutoConfig", "pipeline"])
+def test_unknown_base_class_is_refused(export_plan: ExportPlan, name: str) -> None:
+    file = run(export_plan).folder / "config.json"
+    values = json.loads(file.read_text())
+    values["ranksieve"]["base_class"] = name
+    file.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=f"unknown base class '{name}'"):
+        load_folder(export_plan.folder)

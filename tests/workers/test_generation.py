@@ -1,0 +1,61 @@
+import random
+from collections.abc import Callable
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from workers.generation import generate_answers
+from workers.plan import Example
+
+NEW = 6
+
+
+def greedy(model: PreTrainedModel, prompt: tuple[int, ...], end: int) -> list[int]:
+    """One token after another, each from a whole forward pass."""
+    ids = list(prompt)
+    while len(ids) < len(prompt) + NEW:
+        token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+        if token == end:
+            break
+        ids.append(token)
+    return ids[len(prompt) :]
+
+
+def prompts(text_example: Callable[..., Example]) -> list[Example]:
+    rng = random.Random(0)
+    return [
+        text_example(tuple(rng.randrange(3, 48) for _ in range(rng.randint(1, 12))), (4,)) for _ in range(12)
+    ]
+
+
+@torch.inference_mode()
+def test_answers_equal_naive_greedy_decoding_in_any_batching(
+    make_llama: Callable[..., PreTrainedModel],
+    text_example: Callable[..., Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model, examples = make_llama(), prompts(text_example)
+    expected = [
+        tokenizer.decode(greedy(model, e.prompt_ids, tokenizer.eos_token_id), skip_special_tokens=True)
+        for e in examples
+    ]
+    assert len(set(expected)) > 6
+    for budget in (1, 50, 10_000):
+        assert generate_answers(model, tokenizer, examples, NEW, budget) == expected
+
+
+def test_answer_ends_at_a_line_break(
+    make_llama: Callable[..., PreTrainedModel],
+    text_example: Callable[..., Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    class Lines:
+        """Decodes everything to two lines."""
+
+        pad_token_id, eos_token_id = None, 2
+
+        def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
+            return [" \n w1 w2 \nw3"] * len(rows)
+
+    answers = generate_answers(make_llama(), Lines(), prompts(text_example)[:2], NEW, 50)  # type: ignore[arg-type]
+    assert answers == ["w1 w2", "w1 w2"]

@@ -1,0 +1,42 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.errors import InputError
+from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
+from workers.preflight import check
+
+TASK = TaskPlan(kind="lm", prompt="", answer="{{ text }}")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataPlan:
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": f"w{i} w1 w2"}) + "\n" for i in range(20)))
+    return DataPlan(source=RecordSource(field="task.data.source", path=file), sizes={"test": 20})
+
+
+@pytest.fixture
+def model(llama_folder: Path) -> ModelSource:
+    return ModelSource(kind="path", location=str(llama_folder), include=("mlp.*",))
+
+
+def test_job_that_can_work(model: ModelSource, data: DataPlan) -> None:
+    checked = check(model, TASK, data)
+    assert checked.model == model
+    assert {matrix.kind for matrix in checked.matrices} == {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
+    assert len(checked.task.splits["test"]) == 20
+
+
+def test_every_part_is_checked(model: ModelSource, data: DataPlan, tmp_path: Path) -> None:
+    for source, task, field in (
+        (replace(model, location=str(tmp_path)), TASK, "model.path"),
+        (replace(model, include=("nothing",)), TASK, "model.include"),
+        (model, replace(TASK, answer="{{ missing }}"), "task.answer"),
+        (model, replace(TASK, answer="{{ text }}" + " w1" * 64), "task.answer"),  # the context is 64 tokens
+    ):
+        with pytest.raises(InputError) as caught:
+            check(source, task, data)
+        assert caught.value.field == field

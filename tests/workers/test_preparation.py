@@ -1,0 +1,165 @@
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from workers.lowrank import SwitchableModel
+from workers.matrices import find_matrices, weight_OD
+from workers.models import load_prepared
+from workers.plan import EncodedTask, ModelSource
+from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+
+
+def run(plan: PreparationPlan) -> tuple[list[Progress], Prepared]:
+    *progress, prepared = prepare(plan)
+    assert isinstance(prepared, Prepared)
+    assert all(isinstance(item, Progress) for item in progress)
+    return progress, prepared  # type: ignore[return-value]
+
+
+def test_progress_then_the_result(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
+    progress, prepared = run(replace(preparation_plan, cache_dir=tmp_path))
+    phases = [phase for phase, _ in itertools.groupby(item.phase for item in progress)]
+    assert phases == ["model", "calibration", "projection"]
+    for phase in phases[1:]:
+        last = [item for item in progress if item.phase == phase][-1]
+        assert last.done == last.total > 0
+    assert len(prepared.matrices) == len(prepared.energies) == 14
+    assert prepared.block_params == sum(matrix.dense_params for matrix in prepared.matrices)
+    assert prepared.total_params == prepared.block_params + 2 * 48 * 32 + 5 * 32
+
+
+def test_second_run_is_served_from_the_cache(preparation_plan: PreparationPlan, prepared: Prepared) -> None:
+    progress, again = run(preparation_plan)
+    assert [item.phase for item in progress] == ["model"]
+    assert (again.factors, again.model, again.matrices) == (
+        prepared.factors,
+        prepared.model,
+        prepared.matrices,
+    )
+    for before, after in zip(prepared.energies, again.energies, strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_energies_descend_and_are_finite(prepared: Prepared) -> None:
+    for matrix, energy_K in zip(prepared.matrices, prepared.energies, strict=True):
+        assert energy_K.shape == (min(matrix.out_features, matrix.in_features),)
+        assert energy_K[0] > 0
+        assert (np.diff(energy_K) <= 0).all()
+        assert (energy_K >= 0).all()
+
+
+def test_factors_reach_the_largest_useful_rank(prepared: Prepared) -> None:
+    factors = load_factors(prepared.factors)
+    assert set(factors) == {matrix.name for matrix in prepared.matrices}
+    for matrix in prepared.matrices:
+        left_RO, right_RD = factors[matrix.name]
+        rank = math.ceil(matrix.dense_params / matrix.rank_params) - 1
+        assert (left_RO.shape, right_RD.shape) == (
+            (rank, matrix.out_features),
+            (rank, matrix.in_features),
+        )
+
+
+@pytest.mark.parametrize("method", ["weight", "input", "output"])
+def test_methods_without_gradients(preparation_plan: PreparationPlan, tmp_path: Path, method: Any) -> None:
+    progress, prepared = run(replace(preparation_plan, method=method, cache_dir=tmp_path))
+    assert any(item.phase == "calibration" for item in progress) == (method != "weight")
+    if method != "input":
+        assert [float(energy_K.sum()) for energy_K in prepared.energies] == pytest.approx([1.0] * 14)
+
+
+def test_same_plan_same_factors_elsewhere(
+    preparation_plan: PreparationPlan, prepared: Prepared, tmp_path: Path
+) -> None:
+    _, again = run(replace(preparation_plan, cache_dir=tmp_path))
+    assert again.factors.name == prepared.factors.name
+    ours, theirs = load_factors(prepared.factors), load_factors(again.factors)
+    assert all(ours[name][side].equal(theirs[name][side]) for name in ours for side in (0, 1))
+
+
+def test_every_part_of_the_plan_that_shapes_the_factors_is_in_their_key(
+    preparation_plan: PreparationPlan, prepared: Prepared, make_task: Callable[..., EncodedTask]
+) -> None:
+    source = preparation_plan.model
+    changed = [
+        replace(preparation_plan, seed=1),
+        replace(preparation_plan, method="output"),
+        replace(preparation_plan, batch_tokens=32),
+        replace(preparation_plan, task=make_task("choice", seed=1)),
+        replace(preparation_plan, model=replace(source, exclude=("q_proj",))),
+        replace(preparation_plan, model=replace(source, dtype="bfloat16")),
+    ]
+    folders = [run(plan)[1].factors for plan in changed]
+    assert len({prepared.factors, *folders}) == len(changed) + 1
+    # What is scored later does not matter, nor who computes.
+    task = preparation_plan.task
+    other_test = replace(task, digest="other", split_digests={**task.split_digests, "test": "other"})
+    assert run(replace(preparation_plan, task=other_test, threads=1))[1].factors == prepared.factors
+
+
+def test_include_decides_what_is_factored(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
+    source = replace(preparation_plan.model, include=("mlp.*",), exclude=("up_proj",))
+    _, prepared = run(replace(preparation_plan, model=source, cache_dir=tmp_path))
+    assert {matrix.kind for matrix in prepared.matrices} == {"mlp.gate_proj", "mlp.down_proj"}
+    assert set(load_factors(prepared.factors)) == {matrix.name for matrix in prepared.matrices}
+
+
+@torch.inference_mode()
+def test_factors_approach_the_model(prepared: Prepared) -> None:
+    model = load_prepared(prepared.model.folder, torch.device("cpu"))
+    ids_BL = torch.tensor([[4, 9, 30, 12, 7]])
+    dense = model(ids_BL).logits
+    candidate = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    errors = []
+    for share in (0.0, 0.6, 1.0):
+        ranks = [int(share * ((m.dense_params - 1) // m.rank_params)) for m in prepared.matrices]
+        candidate.switch(ranks)
+        errors.append(float((model(ids_BL).logits - dense).norm()))
+    assert errors[2] < errors[1] < errors[0]
+
+
+def test_conv1d_weights_are_factored_as_out_by_in(
+    preparation_plan: PreparationPlan,
+    make_gpt2: Callable[[], GPT2LMHeadModel],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+) -> None:
+    model = make_gpt2()
+    model.save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    source = ModelSource(kind="path", location=str(tmp_path / "gpt2"), dtype="float32")
+    _, prepared = run(replace(preparation_plan, model=source, method="weight", cache_dir=tmp_path / "cache"))
+    name = "transformer.h.0.mlp.c_fc"
+    left_RO, right_RD = load_factors(prepared.factors)[name]
+    weight: Any = weight_OD(model.get_submodule(name))  # type: ignore[arg-type]
+    u_OK, s_K, v_KD = torch.linalg.svd(weight, full_matrices=False)
+    expected = u_OK[:, :5] * s_K[:5] @ v_KD[:5]
+    torch.testing.assert_close(left_RO[:5].T @ right_RD[:5], expected, rtol=1e-4, atol=1e-4)
+    assert prepared.total_params == model.num_parameters()  # the tied head counts once
+    assert prepared.matrices == find_matrices(model)
+
+
+def test_stopped_in_the_middle_leaves_no_entry(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
+    running = prepare(replace(preparation_plan, cache_dir=tmp_path))
+    while next(running).phase != "calibration":  # type: ignore[union-attr]
+        pass
+    running.close()  # type: ignore[attr-defined]
+    assert not [entry for entry in (tmp_path / "factors").iterdir() if entry.is_dir()]
+    assert run(replace(preparation_plan, cache_dir=tmp_path))[1].factors.is_dir()
+
+
+def test_float16_is_calibrated_in_float32(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
+    plan = replace(
+        preparation_plan, model=replace(preparation_plan.model, dtype="float16"), cache_dir=tmp_path
+    )
+    _, prepared = run(plan)
+    left_RO, _ = load_factors(prepared.factors)[prepared.matrices[0].name]
+    assert left_RO.dtype is torch.float16

@@ -1,0 +1,83 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
+
+import workers.verification
+from workers.export import ExportPlan, export
+from workers.lowrank import SwitchableModel
+from workers.models import load_prepared
+from workers.plan import EncodedTask
+from workers.preparation import Progress, load_factors
+from workers.scorer import Scorer
+from workers.scores import ScoreRequest, Scores
+from workers.verification import VerificationPlan, Verified, verify
+
+pytestmark = pytest.mark.usefixtures("_own_modules_cache")
+
+
+@pytest.fixture
+def plan(export_plan: ExportPlan) -> VerificationPlan:
+    list(export(export_plan))
+    return VerificationPlan(
+        exported=export_plan.folder,
+        dense=export_plan.model_folder,
+        split="test",
+        batch_tokens=64,
+        threads=1,
+        device="cpu",
+    )
+
+
+def searched(plan: ExportPlan, tokenizer: PreTrainedTokenizerFast, task: EncodedTask) -> Scores:
+    """Scores of the candidate as the search saw it."""
+    model = load_prepared(plan.model_folder, torch.device("cpu"))
+    switchable = SwitchableModel(model, plan.matrices, load_factors(plan.factors_folder))
+    request = ScoreRequest(ranks=plan.ranks, split="test", start=0, stop=10)
+    scores = Scorer(switchable, tokenizer, task, 64).score(request)
+    assert isinstance(scores, Scores)
+    return scores
+
+
+@pytest.mark.parametrize("kind", ["choice", "generate", "lm"])
+def test_exported_model_scores_as_in_the_search(
+    plan: VerificationPlan,
+    export_plan: ExportPlan,
+    tokenizer: PreTrainedTokenizerFast,
+    make_task: Callable[..., EncodedTask],
+    kind: str,
+) -> None:
+    task = make_task(kind)
+    *progress, verified = verify(plan, task)
+    assert progress == [Progress(phase="verify", done=done, total=10) for done in (0, 10)]
+    assert isinstance(verified, Verified)
+    expected = searched(export_plan, tokenizer, task)
+    assert verified.scores.quality.tolist() == pytest.approx(expected.quality.tolist(), rel=1e-4)
+    assert verified.scores.exact.tolist() == expected.exact.tolist()
+    np.testing.assert_allclose(verified.scores.nll_nats, expected.nll_nats, rtol=1e-4, atol=1e-4)
+    assert verified.scores.tokens == expected.tokens
+    assert verified.tokens_per_second > 0
+    assert verified.dense_tokens_per_second > 0
+
+
+def test_long_split_comes_in_chunks(
+    plan: VerificationPlan, make_task: Callable[..., EncodedTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.verification, "CHUNK", 7)
+    *progress, verified = verify(replace(plan, split="search"), make_task("choice"))
+    assert [item.done for item in progress if isinstance(item, Progress)] == [0, 7, 14, 16]
+    assert isinstance(verified, Verified)
+    assert len(verified.scores.quality) == 16
+
+
+def test_broken_export_is_not_verified(plan: VerificationPlan, make_task: Callable[..., EncodedTask]) -> None:
+    file = plan.exported / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][0] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(ArithmeticError, match="not finite"):
+        list(verify(plan, make_task("choice")))
