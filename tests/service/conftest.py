@@ -1,5 +1,6 @@
-"""A small job file, a store on every backend, and a way to wait for what another thread commits."""
+"""A small job file, a tiny model, a store on every backend, and a way to wait for what another thread commits."""
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,14 @@ from service.store.schema import Base
 
 SERVER_URL = os.environ.get("RANKSIEVE_TEST_DATABASE_URL", "")
 """An empty PostgreSQL database; where it is given, every store test runs on it too and empties it after."""
+
+TINY_WORDS = ["<unk>", "</s>", "Review", "Mood", ":", "film", "good", "bad", *map(str, range(200))]
+TINY_CONFIG = {
+    "vocab_size": len(TINY_WORDS), "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 16,
+    "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1,
+}  # fmt: skip
+"""A Llama of 16 tokens of context, for tests that need a model but not its answers."""
 
 WaitUntil = Callable[[Callable[[], bool]], None]
 
@@ -62,6 +71,51 @@ def make_candidate() -> Callable[..., dict[str, Any]]:
         }
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `model/`, of random weights, and 200 records in `films.jsonl`."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    root = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**TINY_CONFIG)).save_pretrained(root / "model")
+    vocabulary = {word: number for number, word in enumerate(TINY_WORDS)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+    tokenizer.save_pretrained(root / "model")
+    records = [{"text": f"film {i}", "label": "good" if i % 2 else "bad"} for i in range(200)]
+    (root / "films.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return root
+
+
+@pytest.fixture
+def tiny_job() -> dict[str, Any]:
+    """A spec on the tiny model; its paths count from `tiny_root`."""
+    return {
+        "model": {"path": "model", "dtype": "float32"},
+        "task": {
+            "kind": "choice",
+            "prompt": "Review: {{ text }} Mood:",
+            "answer": "{{ label }}",
+            "choices": ["good", "bad"],
+            "data": {
+                "source": {"path": "films.jsonl"},
+                "sizes": {"calibration": 8, "search": 16, "confirm": 32, "test": 64},
+            },
+        },
+        "projection": {"rank_step": 1},
+        "search": {
+            "population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 3,
+            "max_evaluations": 60, "patience": 20,
+        },
+        "objective": {"kind": "target_params", "share": 0.4},
+        "resources": {"actors": 1},
+    }  # fmt: skip
 
 
 @pytest.fixture(params=["sqlite", *(["server"] if SERVER_URL else [])])

@@ -1,0 +1,124 @@
+"""Choosing among finalists, over a scorer whose scores are given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search.confirmation import DropInterval, paired_drop
+from search.errors import ScoringError
+from search.space import Genome, MatrixShape, SearchSpace
+from service.confirmation import Winner, confirm
+from service.joblog import JobLog
+from service.spec import JobSpec
+from service.store import Store
+from workers.scores import Failure, Scores
+
+Document = dict[str, Any]
+
+SPACE = SearchSpace([MatrixShape(name="m", out_features=20, in_features=20, layer=0, kind="m")], 1)
+FINALISTS: list[Genome] = [(9,), (6,), (4,), (2,)]
+EXAMPLES = 200
+
+
+class FakeScorer:
+    """Of 200 examples, all right when dense; `lost` are wrong per genome, None fails."""
+
+    def __init__(self, lost: dict[Genome, int | None], kl_nats: dict[Genome, float] | None = None) -> None:
+        self._lost = lost
+        self._kl_nats = kl_nats or {}
+        self.splits: list[str] = []
+
+    def score_genomes(self, genomes: Sequence[Genome], split: str, report: Any) -> list[Scores | Failure]:
+        self.splits += [split] * len(genomes)
+        report(len(genomes), len(genomes))
+        return [self._scores(genome) for genome in genomes]
+
+    def drop(self, scores: Scores, split: str, confidence: float, seed: int) -> DropInterval:
+        return paired_drop(np.ones(EXAMPLES), scores.quality, confidence=confidence, seed=seed)
+
+    def _scores(self, genome: Genome) -> Scores | Failure:
+        lost = self._lost.get(genome, 0)
+        if lost is None:
+            return Failure(reason="not finite")
+        quality = np.ones(EXAMPLES)
+        quality[:lost] = 0
+        kl = np.full(EXAMPLES, self._kl_nats.get(genome, 0.1))
+        same = {name: quality for name in ("exact", "nll_nats", "answer_tokens")}
+        return Scores(quality=quality, kl_nats=kl, tokens=1, seconds=1.0, **same)
+
+
+@pytest.fixture
+def log(store: Store, tiny_job: Document, tmp_path: Path) -> JobLog:
+    job = store.create_job(JobSpec.model_validate(tiny_job))
+    return JobLog(store, job, tmp_path / "job")
+
+
+def decide(log: JobLog, scorer: FakeScorer, tiny_job: Document, **objective: Any) -> Winner:
+    spec = JobSpec.model_validate({**tiny_job, "objective": objective})
+    return confirm(spec, SPACE, scorer, FINALISTS, log)  # type: ignore[arg-type]
+
+
+def passed(log: JobLog, store: Store) -> list[bool]:
+    events = store.events(log.job.id)
+    return [event.data["passed"] for event in events if event.type == "finalist.confirmed"]
+
+
+def test_the_smallest_that_holds_before_the_first_failure_wins(
+    log: JobLog, store: Store, tiny_job: Document
+) -> None:
+    # The smallest loses nothing, but comes after one that failed: taking it would be a second chance.
+    scorer = FakeScorer({(9,): 0, (6,): 2, (4,): 30, (2,): 0})
+    winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0, confidence=0.9)
+    assert (winner.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
+    assert winner.confirm_drop.estimate == pytest.approx(1.0)
+    assert passed(log, store) == [True, True, False, True]
+
+
+def test_none_holds(log: JobLog, store: Store, tiny_job: Document) -> None:
+    scorer = FakeScorer(dict.fromkeys(FINALISTS, 40))
+    winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)
+    assert (winner.genome, winner.held) == ((9,), False)  # the safest of them, said to be none
+    assert passed(log, store) == [False] * 4
+
+
+def test_the_bound_counts_not_the_estimate(log: JobLog, tiny_job: Document) -> None:
+    scorer = FakeScorer(dict.fromkeys(FINALISTS, 9))  # 4.5 points, within 5 but not with confidence
+    assert not decide(log, scorer, tiny_job, kind="max_drop", points=5.0, confidence=0.95).held
+
+
+def test_at_a_given_size_the_lowest_kl_wins(log: JobLog, store: Store, tiny_job: Document) -> None:
+    scorer = FakeScorer({(4,): 50}, kl_nats={(4,): 0.01})
+    winner = decide(log, scorer, tiny_job, kind="target_params", share=0.5)
+    assert (winner.genome, winner.held) == ((4,), True)
+    assert passed(log, store) == [True] * 4
+
+
+def test_a_finalist_that_fails_is_left_out(log: JobLog, store: Store, tiny_job: Document) -> None:
+    scorer = FakeScorer({(9,): None, (6,): 0, (4,): 30})
+    assert decide(log, scorer, tiny_job, kind="max_drop", points=5.0).genome == (6,)
+    assert len(passed(log, store)) == 3
+
+
+def test_all_finalists_fail(log: JobLog, tiny_job: Document) -> None:
+    scorer = FakeScorer(dict.fromkeys(FINALISTS, None))
+    with pytest.raises(ScoringError, match="no finalist can be scored"):
+        decide(log, scorer, tiny_job, kind="max_drop", points=5.0)
+
+
+def test_the_test_split_is_only_looked_at_by_with_test(log: JobLog, tiny_job: Document) -> None:
+    scorer = FakeScorer({(2,): 4})
+    winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)
+    assert set(scorer.splits) == {"confirm"}
+    tested = winner.with_test(scorer, log)  # type: ignore[arg-type]
+    assert scorer.splits.count("test") == 1
+    assert tested.test_drop is not None
+    assert (winner.test, tested.test_drop.estimate) == (None, pytest.approx(2.0))
+
+
+def test_a_winner_that_fails_on_test(log: JobLog, tiny_job: Document) -> None:
+    winner = decide(log, FakeScorer({}), tiny_job, kind="max_drop", points=5.0)
+    with pytest.raises(ScoringError, match="test split: not finite"):
+        winner.with_test(FakeScorer({winner.genome: None}), log)  # type: ignore[arg-type]

@@ -1,0 +1,296 @@
+"""Whole jobs on a tiny model, with everything real but Ray: phases and actors run in this process."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search.errors import CancelledError, InfrastructureError, ScoringError
+from search.space import DENSE
+from service.joblog import JobLog
+from service.jobs import JobState
+from service.pipeline import Pipeline
+from service.settings import Settings
+from service.spec import JobSpec
+from service.store import Store
+from workers.actor import ScorerPlan, build_scorer
+from workers.plan import EncodedTask
+from workers.preparation import Progress
+from workers.scores import Failure, ScoreRequest
+
+Document = dict[str, Any]
+Meddle = Callable[[ScoreRequest, Any], Any]
+
+BLOCK_PARAMS = 2 * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24)  # q and o, k and v, the three of the mlp
+EMBEDDING_PARAMS = 208 * 16
+NORM_PARAMS = 5 * 16
+
+
+class LocalActors:
+    """Scores requests one by one in this process; `meddle` may change or refuse what comes out."""
+
+    def __init__(self, scorer: Any, meddle: Meddle) -> None:
+        self._scorer = scorer
+        self._meddle = meddle
+        self.requests: list[ScoreRequest] = []
+        self.closed = False
+
+    def run(
+        self,
+        method: str,
+        requests: Sequence[ScoreRequest],
+        on_done: Callable[[int], None] = lambda done: None,
+    ) -> list[Any]:
+        results = []
+        for request in requests:
+            result = getattr(self._scorer, method)(request)
+            if method == "score_dense":
+                scores, beliefs = result
+                results.append((self._meddle(request, scores), beliefs))
+            else:
+                results.append(self._meddle(request, result))
+            on_done(len(results))
+        self.requests += [] if method == "score_dense" else requests
+        return results
+
+    def set_beliefs(self, beliefs: Any) -> None:
+        self._scorer.set_beliefs(beliefs)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class LocalCluster:
+    """Stands in for `workers.cluster.Cluster`; runs phases here, and keeps the actors it started."""
+
+    def __init__(self, meddle: Meddle = lambda request, result: result) -> None:
+        self.meddle = meddle
+        self.actors: list[LocalActors] = []
+        self.phases: list[str] = []
+
+    def require(self, actors: int, threads: int, gpus: float) -> None:
+        pass
+
+    def run(
+        self,
+        phase: Callable[..., Iterator[Any]],
+        *arguments: Any,
+        cpus: int,
+        gpus: float,
+        cancelled: threading.Event,
+        on_progress: Callable[[Progress], None],
+        environment: Mapping[str, str] | None = None,
+    ) -> Any:
+        self.phases.append(phase.__name__)
+        item = None
+        for item in phase(*arguments):
+            if cancelled.is_set():
+                raise CancelledError("the job was cancelled")
+            if isinstance(item, Progress):
+                on_progress(item)
+        return item
+
+    def dispatcher(self, plan: ScorerPlan, task: EncodedTask, **options: Any) -> LocalActors:
+        self.actors.append(LocalActors(build_scorer(plan, task), self.meddle))
+        return self.actors[-1]
+
+
+class Jobs:
+    """A store whose jobs are run by hand."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self.store = store
+        self._settings = settings
+
+    def submit(self, spec: Document) -> str:
+        return self.store.create_job(JobSpec.model_validate(spec)).id
+
+    def run(self, cluster: LocalCluster) -> Document:
+        """Claims the next job, as the controller does, and runs it."""
+        job = self.store.claim_next()
+        assert job is not None
+        log = JobLog(self.store, job, self._settings.jobs_dir / job.id)
+        pipeline = Pipeline(self._settings, cluster)  # type: ignore[arg-type]
+        result = pipeline(job, log)
+        self.store.transition(job.id, JobState.SUCCEEDED, result=result)
+        return result
+
+    def events(self, id: str, type: str) -> list[Document]:
+        return [event.data for event in self.store.events(id, limit=10_000) if event.type == type]
+
+
+@pytest.fixture
+def jobs(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    # A real verification runs in a process of its own, which is told this by its environment.
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    settings = Settings(data_dir=tmp_path / "data", roots=[tiny_root])
+    settings.data_dir.mkdir()
+    store = Store(settings.store_url)
+    yield Jobs(store, settings)
+    store.close()
+
+
+@pytest.fixture
+def max_drop(tiny_job: Document) -> Document:
+    tiny_job["objective"] = {"kind": "max_drop", "points": 30.0}
+    return tiny_job
+
+
+def test_an_export_that_contradicts_the_scores_is_refused(jobs: Jobs, tiny_job: Document) -> None:
+    def wrong_on_confirm(request: ScoreRequest, result: Any) -> Any:
+        return replace(result, quality=np.zeros(request.examples)) if request.split == "confirm" else result
+
+    jobs.submit(tiny_job)
+    with pytest.raises(ScoringError, match="the exported model reaches"):
+        jobs.run(LocalCluster(wrong_on_confirm))
+
+
+def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_job: Document) -> None:
+    id, cluster = jobs.submit(tiny_job), LocalCluster()
+
+    result = jobs.run(cluster)
+
+    states = [data["state"] for data in jobs.events(id, "job.state")]
+    assert states == ["queued", "preparing", "searching", "finalizing", "succeeded"]
+    assert cluster.phases == ["prepare", "export", "verify"]
+    assert [actors.closed for actors in cluster.actors] == [True]
+    (loaded,) = jobs.events(id, "data.loaded")
+    assert loaded == {
+        "splits": {"calibration": 8, "search": 16, "confirm": 32, "test": 64},
+        "dropped_duplicates": 0,
+    }
+    (model,) = jobs.events(id, "model.loaded")
+    assert (model["matrices"], model["dtype"], model["device"]) == (14, "float32", "cpu")
+    assert [data["split"] for data in jobs.events(id, "dense.scored")] == ["search", "confirm", "test"]
+    assert [data["generation"] for data in jobs.events(id, "generation.completed")] == [0, 1, 2, 3]
+    (verified,) = jobs.events(id, "artifact.verified")
+    assert verified["metric"] == pytest.approx(verified["expected"])
+    assert set(result["seconds"]) == {"prepare", "dense", "search", "confirm", "test", "export", "verify"}
+
+
+def test_the_test_split_is_scored_once_and_last(jobs: Jobs, tiny_job: Document) -> None:
+    jobs.submit(tiny_job)
+    cluster = LocalCluster()
+    jobs.run(cluster)
+    splits = [request.split for request in cluster.actors[0].requests]
+    assert splits.count("test") == 1
+    assert splits[-1] == "test"
+
+
+def test_the_numbers_add_up_with_tied_embeddings(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["model"]["exclude"] = ["*.k_proj"]
+    jobs.submit(tiny_job)
+    result = jobs.run(LocalCluster())
+    dense, best = result["dense"], result["best"]
+    assert dense["block_params"] == BLOCK_PARAMS
+    assert dense["total_params"] == BLOCK_PARAMS + EMBEDDING_PARAMS + NORM_PARAMS  # the head is the embedding
+    shapes = {"q_proj": 32, "v_proj": 24, "o_proj": 32, "gate_proj": 40, "up_proj": 40, "down_proj": 40}
+    dense_params = {"q_proj": 256, "v_proj": 128, "o_proj": 256, "gate_proj": 384, "up_proj": 384}
+    kept = 2 * 8 * 16  # k_proj of both layers is left as it is
+    for name, rank in result["ranks"].items():
+        kind = name.rsplit(".", 1)[1]
+        kept += rank * shapes[kind] if rank >= 0 else dense_params.get(kind, 384)
+    assert best["block_params"] == kept
+    assert best["kept_block_params"] == kept / BLOCK_PARAMS
+    assert best["total_params"] == kept + EMBEDDING_PARAMS + NORM_PARAMS
+    assert not any(name.endswith("k_proj") for name in result["ranks"])
+    assert best["kl_nats"].keys() == best["metric"].keys() == {"search", "confirm", "test"}
+
+
+def test_an_interrupted_search_goes_on_from_its_last_generation(jobs: Jobs, tiny_job: Document) -> None:
+    jobs.submit(tiny_job)
+    undisturbed = LocalCluster()
+    expected = jobs.run(undisturbed)
+
+    id = jobs.submit(tiny_job)
+
+    def die_in_generation_2(request: ScoreRequest, result: Any) -> Any:
+        if len(jobs.store.generations(id)) == 2:
+            raise InfrastructureError("the machine was switched off")
+        return result
+
+    with pytest.raises(InfrastructureError, match="switched off"):
+        jobs.run(LocalCluster(die_in_generation_2))
+    known = {(tuple(row["genome"]), row["examples"]) for row in jobs.store.memo(id)}
+    assert len(jobs.store.generations(id)) == 2
+
+    resumed = LocalCluster()
+    result = jobs.run(resumed)
+
+    searched = [r for r in resumed.actors[0].requests if r.split == "search"]
+    total = len([r for r in undisturbed.actors[0].requests if r.split == "search"])
+    assert len(searched) == total - len(known)  # nothing that was saved is scored again
+    assert (result["genome"], result["evaluations"]) == (expected["genome"], expected["evaluations"])
+    for model in ("dense", "best"):
+        for speed in (result[model], expected[model]):
+            del speed["tokens_per_second"]
+        assert result[model] == expected[model]
+    assert [row["generation"] for row in jobs.store.generations(id)] == [0, 1, 2, 3]
+
+
+def test_a_job_killed_after_its_search_only_repeats_the_rest(jobs: Jobs, tiny_job: Document) -> None:
+    id = jobs.submit(tiny_job)
+
+    def die_on_test(request: ScoreRequest, result: Any) -> Any:
+        if request.split == "test":
+            raise InfrastructureError("the machine was switched off")
+        return result
+
+    with pytest.raises(InfrastructureError, match="switched off"):
+        jobs.run(LocalCluster(die_on_test))
+    resumed = LocalCluster()
+    assert jobs.run(resumed)["best"]["kept_block_params"] <= 0.4
+    assert {request.split for request in resumed.actors[0].requests} == {"confirm", "test"}
+    states = [data["state"] for data in jobs.events(id, "job.state")]
+    assert states[-5:] == ["finalizing", "preparing", "searching", "finalizing", "succeeded"]
+
+
+def test_a_promise_that_does_not_hold_on_fresh_examples_is_reported(jobs: Jobs, max_drop: Document) -> None:
+    def better_dense(request: ScoreRequest, result: Any) -> Any:
+        dense = set(request.ranks) == {DENSE}
+        return replace(result, quality=np.ones(32)) if dense and request.split == "confirm" else result
+
+    id = jobs.submit(max_drop)
+    result = jobs.run(LocalCluster(better_dense))
+    finalists = jobs.events(id, "finalist.confirmed")
+    assert result["promise_held"] is False
+    assert not finalists[0]["passed"]
+    assert result["best"]["kept_block_params"] == pytest.approx(finalists[0]["kept_share"])
+
+
+def test_finalists_are_tested_from_the_largest_down(jobs: Jobs, max_drop: Document) -> None:
+    id = jobs.submit(max_drop)
+    jobs.run(LocalCluster())
+    shares = [finalist["kept_share"] for finalist in jobs.events(id, "finalist.confirmed")]
+    assert shares == sorted(shares, reverse=True)
+    assert len(shares) > 1
+
+
+def test_a_candidate_that_fails_is_an_event_and_never_wins(jobs: Jobs, tiny_job: Document) -> None:
+    refused: list[tuple[int, ...]] = []
+
+    def fail_the_first(request: ScoreRequest, result: Any) -> Any:
+        if not refused and request.split == "search" and request.stop == 8:
+            refused.append(request.ranks)
+        return Failure(reason="not finite") if request.ranks in refused else result
+
+    id = jobs.submit(tiny_job)
+    result = jobs.run(LocalCluster(fail_the_first))
+    failed = jobs.events(id, "candidate.failed")
+    assert {"reason": "not finite", "generation": 0} in failed
+    assert tuple(result["ranks"].values()) not in refused
+
+
+def test_a_cancelled_job_stops_between_batches(jobs: Jobs, tiny_job: Document) -> None:
+    jobs.submit(tiny_job)
+    job = jobs.store.claim_next()
+    assert job is not None
+    log = JobLog(jobs.store, job, jobs._settings.jobs_dir / job.id)
+    log.cancelled.set()
+    pipeline = Pipeline(jobs._settings, LocalCluster())  # type: ignore[arg-type]
+    with pytest.raises(CancelledError):
+        pipeline(job, log)

@@ -1,0 +1,135 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import InputError
+from search.objectives import MaxDrop, TargetParams
+from service import plans
+from service.settings import Settings
+from service.spec import JobSpec
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> list[Path]:
+    for name in ("first", "second", "outside"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "first" / "films.jsonl").write_text("{}")
+    (tmp_path / "second" / "films.jsonl").write_text("{}")
+    (tmp_path / "second" / "only.csv").write_text("a\n1")
+    (tmp_path / "outside" / "secret.csv").write_text("a\n1")
+    return [tmp_path / "first", tmp_path / "second"]
+
+
+def refused(path: str, roots: list[Path]) -> InputError:
+    with pytest.raises(InputError) as caught:
+        plans.resolve_path(path, roots, "model.path")
+    assert caught.value.field == "model.path"
+    return caught.value
+
+
+def test_the_first_root_that_has_it_wins(roots: list[Path]) -> None:
+    assert plans.resolve_path("films.jsonl", roots, "x") == roots[0] / "films.jsonl"
+    assert plans.resolve_path("only.csv", roots, "x") == roots[1] / "only.csv"
+    assert plans.resolve_path(str(roots[1] / "only.csv"), roots, "x") == roots[1] / "only.csv"
+
+
+@pytest.mark.parametrize(
+    "path", ["../outside/secret.csv", "{outside}/secret.csv", "link.csv", "folder/secret.csv"]
+)
+def test_what_lies_outside_is_refused_whatever_the_way(roots: list[Path], path: str) -> None:
+    outside = roots[0].parent / "outside"
+    (roots[0] / "link.csv").symlink_to(outside / "secret.csv")
+    (roots[0] / "folder").symlink_to(outside)
+    assert "outside the folders" in refused(path.format(outside=outside), roots).message
+
+
+def test_a_link_inside_may_lead_inside(roots: list[Path]) -> None:
+    (roots[0] / "link.csv").symlink_to(roots[1] / "only.csv")
+    assert plans.resolve_path("link.csv", roots, "x") == roots[1] / "only.csv"
+
+
+def test_a_folder_whose_name_only_starts_like_a_root_is_outside(roots: list[Path]) -> None:
+    lookalike = roots[0].with_name("first-too")
+    lookalike.mkdir()
+    assert "outside the folders" in refused(str(lookalike), roots).message
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("gone.csv", "no such file"),
+        ("a\0b", "NUL"),
+        ("loop", "no such file|cannot read"),
+        ("x" * 5000, "cannot|no such"),
+    ],
+    ids=["gone", "nul", "loop", "too long"],
+)
+def test_what_cannot_be_read_is_refused(roots: list[Path], path: str, message: str) -> None:
+    (roots[0] / "loop").symlink_to(roots[0] / "loop")
+    assert any(words in refused(path, roots).message for words in message.split("|"))
+
+
+def test_the_data_directory_is_a_root(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", roots=[tmp_path / "more"])
+    assert plans.allowed_roots(settings) == [tmp_path / "data", tmp_path / "more"]
+
+
+def test_a_list_of_choices_is_its_own_text(tiny_job: Document) -> None:
+    task = plans.task_plan(JobSpec.model_validate(tiny_job))
+    assert task.choices == {"good": "good", "bad": "bad"}
+    tiny_job["task"]["choices"] = {"good": "a fine one", "bad": "a poor one"}
+    assert plans.task_plan(JobSpec.model_validate(tiny_job)).choices == tiny_job["task"]["choices"]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "location"),
+    [
+        ({"hub": "owner/name", "revision": "abc"}, "hub", "owner/name"),
+        ({"path": "films.jsonl"}, "path", "{root}/films.jsonl"),
+        ({"gguf": "films.jsonl"}, "gguf", "{root}/films.jsonl"),
+    ],
+)
+def test_each_source_of_a_model(
+    tiny_job: Document, roots: list[Path], model: Document, kind: str, location: str
+) -> None:
+    tiny_job["model"] = {**model, "dtype": "float16", "exclude": ["k_proj"]}
+    source = plans.model_source(JobSpec.model_validate(tiny_job), roots)
+    assert (source.kind, source.location) == (kind, location.format(root=roots[0]))
+    assert (source.revision, source.dtype) == (model.get("revision"), "float16")
+    assert (source.include, source.exclude) == (("*",), ("k_proj",))
+
+
+def test_data_of_every_kind(tiny_job: Document, roots: list[Path]) -> None:
+    tiny_job["task"]["data"] |= {
+        "source": {"hub": {"id": "owner/set", "config": "en", "split": "validation"}},
+        "files": {"test": {"path": "only.csv"}},
+        "seed": 7,
+    }
+    data = plans.data_plan(JobSpec.model_validate(tiny_job), roots)
+    assert data.source is not None
+    assert (data.source.field, data.source.hub_id) == ("task.data.source", "owner/set")
+    assert (data.source.config, data.source.split) == ("en", "validation")
+    assert (data.files["test"].field, data.files["test"].path) == (
+        "task.data.files.test",
+        roots[1] / "only.csv",
+    )
+    assert (data.sizes, data.seed) == ({"calibration": 8, "search": 16, "confirm": 32, "test": 64}, 7)
+
+
+def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: list[Path]) -> None:
+    tiny_job["task"]["data"]["files"] = {"test": {"path": "gone.csv"}}
+    with pytest.raises(InputError) as caught:
+        plans.data_plan(JobSpec.model_validate(tiny_job), roots)
+    assert caught.value.field == "task.data.files.test.path"
+
+
+def test_objectives_and_search(tiny_job: Document) -> None:
+    spec = JobSpec.model_validate(tiny_job)
+    assert plans.objective(spec) == TargetParams(share=0.4)
+    settings = plans.search_settings(spec)
+    assert (settings.full, settings.screen, settings.patience) == (16, 8, 20)
+    tiny_job["objective"] = {"kind": "max_drop", "points": 1.5}
+    assert plans.objective(JobSpec.model_validate(tiny_job)) == MaxDrop(points=1.5)

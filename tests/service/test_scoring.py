@@ -1,0 +1,165 @@
+"""The task scorer over a fake runner: chunks, order, failures, drops."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from search.errors import ScoringError
+from search.outcome import Trial
+from search.space import DENSE, MatrixShape, SearchSpace
+from service.scoring import CHUNK, TaskScorer
+from workers.plan import EncodedTask, Example, Row
+from workers.scores import Beliefs, Failure, ScoreRequest, Scores
+
+SIZES = {"search": 40, "confirm": 600}
+SPACE = SearchSpace(
+    [MatrixShape(name=f"m{i}", out_features=8, in_features=8, layer=i, kind="m") for i in range(2)], 1
+)
+
+
+def make_task(kind: Any) -> EncodedTask:
+    example = Example(rows=(Row(ids=(1,), spans=()),), choices=2, label=0, prompt_ids=(1,))
+    return EncodedTask(
+        kind=kind,
+        splits={name: (example,) * size for name, size in SIZES.items()},
+        max_new_tokens=1,
+        digest="",
+        split_digests={},
+    )
+
+
+def make_scores(request: ScoreRequest, quality: float, nll_nats: float = 2.0) -> Scores:
+    size = request.examples
+    return Scores(
+        quality=np.full(size, quality),
+        exact=np.full(size, quality),
+        nll_nats=np.full(size, nll_nats),
+        kl_nats=np.full(size, 1 - quality),
+        answer_tokens=np.full(size, 2.0),
+        tokens=10 * size,
+        seconds=0.5,
+    )
+
+
+class FakeRunner:
+    """Answers like a model that is right where dense, and half right at rank r of 4."""
+
+    def __init__(self, refuse: Callable[[ScoreRequest], bool] = lambda request: False) -> None:
+        self._refuse = refuse
+        self.requests: list[ScoreRequest] = []
+        self.beliefs: Any = None
+
+    def run(
+        self, method: str, requests: Sequence[ScoreRequest], on_done: Callable[[int], None] = lambda n: None
+    ) -> list[object]:
+        self.requests += requests
+        results: list[object] = []
+        for request in requests:
+            results.append(self._answer(method, request))
+            on_done(len(results))
+        return results
+
+    def set_beliefs(self, beliefs: object) -> None:
+        self.beliefs = beliefs
+
+    def _answer(self, method: str, request: ScoreRequest) -> object:
+        if self._refuse(request):
+            return Failure(reason="not finite")
+        if method == "score":
+            return make_scores(request, request.ranks[0] / 4, nll_nats=2.2)
+        rows = np.zeros((request.examples, 2), dtype=np.float32)
+        offsets = np.arange(request.examples + 1)
+        return make_scores(request, 1.0), Beliefs(
+            logp_AK=rows, token_AK=rows.astype(np.int32), offset_E=offsets
+        )
+
+
+@pytest.fixture
+def runner() -> FakeRunner:
+    return FakeRunner()
+
+
+@pytest.fixture
+def scorer(runner: FakeRunner) -> TaskScorer:
+    return TaskScorer(runner, SPACE, make_task("choice"))
+
+
+def test_a_long_split_is_cut_at_fixed_places(scorer: TaskScorer, runner: FakeRunner) -> None:
+    done: list[tuple[int, int]] = []
+    scores = scorer.score_dense("confirm", lambda n, total: done.append((n, total)))
+    assert [(r.start, r.stop) for r in runner.requests] == [(0, CHUNK), (CHUNK, 2 * CHUNK), (2 * CHUNK, 600)]
+    assert all(request.ranks == (DENSE, DENSE) for request in runner.requests)
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert (len(scores.quality), scores.tokens) == (600, 6000)
+
+
+def test_beliefs_of_every_split_reach_the_actors(scorer: TaskScorer, runner: FakeRunner) -> None:
+    scorer.score_dense("search")
+    scorer.score_dense("confirm")
+    assert {name: len(beliefs.logp_AK) for name, beliefs in runner.beliefs.items()} == SIZES
+
+
+def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRunner) -> None:
+    scorer.score_dense("search")
+    trials = [Trial(genome=(3, 3), examples=8), Trial(genome=(2, 0), examples=40)]
+    first, second = scorer.score_trials(trials, lambda done: None)
+    assert [(r.ranks, r.start, r.stop) for r in runner.requests[-2:]] == [((3, 3), 0, 8), ((2, 0), 0, 40)]
+    assert (first.trial, second.trial) == tuple(trials)
+    assert (first.metric, first.drop_points, first.kl_nats) == (0.75, 25.0, 0.25)
+    assert (second.drop_points, second.tokens, second.seconds) == (50.0, 400, 0.5)
+
+
+def test_a_failed_trial_is_a_failed_outcome() -> None:
+    scorer = TaskScorer(FakeRunner(lambda request: request.ranks[0] == 1), SPACE, make_task("choice"))
+    scorer.score_dense("search")
+    good, bad = scorer.score_trials(
+        [Trial(genome=(2, 2), examples=8), Trial(genome=(1, 1), examples=8)], lambda done: None
+    )
+    assert good.failure is None
+    assert (bad.failure, bad.metric) == ("not finite", None)
+
+
+def test_an_overflowing_perplexity_is_a_failed_outcome(runner: FakeRunner, monkeypatch: Any) -> None:
+    scorer = TaskScorer(runner, SPACE, make_task("lm"))
+    scorer.score_dense("search")
+    monkeypatch.setattr(runner, "_answer", lambda method, request: make_scores(request, -1.0, nll_nats=1e9))
+    (outcome,) = scorer.score_trials([Trial(genome=(1, 1), examples=8)], lambda done: None)
+    assert outcome.failure is not None
+    assert "overflows" in outcome.failure
+    assert outcome.tokens == 80
+
+
+def test_a_dense_model_that_cannot_be_scored_ends_the_job() -> None:
+    scorer = TaskScorer(FakeRunner(lambda request: request.start > 0), SPACE, make_task("choice"))
+    with pytest.raises(ScoringError, match="dense model cannot be scored on confirm: not finite"):
+        scorer.score_dense("confirm")
+
+
+def test_one_failed_chunk_fails_the_genome_alone() -> None:
+    runner = FakeRunner(lambda request: request.ranks[0] == 1 and request.start == CHUNK)
+    scorer = TaskScorer(runner, SPACE, make_task("choice"))
+    good, bad = scorer.score_genomes([(2, 2), (1, 1)], "confirm")
+    assert isinstance(good, Scores)
+    assert len(good.quality) == 600
+    assert bad == Failure(reason="not finite")
+
+
+def test_the_drop_of_a_choice_is_in_points(scorer: TaskScorer) -> None:
+    scorer.score_dense("confirm")
+    (scores,) = scorer.score_genomes([(3, 3)], "confirm")
+    assert isinstance(scores, Scores)
+    drop = scorer.drop(scores, "confirm", 0.8, seed=0)
+    assert (drop.estimate, drop.upper) == (25.0, 25.0)
+    assert scorer.interval(scores) == pytest.approx([0.75, 0.75])
+
+
+def test_the_drop_of_a_language_model_is_percent_of_perplexity(runner: FakeRunner) -> None:
+    scorer = TaskScorer(runner, SPACE, make_task("lm"))
+    dense = scorer.score_dense("confirm")
+    (scores,) = scorer.score_genomes([(3, 3)], "confirm")
+    assert isinstance(scores, Scores)
+    assert scorer.metric(dense) == pytest.approx(np.exp(1.0))
+    assert scorer.drop(scores, "confirm", 0.8, seed=0).estimate == pytest.approx(100 * np.expm1(0.1))
+    assert scorer.interval(dense) == [scorer.metric(dense)] * 2
