@@ -1,0 +1,60 @@
+"""A small job on a real model and real data, through the command line: the one test that downloads."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import InfrastructureError
+from service.demo_assets import DemoAssets, fetch
+
+SHARE = 0.45
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> DemoAssets:
+    """SmolLM2-135M-Instruct and movie reviews."""
+    try:
+        return fetch(tmp_path_factory.mktemp("assets"))
+    except InfrastructureError as error:
+        pytest.skip(f"THE REAL MODEL WAS NOT TESTED, its archives cannot be downloaded: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_real_model_keeps_its_task_at_less_than_half(
+    ranksieve: Callable[..., Any], assets: DemoAssets, tmp_path: Path
+) -> None:
+    spec = {
+        "name": "movie reviews, small",
+        "model": {"gguf": str(assets.gguf)},
+        "task": {
+            "kind": "choice",
+            "prompt": "Review: {{ text }}\nSentiment:",
+            "answer": "{{ label }}",
+            "choices": ["negative", "positive"],
+            "data": {
+                "source": {"path": str(assets.reviews)},
+                "sizes": {"calibration": 48, "search": 48, "confirm": 64, "test": 64},
+            },
+        },
+        "search": {
+            "population": 4, "offspring": 4, "survivors": 2, "screen": 16,
+            "generations": 1, "max_evaluations": 8,
+        },
+        "objective": {"kind": "target_params", "share": SHARE},
+    }  # fmt: skip
+    file = tmp_path / "job.yaml"
+    file.write_text(json.dumps(spec))
+    root = assets.gguf.parent
+    done = ranksieve("run", file, "--json", "--data-dir", tmp_path / "data", "--root", root)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["dense"]["total_params"] == 134_515_008
+    assert result["dense"]["metric"]["test"] > 0.6
+    assert result["best"]["metric"]["test"] > 0.6
+    assert 0.4 < result["best"]["kept_block_params"] <= SHARE
+    assert len(result["genome"]) == 210
+    assert "loaded back in a fresh process" in done.stderr
