@@ -24,6 +24,7 @@ from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
 from workers.actor import ScorerPlan
+from workers.cache import FolderCache
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher
 from workers.export import Exported, ExportPlan, export
@@ -54,7 +55,10 @@ class Pipeline:
             InputError: It cannot work; names the field.
         """
         roots = plans.allowed_roots(self._settings)
-        return check(plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots))
+        models = FolderCache(self._settings.data_dir / "cache" / "models")
+        return check(
+            plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), models
+        )
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one job; returns its result (see `service.report`)."""

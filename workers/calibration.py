@@ -1,10 +1,16 @@
 """One streamed pass over the calibration examples that gathers the Grams of every matrix.
 
-Legend: B rows, L padded length, T real tokens, D input width, O output width, N answer tokens, V vocabulary.
+Legend: B rows, L padded length, T real tokens, D input width, O output width, K = min(O, D), N answer tokens,
+V vocabulary, S examples of a batch, C choices.
 
-The gradient is the one of the true Fisher information: the target is drawn from the model's own distribution
-(over the answers for `choice`, over the vocabulary at every answer position otherwise), not read from the record,
-so that the Gram measures how the model's belief reacts (arXiv 1503.05671, section 5).
+A matrix y = W x is seen from its narrow side, where both Grams are K×K and nothing of its wide side is ever formed:
+
+    O ≤ D    at its output:  E[(Wx)(Wx)ᵀ] and E[g gᵀ]       g = ∂loss/∂y
+    O > D    at its input:   E[x xᵀ] and E[(Wᵀg)(Wᵀg)ᵀ]     Wᵀg: what the matrix passes back
+
+The gradient is the one of the true Fisher information: its second moment is that of labels drawn from the model's own
+distribution (over the answers for `choice`, over the vocabulary at every answer position otherwise), not of the
+record's label, so that the Gram measures how the model's belief reacts (arXiv 1503.05671, section 5).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,28 +24,32 @@ from search.errors import ScoringError
 from search.space import MatrixShape
 from workers.batches import Batch, make_batches
 from workers.likelihood import answer_logits, slot_log_likelihoods
+from workers.matrices import LinearModule, weight_OD
 from workers.plan import Example
 
 
 @dataclass(kw_only=True, slots=True)
 class Grams:
-    """Second moments over task tokens, float64.
+    """Second moments over task tokens, summed, float64.
 
-    `input_DD[name]` is E[x xᵀ]; matrices that read the same activation share one tensor, the one of
-    `input_of[name]`. `grad_OO[name]` is E[g gᵀ].
+    `forward_KK[name]` is the one of what passes the matrix forwards, `backward_KK[name]` of what passes it backwards.
+    Matrices seen from their input that read the same activation share one tensor, the one of `forward_of[name]`.
     """
 
     tokens: int = 0
-    input_DD: dict[str, torch.Tensor] = field(default_factory=dict)
-    input_of: dict[str, str] = field(default_factory=dict)
-    grad_OO: dict[str, torch.Tensor] = field(default_factory=dict)
+    forward_KK: dict[str, torch.Tensor] = field(default_factory=dict)
+    forward_of: dict[str, str] = field(default_factory=dict)
+    backward_KK: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def of(self, name: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Input and gradient Gram of one matrix, normalised by tokens; None where not gathered."""
-        gram_C = self.input_DD.get(self.input_of.get(name, name))
-        gram_G = self.grad_OO.get(name)
+        """Forward and backward Gram of one matrix, normalised by tokens; None where not gathered."""
+        forward_KK = self.forward_KK.get(self.forward_of.get(name, name))
+        backward_KK = self.backward_KK.get(name)
         count = max(self.tokens, 1)
-        return (None if gram_C is None else gram_C / count, None if gram_G is None else gram_G / count)
+        return (
+            None if forward_KK is None else forward_KK / count,
+            None if backward_KK is None else backward_KK / count,
+        )
 
 
 class Calibrator:
@@ -48,13 +58,24 @@ class Calibrator:
     Args:
         model: The dense model, in the dtype it will run in.
         matrices: Matrices to watch.
-        gradients: Whether gradient Grams are wanted (a backward pass per batch).
+        gradients: Whether backward Grams are wanted (a backward pass per batch).
+        from_input: See every matrix from its input, also where that is the wide side; without gradients.
     """
 
-    def __init__(self, model: PreTrainedModel, matrices: Sequence[MatrixShape], *, gradients: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        matrices: Sequence[MatrixShape],
+        *,
+        gradients: bool,
+        from_input: bool = False,
+    ) -> None:
+        assert not (gradients and from_input)
         self.grams = Grams()
         self._model = model
-        self._names = [matrix.name for matrix in matrices]
+        self._at_output = {
+            matrix.name: matrix.out_features <= matrix.in_features and not from_input for matrix in matrices
+        }
         self._gradients = gradients
         self._mask_BL: torch.Tensor | None = None
         self._last_input: tuple[str, torch.Tensor] | None = None
@@ -62,9 +83,9 @@ class Calibrator:
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def __enter__(self) -> "Calibrator":
-        for name in self._names:
+        for name, at_output in self._at_output.items():
             module = self._model.get_submodule(name)
-            self._handles.append(module.register_forward_hook(self._hook(name)))
+            self._handles.append(module.register_forward_hook(self._hook(name, at_output=at_output)))
         if self._gradients:
             embedding = self._model.get_input_embeddings()
             self._handles.append(embedding.register_forward_hook(_require_grad))
@@ -109,35 +130,52 @@ class Calibrator:
                 )
             if self._gradients:
                 if kind == "choice":
-                    loss = _sampled_choice_loss(logits_NV, examples, batch, max_choices, generator)
+                    loss = _choice_probe_loss(logits_NV, examples, batch, max_choices, generator)
                 else:
                     loss = _sampled_token_loss(logits_NV, generator)
                 loss.backward()  # type: ignore[no-untyped-call]
         self._last_input = None
         self.grams.tokens += batch.tokens
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        def after_forward(_: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            self._add_input(name, args[0])
+    def _hook(
+        self, name: str, *, at_output: bool
+    ) -> Callable[[LinearModule, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        def after_forward(module: LinearModule, args: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
+            if at_output:
+                self._add_output(name, y_BLO.detach(), module.bias)
+            else:
+                self._add_input(name, args[0])
             if self._gradients:
-                output.register_hook(  # type: ignore[no-untyped-call]
-                    lambda grad: self._add_gradient(name, grad)
+                weight = None if at_output else weight_OD(module).detach()
+                y_BLO.register_hook(  # type: ignore[no-untyped-call]
+                    lambda grad: self._add_gradient(name, grad, weight)
                 )
 
         return after_forward
 
     def _add_input(self, name: str, x_BLD: torch.Tensor) -> None:
         if self._last_input is not None and self._last_input[1] is x_BLD:
-            self.grams.input_of[name] = self._last_input[0]
+            self.grams.forward_of[name] = self._last_input[0]
             return
         self._last_input = (name, x_BLD)
-        self.grams.input_of[name] = name
-        assert self._mask_BL is not None
-        self._accumulate(self.grams.input_DD, name, x_BLD.detach()[self._mask_BL], "activation")
+        self.grams.forward_of[name] = name
+        self._accumulate(self.grams.forward_KK, name, self._real(x_BLD.detach()), "activation")
 
-    def _add_gradient(self, name: str, grad_BLO: torch.Tensor) -> None:
+    def _add_output(self, name: str, y_BLO: torch.Tensor, bias_O: torch.Tensor | None) -> None:
+        y_TO = self._real(y_BLO).float()
+        if bias_O is not None:
+            y_TO -= bias_O.detach().float()
+        self._accumulate(self.grams.forward_KK, name, y_TO, "activation")
+
+    def _add_gradient(self, name: str, grad_BLO: torch.Tensor, weight_OD: torch.Tensor | None) -> None:
+        grad_TO = self._real(grad_BLO.detach())
+        passed_TK = grad_TO if weight_OD is None else grad_TO @ weight_OD
+        self._accumulate(self.grams.backward_KK, name, passed_TK, "gradient")
+
+    def _real(self, rows_BLN: torch.Tensor) -> torch.Tensor:
+        """The rows of real tokens, T×N."""
         assert self._mask_BL is not None
-        self._accumulate(self.grams.grad_OO, name, grad_BLO.detach()[self._mask_BL], "gradient")
+        return rows_BLN[self._mask_BL]
 
     def _accumulate(self, sums: dict[str, torch.Tensor], name: str, rows_TN: torch.Tensor, what: str) -> None:
         rows_TN = rows_TN.float()
@@ -153,19 +191,28 @@ class Calibrator:
             sums[name] = product_NN.double()
 
 
-def _sampled_choice_loss(
+def _choice_probe_loss(
     logits_NV: torch.Tensor,
     examples: Sequence[Example],
     batch: Batch,
     max_choices: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    logp_SC = slot_log_likelihoods(logits_NV, batch, len(examples), max_choices)[list(batch.examples)]
-    for row, index in enumerate(batch.examples):
-        logp_SC[row, examples[index].choices :] = -torch.inf
-    log_belief_SC = logp_SC.log_softmax(dim=1)
-    drawn_S = torch.multinomial(log_belief_SC.detach().exp().cpu(), 1, generator=generator)[:, 0]
-    return -log_belief_SC[torch.arange(len(drawn_S)), drawn_S.to(log_belief_SC.device)].sum()
+    """A loss whose gradient g has E[g gᵀ] = Jᵀ(diag(p) - p pᵀ)J, the Fisher information of the choice.
+
+    The answers' scores are weighted by A ε with A Aᵀ = diag(p) - p pᵀ and random signs ε. Labels
+    drawn from p would give the same mean; but of two choices A is one column, so that this is exact without a draw.
+    """
+    score_SC = slot_log_likelihoods(logits_NV, batch, len(examples), max_choices)[list(batch.examples)]
+    offered_S1 = torch.tensor([[examples[index].choices] for index in batch.examples])
+    offered_SC = (torch.arange(max_choices)[None] < offered_S1).to(score_SC.device)
+    belief_SC = score_SC.detach().double().masked_fill(~offered_SC, -torch.inf).softmax(dim=1)
+    fisher_SCC = torch.diag_embed(belief_SC) - belief_SC[:, :, None] * belief_SC[:, None, :]
+    values_SC, vectors_SCC = torch.linalg.eigh(fisher_SCC)
+    signs_SC = torch.randint(0, 2, values_SC.shape, generator=generator).to(values_SC) * 2 - 1
+    probe_SC = (vectors_SCC * (values_SC.clamp_min(0).sqrt() * signs_SC)[:, None, :]).sum(dim=2)
+    loss: torch.Tensor = (probe_SC.to(score_SC.dtype).masked_fill(~offered_SC, 0.0) * score_SC).sum()
+    return loss
 
 
 def _sampled_token_loss(logits_NV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

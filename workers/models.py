@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
@@ -104,6 +105,27 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def head_folder(source: ModelSource, cache: FolderCache) -> ModelSource:
+    """Where the configuration and the tokenizer of a resolved source are quick to read.
+
+    To read them out of a gguf file takes seconds, so they are converted once.
+
+    Args:
+        source: A resolved source.
+        cache: Holds one folder per digest.
+    """
+    if source.kind != "gguf":
+        return source
+    key = content_key("head", weights_digest(source), transformers.__version__)
+    with cache.lock(key):
+        if cache.find(key) is None:
+            config, tokenizer = load_config(source), load_tokenizer(source)
+            with cache.writing(key) as scratch:
+                config.save_pretrained(scratch)
+                tokenizer.save_pretrained(scratch)
+    return ModelSource(kind="path", location=str(cache.path(key)))
+
+
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     """The model's modules on the meta device: shapes without memory.
 
@@ -150,7 +172,7 @@ def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache)
     Args:
         source: A resolved source.
         device: Where the model will run; decides the dtype `auto`.
-        cache: Holds one prepared folder per weights digest and dtype.
+        cache: Holds one prepared folder per weights digest and dtype, and what `head_folder` keeps.
     """
     dtype = str(choose_dtype(source.dtype, device)).removeprefix("torch.")
     digest = weights_digest(source)
@@ -158,7 +180,7 @@ def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache)
     with cache.lock(key):
         if cache.find(key) is None:
             with cache.writing(key) as scratch:
-                _write_model(source, dtype, scratch)
+                _write_model(source, load_tokenizer(head_folder(source, cache)), dtype, scratch)
     return PreparedModel(folder=cache.path(key), digest=digest, dtype=dtype)
 
 
@@ -178,7 +200,7 @@ def on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def _write_model(source: ModelSource, dtype: str, folder: Path) -> None:
+def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str, folder: Path) -> None:
     location, options = _pretrained_arguments(source)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -189,7 +211,7 @@ def _write_model(source: ModelSource, dtype: str, folder: Path) -> None:
             use_safetensors=True,
             **options,
         )
-    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
+    except (*UNREADABLE, RuntimeError, SafetensorError) as error:
         raise InputError(f"model.{source.kind}", f"cannot load the weights: {error}") from error
     model, loading = loaded
     if loading["missing_keys"]:  # transformers would go on with random weights in their place
@@ -201,7 +223,6 @@ def _write_model(source: ModelSource, dtype: str, folder: Path) -> None:
     if source.kind == "gguf":
         _forget_quantization(model)
         model.to(getattr(torch, dtype))
-    tokenizer = load_tokenizer(source)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.save_pretrained(folder)

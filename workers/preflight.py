@@ -6,8 +6,9 @@ Reads the configuration, the tokenizer and the records; of the weights only whet
 from dataclasses import dataclass
 
 from search.space import MatrixShape
+from workers.cache import FolderCache
 from workers.matrices import find_matrices
-from workers.models import context_length, empty_model, load_config, load_tokenizer, resolve
+from workers.models import context_length, empty_model, head_folder, load_config, load_tokenizer, resolve
 from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
 from workers.tasks import encode
 
@@ -21,14 +22,21 @@ class Checked:
     task: EncodedTask
 
 
-def check(model: ModelSource, task: TaskPlan, data: DataPlan) -> Checked:
+def check(model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCache) -> Checked:
     """Checks the model and the task.
+
+    Args:
+        model: The model.
+        task: What it has to do.
+        data: The records, and how they are split.
+        models: Cache of prepared models.
 
     Raises:
         InputError: What is wrong, naming the field of the job file.
     """
     local = resolve(model)
-    config = load_config(local)
+    head = head_folder(local, models)
+    config = load_config(head)
     matrices = find_matrices(empty_model(config), model.include, model.exclude)
-    encoded = encode(task, data, load_tokenizer(local), context_length(config))
+    encoded = encode(task, data, load_tokenizer(head), context_length(config))
     return Checked(model=local, matrices=matrices, task=encoded)

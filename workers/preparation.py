@@ -28,7 +28,7 @@ from workers.projections import Method, factor
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 3
 REPORT_EVERY = 10
 
 
@@ -132,7 +132,9 @@ def _build(
     matrices = find_matrices(model, plan.model.include, plan.model.exclude)
     grams = Grams()
     if plan.method != "weight":
-        with Calibrator(model, matrices, gradients=plan.method == "task") as calibrator:
+        with Calibrator(
+            model, matrices, gradients=plan.method == "task", from_input=plan.method == "input"
+        ) as calibrator:
             examples = plan.task.splits["calibration"]
             for done, total in calibrator.run(plan.task.kind, examples, plan.batch_tokens, plan.seed):
                 yield Progress(phase="calibration", done=done, total=total)

@@ -6,16 +6,20 @@ Legend: O output width, D input width, K = min(O, D), R rank kept in the factors
 by importance, so that every rank is a slice. The left factor is stored transposed, `left_RO`, because then a
 slice of either factor is contiguous.
 
-Every method is an orthogonal projection seen through a pair of whitenings, `A = Gᵀ½ W C½`, with C the input Gram
-and G the gradient Gram (identity where the method ignores one):
+Every method is an orthogonal projection seen through a pair of whitenings, `A = G½ᵀ W C½`, with C = E[x xᵀ] the input
+Gram and G = E[g gᵀ] the gradient Gram (identity where the method ignores one):
 
     weight   C = I  G = I      LASER, arXiv 2312.13558
     input    the leading eigenvectors of C, SliceGPT, arXiv 2401.15024
     output   C      G = I      LLM-Sieve, arXiv 2505.18350; SVD-LLM, arXiv 2403.07378, theorem 1
     task     C      G          two-sided, K-FAC's estimate of the loss increase, arXiv 1503.05671
 
-Only the smaller side is decomposed, and the wider side's square root is never needed: with O ≤ D, A Aᵀ = Lᵀ W C Wᵀ L
-gives U and `right = Uᵀ Lᵀ W` holds without a square root of C; with O > D the mirror image holds.
+Only the narrow side is decomposed, and C and G enter as the K×K Grams that `workers.calibration` gathers there:
+
+    O ≤ D    forward = W C Wᵀ, backward = G           A Aᵀ = Lᵀ (W C Wᵀ) L with L Lᵀ = G
+    O > D    forward = C,      backward = Wᵀ G W      Aᵀ A = Lᵀ (Wᵀ G W) L with L Lᵀ = C
+
+The eigenvectors U of either give both factors: `left = L⁻ᵀ U`, `right = Uᵀ Lᵀ W`, and the mirror image.
 """
 
 import logging
@@ -51,39 +55,41 @@ def factor(
     weight_OD: torch.Tensor,
     method: Method,
     max_rank: int,
-    input_gram_DD: torch.Tensor | None = None,
-    grad_gram_OO: torch.Tensor | None = None,
+    forward_gram: torch.Tensor | None = None,
+    backward_gram: torch.Tensor | None = None,
 ) -> Factors:
     """Factors one matrix; any rank up to `max_rank` is then a slice.
 
     Args:
         weight_OD: The dense matrix.
         method: Objective, see the module's docstring.
-        max_rank: Components to keep, at most min(O, D).
-        input_gram_DD: E[x xᵀ] over task tokens; not needed by `weight`.
-        grad_gram_OO: E[g gᵀ] over task tokens; needed by `task`.
+        max_rank: Components to keep, at most K.
+        forward_gram: K×K, of what passes the matrix forwards; for `input` always D×D, E[x xᵀ]. `weight` needs none.
+        backward_gram: K×K, of what passes the matrix backwards; needed by `task`.
 
     Raises:
         ValueError: A Gram that the method needs is missing, or something is not finite.
     """
     weight_OD = weight_OD.double()
-    gram_C = _required(input_gram_DD, "input_gram_DD", method) if method != "weight" else None
-    gram_G = _required(grad_gram_OO, "grad_gram_OO", method) if method == "task" else None
-    if gram_C is not None and not gram_C.any():
+    forward_NN = _required(forward_gram, "forward_gram", method) if method != "weight" else None
+    backward_KK = _required(backward_gram, "backward_gram", method) if method == "task" else None
+    if forward_NN is not None and not forward_NN.any():
         logger.warning(
             "no token reached a matrix of shape %s: factored by its weights", tuple(weight_OD.shape)
         )
         return _worthless(factor(weight_OD, "weight", max_rank))
-    if gram_G is not None and not gram_G.any():
+    if backward_KK is not None and not backward_KK.any():
         logger.warning(
             "the task loss ignores a matrix of shape %s: factored by its output", tuple(weight_OD.shape)
         )
-        return _worthless(factor(weight_OD, "output", max_rank, gram_C))
+        return _worthless(factor(weight_OD, "output", max_rank, forward_NN))
     if method == "input":
-        assert gram_C is not None
-        left_OK, right_KD, energy_K = _input_projection(weight_OD, gram_C)
+        assert forward_NN is not None
+        left_OK, right_KD, energy_K = _input_projection(weight_OD, forward_NN)
+    elif weight_OD.shape[0] <= weight_OD.shape[1]:
+        left_OK, right_KD, energy_K = _seen_at_output(weight_OD, forward_NN, backward_KK)
     else:
-        left_OK, right_KD, energy_K = _whitened_projection(weight_OD, gram_C, gram_G)
+        left_OK, right_KD, energy_K = _seen_at_input(weight_OD, forward_NN, backward_KK)
     if method != "task":
         energy_K = energy_K / energy_K.sum().clamp_min(torch.finfo(torch.float64).tiny)
     left_RO, right_RD = _balance(left_OK.T[:max_rank], right_KD[:max_rank])
@@ -116,21 +122,30 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
     return clamped
 
 
-def _whitened_projection(
-    weight_OD: torch.Tensor, gram_C: torch.Tensor | None, gram_G: torch.Tensor | None
+def _seen_at_output(
+    weight_OD: torch.Tensor, output_gram_OO: torch.Tensor | None, grad_gram_OO: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    out_features, in_features = weight_OD.shape
-    if out_features <= in_features:
-        root_O = None if gram_G is None else square_root(gram_G, GRADIENT_DAMPING)
-        half_OD = weight_OD if root_O is None else root_O.T @ weight_OD
-        vectors_OK, energy_K = _descending_eigh(half_OD @ (half_OD if gram_C is None else half_OD @ gram_C).T)
-        left_OK = vectors_OK if root_O is None else torch.linalg.solve(root_O.T, vectors_OK)
-        return left_OK, vectors_OK.T @ half_OD, energy_K
-    root_D = None if gram_C is None else square_root(gram_C, INPUT_DAMPING)
-    half_OD = weight_OD if root_D is None else weight_OD @ root_D
-    vectors_DK, energy_K = _descending_eigh(half_OD.T @ (half_OD if gram_G is None else gram_G @ half_OD))
-    right_DK = vectors_DK if root_D is None else torch.linalg.solve(root_D.T, vectors_DK)
-    return half_OD @ vectors_DK, right_DK.T, energy_K
+    if output_gram_OO is None:
+        output_gram_OO = weight_OD @ weight_OD.T
+    if grad_gram_OO is None:
+        vectors_OK, energy_K = _descending_eigh(output_gram_OO)
+        return vectors_OK, vectors_OK.T @ weight_OD, energy_K
+    root_OO = square_root(grad_gram_OO, GRADIENT_DAMPING)
+    vectors_OK, energy_K = _descending_eigh(root_OO.T @ output_gram_OO @ root_OO)
+    return torch.linalg.solve(root_OO.T, vectors_OK), vectors_OK.T @ (root_OO.T @ weight_OD), energy_K
+
+
+def _seen_at_input(
+    weight_OD: torch.Tensor, input_gram_DD: torch.Tensor | None, passed_gram_DD: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if passed_gram_DD is None:
+        passed_gram_DD = weight_OD.T @ weight_OD
+    if input_gram_DD is None:
+        vectors_DK, energy_K = _descending_eigh(passed_gram_DD)
+        return weight_OD @ vectors_DK, vectors_DK.T, energy_K
+    root_DD = square_root(input_gram_DD, INPUT_DAMPING)
+    vectors_DK, energy_K = _descending_eigh(root_DD.T @ passed_gram_DD @ root_DD)
+    return weight_OD @ (root_DD @ vectors_DK), torch.linalg.solve(root_DD.T, vectors_DK).T, energy_K
 
 
 def _input_projection(

@@ -15,6 +15,7 @@ from search.space import SearchSpace
 from service import plans, wiring
 from service.settings import Settings
 from service.spec import JobSpec
+from workers.cache import FolderCache
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
 from workers.plan import EncodedTask, ModelSource
@@ -60,7 +61,10 @@ def load(data_dir: Path, *, dtype: str = "auto", threads: int = 2) -> RealModel:
     assets = wiring.demo_assets(settings)
     spec = _with_dtype(demo_spec(assets.gguf, assets.reviews, seed=0, method="task"), dtype)
     roots = plans.allowed_roots(settings)
-    checked = check(plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots))
+    models = FolderCache(settings.data_dir / "cache" / "models")
+    checked = check(
+        plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), models
+    )
     plan = PreparationPlan(
         model=checked.model,
         task=checked.task,

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from search.errors import ScoringError
 from workers.calibration import Calibrator, Grams
-from workers.matrices import find_matrices
+from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example
 
 ONE_BATCH = 10_000
@@ -50,14 +51,20 @@ class Naive:
                 spans[span.choice] = logp_LV[span.start : span.start + len(span.ids)]
         return [spans[choice] for choice in range(example.choices)]
 
-    def grams(self, loss: torch.Tensor) -> Grams:
-        """Unnormalised Grams of everything that ran."""
+    def grams(self, *losses: torch.Tensor) -> Grams:
+        """Unnormalised Grams of everything that ran; gradient Grams summed over the losses."""
         flat = [output for name in self._names for output in self._outputs[name]]
-        grads = iter(torch.autograd.grad(loss, flat))
+        each = [torch.autograd.grad(loss, flat, retain_graph=True) for loss in losses]
+        grads = iter([torch.stack(tensors) for tensors in zip(*each, strict=True)])
         grams = Grams(tokens=self.tokens)
         for name in self._names:
-            grams.input_DD[name] = gram(self._inputs[name])
-            grams.grad_OO[name] = gram([next(grads) for _ in self._outputs[name]])
+            weight = weight_OD(self._model.get_submodule(name)).detach()  # type: ignore[arg-type]
+            gram_C = gram(self._inputs[name])
+            gram_G = gram([next(grads) for _ in self._outputs[name]])
+            weight = weight.double()
+            narrow_output = weight.shape[0] <= weight.shape[1]
+            grams.forward_KK[name] = weight @ gram_C @ weight.T if narrow_output else gram_C
+            grams.backward_KK[name] = gram_G if narrow_output else weight.T @ gram_G @ weight
         return grams
 
     def _hook(self, name: str) -> Callable[..., None]:
@@ -71,6 +78,13 @@ class Naive:
 def gram(tensors: list[torch.Tensor]) -> torch.Tensor:
     rows_TN = torch.cat([tensor.detach().flatten(0, -2) for tensor in tensors]).double()
     return rows_TN.T @ rows_TN
+
+
+def with_choices(task: EncodedTask, choices: int) -> EncodedTask:
+    """The task with only those calibration examples that offer so many choices."""
+    chosen = tuple(example for example in task.splits["calibration"] if example.choices == choices)
+    assert len(chosen) > 1
+    return replace(task, splits={**task.splits, "calibration": chosen})
 
 
 def by_length(examples: tuple[Example, ...]) -> list[Example]:
@@ -88,11 +102,10 @@ def naive_choice(model: PreTrainedModel, task: EncodedTask) -> Grams:
             for choice, logp_LV in enumerate(naive.logp(example))
         ]
         beliefs.append(torch.stack(sums).log_softmax(0))
-    padded_SC = torch.nn.utils.rnn.pad_sequence(beliefs, batch_first=True, padding_value=-torch.inf)
-    generator = torch.Generator().manual_seed(SEED)
-    drawn_S = torch.multinomial(padded_SC.detach().exp(), 1, generator=generator)
-    assert len(drawn_S.unique()) > 1
-    return naive.grams(-padded_SC.gather(1, drawn_S).sum())
+    padded_SC = torch.nn.utils.rnn.pad_sequence(beliefs, batch_first=True, padding_value=-20.0)
+    return naive.grams(
+        *((padded_SC.detach() / 2).exp() * padded_SC).sum(dim=0)
+    )  # every label, by its probability
 
 
 def naive_tokens(model: PreTrainedModel, task: EncodedTask) -> Grams:
@@ -113,10 +126,12 @@ def test_grams_equal_a_naive_computation(
     architecture: str,
 ) -> None:
     make, task = {"llama": make_llama, "gpt2": make_gpt2}[architecture], make_task(kind)
+    if kind == "choice":
+        task = with_choices(task, 2)  # one direction each, which any probe finds
     grams = gather(make(), task)
     expected = (naive_choice if kind == "choice" else naive_tokens)(make(), task)
     assert grams.tokens == expected.tokens
-    for name in expected.input_DD:
+    for name in expected.forward_KK:
         for got, wanted in zip(grams.of(name), expected.of(name), strict=True):
             assert got is not None
             assert wanted is not None
@@ -125,23 +140,31 @@ def test_grams_equal_a_naive_computation(
             torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5 * scale)
 
 
+def test_probes_of_three_choices_average_to_the_fisher_information(
+    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
+) -> None:
+    model, task = make_llama(), with_choices(make_task("choice"), 3)
+    exact = naive_choice(make_llama(), task)
+    probes = [gather(model, task, seed=seed) for seed in range(48)]
+
+    def error(name: str, count: int) -> float:
+        mean = torch.stack([grams.backward_KK[name] for grams in probes[:count]]).mean(dim=0)
+        return float((mean - exact.backward_KK[name]).norm() / exact.backward_KK[name].norm())
+
+    for name in exact.backward_KK:
+        assert error(name, 48) < 0.5 * error(name, 1) < 0.5
+        assert error(name, 48) < 0.15
+
+
 def test_one_input_gram_for_matrices_that_read_the_same(
     make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:
     grams = gather(make_llama(), make_task("choice"))
     first = "model.layers.0."
-    owners = {name.removeprefix(first): owner for name, owner in grams.input_of.items() if first in name}
-    assert owners == {
-        "self_attn.q_proj": first + "self_attn.q_proj",
-        "self_attn.k_proj": first + "self_attn.q_proj",
-        "self_attn.v_proj": first + "self_attn.q_proj",
-        "self_attn.o_proj": first + "self_attn.o_proj",
-        "mlp.gate_proj": first + "mlp.gate_proj",
-        "mlp.up_proj": first + "mlp.gate_proj",
-        "mlp.down_proj": first + "mlp.down_proj",
-    }
-    assert len(grams.input_DD) == 8
-    assert len(grams.grad_OO) == 14
+    owners = {name.removeprefix(first): owner for name, owner in grams.forward_of.items() if first in name}
+    assert owners == {"mlp.gate_proj": first + "mlp.gate_proj", "mlp.up_proj": first + "mlp.gate_proj"}
+    assert len(grams.forward_KK) == 12
+    assert len(grams.backward_KK) == 14
 
 
 def test_padding_and_batching_leave_input_grams_alone(
@@ -150,8 +173,8 @@ def test_padding_and_batching_leave_input_grams_alone(
     model, task = make_llama(), make_task("choice")
     whole, parts = (gather(model, task, gradients=False, budget=budget) for budget in (ONE_BATCH, 1))
     assert whole.tokens == parts.tokens
-    for name in whole.input_DD:
-        torch.testing.assert_close(whole.input_DD[name], parts.input_DD[name], rtol=1e-4, atol=1e-4)
+    for name in whole.forward_KK:
+        torch.testing.assert_close(whole.forward_KK[name], parts.forward_KK[name], rtol=1e-4, atol=1e-4)
 
 
 def test_without_gradients_there_is_no_gradient_gram(
@@ -169,10 +192,10 @@ def test_seed_decides_the_gradients_alone(
 ) -> None:
     model, task = make_llama(), make_task("lm")
     first, again, other = (gather(model, task, seed=seed, budget=40) for seed in (1, 1, 2))
-    for name, gram_OO in first.grad_OO.items():
-        assert gram_OO.equal(again.grad_OO[name])
-        assert not gram_OO.equal(other.grad_OO[name])
-    assert all(gram_DD.equal(other.input_DD[name]) for name, gram_DD in first.input_DD.items())
+    for name, gram_OO in first.backward_KK.items():
+        assert gram_OO.equal(again.backward_KK[name])
+        assert not gram_OO.equal(other.backward_KK[name])
+    assert all(gram_DD.equal(other.forward_KK[name]) for name, gram_DD in first.forward_KK.items())
 
 
 def test_model_is_left_as_it_was(

@@ -20,6 +20,7 @@ from workers.models import (
     choose_dtype,
     context_length,
     empty_model,
+    head_folder,
     load_config,
     load_prepared,
     load_tokenizer,
@@ -245,7 +246,11 @@ def test_gguf_becomes_the_same_model(make_llama: Callable[..., LlamaForCausalLM]
     source = ModelSource(kind="gguf", location=str(file), dtype="float32")
     assert resolve(source) is source
     assert find_matrices(empty_model(load_config(source))) == find_matrices(model)
-    prepared = prepare_model(source, CPU, FolderCache(tmp_path / "cache"))
+    cache = FolderCache(tmp_path / "cache")
+    head = head_folder(source, cache)
+    assert find_matrices(empty_model(load_config(head))) == find_matrices(model)
+    assert load_tokenizer(head).get_vocab() == load_tokenizer(source).get_vocab()
+    prepared = prepare_model(source, CPU, cache)
     loaded = load_prepared(prepared.folder, CPU)
     torch.testing.assert_close(loaded(IDS_BL).logits, model(IDS_BL).logits, rtol=1e-4, atol=1e-4)
     assert "quantization_config" not in json.loads((prepared.folder / "config.json").read_text())

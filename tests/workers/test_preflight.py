@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import InputError
+from workers.cache import FolderCache
 from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
 from workers.preflight import check
 
@@ -23,8 +24,8 @@ def model(llama_folder: Path) -> ModelSource:
     return ModelSource(kind="path", location=str(llama_folder), include=("mlp.*",))
 
 
-def test_job_that_can_work(model: ModelSource, data: DataPlan) -> None:
-    checked = check(model, TASK, data)
+def test_job_that_can_work(model: ModelSource, data: DataPlan, tmp_path: Path) -> None:
+    checked = check(model, TASK, data, FolderCache(tmp_path / "models"))
     assert checked.model == model
     assert {matrix.kind for matrix in checked.matrices} == {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
     assert len(checked.task.splits["test"]) == 20
@@ -38,5 +39,5 @@ def test_every_part_is_checked(model: ModelSource, data: DataPlan, tmp_path: Pat
         (model, replace(TASK, answer="{{ text }}" + " w1" * 64), "task.answer"),  # the context is 64 tokens
     ):
         with pytest.raises(InputError) as caught:
-            check(source, task, data)
+            check(source, task, data, FolderCache(tmp_path / "models"))
         assert caught.value.field == field
