@@ -38,13 +38,13 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str) -> JobSpec:
                 "choices": ["negative", "positive"],
                 "data": {
                     "source": {"path": str(reviews)},
-                    "sizes": {"calibration": 512, "search": 256, "confirm": 1000, "test": 1500},
+                    "sizes": {"calibration": 1024, "search": 384, "confirm": 2000, "test": 1500},
                     "seed": seed,
                 },
             },
             "projection": {"method": method},
             "objective": {"kind": "max_drop", "points": 2.0},
-            "search": {"seed": seed, "generations": 10, "max_evaluations": 160, "patience": 4},
+            "search": {"seed": seed, "generations": 6, "max_evaluations": 100, "patience": 4},
         }
     )
 

@@ -36,8 +36,8 @@ STATE_VERSION = 1
 TARGET_FINALISTS = 3
 
 
-class KlFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
-    """KL to the dense model in nats, minimised."""
+class LossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
+    """`Outcome.fitness`, in nats, minimised."""
 
     weights = (-1.0,)
 
@@ -45,17 +45,17 @@ class KlFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
 class Individual(tuple[int, ...]):
     """A genome with its fitness, as DEAP's containers expect it."""
 
-    fitness: KlFitness
+    fitness: LossFitness
 
     @classmethod
-    def of(cls, genome: Genome, kl_nats: float) -> Self:
+    def of(cls, genome: Genome, loss_nats: float) -> Self:
         """A scored genome."""
         individual = cls(genome)
-        individual.fitness = KlFitness((kl_nats,))
+        individual.fitness = LossFitness((loss_nats,))
         return individual
 
     @property
-    def kl_nats(self) -> float:
+    def loss_nats(self) -> float:
         """Its fitness as a number."""
         return float(self.fitness.values[0])
 
@@ -76,11 +76,11 @@ def _toolbox(prices: Prices, rng: Random) -> Any:
 
 
 def _statistics() -> Any:
-    statistics = tools.Statistics(lambda individual: individual.kl_nats)
-    statistics.register("kl_min", np.min)
-    statistics.register("kl_avg", np.mean)
-    statistics.register("kl_max", np.max)
-    statistics.register("kl_std", np.std)
+    statistics = tools.Statistics(lambda individual: individual.loss_nats)
+    statistics.register("loss_min", np.min)
+    statistics.register("loss_avg", np.mean)
+    statistics.register("loss_max", np.max)
+    statistics.register("loss_std", np.std)
     return statistics
 
 
@@ -191,14 +191,14 @@ class Evolution:
         """What a genome scored on all search examples, if it was."""
         return self._memo.get(genome, self._settings.full)
 
-    def finalists(self, limit: int = 6) -> list[Genome]:
+    def finalists(self, limit: int = 5) -> list[Genome]:
         """Genomes worth confirming on fresh examples.
 
         Args:
             limit: How many, at least one; `TargetParams` gives three at most.
 
         Returns:
-            For `MaxDrop`: largest to smallest, led by a safe one. For `TargetParams`: best KL first.
+            For `MaxDrop`: largest to smallest. For `TargetParams`: lowest loss first.
         """
         if isinstance(self._schedule, Ratchet):
             return drop_finalists(self._space, self._energies, self._schedule.accepted, limit)
@@ -270,7 +270,7 @@ class Evolution:
             return self._proposer.seeds()
         if self._moved:
             return self._proposer.moved([individual.genome for individual in self._population])
-        return self._proposer.children([(parent.genome, parent.kl_nats) for parent in self._population])
+        return self._proposer.children([(parent.genome, parent.loss_nats) for parent in self._population])
 
     def _finish(self) -> GenerationRecord:
         """Close the generation: new population, new incumbent, perhaps a new target."""
@@ -371,20 +371,20 @@ class Evolution:
         self._rng.setstate((version, tuple(internal), gauss))
         self._next_generation, self._moved = state["generation"] + 1, state["moved"]
         self._counter = Counter(self._memo, evaluations=state["evaluations"], tokens=state["tokens"])
-        self._population = [self._recalled(genome, kl_nats) for genome, kl_nats in state["population"]]
+        self._population = [self._recalled(genome, loss_nats) for genome, loss_nats in state["population"]]
         # the hall puts newcomers before their equals, so it is filled from the back
-        for genome, kl_nats in reversed(state["hall_of_fame"]):
-            self._hall.insert(self._recalled(genome, kl_nats))
+        for genome, loss_nats in reversed(state["hall_of_fame"]):
+            self._hall.insert(self._recalled(genome, loss_nats))
         for row in state["logbook"]:
             self._logbook.record(**row)
         self._schedule.restore(state["schedule"])
         self._incumbent = None if state["incumbent"] is None else Outcome.from_json(state["incumbent"])
 
-    def _recalled(self, genome: Sequence[int], kl_nats: float) -> Individual:
+    def _recalled(self, genome: Sequence[int], loss_nats: float) -> Individual:
         valid = self._space.validate(genome)
         if self._memo.get(valid, self._settings.full) is None:
             raise ConflictError("the memo lacks outcomes of the saved population; pass all that were told")
-        return Individual.of(valid, kl_nats)
+        return Individual.of(valid, loss_nats)
 
 
 def _individual(outcome: Outcome) -> Individual:
@@ -392,4 +392,4 @@ def _individual(outcome: Outcome) -> Individual:
 
 
 def _scored_json(individual: Individual) -> list[Any]:
-    return [list(individual), individual.kl_nats]
+    return [list(individual), individual.loss_nats]

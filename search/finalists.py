@@ -12,14 +12,15 @@ from search.prices import Energies
 from search.seeds import lagrangian
 from search.space import Genome, SearchSpace
 
-FIRST_GAP = 0.02
+GAPS = (0.02, 0.02, 0.04, 0.08, 0.16)
+"""From each finalist to the next larger one, at least; the last one repeats."""
+
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
-SAFE_MARGIN = 0.15
 SAFEST_SHARE = 0.95
 
 
 def spread(accepted: Sequence[Accepted], limit: int) -> list[Accepted]:
-    """At most `limit` accepted genomes: the smallest, then at gaps that double.
+    """At most `limit` accepted genomes: the smallest, then at widening gaps.
 
     Args:
         accepted: In any order.
@@ -28,20 +29,13 @@ def spread(accepted: Sequence[Accepted], limit: int) -> list[Accepted]:
     Returns:
         Largest first; the smallest is always among them.
     """
-    chosen: list[Accepted] = []
-    gap = FIRST_GAP
-    for entry in sorted(accepted, key=lambda entry: entry.share):
-        if not chosen:
+    rising = sorted(accepted, key=lambda entry: entry.share)
+    chosen = rising[:1]
+    for entry in rising[1:]:
+        gap = GAPS[min(len(chosen), len(GAPS)) - 1]
+        if len(chosen) < limit and entry.share - chosen[-1].share > gap - TOLERANCE:
             chosen.append(entry)
-        elif len(chosen) < limit and entry.share - chosen[-1].share > gap - TOLERANCE:
-            chosen.append(entry)
-            gap *= 2
     return chosen[::-1]
-
-
-def safe_seed(space: SearchSpace, energies: Energies, above: float) -> Genome:
-    """A Lagrangian genome clearly larger than the share `above`, short of dense."""
-    return lagrangian(space, energies, min(SAFEST_SHARE, above + SAFE_MARGIN))
 
 
 def drop_finalists(
@@ -52,18 +46,16 @@ def drop_finalists(
     Args:
         space: The search space.
         energies: Per matrix, squared singular values in units of the task loss, descending.
-        accepted: What was good enough on the search split; may be empty.
+        accepted: What was good enough on the search split.
         limit: How many, at least one.
 
     Returns:
-        Distinct genomes of strictly falling size, led by a safe seed unless `limit` is one.
+        Distinct genomes of strictly falling size; the Lagrangian one just short of dense if nothing was accepted.
     """
-    chosen = spread(accepted, max(1, limit - 1))
-    genomes = [entry.genome for entry in chosen]
-    if limit > 1 or not genomes:
-        genomes.insert(0, safe_seed(space, energies, chosen[0].share if chosen else 1.0))
+    if not accepted:
+        return [lagrangian(space, energies, SAFEST_SHARE)]
     falling: list[Genome] = []
-    for genome in reversed(genomes):
-        if not falling or space.params(genome) > space.params(falling[-1]):
-            falling.append(genome)
+    for entry in reversed(spread(accepted, limit)):
+        if not falling or space.params(entry.genome) > space.params(falling[-1]):
+            falling.append(entry.genome)
     return falling[::-1]

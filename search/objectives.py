@@ -13,7 +13,7 @@ from search.errors import InputError
 from search.outcome import Outcome
 from search.space import Genome
 
-SEED_SHARES = (0.7, 0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
+SEED_SHARES = (0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 """Sizes at which the ratchet scores Lagrangian seeds to find where to start, largest first."""
 
 SAFE_SHARE = 0.85

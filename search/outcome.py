@@ -31,8 +31,10 @@ class Outcome:
     Args:
         genome: The genome scored.
         examples: Search examples it was scored on.
-        kl_nats: Mean KL divergence from the dense model's answer distribution; the fitness, minimised.
+        kl_nats: Mean KL divergence from the dense model's answer distribution.
+        loss_nats: The fitness, minimised, where it is another one than the KL.
         drop_points: Metric lost against the dense model on the same examples, in points.
+        drop_bound: One-sided upper confidence bound of it; None where the scorer gives none.
         metric: The task metric.
         tokens: Tokens run through the model.
         seconds: Time it took.
@@ -45,13 +47,19 @@ class Outcome:
     genome: Genome
     examples: int
     kl_nats: float | None = None
+    loss_nats: float | None = None
     drop_points: float | None = None
+    drop_bound: float | None = None
     metric: float | None = None
     tokens: int = 0
     seconds: float = 0.0
     failure: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("loss_nats", "drop_bound"):
+            value = getattr(self, name)
+            if value is not None and (self.failure is not None or not math.isfinite(value)):
+                raise ScoringError(f"{name} must be a finite number of a scored trial, got {value}")
         for name in ("kl_nats", "drop_points", "metric"):
             value = getattr(self, name)
             if self.failure is not None and value is not None:
@@ -73,12 +81,15 @@ class Outcome:
 
     @property
     def fitness(self) -> float:
-        """KL in nats, infinite for a failure: smaller is better."""
-        return math.inf if self.kl_nats is None else self.kl_nats
+        """The loss in nats, or the KL where that is all; infinite for a failure: smaller is better."""
+        if self.failure is not None or self.kl_nats is None:
+            return math.inf
+        return self.kl_nats if self.loss_nats is None else self.loss_nats
 
     def within(self, points: float) -> bool:
-        """Whether it was scored and lost at most `points`."""
-        return self.drop_points is not None and self.drop_points <= points
+        """Whether it was scored and lost at most `points`, with confidence where there is a bound."""
+        drop = self.drop_points if self.drop_bound is None else self.drop_bound
+        return drop is not None and drop <= points
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` reverses it."""

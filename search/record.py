@@ -22,10 +22,10 @@ class GenerationRecord:
         evaluations: Scorings so far, of either stage.
         tokens: Tokens run through candidates so far.
         accepted: Whether the incumbent was good enough at this size.
-        kl_min: Over the population, like the next three; in nats.
-        kl_avg: Mean.
-        kl_max: Largest.
-        kl_std: Standard deviation.
+        loss_min: Smallest loss in the population, in nats; the next three are over the population too.
+        loss_avg: Mean.
+        loss_max: Largest.
+        loss_std: Standard deviation.
         outcomes: Everything scored in this generation, in the order it was asked for.
     """
 
@@ -38,10 +38,10 @@ class GenerationRecord:
     evaluations: int
     tokens: int
     accepted: bool
-    kl_min: float
-    kl_avg: float
-    kl_max: float
-    kl_std: float
+    loss_min: float
+    loss_avg: float
+    loss_max: float
+    loss_std: float
     outcomes: tuple[Outcome, ...]
 
     @classmethod

@@ -47,29 +47,44 @@ def confirm(
 ) -> Winner:
     """Scores the finalists on the confirm split and picks the winner.
 
-    For `max_drop` they are tested in a fixed order, largest first, stopping at the first that may lose too much:
-    the smallest one that passed wins, and the chance that it breaks the promise is that of a single test. For
-    `target_params` the lowest KL wins.
+    For `max_drop` they are tested in a fixed order, largest first, and the first that may lose too much is the last
+    to be scored: the smallest one that passed wins, and the chance that it breaks the promise is that of a single
+    test. For `target_params` the lowest loss wins.
 
     Raises:
         ScoringError: No finalist can be scored.
     """
-    confidence = spec.objective.confidence if isinstance(spec.objective, MaxDrop) else DEFAULT_CONFIDENCE
-    results = scorer.score_genomes(finalists, "confirm", _progress(log, "confirm"))
-    scored = [(g, s) for g, s in zip(finalists, results, strict=True) if isinstance(s, Scores)]
-    if not scored:
-        raise ScoringError("no finalist can be scored on the confirm split")
-    drops = [scorer.drop(scores, "confirm", confidence, spec.search.seed) for _, scores in scored]
-    index, held = _choose(spec, [scores for _, scores in scored], drops)
-    for (genome, _), drop in zip(scored, drops, strict=True):
+    objective, confidence = spec.objective, confidence_of(spec)
+    scored: list[tuple[Genome, Scores]] = []
+    drops: list[DropInterval] = []
+    for index, genome in enumerate(finalists):
+        (scores,) = scorer.score_genomes([genome], "confirm")
+        log.event(EventType.PHASE_PROGRESS, phase="confirm", done=index + 1, total=len(finalists))
+        if isinstance(scores, Failure):
+            log.event(EventType.CANDIDATE_FAILED, reason=scores.reason, generation=None)
+            continue
+        drop = scorer.drop(scores, "confirm", confidence, spec.search.seed)
+        passed = not isinstance(objective, MaxDrop) or drop.within(objective.points)
         log.event(
             EventType.FINALIST_CONFIRMED,
             kept_share=space.kept_share(genome),
             drop_points=drop.estimate,
             drop_low=drop.low,
             drop_high=drop.high,
-            passed=not isinstance(spec.objective, MaxDrop) or drop.within(spec.objective.points),
+            passed=passed,
         )
+        scored.append((genome, scores))
+        drops.append(drop)
+        if not passed:
+            break
+    if not scored:
+        raise ScoringError("no finalist can be scored on the confirm split")
+    if isinstance(objective, MaxDrop):
+        smallest = fixed_sequence(drops, objective.points)
+        index, held = (0, False) if smallest is None else (smallest, True)
+    else:
+        losses = [scorer.loss(scores, "confirm") for _, scores in scored]
+        index, held = losses.index(min(losses)), True
     return Winner(
         genome=scored[index][0],
         confirm=scored[index][1],
@@ -80,11 +95,9 @@ def confirm(
     )
 
 
-def _choose(spec: JobSpec, scores: Sequence[Scores], drops: Sequence[DropInterval]) -> tuple[int, bool]:
-    if isinstance(spec.objective, MaxDrop):
-        passed = fixed_sequence(drops, spec.objective.points)
-        return (0, False) if passed is None else (passed, True)
-    return min(range(len(scores)), key=lambda index: float(scores[index].kl_nats.mean())), True
+def confidence_of(spec: JobSpec) -> float:
+    """The confidence of one-sided bounds: the objective's, where it names one."""
+    return spec.objective.confidence if isinstance(spec.objective, MaxDrop) else DEFAULT_CONFIDENCE
 
 
 def _progress(log: JobLog, phase: str) -> Any:

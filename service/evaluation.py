@@ -29,7 +29,7 @@ def evaluate_export(settings: Settings, model_dir: Path, spec: JobSpec, split: s
         plans.task_plan(spec),
         plans.data_plan(spec, roots),
         split,
-        spec.resources.batch_tokens,
+        spec.resources.tokens_per_batch,
         threads,
     )
     kind = spec.task.kind

@@ -16,7 +16,7 @@ from search.evolution import Evolution
 from search.outcome import Outcome
 from search.space import SearchSpace
 from service import plans, report
-from service.confirmation import Winner, confirm
+from service.confirmation import Winner, confidence_of, confirm
 from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import Job, JobState
@@ -31,9 +31,13 @@ from workers.export import Exported, ExportPlan, export
 from workers.metrics import METRIC_NAMES
 from workers.preflight import Checked, check
 from workers.preparation import PreparationPlan, Prepared, Progress, prepare
+from workers.scores import first
 from workers.verification import VerificationPlan, Verified, verify
 
 logger = logging.getLogger(__name__)
+
+VERIFIED_EXAMPLES = 512
+"""On so many examples of the confirm split the exported model must do what the candidate did."""
 
 
 class Pipeline:
@@ -74,7 +78,7 @@ class Pipeline:
 
         log.state(JobState.SEARCHING)
         with self._actors(spec, checked, prepared, log) as dispatcher:
-            scorer = TaskScorer(dispatcher, space, checked.task)
+            scorer = TaskScorer(dispatcher, space, checked.task, spec.search.kl_weight)
             with clock.phase("dense"):
                 _score_dense(scorer, ("search", "confirm"), checked, log)
             with clock.phase("search"):
@@ -100,7 +104,7 @@ class Pipeline:
             task=checked.task,
             method=spec.projection.method,
             seed=spec.search.seed,
-            batch_tokens=spec.resources.batch_tokens,
+            batch_tokens=spec.resources.tokens_per_batch,
             threads=_all_threads(spec),
             device=_device(spec),
             cache_dir=self._settings.data_dir / "cache",
@@ -118,7 +122,7 @@ class Pipeline:
             model_folder=prepared.model.folder,
             factors_folder=prepared.factors,
             matrices=prepared.matrices,
-            batch_tokens=resources.batch_tokens,
+            batch_tokens=resources.tokens_per_batch,
             threads=resources.threads_per_actor,
             device=_device(spec),
         )
@@ -175,14 +179,15 @@ class Pipeline:
             exported=exported.folder,
             dense=prepared.model.folder,
             split="confirm",
-            batch_tokens=spec.resources.batch_tokens,
+            examples=min(VERIFIED_EXAMPLES, len(winner.confirm.quality)),
+            batch_tokens=spec.resources.tokens_per_batch,
             threads=_all_threads(spec),
             device=_device(spec),
         )
         fresh = {"HF_MODULES_CACHE": str(modules_dir)}
         verified = self._run_phase(verify, plan, checked.task, spec=spec, log=log, environment=fresh)
         assert isinstance(verified, Verified)
-        metric, expected = scorer.metric(verified.scores), scorer.metric(winner.confirm)
+        metric, expected = scorer.metric(verified.scores), scorer.metric(first(winner.confirm, plan.examples))
         log.event(EventType.ARTIFACT_VERIFIED, metric=metric, expected=expected)
         report.require_reproduced(checked.task.kind, expected, metric)
         return verified
@@ -240,7 +245,7 @@ def _search(
                 total=spec.search.max_evaluations,
             )
 
-        record = evolution.tell(scorer.score_trials(trials, on_done))
+        record = evolution.tell(scorer.score_trials(trials, confidence_of(spec), on_done))
         if record is not None:
             for outcome in record.outcomes:
                 if outcome.failure is not None:

@@ -105,7 +105,7 @@ def objective(spec: JobSpec) -> Objective:
 
 def search_settings(spec: JobSpec) -> SearchSettings:
     """How the search runs."""
-    return SearchSettings(**spec.search.model_dump(), full=spec.task.data.sizes.search)
+    return SearchSettings(**spec.search.model_dump(exclude={"kl_weight"}), full=spec.task.data.sizes.search)
 
 
 def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> RecordSource:

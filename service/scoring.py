@@ -7,7 +7,7 @@ the number of actors.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from search.confirmation import DropInterval, mean_interval, paired_drop, perplexity_rise
+from search.confirmation import RESAMPLES, DropInterval, mean_interval, paired_drop, perplexity_rise
 from search.errors import ScoringError
 from search.outcome import Outcome, Trial
 from search.space import DENSE, Genome, SearchSpace
@@ -25,6 +25,7 @@ from workers.scores import (
 )
 
 CHUNK = 256
+SEARCH_RESAMPLES = 1000
 
 Report = Callable[[int, int], None]
 
@@ -46,12 +47,15 @@ class TaskScorer:
         runner: Runs the requests.
         space: Turns genomes into ranks.
         task: The encoded task.
+        kl_weight: How much of the loss is KL to the dense model; the rest is the rise of the right answers'
+            negative log-likelihood.
     """
 
-    def __init__(self, runner: Runner, space: SearchSpace, task: EncodedTask) -> None:
+    def __init__(self, runner: Runner, space: SearchSpace, task: EncodedTask, kl_weight: float) -> None:
         self._runner = runner
         self._space = space
         self._task = task
+        self._kl_weight = kl_weight
         self.dense: dict[str, Scores] = {}
         self._beliefs: dict[str, Beliefs] = {}
 
@@ -73,14 +77,24 @@ class TaskScorer:
         self._runner.set_beliefs(dict(self._beliefs))
         return self.dense[split]
 
-    def score_trials(self, trials: Sequence[Trial], report: Callable[[int], None]) -> list[Outcome]:
-        """Scores trials on the first examples of the search split, in their order."""
+    def score_trials(
+        self, trials: Sequence[Trial], confidence: float, report: Callable[[int], None]
+    ) -> list[Outcome]:
+        """Scores trials on the first examples of the search split, in their order.
+
+        Args:
+            trials: What to score.
+            confidence: Of the upper bound of each drop.
+            report: Told how many are done.
+        """
         requests = [
             ScoreRequest(ranks=self._space.ranks(t.genome), split="search", start=0, stop=t.examples)
             for t in trials
         ]
         results = self._runner.run("score", requests, report)
-        return [self._outcome(trial, result) for trial, result in zip(trials, results, strict=True)]
+        return [
+            self._outcome(trial, result, confidence) for trial, result in zip(trials, results, strict=True)
+        ]
 
     def score_genomes(
         self, genomes: Sequence[Genome], split: str, report: Report = lambda done, total: None
@@ -95,6 +109,16 @@ class TaskScorer:
         """The task metric of some scores."""
         return metric_of(self._task.kind, scores)
 
+    def loss(self, scores: Scores, split: str) -> float:
+        """What a search minimises, in nats per answer token: see `kl_weight`.
+
+        The KL has little noise but does not know right from wrong: it weighs a shift towards the wrong answers
+        like one towards the right ones. The likelihood of the right answers tells them apart.
+        """
+        dense = first(self.dense[split], len(scores.nll_nats))
+        rise = float(((scores.nll_nats - dense.nll_nats) / dense.answer_tokens).mean())
+        return self._kl_weight * float(scores.kl_nats.mean()) + (1 - self._kl_weight) * rise
+
     def interval(self, scores: Scores) -> list[float]:
         """A 95 % interval of the metric (for `lm`, none is given: the metric twice)."""
         if self._task.kind == "lm":
@@ -103,13 +127,7 @@ class TaskScorer:
 
     def drop(self, scores: Scores, split: str, confidence: float, seed: int) -> DropInterval:
         """How many points a candidate loses against dense on a split, with intervals over the examples."""
-        dense = self.dense[split]
-        if self._task.kind == "lm":
-            mean_tokens = dense.answer_tokens.mean()
-            return perplexity_rise(
-                dense.nll_nats / mean_tokens, scores.nll_nats / mean_tokens, confidence=confidence, seed=seed
-            )
-        return paired_drop(dense.quality, scores.quality, confidence=confidence, seed=seed)
+        return self._drop(self.dense[split], scores, confidence, seed, RESAMPLES)
 
     def _requests(self, ranks: tuple[int, ...], split: str) -> list[ScoreRequest]:
         total = len(self._task.splits[split])
@@ -118,7 +136,23 @@ class TaskScorer:
             for start in range(0, total, CHUNK)
         ]
 
-    def _outcome(self, trial: Trial, result: object) -> Outcome:
+    def _drop(
+        self, dense: Scores, scores: Scores, confidence: float, seed: int, resamples: int
+    ) -> DropInterval:
+        if self._task.kind == "lm":
+            mean_tokens = dense.answer_tokens.mean()
+            return perplexity_rise(
+                dense.nll_nats / mean_tokens,
+                scores.nll_nats / mean_tokens,
+                confidence=confidence,
+                seed=seed,
+                resamples=resamples,
+            )
+        return paired_drop(
+            dense.quality, scores.quality, confidence=confidence, seed=seed, resamples=resamples
+        )
+
+    def _outcome(self, trial: Trial, result: object, confidence: float) -> Outcome:
         if isinstance(result, Failure):
             return Outcome.failed(trial, result.reason)
         assert isinstance(result, Scores)
@@ -126,12 +160,15 @@ class TaskScorer:
             metric = self.metric(result)
         except ScoringError as error:
             return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
-        dense_metric = self.metric(first(self.dense["search"], trial.examples))
+        dense = first(self.dense["search"], trial.examples)
+        drop = self._drop(dense, result, confidence, seed=0, resamples=SEARCH_RESAMPLES)
         return Outcome(
             genome=trial.genome,
             examples=trial.examples,
             kl_nats=float(result.kl_nats.mean()),
-            drop_points=drop_points(self._task.kind, dense_metric, metric),
+            loss_nats=self.loss(result, "search"),
+            drop_points=drop_points(self._task.kind, self.metric(dense), metric),
+            drop_bound=drop.upper,
             metric=metric,
             tokens=result.tokens,
             seconds=result.seconds,

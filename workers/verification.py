@@ -26,11 +26,12 @@ CHUNK = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerificationPlan:
-    """What to load and on what to score it."""
+    """What to load and on how many examples of which split to score it."""
 
     exported: Path
     dense: Path
     split: str
+    examples: int
     batch_tokens: int
     threads: int
     device: str
@@ -38,7 +39,7 @@ class VerificationPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verified:
-    """Scores of the exported model on the whole split, and both models' speed on the same examples."""
+    """Scores of the exported model on those examples, and both models' speed on the same examples."""
 
     scores: Scores
     dense_tokens_per_second: float
@@ -53,7 +54,7 @@ def verify(plan: VerificationPlan, task: EncodedTask) -> Iterator[Progress | Ver
     """
     torch.set_num_threads(plan.threads)
     device = pick_device(plan.device)
-    total = len(task.splits[plan.split])
+    total = plan.examples
     yield Progress(phase="verify", done=0, total=total)
     exported = plain_scorer(
         _load_like_a_stranger(plan.exported, device), plan.exported, task, plan.batch_tokens

@@ -112,7 +112,9 @@ class CandidateRow(Base):
     genome: Mapped[list[int]]
     kept_share: Mapped[float]
     kl_nats: Mapped[float | None]
+    loss_nats: Mapped[float | None]
     drop_points: Mapped[float | None]
+    drop_bound: Mapped[float | None]
     metric: Mapped[float | None]
     tokens: Mapped[int] = mapped_column(BigInteger)
     seconds: Mapped[float]

@@ -70,7 +70,7 @@ def load(data_dir: Path, *, dtype: str = "auto", threads: int = 2) -> RealModel:
         task=checked.task,
         method="task",
         seed=spec.search.seed,
-        batch_tokens=spec.resources.batch_tokens,
+        batch_tokens=spec.resources.tokens_per_batch,
         threads=threads,
         device="cpu",
         cache_dir=settings.data_dir / "cache",
@@ -84,7 +84,7 @@ def load(data_dir: Path, *, dtype: str = "auto", threads: int = 2) -> RealModel:
         prepared=prepared,
         space=SearchSpace(prepared.matrices, spec.projection.rank_step),
         switchable=switchable,
-        scorer=Scorer(switchable, tokenizer, checked.task, spec.resources.batch_tokens),
+        scorer=Scorer(switchable, tokenizer, checked.task, spec.resources.tokens_per_batch),
     )
 
 

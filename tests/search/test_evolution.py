@@ -291,7 +291,7 @@ def test_records_are_storable(make_problem) -> None:
     data = json.loads(json.dumps(records[1].to_json(), allow_nan=False))
     assert data["generation"] == 1
     assert "outcomes" not in data
-    assert data["kl_min"] <= data["kl_avg"] <= data["kl_max"]
+    assert data["loss_min"] <= data["loss_avg"] <= data["loss_max"]
     rows = records[1].candidates(problem.space)
     assert len(rows) == len(records[1].outcomes)
     assert rows[0]["generation"] == 1

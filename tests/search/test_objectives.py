@@ -14,7 +14,7 @@ def dropping(points: float) -> Outcome:
 FAILED = Outcome.failed(Trial(genome=(0,), examples=8), "NaN")
 
 
-def ratchet(seeds: int = 5, patience: int = 2) -> Ratchet:
+def ratchet(seeds: int = 4, patience: int = 2) -> Ratchet:
     """A ratchet whose `seeds` largest seeds hold."""
     made = Ratchet(MaxDrop(points=2.0), patience=patience)
     made.start([(share, dropping(1.0 if i < seeds else 5.0)) for i, share in enumerate(SEED_SHARES)])
@@ -23,10 +23,10 @@ def ratchet(seeds: int = 5, patience: int = 2) -> Ratchet:
 
 def test_start_below_the_smallest_seed_that_holds_with_all_larger_ones() -> None:
     made = Ratchet(MaxDrop(points=2.0), patience=6)
-    drops = [0.5, 1.0, 3.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0]  # 0.45 holds by luck: 0.5 does not
+    drops = [0.5, 1.0, 3.0, 1.0, 9.0, 9.0, 9.0, 9.0]  # 0.4 holds by luck: 0.45 does not
     assert made.start([(share, dropping(d)) for share, d in zip(SEED_SHARES, drops, strict=True)])
-    assert [entry.share for entry in made.accepted] == [0.7, 0.6]
-    assert made.target == pytest.approx(0.56)
+    assert [entry.share for entry in made.accepted] == [0.6, 0.5]
+    assert made.target == pytest.approx(0.46)
 
 
 def test_where_no_seed_holds_the_search_starts_large_and_approaches_dense() -> None:
@@ -47,7 +47,7 @@ def test_a_failed_seed_ends_the_run_of_good_ones() -> None:
 
 
 def test_acceptance_lowers_the_target_by_a_step() -> None:
-    made = ratchet(seeds=5)
+    made = ratchet(seeds=4)
     assert made.target == pytest.approx(0.36)
     assert made.observe(dropping(2.0), 0.36, improved=True)
     assert made.target == pytest.approx(0.32)
@@ -55,7 +55,7 @@ def test_acceptance_lowers_the_target_by_a_step() -> None:
 
 
 def test_a_stall_backs_off_in_ever_smaller_steps_until_finished() -> None:
-    made = ratchet(seeds=5, patience=4)  # two generations per target
+    made = ratchet(seeds=4, patience=4)  # two generations per target
     targets = []
     while not made.finished:
         targets.append(made.target)

@@ -352,7 +352,8 @@ def search_slowly(job, log):
     for number in range(1000):
         candidate = {
             "generation": number, "examples": 64, "genome": [number, -1], "kept_share": 0.4, "kl_nats": 0.1,
-            "drop_points": 1.0, "metric": 0.8, "tokens": 10, "seconds": 0.1, "failure": None,
+            "loss_nats": 0.1, "drop_points": 1.0, "drop_bound": 1.5, "metric": 0.8,
+            "tokens": 10, "seconds": 0.1, "failure": None,
         }
         log.generation({"generation": number}, [candidate], {"next": number + 1})
         print(number, flush=True)

@@ -83,7 +83,7 @@ def runner() -> FakeRunner:
 
 @pytest.fixture
 def scorer(runner: FakeRunner) -> TaskScorer:
-    return TaskScorer(runner, SPACE, make_task("choice"))
+    return TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
 
 
 def test_a_long_split_is_cut_at_fixed_places(scorer: TaskScorer, runner: FakeRunner) -> None:
@@ -104,42 +104,57 @@ def test_beliefs_of_every_split_reach_the_actors(scorer: TaskScorer, runner: Fak
 def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRunner) -> None:
     scorer.score_dense("search")
     trials = [Trial(genome=(3, 3), examples=8), Trial(genome=(2, 0), examples=40)]
-    first, second = scorer.score_trials(trials, lambda done: None)
+    first, second = scorer.score_trials(trials, 0.8, lambda done: None)
     assert [(r.ranks, r.start, r.stop) for r in runner.requests[-2:]] == [((3, 3), 0, 8), ((2, 0), 0, 40)]
     assert (first.trial, second.trial) == tuple(trials)
     assert (first.metric, first.drop_points, first.kl_nats) == (0.75, 25.0, 0.25)
     assert (second.drop_points, second.tokens, second.seconds) == (50.0, 400, 0.5)
+    # half the KL, half the rise of 0.2 nats over 2 answer tokens
+    assert (first.loss_nats, second.loss_nats) == (pytest.approx(0.175), pytest.approx(0.3))
+    assert (first.drop_bound, second.drop_bound) == (25.0, 50.0)  # all examples lose alike
+
+
+@pytest.mark.parametrize(("kl_weight", "loss"), [(1.0, 0.25), (0.0, 0.1)])
+def test_the_loss_mixes_kl_and_likelihood(runner: FakeRunner, kl_weight: float, loss: float) -> None:
+    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight)
+    scorer.score_dense("search")
+    (outcome,) = scorer.score_trials([Trial(genome=(3, 3), examples=8)], 0.8, lambda done: None)
+    assert outcome.loss_nats == pytest.approx(loss)
 
 
 def test_a_failed_trial_is_a_failed_outcome() -> None:
-    scorer = TaskScorer(FakeRunner(lambda request: request.ranks[0] == 1), SPACE, make_task("choice"))
+    scorer = TaskScorer(
+        FakeRunner(lambda request: request.ranks[0] == 1), SPACE, make_task("choice"), kl_weight=0.5
+    )
     scorer.score_dense("search")
     good, bad = scorer.score_trials(
-        [Trial(genome=(2, 2), examples=8), Trial(genome=(1, 1), examples=8)], lambda done: None
+        [Trial(genome=(2, 2), examples=8), Trial(genome=(1, 1), examples=8)], 0.8, lambda done: None
     )
     assert good.failure is None
     assert (bad.failure, bad.metric) == ("not finite", None)
 
 
 def test_an_overflowing_perplexity_is_a_failed_outcome(runner: FakeRunner, monkeypatch: Any) -> None:
-    scorer = TaskScorer(runner, SPACE, make_task("lm"))
+    scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
     scorer.score_dense("search")
     monkeypatch.setattr(runner, "_answer", lambda method, request: make_scores(request, -1.0, nll_nats=1e9))
-    (outcome,) = scorer.score_trials([Trial(genome=(1, 1), examples=8)], lambda done: None)
+    (outcome,) = scorer.score_trials([Trial(genome=(1, 1), examples=8)], 0.8, lambda done: None)
     assert outcome.failure is not None
     assert "overflows" in outcome.failure
     assert outcome.tokens == 80
 
 
 def test_a_dense_model_that_cannot_be_scored_ends_the_job() -> None:
-    scorer = TaskScorer(FakeRunner(lambda request: request.start > 0), SPACE, make_task("choice"))
+    scorer = TaskScorer(
+        FakeRunner(lambda request: request.start > 0), SPACE, make_task("choice"), kl_weight=0.5
+    )
     with pytest.raises(ScoringError, match="dense model cannot be scored on confirm: not finite"):
         scorer.score_dense("confirm")
 
 
 def test_one_failed_chunk_fails_the_genome_alone() -> None:
     runner = FakeRunner(lambda request: request.ranks[0] == 1 and request.start == CHUNK)
-    scorer = TaskScorer(runner, SPACE, make_task("choice"))
+    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
     good, bad = scorer.score_genomes([(2, 2), (1, 1)], "confirm")
     assert isinstance(good, Scores)
     assert len(good.quality) == 600
@@ -156,7 +171,7 @@ def test_the_drop_of_a_choice_is_in_points(scorer: TaskScorer) -> None:
 
 
 def test_the_drop_of_a_language_model_is_percent_of_perplexity(runner: FakeRunner) -> None:
-    scorer = TaskScorer(runner, SPACE, make_task("lm"))
+    scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
     dense = scorer.score_dense("confirm")
     (scores,) = scorer.score_genomes([(3, 3)], "confirm")
     assert isinstance(scores, Scores)

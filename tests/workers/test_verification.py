@@ -27,6 +27,7 @@ def plan(export_plan: ExportPlan) -> VerificationPlan:
         exported=export_plan.folder,
         dense=export_plan.model_folder,
         split="test",
+        examples=10,
         batch_tokens=64,
         threads=1,
         device="cpu",
@@ -68,7 +69,7 @@ def test_long_split_comes_in_chunks(
     plan: VerificationPlan, make_task: Callable[..., EncodedTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workers.verification, "CHUNK", 7)
-    *progress, verified = verify(replace(plan, split="search"), make_task("choice"))
+    *progress, verified = verify(replace(plan, split="search", examples=16), make_task("choice"))
     assert [item.done for item in progress if isinstance(item, Progress)] == [0, 7, 14, 16]
     assert isinstance(verified, Verified)
     assert len(verified.scores.quality) == 16
