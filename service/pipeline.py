@@ -107,6 +107,7 @@ class Pipeline:
             batch_tokens=spec.resources.tokens_per_batch,
             threads=_all_threads(spec),
             device=_device(spec),
+            gram_bytes=int(spec.resources.gram_memory_gib * 2**30),
             cache_dir=self._settings.data_dir / "cache",
         )
         prepared = self._run_phase(prepare, plan, spec=spec, log=log)

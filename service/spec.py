@@ -200,6 +200,12 @@ class ResourceSpec(Strict):
         description="Padded tokens per forward pass; by default 768 on a CPU, where small batches "
         "stay in the caches, and 16,384 on a GPU.",
     )
+    gram_memory_gib: float = Field(
+        8,
+        gt=0,
+        le=65_536,
+        description="Memory for the Grams of calibration; with less than all need, it takes several passes.",
+    )
     evaluation_timeout_s: float = Field(1800, gt=0, le=86_400)
 
     @property

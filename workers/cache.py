@@ -72,6 +72,11 @@ class FolderCache:
             if scratch.exists():
                 shutil.rmtree(scratch)
 
+    def remove(self, key: str) -> None:
+        """Drops the entry of this key, if there is one."""
+        with self.lock(key):
+            shutil.rmtree(self._root / key, ignore_errors=True)
+
     def path(self, key: str) -> Path:
         """Where the entry of this key is, or will be."""
         return self._root / key

@@ -27,6 +27,9 @@ from workers.likelihood import answer_logits, slot_log_likelihoods
 from workers.matrices import LinearModule, weight_OD
 from workers.plan import Example
 
+BYTES_PER_ENTRY = 8
+"""Of a Gram: float64."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Grams:
@@ -50,6 +53,32 @@ class Grams:
             None if forward_KK is None else forward_KK / count,
             None if backward_KK is None else backward_KK / count,
         )
+
+
+def passes(
+    matrices: Sequence[MatrixShape], gram_bytes: int, *, from_input: bool = False
+) -> list[tuple[MatrixShape, ...]]:
+    """Cuts the matrices into groups whose Grams fit into memory together; each is gathered in a pass of its own.
+
+    The Grams of all matrices of a 70 B model would take more memory than the model; another pass over the examples
+    is the price.
+
+    Args:
+        matrices: In model order; neighbours share a group.
+        gram_bytes: Memory for Grams; a matrix that needs more gets a group of its own.
+        from_input: As for `Calibrator`.
+    """
+    groups: list[list[MatrixShape]] = []
+    free = 0
+    for matrix in matrices:
+        width = matrix.in_features if from_input else min(matrix.in_features, matrix.out_features)
+        size = 2 * width**2 * BYTES_PER_ENTRY
+        if not groups or size > free:
+            groups.append([])
+            free = gram_bytes
+        groups[-1].append(matrix)
+        free -= size
+    return [tuple(group) for group in groups]
 
 
 class Calibrator:

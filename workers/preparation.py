@@ -1,12 +1,15 @@
 """Everything before the search: model on disk, Grams, factors of every matrix, one cache entry.
 
-A generator, so that whoever runs it (a Ray task, a test) sees progress and can stop it between batches.
+A generator, so that whoever runs it (a Ray task, a test) sees progress and can stop it between batches. Where the Grams
+do not fit into memory together, groups of matrices are factored in passes of their own; each group is a cache entry, so
+that a run that was cut off goes on with the next one.
 """
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from transformers import PreTrainedModel
 
 from search.space import MatrixShape
 from workers.cache import FolderCache, content_key
-from workers.calibration import Calibrator, Grams
+from workers.calibration import Calibrator, Grams, passes
 from workers.devices import pick_device
 from workers.matrices import find_matrices, linear_params, weight_OD
 from workers.models import PreparedModel, load_prepared, prepare_model, resolve
@@ -28,8 +31,9 @@ from workers.projections import Method, factor
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 3
+FORMAT = 4
 REPORT_EVERY = 10
+FACTORS, ENERGIES = "factors", "energies"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +47,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparationPlan:
-    """What to prepare; every field but `threads`, `device` and `cache_dir` shapes the result."""
+    """What to prepare; every field but the last four shapes the result.
+
+    `gram_bytes`: memory for Grams, see `workers.calibration.passes`.
+    """
 
     model: ModelSource
     task: EncodedTask
@@ -52,6 +59,7 @@ class PreparationPlan:
     batch_tokens: int
     threads: int
     device: str
+    gram_bytes: int
     cache_dir: Path
 
 
@@ -87,8 +95,7 @@ def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
     key = _key(plan, prepared_model)
     with cache.lock(key):
         if cache.find(key) is None:
-            with cache.writing(key) as scratch:
-                yield from _build(plan, prepared_model, device, scratch)
+            yield from _build(plan, prepared_model, device, cache, key)
     yield _read(prepared_model, cache.path(key))
 
 
@@ -99,11 +106,12 @@ def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         Matrix name → (left R×O, right R×D), components in rows.
     """
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-    with safetensors.safe_open(folder / "factors.safetensors", framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118  (not a dict)
-            name, side = key.rsplit(":", 1)
-            if side == "left":
-                factors[name] = (file.get_tensor(key), file.get_tensor(f"{name}:right"))
+    for shard in sorted(folder.glob(f"{FACTORS}*.safetensors")):
+        with safetensors.safe_open(shard, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118  (not a dict)
+                name, side = key.rsplit(":", 1)
+                if side == "left":
+                    factors[name] = (file.get_tensor(key), file.get_tensor(f"{name}:right"))
     return factors
 
 
@@ -125,11 +133,42 @@ def _key(plan: PreparationPlan, model: PreparedModel) -> str:
 
 
 def _build(
-    plan: PreparationPlan, prepared: PreparedModel, device: torch.device, folder: Path
+    plan: PreparationPlan, prepared: PreparedModel, device: torch.device, cache: FolderCache, key: str
 ) -> Iterator[Progress]:
     compute = torch.float32 if prepared.dtype == "float16" else None
     model = load_prepared(prepared.folder, device, compute)
     matrices = find_matrices(model, plan.model.include, plan.model.exclude)
+    groups = passes(matrices, plan.gram_bytes, from_input=plan.method == "input")
+    if plan.method == "weight":
+        groups = [matrices]
+    parts = [content_key(key, [matrix.name for matrix in group]) for group in groups]
+    for index, (part, group) in enumerate(zip(parts, groups, strict=True)):
+        with cache.lock(part):
+            if cache.find(part) is None:
+                with cache.writing(part) as scratch:
+                    for progress in _build_group(plan, prepared, model, group, scratch):
+                        yield _of_all(progress, index, len(groups))
+    with cache.writing(key) as scratch:
+        for index, part in enumerate(parts):
+            for name, suffix in ((FACTORS, "safetensors"), (ENERGIES, "npz")):
+                os.link(cache.path(part) / f"{name}.{suffix}", scratch / f"{name}-{index:05d}.{suffix}")
+        _write_facts(scratch, model, matrices)
+    for part in parts:
+        cache.remove(part)
+
+
+def _of_all(progress: Progress, index: int, groups: int) -> Progress:
+    """Progress of one group of several as progress of all, as if all took as long."""
+    return replace(progress, done=index * progress.total + progress.done, total=groups * progress.total)
+
+
+def _build_group(
+    plan: PreparationPlan,
+    prepared: PreparedModel,
+    model: PreTrainedModel,
+    matrices: Sequence[MatrixShape],
+    folder: Path,
+) -> Iterator[Progress]:
     grams = Grams()
     if plan.method != "weight":
         with Calibrator(
@@ -150,7 +189,8 @@ def _build(
         energies[matrix.name] = result.energy_K.cpu().numpy()
         if (index + 1) % REPORT_EVERY == 0 or index + 1 == len(matrices):
             yield Progress(phase="projection", done=index + 1, total=len(matrices))
-    _write(folder, model, matrices, tensors, energies)
+    save_file(tensors, folder / f"{FACTORS}.safetensors")
+    np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
 
 
 def _largest_rank(matrix: MatrixShape) -> int:
@@ -159,15 +199,7 @@ def _largest_rank(matrix: MatrixShape) -> int:
     return max(1, (out_features * in_features - 1) // (out_features + in_features))
 
 
-def _write(
-    folder: Path,
-    model: PreTrainedModel,
-    matrices: Sequence[MatrixShape],
-    tensors: dict[str, torch.Tensor],
-    energies: dict[str, NDArray[np.float64]],
-) -> None:
-    save_file(tensors, folder / "factors.safetensors")
-    np.savez(folder / "energies.npz", allow_pickle=False, **energies)
+def _write_facts(folder: Path, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:
     facts = {
         "matrices": [asdict(matrix) for matrix in matrices],
         "total_params": sum(parameter.numel() for parameter in model.parameters()),
@@ -179,13 +211,15 @@ def _write(
 def _read(model: PreparedModel, folder: Path) -> Prepared:
     facts = json.loads((folder / "facts.json").read_text())
     matrices = tuple(MatrixShape(**matrix) for matrix in facts["matrices"])
-    with np.load(folder / "energies.npz", allow_pickle=False) as stored:
-        energies = tuple(stored[matrix.name] for matrix in matrices)
+    energies: dict[str, NDArray[np.float64]] = {}
+    for shard in sorted(folder.glob(f"{ENERGIES}*.npz")):
+        with np.load(shard, allow_pickle=False) as stored:
+            energies.update(stored)
     return Prepared(
         model=model,
         factors=folder,
         matrices=matrices,
-        energies=energies,
+        energies=tuple(energies[matrix.name] for matrix in matrices),
         total_params=facts["total_params"],
         block_params=facts["block_params"],
     )

@@ -73,6 +73,7 @@ def load(data_dir: Path, *, dtype: str = "auto", threads: int = 2) -> RealModel:
         batch_tokens=spec.resources.tokens_per_batch,
         threads=threads,
         device="cpu",
+        gram_bytes=int(spec.resources.gram_memory_gib * 2**30),
         cache_dir=settings.data_dir / "cache",
     )
     (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))

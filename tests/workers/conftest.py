@@ -195,6 +195,7 @@ def preparation_plan(
         batch_tokens=64,
         threads=1,
         device="cpu",
+        gram_bytes=2**30,
         cache_dir=tmp_path_factory.mktemp("cache"),
     )
 

@@ -7,7 +7,8 @@ import torch
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from search.errors import ScoringError
-from workers.calibration import Calibrator, Grams
+from search.space import MatrixShape
+from workers.calibration import Calibrator, Grams, passes
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example
 
@@ -196,6 +197,18 @@ def test_seed_decides_the_gradients_alone(
         assert gram_OO.equal(again.backward_KK[name])
         assert not gram_OO.equal(other.backward_KK[name])
     assert all(gram_DD.equal(other.forward_KK[name]) for name, gram_DD in first.forward_KK.items())
+
+
+def test_passes_fill_the_memory_in_order() -> None:
+    shapes = [
+        MatrixShape(name=str(i), out_features=out, in_features=8, layer=i, kind="m")
+        for i, out in enumerate((4, 4, 8, 2, 2, 4))
+    ]
+    sizes = [2 * 8 * min(8, out) ** 2 for out in (4, 4, 8, 2, 2, 4)]
+    assert sizes == [256, 256, 1024, 64, 64, 256]
+    assert [[m.name for m in group] for group in passes(shapes, 512)] == [["0", "1"], ["2"], ["3", "4", "5"]]
+    assert len(passes(shapes, 10**6)) == 1
+    assert [len(group) for group in passes(shapes, 1024, from_input=True)] == [1] * 6
 
 
 def test_model_is_left_as_it_was(

@@ -156,6 +156,44 @@ def test_stopped_in_the_middle_leaves_no_entry(preparation_plan: PreparationPlan
     assert run(replace(preparation_plan, cache_dir=tmp_path))[1].factors.is_dir()
 
 
+def test_little_memory_for_grams_takes_more_passes_to_the_same_factors(
+    preparation_plan: PreparationPlan, prepared: Prepared, tmp_path: Path
+) -> None:
+    progress, again = run(replace(preparation_plan, gram_bytes=70_000, cache_dir=tmp_path))
+    batches = [item for item in progress if item.phase == "calibration"]
+    assert batches[-1].done == batches[-1].total
+    assert len(list(again.factors.glob("factors-*"))) > 2
+    assert again.factors.name == prepared.factors.name
+    ours, theirs = load_factors(prepared.factors), load_factors(again.factors)
+    assert all(ours[name][side].equal(theirs[name][side]) for name in ours for side in (0, 1))
+    for before, after in zip(prepared.energies, again.energies, strict=True):
+        np.testing.assert_array_equal(before, after)
+    assert [entry for entry in (tmp_path / "factors").iterdir() if entry.is_dir()] == [again.factors]
+
+
+def test_cut_off_between_passes_it_goes_on_with_the_next(
+    preparation_plan: PreparationPlan, prepared: Prepared, tmp_path: Path
+) -> None:
+    plan = replace(preparation_plan, gram_bytes=70_000, cache_dir=tmp_path)
+    running = prepare(plan)
+    total = sum(
+        1 for item in run(replace(plan, cache_dir=tmp_path / "other"))[0] if item.phase == "calibration"
+    )
+    seen = 0
+    for item in running:
+        seen += isinstance(item, Progress) and item.phase == "calibration"
+        if isinstance(item, Progress) and item.phase == "calibration" and item.done > 0.7 * item.total:
+            break
+    running.close()  # type: ignore[attr-defined]
+    progress, again = run(plan)
+    left = sum(1 for item in progress if item.phase == "calibration")
+    assert 0 < left < total
+    assert seen + left > total  # the pass that was cut off is run again, whole
+    assert again.factors.name == prepared.factors.name
+    ours, theirs = load_factors(prepared.factors), load_factors(again.factors)
+    assert all(ours[name][side].equal(theirs[name][side]) for name in ours for side in (0, 1))
+
+
 def test_float16_is_calibrated_in_float32(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
     plan = replace(
         preparation_plan, model=replace(preparation_plan.model, dtype="float16"), cache_dir=tmp_path
