@@ -38,13 +38,20 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str) -> JobSpec:
                 "choices": ["negative", "positive"],
                 "data": {
                     "source": {"path": str(reviews)},
-                    "sizes": {"calibration": 1024, "search": 384, "confirm": 2000, "test": 1500},
+                    "sizes": {"calibration": 1024, "search": 384, "confirm": 1500, "test": 1500},
                     "seed": seed,
                 },
             },
             "projection": {"method": method},
             "objective": {"kind": "max_drop", "points": 2.0},
-            "search": {"seed": seed, "generations": 6, "max_evaluations": 100, "patience": 4},
+            "search": {
+                "seed": seed,
+                "generations": 5,
+                "offspring": 10,
+                "survivors": 2,
+                "max_evaluations": 70,
+                "patience": 4,
+            },
         }
     )
 

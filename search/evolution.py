@@ -191,7 +191,7 @@ class Evolution:
         """What a genome scored on all search examples, if it was."""
         return self._memo.get(genome, self._settings.full)
 
-    def finalists(self, limit: int = 5) -> list[Genome]:
+    def finalists(self, limit: int = 4) -> list[Genome]:
         """Genomes worth confirming on fresh examples.
 
         Args:

@@ -31,7 +31,7 @@ from workers.projections import Method, factor
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 REPORT_EVERY = 10
 FACTORS, ENERGIES = "factors", "energies"
 
