@@ -1,4 +1,4 @@
-"""The command line: `ranksieve serve | run | submit | jobs | watch | cancel | download | evaluate | demo`.
+"""The command line: `ranksieve serve | run | estimate | submit | watch | …`, one function per command.
 
 Exit codes: 0 success, 1 the job or the server failed, 2 a wrong spec or wrong usage, 130 Ctrl-C. What a
 person reads along the way goes to stderr, results go to stdout.
@@ -21,9 +21,10 @@ from api.follow import Outcome, follow, run_job
 from api.parts import Parts
 from api.spec_file import load_spec
 from api.stdout import stdout_to_stderr
-from api.tables import jobs_table, result_table, values_table
-from search.errors import RanksieveError
+from api.tables import cache_table, estimate_table, jobs_table, result_table, values_table
+from search.errors import InputError, RanksieveError
 from service.jobs import JobState
+from workers.cache import GIB, FolderCache
 
 app = typer.Typer(
     name="ranksieve",
@@ -33,6 +34,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cache_app = typer.Typer(help="What prepared models and factors take of the disk.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
 
 
 class Split(StrEnum):
@@ -93,6 +96,32 @@ def run(
             _echo_json(rejection(error))
         raise
     _finish(outcome, as_json=as_json)
+
+
+@app.command()
+def estimate(
+    ctx: typer.Context,
+    spec: SpecFile,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    root: Roots = None,
+) -> None:
+    """Tell what a job will need - tokens, memory, disk, time - and check it; nothing is started."""
+    from api.server_settings import local_settings
+
+    try:
+        with stdout_to_stderr() if as_json else nullcontext():
+            _log_beside(Console(stderr=True))
+            job = load_spec(spec)
+            values = _parts(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
+    except RanksieveError as error:
+        if as_json:
+            _echo_json(rejection(error))
+        raise
+    if as_json:
+        _echo_json(values)
+    else:
+        _stdout().print(estimate_table(values))
 
 
 @app.command()
@@ -189,6 +218,22 @@ def demo(
     raise typer.Exit(_parts(ctx).demo(data_dir=data_dir, seed=seed, method=method, as_json=as_json))
 
 
+@cache_app.command("list")
+def list_cache(data_dir: DataDir = None) -> None:
+    """List what the cache holds; what was used longest ago comes first, and goes first."""
+    cache = _cache(data_dir)
+    _stdout().print(cache_table(cache.entries(), cache.limit_bytes))
+
+
+@cache_app.command("clear")
+def clear_cache(data_dir: DataDir = None) -> None:
+    """Remove all that no running job uses; what a later job needs is made again."""
+    cache = _cache(data_dir)
+    gone = cache.shrink(0)
+    freed_bytes = sum(entry.size_bytes for entry in gone)
+    typer.echo(f"removed {len(gone)} entries, {freed_bytes / GIB:.2f} GiB; {len(cache.entries())} are in use")
+
+
 def main() -> None:
     """Entry point of the `ranksieve` command."""
     app()
@@ -196,6 +241,19 @@ def main() -> None:
 
 def _parts(ctx: typer.Context) -> Parts:
     return ctx.obj if isinstance(ctx.obj, Parts) else Parts()
+
+
+def _cache(data_dir: Path | None) -> FolderCache:
+    """The cache of a data directory; a mistyped one is not made by looking at it."""
+    from api.server_settings import settings_from
+
+    settings = settings_from(data_dir=data_dir)
+    if not settings.cache_dir.is_dir():
+        raise InputError(
+            "data_dir",
+            f"{settings.data_dir} holds no cache; name a directory that jobs ran in with --data-dir",
+        )
+    return FolderCache(settings.cache_dir, settings.cache_limit_bytes)
 
 
 def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path] | None) -> Outcome:

@@ -80,6 +80,14 @@ class Client:
         """
         return self._request("POST", "/v1/jobs", json=dict(spec))
 
+    def estimate(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What a job would need; submits nothing.
+
+        Raises:
+            ApiError: The spec was refused; `errors` names the fields.
+        """
+        return self._request("POST", "/v1/jobs", params={"dry_run": True}, json=dict(spec))
+
     def job(self, job_id: str) -> dict[str, Any]:
         """One job with its spec and result."""
         return self._request("GET", _path(job_id))

@@ -1,9 +1,12 @@
 """The tables a command ends with: a job's dense and sieved model side by side, jobs, an evaluation."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from rich.table import Table
+
+from workers.cache import GIB, Entry
 
 Result = Mapping[str, Any]
 _SPLITS = ("confirm", "test")
@@ -39,6 +42,32 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def estimate_table(estimate: Mapping[str, Any]) -> Table:
+    """What a job will need, phase by phase, from `service.estimate`; times are ranges, memory is the peak."""
+    table = Table("", title="at most", caption=_estimate_caption(estimate), caption_justify="left")
+    for column in ("tokens", "TFLOP", "host, GB", "GPU, GB", "disk, GB", "time"):
+        table.add_column(column, justify="right")
+    for phase in estimate["phases"]:
+        table.add_row(phase["phase"], *_needs(phase))
+    table.add_section()
+    table.add_row("total", *_needs(estimate["total"]))
+    return table
+
+
+def cache_table(entries: Sequence[Entry], limit_bytes: float) -> Table:
+    """What the cache holds, the entry used longest ago first."""
+    held = sum(entry.size_bytes for entry in entries)
+    caption = f"{held / GIB:.2f} GiB, limit {limit_bytes / GIB:g} GiB"
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column("entry", overflow="fold")
+    table.add_column("GiB", justify="right")
+    table.add_column("last use")
+    for entry in entries:
+        last_use = datetime.fromtimestamp(entry.last_use_ns / 1e9)
+        table.add_row(entry.key, f"{entry.size_bytes / GIB:.2f}", f"{last_use:%Y-%m-%d %H:%M}")
+    return table
+
+
 def values_table(values: Mapping[str, Any]) -> Table:
     """Named values, nested ones by their dotted names."""
     table = Table(show_header=False)
@@ -47,6 +76,33 @@ def values_table(values: Mapping[str, Any]) -> Table:
     for name, value in _flat(values):
         table.add_row(name, _plain(value))
     return table
+
+
+def _needs(needs: Mapping[str, Any]) -> tuple[str, ...]:
+    sizes = (f"{needs[name] / 1e9:,.1f}" for name in ("host_bytes", "accelerator_bytes", "disk_bytes"))
+    time = f"{_duration(needs['seconds_low'])} to {_duration(needs['seconds_high'])}"
+    return f"{needs['tokens']:,}", f"{needs['flops'] / 1e12:,.1f}", *sizes, time
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit that it has at least two of."""
+    for name, unit in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _estimate_caption(estimate: Mapping[str, Any]) -> str:
+    machine = estimate["machine"]
+    basis = "timed now" if machine["measured"] else "from its data sheet"
+    lines = [
+        f"{machine['name']}, {estimate['model']['dtype']}: {machine['flops_per_second'] / 1e12:,.2f} TFLOP/s, {basis}",
+        f"search: at most {estimate['evaluations_at_most']:,} scorings, each as dear as the dense model; "
+        "it may well end sooner",
+        f"calibration: {estimate['gram_passes']} passes",
+        *(f"note: {note}" for note in estimate["notes"]),
+    ]
+    return "\n".join(lines)
 
 
 def _rows(result: Result) -> Iterator[tuple[str, str, str, str]]:

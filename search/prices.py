@@ -3,8 +3,9 @@
 Shape letters: M matrices, L levels. Built from the singular values of the `task` projection, whose squares
 are in units of the task loss and so compare across matrices.
 
-Within the ranks of one matrix the loss is convex (energies descend), so the cheapest way down is one step and
-the best way up is one step; only the dense level breaks convexity, and moves from and to it may jump.
+A move may jump over levels. Where the loss is convex in the parameters, one step is the best bargain: so it is among
+the ranks of pairs, whose energies descend at a constant price. Dense, which loses nothing, breaks convexity, and so
+does a price per rank that falls as the rank grows, as that of the pivoted storage does.
 """
 
 from collections.abc import Sequence
@@ -64,28 +65,31 @@ class Prices:
         return lost_ML
 
     def _moves_down(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        params_ML, lost_ML = self.space.params_ML, self.lost_ML
-        down_ML = np.maximum(np.arange(params_ML.shape[1]) - 1, 0) + np.zeros_like(params_ML)
-        ratio_ML = np.full(params_ML.shape, np.inf)
+        down_ML = np.maximum(np.arange(self.lost_ML.shape[1]) - 1, 0) + np.zeros_like(self.space.params_ML)
+        ratio_ML = np.full(self.lost_ML.shape, np.inf)
         for i, count in enumerate(self.space.counts_M):
-            ranks = count - 1
-            ratio_ML[i, 1:ranks] = -np.diff(lost_ML[i, :ranks]) / np.diff(params_ML[i, :ranks])
-            ratios = lost_ML[i, :ranks] / (params_ML[i, ranks] - params_ML[i, :ranks])
-            down_ML[i, ranks] = ratios.argmin()
-            ratio_ML[i, ranks] = ratios.min()
+            # columns from the level itself downwards: of equal bargains the nearest comes first
+            rates_LL = np.where(np.tri(count, k=-1), self._rates(i), np.inf)[1:, ::-1]
+            down_ML[i, 1:count] = count - 1 - rates_LL.argmin(axis=1)
+            ratio_ML[i, 1:count] = rates_LL.min(axis=1)
         return down_ML, ratio_ML
 
     def _moves_up(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        params_ML, lost_ML = self.space.params_ML, self.lost_ML
-        up_ML = np.arange(params_ML.shape[1]) + np.zeros_like(params_ML)
-        ratio_ML = np.zeros(params_ML.shape)
+        up_ML = np.arange(self.lost_ML.shape[1]) + np.zeros_like(self.space.params_ML)
+        ratio_ML = np.zeros(self.lost_ML.shape)
         for i, count in enumerate(self.space.counts_M):
-            ranks = count - 1
-            step = -np.diff(lost_ML[i, : ranks + 1]) / np.diff(params_ML[i, : ranks + 1])
-            jump = lost_ML[i, :ranks] / (params_ML[i, ranks] - params_ML[i, :ranks])
-            up_ML[i, :ranks] = np.where(jump > step, ranks, np.arange(1, count))
-            ratio_ML[i, :ranks] = np.maximum(jump, step)
+            rates_LL = np.where(np.tri(count), -np.inf, self._rates(i))[:-1]
+            up_ML[i, : count - 1] = rates_LL.argmax(axis=1)
+            ratio_ML[i, : count - 1] = rates_LL.max(axis=1)
         return up_ML, ratio_ML
+
+    def _rates(self, index: int) -> NDArray[np.float64]:
+        """Loss per parameter between any two levels of a matrix, L×L, symmetric; nan on the diagonal."""
+        count = self.space.counts_M[index]
+        lost_L, params_L = self.lost_ML[index, :count], self.space.params_ML[index, :count]
+        with np.errstate(invalid="ignore"):
+            rates_LL: NDArray[np.float64] = (lost_L[:, None] - lost_L) / (params_L - params_L[:, None])
+        return rates_LL
 
     def loss(self, genome: Genome) -> float:
         """Predicted loss of a genome: the sum over its matrices."""

@@ -2,14 +2,22 @@
 
 Knows nothing of tensors, losses or evolution. Shape letters: M matrices, L levels.
 
-A *level* of a matrix is a rank, or dense. A *genome* holds one level index per matrix. Two thin factors of
-rank r hold r·(O+D) parameters, so from the break-even rank r* = O·D/(O+D) on the dense matrix is the smaller
-one: ranks stop below r* and the last level is dense.
+A *level* of a matrix is a rank, or dense. A *genome* holds one level index per matrix. What rank r costs depends
+on how it is stored:
+
+    pairs      two thin factors                            r·(O+D)
+    pivoted    r of the rows, how the others follow from
+               them, and the order of all                  r·(O+D-r) + O, or pairs where those are not dearer: r² ≤ O
+
+Where a rank costs as much as the dense matrix, dense is the better choice: ranks stop below that break-even,
+r* = O·D/(O+D) for pairs and nearly min(O, D) for pivoted, and the last level is dense.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +26,9 @@ from search.errors import InputError
 
 DENSE = -1
 """The rank that means "keep the dense matrix"."""
+
+Storage = Literal["pairs", "pivoted"]
+"""How a matrix of low rank is stored; see `workers.lowrank_module` for the layers."""
 
 Genome = tuple[int, ...]
 """One level index per matrix, in the order of `SearchSpace.matrices`."""
@@ -52,19 +63,19 @@ class MatrixShape:
         """Parameters of the dense matrix, O·D."""
         return self.out_features * self.in_features
 
-    @property
-    def rank_params(self) -> int:
-        """Parameters of one rank, O+D."""
-        return self.out_features + self.in_features
+    def price(self, rank: int, storage: Storage) -> int:
+        """Numbers stored at `rank` (which may be `DENSE`); it rises with the rank."""
+        if rank == DENSE:
+            return self.dense_params
+        if rank == 0:
+            return 0
+        saved = max(0, rank**2 - self.out_features) if storage == "pivoted" else 0
+        return rank * (self.out_features + self.in_features) - saved
 
-    def price(self, rank: int) -> int:
-        """Parameters kept at `rank` (which may be `DENSE`)."""
-        return self.dense_params if rank == DENSE else rank * self.rank_params
-
-
-def _levels(shape: MatrixShape, rank_step: int) -> tuple[int, ...]:
-    largest = (shape.dense_params - 1) // shape.rank_params  # r·(O+D) < O·D, strictly
-    return (*range(0, largest + 1, rank_step), DENSE)
+    def largest_rank(self, storage: Storage) -> int:
+        """The last rank below break-even: it costs less than the dense matrix. May be 0."""
+        ranks = range(min(self.out_features, self.in_features) + 1)
+        return bisect_left(ranks, self.dense_params, key=lambda rank: self.price(rank, storage)) - 1
 
 
 class SearchSpace:
@@ -73,12 +84,13 @@ class SearchSpace:
     Args:
         matrices: The M matrices, in the order genomes use; at least one, names unique.
         rank_step: Ranks are multiples of this.
+        storage: What ranks cost.
 
     Raises:
         InputError: No matrices, a repeated name, or a step below one.
     """
 
-    def __init__(self, matrices: Sequence[MatrixShape], rank_step: int) -> None:
+    def __init__(self, matrices: Sequence[MatrixShape], rank_step: int, storage: Storage = "pairs") -> None:
         if rank_step < 1:
             raise InputError("projection.rank_step", f"must be at least 1, got {rank_step}")
         if not matrices:
@@ -87,7 +99,10 @@ class SearchSpace:
             raise InputError("model.include", "two matrices have the same name")
         self.matrices = tuple(matrices)
         self.rank_step = rank_step
-        self.levels: tuple[tuple[int, ...], ...] = tuple(_levels(shape, rank_step) for shape in matrices)
+        self.storage: Storage = storage
+        self.levels: tuple[tuple[int, ...], ...] = tuple(
+            (*range(0, shape.largest_rank(storage) + 1, rank_step), DENSE) for shape in matrices
+        )
         self.total_params = sum(shape.dense_params for shape in matrices)
 
     def __len__(self) -> int:
@@ -104,7 +119,7 @@ class SearchSpace:
         table = np.empty((len(self), int(self.counts_M.max())), dtype=np.int64)
         for row, shape, levels in zip(table, self.matrices, self.levels, strict=True):
             row[:] = shape.dense_params
-            row[: len(levels)] = [shape.price(rank) for rank in levels]
+            row[: len(levels)] = [shape.price(rank, self.storage) for rank in levels]
         table.flags.writeable = False
         return table
 
@@ -142,7 +157,7 @@ class SearchSpace:
 
     def params_at(self, index: int, level: int) -> int:
         """Parameters of matrix `index` at `level`."""
-        return self.matrices[index].price(self.levels[index][level])
+        return int(self.params_ML[index, level])
 
     def params(self, genome: Genome) -> int:
         """Parameters a valid genome keeps of the prunable matrices."""

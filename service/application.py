@@ -18,6 +18,9 @@ from service.store import Store
 Preflight = Callable[[JobSpec], None]
 """Checks a spec against the files and the model it names; raises InputError."""
 
+Estimator = Callable[[JobSpec], dict[str, Any]]
+"""Checks a spec in the same way and tells what its job will need; see `service.estimate`."""
+
 
 class Application:
     """The service as a whole; `service.wiring` puts it together.
@@ -28,16 +31,24 @@ class Application:
         controller: Runs them.
         feed: Wakes readers of events; `start` connects it to the store.
         preflight: Refuses a spec that cannot work, before a job is made of it.
+        estimator: Tells what a job will need.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, controller: Controller, feed: Feed, preflight: Preflight
+        self,
+        settings: Settings,
+        store: Store,
+        controller: Controller,
+        feed: Feed,
+        preflight: Preflight,
+        estimator: Estimator,
     ) -> None:
         self.settings = settings
         self.store = store
         self.controller = controller
         self.feed = feed
         self._preflight = preflight
+        self._estimator = estimator
         self._owned = ExitStack()
 
     def start(self) -> None:
@@ -46,7 +57,7 @@ class Application:
         Raises:
             ConflictError: Another server owns the directory, or a newer version wrote its database.
         """
-        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_data_dir()
         with ExitStack() as owned:
             self._lock_data_dir(owned)
             owned.callback(self.store.close)
@@ -71,6 +82,15 @@ class Application:
         self.controller.wake()
         return job
 
+    def estimate(self, spec: JobSpec) -> dict[str, Any]:
+        """What a job will need: see `service.estimate`. Makes no job; works without `start`, for caches need no owner.
+
+        Raises:
+            InputError: The spec cannot work; the error names the field.
+        """
+        self._make_data_dir()
+        return self._estimator(spec)
+
     def cancel(self, id: str) -> Job:
         """Cancels a queued job, or asks the running one to end.
 
@@ -87,6 +107,9 @@ class Application:
     def health(self) -> dict[str, Any]:
         """Whether jobs are being run, and which one: `healthy` and `running_job`."""
         return {"healthy": self.controller.alive, "running_job": self.controller.running_job}
+
+    def _make_data_dir(self) -> None:
+        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def _lock_data_dir(self, owned: ExitStack) -> None:
         data_dir = self.settings.data_dir

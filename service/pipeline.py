@@ -59,13 +59,21 @@ class Pipeline:
             InputError: It cannot work; names the field.
         """
         roots = plans.allowed_roots(self._settings)
-        models = FolderCache(self._settings.data_dir / "cache" / "models")
-        return check(
-            plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), models
-        )
+        cache = self._cache()
+        with cache.lease():
+            return check(
+                plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), cache
+            )
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one job; returns its result (see `service.report`)."""
+        with self._cache().lease():  # nothing that this job uses is evicted
+            return self._run(job, log)
+
+    def _cache(self) -> FolderCache:
+        return FolderCache(self._settings.cache_dir, self._settings.cache_limit_bytes)
+
+    def _run(self, job: Job, log: JobLog) -> dict[str, Any]:
         spec, clock = job.spec, _Clock()
         resources = spec.resources
         self._cluster.require(resources.actors, resources.threads_per_actor, resources.gpus_per_actor)
@@ -74,7 +82,7 @@ class Pipeline:
             _announce_data(log, checked)
             prepared = self._prepare(spec, checked, log)
             _announce_model(log, prepared, _device(spec))
-        space = SearchSpace(prepared.matrices, spec.projection.rank_step)
+        space = SearchSpace(prepared.matrices, spec.projection.rank_step, spec.projection.storage)
 
         log.state(JobState.SEARCHING)
         with self._actors(spec, checked, prepared, log) as dispatcher:
@@ -103,12 +111,14 @@ class Pipeline:
             model=checked.model,
             task=checked.task,
             method=spec.projection.method,
+            storage=spec.projection.storage,
             seed=spec.search.seed,
             batch_tokens=spec.resources.tokens_per_batch,
             threads=_all_threads(spec),
             device=_device(spec),
             gram_bytes=int(spec.resources.gram_memory_gib * 2**30),
-            cache_dir=self._settings.data_dir / "cache",
+            cache_dir=self._settings.cache_dir,
+            cache_limit_bytes=self._settings.cache_limit_bytes,
         )
         prepared = self._run_phase(prepare, plan, spec=spec, log=log)
         assert isinstance(prepared, Prepared)
@@ -157,6 +167,7 @@ class Pipeline:
             factors_folder=prepared.factors,
             matrices=prepared.matrices,
             ranks=space.ranks(winner.genome),
+            storage=space.storage,
             folder=folder,
             provenance=report.provenance(job, summary),
         )
@@ -188,9 +199,13 @@ class Pipeline:
         fresh = {"HF_MODULES_CACHE": str(modules_dir)}
         verified = self._run_phase(verify, plan, checked.task, spec=spec, log=log, environment=fresh)
         assert isinstance(verified, Verified)
-        metric, expected = scorer.metric(verified.scores), scorer.metric(first(winner.confirm, plan.examples))
-        log.event(EventType.ARTIFACT_VERIFIED, metric=metric, expected=expected)
-        report.require_reproduced(checked.task.kind, expected, metric)
+        expected = first(winner.confirm, plan.examples)
+        log.event(
+            EventType.ARTIFACT_VERIFIED,
+            metric=scorer.metric(verified.scores),
+            expected=scorer.metric(expected),
+        )
+        report.require_reproduced(expected, verified.scores)
         return verified
 
     def _run_phase(

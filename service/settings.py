@@ -27,6 +27,9 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         default=None, repr=False, description="SQLAlchemy URL; without it, a SQLite file in data_dir."
     )
+    cache_limit_gib: float = Field(
+        default=100, gt=0, description="What the caches may take of the disk; inf for no limit."
+    )
     ray_address: str | None = Field(default=None, description="Ray cluster to join; without it, a local one.")
 
     @field_validator("roots", mode="before")
@@ -52,6 +55,16 @@ class Settings(BaseSettings):
     def jobs_dir(self) -> Path:
         """Folder with one folder of files per job."""
         return self.data_dir / "jobs"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder with prepared models and factors."""
+        return self.data_dir / "cache"
+
+    @property
+    def cache_limit_bytes(self) -> float:
+        """`cache_limit_gib` in bytes."""
+        return self.cache_limit_gib * 2**30
 
     @property
     def store_url(self) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+StorageName = Literal["pairs", "pivoted"]
 MethodName = Literal["task", "output", "input", "weight"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 SplitName = Literal["calibration", "search", "confirm", "test"]
@@ -129,9 +130,14 @@ class TaskSpec(Strict):
 
 
 class ProjectionSpec(Strict):
-    """How each matrix is factored and which ranks are levels."""
+    """How each matrix is factored, how its ranks are stored and which of them are levels."""
 
     method: MethodName = "task"
+    storage: StorageName = Field(
+        "pairs",
+        description="`pairs`: two thin factors. `pivoted`: some rows of the matrix and how the others follow from "
+        "them; fewer parameters at the same rank.",
+    )
     rank_step: int = Field(16, ge=1, le=4096, description="Ranks are multiples of this, below break-even.")
 
 
@@ -184,7 +190,7 @@ class TargetParams(Strict):
 
 
 CPU_BATCH_TOKENS = 768
-GPU_BATCH_TOKENS = 16_384
+GPU_BATCH_TOKENS = 4096
 
 
 class ResourceSpec(Strict):
@@ -198,7 +204,7 @@ class ResourceSpec(Strict):
         ge=1,
         le=10_000_000,
         description="Padded tokens per forward pass; by default 768 on a CPU, where small batches "
-        "stay in the caches, and 16,384 on a GPU.",
+        "stay in the caches, and 4,096 on a GPU.",
     )
     gram_memory_gib: float = Field(
         8,

@@ -7,6 +7,7 @@ from typing import Any
 from service.application import Application
 from service.controller import Controller
 from service.demo_assets import DemoAssets, fetch
+from service.estimate import estimate_job
 from service.evaluation import evaluate_export, sample_choices
 from service.feed import Feed
 from service.pipeline import Pipeline
@@ -27,7 +28,10 @@ def build(settings: Settings) -> Application:
     def preflight(spec: JobSpec) -> None:
         pipeline.check(spec)
 
-    return Application(settings, store, controller, Feed(), preflight)
+    def estimator(spec: JobSpec) -> dict[str, Any]:
+        return estimate_job(settings, spec, pipeline.check(spec))
+
+    return Application(settings, store, controller, Feed(), preflight, estimator)
 
 
 def evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from search.errors import ScoringError
+from search.errors import InputError, ScoringError
 from search.space import MatrixShape
 from workers.batches import Batch, make_batches
 from workers.likelihood import answer_logits, slot_log_likelihoods
@@ -134,6 +134,7 @@ class Calibrator:
 
         Raises:
             ScoringError: An activation, gradient or logit is not finite; names the matrix, if any, and the batch.
+            InputError: A matrix does not run once on every token.
         """
         max_choices = max(example.choices for example in examples)
         batches = make_batches(examples, max_choices, batch_tokens)
@@ -141,6 +142,9 @@ class Calibrator:
         for index, batch in enumerate(batches):
             self._batch = index
             self._pass(kind, examples, batch.to(self._model.device), max_choices, generator)
+            for name in self._at_output:
+                if name not in self.grams.forward_KK and name not in self.grams.forward_of:
+                    raise _not_prunable(name, "was not called: the model reads its weight by itself")
             yield index + 1, len(batches)
 
     def _pass(
@@ -190,23 +194,26 @@ class Calibrator:
             return
         self._last_input = (name, x_BLD)
         self.grams.forward_of[name] = name
-        self._accumulate(self.grams.forward_KK, name, self._real(x_BLD.detach()), "activation")
+        self._accumulate(self.grams.forward_KK, name, self._real(name, x_BLD.detach()), "activation")
 
     def _add_output(self, name: str, y_BLO: torch.Tensor, bias_O: torch.Tensor | None) -> None:
-        y_TO = self._real(y_BLO).float()
+        y_TO = self._real(name, y_BLO).float()
         if bias_O is not None:
             y_TO -= bias_O.detach().float()
         self._accumulate(self.grams.forward_KK, name, y_TO, "activation")
 
     def _add_gradient(self, name: str, grad_BLO: torch.Tensor, weight_OD: torch.Tensor | None) -> None:
-        grad_TO = self._real(grad_BLO.detach())
+        grad_TO = self._real(name, grad_BLO.detach())
         passed_TK = grad_TO if weight_OD is None else grad_TO @ weight_OD
         self._accumulate(self.grams.backward_KK, name, passed_TK, "gradient")
 
-    def _real(self, rows_BLN: torch.Tensor) -> torch.Tensor:
-        """The rows of real tokens, T×N."""
+    def _real(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
+        """The rows of real tokens, T×N; some models flatten B and L, or put an axis of length one among them."""
         assert self._mask_BL is not None
-        return rows_BLN[self._mask_BL]
+        got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)
+        if got not in (tokens, [self._mask_BL.numel()]):
+            raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")
+        return rows_BLN.flatten(0, -2)[self._mask_BL.flatten()]
 
     def _accumulate(self, sums: dict[str, torch.Tensor], name: str, rows_TN: torch.Tensor, what: str) -> None:
         product_NN = _gram(rows_TN.float())
@@ -265,5 +272,15 @@ def _sampled_token_loss(logits_NV: torch.Tensor, generator: torch.Generator) -> 
     return -logp_NV.gather(1, drawn_N[:, None]).sum()
 
 
+def _sizes(shape: torch.Size) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def _not_prunable(name: str, why: str) -> InputError:
+    advice = "list it in model.exclude to keep it dense"
+    return InputError("model.include", f"{name} cannot be calibrated: it {why}; {advice}")
+
+
 def _require_grad(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
-    return output.requires_grad_() if output.is_leaf else output
+    """Cloned, because some models scale their embeddings in place, which a leaf refuses."""
+    return output.requires_grad_().clone() if output.is_leaf else output

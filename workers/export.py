@@ -1,7 +1,7 @@
 """Writes the winner as a folder that transformers loads by itself, and reads such a folder back.
 
-A low-rank matrix becomes two `nn.Linear` in a row (`down`, then `up`); a dense one stays what it was; one of
-rank 0 keeps its bias at most. The model class in the folder is a small subclass of the architecture's own
+A low-rank matrix becomes a layer of `workers.lowrank_module`, as the storage says; a dense one stays what it was; one
+of rank 0 keeps its bias at most. The model class in the folder is a small subclass of the architecture's own
 (`modeling_ranksieve.py`), so that generation, caches and tied weights work as before.
 """
 
@@ -10,18 +10,20 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jinja2
 import torch
 import transformers
+from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from search.errors import InputError
-from search.space import DENSE, MatrixShape
-from workers.lowrank_module import LowRankLinear, replace_linears
+from search.space import DENSE, MatrixShape, Storage
+from workers.lowrank_module import LowRankLinear, PivotedLinear, replace_linears
 from workers.matrices import linear_params
 from workers.models import load_prepared, on_device
+from workers.pivoting import pivot
 from workers.preparation import Progress, load_factors
 
 TEMPLATES = Path(__file__).with_name("exported")
@@ -36,13 +38,14 @@ class ExportPlan:
     factors_folder: Path
     matrices: tuple[MatrixShape, ...]
     ranks: tuple[int, ...]
+    storage: Storage
     folder: Path
     provenance: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """The exported folder and what it holds."""
+    """The exported folder and what it holds; indices count as parameters."""
 
     folder: Path
     file_bytes: int
@@ -56,9 +59,9 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     model = load_prepared(plan.model_folder, torch.device("cpu"))
     pairs = list(zip(plan.matrices, plan.ranks, strict=True))
     ranks = {matrix.name: rank for matrix, rank in pairs if rank != DENSE}
-    saved_params = sum(matrix.dense_params - matrix.price(rank) for matrix, rank in pairs)
+    saved_params = sum(matrix.dense_params - matrix.price(rank, plan.storage) for matrix, rank in pairs)
     block_params = linear_params(model) - saved_params
-    _install(model, ranks, load_factors(plan.factors_folder))
+    _install(model, ranks, plan.storage, load_factors(plan.factors_folder))
     scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     _write(model, ranks, plan, scratch)
@@ -67,7 +70,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     yield Exported(
         folder=plan.folder,
         file_bytes=weight_bytes(plan.folder),
-        total_params=sum(parameter.numel() for parameter in model.parameters()),
+        total_params=_stored_numbers(model),
         block_params=block_params,
     )
 
@@ -85,16 +88,19 @@ def load_folder(folder: Path) -> PreTrainedModel:
     if "ranksieve" not in values:
         return load_prepared(folder, torch.device("cpu"))
     values.pop("auto_map", None)
-    base_class = str(values["ranksieve"]["base_class"])
+    made = values["ranksieve"]
+    base_class, storage = str(made["base_class"]), str(made.get("storage", "pairs"))
     base = getattr(transformers, base_class, None)
     if not (isinstance(base, type) and issubclass(base, PreTrainedModel)):
         raise InputError("model_dir", f"unknown base class {base_class!r} in {config_file}")
+    if storage not in get_args(Storage):
+        raise InputError("model_dir", f"unknown storage {storage!r} in {config_file}")
     config = AutoConfig.for_model(**values)
 
     class Exported(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any) -> None:
             super().__init__(config)
-            replace_linears(self, config.ranksieve["ranks"])
+            replace_linears(self, config.ranksieve["ranks"], storage)
 
     model: PreTrainedModel = Exported.from_pretrained(
         folder, config=config, dtype="auto", use_safetensors=True
@@ -110,16 +116,32 @@ def weight_bytes(folder: Path) -> int:
 def _install(
     model: PreTrainedModel,
     ranks: Mapping[str, int],
+    storage: Storage,
     factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
-    replace_linears(model, ranks)
+    replace_linears(model, ranks, storage)
     for name, rank in ranks.items():
-        module = model.get_submodule(name)
-        assert isinstance(module, LowRankLinear)
-        left_RO, right_RD = factors[name]
         if rank > 0:
-            module.down.weight.data = right_RD[:rank].clone()
-            module.up.weight.data = left_RO[:rank].T.contiguous()
+            left_RO, right_RD = factors[name]
+            _fill_(model.get_submodule(name), left_RO[:rank], right_RD[:rank])
+
+
+def _fill_(module: nn.Module, left_RO: torch.Tensor, right_RD: torch.Tensor) -> None:
+    """Gives an empty low-rank module its weights, in the dtype of the factors."""
+    if isinstance(module, PivotedLinear):
+        pivoted = pivot(left_RO, right_RD)
+        module.basis.weight.data = pivoted.basis_RD
+        module.follow.weight.data = pivoted.follow_QR
+        module.order = pivoted.order_O
+    else:
+        assert isinstance(module, LowRankLinear)
+        module.down.weight.data = right_RD.clone()
+        module.up.weight.data = left_RO.T.contiguous()
+
+
+def _stored_numbers(model: nn.Module) -> int:
+    orders = sum(module.order.numel() for module in model.modules() if isinstance(module, PivotedLinear))
+    return orders + sum(parameter.numel() for parameter in model.parameters())
 
 
 def _write(model: PreTrainedModel, ranks: Mapping[str, int], plan: ExportPlan, folder: Path) -> None:
@@ -129,9 +151,9 @@ def _write(model: PreTrainedModel, ranks: Mapping[str, int], plan: ExportPlan, f
         folder,
         ignore=shutil.ignore_patterns("*.safetensors*", "config.json", "manifest.json"),
     )
-    model.config.ranksieve = {"base_class": base_class, "ranks": dict(ranks)}
+    model.config.ranksieve = {"base_class": base_class, "storage": plan.storage, "ranks": dict(ranks)}
     model.config.auto_map = {"AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}"}
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_original_format=False)  # that format is known to the base class alone
     _fix_architecture(folder / "config.json", f"LowRank{base_class}")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

@@ -1,6 +1,6 @@
-"""The low-rank layer of an exported model. Copied into every export, so it knows torch and nothing else.
+"""The low-rank layers of an exported model. Copied into every export, so it knows torch and nothing else.
 
-Legend: O output width, D input width, R rank.
+Legend: O output width, D input width, R rank, N tokens.
 """
 
 from collections.abc import Mapping
@@ -29,20 +29,64 @@ class LowRankLinear(nn.Module):
         y = x.new_zeros((*x.shape[:-1], self.out_features))
         return y + self.bias if hasattr(self, "bias") else y
 
+    def set_bias(self, bias: nn.Parameter) -> None:
+        """Puts the dense module's bias in place of the empty one."""
+        if self.rank > 0:
+            self.up.bias = bias
+        else:
+            self.bias = bias
 
-def replace_linears(model: nn.Module, ranks: Mapping[str, int]) -> None:
-    """Replaces the named linear modules by empty low-rank ones of the given ranks; biases are carried over."""
+
+class PivotedLinear(nn.Module):
+    """`z = basis(x)` are R of the outputs, `follow(z)` the others; `order` puts them where they belong."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int, bias: bool) -> None:
+        super().__init__()
+        self.basis = nn.Linear(in_features, rank, bias=False)
+        self.follow = nn.Linear(rank, out_features - rank, bias=False)
+        self.order: torch.Tensor = nn.Buffer(torch.arange(out_features, dtype=torch.int32))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # outputs in rows: they are put in order several times faster than columns
+        z_RN = _columns(self.basis, x.flatten(0, -2).T)
+        y_ON = torch.cat((z_RN, _columns(self.follow, z_RN))).index_select(0, self.order)
+        y = y_ON.T.contiguous().view(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+    def set_bias(self, bias: nn.Parameter) -> None:
+        """Puts the dense module's bias in place of the empty one."""
+        self.bias = bias
+
+
+def _columns(linear: nn.Module, x_DN: torch.Tensor) -> torch.Tensor:
+    """A linear map of columns; an adapter or a quantized layer that was put in its place is called as it is."""
+    y_ON: torch.Tensor = linear.weight @ x_DN if type(linear) is nn.Linear else linear(x_DN.T).T
+    return y_ON
+
+
+def replace_linears(model: nn.Module, ranks: Mapping[str, int], storage: str) -> None:
+    """Replaces the named linear modules by empty ones of the given ranks; biases are carried over.
+
+    Args:
+        model: Changed in place.
+        ranks: Module name → rank.
+        storage: `pairs`, or `pivoted` where that is smaller: it saves R² numbers and stores O more.
+
+    Raises:
+        ValueError: An unknown storage.
+    """
+    if storage not in ("pairs", "pivoted"):
+        raise ValueError(f"storage must be pairs or pivoted, got {storage!r}")
     for name, rank in ranks.items():
         dense = model.get_submodule(name)
         out_features, in_features = dense.weight.shape  # type: ignore[misc]
         if not isinstance(dense, nn.Linear):  # GPT-2's Conv1D stores the transpose
             out_features, in_features = in_features, out_features
         bias = dense.bias
-        low_rank = LowRankLinear(int(in_features), int(out_features), rank, bias is not None)
+        layer = PivotedLinear if storage == "pivoted" and rank**2 > out_features else LowRankLinear
+        low_rank = layer(int(in_features), int(out_features), rank, bias is not None)
         low_rank.to(dense.weight.device, dense.weight.dtype)  # type: ignore[arg-type]
         if bias is not None:
-            if rank > 0:
-                low_rank.up.bias = bias  # type: ignore[assignment]
-            else:
-                low_rank.bias = bias  # type: ignore[assignment]
+            low_rank.set_bias(bias)  # type: ignore[arg-type]
         model.set_submodule(name, low_rank)

@@ -1,11 +1,14 @@
 """Which modules of a causal LM are prunable weight matrices, and where they sit.
 
-Architecture names stay out of here: the transformer blocks are the children of the longest
-`ModuleList` of same-class modules, and every linear map inside them is a candidate.
+Architecture names stay out of here: the transformer blocks are the children of the `ModuleList` that holds the most
+weights, and every linear map inside them is a candidate. Left as they are, but counted among the blocks' weights:
+experts stacked in one tensor, routers and others that do more than `x Wᵀ + b`, and weights used at several places.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeGuard
 
 import torch
 from torch import nn
@@ -16,40 +19,41 @@ from search.space import MatrixShape
 
 LinearModule = nn.Linear | Conv1D
 
+OWN_ATTRIBUTES = {"training", "in_features", "out_features", "nx", "nf"}
+"""Public attributes of `nn.Linear` and `Conv1D` themselves."""
+
 
 def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The model's transformer blocks.
+    """The model's transformer blocks; they need not be of one class, as in models that mix kinds of attention.
 
     Returns:
         Dotted name of the `ModuleList` and the list itself.
 
     Raises:
-        InputError: No module list of two or more same-class blocks with linear maps, nor a single one.
+        InputError: No module list has a linear map inside its modules.
     """
-    best: tuple[str, nn.ModuleList] | None = None
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or len({type(child) for child in module}) != 1:
-            continue
-        if not any(isinstance(child, LinearModule) for child in module.modules()):
-            continue
-        if best is None or len(module) > len(best[1]):
-            best = (name, module)
-    if best is None:
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and any(map(_holds_linear, module))
+    ]
+    if not lists:
         raise InputError(
             "model",
             f"{type(model).__name__} has no transformer blocks with linear layers; "
             "expected a decoder-only language model with nn.Linear or Conv1D projections",
         )
-    return best
+    return max(lists, key=lambda found: _matrix_params(found[1]))  # of equals the first: the outer one
 
 
 def iter_linears(model: nn.Module) -> Iterator[tuple[str, int, LinearModule]]:
-    """Yields (dotted name, block index, module) of every linear map inside the blocks, in model order."""
+    """Yields (dotted name, block index, module) of every prunable linear map inside the blocks, in model order."""
     prefix, blocks = block_list(model)
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     for index, block in enumerate(blocks):
-        for name, module in block.named_modules():
-            if isinstance(module, LinearModule):
-                yield f"{prefix}.{index}.{name}", index, module
+        for name, module in block.named_modules(prefix=f"{prefix}.{index}"):
+            if _is_linear(module) and uses[id(module.weight)] == 1:
+                yield name, index, module
 
 
 def weight_OD(module: LinearModule) -> torch.Tensor:
@@ -82,6 +86,10 @@ def find_matrices(
                     name=name, out_features=out_features, in_features=in_features, layer=layer, kind=kind
                 )
             )
+    if not names:
+        raise InputError(
+            "model", "every weight in the blocks is used at several places; such a model cannot be pruned"
+        )
     if not found:
         raise InputError(
             "model.include",
@@ -92,8 +100,37 @@ def find_matrices(
 
 
 def linear_params(model: nn.Module) -> int:
-    """Parameters of all linear weights inside the blocks, biases not counted."""
-    return sum(module.weight.numel() for _, _, module in iter_linears(model))
+    """Parameters of all weights of linear maps inside the blocks, prunable or not.
+
+    Counts every tensor of two or more dimensions once, stacked experts and routers too; no biases, no norms.
+    """
+    return _matrix_params(block_list(model)[1])
+
+
+def _holds_linear(block: nn.Module) -> bool:
+    return any(_is_linear(module) for module in block.modules() if module is not block)
+
+
+def _is_linear(module: nn.Module) -> TypeGuard[LinearModule]:
+    """Whether the module computes `x Wᵀ + b` and no more.
+
+    A subclass with a forward of its own is believed to where it adds no attribute: a router has its number of
+    experts, a quantized layer its scales.
+    """
+    if not isinstance(module, LinearModule):
+        return False
+    if type(module).forward in (nn.Linear.forward, Conv1D.forward):
+        return True
+    public = {name for name in vars(module) if not name.startswith("_")}
+    return public <= OWN_ATTRIBUTES and set(module._parameters) == {"weight", "bias"}
+
+
+def _matrix_params(module: nn.Module) -> int:
+    return sum(
+        parameter.numel()
+        for name, parameter in module.named_parameters()
+        if parameter.dim() > 1 and not name.endswith("bias")
+    )
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ that a run that was cut off goes on with the next one.
 
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from search.space import MatrixShape
+from search.space import MatrixShape, Storage
 from workers.cache import FolderCache, content_key
 from workers.calibration import Calibrator, Grams, passes
 from workers.devices import pick_device
@@ -47,7 +48,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparationPlan:
-    """What to prepare; every field but the last four shapes the result.
+    """What to prepare; every field but the last five shapes the result.
 
     `gram_bytes`: memory for Grams, see `workers.calibration.passes`.
     """
@@ -55,12 +56,14 @@ class PreparationPlan:
     model: ModelSource
     task: EncodedTask
     method: Method
+    storage: Storage
     seed: int
     batch_tokens: int
     threads: int
     device: str
     gram_bytes: int
     cache_dir: Path
+    cache_limit_bytes: float = math.inf
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,8 +93,8 @@ def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
     torch.manual_seed(plan.seed)
     device = pick_device(plan.device)
     yield Progress(phase="model", done=0, total=1)
-    prepared_model = prepare_model(resolve(plan.model), device, FolderCache(plan.cache_dir / "models"))
-    cache = FolderCache(plan.cache_dir / "factors")
+    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
+    prepared_model = prepare_model(resolve(plan.model), device, cache)
     key = _key(plan, prepared_model)
     with cache.lock(key):
         if cache.find(key) is None:
@@ -125,6 +128,7 @@ def _key(plan: PreparationPlan, model: PreparedModel) -> str:
         model.dtype,
         calibration,
         plan.method,
+        plan.storage,
         selection,
         plan.seed,
         plan.batch_tokens,
@@ -183,7 +187,9 @@ def _build_group(
     dtype = getattr(torch, prepared.dtype)
     for index, matrix in enumerate(matrices):
         weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
-        result = factor(weight, plan.method, _largest_rank(matrix), *grams.of(matrix.name))
+        # one component at least: a file of factors names every matrix
+        rank = max(1, matrix.largest_rank(plan.storage))
+        result = factor(weight, plan.method, rank, *grams.of(matrix.name))
         tensors[f"{matrix.name}:left"] = result.left_RO.to("cpu", dtype)
         tensors[f"{matrix.name}:right"] = result.right_RD.to("cpu", dtype)
         energies[matrix.name] = result.energy_K.cpu().numpy()
@@ -191,12 +197,6 @@ def _build_group(
             yield Progress(phase="projection", done=index + 1, total=len(matrices))
     save_file(tensors, folder / f"{FACTORS}.safetensors")
     np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
-
-
-def _largest_rank(matrix: MatrixShape) -> int:
-    """Largest rank worth storing: below break-even, where the factors are smaller than the matrix."""
-    out_features, in_features = matrix.out_features, matrix.in_features
-    return max(1, (out_features * in_features - 1) // (out_features + in_features))
 
 
 def _write_facts(folder: Path, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:

@@ -7,19 +7,34 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import JSONResponse
 
 from api.errors import responses
 from api.routes.application import TheApplication
-from api.schemas import JobBody, JobList, JobSummary
+from api.schemas import EstimateBody, JobBody, JobList, JobSummary
 from service.jobs import JobState
 from service.spec import JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 
-@router.post("", status_code=HTTPStatus.ACCEPTED)
-def submit(spec: JobSpec, application: TheApplication, response: Response) -> JobBody:
+@router.post(
+    "",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=JobBody,
+    responses={200: {"model": EstimateBody, "description": "The estimate of a dry run."}},
+)
+def submit(
+    spec: JobSpec,
+    application: TheApplication,
+    response: Response,
+    dry_run: Annotated[
+        bool, Query(description="Check the job file and answer what the job would need; create nothing.")
+    ] = False,
+) -> JobBody | JSONResponse:
     """Check a job file against the model and the data it names, and queue it."""
+    if dry_run:
+        return JSONResponse(EstimateBody.model_validate(application.estimate(spec)).model_dump(mode="json"))
     job = application.submit(spec)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobBody.of(job)

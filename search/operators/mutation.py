@@ -2,6 +2,8 @@
 
 from random import Random
 
+import numpy as np
+
 from search.space import DENSE, Genome, SearchSpace
 
 MOST_CHANGES = 4
@@ -17,8 +19,8 @@ def draw_changes(rng: Random) -> int:
 def level_below(space: SearchSpace, index: int, level: int, rng: Random) -> int:
     """The level that one step down from `level` leads to.
 
-    Just below dense the factors are nearly as large as the matrix and lose a lot, so a step from there is a
-    jump to any rank of the upper half of the grid.
+    Just below dense a rank is stored in nearly as many parameters as the matrix and loses a lot, so a step from
+    there is a jump to any rank that keeps half of them or more, or to the last one below half.
 
     Args:
         space: The search space.
@@ -28,7 +30,9 @@ def level_below(space: SearchSpace, index: int, level: int, rng: Random) -> int:
     """
     if space.levels[index][level] != DENSE:
         return level - 1
-    return rng.randint((level - 1) // 2, level - 1)
+    params_L = space.params_ML[index, : level + 1]
+    half = int(np.searchsorted(params_L, params_L[level] // 2, side="right")) - 1
+    return rng.randint(half, level - 1)
 
 
 def mutate(space: SearchSpace, genome: Genome, rng: Random) -> Genome:

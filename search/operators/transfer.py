@@ -11,8 +11,12 @@ from search.space import Genome, SearchSpace
 
 
 def _by_price(space: SearchSpace, indices: Iterable[int], rng: Random) -> list[int]:
-    """`indices` in random order, a matrix of half the price twice as likely to come first."""
-    return sorted(indices, key=lambda i: rng.expovariate(1.0 / space.matrices[i].rank_params))
+    """`indices` in random order, a matrix of half the price per level twice as likely to come first."""
+
+    def price(index: int) -> float:
+        return space.matrices[index].dense_params / (len(space.levels[index]) - 1)
+
+    return sorted(indices, key=lambda i: rng.expovariate(1.0 / price(i)))
 
 
 def _can_grow(space: SearchSpace, levels: list[int], index: int) -> bool:
@@ -23,7 +27,7 @@ def _can_grow(space: SearchSpace, levels: list[int], index: int) -> bool:
 def transfer(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
     """Raise one or a few matrices by a level and lower others until they have paid for it.
 
-    Cheap matrices change more often, in proportion to their price per rank, so that every kind of matrix
+    Cheap matrices change more often, in proportion to their mean price per level, so that every kind of matrix
     moves about as many parameters. A matrix never both pays and grows.
 
     Args:

@@ -64,6 +64,31 @@ RESULT: dict[str, Any] = {
     },
 }
 
+_NEEDS = {
+    "tokens": 2_000_000,
+    "flops": 3_200_000_000_000,
+    "host_bytes": 2_500_000_000,
+    "accelerator_bytes": 0,
+    "disk_bytes": 700_000_000,
+    "seconds_low": 45.0,
+    "seconds_high": 200.0,
+}
+ESTIMATE: dict[str, Any] = {
+    "model": {"matrices": 210, "block_params": 1000, "total_params": 1500, "dtype": "bfloat16"},
+    "machine": {
+        "name": "this machine's processor, 2 threads",
+        "device": "cpu",
+        "measured": True,
+        "flops_per_second": 2.5e11,
+        "memory_bytes": 16_000_000_000,
+    },
+    "gram_passes": 3,
+    "evaluations_at_most": 400,
+    "phases": [{"phase": "prepare", **_NEEDS}],
+    "total": _NEEDS,
+    "notes": ["needs 20.0 GB of memory"],
+}
+
 
 # What is wrong, where to put which value in the spec (`...` removes), and the field the answer must name.
 BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
@@ -175,7 +200,7 @@ CANDIDATE = {
 
 
 class FakePreflight:
-    """Refuses every spec with `error`, once there is one."""
+    """Refuses every spec with `error`, once there is one; as an estimator it answers `ESTIMATE` to the others."""
 
     def __init__(self) -> None:
         self.error: InputError | None = None
@@ -183,6 +208,15 @@ class FakePreflight:
     def __call__(self, spec: JobSpec) -> None:
         if self.error is not None:
             raise self.error
+
+    def estimate(self, spec: JobSpec) -> dict[str, Any]:
+        self(spec)
+        return deepcopy(ESTIMATE)
+
+
+@pytest.fixture
+def estimate() -> dict[str, Any]:
+    return deepcopy(ESTIMATE)
 
 
 @pytest.fixture
@@ -214,7 +248,7 @@ def build(pipeline: FakePipeline, preflight: FakePreflight) -> Callable[[Setting
     def build(settings: Settings) -> Application:
         store = Store(settings.store_url)
         controller = Controller(store, pipeline, settings.jobs_dir)
-        return Application(settings, store, controller, Feed(), preflight)
+        return Application(settings, store, controller, Feed(), preflight, preflight.estimate)
 
     return build
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from api import cli
 from api.client import Client
 from api.parts import Parts
 from search.errors import InputError, ScoringError
+from workers.cache import FolderCache
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_a_bad_spec_is_refused_with_the_messages_of_rest(ranksieve, http, tmp_pa
     path.write_text(json.dumps(document))
     over_rest = http.post("/v1/jobs", json=document).json()["errors"]
 
-    for command in ("run", "submit"):
+    for command in ("run", "submit", "estimate"):
         done = ranksieve(command, path)
 
         assert done.exit_code == 2
@@ -155,7 +157,7 @@ def test_a_bad_spec_is_one_json_object_too(ranksieve, spec_file, spec):
 def test_what_preflight_refuses_is_told_by_field(ranksieve, spec_file, preflight):
     preflight.error = InputError("task.data.source.path", "no such file: /data/reviews.jsonl")
 
-    for command in ("run", "submit"):
+    for command in ("run", "submit", "estimate"):
         done = ranksieve(command, spec_file)
 
         assert done.exit_code == 2
@@ -263,6 +265,56 @@ def test_evaluate(ranksieve, spec_file, tmp_path):
 
     assert "metric.confirm" in table.stdout
     assert json.loads(printed.stdout) == {"metric": {"test": 0.5}, "model": str(tmp_path)}
+
+
+def test_cache_lists_and_clears(ranksieve, tmp_path):
+    cache = FolderCache(tmp_path / "data" / "cache")
+    for key in ("model-1", "factors-1"):
+        with cache.lock(key), cache.writing(key) as scratch:
+            (scratch / "data.bin").write_bytes(bytes(1000))
+
+    listed = ranksieve("cache", "list", "--data-dir", "data")
+    with cache.lease(), cache.lock("model-1"):
+        cache.find("model-1")
+        while_used = ranksieve("cache", "clear", "--data-dir", "data")
+    cleared = ranksieve("cache", "clear", "--data-dir", "data")
+
+    assert re.findall(r"[a-z]+-1", listed.stdout) == ["model-1", "factors-1"]
+    assert "limit 100 GiB" in listed.stdout
+    assert while_used.stdout == "removed 1 entries, 0.00 GiB; 1 are in use\n"
+    assert cleared.stdout == "removed 1 entries, 0.00 GiB; 0 are in use\n"
+    assert cache.entries() == []
+
+
+def test_cache_of_a_directory_without_one_makes_none(ranksieve, tmp_path):
+    done = ranksieve("cache", "list", "--data-dir", "mistyped")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"data_dir: {tmp_path}/mistyped holds no cache; name a directory")
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_estimate_is_a_table_or_one_json_object_and_starts_nothing(ranksieve, spec_file, estimate, tmp_path):
+    table = ranksieve("estimate", spec_file)
+    printed = ranksieve("estimate", spec_file, "--json")
+
+    assert table.exit_code == printed.exit_code == 0
+    assert "host, GB" in table.stdout
+    assert "note: needs 20.0 GB of memory" in table.stdout
+    assert json.loads(printed.stdout) == estimate
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_a_refused_estimate_is_one_json_object_too(ranksieve, spec_file, preflight):
+    preflight.error = InputError("task.prompt", "no field 'body'")
+
+    done = ranksieve("estimate", spec_file, "--json")
+
+    assert done.exit_code == 2
+    assert json.loads(done.stdout)["error"]["errors"] == [
+        {"field": "task.prompt", "detail": "no field 'body'"}
+    ]
+    assert done.stderr.splitlines() == ["task.prompt: no field 'body'"]
 
 
 def test_demo_returns_its_exit_code(ranksieve):

@@ -75,6 +75,11 @@ def test_a_job_from_submission_to_result(client, spec, result):
     assert len(client.candidates(job_id, generation=0)) == 2
 
 
+def test_an_estimate_submits_nothing(client, spec, estimate):
+    assert client.estimate(spec) == estimate
+    assert client.jobs() == []
+
+
 def test_events_after_a_number(client, done):
     events = list(client.events(done["id"]))
 

@@ -1,10 +1,13 @@
 """The tables that commands end with."""
 
+import math
+from datetime import datetime
 from io import StringIO
 
 from rich.console import Console
 
-from api.tables import jobs_table, result_table, values_table
+from api.tables import cache_table, estimate_table, jobs_table, result_table, values_table
+from workers.cache import Entry
 
 
 def text(table):
@@ -40,6 +43,38 @@ def test_jobs(client, done):
     lines = text(jobs_table(client.jobs()))
 
     assert any(line.startswith(f"{done['id']} snippets succeeded 20") for line in lines)
+
+
+def test_cache_entries():
+    used = datetime(2026, 11, 25, 14, 54)
+    entry = Entry(key="model-1", size_bytes=3 * 2**29, last_use_ns=int(used.timestamp()) * 10**9)
+
+    lines = text(cache_table([entry, entry], limit_bytes=math.inf))
+
+    assert lines.count("model-1 1.50 2026-11-25 14:54") == 2
+    assert lines[-1] == "3.00 GiB, limit inf GiB"
+
+
+def test_an_estimate_names_its_units_and_what_it_rests_on(estimate):
+    lines = text(estimate_table(estimate))
+
+    assert "tokens TFLOP host, GB GPU, GB disk, GB time" in lines
+    assert "prepare 2,000,000 3.2 2.5 0.0 0.7 45 s to 3.3 min" in lines
+    assert "total 2,000,000 3.2 2.5 0.0 0.7 45 s to 3.3 min" in lines
+    assert "this machine's processor, 2 threads, bfloat16: 0.25 TFLOP/s, timed now" in lines
+    assert any(line.startswith("search: at most 400 scorings") for line in lines)
+    assert "calibration: 3 passes" in lines
+    assert "note: needs 20.0 GB of memory" in lines
+
+
+def test_long_times_are_hours_and_days(estimate):
+    estimate["machine"]["measured"] = False
+    estimate["total"] |= {"seconds_low": 7200.0, "seconds_high": 259_200.0}
+
+    lines = text(estimate_table(estimate))
+
+    assert any(line.endswith("2.0 h to 3.0 d") for line in lines)
+    assert any(line.endswith("from its data sheet") for line in lines)
 
 
 def test_values_by_dotted_names():

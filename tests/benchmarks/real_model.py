@@ -5,13 +5,14 @@ made there where they are missing; a demo that ran in the same directory has mad
 """
 
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from api.demo import demo_spec
-from search.space import SearchSpace
+from search.space import SearchSpace, Storage
 from service import plans, wiring
 from service.settings import Settings
 from service.spec import JobSpec
@@ -21,6 +22,7 @@ from workers.models import load_prepared, load_tokenizer
 from workers.plan import EncodedTask, ModelSource
 from workers.preflight import check
 from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+from workers.projections import Method
 from workers.scorer import Scorer
 
 CPU = torch.device("cpu")
@@ -49,32 +51,50 @@ def parser(description: str | None) -> ArgumentParser:
     return made
 
 
-def load(data_dir: Path, *, dtype: str = "auto", threads: int = 2) -> RealModel:
+def load(
+    data_dir: Path,
+    *,
+    spec: JobSpec | None = None,
+    roots: Sequence[Path] = (),
+    method: Method = "task",
+    storage: Storage = "pairs",
+    seed: int = 0,
+    dtype: str = "auto",
+    threads: int = 2,
+) -> RealModel:
     """Fetches, calibrates and factors what the data directory lacks, then loads it.
 
     Args:
         data_dir: Holds the caches.
+        spec: Another job than the demo's; `method`, `storage`, `seed` and `dtype` replace what it says.
+        roots: Folders with its model and data.
+        method: Of projection.
+        storage: What ranks cost, and up to which the factors go.
+        seed: Of the data splits, of calibration and of the search.
         dtype: As in a job file.
         threads: Of torch.
     """
-    settings = Settings(data_dir=data_dir)
-    assets = wiring.demo_assets(settings)
-    spec = _with_dtype(demo_spec(assets.gguf, assets.reviews, seed=0, method="task"), dtype)
-    roots = plans.allowed_roots(settings)
-    models = FolderCache(settings.data_dir / "cache" / "models")
+    settings = Settings(data_dir=data_dir, roots=[root.resolve() for root in roots])
+    if spec is None:
+        assets = wiring.demo_assets(settings)
+        spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method)
+    spec = _changed(spec, method, storage, seed, dtype)
+    allowed = plans.allowed_roots(settings)
+    models = FolderCache(settings.cache_dir)
     checked = check(
-        plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), models
+        plans.model_source(spec, allowed), plans.task_plan(spec), plans.data_plan(spec, allowed), models
     )
     plan = PreparationPlan(
         model=checked.model,
         task=checked.task,
-        method="task",
+        method=method,
+        storage=storage,
         seed=spec.search.seed,
         batch_tokens=spec.resources.tokens_per_batch,
         threads=threads,
         device="cpu",
         gram_bytes=int(spec.resources.gram_memory_gib * 2**30),
-        cache_dir=settings.data_dir / "cache",
+        cache_dir=settings.cache_dir,
     )
     (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
     model = load_prepared(prepared.model.folder, CPU)
@@ -83,12 +103,15 @@ def load(data_dir: Path, *, dtype: str = "auto", threads: int = 2) -> RealModel:
     return RealModel(
         task=checked.task,
         prepared=prepared,
-        space=SearchSpace(prepared.matrices, spec.projection.rank_step),
+        space=SearchSpace(prepared.matrices, spec.projection.rank_step, storage),
         switchable=switchable,
         scorer=Scorer(switchable, tokenizer, checked.task, spec.resources.tokens_per_batch),
     )
 
 
-def _with_dtype(spec: JobSpec, dtype: str) -> JobSpec:
+def _changed(spec: JobSpec, method: Method, storage: Storage, seed: int, dtype: str) -> JobSpec:
     document = spec.canonical()
-    return JobSpec.model_validate({**document, "model": {**document["model"], "dtype": dtype}})
+    document["model"]["dtype"] = dtype
+    document["projection"] |= {"method": method, "storage": storage}
+    document["search"]["seed"] = document["task"]["data"]["seed"] = seed
+    return JobSpec.model_validate(document)

@@ -4,7 +4,7 @@ import pytest
 from search.errors import InputError
 from search.prices import Prices
 from search.seeds import lagrangian
-from search.space import MatrixShape, SearchSpace
+from search.space import MatrixShape, SearchSpace, Storage
 
 
 def single() -> tuple[SearchSpace, Prices]:
@@ -34,6 +34,42 @@ def test_flat_energies_jump_between_none_and_dense() -> None:
     # every rank costs 16 and saves 1, dense saves all 8 for 64
     assert prices.up_ML.tolist() == [[4, 4, 4, 4, 4]]
     assert prices.down_ML[0, 4] == 0
+
+
+def test_falling_prices_make_long_moves_the_best_ones() -> None:
+    matrices = [MatrixShape(name="m", out_features=8, in_features=8, layer=0, kind="m")]
+    space = SearchSpace(matrices, 1, "pivoted")
+    prices = Prices(space, [np.array([16.0, 8.0, 4.0, 2.0, 1.0, 0.9, 0.8, 0.7])])
+    # what is lost there: 33.4, 17.4, 9.4, 5.4, 3.4, 2.4, 0
+    assert space.params_ML.tolist() == [[0, 16, 32, 47, 56, 63, 64]]
+    # from rank 2, dense saves 9.4 for 32: more than rank 3 saves, 4 for 15
+    assert prices.up_ML.tolist() == [[1, 2, 6, 6, 6, 6, 6]]
+    assert prices.up_ratio_ML[0, 2] == pytest.approx(9.4 / 32)
+    # and back from dense to rank 2; higher ranks save too little for what they lose
+    assert prices.down_ML[0].tolist() == [0, 0, 1, 2, 3, 4, 2]
+    assert prices.down_ratio_ML[0, 6] == pytest.approx(9.4 / 32)
+
+
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_no_other_move_is_a_better_bargain(make_space, storage: Storage) -> None:
+    space = SearchSpace(make_space().matrices, 4, storage)
+    rng = np.random.default_rng(0)
+    prices = Prices(space, [np.sort(rng.lognormal(0, 1, 64))[::-1] for _ in space.matrices])
+    for i, levels in enumerate(space.levels):
+        lost, params = prices.lost_ML[i], space.params_ML[i]
+        for level in range(len(levels)):
+            rates = [
+                (lost[other] - lost[level]) / (params[level] - params[other])
+                for other in range(len(levels))
+                if other != level
+            ]
+            down, up = rates[:level], rates[level:]
+            assert prices.down_ratio_ML[i, level] == pytest.approx(min(down, default=np.inf))
+            assert prices.up_ratio_ML[i, level] == pytest.approx(max(up, default=0.0))
+            if down:
+                assert down[prices.down_ML[i, level]] == pytest.approx(min(down))
+            if up:
+                assert up[prices.up_ML[i, level] - level - 1] == pytest.approx(max(up))
 
 
 def test_a_predicted_optimum_implies_equal_weights(make_problem) -> None:

@@ -7,11 +7,13 @@ import pytest
 from search.errors import InputError
 from search.prices import Prices
 from search.seeds import lagrangian, predicted_loss, uniform
-from search.space import MatrixShape, SearchSpace
+from search.space import MatrixShape, SearchSpace, Storage
 
 
-def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny) -> None:
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny, storage: Storage) -> None:
     space, energies = tiny
+    space = SearchSpace(space.matrices, 1, storage)
     prices = Prices(space, energies)
     genomes = list(itertools.product(*(range(len(levels)) for levels in space.levels)))
     params = np.array([space.params(genome) for genome in genomes])
@@ -25,8 +27,10 @@ def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny) -> None:
         assert prices.loss(genome) == pytest.approx(losses[index])
 
 
-def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny) -> None:
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny, storage: Storage) -> None:
     space, energies = tiny
+    space = SearchSpace(space.matrices, 1, storage)
     for share in np.linspace(0, 1, 23):
         genome = lagrangian(space, energies, share)
         left = space.budget(share) - space.params(genome)
@@ -39,8 +43,10 @@ def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny) -> None:
         assert all(step > left for step in steps)
 
 
-def test_the_ends_of_the_size_axis(tiny) -> None:
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_the_ends_of_the_size_axis(tiny, storage: Storage) -> None:
     space, energies = tiny
+    space = SearchSpace(space.matrices, 1, storage)
     assert lagrangian(space, energies, 1.0) == space.dense_genome
     assert lagrangian(space, energies, 0.0) == (0, 0, 0)
     assert uniform(space, 1.0) == space.dense_genome
@@ -58,6 +64,20 @@ def test_uniform_by_hand() -> None:
     space = SearchSpace(matrices, 1)
     assert uniform(space, 0.5) == (2, 2)  # 32 of 64 each
     assert uniform(space, 0.6) == (2, 2)  # the next common density would keep 0.75
+    pivoted = SearchSpace(matrices, 1, "pivoted")
+    assert uniform(pivoted, 0.6) == (2, 2)  # 32 of 64 each
+    assert uniform(pivoted, 0.75) == (3, 3)  # 47
+
+
+def test_the_cheaper_storage_predicts_less_loss(make_problem) -> None:
+    problem = make_problem()
+    pivoted = SearchSpace(problem.space.matrices, problem.space.rank_step, "pivoted")
+    for share in (0.9, 0.8, 0.7):
+        loss_of = [
+            predicted_loss(space, problem.energies, lagrangian(space, problem.energies, share))
+            for space in (problem.space, pivoted)
+        ]
+        assert loss_of[1] < loss_of[0]
 
 
 def test_a_seed_beats_uniform_and_both_fit(make_problem) -> None:
@@ -83,7 +103,7 @@ def test_two_hundred_matrices_take_well_under_a_tenth_of_a_second() -> None:
         MatrixShape(name=str(i), out_features=o, in_features=d, layer=i // 7, kind="m")
         for i, (o, d) in enumerate(shapes)
     ]
-    space = SearchSpace(matrices, 16)
+    space = SearchSpace(matrices, 16, "pivoted")
     rng = np.random.default_rng(0)
     energies = [rng.lognormal() * np.arange(1, min(shape) + 1) ** -1.0 for shape in shapes]
     taken = []

@@ -25,6 +25,11 @@ def refuse_nameless(spec: JobSpec) -> None:
         raise InputError("name", "must not be empty")
 
 
+def estimate_named(spec: JobSpec) -> dict[str, Any]:
+    refuse_nameless(spec)
+    return {"name": spec.name}
+
+
 class Pipeline:
     """Waits until it is let go, or asked to end."""
 
@@ -47,7 +52,7 @@ def make_application(tmp_path: Path) -> Iterator[Callable[[], Application]]:
         settings = Settings(data_dir=tmp_path / "new" / "data")
         store = Store(settings.store_url)
         controller = Controller(store, Pipeline(), settings.jobs_dir)
-        made.append(Application(settings, store, controller, Feed(), refuse_nameless))
+        made.append(Application(settings, store, controller, Feed(), refuse_nameless, estimate_named))
         return made[-1]
 
     yield make
@@ -98,6 +103,17 @@ def test_a_spec_that_cannot_work_makes_no_job(application: Application, make_spe
     with pytest.raises(InputError, match="name: must not be empty"):
         application.submit(make_spec(""))
 
+    assert application.store.jobs() == []
+
+
+def test_an_estimate_needs_no_start_and_makes_no_job(application: Application, make_spec: MakeSpec) -> None:
+    assert application.estimate(make_spec()) == {"name": "sentiment"}
+    with pytest.raises(InputError, match="name: must not be empty"):
+        application.estimate(make_spec(""))
+    assert stat.S_IMODE(application.settings.data_dir.stat().st_mode) == 0o700
+
+    application.start()
+    assert application.estimate(make_spec()) == {"name": "sentiment"}
     assert application.store.jobs() == []
 
 

@@ -1,5 +1,6 @@
 """Whole jobs on a tiny model, with everything real but Ray: phases and actors run in this process."""
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 from search.errors import CancelledError, InfrastructureError, ScoringError
 from search.space import DENSE
@@ -18,6 +20,7 @@ from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
 from workers.actor import ScorerPlan, build_scorer
+from workers.cache import FolderCache
 from workers.plan import EncodedTask
 from workers.preparation import Progress
 from workers.scores import Failure, ScoreRequest
@@ -142,10 +145,11 @@ def max_drop(tiny_job: Document) -> Document:
 
 def test_an_export_that_contradicts_the_scores_is_refused(jobs: Jobs, tiny_job: Document) -> None:
     def wrong_on_confirm(request: ScoreRequest, result: Any) -> Any:
-        return replace(result, quality=np.zeros(request.examples)) if request.split == "confirm" else result
+        confirm = request.split == "confirm"
+        return replace(result, nll_nats=result.nll_nats + 0.2) if confirm else result
 
     jobs.submit(tiny_job)
-    with pytest.raises(ScoringError, match="the exported model reaches"):
+    with pytest.raises(ScoringError, match="the exported model does not do what its candidate did"):
         jobs.run(LocalCluster(wrong_on_confirm))
 
 
@@ -199,6 +203,21 @@ def test_the_numbers_add_up_with_tied_embeddings(jobs: Jobs, tiny_job: Document)
     assert best["total_params"] == kept + EMBEDDING_PARAMS + NORM_PARAMS
     assert not any(name.endswith("k_proj") for name in result["ranks"])
     assert best["kl_nats"].keys() == best["metric"].keys() == {"search", "confirm", "test"}
+
+
+def test_the_numbers_add_up_in_pivoted_storage(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["projection"]["storage"] = "pivoted"
+    id = jobs.submit(tiny_job)
+    result = jobs.run(LocalCluster())
+    folder = Path(result["artifact"])
+    assert json.loads((folder / "config.json").read_text())["ranksieve"]["storage"] == "pivoted"
+    stored = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
+    assert result["best"]["total_params"] == stored
+    assert result["best"]["block_params"] == stored - EMBEDDING_PARAMS - NORM_PARAMS
+    assert 0.35 < result["best"]["kept_block_params"] <= 0.4
+    assert result["storage"] == "pivoted"
+    (verified,) = jobs.events(id, "artifact.verified")
+    assert verified["metric"] == pytest.approx(verified["expected"])
 
 
 def test_an_interrupted_search_goes_on_from_its_last_generation(jobs: Jobs, tiny_job: Document) -> None:
@@ -294,3 +313,24 @@ def test_a_cancelled_job_stops_between_batches(jobs: Jobs, tiny_job: Document) -
     pipeline = Pipeline(jobs._settings, LocalCluster())  # type: ignore[arg-type]
     with pytest.raises(CancelledError):
         pipeline(job, log)
+
+
+def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
+    tiny_root: Path, tmp_path: Path, jobs: Jobs, tiny_job: Document
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", roots=[tiny_root], cache_limit_gib=1e-9)
+    jobs = Jobs(jobs.store, settings)
+    cache = FolderCache(settings.cache_dir)
+
+    def kinds(keys: set[str]) -> list[str]:
+        return sorted(key.split("-")[0] for key in keys)
+
+    def run(method: str) -> set[str]:
+        tiny_job["projection"] = {**tiny_job.get("projection", {}), "method": method}
+        jobs.submit(tiny_job)
+        jobs.run(LocalCluster())
+        return {entry.key for entry in cache.entries()}
+
+    first, second = run("task"), run("output")
+    assert kinds(first) == kinds(second) == ["factors", "model"]
+    assert kinds(first & second) == ["model"]

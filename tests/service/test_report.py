@@ -1,9 +1,11 @@
 """The checks at the end of a job; the numbers themselves are checked on a whole job in `test_pipeline`."""
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from search.errors import ScoringError
@@ -11,6 +13,7 @@ from service import report
 from service.spec import JobSpec
 from service.store import Store
 from workers.export import Exported
+from workers.scores import Scores
 
 SUMMARY: dict[str, Any] = {
     "metric_name": "accuracy",
@@ -41,25 +44,37 @@ def test_an_export_of_another_size_is_refused(tmp_path: Path) -> None:
         finished(tmp_path, total_params=61)
 
 
+def scores(*nll_nats: float, answer_tokens: float = 1.0) -> Scores:
+    nothing = np.zeros(len(nll_nats))
+    return Scores(
+        quality=nothing,
+        exact=nothing,
+        nll_nats=np.array(nll_nats),
+        kl_nats=nothing,
+        answer_tokens=np.full(len(nll_nats), answer_tokens),
+        tokens=0,
+        seconds=0.0,
+    )
+
+
 @pytest.mark.parametrize(
-    ("kind", "expected", "metric", "reproduced"),
+    ("exported", "answer_tokens"),
     [
-        ("choice", 0.8, 0.8, True),
-        ("choice", 0.8, 0.796, True),
-        ("choice", 0.8, 0.79, False),
-        ("generate", 0.8, 0.81, False),
-        ("lm", 10.0, 10.04, True),
-        ("lm", 10.0, 9.9, False),
+        ((0.5, 2.0), 1.0),
+        ((0.55, 1.94), 1.0),
+        ((0.9, 1.6), 5.0),  # 0.08 for each of five tokens
     ],
 )
-def test_the_export_must_do_what_was_confirmed(
-    kind: Any, expected: float, metric: float, reproduced: bool
-) -> None:
-    if reproduced:
-        report.require_reproduced(kind, expected, metric)
-        return
-    with pytest.raises(ScoringError, match=r"points apart, at most 0\.5 expected"):
-        report.require_reproduced(kind, expected, metric)
+def test_rounding_is_no_broken_export(exported: tuple[float, ...], answer_tokens: float) -> None:
+    expected = scores(0.5, 2.0, answer_tokens=answer_tokens)
+    report.require_reproduced(expected, scores(*exported, answer_tokens=answer_tokens))
+
+
+@pytest.mark.parametrize("exported", [(0.8, 2.0), (0.2, 2.3), (math.nan, 2.0)])
+def test_the_export_must_do_what_was_confirmed_on_every_example(exported: tuple[float, ...]) -> None:
+    # the second one is as good as the candidate on average, but not the same model
+    with pytest.raises(ScoringError, match=r"nats per token on average, at most 0\.1 expected"):
+        report.require_reproduced(scores(0.5, 2.0), scores(*exported))
 
 
 def test_provenance_names_spec_versions_and_numbers(store: Store, tiny_job: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def test_defaults_serve_this_machine_from_the_current_folder(tmp_path: Path) -> 
     assert (settings.host, settings.port) == ("127.0.0.1", 8765)
     assert settings.roots == []
     assert (settings.api_key, settings.database_url, settings.ray_address) == (None, None, None)
+    assert settings.cache_dir == tmp_path / ".ranksieve" / "cache"
+    assert settings.cache_limit_bytes == 100 * 2**30
 
 
 def test_the_environment_is_read_when_settings_are_made(
@@ -65,13 +68,26 @@ def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("RANKSIEVE_PORT", "70000"), ("RANKSIEVE_API_KEY", ""), ("RANKSIEVE_ROOTS", '["/data"')],
+    [
+        ("RANKSIEVE_PORT", "70000"),
+        ("RANKSIEVE_API_KEY", ""),
+        ("RANKSIEVE_ROOTS", '["/data"'),
+        ("RANKSIEVE_CACHE_LIMIT_GIB", "0"),
+        ("RANKSIEVE_CACHE_LIMIT_GIB", "nan"),
+    ],
 )
 def test_impossible_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ValidationError, match=name.removeprefix("RANKSIEVE_").lower()):
         Settings()
+
+
+@pytest.mark.parametrize(("text", "limit_bytes"), [("0.5", 2**29), ("inf", math.inf)])
+def test_the_cache_limit_is_in_gib(monkeypatch: pytest.MonkeyPatch, text: str, limit_bytes: float) -> None:
+    monkeypatch.setenv("RANKSIEVE_CACHE_LIMIT_GIB", text)
+
+    assert Settings().cache_limit_bytes == limit_bytes
 
 
 def test_a_data_directory_may_hold_any_character(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from transformers import (
     dynamic_module_utils,
 )
 
-from search.space import DENSE, MatrixShape
+from search.space import DENSE, MatrixShape, Storage
 from workers.cluster import Cluster
 from workers.export import ExportPlan
 from workers.lowrank import SwitchableModel
@@ -191,6 +191,7 @@ def preparation_plan(
         model=ModelSource(kind="path", location=str(llama_folder), dtype="float32"),
         task=make_task("choice"),
         method="task",
+        storage="pairs",
         seed=0,
         batch_tokens=64,
         threads=1,
@@ -243,8 +244,16 @@ def provenance() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(params=["pairs", "pivoted"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    """Both ways to store an exported matrix."""
+    return request.param  # type: ignore[no-any-return]
+
+
 @pytest.fixture
-def export_plan(prepared: Prepared, provenance: dict[str, Any], tmp_path: Path) -> ExportPlan:
+def export_plan(
+    prepared: Prepared, provenance: dict[str, Any], storage: Storage, tmp_path: Path
+) -> ExportPlan:
     """Exports the shared job with a dense matrix, one of rank 0 and low-rank ones."""
     ranks = [3 + index % 5 for index in range(len(prepared.matrices))]
     ranks[0], ranks[5] = DENSE, 0
@@ -253,6 +262,7 @@ def export_plan(prepared: Prepared, provenance: dict[str, Any], tmp_path: Path) 
         factors_folder=prepared.factors,
         matrices=prepared.matrices,
         ranks=tuple(ranks),
+        storage=storage,
         folder=tmp_path / "exported",
         provenance=provenance,
     )

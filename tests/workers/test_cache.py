@@ -1,10 +1,18 @@
 import json
+import os
+import select
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
-from workers.cache import MANIFEST, FolderCache, content_key, file_sha256
+from search.errors import InfrastructureError
+from workers.cache import GIB, MANIFEST, FolderCache, content_key, file_sha256
 
 
 @pytest.fixture
@@ -21,7 +29,9 @@ def store(cache: FolderCache, key: str, text: str = "whole") -> Path:
 
 def test_key_depends_on_content_alone() -> None:
     assert content_key("a", {"x": 1, "y": 2}) == content_key("a", {"y": 2, "x": 1})
-    assert len({content_key("a", "b"), content_key("ab"), content_key(["a", "b"]), content_key("a")}) == 4
+    keys = [content_key("a", "b"), content_key("ab"), content_key("a", ["b"]), content_key("a")]
+    assert len({key.rpartition("-")[2] for key in keys}) == 4
+    assert [key.rpartition("-")[0] for key in keys] == ["a", "ab", "a", "a"]
 
 
 def test_entry_appears_whole(cache: FolderCache) -> None:
@@ -90,3 +100,278 @@ def test_second_holder_of_a_key_waits_for_the_first(cache: FolderCache) -> None:
             built.append("first")
     second.join(timeout=10)
     assert built == ["first"]
+
+
+class Process:
+    """Another process that works with the same cache; it says what it does, and goes on when told."""
+
+    def __init__(self, code: str, root: Path) -> None:
+        command = [sys.executable, "-c", PREAMBLE + code, str(root)]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, bufsize=0
+        )  # what is said is seen by select
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._in, self._out = self._process.stdin, self._process.stdout
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+
+    def fileno(self) -> int:
+        return self._out.fileno()
+
+    def heard(self) -> str:
+        return self._out.readline().decode().strip()
+
+    def tell(self) -> None:
+        self._in.write(b"go on\n")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def speaking(*processes: Process, timeout_s: float) -> list[Process]:
+    """Those that have said something, as soon as there is one."""
+    return select.select(processes, [], [], timeout_s)[0]
+
+
+PREAMBLE = """
+import pathlib, sys
+from workers.cache import FolderCache
+cache = FolderCache(pathlib.Path(sys.argv[1]))
+def say(word):
+    print(word, flush=True)
+def wait():
+    sys.stdin.readline()
+"""
+USE = """
+with cache.lease():
+    with cache.lock("used"):
+        say(cache.find("used") is not None)
+    wait()
+"""
+WRITE = """
+with cache.lock("key"), cache.writing("key") as scratch:
+    (scratch / "data.bin").write_bytes(bytes(100))
+    say(scratch.name)
+    wait()
+"""
+BUILD = """
+say("asks")
+with cache.lock("key"):
+    if cache.find("key") is None:
+        with cache.writing("key") as scratch:
+            say("builds")
+            wait()
+            (scratch / "data.bin").write_bytes(bytes(100))
+say("has it" if cache.path("key").is_dir() else "has nothing")
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> FolderCache:
+    """Room for two entries of 100 bytes and their manifests, not for three."""
+    return FolderCache(tmp_path / "cache", limit_bytes=500)
+
+
+def put(cache: FolderCache, key: str, size_bytes: int = 100) -> None:
+    with cache.lock(key), cache.writing(key) as scratch:
+        (scratch / "data.bin").write_bytes(bytes(size_bytes))
+
+
+def use(cache: FolderCache, key: str) -> bool:
+    with cache.lock(key):
+        return cache.find(key) is not None
+
+
+def held(cache: FolderCache) -> list[str]:
+    return [entry.key for entry in cache.entries()]
+
+
+def age(cache: FolderCache, key: str) -> None:
+    """Makes an entry look unused since 1970."""
+    os.utime(cache.path(key), ns=(1, 1))
+
+
+def test_entries_have_sizes_and_their_last_use(cache: FolderCache) -> None:
+    before_ns = time.time_ns()
+    put(cache, "first", 1000)
+    put(cache, "second", 10)
+    assert use(cache, "first")
+    second, first = cache.entries()
+    assert (second.key, first.key) == ("second", "first")
+    assert before_ns <= second.last_use_ns < first.last_use_ns <= time.time_ns()
+    manifest_bytes = (cache.path("first") / MANIFEST).stat().st_size
+    assert first.size_bytes == 1000 + manifest_bytes
+
+
+def test_a_file_in_two_entries_counts_once(cache: FolderCache) -> None:
+    put(cache, "part", 1000)
+    with cache.lock("whole"), cache.writing("whole") as scratch:
+        os.link(cache.path("part") / "data.bin", scratch / "data.bin")
+    manifests_bytes = sum(file.stat().st_size for file in cache.path("part").parent.glob(f"*/{MANIFEST}"))
+    assert sum(entry.size_bytes for entry in cache.entries()) == 1000 + manifests_bytes
+
+
+def test_what_was_used_longest_ago_goes(small: FolderCache) -> None:
+    for key in ("a", "b"):
+        put(small, key)
+    assert use(small, "a")
+    put(small, "c")
+    assert held(small) == ["a", "c"]
+    assert not use(small, "b")
+    put(small, "d")
+    assert held(small) == ["c", "d"]
+
+
+def test_without_a_limit_nothing_goes(cache: FolderCache) -> None:
+    for key in "abcdefgh":
+        put(cache, key, 10_000)
+    assert held(cache) == list("abcdefgh")
+
+
+def test_an_entry_beyond_the_limit_stays_alone(small: FolderCache, caplog: pytest.LogCaptureFixture) -> None:
+    put(small, "a")
+    put(small, "large", 10_000)
+    assert held(small) == ["large"]
+    assert "more than its limit" in caplog.text
+
+
+def test_a_lease_keeps_what_is_found_and_published_after_it(small: FolderCache) -> None:
+    for key in ("before", "found"):
+        put(small, key)
+        age(small, key)
+    with small.lease():
+        assert use(small, "found")
+        put(small, "published")
+        put(small, "more")
+        assert held(small) == ["found", "published", "more"]
+    put(small, "last")
+    assert held(small) == ["more", "last"]
+
+
+def test_a_lease_keeps_its_entries_when_the_clock_is_set_back(
+    small: FolderCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(small, "found")
+    with small.lease():
+        monkeypatch.setattr(time, "time_ns", lambda: 1)
+        assert use(small, "found")
+        put(small, "published")
+        put(small, "more")
+        assert sorted(held(small)) == ["found", "more", "published"]
+
+
+def test_an_entry_whose_key_is_held_stays(small: FolderCache) -> None:
+    put(small, "a")
+    put(small, "b")
+    with small.lock("a"):
+        put(small, "c")
+    assert held(small) == ["a", "c"]
+
+
+def test_an_entry_used_since_it_was_listed_stays(small: FolderCache) -> None:
+    put(small, "a")
+    (listed,) = small.entries()
+    assert use(small, "a")
+    assert not small._evict(listed)
+    assert held(small) == ["a"]
+
+
+def test_clearing_spares_what_is_in_use(cache: FolderCache) -> None:
+    for key in ("a", "b"):
+        put(cache, key)
+        age(cache, key)
+    with cache.lease():
+        assert use(cache, "b")
+        assert [entry.key for entry in cache.shrink(0)] == ["a"]
+    assert [entry.key for entry in cache.shrink(0)] == ["b"]
+    assert held(cache) == []
+
+
+def test_an_entry_that_another_process_uses_stays_until_it_is_killed(small: FolderCache) -> None:
+    put(small, "used")
+    age(small, "used")
+    with Process(USE, small.path("used").parent) as user:
+        assert user.heard() == "True"
+        put(small, "b")
+        put(small, "c")
+        assert held(small) == ["used", "b", "c"]
+        user.kill()
+        put(small, "d")
+    assert held(small) == ["c", "d"]
+
+
+def test_a_killed_writer_leaves_nothing_for_long(cache: FolderCache) -> None:
+    root = cache.path("key").parent
+    with Process(WRITE, root) as writer:
+        scratch = root / writer.heard()
+        put(cache, "other")
+        assert scratch.is_dir()  # its writer lives
+        writer.kill()
+        assert scratch.is_dir()
+        put(cache, "another")
+        assert not scratch.exists()
+    assert held(cache) == ["other", "another"]
+
+
+def test_the_next_writer_of_its_key_removes_it_too(cache: FolderCache) -> None:
+    root = cache.path("key").parent
+    with Process(WRITE, root) as writer:
+        scratch = root / writer.heard()
+        writer.kill()
+    with cache.lock("key"), cache.writing("key"):
+        assert not scratch.exists()
+    assert list(root.glob(".*-*")) == []
+
+
+def test_two_processes_build_a_key_once(cache: FolderCache) -> None:
+    root = cache.path("key").parent
+    with Process(BUILD, root) as first, Process(BUILD, root) as second:
+        assert [first.heard(), second.heard()] == ["asks", "asks"]
+        (builder,) = speaking(first, second, timeout_s=30)
+        waiting = second if builder is first else first
+        assert builder.heard() == "builds"
+        assert not speaking(waiting, timeout_s=0.3)
+        builder.tell()
+        assert [builder.heard(), waiting.heard()] == ["has it", "has it"]
+
+
+def test_when_a_builder_is_killed_the_waiting_one_builds(cache: FolderCache) -> None:
+    root = cache.path("key").parent
+    with Process(BUILD, root) as first:
+        assert [first.heard(), first.heard()] == ["asks", "builds"]
+        with Process(BUILD, root) as second:
+            assert second.heard() == "asks"
+            assert not speaking(second, timeout_s=0.3)
+            first.kill()
+            assert second.heard() == "builds"
+            second.tell()
+            assert second.heard() == "has it"
+
+
+def full_disk(scratch: Path) -> None:
+    with Path("/dev/full").open("w") as stream:
+        stream.write("x" * 100_000)
+
+
+def full_disk_in_rust(scratch: Path) -> None:
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+@pytest.mark.parametrize("write", [full_disk, full_disk_in_rust])
+def test_a_full_disk_names_the_cache_and_the_limit(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    cache = FolderCache(tmp_path, limit_bytes=3 * GIB)
+    put(cache, "a")
+    expected = (
+        rf"to write b: the cache {tmp_path} holds 0\.00 GiB, its limit is 3 GiB; .*`ranksieve cache clear`"
+    )
+    with pytest.raises(InfrastructureError, match=expected), cache.lock("b"), cache.writing("b") as scratch:
+        write(scratch)
+    assert held(cache) == ["a"]
+    assert list(tmp_path.glob(".*-*")) == []

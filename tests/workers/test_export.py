@@ -102,13 +102,23 @@ def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepa
             for name, tensor in tensors.items()
             if name.startswith(f"{matrix.name}.")
         }
-        low_rank = {
+        low_rank: dict[str, tuple[int, ...]] = {
             "down.weight": (rank, matrix.in_features),
             "up.weight": (matrix.out_features, rank),
         }
+        if export_plan.storage == "pivoted" and rank**2 > matrix.out_features:
+            low_rank = {
+                "basis.weight": (rank, matrix.in_features),
+                "follow.weight": (matrix.out_features - rank, rank),
+                "order": (matrix.out_features,),
+            }
         dense = {"weight": (matrix.out_features, matrix.in_features)}
         assert shapes == {DENSE: dense, 0: {}}.get(rank, low_rank)
-    prices = [m.price(rank) for m, rank in zip(export_plan.matrices, export_plan.ranks, strict=True)]
+    assert any(name.endswith(".order") for name in tensors) == (export_plan.storage == "pivoted")
+    prices = [
+        m.price(rank, export_plan.storage)
+        for m, rank in zip(export_plan.matrices, export_plan.ranks, strict=True)
+    ]
     assert exported.block_params == sum(prices)
     assert exported.total_params == sum(tensor.numel() for tensor in tensors.values())
     assert exported.file_bytes == weight_bytes(exported.folder) < weight_bytes(prepared.model.folder)
@@ -131,6 +141,7 @@ def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan, provenance:
     assert config["architectures"] == ["LowRankLlamaForCausalLM"]
     assert config["auto_map"] == {"AutoModelForCausalLM": "modeling_ranksieve.LowRankLlamaForCausalLM"}
     assert config["ranksieve"]["base_class"] == "LlamaForCausalLM"
+    assert config["ranksieve"]["storage"] == export_plan.storage
     assert len(config["ranksieve"]["ranks"]) == len(export_plan.ranks) - 1
     assert json.loads((folder / "ranksieve.json").read_text()) == provenance
     card = (folder / "README.md").read_text()
@@ -189,7 +200,9 @@ def test_gpt2_with_biases_and_a_tied_head(
     loaded = load_folder(exported.folder)
     torch.testing.assert_close(loaded(IDS_BL).logits, switchable(plan)(IDS_BL).logits, rtol=1e-4, atol=1e-4)
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
-    assert exported.total_params == loaded.num_parameters()
+    orders = sum(len(buffer) for name, buffer in loaded.named_buffers() if name.endswith(".order"))
+    assert (orders > 0) == (plan.storage == "pivoted")
+    assert exported.total_params == loaded.num_parameters() + orders
 
 
 @torch.inference_mode()
@@ -212,3 +225,37 @@ def test_unknown_base_class_is_refused(export_plan: ExportPlan, name: str) -> No
     file.write_text(json.dumps(values))
     with pytest.raises(InputError, match=f"unknown base class '{name}'"):
         load_folder(export_plan.folder)
+
+
+def test_unknown_storage_is_refused(export_plan: ExportPlan) -> None:
+    file = run(export_plan).folder / "config.json"
+    values = json.loads(file.read_text())
+    values["ranksieve"]["storage"] = "rows"
+    file.write_text(json.dumps(values))
+    with pytest.raises(InputError, match="unknown storage 'rows'"):
+        load_folder(export_plan.folder)
+
+
+@torch.inference_mode()
+def test_export_made_before_storages_is_read(export_plan: ExportPlan) -> None:
+    file = run(replace(export_plan, storage="pairs")).folder / "config.json"
+    values = json.loads(file.read_text())
+    del values["ranksieve"]["storage"]
+    file.write_text(json.dumps(values))
+    expected = switchable(export_plan)(IDS_BL).logits
+    torch.testing.assert_close(load_folder(export_plan.folder)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_low_precision_keeps_the_order_in_whole_numbers(
+    preparation_plan: PreparationPlan, export_plan: ExportPlan, tmp_path: Path, dtype: Any
+) -> None:
+    source = replace(preparation_plan.model, dtype=dtype)
+    *_, prepared = prepare(replace(preparation_plan, model=source, cache_dir=tmp_path / "cache"))
+    assert isinstance(prepared, Prepared)
+    plan = replace(export_plan, model_folder=prepared.model.folder, factors_folder=prepared.factors)
+    loaded = load_folder(run(plan).folder)
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype is (torch.int32 if name.endswith(".order") else getattr(torch, dtype))
+        if name.endswith(".order"):
+            assert sorted(tensor.tolist()) == list(range(len(tensor)))

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 import workers.lowrank_module
-from workers.lowrank_module import LowRankLinear, replace_linears
+from workers.lowrank_module import LowRankLinear, PivotedLinear, replace_linears
 
 X_BLD = torch.ones(1, 2, 4)
 
@@ -24,6 +24,36 @@ def test_layer_is_up_after_down() -> None:
     }
 
 
+def test_pivoted_layer_orders_its_rows_and_those_that_follow() -> None:
+    layer = PivotedLinear(4, 3, rank=2, bias=True)
+    assert layer.bias is not None
+    nn.init.uniform_(layer.bias)
+    layer.order = torch.tensor([2, 0, 1], dtype=torch.int32)
+    x_BLD = torch.randn(2, 5, 4)
+    basis_RD, follow_QR = layer.basis.weight, layer.follow.weight
+    weight_OD = torch.cat((follow_QR @ basis_RD, basis_RD))
+    torch.testing.assert_close(layer(x_BLD), x_BLD @ weight_OD.T + layer.bias)
+    torch.testing.assert_close(layer(x_BLD[0]), layer(x_BLD)[0])
+    expected = layer(x_BLD)
+    layer.basis = nn.Sequential(layer.basis)  # as adapters wrap it
+    torch.testing.assert_close(layer(x_BLD), expected)
+    layer.basis = layer.basis[0]
+    assert layer(x_BLD).is_contiguous()
+    assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
+        "basis.weight": (2, 4),
+        "follow.weight": (1, 2),
+        "order": (3,),
+        "bias": (3,),
+    }
+
+
+def test_pivoted_layer_can_be_tuned_and_its_order_stays_whole_numbers() -> None:
+    layer = PivotedLinear(4, 3, rank=2, bias=False).to(torch.bfloat16)
+    assert layer.order.dtype is torch.int32
+    layer(torch.ones(1, 4, dtype=torch.bfloat16)).sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_rank_zero_holds_a_bias_at_most(bias: bool) -> None:
     layer = LowRankLinear(4, 3, rank=0, bias=bias)
@@ -33,19 +63,33 @@ def test_rank_zero_holds_a_bias_at_most(bias: bool) -> None:
     assert layer(X_BLD).equal(torch.full((1, 2, 3), 5.0 if bias else 0.0))
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize(
+    ("storage", "rank", "kind"),
+    [
+        ("pairs", 0, LowRankLinear),
+        ("pairs", 2, LowRankLinear),
+        ("pivoted", 0, LowRankLinear),
+        ("pivoted", 9, LowRankLinear),
+        ("pivoted", 10, PivotedLinear),  # saves 100 numbers for 96 indices
+    ],
+)
 def test_replaced_conv1d_keeps_its_bias_and_dtype(
-    make_gpt2: Callable[[], GPT2LMHeadModel], rank: int
+    make_gpt2: Callable[[], GPT2LMHeadModel], storage: str, rank: int, kind: type[nn.Module]
 ) -> None:
     model = make_gpt2().to(torch.bfloat16)
     name = "transformer.h.1.mlp.c_fc"
     bias = model.get_parameter(f"{name}.bias")
-    replace_linears(model, {name: rank})
+    replace_linears(model, {name: rank}, storage)
     layer = model.get_submodule(name)
-    assert isinstance(layer, LowRankLinear)
-    assert (layer.up.bias if rank else layer.bias) is bias
+    assert type(layer) is kind
+    assert sum(parameter is bias for parameter in layer.parameters()) == 1
     assert layer(torch.ones(1, 24, dtype=torch.bfloat16)).shape == (1, 96)
     assert {parameter.dtype for parameter in layer.parameters()} == {torch.bfloat16}
+
+
+def test_unknown_storage_is_refused(make_gpt2: Callable[[], GPT2LMHeadModel]) -> None:
+    with pytest.raises(ValueError, match="storage must be pairs or pivoted, got 'rows'"):
+        replace_linears(make_gpt2(), {}, "rows")
 
 
 def test_module_knows_torch_and_nothing_else() -> None:

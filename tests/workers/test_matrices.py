@@ -86,15 +86,63 @@ def test_linear_params_leave_out_biases_and_head(
     assert linear_params(make_gpt2()) == 2 * (72 * 24 + 24 * 24 + 2 * 96 * 24)
 
 
-def test_blocks_are_the_longest_list_of_one_class_with_linears() -> None:
+def test_blocks_are_the_list_with_most_weights() -> None:
     model = nn.Module()
     model.norms = nn.ModuleList([nn.LayerNorm(4) for _ in range(9)])
-    model.mixed = nn.ModuleList([nn.Linear(4, 4), nn.ReLU(), nn.ReLU(), nn.ReLU()])
-    model.short = nn.ModuleList([nn.Linear(4, 4)])
-    model.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 4)) for _ in range(3)])
+    model.heads = nn.ModuleList([nn.Linear(4, 400) for _ in range(3)])
+    model.tower = nn.ModuleList([nn.Sequential(nn.Linear(4, 4)) for _ in range(5)])
+    model.blocks = nn.ModuleList([nn.Sequential(nn.Linear(8, 8)), nn.Sequential(nn.ReLU(), nn.Linear(8, 8))])
     name, blocks = block_list(model)
-    assert (name, len(blocks)) == ("blocks", 3)
-    assert [matrix.name for matrix in find_matrices(model)] == ["blocks.0.0", "blocks.1.0", "blocks.2.0"]
+    assert (name, len(blocks)) == ("blocks", 2)
+    assert [matrix.name for matrix in find_matrices(model)] == ["blocks.0.0", "blocks.1.1"]
+
+
+def test_blocks_may_be_of_several_classes_and_hold_longer_lists() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.experts = nn.ModuleList([nn.Sequential(nn.Linear(4, 4)) for _ in range(8)])
+
+    model = nn.Module()
+    model.layers = nn.ModuleList([Wide(), nn.Sequential(nn.Linear(4, 4)), nn.Identity()])
+    assert block_list(model)[0] == "layers"
+    expected = [*(f"layers.0.experts.{index}.0" for index in range(8)), "layers.1.0"]
+    assert [matrix.name for matrix in find_matrices(model)] == expected
+
+
+def test_weight_used_at_several_places_is_left_alone_and_counted_once() -> None:
+    shared, tied = nn.Linear(4, 4), nn.Linear(4, 4)
+    model = nn.Module()
+    model.blocks = nn.ModuleList(
+        [nn.Sequential(nn.Linear(4, 4), shared, tied), nn.Sequential(shared, nn.Linear(4, 4))]
+    )
+    model.blocks[1][1].weight = tied.weight
+    assert [matrix.name for matrix in find_matrices(model)] == ["blocks.0.0"]
+    assert linear_params(model) == 3 * 16
+    model.again = model.blocks[0][0]
+    with pytest.raises(InputError, match="every weight in the blocks is used at several places"):
+        find_matrices(model)
+
+
+def test_linear_map_that_does_more_is_left_alone_and_counted() -> None:
+    class Router(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 2)
+            self.experts = 2
+
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input).softmax(dim=-1)
+
+    class Slow(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return input @ self.weight.T + self.bias
+
+    model = nn.Module()
+    model.blocks = nn.ModuleList([nn.Sequential(Router(), Slow(2, 4))])
+    model.blocks[0].stacked_bias = nn.Parameter(torch.zeros(3, 4))
+    model.blocks[0].stacked = nn.Parameter(torch.zeros(3, 4, 4))
+    assert [matrix.name for matrix in find_matrices(model)] == ["blocks.0.1"]
+    assert linear_params(model) == 4 * 2 + 2 * 4 + 3 * 4 * 4
 
 
 def test_model_without_blocks_is_refused() -> None:

@@ -61,11 +61,25 @@ def test_factors_reach_the_largest_useful_rank(prepared: Prepared) -> None:
     assert set(factors) == {matrix.name for matrix in prepared.matrices}
     for matrix in prepared.matrices:
         left_RO, right_RD = factors[matrix.name]
-        rank = math.ceil(matrix.dense_params / matrix.rank_params) - 1
+        rank = math.ceil(matrix.dense_params / (matrix.out_features + matrix.in_features)) - 1
         assert (left_RO.shape, right_RD.shape) == (
             (rank, matrix.out_features),
             (rank, matrix.in_features),
         )
+
+
+def test_factors_for_the_pivoted_storage_go_further_and_begin_alike(
+    preparation_plan: PreparationPlan, prepared: Prepared, tmp_path: Path
+) -> None:
+    _, pivoted = run(replace(preparation_plan, storage="pivoted", cache_dir=tmp_path))
+    assert pivoted.factors.name != prepared.factors.name
+    pairs, longer = load_factors(prepared.factors), load_factors(pivoted.factors)
+    for matrix in pivoted.matrices:
+        rank = matrix.largest_rank("pivoted")
+        assert [len(half) for half in longer[matrix.name]] == [rank, rank]
+        assert rank > matrix.largest_rank("pairs")
+        for short, long in zip(pairs[matrix.name], longer[matrix.name], strict=True):
+            assert long[: len(short)].equal(short)
 
 
 @pytest.mark.parametrize("method", ["weight", "input", "output"])
@@ -120,7 +134,7 @@ def test_factors_approach_the_model(prepared: Prepared) -> None:
     candidate = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     errors = []
     for share in (0.0, 0.6, 1.0):
-        ranks = [int(share * ((m.dense_params - 1) // m.rank_params)) for m in prepared.matrices]
+        ranks = [int(share * m.largest_rank("pairs")) for m in prepared.matrices]
         candidate.switch(ranks)
         errors.append(float((model(ids_BL).logits - dense).norm()))
     assert errors[2] < errors[1] < errors[0]
@@ -152,7 +166,7 @@ def test_stopped_in_the_middle_leaves_no_entry(preparation_plan: PreparationPlan
     while next(running).phase != "calibration":  # type: ignore[union-attr]
         pass
     running.close()  # type: ignore[attr-defined]
-    assert not [entry for entry in (tmp_path / "factors").iterdir() if entry.is_dir()]
+    assert not list(tmp_path.glob("factors-*/"))
     assert run(replace(preparation_plan, cache_dir=tmp_path))[1].factors.is_dir()
 
 
@@ -168,7 +182,7 @@ def test_little_memory_for_grams_takes_more_passes_to_the_same_factors(
     assert all(ours[name][side].equal(theirs[name][side]) for name in ours for side in (0, 1))
     for before, after in zip(prepared.energies, again.energies, strict=True):
         np.testing.assert_array_equal(before, after)
-    assert [entry for entry in (tmp_path / "factors").iterdir() if entry.is_dir()] == [again.factors]
+    assert list(tmp_path.glob("factors-*/")) == [again.factors]
 
 
 def test_cut_off_between_passes_it_goes_on_with_the_next(

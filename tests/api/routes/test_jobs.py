@@ -26,6 +26,32 @@ def test_submit_answers_at_once_and_says_where_the_job_is(http, spec):
     assert job["spec"]["search"]["population"] == 8  # defaults are written out
 
 
+def test_a_dry_run_answers_what_the_job_needs_and_creates_nothing(http, spec, estimate):
+    response = http.post("/v1/jobs?dry_run=true", json=spec)
+
+    assert response.status_code == 200
+    assert response.json() == estimate
+    assert "location" not in response.headers
+    assert http.get("/v1/jobs").json()["jobs"] == []
+    assert http.post("/v1/jobs?dry_run=false", json=spec).status_code == 202
+
+
+def test_a_dry_run_refuses_a_bad_spec_as_a_submission_does(http, bad_spec):
+    document, _ = bad_spec
+    answers = [http.post(f"/v1/jobs{query}", json=document) for query in ("", "?dry_run=true")]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert answers[0].json() == answers[1].json()
+
+
+def test_a_dry_run_refuses_what_preflight_refuses(http, spec, preflight):
+    preflight.error = InputError("task.prompt", "no field 'body'")
+    answers = [http.post(f"/v1/jobs{query}", json=spec) for query in ("", "?dry_run=true")]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert answers[0].json() == answers[1].json()
+
+
 def test_a_job_succeeds_with_its_result(http, spec, result):
     job_id = http.post("/v1/jobs", json=spec).json()["id"]
 

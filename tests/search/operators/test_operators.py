@@ -25,9 +25,9 @@ SPACE = SearchSpace(
     ],
     2,
 )
-PRICES = Prices(
-    SPACE, [(1 + i % 5) * np.arange(1, 17, dtype=np.float64) ** -(0.5 + i / 10) for i in range(len(SHAPES))]
-)
+ENERGIES = [(1 + i % 5) * np.arange(1, 17, dtype=np.float64) ** -(0.5 + i / 10) for i in range(len(SHAPES))]
+PRICES = Prices(SPACE, ENERGIES)
+PIVOTED = SearchSpace(SPACE.matrices, 2, "pivoted")
 
 genomes = st.tuples(*(st.integers(0, len(levels) - 1) for levels in SPACE.levels))
 seeds = st.integers(0, 2**32 - 1)
@@ -91,8 +91,19 @@ def test_a_step_down_from_dense_is_a_jump() -> None:
     top = len(SPACE.levels[0]) - 1
     assert SPACE.levels[0][top] == DENSE
     below = {level_below(SPACE, 0, top, Random(seed)) for seed in range(50)}
-    assert below == set(range((top - 1) // 2, top))
+    assert [SPACE.params_at(0, level) for level in range(top + 1)] == [0, 64, 128, 192, 256]
+    assert below == {2, 3}
     assert level_below(SPACE, 0, 2, Random(0)) == 1
+
+
+def test_a_step_down_from_dense_keeps_about_half_or_more() -> None:
+    space = SearchSpace(
+        [MatrixShape(name="m", out_features=16, in_features=16, layer=0, kind="m")], 2, "pivoted"
+    )
+    assert space.params_ML.tolist() == [[0, 64, 128, 172, 208, 236, 256]]
+    assert {level_below(space, 0, 6, Random(seed)) for seed in range(50)} == {2, 3, 4, 5}
+    narrow = SearchSpace(space.matrices, 16, "pivoted")  # no rank between none and dense
+    assert level_below(narrow, 0, 1, Random(0)) == 0
 
 
 @quick
@@ -102,6 +113,21 @@ def test_transfer_never_costs_more(genome: Genome, seed: int) -> None:
     assert SPACE.params(child) <= SPACE.params(genome)
     if child != genome:
         assert any(a > b for a, b in zip(child, genome, strict=True))
+
+
+@quick
+@given(data=st.data(), share=st.floats(0, 1), seed=seeds)
+def test_prices_that_fall_with_the_rank_change_nothing_of_this(
+    data: st.DataObject, share: float, seed: int
+) -> None:
+    genome = data.draw(st.tuples(*(st.integers(0, len(levels) - 1) for levels in PIVOTED.levels)))
+    budget = PIVOTED.budget(share)
+    changed = transfer(PIVOTED, mutate(PIVOTED, genome, Random(seed)), Random(seed))
+    repaired = repair(Prices(PIVOTED, ENERGIES), changed, budget, Random(seed))
+    assert PIVOTED.validate(repaired) == repaired
+    assert PIVOTED.params(repaired) <= budget
+    assert nothing_fits(repaired, budget, space=PIVOTED)
+    assert PIVOTED.params(transfer(PIVOTED, genome, Random(seed))) <= PIVOTED.params(genome)
 
 
 def test_nothing_to_transfer_at_the_ends() -> None:
@@ -122,12 +148,17 @@ def test_cheap_matrices_move_more_often() -> None:
     assert cheap > 1.3 * dear
 
 
-def nothing_fits(genome: Genome, budget: int, skip: set[int] = frozenset()) -> bool:  # type: ignore[assignment]
-    left = budget - SPACE.params(genome)
+def nothing_fits(
+    genome: Genome,
+    budget: int,
+    skip: set[int] = frozenset(),  # type: ignore[assignment]
+    space: SearchSpace = SPACE,
+) -> bool:
+    left = budget - space.params(genome)
     return all(
-        SPACE.params_at(i, level + 1) - SPACE.params_at(i, level) > left
+        space.params_at(i, level + 1) - space.params_at(i, level) > left
         for i, level in enumerate(genome)
-        if i not in skip and level + 1 < len(SPACE.levels[i])
+        if i not in skip and level + 1 < len(space.levels[i])
     )
 
 
@@ -172,8 +203,9 @@ def test_repair_keeps_what_a_search_found() -> None:
     """A genome tuned to hidden weights, moved to a smaller size, still beats a plain seed under them."""
     rng = np.random.default_rng(3)
     weights = rng.lognormal(0, 1.0, len(SPACE))
-    base = [(1 + i % 5) * np.arange(1, 17, dtype=np.float64) ** -(0.5 + i / 10) for i in range(len(SHAPES))]
-    true = Prices(SPACE, [energy * weight for energy, weight in zip(base, weights, strict=True)])
-    tuned = lagrangian(SPACE, [e * w for e, w in zip(base, weights, strict=True)], 0.5)
-    moved = repair(PRICES, tuned, SPACE.budget(0.4), Random(0), jitter=0.0)
-    assert true.loss(moved) < true.loss(lagrangian(SPACE, base, 0.4))
+    hidden = [energy * weight for energy, weight in zip(ENERGIES, weights, strict=True)]
+    for space in (SPACE, PIVOTED):
+        true = Prices(space, hidden)
+        tuned = lagrangian(space, hidden, 0.5)
+        moved = repair(Prices(space, ENERGIES), tuned, space.budget(0.4), Random(0), jitter=0.0)
+        assert true.loss(moved) < true.loss(lagrangian(space, ENERGIES, 0.4))

@@ -1,0 +1,169 @@
+"""The dry run: what a job will need, before it is submitted. Checks it as a submission does, and starts nothing."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from search.objectives import SEED_SHARES
+from service.pipeline import VERIFIED_EXAMPLES
+from service.settings import Settings
+from service.spec import JobSpec, MaxDrop
+from workers.cache import FolderCache
+from workers.estimate import PhaseEstimate, estimate
+from workers.models import head_folder, load_config
+from workers.preflight import Checked
+from workers.rates import Rates, dtype_name, rates_for
+from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, size_of, uniform_load
+from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
+
+FINALISTS = {"max_drop": 4, "target_params": 3}
+"""Most that the search hands to the confirm split."""
+
+
+def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[str, Any]:
+    """Estimates a job that has been checked; takes about a second where the job's device is here and is timed.
+
+    Returns:
+        `model`, `machine`, `gram_passes`, `evaluations_at_most`, `phases` in order, their `total`, and `notes` on what
+        will not fit. Units are in the names; memory of a phase is its peak, of the whole the largest.
+    """
+    cache = FolderCache(settings.cache_dir, settings.cache_limit_bytes)
+    with cache.lease():
+        config = load_config(head_folder(checked.model, cache))
+    model = size_of(config, checked.model.include, checked.model.exclude)
+    device = _device(spec)
+    dtype = dtype_name(spec.model.dtype, device)
+    rates = rates_for(device, dtype, spec.resources.actors * spec.resources.threads_per_actor)
+    batch_tokens, task = spec.resources.tokens_per_batch, checked.task
+    loads = {name: load_of(task, name, batch_tokens) for name in task.splits}
+    confirmed = [load_of(task, "confirm", batch_tokens, stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
+    loads["verify"] = _verifying(*confirmed)
+    return _described(model, job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf"), rates)
+
+
+def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) -> dict[str, Any]:
+    """Estimates a job on examples of one row and `length` tokens each, one position of which is read; reads no file.
+
+    Args:
+        model: The dense model, from its configuration; that of the spec is not looked at.
+        spec: Split sizes, method, search and resources.
+        length: Tokens of an example.
+        rates: Of the device, e.g. from a data sheet.
+
+    Returns:
+        As `estimate_job`.
+    """
+    sizes, batch_tokens = spec.task.data.sizes.model_dump(), spec.resources.tokens_per_batch
+    loads = {name: uniform_load(size, length, batch_tokens) for name, size in sizes.items()}
+    confirmed = [min(sizes["confirm"], stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
+    loads["verify"] = _verifying(*(uniform_load(count, length, batch_tokens) for count in confirmed))
+    dtype = "bfloat16" if spec.model.dtype == "auto" else spec.model.dtype
+    return _described(model, job_size(spec, loads, dtype), rates)
+
+
+def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool = False) -> JobSize:
+    """A job as numbers.
+
+    Args:
+        spec: The job.
+        loads: Of every split, and of `verify`.
+        dtype: The working dtype.
+        gguf: Whether the model has to be de-quantized.
+    """
+    resources = spec.resources
+    full, screened = scorings(spec)
+    share = min(1.0, resources.gpus_per_actor)  # an actor works on one device, whatever it was given
+    return JobSize(
+        dtype=dtype,
+        device=_device(spec),
+        gguf=gguf,
+        method=spec.projection.method,
+        storage=spec.projection.storage,
+        gram_bytes=int(resources.gram_memory_gib * 2**30),
+        loads=loads,
+        full_scorings=full,
+        screenings=screened,
+        screen_share=spec.search.screen / spec.task.data.sizes.search,
+        finalists=FINALISTS[spec.objective.kind],
+        actors=resources.actors,
+        actors_per_device=int(1 / share) if share else resources.actors,
+        devices=resources.actors * share if share else 1,
+    )
+
+
+def scorings(spec: JobSpec) -> tuple[int, int]:
+    """Most scorings of a search: on all search examples, and on the screen.
+
+    `search.max_evaluations` bounds both together. On all examples go the seeds, and of every later generation the
+    survivors; where the screen is as large as the split, everything.
+    """
+    search = spec.search
+    if search.screen >= spec.task.data.sizes.search:
+        return search.max_evaluations, 0
+    seeds = (
+        max(len(SEED_SHARES), search.population) if isinstance(spec.objective, MaxDrop) else search.population
+    )
+    full = min(search.max_evaluations, seeds + search.generations * search.survivors)
+    return full, search.max_evaluations - full
+
+
+def _verifying(once: Load, timed: Load) -> Load:
+    """The exported model once on what is verified, then both models in turn for their speed."""
+    return once + timed.times(2 * SPEED_ROUNDS)
+
+
+def _described(model: ModelSize, job: JobSize, rates: Rates) -> dict[str, Any]:
+    phases = estimate(model, job, rates)
+    total = _total(phases)
+    return {
+        "model": {
+            "matrices": len(model.matrices),
+            "block_params": model.block_params,
+            "total_params": model.total_params,
+            "dtype": job.dtype,
+        },
+        "machine": {
+            "name": rates.name,
+            "device": job.device,
+            "measured": rates.measured,
+            "flops_per_second": rates.flops[job.dtype],
+            "memory_bytes": round(rates.capacity_bytes),
+        },
+        "gram_passes": len(gram_passes(model, job.method, job.gram_bytes)),
+        "evaluations_at_most": job.full_scorings + job.screenings,
+        "phases": [asdict(phase) for phase in phases],
+        "total": total,
+        "notes": _notes(job, rates, total),
+    }
+
+
+def _device(spec: JobSpec) -> str:
+    return "cuda" if spec.resources.gpus_per_actor > 0 else "cpu"
+
+
+def _total(phases: tuple[PhaseEstimate, ...]) -> dict[str, Any]:
+    added = ("tokens", "flops", "disk_bytes", "seconds_low", "seconds_high")
+    peaks = ("host_bytes", "accelerator_bytes")
+    return {
+        **{name: sum(getattr(phase, name) for phase in phases) for name in added},
+        **{name: max(getattr(phase, name) for phase in phases) for name in peaks},
+    }
+
+
+def _notes(job: JobSize, rates: Rates, total: dict[str, Any]) -> list[str]:
+    notes = []
+    needed = total["accelerator_bytes"] or total["host_bytes"]
+    if needed > rates.capacity_bytes:
+        notes.append(
+            f"needs {needed / 1e9:.1f} GB of memory, {rates.name} has {rates.capacity_bytes / 1e9:.1f} GB; "
+            + (
+                "a model is not split over several GPUs: lower resources.batch_tokens or resources.gram_memory_gib, "
+                "narrow model.include, or take a smaller model"
+                if job.device == "cuda"
+                else "lower resources.actors, resources.batch_tokens or resources.gram_memory_gib"
+            )
+        )
+    if not rates.measured:
+        low, high = rates.utilisation
+        notes.append(f"not timed: assumed {rates.name} at {low:.0%} to {high:.0%} of its data sheet's peak")
+    return notes

@@ -1,0 +1,159 @@
+"""What each projection method keeps of a model at each size, without any search: the table of the README.
+
+For every seed (of the data splits and of calibration) and method the model is calibrated and factored; for every
+allocation and size it is scored on the first test examples. With `--json FILE` every row is kept in FILE as soon as it
+is there, and what FILE holds is not run again.
+
+    projection_table.py                            the demo's task, all methods, three seeds
+    projection_table.py --job JOB.yaml --root DIR  a task of your own
+
+`predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
+"""
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+from real_model import RealModel, load, parser
+
+from api.spec_file import load_spec
+from search.seeds import lagrangian, predicted_loss, uniform
+from search.space import DENSE, Genome
+from workers.scores import ScoreRequest, Scores, metric_of
+
+Row = dict[str, Any]
+KEY = ("method", "allocation", "share", "seed")
+
+
+def main() -> None:
+    arguments = _arguments()
+    rows = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.exists() else []
+    for seed in arguments.seeds:
+        for method in arguments.methods:
+            wanted = [
+                (method, allocation, share, seed)
+                for share in arguments.shares
+                for allocation in arguments.allocations
+            ]
+            known = {tuple(row[name] for name in KEY) for row in rows}
+            missing = [key for key in wanted if key not in known]
+            if not missing:
+                continue
+            for row in _measure(arguments, method, seed, missing):
+                rows.append(row)
+                if arguments.json:
+                    arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    _print(arguments, rows)
+
+
+def _arguments() -> Namespace:
+    options = parser(__doc__)
+    options.add_argument("--job", type=Path, help="job file of another task")
+    options.add_argument(
+        "--root", type=Path, action="append", default=[], help="folder with its model and data"
+    )
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument("--methods", nargs="+", default=["task", "output", "input", "weight"])
+    options.add_argument("--allocations", nargs="+", default=["lagrangian", "uniform"])
+    options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    options.add_argument("--examples", type=int, default=1000, help="test examples to score on")
+    options.add_argument("--threads", type=int, default=2)
+    return options.parse_args()
+
+
+def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any, ...]]) -> Iterator[Row]:
+    started = time.monotonic()
+    spec = None if arguments.job is None else load_spec(arguments.job)
+    model = load(
+        arguments.data_dir,
+        spec=spec,
+        roots=arguments.root,
+        method=method,
+        seed=seed,
+        threads=arguments.threads,
+    )
+    prepare_s = time.monotonic() - started
+    examples = min(arguments.examples, len(model.task.splits["test"]))
+    dense, beliefs = model.scorer.score_dense(_request(model, None, examples))
+    model.scorer.set_beliefs({"test": beliefs})
+    for _, allocation, share, _ in keys:
+        genome = (lagrangian if allocation == "lagrangian" else _uniform)(
+            model.space, model.prepared.energies, share
+        )
+        scores = model.scorer.score(_request(model, genome, examples))
+        if not isinstance(scores, Scores):
+            raise SystemExit(f"{method} {allocation} at {share} cannot be scored: {scores.reason}")
+        yield {
+            "method": method,
+            "allocation": allocation,
+            "share": share,
+            "seed": seed,
+            "kept": model.space.kept_share(genome),
+            "dense": metric_of(model.task.kind, dense),
+            "metric": metric_of(model.task.kind, scores),
+            "kl_nats": float(scores.kl_nats.mean()),
+            "nll_rise_nats": float((scores.nll_nats - dense.nll_nats).sum() / dense.answer_tokens.sum()),
+            "predicted_kl_nats": _predicted(model, genome) if method == "task" else None,
+            "examples": examples,
+            "prepare_s": prepare_s,
+        }
+
+
+def _request(model: RealModel, genome: Genome | None, examples: int) -> ScoreRequest:
+    ranks = (DENSE,) * len(model.space) if genome is None else model.space.ranks(genome)
+    return ScoreRequest(ranks=ranks, split="test", start=0, stop=examples)
+
+
+def _uniform(space: Any, energies: Any, share: float) -> Genome:
+    del energies
+    return uniform(space, share)
+
+
+def _predicted(model: RealModel, genome: Genome) -> float:
+    """Energies are per token of the calibration split; the KL is per example (for `choice`)."""
+    examples = model.task.splits["calibration"]
+    tokens = sum(len(row.ids) for example in examples for row in example.rows)
+    return predicted_loss(model.space, model.prepared.energies, genome) / 2 * tokens / len(examples)
+
+
+def _print(arguments: Namespace, rows: list[Row]) -> None:
+    print(
+        "| method | allocation | kept | metric | change, points | KL, nats | NLL rise, nats | predicted KL |"
+    )
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    for method in arguments.methods:
+        for allocation in arguments.allocations:
+            for share in arguments.shares:
+                group = [
+                    row
+                    for row in rows
+                    if (row["method"], row["allocation"], row["share"]) == (method, allocation, share)
+                    and row["seed"] in arguments.seeds
+                ]
+                if group:
+                    print(f"| `{method}` | {allocation} | {share} | " + " | ".join(_cells(group)) + " |")
+    pairs = [(row["predicted_kl_nats"], row["kl_nats"]) for row in rows if row["predicted_kl_nats"]]
+    if len(pairs) > 2:
+        predicted, measured = np.log(np.array(pairs)).T
+        print(f"\npredicted and measured KL, {len(pairs)} models: correlation of logs "
+              f"{np.corrcoef(predicted, measured)[0, 1]:.3f}")  # fmt: skip
+
+
+def _cells(group: list[Row]) -> Iterator[str]:
+    changes = [100 * (row["metric"] - row["dense"]) for row in group]
+    spread = f" ± {np.std(changes, ddof=1):.2f}" if len(group) > 1 else ""
+    yield f"{mean(row['metric'] for row in group):.3f}"
+    yield f"{mean(changes):+.2f}{spread}"
+    yield f"{mean(row['kl_nats'] for row in group):.4f}"
+    yield f"{mean(row['nll_rise_nats'] for row in group):+.4f}"
+    predicted = [row["predicted_kl_nats"] for row in group]
+    yield "" if None in predicted else f"{mean(predicted):.4f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The dry run of a job: the same checks as a submission, true bounds, and nothing left behind."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import LlamaConfig
+
+from search.errors import InputError
+from search.evolution import Evolution
+from search.outcome import Outcome
+from search.space import MatrixShape, SearchSpace
+from service import plans, wiring
+from service.application import Application
+from service.estimate import FINALISTS, estimate_size, scorings
+from service.settings import Settings
+from service.spec import JobSpec
+from workers.rates import DATA_SHEETS
+from workers.sizes import size_of
+
+Document = dict[str, Any]
+PHASES = ["prepare", "dense", "search", "confirm", "test", "export", "verify"]
+LLAMA = {"vocab_size": 128_256, "num_key_value_heads": 8}
+LLAMA_8B = LLAMA | {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}
+LLAMA_70B = LLAMA | {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80}
+
+
+@pytest.fixture
+def application(tiny_root: Path, tmp_path: Path) -> Application:
+    return wiring.build(Settings(data_dir=tmp_path / "data", roots=[tiny_root]))
+
+
+def test_every_phase_is_told_and_no_job_is_made(application: Application, tiny_job: Document) -> None:
+    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+
+    assert [phase["phase"] for phase in estimate["phases"]] == PHASES
+    assert estimate["model"]["matrices"] == 14
+    assert estimate["gram_passes"] == 1
+    assert estimate["evaluations_at_most"] == 60
+    assert estimate["machine"]["measured"]
+    assert estimate["notes"] == []
+    total = estimate["total"]
+    assert total["tokens"] == sum(phase["tokens"] for phase in estimate["phases"]) > 0
+    assert total["host_bytes"] == max(phase["host_bytes"] for phase in estimate["phases"])
+    assert total["accelerator_bytes"] == 0
+    assert 0 < total["seconds_low"] < total["seconds_high"]
+    assert not (application.settings.data_dir / "ranksieve.db").exists()
+    assert application.health()["running_job"] is None
+
+
+def test_what_a_submission_refuses_is_refused_alike(application: Application, tiny_job: Document) -> None:
+    tiny_job["task"]["prompt"] = "{{ body }}"
+    spec = JobSpec.model_validate(tiny_job)
+    with pytest.raises(InputError) as from_estimate:
+        application.estimate(spec)
+    with pytest.raises(InputError) as from_submission:
+        application.submit(spec)
+    assert str(from_estimate.value) == str(from_submission.value)
+    assert from_estimate.value.field == "task.prompt"
+
+
+def test_less_memory_for_grams_takes_more_passes(application: Application, tiny_job: Document) -> None:
+    tiny_job["resources"]["gram_memory_gib"] = 1e-9
+    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    assert estimate["gram_passes"] == 14
+
+
+@pytest.mark.parametrize("kind", ["max_drop", "target_params"])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, seed: int) -> None:
+    rng = random.Random(seed)
+    tiny_job["objective"] = (
+        {"kind": kind, "points": 2} if kind == "max_drop" else {"kind": kind, "share": 0.4}
+    )
+    tiny_job["search"] |= {
+        "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),
+        "survivors": rng.choice([1, 3]), "max_evaluations": rng.choice([5, 30, 200]), "generations": rng.choice([1, 6]),
+    }  # fmt: skip
+    spec = JobSpec.model_validate(tiny_job)
+    examples, finalists = _play(spec, rng)
+    full, screened = scorings(spec)
+    if spec.search.screen == 16:
+        assert examples[16] <= full == spec.search.max_evaluations
+    else:
+        assert examples[16] <= full
+        assert examples[16] * 16 + examples[8] * 8 <= full * 16 + screened * 8
+    assert finalists <= FINALISTS[kind]
+
+
+def _play(spec: JobSpec, rng: random.Random) -> tuple[Counter[int], int]:
+    """Plays a search with random outcomes; how many trials it asked for on how many examples, and its finalists."""
+    matrices = [
+        MatrixShape(name=f"m{i}", out_features=64, in_features=64, layer=i, kind="m") for i in range(6)
+    ]
+    space = SearchSpace(matrices, rank_step=4)
+    energies = [np.arange(64, 0, -1, dtype=np.float64)] * 6
+    evolution = Evolution(space, energies, plans.objective(spec), plans.search_settings(spec))
+    asked: Counter[int] = Counter()
+    while not evolution.finished:
+        trials = evolution.ask()
+        asked.update(trial.examples for trial in trials)
+        evolution.tell(
+            [
+                Outcome(
+                    genome=trial.genome,
+                    examples=trial.examples,
+                    kl_nats=rng.random(),
+                    drop_points=4 * rng.random() * (1 - space.kept_share(trial.genome)),
+                    metric=0.5,
+                )
+                for trial in trials
+            ]
+        )
+    return asked, len(evolution.finalists())
+
+
+@pytest.fixture
+def on_h100(make_spec: Callable[..., JobSpec]) -> Callable[..., Document]:
+    """Estimates a model from its configuration alone, on four H100s with the defaults of a job."""
+
+    def on_h100(config: LlamaConfig, **resources: Any) -> Document:
+        document = make_spec().canonical()
+        document["resources"] |= {"actors": 4, "gpus_per_actor": 1, **resources}
+        return estimate_size(size_of(config), JobSpec.model_validate(document), 256, DATA_SHEETS["H100"])
+
+    return on_h100
+
+
+def test_llama_8b_on_an_h100(on_h100: Callable[..., Document]) -> None:
+    config = LlamaConfig(**LLAMA_8B, num_attention_heads=32)  # type: ignore[arg-type]
+    estimate = on_h100(config, batch_tokens=4096)
+    assert estimate["model"]["total_params"] == 8_030_261_248
+    assert estimate["gram_passes"] == 6  # 44 GB of Grams, 8.6 GB at a time
+    # 16.1 GB of weights, at most 8.6 of Grams, 4096 tokens of 2 bytes x 2.6e6 widths: 21.5, and a context
+    assert 45.5e9 < estimate["total"]["accelerator_bytes"] < 47e9
+    assert [note.split(":")[0] for note in estimate["notes"]] == ["not timed"]
+    assert on_h100(config, batch_tokens=4096, gram_memory_gib=64)["gram_passes"] == 1
+    # 256 examples of 256 tokens, 4 x 6.98e9 FLOPs a token, six times: 1.10e16; attention 0.02e16,
+    # Grams 0.04e16, gradients passed back 0.05e16, factors 0.03e16
+    assert estimate["phases"][0]["flops"] == pytest.approx(1.23e16, rel=0.01)
+
+
+def test_llama_70b_does_not_fit_and_the_estimate_says_so(on_h100: Callable[..., Document]) -> None:
+    estimate = on_h100(LlamaConfig(**LLAMA_70B, num_attention_heads=64), gram_memory_gib=32)  # type: ignore[arg-type]
+    assert estimate["model"]["total_params"] == 70_553_706_496
+    assert (
+        estimate["gram_passes"] == 13
+    )  # 16 bytes x (5 x 8192² + 2 x 1024²) x 80 layers = 432 GB, 34 at a time
+    assert estimate["total"]["accelerator_bytes"] > 141e9
+    assert any("not split over several GPUs" in note for note in estimate["notes"])

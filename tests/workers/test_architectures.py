@@ -1,0 +1,451 @@
+"""Every step that touches the model, on a tiny random model of each kind of architecture."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+from transformers.modeling_outputs import CausalLMOutput
+
+from search.errors import InputError
+from search.space import DENSE, MatrixShape
+from workers.calibration import Calibrator, Grams
+from workers.export import Exported, ExportPlan, export, load_folder
+from workers.lowrank import SwitchableModel
+from workers.matrices import find_matrices, linear_params, weight_OD
+from workers.models import empty_model, load_prepared
+from workers.plan import EncodedTask, ModelSource
+from workers.preparation import PreparationPlan, Prepared, load_factors, prepare
+from workers.projections import factor
+
+CPU = torch.device("cpu")
+IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
+LAYERS, HIDDEN, INNER, VOCABULARY = 2, 32, 48, 48
+KEYS = 16
+"""Output width of the keys and of the values: two of four heads."""
+
+Shapes = dict[str, tuple[int, int]]
+
+GROUPED: Shapes = {
+    "self_attn.q_proj": (HIDDEN, HIDDEN),
+    "self_attn.k_proj": (KEYS, HIDDEN),
+    "self_attn.v_proj": (KEYS, HIDDEN),
+    "self_attn.o_proj": (HIDDEN, HIDDEN),
+}
+GATED: Shapes = {
+    "mlp.gate_proj": (INNER, HIDDEN),
+    "mlp.up_proj": (INNER, HIDDEN),
+    "mlp.down_proj": (HIDDEN, INNER),
+}
+
+
+def experts(count: int, inner: int) -> int:
+    """Weights of a block's stacked experts and of their router."""
+    return count * 3 * inner * HIDDEN + count * HIDDEN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """`shapes`: O×D of every kind of matrix in a block. `left_alone`: other weights of a block."""
+
+    model_type: str
+    shapes: Shapes
+    options: dict[str, Any] = field(default_factory=dict)
+    left_alone: int = 0
+    biases: bool = False
+
+    def config(self) -> PreTrainedConfig:
+        common = {
+            "hidden_size": HIDDEN,
+            "intermediate_size": INNER,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 4,
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": 64,
+            "pad_token_id": None,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+        }
+        return AutoConfig.for_model(self.model_type, **{**common, **self.options})
+
+
+HEADS = {"num_key_value_heads": 2, "head_dim": 8}
+CONV1D = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": 64}
+ROUTED = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
+ARCHITECTURES = [
+    Architecture(model_type="llama", shapes=GROUPED | GATED, options={**HEADS, "tie_word_embeddings": True}),
+    Architecture(model_type="mistral", shapes=GROUPED | GATED, options=HEADS),
+    Architecture(model_type="qwen2", shapes=GROUPED | GATED, options=HEADS, biases=True),
+    Architecture(model_type="qwen3", shapes=GROUPED | GATED, options=HEADS),
+    Architecture(model_type="gemma", shapes=GROUPED | GATED, options=HEADS),
+    Architecture(model_type="gemma2", shapes=GROUPED | GATED, options=HEADS),
+    Architecture(model_type="gemma3_text", shapes=GROUPED | GATED, options=HEADS),
+    Architecture(
+        model_type="phi3",
+        shapes={
+            "self_attn.o_proj": (HIDDEN, HIDDEN),
+            "self_attn.qkv_proj": (HIDDEN + 2 * KEYS, HIDDEN),
+            "mlp.gate_up_proj": (2 * INNER, HIDDEN),
+            "mlp.down_proj": (HIDDEN, INNER),
+        },
+        options=HEADS,
+    ),
+    Architecture(
+        model_type="gpt2",
+        shapes={
+            "attn.c_attn": (3 * HIDDEN, HIDDEN),
+            "attn.c_proj": (HIDDEN, HIDDEN),
+            "mlp.c_fc": (4 * HIDDEN, HIDDEN),
+            "mlp.c_proj": (HIDDEN, 4 * HIDDEN),
+        },
+        options=CONV1D,
+        biases=True,
+    ),
+    Architecture(  # flattens batch and length before its feed-forward maps
+        model_type="opt",
+        shapes={
+            "self_attn.k_proj": (HIDDEN, HIDDEN),
+            "self_attn.v_proj": (HIDDEN, HIDDEN),
+            "self_attn.q_proj": (HIDDEN, HIDDEN),
+            "self_attn.out_proj": (HIDDEN, HIDDEN),
+            "fc1": (INNER, HIDDEN),
+            "fc2": (HIDDEN, INNER),
+        },
+        options={"ffn_dim": INNER, "word_embed_proj_dim": HIDDEN},
+        biases=True,
+    ),
+    Architecture(
+        model_type="gpt_neox",
+        shapes={
+            "attention.query_key_value": (3 * HIDDEN, HIDDEN),
+            "attention.dense": (HIDDEN, HIDDEN),
+            "mlp.dense_h_to_4h": (INNER, HIDDEN),
+            "mlp.dense_4h_to_h": (HIDDEN, INNER),
+        },
+        biases=True,
+    ),
+    Architecture(  # a linear class of its own
+        model_type="falcon",
+        shapes={
+            "self_attention.query_key_value": (HIDDEN + 2 * 8, HIDDEN),
+            "self_attention.dense": (HIDDEN, HIDDEN),
+            "mlp.dense_h_to_4h": (4 * HIDDEN, HIDDEN),
+            "mlp.dense_4h_to_h": (HIDDEN, 4 * HIDDEN),
+        },
+    ),
+    Architecture(  # scales its embeddings in place
+        model_type="ctrl",
+        shapes={
+            "multi_head_attention.Wq": (HIDDEN, HIDDEN),
+            "multi_head_attention.Wk": (HIDDEN, HIDDEN),
+            "multi_head_attention.Wv": (HIDDEN, HIDDEN),
+            "multi_head_attention.dense": (HIDDEN, HIDDEN),
+            "ffn.0": (INNER, HIDDEN),
+            "ffn.2": (HIDDEN, INNER),
+        },
+        options={**CONV1D, "dff": INNER},
+        biases=True,
+    ),
+    Architecture(model_type="mixtral", shapes=GROUPED, options=HEADS | ROUTED, left_alone=experts(4, INNER)),
+    Architecture(model_type="qwen3_moe", shapes=GROUPED, options=HEADS | ROUTED, left_alone=experts(4, 16)),
+    Architecture(model_type="olmoe", shapes=GROUPED, options=HEADS | ROUTED, left_alone=experts(4, INNER)),
+    Architecture(  # its router is an nn.Linear that returns two tensors
+        model_type="phimoe", shapes=GROUPED, options=HEADS | ROUTED, left_alone=experts(4, INNER)
+    ),
+    Architecture(  # shared experts, which see batch and length flattened, and a gate of one output
+        model_type="qwen2_moe",
+        shapes={
+            **GROUPED,
+            "mlp.shared_expert.gate_proj": (16, HIDDEN),
+            "mlp.shared_expert.up_proj": (16, HIDDEN),
+            "mlp.shared_expert.down_proj": (HIDDEN, 16),
+            "mlp.shared_expert_gate": (1, HIDDEN),
+        },
+        options={**HEADS, **ROUTED, "shared_expert_intermediate_size": 16},
+        left_alone=experts(4, 16),
+        biases=True,
+    ),
+]
+
+
+@pytest.fixture(params=ARCHITECTURES, ids=lambda architecture: architecture.model_type)
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    made: Architecture = request.param
+    return made
+
+
+def build(config: PreTrainedConfig) -> PreTrainedModel:
+    """Weights wide enough for beliefs that differ between tokens, no bias of zero."""
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
+    return randomized(model)
+
+
+@torch.no_grad()
+def randomized(model: Any) -> Any:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        noise = 0.3 * torch.randn(parameter.shape, generator=generator)
+        parameter.copy_(noise if parameter.dim() > 1 else parameter + noise)
+    return model.eval().requires_grad_(False)
+
+
+def gather(model: PreTrainedModel, task: EncodedTask, budget: int = 10_000) -> Grams:
+    """Of examples with two answers: their gradients do not depend on a draw."""
+    examples = [example for example in task.splits["calibration"] if example.choices == 2]
+    with Calibrator(model, find_matrices(model), gradients=True) as calibrator:
+        for _ in calibrator.run(task.kind, examples, budget, 0):
+            pass
+    return calibrator.grams
+
+
+def assert_close(got: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_matrices_of_every_block(architecture: Architecture) -> None:
+    model = build(architecture.config())
+    matrices = find_matrices(model)
+    for layer in range(LAYERS):
+        shapes = {m.kind: (m.out_features, m.in_features) for m in matrices if m.layer == layer}
+        assert shapes == architecture.shapes
+    assert len(matrices) == LAYERS * len(architecture.shapes)
+    modules: list[Any] = [model.get_submodule(matrix.name) for matrix in matrices]
+    weights = {id(module.weight) for module in modules}
+    assert id(model.get_input_embeddings().weight) not in weights
+    assert id(model.get_output_embeddings().weight) not in weights
+    assert any(module.bias is not None for module in modules) == architecture.biases
+    prunable = sum(matrix.dense_params for matrix in matrices)
+    assert linear_params(model) == prunable + LAYERS * architecture.left_alone
+    assert find_matrices(empty_model(architecture.config())) == matrices
+
+
+@torch.inference_mode()
+def test_full_rank_is_dense_and_rank_zero_is_no_weight(
+    architecture: Architecture, make_switchable: Callable[..., tuple[SwitchableModel, list[MatrixShape]]]
+) -> None:
+    model = build(architecture.config())
+    expected = model(IDS_BL).logits
+    candidate, matrices = make_switchable(build(architecture.config()))
+    assert candidate.model(IDS_BL).logits.equal(expected)
+    candidate.switch([min(matrix.out_features, matrix.in_features) for matrix in matrices])
+    assert_close(candidate.model(IDS_BL).logits, expected)
+    candidate.switch([0] * len(matrices))
+    for matrix in matrices:
+        model.get_submodule(matrix.name).weight.zero_()  # type: ignore[operator, union-attr]
+    assert (model(IDS_BL).logits - expected).abs().max() > 0.1
+    assert_close(candidate.model(IDS_BL).logits, model(IDS_BL).logits)
+    candidate.switch([DENSE] * len(matrices))
+    assert candidate.model(IDS_BL).logits.equal(expected)
+
+
+def test_grams_whatever_the_padding(
+    architecture: Architecture, make_task: Callable[..., EncodedTask]
+) -> None:
+    model, task = build(architecture.config()), make_task("choice")
+    padded, alone = gather(model, task), gather(model, task, budget=1)
+    assert padded.tokens == alone.tokens
+    for matrix in find_matrices(model):
+        grams = padded.of(matrix.name)
+        for gram, expected in zip(grams, alone.of(matrix.name), strict=True):
+            assert gram is not None
+            assert expected is not None
+            assert gram.any()
+            torch.testing.assert_close(gram, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+        rank = min(matrix.out_features, matrix.in_features)
+        factors = factor(weight_OD(model.get_submodule(matrix.name)), "task", rank, *grams)  # type: ignore[arg-type]
+        assert torch.isfinite(factors.energy_K).all()
+        assert factors.energy_K[0] > 0
+        product_OD = factors.left_RO.T @ factors.right_RD
+        expected_OD = weight_OD(model.get_submodule(matrix.name)).double()  # type: ignore[arg-type]
+        torch.testing.assert_close(product_OD, expected_OD, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("_own_modules_cache")
+@torch.inference_mode()
+def test_export_is_the_searched_model(
+    architecture: Architecture,
+    tokenizer: PreTrainedTokenizerFast,
+    preparation_plan: PreparationPlan,
+    export_plan: ExportPlan,
+    tmp_path: Path,
+) -> None:
+    dense = build(architecture.config())
+    dense.save_pretrained(tmp_path / "dense")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    plan, prepared = planned(tmp_path / "dense", preparation_plan, export_plan)
+    *_, exported = export(plan)
+    assert isinstance(exported, Exported)
+
+    searched = load_prepared(plan.model_folder, CPU)
+    SwitchableModel(searched, plan.matrices, load_factors(plan.factors_folder)).switch(plan.ranks)
+    expected = searched(IDS_BL).logits
+    assert (expected - dense(IDS_BL).logits).abs().max() > 0.1
+    stranger = AutoModelForCausalLM.from_pretrained(plan.folder, trust_remote_code=True, dtype="auto").eval()
+    for loaded in (load_folder(plan.folder), stranger):
+        assert_close(loaded(IDS_BL).logits, expected)
+        tied = loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+        assert tied == architecture.config().tie_word_embeddings
+        assert biases(loaded, plan) == biases(dense, plan)
+
+    prices = [
+        matrix.price(rank, plan.storage) for matrix, rank in zip(plan.matrices, plan.ranks, strict=True)
+    ]
+    assert exported.block_params == sum(prices) + LAYERS * architecture.left_alone
+    assert exported.total_params == stranger.num_parameters()
+    assert prepared.total_params - exported.total_params == prepared.block_params - exported.block_params
+
+
+def planned(
+    folder: Path, preparation_plan: PreparationPlan, export_plan: ExportPlan
+) -> tuple[ExportPlan, Prepared]:
+    """A dense matrix, one of rank 0, low-rank ones."""
+    source = ModelSource(kind="path", location=str(folder), dtype="float32")
+    plan = replace(preparation_plan, model=source, cache_dir=folder.with_name("cache"))
+    with torch.inference_mode(False):
+        *_, prepared = prepare(plan)
+    assert isinstance(prepared, Prepared)
+    ranks = [
+        min(2 + index % 4, matrix.out_features, matrix.in_features)
+        for index, matrix in enumerate(prepared.matrices)
+    ]
+    ranks[0], ranks[-1] = DENSE, 0
+    made = replace(
+        export_plan,
+        model_folder=prepared.model.folder,
+        factors_folder=prepared.factors,
+        matrices=prepared.matrices,
+        ranks=tuple(ranks),
+    )
+    return made, prepared
+
+
+def biases(model: PreTrainedModel, plan: ExportPlan) -> dict[str, list[float]]:
+    """Of every matrix that has one, wherever its module keeps it."""
+    return {
+        matrix.name: parameter.tolist()
+        for matrix in plan.matrices
+        for name, parameter in model.get_submodule(matrix.name).named_parameters()
+        if name.endswith("bias")
+    }
+
+
+def test_experts_that_no_token_reached(make_task: Callable[..., EncodedTask]) -> None:
+    options = {**HEADS, **ROUTED, "num_local_experts": 64, "num_experts_per_tok": 1}
+    model = build(Architecture(model_type="mixtral", shapes=GROUPED, options=options).config())
+    reached: set[int] = set()
+    for layer in range(LAYERS):
+        gate = model.get_submodule(f"model.layers.{layer}.mlp.gate")
+        gate.register_forward_hook(lambda _, __, routes: reached.update(routes[2].flatten().tolist()))
+    grams = gather(model, make_task("choice"))
+    assert 1 < len(reached) < 64
+    for matrix in find_matrices(model):
+        gram, gradients = grams.of(matrix.name)
+        weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
+        assert torch.isfinite(factor(weight, "task", KEYS, gram, gradients).left_RO).all()
+
+
+class OwnConfig(PreTrainedConfig):
+    model_type = "own"
+
+
+class OwnBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(HIDDEN, INNER)
+        self.narrow = nn.Linear(INNER, HIDDEN)
+        self.experts = nn.ModuleList([nn.Linear(HIDDEN, HIDDEN) for _ in range(2)])
+
+    def forward(self, x_BLD: torch.Tensor, routed: bool) -> torch.Tensor:
+        x_BLD = x_BLD + self.narrow(self.wide(x_BLD).relu())
+        if not routed:
+            return x_BLD + x_BLD @ self.experts[0].weight.T + self.experts[1](x_BLD)
+        first_BL = x_BLD[..., 0] > 0
+        y_BLD = torch.empty_like(x_BLD)
+        y_BLD[first_BL], y_BLD[~first_BL] = (
+            self.experts[0](x_BLD[first_BL]),
+            self.experts[1](x_BLD[~first_BL]),
+        )
+        return x_BLD + y_BLD
+
+
+class OwnModel(PreTrainedModel):
+    """An architecture that nothing here has heard of."""
+
+    config_class = OwnConfig
+
+    def __init__(self, config: OwnConfig, routed: bool = True) -> None:
+        super().__init__(config)
+        self.routed = routed
+        self.tokens = nn.Embedding(VOCABULARY, HIDDEN)
+        self.stack = nn.ModuleList([OwnBlock() for _ in range(3)])
+        self.head = nn.Linear(HIDDEN, VOCABULARY)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.tokens
+
+    def forward(self, input_ids: torch.Tensor, use_cache: bool = False) -> CausalLMOutput:
+        x_BLD = self.tokens(input_ids)
+        for block in self.stack:
+            x_BLD = block(x_BLD, self.routed)
+        return CausalLMOutput(logits=self.head(x_BLD))
+
+
+@pytest.fixture
+def own_model() -> OwnModel:
+    model: OwnModel = randomized(OwnModel(OwnConfig()))
+    return model
+
+
+KINDS = ["wide", "narrow", "experts.0", "experts.1"]
+
+
+def test_unknown_architecture_works(own_model: OwnModel, make_task: Callable[..., EncodedTask]) -> None:
+    assert [matrix.name for matrix in find_matrices(own_model)] == [
+        f"stack.{layer}.{kind}" for layer in range(3) for kind in KINDS
+    ]
+    matrices = find_matrices(own_model, exclude=["experts.*"])
+    task = make_task("choice")
+    with Calibrator(own_model, matrices, gradients=True) as calibrator:
+        for _ in calibrator.run("choice", task.splits["calibration"], 64, 0):
+            pass
+    pairs = {}
+    for matrix in matrices:
+        weight = weight_OD(own_model.get_submodule(matrix.name))  # type: ignore[arg-type]
+        factors = factor(weight, "task", HIDDEN, *calibrator.grams.of(matrix.name))
+        pairs[matrix.name] = (factors.left_RO, factors.right_RD)
+    expected = own_model(IDS_BL).logits
+    SwitchableModel(own_model, matrices, pairs).switch([HIDDEN] * len(matrices))
+    torch.testing.assert_close(own_model(IDS_BL).logits, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("routed", "message"),
+    [
+        (True, r"model\.include: stack\.0\.experts\.0 cannot be calibrated: it ran on .* in model\.exclude"),
+        (False, r"stack\.0\.experts\.0 cannot be calibrated: it was not called"),
+    ],
+)
+def test_matrix_that_not_every_token_passes_is_named(
+    make_task: Callable[..., EncodedTask], routed: bool, message: str
+) -> None:
+    model = randomized(OwnModel(OwnConfig(), routed))
+    with pytest.raises(InputError, match=message):
+        gather(model, make_task("choice"))
+
+
+def test_architecture_without_linear_blocks_is_refused(own_model: OwnModel) -> None:
+    own_model.stack = nn.ModuleList([nn.Conv1d(HIDDEN, HIDDEN, 1) for _ in range(3)])
+    with pytest.raises(InputError, match=r"model: OwnModel has no transformer blocks with linear layers"):
+        find_matrices(own_model)

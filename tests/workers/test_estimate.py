@@ -1,0 +1,155 @@
+"""FLOPs against torch's own counter, phases against hand-derived numbers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaForCausalLM
+
+from workers.batches import make_batches
+from workers.calibration import Calibrator
+from workers.estimate import PhaseEstimate, estimate
+from workers.likelihood import answer_logits
+from workers.plan import EncodedTask
+from workers.rates import Rates
+from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, size_of
+
+BATCH_TOKENS = 64
+RATES = Rates(
+    name="a machine",
+    measured=True,
+    flops={"float32": 1e6, "float64": 1e6},
+    decomposition_flops=1e6,
+    memory_bytes=1e6,
+    capacity_bytes=1e9,
+    utilisation=(0.25, 0.5),
+)
+PHASES = ("prepare", "dense", "search", "confirm", "test", "export", "verify")
+
+
+@pytest.fixture(scope="module")
+def model(make_llama: Callable[..., LlamaForCausalLM]) -> ModelSize:
+    return size_of(make_llama().config)
+
+
+@pytest.fixture(scope="module")
+def task(make_task: Callable[..., EncodedTask]) -> EncodedTask:
+    return make_task("choice")
+
+
+@pytest.fixture
+def job(task: EncodedTask) -> JobSize:
+    loads = {name: load_of(task, name, BATCH_TOKENS) for name in task.splits}
+    return JobSize(
+        dtype="float32",
+        device="cpu",
+        gguf=False,
+        method="task",
+        storage="pairs",
+        gram_bytes=2**30,
+        loads={**loads, "confirm": loads["search"], "verify": loads["test"]},
+        full_scorings=5,
+        screenings=10,
+        screen_share=0.25,
+        finalists=4,
+        actors=2,
+        actors_per_device=2,
+        devices=1,
+    )
+
+
+def phases_of(model: ModelSize, job: JobSize, rates: Rates = RATES) -> dict[str, PhaseEstimate]:
+    phases = estimate(model, job, rates)
+    assert tuple(phase.phase for phase in phases) == PHASES
+    return {phase.phase: phase for phase in phases}
+
+
+def test_forward_flops_are_what_torch_counts(
+    make_llama: Callable[..., LlamaForCausalLM], model: ModelSize, job: JobSize, task: EncodedTask
+) -> None:
+    llama: Any = make_llama(attn_implementation="eager")  # torch does not count the fused one on a processor
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for batch in make_batches(task.splits["test"], 3, BATCH_TOKENS):
+            answer_logits(llama, batch)
+    assert phases_of(model, job)["test"].flops == 2 * counter.get_total_flops()
+
+
+def test_another_pass_costs_the_forward_and_backward_flops_that_torch_counts(
+    make_llama: Callable[..., LlamaForCausalLM], model: ModelSize, job: JobSize, task: EncodedTask
+) -> None:
+    llama: Any = make_llama(attn_implementation="eager")
+    with FlopCounterMode(display=False) as counter, Calibrator(llama, (), gradients=True) as calibrator:
+        for _ in calibrator.run("choice", task.splits["calibration"], BATCH_TOKENS, seed=0):
+            pass
+    total_grams = 16 * sum(min(m.out_features, m.in_features) ** 2 for m in model.matrices)
+    twice = replace(job, gram_bytes=total_grams // 2)
+    assert len(gram_passes(model, "task", twice.gram_bytes)) == 2
+    one, two = phases_of(model, job)["prepare"], phases_of(model, twice)["prepare"]
+    assert two.tokens == 2 * one.tokens
+    assert two.flops - one.flops == counter.get_total_flops()
+
+
+def test_grams_and_factoring_by_hand(model: ModelSize, job: JobSize) -> None:
+    none = Load(real_tokens=10)
+    alone = replace(model, matrices=(find_wide(model),), block_params=0)
+    prepared = phases_of(alone, replace(job, loads={**job.loads, "calibration": none}))["prepare"]
+    grams = 2 * 10 * 32 * (32 + 192)
+    passed = 2 * 10 * 48 * 32
+    factoring = 16 * 32**3 + 4 * 32**2 * 48
+    assert prepared.flops == grams + passed + factoring
+
+
+def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
+    loads, phases = job.loads, phases_of(model, job)
+    assert phases["dense"].tokens == loads["search"].tokens + loads["confirm"].tokens
+    assert phases["search"].tokens == round(loads["search"].tokens * (5 + 10 * 0.25))
+    assert phases["confirm"].tokens == 4 * loads["confirm"].tokens
+    assert phases["test"].tokens == 2 * loads["test"].tokens
+    assert phases["export"].flops == phases["export"].tokens == 0
+    weights = 4 * model.total_params
+    factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
+    assert [phases[name].disk_bytes for name in PHASES] == [weights + factors, 0, 0, 0, 0, weights, 0]
+
+
+def test_seconds_are_flops_and_bytes_over_the_rates(model: ModelSize, job: JobSize) -> None:
+    test = phases_of(model, job)["test"]
+    moved = 2 * job.loads["test"].batches * 4 * model.total_params
+    best = (test.flops + moved) / 1e6 / 0.5
+    assert (test.seconds_low, test.seconds_high) == (round(best, 1), round(2 * best, 1))
+    faster = replace(RATES, flops={"float32": 2e6, "float64": 2e6}, decomposition_flops=2e6, memory_bytes=2e6)
+    assert phases_of(model, job, faster)["test"].seconds_low == pytest.approx(best / 2, abs=0.1)
+
+
+def test_actors_on_devices_of_their_own_share_the_scoring_alone(model: ModelSize, job: JobSize) -> None:
+    one, four = phases_of(model, job), phases_of(model, replace(job, devices=4))
+    assert four["confirm"].seconds_high == pytest.approx(one["confirm"].seconds_high / 4, abs=0.1)
+    assert four["prepare"] == one["prepare"]
+
+
+def test_decoding_reads_all_weights_for_every_token(model: ModelSize, job: JobSize) -> None:
+    written = replace(job.loads["test"], decoded=100, steps=50)
+    before, after = (
+        phases_of(model, job),
+        phases_of(model, replace(job, loads={**job.loads, "test": written})),
+    )
+    assert after["test"].tokens - before["test"].tokens == 2 * 100
+    per_token = 2 * (model.block_params + model.vocabulary * model.hidden)
+    assert after["test"].flops - before["test"].flops == 2 * 100 * per_token
+    more = (2 * 100 * per_token + 2 * 50 * 4 * model.total_params) / 1e6 / 0.5
+    assert after["test"].seconds_low - before["test"].seconds_low == pytest.approx(more, abs=0.2)
+
+
+def test_methods_differ_in_what_they_gather(model: ModelSize, job: JobSize) -> None:
+    flops = {
+        method: phases_of(model, replace(job, method=method))["prepare"].flops  # type: ignore[arg-type]
+        for method in ("weight", "output", "task")
+    }
+    assert flops["weight"] < flops["output"] < flops["task"]
+    assert phases_of(model, replace(job, method="weight"))["prepare"].tokens == 0
+
+
+def find_wide(model: ModelSize) -> Any:
+    return next(matrix for matrix in model.matrices if matrix.out_features > matrix.in_features)

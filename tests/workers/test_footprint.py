@@ -1,0 +1,138 @@
+"""Peak memory against tensors that really are kept, and files that really are written."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from workers.calibration import Calibrator
+from workers.footprint import exporting, factor_bytes, preparing, scoring, verifying, weight_bytes
+from workers.plan import EncodedTask, Example
+from workers.preparation import Prepared
+from workers.sizes import JobSize, Load, ModelSize, load_of, size_of, uniform_load
+
+
+@pytest.fixture(scope="module")
+def model(make_llama: Callable[..., LlamaForCausalLM]) -> ModelSize:
+    return size_of(make_llama().config)
+
+
+@pytest.fixture
+def job() -> JobSize:
+    names = ("calibration", "search", "confirm", "test", "verify")
+    return JobSize(
+        dtype="float32",
+        device="cpu",
+        gguf=False,
+        method="task",
+        storage="pairs",
+        gram_bytes=2**30,
+        loads={name: uniform_load(64, 32, 2048) for name in names},
+        full_scorings=5,
+        screenings=10,
+        screen_share=0.25,
+        finalists=4,
+        actors=2,
+        actors_per_device=2,
+        devices=1,
+    )
+
+
+def with_calibration(job: JobSize, load: Load) -> JobSize:
+    return replace(job, loads={**job.loads, "calibration": load})
+
+
+def test_files_have_the_bytes_that_were_told(prepared: Prepared, model: ModelSize, job: JobSize) -> None:
+    header = 20_000
+    weights = sum(file.stat().st_size for file in prepared.model.folder.glob("*.safetensors"))
+    factors = sum(file.stat().st_size for file in prepared.factors.glob("*.safetensors"))
+    assert 0 <= weights - weight_bytes(model, job) < header
+    assert 0 <= factors - factor_bytes(model.matrices, "pairs", "float32") < header
+
+
+def test_activations_are_those_that_autograd_keeps(
+    make_llama: Callable[..., LlamaForCausalLM],
+    make_task: Callable[..., EncodedTask],
+    choice_example: Callable[..., Example],
+    job: JobSize,
+) -> None:
+    llama: Any = make_llama(hidden_size=64, intermediate_size=192)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in llama.parameters()}
+    examples = tuple(choice_example((5,) * 32, ((6,), (7,))) for _ in range(64))
+    task = replace(make_task("choice"), splits={"calibration": examples})
+    kept: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with hooks, Calibrator(llama, (), gradients=True) as calibrator:
+        (progress,) = calibrator.run("choice", examples, 2048, seed=0)  # one batch
+    assert progress == (1, 1)
+
+    size, load = size_of(llama.config), load_of(task, "calibration", 2048)
+    double = replace(load, largest_tokens=2 * load.largest_tokens, largest_reads=2 * load.largest_reads)
+    batch = (
+        preparing(size, with_calibration(job, double)).host_bytes
+        - preparing(size, with_calibration(job, load)).host_bytes
+    )
+    assert 0.6 < batch / sum(kept.values()) < 1.6
+
+
+def test_grams_are_those_that_calibration_keeps(
+    make_llama: Callable[..., LlamaForCausalLM], make_task: Callable[..., EncodedTask], job: JobSize
+) -> None:
+    llama, task = make_llama(), make_task("choice")
+    size = size_of(llama.config)
+    with Calibrator(llama, size.matrices, gradients=True) as calibrator:
+        for _ in calibrator.run("choice", task.splits["calibration"], 64, seed=0):
+            pass
+    grams = [*calibrator.grams.forward_KK.values(), *calibrator.grams.backward_KK.values()]
+    real = sum(gram.numel() * gram.element_size() for gram in grams)
+    told = preparing(size, job).host_bytes - preparing(size, replace(job, gram_bytes=1)).host_bytes
+    factors = factor_bytes(size.matrices, "pairs", "float32")
+    # with a byte of memory for Grams a group is one matrix: at most 2 x 8 x 32² bytes, and its own factors
+    assert real <= told + 2 * 8 * 32**2 <= 1.3 * real + factors
+
+
+def test_actors_hold_copies_of_the_model_and_share_the_factors(model: ModelSize, job: JobSize) -> None:
+    load = job.loads["search"]
+    one, two = (scoring(model, replace(job, actors=actors), load).host_bytes for actors in (1, 2))
+    factors = factor_bytes(model.matrices, "pairs", "float32")
+    assert two - factors == 2 * (one - factors)
+    assert one > factors + weight_bytes(model, job)
+
+
+def test_on_a_gpu_every_actor_has_its_own_factors(model: ModelSize, job: JobSize) -> None:
+    gpu, load = replace(job, device="cuda"), job.loads["search"]
+    one, two = (scoring(model, replace(gpu, actors_per_device=n), load).accelerator_bytes for n in (1, 2))
+    assert two == 2 * one
+    assert one > factor_bytes(model.matrices, "pairs", "float32") + weight_bytes(model, job)
+    for phase in (preparing(model, gpu), verifying(model, gpu)):
+        assert phase.accelerator_bytes > weight_bytes(model, job)
+    assert exporting(model, gpu).accelerator_bytes == 0
+    assert preparing(model, job).accelerator_bytes == 0
+
+
+def test_reading_every_position_costs_a_vocabulary_each(model: ModelSize, job: JobSize) -> None:
+    few, many = (uniform_load(64, 32, 2048, reads=reads) for reads in (1, 32))
+    more = preparing(model, with_calibration(job, many)).host_bytes
+    assert more - preparing(model, with_calibration(job, few)).host_bytes == 64 * 31 * 48 * 16
+
+
+def test_a_gguf_file_passes_through_float32(model: ModelSize, job: JobSize) -> None:
+    large = replace(model, total_params=10**9)
+    small_job = replace(job, dtype="bfloat16", method="weight")
+    plain, gguf = (preparing(large, replace(small_job, gguf=gguf)).host_bytes for gguf in (False, True))
+    assert gguf - plain == pytest.approx(4e9, rel=0.01)
+
+
+def test_pivoted_factors_reach_higher_ranks(model: ModelSize) -> None:
+    pairs, pivoted = (factor_bytes(model.matrices, storage, "bfloat16") for storage in ("pairs", "pivoted"))
+    assert pairs < pivoted

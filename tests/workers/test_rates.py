@@ -1,0 +1,33 @@
+"""Timing this machine, and the data sheets."""
+
+import pytest
+import torch
+
+from workers.rates import DATA_SHEETS, dtype_name, measure, rates_for
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to time")
+
+
+def test_this_processor_is_timed_and_torch_left_as_it_was() -> None:
+    threads = torch.get_num_threads()
+    rates = measure(torch.device("cpu"), "bfloat16", 1)
+    assert torch.get_num_threads() == threads
+    assert rates.measured
+    assert set(rates.flops) == {"bfloat16", "float32", "float64"}
+    assert all(1e6 < rate < 1e15 for rate in (*rates.flops.values(), rates.decomposition_flops))
+    assert rates.flops["float32"] > rates.decomposition_flops
+    assert rates.capacity_bytes > 2**28
+
+
+@NO_GPU
+def test_a_gpu_that_is_not_here_is_taken_from_its_data_sheet() -> None:
+    rates = rates_for("cuda", "bfloat16", 8)
+    assert rates is DATA_SHEETS["H100"]
+    assert not rates.measured
+    assert dtype_name("auto", "cuda") == "bfloat16"
+    assert dtype_name("float16", "cuda") == "float16"
+
+
+def test_the_dtype_is_the_one_a_job_would_get() -> None:
+    assert dtype_name("float32", "cpu") == "float32"
+    assert dtype_name("auto", "cpu") in {"float32", "bfloat16"}

@@ -1,0 +1,88 @@
+"""Models and jobs as numbers, against real tiny ones and public counts."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from search.errors import InputError
+from workers.batches import make_batches
+from workers.matrices import find_matrices, linear_params
+from workers.plan import EncodedTask, Example
+from workers.sizes import Load, gram_passes, load_of, size_of, uniform_load
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_counts_are_those_of_the_model(make_llama: Callable[..., LlamaForCausalLM], tied: bool) -> None:
+    model = make_llama(tie_word_embeddings=tied)
+    size = size_of(model.config)
+    assert size.matrices == find_matrices(model)
+    assert size.total_params == sum(parameter.numel() for parameter in model.parameters())
+    assert size.block_params == linear_params(model)
+    assert (size.layers, size.hidden, size.vocabulary, size.attention) == (2, 32, 48, 32)
+
+
+def test_other_names_of_the_same_numbers(make_gpt2: Callable[[], GPT2LMHeadModel]) -> None:
+    size = size_of(make_gpt2().config)
+    assert (size.layers, size.hidden, size.vocabulary, size.attention) == (2, 24, 48, 24)
+
+
+def test_patterns_choose_matrices_but_not_what_runs(make_llama: Callable[..., LlamaForCausalLM]) -> None:
+    config = make_llama().config
+    some, every = size_of(config, ("mlp.*",)), size_of(config)
+    assert {matrix.kind for matrix in some.matrices} == {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
+    assert replace(some, matrices=()) == replace(every, matrices=())
+    with pytest.raises(InputError, match="no matrix matches"):
+        size_of(config, ("nothing",))
+
+
+def test_a_large_model_is_sized_without_its_weights() -> None:
+    sizes = {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "vocab_size": 128_256}
+    size = size_of(LlamaConfig(**sizes, num_attention_heads=32, num_key_value_heads=8))  # type: ignore[arg-type]
+    assert size.total_params == 8_030_261_248  # what the model card of Llama-3.1-8B rounds to 8.03 B
+    # Grams: 2 x 8 bytes x (5 x 4096² + 2 x 1024²) for each of 32 layers
+    whole = 16 * (5 * 4096**2 + 2 * 1024**2) * 32
+    assert len(gram_passes(size, "task", whole)) == 1
+    assert len(gram_passes(size, "task", whole - 1)) == 2
+    assert gram_passes(size, "weight", 1) == []
+    assert len(gram_passes(size, "input", whole)) > 1  # seen from the wide side of down_proj
+
+
+@pytest.mark.parametrize("kind", ["choice", "lm"])
+def test_a_load_is_that_of_the_batches(make_task: Callable[..., EncodedTask], kind: str) -> None:
+    task = make_task(kind)
+    load = load_of(task, "search", 40)
+    batches = make_batches(task.splits["search"], 3, 40)
+    assert load.batches == len(batches) > 1
+    assert load.tokens == sum(batch.ids_BL.numel() for batch in batches)
+    assert load.real_tokens == sum(len(row.ids) for e in task.splits["search"] for row in e.rows)
+    assert load.squares == sum(len(b.ids_BL) * b.ids_BL.shape[1] ** 2 for b in batches)
+    assert load.reads == sum(len(b.ids_BL) * len(b.positions_P) for b in batches)
+    assert load.largest_tokens == max(b.ids_BL.numel() for b in batches)
+    assert load.decoded == 0
+    assert load_of(task, "search", 40, stop=4).real_tokens < load.real_tokens
+
+
+def test_generated_answers_add_their_prompts_and_every_token(make_task: Callable[..., EncodedTask]) -> None:
+    task = make_task("generate")
+    scored, load = load_of(replace(task, kind="lm"), "test", 64), load_of(task, "test", 64)
+    prompts = sum(len(example.prompt_ids) for example in task.splits["test"])
+    assert load.tokens == scored.tokens + prompts
+    assert load.decoded == 4 * len(task.splits["test"])
+    assert load.steps == 4 * scored.batches
+
+
+def test_imagined_examples_are_like_real_ones_of_that_length(
+    make_task: Callable[..., EncodedTask], choice_example: Callable[..., Example]
+) -> None:
+    examples = tuple(choice_example((5,) * 8, ((6,), (7,))) for _ in range(12))
+    task: Any = replace(make_task("choice"), splits={"test": examples})
+    assert uniform_load(12, 8, 32) == load_of(task, "test", 32)
+
+
+def test_amounts_scale_and_the_largest_batch_does_not() -> None:
+    one = Load(tokens=10, squares=100, largest_tokens=5)
+    assert one.times(3) == Load(tokens=30, squares=300, largest_tokens=5)
+    assert one + Load(tokens=1, largest_tokens=7) == Load(tokens=11, squares=100, largest_tokens=7)

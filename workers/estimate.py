@@ -1,0 +1,208 @@
+"""What a job will need - tokens, FLOPs, memory, disk, time - from shapes and token counts, before any work is done.
+
+Pure arithmetic: nothing is loaded, run or timed here (`workers.rates` times). Counts are upper bounds where what a job
+does depends on what it finds: every candidate is taken to be as dear as the dense model, every search to use up its
+scorings; so may search, confirm and test end before the low end of their range. Of a mixture of experts, every
+expert is taken to run.
+
+Legend: P parameters inside the blocks, O×D a matrix, K = min(O, D), T tokens with padding, L padded length of a batch,
+N positions that go through the output head, V vocabulary, H hidden width, A attention width (heads × head size).
+
+    forward     2·P·T + 2·V·H·N + 4·A·L²·rows·layers    a product takes 2 FLOPs per weight and token
+    backward    2·P·T + 2·V·H·N + 8·A·L²·rows·layers    weights get no gradient, both sides of attention do
+    a Gram      K·(K + block) per real token            half of 2·K², by blocks of columns
+    factoring   16·K³ + 4·K²·max(O, D)                  eigenvectors 9·K³; Cholesky, congruence, solve; both factors
+"""
+
+from dataclasses import dataclass, fields
+
+from workers.calibration import GRAM_BLOCK
+from workers.footprint import (
+    Footprint,
+    exporting,
+    factor_bytes,
+    preparing,
+    scoring,
+    verifying,
+    weight_bytes,
+)
+from workers.projections import Method
+from workers.rates import EIGH_FLOPS, Rates
+from workers.sizes import JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix
+
+START_S = (2.0, 10.0)
+"""Start of a process: imports, a few seconds each."""
+
+FILE_BYTES_PER_SECOND = (2e9, 2e8)
+"""Files read, hashed and written: from a fast local disk to a slow shared one."""
+
+GGUF_PARAMS_PER_SECOND = (3e7, 5e6)
+"""De-quantization by transformers, which is numpy on one thread."""
+
+GRAM_TRAFFIC_BYTES = 24
+"""Per entry, Gram and batch: the float32 product written and read, the float64 sum read and written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseEstimate:
+    """What one phase needs; memory is the peak, over all processes of the host and on the fullest accelerator."""
+
+    phase: str
+    tokens: int
+    flops: int
+    host_bytes: int
+    accelerator_bytes: int
+    disk_bytes: int
+    seconds_low: float
+    seconds_high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """Amounts that take time. FLOPs in the working dtype, float32, float64 and inside eigendecompositions."""
+
+    flops: float = 0
+    float32_flops: float = 0
+    float64_flops: float = 0
+    eigh_flops: float = 0
+    memory_bytes: float = 0
+    file_bytes: float = 0
+    gguf_params: float = 0
+    starts: float = 0
+
+    def __add__(self, other: "_Work") -> "_Work":
+        return _Work(
+            **{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
+        )
+
+    @property
+    def all_flops(self) -> float:
+        return self.flops + self.float32_flops + self.float64_flops + self.eigh_flops
+
+    def seconds(self, dtype: str, rates: Rates, devices: float) -> tuple[float, float]:
+        """Computing and moving, one after the other: at most twice what they take side by side."""
+        busy = (
+            self.flops / rates.flops[dtype]
+            + self.float32_flops / rates.flops["float32"]
+            + self.float64_flops / rates.flops["float64"]
+            + self.eigh_flops / rates.decomposition_flops
+            + self.memory_bytes / rates.memory_bytes
+        ) / devices
+        low, high = (
+            busy / share + self.file_bytes / file_rate + self.gguf_params / gguf_rate + self.starts * start_s
+            for share, file_rate, gguf_rate, start_s in zip(
+                reversed(rates.utilisation),
+                FILE_BYTES_PER_SECOND,
+                GGUF_PARAMS_PER_SECOND,
+                START_S,
+                strict=True,
+            )
+        )
+        return low, high
+
+
+def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimate, ...]:
+    """What every phase of a job needs, in the order they run.
+
+    Args:
+        model: The dense model.
+        job: What is done with it.
+        rates: Of one device; of a processor, of all the job's threads.
+    """
+    loads, weights = job.loads, weight_bytes(model, job)
+    factors = factor_bytes(model.matrices, job.storage, job.dtype)
+    copying = _Work(starts=1, file_bytes=3 * weights)  # read, write, hash; or read twice and look for more
+
+    def phase(
+        name: str, load: Load, work: _Work, peak: Footprint, devices: float = 1, disk: int = 0
+    ) -> PhaseEstimate:
+        low, high = work.seconds(job.dtype, rates, devices)
+        return PhaseEstimate(
+            phase=name,
+            tokens=round(load.tokens + load.decoded),
+            flops=round(work.all_flops),
+            host_bytes=peak.host_bytes,
+            accelerator_bytes=peak.accelerator_bytes,
+            disk_bytes=disk,
+            seconds_low=round(low, 1),
+            seconds_high=round(high, 1),
+        )
+
+    def scored(name: str, load: Load, start: _Work) -> PhaseEstimate:
+        work = _scoring(model, load, weights) + start
+        return phase(name, load, work, scoring(model, job, load), job.devices)
+
+    calibration, none = loads["calibration"], _Work()
+    streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)))
+    search = loads["search"].times(job.full_scorings + job.screenings * job.screen_share)
+    return (
+        phase("prepare", streamed, _preparing(model, job), preparing(model, job), disk=weights + factors),
+        scored(
+            "dense",
+            loads["search"] + loads["confirm"],
+            _Work(starts=1, file_bytes=job.actors * (weights + factors)),
+        ),
+        scored("search", search, none),
+        scored("confirm", loads["confirm"].times(job.finalists), none),
+        scored("test", loads["test"].times(2), none),
+        phase("export", Load(), copying, exporting(model, job), disk=weights),
+        phase(
+            "verify",
+            loads["verify"],
+            _scoring(model, loads["verify"], weights) + copying,
+            verifying(model, job),
+        ),
+    )
+
+
+def _preparing(model: ModelSize, job: JobSize) -> _Work:
+    """Loading, then forward (and backward) once per group of matrices, the Grams and factors of each matrix once."""
+    calibration, weights = job.loads["calibration"], weight_bytes(model, job)
+    passes = len(gram_passes(model, job.method, job.gram_bytes))
+    written = weights + factor_bytes(model.matrices, job.storage, job.dtype)
+    loading = _Work(starts=1, file_bytes=3 * written, gguf_params=model.total_params if job.gguf else 0)
+    running = _forward(model, calibration.times(passes), weights, backward=job.method == "task")
+    return loading + running + _grams(model, calibration, job.method) + _factoring(model, job.method)
+
+
+def _forward(model: ModelSize, load: Load, weights: int, *, backward: bool = False) -> _Work:
+    """One forward pass, and a backward pass for the activations alone; every batch reads the weights from memory.
+
+    Attention is two products of 2·A·L² FLOPs per row and layer, twice as many backwards.
+    """
+    linear = 2 * model.block_params * load.tokens + 2 * model.vocabulary * model.hidden * load.reads
+    attention = 4 * model.attention * load.squares * model.layers
+    if backward:
+        linear, attention = 2 * linear, 3 * attention
+    return _Work(flops=linear + attention, memory_bytes=(2 if backward else 1) * load.batches * weights)
+
+
+def _scoring(model: ModelSize, load: Load, weights: int) -> _Work:
+    """Forward passes over the rows, and for generated answers one small pass per token, which reads all weights."""
+    per_token = 2 * (model.block_params + model.vocabulary * model.hidden)
+    decoding = _Work(flops=per_token * load.decoded, memory_bytes=load.steps * weights)
+    return _forward(model, load, weights) + decoding
+
+
+def _grams(model: ModelSize, load: Load, method: Method) -> _Work:
+    """Grams in float32, summed in float64; for `task`, what matrices with O > D pass back: 2·O·D a token."""
+    count = grams_per_matrix(method)
+    widths = [gram_width(matrix, method) for matrix in model.matrices]
+    passed = sum(2 * m.dense_params for m in model.matrices if m.out_features > m.in_features)
+    return _Work(
+        flops=passed * load.real_tokens if method == "task" else 0,
+        float32_flops=count * load.real_tokens * sum(width * (width + GRAM_BLOCK) for width in widths),
+        memory_bytes=count * load.batches * GRAM_TRAFFIC_BYTES * sum(width**2 for width in widths),
+    )
+
+
+def _factoring(model: ModelSize, method: Method) -> _Work:
+    """`task` at its dearest side; the other methods need less.
+
+    Eigenvectors 9·K³, Cholesky K³/3, the congruence 2·2·K³, an LU solve 8/3·K³, and each factor 2·K²·max(O, D).
+    """
+    sizes = [(gram_width(m, method), max(m.out_features, m.in_features)) for m in model.matrices]
+    return _Work(
+        eigh_flops=sum(EIGH_FLOPS * width**3 for width, _ in sizes),
+        float64_flops=sum(7 * width**3 + 4 * width**2 * wide for width, wide in sizes),
+    )

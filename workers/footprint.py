@@ -1,0 +1,119 @@
+"""Peak memory of each phase of a job, and the bytes it leaves on disk, by formula.
+
+What Ray, the server and the page cache take comes on top.
+
+Legend: K width of a Gram, O×D a matrix, H hidden width, R rank.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from search.space import MatrixShape, Storage
+from workers.calibration import BYTES_PER_ENTRY
+from workers.sizes import ITEM_BYTES, JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix
+
+PROCESS_BYTES = 350 * 2**20
+"""A Python process with torch and transformers, without a model."""
+
+CONTEXT_BYTES = 500 * 2**20
+"""What a process takes of a GPU before it holds a tensor."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Footprint:
+    """Peak bytes: over all processes of the host, and on the fullest accelerator."""
+
+    host_bytes: int
+    accelerator_bytes: int = 0
+
+
+def weight_bytes(model: ModelSize, job: JobSize) -> int:
+    """Bytes of the dense model in the working dtype; an export has fewer."""
+    return model.total_params * ITEM_BYTES[job.dtype]
+
+
+def factor_bytes(matrices: Sequence[MatrixShape], storage: Storage, dtype: str) -> int:
+    """Bytes of the factors, stored up to the largest rank that can be used: R·(O+D) numbers a matrix."""
+    numbers = sum(max(1, m.largest_rank(storage)) * (m.out_features + m.in_features) for m in matrices)
+    return numbers * ITEM_BYTES[dtype]
+
+
+def preparing(model: ModelSize, job: JobSize) -> Footprint:
+    """The dearest of loading (a gguf file through float32), calibrating and factoring.
+
+    Calibrating: the model, the Grams of the largest group and a batch. Factoring: the model, the same Grams and float64
+    copies. The factors of a group stay on the host until it is written.
+    """
+    compute = 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]  # float16 is calibrated in float32
+    groups = gram_passes(model, job.method, job.gram_bytes) or [model.matrices]
+    stored = max(factor_bytes(group, job.storage, job.dtype) for group in groups)
+    kept = grams_per_matrix(job.method) * BYTES_PER_ENTRY
+    grams = max(sum(kept * gram_width(m, job.method) ** 2 for m in group) for group in groups)
+    working = (
+        model.total_params * compute
+        + grams
+        + max(_calibration_batch(model, job, compute), _workspace(model, job))
+    )
+    weights = weight_bytes(model, job)
+    loading = model.total_params * 4 + weights if job.gguf else weights
+    if job.device == "cpu":
+        return Footprint(host_bytes=PROCESS_BYTES + max(loading, working + stored))
+    return Footprint(
+        host_bytes=PROCESS_BYTES + max(loading, weights + stored), accelerator_bytes=CONTEXT_BYTES + working
+    )
+
+
+def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
+    """Each actor holds the model and a batch; on a host all share one memory map of the factors, a GPU gets copies."""
+    weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.storage, job.dtype)
+    batch = _batch(model, load, ITEM_BYTES[job.dtype])
+    if job.device == "cpu":
+        return Footprint(host_bytes=job.actors * (PROCESS_BYTES + weights + batch) + factors)
+    return Footprint(
+        host_bytes=job.actors * (PROCESS_BYTES + weights) + factors,
+        accelerator_bytes=job.actors_per_device * (CONTEXT_BYTES + weights + factors + batch),
+    )
+
+
+def exporting(model: ModelSize, job: JobSize) -> Footprint:
+    """The dense model, and of the factors what replaces matrices of it: at most the model's size again."""
+    return Footprint(host_bytes=PROCESS_BYTES + 2 * weight_bytes(model, job))
+
+
+def verifying(model: ModelSize, job: JobSize) -> Footprint:
+    """The exported and the dense model side by side."""
+    weights = weight_bytes(model, job)
+    working = 2 * weights + _batch(model, job.loads["verify"], ITEM_BYTES[job.dtype])
+    if job.device == "cpu":
+        return Footprint(host_bytes=PROCESS_BYTES + working)
+    return Footprint(host_bytes=PROCESS_BYTES + weights, accelerator_bytes=CONTEXT_BYTES + working)
+
+
+def _calibration_batch(model: ModelSize, job: JobSize, item: int) -> int:
+    """With autograd: every input and output of a linear map once, and the logits with their gradients.
+
+    For one layer of a GPT the first comes to 16·H numbers a token; arXiv 2205.05198, section 4.1, counts 17·H.
+    """
+    load = job.loads["calibration"]
+    if job.method == "weight":
+        return 0
+    if job.method != "task":
+        return _batch(model, load, item)
+    widths = sum(m.out_features + m.in_features for m in model.matrices)
+    return load.largest_tokens * widths * item + _logits(model, load, item + 12)
+
+
+def _batch(model: ModelSize, load: Load, item: int) -> int:
+    """Without autograd: the residual stream, both sides of the widest matrix twice, and the logits."""
+    widest = max(m.out_features + m.in_features for m in model.matrices)
+    return load.largest_tokens * (model.hidden + 2 * widest) * item + _logits(model, load, item + 8)
+
+
+def _logits(model: ModelSize, load: Load, entry: int) -> int:
+    """Of the positions read: `entry` bytes for the working dtype, float32, log-probabilities and their gradient."""
+    return load.largest_reads * model.vocabulary * entry
+
+
+def _workspace(model: ModelSize, job: JobSize) -> int:
+    """float64: six K×K (two Grams, root, product, eigenvectors, scratch) and three of the matrix's own size."""
+    return max(8 * (6 * gram_width(m, job.method) ** 2 + 3 * m.dense_params) for m in model.matrices)

@@ -1,0 +1,168 @@
+"""A model and a job as numbers: shapes from the configuration alone, loads from the token counts.
+
+What `workers.estimate` computes with; nothing is loaded or run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from transformers import PreTrainedConfig
+
+from search.space import MatrixShape, Storage
+from workers.batches import make_batches
+from workers.calibration import passes
+from workers.matrices import find_matrices, linear_params
+from workers.models import empty_model
+from workers.plan import EncodedTask
+from workers.projections import Method
+
+ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSize:
+    """A model as numbers; `block_params` are all linear weights inside the blocks, tied weights count once."""
+
+    matrices: tuple[MatrixShape, ...]
+    total_params: int
+    block_params: int
+    layers: int
+    hidden: int
+    vocabulary: int
+    attention: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What a set of examples asks of a model; amounts scale, the two of the largest batch do not.
+
+    `tokens` T with padding, `real_tokens` without, `squares` the sum of rows · L² over the batches, `reads` N.
+    `decoded`: tokens generated one after another, in `steps` forward passes of their own.
+    """
+
+    tokens: float = 0
+    real_tokens: float = 0
+    squares: float = 0
+    reads: float = 0
+    batches: float = 0
+    decoded: float = 0
+    steps: float = 0
+    largest_tokens: int = 0
+    largest_reads: int = 0
+
+    def times(self, factor: float) -> "Load":
+        """The same examples so many times, or a share of them."""
+        amounts = ("tokens", "real_tokens", "squares", "reads", "batches", "decoded", "steps")
+        return replace(self, **{name: getattr(self, name) * factor for name in amounts})
+
+    def __add__(self, other: "Load") -> "Load":
+        largest = ("largest_tokens", "largest_reads")
+        names = [field.name for field in fields(self)]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return Load(**{name: max(pair) if name in largest else sum(pair) for name, pair in pairs.items()})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobSize:
+    """A job as numbers.
+
+    `loads`: calibration, search, confirm, test and verify; `full_scorings` of the search are on all its examples,
+    `screenings` on `screen_share` of them. `devices`: how many devices' worth of work the actors do at the same time
+    (1 for a processor, whose rates are those of all its threads); `actors_per_device` share the memory of one.
+    """
+
+    dtype: str
+    device: str
+    gguf: bool
+    method: Method
+    storage: Storage
+    gram_bytes: int
+    loads: Mapping[str, Load]
+    full_scorings: int
+    screenings: int
+    screen_share: float
+    finalists: int
+    actors: int
+    actors_per_device: int
+    devices: float
+
+
+def size_of(
+    config: PreTrainedConfig, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> ModelSize:
+    """A model's numbers from its configuration alone.
+
+    Args:
+        config: Of a causal language model.
+        include: Patterns of the matrices to prune, as for `find_matrices`.
+        exclude: Patterns of those to leave dense.
+
+    Raises:
+        InputError: The model cannot be used.
+    """
+    model, text = empty_model(config), config.get_text_config()
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return ModelSize(
+        matrices=find_matrices(model, include, exclude),
+        total_params=sum(parameter.numel() for parameter in model.parameters()),
+        block_params=linear_params(model),
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        vocabulary=text.vocab_size,
+        attention=text.num_attention_heads * head_size,
+    )
+
+
+def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None = None) -> Load:
+    """The load of a split's first examples, from the batches they really make.
+
+    Of `generate`, every answer is taken to be as long as it may be.
+    """
+    examples = task.splits[split][:stop]
+    batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
+    load = Load()
+    for batch in batches:
+        rows, length = batch.ids_BL.shape
+        load += _batch_load(rows, length, rows * len(batch.positions_P), batch.tokens)
+    if task.kind != "generate":
+        return load
+    prompt_tokens = sum(len(example.prompt_ids) for example in examples)
+    prompts = replace(
+        load, reads=len(examples), tokens=prompt_tokens, real_tokens=prompt_tokens, largest_reads=0
+    )
+    new_tokens = task.max_new_tokens
+    return load + replace(prompts, decoded=len(examples) * new_tokens, steps=len(batches) * new_tokens)
+
+
+def uniform_load(examples: int, length: int, batch_tokens: int, reads: int = 1) -> Load:
+    """The load of imagined examples, one row of `length` tokens each, with so many positions read."""
+    rows = max(1, batch_tokens // length)
+    batch = _batch_load(rows, length, rows * reads, rows * length)
+    return batch.times(examples / rows)
+
+
+def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple[MatrixShape, ...]]:
+    """The groups of matrices that calibration passes gather; without Grams there are none."""
+    if method == "weight":
+        return []
+    return passes(model.matrices, gram_bytes, from_input=method == "input")
+
+
+def gram_width(matrix: MatrixShape, method: Method) -> int:
+    return matrix.in_features if method == "input" else min(matrix.out_features, matrix.in_features)
+
+
+def grams_per_matrix(method: Method) -> int:
+    return {"task": 2, "output": 1, "input": 1, "weight": 0}[method]
+
+
+def _batch_load(rows: int, length: int, reads: int, real_tokens: int) -> Load:
+    return Load(
+        tokens=rows * length,
+        real_tokens=real_tokens,
+        squares=rows * length**2,
+        reads=reads,
+        batches=1,
+        largest_tokens=rows * length,
+        largest_reads=reads,
+    )
