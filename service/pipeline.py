@@ -112,6 +112,7 @@ class Pipeline:
             task=checked.task,
             method=spec.projection.method,
             storage=spec.projection.storage,
+            fisher=spec.projection.fisher,
             seed=spec.search.seed,
             batch_tokens=spec.resources.tokens_per_batch,
             threads=_all_threads(spec),

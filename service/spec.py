@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 StorageName = Literal["pairs", "pivoted"]
 MethodName = Literal["task", "output", "input", "weight"]
+FisherName = Literal["true", "empirical"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 SplitName = Literal["calibration", "search", "confirm", "test"]
 
@@ -133,6 +134,11 @@ class ProjectionSpec(Strict):
     """How each matrix is factored, how its ranks are stored and which of them are levels."""
 
     method: MethodName = "task"
+    fisher: FisherName = Field(
+        "true",
+        description="`task` only, whose gradients: `true` of the model's own distribution over the answers, "
+        "`empirical` of the right answers' likelihood.",
+    )
     storage: StorageName = Field(
         "pairs",
         description="`pairs`: two thin factors. `pivoted`: some rows of the matrix and how the others follow from "

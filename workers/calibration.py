@@ -8,9 +8,7 @@ A matrix y = W x is seen from its narrow side, where both Grams are K×K and not
     O ≤ D    at its output:  E[(Wx)(Wx)ᵀ] and E[g gᵀ]       g = ∂loss/∂y
     O > D    at its input:   E[x xᵀ] and E[(Wᵀg)(Wᵀg)ᵀ]     Wᵀg: what the matrix passes back
 
-The gradient is the one of the true Fisher information: its second moment is that of labels drawn from the model's own
-distribution (over the answers for `choice`, over the vocabulary at every answer position otherwise), not of the
-record's label, so that the Gram measures how the model's belief reacts (arXiv 1503.05671, section 5).
+Which loss the gradient is of is the business of `workers.fisher`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +21,8 @@ from transformers import PreTrainedModel
 from search.errors import InputError, ScoringError
 from search.space import MatrixShape
 from workers.batches import Batch, make_batches
-from workers.likelihood import answer_logits, slot_log_likelihoods
+from workers.fisher import Fisher, loss_of
+from workers.likelihood import answer_logits
 from workers.matrices import LinearModule, weight_OD
 from workers.plan import Example
 
@@ -91,6 +90,7 @@ class Calibrator:
         matrices: Matrices to watch.
         gradients: Whether backward Grams are wanted (a backward pass per batch).
         from_input: See every matrix from its input, also where that is the wide side; without gradients.
+        fisher: Which loss the gradients are of, see `workers.fisher`.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class Calibrator:
         *,
         gradients: bool,
         from_input: bool = False,
+        fisher: Fisher = "true",
     ) -> None:
         assert not (gradients and from_input)
         self.grams = Grams()
@@ -108,6 +109,7 @@ class Calibrator:
             matrix.name: matrix.out_features <= matrix.in_features and not from_input for matrix in matrices
         }
         self._gradients = gradients
+        self._fisher = fisher
         self._mask_BL: torch.Tensor | None = None
         self._last_input: tuple[str, torch.Tensor] | None = None
         self._batch = 0
@@ -164,10 +166,7 @@ class Calibrator:
                     "try model.dtype: float32, or look for broken records"
                 )
             if self._gradients:
-                if kind == "choice":
-                    loss = _choice_probe_loss(logits_NV, examples, batch, max_choices, generator)
-                else:
-                    loss = _sampled_token_loss(logits_NV, generator)
+                loss = loss_of(kind, self._fisher, logits_NV, examples, batch, max_choices, generator)
                 loss.backward()  # type: ignore[no-untyped-call]
         self._last_input = None
         self.grams.tokens += batch.tokens
@@ -239,37 +238,6 @@ def _gram(rows_TN: torch.Tensor) -> torch.Tensor:
         gram_NN[start:stop, start:] = rows_TN[:, start:stop].T @ rows_TN[:, start:]
         gram_NN[stop:, start:stop] = gram_NN[start:stop, stop:].T
     return gram_NN
-
-
-def _choice_probe_loss(
-    logits_NV: torch.Tensor,
-    examples: Sequence[Example],
-    batch: Batch,
-    max_choices: int,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """A loss whose gradient g has E[g gᵀ] = Jᵀ(diag(p) - p pᵀ)J, the Fisher information of the choice.
-
-    The answers' scores are weighted by A ε with A Aᵀ = diag(p) - p pᵀ and random signs ε. Labels
-    drawn from p would give the same mean; but of two choices A is one column, so that this is exact without a draw.
-    """
-    score_SC = slot_log_likelihoods(logits_NV, batch, len(examples), max_choices)[list(batch.examples)]
-    offered_S1 = torch.tensor([[examples[index].choices] for index in batch.examples])
-    offered_SC = (torch.arange(max_choices)[None] < offered_S1).to(score_SC.device)
-    belief_SC = score_SC.detach().double().masked_fill(~offered_SC, -torch.inf).softmax(dim=1)
-    fisher_SCC = torch.diag_embed(belief_SC) - belief_SC[:, :, None] * belief_SC[:, None, :]
-    values_SC, vectors_SCC = torch.linalg.eigh(fisher_SCC)
-    signs_SC = torch.randint(0, 2, values_SC.shape, generator=generator).to(values_SC) * 2 - 1
-    probe_SC = (vectors_SCC * (values_SC.clamp_min(0).sqrt() * signs_SC)[:, None, :]).sum(dim=2)
-    loss: torch.Tensor = (probe_SC.to(score_SC.dtype).masked_fill(~offered_SC, 0.0) * score_SC).sum()
-    return loss
-
-
-def _sampled_token_loss(logits_NV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    logp_NV = logits_NV.log_softmax(dim=1)
-    uniform_NV = torch.rand(logp_NV.shape, generator=generator).to(logp_NV.device)
-    drawn_N = (logp_NV.detach() - uniform_NV.clamp_min(1e-20).log().neg().log()).argmax(dim=1)
-    return -logp_NV.gather(1, drawn_N[:, None]).sum()
 
 
 def _sizes(shape: torch.Size) -> list[int]:

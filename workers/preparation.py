@@ -25,6 +25,7 @@ from search.space import MatrixShape, Storage
 from workers.cache import FolderCache, content_key
 from workers.calibration import Calibrator, Grams, passes
 from workers.devices import pick_device
+from workers.fisher import Fisher
 from workers.matrices import find_matrices, linear_params, weight_OD
 from workers.models import PreparedModel, load_prepared, prepare_model, resolve
 from workers.plan import EncodedTask, ModelSource
@@ -57,6 +58,7 @@ class PreparationPlan:
     task: EncodedTask
     method: Method
     storage: Storage
+    fisher: Fisher
     seed: int
     batch_tokens: int
     threads: int
@@ -129,6 +131,7 @@ def _key(plan: PreparationPlan, model: PreparedModel) -> str:
         calibration,
         plan.method,
         plan.storage,
+        plan.fisher,
         selection,
         plan.seed,
         plan.batch_tokens,
@@ -176,7 +179,11 @@ def _build_group(
     grams = Grams()
     if plan.method != "weight":
         with Calibrator(
-            model, matrices, gradients=plan.method == "task", from_input=plan.method == "input"
+            model,
+            matrices,
+            gradients=plan.method == "task",
+            from_input=plan.method == "input",
+            fisher=plan.fisher,
         ) as calibrator:
             examples = plan.task.splits["calibration"]
             for done, total in calibrator.run(plan.task.kind, examples, plan.batch_tokens, plan.seed):

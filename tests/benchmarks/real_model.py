@@ -89,6 +89,7 @@ def load(
         task=checked.task,
         method=method,
         storage=storage,
+        fisher="true",
         seed=spec.search.seed,
         batch_tokens=spec.resources.tokens_per_batch,
         threads=threads,

@@ -192,6 +192,7 @@ def preparation_plan(
         task=make_task("choice"),
         method="task",
         storage="pairs",
+        fisher="true",
         seed=0,
         batch_tokens=64,
         threads=1,

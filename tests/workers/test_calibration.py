@@ -9,6 +9,7 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 from search.errors import ScoringError
 from search.space import MatrixShape
 from workers.calibration import Calibrator, Grams, passes
+from workers.fisher import Fisher
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example
 
@@ -23,8 +24,9 @@ def gather(
     gradients: bool = True,
     seed: int = SEED,
     budget: int = ONE_BATCH,
+    fisher: Fisher = "true",
 ) -> Grams:
-    with Calibrator(model, find_matrices(model), gradients=gradients) as calibrator:
+    with Calibrator(model, find_matrices(model), gradients=gradients, fisher=fisher) as calibrator:
         steps = list(calibrator.run(task.kind, task.splits["calibration"], budget, seed))
     assert steps == [(index + 1, len(steps)) for index in range(len(steps))]
     return calibrator.grams
@@ -74,6 +76,17 @@ class Naive:
             self._outputs[name].append(output if output.requires_grad else output.requires_grad_())
 
         return keep
+
+
+def assert_same(grams: Grams, expected: Grams) -> None:
+    assert grams.tokens == expected.tokens
+    for name in expected.forward_KK:
+        for got, wanted in zip(grams.of(name), expected.of(name), strict=True):
+            assert got is not None
+            assert wanted is not None
+            assert got.dtype == torch.float64
+            scale = float(wanted.abs().max())
+            torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5 * scale)
 
 
 def gram(tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -131,14 +144,28 @@ def test_grams_equal_a_naive_computation(
         task = with_choices(task, 2)  # one direction each, which any probe finds
     grams = gather(make(), task)
     expected = (naive_choice if kind == "choice" else naive_tokens)(make(), task)
-    assert grams.tokens == expected.tokens
-    for name in expected.forward_KK:
-        for got, wanted in zip(grams.of(name), expected.of(name), strict=True):
-            assert got is not None
-            assert wanted is not None
-            assert got.dtype == torch.float64
-            scale = float(wanted.abs().max())
-            torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5 * scale)
+    assert_same(grams, expected)
+
+
+@pytest.mark.parametrize("kind", ["choice", "lm"])
+def test_empirical_gradients_are_those_of_the_right_answers(
+    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask], kind: str
+) -> None:
+    task, naive = make_task(kind), Naive(make_llama())
+    losses = []
+    for example in by_length(task.splits["calibration"]):
+        tokens = {span.choice: span.ids for row in example.rows for span in row.spans}
+        sums = [
+            logp_LV[range(len(tokens[choice])), list(tokens[choice])].sum()
+            for choice, logp_LV in enumerate(naive.logp(example))
+        ]
+        scores = torch.stack(sums)
+        losses.append(-scores.log_softmax(0)[example.label] if kind == "choice" else -scores.sum())
+    expected = naive.grams(torch.stack(losses).sum())
+    grams = gather(make_llama(), task, fisher="empirical")
+    assert_same(grams, expected)
+    other_seed = gather(make_llama(), task, fisher="empirical", seed=SEED + 1)
+    assert all(gram_KK.equal(other_seed.backward_KK[name]) for name, gram_KK in grams.backward_KK.items())
 
 
 def test_probes_of_three_choices_average_to_the_fisher_information(

@@ -1,0 +1,78 @@
+"""The losses whose gradients say what the task's outcome reacts to.
+
+Legend: S examples of a batch, C choices, N answer tokens, V vocabulary, J the Jacobian from outputs to logits.
+
+`true`: the gradients have the second moment of the true Fisher information, that of labels drawn from the model's own
+distribution p, Jᵀ(diag(p) - p pᵀ)J: the curvature of the KL divergence to the dense model, whatever the labels are
+(arXiv 1503.05671, section 5). `empirical`: the gradient of the right answer's likelihood, where a model that is sure
+and right leaves no trace (arXiv 1905.12558).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from workers.batches import Batch
+from workers.likelihood import slot_log_likelihoods
+from workers.plan import Example
+
+Fisher = Literal["true", "empirical"]
+
+
+def loss_of(
+    kind: str,
+    fisher: Fisher,
+    logits_NV: torch.Tensor,
+    examples: Sequence[Example],
+    batch: Batch,
+    max_choices: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The sum over a batch: over the answers for `choice`, over the vocabulary at answer positions otherwise.
+
+    Args:
+        kind: Of the task.
+        fisher: Which gradients are wanted.
+        logits_NV: That predict the batch's answer tokens.
+        examples: All that the batch was made of.
+        batch: Where their answers are.
+        max_choices: As given to `make_batches`.
+        generator: Draws the probes of `true`.
+    """
+    if kind == "choice":
+        score_SC = slot_log_likelihoods(logits_NV, batch, len(examples), max_choices)[list(batch.examples)]
+        offered_S1 = torch.tensor([[examples[index].choices] for index in batch.examples])
+        offered_SC = (torch.arange(max_choices)[None] < offered_S1).to(score_SC.device)
+        if fisher == "true":
+            return _choice_probe(score_SC, offered_SC, generator)
+        labels_S = torch.tensor([examples[index].label for index in batch.examples], device=score_SC.device)
+        return torch.nn.functional.cross_entropy(
+            score_SC.masked_fill(~offered_SC, -torch.inf), labels_S, reduction="sum"
+        )
+    if fisher == "true":
+        return _token_probe(logits_NV, generator)
+    return torch.nn.functional.cross_entropy(logits_NV, batch.token_N, reduction="sum")
+
+
+def _choice_probe(
+    score_SC: torch.Tensor, offered_SC: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """The answers' scores weighted by A ε, with A Aᵀ = diag(p) - p pᵀ and random signs ε.
+
+    Labels drawn from p would give the same mean; but of two choices A is one column, so that this is exact.
+    """
+    belief_SC = score_SC.detach().double().masked_fill(~offered_SC, -torch.inf).softmax(dim=1)
+    fisher_SCC = torch.diag_embed(belief_SC) - belief_SC[:, :, None] * belief_SC[:, None, :]
+    values_SC, vectors_SCC = torch.linalg.eigh(fisher_SCC)
+    signs_SC = torch.randint(0, 2, values_SC.shape, generator=generator).to(values_SC) * 2 - 1
+    probe_SC = (vectors_SCC * (values_SC.clamp_min(0).sqrt() * signs_SC)[:, None, :]).sum(dim=2)
+    loss: torch.Tensor = (probe_SC.to(score_SC.dtype).masked_fill(~offered_SC, 0.0) * score_SC).sum()
+    return loss
+
+
+def _token_probe(logits_NV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    logp_NV = logits_NV.log_softmax(dim=1)
+    uniform_NV = torch.rand(logp_NV.shape, generator=generator).to(logp_NV.device)
+    drawn_N = (logp_NV.detach() - uniform_NV.clamp_min(1e-20).log().neg().log()).argmax(dim=1)
+    return -logp_NV.gather(1, drawn_N[:, None]).sum()
