@@ -195,13 +195,14 @@ class Evolution:
         """Genomes worth confirming on fresh examples.
 
         Args:
-            limit: How many, at least one; `TargetParams` gives three at most.
+            limit: How many, at least one; `MaxDrop` gives as many smaller ones, `TargetParams` three at most.
 
         Returns:
             For `MaxDrop`: largest to smallest. For `TargetParams`: lowest loss first.
         """
         if isinstance(self._schedule, Ratchet):
-            return drop_finalists(self._space, self._energies, self._schedule.accepted, limit)
+            accepted = self._schedule.accepted
+            return drop_finalists(self._space, self._energies, accepted, self.front(), limit)
         return [individual.genome for individual in self._hall][:limit]
 
     def ask(self) -> list[Trial]:

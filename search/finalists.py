@@ -1,45 +1,49 @@
 """Which genomes go on to the confirm split, and in which order.
 
-A search that compares many genomes on the same examples flatters its winner, so finalists are tested again
-on fresh ones. They are tested from the largest down (`search.confirmation.fixed_sequence`), so the list holds
-some larger ones to fall back on: close together near the smallest, further apart above it.
+A search that compares many genomes on the same examples flatters its winner, so finalists are tested again on fresh
+ones, from the largest down until one fails (`search.confirmation.fixed_sequence`). So the list holds some larger ones
+than the search's last word, to fall back on, and some smaller ones that it had refused: its own examples are few, and
+to go on after a success costs the test nothing.
 """
 
 from collections.abc import Sequence
 
 from search.objectives import Accepted
+from search.outcome import Outcome
 from search.prices import Energies
 from search.seeds import lagrangian
 from search.space import Genome, SearchSpace
 
-GAPS = (0.02, 0.02, 0.04, 0.08, 0.16)
-"""From each finalist to the next larger one, at least; the last one repeats."""
+GAP = 0.04
+"""Of kept share from one finalist to the next, at least."""
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
 SAFEST_SHARE = 0.95
 
 
-def spread(accepted: Sequence[Accepted], limit: int) -> list[Accepted]:
-    """At most `limit` accepted genomes: the smallest, then at widening gaps.
+def spread(shares: Sequence[float], limit: int) -> list[int]:
+    """Picks shares that are not too close.
 
     Args:
-        accepted: In any order.
+        shares: Falling or rising.
         limit: How many, at least one.
 
     Returns:
-        Largest first; the smallest is always among them.
+        Indices of the first one and of those after it that keep the gap, in order.
     """
-    rising = sorted(accepted, key=lambda entry: entry.share)
-    chosen = rising[:1]
-    for entry in rising[1:]:
-        gap = GAPS[min(len(chosen), len(GAPS)) - 1]
-        if len(chosen) < limit and entry.share - chosen[-1].share > gap - TOLERANCE:
-            chosen.append(entry)
-    return chosen[::-1]
+    chosen: list[int] = []
+    for index, share in enumerate(shares):
+        if len(chosen) < limit and (not chosen or abs(share - shares[chosen[-1]]) > GAP - TOLERANCE):
+            chosen.append(index)
+    return chosen
 
 
 def drop_finalists(
-    space: SearchSpace, energies: Energies, accepted: Sequence[Accepted], limit: int
+    space: SearchSpace,
+    energies: Energies,
+    accepted: Sequence[Accepted],
+    front: Sequence[Outcome],
+    limit: int,
 ) -> list[Genome]:
     """Finalists of a `MaxDrop` search, largest first.
 
@@ -47,15 +51,19 @@ def drop_finalists(
         space: The search space.
         energies: Per matrix, squared singular values in units of the task loss, descending.
         accepted: What was good enough on the search split.
-        limit: How many, at least one.
+        front: What was scored there and has no smaller one that is better.
+        limit: How many of either kind, at least one.
 
     Returns:
-        Distinct genomes of strictly falling size; the Lagrangian one just short of dense if nothing was accepted.
+        Distinct genomes of strictly falling size: the smallest accepted one, larger ones before it, smaller ones after
+        it. The Lagrangian one just short of dense leads them if nothing was accepted.
     """
-    if not accepted:
-        return [lagrangian(space, energies, SAFEST_SHARE)]
-    falling: list[Genome] = []
-    for entry in reversed(spread(accepted, limit)):
-        if not falling or space.params(entry.genome) > space.params(falling[-1]):
-            falling.append(entry.genome)
-    return falling[::-1]
+    rising = sorted(accepted, key=lambda entry: entry.share)
+    safe = [rising[index].genome for index in spread([entry.share for entry in rising], limit)][::-1]
+    if not safe:
+        safe = [lagrangian(space, energies, SAFEST_SHARE)]
+    smallest = space.kept_share(safe[-1])
+    smaller = [outcome.genome for outcome in front if space.kept_share(outcome.genome) < smallest]
+    falling = sorted(smaller, key=space.params, reverse=True)
+    shares = [smallest, *map(space.kept_share, falling)]
+    return safe + [falling[index - 1] for index in spread(shares, limit + 1)[1:]]

@@ -28,7 +28,9 @@ def test_a_misspelt_field_gets_a_suggestion(spec):
 def test_a_strange_field_gets_the_list(spec):
     spec["projection"] = {"zzz": 3}
 
-    assert errors_of(spec) == {"projection.zzz": "unknown field; expected one of method, fisher, storage, rank_step"}
+    assert errors_of(spec) == {
+        "projection.zzz": "unknown field; expected one of method, fisher, storage, rank_step"
+    }
 
 
 def test_an_unknown_field_in_a_union_member_is_compared_with_that_member(spec):

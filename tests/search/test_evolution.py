@@ -154,13 +154,13 @@ def test_the_ratchet_ends_at_the_smallest_size_that_holds(make_problem) -> None:
     problem.points_per_nat = 2.0 / limit
     evolution = start(problem, MaxDrop(points=2.0), changed(generations=60, patience=6))
     records = drive(evolution, problem)
-    smallest = problem.space.kept_share(evolution.finalists()[-1])
+    accepted = [record for record in records if record.accepted]
+    smallest = accepted[-1].kept_share
     assert smallest == pytest.approx(0.33, abs=0.006)
     assert evolution.generation < 60
-    accepted = [record for record in records if record.accepted]
+    assert smallest in [problem.space.kept_share(genome) for genome in evolution.finalists()]
     assert records[0].accepted
     assert records[0].target_share == pytest.approx(0.35, abs=0.003)
-    assert accepted[-1].kept_share == pytest.approx(smallest)
     assert all(record.drop_points <= 2.0 for record in accepted)
 
 
@@ -169,9 +169,10 @@ def test_the_ratchet_gets_below_the_smallest_good_seed(make_problem) -> None:
     seed = lagrangian(problem.space, problem.energies, 0.4)
     problem.points_per_nat = 2.0 / problem.kl_nats(seed)
     evolution = start(problem, MaxDrop(points=2.0), changed(generations=60, patience=12))
-    drive(evolution, problem)
-    smallest = evolution.finalists()[-1]
-    assert problem.space.kept_share(smallest) < 0.38
+    records = drive(evolution, problem)
+    share = [record for record in records if record.accepted][-1].kept_share
+    (smallest,) = (g for g in evolution.finalists() if problem.space.kept_share(g) == share)
+    assert share < 0.38
     assert problem.points_per_nat * problem.kl_nats(smallest) <= 2.0
 
 
@@ -181,7 +182,7 @@ def test_finalists_fall_in_size_for_a_drop_and_rise_in_kl_at_a_size(make_problem
     drive(evolution, problem)
     shares = [problem.space.kept_share(genome) for genome in evolution.finalists()]
     assert shares == sorted(set(shares), reverse=True)
-    assert 2 <= len(shares) <= 6
+    assert 2 <= len(shares) <= 8
 
     problem = make_problem()
     evolution = start(problem, TargetParams(share=0.4))
@@ -202,8 +203,9 @@ def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make
     assert records[0].target_share == 0.85
     assert not any(record.accepted for record in records)
     assert records[-1].target_share > 0.95
-    (safe,) = evolution.finalists()
+    safe, *hopeful = evolution.finalists()
     assert problem.space.kept_share(safe) > 0.9
+    assert all(problem.space.kept_share(genome) < 0.92 for genome in hopeful)
 
 
 @pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
