@@ -34,6 +34,8 @@ from search.space import Genome, SearchSpace
 
 STATE_VERSION = 1
 TARGET_FINALISTS = 3
+DROP_FINALISTS = 4
+"""Accepted ones; as many smaller ones may follow."""
 
 
 class LossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
@@ -191,7 +193,7 @@ class Evolution:
         """What a genome scored on all search examples, if it was."""
         return self._memo.get(genome, self._settings.full)
 
-    def finalists(self, limit: int = 4) -> list[Genome]:
+    def finalists(self, limit: int = DROP_FINALISTS) -> list[Genome]:
         """Genomes worth confirming on fresh examples.
 
         Args:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from search.evolution import DROP_FINALISTS, TARGET_FINALISTS
 from search.objectives import SEED_SHARES
 from service.pipeline import VERIFIED_EXAMPLES
 from service.settings import Settings
@@ -16,7 +17,7 @@ from workers.rates import Rates, dtype_name, rates_for
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, size_of, uniform_load
 from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
 
-FINALISTS = {"max_drop": 4, "target_params": 3}
+FINALISTS = {"max_drop": 2 * DROP_FINALISTS, "target_params": TARGET_FINALISTS}
 """Most that the search hands to the confirm split."""
 
 
