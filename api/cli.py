@@ -6,7 +6,8 @@ person reads along the way goes to stderr, results go to stdout.
 
 import json
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,13 +89,8 @@ def run(
     root: Roots = None,
 ) -> None:
     """Run one job here, from start to end, without a server."""
-    try:
-        with stdout_to_stderr() if as_json else nullcontext():
-            outcome = _run(_parts(ctx), spec, data_dir, root)
-    except RanksieveError as error:
-        if as_json:
-            _echo_json(rejection(error))
-        raise
+    with _only_json(as_json):
+        outcome = _run(_parts(ctx), spec, data_dir, root)
     _finish(outcome, as_json=as_json)
 
 
@@ -109,15 +105,10 @@ def estimate(
     """Tell what a job will need - tokens, memory, disk, time - and check it; nothing is started."""
     from api.server_settings import local_settings
 
-    try:
-        with stdout_to_stderr() if as_json else nullcontext():
-            _log_beside(Console(stderr=True))
-            job = load_spec(spec)
-            values = _parts(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
-    except RanksieveError as error:
-        if as_json:
-            _echo_json(rejection(error))
-        raise
+    with _only_json(as_json):
+        _log_beside(Console(stderr=True))
+        job = load_spec(spec)
+        values = _parts(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
     if as_json:
         _echo_json(values)
     else:
@@ -289,6 +280,18 @@ def _stdout() -> Console:
     """Where tables go; a file or a pipe gets room for their widest rows."""
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+
+
+@contextmanager
+def _only_json(as_json: bool) -> Iterator[None]:
+    """Keeps all but JSON off the standard output, if that is wanted; a refusal is printed as JSON, too."""
+    try:
+        with stdout_to_stderr() if as_json else nullcontext():
+            yield
+    except RanksieveError as error:
+        if as_json:
+            _echo_json(rejection(error))
+        raise
 
 
 def _echo_json(values: dict[str, Any]) -> None:

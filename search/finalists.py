@@ -51,7 +51,7 @@ def drop_finalists(
         space: The search space.
         energies: Per matrix, squared singular values in units of the task loss, descending.
         accepted: What was good enough on the search split.
-        front: What was scored there and has no smaller one that is better.
+        front: What was scored there and has no smaller one that is better, smallest first.
         limit: How many of either kind, at least one.
 
     Returns:
@@ -63,7 +63,6 @@ def drop_finalists(
     if not safe:
         safe = [lagrangian(space, energies, SAFEST_SHARE)]
     smallest = space.kept_share(safe[-1])
-    smaller = [outcome.genome for outcome in front if space.kept_share(outcome.genome) < smallest]
-    falling = sorted(smaller, key=space.params, reverse=True)
+    falling = [o.genome for o in reversed(front) if space.kept_share(o.genome) < smallest]
     shares = [smallest, *map(space.kept_share, falling)]
     return safe + [falling[index - 1] for index in spread(shares, limit + 1)[1:]]

@@ -6,10 +6,10 @@ from typing import Any
 
 from search.evolution import DROP_FINALISTS, TARGET_FINALISTS
 from search.objectives import SEED_SHARES
+from service import plans
 from service.pipeline import VERIFIED_EXAMPLES
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop
-from workers.cache import FolderCache
 from workers.estimate import PhaseEstimate, estimate
 from workers.models import head_folder, load_config
 from workers.preflight import Checked
@@ -28,13 +28,13 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
         `model`, `machine`, `gram_passes`, `evaluations_at_most`, `phases` in order, their `total`, and `notes` on what
         will not fit. Units are in the names; memory of a phase is its peak, of the whole the largest.
     """
-    cache = FolderCache(settings.cache_dir, settings.cache_limit_bytes)
+    cache = plans.cache(settings)
     with cache.lease():
         config = load_config(head_folder(checked.model, cache))
     model = size_of(config, checked.model.include, checked.model.exclude)
-    device = _device(spec)
+    device = spec.resources.device
     dtype = dtype_name(spec.model.dtype, device)
-    rates = rates_for(device, dtype, spec.resources.actors * spec.resources.threads_per_actor)
+    rates = rates_for(device, dtype, spec.resources.threads)
     batch_tokens, task = spec.resources.tokens_per_batch, checked.task
     loads = {name: load_of(task, name, batch_tokens) for name in task.splits}
     confirmed = [load_of(task, "confirm", batch_tokens, stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
@@ -76,11 +76,11 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
     share = min(1.0, resources.gpus_per_actor)  # an actor works on one device, whatever it was given
     return JobSize(
         dtype=dtype,
-        device=_device(spec),
+        device=resources.device,
         gguf=gguf,
         method=spec.projection.method,
         storage=spec.projection.storage,
-        gram_bytes=int(resources.gram_memory_gib * 2**30),
+        gram_bytes=resources.gram_bytes,
         loads=loads,
         full_scorings=full,
         screenings=screened,
@@ -136,10 +136,6 @@ def _described(model: ModelSize, job: JobSize, rates: Rates) -> dict[str, Any]:
         "total": total,
         "notes": _notes(job, rates, total),
     }
-
-
-def _device(spec: JobSpec) -> str:
-    return "cuda" if spec.resources.gpus_per_actor > 0 else "cpu"
 
 
 def _total(phases: tuple[PhaseEstimate, ...]) -> dict[str, Any]:

@@ -23,14 +23,13 @@ def evaluate_export(settings: Settings, model_dir: Path, spec: JobSpec, split: s
         InputError: The folder is not an export, or the task does not fit it.
     """
     roots = plans.allowed_roots(settings)
-    threads = spec.resources.actors * spec.resources.threads_per_actor
     scores = evaluate_folder(
         model_dir.resolve(),
         plans.task_plan(spec),
         plans.data_plan(spec, roots),
         split,
         spec.resources.tokens_per_batch,
-        threads,
+        spec.resources.threads,
     )
     kind = spec.task.kind
     values: dict[str, Any] = {

@@ -24,13 +24,12 @@ from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
 from workers.actor import ScorerPlan
-from workers.cache import FolderCache
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher
 from workers.export import Exported, ExportPlan, export
 from workers.metrics import METRIC_NAMES
 from workers.preflight import Checked, check
-from workers.preparation import PreparationPlan, Prepared, Progress, prepare
+from workers.preparation import Prepared, Progress, prepare
 from workers.scores import first
 from workers.verification import VerificationPlan, Verified, verify
 
@@ -59,7 +58,7 @@ class Pipeline:
             InputError: It cannot work; names the field.
         """
         roots = plans.allowed_roots(self._settings)
-        cache = self._cache()
+        cache = plans.cache(self._settings)
         with cache.lease():
             return check(
                 plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), cache
@@ -67,11 +66,8 @@ class Pipeline:
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one job; returns its result (see `service.report`)."""
-        with self._cache().lease():  # nothing that this job uses is evicted
+        with plans.cache(self._settings).lease():  # nothing that this job uses is evicted
             return self._run(job, log)
-
-    def _cache(self) -> FolderCache:
-        return FolderCache(self._settings.cache_dir, self._settings.cache_limit_bytes)
 
     def _run(self, job: Job, log: JobLog) -> dict[str, Any]:
         spec, clock = job.spec, _Clock()
@@ -81,7 +77,7 @@ class Pipeline:
             checked = self.check(spec)
             _announce_data(log, checked)
             prepared = self._prepare(spec, checked, log)
-            _announce_model(log, prepared, _device(spec))
+            _announce_model(log, prepared, spec.resources.device)
         space = SearchSpace(prepared.matrices, spec.projection.rank_step, spec.projection.storage)
 
         log.state(JobState.SEARCHING)
@@ -107,20 +103,7 @@ class Pipeline:
         return report.result(summary, prepared, exported, verified, clock.seconds)
 
     def _prepare(self, spec: JobSpec, checked: Checked, log: JobLog) -> Prepared:
-        plan = PreparationPlan(
-            model=checked.model,
-            task=checked.task,
-            method=spec.projection.method,
-            storage=spec.projection.storage,
-            fisher=spec.projection.fisher,
-            seed=spec.search.seed,
-            batch_tokens=spec.resources.tokens_per_batch,
-            threads=_all_threads(spec),
-            device=_device(spec),
-            gram_bytes=int(spec.resources.gram_memory_gib * 2**30),
-            cache_dir=self._settings.cache_dir,
-            cache_limit_bytes=self._settings.cache_limit_bytes,
-        )
+        plan = plans.preparation_plan(spec, checked, self._settings)
         prepared = self._run_phase(prepare, plan, spec=spec, log=log)
         assert isinstance(prepared, Prepared)
         return prepared
@@ -136,7 +119,7 @@ class Pipeline:
             matrices=prepared.matrices,
             batch_tokens=resources.tokens_per_batch,
             threads=resources.threads_per_actor,
-            device=_device(spec),
+            device=spec.resources.device,
         )
         dispatcher = self._cluster.dispatcher(
             plan,
@@ -194,8 +177,8 @@ class Pipeline:
             split="confirm",
             examples=min(VERIFIED_EXAMPLES, len(winner.confirm.quality)),
             batch_tokens=spec.resources.tokens_per_batch,
-            threads=_all_threads(spec),
-            device=_device(spec),
+            threads=spec.resources.threads,
+            device=spec.resources.device,
         )
         fresh = {"HF_MODULES_CACHE": str(modules_dir)}
         verified = self._run_phase(verify, plan, checked.task, spec=spec, log=log, environment=fresh)
@@ -225,7 +208,7 @@ class Pipeline:
         return self._cluster.run(
             phase,
             *arguments,
-            cpus=_all_threads(spec),
+            cpus=spec.resources.threads,
             gpus=spec.resources.gpus_per_actor,
             cancelled=log.cancelled,
             on_progress=on_progress,
@@ -314,11 +297,3 @@ def _announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
         dtype=prepared.model.dtype,
         device=device,
     )
-
-
-def _all_threads(spec: JobSpec) -> int:
-    return spec.resources.actors * spec.resources.threads_per_actor
-
-
-def _device(spec: JobSpec) -> str:
-    return "cuda" if spec.resources.gpus_per_actor > 0 else "cpu"

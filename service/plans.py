@@ -9,7 +9,10 @@ from search.settings import SearchSettings
 from service.settings import Settings
 from service.spec import DataSource, JobSpec
 from service.spec import MaxDrop as MaxDropSpec
+from workers.cache import FolderCache
 from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
+from workers.preflight import Checked
+from workers.preparation import PreparationPlan
 
 
 def allowed_roots(settings: Settings) -> list[Path]:
@@ -116,3 +119,27 @@ def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> Rec
         )
     assert source.path is not None
     return RecordSource(field=field, path=resolve_path(source.path, roots, f"{field}.path"))
+
+
+def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> PreparationPlan:
+    """How a checked job is calibrated and factored."""
+    resources = spec.resources
+    return PreparationPlan(
+        model=checked.model,
+        task=checked.task,
+        method=spec.projection.method,
+        storage=spec.projection.storage,
+        fisher=spec.projection.fisher,
+        seed=spec.search.seed,
+        batch_tokens=resources.tokens_per_batch,
+        threads=resources.threads,
+        device=resources.device,
+        gram_bytes=resources.gram_bytes,
+        cache_dir=settings.cache_dir,
+        cache_limit_bytes=settings.cache_limit_bytes,
+    )
+
+
+def cache(settings: Settings) -> FolderCache:
+    """The cache of prepared models and factors."""
+    return FolderCache(settings.cache_dir, settings.cache_limit_bytes)

@@ -115,7 +115,7 @@ class TaskScorer:
         The KL has little noise but does not know right from wrong: it weighs a shift towards the wrong answers
         like one towards the right ones. The likelihood of the right answers tells them apart.
         """
-        dense = first(self.dense[split], len(scores.nll_nats))
+        dense = self._dense_like(scores, split)
         rise = float(((scores.nll_nats - dense.nll_nats) / dense.answer_tokens).mean())
         return self._kl_weight * float(scores.kl_nats.mean()) + (1 - self._kl_weight) * rise
 
@@ -125,20 +125,11 @@ class TaskScorer:
             return [self.metric(scores)] * 2
         return list(mean_interval(scores.quality))
 
-    def drop(self, scores: Scores, split: str, confidence: float, seed: int) -> DropInterval:
-        """How many points a candidate loses against dense on a split, with intervals over the examples."""
-        return self._drop(self.dense[split], scores, confidence, seed, RESAMPLES)
-
-    def _requests(self, ranks: tuple[int, ...], split: str) -> list[ScoreRequest]:
-        total = len(self._task.splits[split])
-        return [
-            ScoreRequest(ranks=ranks, split=split, start=start, stop=min(start + CHUNK, total))
-            for start in range(0, total, CHUNK)
-        ]
-
-    def _drop(
-        self, dense: Scores, scores: Scores, confidence: float, seed: int, resamples: int
+    def drop(
+        self, scores: Scores, split: str, confidence: float, seed: int, resamples: int = RESAMPLES
     ) -> DropInterval:
+        """How many points a candidate loses against dense on the first examples of a split, with intervals."""
+        dense = self._dense_like(scores, split)
         if self._task.kind == "lm":
             mean_tokens = dense.answer_tokens.mean()
             return perplexity_rise(
@@ -152,6 +143,17 @@ class TaskScorer:
             dense.quality, scores.quality, confidence=confidence, seed=seed, resamples=resamples
         )
 
+    def _dense_like(self, scores: Scores, split: str) -> Scores:
+        """The dense model's scores on the same examples, the first of the split."""
+        return first(self.dense[split], len(scores.quality))
+
+    def _requests(self, ranks: tuple[int, ...], split: str) -> list[ScoreRequest]:
+        total = len(self._task.splits[split])
+        return [
+            ScoreRequest(ranks=ranks, split=split, start=start, stop=min(start + CHUNK, total))
+            for start in range(0, total, CHUNK)
+        ]
+
     def _outcome(self, trial: Trial, result: object, confidence: float) -> Outcome:
         if isinstance(result, Failure):
             return Outcome.failed(trial, result.reason)
@@ -160,14 +162,14 @@ class TaskScorer:
             metric = self.metric(result)
         except ScoringError as error:
             return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
-        dense = first(self.dense["search"], trial.examples)
-        drop = self._drop(dense, result, confidence, seed=0, resamples=SEARCH_RESAMPLES)
+        dense_metric = self.metric(self._dense_like(result, "search"))
+        drop = self.drop(result, "search", confidence, seed=0, resamples=SEARCH_RESAMPLES)
         return Outcome(
             genome=trial.genome,
             examples=trial.examples,
             kl_nats=float(result.kl_nats.mean()),
             loss_nats=self.loss(result, "search"),
-            drop_points=drop_points(self._task.kind, self.metric(dense), metric),
+            drop_points=drop_points(self._task.kind, dense_metric, metric),
             drop_bound=drop.upper,
             metric=metric,
             tokens=result.tokens,

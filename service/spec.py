@@ -223,7 +223,22 @@ class ResourceSpec(Strict):
     @property
     def tokens_per_batch(self) -> int:
         """`batch_tokens`, or what suits the device."""
-        return self.batch_tokens or (GPU_BATCH_TOKENS if self.gpus_per_actor > 0 else CPU_BATCH_TOKENS)
+        return self.batch_tokens or (GPU_BATCH_TOKENS if self.device == "cuda" else CPU_BATCH_TOKENS)
+
+    @property
+    def device(self) -> str:
+        """Where the model runs."""
+        return "cuda" if self.gpus_per_actor > 0 else "cpu"
+
+    @property
+    def threads(self) -> int:
+        """Of all actors: a phase that runs alone gets them all."""
+        return self.actors * self.threads_per_actor
+
+    @property
+    def gram_bytes(self) -> int:
+        """`gram_memory_gib` in bytes."""
+        return int(self.gram_memory_gib * 2**30)
 
 
 class JobSpec(Strict):

@@ -56,6 +56,11 @@ class Grams:
         )
 
 
+def gram_width(matrix: MatrixShape, *, from_input: bool = False) -> int:
+    """K of a matrix: its narrow side, or its input."""
+    return matrix.in_features if from_input else min(matrix.in_features, matrix.out_features)
+
+
 def passes(
     matrices: Sequence[MatrixShape], gram_bytes: int, *, from_input: bool = False
 ) -> list[tuple[MatrixShape, ...]]:
@@ -72,8 +77,7 @@ def passes(
     groups: list[list[MatrixShape]] = []
     free = 0
     for matrix in matrices:
-        width = matrix.in_features if from_input else min(matrix.in_features, matrix.out_features)
-        size = 2 * width**2 * BYTES_PER_ENTRY
+        size = 2 * gram_width(matrix, from_input=from_input) ** 2 * BYTES_PER_ENTRY
         if not groups or size > free:
             groups.append([])
             free = gram_bytes

@@ -73,7 +73,7 @@ class Prepared:
     """The prepared model and its factors, as paths and numbers.
 
     `energies[i]` belongs to `matrices[i]`, see `workers.projections.Factors`. Parameter counts: `total_params`
-    counts tied weights once; `block_params` are all linear weights inside the blocks, biases not counted.
+    counts tied weights once; `block_params` are all weight matrices inside the blocks, biases not counted.
     """
 
     model: PreparedModel

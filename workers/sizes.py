@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from transformers import PreTrainedConfig
 
 from search.space import MatrixShape, Storage
+from workers import calibration
 from workers.batches import make_batches
 from workers.calibration import passes
 from workers.matrices import find_matrices, linear_params
@@ -149,7 +150,8 @@ def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple
 
 
 def gram_width(matrix: MatrixShape, method: Method) -> int:
-    return matrix.in_features if method == "input" else min(matrix.out_features, matrix.in_features)
+    """Width of the Grams that a method gathers of a matrix."""
+    return calibration.gram_width(matrix, from_input=method == "input")
 
 
 def grams_per_matrix(method: Method) -> int:

@@ -6,7 +6,7 @@ made there where they are missing; a demo that ran in the same directory has mad
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,12 +16,11 @@ from search.space import SearchSpace, Storage
 from service import plans, wiring
 from service.settings import Settings
 from service.spec import JobSpec
-from workers.cache import FolderCache
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
 from workers.plan import EncodedTask, ModelSource
 from workers.preflight import check
-from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+from workers.preparation import Prepared, Progress, load_factors, prepare
 from workers.projections import Method
 from workers.scorer import Scorer
 
@@ -80,23 +79,11 @@ def load(
         spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method)
     spec = _changed(spec, method, storage, seed, dtype)
     allowed = plans.allowed_roots(settings)
-    models = FolderCache(settings.cache_dir)
+    models = plans.cache(settings)
     checked = check(
         plans.model_source(spec, allowed), plans.task_plan(spec), plans.data_plan(spec, allowed), models
     )
-    plan = PreparationPlan(
-        model=checked.model,
-        task=checked.task,
-        method=method,
-        storage=storage,
-        fisher="true",
-        seed=spec.search.seed,
-        batch_tokens=spec.resources.tokens_per_batch,
-        threads=threads,
-        device="cpu",
-        gram_bytes=int(spec.resources.gram_memory_gib * 2**30),
-        cache_dir=settings.cache_dir,
-    )
+    plan = replace(plans.preparation_plan(spec, checked, settings), threads=threads, device="cpu")
     (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
     model = load_prepared(prepared.model.folder, CPU)
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.demo import demo_spec
 from search.errors import InfrastructureError
 from service.demo_assets import DemoAssets, fetch
 
@@ -27,25 +28,14 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> DemoAssets:
 def test_the_real_model_keeps_its_task_at_less_than_half(
     ranksieve: Callable[..., Any], assets: DemoAssets, tmp_path: Path
 ) -> None:
-    spec = {
-        "name": "movie reviews, small",
-        "model": {"gguf": str(assets.gguf)},
-        "task": {
-            "kind": "choice",
-            "prompt": "Review: {{ text }}\nSentiment:",
-            "answer": "{{ label }}",
-            "choices": ["negative", "positive"],
-            "data": {
-                "source": {"path": str(assets.reviews)},
-                "sizes": {"calibration": 48, "search": 48, "confirm": 64, "test": 64},
-            },
-        },
-        "search": {
-            "population": 4, "offspring": 4, "survivors": 2, "screen": 16,
-            "generations": 1, "max_evaluations": 8,
-        },
-        "objective": {"kind": "target_params", "share": SHARE},
+    spec = demo_spec(assets.gguf, assets.reviews, seed=0, method="task").canonical()
+    spec["name"] = "movie reviews, small"
+    spec["task"]["data"]["sizes"] = {"calibration": 48, "search": 48, "confirm": 64, "test": 64}
+    spec["search"] = {
+        "population": 4, "offspring": 4, "survivors": 2, "screen": 16,
+        "generations": 1, "max_evaluations": 8,
     }  # fmt: skip
+    spec["objective"] = {"kind": "target_params", "share": SHARE}
     file = tmp_path / "job.yaml"
     file.write_text(json.dumps(spec))
     root = assets.gguf.parent

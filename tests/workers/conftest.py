@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example, ModelSource, Row, Span
 from workers.preparation import PreparationPlan, Prepared, prepare
 from workers.projections import factor
+from workers.sizes import JobSize, Load
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
 VOCABULARY = [*SPECIALS, *(f"w{i}" for i in range(45))]
@@ -276,3 +277,28 @@ def _own_modules_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
     for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.fixture(scope="session")
+def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
+    """A job as numbers, two actors on a processor, with the given loads."""
+
+    def make(loads: Mapping[str, Load]) -> JobSize:
+        return JobSize(
+            dtype="float32",
+            device="cpu",
+            gguf=False,
+            method="task",
+            storage="pairs",
+            gram_bytes=2**30,
+            loads=loads,
+            full_scorings=5,
+            screenings=10,
+            screen_share=0.25,
+            finalists=4,
+            actors=2,
+            actors_per_device=2,
+            devices=1,
+        )
+
+    return make

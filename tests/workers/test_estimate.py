@@ -1,6 +1,6 @@
 """FLOPs against torch's own counter, phases against hand-derived numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,24 +41,9 @@ def task(make_task: Callable[..., EncodedTask]) -> EncodedTask:
 
 
 @pytest.fixture
-def job(task: EncodedTask) -> JobSize:
+def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
     loads = {name: load_of(task, name, BATCH_TOKENS) for name in task.splits}
-    return JobSize(
-        dtype="float32",
-        device="cpu",
-        gguf=False,
-        method="task",
-        storage="pairs",
-        gram_bytes=2**30,
-        loads={**loads, "confirm": loads["search"], "verify": loads["test"]},
-        full_scorings=5,
-        screenings=10,
-        screen_share=0.25,
-        finalists=4,
-        actors=2,
-        actors_per_device=2,
-        devices=1,
-    )
+    return make_job({**loads, "confirm": loads["search"], "verify": loads["test"]})
 
 
 def phases_of(model: ModelSize, job: JobSize, rates: Rates = RATES) -> dict[str, PhaseEstimate]:

@@ -1,6 +1,6 @@
 """Peak memory against tensors that really are kept, and files that really are written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,24 +21,9 @@ def model(make_llama: Callable[..., LlamaForCausalLM]) -> ModelSize:
 
 
 @pytest.fixture
-def job() -> JobSize:
+def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
     names = ("calibration", "search", "confirm", "test", "verify")
-    return JobSize(
-        dtype="float32",
-        device="cpu",
-        gguf=False,
-        method="task",
-        storage="pairs",
-        gram_bytes=2**30,
-        loads={name: uniform_load(64, 32, 2048) for name in names},
-        full_scorings=5,
-        screenings=10,
-        screen_share=0.25,
-        finalists=4,
-        actors=2,
-        actors_per_device=2,
-        devices=1,
-    )
+    return make_job({name: uniform_load(64, 32, 2048) for name in names})
 
 
 def with_calibration(job: JobSize, load: Load) -> JobSize:
