@@ -203,10 +203,14 @@ def demo(
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     method: Annotated[str, typer.Option(help="task, output, input or weight.")] = "task",
+    refine_epochs: Annotated[
+        int, typer.Option(min=0, help="Passes over the data that train the factors; 0 trains nothing.")
+    ] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Prune a small real model on a real task, in minutes."""
-    raise typer.Exit(_parts(ctx).demo(data_dir=data_dir, seed=seed, method=method, as_json=as_json))
+    options = {"seed": seed, "method": method, "refine_epochs": refine_epochs}
+    raise typer.Exit(_parts(ctx).demo(data_dir=data_dir, as_json=as_json, **options))
 
 
 @cache_app.command("list")

@@ -25,11 +25,11 @@ from service.spec import JobSpec
 SAMPLES = 5
 
 
-def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str) -> JobSpec:
+def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epochs: int) -> JobSpec:
     """The demo's job; the same as a job file of one's own would say."""
     return JobSpec.model_validate(
         {
-            "name": f"movie reviews, {method}, seed {seed}",
+            "name": f"movie reviews, {method}, {refine_epochs} epochs, seed {seed}",
             "model": {"gguf": str(gguf)},
             "task": {
                 "kind": "choice",
@@ -42,7 +42,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str) -> JobSpec:
                     "seed": seed,
                 },
             },
-            "projection": {"method": method},
+            "projection": {"method": method, "refine_epochs": refine_epochs},
             "objective": {"kind": "max_drop", "points": 2.0},
             "search": {
                 "seed": seed,
@@ -56,14 +56,14 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str) -> JobSpec:
     )
 
 
-def demo(*, data_dir: Path | None, seed: int, method: str, as_json: bool) -> int:
+def demo(*, data_dir: Path | None, seed: int, method: str, refine_epochs: int, as_json: bool) -> int:
     """Runs the demo; returns the exit code."""
     console = Console(stderr=True)
     with stdout_to_stderr() if as_json else nullcontext():
         settings = settings_from(data_dir=data_dir, host="127.0.0.1", api_key=secrets.token_urlsafe())
         console.print("fetching the model and the reviews (about 95 MB, once)")
         assets = wiring.demo_assets(settings)
-        spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method)
+        spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method, refine_epochs=refine_epochs)
         with embedded(wiring.build(settings)) as client:
             outcome = run_job(client, spec, console)
         answers = _sample(settings, outcome.job, spec) if outcome.succeeded else []

@@ -18,6 +18,7 @@ Event = Mapping[str, Any]
 _PHASES = {
     "calibration": "calibrate",
     "projection": "factor matrices",
+    "refinement": "train factors",
     "dense": "score dense model",
     "search": "search",
     "confirm": "confirm finalists",

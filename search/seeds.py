@@ -1,7 +1,10 @@
 """Genomes to start from, made without scoring anything.
 
-Shape letters: M matrices, L levels.
+Shape letters: M matrices, L levels, N matrices of one type, K densities of one type.
 """
+
+import re
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,20 +82,103 @@ def uniform(space: SearchSpace, share: float) -> Genome:
     Raises:
         InputError: A share outside [0, 1].
     """
-    budget, params_ML = space.budget(share), space.params_ML
-    dense_M1 = params_ML.max(axis=1, keepdims=True)
-    # one density per level of one matrix: between two of them nothing changes
-    densities = np.unique(params_ML / dense_M1)
-
-    def at(density: float) -> NDArray[np.int64]:
-        fits_ML = params_ML <= density * dense_M1 * (1 + 1e-12)
-        return np.asarray(np.minimum(fits_ML.sum(axis=1), space.counts_M) - 1, dtype=np.int64)
-
+    budget, rows_M = space.budget(share), np.arange(len(space))
+    densities = _densities(space, rows_M)
     low, high = 0, len(densities)
     while high - low > 1:
         middle = (low + high) // 2
-        if params_ML[np.arange(len(space)), at(densities[middle])].sum() > budget:
+        if space.params_ML[rows_M, _levels_at(space, rows_M, densities[middle])].sum() > budget:
             high = middle
         else:
             low = middle
-    return tuple(at(densities[low]).tolist())
+    return tuple(_levels_at(space, rows_M, densities[low]).tolist())
+
+
+def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
+    """One density per matrix type, the same in all layers, of least predicted loss at a size.
+
+    The Lagrangian over types: from nothing, always the jump of one type to a higher density that saves most
+    predicted loss per parameter. Sizes on the convex hull are reached exactly; in between, jumps that still fit
+    spend the rest.
+
+    Args:
+        space: The search space.
+        energies: Per matrix, squared singular values in units of the task loss, descending.
+        share: Most of the prunable parameters to keep, in [0, 1].
+
+    Returns:
+        A genome that keeps at most `share`. Matrices of a type are rounded down to the grid from a common density.
+
+    Raises:
+        InputError: A share outside [0, 1], or energies that do not fit the space.
+
+    Source: Everett 1963 (generalised Lagrange multipliers).
+    """
+    prices, left = Prices(space, energies), space.budget(share)
+    types = [_Type.of(prices, rows_N) for rows_N in _rows_by_type(space)]
+    chosen = [0] * len(types)
+    while True:
+        jumps = [one.best_jump(now, left) for one, now in zip(types, chosen, strict=True)]
+        _, i, density = max((rate, i, density) for i, (rate, density) in enumerate(jumps))
+        if density == chosen[i]:
+            break
+        left -= int(types[i].params_K[density] - types[i].params_K[chosen[i]])
+        chosen[i] = density
+    levels_M = np.zeros(len(space), dtype=np.int64)
+    for one, density in zip(types, chosen, strict=True):
+        levels_M[one.rows_N] = one.levels_KN[density]
+    return tuple(levels_M.tolist())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Type:
+    """The matrices of one type and what each common density, ascending, costs and loses over all of them."""
+
+    rows_N: NDArray[np.int64]
+    levels_KN: NDArray[np.int64]
+    params_K: NDArray[np.int64]
+    lost_K: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, prices: Prices, rows_N: NDArray[np.int64]) -> "_Type":
+        space = prices.space
+        levels_KN = np.stack([_levels_at(space, rows_N, density) for density in _densities(space, rows_N)])
+        return cls(
+            rows_N=rows_N,
+            levels_KN=levels_KN,
+            params_K=space.params_ML[rows_N, levels_KN].sum(axis=1),
+            lost_K=prices.lost_ML[rows_N, levels_KN].sum(axis=1),
+        )
+
+    def best_jump(self, now: int, left: int) -> tuple[float, int]:
+        """Loss saved per parameter and the density to jump to; -1 and `now` where none fits in `left`."""
+        spent_K = self.params_K - self.params_K[now]
+        fits_K = (spent_K > 0) & (spent_K <= left)
+        if not fits_K.any():
+            return -1.0, now
+        saved_K = self.lost_K[now] - self.lost_K
+        rates_K = np.where(fits_K, saved_K / np.maximum(spent_K, 1), -1.0)
+        best = int(rates_K.argmax())
+        return float(rates_K[best]), best
+
+
+def _rows_by_type(space: SearchSpace) -> list[NDArray[np.int64]]:
+    """Matrices by their kind; experts of a block are of one type, whatever their number."""
+    rows: dict[str, list[int]] = {}
+    for i, matrix in enumerate(space.matrices):
+        rows.setdefault(re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "*", matrix.kind), []).append(i)
+    return [np.array(group, dtype=np.int64) for group in rows.values()]
+
+
+def _densities(space: SearchSpace, rows_N: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One density per level of one of the matrices, ascending: between two of them nothing changes."""
+    params_NL = space.params_ML[rows_N]
+    densities: NDArray[np.float64] = np.unique(params_NL / params_NL.max(axis=1, keepdims=True))
+    return densities
+
+
+def _levels_at(space: SearchSpace, rows_N: NDArray[np.int64], density: float) -> NDArray[np.int64]:
+    """The highest level of each of the matrices that keeps at most `density` of it."""
+    params_NL = space.params_ML[rows_N]
+    fits_NL = params_NL <= density * params_NL.max(axis=1, keepdims=True) * (1 + 1e-12)
+    return np.asarray(np.minimum(fits_NL.sum(axis=1), space.counts_M[rows_N]) - 1, dtype=np.int64)

@@ -82,6 +82,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         storage=spec.projection.storage,
         gram_bytes=resources.gram_bytes,
         loads=loads,
+        refine_epochs=spec.projection.refine_epochs,
         full_scorings=full,
         screenings=screened,
         screen_share=spec.search.screen / spec.task.data.sizes.search,

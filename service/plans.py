@@ -13,6 +13,7 @@ from workers.cache import FolderCache
 from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
 from workers.preflight import Checked
 from workers.preparation import PreparationPlan
+from workers.refinement import Refinement
 
 
 def allowed_roots(settings: Settings) -> list[Path]:
@@ -130,6 +131,12 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
         method=spec.projection.method,
         storage=spec.projection.storage,
         fisher=spec.projection.fisher,
+        refinement=Refinement(
+            epochs=spec.projection.refine_epochs,
+            learning_rate=spec.projection.refine_learning_rate,
+            kl_weight=spec.search.kl_weight,
+            rank_step=spec.projection.rank_step,
+        ),
         seed=spec.search.seed,
         batch_tokens=resources.tokens_per_batch,
         threads=resources.threads,

@@ -52,6 +52,7 @@ def summary(
         "objective": spec.objective.model_dump(mode="json"),
         "method": spec.projection.method,
         "storage": spec.projection.storage,
+        "refine_epochs": spec.projection.refine_epochs,
         "confidence": winner.confidence,
         "promise_held": winner.held,
         "genome": list(winner.genome),
@@ -96,11 +97,13 @@ def result(
     verified: Verified,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """The job's result: the summary, what the export measured, and where it is."""
-    if exported.total_params != summary["best"]["total_params"]:
-        raise ScoringError(
-            f"the export has {exported.total_params} parameters, expected {summary['best']['total_params']}"
-        )
+    """The job's result: the summary, what the export measured, and where it is.
+
+    Matrices of a sublayer that lost its output are not exported, whatever rank the genome gave them.
+    """
+    expected = summary["best"]["total_params"] - sum(exported.dead.values())
+    if exported.total_params != expected:
+        raise ScoringError(f"the export has {exported.total_params} parameters, expected {expected}")
     dense = {
         **summary["dense"],
         "file_bytes": weight_bytes(prepared.model.folder),
@@ -108,10 +111,15 @@ def result(
     }
     best = {
         **summary["best"],
+        "block_params": exported.block_params,
+        "kept_block_params": exported.block_params / prepared.block_params,
+        "total_params": exported.total_params,
         "file_bytes": exported.file_bytes,
         "tokens_per_second": verified.tokens_per_second,
     }
-    return {**summary, "artifact": str(exported.folder), "seconds": seconds, "dense": dense, "best": best}
+    ranks = {**summary["ranks"], **dict.fromkeys(exported.dead, 0)}
+    measured = {"ranks": ranks, "dense": dense, "best": best}
+    return {**summary, **measured, "artifact": str(exported.folder), "seconds": seconds}
 
 
 def require_reproduced(expected: Scores, scores: Scores) -> None:

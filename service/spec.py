@@ -145,6 +145,14 @@ class ProjectionSpec(Strict):
         "them; fewer parameters at the same rank.",
     )
     rank_step: int = Field(16, ge=1, le=4096, description="Ranks are multiples of this, below break-even.")
+    refine_epochs: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Passes over the calibration split that train the factors on the loss of the search, at many sizes "
+        "at once; 0 leaves them as the closed form gave them.",
+    )
+    refine_learning_rate: float = Field(1e-4, gt=0, le=1, description="Highest, of AdamW.")
 
 
 class SearchSpec(Strict):

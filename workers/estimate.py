@@ -11,6 +11,7 @@ N positions that go through the output head, V vocabulary, H hidden width, A att
     forward     2·P·T + 2·V·H·N + 4·A·L²·rows·layers    a product takes 2 FLOPs per weight and token
     backward    2·P·T + 2·V·H·N + 8·A·L²·rows·layers    weights get no gradient, both sides of attention do
     a Gram      K·(K + block) per real token            half of 2·K², by blocks of columns
+    training    2·forward + backward + 2·P·T            the dense model forwards; a candidate both ways
     factoring   16·K³ + 4·K²·max(O, D)                  eigenvectors 9·K³; Cholesky, congruence, solve; both factors
 """
 
@@ -21,6 +22,7 @@ from workers.footprint import (
     Footprint,
     exporting,
     factor_bytes,
+    factor_numbers,
     preparing,
     scoring,
     verifying,
@@ -38,6 +40,9 @@ FILE_BYTES_PER_SECOND = (2e9, 2e8)
 
 GGUF_PARAMS_PER_SECOND = (3e7, 5e6)
 """De-quantization by transformers, which is numpy on one thread."""
+
+OPTIMIZER_TRAFFIC = 32
+"""Bytes per number and step of AdamW: number, gradient and two moments in float32, read and written."""
 
 GRAM_TRAFFIC_BYTES = 24
 """Per entry, Gram and batch: the float32 product written and read, the float64 sum read and written."""
@@ -133,7 +138,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         return phase(name, load, work, scoring(model, job, load), job.devices)
 
     calibration, none = loads["calibration"], _Work()
-    streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)))
+    streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)) + job.refine_epochs)
     search = loads["search"].times(job.full_scorings + job.screenings * job.screen_share)
     return (
         phase("prepare", streamed, _preparing(model, job), preparing(model, job), disk=weights + factors),
@@ -162,7 +167,19 @@ def _preparing(model: ModelSize, job: JobSize) -> _Work:
     written = weights + factor_bytes(model.matrices, job.storage, job.dtype)
     loading = _Work(starts=1, file_bytes=3 * written, gguf_params=model.total_params if job.gguf else 0)
     running = _forward(model, calibration.times(passes), weights, backward=job.method == "task")
-    return loading + running + _grams(model, calibration, job.method) + _factoring(model, job.method)
+    factoring = _grams(model, calibration, job.method) + _factoring(model, job.method)
+    return (
+        loading + running + factoring + _refining(model, job, calibration.times(job.refine_epochs), weights)
+    )
+
+
+def _refining(model: ModelSize, job: JobSize, load: Load, weights: int) -> _Work:
+    """The dense model forwards, a candidate both ways, its factors' gradients, AdamW over all that are trained."""
+    gradients = _Work(
+        flops=2 * model.block_params * load.tokens,
+        memory_bytes=load.batches * OPTIMIZER_TRAFFIC * factor_numbers(model.matrices, job.storage),
+    )
+    return _forward(model, load, weights) + _forward(model, load, weights, backward=True) + gradients
 
 
 def _forward(model: ModelSize, load: Load, weights: int, *, backward: bool = False) -> _Work:

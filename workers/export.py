@@ -1,14 +1,15 @@
 """Writes the winner as a folder that transformers loads by itself, and reads such a folder back.
 
 A low-rank matrix becomes a layer of `workers.lowrank_module`, as the storage says; a dense one stays what it was; one
-of rank 0 keeps its bias at most. The model class in the folder is a small subclass of the architecture's own
-(`modeling_ranksieve.py`), so that generation, caches and tied weights work as before.
+of rank 0 keeps its bias at most, and so does a dead one (see `workers.sublayers`), whatever rank was asked for. The
+model class in the folder is a small subclass of the architecture's own (`modeling_ranksieve.py`), so that generation,
+caches and tied weights work as before.
 """
 
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +26,7 @@ from workers.matrices import linear_params
 from workers.models import load_prepared, on_device
 from workers.pivoting import pivot
 from workers.preparation import Progress, load_factors
+from workers.sublayers import find_sublayers, live_ranks
 
 TEMPLATES = Path(__file__).with_name("exported")
 MODULE = "modeling_ranksieve"
@@ -32,7 +34,10 @@ MODULE = "modeling_ranksieve"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportPlan:
-    """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`."""
+    """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`.
+
+    The sizes and ranks in its summary of the best model are replaced by those of the files.
+    """
 
     model_folder: Path
     factors_folder: Path
@@ -45,34 +50,38 @@ class ExportPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """The exported folder and what it holds; indices count as parameters."""
+    """The exported folder and what it holds; indices count as parameters.
+
+    `dead`: matrix name → numbers that its rank would have cost, had its sublayer not lost its output.
+    """
 
     folder: Path
     file_bytes: int
     total_params: int
     block_params: int
+    dead: Mapping[str, int] = field(default_factory=dict)
 
 
 def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     """Yields progress and, last, the exported model; the folder appears whole or not at all."""
     yield Progress(phase="export", done=0, total=1)
     model = load_prepared(plan.model_folder, torch.device("cpu"))
-    pairs = list(zip(plan.matrices, plan.ranks, strict=True))
-    ranks = {matrix.name: rank for matrix, rank in pairs if rank != DENSE}
-    saved_params = sum(matrix.dense_params - matrix.price(rank, plan.storage) for matrix, rank in pairs)
-    block_params = linear_params(model) - saved_params
-    _install(model, ranks, plan.storage, load_factors(plan.factors_folder))
+    dense_params = linear_params(model)
+    live = live_ranks(plan.matrices, plan.ranks, find_sublayers(model, plan.matrices))
+    dead = {
+        matrix.name: matrix.price(rank, plan.storage)
+        for matrix, rank, kept in zip(plan.matrices, plan.ranks, live, strict=True)
+        if kept != rank
+    }
+    plan = replace(plan, ranks=live)
+    _install(model, plan, load_factors(plan.factors_folder))
+    sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
-    _write(model, ranks, plan, scratch)
+    _write(model, plan, _counted(plan, sizes, dense_params), scratch)
     shutil.rmtree(plan.folder, ignore_errors=True)
     scratch.rename(plan.folder)
-    yield Exported(
-        folder=plan.folder,
-        file_bytes=weight_bytes(plan.folder),
-        total_params=_stored_numbers(model),
-        block_params=block_params,
-    )
+    yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, **sizes)
 
 
 def load_folder(folder: Path) -> PreTrainedModel:
@@ -114,12 +123,10 @@ def weight_bytes(folder: Path) -> int:
 
 
 def _install(
-    model: PreTrainedModel,
-    ranks: Mapping[str, int],
-    storage: Storage,
-    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    model: PreTrainedModel, plan: ExportPlan, factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
-    replace_linears(model, ranks, storage)
+    ranks = _replaced(plan)
+    replace_linears(model, ranks, plan.storage)
     for name, rank in ranks.items():
         if rank > 0:
             left_RO, right_RD = factors[name]
@@ -139,19 +146,39 @@ def _fill_(module: nn.Module, left_RO: torch.Tensor, right_RD: torch.Tensor) -> 
         module.up.weight.data = left_RO.T.contiguous()
 
 
+def _replaced(plan: ExportPlan) -> dict[str, int]:
+    """Name → rank of every matrix that does not stay dense."""
+    return {
+        matrix.name: rank for matrix, rank in zip(plan.matrices, plan.ranks, strict=True) if rank != DENSE
+    }
+
+
+def _saved_params(plan: ExportPlan) -> int:
+    pairs = zip(plan.matrices, plan.ranks, strict=True)
+    return sum(matrix.dense_params - matrix.price(rank, plan.storage) for matrix, rank in pairs)
+
+
 def _stored_numbers(model: nn.Module) -> int:
     orders = sum(module.order.numel() for module in model.modules() if isinstance(module, PivotedLinear))
     return orders + sum(parameter.numel() for parameter in model.parameters())
 
 
-def _write(model: PreTrainedModel, ranks: Mapping[str, int], plan: ExportPlan, folder: Path) -> None:
+def _counted(plan: ExportPlan, sizes: Mapping[str, int], dense_params: int) -> dict[str, Any]:
+    """The provenance, its best model with what is in the files."""
+    summary = plan.provenance["summary"]
+    ranks = dict(zip([matrix.name for matrix in plan.matrices], plan.ranks, strict=True))
+    best = {**summary["best"], **sizes, "kept_block_params": sizes["block_params"] / dense_params}
+    return {**plan.provenance, "summary": {**summary, "ranks": ranks, "best": best}}
+
+
+def _write(model: PreTrainedModel, plan: ExportPlan, provenance: Mapping[str, Any], folder: Path) -> None:
     base_class = type(model).__name__
     shutil.copytree(
         plan.model_folder,
         folder,
         ignore=shutil.ignore_patterns("*.safetensors*", "config.json", "manifest.json"),
     )
-    model.config.ranksieve = {"base_class": base_class, "storage": plan.storage, "ranks": dict(ranks)}
+    model.config.ranksieve = {"base_class": base_class, "storage": plan.storage, "ranks": _replaced(plan)}
     model.config.auto_map = {"AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}"}
     model.save_pretrained(folder, save_original_format=False)  # that format is known to the base class alone
     _fix_architecture(folder / "config.json", f"LowRank{base_class}")
@@ -165,9 +192,9 @@ def _write(model: PreTrainedModel, ranks: Mapping[str, int], plan: ExportPlan, f
         base_class=base_class, module_source=module_source
     )
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
-    card = environment.get_template("README.md.jinja").render(**plan.provenance)
+    card = environment.get_template("README.md.jinja").render(**provenance)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / "ranksieve.json").write_text(json.dumps(plan.provenance, indent=2), encoding="utf-8")
+    (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
 
 
 def _fix_architecture(config_file: Path, architecture: str) -> None:

@@ -6,7 +6,7 @@ Legend: K width of a Gram, O×D a matrix, H hidden width, R rank.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from search.space import MatrixShape, Storage
 from workers.calibration import BYTES_PER_ENTRY
@@ -14,6 +14,9 @@ from workers.sizes import ITEM_BYTES, JobSize, Load, ModelSize, gram_passes, gra
 
 PROCESS_BYTES = 350 * 2**20
 """A Python process with torch and transformers, without a model."""
+
+TRAINED_BYTES = 16
+"""Of a number that is trained: itself, its gradient and AdamW's two moments, float32."""
 
 CONTEXT_BYTES = 500 * 2**20
 """What a process takes of a GPU before it holds a tensor."""
@@ -33,16 +36,21 @@ def weight_bytes(model: ModelSize, job: JobSize) -> int:
 
 
 def factor_bytes(matrices: Sequence[MatrixShape], storage: Storage, dtype: str) -> int:
-    """Bytes of the factors, stored up to the largest rank that can be used: R·(O+D) numbers a matrix."""
-    numbers = sum(max(1, m.largest_rank(storage)) * (m.out_features + m.in_features) for m in matrices)
-    return numbers * ITEM_BYTES[dtype]
+    """Bytes of the factors in the working dtype."""
+    return factor_numbers(matrices, storage) * ITEM_BYTES[dtype]
+
+
+def factor_numbers(matrices: Sequence[MatrixShape], storage: Storage) -> int:
+    """Of the factors, stored up to the largest rank that can be used: R·(O+D) a matrix."""
+    return sum(max(1, m.largest_rank(storage)) * (m.out_features + m.in_features) for m in matrices)
 
 
 def preparing(model: ModelSize, job: JobSize) -> Footprint:
     """The dearest of loading (a gguf file through float32), calibrating and factoring.
 
     Calibrating: the model, the Grams of the largest group and a batch. Factoring: the model, the same Grams and float64
-    copies. The factors of a group stay on the host until it is written.
+    copies. The factors of a group stay on the host until it is written. Training: the model, its factors, and
+    in float32 those that are trained, with gradients and two moments; a batch.
     """
     compute = 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]  # float16 is calibrated in float32
     groups = gram_passes(model, job.method, job.gram_bytes) or [model.matrices]
@@ -54,6 +62,10 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
         + grams
         + max(_calibration_batch(model, job, compute), _workspace(model, job))
     )
+    if job.refine_epochs:
+        factors = factor_numbers(model.matrices, job.storage)
+        batch = _calibration_batch(model, replace(job, method="task"), compute)
+        working = max(working, (model.total_params + factors) * compute + factors * TRAINED_BYTES + batch)
     weights = weight_bytes(model, job)
     loading = model.total_params * 4 + weights if job.gguf else weights
     if job.device == "cpu":

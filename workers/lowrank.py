@@ -4,6 +4,8 @@ Legend: B batch, L length, O output width, D input width, R largest rank in the 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import wraps
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from transformers import PreTrainedModel
 
 from search.space import DENSE, MatrixShape
 from workers.matrices import LinearModule, weight_OD
+from workers.sublayers import Sublayer, find_sublayers, leaves_no_trace, live_ranks
 
 
 class SwitchableLinear(nn.Module):
@@ -22,7 +25,7 @@ class SwitchableLinear(nn.Module):
 
     Args:
         dense: The module it stands in for; its weight and bias are shared, not copied.
-        left_RO, right_RD: Nested factors, components in rows, in the dtype of the model.
+        left_RO, right_RD: Nested factors, components in rows, in the model's dtype, or float32 to train them.
     """
 
     def __init__(self, dense: LinearModule, left_RO: torch.Tensor, right_RD: torch.Tensor) -> None:
@@ -30,8 +33,8 @@ class SwitchableLinear(nn.Module):
         self.weight = nn.Parameter(weight_OD(dense), requires_grad=False)
         self.bias = dense.bias
         self.rank = DENSE
-        self.left_RO = nn.Buffer(left_RO, persistent=False)
-        self.right_RD = nn.Buffer(right_RD, persistent=False)
+        self.left_RO: torch.Tensor = nn.Buffer(left_RO, persistent=False)
+        self.right_RD: torch.Tensor = nn.Buffer(right_RD, persistent=False)
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         if self.rank == DENSE:
@@ -39,14 +42,16 @@ class SwitchableLinear(nn.Module):
         if self.rank == 0:
             y_BLO = x_BLD.new_zeros((*x_BLD.shape[:-1], len(self.weight)))
             return y_BLO if self.bias is None else y_BLO + self.bias
-        hidden_BLr = F.linear(x_BLD, self.right_RD[: self.rank])
-        return F.linear(hidden_BLr, self.left_RO[: self.rank].T, self.bias)
+        hidden_BLr = F.linear(x_BLD, self.right_RD[: self.rank].to(x_BLD.dtype))
+        return F.linear(hidden_BLr, self.left_RO[: self.rank].T.to(x_BLD.dtype), self.bias)
 
 
 class SwitchableModel:
     """A causal LM whose listed matrices run at the ranks of the current candidate.
 
-    The model is changed in place: its linear modules are replaced by `SwitchableLinear`.
+    The model is changed in place: its linear modules are replaced by `SwitchableLinear`. A sublayer whose output matrix
+    is at rank 0 is not run (see `workers.sublayers`); with a cache, which has to grow in every layer, it is run on
+    nothing: all its matrices are at rank 0.
     """
 
     def __init__(
@@ -56,10 +61,15 @@ class SwitchableModel:
         factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
     ) -> None:
         self.model = model
+        self._matrices = tuple(matrices)
+        self._sublayers = find_sublayers(model, matrices)
         self._modules = [_replace(model, matrix.name, *factors[matrix.name]) for matrix in matrices]
+        for sublayer in self._sublayers:
+            _skip_while_dead(model, sublayer)
 
     def switch(self, ranks: Sequence[int]) -> None:
         """Makes the model the candidate with these ranks, in the order of the matrices (-1 is dense)."""
+        ranks = live_ranks(self._matrices, ranks, self._sublayers)
         for module, rank in zip(self._modules, ranks, strict=True):
             module.rank = rank
 
@@ -73,3 +83,18 @@ def _replace(
     module = SwitchableLinear(dense, left_RO.to(device, dtype), right_RD.to(device, dtype))
     model.set_submodule(name, module)
     return module
+
+
+def _skip_while_dead(model: PreTrainedModel, sublayer: Sublayer) -> None:
+    module, output = model.get_submodule(sublayer.name), model.get_submodule(sublayer.output)
+    run = module.forward
+
+    @wraps(run)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        inputs = (*args, *kwargs.values())
+        if output.rank != 0 or not leaves_no_trace(inputs):
+            return run(*args, **kwargs)
+        y = output(inputs[0])  # at rank 0 it looks at the leading shape alone
+        return y if sublayer.rest is None else (y, *sublayer.rest)
+
+    module.forward = forward

@@ -1,4 +1,4 @@
-"""Everything before the search: model on disk, Grams, factors of every matrix, one cache entry.
+"""Everything before the search: model on disk, Grams, factors of every matrix, trained or not, in the cache.
 
 A generator, so that whoever runs it (a Ray task, a test) sees progress and can stop it between batches. Where the Grams
 do not fit into memory together, groups of matrices are factored in passes of their own; each group is a cache entry, so
@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,17 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from search.space import MatrixShape, Storage
+from search.space import MatrixShape, SearchSpace, Storage
 from workers.cache import FolderCache, content_key
 from workers.calibration import Calibrator, Grams, passes
 from workers.devices import pick_device
 from workers.fisher import Fisher
+from workers.lowrank import SwitchableLinear, SwitchableModel
 from workers.matrices import find_matrices, linear_params, weight_OD
 from workers.models import PreparedModel, load_prepared, prepare_model, resolve
 from workers.plan import EncodedTask, ModelSource
 from workers.projections import Method, factor
+from workers.refinement import Refinement, refine
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class PreparationPlan:
     method: Method
     storage: Storage
     fisher: Fisher
+    refinement: Refinement = field(default_factory=Refinement)
     seed: int
     batch_tokens: int
     threads: int
@@ -101,7 +104,16 @@ def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
     with cache.lock(key):
         if cache.find(key) is None:
             yield from _build(plan, prepared_model, device, cache, key)
-    yield _read(prepared_model, cache.path(key))
+    factored = _read(prepared_model, cache.path(key))
+    if plan.refinement.epochs == 0:
+        yield factored
+        return
+    refined_key = content_key("refined", key, plan.task.split_digests["calibration"], asdict(plan.refinement))
+    with cache.lock(refined_key):
+        if cache.find(refined_key) is None:
+            with cache.writing(refined_key) as scratch:
+                yield from _refine(plan, factored, device, scratch)
+    yield replace(factored, factors=cache.path(refined_key))
 
 
 def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -142,8 +154,7 @@ def _key(plan: PreparationPlan, model: PreparedModel) -> str:
 def _build(
     plan: PreparationPlan, prepared: PreparedModel, device: torch.device, cache: FolderCache, key: str
 ) -> Iterator[Progress]:
-    compute = torch.float32 if prepared.dtype == "float16" else None
-    model = load_prepared(prepared.folder, device, compute)
+    model = load_prepared(prepared.folder, device, _compute_dtype(prepared))
     matrices = find_matrices(model, plan.model.include, plan.model.exclude)
     groups = passes(matrices, plan.gram_bytes, from_input=plan.method == "input")
     if plan.method == "weight":
@@ -204,6 +215,40 @@ def _build_group(
             yield Progress(phase="projection", done=index + 1, total=len(matrices))
     save_file(tensors, folder / f"{FACTORS}.safetensors")
     np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
+
+
+def _refine(
+    plan: PreparationPlan, prepared: Prepared, device: torch.device, folder: Path
+) -> Iterator[Progress]:
+    """Trains the closed-form factors and writes them beside; their energies stay what prices are made of."""
+    space = SearchSpace(prepared.matrices, plan.refinement.rank_step, plan.storage)
+    model = load_prepared(prepared.model.folder, device, _compute_dtype(prepared.model))
+    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    examples = plan.task.splits["calibration"]
+    for done, total in refine(
+        switchable,
+        space,
+        prepared.energies,
+        plan.task.kind,
+        examples,
+        plan.refinement,
+        plan.batch_tokens,
+        plan.seed,
+    ):
+        yield Progress(phase="refinement", done=done, total=total)
+    dtype = getattr(torch, prepared.model.dtype)
+    tensors: dict[str, torch.Tensor] = {}
+    for matrix in prepared.matrices:
+        module = model.get_submodule(matrix.name)
+        assert isinstance(module, SwitchableLinear)
+        tensors[f"{matrix.name}:left"] = module.left_RO.to("cpu", dtype)
+        tensors[f"{matrix.name}:right"] = module.right_RD.to("cpu", dtype)
+    save_file(tensors, folder / f"{FACTORS}.safetensors")
+
+
+def _compute_dtype(model: PreparedModel) -> torch.dtype | None:
+    """What gradients are computed in; those of float16 underflow."""
+    return torch.float32 if model.dtype == "float16" else None
 
 
 def _write_facts(folder: Path, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:

@@ -67,9 +67,10 @@ class Load:
 class JobSize:
     """A job as numbers.
 
-    `loads`: calibration, search, confirm, test and verify; `full_scorings` of the search are on all its examples,
-    `screenings` on `screen_share` of them. `devices`: how many devices' worth of work the actors do at the same time
-    (1 for a processor, whose rates are those of all its threads); `actors_per_device` share the memory of one.
+    `loads`: calibration, search, confirm, test and verify; `refine_epochs` are passes over the first of them.
+    `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
+    devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
+    `actors_per_device` share the memory of one.
     """
 
     dtype: str
@@ -79,6 +80,7 @@ class JobSize:
     storage: Storage
     gram_bytes: int
     loads: Mapping[str, Load]
+    refine_epochs: int
     full_scorings: int
     screenings: int
     screen_share: float

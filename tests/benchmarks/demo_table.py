@@ -1,4 +1,4 @@
-"""Runs the demo for several seeds and projection methods and prints the table of the README.
+"""Runs the demo for several seeds, projection methods and lengths of training and prints the table of the README.
 
 With `--json FILE` every result is kept in FILE as soon as it is there, and what FILE holds is not run again.
 """
@@ -8,31 +8,35 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from real_model import parser
 
+Key = tuple[str, int, int]
+"""Method, epochs, seed."""
+
 HEADER = (
-    "| method | seed | block parameters kept | dense test accuracy | sieved test accuracy "
-    "| drop, points (95 %) | test KL, nats | tokens/s | seconds |"
+    "| method | epochs | seed | block parameters kept | dense test accuracy | sieved test accuracy "
+    "| drop, points (95 %) | test KL, nats | tokens/s | promise held | seconds |"
 )
 
 
 def main() -> None:
     arguments = _arguments()
     results = _stored(arguments.json)
-    wanted = [(method, seed) for method in arguments.methods for seed in arguments.seeds]
-    for method, seed in wanted:
-        if (method, seed) in results:
+    wanted = list(product(arguments.methods, arguments.epochs, arguments.seeds))
+    for key in wanted:
+        if key in results:
             continue
-        results[method, seed] = _run(method, seed, arguments.data_dir)
+        results[key] = _run(*key, arguments.data_dir)
         if arguments.json:
             _store(arguments.json, results)
     print(HEADER)
     print("|---" + "|---:" * (HEADER.count("|") - 2) + "|")
-    for method, seed in wanted:
-        print("| " + " | ".join(_cells(method, seed, results[method, seed])) + " |")
+    for key in wanted:
+        print("| " + " | ".join(_cells(*key, results[key])) + " |")
 
 
 def _arguments() -> Namespace:
@@ -41,25 +45,32 @@ def _arguments() -> Namespace:
     options.add_argument(
         "--methods", nargs="+", default=["task"], choices=["task", "output", "input", "weight"]
     )
+    options.add_argument(
+        "--epochs", nargs="+", type=int, default=[2, 0], help="that train the factors; 0 trains nothing"
+    )
     return options.parse_args()
 
 
-def _run(method: str, seed: int, data_dir: Path) -> dict[str, Any]:
+def _run(method: str, epochs: int, seed: int, data_dir: Path) -> dict[str, Any]:
     command = [str(Path(sys.executable).with_name("ranksieve")), "demo", "--json"]
     command += ["--data-dir", str(data_dir), "--seed", str(seed), "--method", method]
+    command += ["--refine-epochs", str(epochs)]
     print(" ".join(["ranksieve", *command[1:]]), file=sys.stderr)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(f"the demo with method {method} and seed {seed} ended with {done.returncode}")
+        raise SystemExit(
+            f"the demo with method {method}, {epochs} epochs and seed {seed} ended with {done.returncode}"
+        )
     result = json.loads(done.stdout)
     assert isinstance(result, dict)
     return result
 
 
-def _cells(method: str, seed: int, result: dict[str, Any]) -> Iterator[str]:
+def _cells(method: str, epochs: int, seed: int, result: dict[str, Any]) -> Iterator[str]:
     dense, best = result["dense"], result["best"]
     drop, low, high = best["drop_points"]["test"]
     yield f"`{method}`"
+    yield str(epochs)
     yield str(seed)
     yield f"{best['kept_block_params']:.1%}"
     yield f"{dense['metric']['test']:.3f}"
@@ -67,19 +78,26 @@ def _cells(method: str, seed: int, result: dict[str, Any]) -> Iterator[str]:
     yield f"{drop:+.2f} ({low:+.2f} to {high:+.2f})"
     yield f"{best['kl_nats']['test']:.3f}"
     yield f"{best['tokens_per_second'] / dense['tokens_per_second']:.2f}×"
+    yield "yes" if result["promise_held"] else "no"
     yield f"{sum(result['seconds'].values()):,.0f}"
 
 
-def _stored(file: Path | None) -> dict[tuple[str, int], dict[str, Any]]:
+def _stored(file: Path | None) -> dict[Key, dict[str, Any]]:
     if file is None or not file.exists():
         return {}
-    return {(row["method"], row["seed"]): row["result"] for row in json.loads(file.read_text())}
+    rows = json.loads(file.read_text())
+    return {(row["method"], row["epochs"], row["seed"]): row["result"] for row in rows}
 
 
-def _store(file: Path, results: dict[tuple[str, int], dict[str, Any]]) -> None:
+def _store(file: Path, results: dict[Key, dict[str, Any]]) -> None:
     rows = [
-        {"method": method, "seed": seed, "result": {**result, "artifact": Path(result["artifact"]).name}}
-        for (method, seed), result in results.items()
+        {
+            "method": method,
+            "epochs": epochs,
+            "seed": seed,
+            "result": {**result, "artifact": Path(result["artifact"]).name},
+        }
+        for (method, epochs, seed), result in results.items()
     ]
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(rows, indent=1) + "\n")

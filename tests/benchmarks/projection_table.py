@@ -7,6 +7,8 @@ is there, and what FILE holds is not run again.
     projection_table.py                            the demo's task, all methods, three seeds
     projection_table.py --job JOB.yaml --root DIR  a task of your own
 
+`--allocations`: `lagrangian` ranks per matrix, `per-type` one density per matrix type in all layers, `uniform` one
+density for all (`search.seeds`).
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
 """
 
@@ -22,12 +24,14 @@ import numpy as np
 from real_model import RealModel, load, parser
 
 from api.spec_file import load_spec
-from search.seeds import lagrangian, predicted_loss, uniform
-from search.space import DENSE, Genome
+from search.prices import Energies
+from search.seeds import lagrangian, per_type, predicted_loss, uniform
+from search.space import DENSE, Genome, SearchSpace
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
 KEY = ("method", "allocation", "share", "seed")
+ALLOCATIONS = ("lagrangian", "per-type", "uniform")
 
 
 def main() -> None:
@@ -59,7 +63,7 @@ def _arguments() -> Namespace:
     )
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--methods", nargs="+", default=["task", "output", "input", "weight"])
-    options.add_argument("--allocations", nargs="+", default=["lagrangian", "uniform"])
+    options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     options.add_argument("--examples", type=int, default=1000, help="test examples to score on")
     options.add_argument("--threads", type=int, default=2)
@@ -82,9 +86,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     dense, beliefs = model.scorer.score_dense(_request(model, None, examples))
     model.scorer.set_beliefs({"test": beliefs})
     for _, allocation, share, _ in keys:
-        genome = (lagrangian if allocation == "lagrangian" else _uniform)(
-            model.space, model.prepared.energies, share
-        )
+        genome = _genome(allocation, model.space, model.prepared.energies, share)
         scores = model.scorer.score(_request(model, genome, examples))
         if not isinstance(scores, Scores):
             raise SystemExit(f"{method} {allocation} at {share} cannot be scored: {scores.reason}")
@@ -109,9 +111,10 @@ def _request(model: RealModel, genome: Genome | None, examples: int) -> ScoreReq
     return ScoreRequest(ranks=ranks, split="test", start=0, stop=examples)
 
 
-def _uniform(space: Any, energies: Any, share: float) -> Genome:
-    del energies
-    return uniform(space, share)
+def _genome(allocation: str, space: SearchSpace, energies: Energies, share: float) -> Genome:
+    if allocation == "uniform":
+        return uniform(space, share)
+    return (per_type if allocation == "per-type" else lagrangian)(space, energies, share)
 
 
 def _predicted(model: RealModel, genome: Genome) -> float:

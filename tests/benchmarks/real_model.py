@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -57,6 +58,7 @@ def load(
     roots: Sequence[Path] = (),
     method: Method = "task",
     storage: Storage = "pairs",
+    refine_epochs: int = 0,
     seed: int = 0,
     dtype: str = "auto",
     threads: int = 2,
@@ -65,10 +67,11 @@ def load(
 
     Args:
         data_dir: Holds the caches.
-        spec: Another job than the demo's; `method`, `storage`, `seed` and `dtype` replace what it says.
+        spec: Another job than the demo's; the arguments that follow `roots` replace what it says.
         roots: Folders with its model and data.
         method: Of projection.
         storage: What ranks cost, and up to which the factors go.
+        refine_epochs: Passes over the calibration examples that train the factors.
         seed: Of the data splits, of calibration and of the search.
         dtype: As in a job file.
         threads: Of torch.
@@ -76,8 +79,9 @@ def load(
     settings = Settings(data_dir=data_dir, roots=[root.resolve() for root in roots])
     if spec is None:
         assets = wiring.demo_assets(settings)
-        spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method)
-    spec = _changed(spec, method, storage, seed, dtype)
+        spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method, refine_epochs=0)
+    projection = {"method": method, "storage": storage, "refine_epochs": refine_epochs}
+    spec = _changed(spec, projection, seed, dtype)
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)
     checked = check(
@@ -97,9 +101,9 @@ def load(
     )
 
 
-def _changed(spec: JobSpec, method: Method, storage: Storage, seed: int, dtype: str) -> JobSpec:
+def _changed(spec: JobSpec, projection: dict[str, Any], seed: int, dtype: str) -> JobSpec:
     document = spec.canonical()
     document["model"]["dtype"] = dtype
-    document["projection"] |= {"method": method, "storage": storage}
+    document["projection"] |= projection
     document["search"]["seed"] = document["task"]["data"]["seed"] = seed
     return JobSpec.model_validate(document)

@@ -1,13 +1,27 @@
 import itertools
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from search.errors import InputError
-from search.prices import Prices
-from search.seeds import lagrangian, predicted_loss, uniform
-from search.space import MatrixShape, SearchSpace, Storage
+from search.prices import Energies, Prices
+from search.seeds import lagrangian, per_type, predicted_loss, uniform
+from search.space import Genome, MatrixShape, SearchSpace, Storage
+
+
+@pytest.fixture
+def two_types() -> tuple[SearchSpace, Energies]:
+    """Three layers of two kinds; layers differ in what they are worth."""
+    matrices = [
+        MatrixShape(name=f"{layer}.{kind}", out_features=8, in_features=d, layer=layer, kind=kind)
+        for layer in range(3)
+        for kind, d in (("narrow", 8), ("wide", 24))
+    ]
+    decay_K = np.arange(1, 9) ** -1.0
+    worth = [1.0, 0.2, 0.3, 2.0, 4.0, 0.1]
+    return SearchSpace(matrices, 1), [value * decay_K for value in worth]
 
 
 @pytest.mark.parametrize("storage", ["pairs", "pivoted"])
@@ -49,6 +63,8 @@ def test_the_ends_of_the_size_axis(tiny, storage: Storage) -> None:
     space = SearchSpace(space.matrices, 1, storage)
     assert lagrangian(space, energies, 1.0) == space.dense_genome
     assert lagrangian(space, energies, 0.0) == (0, 0, 0)
+    assert per_type(space, energies, 1.0) == space.dense_genome
+    assert per_type(space, energies, 0.0) == (0, 0, 0)
     assert uniform(space, 1.0) == space.dense_genome
     assert uniform(space, 0.0) == (0, 0, 0)
 
@@ -57,6 +73,7 @@ def test_worthless_matrices_give_no_error(tiny) -> None:
     space, energies = tiny
     zeros = [np.zeros_like(energy) for energy in energies]
     assert space.kept_share(lagrangian(space, zeros, 0.5)) <= 0.5
+    assert space.kept_share(per_type(space, zeros, 0.5)) <= 0.5
 
 
 def test_uniform_by_hand() -> None:
@@ -91,16 +108,82 @@ def test_a_seed_beats_uniform_and_both_fit(make_problem) -> None:
         assert loss_of_seed < predicted_loss(problem.space, problem.energies, flat)
 
 
-def test_a_share_beyond_one_is_refused(tiny) -> None:
+@pytest.mark.parametrize("seed", [lagrangian, per_type])
+def test_a_share_beyond_one_is_refused(tiny, seed: Callable[..., Genome]) -> None:
     space, energies = tiny
     with pytest.raises(InputError, match=r"must be in \[0, 1\], got 1.2"):
-        lagrangian(space, energies, 1.2)
+        seed(space, energies, 1.2)
 
 
-def test_two_hundred_matrices_take_well_under_a_tenth_of_a_second() -> None:
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_per_type_is_the_brute_force_optimum_on_its_convex_hull(two_types, storage: Storage) -> None:
+    space, energies = two_types
+    space = SearchSpace(space.matrices, 1, storage)
+    prices = Prices(space, energies)
+    # equal shapes within a type, so a common density is a common level
+    levels = [len(space.levels[0]), len(space.levels[1])]
+    genomes = [pair * 3 for pair in itertools.product(*map(range, levels))]
+    params = np.array([space.params(genome) for genome in genomes])
+    losses = np.array([prices.loss(genome) for genome in genomes])
+    hull = {int((losses + rate * params).argmin()) for rate in np.geomspace(1e-5, 1.0, 400)}
+    assert len(hull) > 5
+    for index in hull:
+        genome = per_type(space, energies, params[index] / space.total_params)
+        assert prices.loss(genome) == pytest.approx(losses[index])
+
+
+def test_per_type_shares_a_density_and_spends_the_rest(two_types) -> None:
+    space, energies = two_types
+    differ = False
+    for share in np.linspace(0, 1, 23):
+        genome = per_type(space, energies, share)
+        assert genome == genome[:2] * 3
+        differ |= genome[0] != genome[1]
+        left = space.budget(share) - space.params(genome)
+        steps = [
+            3 * (space.params_at(i, genome[i] + 1) - space.params_at(i, genome[i]))
+            for i in range(2)
+            if genome[i] + 1 < len(space.levels[i])
+        ]
+        assert left >= 0
+        assert all(step > left for step in steps)
+    assert differ
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.55, 0.8, 1.0])
+def test_per_type_of_one_type_is_uniform(tiny, share: float) -> None:
+    space, energies = tiny  # one kind, two shapes
+    assert per_type(space, energies, share) == uniform(space, share)
+
+
+def test_per_type_lies_between_lagrangian_and_uniform(make_problem) -> None:
+    problem = make_problem()
+    for share in (0.7, 0.4, 0.2):
+        free, typed, flat = (
+            predicted_loss(problem.space, problem.energies, genome)
+            for genome in (
+                lagrangian(problem.space, problem.energies, share),
+                per_type(problem.space, problem.energies, share),
+                uniform(problem.space, share),
+            )
+        )
+        assert free < typed < flat
+
+
+def test_the_number_of_an_expert_makes_no_type() -> None:
+    kinds = ["w1", "w2", "experts.0.w1", "experts.1.w1"]
+    matrices = [MatrixShape(name=kind, out_features=8, in_features=8, layer=0, kind=kind) for kind in kinds]
+    space = SearchSpace(matrices, 1)
+    energies = [np.full(8, worth) for worth in (4.0, 1.0, 0.5, 0.0)]
+    assert lagrangian(space, energies, 0.75) == (4, 4, 4, 0)
+    assert per_type(space, energies, 0.75) == (4, 4, 2, 2)  # 32 of 64 each
+
+
+@pytest.mark.parametrize("seed", [lagrangian, per_type])
+def test_two_hundred_matrices_take_well_under_a_tenth_of_a_second(seed: Callable[..., Genome]) -> None:
     shapes = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)] * 30
     matrices = [
-        MatrixShape(name=str(i), out_features=o, in_features=d, layer=i // 7, kind="m")
+        MatrixShape(name=str(i), out_features=o, in_features=d, layer=i // 7, kind=f"m{i % 7}")
         for i, (o, d) in enumerate(shapes)
     ]
     space = SearchSpace(matrices, 16, "pivoted")
@@ -109,6 +192,6 @@ def test_two_hundred_matrices_take_well_under_a_tenth_of_a_second() -> None:
     taken = []
     for _ in range(3):
         start = time.perf_counter()
-        lagrangian(space, energies, 0.3)
+        seed(space, energies, 0.3)
         taken.append(time.perf_counter() - start)
     assert min(taken) < 0.1

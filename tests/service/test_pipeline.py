@@ -220,6 +220,22 @@ def test_the_numbers_add_up_in_pivoted_storage(jobs: Jobs, tiny_job: Document) -
     assert verified["metric"] == pytest.approx(verified["expected"])
 
 
+def test_trained_factors_are_searched_exported_and_named_as_such(jobs: Jobs, tiny_job: Document) -> None:
+    jobs.submit(tiny_job)
+    untrained = jobs.run(LocalCluster())
+    tiny_job["projection"] |= {"refine_epochs": 8, "refine_learning_rate": 3e-3}
+    id = jobs.submit(tiny_job)
+    result = jobs.run(LocalCluster())
+    assert {e["phase"] for e in jobs.events(id, "phase.progress")} >= {"refinement", "search"}
+    assert (untrained["refine_epochs"], result["refine_epochs"]) == (0, 8)
+    assert result["best"]["kl_nats"]["search"] != untrained["best"]["kl_nats"]["search"]
+    card = (Path(result["artifact"]) / "README.md").read_text()
+    assert "trained for 8 epochs" in card
+    assert "trained for" not in (Path(untrained["artifact"]) / "README.md").read_text()
+    (verified,) = jobs.events(id, "artifact.verified")
+    assert verified["metric"] == pytest.approx(verified["expected"])
+
+
 def test_an_interrupted_search_goes_on_from_its_last_generation(jobs: Jobs, tiny_job: Document) -> None:
     jobs.submit(tiny_job)
     undisturbed = LocalCluster()

@@ -17,26 +17,42 @@ from workers.scores import Scores
 
 SUMMARY: dict[str, Any] = {
     "metric_name": "accuracy",
+    "ranks": {"up": 4, "down": 0},
     "dense": {"total_params": 100, "metric": {"test": 0.9}},
     "best": {"total_params": 60, "metric": {"test": 0.8}},
 }
 
 
-def finished(tmp_path: Path, total_params: int) -> dict[str, Any]:
+def finished(tmp_path: Path, total_params: int, dead: dict[str, int] | None = None) -> dict[str, Any]:
     (tmp_path / "a.safetensors").write_bytes(b"12345")
     (tmp_path / "tokenizer.json").write_bytes(b"not a weight")
-    prepared: Any = SimpleNamespace(model=SimpleNamespace(folder=tmp_path))
+    prepared: Any = SimpleNamespace(model=SimpleNamespace(folder=tmp_path), block_params=80)
     verified: Any = SimpleNamespace(dense_tokens_per_second=10.0, tokens_per_second=25.0)
-    exported = Exported(folder=tmp_path / "model", file_bytes=3, total_params=total_params, block_params=1)
+    exported = Exported(
+        folder=tmp_path / "model",
+        file_bytes=3,
+        total_params=total_params,
+        block_params=total_params - 20,
+        dead=dead or {},
+    )
     return report.result(SUMMARY, prepared, exported, verified, {"search": 1.5})
 
 
 def test_the_result_joins_what_was_measured(tmp_path: Path) -> None:
     result = finished(tmp_path, total_params=60)
     assert result["dense"] == {**SUMMARY["dense"], "file_bytes": 5, "tokens_per_second": 10.0}
-    assert result["best"] == {**SUMMARY["best"], "file_bytes": 3, "tokens_per_second": 25.0}
+    sizes = {"block_params": 40, "kept_block_params": 0.5, "total_params": 60, "file_bytes": 3}
+    assert result["best"] == {**SUMMARY["best"], **sizes, "tokens_per_second": 25.0}
+    assert result["ranks"] == SUMMARY["ranks"]
     assert (result["artifact"], result["seconds"]) == (str(tmp_path / "model"), {"search": 1.5})
     assert "file_bytes" not in SUMMARY["best"]
+
+
+def test_dead_matrices_do_not_count(tmp_path: Path) -> None:
+    result = finished(tmp_path, total_params=52, dead={"up": 8})
+    assert result["ranks"] == {"up": 0, "down": 0}
+    assert (result["best"]["block_params"], result["best"]["kept_block_params"]) == (32, 0.4)
+    assert result["best"]["total_params"] == 52
 
 
 def test_an_export_of_another_size_is_refused(tmp_path: Path) -> None:

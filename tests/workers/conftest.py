@@ -238,6 +238,7 @@ def provenance() -> dict[str, Any]:
         "summary": {
             "metric_name": "accuracy",
             "method": "task",
+            "refine_epochs": 0,
             "model": {"digest": "d1"},
             "data": {"task": "d2"},
             "dense": {"metric": metric, **params},
@@ -292,6 +293,7 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             storage="pairs",
             gram_bytes=2**30,
             loads=loads,
+            refine_epochs=0,
             full_scorings=5,
             screenings=10,
             screen_share=0.25,

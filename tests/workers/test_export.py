@@ -11,7 +11,7 @@ import pytest
 import torch
 from jinja2 import UndefinedError
 from safetensors.torch import load_file
-from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from search.errors import InputError
 from search.space import DENSE
@@ -124,7 +124,7 @@ def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepa
     assert exported.file_bytes == weight_bytes(exported.folder) < weight_bytes(prepared.model.folder)
 
 
-def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:
+def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
     folder = run(export_plan).folder
     assert {file.name for file in folder.iterdir()} >= {
         "README.md",
@@ -143,11 +143,53 @@ def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan, provenance:
     assert config["ranksieve"]["base_class"] == "LlamaForCausalLM"
     assert config["ranksieve"]["storage"] == export_plan.storage
     assert len(config["ranksieve"]["ranks"]) == len(export_plan.ranks) - 1
-    assert json.loads((folder / "ranksieve.json").read_text()) == provenance
     card = (folder / "README.md").read_text()
     assert "# Small films" in card
     assert "| accuracy, confirm split | 0.9000 | 0.9000 |" in card
-    assert "15,360 (50.0 %)" in card
+
+
+def test_provenance_tells_the_sizes_of_the_files(
+    export_plan: ExportPlan, provenance: dict[str, Any], prepared: Prepared
+) -> None:
+    exported = run(export_plan)
+    kept = exported.block_params / prepared.block_params
+    sizes = {"block_params": exported.block_params, "total_params": exported.total_params}
+    provenance["summary"]["best"] |= sizes | {"kept_block_params": kept}
+    names = [matrix.name for matrix in export_plan.matrices]
+    provenance["summary"]["ranks"] = dict(zip(names, export_plan.ranks, strict=True))
+    assert json.loads((exported.folder / "ranksieve.json").read_text()) == provenance
+    card = (exported.folder / "README.md").read_text()
+    assert f"| {exported.block_params:,} ({100 * kept:.1f} %) |" in card
+
+
+@pytest.mark.usefixtures("_own_modules_cache")
+@torch.inference_mode()
+def test_nothing_is_written_of_a_dead_sublayer(export_plan: ExportPlan, prepared: Prepared) -> None:
+    ranks = [3] * len(export_plan.matrices)
+    outputs = ("layers.0.self_attn.o_proj", "layers.1.mlp.down_proj")
+    for index, matrix in enumerate(export_plan.matrices):
+        if matrix.name.endswith(outputs):
+            ranks[index] = 0
+    plan = replace(export_plan, ranks=tuple(ranks))
+    exported = run(plan)
+    tensors = load_file(exported.folder / "model.safetensors")
+    sublayers = ("model.layers.0.self_attn.", "model.layers.1.mlp.")
+    assert not [name for name in tensors if name.startswith(sublayers)]
+    dead = {m.name: m.price(3, plan.storage) for m in plan.matrices if m.name.startswith(sublayers)}
+    assert exported.dead == {name: price for name, price in dead.items() if not name.endswith(outputs)}
+    assert exported.block_params == sum(m.price(3, plan.storage) for m in plan.matrices) - sum(dead.values())
+    assert exported.total_params == sum(tensor.numel() for tensor in tensors.values())
+    assert prepared.total_params - exported.total_params == prepared.block_params - exported.block_params
+    summary = json.loads((exported.folder / "ranksieve.json").read_text())["summary"]
+    assert {name for name, rank in summary["ranks"].items() if rank == 0} == set(dead)
+    assert summary["best"]["block_params"] == exported.block_params
+
+    expected = switchable(plan)
+    stranger = AutoModelForCausalLM.from_pretrained(plan.folder, trust_remote_code=True, dtype="auto").eval()
+    for loaded in (load_folder(plan.folder), stranger):
+        torch.testing.assert_close(loaded(IDS_BL).logits, expected(IDS_BL).logits, rtol=1e-4, atol=1e-4)
+        options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 2}
+        assert loaded.generate(IDS_BL, **options).equal(expected.generate(IDS_BL, **options))  # type: ignore[operator]
 
 
 def test_exporting_again_replaces_the_folder(export_plan: ExportPlan) -> None:
@@ -164,8 +206,8 @@ def test_exporting_again_replaces_the_folder(export_plan: ExportPlan) -> None:
 def test_failed_export_leaves_the_old_folder(export_plan: ExportPlan) -> None:
     run(export_plan)
     before = (export_plan.folder / "README.md").read_text()
-    with pytest.raises(UndefinedError, match="undefined"):
-        run(replace(export_plan, provenance={"name": "half"}))
+    with pytest.raises(UndefinedError, match="no attribute 'ranksieve'"):
+        run(replace(export_plan, provenance={**export_plan.provenance, "versions": {}}))
     assert (export_plan.folder / "README.md").read_text() == before
 
 

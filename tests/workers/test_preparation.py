@@ -15,6 +15,7 @@ from workers.matrices import find_matrices, weight_OD
 from workers.models import load_prepared
 from workers.plan import EncodedTask, ModelSource
 from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+from workers.refinement import Refinement
 
 
 def run(plan: PreparationPlan) -> tuple[list[Progress], Prepared]:
@@ -215,3 +216,39 @@ def test_float16_is_calibrated_in_float32(preparation_plan: PreparationPlan, tmp
     _, prepared = run(plan)
     left_RO, _ = load_factors(prepared.factors)[prepared.matrices[0].name]
     assert left_RO.dtype is torch.float16
+
+
+def test_refined_factors_are_an_entry_of_their_own_beside_the_closed_form(
+    preparation_plan: PreparationPlan, prepared: Prepared
+) -> None:
+    refinement = Refinement(epochs=2, rank_step=4)
+    plan = replace(preparation_plan, refinement=refinement)
+    progress, refined = run(plan)
+    phases = [phase for phase, _ in itertools.groupby(item.phase for item in progress)]
+    assert phases == ["model", "refinement"]  # the closed form comes from the cache
+    assert progress[-1].done == progress[-1].total == 2
+    assert refined.factors != prepared.factors
+    assert run(preparation_plan)[1].factors == prepared.factors
+    before, after = load_factors(prepared.factors), load_factors(refined.factors)
+    assert {name: [half.shape for half in pair] for name, pair in before.items()} == {
+        name: [half.shape for half in pair] for name, pair in after.items()
+    }
+    assert any(not before[name][0].equal(after[name][0]) for name in before)
+    assert [item.phase for item in run(plan)[0]] == ["model"]
+
+
+def test_everything_that_shapes_refined_factors_is_in_their_key(
+    preparation_plan: PreparationPlan, make_task: Callable[..., EncodedTask]
+) -> None:
+    refinement = Refinement(epochs=1, rank_step=4)
+    base = replace(preparation_plan, refinement=refinement, method="weight")
+    changed = [
+        base,
+        replace(base, refinement=replace(refinement, epochs=2)),
+        replace(base, refinement=replace(refinement, learning_rate=1e-3)),
+        replace(base, refinement=replace(refinement, kl_weight=1.0)),
+        replace(base, refinement=replace(refinement, rank_step=8)),
+        replace(base, seed=1),
+        replace(base, task=make_task("choice", seed=1)),  # the closed form of `weight` ignores the data
+    ]
+    assert len({run(plan)[1].factors for plan in changed}) == len(changed)

@@ -1,0 +1,140 @@
+"""Which matrix alone carries a sublayer's output: where it is gone, so is the sublayer.
+
+Found by running the dense model, not by name: an attention or feed-forward module inside a block returns the very
+tensor that one of its matrices made. At rank 0 that matrix makes its bias at most, whatever the others do: they are
+dead.
+
+Not found, and so never skipped, is a sublayer that adds to that tensor or scales it (the residual of BLOOM, the
+experts beside a shared expert), that returns something else besides (eager attention its weights), that takes
+something it might leave a trace in (keys and values that layers share), or that is no module of its own (OPT).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from search.space import MatrixShape
+
+TOKENS = 4
+
+_Made = dict[str, tuple[torch.Tensor, torch.Tensor]]
+"""Matrix name → what it returned last, and a copy, which nobody can change in place."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sublayer:
+    """A module whose output is that of one matrix.
+
+    `matrices` are all the listed ones inside it, `output` among them. `rest`: what it returns behind the tensor; None
+    where it returns the tensor by itself.
+    """
+
+    name: str
+    output: str
+    matrices: tuple[str, ...]
+    rest: tuple[None, ...] | None
+
+
+@torch.no_grad()
+def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> tuple[Sublayer, ...]:
+    """Runs the dense model once on a few tokens, without a cache, and looks at what its modules return.
+
+    Args:
+        model: For inference, its matrices not replaced yet.
+        matrices: Those that may be at rank 0.
+
+    Returns:
+        The sublayers that can be skipped, in the order of their output matrices; the outermost module of each.
+    """
+    if not matrices:
+        return ()
+    made: _Made = {}
+    found: dict[tuple[str, str], Sublayer | None] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def after_forward(_: nn.Module, __: Any, y: torch.Tensor) -> None:
+            made[name] = y, y.clone()
+
+        return after_forward
+
+    def judge(sublayer: Sublayer) -> Callable[..., None]:
+        def after_forward(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            key, seen = (sublayer.name, sublayer.output), _judged(sublayer, made, args, kwargs, output)
+            found[key] = seen if found.get(key, seen) == seen else None
+
+        return after_forward
+
+    candidates = [sublayer for matrix in matrices for sublayer in _around(matrix, matrices)]
+    with ExitStack() as hooks:
+        for matrix in matrices:
+            module = model.get_submodule(matrix.name)
+            hooks.enter_context(module.register_forward_hook(keep(matrix.name)))
+        for sublayer in candidates:
+            module = model.get_submodule(sublayer.name)
+            hooks.enter_context(module.register_forward_hook(judge(sublayer), with_kwargs=True))
+        model(input_ids=torch.arange(TOKENS, device=model.device)[None], use_cache=False)
+    outermost: dict[str, Sublayer] = {}
+    for sublayer in candidates:
+        seen = found.get((sublayer.name, sublayer.output))
+        if seen is not None:
+            outermost.setdefault(seen.output, seen)
+    return tuple(outermost.values())
+
+
+def live_ranks(
+    matrices: Sequence[MatrixShape], ranks: Sequence[int], sublayers: Sequence[Sublayer]
+) -> tuple[int, ...]:
+    """The same candidate, all matrices of its dead sublayers at rank 0."""
+    gone = {matrix.name for matrix, rank in zip(matrices, ranks, strict=True) if rank == 0}
+    dead = {name for sublayer in sublayers if sublayer.output in gone for name in sublayer.matrices}
+    return tuple(0 if matrix.name in dead else rank for matrix, rank in zip(matrices, ranks, strict=True))
+
+
+def leaves_no_trace(values: Sequence[Any]) -> bool:
+    """Whether a module called with these returns its result and changes nothing; what is not plain may be a cache."""
+    return all(
+        leaves_no_trace(value)
+        if isinstance(value, tuple)
+        else value is None or isinstance(value, torch.Tensor | bool | int | float | str)
+        for value in values
+    )
+
+
+def _around(matrix: MatrixShape, matrices: Sequence[MatrixShape]) -> list[Sublayer]:
+    """The modules between a block and a matrix, the outermost first."""
+    block, parts = matrix.name.removesuffix(f".{matrix.kind}"), matrix.kind.split(".")
+    names = [".".join((block, *parts[:depth])) for depth in range(1, len(parts))]
+    return [
+        Sublayer(
+            name=name,
+            output=matrix.name,
+            matrices=tuple(other.name for other in matrices if other.name.startswith(f"{name}.")),
+            rest=None,
+        )
+        for name in names
+    ]
+
+
+def _judged(
+    sublayer: Sublayer,
+    made: _Made,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    output: Any,
+) -> Sublayer | None:
+    """The sublayer with what it returns behind the tensor, or None if this call shows that it cannot be skipped."""
+    if sublayer.output not in made:
+        return None
+    y, unchanged = made[sublayer.output]
+    inputs = (*args, *kwargs.values())
+    first, *rest = output if isinstance(output, tuple) else (output,)
+    if first is not y or not y.equal(unchanged) or any(value is not None for value in rest):
+        return None
+    if not leaves_no_trace(inputs) or not isinstance(inputs[0], torch.Tensor) or inputs[0].shape != y.shape:
+        return None
+    return replace(sublayer, rest=tuple(rest) if isinstance(output, tuple) else None)
