@@ -205,7 +205,7 @@ def demo(
     method: Annotated[str, typer.Option(help="task, output, input or weight.")] = "task",
     refine_epochs: Annotated[
         int, typer.Option(min=0, help="Passes over the data that train the factors; 0 trains nothing.")
-    ] = 2,
+    ] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Prune a small real model on a real task, in minutes."""

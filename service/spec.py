@@ -152,7 +152,7 @@ class ProjectionSpec(Strict):
         description="Passes over the calibration split that train the factors on the loss of the search, at many sizes "
         "at once; 0 leaves them as the closed form gave them.",
     )
-    refine_learning_rate: float = Field(1e-4, gt=0, le=1, description="Highest, of AdamW.")
+    refine_learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest, of AdamW.")
 
 
 class SearchSpec(Strict):

@@ -34,7 +34,7 @@ SHARES = (0.12, 0.6)
 STRATA = 8
 """Of sizes: each is drawn from once in as many steps, so that no stretch of the range is left out by chance."""
 
-STEP_EXAMPLES = 24
+STEP_EXAMPLES = 16
 WARM_UP = 0.1
 VOCABULARY_WEIGHT = 0.3
 
@@ -44,7 +44,7 @@ class Refinement:
     """How long and how fast to train; no epochs, no training."""
 
     epochs: int = 0
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-4
     kl_weight: float = 0.5
     rank_step: int = 16
 

@@ -46,7 +46,7 @@ def _arguments() -> Namespace:
         "--methods", nargs="+", default=["task"], choices=["task", "output", "input", "weight"]
     )
     options.add_argument(
-        "--epochs", nargs="+", type=int, default=[2, 0], help="that train the factors; 0 trains nothing"
+        "--epochs", nargs="+", type=int, default=[1], help="that train the factors; 0 trains nothing"
     )
     return options.parse_args()
 
