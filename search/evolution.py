@@ -32,9 +32,9 @@ from search.record import GenerationRecord
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 TARGET_FINALISTS = 3
-DROP_FINALISTS = 4
+DROP_FINALISTS = 3
 """Accepted ones; as many smaller ones may follow."""
 
 

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 
 from search.space import MatrixShape, Storage
 from workers.calibration import BYTES_PER_ENTRY
+from workers.refinement import TRAINED_BYTES
 from workers.sizes import ITEM_BYTES, JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix
 
 PROCESS_BYTES = 350 * 2**20
 """A Python process with torch and transformers, without a model."""
-
-TRAINED_BYTES = 16
-"""Of a number that is trained: itself, its gradient and AdamW's two moments, float32."""
 
 CONTEXT_BYTES = 500 * 2**20
 """What a process takes of a GPU before it holds a tensor."""

@@ -24,14 +24,14 @@ from transformers import PreTrainedModel
 from search.space import MatrixShape, SearchSpace, Storage
 from workers.cache import FolderCache, content_key
 from workers.calibration import Calibrator, Grams, passes
-from workers.devices import pick_device
+from workers.devices import pick_device, require_memory
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableLinear, SwitchableModel
 from workers.matrices import find_matrices, linear_params, weight_OD
 from workers.models import PreparedModel, load_prepared, prepare_model, resolve
 from workers.plan import EncodedTask, ModelSource
 from workers.projections import Method, factor
-from workers.refinement import Refinement, refine
+from workers.refinement import TRAINED_BYTES, Refinement, refine
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +222,9 @@ def _refine(
 ) -> Iterator[Progress]:
     """Trains the closed-form factors and writes them beside; their energies stay what prices are made of."""
     space = SearchSpace(prepared.matrices, plan.refinement.rank_step, plan.storage)
+    files = [*prepared.model.folder.glob("*.safetensors"), *prepared.factors.glob("*.safetensors")]
+    numbers = sum(m.largest_rank(plan.storage) * (m.out_features + m.in_features) for m in prepared.matrices)
+    require_memory(device, sum(file.stat().st_size for file in files) + TRAINED_BYTES * numbers)
     model = load_prepared(prepared.model.folder, device, _compute_dtype(prepared.model))
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     examples = plan.task.splits["calibration"]

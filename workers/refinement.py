@@ -34,6 +34,9 @@ SHARES = (0.12, 0.6)
 STRATA = 8
 """Of sizes: each is drawn from once in as many steps, so that no stretch of the range is left out by chance."""
 
+TRAINED_BYTES = 16
+"""Of a number that is trained: itself, its gradient and AdamW's two moments, float32."""
+
 STEP_EXAMPLES = 16
 WARM_UP = 0.1
 VOCABULARY_WEIGHT = 0.3

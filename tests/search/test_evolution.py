@@ -138,7 +138,7 @@ def test_a_saved_search_is_checked(make_problem) -> None:
     state = evolution.state()
     with pytest.raises(ConflictError, match="memo lacks outcomes"):
         Evolution.resume(problem.space, problem.energies, objective, SETTINGS, state, [])
-    with pytest.raises(ConflictError, match="has version 0, expected 1"):
+    with pytest.raises(ConflictError, match="has version 0, expected 2"):
         Evolution.resume(problem.space, problem.energies, objective, SETTINGS, {**state, "version": 0}, [])
     smaller = make_problem(layers=2)
     with pytest.raises(InputError, match="must hold 8 levels"):

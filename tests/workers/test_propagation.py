@@ -1,0 +1,215 @@
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from search.errors import ScoringError
+from search.space import DENSE, MatrixShape
+from workers.lowrank import SwitchableModel
+from workers.plan import EncodedTask, Example
+from workers.propagation import least_squares, left_factors, refit
+
+BUDGET = 40
+
+Inputs = dict[str, torch.Tensor]
+
+
+def run(
+    switchable: SwitchableModel,
+    matrices: Sequence[MatrixShape],
+    ranks: Sequence[int],
+    examples: Sequence[Example],
+    alpha: float = 0.5,
+    budget: int = BUDGET,
+) -> Inputs:
+    blocks = list(refit(switchable, matrices, ranks, examples, budget, alpha))
+    assert [(block.done, block.total) for block in blocks] == [(1, 2), (2, 2)]
+    for index, block in enumerate(blocks):
+        layers = {matrix.name: matrix.layer for matrix in matrices}
+        assert {layers[name] for name in block.left_rO} <= {index}
+    return {name: left for block in blocks for name, left in block.left_rO.items()}
+
+
+@torch.inference_mode()
+def inputs_of(model: PreTrainedModel, matrices: Sequence[MatrixShape], examples: Sequence[Example]) -> Inputs:
+    """What every matrix reads when rows run one by one, without padding: T×D."""
+    seen: dict[str, list[torch.Tensor]] = {matrix.name: [] for matrix in matrices}
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(
+            lambda _, args, rows=rows: rows.append(args[0].flatten(0, -2))
+        )
+        for name, rows in seen.items()
+    ]
+    for example in examples:
+        for row in example.rows:
+            model(input_ids=torch.tensor([row.ids]))
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(rows) for name, rows in seen.items()}
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def candidate(
+    request: pytest.FixtureRequest,
+    make_llama: Callable[..., PreTrainedModel],
+    make_gpt2: Callable[[], PreTrainedModel],
+    make_switchable: Callable[..., Any],
+) -> tuple[SwitchableModel, tuple[MatrixShape, ...], list[int]]:
+    """A model with a dense matrix, a sublayer that is gone, and low-rank matrices in both blocks."""
+    switchable, matrices = make_switchable(make_llama() if request.param == "llama" else make_gpt2())
+    ranks = [5 + index % 4 for index in range(len(matrices))]
+    gone = [i for i, matrix in enumerate(matrices) if matrix.kind in ("self_attn.o_proj", "attn.c_proj")]
+    ranks[0], ranks[gone[1]] = DENSE, 0
+    return switchable, matrices, ranks
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
+def test_every_matrix_equals_lstsq_on_what_it_reads(
+    candidate: Any, make_task: Callable[..., EncodedTask], alpha: float
+) -> None:
+    switchable, matrices, ranks = candidate
+    examples = make_task("choice").splits["search"]
+    assert len({len(row.ids) for example in examples for row in example.rows}) > 5
+    switchable.switch([DENSE] * len(matrices))
+    dense = inputs_of(switchable.model, matrices, examples)
+    new = run(switchable, matrices, ranks, examples, alpha)
+    with left_factors(switchable, new):
+        read = inputs_of(switchable.model, matrices, examples)
+    for matrix in matrices:
+        module: Any = switchable.model.get_submodule(matrix.name)
+        rank = module.rank  # 0 where the whole sublayer is gone
+        assert (matrix.name in new) == (rank > 0)
+        if rank > 0:
+            x_TD, wanted_TD = read[matrix.name], torch.lerp(read[matrix.name], dense[matrix.name], alpha)
+            z_Tr = (x_TD @ module.right_RD[:rank].T).double()
+            target_TO = (wanted_TD @ module.weight.T).double()
+            best_TO = z_Tr @ torch.linalg.lstsq(z_Tr, target_TO).solution
+            got_TO, old_TO = (z_Tr @ left.double() for left in (new[matrix.name], module.left_RO[:rank]))
+            assert (got_TO - best_TO).norm() < 1e-4 * target_TO.norm()
+            assert (got_TO - target_TO).norm() < (old_TO - target_TO).norm()
+
+
+def test_candidate_comes_nearer_to_the_dense_model(
+    candidate: Any, make_task: Callable[..., EncodedTask]
+) -> None:
+    """Measured at the input of the head, on the tokens that it was fitted to."""
+    switchable, matrices, ranks = candidate
+    examples = make_task("choice").splits["search"]
+    last = [matrix for matrix in matrices if matrix.layer == 1][-1:]
+
+    def error() -> float:
+        switchable.switch([DENSE] * len(matrices))
+        dense = inputs_of(switchable.model, last, examples)[last[0].name]
+        switchable.switch(ranks)
+        return float((inputs_of(switchable.model, last, examples)[last[0].name] - dense).norm())
+
+    before = error()
+    with left_factors(switchable, run(switchable, matrices, ranks, examples, alpha=1.0)):
+        assert error() < 0.95 * before
+
+
+def test_full_rank_is_exact_and_stays(
+    make_llama: Callable[..., PreTrainedModel],
+    make_switchable: Callable[..., Any],
+    make_task: Callable[..., EncodedTask],
+) -> None:
+    model = make_llama()
+    switchable, matrices = make_switchable(model)
+    ranks = [min(matrix.in_features, matrix.out_features) for matrix in matrices]
+    examples = make_task("choice").splits["search"]
+    new = run(switchable, matrices, ranks, examples, alpha=1.0)
+    ids_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
+    switchable.switch([DENSE] * len(matrices))
+    expected = model(ids_BL).logits
+    switchable.switch(ranks)
+    with left_factors(switchable, new):
+        torch.testing.assert_close(model(ids_BL).logits, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_model_is_left_as_it_was(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
+    switchable, matrices, ranks = candidate
+    examples = make_task("lm").splits["search"]
+    modules = [switchable.model.get_submodule(matrix.name) for matrix in matrices]
+    own = [(module.left_RO, module.left_RO.clone(), module.right_RD.clone()) for module in modules]
+    new = run(switchable, matrices, ranks, examples)
+    with left_factors(switchable, new):
+        assert all(len(module.left_RO) == module.rank for module in modules if module.rank > 0)
+    live = [module.rank for module in modules]
+    stopped = refit(switchable, matrices, ranks, examples, BUDGET, 1.0)
+    next(stopped)
+    stopped.close()  # type: ignore[attr-defined]
+    for module, (left_RO, left_copy, right_copy), rank in zip(modules, own, live, strict=True):
+        assert module.left_RO is left_RO
+        assert left_RO.equal(left_copy)
+        assert module.right_RD.equal(right_copy)
+        assert module.rank == rank
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+    blocks = switchable.model.get_submodule(matrices[0].name.split(".0.")[0])
+    assert all("forward" not in vars(block) for block in blocks.children())
+
+
+def test_same_twice_and_with_any_batches(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
+    switchable, matrices, ranks = candidate
+    examples = make_task("choice").splits["search"]
+    first, second, padded = (
+        run(switchable, matrices, ranks, examples, budget=budget) for budget in (BUDGET, BUDGET, 10_000)
+    )
+    for name, left_rO in first.items():
+        assert left_rO.equal(second[name])
+        assert (left_rO - padded[name]).norm() < 1e-3 * left_rO.norm()
+
+
+def test_half_precision_keeps_its_dtype(
+    make_llama: Callable[..., PreTrainedModel],
+    make_switchable: Callable[..., Any],
+    make_task: Callable[..., EncodedTask],
+) -> None:
+    switchable, matrices = make_switchable(make_llama().bfloat16())
+    new = run(switchable, matrices, [6] * len(matrices), make_task("choice").splits["search"])
+    assert {left_rO.dtype for left_rO in new.values()} == {torch.bfloat16}
+    assert all(torch.isfinite(left_rO).all() for left_rO in new.values())
+
+
+def random_problem(tokens: int) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(3)
+    scale_r = torch.tensor([1e3, 1.0, 1e-3, 1e-5])  # of the components: no reason to lose the smallest
+    weight_OD, left_rO = torch.randn(7, 9, generator=generator), torch.randn(4, 7, generator=generator)
+    x_TD = torch.randn(tokens, 9, generator=generator).double()
+    z_Tr = x_TD @ torch.randn(9, 4, generator=generator).double() * scale_r
+    return weight_OD, left_rO / scale_r[:, None], x_TD, z_Tr
+
+
+def test_least_squares_by_hand() -> None:
+    weight_OD, left_rO, x_TD, z_Tr = random_problem(50)
+    got = least_squares(weight_OD, left_rO, x_TD.T @ z_Tr, z_Tr.T @ z_Tr)
+    expected = torch.linalg.lstsq(z_Tr, x_TD @ weight_OD.double().T).solution
+    assert ((got - expected).norm(dim=1) < 1e-4 * expected.norm(dim=1)).all()
+
+
+def test_what_no_token_shows_stays() -> None:
+    weight_OD, left_rO, x_TD, z_Tr = random_problem(2)
+    z_Tr[:, 3] = 0
+    got_rO = least_squares(weight_OD, left_rO, x_TD.T @ z_Tr, z_Tr.T @ z_Tr)
+    target_TO = x_TD @ weight_OD.double().T
+    torch.testing.assert_close(z_Tr @ got_rO, target_TO, rtol=1e-3, atol=1e-3)
+    assert got_rO[3].equal(left_rO[3].double())
+    nothing = torch.zeros(4, 4, dtype=torch.float64)
+    assert least_squares(weight_OD, left_rO, torch.zeros(9, 4).double(), nothing).equal(left_rO.double())
+
+
+def test_refuses_a_share_outside_its_range(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
+    switchable, matrices, ranks = candidate
+    with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\], got 1.5"):
+        run(switchable, matrices, ranks, make_task("lm").splits["search"], alpha=1.5)
+
+
+def test_names_the_matrix_whose_input_is_broken(
+    candidate: Any, make_task: Callable[..., EncodedTask]
+) -> None:
+    switchable, matrices, ranks = candidate
+    switchable.model.get_input_embeddings().weight.fill_(torch.inf)
+    with pytest.raises(ScoringError, match=rf"what {matrices[1].name} reads .* is not finite"):
+        run(switchable, matrices, ranks, make_task("lm").splits["search"])

@@ -1,0 +1,309 @@
+"""Error propagation: the left factors of one candidate, fitted to the inputs its own matrices see.
+
+A matrix deep in a compressed model reads x̃, not the x that its factors were made for. With its right factor kept,
+z = right · x̃ is what its left factor has to work with, and the best it can do is a least-squares problem:
+
+    min E‖W w - leftᵀ z‖²        leftᵀ = W E[w zᵀ] E[z zᵀ]⁻¹        w = alpha·x + (1-alpha)·x̃, the wanted input
+
+The minimiser is the same whatever weighs the outputs, so no gradient is needed. The candidate is walked through in
+the order in which it runs: a matrix is fitted after everything before it, so it sees later what it was fitted to. Two
+flows of hidden states, the dense and the compressed one, are taken from block to block; no more than one block's
+activations is ever held.
+
+Source: the layer-wise closed-form update of arXiv 2403.07378 (SVD-LLM, first version), here with the dense flow mixed
+into the target.
+
+Legend: B rows, L padded length, T real tokens, O output width, D input width, r rank in use.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from search.errors import ScoringError
+from search.space import DENSE, MatrixShape
+from workers.batches import Batch, make_batches
+from workers.lowrank import SwitchableLinear, SwitchableModel
+from workers.plan import Example
+from workers.projections import square_root
+
+DAMPING = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefitBlock:
+    """The new left factors of one block: matrix name → r×O, r the rank of the matrix; `done` blocks of `total`."""
+
+    done: int
+    total: int
+    left_rO: Mapping[str, torch.Tensor]
+
+
+@torch.no_grad()
+def refit(
+    model: SwitchableModel,
+    matrices: Sequence[MatrixShape],
+    ranks: Sequence[int],
+    examples: Sequence[Example],
+    batch_tokens: int,
+    alpha: float,
+) -> Iterator[RefitBlock]:
+    """Fits the left factors of one candidate block by block; right factors, dense and rank-0 matrices stay.
+
+    The candidate's block is run once to its end and once up to each group of matrices that read the same activation;
+    the dense block once, if `alpha` asks for it. Held for all examples, on the model's device and in its dtype: the
+    hidden states of either flow, and what the low-rank matrices of one dense block read.
+
+    Args:
+        model: Runs at other ranks meanwhile; afterwards it has its own factors again, and is switched to `ranks`.
+        matrices: The matrices of `model`.
+        ranks: The candidate.
+        examples: Calibration examples.
+        batch_tokens: Padded tokens per forward pass.
+        alpha: Share of the dense flow in the target, 0..1. At 0 a matrix only adapts to its inputs; at 1 it also
+            makes up for what the matrices before it lost.
+
+    Yields:
+        Each block's factors as soon as it is done, in model order.
+
+    Raises:
+        ValueError: `alpha` is outside 0..1.
+        ScoringError: An activation is not finite.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
+    batches = [batch.to(model.model.device) for batch in batches]
+    blocks = _blocks(model.model, matrices[0])
+    compressed = _Flow(model, ranks, blocks, batches)
+    dense = _Flow(model, [DENSE] * len(matrices), blocks, batches) if alpha > 0 else None
+    own = {matrix.name: _module(model.model, matrix.name).left_RO for matrix in matrices}
+    try:
+        for index in range(len(blocks)):
+            low_rank = {
+                matrix.name: rank
+                for matrix, rank in zip(matrices, ranks, strict=True)
+                if matrix.layer == index and rank > 0
+            }
+            groups = compressed.groups(low_rank)
+            wanted = {} if dense is None else dense.advance([names[0] for names in groups])
+            new: dict[str, torch.Tensor] = {}
+            for names in groups:
+                group = {name: low_rank[name] for name in names}
+                fitted = _fit(model.model, group, compressed, wanted.get(names[0]), alpha)
+                _install(model.model, fitted)
+                new |= fitted
+            yield RefitBlock(done=index + 1, total=len(blocks), left_rO=new)
+            compressed.advance()
+    finally:
+        _install(model.model, own)
+        model.switch(ranks)
+
+
+@contextmanager
+def left_factors(model: SwitchableModel, left_rO: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Lends the model other left factors for as long as the `with` block lasts; it runs up to their ranks then."""
+    own = {name: _module(model.model, name).left_RO for name in left_rO}
+    _install(model.model, left_rO)
+    try:
+        yield
+    finally:
+        _install(model.model, own)
+
+
+def least_squares(
+    weight_OD: torch.Tensor, left_rO: torch.Tensor, cross_Dr: torch.Tensor, gram_rr: torch.Tensor
+) -> torch.Tensor:
+    """The left factor of least squared error, r×O, float64.
+
+    What the tokens do not determine stays as it was: the damping pulls towards the old factor, not towards zero, so
+    that the error never rises and an exact factor stays.
+
+    Args:
+        weight_OD: The dense matrix.
+        left_rO: The old left factor.
+        cross_Dr: Sum of (wanted input) zᵀ over tokens, float64.
+        gram_rr: Sum of z zᵀ, float64.
+    """
+    left_rO = left_rO.double()
+    scale_r = gram_rr.diagonal().sqrt()
+    scale_r = torch.where(scale_r > 0, scale_r, 1.0).reciprocal()  # components differ by orders of magnitude
+    if not gram_rr.any():
+        return left_rO
+    root_rr = square_root(scale_r[:, None] * gram_rr * scale_r, DAMPING)
+    missing_rO = cross_Dr.T @ weight_OD.double().T - gram_rr @ left_rO
+    step_rO: torch.Tensor = torch.linalg.solve(
+        root_rr.T, torch.linalg.solve(root_rr, scale_r[:, None] * missing_rO)
+    )
+    return left_rO + scale_r[:, None] * step_rO
+
+
+class _ReachedError(Exception):
+    """A forward pass got as far as it was wanted."""
+
+
+class _Flow:
+    """The model at some ranks, all batches in front of one block.
+
+    What the block before returned is kept per batch. To run the block, the model is called as ever, with every block
+    before it answering from what was kept: so each architecture hands its own masks and positions to its blocks.
+    """
+
+    def __init__(
+        self,
+        model: SwitchableModel,
+        ranks: Sequence[int],
+        blocks: Sequence[nn.Module],
+        batches: Sequence[Batch],
+    ) -> None:
+        self._model = model
+        self._ranks = ranks
+        self._batches = batches
+        self._blocks = blocks
+        self._block = 0
+        self._kept: list[Any] = [None] * len(batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def input_of(self, name: str, index: int) -> torch.Tensor:
+        """What reaches a matrix of the block, real tokens alone: T×D."""
+        x_BLD, _ = self._run_until(self._model.model.get_submodule(name), index)
+        return self._real(x_BLD, index)
+
+    def groups(self, names: Iterable[str]) -> list[list[str]]:
+        """Matrices of the block that read the same activation, in the order of running."""
+        read: list[tuple[torch.Tensor, list[str]]] = []
+
+        def note(name: str) -> Callable[..., None]:
+            def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                if not read or read[-1][0] is not args[0]:
+                    read.append((args[0], []))
+                read[-1][1].append(name)
+
+            return before_forward
+
+        with _hooks(self._model.model, names, note):
+            self._run_until(self._blocks[self._block], 0)
+        return [group for _, group in read]
+
+    def advance(self, names: Sequence[str] = ()) -> dict[str, list[torch.Tensor]]:
+        """Runs all batches through the block; returns what reached these matrices of it, per batch T×D."""
+        seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        for index in range(len(self)):
+
+            def note(name: str, index: int = index) -> Callable[..., None]:
+                return lambda _, args: seen[name].append(self._real(args[0], index))
+
+            with _hooks(self._model.model, names, note):
+                _, self._kept[index] = self._run_until(self._blocks[self._block], index)
+        self._block += 1
+        return seen
+
+    def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
+        return x_BLD.flatten(0, -2)[self._batches[index].mask_BL.flatten()]
+
+    def _run_until(self, module: nn.Module, index: int) -> tuple[torch.Tensor, Any]:
+        """First argument and output of a module of the block; nothing behind it is run."""
+        caught: list[tuple[torch.Tensor, Any]] = []
+
+        def stop(_: nn.Module, args: tuple[torch.Tensor, ...], output: Any) -> None:
+            caught.append((args[0], output))
+            raise _ReachedError
+
+        self._model.switch(self._ranks)
+        hook = module.register_forward_hook(stop)
+        try:
+            with _answering(self._blocks[: self._block], self._kept[index]):
+                self._model.model(input_ids=self._batches[index].ids_BL, use_cache=False)
+        except _ReachedError:
+            return caught[0]
+        finally:
+            hook.remove()
+        raise AssertionError("the model ran past one of its blocks without calling it")
+
+
+@contextmanager
+def _hooks(
+    model: PreTrainedModel, names: Iterable[str], make: Callable[[str], Callable[..., None]]
+) -> Iterator[None]:
+    """Calls `make(name)` before the forward of each of these modules."""
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(make(name)))
+        yield
+
+
+@contextmanager
+def _answering(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
+    """Lets blocks return a value without running."""
+    for block in blocks:
+        block.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
+
+
+def _fit(
+    model: PreTrainedModel,
+    ranks: Mapping[str, int],
+    compressed: _Flow,
+    dense_TD: Sequence[torch.Tensor] | None,
+    alpha: float,
+) -> dict[str, torch.Tensor]:
+    """New left factors of matrices that read the same activation, given as name → rank.
+
+    `dense_TD`: per batch what they read in the dense model, where that is wanted.
+    """
+    modules = {name: _module(model, name) for name in ranks}
+    right_rD = {name: module.right_RD[: ranks[name]].float() for name, module in modules.items()}
+    cross_Dr: dict[str, torch.Tensor] = {}
+    gram_rr: dict[str, torch.Tensor] = {}
+    for index in range(len(compressed)):
+        x_TD = compressed.input_of(next(iter(ranks)), index).float()
+        wanted_TD = x_TD if dense_TD is None else torch.lerp(x_TD, dense_TD[index].float(), alpha)
+        for name in ranks:
+            z_Tr = x_TD @ right_rD[name].T
+            _add(cross_Dr, name, wanted_TD.T @ z_Tr)
+            _add(gram_rr, name, z_Tr.T @ z_Tr)
+    fitted: dict[str, torch.Tensor] = {}
+    for name, module in modules.items():
+        if not (cross_Dr[name].isfinite().all() and gram_rr[name].isfinite().all()):
+            raise ScoringError(
+                f"what {name} reads in the candidate or in the dense model is not finite; "
+                "try model.dtype: float32, or keep more of the model"
+            )
+        old_rO = module.left_RO[: ranks[name]]
+        fitted[name] = least_squares(module.weight, old_rO, cross_Dr[name], gram_rr[name]).to(old_rO.dtype)
+    return fitted
+
+
+def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> None:
+    if name in sums:
+        sums[name] += product
+    else:
+        sums[name] = product.double()
+
+
+def _install(model: PreTrainedModel, left_rO: Mapping[str, torch.Tensor]) -> None:
+    for name, left in left_rO.items():
+        _module(model, name).left_RO = left
+
+
+def _blocks(model: PreTrainedModel, matrix: MatrixShape) -> list[nn.Module]:
+    """All blocks of the model that one of its matrices is of."""
+    blocks = model.get_submodule(matrix.name.removesuffix(f".{matrix.layer}.{matrix.kind}"))
+    return list(blocks.children())
+
+
+def _module(model: PreTrainedModel, name: str) -> SwitchableLinear:
+    module = model.get_submodule(name)
+    assert isinstance(module, SwitchableLinear)
+    return module
