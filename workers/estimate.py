@@ -139,9 +139,16 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
 
     calibration, none = loads["calibration"], _Work()
     streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)) + job.refine_epochs)
+    entries = 2 if job.refine_epochs else 1  # factors as the closed form gave them, and trained ones beside
     search = loads["search"].times(job.full_scorings + job.screenings * job.screen_share)
     return (
-        phase("prepare", streamed, _preparing(model, job), preparing(model, job), disk=weights + factors),
+        phase(
+            "prepare",
+            streamed,
+            _preparing(model, job),
+            preparing(model, job),
+            disk=weights + entries * factors,
+        ),
         scored(
             "dense",
             loads["search"] + loads["confirm"],

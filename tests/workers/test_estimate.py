@@ -136,5 +136,24 @@ def test_methods_differ_in_what_they_gather(model: ModelSize, job: JobSize) -> N
     assert phases_of(model, replace(job, method="weight"))["prepare"].tokens == 0
 
 
+def test_training_costs_passes_factors_and_memory_of_its_own(model: ModelSize, job: JobSize) -> None:
+    calibration = job.loads["calibration"]
+    phases = [phases_of(model, replace(job, refine_epochs=epochs))["prepare"] for epochs in (0, 1, 3)]
+    none, one, three = phases
+    assert [round(phase.tokens - none.tokens) for phase in (one, three)] == [
+        calibration.tokens,
+        3 * calibration.tokens,
+    ]
+    assert three.flops - none.flops == pytest.approx(3 * (one.flops - none.flops), rel=1e-6)
+    # three forward passes' worth of products in the blocks at least: dense, candidate, gradients of activations
+    assert one.flops - none.flops > 3 * 2 * model.block_params * calibration.tokens
+    factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
+    assert one.disk_bytes - none.disk_bytes == three.disk_bytes - none.disk_bytes == factors
+    assert one.host_bytes - none.host_bytes <= 5 * factors
+    wide = replace(job, gram_bytes=0)
+    trained = phases_of(model, replace(wide, refine_epochs=1))["prepare"]
+    assert trained.host_bytes > phases_of(model, wide)["prepare"].host_bytes
+
+
 def find_wide(model: ModelSize) -> Any:
     return next(matrix for matrix in model.matrices if matrix.out_features > matrix.in_features)
