@@ -1,6 +1,6 @@
 """`ranksieve demo`: a real model, a real task, the real service, in minutes.
 
-SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within two points of it.
+SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within a point of it.
 """
 
 import json
@@ -43,13 +43,13 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 },
             },
             "projection": {"method": method, "refine_epochs": refine_epochs},
-            "objective": {"kind": "max_drop", "points": 2.0},
+            "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
             "search": {
                 "seed": seed,
-                "generations": 5,
+                "generations": 4,
                 "offspring": 10,
                 "survivors": 2,
-                "max_evaluations": 70,
+                "max_evaluations": 60,
                 "patience": 4,
             },
         }
