@@ -12,8 +12,9 @@ from service.confirmation import Winner
 from service.jobs import Job
 from service.scoring import TaskScorer
 from service.spec import JobSpec
-from workers.export import Exported, weight_bytes
+from workers.export import Exported
 from workers.metrics import METRIC_NAMES
+from workers.models import weight_bytes
 from workers.preflight import Checked
 from workers.preparation import Prepared
 from workers.scores import Scores

@@ -11,7 +11,7 @@ import torch
 from search.space import MatrixShape
 from workers.devices import pick_device, require_memory
 from workers.lowrank import SwitchableModel
-from workers.models import load_prepared, load_tokenizer
+from workers.models import load_prepared, load_tokenizer, weight_bytes
 from workers.plan import EncodedTask, ModelSource
 from workers.preparation import load_factors
 from workers.scorer import Scorer
@@ -35,8 +35,7 @@ def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
     torch.set_num_threads(plan.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     device = pick_device(plan.device)
-    files = [*plan.model_folder.glob("*.safetensors"), *plan.factors_folder.glob("*.safetensors")]
-    require_memory(device, sum(file.stat().st_size for file in files))
+    require_memory(device, weight_bytes(plan.model_folder) + weight_bytes(plan.factors_folder))
     model = load_prepared(plan.model_folder, device)
     switchable = SwitchableModel(model, plan.matrices, load_factors(plan.factors_folder))
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(plan.model_folder)))

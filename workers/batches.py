@@ -52,11 +52,11 @@ def make_batches(examples: Sequence[Example], max_choices: int, batch_tokens: in
     All rows of an example share a batch, so that its answers can be normalised over its choices there. An
     example over the budget gets a batch of its own.
     """
-    order = sorted(range(len(examples)), key=lambda index: (_length(examples[index]), index))
+    order = sorted(range(len(examples)), key=lambda index: (longest_row(examples[index]), index))
     groups: list[list[int]] = []
     rows = 0
     for index in order:
-        example_rows, length = len(examples[index].rows), _length(examples[index])
+        example_rows, length = len(examples[index].rows), longest_row(examples[index])
         if groups and (rows + example_rows) * length <= batch_tokens:
             groups[-1].append(index)
             rows += example_rows
@@ -66,7 +66,8 @@ def make_batches(examples: Sequence[Example], max_choices: int, batch_tokens: in
     return [_batch(examples, group, max_choices) for group in groups]
 
 
-def _length(example: Example) -> int:
+def longest_row(example: Example) -> int:
+    """Tokens of an example's longest row."""
     return max(len(row.ids) for row in example.rows)
 
 

@@ -175,9 +175,8 @@ def _preparing(model: ModelSize, job: JobSize) -> _Work:
     loading = _Work(starts=1, file_bytes=3 * written, gguf_params=model.total_params if job.gguf else 0)
     running = _forward(model, calibration.times(passes), weights, backward=job.method == "task")
     factoring = _grams(model, calibration, job.method) + _factoring(model, job.method)
-    return (
-        loading + running + factoring + _refining(model, job, calibration.times(job.refine_epochs), weights)
-    )
+    refining = _refining(model, job, calibration.times(job.refine_epochs), weights)
+    return loading + running + factoring + refining
 
 
 def _refining(model: ModelSize, job: JobSize, load: Load, weights: int) -> _Work:

@@ -23,7 +23,7 @@ from search.errors import InputError
 from search.space import DENSE, MatrixShape, Storage
 from workers.lowrank_module import LowRankLinear, PivotedLinear, replace_linears
 from workers.matrices import linear_params
-from workers.models import load_prepared, on_device
+from workers.models import load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
 from workers.preparation import Progress, load_factors
 from workers.sublayers import find_sublayers, live_ranks
@@ -115,11 +115,6 @@ def load_folder(folder: Path) -> PreTrainedModel:
         folder, config=config, dtype="auto", use_safetensors=True
     )
     return on_device(model, torch.device("cpu"))
-
-
-def weight_bytes(folder: Path) -> int:
-    """Bytes of the weight files of a model folder."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def _install(

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from workers.batches import Batch
-from workers.likelihood import slot_log_likelihoods
+from workers.likelihood import choice_scores, right_choices
 from workers.plan import Example
 
 Fisher = Literal["true", "empirical"]
@@ -41,12 +41,10 @@ def loss_of(
         generator: Draws the probes of `true`.
     """
     if kind == "choice":
-        score_SC = slot_log_likelihoods(logits_NV, batch, len(examples), max_choices)[list(batch.examples)]
-        offered_S1 = torch.tensor([[examples[index].choices] for index in batch.examples])
-        offered_SC = (torch.arange(max_choices)[None] < offered_S1).to(score_SC.device)
+        score_SC, offered_SC = choice_scores(logits_NV, examples, batch, max_choices)
         if fisher == "true":
             return _choice_probe(score_SC, offered_SC, generator)
-        labels_S = torch.tensor([examples[index].label for index in batch.examples], device=score_SC.device)
+        labels_S = right_choices(examples, batch, score_SC.device)
         return torch.nn.functional.cross_entropy(
             score_SC.masked_fill(~offered_SC, -torch.inf), labels_S, reduction="sum"
         )

@@ -1,14 +1,17 @@
 """From a batch to the log-likelihood of its answers.
 
-Legend: B rows, L padded length, P read positions, N answer tokens, V vocabulary, E examples, C choices.
+Legend: B rows, L padded length, P read positions, N answer tokens, V vocabulary, E examples, S those of a batch,
+C choices.
 """
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
 
 from workers.batches import Batch
+from workers.plan import Example
 
 
 def answer_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
@@ -30,6 +33,20 @@ def slot_log_likelihoods(
     logp_N = logits_NV.log_softmax(dim=1).gather(1, batch.token_N[:, None])[:, 0]
     sums = torch.zeros(examples * max_choices, dtype=logp_N.dtype, device=logp_N.device)
     return sums.index_add(0, batch.slot_N, logp_N).view(examples, max_choices)
+
+
+def choice_scores(
+    logits_NV: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The log-likelihood of every answer of the batch's examples, S×C, and which of the choices were offered."""
+    score_SC = slot_log_likelihoods(logits_NV, batch, len(examples), max_choices)[list(batch.examples)]
+    offered_S1 = torch.tensor([[examples[index].choices] for index in batch.examples])
+    return score_SC, (torch.arange(max_choices)[None] < offered_S1).to(score_SC.device)
+
+
+def right_choices(examples: Sequence[Example], batch: Batch, device: torch.device) -> torch.Tensor:
+    """The label of each of the batch's examples, S."""
+    return torch.tensor([examples[index].label for index in batch.examples], device=device)
 
 
 def _keeps_logits(model_class: type[PreTrainedModel]) -> bool:

@@ -74,6 +74,13 @@ class SwitchableModel:
             module.rank = rank
 
 
+def switchable_module(model: PreTrainedModel, name: str) -> SwitchableLinear:
+    """The module of one matrix, after `SwitchableModel` has replaced it."""
+    module = model.get_submodule(name)
+    assert isinstance(module, SwitchableLinear)
+    return module
+
+
 def _replace(
     model: PreTrainedModel, name: str, left_RO: torch.Tensor, right_RD: torch.Tensor
 ) -> SwitchableLinear:

@@ -184,6 +184,11 @@ def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache)
     return PreparedModel(folder=cache.path(key), digest=digest, dtype=dtype)
 
 
+def weight_bytes(folder: Path) -> int:
+    """Bytes of a folder's weight files, or of its factors."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
 def load_prepared(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """Loads a prepared model for inference; `dtype` None keeps the stored one."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(

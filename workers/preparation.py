@@ -26,9 +26,10 @@ from workers.cache import FolderCache, content_key
 from workers.calibration import Calibrator, Grams, passes
 from workers.devices import pick_device, require_memory
 from workers.fisher import Fisher
-from workers.lowrank import SwitchableLinear, SwitchableModel
+from workers.footprint import factor_numbers
+from workers.lowrank import SwitchableModel, switchable_module
 from workers.matrices import find_matrices, linear_params, weight_OD
-from workers.models import PreparedModel, load_prepared, prepare_model, resolve
+from workers.models import PreparedModel, load_prepared, prepare_model, resolve, weight_bytes
 from workers.plan import EncodedTask, ModelSource
 from workers.projections import Method, factor
 from workers.refinement import TRAINED_BYTES, Refinement, refine
@@ -208,8 +209,7 @@ def _build_group(
         # one component at least: a file of factors names every matrix
         rank = max(1, matrix.largest_rank(plan.storage))
         result = factor(weight, plan.method, rank, *grams.of(matrix.name))
-        tensors[f"{matrix.name}:left"] = result.left_RO.to("cpu", dtype)
-        tensors[f"{matrix.name}:right"] = result.right_RD.to("cpu", dtype)
+        tensors |= _stored(matrix.name, result.left_RO, result.right_RD, dtype)
         energies[matrix.name] = result.energy_K.cpu().numpy()
         if (index + 1) % REPORT_EVERY == 0 or index + 1 == len(matrices):
             yield Progress(phase="projection", done=index + 1, total=len(matrices))
@@ -222,9 +222,10 @@ def _refine(
 ) -> Iterator[Progress]:
     """Trains the closed-form factors and writes them beside; their energies stay what prices are made of."""
     space = SearchSpace(prepared.matrices, plan.refinement.rank_step, plan.storage)
-    files = [*prepared.model.folder.glob("*.safetensors"), *prepared.factors.glob("*.safetensors")]
-    numbers = sum(m.largest_rank(plan.storage) * (m.out_features + m.in_features) for m in prepared.matrices)
-    require_memory(device, sum(file.stat().st_size for file in files) + TRAINED_BYTES * numbers)
+    trained_bytes = TRAINED_BYTES * factor_numbers(prepared.matrices, plan.storage)
+    require_memory(
+        device, weight_bytes(prepared.model.folder) + weight_bytes(prepared.factors) + trained_bytes
+    )
     model = load_prepared(prepared.model.folder, device, _compute_dtype(prepared.model))
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     examples = plan.task.splits["calibration"]
@@ -242,11 +243,16 @@ def _refine(
     dtype = getattr(torch, prepared.model.dtype)
     tensors: dict[str, torch.Tensor] = {}
     for matrix in prepared.matrices:
-        module = model.get_submodule(matrix.name)
-        assert isinstance(module, SwitchableLinear)
-        tensors[f"{matrix.name}:left"] = module.left_RO.to("cpu", dtype)
-        tensors[f"{matrix.name}:right"] = module.right_RD.to("cpu", dtype)
+        module = switchable_module(model, matrix.name)
+        tensors |= _stored(matrix.name, module.left_RO, module.right_RD, dtype)
     save_file(tensors, folder / f"{FACTORS}.safetensors")
+
+
+def _stored(
+    name: str, left_RO: torch.Tensor, right_RD: torch.Tensor, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """A matrix's factors as `load_factors` finds them in the file."""
+    return {f"{name}:left": left_RO.to("cpu", dtype), f"{name}:right": right_RD.to("cpu", dtype)}
 
 
 def _compute_dtype(model: PreparedModel) -> torch.dtype | None:

@@ -28,7 +28,7 @@ from transformers import PreTrainedModel
 from search.errors import ScoringError
 from search.space import DENSE, MatrixShape
 from workers.batches import Batch, make_batches
-from workers.lowrank import SwitchableLinear, SwitchableModel
+from workers.lowrank import SwitchableModel, switchable_module
 from workers.plan import Example
 from workers.projections import square_root
 
@@ -82,7 +82,7 @@ def refit(
     blocks = _blocks(model.model, matrices[0])
     compressed = _Flow(model, ranks, blocks, batches)
     dense = _Flow(model, [DENSE] * len(matrices), blocks, batches) if alpha > 0 else None
-    own = {matrix.name: _module(model.model, matrix.name).left_RO for matrix in matrices}
+    own = {matrix.name: switchable_module(model.model, matrix.name).left_RO for matrix in matrices}
     try:
         for index in range(len(blocks)):
             low_rank = {
@@ -108,7 +108,7 @@ def refit(
 @contextmanager
 def left_factors(model: SwitchableModel, left_rO: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Lends the model other left factors for as long as the `with` block lasts; it runs up to their ranks then."""
-    own = {name: _module(model.model, name).left_RO for name in left_rO}
+    own = {name: switchable_module(model.model, name).left_RO for name in left_rO}
     _install(model.model, left_rO)
     try:
         yield
@@ -262,7 +262,7 @@ def _fit(
 
     `dense_TD`: per batch what they read in the dense model, where that is wanted.
     """
-    modules = {name: _module(model, name) for name in ranks}
+    modules = {name: switchable_module(model, name) for name in ranks}
     right_rD = {name: module.right_RD[: ranks[name]].float() for name, module in modules.items()}
     cross_Dr: dict[str, torch.Tensor] = {}
     gram_rr: dict[str, torch.Tensor] = {}
@@ -294,16 +294,10 @@ def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> Non
 
 def _install(model: PreTrainedModel, left_rO: Mapping[str, torch.Tensor]) -> None:
     for name, left in left_rO.items():
-        _module(model, name).left_RO = left
+        switchable_module(model, name).left_RO = left
 
 
 def _blocks(model: PreTrainedModel, matrix: MatrixShape) -> list[nn.Module]:
     """All blocks of the model that one of its matrices is of."""
     blocks = model.get_submodule(matrix.name.removesuffix(f".{matrix.layer}.{matrix.kind}"))
     return list(blocks.children())
-
-
-def _module(model: PreTrainedModel, name: str) -> SwitchableLinear:
-    module = model.get_submodule(name)
-    assert isinstance(module, SwitchableLinear)
-    return module

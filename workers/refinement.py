@@ -23,9 +23,9 @@ from search.errors import ScoringError
 from search.prices import Energies
 from search.seeds import lagrangian
 from search.space import DENSE, SearchSpace
-from workers.batches import Batch, make_batches
-from workers.likelihood import answer_logits, slot_log_likelihoods
-from workers.lowrank import SwitchableLinear, SwitchableModel
+from workers.batches import Batch, longest_row, make_batches
+from workers.likelihood import answer_logits, choice_scores, right_choices
+from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
 
 SHARES = (0.12, 0.6)
@@ -80,6 +80,7 @@ def refine(
     rng = random.Random(seed)
     max_choices = max(example.choices for example in examples)
     groups = _groups(examples)
+    batches = [make_batches(group, max_choices, batch_tokens) for group in groups]
     steps = settings.epochs * len(groups)
     order = [index for _ in range(settings.epochs) for index in rng.sample(range(len(groups)), len(groups))]
     candidates = [space.ranks(lagrangian(space, energies, share)) for share in _shares(steps, rng)]
@@ -90,7 +91,7 @@ def refine(
         optimizer = torch.optim.AdamW(factors, lr=settings.learning_rate, weight_decay=0.0, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
         for step, (ranks, index) in enumerate(zip(candidates, order, strict=True)):
-            for batch in make_batches(groups[index], max_choices, batch_tokens):
+            for batch in batches[index]:
                 loss = _loss(
                     model, ranks, kind, groups[index], batch.to(model.model.device), max_choices, settings
                 )
@@ -114,8 +115,7 @@ class _Trained:
     ) -> None:
         self._modules: list[tuple[SwitchableLinear, int]] = []
         for matrix, ranks in zip(space.matrices, zip(*candidates, strict=True), strict=True):
-            module = model.model.get_submodule(matrix.name)
-            assert isinstance(module, SwitchableLinear)
+            module = switchable_module(model.model, matrix.name)
             if largest := max(rank for rank in (0, *ranks) if rank != DENSE):
                 self._modules.append((module, largest))
 
@@ -156,7 +156,7 @@ def _loss(
     if kind != "choice":
         nll_N = F.cross_entropy(logits_NV, batch.token_N, reduction="none")
         return (share_N * (settings.kl_weight * kl_N + (1 - settings.kl_weight) * nll_N)).sum()
-    labels_S = torch.tensor([examples[index].label for index in batch.examples], device=logits_NV.device)
+    labels_S = right_choices(examples, batch, logits_NV.device)
     dense_SC, logp_SC = (
         _choice_log_likelihoods(values_NV, examples, batch, max_choices)
         for values_NV in (dense_NV, logits_NV)
@@ -170,9 +170,7 @@ def _choice_log_likelihoods(
     logits_NV: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
 ) -> torch.Tensor:
     """Normalised over the choices of each example; what was not offered is -inf. S×C."""
-    score_SC = slot_log_likelihoods(logits_NV, batch, len(examples), max_choices)[list(batch.examples)]
-    offered_S1 = torch.tensor([[examples[index].choices] for index in batch.examples])
-    offered_SC = (torch.arange(max_choices)[None] < offered_S1).to(score_SC.device)
+    score_SC, offered_SC = choice_scores(logits_NV, examples, batch, max_choices)
     return score_SC.masked_fill(~offered_SC, -torch.inf).log_softmax(dim=1)
 
 
@@ -184,7 +182,7 @@ def _kl(dense_logp: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:
 
 def _groups(examples: Sequence[Example]) -> list[list[Example]]:
     """Examples of a step: of similar length, so that little is padded."""
-    by_length = sorted(examples, key=lambda example: max(len(row.ids) for row in example.rows))
+    by_length = sorted(examples, key=longest_row)
     return [by_length[start : start + STEP_EXAMPLES] for start in range(0, len(by_length), STEP_EXAMPLES)]
 
 

@@ -106,16 +106,20 @@ def by_length(examples: tuple[Example, ...]) -> list[Example]:
     return sorted(examples, key=lambda example: max(len(row.ids) for row in example.rows))
 
 
+def answer_scores(naive: "Naive", example: Example) -> torch.Tensor:
+    """The log-likelihood of every answer of an example."""
+    tokens = {span.choice: span.ids for row in example.rows for span in row.spans}
+    sums = [
+        logp_LV[range(len(tokens[choice])), list(tokens[choice])].sum()
+        for choice, logp_LV in enumerate(naive.logp(example))
+    ]
+    return torch.stack(sums)
+
+
 def naive_choice(model: PreTrainedModel, task: EncodedTask) -> Grams:
     naive = Naive(model)
-    beliefs = []
-    for example in by_length(task.splits["calibration"]):
-        tokens = {span.choice: span.ids for row in example.rows for span in row.spans}
-        sums = [
-            logp_LV[range(len(tokens[choice])), list(tokens[choice])].sum()
-            for choice, logp_LV in enumerate(naive.logp(example))
-        ]
-        beliefs.append(torch.stack(sums).log_softmax(0))
+    examples = by_length(task.splits["calibration"])
+    beliefs = [answer_scores(naive, example).log_softmax(0) for example in examples]
     padded_SC = torch.nn.utils.rnn.pad_sequence(beliefs, batch_first=True, padding_value=-20.0)
     return naive.grams(
         *((padded_SC.detach() / 2).exp() * padded_SC).sum(dim=0)
@@ -154,12 +158,7 @@ def test_empirical_gradients_are_those_of_the_right_answers(
     task, naive = make_task(kind), Naive(make_llama())
     losses = []
     for example in by_length(task.splits["calibration"]):
-        tokens = {span.choice: span.ids for row in example.rows for span in row.spans}
-        sums = [
-            logp_LV[range(len(tokens[choice])), list(tokens[choice])].sum()
-            for choice, logp_LV in enumerate(naive.logp(example))
-        ]
-        scores = torch.stack(sums)
+        scores = answer_scores(naive, example)
         losses.append(-scores.log_softmax(0)[example.label] if kind == "choice" else -scores.sum())
     expected = naive.grams(torch.stack(losses).sum())
     grams = gather(make_llama(), task, fisher="empirical")

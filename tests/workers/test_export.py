@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedModel,
 
 from search.errors import InputError
 from search.space import DENSE
-from workers.export import Exported, ExportPlan, export, load_folder, weight_bytes
+from workers.export import Exported, ExportPlan, export, load_folder
 from workers.lowrank import SwitchableModel
-from workers.models import load_prepared
+from workers.models import load_prepared, weight_bytes
 from workers.plan import ModelSource
 from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
 

@@ -13,7 +13,7 @@ from search.seeds import lagrangian
 from search.space import DENSE, MatrixShape, SearchSpace
 from workers import refinement
 from workers.batches import make_batches
-from workers.lowrank import SwitchableLinear, SwitchableModel
+from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import EncodedTask, Example
 from workers.refinement import Refinement, refine
 
@@ -31,13 +31,7 @@ class Trainee:
 
     @property
     def modules(self) -> list[SwitchableLinear]:
-        modules = [
-            module for module in self.switchable.model.modules() if isinstance(module, SwitchableLinear)
-        ]
-        return sorted(modules, key=lambda module: self._order().index(id(module)))
-
-    def _order(self) -> list[int]:
-        return [id(self.switchable.model.get_submodule(matrix.name)) for matrix in self.space.matrices]
+        return [switchable_module(self.switchable.model, matrix.name) for matrix in self.space.matrices]
 
     def train(
         self, task: EncodedTask, settings: Refinement = SETTINGS, seed: int = 0
