@@ -46,11 +46,10 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
             "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
             "search": {
                 "seed": seed,
-                "generations": 4,
+                "generations": 3,
                 "offspring": 10,
                 "survivors": 2,
                 "max_evaluations": 60,
-                "patience": 4,
             },
         }
     )

@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 
+SPIN_COUNT = "4000"
+"""Rounds that a torch thread waits busily at a barrier before it sleeps, in an embedded cluster. By default there are
+300,000 (GNU OpenMP); beside other work, threads then mostly wait for one that is not running."""
+
 
 class Cluster:
     """A connection to Ray, made at the first use.
@@ -48,6 +52,7 @@ class Cluster:
             return
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         options: dict[str, Any] = {} if self._temp_dir is None else {"_temp_dir": str(self._temp_dir)}
         ray.init(
             num_cpus=os.cpu_count(),

@@ -57,6 +57,13 @@ def test_phase_tells_its_progress_and_returns_its_last_item(run: Run) -> None:
     assert run.progress == [Progress(phase="count", done=done, total=3) for done in range(3)]
 
 
+def test_waiting_threads_of_a_worker_give_way_to_other_work(run: Run) -> None:
+    def phase() -> Iterator[int]:
+        yield int(os.environ["GOMP_SPINCOUNT"])
+
+    assert run(phase) < 10_000
+
+
 def test_phase_with_an_environment_has_a_process_of_its_own(run: Run, tmp_path: Path) -> None:
     def phase() -> Iterator[tuple[int, str | None]]:
         yield os.getpid(), os.environ.get("HF_MODULES_CACHE")
