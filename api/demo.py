@@ -42,7 +42,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                     "seed": seed,
                 },
             },
-            "projection": {"method": method, "refine_epochs": refine_epochs},
+            "projection": {"method": method, "refine_epochs": refine_epochs, "refit": None},
             "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
             "search": {
                 "seed": seed,

@@ -21,6 +21,7 @@ _PHASES = {
     "refinement": "train factors",
     "dense": "score dense model",
     "search": "search",
+    "refit": "refit finalists",
     "confirm": "confirm finalists",
     "test": "test",
     "export": "export",
@@ -119,12 +120,14 @@ class Narrator:
                 return f"model: {data['matrices']} matrices, {params}, {data['dtype']} on {data['device']}"
             case "dense.scored":
                 return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
+            case "finalist.refit":
+                return _refit(data)
             case "finalist.confirmed":
                 return _finalist(data)
             case "actor.replaced":
                 return f"actor {data['actor']} replaced: {data['reason']}"
             case "candidate.failed":
-                return f"a candidate of generation {data['generation']} failed: {data['reason']}"
+                return _failed(data)
             case "artifact.exported":
                 return f"exported {data['file_bytes'] / 1e6:,.1f} MB to {data['path']}"
             case "artifact.verified":
@@ -166,6 +169,18 @@ def _generation(data: Mapping[str, Any]) -> str:
         f"target {_percent(data['target_share'])}, best kept {_percent(data['kept_share'])}, "
         f"KL {_number(data['kl_nats'], '.4f')} nats, drop {_number(data['drop_points'], '+.2f')} points"
     )
+
+
+def _failed(data: Mapping[str, Any]) -> str:
+    generation = data["generation"]
+    who = "a finalist" if generation is None else f"a candidate of generation {generation}"
+    return f"{who} failed: {data['reason']}"
+
+
+def _refit(data: Mapping[str, Any]) -> str:
+    before, after = (_number(data[name], ".4f") for name in ("loss_before", "loss_after"))
+    verdict = "kept" if data["kept"] else "not kept"
+    return f"refit of the finalist keeping {_percent(data['kept_share'])}: loss {before} to {after} nats, {verdict}"
 
 
 def _finalist(data: Mapping[str, Any]) -> str:

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from search.confirmation import DropInterval, fixed_sequence
 from search.errors import ScoringError
-from search.space import Genome, SearchSpace
+from search.space import SearchSpace
 from service.events import EventType
 from service.joblog import JobLog
-from service.scoring import TaskScorer
+from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec, MaxDrop
 from workers.scores import Failure, Scores
 
@@ -20,7 +19,7 @@ DEFAULT_CONFIDENCE = 0.8
 class Winner:
     """The finalist that is exported; `held` tells whether the objective's promise held on fresh examples."""
 
-    genome: Genome
+    candidate: Candidate
     confirm: Scores
     confirm_drop: DropInterval
     held: bool
@@ -35,7 +34,7 @@ class Winner:
         Raises:
             ScoringError: It cannot be scored there.
         """
-        (scores,) = scorer.score_genomes([self.genome], "test", _progress(log, "test"))
+        (scores,) = scorer.score_candidates([self.candidate], "test", log.progress("test"))
         if isinstance(scores, Failure):
             raise ScoringError(f"the winner cannot be scored on the test split: {scores.reason}")
         drop = scorer.drop(scores, "test", self.confidence, self.seed)
@@ -43,7 +42,7 @@ class Winner:
 
 
 def confirm(
-    spec: JobSpec, space: SearchSpace, scorer: TaskScorer, finalists: Sequence[Genome], log: JobLog
+    spec: JobSpec, space: SearchSpace, scorer: TaskScorer, finalists: Sequence[Candidate], log: JobLog
 ) -> Winner:
     """Scores the finalists on the confirm split and picks the winner.
 
@@ -55,11 +54,12 @@ def confirm(
         ScoringError: No finalist can be scored.
     """
     objective, confidence = spec.objective, confidence_of(spec)
-    scored: list[tuple[Genome, Scores]] = []
+    scored: list[tuple[Candidate, Scores]] = []
     drops: list[DropInterval] = []
-    for index, genome in enumerate(finalists):
-        (scores,) = scorer.score_genomes([genome], "confirm")
-        log.event(EventType.PHASE_PROGRESS, phase="confirm", done=index + 1, total=len(finalists))
+    report = log.progress("confirm")
+    for index, candidate in enumerate(finalists):
+        (scores,) = scorer.score_candidates([candidate], "confirm")
+        report(index + 1, len(finalists))
         if isinstance(scores, Failure):
             log.event(EventType.CANDIDATE_FAILED, reason=scores.reason, generation=None)
             continue
@@ -67,13 +67,13 @@ def confirm(
         passed = not isinstance(objective, MaxDrop) or drop.within(objective.points)
         log.event(
             EventType.FINALIST_CONFIRMED,
-            kept_share=space.kept_share(genome),
+            kept_share=space.kept_share(candidate.genome),
             drop_points=drop.estimate,
             drop_low=drop.low,
             drop_high=drop.high,
             passed=passed,
         )
-        scored.append((genome, scores))
+        scored.append((candidate, scores))
         drops.append(drop)
         if not passed:
             break
@@ -86,7 +86,7 @@ def confirm(
         losses = [scorer.loss(scores, "confirm") for _, scores in scored]
         index, held = losses.index(min(losses)), True
     return Winner(
-        genome=scored[index][0],
+        candidate=scored[index][0],
         confirm=scored[index][1],
         confirm_drop=drops[index],
         held=held,
@@ -98,7 +98,3 @@ def confirm(
 def confidence_of(spec: JobSpec) -> float:
     """The confidence of one-sided bounds: the objective's, where it names one."""
     return spec.objective.confidence if isinstance(spec.objective, MaxDrop) else DEFAULT_CONFIDENCE
-
-
-def _progress(log: JobLog, phase: str) -> Any:
-    return lambda done, total: log.event(EventType.PHASE_PROGRESS, phase=phase, done=done, total=total)

@@ -1,7 +1,7 @@
 """What a pipeline sees of the service: one job's record, and whether it should go on."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class JobLog:
     def event(self, type: EventType, **data: Any) -> None:
         """Tells the job's user of something."""
         self._store.append_event(self.job.id, type, data)
+
+    def progress(self, phase: str) -> Callable[[int, int], None]:
+        """Tells the job's user how far a phase is: (done, total)."""
+        return lambda done, total: self.event(EventType.PHASE_PROGRESS, phase=phase, done=done, total=total)
 
     def generation(
         self,

@@ -1,6 +1,7 @@
 """One job from its spec to its exported model, top to bottom.
 
-    spec → checked → prepared (calibration, projections) → search ⇄ scoring → confirmation → test → export → verified
+    spec → checked → prepared (calibration, projections) → search ⇄ scoring → refit finalists → confirmation → test
+    → export → verified
 
 Every stage returns what a later one needs. Stopped anywhere and run again, it ends with the same result: the
 preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
@@ -20,6 +21,7 @@ from service.confirmation import Winner, confidence_of, confirm
 from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import Job, JobState
+from service.refitting import refit_finalists
 from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
@@ -89,8 +91,10 @@ class Pipeline:
                 evolution = _search(spec, space, prepared, scorer, log)
 
             log.state(JobState.FINALIZING)
+            with clock.phase("refit"):
+                finalists = refit_finalists(spec, space, scorer, evolution.finalists(), log)
             with clock.phase("confirm"):
-                winner = confirm(spec, space, scorer, evolution.finalists(), log)
+                winner = confirm(spec, space, scorer, finalists, log)
             with clock.phase("test"):
                 _score_dense(scorer, ("test",), checked, log)
                 scores = winner.with_test(scorer, log)
@@ -150,7 +154,8 @@ class Pipeline:
             model_folder=prepared.model.folder,
             factors_folder=prepared.factors,
             matrices=prepared.matrices,
-            ranks=space.ranks(winner.genome),
+            ranks=space.ranks(winner.candidate.genome),
+            left_factors=winner.candidate.left_factors,
             storage=space.storage,
             folder=folder,
             provenance=report.provenance(job, summary),
@@ -268,10 +273,7 @@ def _start_or_resume(spec: JobSpec, space: SearchSpace, prepared: Prepared, log:
 
 def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], checked: Checked, log: JobLog) -> None:
     for split in splits:
-        scores = scorer.score_dense(
-            split,
-            lambda done, total: log.event(EventType.PHASE_PROGRESS, phase="dense", done=done, total=total),
-        )
+        scores = scorer.score_dense(split, log.progress("dense"))
         log.event(
             EventType.DENSE_SCORED,
             split=split,

@@ -41,23 +41,26 @@ def summary(
     assert winner.test is not None
     assert winner.test_drop is not None
     splits = {"confirm": winner.confirm, "test": winner.test}
-    search = evolution.scored(winner.genome)
+    search = evolution.scored(winner.candidate.genome)
     best_metric = {name: scorer.metric(scores) for name, scores in splits.items()}
     kl_nats = {name: float(scores.kl_nats.mean()) for name, scores in splits.items()}
     if search is not None and search.metric is not None and search.kl_nats is not None:
         best_metric["search"], kl_nats["search"] = search.metric, search.kl_nats
     unpruned = prepared.block_params - space.params(space.dense_genome)
-    block_params = space.params(winner.genome) + unpruned
+    block_params = space.params(winner.candidate.genome) + unpruned
     return {
         "metric_name": METRIC_NAMES[checked.task.kind],
         "objective": spec.objective.model_dump(mode="json"),
         "method": spec.projection.method,
         "storage": spec.projection.storage,
         "refine_epochs": spec.projection.refine_epochs,
+        "refit": winner.candidate.left_factors is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,
-        "genome": list(winner.genome),
-        "ranks": dict(zip([m.name for m in prepared.matrices], space.ranks(winner.genome), strict=True)),
+        "genome": list(winner.candidate.genome),
+        "ranks": dict(
+            zip([m.name for m in prepared.matrices], space.ranks(winner.candidate.genome), strict=True)
+        ),
         "evaluations": evolution.evaluations,
         "tokens": evolution.tokens,
         "data": {"task": checked.task.digest, **checked.task.split_digests},

@@ -5,6 +5,8 @@ the number of actors.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from search.confirmation import RESAMPLES, DropInterval, mean_interval, paired_drop, perplexity_rise
@@ -16,6 +18,8 @@ from workers.plan import EncodedTask
 from workers.scores import (
     Beliefs,
     Failure,
+    RefitRequest,
+    Request,
     ScoreRequest,
     Scores,
     first,
@@ -27,6 +31,9 @@ from workers.scores import (
 CHUNK = 256
 SEARCH_RESAMPLES = 1000
 
+REFIT_TIMEOUTS = 8
+"""A refit of `CHUNK` examples may take as long as so many scorings: it costs about five forward passes."""
+
 Report = Callable[[int, int], None]
 
 
@@ -34,10 +41,22 @@ class Runner(Protocol):
     """What scores requests: `workers.dispatcher.Dispatcher`, or a fake."""
 
     def run(
-        self, method: str, requests: Sequence[ScoreRequest], on_done: Callable[[int], None] = ...
+        self,
+        method: str,
+        requests: Sequence[Request],
+        on_done: Callable[[int], None] = ...,
+        timeouts: float = ...,
     ) -> list[object]: ...
 
     def set_beliefs(self, beliefs: object) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A genome, and the file with left factors of its own, where it was refit."""
+
+    genome: Genome
+    left_factors: Path | None = None
 
 
 class TaskScorer:
@@ -96,14 +115,45 @@ class TaskScorer:
             self._outcome(trial, result, confidence) for trial, result in zip(trials, results, strict=True)
         ]
 
-    def score_genomes(
-        self, genomes: Sequence[Genome], split: str, report: Report = lambda done, total: None
+    def refit(
+        self, genomes: Sequence[Genome], dense_share: float, folder: Path, report: Report
+    ) -> list[Candidate | Failure]:
+        """Refits the left factors of genomes on the calibration split.
+
+        Args:
+            genomes: What to refit.
+            dense_share: Of the dense flow in the target, 0..1.
+            folder: Where the new factors go; the actors write there.
+            report: Told how many genomes are done, of how many.
+        """
+        examples = len(self._task.splits["calibration"])
+        requests = [
+            RefitRequest(
+                ranks=self._space.ranks(genome),
+                examples=examples,
+                dense_share=dense_share,
+                file=folder / f"{index:03d}.safetensors",
+            )
+            for index, genome in enumerate(genomes)
+        ]
+        timeouts = REFIT_TIMEOUTS * max(1.0, examples / CHUNK)
+        results = self._runner.run("refit", requests, lambda done: report(done, len(requests)), timeouts)
+        return [
+            result if isinstance(result, Failure) else Candidate(genome=genome, left_factors=request.file)
+            for genome, request, result in zip(genomes, requests, results, strict=True)
+        ]
+
+    def score_candidates(
+        self, candidates: Sequence[Candidate], split: str, report: Report = lambda done, total: None
     ) -> list[Scores | Failure]:
-        """Scores genomes on a whole split."""
-        per_genome = [self._requests(self._space.ranks(genome), split) for genome in genomes]
-        requests = [request for part in per_genome for request in part]
+        """Scores candidates on a whole split."""
+        per_candidate = [
+            self._requests(self._space.ranks(candidate.genome), split, candidate.left_factors)
+            for candidate in candidates
+        ]
+        requests = [request for part in per_candidate for request in part]
         results = iter(self._runner.run("score", requests, lambda done: report(done, len(requests))))
-        return [_joined([next(results) for _ in part]) for part in per_genome]
+        return [_joined([next(results) for _ in part]) for part in per_candidate]
 
     def metric(self, scores: Scores) -> float:
         """The task metric of some scores."""
@@ -147,10 +197,18 @@ class TaskScorer:
         """The dense model's scores on the same examples, the first of the split."""
         return first(self.dense[split], len(scores.quality))
 
-    def _requests(self, ranks: tuple[int, ...], split: str) -> list[ScoreRequest]:
+    def _requests(
+        self, ranks: tuple[int, ...], split: str, left_factors: Path | None = None
+    ) -> list[ScoreRequest]:
         total = len(self._task.splits[split])
         return [
-            ScoreRequest(ranks=ranks, split=split, start=start, stop=min(start + CHUNK, total))
+            ScoreRequest(
+                ranks=ranks,
+                split=split,
+                start=start,
+                stop=min(start + CHUNK, total),
+                left_factors=left_factors,
+            )
             for start in range(0, total, CHUNK)
         ]
 

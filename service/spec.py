@@ -152,6 +152,13 @@ class ProjectionSpec(Strict):
         description="Passes over the calibration split that train the factors on the loss of the search, at many sizes "
         "at once; 0 leaves them as the closed form gave them.",
     )
+    refit: float | None = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Finalists' left factors are fitted to the inputs that their matrices see, towards outputs with "
+        "this share of the dense model's flow in them; kept where the loss on the search split falls. Null: never.",
+    )
     refine_learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest, of AdamW.")
 
 

@@ -17,7 +17,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
-from workers.scores import Failure, ScoreRequest
+from workers.scores import Failure, Request
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ class _Work:
     """One `run`: what waits, what is in flight, what is done."""
 
     method: str
-    requests: Sequence[ScoreRequest]
+    requests: Sequence[Request]
+    timeout_s: float
     waiting: deque[int]
     in_flight: dict[Any, _Call] = field(default_factory=dict)
     results: dict[int, Any] = field(default_factory=dict)
@@ -82,15 +83,17 @@ class Dispatcher:
     def run(
         self,
         method: str,
-        requests: Sequence[ScoreRequest],
+        requests: Sequence[Request],
         on_done: Callable[[int], None] = lambda done: None,
+        timeouts: float = 1.0,
     ) -> list[Any]:
         """Runs one actor method on every request.
 
         Args:
-            method: `score` or `score_dense`.
+            method: `score`, `score_dense` or `refit`.
             requests: Expensive ones are started first.
             on_done: Told how many requests are done.
+            timeouts: A request's deadline, as a multiple of the dispatcher's.
 
         Returns:
             What the method returned, in the order of the requests; a request that killed its actor or missed
@@ -102,7 +105,12 @@ class Dispatcher:
             ScoringError: The method raised.
         """
         order = sorted(range(len(requests)), key=lambda index: -_expected_cost(requests[index]))
-        work = _Work(method=method, requests=requests, waiting=deque(order))
+        work = _Work(
+            method=method,
+            requests=requests,
+            timeout_s=timeouts * self._timeout_s,
+            waiting=deque(order),
+        )
         idle = deque(range(len(self._actors)))
         while len(work.results) < len(requests):
             if self._cancelled.is_set():
@@ -125,7 +133,7 @@ class Dispatcher:
     def _start(self, work: _Work, actor: int) -> None:
         index = work.waiting.popleft()
         reference = getattr(self._actors[actor], work.method).remote(work.requests[index])
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + work.timeout_s
         work.in_flight[reference] = _Call(index=index, actor=actor, deadline=deadline)
 
     def _overdue(self, work: _Work) -> list[Any]:
@@ -136,7 +144,7 @@ class Dispatcher:
         """Takes one result, or what stands in its place; returns the actor, which is idle again."""
         call = work.in_flight.pop(reference)
         if overdue:
-            self._retry(work, call, f"missed its deadline of {self._timeout_s:g} s")
+            self._retry(work, call, f"missed its deadline of {work.timeout_s:g} s")
             return call.actor
         try:
             work.results[call.index] = ray.get(reference)
@@ -174,7 +182,7 @@ class Dispatcher:
         self._on_replaced(actor, reason)
 
 
-def _expected_cost(request: ScoreRequest) -> int:
+def _expected_cost(request: Request) -> int:
     """Grows with the work; ranks below zero are dense, which costs more than any rank."""
     return request.examples * sum(rank if rank >= 0 else 10_000 for rank in request.ranks)
 

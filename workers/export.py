@@ -26,6 +26,7 @@ from workers.matrices import linear_params
 from workers.models import load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
 from workers.preparation import Progress, load_factors
+from workers.propagation import load_left_factors
 from workers.sublayers import find_sublayers, live_ranks
 
 TEMPLATES = Path(__file__).with_name("exported")
@@ -36,6 +37,8 @@ MODULE = "modeling_ranksieve"
 class ExportPlan:
     """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`.
 
+    `left_factors`: file with left factors of this candidate's own, where it was refit.
+
     The sizes and ranks in its summary of the best model are replaced by those of the files.
     """
 
@@ -43,6 +46,7 @@ class ExportPlan:
     factors_folder: Path
     matrices: tuple[MatrixShape, ...]
     ranks: tuple[int, ...]
+    left_factors: Path | None = None
     storage: Storage
     folder: Path
     provenance: Mapping[str, Any]
@@ -74,7 +78,10 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
         if kept != rank
     }
     plan = replace(plan, ranks=live)
-    _install(model, plan, load_factors(plan.factors_folder))
+    factors = load_factors(plan.factors_folder)
+    for name, left_rO in load_left_factors(plan.left_factors).items():
+        factors[name] = (left_rO, factors[name][1])
+    _install(model, plan, factors)
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)

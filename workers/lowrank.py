@@ -61,7 +61,7 @@ class SwitchableModel:
         factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
     ) -> None:
         self.model = model
-        self._matrices = tuple(matrices)
+        self.matrices = tuple(matrices)
         self._sublayers = find_sublayers(model, matrices)
         self._modules = [_replace(model, matrix.name, *factors[matrix.name]) for matrix in matrices]
         for sublayer in self._sublayers:
@@ -69,7 +69,7 @@ class SwitchableModel:
 
     def switch(self, ranks: Sequence[int]) -> None:
         """Makes the model the candidate with these ranks, in the order of the matrices (-1 is dense)."""
-        ranks = live_ranks(self._matrices, ranks, self._sublayers)
+        ranks = live_ranks(self.matrices, ranks, self._sublayers)
         for module, rank in zip(self._modules, ranks, strict=True):
             module.rank = rank
 

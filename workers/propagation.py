@@ -16,18 +16,20 @@ into the target.
 Legend: B rows, L padded length, T real tokens, O output width, D input width, r rank in use.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
-from torch import nn
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from search.errors import ScoringError
-from search.space import DENSE, MatrixShape
-from workers.batches import Batch, make_batches
+from search.space import DENSE
+from workers.batches import make_batches
+from workers.flows import Flow, blocks_of
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.plan import Example
 from workers.projections import square_root
@@ -47,7 +49,6 @@ class RefitBlock:
 @torch.no_grad()
 def refit(
     model: SwitchableModel,
-    matrices: Sequence[MatrixShape],
     ranks: Sequence[int],
     examples: Sequence[Example],
     batch_tokens: int,
@@ -61,7 +62,6 @@ def refit(
 
     Args:
         model: Runs at other ranks meanwhile; afterwards it has its own factors again, and is switched to `ranks`.
-        matrices: The matrices of `model`.
         ranks: The candidate.
         examples: Calibration examples.
         batch_tokens: Padded tokens per forward pass.
@@ -77,11 +77,12 @@ def refit(
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    matrices = model.matrices
     batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
     batches = [batch.to(model.model.device) for batch in batches]
-    blocks = _blocks(model.model, matrices[0])
-    compressed = _Flow(model, ranks, blocks, batches)
-    dense = _Flow(model, [DENSE] * len(matrices), blocks, batches) if alpha > 0 else None
+    blocks = blocks_of(model.model, matrices[0])
+    compressed = Flow(model, ranks, blocks, batches)
+    dense = Flow(model, [DENSE] * len(matrices), blocks, batches) if alpha > 0 else None
     own = {matrix.name: switchable_module(model.model, matrix.name).left_RO for matrix in matrices}
     try:
         for index in range(len(blocks)):
@@ -105,11 +106,33 @@ def refit(
         model.switch(ranks)
 
 
+def refit_to_file(
+    model: SwitchableModel,
+    ranks: Sequence[int],
+    examples: Sequence[Example],
+    batch_tokens: int,
+    alpha: float,
+    file: Path,
+) -> None:
+    """Like `refit`, all blocks, into a safetensors file: matrix name → r×O. It appears whole or not at all."""
+    left_rO: dict[str, torch.Tensor] = {}
+    for block in refit(model, ranks, examples, batch_tokens, alpha):
+        left_rO |= {name: left.cpu().contiguous() for name, left in block.left_rO.items()}
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    save_file(left_rO, part)
+    part.replace(file)
+
+
+def load_left_factors(file: Path | None) -> dict[str, torch.Tensor]:
+    """What `refit_to_file` wrote; without a file, nothing."""
+    return {} if file is None else load_file(file)
+
+
 @contextmanager
 def left_factors(model: SwitchableModel, left_rO: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Lends the model other left factors for as long as the `with` block lasts; it runs up to their ranks then."""
     own = {name: switchable_module(model.model, name).left_RO for name in left_rO}
-    _install(model.model, left_rO)
+    _install(model.model, {name: left.to(own[name].device) for name, left in left_rO.items()})
     try:
         yield
     finally:
@@ -143,118 +166,10 @@ def least_squares(
     return left_rO + scale_r[:, None] * step_rO
 
 
-class _ReachedError(Exception):
-    """A forward pass got as far as it was wanted."""
-
-
-class _Flow:
-    """The model at some ranks, all batches in front of one block.
-
-    What the block before returned is kept per batch. To run the block, the model is called as ever, with every block
-    before it answering from what was kept: so each architecture hands its own masks and positions to its blocks.
-    """
-
-    def __init__(
-        self,
-        model: SwitchableModel,
-        ranks: Sequence[int],
-        blocks: Sequence[nn.Module],
-        batches: Sequence[Batch],
-    ) -> None:
-        self._model = model
-        self._ranks = ranks
-        self._batches = batches
-        self._blocks = blocks
-        self._block = 0
-        self._kept: list[Any] = [None] * len(batches)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def input_of(self, name: str, index: int) -> torch.Tensor:
-        """What reaches a matrix of the block, real tokens alone: T×D."""
-        x_BLD, _ = self._run_until(self._model.model.get_submodule(name), index)
-        return self._real(x_BLD, index)
-
-    def groups(self, names: Iterable[str]) -> list[list[str]]:
-        """Matrices of the block that read the same activation, in the order of running."""
-        read: list[tuple[torch.Tensor, list[str]]] = []
-
-        def note(name: str) -> Callable[..., None]:
-            def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-                if not read or read[-1][0] is not args[0]:
-                    read.append((args[0], []))
-                read[-1][1].append(name)
-
-            return before_forward
-
-        with _hooks(self._model.model, names, note):
-            self._run_until(self._blocks[self._block], 0)
-        return [group for _, group in read]
-
-    def advance(self, names: Sequence[str] = ()) -> dict[str, list[torch.Tensor]]:
-        """Runs all batches through the block; returns what reached these matrices of it, per batch T×D."""
-        seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
-        for index in range(len(self)):
-
-            def note(name: str, index: int = index) -> Callable[..., None]:
-                return lambda _, args: seen[name].append(self._real(args[0], index))
-
-            with _hooks(self._model.model, names, note):
-                _, self._kept[index] = self._run_until(self._blocks[self._block], index)
-        self._block += 1
-        return seen
-
-    def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
-        return x_BLD.flatten(0, -2)[self._batches[index].mask_BL.flatten()]
-
-    def _run_until(self, module: nn.Module, index: int) -> tuple[torch.Tensor, Any]:
-        """First argument and output of a module of the block; nothing behind it is run."""
-        caught: list[tuple[torch.Tensor, Any]] = []
-
-        def stop(_: nn.Module, args: tuple[torch.Tensor, ...], output: Any) -> None:
-            caught.append((args[0], output))
-            raise _ReachedError
-
-        self._model.switch(self._ranks)
-        hook = module.register_forward_hook(stop)
-        try:
-            with _answering(self._blocks[: self._block], self._kept[index]):
-                self._model.model(input_ids=self._batches[index].ids_BL, use_cache=False)
-        except _ReachedError:
-            return caught[0]
-        finally:
-            hook.remove()
-        raise AssertionError("the model ran past one of its blocks without calling it")
-
-
-@contextmanager
-def _hooks(
-    model: PreTrainedModel, names: Iterable[str], make: Callable[[str], Callable[..., None]]
-) -> Iterator[None]:
-    """Calls `make(name)` before the forward of each of these modules."""
-    with ExitStack() as hooks:
-        for name in names:
-            hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(make(name)))
-        yield
-
-
-@contextmanager
-def _answering(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """Lets blocks return a value without running."""
-    for block in blocks:
-        block.forward = lambda *_, **__: output
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.forward
-
-
 def _fit(
     model: PreTrainedModel,
     ranks: Mapping[str, int],
-    compressed: _Flow,
+    compressed: Flow,
     dense_TD: Sequence[torch.Tensor] | None,
     alpha: float,
 ) -> dict[str, torch.Tensor]:
@@ -295,9 +210,3 @@ def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> Non
 def _install(model: PreTrainedModel, left_rO: Mapping[str, torch.Tensor]) -> None:
     for name, left in left_rO.items():
         switchable_module(model, name).left_RO = left
-
-
-def _blocks(model: PreTrainedModel, matrix: MatrixShape) -> list[nn.Module]:
-    """All blocks of the model that one of its matrices is of."""
-    blocks = model.get_submodule(matrix.name.removesuffix(f".{matrix.layer}.{matrix.kind}"))
-    return list(blocks.children())

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from search.errors import ScoringError
 from workers.batches import Batch, make_batches
 from workers.generation import generate_answers
 from workers.likelihood import answer_logits, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.metrics import exact_match, token_f1
 from workers.plan import EncodedTask, Example
-from workers.scores import Beliefs, Failure, ScoreRequest, Scores
+from workers.propagation import left_factors, load_left_factors, refit_to_file
+from workers.scores import Beliefs, Failure, RefitRequest, ScoreRequest, Scores
 
 TOP_TOKENS = 64
 
@@ -52,7 +54,8 @@ class Scorer:
     def score(self, request: ScoreRequest) -> Scores | Failure:
         """Scores a candidate; its own faults (not finite, out of memory) come back as a `Failure`."""
         try:
-            scores, _ = self._run(request, want_beliefs=False)
+            with left_factors(self._model, load_left_factors(request.left_factors)):
+                scores, _ = self._run(request, want_beliefs=False)
         except NotFiniteError as error:
             return Failure(reason=str(error))
         except torch.OutOfMemoryError as error:
@@ -68,6 +71,19 @@ class Scorer:
         scores, beliefs = self._run(request, want_beliefs=True)
         assert beliefs is not None
         return scores, beliefs
+
+    def refit(self, request: RefitRequest) -> Failure | None:
+        """Refits a candidate on the first calibration examples; its own faults come back as a `Failure`."""
+        examples = self._task.splits["calibration"][: request.examples]
+        try:
+            refit_to_file(
+                self._model, request.ranks, examples, self._batch_tokens, request.dense_share, request.file
+            )
+        except ScoringError as error:
+            return Failure(reason=str(error))
+        except torch.OutOfMemoryError as error:
+            return Failure(reason=f"out of accelerator memory: {error}")
+        return None
 
     @torch.inference_mode()
     def _run(self, request: ScoreRequest, *, want_beliefs: bool) -> tuple[Scores, Beliefs | None]:

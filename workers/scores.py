@@ -5,6 +5,7 @@ Plain numpy, so that it travels between processes without torch. Units: nats, an
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +17,36 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRequest:
-    """Score the candidate with these ranks on `split[start:stop]`."""
+    """Score the candidate with these ranks on `split[start:stop]`.
+
+    `left_factors`: file with left factors of its own, where it was refit.
+    """
 
     ranks: tuple[int, ...]
     split: str
     start: int
     stop: int
+    left_factors: Path | None = None
 
     @property
     def examples(self) -> int:
         return self.stop - self.start
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefitRequest:
+    """Refit the candidate with these ranks on so many calibration `examples`; the left factors go to `file`.
+
+    `dense_share`: of the dense flow in the target, see `workers.propagation`.
+    """
+
+    ranks: tuple[int, ...]
+    examples: int
+    dense_share: float
+    file: Path
+
+
+Request = ScoreRequest | RefitRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

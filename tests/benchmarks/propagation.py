@@ -59,7 +59,7 @@ def _measure(
     new: dict[str, torch.Tensor] = {}
     if alpha is not None:
         examples = model.task.splits["calibration"][: arguments.calibration]
-        for block in refit(model.switchable, model.prepared.matrices, ranks, examples, BATCH_TOKENS, alpha):
+        for block in refit(model.switchable, ranks, examples, BATCH_TOKENS, alpha):
             new |= block.left_rO
     refit_s = time.perf_counter() - started
     with left_factors(model.switchable, new):

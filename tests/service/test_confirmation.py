@@ -12,6 +12,7 @@ from search.errors import ScoringError
 from search.space import Genome, MatrixShape, SearchSpace
 from service.confirmation import Winner, confirm
 from service.joblog import JobLog
+from service.scoring import Candidate
 from service.spec import JobSpec
 from service.store import Store
 from workers.scores import Failure, Scores
@@ -31,12 +32,12 @@ class FakeScorer:
         self._kl_nats = kl_nats or {}
         self.splits: list[str] = []
 
-    def score_genomes(
-        self, genomes: Sequence[Genome], split: str, report: Any = lambda done, total: None
+    def score_candidates(
+        self, candidates: Sequence[Candidate], split: str, report: Any = lambda done, total: None
     ) -> list[Scores | Failure]:
-        self.splits += [split] * len(genomes)
-        report(len(genomes), len(genomes))
-        return [self._scores(genome) for genome in genomes]
+        self.splits += [split] * len(candidates)
+        report(len(candidates), len(candidates))
+        return [self._scores(candidate.genome) for candidate in candidates]
 
     def drop(self, scores: Scores, split: str, confidence: float, seed: int) -> DropInterval:
         return paired_drop(np.ones(EXAMPLES), scores.quality, confidence=confidence, seed=seed)
@@ -64,7 +65,7 @@ def log(store: Store, tiny_job: Document, tmp_path: Path) -> JobLog:
 
 def decide(log: JobLog, scorer: FakeScorer, tiny_job: Document, **objective: Any) -> Winner:
     spec = JobSpec.model_validate({**tiny_job, "objective": objective})
-    return confirm(spec, SPACE, scorer, FINALISTS, log)  # type: ignore[arg-type]
+    return confirm(spec, SPACE, scorer, [Candidate(genome=genome) for genome in FINALISTS], log)  # type: ignore[arg-type]
 
 
 def passed(log: JobLog, store: Store) -> list[bool]:
@@ -78,7 +79,7 @@ def test_the_smallest_that_holds_before_the_first_failure_wins(
     # The smallest loses nothing, but comes after one that failed: taking it would be a second chance.
     scorer = FakeScorer({(9,): 0, (6,): 2, (4,): 30, (2,): 0})
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0, confidence=0.9)
-    assert (winner.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
+    assert (winner.candidate.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
     assert winner.confirm_drop.estimate == pytest.approx(1.0)
     assert passed(log, store) == [True, True, False]
 
@@ -86,7 +87,7 @@ def test_the_smallest_that_holds_before_the_first_failure_wins(
 def test_none_holds(log: JobLog, store: Store, tiny_job: Document) -> None:
     scorer = FakeScorer(dict.fromkeys(FINALISTS, 40))
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)
-    assert (winner.genome, winner.held) == ((9,), False)  # the safest of them, said to be none
+    assert (winner.candidate.genome, winner.held) == ((9,), False)  # the safest of them, said to be none
     assert passed(log, store) == [False]
 
 
@@ -98,13 +99,13 @@ def test_the_bound_counts_not_the_estimate(log: JobLog, tiny_job: Document) -> N
 def test_at_a_given_size_the_lowest_loss_wins(log: JobLog, store: Store, tiny_job: Document) -> None:
     scorer = FakeScorer({(4,): 50}, kl_nats={(4,): 0.01})
     winner = decide(log, scorer, tiny_job, kind="target_params", share=0.5)
-    assert (winner.genome, winner.held) == ((4,), True)
+    assert (winner.candidate.genome, winner.held) == ((4,), True)
     assert passed(log, store) == [True] * 4
 
 
 def test_a_finalist_that_fails_is_left_out(log: JobLog, store: Store, tiny_job: Document) -> None:
     scorer = FakeScorer({(9,): None, (6,): 0, (4,): 30})
-    assert decide(log, scorer, tiny_job, kind="max_drop", points=5.0).genome == (6,)
+    assert decide(log, scorer, tiny_job, kind="max_drop", points=5.0).candidate.genome == (6,)
     assert passed(log, store) == [True, False]
 
 
@@ -127,4 +128,4 @@ def test_the_test_split_is_only_looked_at_by_with_test(log: JobLog, tiny_job: Do
 def test_a_winner_that_fails_on_test(log: JobLog, tiny_job: Document) -> None:
     winner = decide(log, FakeScorer({}), tiny_job, kind="max_drop", points=5.0)
     with pytest.raises(ScoringError, match="test split: not finite"):
-        winner.with_test(FakeScorer({winner.genome: None}), log)  # type: ignore[arg-type]
+        winner.with_test(FakeScorer({winner.candidate.genome: None}), log)  # type: ignore[arg-type]

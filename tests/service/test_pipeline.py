@@ -40,6 +40,7 @@ class LocalActors:
         self._scorer = scorer
         self._meddle = meddle
         self.requests: list[ScoreRequest] = []
+        self.refit: list[Any] = []
         self.closed = False
 
     def run(
@@ -47,7 +48,11 @@ class LocalActors:
         method: str,
         requests: Sequence[ScoreRequest],
         on_done: Callable[[int], None] = lambda done: None,
+        timeouts: float = 1.0,
     ) -> list[Any]:
+        if method == "refit":
+            self.refit += requests
+            return [self._scorer.refit(request) for request in requests]
         results = []
         for request in requests:
             result = getattr(self._scorer, method)(request)
@@ -173,7 +178,8 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
     assert [data["generation"] for data in jobs.events(id, "generation.completed")] == [0, 1, 2, 3]
     (verified,) = jobs.events(id, "artifact.verified")
     assert verified["metric"] == pytest.approx(verified["expected"])
-    assert set(result["seconds"]) == {"prepare", "dense", "search", "confirm", "test", "export", "verify"}
+    phases = ["prepare", "dense", "search", "refit", "confirm", "test", "export", "verify"]
+    assert list(result["seconds"]) == phases
 
 
 def test_the_test_split_is_scored_once_and_last(jobs: Jobs, tiny_job: Document) -> None:
@@ -183,6 +189,31 @@ def test_the_test_split_is_scored_once_and_last(jobs: Jobs, tiny_job: Document) 
     splits = [request.split for request in cluster.actors[0].requests]
     assert splits.count("test") == 1
     assert splits[-1] == "test"
+
+
+def test_a_finalist_that_gains_by_refitting_is_exported_refit(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["projection"] |= {"method": "weight", "refit": 1.0}
+    tiny_job["search"] |= {"generations": 0, "kl_weight": 1.0}
+    id, cluster = jobs.submit(tiny_job), LocalCluster()
+    result = jobs.run(cluster)
+    events = jobs.events(id, "finalist.refit")
+    assert [refit["kept"] for refit in events] == [
+        refit["loss_after"] < refit["loss_before"] for refit in events
+    ]
+    assert all(refit["kept"] for refit in events)
+    assert result["refit"] is True
+    (verified,) = jobs.events(id, "artifact.verified")
+    assert verified["metric"] == pytest.approx(verified["expected"])
+    card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
+    assert "left factors refit" in card
+
+
+def test_nothing_is_refit_where_the_job_says_so(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["projection"]["refit"] = None
+    id, cluster = jobs.submit(tiny_job), LocalCluster()
+    assert jobs.run(cluster)["refit"] is False
+    assert not cluster.actors[0].refit
+    assert not jobs.events(id, "finalist.refit")
 
 
 def test_the_numbers_add_up_with_tied_embeddings(jobs: Jobs, tiny_job: Document) -> None:
@@ -279,7 +310,12 @@ def test_a_job_killed_after_its_search_only_repeats_the_rest(jobs: Jobs, tiny_jo
         jobs.run(LocalCluster(die_on_test))
     resumed = LocalCluster()
     assert jobs.run(resumed)["best"]["kept_block_params"] <= 0.4
-    assert {request.split for request in resumed.actors[0].requests} == {"confirm", "test"}
+    searched = [request for request in resumed.actors[0].requests if request.split == "search"]
+    assert [request.left_factors is None for request in searched] == [True, False] * len(
+        resumed.actors[0].refit
+    )
+    assert all(request.examples == 16 for request in searched)
+    assert {request.split for request in resumed.actors[0].requests} == {"search", "confirm", "test"}
     states = [data["state"] for data in jobs.events(id, "job.state")]
     assert states[-5:] == ["finalizing", "preparing", "searching", "finalizing", "succeeded"]
 

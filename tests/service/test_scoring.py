@@ -9,7 +9,7 @@ import pytest
 from search.errors import ScoringError
 from search.outcome import Trial
 from search.space import DENSE, MatrixShape, SearchSpace
-from service.scoring import CHUNK, TaskScorer
+from service.scoring import CHUNK, Candidate, TaskScorer
 from workers.plan import EncodedTask, Example, Row
 from workers.scores import Beliefs, Failure, ScoreRequest, Scores
 
@@ -52,7 +52,11 @@ class FakeRunner:
         self.beliefs: Any = None
 
     def run(
-        self, method: str, requests: Sequence[ScoreRequest], on_done: Callable[[int], None] = lambda n: None
+        self,
+        method: str,
+        requests: Sequence[ScoreRequest],
+        on_done: Callable[[int], None] = lambda n: None,
+        timeouts: float = 1.0,
     ) -> list[object]:
         self.requests += requests
         results: list[object] = []
@@ -155,7 +159,7 @@ def test_a_dense_model_that_cannot_be_scored_ends_the_job() -> None:
 def test_one_failed_chunk_fails_the_genome_alone() -> None:
     runner = FakeRunner(lambda request: request.ranks[0] == 1 and request.start == CHUNK)
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
-    good, bad = scorer.score_genomes([(2, 2), (1, 1)], "confirm")
+    good, bad = scorer.score_candidates([Candidate(genome=(2, 2)), Candidate(genome=(1, 1))], "confirm")
     assert isinstance(good, Scores)
     assert len(good.quality) == 600
     assert bad == Failure(reason="not finite")
@@ -163,7 +167,7 @@ def test_one_failed_chunk_fails_the_genome_alone() -> None:
 
 def test_the_drop_of_a_choice_is_in_points(scorer: TaskScorer) -> None:
     scorer.score_dense("confirm")
-    (scores,) = scorer.score_genomes([(3, 3)], "confirm")
+    (scores,) = scorer.score_candidates([Candidate(genome=(3, 3))], "confirm")
     assert isinstance(scores, Scores)
     drop = scorer.drop(scores, "confirm", 0.8, seed=0)
     assert (drop.estimate, drop.upper) == (25.0, 25.0)
@@ -173,7 +177,7 @@ def test_the_drop_of_a_choice_is_in_points(scorer: TaskScorer) -> None:
 def test_the_drop_of_a_language_model_is_percent_of_perplexity(runner: FakeRunner) -> None:
     scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
     dense = scorer.score_dense("confirm")
-    (scores,) = scorer.score_genomes([(3, 3)], "confirm")
+    (scores,) = scorer.score_candidates([Candidate(genome=(3, 3))], "confirm")
     assert isinstance(scores, Scores)
     assert scorer.metric(dense) == pytest.approx(np.exp(1.0))
     assert scorer.drop(scores, "confirm", 0.8, seed=0).estimate == pytest.approx(100 * np.expm1(0.1))

@@ -239,6 +239,7 @@ def provenance() -> dict[str, Any]:
             "metric_name": "accuracy",
             "method": "task",
             "refine_epochs": 0,
+            "refit": False,
             "model": {"digest": "d1"},
             "data": {"task": "d2"},
             "dense": {"metric": metric, **params},

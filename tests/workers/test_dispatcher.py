@@ -47,6 +47,8 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
                 os.kill(os.getpid(), signal.SIGKILL)
             if word == "hang" or (word == "hang once" and first_time):
                 threading.Event().wait()
+            if word == "slow":
+                threading.Event().wait(2.5)
             if word == "bad input":
                 raise InputError("task.prompt", "is bad")
             if word == "bug":
@@ -145,6 +147,12 @@ def test_request_that_always_hangs_is_a_failure(make_job: Callable[..., Job]) ->
     assert failure == Failure(reason="3 actors in a row: the actor missed its deadline of 2 s")
     assert len(job.replaced) == 3
     assert starts(job.run(*fine(1))) == [0]
+
+
+def test_a_run_may_have_longer_deadlines(make_job: Callable[..., Job]) -> None:
+    job = make_job(timeout_s=1.0)
+    assert starts(job.run(request("slow", 7), timeouts=30.0)) == [7]
+    assert not job.replaced
 
 
 def test_request_that_always_kills_is_a_failure_and_the_rest_is_scored(make_job: Callable[..., Job]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from jinja2 import UndefinedError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from search.errors import InputError
@@ -91,6 +91,19 @@ def test_our_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None
     assert not loaded.training
     expected = switchable(export_plan)(IDS_BL).logits
     torch.testing.assert_close(loaded(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_left_factors_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
+    index, rank = next((i, rank) for i, rank in enumerate(export_plan.ranks) if rank > 0)
+    name = export_plan.matrices[index].name
+    left_rO = torch.randn(rank, export_plan.matrices[index].out_features)
+    save_file({name: left_rO}, tmp_path / "left.safetensors")
+    exported = run(replace(export_plan, left_factors=tmp_path / "left.safetensors"))
+    expected = switchable(export_plan)
+    expected.get_submodule(name).left_RO[:rank] = left_rO  # type: ignore[index]
+    got = load_folder(exported.folder)(IDS_BL).logits
+    torch.testing.assert_close(got, expected(IDS_BL).logits, rtol=1e-3, atol=1e-3)
 
 
 def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepared) -> None:

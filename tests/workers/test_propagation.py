@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from search.errors import ScoringError
 from search.space import DENSE, MatrixShape
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask, Example
-from workers.propagation import least_squares, left_factors, refit
+from workers.propagation import least_squares, left_factors, load_left_factors, refit, refit_to_file
 
 BUDGET = 40
 
@@ -24,7 +25,7 @@ def run(
     alpha: float = 0.5,
     budget: int = BUDGET,
 ) -> Inputs:
-    blocks = list(refit(switchable, matrices, ranks, examples, budget, alpha))
+    blocks = list(refit(switchable, ranks, examples, budget, alpha))
     assert [(block.done, block.total) for block in blocks] == [(1, 2), (2, 2)]
     for index, block in enumerate(blocks):
         layers = {matrix.name: matrix.layer for matrix in matrices}
@@ -137,7 +138,7 @@ def test_model_is_left_as_it_was(candidate: Any, make_task: Callable[..., Encode
     with left_factors(switchable, new):
         assert all(len(module.left_RO) == module.rank for module in modules if module.rank > 0)
     live = [module.rank for module in modules]
-    stopped = refit(switchable, matrices, ranks, examples, BUDGET, 1.0)
+    stopped = refit(switchable, ranks, examples, BUDGET, 1.0)
     next(stopped)
     stopped.close()  # type: ignore[attr-defined]
     for module, (left_RO, left_copy, right_copy), rank in zip(modules, own, live, strict=True):
@@ -149,6 +150,19 @@ def test_model_is_left_as_it_was(candidate: Any, make_task: Callable[..., Encode
         assert not module._forward_pre_hooks
     blocks = switchable.model.get_submodule(matrices[0].name.split(".0.")[0])
     assert all("forward" not in vars(block) for block in blocks.children())
+
+
+def test_file_holds_what_was_fitted(
+    candidate: Any, make_task: Callable[..., EncodedTask], tmp_path: Path
+) -> None:
+    switchable, matrices, ranks = candidate
+    examples, file = make_task("choice").splits["search"], tmp_path / "left.safetensors"
+    refit_to_file(switchable, ranks, examples, BUDGET, 0.5, file)
+    expected, got = run(switchable, matrices, ranks, examples), load_left_factors(file)
+    assert got.keys() == expected.keys()
+    assert all(got[name].equal(left_rO) for name, left_rO in expected.items())
+    assert list(tmp_path.iterdir()) == [file]
+    assert load_left_factors(None) == {}
 
 
 def test_same_twice_and_with_any_batches(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:

@@ -1,4 +1,6 @@
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from search.space import DENSE
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask, Example
 from workers.scorer import NotFiniteError, Scorer
-from workers.scores import Beliefs, Failure, ScoreRequest, Scores
+from workers.scores import Beliefs, Failure, RefitRequest, ScoreRequest, Scores
 
 MATRICES = 14
 WHOLE = 16
@@ -195,6 +197,34 @@ def test_no_memory_is_a_failure(
     failure = scorer.score(ScoreRequest(ranks=(), split="search", start=0, stop=2))
     assert isinstance(failure, Failure)
     assert failure.reason == "out of accelerator memory: tried to allocate 2 GiB"
+
+
+def test_a_refit_candidate_is_scored_with_factors_of_its_own(
+    make_scorer: Callable[..., Any], tmp_path: Path
+) -> None:
+    scorer, _, _ = make_scorer("choice")
+    _, beliefs = scorer.score_dense(request())
+    scorer.set_beliefs({"search": beliefs})
+    file, ranks = tmp_path / "refit.safetensors", (4,) * MATRICES
+    before = scored(scorer, 4)
+    assert scorer.refit(RefitRequest(ranks=ranks, examples=8, dense_share=0.5, file=file)) is None
+    after = scorer.score(replace(request(4), left_factors=file))
+    assert isinstance(after, Scores)
+    assert after.kl_nats.mean() != before.kl_nats.mean()
+    np.testing.assert_array_equal(scored(scorer, 4).kl_nats, before.kl_nats)  # its own factors are back
+    assert [path.name for path in tmp_path.iterdir()] == ["refit.safetensors"]
+
+
+def test_a_candidate_that_cannot_be_refit_is_a_failure(
+    make_scorer: Callable[..., Any], tmp_path: Path
+) -> None:
+    scorer, model, _ = make_scorer("choice")
+    model.get_input_embeddings().weight.data.fill_(torch.inf)
+    file = tmp_path / "refit.safetensors"
+    failure = scorer.refit(RefitRequest(ranks=(4,) * MATRICES, examples=8, dense_share=0.5, file=file))
+    assert isinstance(failure, Failure)
+    assert "is not finite" in failure.reason
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_kl_without_beliefs_of_the_split(make_scorer: Callable[..., Any]) -> None:

@@ -1,0 +1,52 @@
+"""Refits the finalists' left factors to the inputs their own matrices see, and keeps what makes a finalist better."""
+
+from collections.abc import Sequence
+
+from search.space import Genome, SearchSpace
+from service.events import EventType
+from service.joblog import JobLog
+from service.scoring import Candidate, TaskScorer
+from service.spec import JobSpec
+from workers.scores import Failure
+
+SPLIT = "search"
+"""Tells whether a refit is better: it has chosen the finalists already, so the confirm split stays fresh."""
+
+
+def refit_finalists(
+    spec: JobSpec, space: SearchSpace, scorer: TaskScorer, finalists: Sequence[Genome], log: JobLog
+) -> list[Candidate]:
+    """The finalists in their order, each as the search knew it or refit, whichever loses less on the search split."""
+    plain = [Candidate(genome=genome) for genome in finalists]
+    if spec.projection.refit is None:
+        return plain
+    folder = log.directory / "refit"
+    folder.mkdir(parents=True, exist_ok=True)
+    refit = scorer.refit(finalists, spec.projection.refit, folder, log.progress("refit"))
+    chosen: list[Candidate] = []
+    for before, after in zip(plain, refit, strict=True):
+        if isinstance(after, Failure):
+            log.event(EventType.CANDIDATE_FAILED, reason=after.reason, generation=None)
+            chosen.append(before)
+        else:
+            chosen.append(_better(space, scorer, before, after, log))
+    return chosen
+
+
+def _better(
+    space: SearchSpace, scorer: TaskScorer, before: Candidate, after: Candidate, log: JobLog
+) -> Candidate:
+    losses = [
+        None if isinstance(scores, Failure) else scorer.loss(scores, SPLIT)
+        for scores in scorer.score_candidates([before, after], SPLIT)
+    ]
+    loss_before, loss_after = losses
+    kept = loss_after is not None and (loss_before is None or loss_after < loss_before)
+    log.event(
+        EventType.FINALIST_REFIT,
+        kept_share=space.kept_share(before.genome),
+        loss_before=loss_before,
+        loss_after=loss_after,
+        kept=kept,
+    )
+    return after if kept else before

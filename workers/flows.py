@@ -1,0 +1,130 @@
+"""Takes all examples through a model block by block, with no more than one block's activations held.
+
+Legend: B rows, L padded length, T real tokens, D input width.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from search.space import MatrixShape
+from workers.batches import Batch
+from workers.lowrank import SwitchableModel
+
+
+def blocks_of(model: PreTrainedModel, matrix: MatrixShape) -> list[nn.Module]:
+    """All blocks of the model that one of its matrices is of."""
+    blocks = model.get_submodule(matrix.name.removesuffix(f".{matrix.layer}.{matrix.kind}"))
+    return list(blocks.children())
+
+
+class _ReachedError(Exception):
+    """A forward pass got as far as it was wanted."""
+
+
+class Flow:
+    """The model at some ranks, all batches in front of one block.
+
+    What the block before returned is kept per batch. To run the block, the model is called as ever, with every block
+    before it answering from what was kept: so each architecture hands its own masks and positions to its blocks.
+    """
+
+    def __init__(
+        self,
+        model: SwitchableModel,
+        ranks: Sequence[int],
+        blocks: Sequence[nn.Module],
+        batches: Sequence[Batch],
+    ) -> None:
+        self._model = model
+        self._ranks = ranks
+        self._batches = batches
+        self._blocks = blocks
+        self._block = 0
+        self._kept: list[Any] = [None] * len(batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def input_of(self, name: str, index: int) -> torch.Tensor:
+        """What reaches a matrix of the block, real tokens alone: T×D."""
+        x_BLD, _ = self._run_until(self._model.model.get_submodule(name), index)
+        return self._real(x_BLD, index)
+
+    def groups(self, names: Iterable[str]) -> list[list[str]]:
+        """Matrices of the block that read the same activation, in the order of running."""
+        read: list[tuple[torch.Tensor, list[str]]] = []
+
+        def note(name: str) -> Callable[..., None]:
+            def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                if not read or read[-1][0] is not args[0]:
+                    read.append((args[0], []))
+                read[-1][1].append(name)
+
+            return before_forward
+
+        with _hooks(self._model.model, names, note):
+            self._run_until(self._blocks[self._block], 0)
+        return [group for _, group in read]
+
+    def advance(self, names: Sequence[str] = ()) -> dict[str, list[torch.Tensor]]:
+        """Runs all batches through the block; returns what reached these matrices of it, per batch T×D."""
+        seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        for index in range(len(self)):
+
+            def note(name: str, index: int = index) -> Callable[..., None]:
+                return lambda _, args: seen[name].append(self._real(args[0], index))
+
+            with _hooks(self._model.model, names, note):
+                _, self._kept[index] = self._run_until(self._blocks[self._block], index)
+        self._block += 1
+        return seen
+
+    def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
+        return x_BLD.flatten(0, -2)[self._batches[index].mask_BL.flatten()]
+
+    def _run_until(self, module: nn.Module, index: int) -> tuple[torch.Tensor, Any]:
+        """First argument and output of a module of the block; nothing behind it is run."""
+        caught: list[tuple[torch.Tensor, Any]] = []
+
+        def stop(_: nn.Module, args: tuple[torch.Tensor, ...], output: Any) -> None:
+            caught.append((args[0], output))
+            raise _ReachedError
+
+        self._model.switch(self._ranks)
+        hook = module.register_forward_hook(stop)
+        try:
+            with _answering(self._blocks[: self._block], self._kept[index]):
+                self._model.model(input_ids=self._batches[index].ids_BL, use_cache=False)
+        except _ReachedError:
+            return caught[0]
+        finally:
+            hook.remove()
+        raise AssertionError("the model ran past one of its blocks without calling it")
+
+
+@contextmanager
+def _hooks(
+    model: PreTrainedModel, names: Iterable[str], make: Callable[[str], Callable[..., None]]
+) -> Iterator[None]:
+    """Calls `make(name)` before the forward of each of these modules."""
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(make(name)))
+        yield
+
+
+@contextmanager
+def _answering(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
+    """Lets blocks return a value without running."""
+    for block in blocks:
+        block.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward
