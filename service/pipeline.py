@@ -155,7 +155,7 @@ class Pipeline:
             factors_folder=prepared.factors,
             matrices=prepared.matrices,
             ranks=space.ranks(winner.candidate.genome),
-            left_factors=winner.candidate.left_factors,
+            refit=winner.candidate.refit,
             storage=space.storage,
             folder=folder,
             provenance=report.provenance(job, summary),

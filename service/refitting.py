@@ -1,4 +1,4 @@
-"""Refits the finalists' left factors to the inputs their own matrices see, and keeps what makes a finalist better."""
+"""Refits the finalists to the inputs their own matrices see, and keeps what makes a finalist better."""
 
 from collections.abc import Sequence
 

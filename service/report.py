@@ -54,7 +54,7 @@ def summary(
         "method": spec.projection.method,
         "storage": spec.projection.storage,
         "refine_epochs": spec.projection.refine_epochs,
-        "refit": winner.candidate.left_factors is not None,
+        "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,
         "genome": list(winner.candidate.genome),

@@ -31,8 +31,11 @@ from workers.scores import (
 CHUNK = 256
 SEARCH_RESAMPLES = 1000
 
+REFIT_EXAMPLES = 256
+"""Of the calibration split at most: a left factor has far fewer unknowns per output than these have tokens."""
+
 REFIT_TIMEOUTS = 8
-"""A refit of `CHUNK` examples may take as long as so many scorings: it costs about five forward passes."""
+"""A refit may take as long as so many scorings of as many examples: it costs about five forward passes."""
 
 Report = Callable[[int, int], None]
 
@@ -53,10 +56,10 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A genome, and the file with left factors of its own, where it was refit."""
+    """A genome, and the file with left factors and biases of its own, where it was refit."""
 
     genome: Genome
-    left_factors: Path | None = None
+    refit: Path | None = None
 
 
 class TaskScorer:
@@ -118,15 +121,15 @@ class TaskScorer:
     def refit(
         self, genomes: Sequence[Genome], dense_share: float, folder: Path, report: Report
     ) -> list[Candidate | Failure]:
-        """Refits the left factors of genomes on the calibration split.
+        """Refits genomes on the first `REFIT_EXAMPLES` of the calibration split.
 
         Args:
             genomes: What to refit.
             dense_share: Of the dense flow in the target, 0..1.
-            folder: Where the new factors go; the actors write there.
+            folder: Where what is fitted goes; the actors write there.
             report: Told how many genomes are done, of how many.
         """
-        examples = len(self._task.splits["calibration"])
+        examples = min(len(self._task.splits["calibration"]), REFIT_EXAMPLES)
         requests = [
             RefitRequest(
                 ranks=self._space.ranks(genome),
@@ -136,10 +139,11 @@ class TaskScorer:
             )
             for index, genome in enumerate(genomes)
         ]
-        timeouts = REFIT_TIMEOUTS * max(1.0, examples / CHUNK)
-        results = self._runner.run("refit", requests, lambda done: report(done, len(requests)), timeouts)
+        results = self._runner.run(
+            "refit", requests, lambda done: report(done, len(requests)), REFIT_TIMEOUTS
+        )
         return [
-            result if isinstance(result, Failure) else Candidate(genome=genome, left_factors=request.file)
+            result if isinstance(result, Failure) else Candidate(genome=genome, refit=request.file)
             for genome, request, result in zip(genomes, requests, results, strict=True)
         ]
 
@@ -148,7 +152,7 @@ class TaskScorer:
     ) -> list[Scores | Failure]:
         """Scores candidates on a whole split."""
         per_candidate = [
-            self._requests(self._space.ranks(candidate.genome), split, candidate.left_factors)
+            self._requests(self._space.ranks(candidate.genome), split, candidate.refit)
             for candidate in candidates
         ]
         requests = [request for part in per_candidate for request in part]
@@ -197,9 +201,7 @@ class TaskScorer:
         """The dense model's scores on the same examples, the first of the split."""
         return first(self.dense[split], len(scores.quality))
 
-    def _requests(
-        self, ranks: tuple[int, ...], split: str, left_factors: Path | None = None
-    ) -> list[ScoreRequest]:
+    def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:
         total = len(self._task.splits[split])
         return [
             ScoreRequest(
@@ -207,7 +209,7 @@ class TaskScorer:
                 split=split,
                 start=start,
                 stop=min(start + CHUNK, total),
-                left_factors=left_factors,
+                refit=refit,
             )
             for start in range(0, total, CHUNK)
         ]

@@ -26,7 +26,7 @@ from workers.matrices import linear_params
 from workers.models import load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
 from workers.preparation import Progress, load_factors
-from workers.propagation import load_left_factors
+from workers.propagation import load_fitted
 from workers.sublayers import find_sublayers, live_ranks
 
 TEMPLATES = Path(__file__).with_name("exported")
@@ -37,7 +37,7 @@ MODULE = "modeling_ranksieve"
 class ExportPlan:
     """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`.
 
-    `left_factors`: file with left factors of this candidate's own, where it was refit.
+    `refit`: file with left factors and biases of this candidate's own, where it was refit.
 
     The sizes and ranks in its summary of the best model are replaced by those of the files.
     """
@@ -46,7 +46,7 @@ class ExportPlan:
     factors_folder: Path
     matrices: tuple[MatrixShape, ...]
     ranks: tuple[int, ...]
-    left_factors: Path | None = None
+    refit: Path | None = None
     storage: Storage
     folder: Path
     provenance: Mapping[str, Any]
@@ -79,8 +79,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     }
     plan = replace(plan, ranks=live)
     factors = load_factors(plan.factors_folder)
-    for name, left_rO in load_left_factors(plan.left_factors).items():
-        factors[name] = (left_rO, factors[name][1])
+    _refit(model, factors, load_fitted(plan.refit))
     _install(model, plan, factors)
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
@@ -122,6 +121,20 @@ def load_folder(folder: Path) -> PreTrainedModel:
         folder, config=config, dtype="auto", use_safetensors=True
     )
     return on_device(model, torch.device("cpu"))
+
+
+def _refit(
+    model: PreTrainedModel,
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    fitted: Mapping[str, torch.Tensor],
+) -> None:
+    """Puts what was fitted (see `workers.propagation`) in place of left factors and biases."""
+    for key, tensor in fitted.items():
+        name, part = key.rsplit(":", 1)
+        if part == "left":
+            factors[name] = (tensor, factors[name][1])
+        else:
+            model.get_submodule(name).bias = nn.Parameter(tensor, requires_grad=False)
 
 
 def _install(

@@ -1,14 +1,15 @@
-"""Error propagation: the left factors of one candidate, fitted to the inputs its own matrices see.
+"""Error propagation: left factors and biases of one candidate, fitted to the inputs its own matrices see.
 
 A matrix deep in a compressed model reads x̃, not the x that its factors were made for. With its right factor kept,
 z = right · x̃ is what its left factor has to work with, and the best it can do is a least-squares problem:
 
     min E‖W w - leftᵀ z‖²        leftᵀ = W E[w zᵀ] E[z zᵀ]⁻¹        w = alpha·x + (1-alpha)·x̃, the wanted input
 
-The minimiser is the same whatever weighs the outputs, so no gradient is needed. The candidate is walked through in
-the order in which it runs: a matrix is fitted after everything before it, so it sees later what it was fitted to. Two
-flows of hidden states, the dense and the compressed one, are taken from block to block; no more than one block's
-activations is ever held.
+The minimiser is the same whatever weighs the outputs, so no gradient is needed. Where a matrix has a bias it is fitted
+with the rest, like the row of one more component that is always 1: it makes up for the mean of what was cut off. The
+candidate is walked through in the order in which it runs: a matrix is fitted after everything before it, so it sees
+later what it was fitted to. Two flows of hidden states, the dense and the compressed one, are taken from block to
+block; no more than one block's activations is ever held.
 
 Source: the layer-wise closed-form update of arXiv 2403.07378 (SVD-LLM, first version), here with the dense flow mixed
 into the target.
@@ -17,13 +18,14 @@ Legend: B rows, L padded length, T real tokens, O output width, D input width, r
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from search.errors import ScoringError
@@ -36,14 +38,20 @@ from workers.projections import square_root
 
 DAMPING = 1e-6
 
+PARTS = {"left": "left_RO", "bias": "bias"}
+"""Of a matrix that are fitted, and where its module has them."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefitBlock:
-    """The new left factors of one block: matrix name → r×O, r the rank of the matrix; `done` blocks of `total`."""
+    """What is new in one block, `done` blocks of `total`.
+
+    `fitted["NAME:left"]`: r×O, r the rank of the matrix; `fitted["NAME:bias"]`: O, where it has one.
+    """
 
     done: int
     total: int
-    left_rO: Mapping[str, torch.Tensor]
+    fitted: Mapping[str, torch.Tensor]
 
 
 @torch.no_grad()
@@ -54,7 +62,7 @@ def refit(
     batch_tokens: int,
     alpha: float,
 ) -> Iterator[RefitBlock]:
-    """Fits the left factors of one candidate block by block; right factors, dense and rank-0 matrices stay.
+    """Fits left factors and biases of one candidate block by block; right factors, dense and rank-0 matrices stay.
 
     The candidate's block is run once to its end and once up to each group of matrices that read the same activation;
     the dense block once, if `alpha` asks for it. Held for all examples, on the model's device and in its dtype: the
@@ -83,7 +91,7 @@ def refit(
     blocks = blocks_of(model.model, matrices[0])
     compressed = Flow(model, ranks, blocks, batches)
     dense = Flow(model, [DENSE] * len(matrices), blocks, batches) if alpha > 0 else None
-    own = {matrix.name: switchable_module(model.model, matrix.name).left_RO for matrix in matrices}
+    own = _own(model.model, [f"{matrix.name}:{part}" for matrix in matrices for part in PARTS])
     try:
         for index in range(len(blocks)):
             low_rank = {
@@ -99,7 +107,7 @@ def refit(
                 fitted = _fit(model.model, group, compressed, wanted.get(names[0]), alpha)
                 _install(model.model, fitted)
                 new |= fitted
-            yield RefitBlock(done=index + 1, total=len(blocks), left_rO=new)
+            yield RefitBlock(done=index + 1, total=len(blocks), fitted=new)
             compressed.advance()
     finally:
         _install(model.model, own)
@@ -114,25 +122,25 @@ def refit_to_file(
     alpha: float,
     file: Path,
 ) -> None:
-    """Like `refit`, all blocks, into a safetensors file: matrix name → r×O. It appears whole or not at all."""
-    left_rO: dict[str, torch.Tensor] = {}
+    """Like `refit`, all blocks, into one safetensors file, which appears whole or not at all."""
+    fitted: dict[str, torch.Tensor] = {}
     for block in refit(model, ranks, examples, batch_tokens, alpha):
-        left_rO |= {name: left.cpu().contiguous() for name, left in block.left_rO.items()}
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    save_file(left_rO, part)
-    part.replace(file)
+        fitted |= {key: tensor.cpu().contiguous() for key, tensor in block.fitted.items()}
+    scratch = file.with_name(f"{file.name}.{os.getpid()}.part")
+    save_file(fitted, scratch)
+    scratch.replace(file)
 
 
-def load_left_factors(file: Path | None) -> dict[str, torch.Tensor]:
+def load_fitted(file: Path | None) -> dict[str, torch.Tensor]:
     """What `refit_to_file` wrote; without a file, nothing."""
     return {} if file is None else load_file(file)
 
 
 @contextmanager
-def left_factors(model: SwitchableModel, left_rO: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Lends the model other left factors for as long as the `with` block lasts; it runs up to their ranks then."""
-    own = {name: switchable_module(model.model, name).left_RO for name in left_rO}
-    _install(model.model, {name: left.to(own[name].device) for name, left in left_rO.items()})
+def lent(model: SwitchableModel, fitted: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Lends the model what was fitted for as long as the `with` block lasts; it runs up to those ranks then."""
+    own = _own(model.model, fitted)
+    _install(model.model, fitted)
     try:
         yield
     finally:
@@ -166,6 +174,25 @@ def least_squares(
     return left_rO + scale_r[:, None] * step_rO
 
 
+def _own(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, torch.Tensor | None]:
+    """What the model has under these keys now."""
+    own: dict[str, torch.Tensor | None] = {}
+    for key in keys:
+        name, part = key.rsplit(":", 1)
+        own[key] = getattr(switchable_module(model, name), PARTS[part])
+    return own
+
+
+def _install(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor | None]) -> None:
+    for key, tensor in tensors.items():
+        name, part = key.rsplit(":", 1)
+        module = switchable_module(model, name)
+        value = None if tensor is None else tensor.to(module.weight.device)
+        if part == "bias" and value is not None and not isinstance(value, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=False)
+        setattr(module, PARTS[part], value)
+
+
 def _fit(
     model: PreTrainedModel,
     ranks: Mapping[str, int],
@@ -173,7 +200,7 @@ def _fit(
     dense_TD: Sequence[torch.Tensor] | None,
     alpha: float,
 ) -> dict[str, torch.Tensor]:
-    """New left factors of matrices that read the same activation, given as name → rank.
+    """What is new in matrices that read the same activation, given as name → rank.
 
     `dense_TD`: per batch what they read in the dense model, where that is wanted.
     """
@@ -186,6 +213,8 @@ def _fit(
         wanted_TD = x_TD if dense_TD is None else torch.lerp(x_TD, dense_TD[index].float(), alpha)
         for name in ranks:
             z_Tr = x_TD @ right_rD[name].T
+            if modules[name].bias is not None:
+                z_Tr = torch.cat([z_Tr, z_Tr.new_ones(len(z_Tr), 1)], dim=1)
             _add(cross_Dr, name, wanted_TD.T @ z_Tr)
             _add(gram_rr, name, z_Tr.T @ z_Tr)
     fitted: dict[str, torch.Tensor] = {}
@@ -195,8 +224,13 @@ def _fit(
                 f"what {name} reads in the candidate or in the dense model is not finite; "
                 "try model.dtype: float32, or keep more of the model"
             )
-        old_rO = module.left_RO[: ranks[name]]
-        fitted[name] = least_squares(module.weight, old_rO, cross_Dr[name], gram_rr[name]).to(old_rO.dtype)
+        old_rO, bias_O = module.left_RO[: ranks[name]], module.bias
+        if bias_O is not None:  # it is part of target and output alike, so what is fitted starts at zero
+            old_rO = torch.cat([old_rO, old_rO.new_zeros(1, len(bias_O))])
+        new_rO = least_squares(module.weight, old_rO, cross_Dr[name], gram_rr[name])
+        fitted[f"{name}:left"] = new_rO[: ranks[name]].to(old_rO.dtype)
+        if bias_O is not None:
+            fitted[f"{name}:bias"] = (bias_O.double() + new_rO[-1]).to(bias_O.dtype)
     return fitted
 
 
@@ -205,8 +239,3 @@ def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> Non
         sums[name] += product
     else:
         sums[name] = product.double()
-
-
-def _install(model: PreTrainedModel, left_rO: Mapping[str, torch.Tensor]) -> None:
-    for name, left in left_rO.items():
-        switchable_module(model, name).left_RO = left

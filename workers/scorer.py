@@ -17,7 +17,7 @@ from workers.likelihood import answer_logits, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.metrics import exact_match, token_f1
 from workers.plan import EncodedTask, Example
-from workers.propagation import left_factors, load_left_factors, refit_to_file
+from workers.propagation import lent, load_fitted, refit_to_file
 from workers.scores import Beliefs, Failure, RefitRequest, ScoreRequest, Scores
 
 TOP_TOKENS = 64
@@ -54,7 +54,7 @@ class Scorer:
     def score(self, request: ScoreRequest) -> Scores | Failure:
         """Scores a candidate; its own faults (not finite, out of memory) come back as a `Failure`."""
         try:
-            with left_factors(self._model, load_left_factors(request.left_factors)):
+            with lent(self._model, load_fitted(request.refit)):
                 scores, _ = self._run(request, want_beliefs=False)
         except NotFiniteError as error:
             return Failure(reason=str(error))

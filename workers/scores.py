@@ -19,14 +19,14 @@ Floats = NDArray[np.float64]
 class ScoreRequest:
     """Score the candidate with these ranks on `split[start:stop]`.
 
-    `left_factors`: file with left factors of its own, where it was refit.
+    `refit`: file with left factors and biases of its own, where it was refit.
     """
 
     ranks: tuple[int, ...]
     split: str
     start: int
     stop: int
-    left_factors: Path | None = None
+    refit: Path | None = None
 
     @property
     def examples(self) -> int:
@@ -35,7 +35,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefitRequest:
-    """Refit the candidate with these ranks on so many calibration `examples`; the left factors go to `file`.
+    """Refit the candidate with these ranks on so many calibration `examples`; what is fitted goes to `file`.
 
     `dense_share`: of the dense flow in the target, see `workers.propagation`.
     """

@@ -30,7 +30,7 @@ from search.space import DENSE, Genome, SearchSpace
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-KEY = ("method", "allocation", "share", "seed")
+KEY = ("method", "fisher", "allocation", "share", "seed")
 ALLOCATIONS = ("lagrangian", "per-type", "uniform")
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for method in arguments.methods:
             wanted = [
-                (method, allocation, share, seed)
+                (method, arguments.fisher, allocation, share, seed)
                 for share in arguments.shares
                 for allocation in arguments.allocations
             ]
@@ -63,6 +63,9 @@ def _arguments() -> Namespace:
     )
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--methods", nargs="+", default=["task", "output", "input", "weight"])
+    options.add_argument(
+        "--fisher", choices=["true", "empirical"], default="true", help="gradients of `task`"
+    )
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     options.add_argument("--examples", type=int, default=1000, help="test examples to score on")
@@ -78,6 +81,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         spec=spec,
         roots=arguments.root,
         method=method,
+        fisher=arguments.fisher,
         seed=seed,
         threads=arguments.threads,
     )
@@ -85,13 +89,14 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     examples = min(arguments.examples, len(model.task.splits["test"]))
     dense, beliefs = model.scorer.score_dense(_request(model, None, examples))
     model.scorer.set_beliefs({"test": beliefs})
-    for _, allocation, share, _ in keys:
+    for _, fisher, allocation, share, _ in keys:
         genome = _genome(allocation, model.space, model.prepared.energies, share)
         scores = model.scorer.score(_request(model, genome, examples))
         if not isinstance(scores, Scores):
             raise SystemExit(f"{method} {allocation} at {share} cannot be scored: {scores.reason}")
         yield {
             "method": method,
+            "fisher": fisher,
             "allocation": allocation,
             "share": share,
             "seed": seed,
@@ -135,7 +140,7 @@ def _print(arguments: Namespace, rows: list[Row]) -> None:
                 group = [
                     row
                     for row in rows
-                    if (row["method"], row["allocation"], row["share"]) == (method, allocation, share)
+                    if tuple(row[name] for name in KEY[:-1]) == (method, arguments.fisher, allocation, share)
                     and row["seed"] in arguments.seeds
                 ]
                 if group:

@@ -14,7 +14,7 @@ from real_model import RealModel, load, parser
 
 from search.seeds import lagrangian
 from search.space import DENSE
-from workers.propagation import left_factors, refit
+from workers.propagation import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
@@ -46,7 +46,7 @@ def _arguments() -> Namespace:
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--shares", nargs="+", type=float, default=[0.4, 0.3, 0.2])
     options.add_argument("--alphas", nargs="+", type=float, default=[0.0, 0.5, 1.0])
-    options.add_argument("--calibration", type=int, default=1024, help="calibration examples to fit to")
+    options.add_argument("--calibration", type=int, default=256, help="calibration examples to fit to")
     options.add_argument("--examples", type=int, default=512, help="confirm examples to score on")
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
@@ -60,9 +60,9 @@ def _measure(
     if alpha is not None:
         examples = model.task.splits["calibration"][: arguments.calibration]
         for block in refit(model.switchable, ranks, examples, BATCH_TOKENS, alpha):
-            new |= block.left_rO
+            new |= block.fitted
     refit_s = time.perf_counter() - started
-    with left_factors(model.switchable, new):
+    with lent(model.switchable, new):
         scores = model.scorer.score(_request(ranks, arguments.examples))
     if not isinstance(scores, Scores):
         raise SystemExit(f"cannot be scored: {scores.reason}")

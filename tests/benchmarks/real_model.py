@@ -17,6 +17,7 @@ from search.space import SearchSpace, Storage
 from service import plans, wiring
 from service.settings import Settings
 from service.spec import JobSpec
+from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
 from workers.plan import EncodedTask, ModelSource
@@ -58,6 +59,7 @@ def load(
     roots: Sequence[Path] = (),
     method: Method = "task",
     storage: Storage = "pairs",
+    fisher: Fisher = "true",
     refine_epochs: int = 0,
     seed: int = 0,
     dtype: str = "auto",
@@ -71,6 +73,7 @@ def load(
         roots: Folders with its model and data.
         method: Of projection.
         storage: What ranks cost, and up to which the factors go.
+        fisher: Whose gradients `task` weighs by.
         refine_epochs: Passes over the calibration examples that train the factors.
         seed: Of the data splits, of calibration and of the search.
         dtype: As in a job file.
@@ -80,7 +83,12 @@ def load(
     if spec is None:
         assets = wiring.demo_assets(settings)
         spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method, refine_epochs=0)
-    projection = {"method": method, "storage": storage, "refine_epochs": refine_epochs}
+    projection = {
+        "method": method,
+        "storage": storage,
+        "fisher": fisher,
+        "refine_epochs": refine_epochs,
+    }
     spec = _changed(spec, projection, seed, dtype)
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)

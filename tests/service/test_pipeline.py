@@ -311,9 +311,7 @@ def test_a_job_killed_after_its_search_only_repeats_the_rest(jobs: Jobs, tiny_jo
     resumed = LocalCluster()
     assert jobs.run(resumed)["best"]["kept_block_params"] <= 0.4
     searched = [request for request in resumed.actors[0].requests if request.split == "search"]
-    assert [request.left_factors is None for request in searched] == [True, False] * len(
-        resumed.actors[0].refit
-    )
+    assert [request.refit is None for request in searched] == [True, False] * len(resumed.actors[0].refit)
     assert all(request.examples == 16 for request in searched)
     assert {request.split for request in resumed.actors[0].requests} == {"search", "confirm", "test"}
     states = [data["state"] for data in jobs.events(id, "job.state")]

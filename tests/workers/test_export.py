@@ -94,12 +94,12 @@ def test_our_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None
 
 
 @torch.inference_mode()
-def test_left_factors_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
+def test_refit_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
     index, rank = next((i, rank) for i, rank in enumerate(export_plan.ranks) if rank > 0)
     name = export_plan.matrices[index].name
     left_rO = torch.randn(rank, export_plan.matrices[index].out_features)
-    save_file({name: left_rO}, tmp_path / "left.safetensors")
-    exported = run(replace(export_plan, left_factors=tmp_path / "left.safetensors"))
+    save_file({f"{name}:left": left_rO}, tmp_path / "left.safetensors")
+    exported = run(replace(export_plan, refit=tmp_path / "left.safetensors"))
     expected = switchable(export_plan)
     expected.get_submodule(name).left_RO[:rank] = left_rO  # type: ignore[index]
     got = load_folder(exported.folder)(IDS_BL).logits

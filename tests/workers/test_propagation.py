@@ -10,7 +10,7 @@ from search.errors import ScoringError
 from search.space import DENSE, MatrixShape
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask, Example
-from workers.propagation import least_squares, left_factors, load_left_factors, refit, refit_to_file
+from workers.propagation import least_squares, lent, load_fitted, refit, refit_to_file
 
 BUDGET = 40
 
@@ -29,8 +29,8 @@ def run(
     assert [(block.done, block.total) for block in blocks] == [(1, 2), (2, 2)]
     for index, block in enumerate(blocks):
         layers = {matrix.name: matrix.layer for matrix in matrices}
-        assert {layers[name] for name in block.left_rO} <= {index}
-    return {name: left for block in blocks for name, left in block.left_rO.items()}
+        assert {layers[key.rsplit(":", 1)[0]] for key in block.fitted} <= {index}
+    return {key: tensor for block in blocks for key, tensor in block.fitted.items()}
 
 
 @torch.inference_mode()
@@ -76,38 +76,45 @@ def test_every_matrix_equals_lstsq_on_what_it_reads(
     switchable.switch([DENSE] * len(matrices))
     dense = inputs_of(switchable.model, matrices, examples)
     new = run(switchable, matrices, ranks, examples, alpha)
-    with left_factors(switchable, new):
+    with lent(switchable, new):
         read = inputs_of(switchable.model, matrices, examples)
     for matrix in matrices:
         module: Any = switchable.model.get_submodule(matrix.name)
         rank = module.rank  # 0 where the whole sublayer is gone
-        assert (matrix.name in new) == (rank > 0)
+        assert (f"{matrix.name}:left" in new) == (rank > 0)
+        assert (f"{matrix.name}:bias" in new) == (rank > 0 and module.bias is not None)
         if rank > 0:
             x_TD, wanted_TD = read[matrix.name], torch.lerp(read[matrix.name], dense[matrix.name], alpha)
             z_Tr = (x_TD @ module.right_RD[:rank].T).double()
             target_TO = (wanted_TD @ module.weight.T).double()
+            got_TO = z_Tr @ new[f"{matrix.name}:left"].double()
+            old_TO = z_Tr @ module.left_RO[:rank].double()
+            if module.bias is not None:
+                got_TO = got_TO + (new[f"{matrix.name}:bias"] - module.bias)
+                z_Tr = torch.cat([z_Tr, torch.ones(len(z_Tr), 1, dtype=torch.float64)], dim=1)
             best_TO = z_Tr @ torch.linalg.lstsq(z_Tr, target_TO).solution
-            got_TO, old_TO = (z_Tr @ left.double() for left in (new[matrix.name], module.left_RO[:rank]))
-            assert (got_TO - best_TO).norm() < 1e-4 * target_TO.norm()
+            assert (got_TO - best_TO).norm() < 1e-3 * target_TO.norm()
             assert (got_TO - target_TO).norm() < (old_TO - target_TO).norm()
 
 
 def test_candidate_comes_nearer_to_the_dense_model(
     candidate: Any, make_task: Callable[..., EncodedTask]
 ) -> None:
-    """Measured at the input of the head, on the tokens that it was fitted to."""
+    """Measured at the logits, on the tokens that it was fitted to."""
     switchable, matrices, ranks = candidate
     examples = make_task("choice").splits["search"]
-    last = [matrix for matrix in matrices if matrix.layer == 1][-1:]
+
+    @torch.inference_mode()
+    def logits(ranks: Sequence[int]) -> torch.Tensor:
+        switchable.switch(ranks)
+        rows = [row for example in examples for row in example.rows]
+        return torch.cat([switchable.model(input_ids=torch.tensor([row.ids])).logits[0] for row in rows])
 
     def error() -> float:
-        switchable.switch([DENSE] * len(matrices))
-        dense = inputs_of(switchable.model, last, examples)[last[0].name]
-        switchable.switch(ranks)
-        return float((inputs_of(switchable.model, last, examples)[last[0].name] - dense).norm())
+        return float((logits(ranks) - logits([DENSE] * len(matrices))).norm())
 
     before = error()
-    with left_factors(switchable, run(switchable, matrices, ranks, examples, alpha=1.0)):
+    with lent(switchable, run(switchable, matrices, ranks, examples, alpha=1.0)):
         assert error() < 0.95 * before
 
 
@@ -125,7 +132,7 @@ def test_full_rank_is_exact_and_stays(
     switchable.switch([DENSE] * len(matrices))
     expected = model(ids_BL).logits
     switchable.switch(ranks)
-    with left_factors(switchable, new):
+    with lent(switchable, new):
         torch.testing.assert_close(model(ids_BL).logits, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -133,16 +140,19 @@ def test_model_is_left_as_it_was(candidate: Any, make_task: Callable[..., Encode
     switchable, matrices, ranks = candidate
     examples = make_task("lm").splits["search"]
     modules = [switchable.model.get_submodule(matrix.name) for matrix in matrices]
-    own = [(module.left_RO, module.left_RO.clone(), module.right_RD.clone()) for module in modules]
+    own = [
+        (module.left_RO, module.left_RO.clone(), module.right_RD.clone(), module.bias) for module in modules
+    ]
     new = run(switchable, matrices, ranks, examples)
-    with left_factors(switchable, new):
+    with lent(switchable, new):
         assert all(len(module.left_RO) == module.rank for module in modules if module.rank > 0)
     live = [module.rank for module in modules]
     stopped = refit(switchable, ranks, examples, BUDGET, 1.0)
     next(stopped)
     stopped.close()  # type: ignore[attr-defined]
-    for module, (left_RO, left_copy, right_copy), rank in zip(modules, own, live, strict=True):
+    for module, (left_RO, left_copy, right_copy, bias), rank in zip(modules, own, live, strict=True):
         assert module.left_RO is left_RO
+        assert module.bias is bias
         assert left_RO.equal(left_copy)
         assert module.right_RD.equal(right_copy)
         assert module.rank == rank
@@ -158,11 +168,11 @@ def test_file_holds_what_was_fitted(
     switchable, matrices, ranks = candidate
     examples, file = make_task("choice").splits["search"], tmp_path / "left.safetensors"
     refit_to_file(switchable, ranks, examples, BUDGET, 0.5, file)
-    expected, got = run(switchable, matrices, ranks, examples), load_left_factors(file)
+    expected, got = run(switchable, matrices, ranks, examples), load_fitted(file)
     assert got.keys() == expected.keys()
-    assert all(got[name].equal(left_rO) for name, left_rO in expected.items())
+    assert all(got[key].equal(tensor) for key, tensor in expected.items())
     assert list(tmp_path.iterdir()) == [file]
-    assert load_left_factors(None) == {}
+    assert load_fitted(None) == {}
 
 
 def test_same_twice_and_with_any_batches(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
@@ -171,9 +181,9 @@ def test_same_twice_and_with_any_batches(candidate: Any, make_task: Callable[...
     first, second, padded = (
         run(switchable, matrices, ranks, examples, budget=budget) for budget in (BUDGET, BUDGET, 10_000)
     )
-    for name, left_rO in first.items():
-        assert left_rO.equal(second[name])
-        assert (left_rO - padded[name]).norm() < 1e-3 * left_rO.norm()
+    for key, tensor in first.items():
+        assert tensor.equal(second[key])
+        assert (tensor - padded[key]).norm() < 1e-3 * tensor.norm()
 
 
 def test_half_precision_keeps_its_dtype(
@@ -183,8 +193,8 @@ def test_half_precision_keeps_its_dtype(
 ) -> None:
     switchable, matrices = make_switchable(make_llama().bfloat16())
     new = run(switchable, matrices, [6] * len(matrices), make_task("choice").splits["search"])
-    assert {left_rO.dtype for left_rO in new.values()} == {torch.bfloat16}
-    assert all(torch.isfinite(left_rO).all() for left_rO in new.values())
+    assert {tensor.dtype for tensor in new.values()} == {torch.bfloat16}
+    assert all(torch.isfinite(tensor).all() for tensor in new.values())
 
 
 def random_problem(tokens: int) -> tuple[torch.Tensor, ...]:

@@ -208,7 +208,7 @@ def test_a_refit_candidate_is_scored_with_factors_of_its_own(
     file, ranks = tmp_path / "refit.safetensors", (4,) * MATRICES
     before = scored(scorer, 4)
     assert scorer.refit(RefitRequest(ranks=ranks, examples=8, dense_share=0.5, file=file)) is None
-    after = scorer.score(replace(request(4), left_factors=file))
+    after = scorer.score(replace(request(4), refit=file))
     assert isinstance(after, Scores)
     assert after.kl_nats.mean() != before.kl_nats.mean()
     np.testing.assert_array_equal(scored(scorer, 4).kl_nats, before.kl_nats)  # its own factors are back
