@@ -1,6 +1,6 @@
 """Genomes to start from, made without scoring anything.
 
-Shape letters: M matrices, L levels, N matrices of one type, K densities of one type.
+Shape letters: G genes, L levels, N genes of one type, K densities of one type.
 """
 
 import re
@@ -17,12 +17,12 @@ BISECTIONS = 60
 
 
 def predicted_loss(space: SearchSpace, energies: Energies, genome: Genome) -> float:
-    """Loss that the energies predict for `genome`: what its ranks cut off, summed over matrices.
+    """Loss that the energies predict for `genome`: what its ranks cut off, summed over genes.
 
     Args:
         space: The search space.
         energies: Per matrix, squared singular values in units of the task loss, descending.
-        genome: One level per matrix.
+        genome: One level per gene.
     """
     return Prices(space, energies).loss(genome)
 
@@ -30,16 +30,16 @@ def predicted_loss(space: SearchSpace, energies: Energies, genome: Genome) -> fl
 def lagrangian(space: SearchSpace, energies: Energies, share: float) -> Genome:
     """The genome of least predicted loss at a size, on the convex hull of all sizes.
 
-    For an exchange rate λ every matrix on its own minimises lost energy + λ·parameters over its levels. The
+    For an exchange rate λ every gene on its own minimises lost energy + λ·cost over its levels. The
     smallest λ that fits the budget is found by bisection, and the rest is spent on the best upgrades.
 
     Args:
         space: The search space.
         energies: Per matrix, squared singular values in units of the task loss, descending.
-        share: Most of the prunable parameters to keep, in [0, 1].
+        share: Most of the dense cost to keep, in [0, 1].
 
     Returns:
-        A genome that keeps at most `share`.
+        A genome of at most `share`, or the smallest one.
 
     Raises:
         InputError: A share outside [0, 1], or energies that do not fit the space.
@@ -50,31 +50,31 @@ def lagrangian(space: SearchSpace, energies: Energies, share: float) -> Genome:
 
 
 def _cheapest(prices: Prices, budget: int) -> Genome:
-    params_ML, lost_ML, rows_M = prices.space.params_ML, prices.lost_ML, prices.rows_M
+    cost_GL, lost_GL = prices.space.cost_GL, prices.lost_GL
 
     def at(rate: float) -> NDArray[np.int64]:
-        return np.asarray((lost_ML + rate * params_ML).argmin(axis=1), dtype=np.int64)
+        return np.asarray((lost_GL + rate * cost_GL).argmin(axis=1), dtype=np.int64)
 
-    low, high = 0.0, 2.0 * float(prices.up_ratio_ML.max()) + 1e-300
-    best_M = at(low)
-    if params_ML[rows_M, best_M].sum() > budget:
-        low, best_M = high * 1e-18, np.zeros(len(rows_M), dtype=np.int64)
+    low, high = 0.0, 2.0 * float(prices.up_ratio_GL.max()) + 1e-300
+    best_G = at(low)
+    if prices.space.cost(best_G) > budget:
+        low, best_G = high * 1e-18, np.zeros(len(prices.space), dtype=np.int64)
         for _ in range(BISECTIONS):
             middle = float(np.sqrt(low) * np.sqrt(high))
-            levels_M = at(middle)
-            if params_ML[rows_M, levels_M].sum() > budget:
+            levels_G = at(middle)
+            if prices.space.cost(levels_G) > budget:
                 low = middle
             else:
-                high, best_M = middle, levels_M
-    return fill(prices, tuple(best_M.tolist()), budget)
+                high, best_G = middle, levels_G
+    return fill(prices, tuple(best_G.tolist()), budget)
 
 
 def uniform(space: SearchSpace, share: float) -> Genome:
-    """The same share of every matrix, rounded down to the grid.
+    """The same share of every matrix, rounded down to its levels; where those all keep more, the least of them.
 
     Args:
         space: The search space.
-        share: Most of the prunable parameters to keep, in [0, 1].
+        share: Most of the dense cost to keep, in [0, 1].
 
     Returns:
         The genome of the highest common density that keeps at most `share`.
@@ -82,20 +82,20 @@ def uniform(space: SearchSpace, share: float) -> Genome:
     Raises:
         InputError: A share outside [0, 1].
     """
-    budget, rows_M = space.budget(share), np.arange(len(space))
-    densities = _densities(space, rows_M)
+    budget, rows_G = space.budget(share), np.arange(len(space))
+    densities = _densities(space, rows_G)
     low, high = 0, len(densities)
     while high - low > 1:
         middle = (low + high) // 2
-        if space.params_ML[rows_M, _levels_at(space, rows_M, densities[middle])].sum() > budget:
+        if space.cost(_levels_at(space, rows_G, densities[middle])) > budget:
             high = middle
         else:
             low = middle
-    return tuple(_levels_at(space, rows_M, densities[low]).tolist())
+    return tuple(_levels_at(space, rows_G, densities[low]).tolist())
 
 
 def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
-    """One density per matrix type, the same in all layers, of least predicted loss at a size.
+    """One density per type of gene, the same in all layers, of least predicted loss at a size.
 
     The Lagrangian over types: from nothing, always the jump of one type to a higher density that saves most
     predicted loss per parameter. Sizes on the convex hull are reached exactly; in between, jumps that still fit
@@ -104,17 +104,19 @@ def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
     Args:
         space: The search space.
         energies: Per matrix, squared singular values in units of the task loss, descending.
-        share: Most of the prunable parameters to keep, in [0, 1].
+        share: Most of the dense cost to keep, in [0, 1].
 
     Returns:
-        A genome that keeps at most `share`. Matrices of a type are rounded down to the grid from a common density.
+        A genome of at most `share`, or the smallest one. Matrices of a type are rounded down to their levels from a
+        common density.
 
     Raises:
         InputError: A share outside [0, 1], or energies that do not fit the space.
 
     Source: Everett 1963 (generalised Lagrange multipliers).
     """
-    prices, left = Prices(space, energies), space.budget(share)
+    prices = Prices(space, energies)
+    left = space.budget(share) - space.cost(space.smallest_genome)
     types = [_Type.of(prices, rows_N) for rows_N in _rows_by_type(space)]
     chosen = [0] * len(types)
     while True:
@@ -122,21 +124,21 @@ def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
         _, i, density = max((rate, i, density) for i, (rate, density) in enumerate(jumps))
         if density == chosen[i]:
             break
-        left -= int(types[i].params_K[density] - types[i].params_K[chosen[i]])
+        left -= int(types[i].cost_K[density] - types[i].cost_K[chosen[i]])
         chosen[i] = density
-    levels_M = np.zeros(len(space), dtype=np.int64)
+    levels_G = np.zeros(len(space), dtype=np.int64)
     for one, density in zip(types, chosen, strict=True):
-        levels_M[one.rows_N] = one.levels_KN[density]
-    return tuple(levels_M.tolist())
+        levels_G[one.rows_N] = one.levels_KN[density]
+    return tuple(levels_G.tolist())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Type:
-    """The matrices of one type and what each common density, ascending, costs and loses over all of them."""
+    """The genes of one type and what each common density, ascending, costs and loses over all of them."""
 
     rows_N: NDArray[np.int64]
     levels_KN: NDArray[np.int64]
-    params_K: NDArray[np.int64]
+    cost_K: NDArray[np.int64]
     lost_K: NDArray[np.float64]
 
     @classmethod
@@ -146,13 +148,13 @@ class _Type:
         return cls(
             rows_N=rows_N,
             levels_KN=levels_KN,
-            params_K=space.params_ML[rows_N, levels_KN].sum(axis=1),
-            lost_K=prices.lost_ML[rows_N, levels_KN].sum(axis=1),
+            cost_K=space.cost_GL[rows_N, levels_KN].sum(axis=1),
+            lost_K=prices.lost_GL[rows_N, levels_KN].sum(axis=1),
         )
 
     def best_jump(self, now: int, left: int) -> tuple[float, int]:
-        """Loss saved per parameter and the density to jump to; -1 and `now` where none fits in `left`."""
-        spent_K = self.params_K - self.params_K[now]
+        """Loss saved per cost and the density to jump to; -1 and `now` where none fits in `left`."""
+        spent_K = self.cost_K - self.cost_K[now]
         fits_K = (spent_K > 0) & (spent_K <= left)
         if not fits_K.any():
             return -1.0, now
@@ -163,22 +165,21 @@ class _Type:
 
 
 def _rows_by_type(space: SearchSpace) -> list[NDArray[np.int64]]:
-    """Matrices by their kind; experts of a block are of one type, whatever their number."""
+    """Genes by their kind; experts of a block are of one type, whatever their number."""
     rows: dict[str, list[int]] = {}
-    for i, matrix in enumerate(space.matrices):
-        rows.setdefault(re.sub(r"(^|(?<=\.))\d+(?=\.|$)", "*", matrix.kind), []).append(i)
+    for i, gene in enumerate(space.genes):
+        rows.setdefault(re.sub(r"(^|(?<=[.+]))\d+(?=[.+]|$)", "*", gene.kind), []).append(i)
     return [np.array(group, dtype=np.int64) for group in rows.values()]
 
 
 def _densities(space: SearchSpace, rows_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One density per level of one of the matrices, ascending: between two of them nothing changes."""
-    params_NL = space.params_ML[rows_N]
-    densities: NDArray[np.float64] = np.unique(params_NL / params_NL.max(axis=1, keepdims=True))
+    """One density per level of one of the genes, ascending: between two of them nothing changes."""
+    densities: NDArray[np.float64] = np.unique(space.cost_GL[rows_N] / space.dense_cost_G[rows_N, None])
     return densities
 
 
 def _levels_at(space: SearchSpace, rows_N: NDArray[np.int64], density: float) -> NDArray[np.int64]:
-    """The highest level of each of the matrices that keeps at most `density` of it."""
-    params_NL = space.params_ML[rows_N]
-    fits_NL = params_NL <= density * params_NL.max(axis=1, keepdims=True) * (1 + 1e-12)
-    return np.asarray(np.minimum(fits_NL.sum(axis=1), space.counts_M[rows_N]) - 1, dtype=np.int64)
+    """The highest level of each of the genes that keeps at most `density` of it, or the lowest one."""
+    fits_NL = space.cost_GL[rows_N] <= density * space.dense_cost_G[rows_N, None] * (1 + 1e-12)
+    fitting_N = np.minimum(fits_NL.sum(axis=1), space.counts_G[rows_N])
+    return np.asarray(np.maximum(fitting_N, 1) - 1, dtype=np.int64)

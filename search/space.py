@@ -1,9 +1,10 @@
-"""The search space: which ranks every matrix may take and what each costs in parameters.
+"""The search space: which ranks every matrix may take and what each costs.
 
-Knows nothing of tensors, losses or evolution. Shape letters: M matrices, L levels.
+Knows nothing of tensors, losses or evolution. Shape letters: M matrices, G genes, L levels.
 
-A *level* of a matrix is a rank, or dense. A *genome* holds one level index per matrix. What rank r costs depends
-on how it is stored:
+A *gene* is one choice of the search: the rank of a matrix, or of several tied ones together. A *level* of a gene is a
+rank, or dense, for each of its matrices; a *genome* holds one level index per gene. What rank r of a matrix costs
+depends on how it is stored:
 
     pairs      two thin factors                            r·(O+D)
     pivoted    r of the rows, how the others follow from
@@ -11,27 +12,33 @@ on how it is stored:
 
 Where a rank costs as much as the dense matrix, dense is the better choice: ranks stop below that break-even,
 r* = O·D/(O+D) for pairs and nearly min(O, D) for pivoted, and the last level is dense.
+
+Tied matrices share a *density*, the share of its parameters that a matrix keeps, each rounded down to its own ranks. A
+matrix that is left a single rank is settled: it has no gene, but its cost counts.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from search.errors import InputError
 
 DENSE = -1
 """The rank that means "keep the dense matrix"."""
 
+INDEX_BYTES = 4
+"""Of an entry of the order that the pivoted storage keeps."""
+
 Storage = Literal["pairs", "pivoted"]
 """How a matrix of low rank is stored; see `workers.lowrank_module` for the layers."""
 
 Genome = tuple[int, ...]
-"""One level index per matrix, in the order of `SearchSpace.matrices`."""
+"""One level index per gene, in the order of `SearchSpace.genes`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,25 +79,85 @@ class MatrixShape:
         saved = max(0, rank**2 - self.out_features) if storage == "pivoted" else 0
         return rank * (self.out_features + self.in_features) - saved
 
+    def stored_bytes(self, rank: int, storage: Storage, item_bytes: int) -> int:
+        """Bytes of those numbers, `item_bytes` each but for the order of the rows."""
+        pivoted = storage == "pivoted" and rank**2 > self.out_features
+        indices = self.out_features if pivoted else 0
+        return (self.price(rank, storage) - indices) * item_bytes + indices * INDEX_BYTES
+
+    def density(self, rank: int, storage: Storage) -> float:
+        """Share of the dense parameters that `rank` keeps."""
+        return self.price(rank, storage) / self.dense_params
+
     def largest_rank(self, storage: Storage) -> int:
         """The last rank below break-even: it costs less than the dense matrix. May be 0."""
         ranks = range(min(self.out_features, self.in_features) + 1)
         return bisect_left(ranks, self.dense_params, key=lambda rank: self.price(rank, storage)) - 1
+
+    def grid(self, rank_step: int, storage: Storage) -> tuple[int, ...]:
+        """Its ranks where nothing constrains them, cheapest first: multiples of the step, then dense."""
+        return (*range(0, self.largest_rank(storage) + 1, rank_step), DENSE)
+
+
+Price = Callable[[MatrixShape, int], int]
+"""What a rank of a matrix costs, in the unit that budgets are in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tie:
+    """Matrices that share one gene, by their index, and the field of the job file that ties them."""
+
+    members: tuple[int, ...]
+    field: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gene:
+    """One choice of the search.
+
+    Args:
+        members: The matrices it decides, by their index.
+        levels: The rank of every member at each level, the cheapest level first.
+        layer: Layer of the first member.
+        kind: What the members are.
+    """
+
+    members: tuple[int, ...]
+    levels: tuple[tuple[int, ...], ...]
+    layer: int
+    kind: str
+
+    def is_dense(self, level: int) -> bool:
+        """Whether its matrices are dense at a level."""
+        return DENSE in self.levels[level]
 
 
 class SearchSpace:
     """All genomes over `matrices` on a grid of ranks.
 
     Args:
-        matrices: The M matrices, in the order genomes use; at least one, names unique.
+        matrices: The M matrices; at least one, names unique.
         rank_step: Ranks are multiples of this.
         storage: What ranks cost.
+        allowed: Per matrix the ranks it may take; by default all of its grid. One that is not of the grid is added.
+        ties: Matrices that share a gene; no matrix is in two of them.
+        price: What ranks cost in the unit of the budget; by default the numbers stored.
 
     Raises:
-        InputError: No matrices, a repeated name, or a step below one.
+        InputError: No matrices, a repeated name, a step below one, tied matrices without a common level, or
+            nothing to choose.
     """
 
-    def __init__(self, matrices: Sequence[MatrixShape], rank_step: int, storage: Storage = "pairs") -> None:
+    def __init__(
+        self,
+        matrices: Sequence[MatrixShape],
+        rank_step: int,
+        storage: Storage = "pairs",
+        *,
+        allowed: Sequence[Sequence[int]] | None = None,
+        ties: Sequence[Tie] = (),
+        price: Price | None = None,
+    ) -> None:
         if rank_step < 1:
             raise InputError("projection.rank_step", f"must be at least 1, got {rank_step}")
         if not matrices:
@@ -100,33 +167,124 @@ class SearchSpace:
         self.matrices = tuple(matrices)
         self.rank_step = rank_step
         self.storage: Storage = storage
-        self.levels: tuple[tuple[int, ...], ...] = tuple(
-            (*range(0, shape.largest_rank(storage) + 1, rank_step), DENSE) for shape in matrices
-        )
+        self._price: Price = price or (lambda shape, rank: shape.price(rank, storage))
+        self._allowed = allowed or [shape.grid(rank_step, storage) for shape in matrices]
+        genes = [self._gene(tie) for tie in _with_singles(ties, len(matrices))]
+        self.genes = tuple(gene for gene in genes if len(gene.levels) > 1)
+        if not self.genes:
+            raise InputError("search.constraints", "leave every matrix a single rank: nothing to search")
+        settled = [gene for gene in genes if len(gene.levels) == 1]
+        self._settled = {
+            i: rank for gene in settled for i, rank in zip(gene.members, gene.levels[0], strict=True)
+        }
         self.total_params = sum(shape.dense_params for shape in matrices)
+        self.total_cost = self._cost(range(len(matrices)), [DENSE] * len(matrices))
 
     def __len__(self) -> int:
-        return len(self.matrices)
+        return len(self.genes)
+
+    def _gene(self, tie: Tie) -> Gene:
+        """The levels at which the members keep a common density and each is allowed its rank."""
+        shapes = [self.matrices[i] for i in tie.members]
+        ladders = [self._ladder(i) for i in tie.members]
+        levels: list[tuple[int, ...]] = []
+        for density in sorted({density for densities, _ in ladders for density in densities}):
+            ranks = tuple(ranks[bisect_right(densities, density) - 1] for densities, ranks in ladders)
+            if all(rank in self._allowed[i] for i, rank in zip(tie.members, ranks, strict=True)):
+                levels.append(ranks)
+        if not levels:
+            names = ", ".join(shape.name for shape in shapes)
+            raise InputError(
+                tie.field,
+                f"{names} are tied, but no density suits what search.constraints allow each of them; "
+                "widen their bounds or untie them",
+            )
+        return Gene(
+            members=tie.members,
+            levels=tuple(self._worth_their_cost(tie.members, levels)),
+            layer=shapes[0].layer,
+            kind="+".join(dict.fromkeys(shape.kind for shape in shapes)),
+        )
+
+    def _ladder(self, index: int) -> tuple[list[float], list[int]]:
+        """Densities and ranks of a matrix, ascending: its grid, and what else it is allowed."""
+        shape = self.matrices[index]
+        ranks = {*shape.grid(self.rank_step, self.storage), *self._allowed[index]}
+        pairs = sorted((shape.density(rank, self.storage), rank) for rank in ranks)
+        return [density for density, _ in pairs], [rank for _, rank in pairs]
+
+    def _worth_their_cost(
+        self, members: tuple[int, ...], levels: Sequence[tuple[int, ...]]
+    ) -> list[tuple[int, ...]]:
+        """The levels without those that cost as much as a higher one: in bytes, indices weigh more than numbers."""
+        kept: list[tuple[int, ...]] = []
+        for ranks in reversed(levels):
+            if not kept or self._cost(members, ranks) < self._cost(members, kept[-1]):
+                kept.append(ranks)
+        return kept[::-1]
+
+    def _cost(self, members: Iterable[int], ranks: Iterable[int]) -> int:
+        return sum(self._price(self.matrices[i], rank) for i, rank in zip(members, ranks, strict=True))
+
+    def _params(self, members: Iterable[int], ranks: Iterable[int]) -> int:
+        return sum(self.matrices[i].price(rank, self.storage) for i, rank in zip(members, ranks, strict=True))
 
     @cached_property
-    def counts_M(self) -> NDArray[np.int64]:
-        """How many levels each matrix has."""
-        return np.array([len(levels) for levels in self.levels], dtype=np.int64)
+    def counts_G(self) -> NDArray[np.int64]:
+        """How many levels each gene has."""
+        return np.array([len(gene.levels) for gene in self.genes], dtype=np.int64)
 
     @cached_property
-    def params_ML(self) -> NDArray[np.int64]:
-        """Parameters per matrix and level; rows with fewer levels repeat their dense price."""
-        table = np.empty((len(self), int(self.counts_M.max())), dtype=np.int64)
-        for row, shape, levels in zip(table, self.matrices, self.levels, strict=True):
-            row[:] = shape.dense_params
-            row[: len(levels)] = [shape.price(rank, self.storage) for rank in levels]
+    def params_GL(self) -> NDArray[np.int64]:
+        """Parameters per gene and level; rows with fewer levels repeat their last."""
+        return self._table(self._params)
+
+    @cached_property
+    def cost_GL(self) -> NDArray[np.int64]:
+        """Cost per gene and level, rising; rows with fewer levels repeat their last."""
+        return self._table(self._cost)
+
+    def _table(self, amount: Callable[[Iterable[int], Iterable[int]], int]) -> NDArray[np.int64]:
+        table = np.empty((len(self), int(self.counts_G.max())), dtype=np.int64)
+        for row, gene in zip(table, self.genes, strict=True):
+            amounts = [amount(gene.members, ranks) for ranks in gene.levels]
+            row[:] = amounts[-1]
+            row[: len(amounts)] = amounts
         table.flags.writeable = False
         return table
 
     @cached_property
-    def dense_genome(self) -> Genome:
-        """Every matrix dense."""
-        return tuple(len(levels) - 1 for levels in self.levels)
+    def largest_ranks(self) -> tuple[int, ...]:
+        """The largest rank that any level gives each matrix; dense is none."""
+        largest = {i: max(0, rank) for i, rank in self._settled.items()}
+        for gene in self.genes:
+            for i, ranks in zip(gene.members, zip(*gene.levels, strict=True), strict=True):
+                largest[i] = max(0, *ranks)
+        return tuple(largest[i] for i in range(len(self.matrices)))
+
+    @cached_property
+    def dense_cost_G(self) -> NDArray[np.int64]:
+        """Cost of each gene's matrices if all were dense, whether they may be or not."""
+        dense = [self._cost(gene.members, [DENSE] * len(gene.members)) for gene in self.genes]
+        return np.array(dense, dtype=np.int64)
+
+    @cached_property
+    def _settled_cost(self) -> int:
+        return self._cost(self._settled, self._settled.values())
+
+    @cached_property
+    def _settled_params(self) -> int:
+        return self._params(self._settled, self._settled.values())
+
+    @cached_property
+    def smallest_genome(self) -> Genome:
+        """Every gene at its cheapest level."""
+        return (0,) * len(self)
+
+    @cached_property
+    def largest_genome(self) -> Genome:
+        """Every gene at its dearest level; without constraints the dense model."""
+        return tuple((self.counts_G - 1).tolist())
 
     def validate(self, genome: Sequence[int]) -> Genome:
         """Check that `genome` belongs to this space.
@@ -135,14 +293,15 @@ class SearchSpace:
             The genome as a tuple.
 
         Raises:
-            InputError: Wrong length, or a level that its matrix does not have.
+            InputError: Wrong length, or a level that its gene does not have.
         """
         if len(genome) != len(self):
-            raise InputError("genome", f"must hold {len(self)} levels, one per matrix, got {len(genome)}")
-        for shape, levels, level in zip(self.matrices, self.levels, genome, strict=True):
-            if not 0 <= level < len(levels):
+            raise InputError("genome", f"must hold {len(self)} levels, one per gene, got {len(genome)}")
+        for gene, level in zip(self.genes, genome, strict=True):
+            if not 0 <= level < len(gene.levels):
+                names = ", ".join(self.matrices[i].name for i in gene.members)
                 raise InputError(
-                    "genome", f"level of {shape.name} must be in [0, {len(levels) - 1}], got {level}"
+                    "genome", f"level of {names} must be in [0, {len(gene.levels) - 1}], got {level}"
                 )
         return tuple(int(level) for level in genome)
 
@@ -152,23 +311,51 @@ class SearchSpace:
         Raises:
             InputError: The genome is not of this space.
         """
-        genome = self.validate(genome)
-        return tuple(levels[level] for levels, level in zip(self.levels, genome, strict=True))
+        ranks = dict(self._settled)
+        for gene, level in zip(self.genes, self.validate(genome), strict=True):
+            ranks.update(zip(gene.members, gene.levels[level], strict=True))
+        return tuple(ranks[i] for i in range(len(self.matrices)))
 
-    def params_at(self, index: int, level: int) -> int:
-        """Parameters of matrix `index` at `level`."""
-        return int(self.params_ML[index, level])
+    def cost_at(self, index: int, level: int) -> int:
+        """Cost of gene `index` at `level`."""
+        return int(self.cost_GL[index, level])
 
-    def params(self, genome: Genome) -> int:
+    def cost(self, genome: ArrayLike) -> int:
+        """Cost of a valid genome, settled matrices included."""
+        return self._settled_cost + _picked(self.cost_GL, genome)
+
+    def params(self, genome: ArrayLike) -> int:
         """Parameters a valid genome keeps of the prunable matrices."""
-        return int(self.params_ML[np.arange(len(self)), np.asarray(genome, dtype=np.int64)].sum())
+        return self._settled_params + _picked(self.params_GL, genome)
 
     def kept_share(self, genome: Genome) -> float:
         """Share of the prunable parameters that a valid genome keeps."""
         return self.params(genome) / self.total_params
 
+    @cached_property
+    def smallest_share(self) -> float:
+        """Share of the dense cost below which no genome lies."""
+        return self.cost(self.smallest_genome) / self.total_cost
+
+    @cached_property
+    def largest_share(self) -> float:
+        """Share of the dense cost above which no genome lies."""
+        return self.cost(self.largest_genome) / self.total_cost
+
     def budget(self, share: float) -> int:
-        """Most parameters a genome may keep at `share` of the prunable ones."""
+        """Most that a genome may cost at `share` of the dense cost; never less than the smallest one does."""
         if not 0 <= share <= 1:
             raise InputError("objective.share", f"must be in [0, 1], got {share}")
-        return int(share * self.total_params + 1e-6)  # 0.3 * 10 is a hair below 3
+        budget = int(share * self.total_cost + 1e-6)  # 0.3 * 10 is a hair below 3
+        return max(budget, self.cost(self.smallest_genome))
+
+
+def _picked(table_GL: NDArray[np.int64], genome: ArrayLike) -> int:
+    return int(table_GL[np.arange(len(table_GL)), np.asarray(genome, dtype=np.int64)].sum())
+
+
+def _with_singles(ties: Sequence[Tie], count: int) -> list[Tie]:
+    """The ties and every other matrix by itself, in the order of their first members."""
+    tied = {i for tie in ties for i in tie.members}
+    singles = [Tie(members=(i,), field="search.constraints") for i in range(count) if i not in tied]
+    return sorted((*ties, *singles), key=lambda tie: tie.members[0])

@@ -46,7 +46,7 @@ def summary(
     kl_nats = {name: float(scores.kl_nats.mean()) for name, scores in splits.items()}
     if search is not None and search.metric is not None and search.kl_nats is not None:
         best_metric["search"], kl_nats["search"] = search.metric, search.kl_nats
-    unpruned = prepared.block_params - space.params(space.dense_genome)
+    unpruned = prepared.block_params - space.total_params
     block_params = space.params(winner.candidate.genome) + unpruned
     return {
         "metric_name": METRIC_NAMES[checked.task.kind],

@@ -6,7 +6,7 @@ from search.space import Genome, SearchSpace
 
 
 def one_point(first: Genome, second: Genome, rng: Random) -> Genome:
-    """The head of one parent and the tail of the other, cut at a random matrix.
+    """The head of one parent and the tail of the other, cut at a random gene.
 
     Args:
         first: Gives the head.
@@ -32,16 +32,16 @@ def layer_block(space: SearchSpace, first: Genome, second: Genome, rng: Random) 
     """The first parent with a run of whole layers taken from the second.
 
     Args:
-        space: Says which matrix is in which layer.
+        space: Says which gene is in which layer.
         first: Gives everything outside the run.
         second: Gives the run.
         rng: Source of randomness.
     """
-    layers = sorted({shape.layer for shape in space.matrices})
+    layers = sorted({gene.layer for gene in space.genes})
     start, end = sorted((rng.randrange(len(layers)), rng.randrange(len(layers))))
     taken = set(layers[start : end + 1])
     return tuple(
-        b if shape.layer in taken else a for shape, a, b in zip(space.matrices, first, second, strict=True)
+        b if gene.layer in taken else a for gene, a, b in zip(space.genes, first, second, strict=True)
     )
 
 

@@ -1,18 +1,18 @@
-"""Level mutation: a few matrices move up or down by one level, or a few."""
+"""Level mutation: a few genes move up or down by one level, or a few."""
 
 from random import Random
 
 import numpy as np
 
-from search.space import DENSE, Genome, SearchSpace
+from search.space import Genome, SearchSpace
 
 MOST_CHANGES = 4
 STRIDES = (1, 2, 4)
-"""Levels a matrix moves at once; all equally likely."""
+"""Levels a gene moves at once; all equally likely."""
 
 
 def draw_changes(rng: Random) -> int:
-    """How many matrices to change: the smaller of two uniform draws, so mostly one or two."""
+    """How many genes to change: the smaller of two uniform draws, so mostly one or two."""
     return min(rng.randint(1, MOST_CHANGES), rng.randint(1, MOST_CHANGES))
 
 
@@ -24,19 +24,19 @@ def level_below(space: SearchSpace, index: int, level: int, rng: Random) -> int:
 
     Args:
         space: The search space.
-        index: Which matrix.
+        index: Which gene.
         level: Its level, at least 1.
         rng: Source of randomness.
     """
-    if space.levels[index][level] != DENSE:
+    if not space.genes[index].is_dense(level):
         return level - 1
-    params_L = space.params_ML[index, : level + 1]
-    half = int(np.searchsorted(params_L, params_L[level] // 2, side="right")) - 1
-    return rng.randint(half, level - 1)
+    cost_L = space.cost_GL[index, : level + 1]
+    half = int(np.searchsorted(cost_L, cost_L[level] // 2, side="right")) - 1
+    return rng.randint(max(0, half), level - 1)  # all its levels may keep more than half
 
 
 def mutate(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
-    """Move one or a few matrices up or down; the size may change.
+    """Move one or a few genes up or down; the size may change.
 
     Args:
         space: The search space.
@@ -48,7 +48,7 @@ def mutate(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
     """
     levels = list(genome)
     for i in rng.sample(range(len(levels)), min(draw_changes(rng), len(levels))):
-        top, stride = len(space.levels[i]) - 1, rng.choice(STRIDES)
+        top, stride = len(space.genes[i].levels) - 1, rng.choice(STRIDES)
         if levels[i] == 0 or (levels[i] < top and rng.random() < 0.5):
             levels[i] = min(top, levels[i] + stride)
         else:

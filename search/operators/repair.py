@@ -1,7 +1,7 @@
-"""Repair: bring a genome under a parameter budget and spend what is left of it.
+"""Repair: bring a genome under a budget and spend what is left of it.
 
-Shape letters: M matrices. Moves go where predicted loss per parameter is best, seen from the genome itself:
-where a search has moved a matrix against the prediction, repair trusts the search (`Prices.implied_weights`),
+Shape letters: G genes. Moves go where predicted loss per cost is best, seen from the genome itself:
+where a search has moved a gene against the prediction, repair trusts the search (`Prices.implied_weights`),
 so it does not undo what was found.
 """
 
@@ -16,55 +16,55 @@ from search.prices import Prices
 from search.space import Genome
 
 
-def _shrink_(levels_M: NDArray[np.int64], prices: Prices, left: int, weights_M: NDArray[np.float64]) -> int:
-    """Lower matrices of positive weight in place until `left` parameters is no debt; returns what is left."""
-    params_ML = prices.space.params_ML
-    # a matrix of no weight is left alone, not given away
-    ratio_M = prices.down_ratio_ML[prices.rows_M, levels_M]
-    cost_M = np.where(weights_M > 0, ratio_M * np.maximum(weights_M, 1e-300), np.inf)
+def _shrink_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: NDArray[np.float64]) -> int:
+    """Lower genes of positive weight in place until `left` is no debt; returns what is left."""
+    cost_GL = prices.space.cost_GL
+    # a gene of no weight is left alone, not given away
+    ratio_G = prices.down_ratio_GL[prices.rows_G, levels_G]
+    cost_G = np.where(weights_G > 0, ratio_G * np.maximum(weights_G, 1e-300), np.inf)
     while left < 0:
-        i = int(cost_M.argmin())
-        if not np.isfinite(cost_M[i]):
+        i = int(cost_G.argmin())
+        if not np.isfinite(cost_G[i]):
             break
-        below = prices.down_ML[i, levels_M[i]]
-        left += int(params_ML[i, levels_M[i]] - params_ML[i, below])
-        levels_M[i] = below
-        cost_M[i] = prices.down_ratio_ML[i, below] * weights_M[i]
+        below = prices.down_GL[i, levels_G[i]]
+        left += int(cost_GL[i, levels_G[i]] - cost_GL[i, below])
+        levels_G[i] = below
+        cost_G[i] = prices.down_ratio_GL[i, below] * weights_G[i]
     return left
 
 
-def _grow_(levels_M: NDArray[np.int64], prices: Prices, left: int, weights_M: NDArray[np.float64]) -> None:
-    """Raise matrices of positive weight in place while a step fits in `left` parameters."""
-    params_ML, rows_M, top_M = prices.space.params_ML, prices.rows_M, prices.space.counts_M - 1
+def _grow_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: NDArray[np.float64]) -> None:
+    """Raise genes of positive weight in place while a step fits in `left`."""
+    cost_GL, rows_G, top_G = prices.space.cost_GL, prices.rows_G, prices.space.counts_G - 1
     while left > 0:
-        now_M = params_ML[rows_M, levels_M]
-        best_M = prices.up_ML[rows_M, levels_M]
+        now_G = cost_GL[rows_G, levels_G]
+        best_G = prices.up_GL[rows_G, levels_G]
         # a jump to dense may not fit where a single step does
-        next_M = np.where(params_ML[rows_M, best_M] - now_M <= left, best_M, np.minimum(levels_M + 1, top_M))
-        spent_M = params_ML[rows_M, next_M] - now_M
-        saved_M = prices.lost_ML[rows_M, levels_M] - prices.lost_ML[rows_M, next_M]
-        fits_M = (spent_M > 0) & (spent_M <= left) & (weights_M > 0)
-        if not fits_M.any():
+        next_G = np.where(cost_GL[rows_G, best_G] - now_G <= left, best_G, np.minimum(levels_G + 1, top_G))
+        spent_G = cost_GL[rows_G, next_G] - now_G
+        saved_G = prices.lost_GL[rows_G, levels_G] - prices.lost_GL[rows_G, next_G]
+        fits_G = (spent_G > 0) & (spent_G <= left) & (weights_G > 0)
+        if not fits_G.any():
             break
-        i = int(np.where(fits_M, saved_M * weights_M / np.maximum(spent_M, 1), -1.0).argmax())
-        levels_M[i] = next_M[i]
-        left -= int(spent_M[i])
+        i = int(np.where(fits_G, saved_G * weights_G / np.maximum(spent_G, 1), -1.0).argmax())
+        levels_G[i] = next_G[i]
+        left -= int(spent_G[i])
 
 
 def fill(prices: Prices, genome: Genome, budget: int) -> Genome:
-    """Spend what `genome` leaves of `budget` where it saves most predicted loss per parameter.
+    """Spend what `genome` leaves of `budget` where it saves most predicted loss per cost.
 
     Args:
         prices: Predicted losses.
-        genome: Left as it is; at most `budget` parameters.
-        budget: Most parameters to keep.
+        genome: Left as it is; costs at most `budget`.
+        budget: Most that it may cost.
 
     Returns:
         A genome to which no single step can be added within the budget.
     """
-    levels_M = np.array(genome, dtype=np.int64)
-    _grow_(levels_M, prices, budget - prices.space.params(genome), np.ones(len(genome)))
-    return tuple(levels_M.tolist())
+    levels_G = np.array(genome, dtype=np.int64)
+    _grow_(levels_G, prices, budget - prices.space.cost(genome), np.ones(len(genome)))
+    return tuple(levels_G.tolist())
 
 
 def repair(
@@ -76,31 +76,34 @@ def repair(
     fixed: Collection[int] = (),
     jitter: float = 0.5,
 ) -> Genome:
-    """Bring `genome` to at most `budget` parameters and spend what is left.
+    """Bring `genome` to a cost of at most `budget` and spend what is left.
 
     Args:
         prices: Predicted losses.
         genome: Left as it is.
-        budget: Most parameters to keep.
+        budget: Most that it may cost.
         rng: Source of the jitter.
-        fixed: Matrices to leave alone, so that a mutation is not undone; given up if the budget demands it.
-        jitter: Spread (standard deviation of the logarithm) of a random factor on every matrix's weight.
+        fixed: Genes to leave alone, so that a mutation is not undone; given up if the budget demands it.
+        jitter: Spread (standard deviation of the logarithm) of a random factor on every gene's weight.
 
     Returns:
-        A genome of at most `budget` parameters to which no step outside `fixed` can be added.
+        A genome that costs at most `budget`, to which no step outside `fixed` can be added.
 
     Raises:
-        InputError: A negative budget.
+        InputError: A budget below what the smallest genome costs.
     """
-    if budget < 0:
-        raise InputError("budget", f"must not be negative, got {budget}")
-    levels_M = np.array(genome, dtype=np.int64)
-    weights_M = prices.implied_weights(levels_M)
-    weights_M *= [rng.lognormvariate(0.0, jitter) for _ in genome]
-    free_M = weights_M.copy()
-    free_M[list(fixed)] = 0.0
-    left = budget - prices.space.params(genome)
-    left = _shrink_(levels_M, prices, left, free_M)
-    left = _shrink_(levels_M, prices, left, weights_M)
-    _grow_(levels_M, prices, left, free_M)
-    return tuple(levels_M.tolist())
+    smallest = prices.space.cost(prices.space.smallest_genome)
+    if budget < smallest:
+        raise InputError(
+            "budget", f"must be at least {smallest}, what the smallest genome costs, got {budget}"
+        )
+    levels_G = np.array(genome, dtype=np.int64)
+    weights_G = prices.implied_weights(levels_G)
+    weights_G *= [rng.lognormvariate(0.0, jitter) for _ in genome]
+    free_G = weights_G.copy()
+    free_G[list(fixed)] = 0.0
+    left = budget - prices.space.cost(genome)
+    left = _shrink_(levels_G, prices, left, free_G)
+    left = _shrink_(levels_G, prices, left, weights_G)
+    _grow_(levels_G, prices, left, free_G)
+    return tuple(levels_G.tolist())

@@ -60,7 +60,7 @@ def _arguments() -> Namespace:
 
 
 def _random_genome(model: RealModel, rng: Random) -> Genome:
-    return tuple(rng.randrange(len(levels)) for levels in model.space.levels)
+    return tuple(rng.randrange(len(gene.levels)) for gene in model.space.genes)
 
 
 def _become(model: RealModel, genome: Genome) -> None:

@@ -39,8 +39,8 @@ class Problem:
         return Prices(self.space, self.energies)
 
     def kl_nats(self, genome: Genome) -> float:
-        lost_M = self.prices.lost_ML[self.prices.rows_M, list(genome)]
-        return float((lost_M * self.weights).sum())
+        lost_G = self.prices.lost_GL[self.prices.rows_G, list(genome)]
+        return float((lost_G * self.weights).sum())
 
     def score(self, trials: Sequence[Trial]) -> list[Outcome]:
         self.calls.extend(trials)

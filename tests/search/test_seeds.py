@@ -29,7 +29,7 @@ def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny, storage:
     space, energies = tiny
     space = SearchSpace(space.matrices, 1, storage)
     prices = Prices(space, energies)
-    genomes = list(itertools.product(*(range(len(levels)) for levels in space.levels)))
+    genomes = list(itertools.product(*map(range, space.counts_G.tolist())))
     params = np.array([space.params(genome) for genome in genomes])
     losses = np.array([prices.loss(genome) for genome in genomes])
     # the hull: genomes that minimise loss + rate·params for some rate
@@ -49,9 +49,9 @@ def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny, storage: Stor
         genome = lagrangian(space, energies, share)
         left = space.budget(share) - space.params(genome)
         steps = [
-            space.params_at(i, level + 1) - space.params_at(i, level)
+            space.cost_at(i, level + 1) - space.cost_at(i, level)
             for i, level in enumerate(genome)
-            if level + 1 < len(space.levels[i])
+            if level + 1 < len(space.genes[i].levels)
         ]
         assert left >= 0
         assert all(step > left for step in steps)
@@ -61,11 +61,11 @@ def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny, storage: Stor
 def test_the_ends_of_the_size_axis(tiny, storage: Storage) -> None:
     space, energies = tiny
     space = SearchSpace(space.matrices, 1, storage)
-    assert lagrangian(space, energies, 1.0) == space.dense_genome
+    assert lagrangian(space, energies, 1.0) == space.largest_genome
     assert lagrangian(space, energies, 0.0) == (0, 0, 0)
-    assert per_type(space, energies, 1.0) == space.dense_genome
+    assert per_type(space, energies, 1.0) == space.largest_genome
     assert per_type(space, energies, 0.0) == (0, 0, 0)
-    assert uniform(space, 1.0) == space.dense_genome
+    assert uniform(space, 1.0) == space.largest_genome
     assert uniform(space, 0.0) == (0, 0, 0)
 
 
@@ -121,7 +121,7 @@ def test_per_type_is_the_brute_force_optimum_on_its_convex_hull(two_types, stora
     space = SearchSpace(space.matrices, 1, storage)
     prices = Prices(space, energies)
     # equal shapes within a type, so a common density is a common level
-    levels = [len(space.levels[0]), len(space.levels[1])]
+    levels = [len(space.genes[0].levels), len(space.genes[1].levels)]
     genomes = [pair * 3 for pair in itertools.product(*map(range, levels))]
     params = np.array([space.params(genome) for genome in genomes])
     losses = np.array([prices.loss(genome) for genome in genomes])
@@ -141,9 +141,9 @@ def test_per_type_shares_a_density_and_spends_the_rest(two_types) -> None:
         differ |= genome[0] != genome[1]
         left = space.budget(share) - space.params(genome)
         steps = [
-            3 * (space.params_at(i, genome[i] + 1) - space.params_at(i, genome[i]))
+            3 * (space.cost_at(i, genome[i] + 1) - space.cost_at(i, genome[i]))
             for i in range(2)
-            if genome[i] + 1 < len(space.levels[i])
+            if genome[i] + 1 < len(space.genes[i].levels)
         ]
         assert left >= 0
         assert all(step > left for step in steps)

@@ -8,22 +8,27 @@ def matrix(out_features: int, in_features: int, name: str = "m") -> MatrixShape:
     return MatrixShape(name=name, out_features=out_features, in_features=in_features, layer=0, kind="m")
 
 
+def ladders(space: SearchSpace) -> tuple[tuple[int, ...], ...]:
+    """The ranks of genes of one matrix each."""
+    return tuple(tuple(rank for (rank,) in gene.levels) for gene in space.genes)
+
+
 def test_levels_stop_strictly_below_break_even() -> None:
     # 8·8/(8+8) = 4 exactly: rank 4 costs as much as dense and is no level
-    assert SearchSpace([matrix(8, 8)], 1).levels == ((0, 1, 2, 3, DENSE),)
+    assert ladders(SearchSpace([matrix(8, 8)], 1)) == ((0, 1, 2, 3, DENSE),)
     # 6·3/9 = 2
-    assert SearchSpace([matrix(6, 3)], 1).levels == ((0, 1, DENSE),)
+    assert ladders(SearchSpace([matrix(6, 3)], 1)) == ((0, 1, DENSE),)
     # 576·192/768 = 144
-    assert SearchSpace([matrix(192, 576)], 48).levels == ((0, 48, 96, DENSE),)
+    assert ladders(SearchSpace([matrix(192, 576)], 48)) == ((0, 48, 96, DENSE),)
 
 
 def test_pivoted_levels_go_nearly_to_the_smaller_width() -> None:
     # (8-r)·(8-r) numbers are saved, 8 indices are paid: rank 5 saves 9, rank 6 only 4
-    assert SearchSpace([matrix(8, 8)], 1, "pivoted").levels == ((0, 1, 2, 3, 4, 5, DENSE),)
+    assert ladders(SearchSpace([matrix(8, 8)], 1, "pivoted")) == ((0, 1, 2, 3, 4, 5, DENSE),)
     # rank 6 saves 2·18 = 36 for 24 indices, rank 7 only 17
-    assert SearchSpace([matrix(24, 8)], 1, "pivoted").levels == ((0, 1, 2, 3, 4, 5, 6, DENSE),)
+    assert ladders(SearchSpace([matrix(24, 8)], 1, "pivoted")) == ((0, 1, 2, 3, 4, 5, 6, DENSE),)
     # there are fewer rows to index in the mirror image
-    assert SearchSpace([matrix(8, 24)], 1, "pivoted").levels == ((0, 1, 2, 3, 4, 5, 6, 7, DENSE),)
+    assert ladders(SearchSpace([matrix(8, 24)], 1, "pivoted")) == ((0, 1, 2, 3, 4, 5, 6, 7, DENSE),)
 
 
 @pytest.mark.parametrize("storage", ["pairs", "pivoted"])
@@ -38,33 +43,33 @@ def test_prices_rise_with_the_rank_and_stay_below_dense(shape: tuple[int, int], 
 
 
 def test_without_a_multiple_of_the_step_only_none_and_dense_remain() -> None:
-    assert SearchSpace([matrix(8, 8)], 16).levels == ((0, DENSE),)
-    assert SearchSpace([matrix(1, 1)], 1).levels == ((0, DENSE),)
+    assert ladders(SearchSpace([matrix(8, 8)], 16)) == ((0, DENSE),)
+    assert ladders(SearchSpace([matrix(1, 1)], 1)) == ((0, DENSE),)
 
 
 def test_prices_by_hand() -> None:
     space = SearchSpace([matrix(8, 8, "a"), matrix(4, 12, "b")], 1)
 
     # a: 0, 16, 32, 48, dense 64; b: 0, 16, 32, dense 48 (break-even 3)
-    assert space.params_ML.tolist() == [[0, 16, 32, 48, 64], [0, 16, 32, 48, 48]]
-    assert space.counts_M.tolist() == [5, 4]
+    assert space.params_GL.tolist() == [[0, 16, 32, 48, 64], [0, 16, 32, 48, 48]]
+    assert space.counts_G.tolist() == [5, 4]
     assert space.total_params == 112
-    assert space.dense_genome == (4, 3)
-    assert space.params(space.dense_genome) == 112
+    assert space.largest_genome == (4, 3)
+    assert space.params(space.largest_genome) == 112
     assert space.params((2, 1)) == 48
     assert space.kept_share((2, 1)) == 48 / 112
     assert space.ranks((2, 3)) == (2, DENSE)
-    assert space.params_at(1, 3) == 48
+    assert space.cost_at(1, 3) == 48
 
 
 def test_pivoted_prices_by_hand() -> None:
     space = SearchSpace([matrix(8, 8, "a"), matrix(4, 12, "b")], 2, "pivoted")
 
     # a: rank 2 costs 2·16 as a pair, 2·(16-2) + 8 pivoted; rank 4 saves 4² numbers for 8 indices. b: 2² for 4
-    assert space.levels == ((0, 2, 4, DENSE), (0, 2, DENSE))
-    assert space.params_ML.tolist() == [[0, 32, 56, 64], [0, 32, 48, 48]]
+    assert ladders(space) == ((0, 2, 4, DENSE), (0, 2, DENSE))
+    assert space.params_GL.tolist() == [[0, 32, 56, 64], [0, 32, 48, 48]]
     assert space.params((2, 1)) == 88
-    assert space.params_at(0, 2) == 56
+    assert space.cost_at(0, 2) == 56
 
 
 def test_budget_is_exact_for_shares_that_floats_miss() -> None:

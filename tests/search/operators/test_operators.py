@@ -15,7 +15,7 @@ from search.operators.repair import fill, repair
 from search.operators.transfer import transfer
 from search.prices import Prices
 from search.seeds import lagrangian
-from search.space import DENSE, Genome, MatrixShape, SearchSpace
+from search.space import Genome, MatrixShape, SearchSpace
 
 SHAPES = [(16, 16), (8, 16), (32, 16), (16, 32)] * 3
 SPACE = SearchSpace(
@@ -29,7 +29,7 @@ ENERGIES = [(1 + i % 5) * np.arange(1, 17, dtype=np.float64) ** -(0.5 + i / 10) 
 PRICES = Prices(SPACE, ENERGIES)
 PIVOTED = SearchSpace(SPACE.matrices, 2, "pivoted")
 
-genomes = st.tuples(*(st.integers(0, len(levels) - 1) for levels in SPACE.levels))
+genomes = st.tuples(*(st.integers(0, count - 1) for count in SPACE.counts_G.tolist()))
 seeds = st.integers(0, 2**32 - 1)
 quick = settings(max_examples=60, deadline=None)
 
@@ -64,7 +64,7 @@ def test_crossovers_take_every_level_from_a_parent(first: Genome, second: Genome
 
 
 def test_layer_block_takes_whole_layers() -> None:
-    low, high = (0,) * len(SPACE), SPACE.dense_genome
+    low, high = (0,) * len(SPACE), SPACE.largest_genome
     for seed in range(20):
         child = layer_block(SPACE, low, high, Random(seed))
         for layer in range(3):
@@ -88,10 +88,10 @@ def test_few_changes_are_the_rule() -> None:
 
 
 def test_a_step_down_from_dense_is_a_jump() -> None:
-    top = len(SPACE.levels[0]) - 1
-    assert SPACE.levels[0][top] == DENSE
+    top = len(SPACE.genes[0].levels) - 1
+    assert SPACE.genes[0].is_dense(top)
     below = {level_below(SPACE, 0, top, Random(seed)) for seed in range(50)}
-    assert [SPACE.params_at(0, level) for level in range(top + 1)] == [0, 64, 128, 192, 256]
+    assert [SPACE.cost_at(0, level) for level in range(top + 1)] == [0, 64, 128, 192, 256]
     assert below == {2, 3}
     assert level_below(SPACE, 0, 2, Random(0)) == 1
 
@@ -100,7 +100,7 @@ def test_a_step_down_from_dense_keeps_about_half_or_more() -> None:
     space = SearchSpace(
         [MatrixShape(name="m", out_features=16, in_features=16, layer=0, kind="m")], 2, "pivoted"
     )
-    assert space.params_ML.tolist() == [[0, 64, 128, 172, 208, 236, 256]]
+    assert space.params_GL.tolist() == [[0, 64, 128, 172, 208, 236, 256]]
     assert {level_below(space, 0, 6, Random(seed)) for seed in range(50)} == {2, 3, 4, 5}
     narrow = SearchSpace(space.matrices, 16, "pivoted")  # no rank between none and dense
     assert level_below(narrow, 0, 1, Random(0)) == 0
@@ -120,7 +120,7 @@ def test_transfer_never_costs_more(genome: Genome, seed: int) -> None:
 def test_prices_that_fall_with_the_rank_change_nothing_of_this(
     data: st.DataObject, share: float, seed: int
 ) -> None:
-    genome = data.draw(st.tuples(*(st.integers(0, len(levels) - 1) for levels in PIVOTED.levels)))
+    genome = data.draw(st.tuples(*(st.integers(0, count - 1) for count in PIVOTED.counts_G.tolist())))
     budget = PIVOTED.budget(share)
     changed = transfer(PIVOTED, mutate(PIVOTED, genome, Random(seed)), Random(seed))
     repaired = repair(Prices(PIVOTED, ENERGIES), changed, budget, Random(seed))
@@ -133,11 +133,11 @@ def test_prices_that_fall_with_the_rank_change_nothing_of_this(
 def test_nothing_to_transfer_at_the_ends() -> None:
     nothing = (0,) * len(SPACE)
     assert transfer(SPACE, nothing, Random(0)) == nothing
-    assert transfer(SPACE, SPACE.dense_genome, Random(0)) == SPACE.dense_genome
+    assert transfer(SPACE, SPACE.largest_genome, Random(0)) == SPACE.largest_genome
 
 
 def test_cheap_matrices_move_more_often() -> None:
-    middle = tuple(len(levels) // 2 for levels in SPACE.levels)
+    middle = tuple(count // 2 for count in SPACE.counts_G.tolist())
     raised = [0] * len(SPACE)
     for seed in range(600):
         child = transfer(SPACE, middle, Random(seed))
@@ -156,9 +156,9 @@ def nothing_fits(
 ) -> bool:
     left = budget - space.params(genome)
     return all(
-        space.params_at(i, level + 1) - space.params_at(i, level) > left
+        space.cost_at(i, level + 1) - space.cost_at(i, level) > left
         for i, level in enumerate(genome)
-        if i not in skip and level + 1 < len(space.levels[i])
+        if i not in skip and level + 1 < len(space.genes[i].levels)
     )
 
 
@@ -180,7 +180,7 @@ def test_repair_gives_fixed_matrices_up_only_if_it_must(
     repaired = repair(PRICES, genome, budget, Random(seed), fixed=fixed)
     assert SPACE.params(repaired) <= budget
     assert nothing_fits(repaired, budget, fixed)
-    held = sum(SPACE.params_at(i, genome[i]) for i in fixed)
+    held = sum(SPACE.cost_at(i, genome[i]) for i in fixed)
     if held <= budget:
         assert all(repaired[i] == genome[i] for i in fixed)
 
@@ -195,8 +195,8 @@ def test_fill_only_raises(share: float) -> None:
 
 
 def test_repair_refuses_a_negative_budget() -> None:
-    with pytest.raises(InputError, match="must not be negative, got -1"):
-        repair(PRICES, SPACE.dense_genome, -1, Random(0))
+    with pytest.raises(InputError, match="must be at least 0, what the smallest genome costs, got -1"):
+        repair(PRICES, SPACE.largest_genome, -1, Random(0))
 
 
 def test_repair_keeps_what_a_search_found() -> None:
