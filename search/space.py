@@ -346,8 +346,14 @@ class SearchSpace:
         """Most that a genome may cost at `share` of the dense cost; never less than the smallest one does."""
         if not 0 <= share <= 1:
             raise InputError("objective.share", f"must be in [0, 1], got {share}")
-        budget = int(share * self.total_cost + 1e-6)  # 0.3 * 10 is a hair below 3
-        return max(budget, self.cost(self.smallest_genome))
+        return max(self._whole(share), self.cost(self.smallest_genome))
+
+    def reaches(self, share: float) -> bool:
+        """Whether any genome costs no more than `share` of the dense cost."""
+        return self.cost(self.smallest_genome) <= self._whole(share)
+
+    def _whole(self, share: float) -> int:
+        return int(share * self.total_cost + 1e-6)  # 0.3 * 10 is a hair below 3
 
 
 def _picked(table_GL: NDArray[np.int64], genome: ArrayLike) -> int:

@@ -7,13 +7,13 @@ experts stacked in one tensor, routers and others that do more than `x Wᵀ + b`
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import TypeGuard
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from search.constraints import matches
 from search.errors import InputError
 from search.space import MatrixShape
 
@@ -78,7 +78,7 @@ def find_matrices(
     names = []
     for name, layer, module in iter_linears(model):
         names.append(name)
-        if _matches(name, include) and not _matches(name, exclude):
+        if matches(name, include) and not matches(name, exclude):
             out_features, in_features = weight_OD(module).shape
             kind = name.split(f".{layer}.", 1)[1]
             found.append(
@@ -131,7 +131,3 @@ def _matrix_params(module: nn.Module) -> int:
         for name, parameter in module.named_parameters()
         if parameter.dim() > 1 and not name.endswith("bias")
     )
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}") for pattern in patterns)
