@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from search.breeding import Breeder, Scored
 from search.objectives import SEED_SHARES, Ratchet, Schedule
 from search.prices import Energies
-from search.seeds import lagrangian, uniform
+from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 
@@ -19,6 +19,7 @@ class Proposer:
         schedule: Says which size is wanted.
         breeder: Makes children.
         settings: Sizes.
+        given: Genomes of the user's, of any size, to start from too.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class Proposer:
         schedule: Schedule,
         breeder: Breeder,
         settings: SearchSettings,
+        given: Sequence[Genome] = (),
     ) -> None:
+        self._given = given
         self._space, self._energies, self._schedule = space, energies, schedule
         self._breeder, self._settings = breeder, settings
 
@@ -40,9 +43,10 @@ class Proposer:
     def seeds(self) -> list[Genome]:
         """Generation 0: Lagrangian seeds of many sizes, or seeds and mutants of the one size wanted."""
         if isinstance(self._schedule, Ratchet):
-            return [self.lagrangian(share) for share in SEED_SHARES]
+            return [*(self.lagrangian(share) for share in SEED_SHARES), *self._given]
         target = self._schedule.target
-        seeds = [self.lagrangian(target), uniform(self._space, target)]
+        given = [fitted(self._space, self._energies, genome, target) for genome in self._given]
+        seeds = [self.lagrangian(target), uniform(self._space, target), *given]
         mutants = max(0, self._settings.population - len(seeds))
         return seeds + self._breeder.mutants(seeds[0], self.budget, mutants)
 

@@ -94,6 +94,7 @@ class Evolution:
         energies: Per matrix, squared singular values in units of the task loss, descending.
         objective: What the user wants.
         settings: How to search.
+        seeds: Genomes of the user's to start from too.
         memo: Outcomes known already, which are not asked for again.
         state: Where an earlier search stood; see `resume`.
 
@@ -108,15 +109,16 @@ class Evolution:
         objective: Objective,
         settings: SearchSettings,
         *,
+        seeds: Sequence[Genome] = (),
         memo: Iterable[Outcome] = (),
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self._space, self._energies, self._settings = space, energies, settings
         self._rng, self._memo = Random(settings.seed), Memo(space, memo)
         self._toolbox = _toolbox(Prices(space, energies), self._rng)
-        self._schedule = schedule_for(objective, patience=settings.patience)
+        self._schedule = schedule_for(objective, space, patience=settings.patience)
         breeder = Breeder(self._toolbox, settings, self._memo, self._rng)
-        self._proposer = Proposer(space, energies, self._schedule, breeder, settings)
+        self._proposer = Proposer(space, energies, self._schedule, breeder, settings, seeds)
         self._statistics, self._logbook = _statistics(), tools.Logbook()
         self._hall = tools.HallOfFame(TARGET_FINALISTS)
         self._population: list[Individual] = []

@@ -1,23 +1,25 @@
 """What the user wants, and how it sets the size the search works at.
 
-The search always minimises KL at a *target*: a share of the prunable parameters. `FixedTarget` keeps one
-target. `Ratchet` lowers it whenever the best model at the target is good enough, and backs off in ever
-smaller steps when none is: a binary search over sizes whose every probe is a few generations of evolution.
+The search always minimises KL at a *target*: a share of what the prunable matrices cost when dense, in parameters or
+in bytes, as the space counts. `FixedTarget` keeps one target. `Ratchet` lowers it whenever the best model at the target
+is good enough, and backs off in ever smaller steps when none is: a binary search over sizes whose every probe is a few
+generations of evolution.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from search.errors import InputError
 from search.outcome import Outcome
-from search.space import Genome
+from search.space import Genome, SearchSpace
 
 SEED_SHARES = (0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 """Sizes at which the ratchet scores Lagrangian seeds to find where to start, largest first."""
 
 SAFE_SHARE = 0.85
-"""First target where even the largest seed loses too much."""
+"""First target where even the largest seed loses too much, on the way from the smallest genome to the largest."""
 
 FIRST_STEP = 0.04
 SMALLEST_STEP = 0.005
@@ -44,8 +46,64 @@ class TargetParams:
         if not 0 < self.share <= 1:
             raise InputError("objective.share", f"must be in (0, 1], got {self.share}")
 
+    def target(self, space: SearchSpace) -> float:
+        """The share of the space's cost that this is.
 
-Objective = MaxDrop | TargetParams
+        Raises:
+            InputError: The constraints of the space keep more.
+        """
+        if not space.reaches(self.share):
+            raise InputError(
+                "objective.share",
+                f"must be at least {_up(space.smallest_share)}, which search.constraints keep of the prunable "
+                f"parameters; got {self.share}",
+            )
+        return self.share
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetBytes:
+    """The best model whose weight files take at most `size_bytes`; for a space that counts bytes.
+
+    Args:
+        size_bytes: Of the files.
+        other_bytes: What they hold besides the prunable matrices.
+        field: Where the job file gives the size.
+    """
+
+    size_bytes: int
+    other_bytes: int
+    field: str = "objective.size"
+
+    def target(self, space: SearchSpace) -> float:
+        """The share of the space's cost that this leaves to the prunable matrices.
+
+        Raises:
+            InputError: Not even the smallest model fits, or the dense one does.
+        """
+        smallest, dense = space.cost(space.smallest_genome), space.total_cost
+        room = self.size_bytes - self.other_bytes
+        if not smallest <= room < dense:
+            least, most = self.other_bytes + smallest, self.other_bytes + dense
+            raise InputError(
+                self.field,
+                f"must be at least {_bytes(least)} and less than the dense model's {_bytes(most)}; got "
+                f"{_bytes(self.size_bytes)}. The least are {_bytes(self.other_bytes)} of embeddings, head, norms and "
+                f"biases and whatever is not pruned, and {_bytes(smallest)} of matrices, which search.constraints keep",
+            )
+        return room / dense
+
+
+Objective = MaxDrop | TargetParams | TargetBytes
+
+
+def _up(share: float) -> float:
+    """A share in four decimals that is no smaller."""
+    return math.ceil(share * 10_000) / 10_000
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:,.2f} MB ({count:,} bytes)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,15 +120,15 @@ class Accepted:
 
 
 class FixedTarget:
-    """The schedule of `TargetParams`: one size, until nothing improves.
+    """The schedule of a size that is given: that one, until nothing improves.
 
     Args:
-        objective: The size.
+        target: The size, as a share of the dense cost.
         patience: Generations without improvement before it is finished.
     """
 
-    def __init__(self, objective: TargetParams, *, patience: int) -> None:
-        self.target = objective.share
+    def __init__(self, target: float, *, patience: int) -> None:
+        self.target = target
         self.finished = False
         self.accepted: list[Accepted] = []
         self._patience = patience
@@ -98,16 +156,21 @@ class Ratchet:
     Args:
         objective: The drop to stay within.
         patience: Half of it, at least one, is how many generations a target may go without an acceptance.
+        smallest: Share that the smallest genome keeps: no target is below.
+        largest: Share that the largest genome keeps.
     """
 
-    def __init__(self, objective: MaxDrop, *, patience: int) -> None:
+    def __init__(
+        self, objective: MaxDrop, *, patience: int, smallest: float = 0.0, largest: float = 1.0
+    ) -> None:
         self.points = objective.points
-        self.target = SAFE_SHARE
+        self.target = smallest + SAFE_SHARE * (largest - smallest)
         self.finished = False
         self.accepted: list[Accepted] = []
         self._stall_limit = max(1, patience // 2)
         self._stalled = 0
-        self._floor = 1.0  # the dense model loses nothing
+        self._floor = largest  # unless constrained, the dense model, which loses nothing
+        self._smallest = smallest
         self._step = self._floor - self.target
 
     def start(self, seeds: Sequence[tuple[float, Outcome | None]]) -> bool:
@@ -154,7 +217,7 @@ class Ratchet:
 
     def _aim(self) -> None:
         self._stalled = 0
-        while self._step >= SMALLEST_STEP and self._floor <= self._step:
+        while self._step >= SMALLEST_STEP and self._floor - self._step <= self._smallest:
             self._step /= 2
         self.finished = self._step < SMALLEST_STEP
         if not self.finished:
@@ -181,13 +244,19 @@ class Ratchet:
 Schedule = FixedTarget | Ratchet
 
 
-def schedule_for(objective: Objective, *, patience: int) -> Schedule:
+def schedule_for(objective: Objective, space: SearchSpace, *, patience: int) -> Schedule:
     """The schedule that serves `objective`.
 
     Args:
         objective: What the user wants.
+        space: Says which sizes there are.
         patience: Generations without progress before the search gives up.
+
+    Raises:
+        InputError: No genome of the space has the size that is wanted.
     """
     if isinstance(objective, MaxDrop):
-        return Ratchet(objective, patience=patience)
-    return FixedTarget(objective, patience=patience)
+        return Ratchet(
+            objective, patience=patience, smallest=space.smallest_share, largest=space.largest_share
+        )
+    return FixedTarget(objective.target(space), patience=patience)

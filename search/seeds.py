@@ -4,16 +4,21 @@ Shape letters: G genes, L levels, N genes of one type, K densities of one type.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search.operators.repair import fill
+from search.operators.repair import fill, repair
 from search.prices import Energies, Prices
 from search.space import Genome, SearchSpace
 
 BISECTIONS = 60
+
+PAPER_DENSITIES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2, 0.1, 0.05)
+"""The levels of LLM-Sieve, arXiv 2505.18350."""
 
 
 def predicted_loss(space: SearchSpace, energies: Energies, genome: Genome) -> float:
@@ -130,6 +135,46 @@ def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
     for one, density in zip(types, chosen, strict=True):
         levels_G[one.rows_N] = one.levels_KN[density]
     return tuple(levels_G.tolist())
+
+
+def of_densities(space: SearchSpace, densities_M: Sequence[float]) -> Genome:
+    """The genome of a wish: every gene at its highest level that keeps no more than wished, or at its lowest.
+
+    Args:
+        space: The search space.
+        densities_M: Per matrix the share of its parameters to keep; tied matrices pool theirs.
+    """
+    wished_M = np.array([shape.dense_params for shape in space.matrices]) * np.asarray(densities_M)
+    wished_G = np.array([wished_M[list(gene.members)].sum() for gene in space.genes])
+    fitting_G = (space.params_GL <= wished_G[:, None] * (1 + 1e-12)).sum(axis=1)
+    return tuple((np.clip(fitting_G, 1, space.counts_G) - 1).tolist())
+
+
+def random_densities(space: SearchSpace, rng: Random) -> Genome:
+    """A genome of the paper's first population as we read it: every matrix at a random one of its densities.
+
+    Args:
+        space: The search space.
+        rng: Source of randomness.
+
+    Source: LLM-Sieve, arXiv 2505.18350, whose levels these are.
+    """
+    return of_densities(space, [rng.choice(PAPER_DENSITIES) for _ in space.matrices])
+
+
+def fitted(space: SearchSpace, energies: Energies, genome: Genome, share: float) -> Genome:
+    """A genome brought to a size with the fewest predicted losses, its own allocation trusted.
+
+    Args:
+        space: The search space.
+        energies: Per matrix, squared singular values in units of the task loss, descending.
+        genome: Of any size.
+        share: Most of the dense cost to keep, in [0, 1].
+
+    Returns:
+        A genome of at most `share`, or the smallest one.
+    """
+    return repair(Prices(space, energies), genome, space.budget(share), Random(0), jitter=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

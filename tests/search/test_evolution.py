@@ -1,8 +1,11 @@
 import json
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from search.constraints import Constraint, constrained
 from search.errors import ConflictError, InputError, ScoringError
 from search.evolution import Evolution
 from search.objectives import MaxDrop, Objective, TargetParams
@@ -10,6 +13,7 @@ from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
 from search.seeds import lagrangian
 from search.settings import SearchSettings
+from search.space import DENSE
 
 SETTINGS = SearchSettings(
     population=6,
@@ -312,3 +316,38 @@ def test_asking_twice_and_telling_wrongly_are_refused(make_problem) -> None:
     with pytest.raises(ConflictError, match="another trial"):
         evolution.tell(outcomes[::-1])
     evolution.tell(outcomes)
+
+
+@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+def test_the_users_seeds_are_scored_with_the_others(make_problem, objective: Objective) -> None:
+    plain, problem = make_problem(), make_problem()
+    known = lagrangian(problem.space, problem.true_energies, 0.4)
+    first = [trial.genome for trial in start(plain, objective).ask()]
+    evolution = Evolution(problem.space, problem.energies, objective, SETTINGS, seeds=[known])
+    assert known not in first
+    trials = evolution.ask()
+    assert known in [trial.genome for trial in trials]
+    evolution.tell(problem.score(trials))
+    drive(evolution, problem)
+
+
+@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.5)])
+def test_a_search_stays_within_its_constraints(make_problem, objective: Objective) -> None:
+    plain = make_problem(layers=6)
+    constraints = [
+        Constraint(field="0", matrices=("q_proj", "k_proj"), tied="layer"),
+        Constraint(field="1", matrices=("up_proj",), layers=(1, 3), tied="all", min_density=0.3),
+        Constraint(field="2", matrices=("down_proj",), layers=(1, 5), max_density=0.7),
+        Constraint(field="3", matrices=("0.*",), frozen=DENSE),
+    ]
+    space = constrained(plain.space.matrices, plain.space.rank_step, "pairs", constraints)
+    problem = replace(plain, space=space, weights=np.ones(len(space)))
+    drive(start(problem, objective, changed(generations=8, max_evaluations=200)), problem)
+    assert len({trial.genome for trial in problem.calls}) > 40
+    for trial in problem.calls:
+        ranks = {m.name: r for m, r in zip(space.matrices, space.ranks(trial.genome), strict=True)}
+        density = {m.name: m.density(ranks[m.name], "pairs") for m in space.matrices}
+        assert all(rank == DENSE for name, rank in ranks.items() if name.startswith("0."))
+        assert len({ranks[f"{layer}.up_proj"] for layer in (1, 2, 3)}) == 1
+        assert density["2.up_proj"] >= 0.3
+        assert all(density[f"{layer}.down_proj"] <= 0.7 for layer in range(1, 6))

@@ -3,14 +3,28 @@ import json
 import pytest
 
 from search.errors import InputError
-from search.objectives import SEED_SHARES, FixedTarget, MaxDrop, Ratchet, TargetParams, schedule_for
+from search.objectives import (
+    SEED_SHARES,
+    FixedTarget,
+    MaxDrop,
+    Ratchet,
+    TargetBytes,
+    TargetParams,
+    schedule_for,
+)
 from search.outcome import Outcome, Trial
+from search.space import DENSE, MatrixShape, SearchSpace
 
 
 def dropping(points: float) -> Outcome:
     return Outcome(genome=(0,), examples=8, kl_nats=0.1, drop_points=points, metric=0.5)
 
 
+def matrix(name: str) -> MatrixShape:
+    return MatrixShape(name=name, out_features=16, in_features=16, layer=0, kind=name)
+
+
+SPACE = SearchSpace([matrix("a"), matrix("b")], 2)
 FAILED = Outcome.failed(Trial(genome=(0,), examples=8), "NaN")
 
 
@@ -89,12 +103,12 @@ def test_a_ratchet_goes_on_from_its_state() -> None:
 
 
 def test_a_fixed_target_ends_after_patience_without_improvement() -> None:
-    fixed = schedule_for(TargetParams(share=0.3), patience=2)
+    fixed = schedule_for(TargetParams(share=0.3), SPACE, patience=2)
     assert isinstance(fixed, FixedTarget)
     for improved in (True, False, True, False):
         assert not fixed.observe(dropping(0.0), 0.3, improved=improved)
         assert not fixed.finished
-    restored = FixedTarget(TargetParams(share=0.3), patience=2)
+    restored = FixedTarget(0.3, patience=2)
     restored.restore(json.loads(json.dumps(fixed.state())))
     restored.observe(dropping(0.0), 0.3, improved=False)
     assert restored.finished
@@ -106,3 +120,60 @@ def test_impossible_objectives_are_refused() -> None:
         MaxDrop(points=-1)
     with pytest.raises(InputError, match=r"objective.share: must be in \(0, 1\], got 0"):
         TargetParams(share=0)
+
+
+@pytest.fixture
+def bounded() -> SearchSpace:
+    """`a` keeps half at least, `b` rank 4 at most: 128 to 384 of 512 numbers, or twice as many bytes."""
+    return SearchSpace(
+        SPACE.matrices,
+        2,
+        allowed=[(4, 6, DENSE), (0, 2, 4)],
+        price=lambda shape, rank: 2 * shape.price(rank, "pairs"),
+    )
+
+
+def test_a_ratchet_stays_within_what_the_space_can_be(bounded: SearchSpace) -> None:
+    made = schedule_for(MaxDrop(points=2.0), bounded, patience=2)
+    assert isinstance(made, Ratchet)
+    assert made.target == pytest.approx(0.25 + 0.85 * 0.5)
+    targets = []
+    while not made.finished:  # whatever is tried is good enough
+        targets.append(made.target)
+        made.observe(dropping(0.0), made.target, improved=True)
+    assert min(targets) > 0.25
+    assert targets[-1] < 0.26
+    refusing = schedule_for(MaxDrop(points=2.0), bounded, patience=2)
+    while not refusing.finished:
+        assert refusing.target < 0.75
+        refusing.observe(dropping(5.0), refusing.target, improved=False)
+
+
+def test_a_ratchet_with_nothing_below_is_finished() -> None:
+    made = Ratchet(MaxDrop(points=2.0), patience=2, smallest=0.25)
+    made.start([(0.4, dropping(1.0)), (0.25, dropping(1.5))])
+    assert made.finished
+    assert made.accepted[-1].share == 0.25
+
+
+def test_a_share_that_constraints_rule_out_is_refused(bounded: SearchSpace) -> None:
+    assert TargetParams(share=0.25).target(bounded) == 0.25
+    with pytest.raises(InputError, match=r"objective.share: must be at least 0.25, which .*; got 0.24"):
+        schedule_for(TargetParams(share=0.24), bounded, patience=2)
+
+
+def test_bytes_are_those_left_to_the_matrices(bounded: SearchSpace) -> None:
+    target = TargetBytes(size_bytes=1500, other_bytes=1000).target(bounded)
+    assert bounded.budget(target) == 500
+    for size in (1256, 2023):
+        assert bounded.budget(TargetBytes(size_bytes=size, other_bytes=1000).target(bounded)) == size - 1000
+
+
+@pytest.mark.parametrize("size", [900, 1255, 2024, 10**9])
+def test_a_file_size_out_of_reach_is_refused_with_the_numbers(bounded: SearchSpace, size: int) -> None:
+    wanted = TargetBytes(size_bytes=size, other_bytes=1000, field="objective.share")
+    with pytest.raises(InputError) as caught:
+        schedule_for(wanted, bounded, patience=2)
+    assert caught.value.field == "objective.share"
+    for number in ("1,256 bytes", "1,000 bytes", "256 bytes", "2,024 bytes", f"{size:,} bytes"):
+        assert number in caught.value.message

@@ -1,14 +1,24 @@
 import itertools
 import time
 from collections.abc import Callable
+from random import Random
 
 import numpy as np
 import pytest
 
 from search.errors import InputError
 from search.prices import Energies, Prices
-from search.seeds import lagrangian, per_type, predicted_loss, uniform
-from search.space import Genome, MatrixShape, SearchSpace, Storage
+from search.seeds import (
+    PAPER_DENSITIES,
+    fitted,
+    lagrangian,
+    of_densities,
+    per_type,
+    predicted_loss,
+    random_densities,
+    uniform,
+)
+from search.space import DENSE, Genome, MatrixShape, SearchSpace, Storage, Tie
 
 
 @pytest.fixture
@@ -195,3 +205,47 @@ def test_two_hundred_matrices_take_well_under_a_tenth_of_a_second(seed: Callable
         seed(space, energies, 0.3)
         taken.append(time.perf_counter() - start)
     assert min(taken) < 0.1
+
+
+def test_a_wish_is_rounded_down_to_levels() -> None:
+    matrices = [
+        MatrixShape(name=kind, out_features=8, in_features=d, layer=0, kind=kind)
+        for kind, d in (("a", 8), ("b", 8), ("c", 24))
+    ]
+    space = SearchSpace(matrices, 1)  # a and b keep a quarter per rank, c a sixth
+    assert space.ranks(of_densities(space, [0.5, 0.74, 1.0])) == (2, 2, DENSE)
+    assert space.ranks(of_densities(space, [0.0, 0.25, 1 / 6 * 3])) == (0, 1, 3)
+    bounded = SearchSpace(matrices, 1, allowed=[(2, 3), (0, 1, 2), (0, 1, 2, 3, 4, 5, DENSE)])
+    assert bounded.ranks(of_densities(bounded, [0.0, 1.0, 0.5])) == (2, 2, 3)
+    tied = SearchSpace(matrices, 1, ties=[Tie(members=(0, 1), field="x")])
+    assert tied.ranks(of_densities(tied, [0.2, 0.8, 0.5])) == (2, 2, 3)  # half of both together
+
+
+def test_ranks_that_are_levels_come_back(make_problem) -> None:
+    space = SearchSpace(make_problem().space.matrices, 4, "pivoted")
+    genome = tuple(i % count for i, count in enumerate(space.counts_G.tolist()))
+    pairs = zip(space.matrices, space.ranks(genome), strict=True)
+    assert of_densities(space, [shape.density(rank, "pivoted") for shape, rank in pairs]) == genome
+
+
+def test_random_densities_are_those_of_the_paper(make_problem) -> None:
+    problem = make_problem(layers=8, rank_step=1)
+    genome = random_densities(problem.space, Random(0))
+    assert genome == random_densities(problem.space, Random(0)) != random_densities(problem.space, Random(1))
+    kept = [
+        shape.density(rank, "pairs")
+        for shape, rank in zip(problem.space.matrices, problem.space.ranks(genome), strict=True)
+    ]
+    assert all(min(d - k for d in PAPER_DENSITIES if d >= k - 1e-9) < 0.05 for k in kept)
+    assert len({round(k, 1) for k in kept}) > 5
+
+
+def test_a_fitted_genome_keeps_what_it_knew(make_problem) -> None:
+    problem = make_problem(layers=6, rank_step=1)
+    known = lagrangian(problem.space, problem.true_energies, 0.5)
+    own_share = problem.space.kept_share(known)
+    assert fitted(problem.space, problem.energies, known, own_share) == known
+    for share in (0.4, 0.6):
+        genome = fitted(problem.space, problem.energies, known, share)
+        assert share - 0.01 < problem.space.kept_share(genome) <= share
+        assert problem.kl_nats(genome) < problem.kl_nats(lagrangian(problem.space, problem.energies, share))
