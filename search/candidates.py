@@ -9,6 +9,9 @@ from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 
+TARGET_SEEDS = 2
+"""Where one size is wanted: the Lagrangian genome and the uniform one; the user's and mutants come on top."""
+
 
 class Proposer:
     """The candidates of every kind of generation.

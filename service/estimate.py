@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from search.candidates import TARGET_SEEDS
 from search.evolution import DROP_FINALISTS, TARGET_FINALISTS
 from search.objectives import SEED_SHARES
 from service import plans
@@ -17,7 +18,11 @@ from workers.rates import Rates, dtype_name, rates_for
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, size_of, uniform_load
 from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
 
-FINALISTS = {"max_drop": 2 * DROP_FINALISTS, "target_params": TARGET_FINALISTS}
+FINALISTS = {
+    "max_drop": 2 * DROP_FINALISTS,
+    "target_params": TARGET_FINALISTS,
+    "target_bytes": TARGET_FINALISTS,
+}
 """Most that the search hands to the confirm split."""
 
 
@@ -102,9 +107,9 @@ def scorings(spec: JobSpec) -> tuple[int, int]:
     search = spec.search
     if search.screen >= spec.task.data.sizes.search:
         return search.max_evaluations, 0
-    seeds = (
-        max(len(SEED_SHARES), search.population) if isinstance(spec.objective, MaxDrop) else search.population
-    )
+    own = len(SEED_SHARES) if isinstance(spec.objective, MaxDrop) else TARGET_SEEDS
+    given = sum(seed.random or 1 for seed in search.seeds)
+    seeds = max(own + given, search.population)
     full = min(search.max_evaluations, seeds + search.generations * search.survivors)
     return full, search.max_evaluations - full
 

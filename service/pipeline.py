@@ -23,6 +23,7 @@ from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.refitting import refit_finalists
 from service.scoring import TaskScorer
+from service.search_plan import SearchPlan, search_plan
 from service.settings import Settings
 from service.spec import JobSpec
 from workers.actor import ScorerPlan
@@ -32,6 +33,7 @@ from workers.export import Exported, ExportPlan, export
 from workers.metrics import METRIC_NAMES
 from workers.preflight import Checked, check
 from workers.preparation import Prepared, Progress, prepare
+from workers.rates import dtype_name
 from workers.scores import first
 from workers.verification import VerificationPlan, Verified, verify
 
@@ -62,9 +64,11 @@ class Pipeline:
         roots = plans.allowed_roots(self._settings)
         cache = plans.cache(self._settings)
         with cache.lease():
-            return check(
+            checked = check(
                 plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), cache
             )
+        self._search_plan(spec, checked, dtype_name(spec.model.dtype, spec.resources.device))
+        return checked
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one job; returns its result (see `service.report`)."""
@@ -80,7 +84,8 @@ class Pipeline:
             _announce_data(log, checked)
             prepared = self._prepare(spec, checked, log)
             _announce_model(log, prepared, spec.resources.device)
-        space = SearchSpace(prepared.matrices, spec.projection.rank_step, spec.projection.storage)
+        plan = self._search_plan(spec, checked, prepared.model.dtype)
+        space = plan.space
 
         log.state(JobState.SEARCHING)
         with self._actors(spec, checked, prepared, log) as dispatcher:
@@ -88,7 +93,7 @@ class Pipeline:
             with clock.phase("dense"):
                 _score_dense(scorer, ("search", "confirm"), checked, log)
             with clock.phase("search"):
-                evolution = _search(spec, space, prepared, scorer, log)
+                evolution = _search(spec, plan, prepared, scorer, log)
 
             log.state(JobState.FINALIZING)
             with clock.phase("refit"):
@@ -100,11 +105,15 @@ class Pipeline:
                 scores = winner.with_test(scorer, log)
 
         with clock.phase("export"):
-            summary = report.summary(spec, space, checked, prepared, scorer, scores, evolution)
+            summary = report.summary(spec, plan, checked, prepared, scorer, scores, evolution)
             exported = self._export(space, prepared, scores, summary, job, log)
         with clock.phase("verify"):
             verified = self._verify(spec, checked, prepared, exported, scorer, scores, log)
         return report.result(summary, prepared, exported, verified, clock.seconds)
+
+    def _search_plan(self, spec: JobSpec, checked: Checked, dtype: str) -> SearchPlan:
+        roots = plans.allowed_roots(self._settings)
+        return search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
 
     def _prepare(self, spec: JobSpec, checked: Checked, log: JobLog) -> Prepared:
         plan = plans.preparation_plan(spec, checked, self._settings)
@@ -235,9 +244,9 @@ class _Clock:
 
 
 def _search(
-    spec: JobSpec, space: SearchSpace, prepared: Prepared, scorer: TaskScorer, log: JobLog
+    spec: JobSpec, plan: SearchPlan, prepared: Prepared, scorer: TaskScorer, log: JobLog
 ) -> Evolution:
-    evolution = _start_or_resume(spec, space, prepared, log)
+    evolution = _start_or_resume(plan, prepared, log)
     while not evolution.finished:
         trials = evolution.ask()
         done_before = evolution.evaluations
@@ -257,18 +266,17 @@ def _search(
                     log.event(
                         EventType.CANDIDATE_FAILED, reason=outcome.failure, generation=record.generation
                     )
-            log.generation(record.to_json(), record.candidates(space), evolution.state())
+            log.generation(record.to_json(), record.candidates(plan.space), evolution.state())
     return evolution
 
 
-def _start_or_resume(spec: JobSpec, space: SearchSpace, prepared: Prepared, log: JobLog) -> Evolution:
-    objective, settings = plans.objective(spec), plans.search_settings(spec)
+def _start_or_resume(plan: SearchPlan, prepared: Prepared, log: JobLog) -> Evolution:
     state = log.search_state()
     if state is None:
-        return Evolution(space, prepared.energies, objective, settings)
+        return Evolution(plan.space, prepared.energies, plan.objective, plan.settings, seeds=plan.seeds)
     memo = [Outcome.from_json(row) for row in log.memo()]
     logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
-    return Evolution.resume(space, prepared.energies, objective, settings, state, memo)
+    return Evolution.resume(plan.space, prepared.energies, plan.objective, plan.settings, state, memo)
 
 
 def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], checked: Checked, log: JobLog) -> None:

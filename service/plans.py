@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from search.errors import InputError
-from search.objectives import MaxDrop, Objective, TargetParams
 from search.settings import SearchSettings
 from service.settings import Settings
 from service.spec import DataSource, JobSpec
-from service.spec import MaxDrop as MaxDropSpec
 from workers.cache import FolderCache
 from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
 from workers.preflight import Checked
@@ -100,16 +98,10 @@ def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
     )
 
 
-def objective(spec: JobSpec) -> Objective:
-    """What the search is for."""
-    if isinstance(spec.objective, MaxDropSpec):
-        return MaxDrop(points=spec.objective.points)
-    return TargetParams(share=spec.objective.share)
-
-
 def search_settings(spec: JobSpec) -> SearchSettings:
     """How the search runs."""
-    return SearchSettings(**spec.search.model_dump(exclude={"kl_weight"}), full=spec.task.data.sizes.search)
+    search = spec.search.model_dump(exclude={"kl_weight", "constraints", "seeds"})
+    return SearchSettings(**search, full=spec.task.data.sizes.search)
 
 
 def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> RecordSource:

@@ -7,10 +7,11 @@ from typing import Any
 from search.confirmation import DropInterval
 from search.errors import ScoringError
 from search.evolution import Evolution
-from search.space import SearchSpace
+from search.objectives import TargetBytes
 from service.confirmation import Winner
 from service.jobs import Job
 from service.scoring import TaskScorer
+from service.search_plan import SearchPlan
 from service.spec import JobSpec
 from workers.export import Exported
 from workers.metrics import METRIC_NAMES
@@ -30,7 +31,7 @@ LIBRARIES = ("ranksieve", "torch", "transformers", "ray", "deap", "numpy", "safe
 
 def summary(
     spec: JobSpec,
-    space: SearchSpace,
+    plan: SearchPlan,
     checked: Checked,
     prepared: Prepared,
     scorer: TaskScorer,
@@ -41,7 +42,7 @@ def summary(
     assert winner.test is not None
     assert winner.test_drop is not None
     splits = {"confirm": winner.confirm, "test": winner.test}
-    search = evolution.scored(winner.candidate.genome)
+    space, search = plan.space, evolution.scored(winner.candidate.genome)
     best_metric = {name: scorer.metric(scores) for name, scores in splits.items()}
     kl_nats = {name: float(scores.kl_nats.mean()) for name, scores in splits.items()}
     if search is not None and search.metric is not None and search.kl_nats is not None:
@@ -51,6 +52,7 @@ def summary(
     return {
         "metric_name": METRIC_NAMES[checked.task.kind],
         "objective": spec.objective.model_dump(mode="json"),
+        "target_bytes": plan.objective.size_bytes if isinstance(plan.objective, TargetBytes) else None,
         "method": spec.projection.method,
         "storage": spec.projection.storage,
         "refine_epochs": spec.projection.refine_epochs,
@@ -103,7 +105,8 @@ def result(
 ) -> dict[str, Any]:
     """The job's result: the summary, what the export measured, and where it is.
 
-    Matrices of a sublayer that lost its output are not exported, whatever rank the genome gave them.
+    A promised file size is held, or not, by the files themselves. Matrices of a sublayer that lost its output are not
+    exported, whatever rank the genome gave them.
     """
     expected = summary["best"]["total_params"] - sum(exported.dead.values())
     if exported.total_params != expected:
@@ -122,7 +125,9 @@ def result(
         "tokens_per_second": verified.tokens_per_second,
     }
     ranks = {**summary["ranks"], **dict.fromkeys(exported.dead, 0)}
-    measured = {"ranks": ranks, "dense": dense, "best": best}
+    target_bytes = summary["target_bytes"]
+    held = summary["promise_held"] and (target_bytes is None or exported.file_bytes <= target_bytes)
+    measured = {"ranks": ranks, "dense": dense, "best": best, "promise_held": held}
     return {**summary, **measured, "artifact": str(exported.folder), "seconds": seconds}
 
 

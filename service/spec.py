@@ -1,12 +1,12 @@
 """The job file: one pydantic model, the same in YAML on the command line and JSON over REST.
 
 Knows nothing of tensors, actors or HTTP. Checks what can be checked without reading a file;
-`service.preflight` checks the rest before any work starts.
+`workers.preflight` and `service.search_plan` check the rest before any work starts.
 """
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
 StorageName = Literal["pairs", "pivoted"]
 MethodName = Literal["task", "output", "input", "weight"]
@@ -162,6 +162,75 @@ class ProjectionSpec(Strict):
     refine_learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest, of AdamW.")
 
 
+class ConstraintSpec(Strict):
+    """A demand on the matrices whose names match; several demands on a matrix hold together."""
+
+    matrices: tuple[str, ...] = Field(
+        min_length=1, description="Shell patterns of matrix names, as for `model.include`."
+    )
+    layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="First and last layer that it is about."
+    )
+    min_density: float = Field(0.0, ge=0, le=1, description="Least share of its parameters that each keeps.")
+    max_density: float = Field(1.0, ge=0, le=1)
+    min_rank: int = Field(0, ge=0, description="Least rank; dense counts as the smaller width.")
+    max_rank: int | None = Field(None, ge=0)
+    frozen: Literal["dense"] | Annotated[int, Field(ge=0)] | None = Field(
+        None, description="The one rank that each has, or `dense`."
+    )
+    tied: Literal["layer", "all"] | None = Field(
+        None,
+        description="One density for those of a `layer`, or for `all`, each rounded down to its own ranks.",
+    )
+
+    @model_validator(mode="after")
+    def _demands_what_can_be(self) -> Self:
+        if self.layers is not None and self.layers[0] > self.layers[1]:
+            raise ValueError(f"layers must be the first and the last, got {list(self.layers)}")
+        if self.min_density > self.max_density:
+            raise ValueError(
+                f"min_density must be at most max_density, {self.max_density}; got {self.min_density}"
+            )
+        if self.max_rank is not None and self.min_rank > self.max_rank:
+            raise ValueError(f"min_rank must be at most max_rank, {self.max_rank}; got {self.min_rank}")
+        bounded = (self.min_density, self.max_density, self.min_rank, self.max_rank) != (0, 1, 0, None)
+        if self.frozen is not None and bounded:
+            raise ValueError("frozen leaves nothing to bound; remove it, or the bounds")
+        if self.frozen is None and not bounded and self.tied is None:
+            raise ValueError("demands nothing: give a bound, frozen or tied")
+        return self
+
+
+class SeedSpec(Strict):
+    """Genomes to start from besides the search's own: exactly one of `path`, `densities` and `random`."""
+
+    path: str | None = Field(
+        None,
+        description="JSON file with `ranks`, matrix name → rank (-1: dense): an exported model's "
+        "`ranksieve.json`, or a job's result.",
+    )
+    densities: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
+        None,
+        min_length=1,
+        description="Shell pattern of matrix names → share of the parameters to keep; the first that matches counts.",
+    )
+    random: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="So many genomes, every matrix at one of LLM-Sieve's ten densities.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("path", "densities", "random") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of path, densities and random; got {' and '.join(given) or 'none'}"
+            )
+        return self
+
+
 class SearchSpec(Strict):
     """The genetic search over rank vectors."""
 
@@ -184,6 +253,10 @@ class SearchSpec(Strict):
         "answers' negative log-likelihood.",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1)
+    constraints: tuple[ConstraintSpec, ...] = Field(
+        (), max_length=1000, description="What no candidate may break."
+    )
+    seeds: tuple[SeedSpec, ...] = Field((), max_length=1000, description="Genomes to start from, too.")
 
     @model_validator(mode="after")
     def _survivors_are_offspring(self) -> Self:
@@ -208,6 +281,20 @@ class TargetParams(Strict):
 
     kind: Literal["target_params"] = "target_params"
     share: float = Field(gt=0, le=1)
+
+
+class TargetBytes(Strict):
+    """The best metric with weight files of at most `size`, or `share` of the dense model's; exactly one of them."""
+
+    kind: Literal["target_bytes"] = "target_bytes"
+    size: ByteSize | None = Field(None, ge=1, description="`120 MB`, `1.5 GB`, or a number of bytes.")
+    share: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.size is None) == (self.share is None):
+            raise ValueError("give exactly one of size and share")
+        return self
 
 
 CPU_BATCH_TOKENS = 768
@@ -265,7 +352,9 @@ class JobSpec(Strict):
     task: TaskSpec
     projection: ProjectionSpec = Field(default_factory=ProjectionSpec)
     search: SearchSpec = Field(default_factory=SearchSpec)
-    objective: Annotated[MaxDrop | TargetParams, Field(discriminator="kind")] = Field(default_factory=MaxDrop)
+    objective: Annotated[MaxDrop | TargetParams | TargetBytes, Field(discriminator="kind")] = Field(
+        default_factory=MaxDrop
+    )
     resources: ResourceSpec = Field(default_factory=ResourceSpec)
 
     @model_validator(mode="after")

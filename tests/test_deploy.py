@@ -65,7 +65,7 @@ def test_examples_cover_every_kind_and_model_source():
         "path",
         "gguf",
     }
-    assert {spec.objective.kind for spec in specs} == {"max_drop", "target_params"}
+    assert {spec.objective.kind for spec in specs} == {"max_drop", "target_params", "target_bytes"}
 
 
 def test_containers_run_without_root():

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from search.space import MatrixShape, Storage
 from workers.calibration import BYTES_PER_ENTRY
+from workers.filesize import ITEM_BYTES
 from workers.refinement import TRAINED_BYTES
-from workers.sizes import ITEM_BYTES, JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix
+from workers.sizes import JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix
 
 PROCESS_BYTES = 350 * 2**20
 """A Python process with torch and transformers, without a model."""

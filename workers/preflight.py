@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from search.space import MatrixShape
 from workers.cache import FolderCache
+from workers.filesize import Remainder, remainder
 from workers.matrices import find_matrices
 from workers.models import context_length, empty_model, head_folder, load_config, load_tokenizer, resolve
 from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
@@ -15,10 +16,11 @@ from workers.tasks import encode
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """A job that can work: its model, now local, the matrices to prune, its tokenized task."""
+    """A job that can work: its model, now local, the matrices to prune, what else it holds, its tokenized task."""
 
     model: ModelSource
     matrices: tuple[MatrixShape, ...]
+    remainder: Remainder
     task: EncodedTask
 
 
@@ -37,6 +39,7 @@ def check(model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCach
     local = resolve(model)
     head = head_folder(local, models)
     config = load_config(head)
-    matrices = find_matrices(empty_model(config), model.include, model.exclude)
+    empty = empty_model(config)
+    matrices = find_matrices(empty, model.include, model.exclude)
     encoded = encode(task, data, load_tokenizer(head), context_length(config))
-    return Checked(model=local, matrices=matrices, task=encoded)
+    return Checked(model=local, matrices=matrices, remainder=remainder(empty, matrices), task=encoded)

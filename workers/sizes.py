@@ -17,8 +17,6 @@ from workers.models import empty_model
 from workers.plan import EncodedTask
 from workers.projections import Method
 
-ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSize:

@@ -13,12 +13,14 @@ from transformers import LlamaConfig
 from search.errors import InputError
 from search.evolution import Evolution
 from search.outcome import Outcome
-from search.space import MatrixShape, SearchSpace
-from service import plans, wiring
+from search.space import MatrixShape
+from service import wiring
 from service.application import Application
 from service.estimate import FINALISTS, estimate_size, scorings
+from service.search_plan import search_plan
 from service.settings import Settings
 from service.spec import JobSpec
+from workers.filesize import Remainder
 from workers.rates import DATA_SHEETS
 from workers.sizes import size_of
 
@@ -69,16 +71,18 @@ def test_less_memory_for_grams_takes_more_passes(application: Application, tiny_
     assert estimate["gram_passes"] == 14
 
 
-@pytest.mark.parametrize("kind", ["max_drop", "target_params"])
+@pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes"])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, seed: int) -> None:
     rng = random.Random(seed)
     tiny_job["objective"] = (
         {"kind": kind, "points": 2} if kind == "max_drop" else {"kind": kind, "share": 0.4}
     )
+    tiny_job["projection"]["rank_step"] = 4
     tiny_job["search"] |= {
         "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),
-        "survivors": rng.choice([1, 3]), "max_evaluations": rng.choice([5, 30, 200]), "generations": rng.choice([1, 6]),
+        "survivors": rng.choice([1, 3]), "seeds": rng.choice([[], [{"random": 5}, {"densities": {"*": 0.3}}]]),
+        "max_evaluations": rng.choice([5, 30, 200]), "generations": rng.choice([1, 6]),
     }  # fmt: skip
     spec = JobSpec.model_validate(tiny_job)
     examples, finalists = _play(spec, rng)
@@ -96,9 +100,11 @@ def _play(spec: JobSpec, rng: random.Random) -> tuple[Counter[int], int]:
     matrices = [
         MatrixShape(name=f"m{i}", out_features=64, in_features=64, layer=i, kind="m") for i in range(6)
     ]
-    space = SearchSpace(matrices, rank_step=4)
-    energies = [np.arange(64, 0, -1, dtype=np.float64)] * 6
-    evolution = Evolution(space, energies, plans.objective(spec), plans.search_settings(spec))
+    plan = search_plan(
+        spec, matrices, Remainder(numbers=1000, other_bytes=0, header_bytes=100), "float32", []
+    )
+    space, energies = plan.space, [np.arange(64, 0, -1, dtype=np.float64)] * 6
+    evolution = Evolution(space, energies, plan.objective, plan.settings, seeds=plan.seeds)
     asked: Counter[int] = Counter()
     while not evolution.finished:
         trials = evolution.ask()

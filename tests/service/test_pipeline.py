@@ -251,6 +251,48 @@ def test_the_numbers_add_up_in_pivoted_storage(jobs: Jobs, tiny_job: Document) -
     assert verified["metric"] == pytest.approx(verified["expected"])
 
 
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_a_file_size_is_met(jobs: Jobs, tiny_job: Document, storage: str) -> None:
+    tiny_job["model"]["dtype"] = "bfloat16"
+    tiny_job["projection"]["storage"] = storage
+    tiny_job["objective"] = {"kind": "target_bytes", "share": 0.8}
+    jobs.submit(tiny_job)
+    result = jobs.run(LocalCluster())
+    file_bytes = (Path(result["artifact"]) / "model.safetensors").stat().st_size
+    assert result["best"]["file_bytes"] == file_bytes <= result["target_bytes"]
+    headers = 5_000  # of 50 tensors and their longest names, a quarter of so small a file
+    assert file_bytes > result["target_bytes"] - headers
+    assert result["promise_held"] is True
+    assert (
+        result["dense"]["file_bytes"] * 0.8 < result["target_bytes"] < result["dense"]["file_bytes"] + headers
+    )
+
+
+def test_constraints_and_seeds_go_through_a_whole_job(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["search"] |= {
+        "constraints": [
+            {"matrices": ["q_proj", "k_proj", "v_proj"], "tied": "layer"},
+            {"matrices": ["down_proj"], "tied": "all", "min_density": 0.2},
+            {"matrices": ["0.self_attn.o_proj"], "frozen": "dense"},
+        ],
+        "seeds": [{"densities": {"*": 0.4}}, {"random": 1}],
+    }
+    jobs.submit(tiny_job)
+    cluster = LocalCluster()
+    result = jobs.run(cluster)
+    names = list(result["ranks"])
+    assert len(names) == 14
+    assert len(result["genome"]) == 8  # q, k and v are one of each layer, down one of both, o of layer 0 none
+    asked = {request.ranks for request in cluster.actors[0].requests}
+    assert len(asked) > 10
+    for ranks in asked:
+        by_name = {name.removeprefix("model.layers."): rank for name, rank in zip(names, ranks, strict=True)}
+        assert by_name["0.self_attn.o_proj"] == DENSE
+        assert by_name["0.mlp.down_proj"] == by_name["1.mlp.down_proj"] != 0
+        assert all(by_name[f"{i}.self_attn.k_proj"] == by_name[f"{i}.self_attn.v_proj"] for i in (0, 1))
+    assert result["best"]["kept_block_params"] <= 0.4
+
+
 def test_trained_factors_are_searched_exported_and_named_as_such(jobs: Jobs, tiny_job: Document) -> None:
     jobs.submit(tiny_job)
     untrained = jobs.run(LocalCluster())

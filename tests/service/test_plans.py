@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 
 from search.errors import InputError
-from search.objectives import MaxDrop, TargetParams
 from service import plans
 from service.settings import Settings
 from service.spec import JobSpec
@@ -126,10 +125,6 @@ def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: li
     assert caught.value.field == "task.data.files.test.path"
 
 
-def test_objectives_and_search(tiny_job: Document) -> None:
-    spec = JobSpec.model_validate(tiny_job)
-    assert plans.objective(spec) == TargetParams(share=0.4)
-    settings = plans.search_settings(spec)
+def test_search_settings(tiny_job: Document) -> None:
+    settings = plans.search_settings(JobSpec.model_validate(tiny_job))
     assert (settings.full, settings.screen, settings.patience) == (16, 8, 20)
-    tiny_job["objective"] = {"kind": "max_drop", "points": 1.5}
-    assert plans.objective(JobSpec.model_validate(tiny_job)) == MaxDrop(points=1.5)

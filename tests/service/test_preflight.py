@@ -75,6 +75,112 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("choices alike", "task.choices", {"good": "what", "bad": "huh"}, "task.choices", "same tokens"),
     ("prompt over the context", "task.prompt", "{{ text }} " * 9, "task.prompt", f"context of {CONTEXT}"),
     ("no chat template", "task.chat_template", True, "task.chat_template", "no chat template"),
+    *(
+        (f"constraint: {name}", "search.constraints", value, f"search.constraints.{field}", words)
+        for name, value, field, words in [
+            ("no match", [{"matrices": ["conv"], "min_rank": 1}], "0.matrices", "no matrix to prune matches"),
+            ("no level", [{"matrices": ["q_proj"], "min_rank": 17}], "0", "no level that fits"),
+            (
+                "frozen too high",
+                [{"matrices": ["k_proj"], "frozen": "dense"}, {"matrices": ["q_proj"], "frozen": 8}],
+                "1.frozen",
+                "in [0, 7], above which dense is smaller; got 8",
+            ),
+            (
+                "contradiction",
+                [{"matrices": ["q_proj"], "min_density": 0.5}, {"matrices": ["0.*"], "max_density": 0.4}],
+                "1",
+                "together with search.constraints.0",
+            ),
+            ("lonely tie", [{"matrices": ["q_proj"], "tied": "layer"}], "0.tied", "ties nothing"),
+            (
+                "bounds crossed",
+                [{"matrices": ["*"], "min_rank": 3, "max_rank": 2}],
+                "0.min_rank",
+                "at most max_rank",
+            ),
+            ("no demand", [{"matrices": ["*"]}], "0", "demands nothing"),
+            (
+                "layers crossed",
+                [{"matrices": ["*"], "layers": [3, 1], "frozen": 1}],
+                "0.layers",
+                "first and the last",
+            ),
+            (
+                "frozen with bounds",
+                [{"matrices": ["*"], "frozen": 1, "min_rank": 1}],
+                "0.frozen",
+                "nothing to bound",
+            ),
+        ]
+    ),
+    (
+        "constraints above the target",
+        "search.constraints",
+        [{"matrices": ["*"], "min_density": 0.5}],
+        "objective.share",
+        "must be at least 0.5",
+    ),
+    (
+        "a file too small",
+        "objective",
+        {"kind": "target_bytes", "size": "10 kB"},
+        "objective.size",
+        "(10,000 bytes)",
+    ),
+    (
+        "a file too large",
+        "objective",
+        {"kind": "target_bytes", "size": "1 MB"},
+        "objective.size",
+        "less than the dense",
+    ),
+    (
+        "a share too small",
+        "objective",
+        {"kind": "target_bytes", "share": 0.1},
+        "objective.share",
+        "must be at least",
+    ),
+    (
+        "two sizes",
+        "objective",
+        {"kind": "target_bytes", "size": 9, "share": 0.5},
+        "objective",
+        "exactly one of size",
+    ),
+    ("seed without a file", "search.seeds", [{"path": "gone.json"}], "search.seeds.0.path", "no such file"),
+    ("seed outside", "search.seeds", [{"path": "/etc/hostname"}], "search.seeds.0.path", "outside"),
+    ("seed that is no JSON", "search.seeds", [{"path": "broken.jsonl"}], "search.seeds.0.path", "as JSON"),
+    (
+        "seed without ranks",
+        "search.seeds",
+        [{"path": "model/config.json"}],
+        "search.seeds.0.path",
+        "must hold `ranks`",
+    ),
+    (
+        "seed of another model",
+        "search.seeds",
+        [{"path": "ranks.json"}],
+        "search.seeds.0.path",
+        "names no rank of",
+    ),
+    ("seed of nothing", "search.seeds", [{}], "search.seeds.0", "exactly one of path, densities and random"),
+    (
+        "seed for no matrix",
+        "search.seeds",
+        [{"densities": {"conv": 0.5}}],
+        "search.seeds.0.densities",
+        "no matrix",
+    ),
+    (
+        "seed for some",
+        "search.seeds",
+        [{"random": 1}, {"densities": {"q_proj": 0.5}}],
+        "search.seeds.1.densities",
+        "no pattern matches",
+    ),
     ("too few records", "task.data.sizes.test", 1000, "task.data.sizes.test", "needs 1,000 records"),
 ]
 
@@ -196,3 +302,4 @@ def _break_records(root: Path) -> None:
     (root / "none.jsonl").write_text("\n")
     (root / "ragged.csv").write_text("text,label\nfilm, a good one,good\n")
     (root / "fake.parquet").write_text("PAR0")
+    (root / "ranks.json").write_text('{"ranks": {"other.q_proj": 4}}')

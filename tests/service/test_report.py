@@ -17,6 +17,8 @@ from workers.scores import Scores
 
 SUMMARY: dict[str, Any] = {
     "metric_name": "accuracy",
+    "promise_held": True,
+    "target_bytes": None,
     "ranks": {"up": 4, "down": 0},
     "dense": {"total_params": 100, "metric": {"test": 0.9}},
     "best": {"total_params": 60, "metric": {"test": 0.8}},

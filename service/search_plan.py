@@ -1,0 +1,147 @@
+"""What a job's search may choose from, what it aims at and where it starts, from the job file and the model's matrices.
+
+All that can be wrong with these is found here, before anything is calibrated: `Pipeline.check` makes the plan too.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from search.constraints import Constraint, constrained, matches
+from search.errors import InputError
+from search.objectives import MaxDrop, Objective, TargetBytes, TargetParams, schedule_for
+from search.seeds import of_densities, random_densities
+from search.settings import SearchSettings
+from search.space import DENSE, Genome, MatrixShape, SearchSpace
+from service import spec as job
+from service.plans import resolve_path, search_settings
+from service.spec import ConstraintSpec, JobSpec, SeedSpec
+from workers.filesize import ITEM_BYTES, Remainder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchPlan:
+    """What the search takes; `seeds` are the user's genomes."""
+
+    space: SearchSpace
+    objective: Objective
+    settings: SearchSettings
+    seeds: tuple[Genome, ...] = ()
+
+
+def search_plan(
+    spec: JobSpec, matrices: Sequence[MatrixShape], remainder: Remainder, dtype: str, roots: Sequence[Path]
+) -> SearchPlan:
+    """The plan of a job.
+
+    Args:
+        spec: The job.
+        matrices: Those of its model that are pruned.
+        remainder: The rest of the model.
+        dtype: The working dtype, which bytes are counted in.
+        roots: Folders that seeds may be read from.
+
+    Raises:
+        InputError: Constraints, objective or seeds that cannot be; names the field.
+    """
+    space = _space(spec, matrices, dtype)
+    objective = _objective(spec, space, remainder, dtype)
+    settings = search_settings(spec)
+    schedule_for(objective, space, patience=settings.patience)  # refuses what is out of reach
+    return SearchPlan(
+        space=space, objective=objective, settings=settings, seeds=tuple(_seeds(spec, space, roots))
+    )
+
+
+def _space(spec: JobSpec, matrices: Sequence[MatrixShape], dtype: str) -> SearchSpace:
+    storage, item_bytes = spec.projection.storage, ITEM_BYTES[dtype]
+
+    def in_bytes(shape: MatrixShape, rank: int) -> int:
+        return shape.stored_bytes(rank, storage, item_bytes)
+
+    return constrained(
+        matrices,
+        spec.projection.rank_step,
+        storage,
+        [_constraint(one, i) for i, one in enumerate(spec.search.constraints)],
+        in_bytes if isinstance(spec.objective, job.TargetBytes) else None,
+    )
+
+
+def _constraint(one: ConstraintSpec, index: int) -> Constraint:
+    values = one.model_dump(exclude={"frozen"})
+    frozen = DENSE if one.frozen == "dense" else one.frozen
+    return Constraint(field=f"search.constraints.{index}", frozen=frozen, **values)
+
+
+def _objective(spec: JobSpec, space: SearchSpace, remainder: Remainder, dtype: str) -> Objective:
+    objective = spec.objective
+    if isinstance(objective, job.MaxDrop):
+        return MaxDrop(points=objective.points)
+    if isinstance(objective, job.TargetParams):
+        return TargetParams(share=objective.share)
+    other_bytes = remainder.size_bytes(dtype)
+    if objective.size is not None:
+        return TargetBytes(size_bytes=int(objective.size), other_bytes=other_bytes)
+    assert objective.share is not None
+    size_bytes = int(objective.share * (other_bytes + space.total_cost))
+    return TargetBytes(size_bytes=size_bytes, other_bytes=other_bytes, field="objective.share")
+
+
+def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Genome]:
+    rng, genomes = Random(spec.search.seed), []
+    for index, seed in enumerate(spec.search.seeds):
+        field = f"search.seeds.{index}"
+        if seed.random is not None:
+            genomes += [random_densities(space, rng) for _ in range(seed.random)]
+        else:
+            genomes.append(of_densities(space, _densities(seed, space, field, roots)))
+    return genomes
+
+
+def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[Path]) -> list[float]:
+    """Per matrix the share that a seed keeps."""
+    if seed.densities is not None:
+        return _of_patterns(seed.densities, space, f"{field}.densities")
+    assert seed.path is not None
+    file = resolve_path(seed.path, roots, f"{field}.path")
+    return _of_ranks(_read_ranks(file, f"{field}.path"), space, f"{field}.path")
+
+
+def _of_patterns(densities: Mapping[str, float], space: SearchSpace, field: str) -> list[float]:
+    names = [shape.name for shape in space.matrices]
+    for pattern in densities:
+        if not any(matches(name, [pattern]) for name in names):
+            raise InputError(
+                field, f"no matrix to prune matches {pattern!r}; they are named like {names[0]!r}"
+            )
+    found = [next((d for p, d in densities.items() if matches(name, [p])), None) for name in names]
+    if None in found:
+        raise InputError(field, f"no pattern matches {names[found.index(None)]!r}; add one, '*' at the end")
+    return [density for density in found if density is not None]
+
+
+def _of_ranks(ranks: Mapping[str, int], space: SearchSpace, field: str) -> list[float]:
+    for shape in space.matrices:
+        if shape.name not in ranks:
+            raise InputError(field, f"names no rank of {shape.name!r}; is it of another model?")
+    return [min(1.0, shape.density(ranks[shape.name], space.storage)) for shape in space.matrices]
+
+
+def _read_ranks(file: Path, field: str) -> Mapping[str, int]:
+    try:
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(field, f"cannot read {file.name} as JSON: {error}") from error
+    for part in ("result", "summary"):  # a job as the API gives it; an export's own account
+        found = found.get(part, found) if isinstance(found, dict) else found
+    ranks = found.get("ranks") if isinstance(found, dict) else None
+    if not isinstance(ranks, dict) or not all(type(rank) is int and rank >= DENSE for rank in ranks.values()):
+        raise InputError(
+            field,
+            f"{file.name} must hold `ranks`, matrix name → rank (-1: dense), as an export's ranksieve.json does",
+        )
+    return ranks

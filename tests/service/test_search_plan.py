@@ -1,0 +1,118 @@
+"""From a job file to space, objective and seeds; what is refused there is in `test_preflight`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.objectives import MaxDrop, TargetBytes, TargetParams
+from search.space import DENSE, MatrixShape
+from service.search_plan import SearchPlan, search_plan
+from service.spec import JobSpec
+from workers.filesize import Remainder
+
+Document = dict[str, Any]
+
+MATRICES = tuple(
+    MatrixShape(name=f"model.layers.{layer}.{kind}", out_features=o, in_features=16, layer=layer, kind=kind)
+    for layer in range(3)
+    for kind, o in (("q_proj", 16), ("k_proj", 8), ("up_proj", 32))
+)
+DENSE_NUMBERS = 3 * 16 * (16 + 8 + 32)
+REST = Remainder(numbers=1000, other_bytes=40, header_bytes=60)
+
+
+def test_a_spec_with_every_default_written_out_is_the_same(tiny_job: Document) -> None:
+    """So jobs come back from the store."""
+    tiny_job["search"] |= {
+        "constraints": [
+            {"matrices": ["a"], "frozen": "dense"},
+            {"matrices": ["b"], "tied": "all"},
+            {"matrices": ["c"], "layers": [0, 3], "max_rank": 2},
+        ],
+        "seeds": [{"path": "x.json"}, {"random": 2}],
+    }
+    tiny_job["objective"] = {"kind": "target_bytes", "size": "1.5 GB"}
+    spec = JobSpec.model_validate(tiny_job)
+    assert JobSpec.model_validate(spec.canonical()) == spec
+    assert spec.canonical()["objective"] == {"kind": "target_bytes", "size": 1_500_000_000, "share": None}
+
+
+def planned(job: Document, dtype: str = "float32", roots: tuple[Path, ...] = ()) -> SearchPlan:
+    return search_plan(JobSpec.model_validate(job), MATRICES, REST, dtype, roots)
+
+
+def test_plain_objectives(tiny_job: Document) -> None:
+    plan = planned(tiny_job)
+    assert (plan.objective, plan.seeds) == (TargetParams(share=0.4), ())
+    assert plan.settings.full == 16
+    assert plan.space.total_cost == plan.space.total_params == DENSE_NUMBERS
+    tiny_job["objective"] = {"kind": "max_drop", "points": 1.5}
+    assert planned(tiny_job).objective == MaxDrop(points=1.5)
+
+
+@pytest.mark.parametrize(("dtype", "item_bytes"), [("float32", 4), ("bfloat16", 2), ("float16", 2)])
+def test_bytes_are_of_the_working_dtype(tiny_job: Document, dtype: str, item_bytes: int) -> None:
+    tiny_job["objective"] = {"kind": "target_bytes", "size": "5 kB"}
+    plan = planned(tiny_job, dtype)
+    assert plan.objective == TargetBytes(size_bytes=5000, other_bytes=1000 * item_bytes + 100)
+    assert plan.space.total_cost == DENSE_NUMBERS * item_bytes
+    budget = plan.space.budget(plan.objective.target(plan.space))
+    assert budget + plan.objective.other_bytes == 5000
+
+
+def test_a_share_of_the_dense_file(tiny_job: Document) -> None:
+    tiny_job["objective"] = {"kind": "target_bytes", "share": 0.75}
+    dense_bytes = 4 * (1000 + DENSE_NUMBERS) + 100
+    plan = planned(tiny_job)
+    assert plan.objective == TargetBytes(
+        size_bytes=int(0.75 * dense_bytes), other_bytes=4100, field="objective.share"
+    )
+
+
+def test_indices_of_the_pivoted_storage_are_four_bytes_each(tiny_job: Document) -> None:
+    tiny_job["objective"] = {"kind": "target_bytes", "share": 0.75}
+    tiny_job["projection"]["storage"] = "pivoted"
+    space = planned(tiny_job, "bfloat16").space
+    # rank 5 of a 16 x 16 matrix: 5·(32-5) numbers and 16 indices; rank 2 is smaller as a pair
+    assert space.genes[0].levels[5] == (5,)
+    assert space.cost_GL[0, 5] == 2 * 135 + 4 * 16
+    assert space.params_GL[0, 5] == 135 + 16
+    assert space.cost_GL[0, 2] == 2 * 64
+
+
+def test_constraints_reach_the_space(tiny_job: Document) -> None:
+    tiny_job["search"]["constraints"] = [
+        {"matrices": ["q_proj", "k_proj"], "tied": "layer"},
+        {"matrices": ["up_proj"], "layers": [0, 1], "tied": "all", "max_density": 0.5},
+        {"matrices": ["layers.2.*"], "frozen": "dense"},
+    ]
+    tiny_job["objective"]["share"] = 0.6
+    space = planned(tiny_job).space
+    assert [gene.members for gene in space.genes] == [(0, 1), (2, 5), (3, 4)]
+    assert space.ranks(space.smallest_genome) == (0, 0, 0, 0, 0, 0, DENSE, DENSE, DENSE)
+
+
+def test_seeds_of_every_kind(tiny_job: Document, tmp_path: Path) -> None:
+    ranks = {matrix.name: rank for matrix, rank in zip(MATRICES, (4, 2, DENSE) * 3, strict=True)}
+    documents = {
+        "plain.json": {"ranks": {**ranks, "lm_head": 3}},
+        "ranksieve.json": {"job_id": "x", "summary": {"ranks": ranks}},
+        "job.json": {"id": "x", "result": {"ranks": ranks}},
+    }
+    for name, document in documents.items():
+        (tmp_path / name).write_text(json.dumps(document))
+    tiny_job["search"]["seeds"] = [
+        *({"path": name} for name in documents),
+        {"densities": {"1.up_proj": 1.0, "up_proj": 0.25, "*": 0.5}},
+        {"random": 3},
+    ]
+    plan = planned(tiny_job, roots=(tmp_path,))
+    of_files, of_densities, drawn = plan.seeds[:3], plan.seeds[3], plan.seeds[4:]
+    assert [plan.space.ranks(seed) for seed in of_files] == [(4, 2, DENSE) * 3] * 3
+    assert plan.space.ranks(of_densities) == (4, 2, 2, 4, 2, DENSE, 4, 2, 2)
+    assert len(set(drawn)) == 3
+    assert drawn == planned(tiny_job, roots=(tmp_path,)).seeds[4:]
+    tiny_job["search"]["seed"] = 1
+    assert drawn != planned(tiny_job, roots=(tmp_path,)).seeds[4:]

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
+
+from search.space import MatrixShape
+from workers.filesize import ENTRY_BYTES, PREFIX_BYTES, remainder
+from workers.lowrank_module import replace_linears
+from workers.matrices import find_matrices
+from workers.models import empty_model, weight_bytes
+
+LLAMA = LlamaConfig(
+    vocab_size=96, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+    num_key_value_heads=1, tie_word_embeddings=True, attention_bias=True, bos_token_id=None, eos_token_id=1,
+)  # fmt: skip
+GPT2 = GPT2Config(
+    vocab_size=96, n_embd=16, n_layer=2, n_head=2, n_positions=32, bos_token_id=1, eos_token_id=1
+)
+
+
+def written(config: PreTrainedConfig, ranks: dict[str, int], storage: str, dtype: str, folder: Path) -> int:
+    model = empty_model(config)
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    model.to(getattr(torch, dtype))
+    replace_linears(model, ranks, storage)
+    model.save_pretrained(folder)
+    return weight_bytes(folder)
+
+
+def stored(matrices: tuple[MatrixShape, ...], ranks: dict[str, int], storage: str, item_bytes: int) -> int:
+    return sum(m.stored_bytes(ranks.get(m.name, -1), storage, item_bytes) for m in matrices)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["tied llama with biases", "gpt2"])
+@pytest.mark.parametrize(
+    ("storage", "dtype"), [("pairs", "float32"), ("pairs", "bfloat16"), ("pivoted", "bfloat16")]
+)
+@pytest.mark.parametrize("rank", [None, 0, 3, 7])
+def test_a_file_is_no_larger_than_what_is_counted_and_hardly_smaller(
+    config: PreTrainedConfig, storage: str, dtype: str, rank: int | None, tmp_path: Path
+) -> None:
+    matrices = find_matrices(empty_model(config))
+    ranks = {} if rank is None else {matrix.name: rank for matrix in matrices}
+    rest = remainder(empty_model(config), matrices)
+    item_bytes = 4 if dtype == "float32" else 2
+    counted = rest.size_bytes(dtype) + stored(matrices, ranks, storage, item_bytes)
+    file_bytes = written(config, ranks, storage, dtype, tmp_path)
+    assert file_bytes <= counted
+    assert counted - file_bytes < rest.header_bytes  # the numbers are exact
+
+
+def test_matrices_that_stay_are_counted_with_the_rest() -> None:
+    model = empty_model(LLAMA)
+    whole, pruned = remainder(model, ()), find_matrices(model, ["mlp.*"])
+    rest = remainder(model, pruned)
+    assert whole.numbers - rest.numbers == sum(matrix.dense_params for matrix in pruned)
+    assert whole.numbers == sum(parameter.numel() for parameter in model.parameters())
+    names = sum(len(name) for name in dict(model.named_parameters()))
+    tensors = len(dict(model.named_parameters()))
+    assert whole.header_bytes == PREFIX_BYTES + tensors * ENTRY_BYTES + names

@@ -1,0 +1,66 @@
+"""What the weight files of an export will hold besides the matrices that are pruned, before there are any.
+
+Embeddings, head, norms, biases, matrices that stay as they are, and the headers of the safetensors format, of which an
+upper bound is taken: how many tensors a matrix becomes is not known before its rank is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from search.space import MatrixShape
+
+ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+ENTRY_BYTES = 96
+"""Most that a header says of a tensor besides its name: dtype, shape and offsets of a dozen digits each."""
+
+PREFIX_BYTES = 256
+"""Of a file: the length of its header, its format, padding."""
+
+LOW_RANK_SUFFIXES = ("basis.weight", "follow.weight", "order")
+"""The most tensors that one matrix becomes; see `workers.lowrank_module`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remainder:
+    """All of an export's weight files but the matrices.
+
+    Args:
+        numbers: Stored in the working dtype.
+        other_bytes: Bytes of tensors that are no floats.
+        header_bytes: At most.
+    """
+
+    numbers: int
+    other_bytes: int
+    header_bytes: int
+
+    def size_bytes(self, dtype: str) -> int:
+        """Bytes in a working dtype, at most."""
+        return self.numbers * ITEM_BYTES[dtype] + self.other_bytes + self.header_bytes
+
+
+def remainder(model: nn.Module, matrices: Sequence[MatrixShape]) -> Remainder:
+    """What an export of a model holds besides the listed matrices; tied weights count once, as they are stored.
+
+    Args:
+        model: Its tensors may be on the meta device.
+        matrices: Those that are pruned.
+    """
+    tensors: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensors.setdefault(id(tensor), (name, tensor))
+    pruned = {f"{matrix.name}.weight" for matrix in matrices}
+    rest = [(name, tensor) for name, tensor in tensors.values() if name not in pruned]
+    floats = [tensor.numel() for _, tensor in rest if tensor.is_floating_point()]
+    others = [tensor.nbytes for _, tensor in rest if not tensor.is_floating_point()]
+    names = [name for name, _ in rest]
+    names += [f"{matrix.name}.{suffix}" for matrix in matrices for suffix in LOW_RANK_SUFFIXES]
+    return Remainder(
+        numbers=sum(floats),
+        other_bytes=sum(others),
+        header_bytes=PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names),
+    )
