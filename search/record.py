@@ -61,12 +61,13 @@ class GenerationRecord:
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "outcomes"}
 
     def candidates(self, space: SearchSpace) -> list[dict[str, Any]]:
-        """The outcomes as storable rows, each with its generation and the share it keeps."""
+        """The outcomes as storable rows, each with its generation, the share it keeps and the rank of every matrix."""
         return [
             {
                 **outcome.to_json(),
                 "generation": self.generation,
                 "kept_share": space.kept_share(outcome.genome),
+                "ranks": list(space.ranks(outcome.genome)),
             }
             for outcome in self.outcomes
         ]

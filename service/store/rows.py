@@ -106,7 +106,7 @@ def candidate_of(row: CandidateRow) -> dict[str, Any]:
 
 
 def candidate_row(job_id: str, candidate: Mapping[str, Any]) -> CandidateRow:
-    """A row for a scoring; `genome` may be any sequence of ranks.
+    """A row for a scoring; `genome` may be any sequence of levels.
 
     Raises:
         KeyError: A field is missing.

@@ -110,6 +110,7 @@ class CandidateRow(Base):
     generation: Mapped[int]
     examples: Mapped[int]
     genome: Mapped[list[int]]
+    ranks: Mapped[list[int] | None]
     kept_share: Mapped[float]
     kl_nats: Mapped[float | None]
     loss_nats: Mapped[float | None]

@@ -209,7 +209,7 @@ class Store:
         Args:
             id: The job.
             record: The generation's summary; `generation` is its number.
-            candidates: Its scorings, each with `generation`, `examples`, `genome`, `kept_share`, `kl_nats`,
+            candidates: Its scorings, each with `generation`, `examples`, `genome`, `ranks`, `kept_share`, `kl_nats`,
                 `drop_points`, `metric`, `tokens`, `seconds` and `failure`.
             search_state: What the search needs to go on from here.
 

@@ -187,6 +187,7 @@ CANDIDATE = {
     "generation": 0,
     "examples": 8,
     "genome": [1, 2],
+    "ranks": [16, 32],
     "kept_share": 0.41,
     "kl_nats": 0.05,
     "loss_nats": 0.04,

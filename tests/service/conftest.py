@@ -61,6 +61,7 @@ def make_candidate() -> Callable[..., dict[str, Any]]:
             "generation": generation,
             "examples": 64,
             "genome": list(genome),
+            "ranks": [16 * level for level in genome],
             "kept_share": 0.4,
             "kl_nats": 0.05 if scored else None,
             "loss_nats": 0.04 if scored else None,

@@ -277,8 +277,7 @@ def test_constraints_and_seeds_go_through_a_whole_job(jobs: Jobs, tiny_job: Docu
         ],
         "seeds": [{"densities": {"*": 0.4}}, {"random": 1}],
     }
-    jobs.submit(tiny_job)
-    cluster = LocalCluster()
+    id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
     names = list(result["ranks"])
     assert len(names) == 14
@@ -291,6 +290,11 @@ def test_constraints_and_seeds_go_through_a_whole_job(jobs: Jobs, tiny_job: Docu
         assert by_name["0.mlp.down_proj"] == by_name["1.mlp.down_proj"] != 0
         assert all(by_name[f"{i}.self_attn.k_proj"] == by_name[f"{i}.self_attn.v_proj"] for i in (0, 1))
     assert result["best"]["kept_block_params"] <= 0.4
+    reported = {tuple(row["ranks"]) for row in jobs.store.memo(id)}
+    assert reported <= asked
+    (ranks,) = {tuple(row["ranks"]) for row in jobs.store.memo(id) if row["genome"] == result["genome"]}
+    exported = tuple(result["ranks"].values())
+    assert all(a == b or b == 0 for a, b in zip(ranks, exported, strict=True))  # 0: its sublayer is gone
 
 
 def test_trained_factors_are_searched_exported_and_named_as_such(jobs: Jobs, tiny_job: Document) -> None:
