@@ -81,7 +81,7 @@ class TargetBytes:
         Raises:
             InputError: Not even the smallest model fits, or the dense one does.
         """
-        smallest, dense = space.cost(space.smallest_genome), space.total_cost
+        smallest, dense = space.smallest_cost, space.total_cost
         room = self.size_bytes - self.other_bytes
         if not smallest <= room < dense:
             least, most = self.other_bytes + smallest, self.other_bytes + dense

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.errors import InputError
-from search.space import DENSE, Genome, SearchSpace
+from search.space import Genome, SearchSpace
 
 Energies = Sequence[NDArray[np.floating]]
 """Per matrix, the squared singular values in units of the task loss, descending."""
@@ -59,15 +59,13 @@ class Prices:
 
     def _lost(self, energies: Energies) -> NDArray[np.float64]:
         lost_GL = np.full(self.space.cost_GL.shape, np.inf)
+        # dense is rank -1, and the last tail, past all energies, is 0
         tails = [np.append(np.cumsum(energy[::-1].astype(np.float64))[::-1], 0.0) for energy in energies]
         for row, gene in zip(lost_GL, self.space.genes, strict=True):
-            row[: len(gene.levels)] = [
-                sum(
-                    0.0 if rank == DENSE else tails[i][rank]
-                    for i, rank in zip(gene.members, ranks, strict=True)
-                )
-                for ranks in gene.levels
-            ]
+            ranks_NL = np.array(gene.levels).T
+            row[: len(gene.levels)] = sum(
+                tails[i][ranks_L] for i, ranks_L in zip(gene.members, ranks_NL, strict=True)
+            )
         return lost_GL
 
     def _moves_down(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

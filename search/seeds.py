@@ -121,7 +121,7 @@ def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
     Source: Everett 1963 (generalised Lagrange multipliers).
     """
     prices = Prices(space, energies)
-    left = space.budget(share) - space.cost(space.smallest_genome)
+    left = space.budget(share) - space.smallest_cost
     types = [_Type.of(prices, rows_N) for rows_N in _rows_by_type(space)]
     chosen = [0] * len(types)
     while True:

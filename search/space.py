@@ -218,9 +218,11 @@ class SearchSpace:
     ) -> list[tuple[int, ...]]:
         """The levels without those that cost as much as a higher one: in bytes, indices weigh more than numbers."""
         kept: list[tuple[int, ...]] = []
+        above = np.inf
         for ranks in reversed(levels):
-            if not kept or self._cost(members, ranks) < self._cost(members, kept[-1]):
+            if (cost := self._cost(members, ranks)) < above:
                 kept.append(ranks)
+                above = cost
         return kept[::-1]
 
     def _cost(self, members: Iterable[int], ranks: Iterable[int]) -> int:
@@ -254,13 +256,35 @@ class SearchSpace:
         return table
 
     @cached_property
+    def _gene_M(self) -> NDArray[np.int64]:
+        """The gene that decides each matrix; any, where it is settled."""
+        gene_M = np.zeros(len(self.matrices), dtype=np.int64)
+        for i, gene in enumerate(self.genes):
+            gene_M[list(gene.members)] = i
+        return gene_M
+
+    @cached_property
+    def _ranks_ML(self) -> NDArray[np.int64]:
+        """The rank of each matrix by the level of its gene; rows with fewer levels repeat their last."""
+        ranks_ML = np.empty((len(self.matrices), int(self.counts_G.max())), dtype=np.int64)
+        for i, rank in self._settled.items():
+            ranks_ML[i] = rank
+        for gene in self.genes:
+            members = list(gene.members)
+            ranks_ML[members] = np.array(gene.levels[-1])[:, None]
+            ranks_ML[members, : len(gene.levels)] = np.array(gene.levels).T
+        return ranks_ML
+
+    @cached_property
     def largest_ranks(self) -> tuple[int, ...]:
         """The largest rank that any level gives each matrix; dense is none."""
-        largest = {i: max(0, rank) for i, rank in self._settled.items()}
-        for gene in self.genes:
-            for i, ranks in zip(gene.members, zip(*gene.levels, strict=True), strict=True):
-                largest[i] = max(0, *ranks)
-        return tuple(largest[i] for i in range(len(self.matrices)))
+        return tuple(np.maximum(self._ranks_ML.max(axis=1), 0).tolist())
+
+    @cached_property
+    def step_cost_G(self) -> tuple[float, ...]:
+        """Mean cost of a step of each gene."""
+        rows = zip(self.cost_GL.tolist(), self.counts_G.tolist(), strict=True)
+        return tuple((cost_L[-1] - cost_L[0]) / (count - 1) for cost_L, count in rows)
 
     @cached_property
     def dense_cost_G(self) -> NDArray[np.int64]:
@@ -297,13 +321,13 @@ class SearchSpace:
         """
         if len(genome) != len(self):
             raise InputError("genome", f"must hold {len(self)} levels, one per gene, got {len(genome)}")
-        for gene, level in zip(self.genes, genome, strict=True):
-            if not 0 <= level < len(gene.levels):
-                names = ", ".join(self.matrices[i].name for i in gene.members)
-                raise InputError(
-                    "genome", f"level of {names} must be in [0, {len(gene.levels) - 1}], got {level}"
-                )
-        return tuple(int(level) for level in genome)
+        levels_G = np.asarray(genome, dtype=np.int64)
+        for i in np.flatnonzero((levels_G < 0) | (levels_G >= self.counts_G)):
+            names = ", ".join(self.matrices[member].name for member in self.genes[i].members)
+            raise InputError(
+                "genome", f"level of {names} must be in [0, {self.counts_G[i] - 1}], got {levels_G[i]}"
+            )
+        return tuple(levels_G.tolist())
 
     def ranks(self, genome: Genome) -> tuple[int, ...]:
         """The rank of every matrix, `DENSE` where it stays whole.
@@ -311,10 +335,9 @@ class SearchSpace:
         Raises:
             InputError: The genome is not of this space.
         """
-        ranks = dict(self._settled)
-        for gene, level in zip(self.genes, self.validate(genome), strict=True):
-            ranks.update(zip(gene.members, gene.levels[level], strict=True))
-        return tuple(ranks[i] for i in range(len(self.matrices)))
+        levels_G = np.array(self.validate(genome))
+        ranks_M = self._ranks_ML[np.arange(len(self.matrices)), levels_G[self._gene_M]]
+        return tuple(ranks_M.tolist())
 
     def cost_at(self, index: int, level: int) -> int:
         """Cost of gene `index` at `level`."""
@@ -333,11 +356,16 @@ class SearchSpace:
         return self.params(genome) / self.total_params
 
     @cached_property
+    def smallest_cost(self) -> int:
+        """What the smallest genome costs."""
+        return self.cost(self.smallest_genome)
+
+    @property
     def smallest_share(self) -> float:
         """Share of the dense cost below which no genome lies."""
-        return self.cost(self.smallest_genome) / self.total_cost
+        return self.smallest_cost / self.total_cost
 
-    @cached_property
+    @property
     def largest_share(self) -> float:
         """Share of the dense cost above which no genome lies."""
         return self.cost(self.largest_genome) / self.total_cost
@@ -346,11 +374,11 @@ class SearchSpace:
         """Most that a genome may cost at `share` of the dense cost; never less than the smallest one does."""
         if not 0 <= share <= 1:
             raise InputError("objective.share", f"must be in [0, 1], got {share}")
-        return max(self._whole(share), self.cost(self.smallest_genome))
+        return max(self._whole(share), self.smallest_cost)
 
     def reaches(self, share: float) -> bool:
         """Whether any genome costs no more than `share` of the dense cost."""
-        return self.cost(self.smallest_genome) <= self._whole(share)
+        return self.smallest_cost <= self._whole(share)
 
     def _whole(self, share: float) -> int:
         return int(share * self.total_cost + 1e-6)  # 0.3 * 10 is a hair below 3

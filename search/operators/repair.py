@@ -92,7 +92,7 @@ def repair(
     Raises:
         InputError: A budget below what the smallest genome costs.
     """
-    smallest = prices.space.cost(prices.space.smallest_genome)
+    smallest = prices.space.smallest_cost
     if budget < smallest:
         raise InputError(
             "budget", f"must be at least {smallest}, what the smallest genome costs, got {budget}"

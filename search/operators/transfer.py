@@ -12,12 +12,7 @@ from search.space import Genome, SearchSpace
 
 def _by_price(space: SearchSpace, indices: Iterable[int], rng: Random) -> list[int]:
     """`indices` in random order, a gene of half the price per level twice as likely to come first."""
-
-    def price(index: int) -> float:
-        levels = len(space.genes[index].levels)
-        return (space.cost_at(index, levels - 1) - space.cost_at(index, 0)) / (levels - 1)
-
-    return sorted(indices, key=lambda i: rng.expovariate(1.0 / price(i)))
+    return sorted(indices, key=lambda i: rng.expovariate(1.0 / space.step_cost_G[i]))
 
 
 def _can_grow(space: SearchSpace, levels: list[int], index: int) -> bool:

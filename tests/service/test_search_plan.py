@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
+from api.spec_file import load_spec
 from search.objectives import MaxDrop, TargetBytes, TargetParams
 from search.space import DENSE, MatrixShape
 from service.search_plan import SearchPlan, search_plan
 from service.spec import JobSpec
-from workers.filesize import Remainder
+from workers.filesize import Remainder, remainder
+from workers.matrices import find_matrices
+from workers.models import empty_model
 
 Document = dict[str, Any]
 
@@ -116,3 +120,23 @@ def test_seeds_of_every_kind(tiny_job: Document, tmp_path: Path) -> None:
     assert drawn == planned(tiny_job, roots=(tmp_path,)).seeds[4:]
     tiny_job["search"]["seed"] = 1
     assert drawn != planned(tiny_job, roots=(tmp_path,)).seeds[4:]
+
+
+def test_the_example_with_constraints_can_be_done_on_its_model() -> None:
+    spec = load_spec(Path(__file__).parents[2] / "deploy" / "examples" / "constrained.yaml")
+    smollm2_135m = LlamaConfig(
+        vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+        num_key_value_heads=3, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = empty_model(smollm2_135m)
+    matrices = find_matrices(model)
+    plan = search_plan(spec, matrices, remainder(model, matrices), "bfloat16", [])
+    assert len(matrices) == 210
+    # 7 frozen in layer 0, o_proj of layer 29; 29 q-k-v genes; 20 matrices in one; 29 + 28 + 38 single ones
+    assert len(plan.space) == 29 + 1 + 29 + 28 + 38
+    assert plan.space.total_params == 106_168_320
+    assert isinstance(plan.objective, TargetBytes)
+    dense_bytes = plan.objective.other_bytes + plan.space.total_cost
+    assert dense_bytes == pytest.approx(269.1e6, rel=5e-4)  # as its file is, but for the slack of the headers
+    assert 0.2 < plan.objective.target(plan.space) < 0.6
+    assert len(plan.seeds) == 3
