@@ -135,6 +135,21 @@ def test_operators_and_repair_stay_inside_and_on_budget(
 
 
 @thorough
+@given(data=st.data(), space=spaces(), seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1))
+def test_repair_gives_fixed_genes_up_only_if_it_must(
+    data: st.DataObject, space: SearchSpace, seed: int, share: float
+) -> None:
+    genome, budget = data.draw(genomes(space)), space.budget(share)
+    fixed = data.draw(st.sets(st.integers(0, len(space) - 1)))
+    repaired = repair(Prices(space, energies_of(space, seed)), genome, budget, Random(seed), fixed=fixed)
+    require_inside(space, repaired)
+    assert space.cost(repaired) <= budget
+    least = space.cost([level if i in fixed else 0 for i, level in enumerate(genome)])
+    if least <= budget:
+        assert all(repaired[i] == genome[i] for i in fixed)
+
+
+@thorough
 @given(space=spaces(), seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1))
 def test_seeds_stay_inside_and_on_budget(space: SearchSpace, seed: int, share: float) -> None:
     energies, budget = energies_of(space, seed), space.budget(share)
