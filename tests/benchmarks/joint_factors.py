@@ -1,0 +1,160 @@
+"""Whether matrices that read the same input gain by sharing one right factor: q/k/v, and gate/up.
+
+A joint matrix stacks the outputs, so a rank costs one input row and all output columns. Its energies are those of the
+two-sided whitening with the Gram of the summed gradient that its matrices pass back. For every size the predicted loss
+(what the best threshold over all components cuts off) is put against that of separate factors of equal parameters,
+both from the same calibration examples of the demo's task.
+"""
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from real_model import CPU, RealModel, load, parser
+from torch import nn
+from transformers import PreTrainedModel
+
+from search.space import MatrixShape
+from workers.batches import make_batches
+from workers.calibration import Calibrator
+from workers.fisher import loss_of
+from workers.likelihood import answer_logits
+from workers.matrices import weight_OD
+from workers.models import load_prepared
+from workers.plan import Example
+from workers.projections import INPUT_DAMPING, factor, square_root
+
+GROUPS = {"q/k/v": ("q_proj", "k_proj", "v_proj"), "gate/up": ("gate_proj", "up_proj")}
+BATCH_TOKENS = 1024
+
+Components = tuple[NDArray[np.float64], int]
+"""Energies and the price of each, in numbers stored."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    model = load(arguments.data_dir, seed=arguments.seed, threads=arguments.threads)
+    plain = load_prepared(model.prepared.model.folder, CPU)
+    plain.requires_grad_(requires_grad=False)
+    examples = model.task.splits["calibration"][: arguments.calibration]
+    separate = _separate(model, plain, examples)
+    joint = _joint(model, plain, examples)
+    rows: list[dict[str, Any]] = []
+    print("| kept | predicted loss, separate | " + " | ".join(f"{name} joint" for name in _choices()) + " |")
+    print("|---:|---:|" + "---:|" * len(_choices()))
+    for share in arguments.shares:
+        budget = share * sum(matrix.dense_params for matrix in model.prepared.matrices)
+        base = _cut_off(separate.values(), budget)
+        ratios = {}
+        for name, groups in _choices().items():
+            chosen = {members: part for (group, members), part in joint.items() if group in groups}
+            gone = {member for members in chosen for member in members}
+            rest = [part for name, part in separate.items() if name not in gone]
+            ratios[name] = _cut_off([*rest, *chosen.values()], budget) / base
+        rows.append({"share": share, "separate": base, **ratios})
+        print(f"| {share} | {base:.5f} | " + " | ".join(f"{ratio:.3f}×" for ratio in ratios.values()) + " |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _arguments() -> Namespace:
+    options = parser(__doc__)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--shares", nargs="+", type=float, default=[0.5, 0.4, 0.3, 0.2, 0.1])
+    options.add_argument("--calibration", type=int, default=256, help="calibration examples")
+    options.add_argument("--threads", type=int, default=2)
+    return options.parse_args()
+
+
+def _choices() -> Mapping[str, tuple[str, ...]]:
+    return {**{name: (name,) for name in GROUPS}, "both": tuple(GROUPS)}
+
+
+def _separate(model: RealModel, plain: PreTrainedModel, examples: Sequence[Example]) -> dict[str, Components]:
+    with Calibrator(plain, model.prepared.matrices, gradients=True) as calibrator:
+        for _ in calibrator.run(model.task.kind, examples, BATCH_TOKENS, 0):
+            pass
+    parts: dict[str, Components] = {}
+    for matrix in model.prepared.matrices:
+        weight = weight_OD(plain.get_submodule(matrix.name))  # type: ignore[arg-type]
+        energy_K = factor(weight, "task", 1, *calibrator.grams.of(matrix.name)).energy_K
+        parts[matrix.name] = energy_K.numpy(), matrix.in_features + matrix.out_features
+    return parts
+
+
+def _joint(
+    model: RealModel, plain: PreTrainedModel, examples: Sequence[Example]
+) -> dict[tuple[str, tuple[str, ...]], Components]:
+    """Of every group of every layer: the Grams of its input and of the gradient there, then the energies."""
+    members = dict(_members(model.prepared.matrices))
+    forward_DD: dict[Any, torch.Tensor] = {}
+    backward_DD: dict[Any, torch.Tensor] = {}
+    batches = make_batches(examples, max(example.choices for example in examples), BATCH_TOKENS)
+    generator = torch.Generator().manual_seed(0)
+    for batch in batches:
+        mask_T = batch.mask_BL.flatten()
+
+        def note(key: Any, mask_T: torch.Tensor = mask_T) -> Callable[..., None]:
+            def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                _add(forward_DD, key, args[0].detach(), mask_T)
+                args[0].register_hook(lambda grad: _add(backward_DD, key, grad, mask_T))  # type: ignore[no-untyped-call]
+
+            return before_forward
+
+        with _hooks(plain, {key: matrices[0].name for key, matrices in members.items()}, note):
+            embedding = plain.get_input_embeddings()
+            leaf = embedding.register_forward_hook(lambda _, __, output: output.requires_grad_())
+            logits_NV = answer_logits(plain, batch)
+            choices = max(example.choices for example in examples)
+            loss_of(model.task.kind, "true", logits_NV, examples, batch, choices, generator).backward()  # type: ignore[no-untyped-call]
+            leaf.remove()
+    tokens = sum(batch.tokens for batch in batches)
+    parts: dict[tuple[str, tuple[str, ...]], Components] = {}
+    for key, matrices in members.items():
+        root_DD = square_root(forward_DD[key] / tokens, INPUT_DAMPING)
+        energy_D = torch.linalg.eigvalsh(root_DD.T @ (backward_DD[key] / tokens) @ root_DD)
+        price = matrices[0].in_features + sum(matrix.out_features for matrix in matrices)
+        names = tuple(matrix.name for matrix in matrices)
+        parts[key[1], names] = energy_D.flip(0).clamp_min(0).numpy(), price
+    return parts
+
+
+def _members(matrices: Sequence[MatrixShape]) -> Iterator[tuple[tuple[int, str], list[MatrixShape]]]:
+    for layer in sorted({matrix.layer for matrix in matrices}):
+        for group, kinds in GROUPS.items():
+            inside = [m for m in matrices if m.layer == layer and m.kind.rsplit(".", 1)[-1] in kinds]
+            yield (layer, group), inside
+
+
+@contextmanager
+def _hooks(
+    model: PreTrainedModel, names: Mapping[Any, str], make: Callable[[Any], Callable[..., None]]
+) -> Iterator[None]:
+    handles = [model.get_submodule(name).register_forward_pre_hook(make(key)) for key, name in names.items()]
+    yield
+    for handle in handles:
+        handle.remove()
+
+
+def _add(sums: dict[Any, torch.Tensor], key: Any, rows_BLD: torch.Tensor, mask_T: torch.Tensor) -> None:
+    rows_TD = rows_BLD.flatten(0, -2)[mask_T].float()
+    product_DD = (rows_TD.T @ rows_TD).double()
+    sums[key] = sums[key] + product_DD if key in sums else product_DD
+
+
+def _cut_off(parts: Any, budget: float) -> float:
+    """Energy of the components that the best threshold leaves out at this many stored numbers."""
+    energy = np.concatenate([energies for energies, _ in parts])
+    price = np.concatenate([np.full(len(energies), price) for energies, price in parts])
+    order = np.argsort(-energy / price)
+    kept = np.searchsorted(np.cumsum(price[order]), budget)
+    return float(energy[order][kept:].sum())
+
+
+if __name__ == "__main__":
+    main()
