@@ -97,7 +97,7 @@ def factor(
 
 
 def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
-    """A factor L with L Lᵀ = gram + damping·mean(diag)·I.
+    """The lower triangular L with L Lᵀ = gram + damping·mean(diag)·I.
 
     Rank-deficient Grams are the normal case: the damping makes them definite; where rounding still breaks the
     Cholesky factorisation the damping grows, and at last the eigenvalues are clamped relative to the largest.
@@ -117,9 +117,9 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
     logger.warning(
         "Cholesky failed %d times; eigenvalues clamped at %g of the largest", JITTER_STEPS, damping
     )
-    scale_N: torch.Tensor = values.clamp_min(damping * values[-1]).sqrt()
-    clamped: torch.Tensor = vectors * scale_N
-    return clamped
+    clamped = vectors * values.clamp_min(damping * values[-1]).sqrt()
+    upper: torch.Tensor = torch.linalg.qr(clamped.T, mode="r").R
+    return upper.T
 
 
 def _seen_at_output(
@@ -132,7 +132,7 @@ def _seen_at_output(
         return vectors_OK, vectors_OK.T @ weight_OD, energy_K
     root_OO = square_root(grad_gram_OO, GRADIENT_DAMPING)
     vectors_OK, energy_K = _descending_eigh(root_OO.T @ output_gram_OO @ root_OO)
-    return torch.linalg.solve(root_OO.T, vectors_OK), vectors_OK.T @ (root_OO.T @ weight_OD), energy_K
+    return _unwhitened(root_OO, vectors_OK), vectors_OK.T @ (root_OO.T @ weight_OD), energy_K
 
 
 def _seen_at_input(
@@ -145,7 +145,7 @@ def _seen_at_input(
         return weight_OD @ vectors_DK, vectors_DK.T, energy_K
     root_DD = square_root(input_gram_DD, INPUT_DAMPING)
     vectors_DK, energy_K = _descending_eigh(root_DD.T @ passed_gram_DD @ root_DD)
-    return weight_OD @ (root_DD @ vectors_DK), torch.linalg.solve(root_DD.T, vectors_DK).T, energy_K
+    return weight_OD @ (root_DD @ vectors_DK), _unwhitened(root_DD, vectors_DK).T, energy_K
 
 
 def _input_projection(
@@ -155,6 +155,12 @@ def _input_projection(
     vectors_DD, values_D = _descending_eigh(gram_C)
     vectors_DK = vectors_DD[:, :count]
     return weight_OD @ vectors_DK, vectors_DK.T, values_D[:count]
+
+
+def _unwhitened(root_NN: torch.Tensor, vectors_NK: torch.Tensor) -> torch.Tensor:
+    """L⁻ᵀ U."""
+    solved: torch.Tensor = torch.linalg.solve_triangular(root_NN.T, vectors_NK, upper=True)
+    return solved
 
 
 def _descending_eigh(gram_NN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

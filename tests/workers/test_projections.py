@@ -309,3 +309,4 @@ def test_square_root_clamps_what_no_damping_saves(caplog: pytest.LogCaptureFixtu
     assert "Cholesky failed" in caplog.text
     expected = torch.diag(torch.tensor([4.0, 1.0, 4e-6], dtype=torch.float64))
     torch.testing.assert_close(root_NN @ root_NN.T, expected)
+    assert root_NN.equal(root_NN.tril())
