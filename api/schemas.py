@@ -116,7 +116,7 @@ class Needs(BaseModel):
     flops: int
     host_bytes: int = Field(description="Peak memory, over all processes.")
     accelerator_bytes: int = Field(description="Peak memory of the fullest GPU; 0 without one.")
-    disk_bytes: int = Field(description="Written and kept.")
+    disk_bytes: int = Field(description="Written and kept, and the most that is kept for a while.")
     seconds_low: float
     seconds_high: float
 

@@ -93,7 +93,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         screen_share=spec.search.screen / spec.task.data.sizes.search,
         finalists=FINALISTS[spec.objective.kind],
         actors=resources.actors,
-        actors_per_device=int(1 / share) if share else resources.actors,
+        actors_per_device=resources.actors_per_device,
         devices=resources.actors * share if share else 1,
     )
 

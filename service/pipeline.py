@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from search.evolution import Evolution
@@ -32,7 +33,7 @@ from workers.dispatcher import Dispatcher
 from workers.export import Exported, ExportPlan, export
 from workers.metrics import METRIC_NAMES
 from workers.preflight import Checked, check
-from workers.preparation import Prepared, Progress, prepare
+from workers.preparation import Prepared, Progress, closed_form, prepare
 from workers.rates import dtype_name
 from workers.scores import first
 from workers.verification import VerificationPlan, Verified, verify
@@ -116,8 +117,10 @@ class Pipeline:
         return search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
 
     def _prepare(self, spec: JobSpec, checked: Checked, log: JobLog) -> Prepared:
-        plan = plans.preparation_plan(spec, checked, self._settings)
-        prepared = self._run_phase(prepare, plan, spec=spec, log=log)
+        plan, resources = plans.preparation_plan(spec, checked, self._settings), spec.resources
+        prepared = self._run_phase(closed_form, plan, spec=spec, log=log, workers=resources.actors)
+        if plan.refinement.epochs:
+            prepared = self._run_phase(prepare, replace(plan, threads=resources.threads), spec=spec, log=log)
         assert isinstance(prepared, Prepared)
         return prepared
 
@@ -213,7 +216,10 @@ class Pipeline:
         spec: JobSpec,
         log: JobLog,
         environment: dict[str, str] | None = None,
+        workers: int = 1,
     ) -> Any:
+        """Runs a phase on workers that share the job's processors; a single one gets them all."""
+
         def on_progress(progress: Progress) -> None:
             log.event(
                 EventType.PHASE_PROGRESS, phase=progress.phase, done=progress.done, total=progress.total
@@ -222,11 +228,12 @@ class Pipeline:
         return self._cluster.run(
             phase,
             *arguments,
-            cpus=spec.resources.threads,
+            cpus=spec.resources.threads // workers,
             gpus=spec.resources.gpus_per_actor,
             cancelled=log.cancelled,
             on_progress=on_progress,
             environment=environment,
+            workers=workers,
         )
 
 

@@ -131,11 +131,12 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
         ),
         seed=spec.search.seed,
         batch_tokens=resources.tokens_per_batch,
-        threads=resources.threads,
+        threads=resources.threads_per_actor,
         device=resources.device,
         gram_bytes=resources.gram_bytes,
         cache_dir=settings.cache_dir,
         cache_limit_bytes=settings.cache_limit_bytes,
+        workers=resources.actors,
     )
 
 

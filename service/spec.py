@@ -318,7 +318,8 @@ class ResourceSpec(Strict):
         8,
         gt=0,
         le=65_536,
-        description="Memory for the Grams of calibration; with less than all need, it takes several passes.",
+        description="Memory for the Grams of calibration, of a GPU or of all actors that work on the CPU; with less "
+        "than all need, it takes several passes.",
     )
     evaluation_timeout_s: float = Field(1800, gt=0, le=86_400)
 
@@ -338,9 +339,15 @@ class ResourceSpec(Strict):
         return self.actors * self.threads_per_actor
 
     @property
+    def actors_per_device(self) -> int:
+        """Actors that share the memory of a GPU, or of the CPU."""
+        share = min(1.0, self.gpus_per_actor)  # an actor works on one device, whatever it was given
+        return int(1 / share) if share else self.actors
+
+    @property
     def gram_bytes(self) -> int:
-        """`gram_memory_gib` in bytes."""
-        return int(self.gram_memory_gib * 2**30)
+        """One actor's share of `gram_memory_gib`."""
+        return int(self.gram_memory_gib * 2**30) // self.actors_per_device
 
 
 class JobSpec(Strict):

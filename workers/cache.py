@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,22 @@ class FolderCache:
         """Holds the key, across processes."""
         with self._key_lock(key):
             yield
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Holds the key if nobody does; yields whether it is held."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._key_lock(key, timeout_s=0))
+            except Timeout:
+                claimed = False
+            else:
+                claimed = True
+            yield claimed
+
+    def has(self, key: str) -> bool:
+        """Whether there is an entry; only `find` tells whether it is whole."""
+        return self.path(key).exists()
 
     def lease(self) -> AbstractContextManager[None]:
         """Keeps all that is found or published from here on, by any process, until the block or the process ends."""

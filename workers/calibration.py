@@ -12,8 +12,8 @@ Which loss the gradient is of is the business of `workers.fisher`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -22,38 +22,13 @@ from search.errors import InputError, ScoringError
 from search.space import MatrixShape
 from workers.batches import Batch, make_batches
 from workers.fisher import Fisher, loss_of
+from workers.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
 from workers.likelihood import answer_logits
-from workers.matrices import LinearModule, weight_OD
+from workers.matrices import LinearModule
 from workers.plan import Example
 
-BYTES_PER_ENTRY = 8
-"""Of a Gram: float64."""
-
-GRAM_BLOCK = 192
-
-
-@dataclass(kw_only=True, slots=True)
-class Grams:
-    """Second moments over task tokens, summed, float64.
-
-    `forward_KK[name]` is the one of what passes the matrix forwards, `backward_KK[name]` of what passes it backwards.
-    Matrices seen from their input that read the same activation share one tensor, the one of `forward_of[name]`.
-    """
-
-    tokens: int = 0
-    forward_KK: dict[str, torch.Tensor] = field(default_factory=dict)
-    forward_of: dict[str, str] = field(default_factory=dict)
-    backward_KK: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def of(self, name: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Forward and backward Gram of one matrix, normalised by tokens; None where not gathered."""
-        forward_KK = self.forward_KK.get(self.forward_of.get(name, name))
-        backward_KK = self.backward_KK.get(name)
-        count = max(self.tokens, 1)
-        return (
-            None if forward_KK is None else forward_KK / count,
-            None if backward_KK is None else backward_KK / count,
-        )
+SHARD_TOKENS = {"cpu": 4096, "cuda": 131_072}
+"""Padded tokens of a shard at least, by device: so many that its sums take less time to write than to compute."""
 
 
 def gram_width(matrix: MatrixShape, *, from_input: bool = False) -> int:
@@ -77,13 +52,29 @@ def passes(
     groups: list[list[MatrixShape]] = []
     free = 0
     for matrix in matrices:
-        size = 2 * gram_width(matrix, from_input=from_input) ** 2 * BYTES_PER_ENTRY
+        size = 2 * gram_numbers(gram_width(matrix, from_input=from_input)) * BYTES_PER_ENTRY
         if not groups or size > free:
             groups.append([])
             free = gram_bytes
         groups[-1].append(matrix)
         free -= size
     return [tuple(group) for group in groups]
+
+
+def shard_count(tokens: float, batches: int, device: str) -> int:
+    """Shards that calibration is cut into; depends on the job alone, not on who computes them.
+
+    Args:
+        tokens: Of all batches, with padding.
+        batches: Their number.
+        device: `cpu` or `cuda`.
+    """
+    return max(1, min(batches, int(tokens) // SHARD_TOKENS[device]))
+
+
+def shard_of(index: int, shards: int, batches: int) -> range:
+    """The batches of one shard: all shards have as many as the others, or one more."""
+    return range(index * batches // shards, (index + 1) * batches // shards)
 
 
 class Calibrator:
@@ -122,7 +113,11 @@ class Calibrator:
     def __enter__(self) -> "Calibrator":
         for name, at_output in self._at_output.items():
             module = self._model.get_submodule(name)
-            self._handles.append(module.register_forward_hook(self._hook(name, at_output=at_output)))
+            self._handles.append(
+                module.register_forward_hook(self._watch_output(name))
+                if at_output
+                else module.register_forward_pre_hook(self._watch_input(name))
+            )
         if self._gradients:
             embedding = self._model.get_input_embeddings()
             self._handles.append(embedding.register_forward_hook(_require_grad))
@@ -134,9 +129,21 @@ class Calibrator:
         self._handles.clear()
 
     def run(
-        self, kind: str, examples: Sequence[Example], batch_tokens: int, seed: int
+        self,
+        kind: str,
+        examples: Sequence[Example],
+        batch_tokens: int,
+        seed: int,
+        shard: range | None = None,
     ) -> Iterator[tuple[int, int]]:
         """Streams the examples through the model; yields (batches done, batches in all).
+
+        Args:
+            kind: Of the task.
+            examples: The whole calibration split; they decide what the batches are.
+            batch_tokens: Padded tokens of a batch.
+            seed: With the number of a batch it seeds what is drawn there.
+            shard: The batches to run, by number; None for all.
 
         Raises:
             ScoringError: An activation, gradient or logit is not finite; names the matrix, if any, and the batch.
@@ -144,14 +151,14 @@ class Calibrator:
         """
         max_choices = max(example.choices for example in examples)
         batches = make_batches(examples, max_choices, batch_tokens)
-        generator = torch.Generator(device="cpu").manual_seed(seed)
-        for index, batch in enumerate(batches):
-            self._batch = index
-            self._pass(kind, examples, batch.to(self._model.device), max_choices, generator)
+        shard = range(len(batches)) if shard is None else shard
+        for done, self._batch in enumerate(shard, start=1):
+            batch = batches[self._batch].to(self._model.device)
+            self._pass(kind, examples, batch, max_choices, _generator(seed, self._batch))
             for name in self._at_output:
-                if name not in self.grams.forward_KK and name not in self.grams.forward_of:
+                if name not in self.grams.forward and name not in self.grams.forward_of:
                     raise _not_prunable(name, "was not called: the model reads its weight by itself")
-            yield index + 1, len(batches)
+            yield done, len(shard)
 
     def _pass(
         self,
@@ -175,21 +182,35 @@ class Calibrator:
         self._last_input = None
         self.grams.tokens += batch.tokens
 
-    def _hook(
-        self, name: str, *, at_output: bool
+    def _watch_output(
+        self, name: str
     ) -> Callable[[LinearModule, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        def after_forward(module: LinearModule, args: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
-            if at_output:
-                self._add_output(name, y_BLO.detach(), module.bias)
-            else:
-                self._add_input(name, args[0])
-            if self._gradients:
-                weight = None if at_output else weight_OD(module).detach()
-                y_BLO.register_hook(  # type: ignore[no-untyped-call]
-                    lambda grad: self._add_gradient(name, grad, weight)
-                )
+        def after_forward(module: LinearModule, _: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
+            y_TO = self._real(name, y_BLO.detach()).float()
+            if module.bias is not None:
+                y_TO -= module.bias.detach().float()
+            self._accumulate(self.grams.forward, name, y_TO, "activation")
+            self._watch_gradient(name, y_BLO)
 
         return after_forward
+
+    def _watch_input(
+        self, name: str
+    ) -> Callable[[LinearModule, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]:
+        """Hands the matrix an alias of its input: the gradient of that is what this matrix alone passes back."""
+
+        def before_forward(_: LinearModule, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            x_BLD, *rest = args
+            self._add_input(name, x_BLD)
+            alias_BLD = x_BLD.view_as(x_BLD)
+            self._watch_gradient(name, alias_BLD)
+            return alias_BLD, *rest
+
+        return before_forward
+
+    def _watch_gradient(self, name: str, values_BLK: torch.Tensor) -> None:
+        if self._gradients:
+            values_BLK.register_hook(lambda grad: self._add_gradient(name, grad))  # type: ignore[no-untyped-call]
 
     def _add_input(self, name: str, x_BLD: torch.Tensor) -> None:
         if self._last_input is not None and self._last_input[1] is x_BLD:
@@ -197,18 +218,10 @@ class Calibrator:
             return
         self._last_input = (name, x_BLD)
         self.grams.forward_of[name] = name
-        self._accumulate(self.grams.forward_KK, name, self._real(name, x_BLD.detach()), "activation")
+        self._accumulate(self.grams.forward, name, self._real(name, x_BLD.detach()), "activation")
 
-    def _add_output(self, name: str, y_BLO: torch.Tensor, bias_O: torch.Tensor | None) -> None:
-        y_TO = self._real(name, y_BLO).float()
-        if bias_O is not None:
-            y_TO -= bias_O.detach().float()
-        self._accumulate(self.grams.forward_KK, name, y_TO, "activation")
-
-    def _add_gradient(self, name: str, grad_BLO: torch.Tensor, weight_OD: torch.Tensor | None) -> None:
-        grad_TO = self._real(name, grad_BLO.detach())
-        passed_TK = grad_TO if weight_OD is None else grad_TO @ weight_OD
-        self._accumulate(self.grams.backward_KK, name, passed_TK, "gradient")
+    def _add_gradient(self, name: str, grad_BLK: torch.Tensor) -> None:
+        self._accumulate(self.grams.backward, name, self._real(name, grad_BLK.detach()), "gradient")
 
     def _real(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
         """The rows of real tokens, T×N; some models flatten B and L, or put an axis of length one among them."""
@@ -218,30 +231,20 @@ class Calibrator:
             raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")
         return rows_BLN.flatten(0, -2)[self._mask_BL.flatten()]
 
-    def _accumulate(self, sums: dict[str, torch.Tensor], name: str, rows_TN: torch.Tensor, what: str) -> None:
-        product_NN = _gram(rows_TN.float())
-        if not torch.isfinite(
-            product_NN.diagonal().sum()
-        ):  # sums of squares: any odd entry of a row shows there
+    def _accumulate(self, sums: dict[str, GramSum], name: str, rows_TK: torch.Tensor, what: str) -> None:
+        if name not in sums:
+            sums[name] = GramSum.zeros(rows_TK.shape[1], rows_TK.device)
+        if not torch.isfinite(sums[name].add_rows_(rows_TK)):
             raise ScoringError(
                 f"{what} of {name} is not finite in calibration batch {self._batch}; "
                 "try model.dtype: float32, or look for broken records"
             )
-        if name in sums:
-            sums[name] += product_NN
-        else:
-            sums[name] = product_NN.double()
 
 
-def _gram(rows_TN: torch.Tensor) -> torch.Tensor:
-    """xᵀx by blocks of columns, the lower triangle mirrored: two thirds of the products of a plain one."""
-    width = rows_TN.shape[1]
-    gram_NN = rows_TN.new_empty(width, width)
-    for start in range(0, width, GRAM_BLOCK):
-        stop = min(start + GRAM_BLOCK, width)
-        gram_NN[start:stop, start:] = rows_TN[:, start:stop].T @ rows_TN[:, start:]
-        gram_NN[stop:, start:stop] = gram_NN[start:stop, stop:].T
-    return gram_NN
+def _generator(seed: int, batch: int) -> torch.Generator:
+    """Of a batch's draws, whoever runs it and whatever ran before."""
+    state = np.random.SeedSequence((seed, batch)).generate_state(1, np.uint64)
+    return torch.Generator(device="cpu").manual_seed(int(state[0]))
 
 
 def _sizes(shape: torch.Size) -> list[int]:

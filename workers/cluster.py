@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+from ray.exceptions import RayError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, InputError, RanksieveError
 from workers.actor import ScorerPlan, ScoringActor
@@ -96,43 +96,31 @@ class Cluster:
         cancelled: threading.Event,
         on_progress: Callable[[Progress], None],
         environment: Mapping[str, str] | None = None,
+        workers: int = 1,
     ) -> Any:
         """Runs a generator in a worker process, passes its progress on, and returns what it yields last.
 
         Args:
             phase: A generator function of this package; its last item is the result.
             arguments: What it is called with.
-            cpus: Processors it may use.
-            gpus: GPUs it may use.
+            cpus: Processors that a worker may use.
+            gpus: GPUs that a worker may use.
             cancelled: Set when the job has to end; checked every 0.2 s.
-            on_progress: Told every `Progress` it yields.
+            on_progress: Told every `Progress` that is further than those before.
             environment: Variables for a process of its own, which is then a fresh one.
+            workers: In so many processes at once, which share the work among themselves and end with the same
+                result. One that dies leaves its part to the others.
 
         Raises:
-            CancelledError: `cancelled` was set; the worker is killed.
-            InfrastructureError: The worker died.
+            CancelledError: `cancelled` was set; the workers are killed.
+            InfrastructureError: All workers died.
         """
         self.connect()
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(phase)
         runtime_env = {"env_vars": dict(environment)} if environment else {}
         options = {"num_returns": "streaming", "name": phase.__name__, "runtime_env": runtime_env}
-        stream = task.options(**options).remote(*arguments)
-        last = None
-        try:
-            for item in _items(stream, cancelled):
-                last = item
-                if isinstance(item, Progress):
-                    on_progress(item)
-        except CancelledError:
-            ray.cancel(stream, force=True)
-            raise
-        except RayTaskError as error:
-            if isinstance(error.cause, RanksieveError):
-                raise error.cause from error
-            raise
-        except (WorkerCrashedError, TaskCancelledError, RayError) as error:
-            raise InfrastructureError(f"the worker of phase {phase.__name__} died: {error}") from error
-        return last
+        streams = [task.options(**options).remote(*arguments) for _ in range(workers)]
+        return _last_item(phase.__name__, streams, cancelled, _Furthest(on_progress))
 
     def dispatcher(
         self,
@@ -158,15 +146,47 @@ class Cluster:
         )
 
 
-def _items(stream: Any, cancelled: threading.Event) -> Iterator[Any]:
-    while True:
-        ready, _ = ray.wait([stream], timeout=POLL_S, fetch_local=False)
-        if cancelled.is_set():
-            raise CancelledError("the job was cancelled")
-        if not ready:
-            continue
-        try:
-            reference = next(stream)
-        except StopIteration:
-            return
-        yield ray.get(reference)
+class _Furthest:
+    """Passes progress on that is further than what was told of its phase before: workers tell of the same work."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
+        self._done: dict[str, int] = {}
+
+    def __call__(self, item: Any) -> None:
+        if isinstance(item, Progress) and item.done > self._done.get(item.phase, -1):
+            self._done[item.phase] = item.done
+            self._on_progress(item)
+
+
+def _last_item(
+    phase: str, streams: list[Any], cancelled: threading.Event, on_item: Callable[[Any], None]
+) -> Any:
+    """Follows the workers of a phase until all have ended; the result of the last one that lived."""
+    last: dict[Any, Any] = dict.fromkeys(streams)  # of those that have not ended
+    result = None
+    try:
+        while last:
+            ready, _ = ray.wait(list(last), timeout=POLL_S, fetch_local=False)
+            if cancelled.is_set():
+                raise CancelledError("the job was cancelled")
+            for stream in ready:
+                try:
+                    last[stream] = ray.get(next(stream))
+                    on_item(last[stream])
+                except StopIteration:
+                    result = last.pop(stream)
+                except RayTaskError as error:
+                    del last[stream]
+                    if isinstance(error.cause, RanksieveError):
+                        raise error.cause from error
+                    raise
+                except RayError as error:
+                    del last[stream]
+                    if not last and result is None:
+                        raise InfrastructureError(f"the worker of phase {phase} died: {error}") from error
+                    logger.warning("a worker of phase %s died, the others go on: %s", phase, error)
+    finally:
+        for stream in last:  # those alone: the process of one that has ended may be at other work
+            ray.cancel(stream, force=True)
+    return result

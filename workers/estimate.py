@@ -10,14 +10,14 @@ N positions that go through the output head, V vocabulary, H hidden width, A att
 
     forward     2·P·T + 2·V·H·N + 4·A·L²·rows·layers    a product takes 2 FLOPs per weight and token
     backward    2·P·T + 2·V·H·N + 8·A·L²·rows·layers    weights get no gradient, both sides of attention do
-    a Gram      K·(K + block) per real token            half of 2·K², by blocks of columns
+    a Gram      about K·(K + block) per real token      half of 2·K², by panels of columns
     training    2·forward + backward + 2·P·T            the dense model forwards; a candidate both ways
-    factoring   16·K³ + 4·K²·max(O, D)                  eigenvectors 9·K³; Cholesky, congruence, solve; both factors
+    factoring   15·K³ + 4·K²·max(O, D)                  eigenvectors 9·K³; Cholesky, congruence, solve; both factors
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from workers.calibration import GRAM_BLOCK
 from workers.footprint import (
     Footprint,
     exporting,
@@ -25,12 +25,14 @@ from workers.footprint import (
     factor_numbers,
     preparing,
     scoring,
+    spilled_bytes,
     verifying,
     weight_bytes,
 )
+from workers.grams import BYTES_PER_ENTRY, gram_numbers
 from workers.projections import Method
 from workers.rates import EIGH_FLOPS, Rates
-from workers.sizes import JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix
+from workers.sizes import JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix, shards_of
 
 START_S = (2.0, 10.0)
 """Start of a process: imports, a few seconds each."""
@@ -106,6 +108,10 @@ class _Work:
         return low, high
 
 
+_Steps = Sequence[tuple[_Work, float]]
+"""Work that is done one after the other, and on how many devices each of it is."""
+
+
 def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimate, ...]:
     """What every phase of a job needs, in the order they run.
 
@@ -118,24 +124,22 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     factors = factor_bytes(model.matrices, job.storage, job.dtype)
     copying = _Work(starts=1, file_bytes=3 * weights)  # read, write, hash; or read twice and look for more
 
-    def phase(
-        name: str, load: Load, work: _Work, peak: Footprint, devices: float = 1, disk: int = 0
-    ) -> PhaseEstimate:
-        low, high = work.seconds(job.dtype, rates, devices)
+    def phase(name: str, load: Load, work: _Steps, peak: Footprint, disk: int = 0) -> PhaseEstimate:
+        seconds = [part.seconds(job.dtype, rates, devices) for part, devices in work]
         return PhaseEstimate(
             phase=name,
             tokens=round(load.tokens + load.decoded),
-            flops=round(work.all_flops),
+            flops=round(sum(part.all_flops for part, _ in work)),
             host_bytes=peak.host_bytes,
             accelerator_bytes=peak.accelerator_bytes,
             disk_bytes=disk,
-            seconds_low=round(low, 1),
-            seconds_high=round(high, 1),
+            seconds_low=round(sum(low for low, _ in seconds), 1),
+            seconds_high=round(sum(high for _, high in seconds), 1),
         )
 
     def scored(name: str, load: Load, start: _Work) -> PhaseEstimate:
         work = _scoring(model, load, weights) + start
-        return phase(name, load, work, scoring(model, job, load), job.devices)
+        return phase(name, load, [(work, job.devices)], scoring(model, job, load))
 
     calibration, none = loads["calibration"], _Work()
     streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)) + job.refine_epochs)
@@ -147,7 +151,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
             streamed,
             _preparing(model, job),
             preparing(model, job),
-            disk=weights + entries * factors,
+            disk=weights + entries * factors + spilled_bytes(model, job),
         ),
         scored(
             "dense",
@@ -157,26 +161,34 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         scored("search", search, none),
         scored("confirm", loads["confirm"].times(job.finalists), none),
         scored("test", loads["test"].times(2), none),
-        phase("export", Load(), copying, exporting(model, job), disk=weights),
+        phase("export", Load(), [(copying, 1)], exporting(model, job), disk=weights),
         phase(
             "verify",
             loads["verify"],
-            _scoring(model, loads["verify"], weights) + copying,
+            [(_scoring(model, loads["verify"], weights) + copying, 1)],
             verifying(model, job),
         ),
     )
 
 
-def _preparing(model: ModelSize, job: JobSize) -> _Work:
-    """Loading, then forward (and backward) once per group of matrices, the Grams and factors of each matrix once."""
+def _preparing(model: ModelSize, job: JobSize) -> _Steps:
+    """Loading, then forward (and backward) once per group of matrices, the Grams and factors of each matrix once.
+
+    The shards' sums are written, hashed and read back. Loading and training are up to one worker.
+    """
     calibration, weights = job.loads["calibration"], weight_bytes(model, job)
-    passes = len(gram_passes(model, job.method, job.gram_bytes))
-    written = weights + factor_bytes(model.matrices, job.storage, job.dtype)
-    loading = _Work(starts=1, file_bytes=3 * written, gguf_params=model.total_params if job.gguf else 0)
+    passes, shards = len(gram_passes(model, job.method, job.gram_bytes)), shards_of(job)
+    factors = factor_bytes(model.matrices, job.storage, job.dtype)
+    loading = _Work(starts=1, file_bytes=3 * weights, gguf_params=model.total_params if job.gguf else 0)
     running = _forward(model, calibration.times(passes), weights, backward=job.method == "task")
-    factoring = _grams(model, calibration, job.method) + _factoring(model, job.method)
-    refining = _refining(model, job, calibration.times(job.refine_epochs), weights)
-    return loading + running + factoring + refining
+    summed = sum(_kept(model, job.method)) * grams_per_matrix(job.method) * BYTES_PER_ENTRY
+    spilling = _Work(file_bytes=3 * shards * summed)
+    return [
+        (loading, 1),
+        (running + _grams(model, calibration, job.method) + spilling, min(job.devices, shards)),
+        (_factoring(model, job.method) + _Work(file_bytes=3 * factors), job.devices),
+        (_refining(model, job, calibration.times(job.refine_epochs), weights), 1),
+    ]
 
 
 def _refining(model: ModelSize, job: JobSize, load: Load, weights: int) -> _Work:
@@ -208,24 +220,26 @@ def _scoring(model: ModelSize, load: Load, weights: int) -> _Work:
 
 
 def _grams(model: ModelSize, load: Load, method: Method) -> _Work:
-    """Grams in float32, summed in float64; for `task`, what matrices with O > D pass back: 2·O·D a token."""
-    count = grams_per_matrix(method)
-    widths = [gram_width(matrix, method) for matrix in model.matrices]
-    passed = sum(2 * m.dense_params for m in model.matrices if m.out_features > m.in_features)
+    """Products in float32, sums in float64, both of the lower triangle by panels."""
+    count, kept = grams_per_matrix(method), sum(_kept(model, method))
     return _Work(
-        flops=passed * load.real_tokens if method == "task" else 0,
-        float32_flops=count * load.real_tokens * sum(width * (width + GRAM_BLOCK) for width in widths),
-        memory_bytes=count * load.batches * GRAM_TRAFFIC_BYTES * sum(width**2 for width in widths),
+        float32_flops=count * load.real_tokens * 2 * kept,
+        memory_bytes=count * load.batches * GRAM_TRAFFIC_BYTES * kept,
     )
+
+
+def _kept(model: ModelSize, method: Method) -> list[int]:
+    """Numbers that are kept of a Gram of each matrix."""
+    return [gram_numbers(gram_width(matrix, method)) for matrix in model.matrices]
 
 
 def _factoring(model: ModelSize, method: Method) -> _Work:
     """`task` at its dearest side; the other methods need less.
 
-    Eigenvectors 9·K³, Cholesky K³/3, the congruence 2·2·K³, an LU solve 8/3·K³, and each factor 2·K²·max(O, D).
+    Eigenvectors 9·K³, Cholesky K³/3, the congruence 2·2·K³, a triangular solve K³, and each factor 2·K²·max(O, D).
     """
     sizes = [(gram_width(m, method), max(m.out_features, m.in_features)) for m in model.matrices]
     return _Work(
         eigh_flops=sum(EIGH_FLOPS * width**3 for width, _ in sizes),
-        float64_flops=sum(7 * width**3 + 4 * width**2 * wide for width, wide in sizes),
+        float64_flops=sum(6 * width**3 + 4 * width**2 * wide for width, wide in sizes),
     )

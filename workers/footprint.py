@@ -1,4 +1,4 @@
-"""Peak memory of each phase of a job, and the bytes it leaves on disk, by formula.
+"""Peak memory of each phase of a job, and the bytes it writes to disk, by formula.
 
 What Ray, the server and the page cache take comes on top.
 
@@ -9,10 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from search.space import MatrixShape, Storage
-from workers.calibration import BYTES_PER_ENTRY
+from workers.factoring import CHUNK
 from workers.filesize import ITEM_BYTES
+from workers.grams import BYTES_PER_ENTRY, gram_numbers
 from workers.refinement import TRAINED_BYTES
-from workers.sizes import JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix
+from workers.shards import SPILLED_PER_WORKER
+from workers.sizes import (
+    JobSize,
+    Load,
+    ModelSize,
+    gram_passes,
+    gram_width,
+    grams_per_matrix,
+    shards_of,
+)
 
 PROCESS_BYTES = 350 * 2**20
 """A Python process with torch and transformers, without a model."""
@@ -45,33 +55,42 @@ def factor_numbers(matrices: Sequence[MatrixShape], storage: Storage) -> int:
 
 
 def preparing(model: ModelSize, job: JobSize) -> Footprint:
-    """The dearest of loading (a gguf file through float32), calibrating and factoring.
+    """The dearest of loading (a gguf file through float32), calibrating and factoring on all workers, and training.
 
-    Calibrating: the model, the Grams of the largest group and a batch. Factoring: the model, the same Grams and float64
-    copies. The factors of a group stay on the host until it is written. Training: the model, its factors, and
-    in float32 those that are trained, with gradients and two moments; a batch.
+    A worker calibrates with the model, the Grams of the largest group and a batch; it factors with the model, a chunk's
+    Grams and factors, and float64 copies of a matrix. Sums it writes pass through the host. Training is up to one
+    worker: the model, its factors, and in float32 those that are trained, with gradients and two moments; a batch.
     """
     compute = 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]  # float16 is calibrated in float32
-    groups = gram_passes(model, job.method, job.gram_bytes) or [model.matrices]
-    stored = max(factor_bytes(group, job.storage, job.dtype) for group in groups)
-    kept = grams_per_matrix(job.method) * BYTES_PER_ENTRY
-    grams = max(sum(kept * gram_width(m, job.method) ** 2 for m in group) for group in groups)
-    working = (
-        model.total_params * compute
-        + grams
-        + max(_calibration_batch(model, job, compute), _workspace(model, job))
+    weights, dense = weight_bytes(model, job), model.total_params * compute
+    grams = _largest_grams(model, job)
+    stored = max(factor_bytes(chunk, job.storage, job.dtype) for chunk in _chunks(model))
+    chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
+    working = dense + max(
+        grams + _calibration_batch(model, job, compute), min(grams, chunk) + _workspace(model, job)
     )
+    trained = 0
     if job.refine_epochs:
         factors = factor_numbers(model.matrices, job.storage)
         batch = _calibration_batch(model, replace(job, method="task"), compute)
-        working = max(working, (model.total_params + factors) * compute + factors * TRAINED_BYTES + batch)
-    weights = weight_bytes(model, job)
-    loading = model.total_params * 4 + weights if job.gguf else weights
+        trained = dense + factors * (compute + TRAINED_BYTES) + batch
+    loading = PROCESS_BYTES + weights + (model.total_params * 4 if job.gguf else 0)
     if job.device == "cpu":
-        return Footprint(host_bytes=PROCESS_BYTES + max(loading, working + stored))
+        workers = job.actors * (PROCESS_BYTES + working + stored)
+        return Footprint(host_bytes=max(loading, workers, PROCESS_BYTES + trained))
     return Footprint(
-        host_bytes=PROCESS_BYTES + max(loading, weights + stored), accelerator_bytes=CONTEXT_BYTES + working
+        host_bytes=max(loading, job.actors * (PROCESS_BYTES + weights + max(grams, stored))),
+        accelerator_bytes=max(
+            job.actors_per_device * (CONTEXT_BYTES + working), CONTEXT_BYTES + trained if trained else 0
+        ),
     )
+
+
+def spilled_bytes(model: ModelSize, job: JobSize) -> int:
+    """Most that sums take of the disk while calibration lasts: the old and the new one, and shards that wait."""
+    shards = shards_of(job)
+    entries = 1 if shards == 1 else 2 + min(shards - 1, SPILLED_PER_WORKER * job.actors)
+    return entries * _largest_grams(model, job)
 
 
 def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
@@ -98,6 +117,20 @@ def verifying(model: ModelSize, job: JobSize) -> Footprint:
     if job.device == "cpu":
         return Footprint(host_bytes=PROCESS_BYTES + working)
     return Footprint(host_bytes=PROCESS_BYTES + weights, accelerator_bytes=CONTEXT_BYTES + working)
+
+
+def _chunks(model: ModelSize) -> list[tuple[MatrixShape, ...]]:
+    return [model.matrices[start : start + CHUNK] for start in range(0, len(model.matrices), CHUNK)]
+
+
+def _gram_bytes(matrices: Sequence[MatrixShape], job: JobSize) -> int:
+    kept = grams_per_matrix(job.method) * BYTES_PER_ENTRY
+    return sum(kept * gram_numbers(gram_width(matrix, job.method)) for matrix in matrices)
+
+
+def _largest_grams(model: ModelSize, job: JobSize) -> int:
+    groups = gram_passes(model, job.method, job.gram_bytes)
+    return max((_gram_bytes(group, job) for group in groups), default=0)
 
 
 def _calibration_batch(model: ModelSize, job: JobSize, item: int) -> int:

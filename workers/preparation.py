@@ -1,15 +1,18 @@
 """Everything before the search: model on disk, Grams, factors of every matrix, trained or not, in the cache.
 
-A generator, so that whoever runs it (a Ray task, a test) sees progress and can stop it between batches. Where the Grams
-do not fit into memory together, groups of matrices are factored in passes of their own; each group is a cache entry, so
-that a run that was cut off goes on with the next one.
+Generators, so that whoever runs them (a Ray task, a test) sees progress and can stop them between batches.
+
+Several workers may run `closed_form` of the same plan at once: they share its work through the cache, see
+`workers.shards`, and all return the same. Where the Grams do not fit into memory together, groups of matrices are
+factored in passes of their own. What is done - a shard of the calibration batches, a few matrices - is a cache entry,
+so that a run that was cut off goes on from there.
 """
 
 import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -23,22 +26,21 @@ from transformers import PreTrainedModel
 
 from search.space import MatrixShape, SearchSpace, Storage
 from workers.cache import FolderCache, content_key
-from workers.calibration import Calibrator, Grams, passes
+from workers.calibration import passes
 from workers.devices import pick_device, require_memory
+from workers.factoring import ENERGIES, FACTORS, MatrixGroup, Recipe, stored
 from workers.fisher import Fisher
 from workers.footprint import factor_numbers
 from workers.lowrank import SwitchableModel, switchable_module
-from workers.matrices import find_matrices, linear_params, weight_OD
+from workers.matrices import find_matrices, linear_params
 from workers.models import PreparedModel, load_prepared, prepare_model, resolve, weight_bytes
 from workers.plan import EncodedTask, ModelSource
-from workers.projections import Method, factor
+from workers.projections import Method
 from workers.refinement import TRAINED_BYTES, Refinement, refine
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 5
-REPORT_EVERY = 10
-FACTORS, ENERGIES = "factors", "energies"
+FORMAT = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,9 +54,10 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparationPlan:
-    """What to prepare; every field but the last five shapes the result.
+    """What to prepare; every field but the last six shapes the result.
 
-    `gram_bytes`: memory for Grams, see `workers.calibration.passes`.
+    `threads`: of one worker. `gram_bytes`: memory of one worker for Grams, see `workers.calibration.passes`.
+    `workers`: how many run `closed_form` at once.
     """
 
     model: ModelSource
@@ -70,6 +73,7 @@ class PreparationPlan:
     gram_bytes: int
     cache_dir: Path
     cache_limit_bytes: float = math.inf
+    workers: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,26 +99,28 @@ def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
         InputError: The model cannot be used.
         ScoringError: Activations or gradients are not finite.
     """
-    torch.set_num_threads(plan.threads)
-    torch.manual_seed(plan.seed)
-    device = pick_device(plan.device)
-    yield Progress(phase="model", done=0, total=1)
-    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
-    prepared_model = prepare_model(resolve(plan.model), device, cache)
-    key = _key(plan, prepared_model)
-    with cache.lock(key):
-        if cache.find(key) is None:
-            yield from _build(plan, prepared_model, device, cache, key)
-    factored = _read(prepared_model, cache.path(key))
+    factored = yield from _closed_form(plan)
     if plan.refinement.epochs == 0:
         yield factored
         return
-    refined_key = content_key("refined", key, plan.task.split_digests["calibration"], asdict(plan.refinement))
-    with cache.lock(refined_key):
-        if cache.find(refined_key) is None:
-            with cache.writing(refined_key) as scratch:
-                yield from _refine(plan, factored, device, scratch)
-    yield replace(factored, factors=cache.path(refined_key))
+    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
+    calibration = plan.task.split_digests["calibration"]
+    key = content_key("refined", factored.factors.name, calibration, asdict(plan.refinement))
+    with cache.lock(key):
+        if cache.find(key) is None:
+            with cache.writing(key) as scratch:
+                yield from _refine(plan, factored, pick_device(plan.device), scratch)
+    yield replace(factored, factors=cache.path(key))
+
+
+def closed_form(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
+    """Yields progress and, last, the job with factors that are not trained; several workers may run it at once.
+
+    Raises:
+        InputError: The model cannot be used.
+        ScoringError: Activations or gradients are not finite.
+    """
+    yield (yield from _closed_form(plan))
 
 
 def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -152,69 +158,81 @@ def _key(plan: PreparationPlan, model: PreparedModel) -> str:
     )
 
 
+def _closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
+    torch.set_num_threads(plan.threads)
+    torch.manual_seed(plan.seed)
+    device = pick_device(plan.device)
+    yield Progress(phase="model", done=0, total=1)
+    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
+    model = prepare_model(resolve(plan.model), device, cache)
+    key = _key(plan, model)
+    while not _is_whole(cache, key):
+        yield from _build(plan, model, device, cache, key)
+    return _read(model, cache.path(key))
+
+
 def _build(
     plan: PreparationPlan, prepared: PreparedModel, device: torch.device, cache: FolderCache, key: str
 ) -> Iterator[Progress]:
+    """Does what nobody else has taken, waits for what others do, and puts all together if nobody has."""
     model = load_prepared(prepared.folder, device, _compute_dtype(prepared))
     matrices = find_matrices(model, plan.model.include, plan.model.exclude)
-    groups = passes(matrices, plan.gram_bytes, from_input=plan.method == "input")
-    if plan.method == "weight":
-        groups = [matrices]
-    parts = [content_key(key, [matrix.name for matrix in group]) for group in groups]
-    for index, (part, group) in enumerate(zip(parts, groups, strict=True)):
-        with cache.lock(part):
-            if cache.find(part) is None:
-                with cache.writing(part) as scratch:
-                    for progress in _build_group(plan, prepared, model, group, scratch):
-                        yield _of_all(progress, index, len(groups))
-    with cache.writing(key) as scratch:
-        for index, part in enumerate(parts):
-            for name, suffix in ((FACTORS, "safetensors"), (ENERGIES, "npz")):
-                os.link(cache.path(part) / f"{name}.{suffix}", scratch / f"{name}-{index:05d}.{suffix}")
-        _write_facts(scratch, model, matrices)
-    for part in parts:
-        cache.remove(part)
+    recipe = _recipe(plan, prepared)
+    passed = passes(matrices, plan.gram_bytes, from_input=plan.method == "input")
+    groups = [
+        MatrixGroup(cache, key, model, some, recipe, plan.workers)
+        for some in ([matrices] if plan.method == "weight" else passed)
+    ]
+    for index, group in enumerate(groups):
+        yield from _of_all(_work(group), index, len(groups))
+    for index, group in enumerate(groups):
+        while not group.done:
+            group.wait()
+            yield from _of_all(_work(group), index, len(groups))
+    parts = [part for group in groups for part in group.parts]
+    with cache.lock(key):
+        if not cache.has(key) and all([_is_whole(cache, part) for part in parts]):
+            with cache.writing(key) as scratch:
+                for index, part in enumerate(parts):
+                    for name, suffix in ((FACTORS, "safetensors"), (ENERGIES, "npz")):
+                        os.link(
+                            cache.path(part) / f"{name}.{suffix}", scratch / f"{name}-{index:05d}.{suffix}"
+                        )
+                _write_facts(scratch, model, matrices)
+    if cache.has(key):
+        for part in parts:
+            cache.remove(part)
 
 
-def _of_all(progress: Progress, index: int, groups: int) -> Progress:
+def _work(group: MatrixGroup) -> Iterator[Progress]:
+    for done, total in group.gather():
+        yield Progress(phase="calibration", done=done, total=total)
+    for done, total in group.factor():
+        yield Progress(phase="projection", done=done, total=total)
+
+
+def _of_all(steps: Iterator[Progress], index: int, groups: int) -> Iterator[Progress]:
     """Progress of one group of several as progress of all, as if all took as long."""
-    return replace(progress, done=index * progress.total + progress.done, total=groups * progress.total)
+    for step in steps:
+        yield replace(step, done=index * step.total + step.done, total=groups * step.total)
 
 
-def _build_group(
-    plan: PreparationPlan,
-    prepared: PreparedModel,
-    model: PreTrainedModel,
-    matrices: Sequence[MatrixShape],
-    folder: Path,
-) -> Iterator[Progress]:
-    grams = Grams()
-    if plan.method != "weight":
-        with Calibrator(
-            model,
-            matrices,
-            gradients=plan.method == "task",
-            from_input=plan.method == "input",
-            fisher=plan.fisher,
-        ) as calibrator:
-            examples = plan.task.splits["calibration"]
-            for done, total in calibrator.run(plan.task.kind, examples, plan.batch_tokens, plan.seed):
-                yield Progress(phase="calibration", done=done, total=total)
-        grams = calibrator.grams
-    tensors: dict[str, torch.Tensor] = {}
-    energies: dict[str, NDArray[np.float64]] = {}
-    dtype = getattr(torch, prepared.dtype)
-    for index, matrix in enumerate(matrices):
-        weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
-        # one component at least: a file of factors names every matrix
-        rank = max(1, matrix.largest_rank(plan.storage))
-        result = factor(weight, plan.method, rank, *grams.of(matrix.name))
-        tensors |= _stored(matrix.name, result.left_RO, result.right_RD, dtype)
-        energies[matrix.name] = result.energy_K.cpu().numpy()
-        if (index + 1) % REPORT_EVERY == 0 or index + 1 == len(matrices):
-            yield Progress(phase="projection", done=index + 1, total=len(matrices))
-    save_file(tensors, folder / f"{FACTORS}.safetensors")
-    np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
+def _is_whole(cache: FolderCache, key: str) -> bool:
+    with cache.lock(key):
+        return cache.find(key) is not None
+
+
+def _recipe(plan: PreparationPlan, prepared: PreparedModel) -> Recipe:
+    return Recipe(
+        kind=plan.task.kind,
+        examples=plan.task.splits["calibration"],
+        method=plan.method,
+        storage=plan.storage,
+        fisher=plan.fisher,
+        seed=plan.seed,
+        batch_tokens=plan.batch_tokens,
+        dtype=getattr(torch, prepared.dtype),
+    )
 
 
 def _refine(
@@ -244,15 +262,8 @@ def _refine(
     tensors: dict[str, torch.Tensor] = {}
     for matrix in prepared.matrices:
         module = switchable_module(model, matrix.name)
-        tensors |= _stored(matrix.name, module.left_RO, module.right_RD, dtype)
+        tensors |= stored(matrix.name, module.left_RO, module.right_RD, dtype)
     save_file(tensors, folder / f"{FACTORS}.safetensors")
-
-
-def _stored(
-    name: str, left_RO: torch.Tensor, right_RD: torch.Tensor, dtype: torch.dtype
-) -> dict[str, torch.Tensor]:
-    """A matrix's factors as `load_factors` finds them in the file."""
-    return {f"{name}:left": left_RO.to("cpu", dtype), f"{name}:right": right_RD.to("cpu", dtype)}
 
 
 def _compute_dtype(model: PreparedModel) -> torch.dtype | None:

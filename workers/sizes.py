@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from search.space import MatrixShape, Storage
 from workers import calibration
 from workers.batches import make_batches
-from workers.calibration import passes
+from workers.calibration import passes, shard_count
 from workers.matrices import find_matrices, linear_params
 from workers.models import empty_model
 from workers.plan import EncodedTask
@@ -68,7 +68,7 @@ class JobSize:
     `loads`: calibration, search, confirm, test and verify; `refine_epochs` are passes over the first of them.
     `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
-    `actors_per_device` share the memory of one.
+    `actors_per_device` share the memory of one. `gram_bytes`: memory of one actor for Grams.
     """
 
     dtype: str
@@ -147,6 +147,12 @@ def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple
     if method == "weight":
         return []
     return passes(model.matrices, gram_bytes, from_input=method == "input")
+
+
+def shards_of(job: JobSize) -> int:
+    """Shards that the job's calibration is cut into."""
+    load = job.loads["calibration"]
+    return shard_count(load.tokens, max(1, round(load.batches)), job.device)
 
 
 def gram_width(matrix: MatrixShape, method: Method) -> int:

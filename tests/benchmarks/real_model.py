@@ -22,7 +22,7 @@ from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
 from workers.plan import EncodedTask, ModelSource
 from workers.preflight import check
-from workers.preparation import Prepared, Progress, load_factors, prepare
+from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
 from workers.projections import Method
 from workers.scorer import Scorer
 
@@ -79,6 +79,42 @@ def load(
         dtype: As in a job file.
         threads: Of torch.
     """
+    plan, spec = preparation_plan(
+        data_dir,
+        spec=spec,
+        roots=roots,
+        method=method,
+        storage=storage,
+        refine_epochs=refine_epochs,
+        seed=seed,
+        dtype=dtype,
+    )
+    plan = replace(plan, threads=threads, device="cpu")
+    (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
+    model = load_prepared(prepared.model.folder, CPU)
+    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
+    return RealModel(
+        task=plan.task,
+        prepared=prepared,
+        space=SearchSpace(prepared.matrices, spec.projection.rank_step, storage),
+        switchable=switchable,
+        scorer=Scorer(switchable, tokenizer, plan.task, spec.resources.tokens_per_batch),
+    )
+
+
+def preparation_plan(
+    data_dir: Path,
+    *,
+    spec: JobSpec | None = None,
+    roots: Sequence[Path] = (),
+    method: Method = "task",
+    storage: Storage = "pairs",
+    refine_epochs: int = 0,
+    seed: int = 0,
+    dtype: str = "auto",
+) -> tuple[PreparationPlan, JobSpec]:
+    """How a job is calibrated and factored, and the job; arguments as for `load`."""
     settings = Settings(data_dir=data_dir, roots=[root.resolve() for root in roots])
     if spec is None:
         assets = wiring.demo_assets(settings)
@@ -95,18 +131,7 @@ def load(
     checked = check(
         plans.model_source(spec, allowed), plans.task_plan(spec), plans.data_plan(spec, allowed), models
     )
-    plan = replace(plans.preparation_plan(spec, checked, settings), threads=threads, device="cpu")
-    (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
-    model = load_prepared(prepared.model.folder, CPU)
-    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
-    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
-    return RealModel(
-        task=checked.task,
-        prepared=prepared,
-        space=SearchSpace(prepared.matrices, spec.projection.rank_step, storage),
-        switchable=switchable,
-        scorer=Scorer(switchable, tokenizer, checked.task, spec.resources.tokens_per_batch),
-    )
+    return plans.preparation_plan(spec, checked, settings), spec
 
 
 def _changed(spec: JobSpec, projection: dict[str, Any], seed: int, dtype: str) -> JobSpec:

@@ -92,6 +92,7 @@ class LocalCluster:
         cancelled: threading.Event,
         on_progress: Callable[[Progress], None],
         environment: Mapping[str, str] | None = None,
+        workers: int = 1,
     ) -> Any:
         self.phases.append(phase.__name__)
         item = None
@@ -165,7 +166,7 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
 
     states = [data["state"] for data in jobs.events(id, "job.state")]
     assert states == ["queued", "preparing", "searching", "finalizing", "succeeded"]
-    assert cluster.phases == ["prepare", "export", "verify"]
+    assert cluster.phases == ["closed_form", "export", "verify"]
     assert [actors.closed for actors in cluster.actors] == [True]
     (loaded,) = jobs.events(id, "data.loaded")
     assert loaded == {

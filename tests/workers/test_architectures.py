@@ -19,8 +19,9 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from search.errors import InputError
 from search.space import DENSE, MatrixShape
-from workers.calibration import Calibrator, Grams
+from workers.calibration import Calibrator
 from workers.export import Exported, ExportPlan, export, load_folder
+from workers.grams import Grams
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, linear_params, weight_OD
 from workers.models import empty_model, load_prepared

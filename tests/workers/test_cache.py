@@ -255,6 +255,21 @@ def test_a_lease_keeps_what_is_found_and_published_after_it(small: FolderCache) 
     assert held(small) == ["more", "last"]
 
 
+def test_a_key_is_claimed_by_one_and_free_again_afterwards(tmp_path: Path) -> None:
+    cache = FolderCache(tmp_path)
+    with cache.claim("key") as first:
+        with cache.claim("key") as second, FolderCache(tmp_path).claim("another") as other:
+            assert (first, second, other) == (True, False, True)
+        with cache.claim("key") as third:
+            assert not third  # a refused claim gives nothing back
+    with cache.lock("key"), cache.claim("key") as while_locked:
+        assert not while_locked
+    with cache.claim("key") as again, cache.writing("key"):
+        assert again
+        assert not cache.has("key")
+    assert cache.has("key")
+
+
 def test_a_lease_keeps_its_entries_when_the_clock_is_set_back(
     small: FolderCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,15 +1,18 @@
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from search.errors import ScoringError
 from search.space import MatrixShape
-from workers.calibration import Calibrator, Grams, passes
+from workers.batches import make_batches
+from workers.calibration import Calibrator, passes, shard_count, shard_of
 from workers.fisher import Fisher
+from workers.grams import Grams, GramSum
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example
 
@@ -30,6 +33,14 @@ def gather(
         steps = list(calibrator.run(task.kind, task.splits["calibration"], budget, seed))
     assert steps == [(index + 1, len(steps)) for index in range(len(steps))]
     return calibrator.grams
+
+
+@dataclass(kw_only=True)
+class Moments:
+    """Unnormalised, the forward and the backward one of every matrix."""
+
+    tokens: int
+    of_name: dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 class Naive:
@@ -54,21 +65,24 @@ class Naive:
                 spans[span.choice] = logp_LV[span.start : span.start + len(span.ids)]
         return [spans[choice] for choice in range(example.choices)]
 
-    def grams(self, *losses: torch.Tensor) -> Grams:
-        """Unnormalised Grams of everything that ran; gradient Grams summed over the losses."""
+    def grams(self, *losses: torch.Tensor) -> Moments:
+        """Of everything that ran; gradient Grams summed over the losses."""
         flat = [output for name in self._names for output in self._outputs[name]]
         each = [torch.autograd.grad(loss, flat, retain_graph=True) for loss in losses]
         grads = iter([torch.stack(tensors) for tensors in zip(*each, strict=True)])
-        grams = Grams(tokens=self.tokens)
+        moments = Moments(tokens=self.tokens, of_name={})
         for name in self._names:
             weight = weight_OD(self._model.get_submodule(name)).detach()  # type: ignore[arg-type]
             gram_C = gram(self._inputs[name])
             gram_G = gram([next(grads) for _ in self._outputs[name]])
             weight = weight.double()
             narrow_output = weight.shape[0] <= weight.shape[1]
-            grams.forward_KK[name] = weight @ gram_C @ weight.T if narrow_output else gram_C
-            grams.backward_KK[name] = gram_G if narrow_output else weight.T @ gram_G @ weight
-        return grams
+            moments.of_name[name] = (
+                (weight @ gram_C @ weight.T, gram_G)
+                if narrow_output
+                else (gram_C, weight.T @ gram_G @ weight)
+            )
+        return moments
 
     def _hook(self, name: str) -> Callable[..., None]:
         def keep(_: Any, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -78,15 +92,19 @@ class Naive:
         return keep
 
 
-def assert_same(grams: Grams, expected: Grams) -> None:
+def assert_same(grams: Grams, expected: Moments) -> None:
     assert grams.tokens == expected.tokens
-    for name in expected.forward_KK:
-        for got, wanted in zip(grams.of(name), expected.of(name), strict=True):
+    for name, pair in expected.of_name.items():
+        for got, summed in zip(grams.of(name), pair, strict=True):
             assert got is not None
-            assert wanted is not None
             assert got.dtype == torch.float64
+            wanted = summed / expected.tokens
             scale = float(wanted.abs().max())
             torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5 * scale)
+
+
+def sums(grams: dict[str, GramSum]) -> dict[str, torch.Tensor]:
+    return {name: gram.panels_P for name, gram in grams.items()}
 
 
 def gram(tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -116,7 +134,7 @@ def answer_scores(naive: "Naive", example: Example) -> torch.Tensor:
     return torch.stack(sums)
 
 
-def naive_choice(model: PreTrainedModel, task: EncodedTask) -> Grams:
+def naive_choice(model: PreTrainedModel, task: EncodedTask) -> Moments:
     naive = Naive(model)
     examples = by_length(task.splits["calibration"])
     beliefs = [answer_scores(naive, example).log_softmax(0) for example in examples]
@@ -126,10 +144,11 @@ def naive_choice(model: PreTrainedModel, task: EncodedTask) -> Grams:
     )  # every label, by its probability
 
 
-def naive_tokens(model: PreTrainedModel, task: EncodedTask) -> Grams:
+def naive_tokens(model: PreTrainedModel, task: EncodedTask) -> Moments:
     naive = Naive(model)
     logp_NV = torch.cat([naive.logp(example)[0] for example in by_length(task.splits["calibration"])])
-    uniform_NV = torch.rand(logp_NV.shape, generator=torch.Generator().manual_seed(SEED))
+    state = np.random.SeedSequence((SEED, 0)).generate_state(1, np.uint64)  # of the seed and the only batch
+    uniform_NV = torch.rand(logp_NV.shape, generator=torch.Generator().manual_seed(int(state[0])))
     drawn_N = (logp_NV.detach() - (-uniform_NV.log()).log()).argmax(dim=1)  # Gumbel's way to draw
     return naive.grams(-logp_NV.gather(1, drawn_N[:, None]).sum())
 
@@ -164,7 +183,7 @@ def test_empirical_gradients_are_those_of_the_right_answers(
     grams = gather(make_llama(), task, fisher="empirical")
     assert_same(grams, expected)
     other_seed = gather(make_llama(), task, fisher="empirical", seed=SEED + 1)
-    assert all(gram_KK.equal(other_seed.backward_KK[name]) for name, gram_KK in grams.backward_KK.items())
+    assert all(sums(grams.backward)[name].equal(gram) for name, gram in sums(other_seed.backward).items())
 
 
 def test_probes_of_three_choices_average_to_the_fisher_information(
@@ -175,10 +194,11 @@ def test_probes_of_three_choices_average_to_the_fisher_information(
     probes = [gather(model, task, seed=seed) for seed in range(48)]
 
     def error(name: str, count: int) -> float:
-        mean = torch.stack([grams.backward_KK[name] for grams in probes[:count]]).mean(dim=0)
-        return float((mean - exact.backward_KK[name]).norm() / exact.backward_KK[name].norm())
+        mean = torch.stack([grams.backward[name].whole_KK() for grams in probes[:count]]).mean(dim=0)
+        expected = exact.of_name[name][1]
+        return float((mean - expected).norm() / expected.norm())
 
-    for name in exact.backward_KK:
+    for name in exact.of_name:
         assert error(name, 48) < 0.5 * error(name, 1) < 0.5
         assert error(name, 48) < 0.15
 
@@ -190,8 +210,8 @@ def test_one_input_gram_for_matrices_that_read_the_same(
     first = "model.layers.0."
     owners = {name.removeprefix(first): owner for name, owner in grams.forward_of.items() if first in name}
     assert owners == {"mlp.gate_proj": first + "mlp.gate_proj", "mlp.up_proj": first + "mlp.gate_proj"}
-    assert len(grams.forward_KK) == 12
-    assert len(grams.backward_KK) == 14
+    assert len(grams.forward) == 12
+    assert len(grams.backward) == 14
 
 
 def test_padding_and_batching_leave_input_grams_alone(
@@ -200,8 +220,8 @@ def test_padding_and_batching_leave_input_grams_alone(
     model, task = make_llama(), make_task("choice")
     whole, parts = (gather(model, task, gradients=False, budget=budget) for budget in (ONE_BATCH, 1))
     assert whole.tokens == parts.tokens
-    for name in whole.forward_KK:
-        torch.testing.assert_close(whole.forward_KK[name], parts.forward_KK[name], rtol=1e-4, atol=1e-4)
+    for name, gram_P in sums(whole.forward).items():
+        torch.testing.assert_close(sums(parts.forward)[name], gram_P, rtol=1e-4, atol=1e-4)
 
 
 def test_without_gradients_there_is_no_gradient_gram(
@@ -219,10 +239,42 @@ def test_seed_decides_the_gradients_alone(
 ) -> None:
     model, task = make_llama(), make_task("lm")
     first, again, other = (gather(model, task, seed=seed, budget=40) for seed in (1, 1, 2))
-    for name, gram_OO in first.backward_KK.items():
-        assert gram_OO.equal(again.backward_KK[name])
-        assert not gram_OO.equal(other.backward_KK[name])
-    assert all(gram_DD.equal(other.forward_KK[name]) for name, gram_DD in first.forward_KK.items())
+    for name, gram_P in sums(first.backward).items():
+        assert gram_P.equal(sums(again.backward)[name])
+        assert not gram_P.equal(sums(other.backward)[name])
+    assert all(gram_P.equal(sums(other.forward)[name]) for name, gram_P in sums(first.forward).items())
+
+
+def test_shards_in_any_order_add_up_to_one_pass_over_all(
+    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
+) -> None:
+    model, task = make_llama(), make_task("lm")
+    expected = gather(model, task, budget=20)
+    batches = len(make_batches(task.splits["calibration"], 1, 20))
+    total = Grams()
+    for index in (2, 0, 1):
+        with Calibrator(model, find_matrices(model), gradients=True) as calibrator:
+            shard = shard_of(index, 3, batches)
+            steps = list(calibrator.run("lm", task.splits["calibration"], 20, SEED, shard))
+        assert steps == [(done, len(shard)) for done in range(1, len(shard) + 1)]
+        total.add_(calibrator.grams)
+    assert total.tokens == expected.tokens
+    for name in expected.backward:  # drawn labels too are those of the batch, whatever ran before
+        for got, wanted in zip(total.of(name), expected.of(name), strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_shards_cover_all_batches_once() -> None:
+    for shards, batches in ((1, 1), (3, 7), (4, 4)):
+        cut = [shard_of(index, shards, batches) for index in range(shards)]
+        assert [batch for shard in cut for batch in shard] == list(range(batches))
+        assert {len(shard) for shard in cut} <= {batches // shards, batches // shards + 1}
+
+
+def test_a_shard_has_enough_tokens_to_be_worth_its_sums() -> None:
+    assert [shard_count(tokens, 100, "cpu") for tokens in (1, 4096, 8191, 8192)] == [1, 1, 1, 2]
+    assert shard_count(10**9, 5, "cpu") == 5
+    assert shard_count(200_000, 100, "cuda") == 1
 
 
 def test_passes_fill_the_memory_in_order() -> None:

@@ -4,7 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import ray
 
 from search.errors import CancelledError, InfrastructureError, InputError
 from workers.cluster import Cluster
-from workers.preparation import Progress
+from workers.plan import EncodedTask
+from workers.preparation import PreparationPlan, Prepared, Progress, closed_form, load_factors
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -26,7 +28,11 @@ class Run:
         self.progress: list[Progress] = []
 
     def __call__(
-        self, phase: object, *arguments: object, environment: dict[str, str] | None = None
+        self,
+        phase: object,
+        *arguments: object,
+        environment: dict[str, str] | None = None,
+        workers: int = 1,
     ) -> object:
         return self._cluster.run(
             phase,  # type: ignore[arg-type]
@@ -36,6 +42,7 @@ class Run:
             cancelled=self.cancelled,
             on_progress=self.on_progress,
             environment=environment,
+            workers=workers,
         )
 
     def on_progress(self, progress: Progress) -> None:
@@ -104,6 +111,37 @@ def test_phase_that_dies_is_the_machines_fault(run: Run) -> None:
         run(phase)
 
 
+def test_workers_run_at_once_and_progress_only_goes_forward(run: Run, tmp_path: Path) -> None:
+    def phase(pipe: Path, first: Path) -> Iterator[Progress | int]:
+        yield Progress(phase="meet", done=0, total=2)
+        try:
+            first.touch(exist_ok=False)
+        except FileExistsError:
+            pipe.write_text("here")
+        else:
+            pipe.read_text()
+        for done in (1, 2):
+            yield Progress(phase="meet", done=done, total=2)
+        yield 7
+
+    os.mkfifo(tmp_path / "pipe")
+    assert run(phase, tmp_path / "pipe", tmp_path / "first", workers=2) == 7
+    assert [item.done for item in run.progress] == [0, 1, 2]
+
+
+def test_the_others_go_on_when_a_worker_dies(run: Run, tmp_path: Path) -> None:
+    def phase(folder: Path) -> Iterator[Progress | str]:
+        yield Progress(phase="start", done=0, total=1)
+        try:
+            (folder / "first").touch(exist_ok=False)
+        except FileExistsError:
+            yield "alive"
+            return
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert run(phase, tmp_path, workers=2) == "alive"
+
+
 def test_cancelling_ends_a_phase_at_once(run: Run, tmp_path: Path) -> None:
     def phase(pid_file: Path) -> Iterator[Progress]:
         pid_file.write_text(str(os.getpid()))
@@ -137,3 +175,90 @@ def test_embedded_cluster_has_a_token_of_its_own(cluster: Cluster) -> None:
     cluster.connect()  # does nothing when connected
     assert ray.is_initialized()
     assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
+
+
+@pytest.fixture(scope="module")
+def sharded_plan(preparation_plan: PreparationPlan, make_task: Callable[..., EncodedTask]) -> PreparationPlan:
+    """Several shards of many small examples, with labels that are drawn."""
+    task = make_task("lm")
+    examples = task.splits["calibration"] * 150
+    many = replace(task, splits={**task.splits, "calibration": examples})
+    return replace(preparation_plan, task=many, batch_tokens=512, workers=2)
+
+
+@pytest.fixture(scope="module")
+def alone(sharded_plan: PreparationPlan, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Prepared by one worker, in this process."""
+    *_, prepared = closed_form(replace(sharded_plan, cache_dir=tmp_path_factory.mktemp("alone"), workers=1))
+    assert isinstance(prepared, Prepared)
+    return prepared
+
+
+def assert_same_factors(prepared: object, expected: Prepared) -> None:
+    assert isinstance(prepared, Prepared)
+    ours, theirs = load_factors(prepared.factors), load_factors(expected.factors)
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name][side].equal(theirs[name][side]) for name in ours for side in (0, 1))
+    assert all((one == other).all() for one, other in zip(prepared.energies, expected.energies, strict=True))
+
+
+def test_two_workers_make_the_factors_of_one(
+    run: Run, sharded_plan: PreparationPlan, alone: Prepared, tmp_path: Path
+) -> None:
+    def phase(plan: PreparationPlan, folder: Path) -> Iterator[Progress | Prepared]:
+        at_work = False
+        for item in closed_form(plan):
+            if not at_work and isinstance(item, Progress) and item.phase == "calibration":
+                at_work = True
+                try:
+                    (folder / "first").touch(exist_ok=False)
+                except FileExistsError:
+                    (folder / "pipe").write_text("both have a shard")
+                else:
+                    (folder / "pipe").read_text()  # goes on when the other one has a shard, too
+            yield item
+
+    os.mkfifo(tmp_path / "pipe")
+    cache_dir = tmp_path / "cache"
+    prepared = run(phase, replace(sharded_plan, cache_dir=cache_dir), tmp_path, workers=2)
+    assert_same_factors(prepared, alone)
+    assert prepared.factors.name == alone.factors.name  # type: ignore[attr-defined]
+    last = {item.phase: item for item in run.progress}
+    assert last["calibration"].done == last["calibration"].total
+    assert sorted(folder.name.split("-")[0] for folder in cache_dir.glob("*-*/")) == ["factors", "model"]
+
+
+def test_a_worker_killed_between_batches_changes_nothing(
+    run: Run, sharded_plan: PreparationPlan, alone: Prepared, tmp_path: Path
+) -> None:
+    def phase(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
+        for item in closed_form(plan):
+            yield item
+            if isinstance(item, Progress) and item.phase == "calibration" and item.done > 0.3 * item.total:
+                try:
+                    (plan.cache_dir / "killed").touch(exist_ok=False)
+                except FileExistsError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    prepared = run(phase, replace(sharded_plan, cache_dir=tmp_path), workers=2)
+    assert (tmp_path / "killed").exists()
+    assert_same_factors(prepared, alone)
+
+
+def test_what_a_killed_run_has_done_is_not_done_again(
+    run: Run, sharded_plan: PreparationPlan, alone: Prepared, tmp_path: Path
+) -> None:
+    def phase(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
+        for item in closed_form(plan):
+            yield item
+            if isinstance(item, Progress) and item.phase == "calibration" and item.done > 0.7 * item.total:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    plan = replace(sharded_plan, cache_dir=tmp_path)
+    with pytest.raises(InfrastructureError, match="the worker of phase phase died"):
+        run(phase, plan)
+    run.progress.clear()
+    assert_same_factors(run(closed_form, plan), alone)
+    first, *_ = (item for item in run.progress if item.phase == "calibration")
+    assert first.done > 0.4 * first.total

@@ -15,7 +15,7 @@ from workers.estimate import PhaseEstimate, estimate
 from workers.likelihood import answer_logits
 from workers.plan import EncodedTask
 from workers.rates import Rates
-from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, size_of
+from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, shards_of, size_of
 
 BATCH_TOKENS = 64
 RATES = Rates(
@@ -81,10 +81,9 @@ def test_grams_and_factoring_by_hand(model: ModelSize, job: JobSize) -> None:
     none = Load(real_tokens=10)
     alone = replace(model, matrices=(find_wide(model),), block_params=0)
     prepared = phases_of(alone, replace(job, loads={**job.loads, "calibration": none}))["prepare"]
-    grams = 2 * 10 * 32 * (32 + 192)
-    passed = 2 * 10 * 48 * 32
-    factoring = 16 * 32**3 + 4 * 32**2 * 48
-    assert prepared.flops == grams + passed + factoring
+    grams = 2 * 10 * 2 * 32**2  # narrower than a panel
+    factoring = 15 * 32**3 + 4 * 32**2 * 48
+    assert prepared.flops == grams + factoring
 
 
 def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
@@ -96,7 +95,8 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     assert phases["export"].flops == phases["export"].tokens == 0
     weights = 4 * model.total_params
     factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
-    assert [phases[name].disk_bytes for name in PHASES] == [weights + factors, 0, 0, 0, 0, weights, 0]
+    grams = 16 * sum(min(m.out_features, m.in_features) ** 2 for m in model.matrices)
+    assert [phases[name].disk_bytes for name in PHASES] == [weights + factors + grams, 0, 0, 0, 0, weights, 0]
 
 
 def test_seconds_are_flops_and_bytes_over_the_rates(model: ModelSize, job: JobSize) -> None:
@@ -108,10 +108,31 @@ def test_seconds_are_flops_and_bytes_over_the_rates(model: ModelSize, job: JobSi
     assert phases_of(model, job, faster)["test"].seconds_low == pytest.approx(best / 2, abs=0.1)
 
 
-def test_actors_on_devices_of_their_own_share_the_scoring_alone(model: ModelSize, job: JobSize) -> None:
-    one, four = phases_of(model, job), phases_of(model, replace(job, devices=4))
-    assert four["confirm"].seconds_high == pytest.approx(one["confirm"].seconds_high / 4, abs=0.1)
-    assert four["prepare"] == one["prepare"]
+def test_actors_on_devices_of_their_own_share_scoring_shards_and_factoring(
+    model: ModelSize, job: JobSize
+) -> None:
+    def shared(job: JobSize, phase: str, devices: int) -> float:
+        """Seconds that so many devices save."""
+        one, more = (phases_of(model, replace(job, devices=n))[phase].seconds_high for n in (1, devices))
+        return one - more
+
+    confirm = phases_of(model, job)["confirm"].seconds_high
+    assert shared(job, "confirm", 4) == pytest.approx(confirm * 3 / 4, abs=0.2)
+    assert shared(job, "export", 4) == 0
+    factoring = sum(
+        15 * min(m.out_features, m.in_features) ** 3
+        + 4 * min(m.out_features, m.in_features) ** 2 * max(m.out_features, m.in_features)
+        for m in model.matrices
+    )
+    seconds = factoring / 1e6 / 0.25
+    assert shared(job, "prepare", 4) == pytest.approx(seconds * 3 / 4, abs=0.2)  # one shard alone
+    many = job.loads["calibration"].times(1000)
+    long = replace(job, loads={**job.loads, "calibration": many})
+    shards = shards_of(long)
+    assert shards == int(many.tokens) // 4096 > 10
+    assert (
+        0 < shared(long, "prepare", 1000) - shared(long, "prepare", shards) < seconds
+    )  # no more workers than shards
 
 
 def test_decoding_reads_all_weights_for_every_token(model: ModelSize, job: JobSize) -> None:
@@ -150,7 +171,7 @@ def test_training_costs_passes_factors_and_memory_of_its_own(model: ModelSize, j
     factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
     assert one.disk_bytes - none.disk_bytes == three.disk_bytes - none.disk_bytes == factors
     assert one.host_bytes - none.host_bytes <= 5 * factors
-    wide = replace(job, gram_bytes=0)
+    wide = replace(job, gram_bytes=0, actors=1)
     trained = phases_of(model, replace(wide, refine_epochs=1))["prepare"]
     assert trained.host_bytes > phases_of(model, wide)["prepare"].host_bytes
 

@@ -9,7 +9,15 @@ import torch
 from transformers import LlamaForCausalLM
 
 from workers.calibration import Calibrator
-from workers.footprint import exporting, factor_bytes, preparing, scoring, verifying, weight_bytes
+from workers.footprint import (
+    exporting,
+    factor_bytes,
+    preparing,
+    scoring,
+    spilled_bytes,
+    verifying,
+    weight_bytes,
+)
 from workers.plan import EncodedTask, Example
 from workers.preparation import Prepared
 from workers.sizes import JobSize, Load, ModelSize, load_of, size_of, uniform_load
@@ -23,7 +31,8 @@ def model(make_llama: Callable[..., LlamaForCausalLM]) -> ModelSize:
 @pytest.fixture
 def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
     names = ("calibration", "search", "confirm", "test", "verify")
-    return make_job({name: uniform_load(64, 32, 2048) for name in names})
+    made = make_job({name: uniform_load(64, 32, 2048) for name in names})
+    return replace(made, actors=1, actors_per_device=1)
 
 
 def with_calibration(job: JobSize, load: Load) -> JobSize:
@@ -78,12 +87,31 @@ def test_grams_are_those_that_calibration_keeps(
     with Calibrator(llama, size.matrices, gradients=True) as calibrator:
         for _ in calibrator.run("choice", task.splits["calibration"], 64, seed=0):
             pass
-    grams = [*calibrator.grams.forward_KK.values(), *calibrator.grams.backward_KK.values()]
-    real = sum(gram.numel() * gram.element_size() for gram in grams)
+    grams = [*calibrator.grams.forward.values(), *calibrator.grams.backward.values()]
+    real = sum(gram.panels_P.numel() * gram.panels_P.element_size() for gram in grams)
     told = preparing(size, job).host_bytes - preparing(size, replace(job, gram_bytes=1)).host_bytes
-    factors = factor_bytes(size.matrices, "pairs", "float32")
-    # with a byte of memory for Grams a group is one matrix: at most 2 x 8 x 32² bytes, and its own factors
-    assert real <= told + 2 * 8 * 32**2 <= 1.3 * real + factors
+    # with a byte of memory for Grams a group is one matrix: at most 2 x 8 x 32² bytes
+    assert real <= told + 2 * 8 * 32**2 <= 1.3 * real
+
+
+def test_every_worker_holds_a_model_grams_and_a_batch(model: ModelSize, job: JobSize) -> None:
+    one, three = (preparing(model, replace(job, actors=actors)).host_bytes for actors in (1, 3))
+    assert three == 3 * one
+    gpu = replace(job, device="cuda")
+    alone, shared = (
+        preparing(model, replace(gpu, actors=4, actors_per_device=n)).accelerator_bytes for n in (1, 2)
+    )
+    assert shared == 2 * alone
+
+
+def test_sums_on_disk_are_bounded_by_the_workers(model: ModelSize, job: JobSize) -> None:
+    one_sum = 16 * sum(min(m.out_features, m.in_features) ** 2 for m in model.matrices)
+    assert spilled_bytes(model, job) == one_sum  # one shard
+    long = with_calibration(job, uniform_load(6400, 32, 2048))  # 50 shards
+    for actors in (1, 2):
+        assert spilled_bytes(model, replace(long, actors=actors)) == (2 + 2 * actors) * one_sum
+    assert spilled_bytes(model, replace(long, actors=100)) == (2 + 49) * one_sum
+    assert spilled_bytes(model, replace(long, method="weight")) == 0
 
 
 def test_actors_hold_copies_of_the_model_and_share_the_factors(model: ModelSize, job: JobSize) -> None:

@@ -1,0 +1,161 @@
+"""A group of matrices on the way to their factors: Grams in shards, then decompositions in chunks.
+
+Any number of workers may run the same group at once: a chunk, like a shard, is taken by locking its key in the cache.
+"""
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from transformers import PreTrainedModel
+
+from search.space import MatrixShape, Storage
+from workers.batches import make_batches
+from workers.cache import FolderCache, content_key
+from workers.calibration import Calibrator, shard_count, shard_of
+from workers.fisher import Fisher
+from workers.grams import Grams
+from workers.matrices import weight_OD
+from workers.plan import Example
+from workers.projections import Method, factor
+from workers.shards import ShardedSum
+
+FACTORS, ENERGIES = "factors", "energies"
+
+CHUNK = 8
+"""Matrices that are factored in one go: few, so that every worker finds some."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What the factors are made of, besides the model; `dtype` is the one they are stored in."""
+
+    kind: str
+    examples: Sequence[Example]
+    method: Method
+    storage: Storage
+    fisher: Fisher
+    seed: int
+    batch_tokens: int
+    dtype: torch.dtype
+
+
+class MatrixGroup:
+    """Matrices whose Grams fit into memory together.
+
+    Args:
+        cache: Shared by the workers.
+        key: Of the whole model's factors; once it is in the cache, nothing of the group is needed any more.
+        model: The dense model.
+        matrices: Of this group.
+        recipe: What the factors are made of.
+        workers: About how many there are.
+    """
+
+    def __init__(
+        self,
+        cache: FolderCache,
+        key: str,
+        model: PreTrainedModel,
+        matrices: Sequence[MatrixShape],
+        recipe: Recipe,
+        workers: int,
+    ) -> None:
+        self._cache = cache
+        self._key = key
+        self._model = model
+        self._matrices = matrices
+        self._recipe = recipe
+        self._chunks = [matrices[start : start + CHUNK] for start in range(0, len(matrices), CHUNK)]
+        self.parts = [content_key("part", key, [matrix.name for matrix in chunk]) for chunk in self._chunks]
+        examples = recipe.examples
+        batches = make_batches(examples, max(example.choices for example in examples), recipe.batch_tokens)
+        self._batches = len(batches)
+        tokens = sum(batch.ids_BL.numel() for batch in batches)
+        self._shards = shard_count(tokens, len(batches), model.device.type)
+        names = [matrix.name for matrix in matrices]
+        self._sum = ShardedSum(cache, content_key("sum", key, names), self._shards, workers, model.device)
+
+    @property
+    def done(self) -> bool:
+        """Whether all chunks are in the cache, or were; in this order, for they go after the whole is there."""
+        return all(map(self._cache.has, self.parts)) or self._cache.has(self._key)
+
+    def gather(self) -> Iterator[tuple[int, int]]:
+        """Sums the Grams, unless the group is done; yields (batches done, batches in all)."""
+        if self._recipe.method == "weight" or self.done:
+            return
+        yield from self._sum.gather(self._shard, lambda: not self.done)
+        yield self._batches, self._batches
+
+    def factor(self) -> Iterator[tuple[int, int]]:
+        """Factors the chunks that nobody has taken; yields (matrices done, matrices in all)."""
+        for part, chunk in zip(self.parts, self._chunks, strict=True):
+            with self._cache.claim(part) as claimed:
+                if claimed and not self._cache.has(part) and not self.done:
+                    grams = self._grams(chunk)
+                    if grams is None:
+                        return
+                    with self._cache.writing(part) as scratch:
+                        self._factor(chunk, grams, scratch)
+                    yield self._factored(), len(self._matrices)
+        if self.done:
+            self._sum.discard()
+
+    def wait(self) -> None:
+        """Waits for whoever has taken the first chunk that is not done."""
+        for part in self.parts:
+            if not self._cache.has(part):
+                with self._cache.lock(part):
+                    return
+
+    def _shard(self, index: int) -> Generator[tuple[int, int], None, Grams]:
+        recipe = self._recipe
+        before = sum(len(self._batches_of(shard)) for shard in self._sum.done())
+        with Calibrator(
+            self._model,
+            self._matrices,
+            gradients=recipe.method == "task",
+            from_input=recipe.method == "input",
+            fisher=recipe.fisher,
+        ) as calibrator:
+            for done, _ in calibrator.run(
+                recipe.kind, recipe.examples, recipe.batch_tokens, recipe.seed, self._batches_of(index)
+            ):
+                yield before + done, self._batches
+        return calibrator.grams
+
+    def _batches_of(self, shard: int) -> range:
+        return shard_of(shard, self._shards, self._batches)
+
+    def _grams(self, chunk: Sequence[MatrixShape]) -> Grams | None:
+        return Grams() if self._recipe.method == "weight" else self._sum.load([m.name for m in chunk])
+
+    def _factored(self) -> int:
+        return sum(
+            len(chunk) for part, chunk in zip(self.parts, self._chunks, strict=True) if self._cache.has(part)
+        )
+
+    def _factor(self, chunk: Sequence[MatrixShape], grams: Grams, folder: Path) -> None:
+        tensors: dict[str, torch.Tensor] = {}
+        energies: dict[str, NDArray[np.float64]] = {}
+        for matrix in chunk:
+            weight = weight_OD(self._model.get_submodule(matrix.name))  # type: ignore[arg-type]
+            # one component at least: a file of factors names every matrix
+            rank = max(1, matrix.largest_rank(self._recipe.storage))
+            result = factor(weight, self._recipe.method, rank, *grams.of(matrix.name))
+            tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
+            energies[matrix.name] = result.energy_K.cpu().numpy()
+        save_file(tensors, folder / f"{FACTORS}.safetensors")
+        np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
+
+
+def stored(
+    name: str, left_RO: torch.Tensor, right_RD: torch.Tensor, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    """A matrix's factors as `workers.preparation.load_factors` finds them in the file."""
+    return {f"{name}:left": left_RO.to("cpu", dtype), f"{name}:right": right_RD.to("cpu", dtype)}

@@ -1,0 +1,137 @@
+"""Second moments of rows, summed over many batches: float32 products into float64 sums.
+
+A Gram is symmetric: only its lower triangle is computed and kept, by panels of columns that lie one after another,
+
+    panel i    rows [b·i, K) x columns [b·i, b·(i+1))      b = GRAM_BLOCK
+
+Legend: K width of a Gram, T rows, P numbers in its panels.
+"""
+
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+
+BYTES_PER_ENTRY = 8
+"""Of a sum: float64."""
+
+GRAM_BLOCK = 192
+
+_TENSORS, _FACTS = "grams.safetensors", "grams.json"
+
+
+def gram_numbers(width: int) -> int:
+    """Numbers kept of a Gram of this width."""
+    return sum((width - start) * min(GRAM_BLOCK, width - start) for start in range(0, width, GRAM_BLOCK))
+
+
+@dataclass(frozen=True, slots=True)
+class GramSum:
+    """One Gram, as the panels of its lower triangle."""
+
+    width: int
+    panels_P: torch.Tensor
+
+    @classmethod
+    def zeros(cls, width: int, device: torch.device) -> "GramSum":
+        """A sum of nothing."""
+        return cls(width, torch.zeros(gram_numbers(width), dtype=torch.float64, device=device))
+
+    def add_rows_(self, rows_TK: torch.Tensor) -> torch.Tensor:
+        """Adds rowsᵀ·rows; returns the sum of the rows' squares, where any odd entry of a row shows."""
+        rows_TK = rows_TK.float()
+        squares = rows_TK.new_zeros(())
+        for start, stop, panel in self._panels():
+            product = rows_TK[:, start:].T @ rows_TK[:, start:stop]
+            panel += product
+            squares += product.diagonal().sum()
+        return squares
+
+    def whole_KK(self) -> torch.Tensor:
+        """The whole matrix, symmetric to the last bit."""
+        lower_KK = self.panels_P.new_zeros(self.width, self.width)
+        for start, stop, panel in self._panels():
+            lower_KK[start:, start:stop] = panel
+        return lower_KK.tril() + lower_KK.tril(-1).T
+
+    def _panels(self) -> Iterator[tuple[int, int, torch.Tensor]]:
+        """First column, column behind the last, a view of the panel."""
+        offset = 0
+        for start in range(0, self.width, GRAM_BLOCK):
+            stop = min(start + GRAM_BLOCK, self.width)
+            numbers = (self.width - start) * (stop - start)
+            yield start, stop, self.panels_P[offset : offset + numbers].view(-1, stop - start)
+            offset += numbers
+
+
+@dataclass(kw_only=True, slots=True)
+class Grams:
+    """Second moments over task tokens, summed.
+
+    `forward[name]` is the one of what passes the matrix forwards, `backward[name]` of what passes it backwards.
+    Matrices seen from their input that read the same activation share one sum, that of `forward_of[name]`.
+    """
+
+    tokens: int = 0
+    forward: dict[str, GramSum] = field(default_factory=dict)
+    forward_of: dict[str, str] = field(default_factory=dict)
+    backward: dict[str, GramSum] = field(default_factory=dict)
+
+    def of(self, name: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Forward and backward Gram of one matrix, K×K, normalised by tokens; None where not gathered."""
+        return self._mean(self.forward.get(self.forward_of.get(name, name))), self._mean(
+            self.backward.get(name)
+        )
+
+    def add_(self, other: "Grams") -> None:
+        """Adds the sums over other tokens; `a + b` and `b + a` are the same, bit for bit."""
+        self.tokens += other.tokens
+        self.forward_of |= other.forward_of
+        for sums, more in ((self.forward, other.forward), (self.backward, other.backward)):
+            for name, gram in more.items():
+                if name in sums:
+                    sums[name].panels_P.add_(gram.panels_P)
+                else:
+                    sums[name] = gram
+
+    def save(self, folder: Path) -> None:
+        """Writes the sums as files of a folder."""
+        sides = {"forward": self.forward, "backward": self.backward}
+        save_file(
+            {
+                f"{side}:{name}": gram.panels_P.cpu()
+                for side, sums in sides.items()
+                for name, gram in sums.items()
+            },
+            folder / _TENSORS,
+        )
+        widths = {side: {name: gram.width for name, gram in sums.items()} for side, sums in sides.items()}
+        facts = {"tokens": self.tokens, "forward_of": self.forward_of, "widths": widths}
+        (folder / _FACTS).write_text(json.dumps(facts))
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device, names: Collection[str] | None = None) -> "Grams":
+        """Reads the sums of all matrices, or of these; on a processor they are mapped and read as they are used.
+
+        What is done to them is not done to the files: the mapping is private.
+        """
+        facts = json.loads((folder / _FACTS).read_text())
+        grams = cls(tokens=facts["tokens"], forward_of=facts["forward_of"])
+        wanted = {
+            "forward": None if names is None else {grams.forward_of.get(name, name) for name in names},
+            "backward": None if names is None else set(names),
+        }
+        with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
+            for side, sums in (("forward", grams.forward), ("backward", grams.backward)):
+                for name, width in facts["widths"][side].items():
+                    chosen = wanted[side]
+                    if chosen is None or name in chosen:
+                        sums[name] = GramSum(width, file.get_tensor(f"{side}:{name}").to(device))
+        return grams
+
+    def _mean(self, gram: GramSum | None) -> torch.Tensor | None:
+        return None if gram is None else gram.whole_KK() / max(self.tokens, 1)
