@@ -47,6 +47,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
             "search": {
                 "seed": seed,
                 "generations": 3,
+                "overlap": 1,  # in so few, each should know all of the one before
                 "offspring": 10,
                 "survivors": 2,
                 "max_evaluations": 60,

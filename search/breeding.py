@@ -3,11 +3,12 @@
 Knows neither deap nor how the operators work: they arrive as one object.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from random import Random
 from typing import Protocol
 
-from search.archive import Memo
+import numpy as np
+
 from search.settings import SearchSettings
 from search.space import Genome
 
@@ -15,11 +16,27 @@ ATTEMPTS = 5
 """How often a child that is already known is changed again before it is given up."""
 
 Scored = tuple[Genome, float]
-"""A genome and its KL in nats."""
+"""A genome and its loss in nats."""
+
+
+def stream(seed: int, generation: int) -> Random:
+    """The source of randomness of one generation, independent of all others.
+
+    So a generation is a function of the seed, its number and what it is bred from, and no state of a generator has to
+    be saved.
+
+    Args:
+        seed: Of the search.
+        generation: Its number.
+
+    Source: numpy's `SeedSequence` with a spawn key.
+    """
+    words = np.random.SeedSequence(seed, spawn_key=(generation,)).generate_state(4, np.uint64)
+    return Random(sum(int(word) << 64 * place for place, word in enumerate(words)))
 
 
 class Operators(Protocol):
-    """The operators of a search, bound to its space and its rng; evolution's deap Toolbox is one."""
+    """The operators of a search, bound to its space and a rng; deap's Toolbox of `search.population` is one."""
 
     def mate(self, first: Genome, second: Genome, /) -> Genome:
         """A child of two parents, of any size."""
@@ -40,12 +57,14 @@ class Breeder:
     Args:
         operators: The operators.
         settings: Rates.
-        memo: What is known already.
-        rng: The search's source of randomness.
+        known: Genomes that are no news: scored, or about to be.
+        rng: The generation's source of randomness.
     """
 
-    def __init__(self, operators: Operators, settings: SearchSettings, memo: Memo, rng: Random) -> None:
-        self._operators, self._settings, self._memo, self._rng = operators, settings, memo, rng
+    def __init__(
+        self, operators: Operators, settings: SearchSettings, known: Container[Genome], rng: Random
+    ) -> None:
+        self._operators, self._settings, self._known, self._rng = operators, settings, known, rng
 
     def mutants(self, genome: Genome, budget: int, count: int) -> list[Genome]:
         """Up to `count` new genomes one transfer away from `genome`."""
@@ -60,7 +79,7 @@ class Breeder:
             count: How many.
 
         Returns:
-            Distinct genomes never scored before; fewer than `count` where the space has no more to offer.
+            Distinct genomes that are news; fewer than `count` where the space has no more to offer.
         """
         return self._fresh(lambda: self._conceive(parents), self._change, budget, count, set())
 
@@ -110,7 +129,7 @@ class Breeder:
                 changed = change(genome)
                 kept_as_changed = [i for i, level in enumerate(changed) if level != genome[i]]
                 genome = self._operators.repair(changed, budget, fixed=kept_as_changed)
-                if genome not in self._memo and genome not in taken:
+                if genome not in self._known and genome not in taken:
                     taken.add(genome)
                     fresh.append(genome)
                     break

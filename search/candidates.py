@@ -20,7 +20,6 @@ class Proposer:
         space: All genomes.
         energies: Per matrix, squared singular values in units of the task loss, descending.
         schedule: Says which size is wanted.
-        breeder: Makes children.
         settings: Sizes.
         given: Genomes of the user's, of any size, to start from too.
     """
@@ -30,20 +29,18 @@ class Proposer:
         space: SearchSpace,
         energies: Energies,
         schedule: Schedule,
-        breeder: Breeder,
         settings: SearchSettings,
         given: Sequence[Genome] = (),
     ) -> None:
-        self._given = given
-        self._space, self._energies, self._schedule = space, energies, schedule
-        self._breeder, self._settings = breeder, settings
+        self._space, self._energies, self._given = space, energies, given
+        self._schedule, self._settings = schedule, settings
 
     @property
     def budget(self) -> int:
         """Most parameters a candidate may keep at the present target."""
         return self._space.budget(self._schedule.target)
 
-    def seeds(self) -> list[Genome]:
+    def seeds(self, breeder: Breeder) -> list[Genome]:
         """Generation 0: Lagrangian seeds of many sizes, or seeds and mutants of the one size wanted."""
         if isinstance(self._schedule, Ratchet):
             return [*(self.lagrangian(share) for share in SEED_SHARES), *self._given]
@@ -51,17 +48,17 @@ class Proposer:
         given = [fitted(self._space, self._energies, genome, target) for genome in self._given]
         seeds = [self.lagrangian(target), uniform(self._space, target), *given]
         mutants = max(0, self._settings.population - len(seeds))
-        return seeds + self._breeder.mutants(seeds[0], self.budget, mutants)
+        return seeds + breeder.mutants(seeds[0], self.budget, mutants)
 
-    def moved(self, population: Sequence[Genome]) -> list[Genome]:
+    def moved(self, population: Sequence[Genome], breeder: Breeder) -> list[Genome]:
         """At a new target: its Lagrangian seed, what is known from the old one, and children of both."""
         last = [entry.genome for entry in self._schedule.accepted[-1:]]
         sources = [self.lagrangian(self._schedule.target), *last, *population]
-        return self._breeder.moved(list(dict.fromkeys(sources)), self.budget, self._settings.offspring)
+        return breeder.moved(list(dict.fromkeys(sources)), self.budget, self._settings.offspring)
 
-    def children(self, population: Sequence[Scored]) -> list[Genome]:
+    def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
         """At an old target: new children of the population."""
-        return self._breeder.children(population, self.budget, self._settings.offspring)
+        return breeder.children(population, self.budget, self._settings.offspring)
 
     def lagrangian(self, share: float) -> Genome:
         """The Lagrangian genome that keeps `share`."""

@@ -134,9 +134,9 @@ class FixedTarget:
         self._patience = patience
         self._stalled = 0
 
-    def observe(self, incumbent: Outcome | None, share: float, *, improved: bool) -> bool:
+    def observe(self, incumbent: Outcome | None, share: float, *, target: float, improved: bool) -> bool:
         """Take in a generation; nothing is ever accepted at a size that is given."""
-        del incumbent, share
+        del incumbent, share, target
         self._stalled = 0 if improved else self._stalled + 1
         self.finished = self._stalled >= self._patience
         return False
@@ -188,21 +188,29 @@ class Ratchet:
             self._accept(share, outcome.genome)
         return bool(self.accepted)
 
-    def observe(self, incumbent: Outcome | None, share: float, *, improved: bool) -> bool:
-        """Take in a generation: accept the target, hold on to it, or back off.
+    def observe(self, incumbent: Outcome | None, share: float, *, target: float, improved: bool) -> bool:
+        """Take in a generation: accept its target, hold on to it, or back off.
+
+        Generations overlap, so the target may have moved since this one was bred. Bred for more than what holds by now
+        it has nothing to prove, and its failure below the present target says nothing of that.
 
         Args:
-            incumbent: The best outcome at the target, if there is one.
+            incumbent: The best outcome at its target, if there is one.
             share: The share it keeps.
+            target: The size the generation was bred for.
             improved: Unused: progress is an acceptance, nothing less.
 
         Returns:
-            Whether the target was accepted.
+            Whether its target was accepted.
         """
         del improved
+        if target >= self._floor:
+            return False
         if incumbent is not None and incumbent.within(self.points):
             self._accept(share, incumbent.genome)
             return True
+        if target < self.target:
+            return False
         self._stalled += 1
         if self._stalled >= self._stall_limit:
             self._step /= 2

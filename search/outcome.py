@@ -5,7 +5,7 @@ A failed scoring is a typed failure with its reason: it carries no numbers, so i
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from search.errors import ScoringError
@@ -93,7 +93,8 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` reverses it."""
-        return {**asdict(self), "genome": list(self.genome)}
+        numbers = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {**numbers, "genome": list(self.genome)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

@@ -1,12 +1,11 @@
 """One race: all candidates on a few examples, the best of them on all.
 
-All candidates of a stage see the same examples, so comparisons are paired. Source: the staged selection of
-EvoPress, arXiv 2410.14649, section 3.
+All candidates of a stage see the same examples, so comparisons are paired. A race goes on when every trial of its stage
+is answered, in whatever order the answers came. Source: the staged selection of EvoPress, arXiv 2410.14649, section 3.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from search.archive import Memo
 from search.outcome import Outcome, Trial
 from search.settings import SearchSettings
 from search.space import Genome
@@ -18,10 +17,10 @@ class Race:
     There is no screen where it could not select (few candidates) or not save (as large as all examples).
 
     Args:
-        candidates: Genomes to compare; repeats are dropped.
+        candidates: Genomes to compare; repeats are dropped, and so are the last ones where `limit` demands it.
         settings: Stage sizes.
-        memo: Answers what was scored before.
-        limit: Scorings left to spend; the race never asks for more.
+        known: Answers what was scored before.
+        limit: Most scorings to spend; None where the candidates are those of an earlier race.
         protected: Genome that passes the screen whatever it scores there.
         screened: False sends every candidate straight to all examples.
     """
@@ -31,42 +30,81 @@ class Race:
         candidates: Sequence[Genome],
         *,
         settings: SearchSettings,
-        memo: Memo,
-        limit: int,
+        known: Callable[[Trial], Outcome | None],
+        limit: int | None = None,
         protected: Genome | None = None,
         screened: bool = True,
     ) -> None:
         unique = list(dict.fromkeys(candidates))
-        self._settings, self._memo, self._limit, self._protected = settings, memo, limit, protected
-        self._screening = (
-            screened and settings.screen < settings.full and len(unique) > settings.survivors and limit > 1
-        )
-        entrants = max(1, limit - settings.survivors) if self._screening else limit
-        self._candidates = unique[:entrants]
+        limit = len(unique) + settings.survivors if limit is None else limit
+        to_screen = min(len(unique), limit - settings.survivors)
+        screen_helps = screened and settings.screen < settings.full and len(unique) > settings.survivors
+        self.screened = screen_helps and to_screen > settings.survivors
+        """Whether there is a screen."""
+        to_score = min(limit, settings.survivors) if screen_helps else limit
+        self.candidates = unique[: to_screen if self.screened else to_score]
+        """Everyone who is scored."""
+        self.finished = False
+        self._settings, self._known, self._protected = settings, known, protected
+        self._trials: list[Trial] = []
+        self._outcomes: dict[Trial, Outcome] = {}
+        self._open: set[Trial] = set()
+        self._running = self.candidates
 
-    def next_trials(self) -> list[Trial]:
-        """Trials that need scoring now; empty when the race is over.
+    @property
+    def cost(self) -> int:
+        """Most scorings it takes."""
+        return len(self.candidates) + (self._settings.survivors if self.screened else 0)
 
-        Call it again once the memo holds their outcomes.
-        """
-        if self._screening:
-            trials = self._unknown(self._settings.screen)
-            if trials:
-                return trials
-            self._candidates, self._screening = self._survivors(), False
-        return self._unknown(self._settings.full)
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Every outcome so far, of both stages, in the order of the trials."""
+        return [self._outcomes[trial] for trial in self._trials if trial in self._outcomes]
 
     @property
     def finishers(self) -> list[Outcome]:
         """Outcomes on all examples, failures left out, best first."""
         return self._valid(self._settings.full)
 
-    def _unknown(self, examples: int) -> list[Trial]:
-        trials = [Trial(genome=genome, examples=examples) for genome in self._candidates]
-        unknown = [trial for trial in trials if self._memo.get(trial.genome, examples) is None]
-        asked = unknown[: self._limit]
-        self._limit -= len(asked)
-        return asked
+    def answer(self, trial: Trial) -> Outcome | None:
+        """The outcome of one of its trials, or None."""
+        return self._outcomes.get(trial)
+
+    def start(self) -> list[Trial]:
+        """Trials of the first stage that need scoring; empty when what is known answers the whole race."""
+        return self._enter(self._settings.screen if self.screened else self._settings.full)
+
+    def tell(self, outcome: Outcome) -> list[Trial]:
+        """Take an outcome, of this race or of another.
+
+        Returns:
+            Trials of the next stage that need scoring, where this was the last answer the stage waited for.
+        """
+        trial = outcome.trial
+        if trial not in self._open:
+            return []
+        self._open.remove(trial)
+        self._outcomes[trial] = outcome
+        return [] if self._open else self._advance(trial.examples)
+
+    def _enter(self, examples: int) -> list[Trial]:
+        stage = [Trial(genome=genome, examples=examples) for genome in self._running]
+        self._trials += stage
+        unknown = []
+        for trial in stage:
+            if (outcome := self._known(trial)) is None:
+                unknown.append(trial)
+            else:
+                self._outcomes[trial] = outcome
+        self._open = set(unknown)
+        return unknown or self._advance(examples)
+
+    def _advance(self, examples: int) -> list[Trial]:
+        if examples == self._settings.full:
+            self.finished = True
+            return []
+        self._running = self._survivors()
+        return self._enter(self._settings.full)
 
     def _survivors(self) -> list[Genome]:
         ranked = [outcome.genome for outcome in self._valid(self._settings.screen)]
@@ -76,6 +114,7 @@ class Race:
         return ranked[: self._settings.survivors]
 
     def _valid(self, examples: int) -> list[Outcome]:
-        outcomes = [self._memo.get(genome, examples) for genome in self._candidates]
-        valid = [outcome for outcome in outcomes if outcome is not None and outcome.failure is None]
+        trials = (Trial(genome=genome, examples=examples) for genome in self._running)
+        outcomes = [self._outcomes[trial] for trial in trials if trial in self._outcomes]
+        valid = [outcome for outcome in outcomes if outcome.failure is None]
         return sorted(valid, key=lambda outcome: outcome.fitness)

@@ -16,9 +16,11 @@ class SearchSettings:
         screen: Search examples that screen every child; at `full` or more there is no screen.
         full: All search examples.
         generations: Generations after the seeds.
+        overlap: Generations in flight at once: generation g is bred from what is known after generation g - overlap.
+            With 1 every generation waits for the last outcome of the one before; more keeps many actors busy.
         max_evaluations: Most scorings, of either stage.
         patience: Generations without progress before the search gives up.
-        seed: Seed of the only source of randomness.
+        seed: Seed of all randomness.
         crossover_rate: Chance that a child has two parents.
         transfer_rate: Chance that a child is changed by a transfer, not a mutation.
 
@@ -32,6 +34,7 @@ class SearchSettings:
     screen: int = 64
     full: int = 256
     generations: int = 20
+    overlap: int = 2
     max_evaluations: int = 400
     patience: int = 6
     seed: int = 0
@@ -39,7 +42,16 @@ class SearchSettings:
     transfer_rate: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("population", "offspring", "survivors", "screen", "full", "max_evaluations", "patience"):
+        for name in (
+            "population",
+            "offspring",
+            "survivors",
+            "screen",
+            "full",
+            "overlap",
+            "max_evaluations",
+            "patience",
+        ):
             if getattr(self, name) < 1:
                 raise InputError(f"search.{name}", f"must be at least 1, got {getattr(self, name)}")
         if self.generations < 0:

@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 VERIFIED_EXAMPLES = 512
 """On so many examples of the confirm split the exported model must do what the candidate did."""
 
+PROGRESS_STEPS = 100
+"""At most so many events tell of a search's progress: each is a transaction, and hundreds of actors are fast."""
+
 
 class Pipeline:
     """Runs jobs on a cluster.
@@ -254,27 +257,23 @@ def _search(
     spec: JobSpec, plan: SearchPlan, prepared: Prepared, scorer: TaskScorer, log: JobLog
 ) -> Evolution:
     evolution = _start_or_resume(plan, prepared, log)
-    while not evolution.finished:
-        trials = evolution.ask()
-        done_before = evolution.evaluations
-
-        def on_done(done: int, before: int = done_before) -> None:
-            log.event(
-                EventType.PHASE_PROGRESS,
-                phase="search",
-                done=before + done,
-                total=spec.search.max_evaluations,
-            )
-
-        record = evolution.tell(scorer.score_trials(trials, confidence_of(spec), on_done))
-        if record is not None:
-            for outcome in record.outcomes:
-                if outcome.failure is not None:
-                    log.event(
-                        EventType.CANDIDATE_FAILED, reason=outcome.failure, generation=record.generation
-                    )
-            log.generation(record.to_json(), record.candidates(plan.space), evolution.state())
+    _keep_retired(evolution, plan.space, log)
+    outcomes = scorer.outcomes(evolution.ask, confidence_of(spec))
+    total = spec.search.max_evaluations
+    for done, outcome in enumerate(outcomes, start=evolution.evaluations + 1):
+        if PROGRESS_STEPS * done // total > PROGRESS_STEPS * (done - 1) // total:
+            log.event(EventType.PHASE_PROGRESS, phase="search", done=done, total=total)
+        evolution.tell([outcome])
+        _keep_retired(evolution, plan.space, log)
     return evolution
+
+
+def _keep_retired(evolution: Evolution, space: SearchSpace, log: JobLog) -> None:
+    while (record := evolution.retire()) is not None:
+        for outcome in record.outcomes:
+            if outcome.failure is not None:
+                log.event(EventType.CANDIDATE_FAILED, reason=outcome.failure, generation=record.generation)
+        log.generation(record.to_json(), record.candidates(space), evolution.state())
 
 
 def _start_or_resume(plan: SearchPlan, prepared: Prepared, log: JobLog) -> Evolution:

@@ -4,7 +4,7 @@ Long splits are cut into chunks, so that every actor has work; the cut is fixed,
 the number of actors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +50,10 @@ class Runner(Protocol):
         on_done: Callable[[int], None] = ...,
         timeouts: float = ...,
     ) -> list[object]: ...
+
+    def stream(
+        self, method: str, take: Callable[[int], Iterable[tuple[Trial, ScoreRequest]]]
+    ) -> Iterator[tuple[Trial, object]]: ...
 
     def set_beliefs(self, beliefs: object) -> None: ...
 
@@ -99,24 +103,22 @@ class TaskScorer:
         self._runner.set_beliefs(dict(self._beliefs))
         return self.dense[split]
 
-    def score_trials(
-        self, trials: Sequence[Trial], confidence: float, report: Callable[[int], None]
-    ) -> list[Outcome]:
-        """Scores trials on the first examples of the search split, in their order.
+    def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
+        """Scores trials on the first examples of the search split, as long as there are any.
 
         Args:
-            trials: What to score.
+            ask: Gives that many trials or fewer; asked again after every outcome.
             confidence: Of the upper bound of each drop.
-            report: Told how many are done.
+
+        Yields:
+            Outcomes in the order in which they are done.
         """
-        requests = [
-            ScoreRequest(ranks=self._space.ranks(t.genome), split="search", start=0, stop=t.examples)
-            for t in trials
-        ]
-        results = self._runner.run("score", requests, report)
-        return [
-            self._outcome(trial, result, confidence) for trial, result in zip(trials, results, strict=True)
-        ]
+
+        def take(idle: int) -> list[tuple[Trial, ScoreRequest]]:
+            return [(trial, self._request(trial)) for trial in ask(idle)]
+
+        for trial, result in self._runner.stream("score", take):
+            yield self._outcome(trial, result, confidence)
 
     def refit(
         self, genomes: Sequence[Genome], dense_share: float, folder: Path, report: Report
@@ -200,6 +202,11 @@ class TaskScorer:
     def _dense_like(self, scores: Scores, split: str) -> Scores:
         """The dense model's scores on the same examples, the first of the split."""
         return first(self.dense[split], len(scores.quality))
+
+    def _request(self, trial: Trial) -> ScoreRequest:
+        return ScoreRequest(
+            ranks=self._space.ranks(trial.genome), split="search", start=0, stop=trial.examples
+        )
 
     def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:
         total = len(self._task.splits[split])

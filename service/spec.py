@@ -241,6 +241,12 @@ class SearchSpec(Strict):
     )
     screen: int = Field(64, ge=1, le=1_000_000, description="Search examples that screen every child.")
     generations: int = Field(20, ge=0, le=100_000)
+    overlap: int = Field(
+        2,
+        ge=1,
+        le=1000,
+        description="Generations in flight at once; 1 waits for the last outcome of one before breeding the next.",
+    )
     max_evaluations: int = Field(400, ge=1, le=10_000_000, description="Scorings, of either stage.")
     patience: int = Field(
         6, ge=1, le=100_000, description="Generations without progress before the search ends."

@@ -1,16 +1,17 @@
 """Sends score requests to actors: one call in flight per actor, deadlines, replacement of dead actors.
 
-Results come back in the order of the requests whatever the actors' number and speed, so that a search is a
-function of its seed alone. An actor's death is not a candidate's fault, unless it happens every time.
+`run` returns results in the order of the requests, whatever the actors' number and speed. `stream` lets its caller
+decide what an idle actor does next, and yields results as they come: no actor waits for another one. An actor's death
+is not a candidate's fault, unless it happens every time.
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
@@ -26,24 +27,26 @@ ATTEMPTS = 3
 MAX_REPLACEMENTS_IN_A_ROW = 5
 
 
+Key = TypeVar("Key")
+
+
 @dataclass(kw_only=True, slots=True)
 class _Call:
-    index: int
+    key: Any
+    request: Request
     actor: int
     deadline: float
+    attempt: int
 
 
 @dataclass(kw_only=True, slots=True)
 class _Work:
-    """One `run`: what waits, what is in flight, what is done."""
+    """One `stream`: what is in flight, and who has nothing to do."""
 
     method: str
-    requests: Sequence[Request]
     timeout_s: float
-    waiting: deque[int]
+    idle: deque[int]
     in_flight: dict[Any, _Call] = field(default_factory=dict)
-    results: dict[int, Any] = field(default_factory=dict)
-    attempts: dict[int, int] = field(default_factory=dict)
 
 
 class Dispatcher:
@@ -104,25 +107,53 @@ class Dispatcher:
             InfrastructureError: Actors keep dying whatever they are given.
             ScoringError: The method raised.
         """
-        order = sorted(range(len(requests)), key=lambda index: -_expected_cost(requests[index]))
+        waiting = deque(sorted(range(len(requests)), key=lambda index: -_expected_cost(requests[index])))
+        results: dict[int, Any] = {}
+
+        def take(idle: int) -> list[tuple[int, Request]]:
+            taken = [waiting.popleft() for _ in range(min(idle, len(waiting)))]
+            return [(index, requests[index]) for index in taken]
+
+        for index, result in self.stream(method, take, timeouts):
+            results[index] = result
+            on_done(len(results))
+        return [results[index] for index in range(len(requests))]
+
+    def stream(
+        self, method: str, take: Callable[[int], Iterable[tuple[Key, Request]]], timeouts: float = 1.0
+    ) -> Iterator[tuple[Key, Any]]:
+        """Runs one actor method on requests that are thought of while others run.
+
+        Args:
+            method: As for `run`.
+            take: Given how many actors are idle, returns as many requests or fewer, each with a key to know its result
+                by. It is asked again after every result.
+            timeouts: As for `run`.
+
+        Yields:
+            The key and what the method returned, or a `Failure` as in `run`, in the order in which they are done. Ends
+            when nothing runs and `take` has nothing.
+
+        Raises:
+            CancelledError: `cancelled` was set; nothing is left running.
+            InfrastructureError: Actors keep dying whatever they are given.
+            ScoringError: The method raised.
+        """
         work = _Work(
-            method=method,
-            requests=requests,
-            timeout_s=timeouts * self._timeout_s,
-            waiting=deque(order),
+            method=method, timeout_s=timeouts * self._timeout_s, idle=deque(range(len(self._actors)))
         )
-        idle = deque(range(len(self._actors)))
-        while len(work.results) < len(requests):
+        while True:
             if self._cancelled.is_set():
                 self.close()
                 raise CancelledError("the job was cancelled")
-            while idle and work.waiting:
-                self._start(work, idle.popleft())
+            if work.idle:
+                for key, request in take(len(work.idle)):
+                    self._start(work, work.idle.popleft(), key, request)
+            if not work.in_flight:
+                return
             ready, _ = ray.wait(list(work.in_flight), num_returns=1, timeout=POLL_S)
             for reference in ready or self._overdue(work):
-                idle.append(self._finish(work, reference, overdue=not ready))
-                on_done(len(work.results))
-        return [work.results[index] for index in range(len(requests))]
+                yield from self._finish(work, reference, overdue=not ready)
 
     def close(self) -> None:
         """Kills every actor."""
@@ -130,42 +161,44 @@ class Dispatcher:
             ray.kill(actor)
         self._actors = []
 
-    def _start(self, work: _Work, actor: int) -> None:
-        index = work.waiting.popleft()
-        reference = getattr(self._actors[actor], work.method).remote(work.requests[index])
+    def _start(self, work: _Work, actor: int, key: Any, request: Request, attempt: int = 1) -> None:
+        reference = getattr(self._actors[actor], work.method).remote(request)
         deadline = time.monotonic() + work.timeout_s
-        work.in_flight[reference] = _Call(index=index, actor=actor, deadline=deadline)
+        work.in_flight[reference] = _Call(
+            key=key, request=request, actor=actor, deadline=deadline, attempt=attempt
+        )
 
     def _overdue(self, work: _Work) -> list[Any]:
         now = time.monotonic()
         return [reference for reference, call in work.in_flight.items() if call.deadline < now][:1]
 
-    def _finish(self, work: _Work, reference: Any, *, overdue: bool) -> int:
-        """Takes one result, or what stands in its place; returns the actor, which is idle again."""
+    def _finish(self, work: _Work, reference: Any, *, overdue: bool) -> Iterator[tuple[Any, Any]]:
+        """Yields one result and sets its actor idle, or tries again with a new actor."""
         call = work.in_flight.pop(reference)
         if overdue:
-            self._retry(work, call, f"missed its deadline of {work.timeout_s:g} s")
-            return call.actor
+            yield from self._retry(work, call, f"missed its deadline of {work.timeout_s:g} s")
+            return
         try:
-            work.results[call.index] = ray.get(reference)
-            self._failures_in_a_row = 0
+            result = ray.get(reference)
         except RayActorError as error:
-            self._retry(work, call, f"died: {_first_line(error)}")
+            yield from self._retry(work, call, f"died: {_first_line(error)}")
+            return
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, RanksieveError):
                 raise cause from error
             raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
-        return call.actor
+        self._failures_in_a_row = 0
+        work.idle.append(call.actor)
+        yield call.key, result
 
-    def _retry(self, work: _Work, call: _Call, reason: str) -> None:
+    def _retry(self, work: _Work, call: _Call, reason: str) -> Iterator[tuple[Any, Any]]:
         self._replace(call.actor, reason)
-        attempts = work.attempts.get(call.index, 0) + 1
-        work.attempts[call.index] = attempts
-        if attempts < ATTEMPTS:
-            work.waiting.appendleft(call.index)
+        if call.attempt < ATTEMPTS:
+            self._start(work, call.actor, call.key, call.request, call.attempt + 1)
         else:
-            work.results[call.index] = Failure(reason=f"{attempts} actors in a row: the actor {reason}")
+            work.idle.append(call.actor)
+            yield call.key, Failure(reason=f"{call.attempt} actors in a row: the actor {reason}")
 
     def _replace(self, actor: int, reason: str) -> None:
         self._failures_in_a_row += 1

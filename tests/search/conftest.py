@@ -63,7 +63,7 @@ class Problem:
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_space() -> Callable[..., SearchSpace]:
     def make(layers: int = 4, rank_step: int = 4) -> SearchSpace:
         matrices = [
@@ -76,7 +76,7 @@ def make_space() -> Callable[..., SearchSpace]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_problem(make_space: Callable[..., SearchSpace]) -> Callable[..., Problem]:
     def make(layers: int = 4, rank_step: int = 4, distortion: float = 0.7, seed: int = 0) -> Problem:
         rng = np.random.default_rng(seed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from search.constraints import Constraint, constrained
-from search.errors import ConflictError, InputError, ScoringError
+from search.errors import ConflictError, ScoringError
 from search.evolution import Evolution
 from search.objectives import MaxDrop, Objective, TargetParams
 from search.outcome import Outcome, Trial
@@ -37,11 +37,18 @@ def start(problem, objective: Objective, settings: SearchSettings = SETTINGS) ->
 
 
 def drive(evolution: Evolution, problem) -> list[GenerationRecord]:
-    records = []
+    """Scores whatever is asked for, in the order in which it is asked."""
+    records = retired(evolution)
     while not evolution.finished:
-        record = evolution.tell(problem.score(evolution.ask()))
-        if record is not None:
-            records.append(record)
+        evolution.tell(problem.score(evolution.ask()))
+        records += retired(evolution)
+    return records
+
+
+def retired(evolution: Evolution) -> list[GenerationRecord]:
+    records = []
+    while (record := evolution.retire()) is not None:
+        records.append(record)
     return records
 
 
@@ -62,13 +69,14 @@ def test_the_search_beats_its_seed_at_the_same_size(make_problem) -> None:
 
 def test_generations_are_staged(make_problem) -> None:
     problem = make_problem()
-    evolution = start(problem, TargetParams(share=0.4))
+    evolution = start(problem, TargetParams(share=0.4), changed(overlap=1))
     stages = []
     while not evolution.finished and evolution.generation < 3:
         trials = evolution.ask()
         stages.append({trial.examples for trial in trials})
         assert len(trials) == len(set(trials))
         evolution.tell(problem.score(trials))
+        retired(evolution)
     assert stages == [{8}, {32}] * 4
 
 
@@ -94,59 +102,32 @@ def test_the_same_seed_makes_the_same_run(make_problem, objective: Objective) ->
     assert other.calls != first.calls
 
 
-@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
-def test_resuming_after_every_generation_changes_nothing(make_problem, objective: Objective) -> None:
-    straight, broken = make_problem(), make_problem()
-    whole = start(straight, objective)
-    expected = drive(whole, straight)
-
-    evolution, told, records = start(broken, objective), [], []
-    while not evolution.finished:
-        outcomes = broken.score(evolution.ask())
-        told.extend(outcomes)
-        record = evolution.tell(outcomes)
-        if record is not None:
-            records.append(record)
-            state = json.loads(json.dumps(evolution.state()))
-            memo = [Outcome.from_json(json.loads(json.dumps(o.to_json()))) for o in told]
-            evolution = Evolution.resume(broken.space, broken.energies, objective, SETTINGS, state, memo)
-    assert records == expected
-    assert evolution.state() == whole.state()
-    assert evolution.finalists() == whole.finalists()
-    assert evolution.front() == whole.front()
-
-
-def test_an_interrupted_generation_is_done_again(make_problem) -> None:
-    problem = make_problem()
-    evolution = start(problem, TargetParams(share=0.4))
-    told: list[Outcome] = []
-    while evolution.generation < 2:
-        outcomes = problem.score(evolution.ask())
-        told.extend(outcomes)
-        evolution.tell(outcomes)
-    asked = evolution.ask()
-    evolution.tell(problem.score(asked))  # the screen of generation 3, lost with the process
-    state = evolution.state()
-    resumed = Evolution.resume(
-        problem.space, problem.energies, TargetParams(share=0.4), SETTINGS, state, told
-    )
-    assert resumed.generation == 2
-    assert resumed.ask() == asked
-
-
 def test_a_saved_search_is_checked(make_problem) -> None:
     problem = make_problem()
-    objective = TargetParams(share=0.4)
-    evolution = start(problem, objective, changed(generations=1))
-    drive(evolution, problem)
+    objective, settings = TargetParams(share=0.4), changed(generations=1)
+    evolution = start(problem, objective, settings)
+    told = [outcome for record in drive(evolution, problem) for outcome in record.outcomes]
     state = evolution.state()
+
+    def resume(settings: SearchSettings = settings, objective: Objective = objective, **changes: Any):
+        return Evolution.resume(
+            problem.space, problem.energies, objective, settings, {**state, **changes}, told
+        )
+
+    assert resume(changed(generations=2, patience=3)).finished is False
+    told, kept = [], told
     with pytest.raises(ConflictError, match="memo lacks outcomes"):
-        Evolution.resume(problem.space, problem.energies, objective, SETTINGS, state, [])
-    with pytest.raises(ConflictError, match="has version 0, expected 2"):
-        Evolution.resume(problem.space, problem.energies, objective, SETTINGS, {**state, "version": 0}, [])
-    smaller = make_problem(layers=2)
-    with pytest.raises(InputError, match="must hold 8 levels"):
-        Evolution.resume(smaller.space, smaller.energies, objective, SETTINGS, state, [])
+        resume()
+    told = kept
+    with pytest.raises(ConflictError, match="has version 2, expected 3"):
+        resume(version=2)
+    with pytest.raises(ConflictError, match="another space, objective or setting"):
+        resume(changed(generations=1, overlap=3))
+    with pytest.raises(ConflictError, match="another space, objective or setting"):
+        resume(objective=TargetParams(share=0.3))
+    problem = make_problem(rank_step=8)
+    with pytest.raises(ConflictError, match="another space, objective or setting"):
+        resume()
 
 
 def test_the_ratchet_ends_at_the_smallest_size_that_holds(make_problem) -> None:
@@ -247,6 +228,7 @@ def test_a_space_with_nothing_new_ends_without_asking(tiny) -> None:
         assert trials
         asked.extend(trials)
         evolution.tell([scored(trial) for trial in trials])
+        retired(evolution)
     assert len(asked) == len(set(asked)) < 200
     assert evolution.ask() == []
 
@@ -282,6 +264,7 @@ def test_a_target_whose_candidates_all_fail_is_a_stall(make_problem) -> None:
     problem = make_problem()
     evolution = start(problem, MaxDrop(points=2.0), changed(patience=4))
     evolution.tell(problem.score(evolution.ask()))
+    retired(evolution)
     held = evolution.incumbent
     problem.fails = lambda trial: "broken"
     records = drive(evolution, problem)
@@ -305,17 +288,14 @@ def test_records_are_storable(make_problem) -> None:
     assert sum(trial.examples for trial in problem.calls) == records[-1].tokens
 
 
-def test_asking_twice_and_telling_wrongly_are_refused(make_problem) -> None:
+def test_telling_what_was_not_asked_for_is_refused(make_problem) -> None:
     problem = make_problem()
     evolution = start(problem, TargetParams(share=0.4))
-    with pytest.raises(ConflictError, match="call ask before tell"):
-        evolution.tell([])
-    outcomes = problem.score(evolution.ask())
-    with pytest.raises(ConflictError, match="before asking again"):
-        evolution.ask()
-    with pytest.raises(ConflictError, match="another trial"):
-        evolution.tell(outcomes[::-1])
-    evolution.tell(outcomes)
+    first, *_ = problem.score(evolution.ask(1))
+    evolution.tell([first])
+    with pytest.raises(ConflictError, match="tell every trial of ask once"):
+        evolution.tell([first])
+    assert evolution.retire() is None
 
 
 @pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])

@@ -49,7 +49,7 @@ def test_where_no_seed_holds_the_search_starts_large_and_approaches_dense() -> N
     targets = []
     while not made.finished:
         targets.append(made.target)
-        made.observe(dropping(5.0), 0.5, improved=True)
+        made.observe(dropping(5.0), 0.5, target=made.target, improved=True)
     assert targets == pytest.approx([0.85, 0.925, 0.9625, 0.98125, 0.990625])
     assert made.accepted == []
 
@@ -63,7 +63,7 @@ def test_a_failed_seed_ends_the_run_of_good_ones() -> None:
 def test_acceptance_lowers_the_target_by_a_step() -> None:
     made = ratchet(seeds=4)
     assert made.target == pytest.approx(0.36)
-    assert made.observe(dropping(2.0), 0.36, improved=True)
+    assert made.observe(dropping(2.0), 0.36, target=made.target, improved=True)
     assert made.target == pytest.approx(0.32)
     assert made.accepted[-1].share == 0.36
 
@@ -73,12 +73,32 @@ def test_a_stall_backs_off_in_ever_smaller_steps_until_finished() -> None:
     targets = []
     while not made.finished:
         targets.append(made.target)
-        assert not made.observe(dropping(5.0), 0.3, improved=True)
+        assert not made.observe(dropping(5.0), 0.3, target=made.target, improved=True)
     assert targets == pytest.approx([0.36, 0.36, 0.38, 0.38, 0.39, 0.39, 0.395, 0.395])
 
 
+def test_a_generation_bred_for_more_than_what_holds_by_now_proves_nothing() -> None:
+    made = ratchet(seeds=4)  # 0.4 holds
+    before = made.state()
+    for drop in (0.0, 5.0):
+        assert not made.observe(dropping(drop), 0.41, target=0.42, improved=True)
+    assert made.state() == before
+
+
+def test_a_failure_below_the_present_target_does_not_count_against_it() -> None:
+    made = ratchet(seeds=4, patience=2)
+    smaller = made.target
+    made.observe(dropping(5.0), 0.36, target=smaller, improved=False)
+    assert made.target == pytest.approx(0.38)
+    before = made.state()
+    assert not made.observe(dropping(5.0), 0.36, target=smaller, improved=False)
+    assert made.state() == before
+    assert made.observe(dropping(0.0), 0.36, target=smaller, improved=False)  # a success there counts
+    assert made.target == pytest.approx(0.34)
+
+
 def test_no_incumbent_is_no_acceptance() -> None:
-    assert not ratchet().observe(None, 0.3, improved=False)
+    assert not ratchet().observe(None, 0.3, target=0.3, improved=False)
 
 
 def test_the_target_stays_above_nothing() -> None:
@@ -87,17 +107,17 @@ def test_the_target_stays_above_nothing() -> None:
     targets = []
     while not made.finished:
         targets.append(made.target)
-        made.observe(dropping(0.0), made.target, improved=True)
+        made.observe(dropping(0.0), made.target, target=made.target, improved=True)
     assert min(targets) > 0
     assert targets[0] == pytest.approx(0.01)
 
 
 def test_a_ratchet_goes_on_from_its_state() -> None:
     made, restored = ratchet(), Ratchet(MaxDrop(points=2.0), patience=2)
-    made.observe(dropping(5.0), 0.36, improved=False)
+    made.observe(dropping(5.0), 0.36, target=0.36, improved=False)
     restored.restore(json.loads(json.dumps(made.state())))
     for schedule in (made, restored):
-        schedule.observe(dropping(1.0), 0.38, improved=False)
+        schedule.observe(dropping(1.0), 0.38, target=0.38, improved=False)
     assert restored.state() == made.state()
     assert restored.accepted == made.accepted
 
@@ -106,11 +126,11 @@ def test_a_fixed_target_ends_after_patience_without_improvement() -> None:
     fixed = schedule_for(TargetParams(share=0.3), SPACE, patience=2)
     assert isinstance(fixed, FixedTarget)
     for improved in (True, False, True, False):
-        assert not fixed.observe(dropping(0.0), 0.3, improved=improved)
+        assert not fixed.observe(dropping(0.0), 0.3, target=0.3, improved=improved)
         assert not fixed.finished
     restored = FixedTarget(0.3, patience=2)
     restored.restore(json.loads(json.dumps(fixed.state())))
-    restored.observe(dropping(0.0), 0.3, improved=False)
+    restored.observe(dropping(0.0), 0.3, target=0.3, improved=False)
     assert restored.finished
     assert restored.target == 0.3
 
@@ -140,13 +160,13 @@ def test_a_ratchet_stays_within_what_the_space_can_be(bounded: SearchSpace) -> N
     targets = []
     while not made.finished:  # whatever is tried is good enough
         targets.append(made.target)
-        made.observe(dropping(0.0), made.target, improved=True)
+        made.observe(dropping(0.0), made.target, target=made.target, improved=True)
     assert min(targets) > 0.25
     assert targets[-1] < 0.26
     refusing = schedule_for(MaxDrop(points=2.0), bounded, patience=2)
     while not refusing.finished:
         assert refusing.target < 0.75
-        refusing.observe(dropping(5.0), refusing.target, improved=False)
+        refusing.observe(dropping(5.0), refusing.target, target=refusing.target, improved=False)
 
 
 def test_a_ratchet_with_nothing_below_is_finished() -> None:

@@ -1,4 +1,5 @@
-from search.archive import Memo
+from typing import Any
+
 from search.outcome import Outcome, Trial
 from search.racing import Race
 from search.settings import SearchSettings
@@ -17,60 +18,95 @@ def score(trial: Trial) -> Outcome:
     )
 
 
-def run(race: Race, memo: Memo) -> list[list[Trial]]:
-    stages = []
-    while trials := race.next_trials():
+def start(*genomes: tuple[int, ...], known: dict[Trial, Outcome] | None = None, **options: Any) -> Race:
+    settings = options.pop("settings", SETTINGS)
+    return Race(genomes, settings=settings, known=(known or {}).get, **options)
+
+
+def run(race: Race) -> list[list[Trial]]:
+    """The trials of each stage, answered last one first."""
+    stages, trials = [], race.start()
+    while trials:
         stages.append(trials)
-        for trial in trials:
-            memo.add(score(trial))
+        *waiting, trials = [race.tell(score(trial)) for trial in reversed(trials)]
+        assert not any(waiting)
+    assert race.finished
     return stages
 
 
-def test_all_are_screened_and_the_best_go_on(tiny) -> None:
-    memo = Memo(tiny[0])
-    race = Race([*GENOMES, GENOMES[0]], settings=SETTINGS, memo=memo, limit=100)
-    stages = run(race, memo)
+def test_all_are_screened_and_the_best_go_on() -> None:
+    race = start(*GENOMES, GENOMES[0])
+    stages = run(race)
     assert [[trial.examples for trial in stage] for stage in stages] == [[4] * 5, [16] * 2]
     assert [outcome.genome for outcome in race.finishers] == GENOMES[:2]
+    assert [outcome.trial for outcome in race.outcomes] == stages[0] + stages[1]
+    assert race.cost == 7
 
 
-def test_a_protected_genome_passes_the_screen(tiny) -> None:
-    memo = Memo(tiny[0])
-    race = Race(GENOMES, settings=SETTINGS, memo=memo, limit=100, protected=GENOMES[4])
-    run(race, memo)
+def test_a_stage_ends_with_its_last_answer() -> None:
+    race = start(*GENOMES)
+    trials = race.start()
+    assert [race.tell(score(trial)) for trial in trials[1:]] == [[]] * 4
+    assert race.tell(score(trials[1])) == []  # told before
+    assert race.finishers == []
+    assert [trial.genome for trial in race.tell(score(trials[0]))] == GENOMES[:2]
+    assert not race.finished
+
+
+def test_a_protected_genome_passes_the_screen() -> None:
+    race = start(*GENOMES, protected=GENOMES[4])
+    run(race)
     assert [outcome.genome for outcome in race.finishers] == [GENOMES[0], GENOMES[4]]
 
 
-def test_a_failure_never_goes_on(tiny) -> None:
-    memo = Memo(tiny[0], [Outcome.failed(Trial(genome=GENOMES[0], examples=4), "NaN")])
-    race = Race(GENOMES, settings=SETTINGS, memo=memo, limit=100, protected=GENOMES[0])
-    stages = run(race, memo)
+def test_a_failure_never_goes_on() -> None:
+    trial = Trial(genome=GENOMES[0], examples=4)
+    race = start(*GENOMES, known={trial: Outcome.failed(trial, "NaN")}, protected=GENOMES[0])
+    stages = run(race)
     assert len(stages[0]) == 4
     assert [outcome.genome for outcome in race.finishers] == GENOMES[1:3]
 
 
-def test_the_memo_answers_a_whole_stage(tiny) -> None:
-    memo = Memo(tiny[0], [score(Trial(genome=genome, examples=4)) for genome in GENOMES])
-    race = Race(GENOMES, settings=SETTINGS, memo=memo, limit=100)
-    assert [trial.examples for trial in race.next_trials()] == [16, 16]
+def test_what_is_known_is_not_scored_again() -> None:
+    screens = [Trial(genome=genome, examples=4) for genome in GENOMES]
+    fulls = [Trial(genome=genome, examples=16) for genome in GENOMES]
+    known = {trial: score(trial) for trial in screens}
+    assert run(start(*GENOMES, known=known)) == [fulls[:2]]
+    known |= {trial: score(trial) for trial in fulls[:2]}
+    race = start(*GENOMES, known=known)
+    assert run(race) == []
+    assert [outcome.genome for outcome in race.finishers] == GENOMES[:2]
 
 
-def test_no_screen_where_it_cannot_select_or_save(tiny) -> None:
-    memo = Memo(tiny[0])
+def test_no_candidates_make_a_race_that_is_over() -> None:
+    race = start()
+    assert run(race) == []
+    assert (race.finishers, race.cost) == ([], 0)
+
+
+def test_no_screen_where_it_cannot_select_or_save() -> None:
     full = SearchSettings(population=4, offspring=5, survivors=2, screen=16, full=16)
     for race in (
-        Race(GENOMES, settings=full, memo=memo, limit=100),
-        Race(GENOMES[:2], settings=SETTINGS, memo=memo, limit=100),
-        Race(GENOMES, settings=SETTINGS, memo=memo, limit=100, screened=False),
-        Race(GENOMES, settings=SETTINGS, memo=memo, limit=1),
+        start(*GENOMES, settings=full),
+        start(*GENOMES[:2]),
+        start(*GENOMES, screened=False),
+        start(*GENOMES, limit=4),  # two to screen, two to promote
     ):
-        assert {trial.examples for trial in race.next_trials()} == {16}
+        assert not race.screened
+        assert {trial.examples for trial in race.start()} == {16}
 
 
-def test_the_limit_is_never_passed(tiny) -> None:
+def test_the_limit_is_never_passed() -> None:
     for limit in range(1, 10):
-        memo = Memo(tiny[0])
-        race = Race(GENOMES, settings=SETTINGS, memo=memo, limit=limit)
-        run(race, memo)
-        assert 1 <= len(memo) <= limit
+        race = start(*GENOMES, limit=limit)
+        scored = [trial for stage in run(race) for trial in stage]
+        assert 1 <= len(scored) <= race.cost <= limit
+        assert sum(trial.examples == 16 for trial in scored) <= SETTINGS.survivors
         assert race.finishers
+
+
+def test_the_candidates_of_a_race_make_the_same_race() -> None:
+    for limit in range(1, 10):
+        race = start(*GENOMES, limit=limit)
+        again = start(*race.candidates, screened=race.screened)
+        assert (again.candidates, again.screened, again.cost) == (race.candidates, race.screened, race.cost)

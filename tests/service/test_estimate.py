@@ -121,6 +121,8 @@ def _play(spec: JobSpec, rng: random.Random) -> tuple[Counter[int], int]:
                 for trial in trials
             ]
         )
+        while evolution.retire() is not None:
+            pass
     return asked, len(evolution.finalists())
 
 

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,14 @@ class LocalActors:
             on_done(len(results))
         self.requests += [] if method == "score_dense" else requests
         return results
+
+    def stream(
+        self, method: str, take: Callable[[int], Iterable[tuple[Any, ScoreRequest]]]
+    ) -> Iterator[tuple[Any, Any]]:
+        while taken := list(take(2)):
+            for key, request in reversed(taken):  # whoever started last is done first
+                (result,) = self.run(method, [request])
+                yield key, result
 
     def set_beliefs(self, beliefs: Any) -> None:
         self._scorer.set_beliefs(beliefs)

@@ -1,13 +1,13 @@
 """The task scorer over a fake runner: chunks, order, failures, drops."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
 from search.errors import ScoringError
-from search.outcome import Trial
+from search.outcome import Outcome, Trial
 from search.space import DENSE, MatrixShape, SearchSpace
 from service.scoring import CHUNK, Candidate, TaskScorer
 from workers.plan import EncodedTask, Example, Row
@@ -65,6 +65,14 @@ class FakeRunner:
             on_done(len(results))
         return results
 
+    def stream(
+        self, method: str, take: Callable[[int], Iterable[tuple[Trial, ScoreRequest]]]
+    ) -> Iterator[tuple[Trial, object]]:
+        while taken := list(take(1)):
+            for trial, request in taken:
+                self.requests.append(request)
+                yield trial, self._answer(method, request)
+
     def set_beliefs(self, beliefs: object) -> None:
         self.beliefs = beliefs
 
@@ -78,6 +86,11 @@ class FakeRunner:
         return make_scores(request, 1.0), Beliefs(
             logp_AK=rows, token_AK=rows.astype(np.int32), offset_E=offsets
         )
+
+
+def outcomes(scorer: TaskScorer, *trials: Trial) -> list[Outcome]:
+    waiting = list(trials)
+    return list(scorer.outcomes(lambda idle: [waiting.pop(0) for _ in range(idle) if waiting], 0.8))
 
 
 @pytest.fixture
@@ -108,7 +121,7 @@ def test_beliefs_of_every_split_reach_the_actors(scorer: TaskScorer, runner: Fak
 def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRunner) -> None:
     scorer.score_dense("search")
     trials = [Trial(genome=(3, 3), examples=8), Trial(genome=(2, 0), examples=40)]
-    first, second = scorer.score_trials(trials, 0.8, lambda done: None)
+    first, second = outcomes(scorer, *trials)
     assert [(r.ranks, r.start, r.stop) for r in runner.requests[-2:]] == [((3, 3), 0, 8), ((2, 0), 0, 40)]
     assert (first.trial, second.trial) == tuple(trials)
     assert (first.metric, first.drop_points, first.kl_nats) == (0.75, 25.0, 0.25)
@@ -122,7 +135,7 @@ def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRu
 def test_the_loss_mixes_kl_and_likelihood(runner: FakeRunner, kl_weight: float, loss: float) -> None:
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight)
     scorer.score_dense("search")
-    (outcome,) = scorer.score_trials([Trial(genome=(3, 3), examples=8)], 0.8, lambda done: None)
+    (outcome,) = outcomes(scorer, Trial(genome=(3, 3), examples=8))
     assert outcome.loss_nats == pytest.approx(loss)
 
 
@@ -131,9 +144,7 @@ def test_a_failed_trial_is_a_failed_outcome() -> None:
         FakeRunner(lambda request: request.ranks[0] == 1), SPACE, make_task("choice"), kl_weight=0.5
     )
     scorer.score_dense("search")
-    good, bad = scorer.score_trials(
-        [Trial(genome=(2, 2), examples=8), Trial(genome=(1, 1), examples=8)], 0.8, lambda done: None
-    )
+    good, bad = outcomes(scorer, Trial(genome=(2, 2), examples=8), Trial(genome=(1, 1), examples=8))
     assert good.failure is None
     assert (bad.failure, bad.metric) == ("not finite", None)
 
@@ -142,7 +153,7 @@ def test_an_overflowing_perplexity_is_a_failed_outcome(runner: FakeRunner, monke
     scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
     scorer.score_dense("search")
     monkeypatch.setattr(runner, "_answer", lambda method, request: make_scores(request, -1.0, nll_nats=1e9))
-    (outcome,) = scorer.score_trials([Trial(genome=(1, 1), examples=8)], 0.8, lambda done: None)
+    (outcome,) = outcomes(scorer, Trial(genome=(1, 1), examples=8))
     assert outcome.failure is not None
     assert "overflows" in outcome.failure
     assert outcome.tokens == 80

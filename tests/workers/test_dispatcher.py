@@ -204,6 +204,34 @@ def test_beliefs_reach_replacements_too(make_job: Callable[..., Job]) -> None:
     assert job.run(request("beliefs")) == [{"search": 5}]
 
 
+def test_an_idle_actor_gets_more_while_another_works(make_job: Callable[..., Job]) -> None:
+    job, waiting = make_job(2), [request("hang"), *fine(3)]
+    told: list[int] = []
+
+    def take(idle: int) -> list[tuple[str, ScoreRequest]]:
+        told.append(idle)
+        return [(f"{one.split} {one.start}", one) for one in (waiting.pop(0) for _ in range(idle) if waiting)]
+
+    stream = job.dispatcher.stream("score", take)
+    assert [next(stream)[0] for _ in range(3)] == ["fine 0", "fine 1", "fine 2"]
+    assert told == [2, 1, 1]
+
+
+def test_a_stream_ends_when_nothing_runs_and_there_is_nothing_to_take(make_job: Callable[..., Job]) -> None:
+    job = make_job(2)
+    assert list(job.dispatcher.stream("score", lambda idle: [])) == []
+    later = [[1], [2, 3]]
+
+    def take(idle: int) -> list[tuple[int, ScoreRequest]]:
+        keys = later.pop(0) if idle == 2 and later else []  # the second time only when the first one is done
+        return [(key, request("die once" if key == 3 else "fine", key)) for key in keys]
+
+    results = dict(job.dispatcher.stream("score", take))
+    assert results.keys() == {1, 2, 3}
+    assert starts([results[key] for key in (1, 2, 3)]) == [1, 2, 3]
+    assert len(job.replaced) == 1
+
+
 def test_expensive_requests_come_first() -> None:
     cheap = ScoreRequest(ranks=(5, 5), split="search", start=0, stop=10)
     costly = ScoreRequest(ranks=(5, 50), split="search", start=0, stop=10)

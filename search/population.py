@@ -1,0 +1,156 @@
+"""The population of a search in DEAP's containers, and its operators in DEAP's toolbox.
+
+The only module to import deap.
+"""
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any, Self
+
+import numpy as np
+from deap import base, tools
+
+from search.breeding import Scored
+from search.operators.crossover import crossover
+from search.operators.mutation import mutate
+from search.operators.repair import repair
+from search.operators.transfer import transfer
+from search.outcome import Outcome
+from search.prices import Prices
+from search.space import Genome
+
+
+class LossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
+    """`Outcome.fitness`, in nats, minimised."""
+
+    weights = (-1.0,)
+
+
+class Individual(tuple[int, ...]):
+    """A genome with its fitness, as DEAP's containers expect it."""
+
+    fitness: LossFitness
+
+    @classmethod
+    def of(cls, genome: Sequence[int], loss_nats: float) -> Self:
+        """A scored genome."""
+        individual = cls(genome)
+        individual.fitness = LossFitness((loss_nats,))
+        return individual
+
+    @property
+    def loss_nats(self) -> float:
+        """Its fitness as a number."""
+        return float(self.fitness.values[0])
+
+    @property
+    def genome(self) -> Genome:
+        """The genome alone."""
+        return tuple(self)
+
+    def to_json(self) -> list[Any]:
+        """As plain JSON values: the levels and the fitness."""
+        return [list(self), self.loss_nats]
+
+
+def operators(prices: Prices, rng: Random) -> Any:
+    """A Toolbox with `mate`, `mutate`, `transfer` and `repair`.
+
+    Args:
+        prices: Predicted losses; its space is that of the genomes.
+        rng: Source of randomness of all four.
+    """
+    toolbox = base.Toolbox()
+    toolbox.register("mate", crossover, prices.space, rng=rng)
+    toolbox.register("mutate", mutate, prices.space, rng=rng)
+    toolbox.register("transfer", transfer, prices.space, rng=rng)
+    toolbox.register("repair", repair, prices, rng=rng)
+    return toolbox
+
+
+def _statistics() -> Any:
+    statistics = tools.Statistics(lambda individual: individual.loss_nats)
+    statistics.register("loss_min", np.min)
+    statistics.register("loss_avg", np.mean)
+    statistics.register("loss_max", np.max)
+    statistics.register("loss_std", np.std)
+    return statistics
+
+
+class Population:
+    """Genomes that may become parents, best first, and the best ones ever at their target.
+
+    Args:
+        size: Most genomes.
+        hall_size: How many of the best ones ever to remember.
+    """
+
+    def __init__(self, size: int, hall_size: int) -> None:
+        self._size = size
+        self._members: list[Individual] = []
+        self._hall, self._logbook = tools.HallOfFame(hall_size), tools.Logbook()
+        self._statistics = _statistics()
+        self.target_share: float | None = None
+        """The size its members were bred for; None for seeds of many sizes."""
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    @property
+    def scored(self) -> list[Scored]:
+        """Its genomes and their fitness."""
+        return [(individual.genome, individual.loss_nats) for individual in self._members]
+
+    @property
+    def genomes(self) -> list[Genome]:
+        """Its genomes."""
+        return [individual.genome for individual in self._members]
+
+    @property
+    def hall_of_fame(self) -> list[Genome]:
+        """The best genomes ever at its target, lowest loss first."""
+        return [individual.genome for individual in self._hall]
+
+    def found(self, seeds: Sequence[Outcome]) -> None:
+        """Begin with seeds of many sizes, most wanted first."""
+        self._members = [Individual.of(seed.genome, seed.fitness) for seed in seeds[: self._size]]
+
+    def join(self, outcomes: Sequence[Outcome], target_share: float) -> None:
+        """Let the best of the members and of newcomers live; members bred for another size make room.
+
+        Args:
+            outcomes: At least one, none of them a failure.
+            target_share: The size they were bred for.
+        """
+        newcomers = [Individual.of(outcome.genome, outcome.fitness) for outcome in outcomes]
+        if target_share != self.target_share:
+            self._members, self.target_share = [], target_share
+            self._hall.clear()
+        stay = [member for member in self._members if member not in newcomers]
+        self._members = tools.selBest(stay + newcomers, self._size)
+        self._hall.update(newcomers)
+
+    def summarise(self, generation: int, evaluations: int) -> dict[str, float]:
+        """Enter a generation into the logbook; returns the statistics of the members' loss."""
+        row = {name: float(value) for name, value in self._statistics.compile(self._members).items()}
+        self._logbook.record(generation=generation, evaluations=evaluations, **row)
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values; `restore` takes them back."""
+        return {
+            "target_share": self.target_share,
+            "members": [individual.to_json() for individual in self._members],
+            "hall_of_fame": [individual.to_json() for individual in self._hall],
+            "logbook": [dict(row) for row in self._logbook],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.target_share = state["target_share"]
+        self._members = [Individual.of(genome, loss_nats) for genome, loss_nats in state["members"]]
+        # the hall puts newcomers before their equals, so it is filled from the back
+        for genome, loss_nats in reversed(state["hall_of_fame"]):
+            self._hall.insert(Individual.of(genome, loss_nats))
+        for row in state["logbook"]:
+            self._logbook.record(**row)

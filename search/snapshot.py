@@ -1,0 +1,74 @@
+"""A search as plain JSON values: what is retired, what is in flight, and whose search it is.
+
+Of a generation in flight only its candidates are kept, not what they have scored so far: that is found out again.
+The randomness needs no place: every generation draws from a stream of its own (`search.breeding.stream`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+from search.asktell import Generation
+from search.errors import ConflictError
+from search.objectives import Objective
+from search.settings import SearchSettings
+from search.space import SearchSpace
+
+STATE_VERSION = 3
+
+LIMITS = ("generations", "max_evaluations", "patience")
+"""Settings that may differ when a search goes on."""
+
+
+def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettings) -> str:
+    """A hash of all that decides which search this is, limits left out.
+
+    Args:
+        space: Names and shapes of its matrices and the levels of its genes count.
+        objective: What the user wants.
+        settings: How to search.
+    """
+    asked = {
+        "matrices": [[shape.name, shape.out_features, shape.in_features] for shape in space.matrices],
+        "genes": [[gene.members, gene.levels] for gene in space.genes],
+        "storage": space.storage,
+        "objective": [type(objective).__name__, asdict(objective)],
+        "settings": {name: value for name, value in asdict(settings).items() if name not in LIMITS},
+    }
+    return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def check(state: Mapping[str, Any], expected: str) -> None:
+    """Refuse a state that cannot be gone on from.
+
+    Args:
+        state: What a search saved.
+        expected: The fingerprint of the search that would go on.
+
+    Raises:
+        ConflictError: It is of another version of this program, or of another search.
+    """
+    if state["version"] != STATE_VERSION:
+        raise ConflictError(
+            f"saved search has version {state['version']}, expected {STATE_VERSION}; submit the job again"
+        )
+    if state["fingerprint"] != expected:
+        raise ConflictError(
+            "the saved search is of another space, objective or setting (only "
+            f"{', '.join(LIMITS)} may differ); submit the job again"
+        )
+
+
+def flight_json(flight: Sequence[Generation]) -> list[dict[str, Any]]:
+    """Generations in flight as plain JSON values."""
+    return [
+        {
+            "generation": generation.number,
+            "target_share": generation.target_share,
+            "screened": generation.race.screened,
+            "candidates": [list(genome) for genome in generation.race.candidates],
+        }
+        for generation in flight
+    ]

@@ -1,0 +1,50 @@
+from dataclasses import replace
+
+import pytest
+
+from search.asktell import Generation
+from search.errors import ConflictError
+from search.objectives import MaxDrop, TargetParams
+from search.racing import Race
+from search.settings import SearchSettings
+from search.snapshot import STATE_VERSION, check, fingerprint, flight_json
+
+SETTINGS = SearchSettings()
+OBJECTIVE = TargetParams(share=0.4)
+
+
+def test_only_limits_may_differ(make_space) -> None:
+    space = make_space()
+    mine = fingerprint(space, OBJECTIVE, SETTINGS)
+    assert fingerprint(make_space(), OBJECTIVE, SETTINGS) == mine
+    raised = replace(SETTINGS, generations=99, max_evaluations=9999, patience=99)
+    assert fingerprint(space, OBJECTIVE, raised) == mine
+    others = [
+        fingerprint(make_space(rank_step=8), OBJECTIVE, SETTINGS),
+        fingerprint(make_space(layers=3), OBJECTIVE, SETTINGS),
+        fingerprint(space, TargetParams(share=0.3), SETTINGS),
+        fingerprint(space, MaxDrop(points=0.4), SETTINGS),
+        fingerprint(space, OBJECTIVE, replace(SETTINGS, seed=1)),
+        fingerprint(space, OBJECTIVE, replace(SETTINGS, overlap=3)),
+    ]
+    assert len({mine, *others}) == 7
+
+
+def test_a_state_of_another_version_or_search_is_refused() -> None:
+    check({"version": STATE_VERSION, "fingerprint": "mine"}, "mine")
+    with pytest.raises(ConflictError, match=r"has version 2, expected 3; submit the job again"):
+        check({"version": 2}, "mine")
+    with pytest.raises(ConflictError, match=r"only generations, max_evaluations, patience may differ"):
+        check({"version": STATE_VERSION, "fingerprint": "yours"}, "mine")
+
+
+def test_of_a_generation_in_flight_its_candidates_are_kept() -> None:
+    settings = SearchSettings(survivors=1, offspring=2)
+    race = Race([(1, 2), (3, 4)], settings=settings, known=lambda trial: None)
+    (saved,) = flight_json([Generation(number=5, target_share=0.4, race=race)])
+    assert saved == {
+        "generation": 5,
+        "target_share": 0.4,
+        "screened": True,
+        "candidates": [[1, 2], [3, 4]],
+    }
