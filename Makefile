@@ -22,7 +22,7 @@ types: $(VENV)/installed-dev
 contracts: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/installed-dev
+unit: $(VENV)/installed-dev $(VENV)/postgres
 	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
 
 $(VENV)/bin/python:
@@ -35,6 +35,10 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/installed
+
+# Debian's PostgreSQL server, for the tests alone. Where it cannot be had, they say so and do without.
+$(VENV)/postgres: | $(VENV)/bin/python
+	-tests/download_postgres.sh $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

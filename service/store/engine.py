@@ -10,8 +10,9 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from search.errors import ConflictError, InputError
 
@@ -20,6 +21,7 @@ BUSY_TIMEOUT_S = 30
 
 # Alembic keeps the migration under way in a global, so one thread migrates at a time.
 _MIGRATING = threading.Lock()
+_MIGRATION_LOCK = 0x72616E6B  # any number that nothing else in the database locks
 
 
 def new_engine(url: str) -> Engine:
@@ -30,31 +32,53 @@ def new_engine(url: str) -> Engine:
     the timeout. Floats that JSON cannot spell (NaN, infinities) are refused.
 
     Args:
-        url: SQLAlchemy URL, e.g. `sqlite:////var/lib/ranksieve/ranksieve.db`.
+        url: SQLAlchemy URL, e.g. `sqlite:////var/lib/ranksieve/ranksieve.db` or `postgresql://me@db/ranksieve`.
 
     Raises:
-        InputError: The database would live in memory, where a restart loses it.
+        InputError: It is no URL of a database that a store can be in, or that database's driver is missing.
     """
-    parsed = make_url(url)
+    parsed = _database_of(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
-    if is_sqlite and parsed.database in (None, "", ":memory:"):
-        raise InputError("database_url", f"must name a file, e.g. sqlite:///ranksieve.db; got {url}")
-    engine = create_engine(
-        parsed, json_serializer=partial(json.dumps, allow_nan=False), pool_pre_ping=not is_sqlite
-    )
+    try:
+        engine = create_engine(
+            parsed, json_serializer=partial(json.dumps, allow_nan=False), pool_pre_ping=not is_sqlite
+        )
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "database_url", f"needs a driver: {error}; run pip install 'ranksieve[postgres]'"
+        ) from error
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
+def _database_of(url: str) -> URL:
+    """The URL, if a store can be there. Errors leave the URL out: it may hold a password."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+        parsed.get_dialect()
+    except (ArgumentError, NoSuchModuleError):
+        backend = None
+    if backend not in ("sqlite", "postgresql"):
+        raise InputError(
+            "database_url", "must be a SQLAlchemy URL that begins with sqlite:/// or postgresql://"
+        )
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise InputError("database_url", f"must name a file, e.g. sqlite:///ranksieve.db; got {url}")
+    return parsed
+
+
 def upgrade(engine: Engine) -> None:
-    """Brings the schema to the newest migration, in one transaction.
+    """Brings the schema to the newest migration, in one transaction; servers that start together take turns.
 
     Raises:
         ConflictError: A newer version of the program has migrated this database.
     """
     with _MIGRATING, engine.execution_options(writes=True).begin() as connection:
+        if connection.dialect.name == "postgresql":  # SQLite's write lock is held already
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         try:
             command.upgrade(migration_config(connection), "head")
         except CommandError as error:

@@ -28,7 +28,8 @@ def find_job(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
     Raises:
         NotFoundError: There is no such job.
     """
-    row = session.get(JobRow, job_id, with_for_update=True if lock else None)
+    # PostgreSQL refuses to look for text that it could not hold.
+    row = session.get(JobRow, job_id, with_for_update=True if lock else None) if job_id.isalnum() else None
     if row is None:
         raise NotFoundError(f"there is no job {job_id!r}")
     return row
@@ -112,4 +113,9 @@ def candidate_row(job_id: str, candidate: Mapping[str, Any]) -> CandidateRow:
         KeyError: A field is missing.
     """
     values = {field: candidate[field] for field in CANDIDATE_FIELDS}
-    return CandidateRow(job_id=job_id, **{**values, "genome": list(values["genome"])})
+    values["genome"] = list(values["genome"])
+    if values["failure"] is not None:
+        values["failure"] = values["failure"].replace(
+            "\0", "\N{REPLACEMENT CHARACTER}"
+        )  # PostgreSQL refuses NUL
+    return CandidateRow(job_id=job_id, **values)

@@ -1,21 +1,16 @@
 """A small job file, a tiny model, a store on every backend, and a way to wait for what another thread commits."""
 
+import itertools
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from service.spec import JobSpec
 from service.store import Store
-from service.store.schema import Base
-
-SERVER_URL = os.environ.get("RANKSIEVE_TEST_DATABASE_URL", "")
-"""An empty PostgreSQL database; where it is given, every store test runs on it too and empties it after."""
 
 TINY_WORDS = ["<unk>", "</s>", "Review", "Mood", ":", "film", "good", "bad", *map(str, range(200))]
 TINY_CONFIG = {
@@ -26,6 +21,7 @@ TINY_CONFIG = {
 """A Llama of 16 tokens of context, for tests that need a model but not its answers."""
 
 WaitUntil = Callable[[Callable[[], bool]], None]
+MakeDatabase = Callable[[], str]
 
 
 @pytest.fixture
@@ -121,18 +117,20 @@ def tiny_job() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.fixture(params=["sqlite", *(["server"] if SERVER_URL else [])])
-def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database on each backend that stores are promised for: one more param, one more backend."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'jobs.db'}"
-        return
-    yield SERVER_URL
-    engine = create_engine(SERVER_URL)
-    with engine.begin() as connection:
-        Base.metadata.drop_all(connection)
-        connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
-    engine.dispose()
+@pytest.fixture(params=["sqlite", "postgresql"])
+def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> MakeDatabase:
+    """Makes empty databases, without tables, on each backend that stores are promised for; returns their URLs."""
+    if request.param == "postgresql":
+        create: MakeDatabase = request.getfixturevalue("postgres").create
+        return create
+    numbers = itertools.count()
+    return lambda: f"sqlite:///{tmp_path / f'jobs-{next(numbers)}.db'}"
+
+
+@pytest.fixture
+def store_url(make_database: MakeDatabase) -> str:
+    """An empty database on each backend."""
+    return make_database()
 
 
 @pytest.fixture

@@ -311,6 +311,21 @@ def test_half_a_generation_is_not_kept(
     assert len(store.events(job.id)) == 2
 
 
+def test_any_text_is_kept_as_far_as_the_database_can_hold_it(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = store.create_job(make_spec("☂ \0 \U0001f400"))
+
+    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 1, failure="a \0 ☂")], {})
+    store.append_event(job.id, EventType.CANDIDATE_FAILED, {"reason": "a \0 ☂"})
+
+    assert store.job(job.id).name == "☂ \0 \U0001f400"
+    assert store.events(job.id)[-1].data == {"reason": "a \0 ☂"}
+    assert store.memo(job.id)[0]["failure"] in ("a \0 ☂", "a \ufffd ☂")
+    with pytest.raises(NotFoundError):
+        store.job("\0")
+
+
 def test_a_generation_is_saved_once(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec())
     store.save_generation(job.id, {"generation": 0}, [], {"next": 1})

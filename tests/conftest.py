@@ -1,0 +1,93 @@
+"""A PostgreSQL server of the test run's own, from Debian's packages: on a socket, in a folder that goes at the end."""
+
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+DOWNLOADED = Path(sys.prefix) / "postgres"
+"""Where `make test` puts Debian's packages, if no server is installed."""
+
+FAST = ("fsync", "synchronous_commit", "full_page_writes")  # what only matters after a power cut
+_NAME = "tests"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PostgresServer:
+    """A running server, which makes databases."""
+
+    folder: Path
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def create(self, template: str = "template0") -> str:
+        """A new database like `template`; returns its URL."""
+        name = f"test_{next(self._numbers)}"
+        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self._url(name)
+
+    def _url(self, database: str) -> str:
+        return f"postgresql:///{database}?host={self.folder}&user={_NAME}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The server; tests that ask for it are skipped where it cannot be had."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as name:
+        folder = Path(name)
+        programs, environment = _programs(folder)
+        owner = _unprivileged(folder)
+
+        def run(program: str, *arguments: str) -> None:
+            command = [programs / program, "-D", folder / "data", *arguments]
+            done = subprocess.run(
+                command, cwd=folder, env=environment, capture_output=True, text=True, check=False, **owner
+            )
+            assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
+
+        run("initdb", "-U", _NAME, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        options = " ".join(f"-c {setting}=off" for setting in FAST)
+        where = f"-c listen_addresses='' -c unix_socket_directories={folder}"
+        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"{options} {where}", "start")
+        try:
+            yield PostgresServer(folder=folder)
+        finally:
+            run("pg_ctl", "-w", "-m", "immediate", "stop")
+
+
+def _programs(folder: Path) -> tuple[Path, dict[str, str]]:
+    """The folder with the server's programs, and the environment they run in."""
+    installed = [Path(found) for found in [shutil.which("postgres")] if found]
+    installed += Path("/usr/lib/postgresql").glob("*/bin/postgres")
+    if installed:
+        return installed[0].resolve().parent, dict(os.environ)
+    packages = sorted(DOWNLOADED.glob("*.deb"))
+    if not packages:
+        pytest.skip(
+            "PostgreSQL is NOT tested: it is neither installed nor could `make test` download it; "
+            "see what tests/download_postgres.sh says"
+        )
+    for package in packages:
+        subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
+    [server] = folder.glob("usr/lib/postgresql/*/bin/postgres")
+    libraries = {str(library.parent) for library in folder.rglob("*.so*")}
+    return server.parent, {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}
+
+
+def _unprivileged(folder: Path) -> dict[str, Any]:
+    """Who runs the server, as options for a process: not root, whom it refuses."""
+    if os.geteuid() != 0:
+        return {}
+    nobody = pwd.getpwnam("nobody")
+    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}

@@ -1,0 +1,88 @@
+"""A database that any earlier version wrote is read by this one, and its jobs go on."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, MetaData
+
+from service.events import EventType
+from service.jobs import JobState
+from service.spec import JobSpec
+from service.store import Store
+from service.store.engine import MIGRATIONS, migration_config, new_engine
+
+HISTORY = list(ScriptDirectory(str(MIGRATIONS)).walk_revisions())
+EARLIER = [script.revision for script in HISTORY if not script.is_head]
+
+QUEUED, CUT_OFF = f"{1:024x}", f"{2:024x}"
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def rows_of(spec: JobSpec) -> dict[str, list[dict[str, Any]]]:
+    """What the first version wrote: a queued job, and one that was cut off after a generation."""
+    queued = {
+        "id": QUEUED, "spec": spec.canonical(), "state": "queued", "cancel_requested": False,
+        "created_at": AT, "event_count": 1,
+    }  # fmt: skip
+    cut_off = {**queued, "id": CUT_OFF, "state": "searching", "event_count": 2}
+    told = {"job_id": CUT_OFF, "type": "job.state", "at": AT}
+    candidate = {
+        "job_id": CUT_OFF, "generation": 0, "examples": 64, "genome": [16, -1], "kept_share": 0.4,
+        "kl_nats": 0.1, "drop_points": 1.0, "metric": 0.8, "tokens": 10, "seconds": 0.5,
+    }  # fmt: skip
+    return {
+        "jobs": [queued, cut_off],
+        "events": [{**told, "seq": seq, "data": {"state": state}} for seq, state in [(1, "queued"), (2, "searching")]],
+        "generations": [{"job_id": CUT_OFF, "generation": 0, "record": {"generation": 0}}],
+        "candidates": [candidate],
+        "search_states": [{"job_id": CUT_OFF, "state": {"next": 1}}],
+    }  # fmt: skip
+
+
+def fill(connection: Connection, rows: dict[str, list[dict[str, Any]]]) -> None:
+    tables = MetaData()
+    tables.reflect(connection)
+    for name, values in rows.items():
+        connection.execute(tables.tables[name].insert(), values)
+
+
+@pytest.fixture
+def engine(store_url: str) -> Iterator[Engine]:
+    engine = new_engine(store_url)
+    yield engine
+    engine.dispose()
+
+
+def test_there_are_earlier_schemas() -> None:
+    assert {"0001", "0002"} <= {script.revision for script in HISTORY}
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+def test_a_store_of_an_earlier_version_goes_on(
+    engine: Engine, store_url: str, make_spec: Callable[..., JobSpec], revision: str
+) -> None:
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), revision)
+        fill(connection, rows_of(make_spec("reviews")))
+
+    store = Store(store_url)
+    try:
+        assert [job.id for job in store.jobs()] == [CUT_OFF, QUEUED]
+        assert store.job(QUEUED).spec == make_spec("reviews")
+        assert store.job(QUEUED).created_at == AT
+        assert store.generations(CUT_OFF) == [{"generation": 0}]
+        assert store.search_state(CUT_OFF) == {"next": 1}
+        [candidate] = store.memo(CUT_OFF)
+        assert (candidate["genome"], candidate["loss_nats"]) == ([16, -1], None)
+
+        claimed = store.claim_next()
+        assert claimed is not None
+        assert (claimed.id, claimed.state) == (CUT_OFF, JobState.PREPARING)
+        assert [event.seq for event in store.events(CUT_OFF)] == [1, 2, 3]
+        assert store.append_event(CUT_OFF, EventType.DATA_LOADED, {}).seq == 4
+    finally:
+        store.close()
