@@ -4,9 +4,11 @@
     ├── InputError        something the user gave is wrong; names the field
     ├── NotFoundError     no such job, candidate or artifact
     ├── ConflictError     the request does not fit the state of the job
+    │   └── SupersededError      another server has taken the job over since
     ├── CancelledError    the user asked the job to end
     ├── ScoringError      candidates cannot be scored: too many failed, or the baseline did
     └── InfrastructureError  the machine failed: actors keep dying, a deadline passed, no memory
+        └── StoreError           the database failed; what was not committed did not happen
 
 `api/errors.py` alone maps them to HTTP.
 """
@@ -41,6 +43,10 @@ class ConflictError(RanksieveError):
     """The request does not fit the state of the job."""
 
 
+class SupersededError(ConflictError):
+    """Another server has taken the job over since; what its former owner writes is refused."""
+
+
 class CancelledError(RanksieveError):
     """The user asked the job to end."""
 
@@ -51,3 +57,7 @@ class ScoringError(RanksieveError):
 
 class InfrastructureError(RanksieveError):
     """The machine failed, not the job."""
+
+
+class StoreError(InfrastructureError):
+    """The database failed; what was not committed did not happen."""

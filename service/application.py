@@ -54,14 +54,20 @@ class Application:
     def start(self) -> None:
         """Takes the data directory for this server and starts running jobs.
 
+        Servers that share a PostgreSQL database may share the directory, too: there, leases in the
+        database say who runs a job. With SQLite there is one server, and whoever had a job before it is dead.
+
         Raises:
             ConflictError: Another server owns the directory, or a newer version wrote its database.
         """
         self._make_data_dir()
         with ExitStack() as owned:
-            self._lock_data_dir(owned)
+            if not self.settings.shares_store:
+                self._lock_data_dir(owned)
             owned.callback(self.store.close)
             self.store.open()
+            if not self.settings.shares_store:
+                self.store.release_all()
             self.store.listener = self.feed.notify
             self.controller.start()
             owned.callback(self.controller.stop)

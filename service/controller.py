@@ -2,7 +2,8 @@
 
 A job ends in one of four ways: its pipeline returns (succeeded), raises (failed), is ended because the
 user asked (cancelled), or is ended because the server stops: then its state stays as it is, and the next
-server that starts takes it up again.
+server that looks takes it up again. So it does with a job whose server fell silent until its lease ran out,
+and with one whose writes the database refused: starting a job and recovering it are the same.
 """
 
 import logging
@@ -11,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from search.errors import StoreError, SupersededError
 from service.joblog import JobLog
 from service.jobs import Job, JobError, JobState
-from service.store import Store
+from service.lease import BEATS, Lease
+from service.store import LEASE_S, Store
 
 logger = logging.getLogger(__name__)
 
@@ -30,24 +33,34 @@ class Controller:
         jobs_dir: Folder with one folder of files per job.
         close: Called at the end of the controller's thread, to let go of what the pipeline started there
             (an embedded Ray dies with the thread that started it).
+        lease_s: So long a silent server keeps its job. Six times as often the controller looks for
+            what other servers on the same database have queued or left, and whether a failed database is back.
     """
 
     def __init__(
-        self, store: Store, pipeline: Pipeline, jobs_dir: Path, close: Callable[[], None] = lambda: None
+        self,
+        store: Store,
+        pipeline: Pipeline,
+        jobs_dir: Path,
+        close: Callable[[], None] = lambda: None,
+        lease_s: float = LEASE_S,
     ) -> None:
         self._store = store
         self._pipeline = pipeline
         self._jobs_dir = jobs_dir
         self._close = close
+        self._lease_s = lease_s
         self._changed = threading.Condition()  # guards the three below
         self._news = True
         self._stopping = False
         self._running: JobLog | None = None
         self._thread: threading.Thread | None = None
+        self.trouble: str | None = None
+        """Why no job is claimed at present, though the controller runs: the database failed."""
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are being run; False before `start`, after `stop` and when the store failed."""
+        """Whether jobs are being run; False before `start`, after `stop` and after an unexpected error."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
@@ -96,8 +109,7 @@ class Controller:
     def _run_jobs(self) -> None:
         try:
             while self._wait_for_news():
-                while not self._stopping and (job := self._store.claim_next()) is not None:
-                    self._run(job)
+                self._run_what_is_there()
         except Exception:
             logger.exception("the controller ends: the job store failed; restart the server to go on")
         finally:
@@ -106,24 +118,43 @@ class Controller:
     def _wait_for_news(self) -> bool:
         """Waits until jobs may be there; False when it is time to stop."""
         with self._changed:
-            self._changed.wait_for(lambda: self._news or self._stopping)
+            self._changed.wait_for(lambda: self._news or self._stopping, timeout=self._lease_s / BEATS)
             self._news = False
             return not self._stopping
 
+    def _run_what_is_there(self) -> None:
+        try:
+            while not self._stopping and (job := self._store.claim_next(self._lease_s)) is not None:
+                self.trouble = None
+                self._run(job)
+            self.trouble = None
+        except StoreError as error:
+            logger.error("no job is run until the database is back: %s", error)
+            self.trouble = str(error)
+
     def _run(self, job: Job) -> None:
         log = JobLog(self._store, job, self._jobs_dir / job.id)
+        try:
+            with Lease(self._store, log, self._lease_s):
+                self._run_to_its_end(job, log)
+        except SupersededError as error:
+            logger.warning("job %s: another server goes on with it: %s", job.id, error)
+        finally:
+            with self._changed:
+                self._running = None
+
+    def _run_to_its_end(self, job: Job, log: JobLog) -> None:
         try:
             self._begin(log)
             logger.info("job %s: started", job.id)
             log.raise_if_cancelled()
             result = self._pipeline(job, log)
-            self._store.transition(job.id, JobState.SUCCEEDED, result=result)
+            self._store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
             logger.info("job %s: succeeded", job.id)
+        except (SupersededError, StoreError):
+            raise
         except Exception as error:
             self._settle(job, error)
-        finally:
-            with self._changed:
-                self._running = None
 
     def _begin(self, log: JobLog) -> None:
         """Makes the job reachable for `cancel` and `stop`, then looks for what they did before it was."""
@@ -136,13 +167,14 @@ class Controller:
 
     def _settle(self, job: Job, error: Exception) -> None:
         """Ends a job whose pipeline raised. What was asked for explains more than what then broke."""
-        if self._store.job(job.id).cancel_requested:
+        if self._store.renew(job.id, self._lease_s, epoch=job.epoch).cancel_requested:
             logger.info("job %s: cancelled", job.id)
-            self._store.transition(job.id, JobState.CANCELLED)
+            self._store.transition(job.id, JobState.CANCELLED, epoch=job.epoch)
         elif self._stopping:
             logger.info("job %s: interrupted by the server's stop (%s); it can be resumed", job.id, error)
+            self._store.release(job.id, epoch=job.epoch)
         else:
             failure = JobError.of(error, job.id)
             traceback = error if failure.code == "internal" else None
             logger.error("job %s: failed: %s", job.id, failure.message, exc_info=traceback)
-            self._store.transition(job.id, JobState.FAILED, error=failure)
+            self._store.transition(job.id, JobState.FAILED, epoch=job.epoch, error=failure)

@@ -12,7 +12,7 @@ from service.store import Store
 
 
 class JobLog:
-    """The store, narrowed to one running job.
+    """The store, narrowed to one running job: every write shows the epoch of the claim it runs by.
 
     Args:
         store: Where the job lives.
@@ -25,19 +25,19 @@ class JobLog:
         self.job = job
         self.directory = directory
         self.cancelled = threading.Event()
-        """Set when the pipeline should end: the job was cancelled, or the server stops."""
+        """Set when the pipeline should end: the job was cancelled or taken over, or the server stops."""
 
     def state(self, to: JobState, **data: Any) -> None:
         """Moves the job on.
 
         Raises:
-            ConflictError: The job's state does not lead there.
+            ConflictError: The job's state does not lead there, or another server has taken it over.
         """
-        self._store.transition(self.job.id, to, data=data)
+        self._store.transition(self.job.id, to, epoch=self.job.epoch, data=data)
 
     def event(self, type: EventType, **data: Any) -> None:
         """Tells the job's user of something."""
-        self._store.append_event(self.job.id, type, data)
+        self._store.append_event(self.job.id, type, data, epoch=self.job.epoch)
 
     def progress(self, phase: str) -> Callable[[int, int], None]:
         """Tells the job's user how far a phase is: (done, total)."""
@@ -50,7 +50,7 @@ class JobLog:
         search_state: Mapping[str, Any],
     ) -> None:
         """Keeps a finished generation; see `Store.save_generation`. After it, a crash loses nothing."""
-        self._store.save_generation(self.job.id, record, candidates, search_state)
+        self._store.save_generation(self.job.id, record, candidates, search_state, epoch=self.job.epoch)
 
     def search_state(self) -> dict[str, Any] | None:
         """Where an earlier run of this job got to, or None if it saved no generation."""

@@ -2,7 +2,7 @@
 
     queued → preparing → searching → finalizing → succeeded
        any state that is not terminal → failed | cancelled
-       preparing | searching | finalizing → preparing      recovery after the server died
+       preparing | searching | finalizing → preparing      taken up again after its owner died or stopped
 
 Knows nothing of SQL, threads or HTTP.
 """
@@ -36,7 +36,7 @@ class JobState(StrEnum):
 
     @property
     def interruptible(self) -> bool:
-        """Whether a server that starts finds such a job cut off in mid-run."""
+        """Whether such a job is being run, or was cut off in mid-run."""
         return JobState.PREPARING in TRANSITIONS[self] and self is not JobState.QUEUED
 
 
@@ -88,7 +88,11 @@ class JobError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One job at one moment. Times are UTC; `result` is there once it succeeded, `error` once it failed."""
+    """One job at one moment. Times are UTC; `result` is there once it succeeded, `error` once it failed.
+
+    `epoch` counts how often the job was claimed. A server that runs it shows the epoch of its claim with
+    every write; once the job was claimed again, its former owner's epoch is stale.
+    """
 
     id: str
     name: str
@@ -101,6 +105,7 @@ class Job:
     finished_at: datetime | None = None
     error: JobError | None = None
     result: dict[str, Any] | None = None
+    epoch: int = 0
 
 
 def new_job_id() -> str:

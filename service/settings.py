@@ -67,6 +67,11 @@ class Settings(BaseSettings):
         return self.cache_limit_gib * 2**30
 
     @property
+    def shares_store(self) -> bool:
+        """Whether several servers may run on the job store at once; SQLite belongs to one."""
+        return not self.store_url.startswith("sqlite")
+
+    @property
     def store_url(self) -> str:
         """SQLAlchemy URL of the job store."""
         file = URL.create("sqlite", database=str(self.data_dir / "ranksieve.db"))

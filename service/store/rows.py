@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError, NotFoundError
+from search.errors import ConflictError, NotFoundError, SupersededError
 from service.events import Event, EventType
 from service.jobs import TRANSITIONS, Job, JobError, JobState
 from service.spec import JobSpec
@@ -22,6 +23,14 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def database_time(session: Session) -> datetime:
+    """The time by the one clock that all servers on a database share, in UTC."""
+    if session.get_bind().dialect.name == "sqlite":
+        return now()  # all of them are on this machine
+    told: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return told.astimezone(UTC)
+
+
 def find_job(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
     """A job's row; with `lock`, nobody else changes it before this transaction ends.
 
@@ -32,6 +41,21 @@ def find_job(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
     row = session.get(JobRow, job_id, with_for_update=True if lock else None) if job_id.isalnum() else None
     if row is None:
         raise NotFoundError(f"there is no job {job_id!r}")
+    return row
+
+
+def find_owned(session: Session, job_id: str, epoch: int) -> JobRow:
+    """A job's row, for its owner to change; nobody else does before this transaction ends.
+
+    Raises:
+        NotFoundError: There is no such job.
+        SupersededError: The job was claimed again since `epoch`.
+    """
+    row = find_job(session, job_id, lock=True)
+    if row.epoch != epoch:
+        raise SupersededError(
+            f"job {job_id} was taken over: it is at epoch {row.epoch}, its former owner's is {epoch}"
+        )
     return row
 
 
@@ -72,6 +96,7 @@ def move(
         row.started_at = now()
     if to.terminal:
         row.finished_at = now()
+        row.leased_until = None
     told: dict[str, Any] = {"state": to.value, **(data or {})}
     if error is not None:
         row.error = told["error"] = error.as_json()
@@ -93,6 +118,7 @@ def job_of(row: JobRow) -> Job:
         finished_at=row.finished_at,
         error=None if row.error is None else JobError(**row.error),
         result=row.result,
+        epoch=row.epoch,
     )
 
 

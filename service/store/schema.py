@@ -1,7 +1,8 @@
 """The tables. Portable types only: SQLite by default, PostgreSQL by URL.
 
 Every row hangs off a job. `jobs.event_count` numbers the job's events: whoever appends one holds the
-job's row, so the numbers have no gaps. Change a table here and add a migration beside the others.
+job's row, so the numbers have no gaps. `jobs.epoch` and `jobs.leased_until` say who may write to a job that
+runs: whoever claimed it last, while it keeps its lease. Change a table here and add a migration beside the others.
 """
 
 from datetime import UTC, datetime
@@ -75,6 +76,8 @@ class JobRow(Base):
     error: Mapped[dict[str, Any] | None]
     result: Mapped[dict[str, Any] | None]
     event_count: Mapped[int]
+    epoch: Mapped[int] = mapped_column(server_default="0")
+    leased_until: Mapped[datetime | None]
 
 
 class EventRow(Base):

@@ -1,18 +1,21 @@
 """The job store: every change of a job and the event that tells of it, in one transaction.
 
-Safe to use from any thread. Readers never wait. One server at a time may claim jobs from a database: an
-interrupted job is known by its state alone, so a second claimer would take up a job that is running.
+Safe to use from any thread and from several servers. Readers never wait. A job that runs is its owner's, who
+claimed it and keeps renewing a lease. Once the lease has run out, another server may claim the job: that
+raises the job's epoch, and whatever the former owner, which may only have been slow, writes from then on is refused.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, case, select
+from sqlalchemy import Engine, Select, case, or_, select, update
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError
+from search.errors import ConflictError, StoreError
 from service.events import Event, EventType
 from service.jobs import Job, JobError, JobState, new_job_id
 from service.spec import JobSpec
@@ -21,6 +24,10 @@ from service.store.engine import new_engine, upgrade
 from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, SearchStateRow
 
 Listener = Callable[[str], None]
+Clock = Callable[[Session], datetime]
+
+LEASE_S = 30.0
+"""So long an owner that falls silent keeps its job, in seconds."""
 
 _INTERRUPTED = tuple(state for state in JobState if state.interruptible)
 Row = TypeVar("Row")
@@ -32,9 +39,14 @@ class Store:
     Args:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened, and its schema
             brought up to date, at the first use or by `open`.
+        clock: Tells the time that leases are measured by.
+
+    Raises:
+        StoreError: The database failed; raised by every method, which then has changed nothing.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Clock = rows.database_time) -> None:
+        self._clock = clock
         self._engine = new_engine(url)
         self._writes = self._engine.execution_options(writes=True)
         self._opening = threading.Lock()
@@ -105,6 +117,7 @@ class Store:
         id: str,
         to: JobState,
         *,
+        epoch: int,
         error: JobError | None = None,
         result: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
@@ -114,17 +127,19 @@ class Store:
         Args:
             id: The job.
             to: The state to move to.
+            epoch: That of the claim it runs by.
             error: Why it failed.
             result: What it achieved.
             data: More to say in the event.
 
         Raises:
             NotFoundError: There is no such job.
+            SupersededError: It was claimed again since.
             ConflictError: The job's state does not lead there, or it would succeed after its user
                 was told that it will be cancelled.
         """
         with self._writing() as session:
-            row = rows.find_job(session, id, lock=True)
+            row = rows.find_owned(session, id, epoch)
             rows.check_move(row, to)
             if result is not None:
                 row.result = dict(result)
@@ -153,33 +168,73 @@ class Store:
             self._tell(id)
         return job
 
-    def claim_next(self) -> Job | None:
-        """The next job to run, moved to preparing: an interrupted one first, else the oldest queued.
+    def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
+        """The next job to run, moved to preparing: one without an owner that was cut off first, else the oldest queued.
+
+        Args:
+            lease_s: So long the job is the caller's, in seconds, if the lease is not renewed.
 
         Returns:
-            The job, or None when there is nothing to run.
+            The job, with the epoch that the caller's writes have to show; None when there is nothing to run.
         """
         interrupted_first = case((JobRow.state == JobState.QUEUED.value, 1), else_=0)
         runnable = [state.value for state in (JobState.QUEUED, *_INTERRUPTED)]
         query = select(JobRow).where(JobRow.state.in_(runnable)).order_by(interrupted_first, JobRow.id)
         with self._writing() as session:
-            row = session.scalars(query.limit(1).with_for_update()).first()
+            now = self._clock(session)
+            free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
+            # A row that somebody is changing is left alone: another claimer takes it, or its user cancels it.
+            row = session.scalars(free.limit(1).with_for_update(skip_locked=True)).first()
             if row is None:
                 return None
             resumed = row.state != JobState.QUEUED.value
+            row.epoch += 1
+            row.leased_until = now + timedelta(seconds=lease_s)
             rows.move(session, row, JobState.PREPARING, data={"resumed": True} if resumed else None)
             job = rows.job_of(row)
         self._tell(job.id)
         return job
 
-    def append_event(self, id: str, type: EventType, data: Mapping[str, Any]) -> Event:
+    def renew(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
+        """Keeps a job the caller's for another `lease_s` seconds; returns it as it is now.
+
+        Raises:
+            NotFoundError: There is no such job.
+            SupersededError: It was claimed again since `epoch`.
+        """
+        with self._writing() as session:
+            row = rows.find_owned(session, id, epoch)
+            if not JobState(row.state).terminal:
+                row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
+            return rows.job_of(row)
+
+    def release(self, id: str, *, epoch: int) -> None:
+        """Gives a job up as it stands; it can be claimed at once, and the caller may write no more.
+
+        Raises:
+            NotFoundError: There is no such job.
+            SupersededError: It was claimed again since `epoch`.
+        """
+        with self._writing() as session:
+            row = rows.find_owned(session, id, epoch)
+            row.epoch += 1
+            row.leased_until = None
+
+    def release_all(self) -> None:
+        """Ends every lease: for a server that knows that it is the only one on this database."""
+        leased = update(JobRow).where(JobRow.leased_until.is_not(None))
+        with self._writing() as session:
+            session.execute(leased.values(leased_until=None, epoch=JobRow.epoch + 1))
+
+    def append_event(self, id: str, type: EventType, data: Mapping[str, Any], *, epoch: int) -> Event:
         """Adds an event to a job.
 
         Raises:
             NotFoundError: There is no such job.
+            SupersededError: It was claimed again since `epoch`.
         """
         with self._writing() as session:
-            event = rows.append_event(session, rows.find_job(session, id, lock=True), type, data)
+            event = rows.append_event(session, rows.find_owned(session, id, epoch), type, data)
         self._tell(id)
         return event
 
@@ -203,6 +258,8 @@ class Store:
         record: Mapping[str, Any],
         candidates: Sequence[Mapping[str, Any]],
         search_state: Mapping[str, Any],
+        *,
+        epoch: int,
     ) -> Event:
         """Keeps a finished generation, all of it or nothing, and tells of it.
 
@@ -212,13 +269,15 @@ class Store:
             candidates: Its scorings, each with `generation`, `examples`, `genome`, `ranks`, `kept_share`, `kl_nats`,
                 `drop_points`, `metric`, `tokens`, `seconds` and `failure`.
             search_state: What the search needs to go on from here.
+            epoch: That of the claim the job runs by.
 
         Raises:
             NotFoundError: There is no such job.
+            SupersededError: It was claimed again since.
             ConflictError: The generation is there already.
         """
         with self._writing() as session:
-            row = rows.find_job(session, id, lock=True)
+            row = rows.find_owned(session, id, epoch)
             if session.get(GenerationRow, (id, record["generation"])) is not None:
                 raise ConflictError(f"generation {record['generation']} of job {id} is already saved")
             session.add(GenerationRow(job_id=id, generation=record["generation"], record=dict(record)))
@@ -286,17 +345,23 @@ class Store:
             rows.find_job(session, id)
             return list(session.scalars(query))
 
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        self.open()
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            yield session
+    def _reading(self) -> AbstractContextManager[Session]:
+        return self._session(self._engine)
+
+    def _writing(self) -> AbstractContextManager[Session]:
+        return self._session(self._writes)
 
     @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        self.open()
-        with Session(self._writes, expire_on_commit=False) as session, session.begin():
-            yield session
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        """One transaction: committed at the end of the block, undone by whatever is raised in it."""
+        try:
+            self.open()
+            with Session(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except (OperationalError, InterfaceError, TimeoutError) as error:
+            # SQLAlchemy's own text holds the statement and its values.
+            cause = getattr(error, "orig", None) or error
+            raise StoreError(f"the job store failed: {type(cause).__name__}: {cause}") from error
 
     def _tell(self, id: str) -> None:
         if self.listener is not None:

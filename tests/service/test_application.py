@@ -44,12 +44,12 @@ class Pipeline:
 
 
 @pytest.fixture
-def make_application(tmp_path: Path) -> Iterator[Callable[[], Application]]:
+def make_application(tmp_path: Path) -> Iterator[Callable[..., Application]]:
     """Makes servers over one data directory, and stops whatever still runs at the end."""
     made: list[Application] = []
 
-    def make() -> Application:
-        settings = Settings(data_dir=tmp_path / "new" / "data")
+    def make(**given: Any) -> Application:
+        settings = Settings(data_dir=tmp_path / "new" / "data", **given)
         store = Store(settings.store_url)
         controller = Controller(store, Pipeline(), settings.jobs_dir)
         made.append(Application(settings, store, controller, Feed(), refuse_nameless, estimate_named))
@@ -115,6 +115,33 @@ def test_an_estimate_needs_no_start_and_makes_no_job(application: Application, m
     application.start()
     assert application.estimate(make_spec()) == {"name": "sentiment"}
     assert application.store.jobs() == []
+
+
+def test_with_sqlite_a_job_of_a_dead_server_is_taken_up_at_once(
+    make_application: Callable[[], Application], make_spec: MakeSpec
+) -> None:
+    dead, next_one = make_application(), make_application()
+    dead.settings.data_dir.mkdir(parents=True)
+    job = dead.store.create_job(make_spec())
+    assert dead.store.claim_next(lease_s=1000) is not None
+
+    next_one.start()
+
+    pipeline = next_one.controller._pipeline
+    assert isinstance(pipeline, Pipeline)
+    assert pipeline.started.wait(10)
+    assert next_one.health()["running_job"] == job.id
+
+
+def test_servers_share_a_data_directory_over_postgresql(
+    make_application: Callable[..., Application], postgres: Any
+) -> None:
+    url = postgres.create()
+    servers = [make_application(database_url=url) for _ in range(2)]
+    for server in servers:
+        server.start()
+
+    assert all(server.health()["healthy"] for server in servers)
 
 
 def test_a_second_server_is_refused_until_the_first_stops(

@@ -1,7 +1,6 @@
 """The controller over fake pipelines; the last test kills a real process in mid-search."""
 
 import logging
-import os
 import signal
 import subprocess
 import sys
@@ -13,17 +12,20 @@ from typing import Any
 import pytest
 
 import service
-from search.errors import CancelledError, ConflictError, InfrastructureError, InputError
+from search.errors import CancelledError, ConflictError, InfrastructureError, InputError, StoreError
 from service.controller import Controller, Pipeline
 from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.spec import JobSpec
-from service.store import Store
+from service.store import LEASE_S, Store
 
 MakeSpec = Callable[..., JobSpec]
 WaitUntil = Callable[[Callable[[], bool]], None]
-StartController = Callable[[Pipeline], Controller]
+StartController = Callable[..., Controller]
+
+SHORT_S = 0.6
+"""A lease for tests that wait until it has run out."""
 
 
 @pytest.fixture
@@ -31,8 +33,8 @@ def start_controller(store: Store, tmp_path: Path) -> Iterator[StartController]:
     """Starts controllers, and stops whatever still runs at the end."""
     started: list[Controller] = []
 
-    def start(pipeline: Pipeline) -> Controller:
-        controller = Controller(store, pipeline, tmp_path / "jobs")
+    def start(pipeline: Pipeline, on: Store = store, lease_s: float = LEASE_S) -> Controller:
+        controller = Controller(on, pipeline, tmp_path / "jobs", lease_s=lease_s)
         started.append(controller)
         controller.start()
         return controller
@@ -40,6 +42,15 @@ def start_controller(store: Store, tmp_path: Path) -> Iterator[StartController]:
     yield start
     for controller in started:
         controller.stop()
+
+
+@pytest.fixture
+def other_store(store: Store, store_url: str, wait_until: WaitUntil) -> Iterator[Store]:
+    """What another server has of the same database; `wait_until` hears of its commits too."""
+    other = Store(store_url)
+    other.listener = store.listener
+    yield other
+    other.close()
 
 
 def succeed(job: Job, log: JobLog) -> dict[str, Any]:
@@ -258,7 +269,7 @@ def test_a_job_marked_before_the_server_died_is_cancelled_by_the_next(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
     job = store.create_job(make_spec())
-    store.claim_next()
+    store.claim_next(lease_s=0)
     store.request_cancel(job.id)
 
     start_controller(raising(AssertionError("must not run")))
@@ -325,7 +336,7 @@ def test_a_store_that_fails_ends_the_controller_visibly(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail() -> None:
+    def fail(_lease_s: float) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(store, "claim_next", fail)
@@ -338,6 +349,140 @@ def test_a_store_that_fails_ends_the_controller_visibly(
     assert caplog.records[-1].levelno == logging.ERROR
 
 
+def test_two_servers_share_the_jobs_and_run_each_once(
+    store: Store,
+    other_store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+) -> None:
+    ran: list[str] = []
+    both_run = threading.Barrier(2)
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        if job.id in ids[:2]:
+            both_run.wait(10)
+        ran.append(job.id)
+        return succeed(job, log)
+
+    ids = [store.create_job(make_spec()).id for _ in range(6)]
+    for on in (store, other_store):
+        start_controller(pipeline, on)
+    wait_until(lambda: all(store.job(id).state.terminal for id in ids))
+
+    assert sorted(ran) == ids
+    assert {store.job(id).epoch for id in ids} == {1}
+
+
+def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
+    store: Store,
+    other_store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    heard_again = threading.Event()
+    renew = other_store.renew
+
+    def silent(*arguments: Any, **options: Any) -> Job:
+        if not heard_again.is_set():
+            raise StoreError("the network is gone")
+        return renew(*arguments, **options)
+
+    monkeypatch.setattr(other_store, "renew", silent)
+    ended = threading.Event()
+    held = Held()
+
+    def stubborn(job: Job, log: JobLog) -> dict[str, Any]:
+        try:
+            return held(job, log)
+        finally:
+            ended.set()
+
+    job = store.create_job(make_spec())
+    former = start_controller(stubborn, other_store, SHORT_S)
+    assert held.searching.wait(10)
+    start_controller(succeed, store, SHORT_S)
+    wait_until(lambda: store.job(job.id).state.terminal)
+    assert not ended.is_set()
+    heard_again.set()
+
+    assert ended.wait(10)
+    former.stop()
+    assert "another server goes on with it" in caplog.text
+    told = [event.data["state"] for event in store.events(job.id)]
+    assert told == ["queued", "preparing", "searching", "preparing", "searching", "finalizing", "succeeded"]
+    assert store.job(job.id).result == {"name": job.name}
+
+
+def test_a_job_is_cancelled_by_way_of_another_server(
+    store: Store,
+    other_store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+) -> None:
+    held = Held()
+    job = store.create_job(make_spec())
+    start_controller(held, store, SHORT_S)
+    assert held.searching.wait(10)
+
+    other_store.request_cancel(job.id)
+
+    wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
+
+
+def test_a_database_that_was_away_is_used_again(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claim, asked = store.claim_next, threading.Event()
+    back = threading.Event()
+
+    def away(lease_s: float) -> Job | None:
+        asked.set()
+        if not back.is_set():
+            raise StoreError("connection refused")
+        return claim(lease_s)
+
+    monkeypatch.setattr(store, "claim_next", away)
+    job = store.create_job(make_spec())
+    controller = start_controller(succeed, lease_s=SHORT_S)
+    assert asked.wait(10)
+    back.set()
+
+    wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
+    controller.stop()
+    assert controller.trouble is None
+
+
+def test_a_job_whose_writes_the_database_refused_is_taken_up_again(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    transition, refusals = store.transition, [StoreError("disk full")]
+
+    def full(*arguments: Any, **options: Any) -> Job:
+        if refusals:
+            raise refusals.pop()
+        return transition(*arguments, **options)
+
+    monkeypatch.setattr(store, "transition", full)
+    job = store.create_job(make_spec())
+    start_controller(succeed, lease_s=SHORT_S)
+
+    wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
+    assert store.job(job.id).epoch == 2
+
+
 CHILD = """
 import sys
 from pathlib import Path
@@ -348,6 +493,13 @@ from service.store import Store
 
 
 def search_slowly(job, log):
+    try:
+        search(log)
+    finally:
+        print("ended", flush=True)
+
+
+def search(log):
     log.state(JobState.SEARCHING)
     for number in range(1000):
         candidate = {
@@ -360,37 +512,66 @@ def search_slowly(job, log):
         log.cancelled.wait(0.02)
 
 
-url, jobs_dir = sys.argv[1:]
-controller = Controller(Store(url), search_slowly, Path(jobs_dir))
+url, jobs_dir, lease_s = sys.argv[1:]
+controller = Controller(Store(url), search_slowly, Path(jobs_dir), lease_s=float(lease_s))
 controller.start()
 sys.stdin.read()
 """
 
 
-def test_a_killed_server_loses_nothing(
-    store: Store,
-    store_url: str,
-    make_spec: MakeSpec,
-    start_controller: StartController,
-    wait_until: WaitUntil,
-    tmp_path: Path,
-) -> None:
-    killed, queued = store.create_job(make_spec("killed")), store.create_job(make_spec("queued"))
-    root = Path(service.__file__).parents[1]
+@pytest.fixture
+def child(store_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A server of its own that prints the generations it saves, and `ended`; killed at the end."""
     with subprocess.Popen(
-        [sys.executable, "-c", CHILD, store_url, str(tmp_path / "jobs")],
-        cwd=root,
+        [sys.executable, "-c", CHILD, store_url, str(tmp_path / "jobs"), str(SHORT_S)],
+        cwd=Path(service.__file__).parents[1],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as child:
-        assert child.stdout is not None
-        lines = iter(child.stdout)
-        while int(next(lines)) < 5:
-            pass
-        os.kill(child.pid, signal.SIGKILL)
-        last_told = max([5, *(int(line) for line in lines)])
-    assert child.returncode == -signal.SIGKILL
+        yield child
+        child.kill()
+
+
+def test_a_server_that_was_stopped_past_its_lease_ends_without_a_trace(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    child: subprocess.Popen[str],
+) -> None:
+    job = store.create_job(make_spec())
+    assert child.stdout is not None
+    lines = iter(child.stdout)
+    while int(next(lines)) < 3:
+        pass
+    child.send_signal(signal.SIGSTOP)
+    start_controller(succeed, lease_s=SHORT_S)
+    wait_until(lambda: store.job(job.id).state.terminal)
+    events, memo = store.events(job.id), store.memo(job.id)
+    child.send_signal(signal.SIGCONT)
+
+    assert "ended\n" in lines
+    assert events[-1].data["state"] == "succeeded"
+    assert store.events(job.id) == events
+    assert store.memo(job.id) == memo
+
+
+def test_a_killed_server_loses_nothing(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    child: subprocess.Popen[str],
+) -> None:
+    killed, queued = store.create_job(make_spec("killed")), store.create_job(make_spec("queued"))
+    assert child.stdout is not None
+    lines = iter(child.stdout)
+    while int(next(lines)) < 5:
+        pass
+    child.kill()
+    last_told = max([5, *(int(line) for line in lines)])
+    assert child.wait() == -signal.SIGKILL
 
     state = store.search_state(killed.id)
     assert state is not None
@@ -405,12 +586,12 @@ def test_a_killed_server_loses_nothing(
     ]
     assert completed == saved
 
-    order: list[tuple[str, Any]] = []
+    found: dict[str, Any] = {}
 
     def go_on(job: Job, log: JobLog) -> dict[str, Any]:
-        order.append((job.id, log.search_state()))
+        found[job.id] = log.search_state()
         return succeed(job, log)
 
-    start_controller(go_on)
-    wait_until(lambda: store.job(queued.id).state.terminal)
-    assert order == [(killed.id, state), (queued.id, None)]
+    start_controller(go_on, lease_s=SHORT_S)
+    wait_until(lambda: store.job(killed.id).state.terminal and store.job(queued.id).state.terminal)
+    assert found == {killed.id: state, queued.id: None}

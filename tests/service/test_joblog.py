@@ -14,8 +14,9 @@ from service.store import Store
 
 @pytest.fixture
 def log(store: Store, make_spec: Callable[..., JobSpec], tmp_path: Path) -> JobLog:
-    job = store.create_job(make_spec())
-    assert store.claim_next() is not None
+    store.create_job(make_spec())
+    job = store.claim_next()
+    assert job is not None
     return JobLog(store, job, tmp_path)
 
 

@@ -133,7 +133,7 @@ class Jobs:
         log = JobLog(self.store, job, self._settings.jobs_dir / job.id)
         pipeline = Pipeline(self._settings, cluster)  # type: ignore[arg-type]
         result = pipeline(job, log)
-        self.store.transition(job.id, JobState.SUCCEEDED, result=result)
+        self.store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
         return result
 
     def events(self, id: str, type: str) -> list[Document]:

@@ -83,6 +83,6 @@ def test_a_store_of_an_earlier_version_goes_on(
         assert claimed is not None
         assert (claimed.id, claimed.state) == (CUT_OFF, JobState.PREPARING)
         assert [event.seq for event in store.events(CUT_OFF)] == [1, 2, 3]
-        assert store.append_event(CUT_OFF, EventType.DATA_LOADED, {}).seq == 4
+        assert store.append_event(CUT_OFF, EventType.DATA_LOADED, {}, epoch=claimed.epoch).seq == 4
     finally:
         store.close()

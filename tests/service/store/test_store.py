@@ -1,19 +1,21 @@
 """The contract of a job store; every backend of `store_url` must keep it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import StatementError
+from sqlalchemy.orm import Session
 
-from search.errors import ConflictError, NotFoundError
+from search.errors import ConflictError, NotFoundError, StoreError, SupersededError
 from service.events import EventType
 from service.jobs import TRANSITIONS, Job, JobError, JobState
 from service.spec import JobSpec
-from service.store import Store
+from service.store import Store, rows
 
 MakeSpec = Callable[..., JobSpec]
 MakeCandidate = Callable[..., dict[str, Any]]
@@ -30,7 +32,7 @@ WAYS_TO = {
 def bring(store: Store, job: Job, state: JobState) -> Job:
     """Moves a queued job to a state, over legal moves."""
     for step in WAYS_TO[state]:
-        job = store.transition(job.id, step)
+        job = store.transition(job.id, step, epoch=job.epoch)
     return job
 
 
@@ -62,7 +64,7 @@ def test_jobs_are_listed_newest_first_in_pages(store: Store, make_spec: MakeSpec
 
 def test_jobs_are_listed_by_state(store: Store, make_spec: MakeSpec) -> None:
     queued, running = store.create_job(make_spec()), store.create_job(make_spec())
-    store.transition(running.id, JobState.PREPARING)
+    store.transition(running.id, JobState.PREPARING, epoch=running.epoch)
 
     assert [job.id for job in store.jobs(state=JobState.QUEUED)] == [queued.id]
     assert [job.id for job in store.jobs(state=JobState.PREPARING)] == [running.id]
@@ -74,7 +76,7 @@ def test_a_job_runs_to_success(store: Store, make_spec: MakeSpec) -> None:
     assert job.started_at is not None
     assert job.finished_at is None
 
-    done = store.transition(job.id, JobState.SUCCEEDED, result={"promise_held": True})
+    done = store.transition(job.id, JobState.SUCCEEDED, result={"promise_held": True}, epoch=job.epoch)
 
     assert store.job(job.id) == done
     assert done.result == {"promise_held": True}
@@ -88,7 +90,7 @@ def test_a_failure_is_kept_and_told(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec())
     error = JobError(code="input", message="no such file", field="model.path")
 
-    failed = store.transition(job.id, JobState.FAILED, error=error)
+    failed = store.transition(job.id, JobState.FAILED, error=error, epoch=job.epoch)
 
     assert store.job(job.id).error == failed.error == error
     assert store.events(job.id)[-1].data == {
@@ -100,7 +102,7 @@ def test_a_failure_is_kept_and_told(store: Store, make_spec: MakeSpec) -> None:
 def test_more_can_be_said_of_a_move(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec())
 
-    store.transition(job.id, JobState.PREPARING, data={"actors": 2})
+    store.transition(job.id, JobState.PREPARING, data={"actors": 2}, epoch=job.epoch)
 
     assert store.events(job.id)[-1].data == {"state": "preparing", "actors": 2}
 
@@ -111,11 +113,11 @@ def test_only_legal_moves_are_made(store: Store, make_spec: MakeSpec, state: Job
     job = bring(store, store.create_job(make_spec()), state)
 
     if to in TRANSITIONS[state]:
-        assert store.transition(job.id, to).state is to
+        assert store.transition(job.id, to, epoch=job.epoch).state is to
     else:
         before = store.events(job.id)
         with pytest.raises(ConflictError, match=f"is {state}: next can be .*; got {to}"):
-            store.transition(job.id, to)
+            store.transition(job.id, to, epoch=job.epoch)
         assert store.job(job.id) == job
         assert store.events(job.id) == before
 
@@ -124,7 +126,7 @@ def test_a_move_whose_result_is_not_json_changes_nothing(store: Store, make_spec
     job = bring(store, store.create_job(make_spec()), JobState.FINALIZING)
 
     with pytest.raises((StatementError, ValueError), match="not JSON compliant"):
-        store.transition(job.id, JobState.SUCCEEDED, result={"metric": float("nan")})
+        store.transition(job.id, JobState.SUCCEEDED, result={"metric": float("nan")}, epoch=job.epoch)
 
     assert store.job(job.id) == job
     assert states_told(store, job.id)[-1] == "finalizing"
@@ -148,7 +150,7 @@ def test_cancelling_a_running_job_marks_it(store: Store, make_spec: MakeSpec) ->
 
     assert (marked.state, marked.cancel_requested) == (JobState.SEARCHING, True)
     assert store.request_cancel(job.id) == marked
-    assert store.transition(job.id, JobState.CANCELLED).state is JobState.CANCELLED
+    assert store.transition(job.id, JobState.CANCELLED, epoch=job.epoch).state is JobState.CANCELLED
 
 
 def test_a_job_that_is_to_be_cancelled_does_not_succeed(store: Store, make_spec: MakeSpec) -> None:
@@ -156,7 +158,7 @@ def test_a_job_that_is_to_be_cancelled_does_not_succeed(store: Store, make_spec:
     store.request_cancel(job.id)
 
     with pytest.raises(ConflictError, match="asked to cancel"):
-        store.transition(job.id, JobState.SUCCEEDED, result={})
+        store.transition(job.id, JobState.SUCCEEDED, result={}, epoch=job.epoch)
 
     assert store.job(job.id).result is None
 
@@ -200,10 +202,180 @@ def test_an_interrupted_job_is_claimed_first(store: Store, make_spec: MakeSpec, 
     assert store.events(claimed.id)[-1].data == {"state": "preparing", "resumed": True}
 
 
+class Clock:
+    """The time as a test has it."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __call__(self, session: Session) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def timed(store_url: str, clock: Clock) -> Iterator[Store]:
+    """A store whose leases run by `clock`."""
+    store = Store(store_url, clock)
+    yield store
+    store.close()
+
+
+def claim(store: Store, lease_s: float = 10) -> Job:
+    job = store.claim_next(lease_s)
+    assert job is not None
+    return job
+
+
+def test_a_leased_job_is_nobody_elses_until_the_lease_runs_out(
+    timed: Store, clock: Clock, make_spec: MakeSpec
+) -> None:
+    timed.create_job(make_spec())
+    job = claim(timed)
+
+    clock.advance(9.9)
+    assert timed.claim_next() is None
+    timed.renew(job.id, 10, epoch=job.epoch)
+    clock.advance(9.9)
+    assert timed.claim_next() is None
+    clock.advance(0.1)
+
+    assert claim(timed).epoch == job.epoch + 1
+
+
+OWNERS_WRITES: dict[str, Callable[[Store, Job], object]] = {
+    "transition": lambda store, job: store.transition(job.id, JobState.SEARCHING, epoch=job.epoch),
+    "failure": lambda store, job: store.transition(job.id, JobState.FAILED, epoch=job.epoch),
+    "event": lambda store, job: store.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch),
+    "generation": lambda store, job: store.save_generation(
+        job.id, {"generation": 0}, [], {}, epoch=job.epoch
+    ),
+    "renewal": lambda store, job: store.renew(job.id, epoch=job.epoch),
+    "release": lambda store, job: store.release(job.id, epoch=job.epoch),
+}
+
+
+@pytest.mark.parametrize("write", OWNERS_WRITES.values(), ids=OWNERS_WRITES)
+def test_whatever_a_former_owner_writes_is_refused(
+    timed: Store, clock: Clock, make_spec: MakeSpec, write: Callable[[Store, Job], object]
+) -> None:
+    timed.create_job(make_spec())
+    former = claim(timed)
+    clock.advance(10)
+    owner = claim(timed)
+    before = timed.events(owner.id)
+
+    with pytest.raises(
+        SupersededError, match=f"at epoch {owner.epoch}, its former owner's is {former.epoch}"
+    ):
+        write(timed, former)
+
+    assert timed.job(owner.id) == owner
+    assert timed.events(owner.id) == before
+    write(timed, owner)
+
+
+def test_a_silent_owner_goes_on_as_long_as_nobody_took_over(
+    timed: Store, clock: Clock, make_spec: MakeSpec
+) -> None:
+    timed.create_job(make_spec())
+    job = claim(timed)
+    clock.advance(100)
+
+    timed.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch)
+    timed.renew(job.id, 10, epoch=job.epoch)
+
+    assert timed.claim_next() is None
+
+
+def test_a_renewal_tells_the_owner_what_its_user_wants(timed: Store, make_spec: MakeSpec) -> None:
+    timed.create_job(make_spec())
+    job = claim(timed)
+
+    assert not timed.renew(job.id, epoch=job.epoch).cancel_requested
+    timed.request_cancel(job.id)
+    assert timed.renew(job.id, epoch=job.epoch).cancel_requested
+
+
+def test_a_job_given_up_is_claimed_at_once_and_no_longer_its_former_owners(
+    timed: Store, make_spec: MakeSpec
+) -> None:
+    timed.create_job(make_spec())
+    job = claim(timed)
+
+    timed.release(job.id, epoch=job.epoch)
+
+    with pytest.raises(SupersededError):
+        timed.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch)
+    assert claim(timed).id == job.id
+
+
+def test_a_server_that_is_the_only_one_ends_every_lease(timed: Store, make_spec: MakeSpec) -> None:
+    ids = [timed.create_job(make_spec()).id for _ in range(3)]
+    former, _ = claim(timed), claim(timed)
+
+    timed.release_all()
+
+    with pytest.raises(SupersededError):
+        timed.renew(former.id, epoch=former.epoch)
+    assert [claim(timed).id for _ in ids] == ids
+
+
+def test_a_job_that_has_ended_has_no_lease(timed: Store, clock: Clock, make_spec: MakeSpec) -> None:
+    timed.create_job(make_spec())
+    job = claim(timed)
+    timed.transition(job.id, JobState.FAILED, epoch=job.epoch)
+
+    assert timed.renew(job.id, epoch=job.epoch).state is JobState.FAILED
+    clock.advance(1000)
+    assert timed.claim_next() is None
+
+
+def test_stores_that_claim_at_once_get_a_job_each(store: Store, store_url: str, make_spec: MakeSpec) -> None:
+    ids = {store.create_job(make_spec()).id for _ in range(12)}
+    stores = [Store(store_url) for _ in range(4)]
+
+    def claim_three(store: Store) -> list[str]:
+        return [claim(store).id for _ in range(3)]
+
+    try:
+        with ThreadPoolExecutor(len(stores)) as pool:
+            claimed = [id for found in pool.map(claim_three, stores) for id in found]
+    finally:
+        for other in stores:
+            other.close()
+
+    assert len(claimed) == len(set(claimed))
+    assert set(claimed) == ids
+
+
+def test_the_databases_clock_is_close_to_ours(store: Store) -> None:
+    with store._reading() as session:
+        told = rows.database_time(session)
+
+    assert abs(datetime.now(UTC) - told) < timedelta(minutes=1)
+
+
+def test_a_database_that_fails_is_a_failure_of_the_store(tmp_path: Path, make_spec: MakeSpec) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'no such folder' / 'jobs.db'}")
+
+    with pytest.raises(StoreError, match="the job store failed: OperationalError: unable to open"):
+        store.create_job(make_spec("secret"))
+
+
 def test_events_come_in_pages(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec())
     appended = [
-        store.append_event(job.id, EventType.PHASE_PROGRESS, {"phase": "search", "done": done, "total": 4})
+        store.append_event(
+            job.id, EventType.PHASE_PROGRESS, {"phase": "search", "done": done, "total": 4}, epoch=job.epoch
+        )
         for done in range(4)
     ]
 
@@ -219,7 +391,9 @@ def test_events_of_jobs_are_numbered_apart(store: Store, make_spec: MakeSpec) ->
     jobs = [store.create_job(make_spec()) for _ in range(2)]
     for _ in range(2):
         for job in jobs:
-            store.append_event(job.id, EventType.ACTOR_REPLACED, {"actor": 0, "reason": "it died"})
+            store.append_event(
+                job.id, EventType.ACTOR_REPLACED, {"actor": 0, "reason": "it died"}, epoch=job.epoch
+            )
 
     assert [[event.seq for event in store.events(job.id)] for job in jobs] == [[1, 2, 3]] * 2
 
@@ -231,7 +405,9 @@ def test_threads_append_events_without_a_gap(store: Store, make_spec: MakeSpec) 
     def append_ten(thread: int) -> None:
         together.wait()
         for number in range(10):
-            store.append_event(job.id, EventType.PHASE_PROGRESS, {"thread": thread, "number": number})
+            store.append_event(
+                job.id, EventType.PHASE_PROGRESS, {"thread": thread, "number": number}, epoch=job.epoch
+            )
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(append_ten, range(8)))
@@ -270,7 +446,9 @@ def test_a_generation_is_kept_with_its_scorings_and_state(
     scored, failed = make_candidate(0, 16, -1), make_candidate(0, 0, 32, failure="out of memory")
     record = {"generation": 0, "kept_share": 0.4, "accepted": True}
 
-    event = store.save_generation(job.id, record, [scored, failed], {"rng": [1, 2], "next": 1})
+    event = store.save_generation(
+        job.id, record, [scored, failed], {"rng": [1, 2], "next": 1}, epoch=job.epoch
+    )
 
     assert (event.type, event.seq, event.data) == (EventType.GENERATION_COMPLETED, 2, record)
     assert store.events(job.id)[-1] == event
@@ -285,8 +463,10 @@ def test_generations_and_scorings_come_in_pages(
     job, other = store.create_job(make_spec()), store.create_job(make_spec())
     saved = [[make_candidate(number, number, index) for index in range(3)] for number in range(3)]
     for number, candidates in enumerate(saved):
-        store.save_generation(job.id, {"generation": number}, candidates, {"next": number + 1})
-        store.save_generation(other.id, {"generation": number}, [], {"next": -1})
+        store.save_generation(
+            job.id, {"generation": number}, candidates, {"next": number + 1}, epoch=job.epoch
+        )
+        store.save_generation(other.id, {"generation": number}, [], {"next": -1}, epoch=other.epoch)
 
     assert store.generations(job.id, after=0, limit=1) == [{"generation": 1}]
     assert store.candidates(job.id, limit=4, offset=2) == [*saved[0][2:], *saved[1]]
@@ -299,11 +479,13 @@ def test_half_a_generation_is_not_kept(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
     job = store.create_job(make_spec())
-    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {"next": 1})
+    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {"next": 1}, epoch=job.epoch)
     broken = make_candidate(1, 16) | {"kept_share": None}
 
     with pytest.raises(StatementError):
-        store.save_generation(job.id, {"generation": 1}, [make_candidate(1, 32), broken], {"next": 2})
+        store.save_generation(
+            job.id, {"generation": 1}, [make_candidate(1, 32), broken], {"next": 2}, epoch=job.epoch
+        )
 
     assert store.generations(job.id) == [{"generation": 0}]
     assert len(store.memo(job.id)) == 1
@@ -316,8 +498,10 @@ def test_any_text_is_kept_as_far_as_the_database_can_hold_it(
 ) -> None:
     job = store.create_job(make_spec("☂ \0 \U0001f400"))
 
-    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 1, failure="a \0 ☂")], {})
-    store.append_event(job.id, EventType.CANDIDATE_FAILED, {"reason": "a \0 ☂"})
+    store.save_generation(
+        job.id, {"generation": 0}, [make_candidate(0, 1, failure="a \0 ☂")], {}, epoch=job.epoch
+    )
+    store.append_event(job.id, EventType.CANDIDATE_FAILED, {"reason": "a \0 ☂"}, epoch=job.epoch)
 
     assert store.job(job.id).name == "☂ \0 \U0001f400"
     assert store.events(job.id)[-1].data == {"reason": "a \0 ☂"}
@@ -328,10 +512,10 @@ def test_any_text_is_kept_as_far_as_the_database_can_hold_it(
 
 def test_a_generation_is_saved_once(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec())
-    store.save_generation(job.id, {"generation": 0}, [], {"next": 1})
+    store.save_generation(job.id, {"generation": 0}, [], {"next": 1}, epoch=job.epoch)
 
     with pytest.raises(ConflictError, match=f"generation 0 of job {job.id} is already saved"):
-        store.save_generation(job.id, {"generation": 0}, [], {"next": 9})
+        store.save_generation(job.id, {"generation": 0}, [], {"next": 9}, epoch=job.epoch)
 
     assert store.search_state(job.id) == {"next": 1}
 
@@ -347,11 +531,11 @@ def test_a_job_that_has_not_searched_has_no_state(store: Store, make_spec: MakeS
     "ask",
     [
         lambda store: store.job("none"),
-        lambda store: store.transition("none", JobState.FAILED),
+        lambda store: store.transition("none", JobState.FAILED, epoch=0),
         lambda store: store.request_cancel("none"),
-        lambda store: store.append_event("none", EventType.DATA_LOADED, {}),
+        lambda store: store.append_event("none", EventType.DATA_LOADED, {}, epoch=0),
         lambda store: store.events("none"),
-        lambda store: store.save_generation("none", {"generation": 0}, [], {}),
+        lambda store: store.save_generation("none", {"generation": 0}, [], {}, epoch=0),
         lambda store: store.generations("none"),
         lambda store: store.candidates("none"),
         lambda store: store.memo("none"),
@@ -369,14 +553,15 @@ def test_the_listener_hears_of_what_is_committed(
     heard: list[tuple[str, int]] = []
     store.listener = lambda id: heard.append((id, store.events(id)[-1].seq))
 
-    job = store.create_job(make_spec())
-    store.claim_next()
-    store.append_event(job.id, EventType.DATA_LOADED, {"splits": {"search": 8}})
-    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {})
+    store.create_job(make_spec())
+    job = store.claim_next()
+    assert job is not None
+    store.append_event(job.id, EventType.DATA_LOADED, {"splits": {"search": 8}}, epoch=job.epoch)
+    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {}, epoch=job.epoch)
     store.request_cancel(job.id)
-    store.transition(job.id, JobState.CANCELLED)
+    store.transition(job.id, JobState.CANCELLED, epoch=job.epoch)
     with pytest.raises(ConflictError):
-        store.transition(job.id, JobState.FAILED)
+        store.transition(job.id, JobState.FAILED, epoch=job.epoch)
 
     assert heard == [(job.id, seq) for seq in range(1, 6)]
 

@@ -1,0 +1,62 @@
+"""Keeps a running job its owner's: a heartbeat in a thread of its own, and word to the pipeline when it has to end.
+
+With the heartbeat comes what other servers on the same database were told: that the user wants the job
+cancelled, or that they have taken it over, because this one was silent for too long.
+"""
+
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+from search.errors import StoreError, SupersededError
+from service.joblog import JobLog
+from service.store import Store
+
+logger = logging.getLogger(__name__)
+
+BEATS = 6
+"""Heartbeats per lease: so many in a row, less one, may fail."""
+
+
+class Lease:
+    """Holds a claimed job for as long as a `with` block lasts.
+
+    Args:
+        store: Where the job was claimed.
+        log: The job; its `cancelled` is set when it has to end.
+        lease_s: Length of the lease, in seconds.
+    """
+
+    def __init__(self, store: Store, log: JobLog, lease_s: float) -> None:
+        self._store = store
+        self._log = log
+        self._lease_s = lease_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        while not self._over.wait(self._lease_s / BEATS):
+            try:
+                if self._renew():
+                    self._log.cancelled.set()
+            except StoreError as error:
+                logger.warning("job %s: its lease could not be renewed: %s", self._log.job.id, error)
+
+    def _renew(self) -> bool:
+        """Renews the lease; whether the job has to end."""
+        job = self._log.job
+        try:
+            return self._store.renew(job.id, self._lease_s, epoch=job.epoch).cancel_requested
+        except SupersededError:
+            return True
