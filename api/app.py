@@ -10,8 +10,8 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from api import errors
-from api.auth import RequireKey, is_loopback
-from api.routes import artifacts, events, health, jobs, search
+from api.auth import Authenticate, is_loopback
+from api.routes import artifacts, events, health, jobs, keys, search
 from api.version import installed_version
 from service.application import Application
 
@@ -22,6 +22,7 @@ _TAGS = [
     {"name": "events", "description": "What happens to a job, as pages or as a stream."},
     {"name": "search", "description": "The generations and candidates of a job's search."},
     {"name": "artifacts", "description": "The files of the exported model."},
+    {"name": "keys", "description": "API keys: who may do what."},
     {"name": "health", "description": "Whether the server runs jobs."},
 ]
 
@@ -71,10 +72,10 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
 
 
 def _v1(application: Application) -> APIRouter:
-    key = Depends(RequireKey(application.settings.api_key))
+    known = Depends(Authenticate(application))
     refused = errors.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY)
-    router = APIRouter(prefix="/v1", dependencies=[key], responses=refused)
-    for module in (jobs, events, search, artifacts):
+    router = APIRouter(prefix="/v1", dependencies=[known], responses=refused)
+    for module in (jobs, events, search, artifacts, keys):
         router.include_router(module.router)
     return router
 

@@ -8,9 +8,10 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,10 +23,14 @@ from api.follow import Outcome, follow, run_job
 from api.parts import Parts
 from api.spec_file import load_spec
 from api.stdout import stdout_to_stderr
-from api.tables import cache_table, estimate_table, jobs_table, result_table, values_table
+from api.tables import cache_table, estimate_table, jobs_table, keys_table, result_table, values_table
 from search.errors import InputError, RanksieveError
 from service.jobs import JobState
+from service.keys import Scope
 from workers.cache import GIB, FolderCache
+
+if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may
+    from service.store.keys import Keys
 
 app = typer.Typer(
     name="ranksieve",
@@ -37,6 +42,10 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="What prepared models and factors take of the disk.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+keys_app = typer.Typer(
+    help="API keys: who may do what on a server of this data directory.", no_args_is_help=True
+)
+app.add_typer(keys_app, name="keys")
 
 
 class Split(StrEnum):
@@ -48,6 +57,7 @@ class Split(StrEnum):
 
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 Url = Annotated[str, typer.Option(envvar="RANKSIEVE_URL", help="The server.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="RANKSIEVE_API_KEY", help="The server's key.")]
@@ -229,6 +239,47 @@ def clear_cache(data_dir: DataDir = None) -> None:
     typer.echo(f"removed {len(gone)} entries, {freed_bytes / GIB:.2f} GiB; {len(cache.entries())} are in use")
 
 
+@keys_app.command("create")
+def create_key(
+    owner: Annotated[str, typer.Argument(help="Whose jobs it is for.")],
+    scope: Annotated[Scope, typer.Option(help="Each includes the ones before it.")] = Scope.SUBMIT,
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="So long it is good.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print its secret, which is kept nowhere."""
+    lifetime = None if days is None else timedelta(days=days)
+    with _keys(data_dir) as keys:
+        _, secret = keys.create(owner, scope, lifetime)
+    typer.echo(secret)
+
+
+@keys_app.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """List the keys, ended ones too."""
+    with _keys(data_dir) as keys:
+        _stdout().print(keys_table(keys.list()))
+
+
+@keys_app.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    grace_hours: Annotated[int, typer.Option(min=0, help="So long the old one stays good, too.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Replace a key by one of the same owner, scope and lifetime, and print its secret."""
+    with _keys(data_dir) as keys:
+        _, secret = keys.rotate(key_id, timedelta(hours=grace_hours))
+    typer.echo(secret)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: KeyId, data_dir: DataDir = None) -> None:
+    """End a key at once."""
+    with _keys(data_dir) as keys:
+        keys.revoke(key_id)
+    typer.echo(f"{key_id} revoked")
+
+
 def main() -> None:
     """Entry point of the `ranksieve` command."""
     app()
@@ -236,6 +287,21 @@ def main() -> None:
 
 def _parts(ctx: typer.Context) -> Parts:
     return ctx.obj if isinstance(ctx.obj, Parts) else Parts()
+
+
+@contextmanager
+def _keys(data_dir: Path | None) -> Iterator["Keys"]:
+    """The keys in the database of a data directory, beside a server that may be running on it."""
+    from api.server_settings import settings_from
+    from service.store import Store
+
+    settings = settings_from(data_dir=data_dir)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    store = Store(settings.store_url)
+    try:
+        yield store.keys
+    finally:
+        store.close()
 
 
 def _cache(data_dir: Path | None) -> FolderCache:

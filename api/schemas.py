@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from service.events import Event, EventType
 from service.jobs import Job, JobState
+from service.keys import ApiKey, Scope
 from service.spec import JobSpec
 
 
@@ -44,6 +45,7 @@ class JobSummary(BaseModel):
     """A job in a list: without its spec and result."""
 
     id: str
+    owner: str = Field(description="Owner of the API key that submitted it; `admin` without one.")
     name: str
     labels: dict[str, str]
     state: JobState
@@ -59,6 +61,7 @@ class JobSummary(BaseModel):
         error = job.error
         return cls(
             id=job.id,
+            owner=job.owner,
             name=job.name,
             labels=job.labels,
             state=job.state,
@@ -185,6 +188,62 @@ class ArtifactList(BaseModel):
     """The files of the exported model; empty until there is one."""
 
     artifacts: list[ArtifactBody]
+
+
+class NewKey(BaseModel):
+    """The key to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    owner: str = Field(description="Whose jobs it is for, e.g. `alice`.", examples=["alice"])
+    scope: Scope = Scope.SUBMIT
+    days: int | None = Field(
+        default=None, ge=1, le=3650, description="So long it is good; without it, until it is revoked."
+    )
+
+
+class Rotation(BaseModel):
+    """How a key is replaced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grace_hours: int = Field(
+        default=0, ge=0, le=8760, description="So long the old key stays good beside the new one."
+    )
+
+
+class KeyBody(BaseModel):
+    """An API key, without its secret."""
+
+    id: str
+    owner: str
+    scope: Scope
+    created_at: datetime
+    expires_at: datetime | None = Field(description="From when on it is no longer good.")
+
+    @classmethod
+    def of(cls, key: ApiKey, **more: Any) -> Self:
+        """The body of a key; `more` are the fields a subclass adds."""
+        return cls(
+            id=key.id,
+            owner=key.owner,
+            scope=key.scope,
+            created_at=key.created_at,
+            expires_at=key.expires_at,
+            **more,
+        )
+
+
+class SecretKeyBody(KeyBody):
+    """A new API key."""
+
+    secret: str = Field(description="To be sent as a bearer token. It is shown once and kept nowhere.")
+
+
+class KeyList(BaseModel):
+    """All API keys, oldest first."""
+
+    keys: list[KeyBody]
 
 
 class Health(BaseModel):

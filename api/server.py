@@ -65,7 +65,7 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
 
     Args:
         settings: Where to listen, and the key.
-        build: Makes the application; called once the address is known to be free and safe.
+        build: Makes the application; called once the address is known to be free.
         announce: Called with the server's URL once it can be used.
 
     Raises:
@@ -73,9 +73,9 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
         InfrastructureError: The address is taken.
         ConflictError: Another server owns the data directory.
     """
-    refuse_open_network(settings.host, settings.api_key)
     with listen(settings.host, settings.port) as sock:
         application = build(settings)
+        refuse_open_network(settings.host, guarded=application.guarded())
         application.start()
         try:
             announce(url_of(sock))

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from service.keys import ApiKey
 from workers.cache import GIB, Entry
 
 Result = Mapping[str, Any]
@@ -39,6 +40,15 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
         error = job["error"]["message"] if job["error"] else ""
         state = job["state"] + (" (cancelling)" if job["cancel_requested"] and not job["finished_at"] else "")
         table.add_row(job["id"], job["name"], state, str(job["created_at"])[:19].replace("T", " "), error)
+    return table
+
+
+def keys_table(keys: Sequence[ApiKey]) -> Table:
+    """API keys; none shows its secret."""
+    table = Table("id", "owner", "scope", "created", "good until")
+    for key in keys:
+        until = "it is revoked" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d %H:%M} UTC"
+        table.add_row(key.id, key.owner, key.scope, f"{key.created_at:%Y-%m-%d %H:%M} UTC", until)
     return table
 
 

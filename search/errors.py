@@ -44,7 +44,7 @@ class ConflictError(RanksieveError):
 
 
 class SupersededError(ConflictError):
-    """Another server has taken the job over since; what its former owner writes is refused."""
+    """Another server has taken the job over since; what its former holder writes is refused."""
 
 
 class CancelledError(RanksieveError):

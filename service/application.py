@@ -11,6 +11,7 @@ from search.errors import ConflictError
 from service.controller import Controller
 from service.feed import Feed
 from service.jobs import Job
+from service.keys import ADMIN
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
@@ -77,14 +78,19 @@ class Application:
         """Stops the controller, closes the store and gives the data directory back."""
         self._owned.close()
 
-    def submit(self, spec: JobSpec) -> Job:
-        """Queues a job.
+    def guarded(self) -> bool:
+        """Whether callers have to show a key: the server has one, or an API key was ever made."""
+        self._make_data_dir()
+        return bool(self.settings.api_key) or self.store.keys.any()
+
+    def submit(self, spec: JobSpec, owner: str = ADMIN) -> Job:
+        """Queues a job of this owner's.
 
         Raises:
             InputError: The spec cannot work; the error names the field.
         """
         self._preflight(spec)
-        job = self.store.create_job(spec)
+        job = self.store.create_job(spec, owner)
         self.controller.wake()
         return job
 
@@ -97,14 +103,18 @@ class Application:
         self._make_data_dir()
         return self._estimator(spec)
 
-    def cancel(self, id: str) -> Job:
+    def cancel(self, id: str, owner: str | None = None) -> Job:
         """Cancels a queued job, or asks the running one to end.
+
+        Args:
+            id: The job.
+            owner: Whose it has to be; None for anybody's.
 
         Raises:
             NotFoundError: There is no such job.
             ConflictError: The job has ended.
         """
-        return self.controller.cancel(id)
+        return self.controller.cancel(id, owner)
 
     def artifacts_dir(self, id: str) -> Path:
         """Folder of a job's artifacts; it is there once something was exported."""

@@ -93,14 +93,18 @@ class Controller:
             self._news = True
             self._changed.notify_all()
 
-    def cancel(self, id: str) -> Job:
+    def cancel(self, id: str, owner: str | None = None) -> Job:
         """Cancels a queued job, or asks the running one to end.
+
+        Args:
+            id: The job.
+            owner: Whose it has to be; None for anybody's.
 
         Raises:
             NotFoundError: There is no such job.
             ConflictError: The job has ended.
         """
-        job = self._store.request_cancel(id)
+        job = self._store.request_cancel(id, owner)
         with self._changed:
             if self._running is not None and self._running.job.id == id:
                 self._running.cancelled.set()

@@ -2,7 +2,7 @@
 
     queued → preparing → searching → finalizing → succeeded
        any state that is not terminal → failed | cancelled
-       preparing | searching | finalizing → preparing      taken up again after its owner died or stopped
+       preparing | searching | finalizing → preparing      taken up again after its server died or stopped
 
 Knows nothing of SQL, threads or HTTP.
 """
@@ -91,10 +91,11 @@ class Job:
     """One job at one moment. Times are UTC; `result` is there once it succeeded, `error` once it failed.
 
     `epoch` counts how often the job was claimed. A server that runs it shows the epoch of its claim with
-    every write; once the job was claimed again, its former owner's epoch is stale.
+    every write; once the job was claimed again, its former holder's epoch is stale.
     """
 
     id: str
+    owner: str
     name: str
     labels: dict[str, str]
     spec: JobSpec

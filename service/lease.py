@@ -1,4 +1,4 @@
-"""Keeps a running job its owner's: a heartbeat in a thread of its own, and word to the pipeline when it has to end.
+"""Keeps hold of a running job: a heartbeat in a thread of its own, and word to the pipeline when it has to end.
 
 With the heartbeat comes what other servers on the same database were told: that the user wants the job
 cancelled, or that they have taken it over, because this one was silent for too long.

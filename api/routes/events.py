@@ -13,9 +13,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from api.errors import responses
-from api.routes.application import TheApplication
+from api.routes.caller import Caller, Reader
 from api.schemas import EventBody, EventPage
-from service.application import Application
 from service.feed import Subscription
 
 KEEPALIVE_S = 15.0
@@ -60,7 +59,7 @@ class OpenStreams:
 def events(
     job_id: str,
     request: Request,
-    application: TheApplication,
+    reader: Reader,
     after: Annotated[int, Query(ge=0, description="`seq` of the last event already seen.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Most events in a page.")] = _PAGE,
     last_event_id: Annotated[
@@ -69,26 +68,24 @@ def events(
 ) -> EventPage | Response:
     """Read a page of a job's events, or follow them as server-sent events until the job has ended."""
     if "text/event-stream" in request.headers.get("accept", ""):
-        application.store.job(job_id)  # an unknown job is answered before the stream begins
+        reader.jobs.job(job_id)  # an unknown job is answered before the stream begins
         start = after if last_event_id is None else last_event_id
-        stream = _stream(application, request.app.state.streams, job_id, start)
+        stream = _stream(reader, request.app.state.streams, job_id, start)
         return EventSourceResponse(stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-    page = application.store.events(job_id, after=after, limit=limit)
+    page = reader.jobs.events(job_id, after=after, limit=limit)
     return EventPage(events=[EventBody.of(event) for event in page], next=page[-1].seq if page else after)
 
 
-async def _stream(
-    application: Application, streams: OpenStreams, job_id: str, after: int
-) -> AsyncIterator[bytes]:
+async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Server-sent events of one job after `after`, until it has ended or the server closes its streams."""
-    store = application.store
-    async with application.feed.subscribe(job_id) as subscription:
+    jobs = reader.jobs
+    async with reader.application.feed.subscribe(job_id) as subscription:
         streams.add(subscription)
         try:
             while not streams.closing:
                 # Asked before the page is read: the terminal state and its event are committed together.
-                ended = (await run_in_threadpool(store.job, job_id)).state.terminal
-                page = await run_in_threadpool(store.events, job_id, after=after, limit=_PAGE)
+                ended = (await run_in_threadpool(jobs.job, job_id)).state.terminal
+                page = await run_in_threadpool(jobs.events, job_id, after=after, limit=_PAGE)
                 for event in page:
                     body = EventBody.of(event).model_dump_json()
                     yield format_sse_event(data_str=body, event=event.type, id=str(event.seq))

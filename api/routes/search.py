@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.errors import responses
-from api.routes.application import TheApplication
+from api.routes.caller import Reader
 from api.schemas import CandidatePage, GenerationPage
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
@@ -15,22 +15,22 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses
 @router.get("/generations")
 def generations(
     job_id: str,
-    application: TheApplication,
+    reader: Reader,
     after: Annotated[int, Query(ge=-1, description="Number of the last generation already seen.")] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> GenerationPage:
     """List the records of finished generations, in order."""
-    return GenerationPage(generations=application.store.generations(job_id, after=after, limit=limit))
+    return GenerationPage(generations=reader.jobs.generations(job_id, after=after, limit=limit))
 
 
 @router.get("/candidates")
 def candidates(
     job_id: str,
-    application: TheApplication,
+    reader: Reader,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0)] = 0,
     generation: Annotated[int | None, Query(ge=0, description="Only this generation.")] = None,
 ) -> CandidatePage:
     """List the scorings of a job's candidates in the order they were saved."""
-    found = application.store.candidates(job_id, limit=limit, offset=offset, generation=generation)
+    found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation)
     return CandidatePage(candidates=found)

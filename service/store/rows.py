@@ -31,21 +31,21 @@ def database_time(session: Session) -> datetime:
     return told.astimezone(UTC)
 
 
-def find_job(session: Session, job_id: str, *, lock: bool = False) -> JobRow:
+def find_job(session: Session, job_id: str, owner: str | None = None, *, lock: bool = False) -> JobRow:
     """A job's row; with `lock`, nobody else changes it before this transaction ends.
 
     Raises:
-        NotFoundError: There is no such job.
+        NotFoundError: There is no such job, or it is not this owner's.
     """
     # PostgreSQL refuses to look for text that it could not hold.
     row = session.get(JobRow, job_id, with_for_update=True if lock else None) if job_id.isalnum() else None
-    if row is None:
+    if row is None or owner not in (None, row.owner):
         raise NotFoundError(f"there is no job {job_id!r}")
     return row
 
 
-def find_owned(session: Session, job_id: str, epoch: int) -> JobRow:
-    """A job's row, for its owner to change; nobody else does before this transaction ends.
+def find_held(session: Session, job_id: str, epoch: int) -> JobRow:
+    """A job's row, for the server that holds it to change; nobody else does before this transaction ends.
 
     Raises:
         NotFoundError: There is no such job.
@@ -54,7 +54,7 @@ def find_owned(session: Session, job_id: str, epoch: int) -> JobRow:
     row = find_job(session, job_id, lock=True)
     if row.epoch != epoch:
         raise SupersededError(
-            f"job {job_id} was taken over: it is at epoch {row.epoch}, its former owner's is {epoch}"
+            f"job {job_id} was taken over: it is at epoch {row.epoch}, its former holder's is {epoch}"
         )
     return row
 
@@ -108,6 +108,7 @@ def job_of(row: JobRow) -> Job:
     spec = JobSpec.model_validate(row.spec)
     return Job(
         id=row.id,
+        owner=row.owner,
         name=spec.name,
         labels=spec.labels,
         spec=spec,

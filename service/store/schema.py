@@ -1,6 +1,6 @@
 """The tables. Portable types only: SQLite by default, PostgreSQL by URL.
 
-Every row hangs off a job. `jobs.event_count` numbers the job's events: whoever appends one holds the
+Every row but an API key hangs off a job. `jobs.event_count` numbers the job's events: whoever appends one holds the
 job's row, so the numbers have no gaps. `jobs.epoch` and `jobs.leased_until` say who may write to a job that
 runs: whoever claimed it last, while it keeps its lease. Change a table here and add a migration beside the others.
 """
@@ -64,9 +64,10 @@ class JobRow(Base):
     """A job's spec, state and outcome."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "state", "id"),)
+    __table_args__ = (Index(None, "state", "id"), Index(None, "owner", "id"))
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100), server_default="admin")
     spec: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(String(16))
     cancel_requested: Mapped[bool]
@@ -78,6 +79,19 @@ class JobRow(Base):
     event_count: Mapped[int]
     epoch: Mapped[int] = mapped_column(server_default="0")
     leased_until: Mapped[datetime | None]
+
+
+class KeyRow(Base):
+    """An API key; `digest` is the SHA-256 of its secret. It is dead from `expires_at` on."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(String(12), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    scope: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
 
 
 class EventRow(Base):

@@ -1,56 +1,50 @@
 """The job store: every change of a job and the event that tells of it, in one transaction.
 
-Safe to use from any thread and from several servers. Readers never wait. A job that runs is its owner's, who
-claimed it and keeps renewing a lease. Once the lease has run out, another server may claim the job: that
-raises the job's epoch, and whatever the former owner, which may only have been slow, writes from then on is refused.
+Safe to use from any thread and from several servers. Readers never wait. A job that runs is held by the server that
+claimed it and keeps renewing its lease. Once the lease has run out, another server may claim the job: that
+raises the job's epoch, and whatever the former holder, which may only have been slow, writes from then on is refused.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Engine, Select, case, or_, select, update
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy import case, or_, select, update
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError, StoreError
+from search.errors import ConflictError
 from service.events import Event, EventType
 from service.jobs import Job, JobError, JobState, new_job_id
+from service.keys import ADMIN
 from service.spec import JobSpec
 from service.store import rows
-from service.store.engine import new_engine, upgrade
-from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, SearchStateRow
+from service.store.database import Database
+from service.store.keys import Keys
+from service.store.schema import GenerationRow, JobRow, SearchStateRow
+from service.store.view import View
 
 Listener = Callable[[str], None]
 Clock = Callable[[Session], datetime]
 
 LEASE_S = 30.0
-"""So long an owner that falls silent keeps its job, in seconds."""
+"""So long a server that falls silent keeps its job, in seconds."""
 
 _INTERRUPTED = tuple(state for state in JobState if state.interruptible)
-Row = TypeVar("Row")
 
 
-class Store:
-    """Jobs and their history in a SQL database.
+class Store(View):
+    """Everybody's jobs and their history, and the API keys. A method that raises has changed nothing.
 
     Args:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened, and its schema
             brought up to date, at the first use or by `open`.
         clock: Tells the time that leases are measured by.
-
-    Raises:
-        StoreError: The database failed; raised by every method, which then has changed nothing.
     """
 
     def __init__(self, url: str, clock: Clock = rows.database_time) -> None:
+        super().__init__(Database(url), owner=None)
+        self.keys = Keys(self.database)
         self._clock = clock
-        self._engine = new_engine(url)
-        self._writes = self._engine.execution_options(writes=True)
-        self._opening = threading.Lock()
-        self._opened = False
         self.listener: Listener | None = None
         """Called with the job's id after each committed event, in the thread that committed it."""
 
@@ -60,21 +54,23 @@ class Store:
         Raises:
             ConflictError: A newer version of the program has migrated this database.
         """
-        with self._opening:
-            if not self._opened:
-                upgrade(self._engine)
-                self._opened = True
+        self.database.open()
 
     def close(self) -> None:
         """Closes every idle connection."""
-        self._engine.dispose()
+        self.database.close()
 
-    def create_job(self, spec: JobSpec) -> Job:
-        """Queues a job."""
-        with self._writing() as session:
+    def seen_by(self, owner: str | None) -> View:
+        """What one owner may see of it; None for everything."""
+        return View(self.database, owner)
+
+    def create_job(self, spec: JobSpec, owner: str = ADMIN) -> Job:
+        """Queues a job of this owner's."""
+        with self.database.writing() as session:
             row = JobRow(
                 id=new_job_id(),
                 spec=spec.canonical(),
+                owner=owner,
                 state=JobState.QUEUED.value,
                 cancel_requested=False,
                 created_at=rows.now(),
@@ -86,31 +82,6 @@ class Store:
             job = rows.job_of(row)
         self._tell(job.id)
         return job
-
-    def job(self, id: str) -> Job:
-        """One job.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
-        with self._reading() as session:
-            return rows.job_of(rows.find_job(session, id))
-
-    def jobs(self, *, state: JobState | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
-        """A page of jobs, newest first.
-
-        Args:
-            state: Only jobs in this state.
-            limit: Most jobs to return.
-            after: Id of the last job of the page before.
-        """
-        query = select(JobRow).order_by(JobRow.id.desc()).limit(limit)
-        if state is not None:
-            query = query.where(JobRow.state == state.value)
-        if after is not None:
-            query = query.where(JobRow.id < after)
-        with self._reading() as session:
-            return [rows.job_of(row) for row in session.scalars(query)]
 
     def transition(
         self,
@@ -138,8 +109,8 @@ class Store:
             ConflictError: The job's state does not lead there, or it would succeed after its user
                 was told that it will be cancelled.
         """
-        with self._writing() as session:
-            row = rows.find_owned(session, id, epoch)
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
             rows.check_move(row, to)
             if result is not None:
                 row.result = dict(result)
@@ -148,15 +119,19 @@ class Store:
         self._tell(id)
         return job
 
-    def request_cancel(self, id: str) -> Job:
+    def request_cancel(self, id: str, owner: str | None = None) -> Job:
         """Cancels a queued job at once; marks a running one, which whoever runs it then ends.
+
+        Args:
+            id: The job.
+            owner: Whose it has to be; None for anybody's.
 
         Raises:
             NotFoundError: There is no such job.
             ConflictError: The job has ended.
         """
-        with self._writing() as session:
-            row = rows.find_job(session, id, lock=True)
+        with self.database.writing() as session:
+            row = rows.find_job(session, id, owner, lock=True)
             state = JobState(row.state)
             if state.terminal:
                 raise ConflictError(f"job {id} has already ended: {state}; there is nothing to cancel")
@@ -169,7 +144,7 @@ class Store:
         return job
 
     def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
-        """The next job to run, moved to preparing: one without an owner that was cut off first, else the oldest queued.
+        """The next job to run, moved to preparing: one that was cut off and nobody holds first, else the oldest queued.
 
         Args:
             lease_s: So long the job is the caller's, in seconds, if the lease is not renewed.
@@ -180,7 +155,7 @@ class Store:
         interrupted_first = case((JobRow.state == JobState.QUEUED.value, 1), else_=0)
         runnable = [state.value for state in (JobState.QUEUED, *_INTERRUPTED)]
         query = select(JobRow).where(JobRow.state.in_(runnable)).order_by(interrupted_first, JobRow.id)
-        with self._writing() as session:
+        with self.database.writing() as session:
             now = self._clock(session)
             free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
             # A row that somebody is changing is left alone: another claimer takes it, or its user cancels it.
@@ -202,8 +177,8 @@ class Store:
             NotFoundError: There is no such job.
             SupersededError: It was claimed again since `epoch`.
         """
-        with self._writing() as session:
-            row = rows.find_owned(session, id, epoch)
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
             if not JobState(row.state).terminal:
                 row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
             return rows.job_of(row)
@@ -215,15 +190,15 @@ class Store:
             NotFoundError: There is no such job.
             SupersededError: It was claimed again since `epoch`.
         """
-        with self._writing() as session:
-            row = rows.find_owned(session, id, epoch)
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
             row.epoch += 1
             row.leased_until = None
 
     def release_all(self) -> None:
         """Ends every lease: for a server that knows that it is the only one on this database."""
         leased = update(JobRow).where(JobRow.leased_until.is_not(None))
-        with self._writing() as session:
+        with self.database.writing() as session:
             session.execute(leased.values(leased_until=None, epoch=JobRow.epoch + 1))
 
     def append_event(self, id: str, type: EventType, data: Mapping[str, Any], *, epoch: int) -> Event:
@@ -233,24 +208,10 @@ class Store:
             NotFoundError: There is no such job.
             SupersededError: It was claimed again since `epoch`.
         """
-        with self._writing() as session:
-            event = rows.append_event(session, rows.find_owned(session, id, epoch), type, data)
+        with self.database.writing() as session:
+            event = rows.append_event(session, rows.find_held(session, id, epoch), type, data)
         self._tell(id)
         return event
-
-    def events(self, id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
-        """A page of a job's events, oldest first.
-
-        Args:
-            id: The job.
-            after: `seq` of the last event already seen.
-            limit: Most events to return.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
-        query = select(EventRow).where(EventRow.job_id == id, EventRow.seq > after)
-        return [rows.event_of(row) for row in self._rows_of(id, query.order_by(EventRow.seq).limit(limit))]
 
     def save_generation(
         self,
@@ -276,8 +237,8 @@ class Store:
             SupersededError: It was claimed again since.
             ConflictError: The generation is there already.
         """
-        with self._writing() as session:
-            row = rows.find_owned(session, id, epoch)
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
             if session.get(GenerationRow, (id, record["generation"])) is not None:
                 raise ConflictError(f"generation {record['generation']} of job {id} is already saved")
             session.add(GenerationRow(job_id=id, generation=record["generation"], record=dict(record)))
@@ -286,82 +247,6 @@ class Store:
             event = rows.append_event(session, row, EventType.GENERATION_COMPLETED, record)
         self._tell(id)
         return event
-
-    def generations(self, id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
-        """A page of a job's generation records, oldest first.
-
-        Args:
-            id: The job.
-            after: Number of the last generation already seen.
-            limit: Most records to return.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
-        query = select(GenerationRow).where(GenerationRow.job_id == id, GenerationRow.generation > after)
-        query = query.order_by(GenerationRow.generation).limit(limit)
-        return [row.record for row in self._rows_of(id, query)]
-
-    def candidates(
-        self, id: str, *, limit: int = 100, offset: int = 0, generation: int | None = None
-    ) -> list[dict[str, Any]]:
-        """A page of a job's scorings in the order they were saved.
-
-        Args:
-            id: The job.
-            limit: Most scorings to return.
-            offset: Scorings to skip.
-            generation: Only those of this generation.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
-        query = select(CandidateRow).where(CandidateRow.job_id == id)
-        if generation is not None:
-            query = query.where(CandidateRow.generation == generation)
-        query = query.order_by(CandidateRow.id).limit(limit).offset(offset)
-        return [rows.candidate_of(row) for row in self._rows_of(id, query)]
-
-    def memo(self, id: str) -> list[dict[str, Any]]:
-        """Every scoring of a job, in the order they were saved.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
-        query = select(CandidateRow).where(CandidateRow.job_id == id).order_by(CandidateRow.id)
-        return [rows.candidate_of(row) for row in self._rows_of(id, query)]
-
-    def search_state(self, id: str) -> dict[str, Any] | None:
-        """The state saved with a job's last generation, or None before the first.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
-        found = self._rows_of(id, select(SearchStateRow).where(SearchStateRow.job_id == id))
-        return found[0].state if found else None
-
-    def _rows_of(self, id: str, query: Select[Row]) -> list[Row]:
-        with self._reading() as session:
-            rows.find_job(session, id)
-            return list(session.scalars(query))
-
-    def _reading(self) -> AbstractContextManager[Session]:
-        return self._session(self._engine)
-
-    def _writing(self) -> AbstractContextManager[Session]:
-        return self._session(self._writes)
-
-    @contextmanager
-    def _session(self, engine: Engine) -> Iterator[Session]:
-        """One transaction: committed at the end of the block, undone by whatever is raised in it."""
-        try:
-            self.open()
-            with Session(engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except (OperationalError, InterfaceError, TimeoutError) as error:
-            # SQLAlchemy's own text holds the statement and its values.
-            cause = getattr(error, "orig", None) or error
-            raise StoreError(f"the job store failed: {type(cause).__name__}: {cause}") from error
 
     def _tell(self, id: str) -> None:
         if self.listener is not None:

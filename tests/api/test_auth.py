@@ -1,13 +1,39 @@
-"""The API key, and the addresses that need one."""
+"""Who may do what: the server's key, API keys of every scope, and the addresses that need one."""
+
+import logging
+from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.auth import is_loopback, refuse_open_network
 from search.errors import InputError
+from service.keys import Scope
 from service.settings import Settings
+
+FILLED = {"{job_id}": "1", "{name}": "config.json", "{key_id}": "1"}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def routes(http: TestClient) -> list[tuple[str, str]]:
+    """Every `/v1` route, as method and path with its parameters still in it."""
+    paths: dict[str, dict[str, Any]] = http.get("/openapi.json").json()["paths"]
+    return [
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method in methods
+        if path.startswith("/v1")
+    ]
+
+
+def filled(path: str, **values: str) -> str:
+    for name, value in {**FILLED, **{f"{{{name}}}": value for name, value in values.items()}}.items():
+        path = path.replace(name, value)
+    return path
 
 
 @pytest.fixture
@@ -17,42 +43,123 @@ def locked(build, tmp_path):
         yield http
 
 
-@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic s3cret"}])
-def test_every_v1_route_wants_the_key(locked, header):
-    requests = [
-        ("GET", "/v1/jobs"),
-        ("POST", "/v1/jobs"),
-        ("GET", "/v1/jobs/1"),
-        ("POST", "/v1/jobs/1/cancel"),
-        ("GET", "/v1/jobs/1/events"),
-        ("GET", "/v1/jobs/1/generations"),
-        ("GET", "/v1/jobs/1/candidates"),
-        ("GET", "/v1/jobs/1/artifacts"),
-        ("GET", "/v1/jobs/1/artifacts/config.json"),
-    ]
-    for method, path in requests:
-        response = locked.request(method, path, headers=header)
+@pytest.fixture
+def secret(locked):
+    """Makes API keys of the locked server; returns the secret."""
+
+    def make(owner: str, scope: str = "submit") -> str:
+        body = {"owner": owner, "scope": scope}
+        return locked.post("/v1/keys", json=body, headers=bearer("s3cret")).json()["secret"]
+
+    return make
+
+
+@pytest.mark.parametrize("header", [{}, bearer("wrong"), bearer(""), {"Authorization": "Basic s3cret"}])
+def test_every_v1_route_wants_a_key(locked, header):
+    assert len(routes(locked)) > 8
+    for method, path in routes(locked):
+        response = locked.request(method, filled(path), headers=header)
         assert response.status_code == 401, path
         assert response.headers["www-authenticate"] == "Bearer"
         assert response.headers["content-type"] == "application/problem+json"
 
 
 def test_the_key_opens_and_health_needs_none(locked):
-    assert locked.get("/v1/jobs", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+    assert locked.get("/v1/jobs", headers=bearer("s3cret")).status_code == 200
     assert locked.get("/healthz").status_code == 200
+
+
+def test_a_job_is_its_owners_and_the_admins(locked, secret, spec, pipeline):
+    alice, bob, admin = secret("alice"), secret("bob"), secret("carol", "admin")
+    job = locked.post("/v1/jobs", json=spec, headers=bearer(alice)).json()
+    pipeline.searching.wait(10)
+
+    assert job["owner"] == "alice"
+    for token in (alice, admin, "s3cret"):
+        assert locked.get(f"/v1/jobs/{job['id']}", headers=bearer(token)).status_code == 200
+        assert [one["id"] for one in locked.get("/v1/jobs", headers=bearer(token)).json()["jobs"]] == [
+            job["id"]
+        ]
+    assert locked.get("/v1/jobs", headers=bearer(bob)).json()["jobs"] == []
+
+
+def test_a_foreign_job_looks_like_none_on_every_route(locked, secret, spec, pipeline):
+    pipeline.go.clear()
+    alice, bob = secret("alice"), secret("bob")
+    job = locked.post("/v1/jobs", json=spec, headers=bearer(alice)).json()
+    tried = [(method, path) for method, path in routes(locked) if "{job_id}" in path]
+
+    assert len(tried) >= 7
+    for method, path in tried:
+        foreign, absent = (
+            locked.request(method, filled(path, job_id=id), headers=bearer(bob))
+            for id in (job["id"], "0" * 24)
+        )
+        assert foreign.status_code == absent.status_code == 404, path
+        assert foreign.text.replace(job["id"], "0" * 24) == absent.text, path
+    stream = {**bearer(bob), "Accept": "text/event-stream"}
+    assert locked.get(f"/v1/jobs/{job['id']}/events", headers=stream).status_code == 404
+    assert locked.get(f"/v1/jobs/{job['id']}", headers=bearer(alice)).json()["cancel_requested"] is False
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_scope_opens_what_it_says(locked, secret, scope):
+    token = secret("alice", scope)
+
+    for method, path in routes(locked):
+        needed = Scope.ADMIN if "/keys" in path else Scope.READ if method == "GET" else Scope.SUBMIT
+        status = locked.request(method, filled(path), headers=bearer(token)).status_code
+        assert (status == 403) == (not scope.includes(needed)), (method, path, status)
+
+
+def test_a_revoked_key_and_a_rotated_one_open_nothing(locked, secret):
+    admin = bearer("s3cret")
+    for end in ("revoke", "rotate"):
+        token = secret("alice")
+        id = locked.get("/v1/keys", headers=admin).json()["keys"][-1]["id"]
+        assert locked.get("/v1/jobs", headers=bearer(token)).status_code == 200
+        locked.post(f"/v1/keys/{id}/{end}", json={}, headers=admin)
+        assert locked.get("/v1/jobs", headers=bearer(token)).status_code == 401
+
+
+def test_a_loopback_server_is_open_until_there_is_a_key(http):
+    assert http.get("/v1/jobs", headers=bearer("of another server")).status_code == 200
+
+    made = http.post("/v1/keys", json={"owner": "alice"}).json()
+
+    assert http.get("/v1/jobs").status_code == 401
+    assert http.get("/v1/jobs", headers=bearer(made["secret"])).status_code == 200
+
+
+def test_a_network_is_never_open_even_without_a_key(build, tmp_path):
+    settings = Settings(data_dir=tmp_path / "data", host="0.0.0.0")
+    with TestClient(create_app(build(settings))) as http:
+        assert http.get("/v1/jobs").status_code == 401
+
+
+def test_no_key_is_in_logs_events_or_answers(locked, secret, spec, caplog):
+    caplog.set_level(logging.DEBUG)
+    tokens = [secret("alice"), "s3cret", "rsk_000000000000_" + "x" * 43]
+    bodies = []
+    for token in tokens:
+        bodies.append(locked.post("/v1/jobs", json=spec, headers=bearer(token)).text)
+        bodies += [locked.request(*route, headers=bearer(token)).text for route in routes(locked)]
+        for job in locked.get("/v1/jobs", headers=bearer(token)).json().get("jobs", []):
+            bodies.append(locked.get(f"/v1/jobs/{job['id']}/events", headers=bearer(token)).text)
+
+    for token in tokens:
+        assert not any(token in text for text in [*bodies, caplog.text])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])
 def test_loopback(host):
     assert is_loopback(host)
-    refuse_open_network(host, None)
+    refuse_open_network(host, guarded=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "ranksieve.example", ""])
 def test_a_network_needs_a_key(host):
     assert not is_loopback(host)
-    with pytest.raises(InputError, match="RANKSIEVE_API_KEY"):
-        refuse_open_network(host, None)
-    with pytest.raises(InputError):
-        refuse_open_network(host, SecretStr(""))
-    refuse_open_network(host, SecretStr("s3cret"))
+    with pytest.raises(InputError, match="RANKSIEVE_API_KEY or run `ranksieve keys create`"):
+        refuse_open_network(host, guarded=False)
+    refuse_open_network(host, guarded=True)

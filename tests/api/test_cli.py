@@ -328,3 +328,30 @@ def test_the_command_line_starts_without_the_heavy_parts():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_keys_are_made_listed_replaced_and_ended(ranksieve, settings, tmp_path, application):
+    data_dir = ("--data-dir", settings.data_dir)
+    secret = ranksieve("keys", "create", "alice", "--scope", "read", *data_dir).stdout.strip()
+    key = application.store.keys.find(secret)
+    assert (key.owner, key.scope, key.expires_at) == ("alice", "read", None)
+
+    replaced = ranksieve("keys", "rotate", key.id, "--grace-hours", "1", *data_dir).stdout.strip()
+    new = application.store.keys.find(replaced)
+    assert ranksieve("keys", "revoke", new.id, *data_dir).stdout == f"{new.id} revoked\n"
+    assert application.store.keys.find(replaced) is None
+    assert application.store.keys.find(secret) is not None
+
+    listed = ranksieve("keys", "list", *data_dir).stdout
+    assert all(text in listed for text in (key.id, new.id, "alice", "read"))
+    assert secret not in listed
+
+
+def test_a_wrong_key_command_says_so(ranksieve, settings):
+    done = ranksieve("keys", "revoke", "nope", "--data-dir", settings.data_dir)
+    assert done.exit_code == 1
+    assert "there is no key 'nope'" in done.stderr
+
+    done = ranksieve("keys", "create", "a b", "--data-dir", settings.data_dir)
+    assert done.exit_code == 2
+    assert "owner: must be up to 100 letters" in done.stderr

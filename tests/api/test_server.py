@@ -9,6 +9,7 @@ import pytest
 from api.client import Client
 from api.server import listen, serve, url_of
 from search.errors import InfrastructureError, InputError
+from service.keys import Scope
 from service.settings import Settings
 
 
@@ -40,12 +41,31 @@ def test_serve_answers_until_a_signal_and_ends_open_streams(build, tmp_path, pip
     assert "generation.completed" in seen
 
 
-def test_a_network_without_a_key_is_refused_before_anything_is_built(tmp_path):
-    def build(settings):
-        raise AssertionError("not reached")
+def test_a_network_without_a_key_is_refused_before_anything_runs(tmp_path, build):
+    built = []
+
+    def remember(settings):
+        built.append(build(settings))
+        return built[-1]
 
     with pytest.raises(InputError, match="RANKSIEVE_API_KEY"):
-        serve(Settings(data_dir=tmp_path, host="0.0.0.0"), build, lambda url: None)
+        serve(Settings(data_dir=tmp_path, host="0.0.0.0", port=0), remember, lambda url: None)
+    assert not built[0].controller.alive
+
+
+def test_a_network_is_served_once_there_is_an_api_key(tmp_path, build):
+    settings = Settings(data_dir=tmp_path, host="0.0.0.0", port=0)
+    _, secret = build(settings).store.keys.create("alice", Scope.READ)
+    answers: list[object] = []
+
+    def use(url: str) -> None:
+        with Client(url.replace("0.0.0.0", "127.0.0.1"), secret) as client:
+            answers.append(client.jobs())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    serve(settings, build, lambda url: threading.Thread(target=use, args=(url,)).start())
+
+    assert answers == [[]]
 
 
 def test_a_taken_port_is_said(tmp_path, build):

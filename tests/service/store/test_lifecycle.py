@@ -102,14 +102,14 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
             legal = to in TRANSITIONS[model.state] and not (
                 to is JobState.SUCCEEDED and model.cancel_requested
             )
-            if self._owns(claim, lambda: self.store.transition(claim.id, to, epoch=claim.epoch), legal):
+            if self._holds(claim, lambda: self.store.transition(claim.id, to, epoch=claim.epoch), legal):
                 model.state, model.events = to, model.events + 1
                 if to.terminal:
                     model.leased_until = None
 
         @rule(claim=claims)
         def tell(self, claim: Job) -> None:
-            if self._owns(
+            if self._holds(
                 claim,
                 lambda: self.store.append_event(claim.id, EventType.DATA_LOADED, {}, epoch=claim.epoch),
             ):
@@ -119,7 +119,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
         def search(self, claim: Job) -> None:
             model = self.world.jobs[claim.id]
             record = {"generation": model.generations}
-            if self._owns(
+            if self._holds(
                 claim, lambda: self.store.save_generation(claim.id, record, [], record, epoch=claim.epoch)
             ):
                 model.generations, model.events = model.generations + 1, model.events + 1
@@ -127,14 +127,14 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
         @rule(claim=claims)
         def renew(self, claim: Job) -> None:
             model = self.world.jobs[claim.id]
-            renewed = self._owns(claim, lambda: self.store.renew(claim.id, LEASE_S, epoch=claim.epoch))
+            renewed = self._holds(claim, lambda: self.store.renew(claim.id, LEASE_S, epoch=claim.epoch))
             if renewed and not model.state.terminal:
                 model.leased_until = self.world.now + timedelta(seconds=LEASE_S)
 
         @rule(claim=consumes(claims))
         def release(self, claim: Job) -> None:
             model = self.world.jobs[claim.id]
-            if self._owns(claim, lambda: self.store.release(claim.id, epoch=claim.epoch)):
+            if self._holds(claim, lambda: self.store.release(claim.id, epoch=claim.epoch)):
                 model.epoch, model.leased_until = model.epoch + 1, None
 
         @rule()
@@ -166,8 +166,8 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
                 numbers = [record["generation"] for record in self.store.generations(id)]
                 assert numbers == list(range(model.generations))
 
-        def _owns(self, claim: Job, write: Callable[[], object], legal: bool = True) -> bool:
-            """Writes as the owner of a claim; whether that had to work, and did."""
+        def _holds(self, claim: Job, write: Callable[[], object], legal: bool = True) -> bool:
+            """Writes by a claim; whether that had to work, and did."""
             if claim.epoch != self.world.jobs[claim.id].epoch:
                 with pytest.raises(SupersededError):
                     write()
@@ -185,7 +185,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
 def test_jobs_live_as_the_model_says(store_url: str, make_spec: Callable[..., JobSpec]) -> None:
     def make(clock: Any) -> Store:
         store = Store(store_url, clock)
-        with store._writing() as session:
+        with store.database.writing() as session:
             for table in reversed(Base.metadata.sorted_tables):
                 session.execute(delete(table))
         return store

@@ -250,7 +250,7 @@ def test_a_leased_job_is_nobody_elses_until_the_lease_runs_out(
     assert claim(timed).epoch == job.epoch + 1
 
 
-OWNERS_WRITES: dict[str, Callable[[Store, Job], object]] = {
+HOLDERS_WRITES: dict[str, Callable[[Store, Job], object]] = {
     "transition": lambda store, job: store.transition(job.id, JobState.SEARCHING, epoch=job.epoch),
     "failure": lambda store, job: store.transition(job.id, JobState.FAILED, epoch=job.epoch),
     "event": lambda store, job: store.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch),
@@ -262,27 +262,27 @@ OWNERS_WRITES: dict[str, Callable[[Store, Job], object]] = {
 }
 
 
-@pytest.mark.parametrize("write", OWNERS_WRITES.values(), ids=OWNERS_WRITES)
-def test_whatever_a_former_owner_writes_is_refused(
+@pytest.mark.parametrize("write", HOLDERS_WRITES.values(), ids=HOLDERS_WRITES)
+def test_whatever_a_former_holder_writes_is_refused(
     timed: Store, clock: Clock, make_spec: MakeSpec, write: Callable[[Store, Job], object]
 ) -> None:
     timed.create_job(make_spec())
     former = claim(timed)
     clock.advance(10)
-    owner = claim(timed)
-    before = timed.events(owner.id)
+    holder = claim(timed)
+    before = timed.events(holder.id)
 
     with pytest.raises(
-        SupersededError, match=f"at epoch {owner.epoch}, its former owner's is {former.epoch}"
+        SupersededError, match=f"at epoch {holder.epoch}, its former holder's is {former.epoch}"
     ):
         write(timed, former)
 
-    assert timed.job(owner.id) == owner
-    assert timed.events(owner.id) == before
-    write(timed, owner)
+    assert timed.job(holder.id) == holder
+    assert timed.events(holder.id) == before
+    write(timed, holder)
 
 
-def test_a_silent_owner_goes_on_as_long_as_nobody_took_over(
+def test_a_silent_holder_goes_on_as_long_as_nobody_took_over(
     timed: Store, clock: Clock, make_spec: MakeSpec
 ) -> None:
     timed.create_job(make_spec())
@@ -295,7 +295,7 @@ def test_a_silent_owner_goes_on_as_long_as_nobody_took_over(
     assert timed.claim_next() is None
 
 
-def test_a_renewal_tells_the_owner_what_its_user_wants(timed: Store, make_spec: MakeSpec) -> None:
+def test_a_renewal_tells_the_holder_what_its_user_wants(timed: Store, make_spec: MakeSpec) -> None:
     timed.create_job(make_spec())
     job = claim(timed)
 
@@ -304,7 +304,7 @@ def test_a_renewal_tells_the_owner_what_its_user_wants(timed: Store, make_spec: 
     assert timed.renew(job.id, epoch=job.epoch).cancel_requested
 
 
-def test_a_job_given_up_is_claimed_at_once_and_no_longer_its_former_owners(
+def test_a_job_given_up_is_claimed_at_once_and_no_longer_its_former_holders(
     timed: Store, make_spec: MakeSpec
 ) -> None:
     timed.create_job(make_spec())
@@ -357,7 +357,7 @@ def test_stores_that_claim_at_once_get_a_job_each(store: Store, store_url: str, 
 
 
 def test_the_databases_clock_is_close_to_ours(store: Store) -> None:
-    with store._reading() as session:
+    with store.database.reading() as session:
         told = rows.database_time(session)
 
     assert abs(datetime.now(UTC) - told) < timedelta(minutes=1)

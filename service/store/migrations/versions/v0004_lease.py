@@ -1,4 +1,4 @@
-"""A job's lease: how often it was claimed, and until when its owner has it."""
+"""A job's lease: how often it was claimed, and until when its holder has it."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,0 +1,46 @@
+"""Who calls a route, and what is there for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request
+
+from api.routes.application import TheApplication
+from service.application import Application
+from service.keys import Principal, Scope
+from service.store import View
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """The application, as far as one caller may use it."""
+
+    application: Application
+    principal: Principal
+
+    @property
+    def jobs(self) -> View:
+        """The jobs that are there for the caller."""
+        return self.application.store.seen_by(self.principal.sees)
+
+
+def _caller(scope: Scope) -> Callable[[Request, Application], Caller]:
+    """A dependency: the caller, whose key has to be good for `scope`."""
+
+    def caller(request: Request, application: TheApplication) -> Caller:
+        principal: Principal = request.state.principal  # set by `Authenticate`, or nobody gets here
+        if not principal.scope.includes(scope):
+            raise HTTPException(
+                HTTPStatus.FORBIDDEN,
+                f"needs a key of scope {scope}; this one is {principal.owner}'s, of scope {principal.scope}",
+            )
+        return Caller(application=application, principal=principal)
+
+    return caller
+
+
+Reader = Annotated[Caller, Depends(_caller(Scope.READ))]
+Submitter = Annotated[Caller, Depends(_caller(Scope.SUBMIT))]
+Admin = Annotated[Caller, Depends(_caller(Scope.ADMIN))]

@@ -1,0 +1,65 @@
+"""The one way to a database: its schema brought up to date once, then transactions."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.orm import Session
+
+from search.errors import StoreError
+from service.store.engine import new_engine, upgrade
+
+
+class Database:
+    """A SQL database, safe to use from any thread.
+
+    Args:
+        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened, and its schema
+            brought up to date, at the first use or by `open`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = new_engine(url)
+        self._writes = self._engine.execution_options(writes=True)
+        self._opening = threading.Lock()
+        self._opened = False
+
+    def open(self) -> None:
+        """Brings the schema up to date, once.
+
+        Raises:
+            ConflictError: A newer version of the program has migrated this database.
+        """
+        with self._opening:
+            if not self._opened:
+                upgrade(self._engine)
+                self._opened = True
+
+    def close(self) -> None:
+        """Closes every idle connection."""
+        self._engine.dispose()
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """A transaction that changes nothing, for as long as a `with` block lasts."""
+        return self._session(self._engine)
+
+    def writing(self) -> AbstractContextManager[Session]:
+        """A transaction: committed at the end of a `with` block, undone by whatever is raised in it.
+
+        Raises:
+            StoreError: The database failed; nothing was changed.
+        """
+        return self._session(self._writes)
+
+    @contextmanager
+    def _session(self, engine: Engine) -> Iterator[Session]:
+        try:
+            self.open()
+            with Session(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except (OperationalError, InterfaceError, TimeoutError) as error:
+            # SQLAlchemy's own text holds the statement and its values.
+            cause = getattr(error, "orig", None) or error
+            raise StoreError(f"the job store failed: {type(cause).__name__}: {cause}") from error

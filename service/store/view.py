@@ -1,0 +1,131 @@
+"""What one owner may see of the store: every query goes through the owner's filter."""
+
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, select
+
+from search.errors import InputError
+from service.events import Event
+from service.jobs import Job, JobState
+from service.store import rows
+from service.store.database import Database
+from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, SearchStateRow
+
+Row = TypeVar("Row")
+
+
+class View:
+    """The jobs of one owner, and their history; somebody else's are not there.
+
+    Args:
+        database: Where the jobs are.
+        owner: Whose are seen; None for everybody's.
+    """
+
+    def __init__(self, database: Database, owner: str | None) -> None:
+        self.database = database
+        self._owner = owner
+
+    def job(self, id: str) -> Job:
+        """One job.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        with self.database.reading() as session:
+            return rows.job_of(rows.find_job(session, id, self._owner))
+
+    def jobs(self, *, state: JobState | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
+        """A page of jobs, newest first.
+
+        Args:
+            state: Only jobs in this state.
+            limit: Most jobs to return.
+            after: Id of the last job of the page before.
+
+        Raises:
+            InputError: `after` is no id.
+        """
+        query = select(JobRow).order_by(JobRow.id.desc()).limit(limit)
+        if self._owner is not None:
+            query = query.where(JobRow.owner == self._owner)
+        if state is not None:
+            query = query.where(JobRow.state == state.value)
+        if after is not None:
+            if not after.isalnum():
+                raise InputError("after", f"must be the id of a job; got {after!r}")
+            query = query.where(JobRow.id < after)
+        with self.database.reading() as session:
+            return [rows.job_of(row) for row in session.scalars(query)]
+
+    def events(self, id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
+        """A page of a job's events, oldest first.
+
+        Args:
+            id: The job.
+            after: `seq` of the last event already seen.
+            limit: Most events to return.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(EventRow).where(EventRow.job_id == id, EventRow.seq > after)
+        return [rows.event_of(row) for row in self._rows_of(id, query.order_by(EventRow.seq).limit(limit))]
+
+    def generations(self, id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
+        """A page of a job's generation records, oldest first.
+
+        Args:
+            id: The job.
+            after: Number of the last generation already seen.
+            limit: Most records to return.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(GenerationRow).where(GenerationRow.job_id == id, GenerationRow.generation > after)
+        query = query.order_by(GenerationRow.generation).limit(limit)
+        return [row.record for row in self._rows_of(id, query)]
+
+    def candidates(
+        self, id: str, *, limit: int = 100, offset: int = 0, generation: int | None = None
+    ) -> list[dict[str, Any]]:
+        """A page of a job's scorings in the order they were saved.
+
+        Args:
+            id: The job.
+            limit: Most scorings to return.
+            offset: Scorings to skip.
+            generation: Only those of this generation.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(CandidateRow).where(CandidateRow.job_id == id)
+        if generation is not None:
+            query = query.where(CandidateRow.generation == generation)
+        query = query.order_by(CandidateRow.id).limit(limit).offset(offset)
+        return [rows.candidate_of(row) for row in self._rows_of(id, query)]
+
+    def memo(self, id: str) -> list[dict[str, Any]]:
+        """Every scoring of a job, in the order they were saved.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(CandidateRow).where(CandidateRow.job_id == id).order_by(CandidateRow.id)
+        return [rows.candidate_of(row) for row in self._rows_of(id, query)]
+
+    def search_state(self, id: str) -> dict[str, Any] | None:
+        """The state saved with a job's last generation, or None before the first.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        found = self._rows_of(id, select(SearchStateRow).where(SearchStateRow.job_id == id))
+        return found[0].state if found else None
+
+    def _rows_of(self, id: str, query: Select[Row]) -> list[Row]:
+        with self.database.reading() as session:
+            rows.find_job(session, id, self._owner)
+            return list(session.scalars(query))
