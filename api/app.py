@@ -8,9 +8,11 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp
 
 from api import errors
 from api.auth import Authenticate, is_loopback
+from api.requests import Requests
 from api.routes import artifacts, events, health, jobs, keys, search
 from api.version import installed_version
 from service.application import Application
@@ -30,6 +32,9 @@ _TAGS = [
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         return errors.document_problems_once(super().openapi())
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Requests(super().build_middleware_stack(), errors.refuse)
 
 
 def create_app(application: Application, *, started: bool = False) -> FastAPI:

@@ -1,8 +1,8 @@
 """The one place where exceptions become HTTP: problem documents after RFC 9457.
 
-Every error body is `application/problem+json`. One about the job file lists each offending field by its
-dotted name and its JSON pointer. Any other exception is logged for the operator and told to the user without
-its text, which may hold paths or data.
+Every error body is `application/problem+json`, with a `code` that stays as it is and the id of the request. One
+about the job file lists each offending field by its dotted name and its JSON pointer. Any other exception is
+logged for the operator and told to the user without its text, which may hold paths or data.
 """
 
 import logging
@@ -15,9 +15,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from api.requests import request_id
 from api.schemas import FieldProblem, Problem
 from api.spec_errors import ROOT, dotted, name_errors, pointer
-from search.errors import ConflictError, InputError, NotFoundError, RanksieveError
+from search.errors import ConflictError, InputError, NotFoundError, RanksieveError, StoreError
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +27,26 @@ _STATUS: Mapping[type[RanksieveError], HTTPStatus] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
+    StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+_CODES = {
+    400: "bad_request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    409: "conflict",
+    413: "body_too_large",
+    422: "invalid",
+    429: "too_many_requests",
+    500: "internal",
+    503: "unavailable",
+}
+"""What a client may rely on; the phrases of HTTP change with its revisions."""
+
+_REFUSALS = {
+    HTTPStatus.BAD_REQUEST: "this server is not known by the name in the Host header",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is larger than this server takes",
 }
 
 
@@ -41,6 +62,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RanksieveError, _on_ranksieve_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_unexpected)
+
+
+def refuse(request: Request, status: HTTPStatus) -> "ProblemResponse":
+    """The answer to a request that a middleware refused."""
+    return _problem(request, status, _REFUSALS.get(status, status.phrase))
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -73,8 +99,11 @@ async def _on_invalid_request(request: Request, error: Exception) -> ProblemResp
 async def _on_ranksieve_error(request: Request, error: Exception) -> ProblemResponse:
     status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), None)
     if status is None:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return await _on_unexpected(request, error)
+    if isinstance(error, StoreError):
+        _log(request, error)
+        detail = "the job store cannot be reached at present; try again later"
+        return _problem(request, status, detail, headers={"Retry-After": "5"})
     if isinstance(error, InputError):
         path = () if error.field == ROOT else tuple(error.field.split("."))
         field = FieldProblem(field=error.field, pointer=pointer(path), detail=error.message)
@@ -88,9 +117,14 @@ async def _on_http_exception(request: Request, error: Exception) -> ProblemRespo
 
 
 async def _on_unexpected(request: Request, error: Exception) -> ProblemResponse:
-    """Starlette raises such an exception again after the answer, and the HTTP server logs it."""
-    detail = "the server failed to answer; its log has the reason"
+    _log(request, error)
+    detail = "the server failed to answer; its log has the reason, under this request_id"
     return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+def _log(request: Request, error: Exception) -> None:
+    named = (request_id(request.scope), request.method, request.url.path)
+    logger.error("request %s: %s %s failed", *named, exc_info=error)
 
 
 def _body_fields(records: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
@@ -119,7 +153,13 @@ def _problem(
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
     problem = Problem(
-        title=status.phrase, status=status, detail=detail, instance=request.url.path, errors=list(errors)
+        title=status.phrase,
+        status=status,
+        code=_CODES.get(status, "other"),
+        detail=detail,
+        instance=request.url.path,
+        request_id=request_id(request.scope),
+        errors=list(errors),
     )
     return ProblemResponse(
         problem.model_dump(mode="json", exclude_none=True), status_code=status, headers=headers

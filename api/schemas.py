@@ -26,7 +26,9 @@ class Problem(BaseModel):
 
     title: str
     status: int
+    code: str = Field(description="What kind of error it is; stays as it is.", examples=["not_found"])
     detail: str
+    request_id: str = Field(description="Also in the `X-Request-ID` header and in the server's log.")
     instance: str = Field(description="Path of the request.")
     errors: list[FieldProblem] = Field(default_factory=list)
 

@@ -5,7 +5,15 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from api import errors
-from search.errors import ConflictError, InfrastructureError, InputError, NotFoundError, ScoringError
+from api.app import MAX_BODY_BYTES
+from search.errors import (
+    ConflictError,
+    InfrastructureError,
+    InputError,
+    NotFoundError,
+    ScoringError,
+    StoreError,
+)
 
 SECRET = "/home/someone/secret.txt"
 
@@ -69,11 +77,55 @@ def test_other_errors_are_logged_and_leak_nothing(raising, error, caplog):
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
     assert SECRET not in response.text
-    if not isinstance(error, RuntimeError):  # those Starlette raises again, and the HTTP server logs them
-        assert SECRET in caplog.text
+    assert SECRET in caplog.text
+    assert response.json()["code"] == "internal"
+    assert f"request {response.json()['request_id']}: GET /raise failed" in caplog.text
 
 
-def test_unknown_paths_and_methods_are_problem_documents(http):
-    for response, status in ((http.get("/nope"), 404), (http.delete("/v1/jobs"), 405)):
-        assert response.status_code == status
-        assert response.headers["content-type"] == "application/problem+json"
+def test_a_store_that_fails_is_unavailable_for_now(raising, caplog):
+    response = raising(StoreError(SECRET))
+
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "5"
+    assert response.json()["code"] == "unavailable"
+    assert SECRET not in response.text
+    assert SECRET in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "code"),
+    [
+        ("GET", "/nope", {}, 404, "not_found"),
+        ("GET", "/v1/nope", {}, 404, "not_found"),
+        ("PUT", "/v1/jobs", {}, 405, "method_not_allowed"),
+        ("GET", "/v1/jobs/nope", {}, 404, "not_found"),
+        ("GET", "/v1/jobs?limit=0", {}, 422, "invalid"),
+        ("GET", "/v1/jobs", {"headers": {"Host": "evil.example"}}, 400, "bad_request"),
+        ("GET", "/v1/jobs", {"headers": {"Host": "a b"}}, 400, "bad_request"),
+        ("POST", "/v1/jobs", {"content": b" " * (MAX_BODY_BYTES + 1)}, 413, "body_too_large"),
+        ("POST", "/v1/jobs", {"content": iter([b" " * MAX_BODY_BYTES, b" "])}, 413, "body_too_large"),
+        ("POST", "/v1/jobs", {"content": b"{nope"}, 422, "invalid"),
+    ],
+)
+def test_every_refusal_is_a_problem_document(http, method, path, options, status, code):
+    response = http.request(method, path, **options)
+
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert (problem["status"], problem["code"]) == (status, code)
+    assert problem["instance"] == path.partition("?")[0]
+    assert problem["request_id"] == response.headers["x-request-id"]
+
+
+def test_a_request_keeps_the_id_that_its_caller_gave_it(http):
+    assert http.get("/healthz", headers={"X-Request-ID": "job-7.a"}).headers["x-request-id"] == "job-7.a"
+
+
+@pytest.mark.parametrize("id", ["", "a b", "x" * 65, "<script>"])
+def test_an_id_that_could_do_harm_is_replaced(http, id):
+    given = http.get("/nope", headers={"X-Request-ID": id})
+
+    assert len(given.headers["x-request-id"]) == 16
+    assert given.json()["request_id"] == given.headers["x-request-id"]
+    assert http.get("/nope").headers["x-request-id"] != given.headers["x-request-id"]

@@ -38,6 +38,7 @@ def test_a_dry_run_answers_what_the_job_needs_and_creates_nothing(http, spec, es
 
 def test_a_dry_run_refuses_a_bad_spec_as_a_submission_does(http, bad_spec):
     document, _ = bad_spec
+    http.headers["X-Request-ID"] = "same"
     answers = [http.post(f"/v1/jobs{query}", json=document) for query in ("", "?dry_run=true")]
 
     assert [answer.status_code for answer in answers] == [422, 422]
@@ -46,6 +47,7 @@ def test_a_dry_run_refuses_a_bad_spec_as_a_submission_does(http, bad_spec):
 
 def test_a_dry_run_refuses_what_preflight_refuses(http, spec, preflight):
     preflight.error = InputError("task.prompt", "no field 'body'")
+    http.headers["X-Request-ID"] = "same"
     answers = [http.post(f"/v1/jobs{query}", json=spec) for query in ("", "?dry_run=true")]
 
     assert [answer.status_code for answer in answers] == [422, 422]
