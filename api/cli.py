@@ -171,6 +171,14 @@ def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: A
 
 
 @app.command()
+def delete(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Delete a job that has ended, with its files on the server."""
+    with _parts(ctx).connect(url, api_key) as client:
+        client.delete(job_id)
+    typer.echo(f"{job_id} deleted")
+
+
+@app.command()
 def download(
     ctx: typer.Context,
     job_id: JobId,

@@ -72,13 +72,18 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+    def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Submit a job; returns it, queued.
+
+        Args:
+            spec: The job file.
+            idempotency_key: Any name for this submission; sent again under it, it makes no second job.
 
         Raises:
             ApiError: The spec was refused; `errors` names the fields.
         """
-        return self._request("POST", "/v1/jobs", json=dict(spec))
+        headers = _given(**{"Idempotency-Key": idempotency_key})
+        return self._request("POST", "/v1/jobs", json=dict(spec), headers=headers)
 
     def estimate(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """What a job would need; submits nothing.
@@ -93,15 +98,25 @@ class Client:
         return self._request("GET", _path(job_id))
 
     def jobs(
-        self, *, state: str | None = None, limit: int = 50, after: str | None = None
+        self,
+        *,
+        state: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        limit: int = 50,
+        after: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Jobs, newest first; `after` is the id of the last one seen."""
-        params = _given(state=state, limit=limit, after=after)
+        """Jobs, newest first, in this state and with all these labels; `after` is the id of the last one seen."""
+        label = [f"{name}:{value}" for name, value in (labels or {}).items()]
+        params = _given(state=state, label=label or None, limit=limit, after=after)
         return list(self._request("GET", "/v1/jobs", params=params)["jobs"])
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Ask a job to end; returns it, which may still be ending."""
         return self._request("POST", _path(job_id, "cancel"))
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with its files."""
+        self._send("DELETE", _path(job_id))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
         """Follow a job: every event after `after`, ending with the one of its terminal state.
@@ -198,15 +213,18 @@ class Client:
             part.unlink(missing_ok=True)
 
     def _request(self, method: str, url: str, **options: Any) -> dict[str, Any]:
+        body = self._send(method, url, **options).json()
+        assert isinstance(body, dict)
+        return body
+
+    def _send(self, method: str, url: str, **options: Any) -> httpx2.Response:
         try:
             response = self._http.request(method, url, **options)
         except httpx2.TransportError as error:
             base = self._http.base_url
             raise InfrastructureError(f"cannot reach {base}: {error}; is the server running?") from error
         _raise_for_problem(response)
-        body = response.json()
-        assert isinstance(body, dict)
-        return body
+        return response
 
 
 def _path(job_id: str, *parts: str) -> str:

@@ -10,6 +10,9 @@ from service.jobs import Job, JobState
 from service.keys import ApiKey, Scope
 from service.spec import JobSpec
 
+LARGEST = 2**31 - 1
+"""No count or number of the service gets beyond this; larger ones are refused before the database sees them."""
+
 
 class FieldProblem(BaseModel):
     """One offending field of a request."""

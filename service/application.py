@@ -1,5 +1,6 @@
 """What the API talks to: one server's jobs, from submission to the last event."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,14 +84,19 @@ class Application:
         self._make_data_dir()
         return bool(self.settings.api_key) or self.store.keys.any()
 
-    def submit(self, spec: JobSpec, owner: str = ADMIN) -> Job:
-        """Queues a job of this owner's.
+    def submit(self, spec: JobSpec, owner: str = ADMIN, idempotency_key: str | None = None) -> Job:
+        """Queues a job of this owner's, or returns the one that was submitted under the same key before.
 
         Raises:
             InputError: The spec cannot work; the error names the field.
+            ConflictError: The owner used the key for another spec.
         """
+        if idempotency_key is not None:
+            job = self.store.submitted(spec, owner, idempotency_key)
+            if job is not None:
+                return job
         self._preflight(spec)
-        job = self.store.create_job(spec, owner)
+        job = self.store.create_job(spec, owner, idempotency_key)
         self.controller.wake()
         return job
 
@@ -115,6 +121,25 @@ class Application:
             ConflictError: The job has ended.
         """
         return self.controller.cancel(id, owner)
+
+    def delete(self, id: str, owner: str | None = None) -> None:
+        """Deletes a job that has ended, its files first: cut off in between, it can be deleted again.
+
+        Args:
+            id: The job.
+            owner: Whose it has to be; None for anybody's.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: The job has not ended.
+        """
+        job = self.store.seen_by(owner).job(id)
+        if not job.state.terminal:
+            raise ConflictError(f"job {id} is {job.state}; cancel it before it is deleted")
+        folder = self.settings.jobs_dir / job.id
+        if folder.exists():
+            shutil.rmtree(folder)
+        self.store.delete_job(id, owner)
 
     def artifacts_dir(self, id: str) -> Path:
         """Folder of a job's artifacts; it is there once something was exported."""

@@ -14,7 +14,8 @@ from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
 
 from api.errors import responses
 from api.routes.caller import Caller, Reader
-from api.schemas import EventBody, EventPage
+from api.schemas import LARGEST, EventBody, EventPage
+from search.errors import NotFoundError
 from service.feed import Subscription
 
 KEEPALIVE_S = 15.0
@@ -60,10 +61,10 @@ def events(
     job_id: str,
     request: Request,
     reader: Reader,
-    after: Annotated[int, Query(ge=0, description="`seq` of the last event already seen.")] = 0,
+    after: Annotated[int, Query(ge=0, le=LARGEST, description="`seq` of the last event already seen.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Most events in a page.")] = _PAGE,
     last_event_id: Annotated[
-        int | None, Header(ge=0, description="Where a stream goes on; overrides `after`.")
+        int | None, Header(ge=0, le=LARGEST, description="Where a stream goes on; overrides `after`.")
     ] = None,
 ) -> EventPage | Response:
     """Read a page of a job's events, or follow them as server-sent events until the job has ended."""
@@ -96,5 +97,7 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
                     return
                 if not await subscription.wait(timeout_s=KEEPALIVE_S):
                     yield KEEPALIVE_COMMENT
+        except NotFoundError:
+            return  # the job was deleted meanwhile
         finally:
             streams.discard(subscription)

@@ -1,21 +1,29 @@
-"""Jobs: submit, list, look at, cancel.
+"""Jobs: submit, list, look at, cancel, delete.
 
 Plain functions, which FastAPI runs in its thread pool: submitting reads files and tokenizes.
 """
 
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
+from pydantic import AwareDatetime, Field, StringConstraints
 
 from api.errors import responses
 from api.routes.caller import Reader, Submitter
+from api.routes.etags import IfNoneMatch, tagged
 from api.schemas import EstimateBody, JobBody, JobList, JobSummary
 from service.jobs import JobState
 from service.spec import JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+Moment = Annotated[
+    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))
+]
+Label = Annotated[str, StringConstraints(pattern='^[^:"\\x00]+:[^\\x00]*$', max_length=200)]
 
 
 @router.post(
@@ -24,7 +32,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
     response_model=JobBody,
     responses={
         200: {"model": EstimateBody, "description": "The estimate of a dry run."},
-        **responses(HTTPStatus.FORBIDDEN),
+        **responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
     },
 )
 def submit(
@@ -34,13 +42,21 @@ def submit(
     dry_run: Annotated[
         bool, Query(description="Check the job file and answer what the job would need; create nothing.")
     ] = False,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=200,
+            description="Any name for this submission. Sent again with the same spec, it answers the same job.",
+        ),
+    ] = None,
 ) -> JobBody | JSONResponse:
     """Check a job file against the model and the data it names, and queue it."""
     if dry_run:
         return JSONResponse(
             EstimateBody.model_validate(submitter.application.estimate(spec)).model_dump(mode="json")
         )
-    job = submitter.application.submit(spec, submitter.principal.owner)
+    job = submitter.application.submit(spec, submitter.principal.owner, idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobBody.of(job)
 
@@ -49,21 +65,47 @@ def submit(
 def list_jobs(
     reader: Reader,
     state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    after: Annotated[
-        str | None, Query(max_length=100, description="Id of the last job already seen.")
+    label: Annotated[
+        list[Label], Query(max_length=20, description="Only jobs with this label: `name:value`.")
+    ] = [],  # noqa: B006 (read by FastAPI)
+    since: Annotated[
+        Moment | None, Query(description="Only jobs created then or later, with its zone.")
     ] = None,
+    before: Annotated[Moment | None, Query(description="Only jobs created earlier, with its zone.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    after: Annotated[str | None, Query(max_length=100, description="`next` of the page before.")] = None,
 ) -> JobList:
     """List jobs, newest first."""
-    found = reader.jobs.jobs(state=state, limit=limit + 1, after=after)
+    found = reader.jobs.jobs(
+        state=state,
+        labels=dict(one.split(":", 1) for one in label),
+        since=since,
+        before=before,
+        limit=limit + 1,
+        after=after,
+    )
     jobs, more = found[:limit], len(found) > limit
     return JobList(jobs=[JobSummary.of(job) for job in jobs], next=jobs[-1].id if more else None)
 
 
-@router.get("/{job_id}", responses=responses(HTTPStatus.NOT_FOUND))
-def job(job_id: str, reader: Reader) -> JobBody:
+@router.get(
+    "/{job_id}",
+    response_model=JobBody,
+    responses={304: {"description": "As the client has it."}, **responses(HTTPStatus.NOT_FOUND)},
+)
+def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Show a job with its spec and, once it succeeded, its result."""
-    return JobBody.of(reader.jobs.job(job_id))
+    return tagged(JobBody.of(reader.jobs.job(job_id)), if_none_match)
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def delete(job_id: str, submitter: Submitter) -> None:
+    """Delete a job that has ended, with its events, its candidates and its files."""
+    submitter.application.delete(job_id, submitter.principal.sees)
 
 
 @router.post(

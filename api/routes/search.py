@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 
 from api.errors import responses
 from api.routes.caller import Reader
-from api.schemas import CandidatePage, GenerationPage
+from api.schemas import LARGEST, CandidatePage, GenerationPage
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
 
@@ -16,7 +16,9 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses
 def generations(
     job_id: str,
     reader: Reader,
-    after: Annotated[int, Query(ge=-1, description="Number of the last generation already seen.")] = -1,
+    after: Annotated[
+        int, Query(ge=-1, le=LARGEST, description="Number of the last generation already seen.")
+    ] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> GenerationPage:
     """List the records of finished generations, in order."""
@@ -28,8 +30,8 @@ def candidates(
     job_id: str,
     reader: Reader,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
-    generation: Annotated[int | None, Query(ge=0, description="Only this generation.")] = None,
+    offset: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+    generation: Annotated[int | None, Query(ge=0, le=LARGEST, description="Only this generation.")] = None,
 ) -> CandidatePage:
     """List the scorings of a job's candidates in the order they were saved."""
     found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation)

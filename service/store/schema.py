@@ -64,10 +64,15 @@ class JobRow(Base):
     """A job's spec, state and outcome."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index(None, "state", "id"), Index(None, "owner", "id"))
+    __table_args__ = (
+        Index(None, "state", "id"),
+        Index(None, "owner", "id"),
+        Index(None, "owner", "idempotency_key", unique=True),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     owner: Mapped[str] = mapped_column(String(100), server_default="admin")
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
     spec: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(String(16))
     cancel_requested: Mapped[bool]

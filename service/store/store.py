@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, or_, select, update
+from sqlalchemy import case, delete, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from search.errors import ConflictError
@@ -20,7 +21,7 @@ from service.spec import JobSpec
 from service.store import rows
 from service.store.database import Database
 from service.store.keys import Keys
-from service.store.schema import GenerationRow, JobRow, SearchStateRow
+from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, SearchStateRow
 from service.store.view import View
 
 Listener = Callable[[str], None]
@@ -64,13 +65,43 @@ class Store(View):
         """What one owner may see of it; None for everything."""
         return View(self.database, owner)
 
-    def create_job(self, spec: JobSpec, owner: str = ADMIN) -> Job:
-        """Queues a job of this owner's."""
+    def create_job(self, spec: JobSpec, owner: str = ADMIN, idempotency_key: str | None = None) -> Job:
+        """Queues a job of this owner's, or returns the one that was queued under the same key before.
+
+        Raises:
+            ConflictError: The owner used the key for another spec.
+        """
+        try:
+            return self._create_job(spec, owner, idempotency_key)
+        except IntegrityError:
+            # The same submission has come by another way in the same moment.
+            if idempotency_key is None or (job := self.submitted(spec, owner, idempotency_key)) is None:
+                raise
+            return job
+
+    def submitted(self, spec: JobSpec, owner: str, idempotency_key: str) -> Job | None:
+        """The job that its owner submitted under this key, if there is one.
+
+        Raises:
+            ConflictError: It has another spec.
+        """
+        named = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
+        with self.database.reading() as session:
+            row = session.scalars(named).first()
+            if row is not None and row.spec != spec.canonical():
+                raise ConflictError(
+                    f"Idempotency-Key {idempotency_key!r} was used for job {row.id}, whose spec is another one; "
+                    "give every submission a key of its own"
+                )
+            return None if row is None else rows.job_of(row)
+
+    def _create_job(self, spec: JobSpec, owner: str, idempotency_key: str | None) -> Job:
         with self.database.writing() as session:
             row = JobRow(
                 id=new_job_id(),
                 spec=spec.canonical(),
                 owner=owner,
+                idempotency_key=idempotency_key,
                 state=JobState.QUEUED.value,
                 cancel_requested=False,
                 created_at=rows.now(),
@@ -82,6 +113,25 @@ class Store(View):
             job = rows.job_of(row)
         self._tell(job.id)
         return job
+
+    def delete_job(self, id: str, owner: str | None = None) -> None:
+        """Forgets a job that has ended, and all that happened to it.
+
+        Args:
+            id: The job.
+            owner: Whose it has to be; None for anybody's.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: The job has not ended.
+        """
+        with self.database.writing() as session:
+            row = rows.find_job(session, id, owner, lock=True)
+            if not JobState(row.state).terminal:
+                raise ConflictError(f"job {id} is {row.state}; cancel it before it is deleted")
+            for table in (SearchStateRow, CandidateRow, GenerationRow, EventRow):
+                session.execute(delete(table).where(table.job_id == id))
+            session.delete(row)
 
     def transition(
         self,

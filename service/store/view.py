@@ -1,8 +1,10 @@
 """What one owner may see of the store: every query goes through the owner's filter."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, select
 
 from search.errors import InputError
 from service.events import Event
@@ -35,22 +37,40 @@ class View:
         with self.database.reading() as session:
             return rows.job_of(rows.find_job(session, id, self._owner))
 
-    def jobs(self, *, state: JobState | None = None, limit: int = 50, after: str | None = None) -> list[Job]:
+    def jobs(
+        self,
+        *,
+        state: JobState | None = None,
+        labels: Mapping[str, str] | None = None,
+        since: datetime | None = None,
+        before: datetime | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Job]:
         """A page of jobs, newest first.
 
         Args:
             state: Only jobs in this state.
+            labels: Only jobs with all of these.
+            since: Only jobs created then or later.
+            before: Only jobs created earlier.
             limit: Most jobs to return.
             after: Id of the last job of the page before.
 
         Raises:
-            InputError: `after` is no id.
+            InputError: `after` is no id, or a label cannot be looked for.
         """
         query = select(JobRow).order_by(JobRow.id.desc()).limit(limit)
         if self._owner is not None:
             query = query.where(JobRow.owner == self._owner)
         if state is not None:
             query = query.where(JobRow.state == state.value)
+        for name, value in (labels or {}).items():
+            query = query.where(_label(name) == value)
+        if since is not None:
+            query = query.where(JobRow.created_at >= since)
+        if before is not None:
+            query = query.where(JobRow.created_at < before)
         if after is not None:
             if not after.isalnum():
                 raise InputError("after", f"must be the id of a job; got {after!r}")
@@ -129,3 +149,11 @@ class View:
         with self.database.reading() as session:
             rows.find_job(session, id, self._owner)
             return list(session.scalars(query))
+
+
+def _label(name: str) -> ColumnElement[str]:
+    """A job's label of this name, in SQL."""
+    if '"' in name or "\0" in name:  # no database finds its way to these
+        raise InputError("label", f"must be looked for by a name without quotes; got {name!r}")
+    label: ColumnElement[str] = JobRow.spec["labels"][name].as_string()
+    return label

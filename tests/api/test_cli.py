@@ -355,3 +355,11 @@ def test_a_wrong_key_command_says_so(ranksieve, settings):
     done = ranksieve("keys", "create", "a b", "--data-dir", settings.data_dir)
     assert done.exit_code == 2
     assert "owner: must be up to 100 letters" in done.stderr
+
+
+def test_a_job_is_deleted(ranksieve, done):
+    assert ranksieve("delete", done["id"]).stdout == f"{done['id']} deleted\n"
+
+    again = ranksieve("delete", done["id"])
+    assert again.exit_code == 1
+    assert "there is no job" in again.stderr

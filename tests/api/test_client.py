@@ -194,3 +194,16 @@ def test_a_transfer_that_breaks_leaves_the_old_file(tmp_path):
         client.download("1", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert (tmp_path / "config.json").read_text() == "old"
+
+
+def test_a_submission_under_a_name_makes_one_job(client, spec):
+    first, again = (client.submit(spec, idempotency_key="k1") for _ in range(2))
+
+    assert again["id"] == first["id"]
+
+
+def test_jobs_are_found_by_their_labels(client, spec):
+    job = client.submit({**spec, "labels": {"team": "nlp"}})
+    client.submit(spec)
+
+    assert [one["id"] for one in client.jobs(labels={"team": "nlp"})] == [job["id"]]

@@ -9,6 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.routes import events
+from search.errors import NotFoundError
+from service.jobs import Job
+from service.store import View
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -105,6 +108,23 @@ def test_a_stopping_server_ends_its_streams(http, spec, pipeline):
 
     assert ended.is_set()
     assert http.get(f"/v1/jobs/{job_id}").json()["state"] == "searching"
+
+
+def test_a_job_deleted_meanwhile_ends_its_stream(http, spec, pipeline, application, monkeypatch):
+    pipeline.go.clear()
+    job_id = http.post("/v1/jobs", json=spec).json()["id"]
+
+    def gone(view: View, id: str) -> Job:
+        raise NotFoundError(id)
+
+    with http.stream("GET", f"/v1/jobs/{job_id}/events", headers=STREAM) as response:
+        messages = _messages(response.iter_lines())
+        while next(messages)["event"] != "generation.completed":
+            pass
+        with monkeypatch.context() as patch:
+            patch.setattr(View, "job", gone)
+            application.feed.notify(job_id)
+            assert list(messages) == []
 
 
 @pytest.mark.parametrize("last", ["x", "-1"])

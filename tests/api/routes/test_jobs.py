@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from starlette.testclient import TestClient
 
 from search.errors import InputError, ScoringError
@@ -168,3 +169,109 @@ def test_a_wrong_parameter_is_named(http):
     assert error["field"] == "limit"
     assert "pointer" not in error
     assert http.get("/v1/jobs", params={"state": "lost"}).json()["errors"][0]["field"] == "state"
+
+
+def test_a_submission_sent_again_answers_the_same_job(http, spec, preflight):
+    named = {"Idempotency-Key": "nightly 7"}
+    first = http.post("/v1/jobs", json=spec, headers=named)
+    preflight.error = InputError("model.path", "is gone by now")
+
+    again = http.post("/v1/jobs", json=spec, headers=named)
+
+    assert again.status_code == first.status_code == 202
+    assert again.json()["id"] == first.json()["id"]
+    assert again.headers["location"] == first.headers["location"]
+    assert len(http.get("/v1/jobs").json()["jobs"]) == 1
+    other = http.post("/v1/jobs", json={**spec, "name": "other"}, headers=named)
+    assert other.status_code == 409
+    assert first.json()["id"] in other.json()["detail"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201])
+def test_a_submission_has_a_name_of_some_length(http, spec, key):
+    response = http.post("/v1/jobs", json=spec, headers={"Idempotency-Key": key})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "idempotency-key"
+
+
+def test_a_job_that_did_not_change_is_not_sent_again(http, spec, pipeline):
+    pipeline.go.clear()
+    url = f"/v1/jobs/{http.post('/v1/jobs', json=spec).json()['id']}"
+    pipeline.searching.wait()
+    first = http.get(url)
+    tag = first.headers["etag"]
+
+    for held in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = http.get(url, headers={"If-None-Match": held})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert http.get(url, headers={"If-None-Match": '"other"'}).json() == first.json()
+    http.post(f"{url}/cancel")
+    changed = http.get(url, headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+
+
+def test_jobs_are_listed_by_label_and_time(http, spec):
+    labels = ({"team": "nlp", "run": "a:b"}, {"team": "nlp"}, {})
+    jobs = [http.post("/v1/jobs", json={**spec, "labels": one}).json() for one in labels]
+
+    def listed(**params):
+        return [job["id"] for job in http.get("/v1/jobs", params=params).json()["jobs"]]
+
+    assert listed(label="team:nlp") == [jobs[1]["id"], jobs[0]["id"]]
+    assert listed(label=["team:nlp", "run:a:b"]) == [jobs[0]["id"]]
+    assert listed(label="team:") == []
+    assert listed(since=jobs[1]["created_at"], before=jobs[2]["created_at"]) == [jobs[1]["id"]]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"label": "team"},
+        {"label": ":nlp"},
+        {"label": 'te"am:nlp'},
+        {"label": "team:\0"},
+        {"since": "2026-01-01"},
+        {"since": "0001-01-01T00:00:00+14:00"},
+        {"before": "9999-12-31T23:59:59-14:00"},
+        {"after": "\0"},
+    ],
+)
+def test_a_filter_that_cannot_be_is_named(http, params):
+    response = http.get("/v1/jobs", params=params)
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"].startswith(next(iter(params)))
+
+
+@pytest.mark.parametrize(
+    "path", ["events?after={}", "generations?after={}", "candidates?offset={}", "candidates?generation={}"]
+)
+def test_a_number_no_database_holds_is_refused(http, done, path):
+    assert http.get(f"/v1/jobs/{done['id']}/{path.format(2**31 - 1)}").status_code == 200
+    assert http.get(f"/v1/jobs/{done['id']}/{path.format(10**30)}").status_code == 422
+
+
+def test_a_job_that_has_ended_is_deleted_with_its_files(http, application, done):
+    url = f"/v1/jobs/{done['id']}"
+    folder = application.settings.jobs_dir / done["id"]
+    assert folder.is_dir()
+
+    assert http.delete(url).status_code == 204
+
+    assert not folder.exists()
+    assert http.get(url).status_code == http.delete(url).status_code == 404
+    assert http.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_a_job_that_runs_is_not_deleted(http, spec, pipeline, application):
+    pipeline.go.clear()
+    id = http.post("/v1/jobs", json=spec).json()["id"]
+    pipeline.searching.wait()
+
+    response = http.delete(f"/v1/jobs/{id}")
+
+    assert response.status_code == 409
+    assert "cancel it before" in response.json()["detail"]
+    assert (application.settings.jobs_dir / id).is_dir()

@@ -1,11 +1,14 @@
 """What an owner may see: their own jobs as everybody else sees them, and nothing at all of the others'."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta, timezone
 from typing import Any
 
 import pytest
 
-from search.errors import InputError, NotFoundError
+from search.errors import ConflictError, InputError, NotFoundError
 from service.jobs import JobState
 from service.spec import JobSpec
 from service.store import Store, View
@@ -50,6 +53,79 @@ def test_lists_hold_ones_own_jobs(store: Store, make_spec: MakeSpec) -> None:
     assert [job.id for job in store.seen_by("bob").jobs(state=JobState.QUEUED)] == [ids[1]]
     assert [job.owner for job in store.seen_by(None).jobs()] == owners[::-1]
     assert store.seen_by("carol").jobs() == []
+
+
+def test_jobs_are_listed_by_their_labels(store: Store, make_spec: MakeSpec) -> None:
+    both = store.create_job(make_spec(team="nlp", stage="test run: 'a' % \\"))
+    team = store.create_job(make_spec(team="nlp"))
+    store.create_job(make_spec(team="vision"))
+    store.create_job(make_spec())
+
+    assert [job.id for job in store.jobs(labels={"team": "nlp"})] == [team.id, both.id]
+    assert [job.id for job in store.jobs(labels=both.labels)] == [both.id]
+    assert store.jobs(labels={"te": "nlp"}) == store.jobs(labels={"a.b[0]": "nlp"}) == []
+    for name in ('"', "\0"):
+        with pytest.raises(InputError, match="label: must be looked for"):
+            store.jobs(labels={name: "nlp"})
+
+
+def test_jobs_are_listed_by_the_time_they_were_created(store: Store, make_spec: MakeSpec) -> None:
+    first, second = store.create_job(make_spec()), store.create_job(make_spec())
+    zone = timezone(timedelta(hours=5))
+
+    assert [job.id for job in store.jobs(since=second.created_at)] == [second.id]
+    assert [job.id for job in store.jobs(before=second.created_at.astimezone(zone))] == [first.id]
+
+
+def test_a_job_that_has_ended_is_deleted_with_all_that_happened_to_it(
+    store: Store, make_spec: MakeSpec, make_candidate: Callable[..., Any]
+) -> None:
+    job, other = store.create_job(make_spec()), store.create_job(make_spec())
+    for one in (job, other):
+        store.save_generation(one.id, {"generation": 0}, [make_candidate(0, 1)], {"next": 1}, epoch=one.epoch)
+    with pytest.raises(ConflictError, match=f"job {job.id} is queued; cancel it before it is deleted"):
+        store.delete_job(job.id)
+    store.request_cancel(job.id)
+
+    store.delete_job(job.id)
+
+    for look in LOOKS.values():
+        with pytest.raises(NotFoundError):
+            look(store, job.id)
+    assert len(store.memo(other.id)) == 1
+
+
+def test_a_foreign_job_is_not_deleted(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec(), "alice")
+    store.request_cancel(job.id)
+
+    with pytest.raises(NotFoundError):
+        store.delete_job(job.id, "bob")
+    store.delete_job(job.id, "alice")
+
+
+def test_a_submission_sent_again_makes_no_second_job(store: Store, make_spec: MakeSpec) -> None:
+    assert store.submitted(make_spec(), "alice", "k1") is None
+    job = store.create_job(make_spec(), "alice", "k1")
+
+    assert store.submitted(make_spec(), "alice", "k1") == job
+    assert store.create_job(make_spec(), "alice", "k1") == job
+    with pytest.raises(ConflictError, match=f"'k1' was used for job {job.id}, whose spec is another one"):
+        store.create_job(make_spec("other"), "alice", "k1")
+    others = [("alice", "k2"), ("bob", "k1"), ("alice", None), ("alice", None)]
+    ids = {store.create_job(make_spec(), owner, key).id for owner, key in others}
+    assert len({job.id, *ids}) == 5
+
+
+def test_submissions_that_come_at_once_make_one_job(store: Store, make_spec: MakeSpec) -> None:
+    together = threading.Barrier(6)
+
+    def submit(_: int) -> str:
+        together.wait()
+        return store.create_job(make_spec(), "alice", "k1").id
+
+    with ThreadPoolExecutor(6) as pool:
+        assert len(set(pool.map(submit, range(6)))) == 1
 
 
 def test_a_foreign_job_is_not_cancelled(store: Store, make_spec: MakeSpec) -> None:
