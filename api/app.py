@@ -71,13 +71,14 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.state.streams = events.OpenStreams()
     errors.install(app)
     _trust_only_loopback_names(app, application.settings.host)
+    known = Depends(Authenticate(application))
     app.include_router(health.router)
-    app.include_router(_v1(application))
+    app.include_router(health.guarded, dependencies=[known])
+    app.include_router(_v1(known))
     return app
 
 
-def _v1(application: Application) -> APIRouter:
-    known = Depends(Authenticate(application))
+def _v1(known: Any) -> APIRouter:
     refused = errors.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY)
     router = APIRouter(prefix="/v1", dependencies=[known], responses=refused)
     for module in (jobs, events, search, artifacts, keys):

@@ -79,12 +79,13 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 
 
 def document_problems_once(openapi: dict[str, Any]) -> dict[str, Any]:
-    """Take the plain JSON that FastAPI adds beside each problem document out of an OpenAPI document."""
+    """Take what FastAPI adds beside each problem document, in the route's own media type, out of OpenAPI."""
     for methods in openapi["paths"].values():
         for operation in methods.values():
             for response in operation["responses"].values():
-                if MEDIA_TYPE in response.get("content", {}):
-                    response["content"].pop("application/json", None)
+                content = response.get("content", {})
+                if MEDIA_TYPE in content:
+                    response["content"] = {MEDIA_TYPE: content[MEDIA_TYPE]}
     return openapi
 
 

@@ -256,3 +256,11 @@ class Health(BaseModel):
 
     status: Literal["ok", "unhealthy"]
     version: str
+
+
+class Readiness(BaseModel):
+    """Whether requests are worth sending here."""
+
+    ready: bool
+    store: bool = Field(description="Whether the job store answers.")
+    controller: bool = Field(description="Whether jobs are claimed and run.")

@@ -1,5 +1,6 @@
 """What the API talks to: one server's jobs, from submission to the last event."""
 
+import logging
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -8,14 +9,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from search.errors import ConflictError
+from search.errors import ConflictError, StoreError
 from service.controller import Controller
 from service.feed import Feed
 from service.jobs import Job
 from service.keys import ADMIN
+from service.metrics import Metrics
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
+
+logger = logging.getLogger(__name__)
 
 Preflight = Callable[[JobSpec], None]
 """Checks a spec against the files and the model it names; raises InputError."""
@@ -34,6 +38,7 @@ class Application:
         feed: Wakes readers of events; `start` connects it to the store.
         preflight: Refuses a spec that cannot work, before a job is made of it.
         estimator: Tells what a job will need.
+        metrics: What the controller counts.
     """
 
     def __init__(
@@ -44,7 +49,10 @@ class Application:
         feed: Feed,
         preflight: Preflight,
         estimator: Estimator,
+        metrics: Metrics | None = None,
     ) -> None:
+        self.metrics = metrics or Metrics()
+        self.metrics.show_jobs_of(store)
         self.settings = settings
         self.store = store
         self.controller = controller
@@ -148,6 +156,21 @@ class Application:
     def health(self) -> dict[str, Any]:
         """Whether jobs are being run, and which one: `healthy` and `running_job`."""
         return {"healthy": self.controller.alive, "running_job": self.controller.running_job}
+
+    def readiness(self) -> dict[str, bool]:
+        """What has to work for requests to be worth sending here, and whether it does."""
+        return {
+            "store": self._store_answers(),
+            "controller": self.controller.alive and not self.controller.trouble,
+        }
+
+    def _store_answers(self) -> bool:
+        try:
+            self.store.count_jobs()
+        except StoreError as error:
+            logger.warning("not ready: %s", error)
+            return False
+        return True
 
     def _make_data_dir(self) -> None:
         self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

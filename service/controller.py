@@ -16,6 +16,7 @@ from search.errors import StoreError, SupersededError
 from service.joblog import JobLog
 from service.jobs import Job, JobError, JobState
 from service.lease import BEATS, Lease
+from service.metrics import Metrics
 from service.store import LEASE_S, Store
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Controller:
             (an embedded Ray dies with the thread that started it).
         lease_s: So long a silent server keeps its job. Six times as often the controller looks for
             what other servers on the same database have queued or left, and whether a failed database is back.
+        metrics: Counts what jobs do.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class Controller:
         jobs_dir: Path,
         close: Callable[[], None] = lambda: None,
         lease_s: float = LEASE_S,
+        metrics: Metrics | None = None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._store = store
         self._pipeline = pipeline
         self._jobs_dir = jobs_dir
@@ -137,7 +141,7 @@ class Controller:
             self.trouble = str(error)
 
     def _run(self, job: Job) -> None:
-        log = JobLog(self._store, job, self._jobs_dir / job.id)
+        log = JobLog(self._store, job, self._jobs_dir / job.id, self._metrics)
         try:
             with Lease(self._store, log, self._lease_s):
                 self._run_to_its_end(job, log)

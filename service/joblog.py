@@ -1,6 +1,7 @@
 """What a pipeline sees of the service: one job's record, and whether it should go on."""
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from search.errors import CancelledError
 from service.events import EventType
 from service.jobs import Job, JobState
+from service.metrics import Metrics
 from service.store import Store
 
 
@@ -18,10 +20,13 @@ class JobLog:
         store: Where the job lives.
         job: The job as it was claimed.
         directory: Folder of the job's files.
+        metrics: Counts what is saved.
     """
 
-    def __init__(self, store: Store, job: Job, directory: Path) -> None:
+    def __init__(self, store: Store, job: Job, directory: Path, metrics: Metrics | None = None) -> None:
         self._store = store
+        self._metrics = metrics or Metrics()
+        self._last_saved_s: float | None = None
         self.job = job
         self.directory = directory
         self.cancelled = threading.Event()
@@ -51,6 +56,7 @@ class JobLog:
     ) -> None:
         """Keeps a finished generation; see `Store.save_generation`. After it, a crash loses nothing."""
         self._store.save_generation(self.job.id, record, candidates, search_state, epoch=self.job.epoch)
+        self._count(candidates)
 
     def search_state(self) -> dict[str, Any] | None:
         """Where an earlier run of this job got to, or None if it saved no generation."""
@@ -68,3 +74,10 @@ class JobLog:
         """
         if self.cancelled.is_set():
             raise CancelledError(f"job {self.job.id} was asked to end")
+
+    def _count(self, candidates: Sequence[Mapping[str, Any]]) -> None:
+        self._metrics.scored(candidates)
+        now_s = time.monotonic()
+        if self._last_saved_s is not None:
+            self._metrics.generation(now_s - self._last_saved_s)
+        self._last_saved_s = now_s

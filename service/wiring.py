@@ -10,6 +10,7 @@ from service.demo_assets import DemoAssets, fetch
 from service.estimate import estimate_job
 from service.evaluation import evaluate_export, sample_choices
 from service.feed import Feed
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.spec import JobSpec
@@ -23,7 +24,8 @@ def build(settings: Settings) -> Application:
     store = Store(settings.store_url)
     cluster = Cluster(settings.ray_address)
     pipeline = Pipeline(settings, cluster)
-    controller = Controller(store, pipeline, settings.jobs_dir, close=cluster.close)
+    metrics = Metrics()
+    controller = Controller(store, pipeline, settings.jobs_dir, close=cluster.close, metrics=metrics)
 
     def preflight(spec: JobSpec) -> None:
         pipeline.check(spec)
@@ -31,7 +33,7 @@ def build(settings: Settings) -> Application:
     def estimator(spec: JobSpec) -> dict[str, Any]:
         return estimate_job(settings, spec, pipeline.check(spec))
 
-    return Application(settings, store, controller, Feed(), preflight, estimator)
+    return Application(settings, store, controller, Feed(), preflight, estimator, metrics)
 
 
 def evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:

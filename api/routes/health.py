@@ -1,11 +1,15 @@
-"""Whether the server runs jobs."""
+"""Whether the server runs jobs, whether requests are worth sending to it, and what it has counted."""
 
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from api.errors import responses
 from api.routes.application import TheApplication
-from api.schemas import Health
+from api.routes.caller import Admin
+from api.schemas import Health, Readiness
 from api.version import installed_version
 
 router = APIRouter(tags=["health"])
@@ -18,3 +22,21 @@ def healthz(application: TheApplication, response: Response) -> Health:
     if not healthy:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return Health(status="ok" if healthy else "unhealthy", version=installed_version())
+
+
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Send no requests here for now."}})
+def readyz(application: TheApplication, response: Response) -> Readiness:
+    """Answer 200 while the job store answers and jobs are run, else 503. Needs no key."""
+    works = application.readiness()
+    if not all(works.values()):
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Readiness(ready=all(works.values()), **works)
+
+
+guarded = APIRouter(tags=["health"], responses=responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
+
+
+@guarded.get("/metrics", response_class=PlainTextResponse)
+def metrics(admin: Admin) -> Response:
+    """Tell what was counted, in Prometheus' text format. For the admin's key, where there are keys."""
+    return Response(admin.application.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import case, delete, or_, select, update
+from sqlalchemy import case, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -244,6 +244,12 @@ class Store(View):
             row = rows.find_held(session, id, epoch)
             row.epoch += 1
             row.leased_until = None
+
+    def count_jobs(self) -> dict[JobState, int]:
+        """Everybody's jobs, by state; states without any are left out."""
+        counts = select(JobRow.state, func.count()).group_by(JobRow.state)
+        with self.database.reading() as session:
+            return {JobState(state): count for state, count in session.execute(counts)}
 
     def release_all(self) -> None:
         """Ends every lease: for a server that knows that it is the only one on this database."""

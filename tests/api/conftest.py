@@ -18,6 +18,7 @@ from service.events import EventType
 from service.feed import Feed
 from service.joblog import JobLog
 from service.jobs import Job, JobState
+from service.metrics import Metrics
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
@@ -248,8 +249,9 @@ def build(pipeline: FakePipeline, preflight: FakePreflight) -> Callable[[Setting
 
     def build(settings: Settings) -> Application:
         store = Store(settings.store_url)
-        controller = Controller(store, pipeline, settings.jobs_dir)
-        return Application(settings, store, controller, Feed(), preflight, preflight.estimate)
+        metrics = Metrics()
+        controller = Controller(store, pipeline, settings.jobs_dir, metrics=metrics)
+        return Application(settings, store, controller, Feed(), preflight, preflight.estimate, metrics)
 
     return build
 

@@ -4,7 +4,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import MAX_BODY_BYTES, create_app
-from search.errors import ConflictError
+from search.errors import ConflictError, StoreError
 from service.settings import Settings
 
 
@@ -24,11 +24,49 @@ def test_health_fails_once_no_job_will_run(http, application):
     assert response.json()["status"] == "unhealthy"
 
 
+def test_a_server_is_ready_while_its_store_answers_and_jobs_are_run(http, application, monkeypatch):
+    assert http.get("/readyz").json() == {"ready": True, "store": True, "controller": True}
+
+    monkeypatch.setattr(application.controller, "trouble", "connection refused")
+    response = http.get("/readyz")
+    assert (response.status_code, response.json()["controller"]) == (503, False)
+    monkeypatch.setattr(application.controller, "trouble", None)
+
+    def fail():
+        raise StoreError("s3cret")
+
+    monkeypatch.setattr(application.store, "count_jobs", fail)
+    response = http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json() == {"ready": False, "store": False, "controller": True}
+    assert http.get("/healthz").status_code == 200  # a restart would not help
+    assert http.get("/metrics").status_code == 503
+
+
+def test_metrics_count_jobs_and_what_they_did(http, done):
+    response = http.get("/metrics")
+
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert 'ranksieve_jobs{state="succeeded"} 1.0' in response.text
+    assert 'ranksieve_evaluations_total{outcome="failed"} 1.0' in response.text
+
+
+def test_metrics_are_the_admins(http):
+    key = http.post("/v1/keys", json={"owner": "alice"}).json()
+
+    assert http.get("/metrics").status_code == 401
+    bearer = {"Authorization": f"Bearer {key['secret']}"}
+    assert http.get("/metrics", headers=bearer).status_code == 403
+    assert http.get("/readyz").status_code == 200
+
+
 def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
     document = http.get("/openapi.json").json()
 
     assert set(document["paths"]) == {
         "/healthz",
+        "/readyz",
+        "/metrics",
         "/v1/jobs",
         "/v1/jobs/{job_id}",
         "/v1/jobs/{job_id}/cancel",

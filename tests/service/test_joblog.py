@@ -8,6 +8,7 @@ from search.errors import CancelledError, ConflictError
 from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import JobState
+from service.metrics import Metrics
 from service.spec import JobSpec
 from service.store import Store
 
@@ -43,6 +44,22 @@ def test_a_generation_is_there_for_the_next_run(log: JobLog, make_candidate: Cal
 
     assert log.search_state() == {"next": 1}
     assert log.memo() == [make_candidate(0, 16)]
+
+
+def test_generations_are_counted_once_they_are_saved(
+    store: Store, log: JobLog, make_candidate: Callable[..., Any], tmp_path: Path
+) -> None:
+    metrics = Metrics()
+    log = JobLog(store, log.job, tmp_path, metrics)
+
+    for number in range(3):
+        log.generation({"generation": number}, [make_candidate(number, 16)] * 2, {})
+    with pytest.raises(ConflictError, match="already saved"):
+        log.generation({"generation": 0}, [make_candidate(0, 16)], {})
+
+    text = metrics.text().decode()
+    assert 'ranksieve_evaluations_total{outcome="scored"} 6.0' in text
+    assert "ranksieve_generation_seconds_count 2.0" in text
 
 
 def test_the_pipeline_goes_on_until_asked_to_end(log: JobLog) -> None:

@@ -328,6 +328,15 @@ def test_a_server_that_is_the_only_one_ends_every_lease(timed: Store, make_spec:
     assert [claim(timed).id for _ in ids] == ids
 
 
+def test_jobs_are_counted_by_state(store: Store, make_spec: MakeSpec) -> None:
+    assert store.count_jobs() == {}
+    for _ in range(3):
+        store.create_job(make_spec())
+    claim(store)
+
+    assert store.count_jobs() == {JobState.QUEUED: 2, JobState.PREPARING: 1}
+
+
 def test_a_job_that_has_ended_has_no_lease(timed: Store, clock: Clock, make_spec: MakeSpec) -> None:
     timed.create_job(make_spec())
     job = claim(timed)
