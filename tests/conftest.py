@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class PostgresServer:
     """A running server, which makes databases: schemas, to be exact, for those are cheap."""
 
     folder: Path
+    restart: Callable[[], None]
+    """Ends every connection and starts again."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def create(self) -> str:
@@ -58,7 +61,8 @@ def postgres() -> Iterator[PostgresServer]:
         where = f"-c listen_addresses='' -c unix_socket_directories={folder}"
         run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", f"{options} {where}", "start")
         try:
-            yield PostgresServer(folder=folder)
+            restart = partial(run, "pg_ctl", "-w", "-l", str(folder / "log"), "-m", "fast", "restart")
+            yield PostgresServer(folder=folder, restart=restart)
         finally:
             run("pg_ctl", "-w", "-m", "immediate", "stop")
 

@@ -11,7 +11,7 @@ from search.errors import ConflictError, NotFoundError, SupersededError
 from service.events import Event, EventType
 from service.jobs import TRANSITIONS, Job, JobError, JobState
 from service.spec import JobSpec
-from service.store.schema import CandidateRow, EventRow, JobRow
+from service.store.schema import LONGEST_LABEL, CandidateRow, EventRow, JobRow, LabelRow
 
 CANDIDATE_FIELDS = tuple(
     column.key for column in CandidateRow.__table__.columns if column.key not in ("id", "job_id")
@@ -65,6 +65,15 @@ def append_event(session: Session, row: JobRow, type: EventType, data: Mapping[s
     event = EventRow(job_id=row.id, seq=row.event_count, type=type.value, at=now(), data=dict(data))
     session.add(event)
     return event_of(event)
+
+
+def label_rows(job_id: str, labels: Mapping[str, str]) -> list[LabelRow]:
+    """Rows for the labels that a job can be found by: not too long, and text that every database can hold."""
+    return [
+        LabelRow(job_id=job_id, name=name, value=value)
+        for name, value in labels.items()
+        if "\0" not in name + value and max(len(name), len(value)) <= LONGEST_LABEL
+    ]
 
 
 def check_move(row: JobRow, to: JobState) -> None:

@@ -24,6 +24,9 @@ from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+LONGEST_LABEL = 200
+"""Jobs are found by labels up to so many characters, name and value each."""
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware time, kept in UTC; SQLite forgets the zone, so it is put back on the way out."""
@@ -84,6 +87,17 @@ class JobRow(Base):
     event_count: Mapped[int]
     epoch: Mapped[int] = mapped_column(server_default="0")
     leased_until: Mapped[datetime | None]
+
+
+class LabelRow(Base):
+    """A label of a job, out of its spec, to find the job by."""
+
+    __tablename__ = "labels"
+    __table_args__ = (Index(None, "name", "value", "job_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(LONGEST_LABEL), primary_key=True)
+    value: Mapped[str] = mapped_column(String(LONGEST_LABEL))
 
 
 class KeyRow(Base):

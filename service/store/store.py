@@ -21,7 +21,7 @@ from service.spec import JobSpec
 from service.store import rows
 from service.store.database import Database
 from service.store.keys import Keys
-from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, SearchStateRow
+from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, LabelRow, SearchStateRow
 from service.store.view import View
 
 Listener = Callable[[str], None]
@@ -108,7 +108,8 @@ class Store(View):
                 event_count=0,
             )
             session.add(row)
-            session.flush()  # the event refers to it
+            session.flush()  # the event and the labels refer to it
+            session.add_all(rows.label_rows(row.id, spec.labels))
             rows.append_event(session, row, EventType.JOB_STATE, {"state": JobState.QUEUED.value})
             job = rows.job_of(row)
         self._tell(job.id)
@@ -129,7 +130,7 @@ class Store(View):
             row = rows.find_job(session, id, owner, lock=True)
             if not JobState(row.state).terminal:
                 raise ConflictError(f"job {id} is {row.state}; cancel it before it is deleted")
-            for table in (SearchStateRow, CandidateRow, GenerationRow, EventRow):
+            for table in (SearchStateRow, CandidateRow, GenerationRow, EventRow, LabelRow):
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)
 

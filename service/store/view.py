@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import Select, select
 
 from search.errors import InputError
 from service.events import Event
 from service.jobs import Job, JobState
 from service.store import rows
 from service.store.database import Database
-from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, SearchStateRow
+from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, LabelRow, SearchStateRow
 
 Row = TypeVar("Row")
 
@@ -58,7 +58,7 @@ class View:
             after: Id of the last job of the page before.
 
         Raises:
-            InputError: `after` is no id, or a label cannot be looked for.
+            InputError: `after` is no id, or a label holds a NUL.
         """
         query = select(JobRow).order_by(JobRow.id.desc()).limit(limit)
         if self._owner is not None:
@@ -66,7 +66,7 @@ class View:
         if state is not None:
             query = query.where(JobRow.state == state.value)
         for name, value in (labels or {}).items():
-            query = query.where(_label(name) == value)
+            query = query.where(JobRow.id.in_(_labelled(name, value)))
         if since is not None:
             query = query.where(JobRow.created_at >= since)
         if before is not None:
@@ -124,7 +124,7 @@ class View:
         query = select(CandidateRow).where(CandidateRow.job_id == id)
         if generation is not None:
             query = query.where(CandidateRow.generation == generation)
-        query = query.order_by(CandidateRow.id).limit(limit).offset(offset)
+        query = query.order_by(CandidateRow.generation, CandidateRow.id).limit(limit).offset(offset)
         return [rows.candidate_of(row) for row in self._rows_of(id, query)]
 
     def memo(self, id: str) -> list[dict[str, Any]]:
@@ -133,7 +133,11 @@ class View:
         Raises:
             NotFoundError: There is no such job.
         """
-        query = select(CandidateRow).where(CandidateRow.job_id == id).order_by(CandidateRow.id)
+        query = (
+            select(CandidateRow)
+            .where(CandidateRow.job_id == id)
+            .order_by(CandidateRow.generation, CandidateRow.id)
+        )
         return [rows.candidate_of(row) for row in self._rows_of(id, query)]
 
     def search_state(self, id: str) -> dict[str, Any] | None:
@@ -151,9 +155,8 @@ class View:
             return list(session.scalars(query))
 
 
-def _label(name: str) -> ColumnElement[str]:
-    """A job's label of this name, in SQL."""
-    if '"' in name or "\0" in name:  # no database finds its way to these
-        raise InputError("label", f"must be looked for by a name without quotes; got {name!r}")
-    label: ColumnElement[str] = JobRow.spec["labels"][name].as_string()
-    return label
+def _labelled(name: str, value: str) -> Select[str]:
+    """Ids of the jobs with a label, in SQL."""
+    if "\0" in name + value:  # PostgreSQL refuses to look for text that it could not hold
+        raise InputError("label", f"must be looked for by text without NUL; got {name!r}")
+    return select(LabelRow.job_id).where(LabelRow.name == name, LabelRow.value == value)

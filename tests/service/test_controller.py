@@ -461,6 +461,35 @@ def test_a_database_that_was_away_is_used_again(
     assert controller.trouble is None
 
 
+def test_a_restart_of_the_database_does_not_end_a_job(
+    postgres: Any, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    store = Store(postgres.create())
+    ended = threading.Event()
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.SEARCHING)
+        postgres.restart()
+        log.generation({"generation": 0}, [], {"next": 1})
+        log.state(JobState.FINALIZING)
+        return {}
+
+    def notify(id: str) -> None:
+        if store.job(id).state.terminal:
+            ended.set()
+
+    store.listener = notify
+    job = store.create_job(make_spec())
+    controller = Controller(store, pipeline, tmp_path / "jobs", lease_s=SHORT_S)
+    controller.start()
+    assert ended.wait(30)
+    controller.stop()
+
+    assert store.job(job.id).state is JobState.SUCCEEDED
+    assert store.search_state(job.id) == {"next": 1}
+    store.close()
+
+
 def test_a_job_whose_writes_the_database_refused_is_taken_up_again(
     store: Store,
     make_spec: MakeSpec,

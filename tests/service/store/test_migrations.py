@@ -67,12 +67,13 @@ def test_a_store_of_an_earlier_version_goes_on(
 ) -> None:
     with engine.begin() as connection:
         command.upgrade(migration_config(connection), revision)
-        fill(connection, rows_of(make_spec("reviews")))
+        fill(connection, rows_of(make_spec("reviews", team="nlp")))
 
     store = Store(store_url)
     try:
         assert [job.id for job in store.jobs()] == [CUT_OFF, QUEUED]
-        assert store.job(QUEUED).spec == make_spec("reviews")
+        assert store.job(QUEUED).spec == make_spec("reviews", team="nlp")
+        assert [job.id for job in store.jobs(labels={"team": "nlp"})] == [CUT_OFF, QUEUED]
         assert store.job(QUEUED).created_at == AT
         assert store.generations(CUT_OFF) == [{"generation": 0}]
         assert store.search_state(CUT_OFF) == {"next": 1}
