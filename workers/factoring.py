@@ -78,7 +78,7 @@ class MatrixGroup:
         tokens = sum(batch.ids_BL.numel() for batch in batches)
         self._shards = shard_count(tokens, len(batches), model.device.type)
         names = [matrix.name for matrix in matrices]
-        self._sum = ShardedSum(cache, content_key("sum", key, names), self._shards, workers, model.device)
+        self._sum = ShardedSum(cache, content_key("sum", key, names), self._shards, workers)
 
     @property
     def done(self) -> bool:
@@ -94,15 +94,8 @@ class MatrixGroup:
 
     def factor(self) -> Iterator[tuple[int, int]]:
         """Factors the chunks that nobody has taken; yields (matrices done, matrices in all)."""
-        for part, chunk in zip(self.parts, self._chunks, strict=True):
-            with self._cache.claim(part) as claimed:
-                if claimed and not self._cache.has(part) and not self.done:
-                    grams = self._grams(chunk)
-                    if grams is None:
-                        return
-                    with self._cache.writing(part) as scratch:
-                        self._factor(chunk, grams, scratch)
-                    yield self._factored(), len(self._matrices)
+        if not self.done:
+            yield from self._factor_chunks()
         if self.done:
             self._sum.discard()
 
@@ -112,6 +105,23 @@ class MatrixGroup:
             if not self._cache.has(part):
                 with self._cache.lock(part):
                     return
+
+    def discard(self) -> None:
+        """Removes what was kept on the way: the whole model's factors are there."""
+        self._sum.discard()
+        for part in self.parts:
+            self._cache.remove(part)
+
+    def _factor_chunks(self) -> Iterator[tuple[int, int]]:
+        grams = Grams() if self._recipe.method == "weight" else self._sum.load()
+        if grams is None:
+            return
+        for part, chunk in zip(self.parts, self._chunks, strict=True):
+            with self._cache.claim(part) as claimed:
+                if claimed and not self._cache.has(part) and not self.done:
+                    with self._cache.writing(part) as scratch:
+                        self._factor(chunk, grams, scratch)
+                    yield self._factored(), len(self._matrices)
 
     def _shard(self, index: int) -> Generator[tuple[int, int], None, Grams]:
         recipe = self._recipe
@@ -132,9 +142,6 @@ class MatrixGroup:
     def _batches_of(self, shard: int) -> range:
         return shard_of(shard, self._shards, self._batches)
 
-    def _grams(self, chunk: Sequence[MatrixShape]) -> Grams | None:
-        return Grams() if self._recipe.method == "weight" else self._sum.load([m.name for m in chunk])
-
     def _factored(self) -> int:
         return sum(
             len(chunk) for part, chunk in zip(self.parts, self._chunks, strict=True) if self._cache.has(part)
@@ -147,7 +154,7 @@ class MatrixGroup:
             weight = weight_OD(self._model.get_submodule(matrix.name))  # type: ignore[arg-type]
             # one component at least: a file of factors names every matrix
             rank = max(1, matrix.largest_rank(self._recipe.storage))
-            result = factor(weight, self._recipe.method, rank, *grams.of(matrix.name))
+            result = factor(weight, self._recipe.method, rank, *grams.of(matrix.name, weight.device))
             tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
             energies[matrix.name] = result.energy_K.cpu().numpy()
         save_file(tensors, folder / f"{FACTORS}.safetensors")

@@ -8,7 +8,7 @@ Legend: K width of a Gram, T rows, P numbers in its panels.
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,11 +81,17 @@ class Grams:
     forward_of: dict[str, str] = field(default_factory=dict)
     backward: dict[str, GramSum] = field(default_factory=dict)
 
-    def of(self, name: str) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Forward and backward Gram of one matrix, K×K, normalised by tokens; None where not gathered."""
-        return self._mean(self.forward.get(self.forward_of.get(name, name))), self._mean(
-            self.backward.get(name)
-        )
+    def of(
+        self, name: str, device: torch.device | None = None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Forward and backward Gram of one matrix, K×K, normalised by tokens; None where not gathered.
+
+        Args:
+            name: Of the matrix.
+            device: Where they are wanted; None for where they are.
+        """
+        forward, backward = self.forward.get(self.forward_of.get(name, name)), self.backward.get(name)
+        return self._mean(forward, device), self._mean(backward, device)
 
     def add_(self, other: "Grams") -> None:
         """Adds the sums over other tokens; `a + b` and `b + a` are the same, bit for bit."""
@@ -94,7 +100,7 @@ class Grams:
         for sums, more in ((self.forward, other.forward), (self.backward, other.backward)):
             for name, gram in more.items():
                 if name in sums:
-                    sums[name].panels_P.add_(gram.panels_P)
+                    sums[name].panels_P.add_(gram.panels_P.to(sums[name].panels_P.device))
                 else:
                     sums[name] = gram
 
@@ -114,24 +120,18 @@ class Grams:
         (folder / _FACTS).write_text(json.dumps(facts))
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, names: Collection[str] | None = None) -> "Grams":
-        """Reads the sums of all matrices, or of these; on a processor they are mapped and read as they are used.
-
-        What is done to them is not done to the files: the mapping is private.
-        """
+    def load(cls, folder: Path) -> "Grams":
+        """Maps the sums into memory; what is done to them is not done to the files: the mapping is private."""
         facts = json.loads((folder / _FACTS).read_text())
         grams = cls(tokens=facts["tokens"], forward_of=facts["forward_of"])
-        wanted = {
-            "forward": None if names is None else {grams.forward_of.get(name, name) for name in names},
-            "backward": None if names is None else set(names),
-        }
         with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
             for side, sums in (("forward", grams.forward), ("backward", grams.backward)):
                 for name, width in facts["widths"][side].items():
-                    chosen = wanted[side]
-                    if chosen is None or name in chosen:
-                        sums[name] = GramSum(width, file.get_tensor(f"{side}:{name}").to(device))
+                    sums[name] = GramSum(width, file.get_tensor(f"{side}:{name}"))
         return grams
 
-    def _mean(self, gram: GramSum | None) -> torch.Tensor | None:
-        return None if gram is None else gram.whole_KK() / max(self.tokens, 1)
+    def _mean(self, gram: GramSum | None, device: torch.device | None) -> torch.Tensor | None:
+        if gram is None:
+            return None
+        moved = GramSum(gram.width, gram.panels_P.to(device or gram.panels_P.device))
+        return moved.whole_KK() / max(self.tokens, 1)

@@ -200,8 +200,8 @@ def _build(
                         )
                 _write_facts(scratch, model, matrices)
     if cache.has(key):
-        for part in parts:
-            cache.remove(part)
+        for group in groups:
+            group.discard()
 
 
 def _work(group: MatrixGroup) -> Iterator[Progress]:

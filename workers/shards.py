@@ -8,11 +8,9 @@ is taken by locking its key, and the kernel gives back the locks of a killed wor
 Entries of shards [a, b): `0..n` is the sum so far, `n..n+1` a shard that waits for it.
 """
 
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from typing import TypeVar
-
-import torch
 
 from workers.cache import FolderCache, content_key
 from workers.grams import Grams
@@ -31,15 +29,13 @@ class ShardedSum:
         key: Of what is summed.
         shards: Their number.
         workers: About how many there are; bounds how many shards wait.
-        device: Where shards are computed.
     """
 
-    def __init__(self, cache: FolderCache, key: str, shards: int, workers: int, device: torch.device) -> None:
+    def __init__(self, cache: FolderCache, key: str, shards: int, workers: int) -> None:
         self._cache = cache
         self._base = key
         self._shards = shards
         self._window = SPILLED_PER_WORKER * workers
-        self._device = device
 
     def gather(
         self, compute: Callable[[int], Generator[T, None, Grams]], needed: Callable[[], bool]
@@ -66,9 +62,9 @@ class ShardedSum:
         summed = self._summed()
         return [shard for shard in range(self._shards) if shard < summed or self._has(shard, shard + 1)]
 
-    def load(self, names: Collection[str]) -> Grams | None:
-        """The sums of some matrices; None if they were damaged, and are gone: they have to be gathered again."""
-        return self._load(0, self._shards, names)
+    def load(self) -> Grams | None:
+        """The sum over all shards; None if it was damaged, and is gone: it has to be gathered again."""
+        return self._load(0, self._shards)
 
     def discard(self) -> None:
         """Removes all entries: nobody needs the sum any more."""
@@ -129,13 +125,13 @@ class ShardedSum:
     def _has(self, start: int, stop: int) -> bool:
         return self._cache.has(self._key(start, stop))
 
-    def _load(self, start: int, stop: int, names: Collection[str] | None = None) -> Grams | None:
+    def _load(self, start: int, stop: int) -> Grams | None:
         key = self._key(start, stop)
         if not self._cache.has(key):
             return None
         with self._cache.lock(key):
             folder = self._cache.find(key)
-            return None if folder is None else Grams.load(folder, self._device, names)
+            return None if folder is None else Grams.load(folder)
 
     def _write(self, start: int, stop: int, grams: Grams) -> None:
         with self._cache.writing(self._key(start, stop)) as scratch:

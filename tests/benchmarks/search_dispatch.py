@@ -101,8 +101,8 @@ class Problem:
         return self._lost((0,) * len(self.space))
 
     def _lost(self, genome: Genome) -> float:
-        lost_M = self._prices.lost_ML[self._prices.rows_M, list(genome)]
-        return float((lost_M * self._weights_M).sum())
+        lost_G = self._prices.lost_GL[self._prices.rows_G, list(genome)]
+        return float((lost_G * self._weights_M).sum())
 
     def loss(self, trial: Trial) -> float:
         """In nats; 1 where nothing is kept. A little off on few examples, and always the same for a trial."""

@@ -69,17 +69,17 @@ def test_what_only_one_of_them_has_is_kept() -> None:
 def test_files_hold_the_sums_and_stay_as_they_are(tmp_path: Path) -> None:
     grams = gathered(0)
     grams.save(tmp_path)
-    loaded, again = Grams.load(tmp_path, CPU), Grams.load(tmp_path, CPU)
+    loaded, again = Grams.load(tmp_path), Grams.load(tmp_path)
     loaded.add_(gathered(5))  # in place, on what is mapped from the file
-    for grams_again in (again, Grams.load(tmp_path, CPU)):
+    for grams_again in (again, Grams.load(tmp_path)):
         assert (grams_again.tokens, grams_again.forward_of) == (5, {"c": "a"})
         assert all(grams_again.backward[name].panels_P.equal(grams.backward[name].panels_P) for name in "ab")
 
 
-def test_some_matrices_come_with_the_sums_that_they_share(tmp_path: Path) -> None:
-    gathered(0).save(tmp_path)
-    some = Grams.load(tmp_path, CPU, ["c"])
-    assert (some.forward.keys(), some.backward.keys()) == ({"a"}, set())
-    forward_KK, backward_KK = some.of("c")
+def test_matrices_that_read_the_same_share_a_sum() -> None:
+    grams = gathered(0)
+    forward_KK, backward_KK = grams.of("c")
     assert forward_KK is not None
     assert backward_KK is None
+    assert forward_KK.equal(grams.forward["a"].whole_KK() / 5)
+    assert grams.of("unknown") == (None, None)

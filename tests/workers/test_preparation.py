@@ -14,7 +14,7 @@ from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, weight_OD
 from workers.models import load_prepared
 from workers.plan import EncodedTask, ModelSource
-from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+from workers.preparation import PreparationPlan, Prepared, Progress, closed_form, load_factors, prepare
 from workers.refinement import Refinement
 
 
@@ -207,6 +207,21 @@ def test_cut_off_between_passes_it_goes_on_with_the_next(
     assert again.factors.name == prepared.factors.name
     ours, theirs = load_factors(prepared.factors), load_factors(again.factors)
     assert all(ours[name][side].equal(theirs[name][side]) for name in ours for side in (0, 1))
+
+
+def test_a_part_that_is_damaged_on_the_way_is_made_again(
+    preparation_plan: PreparationPlan, prepared: Prepared, tmp_path: Path
+) -> None:
+    running = closed_form(replace(preparation_plan, cache_dir=tmp_path))
+    while next(running).phase != "projection":  # type: ignore[union-attr]
+        pass
+    (part,) = tmp_path.glob("part-*/factors.safetensors")
+    part.write_bytes(part.read_bytes()[:-1] + b"x")
+    *_, again = running
+    assert isinstance(again, Prepared)
+    ours, theirs = load_factors(prepared.factors), load_factors(again.factors)
+    assert all(ours[name][side].equal(theirs[name][side]) for name in ours for side in (0, 1))
+    assert sorted(entry.name.split("-")[0] for entry in tmp_path.glob("*-*/")) == ["factors", "model"]
 
 
 def test_float16_is_calibrated_in_float32(preparation_plan: PreparationPlan, tmp_path: Path) -> None:

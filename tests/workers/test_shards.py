@@ -19,7 +19,7 @@ Sums = Callable[..., ShardedSum]
 @pytest.fixture
 def sums(tmp_path: Path) -> Sums:
     def make(workers: int = 1, folder: str = "cache") -> ShardedSum:
-        return ShardedSum(FolderCache(tmp_path / folder), "key", SHARDS, workers, CPU)
+        return ShardedSum(FolderCache(tmp_path / folder), "key", SHARDS, workers)
 
     return make
 
@@ -43,7 +43,7 @@ def gathered(sums: ShardedSum) -> Iterator[int]:
 
 
 def whole(sums: ShardedSum) -> torch.Tensor:
-    grams = sums.load(["a"])
+    grams = sums.load()
     assert grams is not None
     assert grams.tokens == 21
     return grams.forward["a"].panels_P.clone()
@@ -124,7 +124,7 @@ def test_a_damaged_sum_is_gathered_again(sums: Sums, tmp_path: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    assert sums().load(["a"]) is None
+    assert sums().load() is None
     assert list(gathered(sums())) == list(range(SHARDS))
     assert whole(sums()).equal(in_order())
 

@@ -1,0 +1,96 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from workers.cache import FolderCache
+from workers.factoring import CHUNK, MatrixGroup, Recipe
+from workers.matrices import find_matrices
+from workers.plan import EncodedTask
+from workers.preparation import load_factors
+
+MATRICES = 14
+BATCHES = 6
+
+Groups = Callable[..., MatrixGroup]
+
+
+@pytest.fixture
+def groups(
+    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask], tmp_path: Path
+) -> Groups:
+    """Makes what every worker makes for itself."""
+
+    def make(method: Any = "task") -> MatrixGroup:
+        model = make_llama()
+        recipe = Recipe(
+            kind="choice",
+            examples=make_task("choice").splits["calibration"],
+            method=method,
+            storage="pairs",
+            fisher="true",
+            seed=0,
+            batch_tokens=64,
+            dtype=torch.float32,
+        )
+        return MatrixGroup(FolderCache(tmp_path), "factors", model, find_matrices(model), recipe, workers=2)
+
+    return make
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(entry.name.split("-")[0] for entry in folder.glob("*-*/"))
+
+
+def test_a_group_is_gathered_then_factored_in_chunks(groups: Groups, tmp_path: Path) -> None:
+    group = groups()
+    assert len(group.parts) == -(-MATRICES // CHUNK) == 2
+    steps = list(group.gather())
+    assert steps == [*((done, BATCHES) for done in range(1, BATCHES + 1)), (BATCHES, BATCHES)]
+    assert entries(tmp_path) == ["grams"]
+    assert not group.done
+    assert list(group.factor()) == [(CHUNK, MATRICES), (MATRICES, MATRICES)]
+    assert group.done
+    assert entries(tmp_path) == ["part", "part"]  # nobody needs the sum any more
+    names = [set(load_factors(tmp_path / part)) for part in group.parts]
+    assert [len(some) for some in names] == [CHUNK, MATRICES - CHUNK]
+    assert len(set.union(*names)) == MATRICES
+    assert list(group.gather()) == list(group.factor()) == []
+    group.discard()
+    assert entries(tmp_path) == []
+
+
+def test_a_chunk_that_is_taken_is_left_to_whoever_took_it(groups: Groups, tmp_path: Path) -> None:
+    ours, theirs = groups(), groups()
+    list(ours.gather())
+    factoring = ours.factor()
+    assert next(factoring) == (CHUNK, MATRICES)
+    factoring.close()  # type: ignore[attr-defined]
+    assert list(theirs.gather()) == [(BATCHES, BATCHES)]  # the sum is there
+    with FolderCache(tmp_path).claim(ours.parts[1]) as claimed:
+        assert claimed
+        assert list(theirs.factor()) == []
+        assert not theirs.done
+    theirs.wait()  # nobody holds it any more
+    assert list(theirs.factor()) == [(MATRICES, MATRICES)]
+    assert ours.done
+
+
+def test_what_is_put_together_is_not_done_again(groups: Groups, tmp_path: Path) -> None:
+    cache = FolderCache(tmp_path)
+    with cache.lock("factors"), cache.writing("factors"):
+        pass
+    late = groups()
+    assert late.done
+    assert list(late.gather()) == list(late.factor()) == []
+    assert entries(tmp_path) == []
+
+
+def test_weights_alone_need_no_sum(groups: Groups, tmp_path: Path) -> None:
+    group = groups("weight")
+    assert list(group.gather()) == []
+    assert list(group.factor())[-1] == (MATRICES, MATRICES)
+    assert entries(tmp_path) == ["part", "part"]
