@@ -29,7 +29,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
     """The demo's job; the same as a job file of one's own would say."""
     return JobSpec.model_validate(
         {
-            "name": f"movie reviews, {method}, {refine_epochs} epochs, seed {seed}",
+            "name": f"movie reviews, {method}, seed {seed}",
             "model": {"gguf": str(gguf)},
             "task": {
                 "kind": "choice",

@@ -148,7 +148,8 @@ def _caption(result: Result) -> str:
     verdict = "" if held is None else f"objective {'met' if held else 'NOT met'} on the confirm split; "
     epochs = result.get("refine_epochs", 0)
     trained = (
-        f"\nthe sieved model's factors were trained for {epochs} epochs, the dense model was not"
+        f"\nthe sieved model's factors were trained for {epochs} {'epoch' if epochs == 1 else 'epochs'}, "
+        "the dense model was not"
         if epochs
         else ""
     )

@@ -58,8 +58,8 @@ def confirm(
     drops: list[DropInterval] = []
     report = log.progress("confirm")
     for index, candidate in enumerate(finalists):
+        report(index, len(finalists))
         (scores,) = scorer.score_candidates([candidate], "confirm")
-        report(index + 1, len(finalists))
         if isinstance(scores, Failure):
             log.event(EventType.CANDIDATE_FAILED, reason=scores.reason, generation=None)
             continue
@@ -77,6 +77,7 @@ def confirm(
         drops.append(drop)
         if not passed:
             break
+    report(len(finalists), len(finalists))
     if not scored:
         raise ScoringError("no finalist can be scored on the confirm split")
     if isinstance(objective, MaxDrop):

@@ -93,7 +93,7 @@ class TaskScorer:
         """
         ranks = (DENSE,) * len(self._space.matrices)
         requests = self._requests(ranks, split)
-        parts = self._runner.run("score_dense", requests, lambda done: report(done, len(requests)))
+        parts = self._run("score_dense", requests, report)
         good = [part for part in parts if isinstance(part, tuple)]
         if len(good) != len(parts):
             reasons = [part.reason for part in parts if isinstance(part, Failure)]
@@ -141,9 +141,7 @@ class TaskScorer:
             )
             for index, genome in enumerate(genomes)
         ]
-        results = self._runner.run(
-            "refit", requests, lambda done: report(done, len(requests)), REFIT_TIMEOUTS
-        )
+        results = self._run("refit", requests, report, REFIT_TIMEOUTS)
         return [
             result if isinstance(result, Failure) else Candidate(genome=genome, refit=request.file)
             for genome, request, result in zip(genomes, requests, results, strict=True)
@@ -158,7 +156,7 @@ class TaskScorer:
             for candidate in candidates
         ]
         requests = [request for part in per_candidate for request in part]
-        results = iter(self._runner.run("score", requests, lambda done: report(done, len(requests))))
+        results = iter(self._run("score", requests, report))
         return [_joined([next(results) for _ in part]) for part in per_candidate]
 
     def metric(self, scores: Scores) -> float:
@@ -198,6 +196,12 @@ class TaskScorer:
         return paired_drop(
             dense.quality, scores.quality, confidence=confidence, seed=seed, resamples=resamples
         )
+
+    def _run(
+        self, method: str, requests: Sequence[Request], report: Report, timeouts: float = 1.0
+    ) -> list[object]:
+        report(0, len(requests))
+        return self._runner.run(method, requests, lambda done: report(done, len(requests)), timeouts)
 
     def _dense_like(self, scores: Scores, split: str) -> Scores:
         """The dense model's scores on the same examples, the first of the split."""

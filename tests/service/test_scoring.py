@@ -108,7 +108,7 @@ def test_a_long_split_is_cut_at_fixed_places(scorer: TaskScorer, runner: FakeRun
     scores = scorer.score_dense("confirm", lambda n, total: done.append((n, total)))
     assert [(r.start, r.stop) for r in runner.requests] == [(0, CHUNK), (CHUNK, 2 * CHUNK), (2 * CHUNK, 600)]
     assert all(request.ranks == (DENSE, DENSE) for request in runner.requests)
-    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert done == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert (len(scores.quality), scores.tokens) == (600, 6000)
 
 
