@@ -3,12 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types contracts unit install clean
+.PHONY: demo test lint types contracts unit e2e install clean
 
 demo: $(VENV)/installed
 	$(BIN)/ranksieve demo $(ARGS)
 
-test: lint types contracts unit
+# The end-to-end tests mostly wait, for processes of their own: they run beside the others.
+test: lint types contracts
+	$(MAKE) --jobs=2 --output-sync=target unit e2e
 
 install: $(VENV)/installed-dev
 
@@ -23,7 +25,10 @@ contracts: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/installed-dev $(VENV)/postgres
-	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=90 $(ARGS)
+	$(BIN)/pytest --ignore=tests/e2e --cov --cov-report=term --cov-fail-under=90 --durations=15 $(ARGS)
+
+e2e: $(VENV)/installed-dev
+	$(BIN)/pytest tests/e2e --durations=15 $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -38,11 +38,16 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 "choices": ["negative", "positive"],
                 "data": {
                     "source": {"path": str(reviews)},
-                    "sizes": {"calibration": 1024, "search": 384, "confirm": 1500, "test": 1500},
+                    "sizes": {"calibration": 1024, "search": 384, "confirm": 1200, "test": 1500},
                     "seed": seed,
                 },
             },
-            "projection": {"method": method, "refine_epochs": refine_epochs, "refit": None},
+            "projection": {
+                "method": method,
+                "gram_examples": 512,
+                "refine_epochs": refine_epochs,
+                "refit": None if refine_epochs else 0.5,  # trained factors know how they run together
+            },
             "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
             "search": {
                 "seed": seed,

@@ -42,6 +42,8 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     rates = rates_for(device, dtype, spec.resources.threads)
     batch_tokens, task = spec.resources.tokens_per_batch, checked.task
     loads = {name: load_of(task, name, batch_tokens) for name in task.splits}
+    loads["refinement"] = loads["calibration"]
+    loads["calibration"] = load_of(task, "calibration", batch_tokens, spec.projection.gram_examples)
     confirmed = [load_of(task, "confirm", batch_tokens, stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     loads["verify"] = _verifying(*confirmed)
     return _described(model, job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf"), rates)
@@ -61,6 +63,9 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
     """
     sizes, batch_tokens = spec.task.data.sizes.model_dump(), spec.resources.tokens_per_batch
     loads = {name: uniform_load(size, length, batch_tokens) for name, size in sizes.items()}
+    loads["refinement"] = loads["calibration"]
+    gathered = min(sizes["calibration"], spec.projection.gram_examples or sizes["calibration"])
+    loads["calibration"] = uniform_load(gathered, length, batch_tokens)
     confirmed = [min(sizes["confirm"], stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     loads["verify"] = _verifying(*(uniform_load(count, length, batch_tokens) for count in confirmed))
     dtype = "bfloat16" if spec.model.dtype == "auto" else spec.model.dtype
@@ -72,7 +77,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
 
     Args:
         spec: The job.
-        loads: Of every split, and of `verify`.
+        loads: Of every split, `calibration` as far as Grams are gathered, of `refinement` and of `verify`.
         dtype: The working dtype.
         gguf: Whether the model has to be de-quantized.
     """

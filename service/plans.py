@@ -123,6 +123,7 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
         method=spec.projection.method,
         storage=spec.projection.storage,
         fisher=spec.projection.fisher,
+        gram_examples=spec.projection.gram_examples,
         refinement=Refinement(
             epochs=spec.projection.refine_epochs,
             learning_rate=spec.projection.refine_learning_rate,

@@ -145,6 +145,12 @@ class ProjectionSpec(Strict):
         "them; fewer parameters at the same rank.",
     )
     rank_step: int = Field(16, ge=1, le=4096, description="Ranks are multiples of this, below break-even.")
+    gram_examples: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Of the calibration split, so many give the second moments; null: all. Training takes all.",
+    )
     refine_epochs: int = Field(
         0,
         ge=0,

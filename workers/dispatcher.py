@@ -23,6 +23,10 @@ from workers.scores import Failure, Request
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
+
+START_S = 1800.0
+"""Longest that an actor may take to start, which is to load the model; no request's deadline runs meanwhile."""
+
 ATTEMPTS = 3
 MAX_REPLACEMENTS_IN_A_ROW = 5
 
@@ -37,6 +41,15 @@ class _Call:
     actor: int
     deadline: float
     attempt: int
+
+
+@dataclass(kw_only=True, slots=True)
+class _Actor:
+    """An actor, and what is answered once it has started."""
+
+    handle: ActorHandle
+    started: Any
+    is_up: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,7 +68,7 @@ class Dispatcher:
     Args:
         start_actor: Starts an actor; called again for each replacement.
         size: Number of actors.
-        timeout_s: Deadline of one request.
+        timeout_s: Deadline of one request, from when its actor has started.
         cancelled: Set when the job has to end; checked every 0.2 s.
         on_replaced: Told (actor number, reason) when an actor is replaced.
     """
@@ -75,13 +88,13 @@ class Dispatcher:
         self._on_replaced = on_replaced
         self._beliefs: Any = None
         self._failures_in_a_row = 0
-        self._actors = [start_actor() for _ in range(size)]
+        self._actors = [self._new_actor() for _ in range(size)]
 
     def set_beliefs(self, beliefs: Any) -> None:
         """Gives every actor, and every later replacement, the dense model's beliefs."""
         self._beliefs = ray.put(beliefs)
         for actor in self._actors:
-            actor.set_beliefs.remote(self._beliefs)
+            actor.handle.set_beliefs.remote(self._beliefs)
 
     def run(
         self,
@@ -158,18 +171,28 @@ class Dispatcher:
     def close(self) -> None:
         """Kills every actor."""
         for actor in self._actors:
-            ray.kill(actor)
+            ray.kill(actor.handle)
         self._actors = []
 
+    def _new_actor(self) -> _Actor:
+        handle = self._start_actor()
+        return _Actor(handle=handle, started=handle.pid.remote())
+
     def _start(self, work: _Work, actor: int, key: Any, request: Request, attempt: int = 1) -> None:
-        reference = getattr(self._actors[actor], work.method).remote(request)
-        deadline = time.monotonic() + work.timeout_s
+        reference = getattr(self._actors[actor].handle, work.method).remote(request)
+        start_s = 0.0 if self._actors[actor].is_up else START_S
+        deadline = time.monotonic() + start_s + work.timeout_s
         work.in_flight[reference] = _Call(
             key=key, request=request, actor=actor, deadline=deadline, attempt=attempt
         )
 
     def _overdue(self, work: _Work) -> list[Any]:
         now = time.monotonic()
+        for call in work.in_flight.values():
+            actor = self._actors[call.actor]
+            if not actor.is_up and ray.wait([actor.started], timeout=0)[0]:
+                actor.is_up = True
+                call.deadline = now + work.timeout_s
         return [reference for reference, call in work.in_flight.items() if call.deadline < now][:1]
 
     def _finish(self, work: _Work, reference: Any, *, overdue: bool) -> Iterator[tuple[Any, Any]]:
@@ -208,10 +231,10 @@ class Dispatcher:
                 "check the memory and the logs of the machine"
             )
         logger.warning("actor %d %s; it is replaced", actor, reason)
-        ray.kill(self._actors[actor])
-        self._actors[actor] = self._start_actor()
+        ray.kill(self._actors[actor].handle)
+        self._actors[actor] = self._new_actor()
         if self._beliefs is not None:
-            self._actors[actor].set_beliefs.remote(self._beliefs)
+            self._actors[actor].handle.set_beliefs.remote(self._beliefs)
         self._on_replaced(actor, reason)
 
 

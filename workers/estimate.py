@@ -142,7 +142,8 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         return phase(name, load, [(work, job.devices)], scoring(model, job, load))
 
     calibration, none = loads["calibration"], _Work()
-    streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)) + job.refine_epochs)
+    streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)))
+    streamed += loads["refinement"].times(job.refine_epochs)
     entries = 2 if job.refine_epochs else 1  # factors as the closed form gave them, and trained ones beside
     search = loads["search"].times(job.full_scorings + job.screenings * job.screen_share)
     return (
@@ -187,7 +188,7 @@ def _preparing(model: ModelSize, job: JobSize) -> _Steps:
         (loading, 1),
         (running + _grams(model, calibration, job.method) + spilling, min(job.devices, shards)),
         (_factoring(model, job.method) + _Work(file_bytes=3 * factors), job.devices),
-        (_refining(model, job, calibration.times(job.refine_epochs), weights), 1),
+        (_refining(model, job, job.loads["refinement"].times(job.refine_epochs), weights), 1),
     ]
 
 

@@ -6,12 +6,13 @@ Legend: K width of a Gram, O×D a matrix, H hidden width, R rank.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from search.space import MatrixShape, Storage
 from workers.factoring import CHUNK
 from workers.filesize import ITEM_BYTES
 from workers.grams import BYTES_PER_ENTRY, gram_numbers
+from workers.projections import Method
 from workers.refinement import TRAINED_BYTES
 from workers.shards import SPILLED_PER_WORKER
 from workers.sizes import (
@@ -67,12 +68,13 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
     stored = max(factor_bytes(chunk, job.storage, job.dtype) for chunk in _chunks(model))
     chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
     working = dense + max(
-        grams + _calibration_batch(model, job, compute), min(grams, chunk) + _workspace(model, job)
+        grams + _calibration_batch(model, job.loads["calibration"], job.method, compute),
+        min(grams, chunk) + _workspace(model, job),
     )
     trained = 0
     if job.refine_epochs:
         factors = factor_numbers(model.matrices, job.storage)
-        batch = _calibration_batch(model, replace(job, method="task"), compute)
+        batch = _calibration_batch(model, job.loads["refinement"], "task", compute)
         trained = dense + factors * (compute + TRAINED_BYTES) + batch
     loading = PROCESS_BYTES + weights + (model.total_params * 4 if job.gguf else 0)
     if job.device == "cpu":
@@ -133,15 +135,14 @@ def _largest_grams(model: ModelSize, job: JobSize) -> int:
     return max((_gram_bytes(group, job) for group in groups), default=0)
 
 
-def _calibration_batch(model: ModelSize, job: JobSize, item: int) -> int:
+def _calibration_batch(model: ModelSize, load: Load, method: Method, item: int) -> int:
     """With autograd: every input and output of a linear map once, and the logits with their gradients.
 
     For one layer of a GPT the first comes to 16·H numbers a token; arXiv 2205.05198, section 4.1, counts 17·H.
     """
-    load = job.loads["calibration"]
-    if job.method == "weight":
+    if method == "weight":
         return 0
-    if job.method != "task":
+    if method != "task":
         return _batch(model, load, item)
     widths = sum(m.out_features + m.in_features for m in model.matrices)
     return load.largest_tokens * widths * item + _logits(model, load, item + 12)

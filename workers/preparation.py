@@ -65,6 +65,7 @@ class PreparationPlan:
     method: Method
     storage: Storage
     fisher: Fisher
+    gram_examples: int | None = None
     refinement: Refinement = field(default_factory=Refinement)
     seed: int
     batch_tokens: int
@@ -151,6 +152,7 @@ def _key(plan: PreparationPlan, model: PreparedModel) -> str:
         plan.method,
         plan.storage,
         plan.fisher,
+        plan.gram_examples,
         selection,
         plan.seed,
         plan.batch_tokens,
@@ -225,7 +227,7 @@ def _is_whole(cache: FolderCache, key: str) -> bool:
 def _recipe(plan: PreparationPlan, prepared: PreparedModel) -> Recipe:
     return Recipe(
         kind=plan.task.kind,
-        examples=plan.task.splits["calibration"],
+        examples=plan.task.splits["calibration"][: plan.gram_examples],
         method=plan.method,
         storage=plan.storage,
         fisher=plan.fisher,

@@ -65,7 +65,8 @@ class Load:
 class JobSize:
     """A job as numbers.
 
-    `loads`: calibration, search, confirm, test and verify; `refine_epochs` are passes over the first of them.
+    `loads`: calibration, refinement, search, confirm, test and verify; `refine_epochs` are passes over the second of
+    them, Grams are gathered on the first.
     `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one. `gram_bytes`: memory of one actor for Grams.

@@ -29,7 +29,7 @@ def test_a_strange_field_gets_the_list(spec):
     spec["projection"] = {"zzz": 3}
 
     assert errors_of(spec) == {
-        "projection.zzz": "unknown field; expected one of method, fisher, storage, rank_step, "
+        "projection.zzz": "unknown field; expected one of method, fisher, storage, rank_step, gram_examples, "
         "refine_epochs, refit, refine_learning_rate"
     }
 

@@ -73,7 +73,7 @@ def test_killed_actor_changes_nothing(
     assert isinstance(actor_beliefs, Beliefs)
     np.testing.assert_array_equal(actor_beliefs.logp_AK, beliefs.logp_AK)
     dispatcher.set_beliefs({"search": actor_beliefs})
-    alive = [ray.get(dispatcher._actors[0].pid.remote())]
+    alive = [ray.get(dispatcher._actors[0].handle.pid.remote())]
     assert alive != [os.getpid()]
 
     def kill_once(_: int) -> None:

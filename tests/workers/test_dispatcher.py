@@ -20,6 +20,9 @@ from workers.scores import Failure, ScoreRequest, Scores
 LONG_S = 60.0
 
 
+SLOW_START = "slow start"  # the name of a file
+
+
 def request(word: str, index: int = 0) -> ScoreRequest:
     """What the fake actor does is in `split`; `start` tells requests apart."""
     return ScoreRequest(ranks=(1,), split=word, start=index, stop=index + 1)
@@ -37,6 +40,11 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
         def __init__(self, folder: Path) -> None:
             self._folder = folder
             self._beliefs: object = None
+            if (folder / SLOW_START).exists():
+                threading.Event().wait(3.0)
+
+        def pid(self) -> int:
+            return os.getpid()
 
         def set_beliefs(self, beliefs: object) -> None:
             self._beliefs = beliefs
@@ -152,6 +160,13 @@ def test_request_that_always_hangs_is_a_failure(make_job: Callable[..., Job]) ->
 def test_a_run_may_have_longer_deadlines(make_job: Callable[..., Job]) -> None:
     job = make_job(timeout_s=1.0)
     assert starts(job.run(request("slow", 7), timeouts=30.0)) == [7]
+    assert not job.replaced
+
+
+def test_no_deadline_runs_while_an_actor_starts(make_job: Callable[..., Job], tmp_path: Path) -> None:
+    (tmp_path / SLOW_START).touch()
+    job = make_job(timeout_s=1.0)
+    assert starts(job.run(*fine(2))) == [0, 1]
     assert not job.replaced
 
 

@@ -43,7 +43,8 @@ def task(make_task: Callable[..., EncodedTask]) -> EncodedTask:
 @pytest.fixture
 def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
     loads = {name: load_of(task, name, BATCH_TOKENS) for name in task.splits}
-    return make_job({**loads, "confirm": loads["search"], "verify": loads["test"]})
+    extra = {"refinement": loads["calibration"], "confirm": loads["search"], "verify": loads["test"]}
+    return make_job({**loads, **extra})
 
 
 def phases_of(model: ModelSize, job: JobSize, rates: Rates = RATES) -> dict[str, PhaseEstimate]:
@@ -158,7 +159,7 @@ def test_methods_differ_in_what_they_gather(model: ModelSize, job: JobSize) -> N
 
 
 def test_training_costs_passes_factors_and_memory_of_its_own(model: ModelSize, job: JobSize) -> None:
-    calibration = job.loads["calibration"]
+    calibration = job.loads["refinement"]
     phases = [phases_of(model, replace(job, refine_epochs=epochs))["prepare"] for epochs in (0, 1, 3)]
     none, one, three = phases
     assert [round(phase.tokens - none.tokens) for phase in (one, three)] == [

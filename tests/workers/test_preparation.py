@@ -100,6 +100,16 @@ def test_same_plan_same_factors_elsewhere(
     assert all(ours[name][side].equal(theirs[name][side]) for name in ours for side in (0, 1))
 
 
+def test_second_moments_of_the_first_examples(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
+    task, few = preparation_plan.task, preparation_plan.task.splits["calibration"][:3]
+    assert len(few) < len(task.splits["calibration"])
+    short = replace(task, splits={**task.splits, "calibration": few})
+    _, expected = run(replace(preparation_plan, task=short, cache_dir=tmp_path / "short"))
+    _, got = run(replace(preparation_plan, gram_examples=3))
+    wanted, factors = load_factors(expected.factors), load_factors(got.factors)
+    assert all(factors[name][0].equal(left_RO) for name, (left_RO, _) in wanted.items())
+
+
 def test_every_part_of_the_plan_that_shapes_the_factors_is_in_their_key(
     preparation_plan: PreparationPlan, prepared: Prepared, make_task: Callable[..., EncodedTask]
 ) -> None:
