@@ -174,7 +174,10 @@ class Ratchet:
         self._step = self._floor - self.target
 
     def start(self, seeds: Sequence[tuple[float, Outcome | None]]) -> bool:
-        """Choose where to start: just below the smallest seed such that it and all larger ones hold.
+        """Choose where to start: just below the smallest seed that holds and whose next larger one holds, too.
+
+        One that holds alone may do so by luck, one that fails alone by bad luck: with trained factors a smaller model
+        may well be the better one.
 
         Args:
             seeds: The share each seed keeps and how it scored (None: it did not), largest first.
@@ -182,10 +185,12 @@ class Ratchet:
         Returns:
             Whether any seed was accepted.
         """
-        for share, outcome in seeds:
-            if outcome is None or not outcome.within(self.points):
-                break
-            self._accept(share, outcome.genome)
+        good = [outcome is not None and outcome.within(self.points) for _, outcome in seeds]
+        confirmed = [index for index, holds in enumerate(good) if holds and (index == 0 or good[index - 1])]
+        for index in range(max(confirmed, default=-1) + 1):
+            share, outcome = seeds[index]
+            if good[index] and outcome is not None:
+                self._accept(share, outcome.genome)
         return bool(self.accepted)
 
     def observe(self, incumbent: Outcome | None, share: float, *, target: float, improved: bool) -> bool:

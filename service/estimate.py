@@ -9,6 +9,7 @@ from search.evolution import DROP_FINALISTS, TARGET_FINALISTS
 from search.objectives import SEED_SHARES
 from service import plans
 from service.pipeline import VERIFIED_EXAMPLES
+from service.scoring import REFIT_EXAMPLES
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop
 from workers.estimate import PhaseEstimate, estimate
@@ -43,6 +44,9 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     batch_tokens, task = spec.resources.tokens_per_batch, checked.task
     loads = {name: load_of(task, name, batch_tokens) for name in task.splits}
     loads["refinement"] = loads["calibration"]
+    loads["refit"] = Load()
+    if spec.projection.refit is not None:
+        loads["refit"] = load_of(task, "calibration", batch_tokens, REFIT_EXAMPLES)
     loads["calibration"] = load_of(task, "calibration", batch_tokens, spec.projection.gram_examples)
     confirmed = [load_of(task, "confirm", batch_tokens, stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     loads["verify"] = _verifying(*confirmed)
@@ -64,6 +68,8 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
     sizes, batch_tokens = spec.task.data.sizes.model_dump(), spec.resources.tokens_per_batch
     loads = {name: uniform_load(size, length, batch_tokens) for name, size in sizes.items()}
     loads["refinement"] = loads["calibration"]
+    refit = 0 if spec.projection.refit is None else min(sizes["calibration"], REFIT_EXAMPLES)
+    loads["refit"] = uniform_load(refit, length, batch_tokens)
     gathered = min(sizes["calibration"], spec.projection.gram_examples or sizes["calibration"])
     loads["calibration"] = uniform_load(gathered, length, batch_tokens)
     confirmed = [min(sizes["confirm"], stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
@@ -77,7 +83,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
 
     Args:
         spec: The job.
-        loads: Of every split, `calibration` as far as Grams are gathered, of `refinement` and of `verify`.
+        loads: Of every split, `calibration` as far as Grams are gathered, of `refinement`, `refit` and `verify`.
         dtype: The working dtype.
         gguf: Whether the model has to be de-quantized.
     """

@@ -24,6 +24,7 @@ from workers.footprint import (
     factor_bytes,
     factor_numbers,
     preparing,
+    refitting,
     scoring,
     spilled_bytes,
     verifying,
@@ -45,6 +46,9 @@ GGUF_PARAMS_PER_SECOND = (3e7, 5e6)
 
 OPTIMIZER_TRAFFIC = 32
 """Bytes per number and step of AdamW: number, gradient and two moments in float32, read and written."""
+
+REFIT_PASSES = 5
+"""Forward passes that a refit costs about, float32 products and all."""
 
 GRAM_TRAFFIC_BYTES = 24
 """Per entry, Gram and batch: the float32 product written and read, the float64 sum read and written."""
@@ -145,6 +149,9 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)))
     streamed += loads["refinement"].times(job.refine_epochs)
     entries = 2 if job.refine_epochs else 1  # factors as the closed form gave them, and trained ones beside
+    refit = loads["refit"].times(REFIT_PASSES * job.finalists)
+    if refit.tokens:
+        refit += loads["search"].times(2 * job.finalists)  # as it was, and refit
     search = loads["search"].times(job.full_scorings + job.screenings * job.screen_share)
     return (
         phase(
@@ -160,6 +167,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
             _Work(starts=1, file_bytes=job.actors * (weights + factors)),
         ),
         scored("search", search, none),
+        phase("refit", refit, [(_scoring(model, refit, weights), job.devices)], refitting(model, job)),
         scored("confirm", loads["confirm"].times(job.finalists), none),
         scored("test", loads["test"].times(2), none),
         phase("export", Load(), [(copying, 1)], exporting(model, job), disk=weights),

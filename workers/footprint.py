@@ -107,6 +107,20 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     )
 
 
+def refitting(model: ModelSize, job: JobSize) -> Footprint:
+    """Scoring, and for all examples the hidden states of both flows and what one block's matrices read."""
+    load, read = job.loads["refit"], [0] * model.layers
+    for matrix in model.matrices:
+        read[matrix.layer] += matrix.in_features
+    kept = round(load.real_tokens) * (2 * model.hidden + max(read)) * ITEM_BYTES[job.dtype]
+    base = scoring(model, job, load)
+    if job.device == "cpu":
+        return Footprint(host_bytes=base.host_bytes + job.actors * kept)
+    return Footprint(
+        host_bytes=base.host_bytes, accelerator_bytes=base.accelerator_bytes + job.actors_per_device * kept
+    )
+
+
 def exporting(model: ModelSize, job: JobSize) -> Footprint:
     """The dense model, and of the factors what replaces matrices of it: at most the model's size again."""
     return Footprint(host_bytes=PROCESS_BYTES + 2 * weight_bytes(model, job))

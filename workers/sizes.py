@@ -65,8 +65,8 @@ class Load:
 class JobSize:
     """A job as numbers.
 
-    `loads`: calibration, refinement, search, confirm, test and verify; `refine_epochs` are passes over the second of
-    them, Grams are gathered on the first.
+    `loads`: calibration, where Grams are gathered, refinement, of which `refine_epochs` are passes, search, refit (of
+    one finalist; none where nothing is refit), confirm, test and verify.
     `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one. `gram_bytes`: memory of one actor for Grams.

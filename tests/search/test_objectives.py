@@ -35,12 +35,21 @@ def ratchet(seeds: int = 4, patience: int = 2) -> Ratchet:
     return made
 
 
-def test_start_below_the_smallest_seed_that_holds_with_all_larger_ones() -> None:
+@pytest.mark.parametrize(
+    ("drops", "accepted"),
+    [
+        ([0.5, 1.0, 3.0, 1.0, 9.0, 9.0, 9.0, 9.0], [0.6, 0.5]),  # 0.4 holds by luck: 0.45 does not
+        ([3.0, 1.0, 1.0, 3.0, 1.0, 1.0, 9.0, 1.0], [0.5, 0.45, 0.35, 0.3]),  # 0.6 and 0.4 fail by bad luck
+        ([1.0, 3.0, 1.0, 3.0, 9.0, 9.0, 9.0, 9.0], [0.6]),
+    ],
+)
+def test_start_below_the_smallest_seed_that_holds_like_the_next_larger_one(
+    drops: list[float], accepted: list[float]
+) -> None:
     made = Ratchet(MaxDrop(points=2.0), patience=6)
-    drops = [0.5, 1.0, 3.0, 1.0, 9.0, 9.0, 9.0, 9.0]  # 0.4 holds by luck: 0.45 does not
     assert made.start([(share, dropping(d)) for share, d in zip(SEED_SHARES, drops, strict=True)])
-    assert [entry.share for entry in made.accepted] == [0.6, 0.5]
-    assert made.target == pytest.approx(0.46)
+    assert [entry.share for entry in made.accepted] == accepted
+    assert made.target == pytest.approx(accepted[-1] - 0.04)
 
 
 def test_where_no_seed_holds_the_search_starts_large_and_approaches_dense() -> None:

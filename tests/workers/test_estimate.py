@@ -27,7 +27,7 @@ RATES = Rates(
     capacity_bytes=1e9,
     utilisation=(0.25, 0.5),
 )
-PHASES = ("prepare", "dense", "search", "confirm", "test", "export", "verify")
+PHASES = ("prepare", "dense", "search", "refit", "confirm", "test", "export", "verify")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,12 @@ def task(make_task: Callable[..., EncodedTask]) -> EncodedTask:
 @pytest.fixture
 def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
     loads = {name: load_of(task, name, BATCH_TOKENS) for name in task.splits}
-    extra = {"refinement": loads["calibration"], "confirm": loads["search"], "verify": loads["test"]}
+    extra = {
+        "refinement": loads["calibration"],
+        "refit": loads["calibration"],
+        "confirm": loads["search"],
+        "verify": loads["test"],
+    }
     return make_job({**loads, **extra})
 
 
@@ -97,7 +102,16 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     weights = 4 * model.total_params
     factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
     grams = 16 * sum(min(m.out_features, m.in_features) ** 2 for m in model.matrices)
-    assert [phases[name].disk_bytes for name in PHASES] == [weights + factors + grams, 0, 0, 0, 0, weights, 0]
+    assert [phases[name].disk_bytes for name in PHASES] == [
+        weights + factors + grams,
+        0,
+        0,
+        0,
+        0,
+        0,
+        weights,
+        0,
+    ]
 
 
 def test_seconds_are_flops_and_bytes_over_the_rates(model: ModelSize, job: JobSize) -> None:
@@ -134,6 +148,16 @@ def test_actors_on_devices_of_their_own_share_scoring_shards_and_factoring(
     assert (
         0 < shared(long, "prepare", 1000) - shared(long, "prepare", shards) < seconds
     )  # no more workers than shards
+
+
+def test_refitting_costs_passes_and_memory_where_there_is_any(model: ModelSize, job: JobSize) -> None:
+    none = replace(job, loads={**job.loads, "refit": Load()})
+    refit, nothing = phases_of(model, job)["refit"], phases_of(model, none)["refit"]
+    each = 5 * job.loads["refit"].tokens + 2 * job.loads["search"].tokens
+    assert refit.tokens == round(each * job.finalists)
+    assert (nothing.tokens, nothing.flops) == (0, 0)
+    held = job.loads["refit"].real_tokens * 2 * model.hidden * 4
+    assert refit.host_bytes > phases_of(model, job)["search"].host_bytes + held
 
 
 def test_decoding_reads_all_weights_for_every_token(model: ModelSize, job: JobSize) -> None:
