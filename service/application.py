@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from search.errors import ConflictError, StoreError
 from service.controller import Controller
 from service.feed import Feed
-from service.jobs import Job
+from service.jobs import Job, check_deletable
 from service.keys import ADMIN
 from service.metrics import Metrics
 from service.settings import Settings
@@ -142,8 +142,7 @@ class Application:
             ConflictError: The job has not ended.
         """
         job = self.store.seen_by(owner).job(id)
-        if not job.state.terminal:
-            raise ConflictError(f"job {id} is {job.state}; cancel it before it is deleted")
+        check_deletable(id, job.state)
         folder = self.settings.jobs_dir / job.id
         if folder.exists():
             shutil.rmtree(folder)

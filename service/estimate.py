@@ -1,6 +1,6 @@
 """The dry run: what a job will need, before it is submitted. Checks it as a submission does, and starts nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -42,14 +42,7 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     dtype = dtype_name(spec.model.dtype, device)
     rates = rates_for(device, dtype, spec.resources.threads)
     batch_tokens, task = spec.resources.tokens_per_batch, checked.task
-    loads = {name: load_of(task, name, batch_tokens) for name in task.splits}
-    loads["refinement"] = loads["calibration"]
-    loads["refit"] = Load()
-    if spec.projection.refit is not None:
-        loads["refit"] = load_of(task, "calibration", batch_tokens, REFIT_EXAMPLES)
-    loads["calibration"] = load_of(task, "calibration", batch_tokens, spec.projection.gram_examples)
-    confirmed = [load_of(task, "confirm", batch_tokens, stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
-    loads["verify"] = _verifying(*confirmed)
+    loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
     return _described(model, job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf"), rates)
 
 
@@ -66,16 +59,24 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
         As `estimate_job`.
     """
     sizes, batch_tokens = spec.task.data.sizes.model_dump(), spec.resources.tokens_per_batch
-    loads = {name: uniform_load(size, length, batch_tokens) for name, size in sizes.items()}
-    loads["refinement"] = loads["calibration"]
-    refit = 0 if spec.projection.refit is None else min(sizes["calibration"], REFIT_EXAMPLES)
-    loads["refit"] = uniform_load(refit, length, batch_tokens)
-    gathered = min(sizes["calibration"], spec.projection.gram_examples or sizes["calibration"])
-    loads["calibration"] = uniform_load(gathered, length, batch_tokens)
-    confirmed = [min(sizes["confirm"], stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
-    loads["verify"] = _verifying(*(uniform_load(count, length, batch_tokens) for count in confirmed))
+    loads = _loads(
+        spec, lambda split, stop: uniform_load(len(range(sizes[split])[:stop]), length, batch_tokens)
+    )
     dtype = "bfloat16" if spec.model.dtype == "auto" else spec.model.dtype
     return _described(model, job_size(spec, loads, dtype), rates)
+
+
+def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
+    """What `workers.sizes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
+    refit, gathered = spec.projection.refit, spec.projection.gram_examples
+    confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
+    return {
+        **{split: first(split, None) for split in ("search", "confirm", "test")},
+        "calibration": first("calibration", gathered),
+        "refinement": first("calibration", None),
+        "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
+        "verify": _verifying(*confirmed),
+    }
 
 
 def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool = False) -> JobSize:

@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from search.errors import InfrastructureError, InputError, ScoringError
+from search.errors import ConflictError, InfrastructureError, InputError, ScoringError
 from service.spec import JobSpec
 
 
@@ -112,3 +112,13 @@ class Job:
 def new_job_id() -> str:
     """24 hex digits that sort by time: 14 of the clock in microseconds, 10 of chance."""
     return f"{time.time_ns() // 1000:014x}{secrets.token_hex(5)}"
+
+
+def check_deletable(id: str, state: JobState) -> None:
+    """Whether a job in this state may be deleted.
+
+    Raises:
+        ConflictError: It has not ended.
+    """
+    if not state.terminal:
+        raise ConflictError(f"job {id} is {state}; cancel it before it is deleted")

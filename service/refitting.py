@@ -23,24 +23,34 @@ def refit_finalists(
     folder = log.directory / "refit"
     folder.mkdir(parents=True, exist_ok=True)
     refit = scorer.refit(finalists, spec.projection.refit, folder, log.progress("refit"))
+    pairs = [(b, a) for b, a in zip(plain, refit, strict=True) if isinstance(a, Candidate)]
+    losses = iter(_losses(scorer, [candidate for pair in pairs for candidate in pair]))
     chosen: list[Candidate] = []
     for before, after in zip(plain, refit, strict=True):
         if isinstance(after, Failure):
             log.event(EventType.CANDIDATE_FAILED, reason=after.reason, generation=None)
             chosen.append(before)
         else:
-            chosen.append(_better(space, scorer, before, after, log))
+            chosen.append(_better(space, before, after, next(losses), next(losses), log))
     return chosen
 
 
-def _better(
-    space: SearchSpace, scorer: TaskScorer, before: Candidate, after: Candidate, log: JobLog
-) -> Candidate:
-    losses = [
+def _losses(scorer: TaskScorer, candidates: Sequence[Candidate]) -> list[float | None]:
+    """None of those that cannot be scored."""
+    return [
         None if isinstance(scores, Failure) else scorer.loss(scores, SPLIT)
-        for scores in scorer.score_candidates([before, after], SPLIT)
+        for scores in scorer.score_candidates(candidates, SPLIT)
     ]
-    loss_before, loss_after = losses
+
+
+def _better(
+    space: SearchSpace,
+    before: Candidate,
+    after: Candidate,
+    loss_before: float | None,
+    loss_after: float | None,
+    log: JobLog,
+) -> Candidate:
     kept = loss_after is not None and (loss_before is None or loss_after < loss_before)
     log.event(
         EventType.FINALIST_REFIT,

@@ -67,7 +67,7 @@ class Flow:
 
             return before_forward
 
-        with _hooks(self._model.model, names, note):
+        with pre_hooks(self._model.model, names, note):
             self._run_until(self._blocks[self._block], 0)
         return [group for _, group in read]
 
@@ -79,7 +79,7 @@ class Flow:
             def note(name: str, index: int = index) -> Callable[..., None]:
                 return lambda _, args: seen[name].append(self._real(args[0], index))
 
-            with _hooks(self._model.model, names, note):
+            with pre_hooks(self._model.model, names, note):
                 _, self._kept[index] = self._run_until(self._blocks[self._block], index)
         self._block += 1
         return seen
@@ -108,7 +108,7 @@ class Flow:
 
 
 @contextmanager
-def _hooks(
+def pre_hooks(
     model: PreTrainedModel, names: Iterable[str], make: Callable[[str], Callable[..., None]]
 ) -> Iterator[None]:
     """Calls `make(name)` before the forward of each of these modules."""

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from search.errors import ConflictError
 from service.events import Event, EventType
-from service.jobs import Job, JobError, JobState, new_job_id
+from service.jobs import Job, JobError, JobState, check_deletable, new_job_id
 from service.keys import ADMIN
 from service.spec import JobSpec
 from service.store import rows
@@ -128,8 +128,7 @@ class Store(View):
         """
         with self.database.writing() as session:
             row = rows.find_job(session, id, owner, lock=True)
-            if not JobState(row.state).terminal:
-                raise ConflictError(f"job {id} is {row.state}; cancel it before it is deleted")
+            check_deletable(id, JobState(row.state))
             for table in (SearchStateRow, CandidateRow, GenerationRow, EventRow, LabelRow):
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)

@@ -121,10 +121,9 @@ class View:
         Raises:
             NotFoundError: There is no such job.
         """
-        query = select(CandidateRow).where(CandidateRow.job_id == id)
+        query = _scorings_of(id).limit(limit).offset(offset)
         if generation is not None:
             query = query.where(CandidateRow.generation == generation)
-        query = query.order_by(CandidateRow.generation, CandidateRow.id).limit(limit).offset(offset)
         return [rows.candidate_of(row) for row in self._rows_of(id, query)]
 
     def memo(self, id: str) -> list[dict[str, Any]]:
@@ -133,12 +132,7 @@ class View:
         Raises:
             NotFoundError: There is no such job.
         """
-        query = (
-            select(CandidateRow)
-            .where(CandidateRow.job_id == id)
-            .order_by(CandidateRow.generation, CandidateRow.id)
-        )
-        return [rows.candidate_of(row) for row in self._rows_of(id, query)]
+        return [rows.candidate_of(row) for row in self._rows_of(id, _scorings_of(id))]
 
     def search_state(self, id: str) -> dict[str, Any] | None:
         """The state saved with a job's last generation, or None before the first.
@@ -153,6 +147,12 @@ class View:
         with self.database.reading() as session:
             rows.find_job(session, id, self._owner)
             return list(session.scalars(query))
+
+
+def _scorings_of(id: str) -> Select[CandidateRow]:
+    """A job's candidates in the order they were saved, in SQL; the index has that order."""
+    ordered = select(CandidateRow).order_by(CandidateRow.generation, CandidateRow.id)
+    return ordered.where(CandidateRow.job_id == id)
 
 
 def _labelled(name: str, value: str) -> Select[str]:

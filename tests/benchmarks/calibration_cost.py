@@ -79,6 +79,7 @@ def _first_examples(plan: PreparationPlan, count: int) -> PreparationPlan:
     task = plan.task
     return replace(
         plan,
+        gram_examples=None,  # both sides see the same tokens
         task=replace(task, splits={**task.splits, "calibration": task.splits["calibration"][:count]}),
     )
 

@@ -9,7 +9,6 @@ both from the same calibration examples of the demo's task.
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,8 @@ from search.space import MatrixShape
 from workers.batches import make_batches
 from workers.calibration import Calibrator
 from workers.fisher import loss_of
+from workers.flows import pre_hooks
+from workers.grams import Grams, GramSum
 from workers.likelihood import answer_logits
 from workers.matrices import weight_OD
 from workers.models import load_prepared
@@ -91,60 +92,48 @@ def _joint(
     model: RealModel, plain: PreTrainedModel, examples: Sequence[Example]
 ) -> dict[tuple[str, tuple[str, ...]], Components]:
     """Of every group of every layer: the Grams of its input and of the gradient there, then the energies."""
-    members = dict(_members(model.prepared.matrices))
-    forward_DD: dict[Any, torch.Tensor] = {}
-    backward_DD: dict[Any, torch.Tensor] = {}
-    batches = make_batches(examples, max(example.choices for example in examples), BATCH_TOKENS)
+    members = {matrices[0].name: (group, matrices) for group, matrices in _members(model.prepared.matrices)}
+    grams = Grams()
+    choices = max(example.choices for example in examples)
     generator = torch.Generator().manual_seed(0)
-    for batch in batches:
+    for batch in make_batches(examples, choices, BATCH_TOKENS):
         mask_T = batch.mask_BL.flatten()
 
-        def note(key: Any, mask_T: torch.Tensor = mask_T) -> Callable[..., None]:
+        def note(name: str, mask_T: torch.Tensor = mask_T) -> Callable[..., None]:
             def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-                _add(forward_DD, key, args[0].detach(), mask_T)
-                args[0].register_hook(lambda grad: _add(backward_DD, key, grad, mask_T))  # type: ignore[no-untyped-call]
+                _add(grams.forward, name, args[0].detach(), mask_T)
+                args[0].register_hook(lambda grad: _add(grams.backward, name, grad, mask_T))  # type: ignore[no-untyped-call]
 
             return before_forward
 
-        with _hooks(plain, {key: matrices[0].name for key, matrices in members.items()}, note):
+        with pre_hooks(plain, members, note):
             embedding = plain.get_input_embeddings()
             leaf = embedding.register_forward_hook(lambda _, __, output: output.requires_grad_())
             logits_NV = answer_logits(plain, batch)
-            choices = max(example.choices for example in examples)
             loss_of(model.task.kind, "true", logits_NV, examples, batch, choices, generator).backward()  # type: ignore[no-untyped-call]
             leaf.remove()
-    tokens = sum(batch.tokens for batch in batches)
+        grams.tokens += batch.tokens
     parts: dict[tuple[str, tuple[str, ...]], Components] = {}
-    for key, matrices in members.items():
-        root_DD = square_root(forward_DD[key] / tokens, INPUT_DAMPING)
-        energy_D = torch.linalg.eigvalsh(root_DD.T @ (backward_DD[key] / tokens) @ root_DD)
+    for name, (group, matrices) in members.items():
+        forward_DD, backward_DD = grams.of(name)
+        assert forward_DD is not None
+        root_DD = square_root(forward_DD, INPUT_DAMPING)
+        energy_D = torch.linalg.eigvalsh(root_DD.T @ backward_DD @ root_DD)
         price = matrices[0].in_features + sum(matrix.out_features for matrix in matrices)
-        names = tuple(matrix.name for matrix in matrices)
-        parts[key[1], names] = energy_D.flip(0).clamp_min(0).numpy(), price
+        parts[group, tuple(matrix.name for matrix in matrices)] = energy_D.flip(0).clamp_min(0).numpy(), price
     return parts
 
 
-def _members(matrices: Sequence[MatrixShape]) -> Iterator[tuple[tuple[int, str], list[MatrixShape]]]:
+def _members(matrices: Sequence[MatrixShape]) -> Iterator[tuple[str, list[MatrixShape]]]:
     for layer in sorted({matrix.layer for matrix in matrices}):
         for group, kinds in GROUPS.items():
             inside = [m for m in matrices if m.layer == layer and m.kind.rsplit(".", 1)[-1] in kinds]
-            yield (layer, group), inside
+            yield group, inside
 
 
-@contextmanager
-def _hooks(
-    model: PreTrainedModel, names: Mapping[Any, str], make: Callable[[Any], Callable[..., None]]
-) -> Iterator[None]:
-    handles = [model.get_submodule(name).register_forward_pre_hook(make(key)) for key, name in names.items()]
-    yield
-    for handle in handles:
-        handle.remove()
-
-
-def _add(sums: dict[Any, torch.Tensor], key: Any, rows_BLD: torch.Tensor, mask_T: torch.Tensor) -> None:
-    rows_TD = rows_BLD.flatten(0, -2)[mask_T].float()
-    product_DD = (rows_TD.T @ rows_TD).double()
-    sums[key] = sums[key] + product_DD if key in sums else product_DD
+def _add(sums: dict[str, GramSum], name: str, rows_BLD: torch.Tensor, mask_T: torch.Tensor) -> None:
+    width = rows_BLD.shape[-1]
+    sums.setdefault(name, GramSum.zeros(width, CPU)).add_rows_(rows_BLD.flatten(0, -2)[mask_T])
 
 
 def _cut_off(parts: Any, budget: float) -> float:

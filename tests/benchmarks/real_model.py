@@ -8,7 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -52,44 +52,27 @@ def parser(description: str | None) -> ArgumentParser:
     return made
 
 
-def load(
-    data_dir: Path,
-    *,
-    spec: JobSpec | None = None,
-    roots: Sequence[Path] = (),
-    method: Method = "task",
-    storage: Storage = "pairs",
-    fisher: Fisher = "true",
-    refine_epochs: int = 0,
-    seed: int = 0,
-    dtype: str = "auto",
-    threads: int = 2,
-) -> RealModel:
-    """Fetches, calibrates and factors what the data directory lacks, then loads it.
+class Variant(TypedDict, total=False):
+    """Which job is prepared; left out, it is the demo's, with closed-form factors.
 
-    Args:
-        data_dir: Holds the caches.
-        spec: Another job than the demo's; the arguments that follow `roots` replace what it says.
-        roots: Folders with its model and data.
-        method: Of projection.
-        storage: What ranks cost, and up to which the factors go.
-        fisher: Whose gradients `task` weighs by.
-        refine_epochs: Passes over the calibration examples that train the factors.
-        seed: Of the data splits, of calibration and of the search.
-        dtype: As in a job file.
-        threads: Of torch.
+    `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
+    data. `method`, `storage`, `fisher`, `refine_epochs`, `dtype`: as in a job file. `seed`: of the data splits, of
+    calibration and of the search.
     """
-    plan, spec = preparation_plan(
-        data_dir,
-        spec=spec,
-        roots=roots,
-        method=method,
-        storage=storage,
-        fisher=fisher,
-        refine_epochs=refine_epochs,
-        seed=seed,
-        dtype=dtype,
-    )
+
+    spec: JobSpec | None
+    roots: Sequence[Path]
+    method: Method
+    storage: Storage
+    fisher: Fisher
+    refine_epochs: int
+    seed: int
+    dtype: str
+
+
+def load(data_dir: Path, *, threads: int = 2, **variant: Unpack[Variant]) -> RealModel:
+    """Fetches, calibrates and factors what the data directory lacks, then loads it, with so many torch threads."""
+    plan, spec = preparation_plan(data_dir, **variant)
     plan = replace(plan, threads=threads, device="cpu")
     (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
     model = load_prepared(prepared.model.folder, CPU)
@@ -98,36 +81,27 @@ def load(
     return RealModel(
         task=plan.task,
         prepared=prepared,
-        space=SearchSpace(prepared.matrices, spec.projection.rank_step, storage),
+        space=SearchSpace(prepared.matrices, spec.projection.rank_step, spec.projection.storage),
         switchable=switchable,
         scorer=Scorer(switchable, tokenizer, plan.task, spec.resources.tokens_per_batch),
     )
 
 
-def preparation_plan(
-    data_dir: Path,
-    *,
-    spec: JobSpec | None = None,
-    roots: Sequence[Path] = (),
-    method: Method = "task",
-    storage: Storage = "pairs",
-    fisher: Fisher = "true",
-    refine_epochs: int = 0,
-    seed: int = 0,
-    dtype: str = "auto",
-) -> tuple[PreparationPlan, JobSpec]:
-    """How a job is calibrated and factored, and the job; arguments as for `load`."""
-    settings = Settings(data_dir=data_dir, roots=[root.resolve() for root in roots])
+def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[PreparationPlan, JobSpec]:
+    """How a job is calibrated and factored, and the job."""
+    settings = Settings(data_dir=data_dir, roots=[root.resolve() for root in variant.get("roots", ())])
+    seed, method = variant.get("seed", 0), variant.get("method", "task")
+    spec = variant.get("spec")
     if spec is None:
         assets = wiring.demo_assets(settings)
         spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method, refine_epochs=0)
     projection = {
         "method": method,
-        "storage": storage,
-        "fisher": fisher,
-        "refine_epochs": refine_epochs,
+        "storage": variant.get("storage", "pairs"),
+        "fisher": variant.get("fisher", "true"),
+        "refine_epochs": variant.get("refine_epochs", 0),
     }
-    spec = _changed(spec, projection, seed, dtype)
+    spec = _changed(spec, projection, seed, variant.get("dtype", "auto"))
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)
     checked = check(
