@@ -1,6 +1,7 @@
 """Refits the finalists to the inputs their own matrices see, and keeps what makes a finalist better."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from search.space import Genome, SearchSpace
 from service.events import EventType
@@ -24,33 +25,32 @@ def refit_finalists(
     folder.mkdir(parents=True, exist_ok=True)
     refit = scorer.refit(finalists, spec.projection.refit, folder, log.progress("refit"))
     pairs = [(b, a) for b, a in zip(plain, refit, strict=True) if isinstance(a, Candidate)]
-    losses = iter(_losses(scorer, [candidate for pair in pairs for candidate in pair]))
+    scored = iter(_scored(scorer, [candidate for pair in pairs for candidate in pair]))
     chosen: list[Candidate] = []
     for before, after in zip(plain, refit, strict=True):
         if isinstance(after, Failure):
             log.event(EventType.CANDIDATE_FAILED, reason=after.reason, generation=None)
             chosen.append(before)
         else:
-            chosen.append(_better(space, before, after, next(losses), next(losses), log))
+            chosen.append(_better(space, scorer, next(scored), next(scored), log))
     return chosen
 
 
-def _losses(scorer: TaskScorer, candidates: Sequence[Candidate]) -> list[float | None]:
-    """None of those that cannot be scored."""
+def _scored(scorer: TaskScorer, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """With their scores on the search split; without, those that cannot be scored."""
     return [
-        None if isinstance(scores, Failure) else scorer.loss(scores, SPLIT)
-        for scores in scorer.score_candidates(candidates, SPLIT)
+        candidate if isinstance(scores, Failure) else replace(candidate, search=scores)
+        for candidate, scores in zip(candidates, scorer.score_candidates(candidates, SPLIT), strict=True)
     ]
 
 
 def _better(
-    space: SearchSpace,
-    before: Candidate,
-    after: Candidate,
-    loss_before: float | None,
-    loss_after: float | None,
-    log: JobLog,
+    space: SearchSpace, scorer: TaskScorer, before: Candidate, after: Candidate, log: JobLog
 ) -> Candidate:
+    loss_before, loss_after = (
+        None if candidate.search is None else scorer.loss(candidate.search, SPLIT)
+        for candidate in (before, after)
+    )
     kept = loss_after is not None and (loss_before is None or loss_after < loss_before)
     log.event(
         EventType.FINALIST_REFIT,

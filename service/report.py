@@ -42,11 +42,13 @@ def summary(
     assert winner.test is not None
     assert winner.test_drop is not None
     splits = {"confirm": winner.confirm, "test": winner.test}
-    space, search = plan.space, evolution.scored(winner.candidate.genome)
+    if winner.candidate.search is not None:
+        splits["search"] = winner.candidate.search
     best_metric = {name: scorer.metric(scores) for name, scores in splits.items()}
     kl_nats = {name: float(scores.kl_nats.mean()) for name, scores in splits.items()}
-    if search is not None and search.metric is not None and search.kl_nats is not None:
-        best_metric["search"], kl_nats["search"] = search.metric, search.kl_nats
+    space, known = plan.space, evolution.scored(winner.candidate.genome)
+    if "search" not in splits and known and known.metric is not None and known.kl_nats is not None:
+        best_metric["search"], kl_nats["search"] = known.metric, known.kl_nats
     unpruned = prepared.block_params - space.total_params
     block_params = space.params(winner.candidate.genome) + unpruned
     return {

@@ -60,10 +60,14 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A genome, and the file with left factors and biases of its own, where it was refit."""
+    """A genome, and the file with left factors and biases of its own, where it was refit.
+
+    `search`: what it scored on the search split outside the search, which knows genomes as they were.
+    """
 
     genome: Genome
     refit: Path | None = None
+    search: Scores | None = None
 
 
 class TaskScorer:

@@ -211,6 +211,7 @@ def test_a_finalist_that_gains_by_refitting_is_exported_refit(jobs: Jobs, tiny_j
     ]
     assert all(refit["kept"] for refit in events)
     assert result["refit"] is True
+    assert result["best"]["kl_nats"]["search"] in [refit["loss_after"] for refit in events]
     (verified,) = jobs.events(id, "artifact.verified")
     assert verified["metric"] == pytest.approx(verified["expected"])
     card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
