@@ -6,9 +6,11 @@ is there, and what FILE holds is not run again.
 
     projection_table.py                            the demo's task, all methods, three seeds
     projection_table.py --job JOB.yaml --root DIR  a task of your own
+    projection_table.py --methods task --allocations lagrangian --refit 0.5
 
 `--allocations`: `lagrangian` ranks per matrix, `per-type` one density per matrix type in all layers, `uniform` one
 density for all (`search.seeds`).
+With `--refit` every model is refit to the inputs its own matrices read, as a job does with its finalists.
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
 """
 
@@ -21,16 +23,20 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import torch
 from real_model import RealModel, load, parser
 
 from api.spec_file import load_spec
 from search.prices import Energies
 from search.seeds import lagrangian, per_type, predicted_loss, uniform
 from search.space import DENSE, Genome, SearchSpace
+from service.scoring import REFIT_EXAMPLES
+from workers.propagation import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-KEY = ("method", "fisher", "allocation", "share", "seed")
+KEY = ("method", "fisher", "refit", "allocation", "share", "seed")
+BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "per-type", "uniform")
 
 
@@ -40,7 +46,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for method in arguments.methods:
             wanted = [
-                (method, arguments.fisher, allocation, share, seed)
+                (method, arguments.fisher, arguments.refit, allocation, share, seed)
                 for share in arguments.shares
                 for allocation in arguments.allocations
             ]
@@ -66,6 +72,7 @@ def _arguments() -> Namespace:
     options.add_argument(
         "--fisher", choices=["true", "empirical"], default="true", help="gradients of `task`"
     )
+    options.add_argument("--refit", type=float, help="refit with this share of the dense model's flow, 0..1")
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     options.add_argument("--examples", type=int, default=1000, help="test examples to score on")
@@ -89,14 +96,17 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     examples = min(arguments.examples, len(model.task.splits["test"]))
     dense, beliefs = model.scorer.score_dense(_request(model, None, examples))
     model.scorer.set_beliefs({"test": beliefs})
-    for _, fisher, allocation, share, _ in keys:
+    closed_form_task = method == "task" and arguments.refit is None
+    for _, fisher, refit_share, allocation, share, _ in keys:
         genome = _genome(allocation, model.space, model.prepared.energies, share)
-        scores = model.scorer.score(_request(model, genome, examples))
+        with lent(model.switchable, _fitted(model, genome, refit_share)):
+            scores = model.scorer.score(_request(model, genome, examples))
         if not isinstance(scores, Scores):
             raise SystemExit(f"{method} {allocation} at {share} cannot be scored: {scores.reason}")
         yield {
             "method": method,
             "fisher": fisher,
+            "refit": refit_share,
             "allocation": allocation,
             "share": share,
             "seed": seed,
@@ -105,7 +115,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
             "metric": metric_of(model.task.kind, scores),
             "kl_nats": float(scores.kl_nats.mean()),
             "nll_rise_nats": float((scores.nll_nats - dense.nll_nats).sum() / dense.answer_tokens.sum()),
-            "predicted_kl_nats": _predicted(model, genome) if method == "task" else None,
+            "predicted_kl_nats": _predicted(model, genome) if closed_form_task else None,
             "examples": examples,
             "prepare_s": prepare_s,
         }
@@ -114,6 +124,15 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
 def _request(model: RealModel, genome: Genome | None, examples: int) -> ScoreRequest:
     ranks = (DENSE,) * len(model.space) if genome is None else model.space.ranks(genome)
     return ScoreRequest(ranks=ranks, split="test", start=0, stop=examples)
+
+
+def _fitted(model: RealModel, genome: Genome, dense_share: float | None) -> dict[str, torch.Tensor]:
+    """Left factors and biases of one candidate's own; none without a refit."""
+    if dense_share is None:
+        return {}
+    examples = model.task.splits["calibration"][:REFIT_EXAMPLES]
+    blocks = refit(model.switchable, model.space.ranks(genome), examples, BATCH_TOKENS, dense_share)
+    return {key: tensor for block in blocks for key, tensor in block.fitted.items()}
 
 
 def _genome(allocation: str, space: SearchSpace, energies: Energies, share: float) -> Genome:
@@ -140,7 +159,8 @@ def _print(arguments: Namespace, rows: list[Row]) -> None:
                 group = [
                     row
                     for row in rows
-                    if tuple(row[name] for name in KEY[:-1]) == (method, arguments.fisher, allocation, share)
+                    if tuple(row[name] for name in KEY[:-1])
+                    == (method, arguments.fisher, arguments.refit, allocation, share)
                     and row["seed"] in arguments.seeds
                 ]
                 if group:
