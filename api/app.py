@@ -20,7 +20,7 @@ from service.application import Application
 MAX_BODY_BYTES = 4 * 1024 * 1024  # a job file holds templates and labels, never data
 _LOOPBACK_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 _TAGS = [
-    {"name": "jobs", "description": "Submit, list, look at and cancel pruning jobs."},
+    {"name": "jobs", "description": "Submit, list, look at, pause, stop and cancel pruning jobs."},
     {"name": "events", "description": "What happens to a job, as pages or as a stream."},
     {"name": "search", "description": "The generations and candidates of a job's search."},
     {"name": "artifacts", "description": "The files of the exported model."},

@@ -157,9 +157,32 @@ def list_jobs(
 
 @app.command()
 def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Follow a job until it has ended."""
+    """Follow a job until it has ended, through its pauses."""
     with _parts(ctx).connect(url, api_key) as client:
         _watch(client, job_id)
+
+
+@app.command()
+def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Pause a job: what is being scored finishes and is kept, the next job gets the cluster."""
+    with _parts(ctx).connect(url, api_key) as client:
+        job = client.pause(job_id)
+    typer.echo(f"{job_id} {'pausing' if job['pause_requested'] else job['state']}")
+
+
+@app.command()
+def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Let a paused or crashed job go on from where it was."""
+    with _parts(ctx).connect(url, api_key) as client:
+        typer.echo(f"{job_id} {client.resume(job_id)['state']}")
+
+
+@app.command()
+def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """End a job's search; what it has found is confirmed, tested and exported."""
+    with _parts(ctx).connect(url, api_key) as client:
+        client.stop(job_id)
+    typer.echo(f"{job_id} stopping")
 
 
 @app.command()

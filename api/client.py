@@ -110,6 +110,18 @@ class Client:
         params = _given(state=state, label=label or None, limit=limit, after=after)
         return list(self._request("GET", "/v1/jobs", params=params)["jobs"])
 
+    def pause(self, job_id: str) -> dict[str, Any]:
+        """Ask a job to start nothing new and wait; returns it, which may still be finishing what is in flight."""
+        return self._request("POST", _path(job_id, "pause"))
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Queue a paused or crashed job again; returns it."""
+        return self._request("POST", _path(job_id, "resume"))
+
+    def stop(self, job_id: str) -> dict[str, Any]:
+        """Ask a job to end with what it has found; returns it, which has yet to confirm and export that."""
+        return self._request("POST", _path(job_id, "stop"))
+
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Ask a job to end; returns it, which may still be ending."""
         return self._request("POST", _path(job_id, "cancel"))
@@ -119,7 +131,7 @@ class Client:
         self._send("DELETE", _path(job_id))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Follow a job: every event after `after`, ending with the one of its terminal state.
+        """Follow a job: every event after `after`, ending with the one that says how it ended.
 
         A broken connection is taken up again where it ended.
 
@@ -179,8 +191,8 @@ class Client:
         return targets
 
     def _ended(self, job_id: str, after: int) -> bool:
-        """Whether a job is over and `after` was its last event."""
-        if not JobState(self.job(job_id)["state"]).terminal:
+        """Whether a job has ended and `after` was its last event."""
+        if not JobState(self.job(job_id)["state"]).ended:
             return False
         params = {"after": after, "limit": 1}
         return not self._request("GET", _path(job_id, "events"), params=params)["events"]

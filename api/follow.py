@@ -43,7 +43,8 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
     """Submit a job and follow it; Ctrl-C cancels it and waits until it has ended.
 
     Jobs that an earlier process left unfinished in the data directory go on first; if one of them has this very
-    spec, it is the one that is followed, and nothing is submitted.
+    spec, it is the one that is followed, and nothing is submitted. So it is with a paused or crashed one, which is
+    resumed.
 
     Raises:
         ApiError: The server refused the spec.
@@ -63,9 +64,10 @@ def _submit_or_resume(client: Client, document: dict[str, Any], console: Console
     for job in (client.job(entry["id"]) for entry in unfinished):
         if job["spec"] == document:
             console.print(f"going on with the unfinished job {job['id']} of this spec", highlight=False)
-            return job
-    if unfinished:
-        console.print(f"{len(unfinished)} unfinished jobs in this data directory go first", highlight=False)
+            return client.resume(job["id"])
+    waiting = [job for job in unfinished if JobState(job["state"]) not in (JobState.PAUSED, JobState.CRASHED)]
+    if waiting:
+        console.print(f"{len(waiting)} unfinished jobs in this data directory go first", highlight=False)
     return client.submit(document)
 
 

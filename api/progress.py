@@ -159,8 +159,9 @@ def _state(data: Mapping[str, Any]) -> str:
     error = data.get("error")
     if error is not None:
         field = f"{error['field']}: " if error.get("field") else ""
-        return f"job {data['state']}: {field}{error['message']}"
-    return f"job {data['state']}" + (" again, after a restart" if data.get("resumed") else "")
+        wait = f" again in {data['retry_in_s']:.0f} s" if "retry_in_s" in data else ""
+        return f"job {data['state']}{wait}: {field}{error['message']}"
+    return f"job {data['state']}" + (" again, to go on from where it was" if data.get("resumed") else "")
 
 
 def _generation(data: Mapping[str, Any]) -> str:

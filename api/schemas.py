@@ -37,7 +37,7 @@ class Problem(BaseModel):
 
 
 class JobErrorBody(BaseModel):
-    """Why a job failed."""
+    """Why a job failed or crashed."""
 
     code: str = Field(description="`input`, `scoring`, `infrastructure` or `internal`.")
     message: str
@@ -55,6 +55,10 @@ class JobSummary(BaseModel):
     labels: dict[str, str]
     state: JobState
     cancel_requested: bool
+    pause_requested: bool = Field(
+        description="Whether it will be paused, once what is in flight has finished."
+    )
+    stop_requested: bool = Field(description="Whether it was asked to end with what it has found.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -71,6 +75,8 @@ class JobSummary(BaseModel):
             labels=job.labels,
             state=job.state,
             cancel_requested=job.cancel_requested,
+            pause_requested=job.pause_requested,
+            stop_requested=job.stop_requested,
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,

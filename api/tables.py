@@ -38,9 +38,19 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(column, overflow="fold")
     for job in jobs:
         error = job["error"]["message"] if job["error"] else ""
-        state = job["state"] + (" (cancelling)" if job["cancel_requested"] and not job["finished_at"] else "")
-        table.add_row(job["id"], job["name"], state, str(job["created_at"])[:19].replace("T", " "), error)
+        table.add_row(
+            job["id"], job["name"], _state(job), str(job["created_at"])[:19].replace("T", " "), error
+        )
     return table
+
+
+def _state(job: Mapping[str, Any]) -> str:
+    """A job's state, and what will become of it, where that was asked for."""
+    if job["finished_at"]:
+        return str(job["state"])
+    if job["cancel_requested"]:
+        return f"{job['state']} (cancelling)"
+    return f"{job['state']} (pausing)" if job["pause_requested"] else str(job["state"])
 
 
 def keys_table(keys: Sequence[ApiKey]) -> Table:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from search.errors import ConflictError, StoreError
 from service.controller import Controller
 from service.feed import Feed
-from service.jobs import Job, check_deletable
+from service.jobs import Job, Request, check_deletable
 from service.keys import ADMIN
 from service.metrics import Metrics
 from service.settings import Settings
@@ -117,18 +117,19 @@ class Application:
         self._make_data_dir()
         return self._estimator(spec)
 
-    def cancel(self, id: str, owner: str | None = None) -> Job:
-        """Cancels a queued job, or asks the running one to end.
+    def request(self, id: str, request: Request, owner: str | None = None) -> Job:
+        """Pauses, resumes, stops or cancels a job; a running one may take a while to do so.
 
         Args:
             id: The job.
+            request: What is asked; asked again, it makes no difference.
             owner: Whose it has to be; None for anybody's.
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The job has ended.
+            ConflictError: It makes no sense in the job's state.
         """
-        return self.controller.cancel(id, owner)
+        return self.controller.request(id, request, owner)
 
     def delete(self, id: str, owner: str | None = None) -> None:
         """Deletes a job that has ended, its files first: cut off in between, it can be deleted again.

@@ -1,9 +1,10 @@
 """Runs jobs one after another in a thread of its own.
 
-A job ends in one of four ways: its pipeline returns (succeeded), raises (failed), is ended because the
-user asked (cancelled), or is ended because the server stops: then its state stays as it is, and the next
-server that looks takes it up again. So it does with a job whose server fell silent until its lease ran out,
-and with one whose writes the database refused: starting a job and recovering it are the same.
+A run of a job ends in one of five ways: its pipeline returns (succeeded), raises (failed), is ended because the
+user asked (cancelled, paused), is ended because the server stops, or by a fault of the machine. After a stop its state
+stays as it is, and the next server that looks takes it up again. So it does with a job whose server fell silent until
+its lease ran out. After a fault the job goes back into the queue for a while, and crashes after too many (`service.
+store.faults`); Ray is let go of, and joined anew. Starting a job, resuming and recovering it are the same.
 """
 
 import logging
@@ -12,12 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from search.errors import StoreError, SupersededError
+from search.errors import (
+    CancelledError,
+    InfrastructureError,
+    NotFoundError,
+    StoreError,
+    SupersededError,
+)
 from service.joblog import JobLog
-from service.jobs import Job, JobError, JobState
+from service.jobs import Job, JobError, JobState, Request
 from service.lease import BEATS, Lease
+from service.machine import machine_fault
 from service.metrics import Metrics
-from service.store import LEASE_S, Store
+from service.store import LEASE_S, RETRY_S, Store
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +40,12 @@ class Controller:
         store: Where the jobs are.
         pipeline: What a job is put through.
         jobs_dir: Folder with one folder of files per job.
-        close: Called at the end of the controller's thread, to let go of what the pipeline started there
-            (an embedded Ray dies with the thread that started it).
+        close: Called after a fault of the machine, and at the end of the controller's thread, to let go of what the
+            pipeline started there (an embedded Ray dies with the thread that started it).
         lease_s: So long a silent server keeps its job. Six times as often the controller looks for
             what other servers on the same database have queued or left, and whether a failed database is back.
         metrics: Counts what jobs do.
+        retry_s: Wait after a job's first fault in a row, in seconds.
     """
 
     def __init__(
@@ -47,13 +56,15 @@ class Controller:
         close: Callable[[], None] = lambda: None,
         lease_s: float = LEASE_S,
         metrics: Metrics | None = None,
+        retry_s: float = RETRY_S,
     ) -> None:
         self._metrics = metrics or Metrics()
         self._store = store
         self._pipeline = pipeline
         self._jobs_dir = jobs_dir
         self._close = close
-        self._lease_s = lease_s
+        self._lease_s, self._retry_s = lease_s, retry_s
+        self._unsettled: list[tuple[Job, StoreError]] = []
         self._changed = threading.Condition()  # guards the three below
         self._news = True
         self._stopping = False
@@ -97,21 +108,23 @@ class Controller:
             self._news = True
             self._changed.notify_all()
 
-    def cancel(self, id: str, owner: str | None = None) -> Job:
-        """Cancels a queued job, or asks the running one to end.
+    def request(self, id: str, request: Request, owner: str | None = None) -> Job:
+        """Does what a job's user asks, or passes it on to the running job.
 
         Args:
             id: The job.
+            request: What is asked.
             owner: Whose it has to be; None for anybody's.
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The job has ended.
+            ConflictError: It makes no sense in the job's state.
         """
-        job = self._store.request_cancel(id, owner)
+        job = self._store.request(id, request, owner)
         with self._changed:
             if self._running is not None and self._running.job.id == id:
-                self._running.cancelled.set()
+                self._running.heed(job)
+        self.wake()
         return job
 
     def _run_jobs(self) -> None:
@@ -132,6 +145,7 @@ class Controller:
 
     def _run_what_is_there(self) -> None:
         try:
+            self._settle_unsettled()
             while not self._stopping and (job := self._store.claim_next(self._lease_s)) is not None:
                 self.trouble = None
                 self._run(job)
@@ -147,9 +161,27 @@ class Controller:
                 self._run_to_its_end(job, log)
         except SupersededError as error:
             logger.warning("job %s: another server goes on with it: %s", job.id, error)
+        except StoreError as error:
+            self._unsettled.append((job, error))
+            raise
         finally:
             with self._changed:
                 self._running = None
+
+    def _settle_unsettled(self) -> None:
+        """Puts back the jobs whose writes the database refused, now that it may be back."""
+        while self._unsettled:
+            job, error = self._unsettled[-1]
+            try:
+                self._put_back(job, error)
+            except (SupersededError, NotFoundError) as gone:
+                logger.warning("job %s: it went on without this server: %s", job.id, gone)
+            self._unsettled.pop()
+
+    def _put_back(self, job: Job, error: InfrastructureError) -> None:
+        fault = JobError.of(error, job.id)
+        state = self._store.put_back(job.id, fault, epoch=job.epoch, retry_s=self._retry_s).state
+        logger.error("job %s: %s after a fault of the machine: %s", job.id, state, error)
 
     def _run_to_its_end(self, job: Job, log: JobLog) -> None:
         try:
@@ -162,7 +194,7 @@ class Controller:
         except (SupersededError, StoreError):
             raise
         except Exception as error:
-            self._settle(job, error)
+            self._settle(log, machine_fault(error) or error)
 
     def _begin(self, log: JobLog) -> None:
         """Makes the job reachable for `cancel` and `stop`, then looks for what they did before it was."""
@@ -170,17 +202,23 @@ class Controller:
         with self._changed:
             self._running = log
             stopping = self._stopping
-        if stopping or self._store.job(log.job.id).cancel_requested:
+        if stopping:
             log.cancelled.set()
+        log.heed(self._store.job(log.job.id))
 
-    def _settle(self, job: Job, error: Exception) -> None:
-        """Ends a job whose pipeline raised. What was asked for explains more than what then broke."""
-        if self._store.renew(job.id, self._lease_s, epoch=job.epoch).cancel_requested:
-            logger.info("job %s: cancelled", job.id)
-            self._store.transition(job.id, JobState.CANCELLED, epoch=job.epoch)
-        elif self._stopping:
-            logger.info("job %s: interrupted by the server's stop (%s); it can be resumed", job.id, error)
+    def _settle(self, log: JobLog, error: Exception) -> None:
+        """Ends a run whose pipeline raised. What was asked for explains more than what then broke."""
+        job = self._store.renew(log.job.id, self._lease_s, epoch=log.job.epoch)
+        if job.cancel_requested or job.pause_requested:
+            state = JobState.CANCELLED if job.cancel_requested else JobState.PAUSED
+            logger.info("job %s: %s", job.id, state)
+            self._store.transition(job.id, state, epoch=job.epoch)
+        elif self._stopping or (isinstance(error, CancelledError) and log.cancelled.is_set()):
+            logger.info("job %s: interrupted (%s); it goes on later", job.id, error)
             self._store.release(job.id, epoch=job.epoch)
+        elif isinstance(error, InfrastructureError):
+            self._close()  # what is left of Ray may be of no use
+            self._put_back(job, error)
         else:
             failure = JobError.of(error, job.id)
             traceback = error if failure.code == "internal" else None

@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from search.errors import CancelledError
 from service.events import EventType
@@ -30,7 +31,53 @@ class JobLog:
         self.job = job
         self.directory = directory
         self.cancelled = threading.Event()
-        """Set when the pipeline should end: the job was cancelled or taken over, or the server stops."""
+        """Set when the pipeline should end at once: the job was cancelled or taken over, or the server stops."""
+        self.pausing = threading.Event()
+        """Set when a search should start nothing new, and then the pipeline should end: the job is to be paused."""
+        self.stopping = threading.Event()
+        """Set when the search should start nothing new, and the pipeline go on with what was found."""
+        self._draining = False
+        self._heeding = threading.Lock()
+
+    def heed(self, job: Job) -> None:
+        """Passes on to the pipeline what the job's user asks by now; from any thread."""
+        with self._heeding:
+            if job.cancel_requested:
+                self.cancelled.set()
+            if job.stop_requested:
+                self.stopping.set()
+            if not job.pause_requested:
+                self.pausing.clear()
+            else:
+                self.pausing.set()
+                if not self._draining:
+                    self.cancelled.set()
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        """Inside, whoever writes lets a pause wait for what is in flight; outside, a pause ends the pipeline at once.
+
+        Raises:
+            CancelledError: At the end, if the job is to be paused.
+        """
+        with self._heeding:
+            self._draining = True
+        try:
+            yield
+        finally:
+            with self._heeding:
+                self._draining = False
+        if self.pausing.is_set():
+            self.end()
+
+    def end(self) -> NoReturn:
+        """Ends the pipeline.
+
+        Raises:
+            CancelledError: Always.
+        """
+        self.cancelled.set()
+        raise CancelledError(f"job {self.job.id} was asked to end")
 
     def state(self, to: JobState, **data: Any) -> None:
         """Moves the job on.
@@ -62,6 +109,14 @@ class JobLog:
         """Where an earlier run of this job got to, or None if it saved no generation."""
         return self._store.search_state(self.job.id)
 
+    def keep_open(self, outcomes: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps what the open generations have scored; see `open_outcomes`."""
+        self._store.keep_open_outcomes(self.job.id, outcomes, epoch=self.job.epoch)
+
+    def open_outcomes(self) -> list[dict[str, Any]]:
+        """What the generations that were open at the last pause had scored."""
+        return self._store.open_outcomes(self.job.id)
+
     def memo(self) -> list[dict[str, Any]]:
         """Every scoring this job has saved, oldest first."""
         return self._store.memo(self.job.id)
@@ -73,7 +128,7 @@ class JobLog:
             CancelledError: The job was cancelled, or the server stops.
         """
         if self.cancelled.is_set():
-            raise CancelledError(f"job {self.job.id} was asked to end")
+            self.end()
 
     def _count(self, candidates: Sequence[Mapping[str, Any]]) -> None:
         self._metrics.scored(candidates)

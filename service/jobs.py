@@ -1,8 +1,13 @@
 """A job as the service keeps it: its states, the moves between them, and why it failed.
 
     queued → preparing → searching → finalizing → succeeded
-       any state that is not terminal → failed | cancelled
-       preparing | searching | finalizing → preparing      taken up again after its server died or stopped
+                         searching → stopping → finalizing  ends with what the search has found so far
+       any of these that is not terminal → failed | cancelled | crashed
+       preparing | searching | stopping | finalizing →
+          preparing                                         taken up again after its server died or stopped
+          queued                                            put back after a fault of the machine, to try again
+          paused                                            by its user; so is a queued one
+       paused | crashed → queued | cancelled                resumed, or given up
 
 Knows nothing of SQL, threads or HTTP.
 """
@@ -24,9 +29,12 @@ class JobState(StrEnum):
     QUEUED = "queued"
     PREPARING = "preparing"
     SEARCHING = "searching"
+    STOPPING = "stopping"
     FINALIZING = "finalizing"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    CRASHED = "crashed"
     CANCELLED = "cancelled"
 
     @property
@@ -35,18 +43,28 @@ class JobState(StrEnum):
         return not TRANSITIONS[self]
 
     @property
+    def ended(self) -> bool:
+        """Whether the job has ended: for good, or by a fault of the machine, after which it may be resumed."""
+        return self.terminal or self is JobState.CRASHED
+
+    @property
     def interruptible(self) -> bool:
         """Whether such a job is being run, or was cut off in mid-run."""
         return JobState.PREPARING in TRANSITIONS[self] and self is not JobState.QUEUED
 
 
-_ENDS = frozenset({JobState.FAILED, JobState.CANCELLED})
+_ENDS = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.CRASHED})
+_CUT = _ENDS | {JobState.PREPARING, JobState.QUEUED, JobState.PAUSED}
+_RESUMABLE = frozenset({JobState.QUEUED, JobState.CANCELLED})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: _ENDS | {JobState.PREPARING},
-    JobState.PREPARING: _ENDS | {JobState.SEARCHING, JobState.PREPARING},
-    JobState.SEARCHING: _ENDS | {JobState.FINALIZING, JobState.PREPARING},
-    JobState.FINALIZING: _ENDS | {JobState.SUCCEEDED, JobState.PREPARING},
+    JobState.QUEUED: _ENDS | {JobState.PREPARING, JobState.PAUSED},
+    JobState.PREPARING: _CUT | {JobState.SEARCHING, JobState.STOPPING},
+    JobState.SEARCHING: _CUT | {JobState.STOPPING, JobState.FINALIZING},
+    JobState.STOPPING: _CUT | {JobState.FINALIZING},
+    JobState.FINALIZING: _CUT | {JobState.SUCCEEDED},
+    JobState.PAUSED: _RESUMABLE,
+    JobState.CRASHED: _RESUMABLE,
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
@@ -88,7 +106,10 @@ class JobError:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One job at one moment. Times are UTC; `result` is there once it succeeded, `error` once it failed.
+    """One job at one moment. Times are UTC; `result` is there once it succeeded, `error` once it failed or crashed.
+
+    What its user asked of it and is still to come is in `cancel_requested`, `pause_requested` and `stop_requested`.
+    `faults` counts the runs in a row that the machine cut off before they got any further.
 
     `epoch` counts how often the job was claimed. A server that runs it shows the epoch of its claim with
     every write; once the job was claimed again, its former holder's epoch is stale.
@@ -102,11 +123,14 @@ class Job:
     state: JobState
     cancel_requested: bool
     created_at: datetime
+    pause_requested: bool = False
+    stop_requested: bool = False
     started_at: datetime | None = None
     finished_at: datetime | None = None
     error: JobError | None = None
     result: dict[str, Any] | None = None
     epoch: int = 0
+    faults: int = 0
 
 
 def new_job_id() -> str:
@@ -114,11 +138,24 @@ def new_job_id() -> str:
     return f"{time.time_ns() // 1000:014x}{secrets.token_hex(5)}"
 
 
+class Request(StrEnum):
+    """What a job's user may ask of it."""
+
+    PAUSE = "pause"
+    """Start nothing new, keep what is there, let the next job have the cluster."""
+    RESUME = "resume"
+    """Go on after a pause or a crash."""
+    STOP = "stop"
+    """Search no further; confirm, test and export what was found."""
+    CANCEL = "cancel"
+    """End now, without a result."""
+
+
 def check_deletable(id: str, state: JobState) -> None:
     """Whether a job in this state may be deleted.
 
     Raises:
-        ConflictError: It has not ended.
+        ConflictError: It has not ended for good.
     """
     if not state.terminal:
         raise ConflictError(f"job {id} is {state}; cancel it before it is deleted")

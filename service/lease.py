@@ -1,7 +1,7 @@
 """Keeps hold of a running job: a heartbeat in a thread of its own, and word to the pipeline when it has to end.
 
-With the heartbeat comes what other servers on the same database were told: that the user wants the job
-cancelled, or that they have taken it over, because this one was silent for too long.
+With the heartbeat comes what other servers on the same database were told: what the user asks of the job, or
+that they have taken it over, because this one was silent for too long.
 """
 
 import logging
@@ -24,7 +24,7 @@ class Lease:
 
     Args:
         store: Where the job was claimed.
-        log: The job; its `cancelled` is set when it has to end.
+        log: The job; it is told what its user asks, and to end when it was taken over.
         lease_s: Length of the lease, in seconds.
     """
 
@@ -48,15 +48,13 @@ class Lease:
     def _beat(self) -> None:
         while not self._over.wait(self._lease_s / BEATS):
             try:
-                if self._renew():
-                    self._log.cancelled.set()
+                self._renew()
             except StoreError as error:
                 logger.warning("job %s: its lease could not be renewed: %s", self._log.job.id, error)
 
-    def _renew(self) -> bool:
-        """Renews the lease; whether the job has to end."""
+    def _renew(self) -> None:
         job = self._log.job
         try:
-            return self._store.renew(job.id, self._lease_s, epoch=job.epoch).cancel_requested
+            self._log.heed(self._store.renew(job.id, self._lease_s, epoch=job.epoch))
         except SupersededError:
-            return True
+            self._log.cancelled.set()

@@ -7,15 +7,12 @@ Every stage returns what a later one needs. Stopped anywhere and run again, it e
 preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
 """
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from search.evolution import Evolution
-from search.outcome import Outcome
 from search.space import SearchSpace
 from service import plans, report
 from service.confirmation import Winner, confidence_of, confirm
@@ -25,6 +22,7 @@ from service.jobs import Job, JobState
 from service.refitting import refit_finalists
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan, search_plan
+from service.searching import search
 from service.settings import Settings
 from service.spec import JobSpec
 from workers.actor import ScorerPlan
@@ -38,13 +36,8 @@ from workers.rates import dtype_name
 from workers.scores import first
 from workers.verification import VerificationPlan, Verified, verify
 
-logger = logging.getLogger(__name__)
-
 VERIFIED_EXAMPLES = 512
 """On so many examples of the confirm split the exported model must do what the candidate did."""
-
-PROGRESS_STEPS = 100
-"""At most so many events tell of a search's progress: each is a transaction, and hundreds of actors are fast."""
 
 
 class Pipeline:
@@ -97,7 +90,7 @@ class Pipeline:
             with clock.phase("dense"):
                 _score_dense(scorer, ("search", "confirm"), checked, log)
             with clock.phase("search"):
-                evolution = _search(spec, plan, prepared, scorer, log)
+                evolution = search(plan, prepared.energies, scorer, confidence_of(spec), log)
 
             log.state(JobState.FINALIZING)
             with clock.phase("refit"):
@@ -251,38 +244,6 @@ class _Clock:
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 3)
-
-
-def _search(
-    spec: JobSpec, plan: SearchPlan, prepared: Prepared, scorer: TaskScorer, log: JobLog
-) -> Evolution:
-    evolution = _start_or_resume(plan, prepared, log)
-    _keep_retired(evolution, plan.space, log)
-    outcomes = scorer.outcomes(evolution.ask, confidence_of(spec))
-    total = spec.search.max_evaluations
-    for done, outcome in enumerate(outcomes, start=evolution.evaluations + 1):
-        if PROGRESS_STEPS * done // total > PROGRESS_STEPS * (done - 1) // total:
-            log.event(EventType.PHASE_PROGRESS, phase="search", done=done, total=total)
-        evolution.tell([outcome])
-        _keep_retired(evolution, plan.space, log)
-    return evolution
-
-
-def _keep_retired(evolution: Evolution, space: SearchSpace, log: JobLog) -> None:
-    while (record := evolution.retire()) is not None:
-        for outcome in record.outcomes:
-            if outcome.failure is not None:
-                log.event(EventType.CANDIDATE_FAILED, reason=outcome.failure, generation=record.generation)
-        log.generation(record.to_json(), record.candidates(space), evolution.state())
-
-
-def _start_or_resume(plan: SearchPlan, prepared: Prepared, log: JobLog) -> Evolution:
-    state = log.search_state()
-    if state is None:
-        return Evolution(plan.space, prepared.energies, plan.objective, plan.settings, seeds=plan.seeds)
-    memo = [Outcome.from_json(row) for row in log.memo()]
-    logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
-    return Evolution.resume(plan.space, prepared.energies, plan.objective, plan.settings, state, memo)
 
 
 def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], checked: Checked, log: JobLog) -> None:

@@ -65,6 +65,8 @@ def summary(
         "ranks": dict(
             zip([m.name for m in prepared.matrices], space.ranks(winner.candidate.genome), strict=True)
         ),
+        "search_ended": "by itself" if evolution.finished else "stopped",
+        "generations": evolution.generation,
         "evaluations": evolution.evaluations,
         "tokens": evolution.tokens,
         "data": {"task": checked.task.digest, **checked.task.split_digests},

@@ -73,9 +73,10 @@ class Cluster:
 
         Raises:
             InputError: It cannot.
+            InfrastructureError: It has no node left.
         """
         self.connect()
-        have = ray.cluster_resources()
+        have = _resources()
         for field, unit, needed in (
             ("resources.threads_per_actor", "CPU", actors * threads),
             ("resources.gpus_per_actor", "GPU", actors * gpus),
@@ -138,12 +139,27 @@ class Cluster:
         task_reference = ray.put(task)
 
         def start_actor() -> ActorHandle:
+            _resources()  # where there are none, an actor would be waited for in vain
             actor = ScoringActor.options(num_cpus=plan.threads, num_gpus=gpus)  # type: ignore[attr-defined]
             return actor.remote(plan, task_reference)
 
         return Dispatcher(
             start_actor, actors, timeout_s=timeout_s, cancelled=cancelled, on_replaced=on_replaced
         )
+
+
+def _resources() -> dict[str, float]:
+    """What the cluster has, by name.
+
+    Raises:
+        InfrastructureError: Nothing: its nodes are dead, and Ray only tells of that where it is asked.
+    """
+    have: dict[str, float] = ray.cluster_resources()
+    if not have.get("CPU"):
+        raise InfrastructureError(
+            "Ray is gone: the cluster has no node left; see its logs, then resume the job"
+        )
+    return have
 
 
 class _Furthest:
@@ -178,7 +194,7 @@ def _last_item(
                     result = last.pop(stream)
                 except RayTaskError as error:
                     del last[stream]
-                    if isinstance(error.cause, RanksieveError):
+                    if isinstance(error.cause, RanksieveError | OSError):
                         raise error.cause from error
                     raise
                 except RayError as error:

@@ -119,6 +119,7 @@ class Dispatcher:
             CancelledError: `cancelled` was set; nothing is left running.
             InfrastructureError: Actors keep dying whatever they are given.
             ScoringError: The method raised.
+            OSError: The method could not read or write.
         """
         waiting = deque(sorted(range(len(requests)), key=lambda index: -_expected_cost(requests[index])))
         results: dict[int, Any] = {}
@@ -208,7 +209,7 @@ class Dispatcher:
             return
         except RayTaskError as error:
             cause = error.cause
-            if isinstance(cause, RanksieveError):
+            if isinstance(cause, RanksieveError | OSError):
                 raise cause from error
             raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
         self._failures_in_a_row = 0

@@ -85,7 +85,7 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
         try:
             while not streams.closing:
                 # Asked before the page is read: the terminal state and its event are committed together.
-                ended = (await run_in_threadpool(jobs.job, job_id)).state.terminal
+                ended = (await run_in_threadpool(jobs.job, job_id)).state.ended
                 page = await run_in_threadpool(jobs.events, job_id, after=after, limit=_PAGE)
                 for event in page:
                     body = EventBody.of(event).model_dump_json()

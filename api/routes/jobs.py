@@ -1,4 +1,4 @@
-"""Jobs: submit, list, look at, cancel, delete.
+"""Jobs: submit, list, look at; pause, resume, stop, cancel, delete.
 
 Plain functions, which FastAPI runs in its thread pool: submitting reads files and tokenizes.
 """
@@ -12,10 +12,10 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from api.errors import responses
-from api.routes.caller import Reader, Submitter
+from api.routes.caller import Caller, Reader, Submitter
 from api.routes.etags import IfNoneMatch, tagged
 from api.schemas import EstimateBody, JobBody, JobList, JobSummary
-from service.jobs import JobState
+from service.jobs import JobState, Request
 from service.spec import JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -23,6 +23,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"])
 Moment = Annotated[
     AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))
 ]
+_ASKED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_length=200)]
 
 
@@ -108,9 +109,29 @@ def delete(job_id: str, submitter: Submitter) -> None:
     submitter.application.delete(job_id, submitter.principal.sees)
 
 
-@router.post(
-    "/{job_id}/cancel", responses=responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
-)
+@router.post("/{job_id}/pause", responses=_ASKED)
+def pause(job_id: str, submitter: Submitter) -> JobBody:
+    """Start nothing new, keep what is scored, and let the next job have the cluster; a search lets trials finish."""
+    return _ask(submitter, job_id, Request.PAUSE)
+
+
+@router.post("/{job_id}/resume", responses=_ASKED)
+def resume(job_id: str, submitter: Submitter) -> JobBody:
+    """Queue a paused or crashed job again, to go on from where it was; call a pause off that is still to come."""
+    return _ask(submitter, job_id, Request.RESUME)
+
+
+@router.post("/{job_id}/stop", responses=_ASKED)
+def stop(job_id: str, submitter: Submitter) -> JobBody:
+    """Search no further than what is being scored; confirm, test and export what was found."""
+    return _ask(submitter, job_id, Request.STOP)
+
+
+@router.post("/{job_id}/cancel", responses=_ASKED)
 def cancel(job_id: str, submitter: Submitter) -> JobBody:
-    """Cancel a queued job at once; ask a running one to end, which it does within seconds."""
-    return JobBody.of(submitter.application.cancel(job_id, submitter.principal.sees))
+    """Cancel a job that nobody runs at once; ask a running one to end, which it does within seconds."""
+    return _ask(submitter, job_id, Request.CANCEL)
+
+
+def _ask(submitter: Caller, job_id: str, request: Request) -> JobBody:
+    return JobBody.of(submitter.application.request(job_id, request, submitter.principal.sees))

@@ -103,8 +103,13 @@ def move(
     row.state = to.value
     if to is JobState.PREPARING and row.started_at is None:
         row.started_at = now()
-    if to.terminal:
+    if to in (JobState.QUEUED, JobState.PAUSED, JobState.CRASHED):
+        row.epoch += 1  # whoever held it may write no more
+    if to is JobState.PAUSED:
+        row.pause_requested = False
+    if to.ended:
         row.finished_at = now()
+    if to.ended or to in (JobState.QUEUED, JobState.PAUSED):
         row.leased_until = None
     told: dict[str, Any] = {"state": to.value, **(data or {})}
     if error is not None:
@@ -123,12 +128,15 @@ def job_of(row: JobRow) -> Job:
         spec=spec,
         state=JobState(row.state),
         cancel_requested=row.cancel_requested,
+        pause_requested=row.pause_requested,
+        stop_requested=row.stop_requested,
         created_at=row.created_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
         error=None if row.error is None else JobError(**row.error),
         result=row.result,
         epoch=row.epoch,
+        faults=row.faults,
     )
 
 

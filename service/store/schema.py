@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    false,
 )
 from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -60,11 +61,16 @@ class Base(DeclarativeBase):
         float: Double(),
         dict[str, Any]: JSON(none_as_null=True),
         list[int]: JSON(none_as_null=True),
+        list[dict[str, Any]]: JSON(none_as_null=True),
     }
 
 
 class JobRow(Base):
-    """A job's spec, state and outcome."""
+    """A job's spec, state and outcome.
+
+    `submission` is the SHA-256 of the spec as it was submitted; `spec` may have been changed since. `priority` is the
+    spec's, to order by. A queued job with a lease waits until it has run out.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -87,6 +93,11 @@ class JobRow(Base):
     event_count: Mapped[int]
     epoch: Mapped[int] = mapped_column(server_default="0")
     leased_until: Mapped[datetime | None]
+    pause_requested: Mapped[bool] = mapped_column(server_default=false())
+    stop_requested: Mapped[bool] = mapped_column(server_default=false())
+    faults: Mapped[int] = mapped_column(server_default="0")
+    priority: Mapped[int] = mapped_column(server_default="0")
+    submission: Mapped[str | None] = mapped_column(String(64))
 
 
 class LabelRow(Base):
@@ -165,3 +176,12 @@ class SearchStateRow(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     state: Mapped[dict[str, Any]]
+
+
+class OpenOutcomesRow(Base):
+    """What the open generations of a paused search had scored: it need not be scored again."""
+
+    __tablename__ = "open_outcomes"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    outcomes: Mapped[list[dict[str, Any]]]

@@ -15,13 +15,22 @@ from sqlalchemy.orm import Session
 
 from search.errors import ConflictError
 from service.events import Event, EventType
-from service.jobs import Job, JobError, JobState, check_deletable, new_job_id
+from service.jobs import Job, JobError, JobState, Request, check_deletable, new_job_id
 from service.keys import ADMIN
 from service.spec import JobSpec
-from service.store import rows
+from service.store import faults, rows
 from service.store.database import Database
 from service.store.keys import Keys
-from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, LabelRow, SearchStateRow
+from service.store.requests import ask
+from service.store.schema import (
+    CandidateRow,
+    EventRow,
+    GenerationRow,
+    JobRow,
+    LabelRow,
+    OpenOutcomesRow,
+    SearchStateRow,
+)
 from service.store.view import View
 
 Listener = Callable[[str], None]
@@ -129,7 +138,7 @@ class Store(View):
         with self.database.writing() as session:
             row = rows.find_job(session, id, owner, lock=True)
             check_deletable(id, JobState(row.state))
-            for table in (SearchStateRow, CandidateRow, GenerationRow, EventRow, LabelRow):
+            for table in (SearchStateRow, OpenOutcomesRow, CandidateRow, GenerationRow, EventRow, LabelRow):
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)
 
@@ -143,7 +152,7 @@ class Store(View):
         result: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Moves a job to another state and tells of it.
+        """Moves a job to another state and tells of it; a search that is to stop is in state stopping.
 
         Args:
             id: The job.
@@ -161,6 +170,7 @@ class Store(View):
         """
         with self.database.writing() as session:
             row = rows.find_held(session, id, epoch)
+            to = JobState.STOPPING if to is JobState.SEARCHING and row.stop_requested else to
             rows.check_move(row, to)
             if result is not None:
                 row.result = dict(result)
@@ -169,32 +179,31 @@ class Store(View):
         self._tell(id)
         return job
 
-    def request_cancel(self, id: str, owner: str | None = None) -> Job:
-        """Cancels a queued job at once; marks a running one, which whoever runs it then ends.
+    def request(self, id: str, request: Request, owner: str | None = None) -> Job:
+        """Does what a job's user asks at once where nobody runs it; else marks it, and whoever runs it does so.
 
         Args:
             id: The job.
+            request: What is asked; asked again, it makes no difference.
             owner: Whose it has to be; None for anybody's.
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The job has ended.
+            ConflictError: It makes no sense in the job's state.
         """
         with self.database.writing() as session:
             row = rows.find_job(session, id, owner, lock=True)
-            state = JobState(row.state)
-            if state.terminal:
-                raise ConflictError(f"job {id} has already ended: {state}; there is nothing to cancel")
-            row.cancel_requested = True
-            if state is JobState.QUEUED:
-                rows.move(session, row, JobState.CANCELLED)
-            job = rows.job_of(row)
-        if job.state.terminal:
+            told = row.event_count
+            ask(session, row, request)
+            job, news = rows.job_of(row), row.event_count > told
+        if news:
             self._tell(id)
         return job
 
     def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
         """The next job to run, moved to preparing: one that was cut off and nobody holds first, else the oldest queued.
+
+        A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes.
 
         Args:
             lease_s: So long the job is the caller's, in seconds, if the lease is not renewed.
@@ -209,15 +218,39 @@ class Store(View):
             now = self._clock(session)
             free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
             # A row that somebody is changing is left alone: another claimer takes it, or its user cancels it.
-            row = session.scalars(free.limit(1).with_for_update(skip_locked=True)).first()
-            if row is None:
-                return None
-            resumed = row.state != JobState.QUEUED.value
-            row.epoch += 1
-            row.leased_until = now + timedelta(seconds=lease_s)
-            rows.move(session, row, JobState.PREPARING, data={"resumed": True} if resumed else None)
+            next_free, crashed = free.limit(1).with_for_update(skip_locked=True), []
+            while (row := session.scalars(next_free).first()) and not faults.take_over(session, row):
+                crashed.append(row.id)
+            if row is not None:
+                resumed = row.started_at is not None
+                row.epoch += 1
+                row.leased_until = now + timedelta(seconds=lease_s)
+                rows.move(session, row, JobState.PREPARING, data={"resumed": True} if resumed else None)
+            job = None if row is None else rows.job_of(row)
+        for id in [*crashed, *([] if job is None else [job.id])]:
+            self._tell(id)
+        return job
+
+    def put_back(self, id: str, error: JobError, *, epoch: int, retry_s: float = faults.RETRY_S) -> Job:
+        """Puts a job that the machine cut off back into the queue, for a while; too many faults in a row crash it.
+
+        Args:
+            id: The job.
+            error: What happened, for its user.
+            epoch: That of the claim it ran by; its holder may write no more.
+            retry_s: It may be claimed again after so long, in seconds; twice as long after every further fault.
+
+        Raises:
+            NotFoundError: There is no such job.
+            SupersededError: It was claimed again since `epoch`.
+            ConflictError: It is not being run.
+        """
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
+            rows.check_move(row, JobState.QUEUED)
+            faults.wait_or_crash(session, row, error, self._clock(session), retry_s)
             job = rows.job_of(row)
-        self._tell(job.id)
+        self._tell(id)
         return job
 
     def renew(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
@@ -254,8 +287,11 @@ class Store(View):
     def release_all(self) -> None:
         """Ends every lease: for a server that knows that it is the only one on this database."""
         leased = update(JobRow).where(JobRow.leased_until.is_not(None))
+        cut_off = case((JobRow.state.in_([state.value for state in _INTERRUPTED]), 1), else_=0)
         with self.database.writing() as session:
-            session.execute(leased.values(leased_until=None, epoch=JobRow.epoch + 1))
+            session.execute(
+                leased.values(leased_until=None, epoch=JobRow.epoch + 1, faults=JobRow.faults + cut_off)
+            )
 
     def append_event(self, id: str, type: EventType, data: Mapping[str, Any], *, epoch: int) -> Event:
         """Adds an event to a job.
@@ -300,9 +336,21 @@ class Store(View):
             session.add(GenerationRow(job_id=id, generation=record["generation"], record=dict(record)))
             session.add_all(rows.candidate_row(id, candidate) for candidate in candidates)
             session.merge(SearchStateRow(job_id=id, state=dict(search_state)))
+            row.faults = 0
             event = rows.append_event(session, row, EventType.GENERATION_COMPLETED, record)
         self._tell(id)
         return event
+
+    def keep_open_outcomes(self, id: str, outcomes: Sequence[Mapping[str, Any]], *, epoch: int) -> None:
+        """Keeps what the open generations of a search have scored, in place of what was kept before.
+
+        Raises:
+            NotFoundError: There is no such job.
+            SupersededError: It was claimed again since `epoch`.
+        """
+        with self.database.writing() as session:
+            rows.find_held(session, id, epoch)
+            session.merge(OpenOutcomesRow(job_id=id, outcomes=[dict(outcome) for outcome in outcomes]))
 
     def _tell(self, id: str) -> None:
         if self.listener is not None:

@@ -11,7 +11,15 @@ from service.events import Event
 from service.jobs import Job, JobState
 from service.store import rows
 from service.store.database import Database
-from service.store.schema import CandidateRow, EventRow, GenerationRow, JobRow, LabelRow, SearchStateRow
+from service.store.schema import (
+    CandidateRow,
+    EventRow,
+    GenerationRow,
+    JobRow,
+    LabelRow,
+    OpenOutcomesRow,
+    SearchStateRow,
+)
 
 Row = TypeVar("Row")
 
@@ -142,6 +150,15 @@ class View:
         """
         found = self._rows_of(id, select(SearchStateRow).where(SearchStateRow.job_id == id))
         return found[0].state if found else None
+
+    def open_outcomes(self, id: str) -> list[dict[str, Any]]:
+        """What the open generations of a job's search had scored when it was last paused.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        found = self._rows_of(id, select(OpenOutcomesRow).where(OpenOutcomesRow.job_id == id))
+        return found[0].outcomes if found else []
 
     def _rows_of(self, id: str, query: Select[Row]) -> list[Row]:
         with self.database.reading() as session:

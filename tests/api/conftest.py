@@ -160,9 +160,10 @@ class FakePipeline:
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=1, total=2)
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=2, total=2)
         log.state(JobState.SEARCHING)
-        log.generation(RECORD, [CANDIDATE, {**CANDIDATE, "failure": "not finite"}], {"rng": 1})
+        if log.search_state() is None:
+            log.generation(RECORD, [CANDIDATE, {**CANDIDATE, "failure": "not finite"}], {"rng": 1})
         self.searching.set()
-        while not self.go.wait(timeout=0.01):
+        while not (self.go.wait(timeout=0.01) or log.stopping.is_set()):
             log.raise_if_cancelled()
         if self.failure is not None:
             raise self.failure

@@ -196,6 +196,18 @@ def test_submit_watch_exits_1_when_the_job_fails(ranksieve, spec_file, pipeline)
     assert "job failed: too many" in done.stderr
 
 
+def test_pause_resume_and_stop(ranksieve, spec_file, pipeline):
+    pipeline.go.clear()
+    job_id = ranksieve("submit", spec_file).stdout.strip()
+    pipeline.searching.wait()
+
+    assert ranksieve("pause", job_id).stdout.startswith(f"{job_id} paus")
+    assert ranksieve("resume", job_id).exit_code == 0
+    assert ranksieve("stop", job_id).stdout == f"{job_id} stopping\n"
+    assert ranksieve("watch", job_id).exit_code == 0
+    assert ranksieve("resume", job_id).exit_code == 1
+
+
 def test_cancel(ranksieve, spec_file, pipeline):
     pipeline.go.clear()
     job_id = ranksieve("submit", spec_file).stdout.strip()

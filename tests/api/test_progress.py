@@ -50,7 +50,7 @@ STORY = [
 ]
 LINES = [
     "job queued",
-    "job preparing again, after a restart",
+    "job preparing again, to go on from where it was",
     "data: search 8, test 9; 2 duplicates dropped",
     "model: 210 matrices, 1,000 of 1,500 parameters in blocks, float32 on cpu",
     "calibrate: done in 1.0 s",

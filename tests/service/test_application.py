@@ -12,7 +12,7 @@ from service.application import Application
 from service.controller import Controller
 from service.feed import Feed
 from service.joblog import JobLog
-from service.jobs import Job, JobState
+from service.jobs import Job, JobState, Request
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
@@ -87,7 +87,7 @@ def test_a_submitted_job_runs_and_is_cancelled(application: Application, make_sp
             asked = False
             while not (job := application.store.job(job.id)).state.terminal:
                 if job.state is JobState.PREPARING and not asked:
-                    asked = await asyncio.to_thread(application.cancel, job.id) is not None
+                    asked = await asyncio.to_thread(application.request, job.id, Request.CANCEL) is not None
                 assert await subscription.wait(10)
         return job
 
@@ -187,4 +187,4 @@ def test_a_job_goes_on_after_stop_and_start(
 
     assert second.store.job(job.id).state in (JobState.QUEUED, JobState.PREPARING)
     second.start()
-    second.cancel(job.id)
+    second.request(job.id, Request.CANCEL)

@@ -1,5 +1,6 @@
 """The controller over fake pipelines; the last test kills a real process in mid-search."""
 
+import errno
 import logging
 import signal
 import subprocess
@@ -12,11 +13,18 @@ from typing import Any
 import pytest
 
 import service
-from search.errors import CancelledError, ConflictError, InfrastructureError, InputError, StoreError
+from search.errors import (
+    CancelledError,
+    ConflictError,
+    InfrastructureError,
+    InputError,
+    ScoringError,
+    StoreError,
+)
 from service.controller import Controller, Pipeline
 from service.events import EventType
 from service.joblog import JobLog
-from service.jobs import Job, JobState
+from service.jobs import Job, JobError, JobState, Request
 from service.spec import JobSpec
 from service.store import LEASE_S, Store
 
@@ -33,8 +41,8 @@ def start_controller(store: Store, tmp_path: Path) -> Iterator[StartController]:
     """Starts controllers, and stops whatever still runs at the end."""
     started: list[Controller] = []
 
-    def start(pipeline: Pipeline, on: Store = store, lease_s: float = LEASE_S) -> Controller:
-        controller = Controller(on, pipeline, tmp_path / "jobs", lease_s=lease_s)
+    def start(pipeline: Pipeline, on: Store = store, lease_s: float = LEASE_S, **options: Any) -> Controller:
+        controller = Controller(on, pipeline, tmp_path / "jobs", lease_s=lease_s, **options)
         started.append(controller)
         controller.start()
         return controller
@@ -131,7 +139,7 @@ def test_a_job_queued_later_runs_when_woken(
     ("error", "expected"),
     [
         (InputError("model.path", "is no folder"), ("input", "is no folder", "model.path")),
-        (InfrastructureError("actors keep dying"), ("infrastructure", "actors keep dying", None)),
+        (ScoringError("every seed failed"), ("scoring", "every seed failed", None)),
     ],
 )
 def test_an_error_on_purpose_fails_the_job(
@@ -191,12 +199,203 @@ def test_a_running_job_is_cancelled(
     assert held.searching.wait(10)
     assert controller.running_job == job.id
 
-    assert controller.cancel(job.id).cancel_requested
+    assert controller.request(job.id, Request.CANCEL).cancel_requested
 
     wait_until(lambda: store.job(job.id).state.terminal)
     assert store.job(job.id).state is JobState.CANCELLED
     with pytest.raises(ConflictError, match="already ended"):
-        controller.cancel(job.id)
+        controller.request(job.id, Request.CANCEL)
+
+
+class Drained(Held):
+    """A pipeline that searches until it is to pause, and lets what is in flight finish."""
+
+    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.SEARCHING)
+        with log.draining():
+            self.searching.set()
+            assert log.pausing.wait(10)
+            log.keep_open([{"genome": [1]}])
+            assert not log.cancelled.is_set()
+        raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("make", [Held, Drained], ids=["outside of the search", "in the search"])
+def test_a_running_job_is_paused_the_next_one_runs_and_it_goes_on_when_resumed(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    make: Callable[[], Held],
+) -> None:
+    held, ran = make(), []
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        ran.append(job.name)
+        return held(job, log) if len(ran) == 1 else succeed(job, log)
+
+    first, second = store.create_job(make_spec("first")), store.create_job(make_spec("second"))
+    controller = start_controller(pipeline)
+    assert held.searching.wait(10)
+
+    assert controller.request(first.id, Request.PAUSE).pause_requested
+
+    wait_until(lambda: store.job(second.id).state.terminal)
+    paused = store.job(first.id)
+    assert (paused.state, paused.pause_requested, paused.error) == (JobState.PAUSED, False, None)
+    controller.request(first.id, Request.RESUME)
+    wait_until(lambda: store.job(first.id).state.terminal)
+    assert store.job(first.id).state is JobState.SUCCEEDED
+    assert ran == ["first", "second", "first"]
+
+
+def test_a_paused_job_stays_paused_when_servers_come_and_go_and_can_be_cancelled(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    job = store.create_job(make_spec())
+    held = Held()
+    controller = start_controller(held)
+    assert held.searching.wait(10)
+    controller.request(job.id, Request.PAUSE)
+    wait_until(lambda: store.job(job.id).state is JobState.PAUSED)
+    controller.stop()
+    later = start_controller(raising(AssertionError("must not run")))
+    next_one = store.create_job(make_spec())
+    later.request(next_one.id, Request.CANCEL)
+
+    assert store.job(job.id).state is JobState.PAUSED
+    assert later.request(job.id, Request.CANCEL).state is JobState.CANCELLED
+
+
+def test_a_pause_that_was_asked_of_another_server_is_heard_of_and_may_be_called_off(
+    store: Store,
+    other_store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+) -> None:
+    heard, called_off = threading.Event(), threading.Event()
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.SEARCHING)
+        with log.draining():
+            assert log.pausing.wait(10)
+            heard.set()
+            while log.pausing.is_set():
+                assert not log.cancelled.wait(0.01)
+            called_off.set()
+        log.state(JobState.FINALIZING)
+        return {}
+
+    job = store.create_job(make_spec())
+    start_controller(pipeline, store, SHORT_S)
+    wait_until(lambda: store.job(job.id).state is JobState.SEARCHING)
+    other_store.request(job.id, Request.PAUSE)
+    assert heard.wait(10)
+    other_store.request(job.id, Request.RESUME)
+    assert called_off.wait(10)
+
+    wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
+
+
+def test_a_pause_called_off_while_the_run_ends_takes_the_job_up_again(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        if job.epoch > 1:
+            return succeed(job, log)
+        store.request(job.id, Request.PAUSE)
+        log.heed(store.job(job.id))
+        store.request(job.id, Request.RESUME)
+        log.raise_if_cancelled()
+        raise AssertionError("unreachable")
+
+    job = store.create_job(make_spec())
+    start_controller(pipeline)
+
+    wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
+    assert store.job(job.id).faults == 0
+
+
+def test_a_job_that_is_to_stop_goes_on_to_its_end(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    searching = threading.Event()
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.SEARCHING)
+        searching.set()
+        assert log.stopping.wait(10)
+        log.state(JobState.FINALIZING)
+        return {"stopped": True}
+
+    job = store.create_job(make_spec())
+    controller = start_controller(pipeline)
+    assert searching.wait(10)
+
+    assert controller.request(job.id, Request.STOP).state is JobState.STOPPING
+
+    wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
+    told = [event.data["state"] for event in store.events(job.id)]
+    assert told == ["queued", "preparing", "searching", "stopping", "finalizing", "succeeded"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        InfrastructureError("Ray is gone"),
+        OSError(errno.ENOSPC, "No space left on device", "/data/jobs"),
+        ConnectionRefusedError("cluster"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+        MemoryError(),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_a_fault_of_the_machine_is_told_and_tried_again_with_a_new_ray(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    fault: Exception,
+) -> None:
+    closed: list[int] = []
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        if job.faults < 2:
+            raise fault
+        return succeed(job, log)
+
+    job = store.create_job(make_spec())
+    start_controller(pipeline, lease_s=SHORT_S, retry_s=0.1, close=lambda: closed.append(1))
+    wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
+
+    waits = [event.data for event in store.events(job.id) if "retry_in_s" in event.data]
+    assert [data["retry_in_s"] for data in waits] == [0.1, 0.2]
+    assert {data["error"]["code"] for data in waits} == {"infrastructure"}
+    assert len(closed) == 2
+
+
+def test_faults_without_end_crash_the_job_and_the_next_one_runs(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    mended: list[int] = []
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        if job.name == "crashing" and not mended:
+            raise InfrastructureError("Ray is gone")
+        return succeed(job, log)
+
+    crashing, fine = store.create_job(make_spec("crashing")), store.create_job(make_spec("fine"))
+    controller = start_controller(pipeline, lease_s=SHORT_S, retry_s=0.0)
+    wait_until(lambda: store.job(crashing.id).state is JobState.CRASHED)
+    wait_until(lambda: store.job(fine.id).state is JobState.SUCCEEDED)
+    assert store.job(crashing.id).error == JobError(code="infrastructure", message="Ray is gone")
+    mended.append(1)
+
+    controller.request(crashing.id, Request.RESUME)
+
+    wait_until(lambda: store.job(crashing.id).state is JobState.SUCCEEDED)
+    assert store.job(crashing.id).error is None
 
 
 def test_a_queued_job_is_cancelled_while_another_runs(
@@ -207,7 +406,7 @@ def test_a_queued_job_is_cancelled_while_another_runs(
     controller = start_controller(held)
     assert held.searching.wait(10)
 
-    assert controller.cancel(queued.id).state is JobState.CANCELLED
+    assert controller.request(queued.id, Request.CANCEL).state is JobState.CANCELLED
     assert store.job(running.id).state is JobState.SEARCHING
 
 
@@ -215,7 +414,7 @@ def test_what_breaks_after_a_cancel_is_still_a_cancel(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
-        store.request_cancel(job.id)
+        store.request(job.id, Request.CANCEL)
         raise InfrastructureError("the actors are gone")
 
     job = store.create_job(make_spec())
@@ -230,7 +429,7 @@ def test_a_job_cancelled_as_its_pipeline_returns_is_cancelled(
 ) -> None:
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
         result = succeed(job, log)
-        store.request_cancel(job.id)
+        store.request(job.id, Request.CANCEL)
         return result
 
     job = store.create_job(make_spec())
@@ -245,7 +444,7 @@ def test_a_job_cancelled_between_claim_and_start_never_starts(
 ) -> None:
     def cancel_once_claimed(id: str) -> None:
         if store.job(id).state is JobState.PREPARING:
-            assert controller.cancel(id).state is JobState.PREPARING
+            assert controller.request(id, Request.CANCEL).state is JobState.PREPARING
         heard(id)
 
     ran: list[str] = []
@@ -270,7 +469,7 @@ def test_a_job_marked_before_the_server_died_is_cancelled_by_the_next(
 ) -> None:
     job = store.create_job(make_spec())
     store.claim_next(lease_s=0)
-    store.request_cancel(job.id)
+    store.request(job.id, Request.CANCEL)
 
     start_controller(raising(AssertionError("must not run")))
 
@@ -429,7 +628,7 @@ def test_a_job_is_cancelled_by_way_of_another_server(
     start_controller(held, store, SHORT_S)
     assert held.searching.wait(10)
 
-    other_store.request_cancel(job.id)
+    other_store.request(job.id, Request.CANCEL)
 
     wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
 
@@ -506,10 +705,11 @@ def test_a_job_whose_writes_the_database_refused_is_taken_up_again(
 
     monkeypatch.setattr(store, "transition", full)
     job = store.create_job(make_spec())
-    start_controller(succeed, lease_s=SHORT_S)
+    start_controller(succeed, lease_s=SHORT_S, retry_s=0.1)
 
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
-    assert store.job(job.id).epoch == 2
+    [told] = [event.data["error"] for event in store.events(job.id) if "retry_in_s" in event.data]
+    assert told == {"code": "infrastructure", "message": "disk full"}
 
 
 CHILD = """

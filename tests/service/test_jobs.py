@@ -16,13 +16,18 @@ def test_ends_are_terminal_and_reachable_from_everywhere_else() -> None:
     ends = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
     assert {state for state in JobState if state.terminal} == ends
-    assert all({JobState.FAILED, JobState.CANCELLED} <= TRANSITIONS[state] for state in set(JobState) - ends)
+    others = set(JobState) - ends
+    assert all(JobState.CANCELLED in TRANSITIONS[state] for state in others)
+    waiting = {JobState.PAUSED, JobState.CRASHED}  # nothing of theirs runs
+    assert all({JobState.FAILED, JobState.CRASHED} <= TRANSITIONS[state] for state in others - waiting)
+    assert all(TRANSITIONS[state] == {JobState.QUEUED, JobState.CANCELLED} for state in waiting)
 
 
 def test_a_job_cut_off_in_mid_run_is_interruptible() -> None:
     assert {state for state in JobState if state.interruptible} == {
         JobState.PREPARING,
         JobState.SEARCHING,
+        JobState.STOPPING,
         JobState.FINALIZING,
     }
 

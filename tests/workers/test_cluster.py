@@ -64,6 +64,14 @@ def test_phase_tells_its_progress_and_returns_its_last_item(run: Run) -> None:
     assert run.progress == [Progress(phase="count", done=done, total=3) for done in range(3)]
 
 
+def test_a_cluster_whose_node_is_dead_is_a_fault_of_the_machine_and_no_wrong_input(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", dict)  # as Ray answers once its raylet was killed
+    with pytest.raises(InfrastructureError, match="Ray is gone"):
+        cluster.require(1, 1, 0)
+
+
 def test_waiting_threads_of_a_worker_give_way_to_other_work(run: Run) -> None:
     def phase() -> Iterator[int]:
         yield int(os.environ["GOMP_SPINCOUNT"])

@@ -101,6 +101,40 @@ def test_cancel_ends_a_running_job_and_a_queued_one(http, spec, pipeline):
     assert _end(http, running)["state"] == "cancelled"
 
 
+def test_a_job_is_paused_resumed_and_stopped(http, client, spec, pipeline):
+    pipeline.go.clear()
+    url = f"/v1/jobs/{client.submit(spec)['id']}"
+    pipeline.searching.wait()
+
+    assert http.post(f"{url}/pause").json()["pause_requested"] is True
+    _reach(client, url, "paused")
+    for _ in range(2):
+        assert http.post(f"{url}/pause").json()["state"] == "paused"
+    pipeline.searching.clear()
+    assert http.post(f"{url}/resume").json()["state"] == "queued"
+    pipeline.searching.wait()
+    assert http.post(f"{url}/stop").json()["state"] == "stopping"
+    assert http.post(f"{url}/pause").status_code == 409  # it is stopping, or has ended
+    assert _end(http, url.rsplit("/", 1)[1])["state"] == "succeeded"
+
+
+def _reach(client, url, state):
+    """Follow a job until it is in a state."""
+    for event in client.events(url.rsplit("/", 1)[1]):
+        if event["data"].get("state") == state:
+            return
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "stop", "cancel"])
+def test_nothing_is_asked_of_a_job_that_has_ended(http, done, action):
+    response = http.post(f"/v1/jobs/{done['id']}/{action}")
+
+    assert response.status_code == 409
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "conflict"
+    assert http.post(f"/v1/jobs/nope/{action}").status_code == 404
+
+
 def test_cancelling_twice_is_a_conflict(http, done):
     response = http.post(f"/v1/jobs/{done['id']}/cancel")
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -21,13 +21,16 @@ from sqlalchemy import delete
 
 from search.errors import ConflictError, SupersededError
 from service.events import EventType
-from service.jobs import TRANSITIONS, Job, JobState
+from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
 from service.spec import JobSpec
-from service.store import Store
+from service.store import FAULTS, Store
 from service.store.schema import Base
 
 LEASE_S = 10
-RUNNING = [JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING]
+RETRY_S = 3
+RUNNING = [JobState.PREPARING, JobState.SEARCHING, JobState.STOPPING, JobState.FINALIZING]
+FAULT = JobError(code="infrastructure", message="the disk is full")
+WAITING = [JobState.QUEUED, JobState.PAUSED, JobState.CRASHED]
 
 
 @dataclass
@@ -36,6 +39,10 @@ class Model:
 
     state: JobState = JobState.QUEUED
     cancel_requested: bool = False
+    pause_requested: bool = False
+    stop_requested: bool = False
+    started: bool = False
+    faults: int = 0
     epoch: int = 0
     leased_until: datetime | None = None
     events: int = 1
@@ -43,7 +50,46 @@ class Model:
 
     def claimable(self, now: datetime) -> bool:
         leased = self.leased_until is not None and self.leased_until > now
-        return self.state is JobState.QUEUED or (self.state in RUNNING and not leased)
+        return self.state in [JobState.QUEUED, *RUNNING] and not leased
+
+    def move(self, to: JobState) -> None:
+        self.state, self.events = to, self.events + 1
+        if to.ended or to in WAITING:
+            self.leased_until = None
+        if to in WAITING:
+            self.epoch += 1
+        if to is JobState.PAUSED:
+            self.pause_requested = False
+
+    def ask(self, request: Request) -> bool:
+        """Does what its user asks; whether that makes sense."""
+        state = self.state
+        if state.terminal or (self.cancel_requested and request is not Request.CANCEL):
+            return False
+        if request is Request.CANCEL:
+            self.cancel_requested = True
+            if state in WAITING:
+                self.move(JobState.CANCELLED)
+        elif request is Request.PAUSE:
+            if self.stop_requested or state is JobState.CRASHED:
+                return False
+            if state is JobState.QUEUED:
+                self.move(JobState.PAUSED)
+            self.pause_requested = state in RUNNING
+        else:
+            if request is Request.STOP and not self.stop_requested:
+                if not self.started or state is JobState.FINALIZING:
+                    return False
+                self.stop_requested = True
+            elif request is Request.STOP:
+                return True
+            self.pause_requested = False
+            if state in (JobState.PAUSED, JobState.CRASHED):
+                self.faults = 0
+                self.move(JobState.QUEUED)
+            if request is Request.STOP and state is JobState.SEARCHING:
+                self.move(JobState.STOPPING)
+        return True
 
 
 @dataclass
@@ -56,6 +102,18 @@ class World:
     def next_claimable(self) -> str | None:
         free = [id for id, job in self.jobs.items() if job.claimable(self.now)]
         return min(free, key=lambda id: self.jobs[id].state is JobState.QUEUED, default=None)
+
+    def take_over(self) -> str | None:
+        """The job that is claimed next; those before it whose servers died too often crash."""
+        while (id := self.next_claimable()) is not None:
+            job = self.jobs[id]
+            if job.state is JobState.QUEUED:
+                return id
+            job.faults += job.leased_until is not None
+            if job.faults < FAULTS:
+                return id
+            job.move(JobState.CRASHED)
+        return None
 
 
 def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBasedStateMachine]:
@@ -85,27 +143,41 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
 
         @rule(target=claims)
         def claim(self) -> Any:
-            expected, job = self.world.next_claimable(), self.store.claim_next(LEASE_S)
+            expected, job = self.world.take_over(), self.store.claim_next(LEASE_S)
             assert (None if job is None else job.id) == expected
             if job is None:
                 return multiple()
             model = self.world.jobs[job.id]
-            model.state, model.epoch = JobState.PREPARING, model.epoch + 1
+            model.epoch, model.started = model.epoch + 1, True
+            model.move(JobState.PREPARING)
             model.leased_until = self.world.now + timedelta(seconds=LEASE_S)
-            model.events += 1
             assert job.epoch == model.epoch
             return job
 
         @rule(claim=claims, to=st.sampled_from(JobState))
         def move(self, claim: Job, to: JobState) -> None:
             model = self.world.jobs[claim.id]
-            legal = to in TRANSITIONS[model.state] and not (
+            lands = JobState.STOPPING if to is JobState.SEARCHING and model.stop_requested else to
+            legal = lands in TRANSITIONS[model.state] and not (
                 to is JobState.SUCCEEDED and model.cancel_requested
             )
             if self._holds(claim, lambda: self.store.transition(claim.id, to, epoch=claim.epoch), legal):
-                model.state, model.events = to, model.events + 1
-                if to.terminal:
-                    model.leased_until = None
+                model.move(lands)
+
+        @rule(claim=claims)
+        def put_back(self, claim: Job) -> None:
+            model = self.world.jobs[claim.id]
+            legal = JobState.QUEUED in TRANSITIONS[model.state]
+            if self._holds(
+                claim,
+                lambda: self.store.put_back(claim.id, FAULT, epoch=claim.epoch, retry_s=RETRY_S),
+                legal,
+            ):
+                model.faults += 1
+                model.move(JobState.CRASHED if model.faults == FAULTS else JobState.QUEUED)
+                if model.state is JobState.QUEUED:
+                    wait = timedelta(seconds=RETRY_S * 2 ** (model.faults - 1))
+                    model.leased_until = self.world.now + wait
 
         @rule(claim=claims)
         def tell(self, claim: Job) -> None:
@@ -123,6 +195,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
                 claim, lambda: self.store.save_generation(claim.id, record, [], record, epoch=claim.epoch)
             ):
                 model.generations, model.events = model.generations + 1, model.events + 1
+                model.faults = 0
 
         @rule(claim=claims)
         def renew(self, claim: Job) -> None:
@@ -142,26 +215,26 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
             self.store.release_all()
             for model in self.world.jobs.values():
                 if model.leased_until is not None:
+                    model.faults += model.state in RUNNING
                     model.epoch, model.leased_until = model.epoch + 1, None
 
-        @rule(id=jobs)
-        def cancel(self, id: str) -> None:
-            model = self.world.jobs[id]
-            if model.state.terminal:
+        @rule(id=jobs, request=st.sampled_from(Request), times=st.integers(1, 2))
+        def ask(self, id: str, request: Request, times: int) -> None:
+            if self.world.jobs[id].ask(request):
+                for _ in range(times if request is not Request.CANCEL else 1):
+                    self.store.request(id, request)
+            else:
                 with pytest.raises(ConflictError):
-                    self.store.request_cancel(id)
-                return
-            self.store.request_cancel(id)
-            model.cancel_requested = True
-            if model.state is JobState.QUEUED:
-                model.state, model.events = JobState.CANCELLED, model.events + 1
+                    self.store.request(id, request)
 
         @invariant()
         def the_store_agrees(self) -> None:
             for id, model in self.world.jobs.items():
                 job = self.store.job(id)
-                assert (job.state, job.cancel_requested) == (model.state, model.cancel_requested)
-                assert job.epoch == model.epoch
+                assert job.state is model.state
+                asked = (job.cancel_requested, job.pause_requested, job.stop_requested)
+                assert asked == (model.cancel_requested, model.pause_requested, model.stop_requested)
+                assert (job.epoch, job.faults) == (model.epoch, model.faults)
                 assert [event.seq for event in self.store.events(id)] == list(range(1, model.events + 1))
                 numbers = [record["generation"] for record in self.store.generations(id)]
                 assert numbers == list(range(model.generations))
@@ -194,6 +267,6 @@ def test_jobs_live_as_the_model_says(store_url: str, make_spec: Callable[..., Jo
         lifecycle(make, make_spec()),
         settings=settings(
             max_examples=20, stateful_step_count=30, deadline=None, derandomize=True,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=list(HealthCheck), phases=[Phase.generate],
         ),
     )  # fmt: skip

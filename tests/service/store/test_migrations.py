@@ -23,7 +23,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def rows_of(spec: JobSpec) -> dict[str, list[dict[str, Any]]]:
-    """What the first version wrote: a queued job, and one that was cut off after a generation."""
+    """What earlier versions wrote: a queued job, and one that was cut off after a generation."""
     queued = {
         "id": QUEUED, "spec": spec.canonical(), "state": "queued", "cancel_requested": False,
         "created_at": AT, "event_count": 1,
@@ -40,6 +40,7 @@ def rows_of(spec: JobSpec) -> dict[str, list[dict[str, Any]]]:
         "generations": [{"job_id": CUT_OFF, "generation": 0, "record": {"generation": 0}}],
         "candidates": [candidate],
         "search_states": [{"job_id": CUT_OFF, "state": {"next": 1}}],
+        "labels": [{"job_id": id, "name": "team", "value": "nlp"} for id in (QUEUED, CUT_OFF)],
     }  # fmt: skip
 
 
@@ -47,6 +48,8 @@ def fill(connection: Connection, rows: dict[str, list[dict[str, Any]]]) -> None:
     tables = MetaData()
     tables.reflect(connection)
     for name, values in rows.items():
+        if name not in tables.tables:
+            continue  # it came later, and is filled by its migration
         connection.execute(tables.tables[name].insert(), values)
 
 

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from search.errors import ConflictError, NotFoundError, StoreError, SupersededError
 from service.events import EventType
-from service.jobs import TRANSITIONS, Job, JobError, JobState
+from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
 from service.spec import JobSpec
-from service.store import Store, rows
+from service.store import FAULTS, Store, rows
 
 MakeSpec = Callable[..., JobSpec]
 MakeCandidate = Callable[..., dict[str, Any]]
@@ -23,6 +23,9 @@ MakeCandidate = Callable[..., dict[str, Any]]
 WAY = [JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING, JobState.SUCCEEDED]
 WAYS_TO = {
     JobState.QUEUED: [],
+    JobState.STOPPING: [JobState.PREPARING, JobState.STOPPING],
+    JobState.PAUSED: [JobState.PAUSED],
+    JobState.CRASHED: [JobState.CRASHED],
     **{state: WAY[: WAY.index(state) + 1] for state in WAY},
     JobState.FAILED: [JobState.FAILED],
     JobState.CANCELLED: [JobState.CANCELLED],
@@ -135,7 +138,7 @@ def test_a_move_whose_result_is_not_json_changes_nothing(store: Store, make_spec
 def test_cancelling_a_queued_job_ends_it_at_once(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec())
 
-    cancelled = store.request_cancel(job.id)
+    cancelled = store.request(job.id, Request.CANCEL)
 
     assert (cancelled.state, cancelled.cancel_requested) == (JobState.CANCELLED, True)
     assert cancelled.finished_at is not None
@@ -146,16 +149,16 @@ def test_cancelling_a_queued_job_ends_it_at_once(store: Store, make_spec: MakeSp
 def test_cancelling_a_running_job_marks_it(store: Store, make_spec: MakeSpec) -> None:
     job = bring(store, store.create_job(make_spec()), JobState.SEARCHING)
 
-    marked = store.request_cancel(job.id)
+    marked = store.request(job.id, Request.CANCEL)
 
     assert (marked.state, marked.cancel_requested) == (JobState.SEARCHING, True)
-    assert store.request_cancel(job.id) == marked
+    assert store.request(job.id, Request.CANCEL) == marked
     assert store.transition(job.id, JobState.CANCELLED, epoch=job.epoch).state is JobState.CANCELLED
 
 
 def test_a_job_that_is_to_be_cancelled_does_not_succeed(store: Store, make_spec: MakeSpec) -> None:
     job = bring(store, store.create_job(make_spec()), JobState.FINALIZING)
-    store.request_cancel(job.id)
+    store.request(job.id, Request.CANCEL)
 
     with pytest.raises(ConflictError, match="asked to cancel"):
         store.transition(job.id, JobState.SUCCEEDED, result={}, epoch=job.epoch)
@@ -168,9 +171,149 @@ def test_a_job_that_has_ended_is_not_cancelled(store: Store, make_spec: MakeSpec
     job = bring(store, store.create_job(make_spec()), state)
 
     with pytest.raises(ConflictError, match=f"already ended: {state}"):
-        store.request_cancel(job.id)
+        store.request(job.id, Request.CANCEL)
 
     assert store.job(job.id) == job
+
+
+WAYS_OF_ASKING = {
+    Request.PAUSE: {
+        JobState.QUEUED: JobState.PAUSED, JobState.PREPARING: ..., JobState.SEARCHING: ..., JobState.STOPPING: ...,
+        JobState.FINALIZING: ..., JobState.PAUSED: JobState.PAUSED,
+    },
+    Request.RESUME: {
+        **{state: ... for state in JobState if state.interruptible or state is JobState.QUEUED},
+        JobState.PAUSED: JobState.QUEUED, JobState.CRASHED: JobState.QUEUED,
+    },
+    Request.STOP: {
+        JobState.PREPARING: ..., JobState.SEARCHING: JobState.STOPPING, JobState.STOPPING: ...,
+    },
+    Request.CANCEL: {
+        **{state: ... for state in JobState if state.interruptible},
+        JobState.QUEUED: JobState.CANCELLED, JobState.PAUSED: JobState.CANCELLED, JobState.CRASHED: JobState.CANCELLED,
+    },
+}  # fmt: skip
+"""What becomes of a job in a state when that is asked; `...`: it is marked. Elsewhere it makes no sense."""
+
+
+@pytest.mark.parametrize("state", JobState)
+@pytest.mark.parametrize("request_", Request)
+def test_what_is_asked_is_done_or_marked_or_refused(
+    store: Store, make_spec: MakeSpec, request_: Request, state: JobState
+) -> None:
+    job = bring(store, store.create_job(make_spec()), state)
+    before = store.events(job.id)
+
+    if state not in WAYS_OF_ASKING[request_]:
+        with pytest.raises(ConflictError, match=job.id):
+            store.request(job.id, request_)
+        assert (store.job(job.id), store.events(job.id)) == (job, before)
+        return
+    asked = store.request(job.id, request_)
+    expected = WAYS_OF_ASKING[request_][state]
+    assert asked.state is (state if expected is ... else expected)
+    assert len(store.events(job.id)) - len(before) == (asked.state is not state)
+    told = store.events(job.id)
+    if request_ is not Request.CANCEL or not asked.state.terminal:  # asked again, it makes no difference
+        assert store.request(job.id, request_) == asked
+        assert store.events(job.id) == told
+
+
+def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no_more(
+    store: Store, make_spec: MakeSpec
+) -> None:
+    store.create_job(make_spec())
+    job = claim(store)
+    store.transition(job.id, JobState.SEARCHING, epoch=job.epoch)
+    assert store.request(job.id, Request.PAUSE).pause_requested
+    store.keep_open_outcomes(job.id, [{"genome": [1]}], epoch=job.epoch)
+
+    paused = store.transition(job.id, JobState.PAUSED, epoch=job.epoch)
+
+    assert not paused.pause_requested
+    assert store.claim_next() is None
+    with pytest.raises(SupersededError):
+        store.renew(job.id, epoch=job.epoch)
+    store.request(job.id, Request.RESUME)
+    assert claim(store).started_at == job.started_at
+    assert store.open_outcomes(job.id) == [{"genome": [1]}]
+    assert states_told(store, job.id) == ["queued", "preparing", "searching", "paused", "queued", "preparing"]
+    assert store.events(job.id)[-1].data["resumed"] is True
+
+
+def test_a_paused_job_that_is_to_stop_is_queued_for_that(store: Store, make_spec: MakeSpec) -> None:
+    store.create_job(make_spec())
+    job = claim(store)
+    store.transition(job.id, JobState.PAUSED, epoch=job.epoch)
+
+    assert store.request(job.id, Request.STOP).state is JobState.QUEUED
+
+    again = claim(store)
+    assert again.stop_requested
+    assert store.transition(job.id, JobState.SEARCHING, epoch=again.epoch).state is JobState.STOPPING
+    with pytest.raises(ConflictError, match="is stopping; it ends by itself"):
+        store.request(job.id, Request.PAUSE)
+
+
+FULL = JobError(code="infrastructure", message="the disk is full")
+
+
+def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashes_it_at_last(
+    timed: Store, clock: "Clock", make_spec: MakeSpec
+) -> None:
+    id = timed.create_job(make_spec()).id
+    for wait_s in (10, 20, 40, 80, 160):
+        waiting = timed.put_back(id, FULL, epoch=claim(timed).epoch)
+        assert (waiting.state, waiting.error) == (JobState.QUEUED, None)
+        told = {"state": "queued", "error": FULL.as_json(), "retry_in_s": wait_s}
+        assert timed.events(id)[-1].data == told
+        clock.advance(wait_s - 0.1)
+        assert timed.claim_next() is None
+        clock.advance(0.1)
+
+    crashed = timed.put_back(id, FULL, epoch=claim(timed).epoch)
+
+    assert (crashed.state, crashed.error) == (JobState.CRASHED, FULL)
+    assert crashed.finished_at is not None
+    assert timed.claim_next() is None
+    resumed = timed.request(id, Request.RESUME)
+    assert (resumed.error, resumed.finished_at, resumed.faults) == (None, None, 0)
+    assert claim(timed).id == id
+
+
+def test_a_saved_generation_makes_up_for_faults(timed: Store, clock: "Clock", make_spec: MakeSpec) -> None:
+    id = timed.create_job(make_spec()).id
+    for generation in range(2 * FAULTS):
+        clock.advance(1000)
+        job = claim(timed)
+        timed.save_generation(id, {"generation": generation}, [], {}, epoch=job.epoch)
+        assert timed.put_back(id, FULL, epoch=job.epoch).faults == 1
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_job_that_kills_every_server_crashes(
+    timed: Store, clock: "Clock", make_spec: MakeSpec, alone: bool
+) -> None:
+    id, next_one = (timed.create_job(make_spec()).id for _ in range(2))
+    for _ in range(FAULTS):
+        assert claim(timed).id == id
+        if alone:
+            timed.release_all()  # the next server on this SQLite file starts
+        clock.advance(11)
+
+    assert claim(timed).id == next_one
+    crashed = timed.job(id)
+    assert crashed.state is JobState.CRASHED
+    assert crashed.error is not None
+    assert "died or fell silent 6 times in a row" in crashed.error.message
+
+
+def test_a_server_that_stops_is_no_fault(timed: Store, make_spec: MakeSpec) -> None:
+    timed.create_job(make_spec())
+    for _ in range(2 * FAULTS):
+        job = claim(timed)
+        timed.release(job.id, epoch=job.epoch)
+    assert timed.job(job.id).faults == 0
 
 
 def test_the_oldest_queued_job_is_claimed(store: Store, make_spec: MakeSpec) -> None:
@@ -189,7 +332,7 @@ def test_nothing_is_claimed_from_an_empty_store(store: Store) -> None:
     assert store.claim_next() is None
 
 
-@pytest.mark.parametrize("state", [JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING])
+@pytest.mark.parametrize("state", [state for state in JobState if state.interruptible])
 def test_an_interrupted_job_is_claimed_first(store: Store, make_spec: MakeSpec, state: JobState) -> None:
     store.create_job(make_spec("older"))
     interrupted = bring(store, store.create_job(make_spec("newer")), state)
@@ -300,7 +443,7 @@ def test_a_renewal_tells_the_holder_what_its_user_wants(timed: Store, make_spec:
     job = claim(timed)
 
     assert not timed.renew(job.id, epoch=job.epoch).cancel_requested
-    timed.request_cancel(job.id)
+    timed.request(job.id, Request.CANCEL)
     assert timed.renew(job.id, epoch=job.epoch).cancel_requested
 
 
@@ -436,7 +579,7 @@ def test_a_claim_and_a_cancel_at_once_know_of_each_other(
 
     def cancel() -> Job:
         together.wait()
-        return store.request_cancel(job.id)
+        return store.request(job.id, Request.CANCEL)
 
     with ThreadPoolExecutor(1) as pool:
         cancelling = pool.submit(cancel)
@@ -541,7 +684,7 @@ def test_a_job_that_has_not_searched_has_no_state(store: Store, make_spec: MakeS
     [
         lambda store: store.job("none"),
         lambda store: store.transition("none", JobState.FAILED, epoch=0),
-        lambda store: store.request_cancel("none"),
+        lambda store: store.request("none", Request.CANCEL),
         lambda store: store.append_event("none", EventType.DATA_LOADED, {}, epoch=0),
         lambda store: store.events("none"),
         lambda store: store.save_generation("none", {"generation": 0}, [], {}, epoch=0),
@@ -567,7 +710,7 @@ def test_the_listener_hears_of_what_is_committed(
     assert job is not None
     store.append_event(job.id, EventType.DATA_LOADED, {"splits": {"search": 8}}, epoch=job.epoch)
     store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {}, epoch=job.epoch)
-    store.request_cancel(job.id)
+    store.request(job.id, Request.CANCEL)
     store.transition(job.id, JobState.CANCELLED, epoch=job.epoch)
     with pytest.raises(ConflictError):
         store.transition(job.id, JobState.FAILED, epoch=job.epoch)

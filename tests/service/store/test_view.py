@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from search.errors import ConflictError, InputError, NotFoundError
-from service.jobs import JobState
+from service.jobs import JobState, Request
 from service.spec import JobSpec
 from service.store import Store, View
 
@@ -21,6 +21,7 @@ LOOKS: dict[str, Callable[[View, str], Any]] = {
     "generations": lambda view, id: view.generations(id),
     "candidates": lambda view, id: view.candidates(id),
     "memo": lambda view, id: view.memo(id),
+    "open_outcomes": lambda view, id: view.open_outcomes(id),
     "search_state": lambda view, id: view.search_state(id),
 }
 
@@ -94,7 +95,7 @@ def test_a_job_that_has_ended_is_deleted_with_all_that_happened_to_it(
         store.save_generation(one.id, {"generation": 0}, [make_candidate(0, 1)], {"next": 1}, epoch=one.epoch)
     with pytest.raises(ConflictError, match=f"job {job.id} is queued; cancel it before it is deleted"):
         store.delete_job(job.id)
-    store.request_cancel(job.id)
+    store.request(job.id, Request.CANCEL)
 
     store.delete_job(job.id)
 
@@ -106,7 +107,7 @@ def test_a_job_that_has_ended_is_deleted_with_all_that_happened_to_it(
 
 def test_a_foreign_job_is_not_deleted(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec(), "alice")
-    store.request_cancel(job.id)
+    store.request(job.id, Request.CANCEL)
 
     with pytest.raises(NotFoundError):
         store.delete_job(job.id, "bob")
@@ -141,10 +142,10 @@ def test_a_foreign_job_is_not_cancelled(store: Store, make_spec: MakeSpec) -> No
     job = store.create_job(make_spec(), "alice")
 
     with pytest.raises(NotFoundError):
-        store.request_cancel(job.id, "bob")
+        store.request(job.id, Request.CANCEL, "bob")
 
     assert store.job(job.id) == job
-    assert store.request_cancel(job.id, "alice").state is JobState.CANCELLED
+    assert store.request(job.id, Request.CANCEL, "alice").state is JobState.CANCELLED
 
 
 def test_a_page_goes_on_after_an_id(store: Store) -> None:

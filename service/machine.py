@@ -1,0 +1,32 @@
+"""Which errors are faults of the machine: those a job may be tried again after, and is not to blame for."""
+
+import errno
+import os
+
+from search.errors import InfrastructureError
+
+_FAULTS = {
+    errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
+    errno.ESTALE, errno.ETIMEDOUT,
+}  # fmt: skip
+
+_FULL = os.strerror(errno.ENOSPC)
+
+
+def machine_fault(error: Exception) -> InfrastructureError | None:
+    """An error as a fault of the machine, or None if it is something else.
+
+    Args:
+        error: Whatever a pipeline raised.
+    """
+    match error:
+        case InfrastructureError():
+            return error
+        case MemoryError():
+            return InfrastructureError("the server has no memory left; free some")
+        case OSError() if error.errno in _FAULTS or isinstance(error, ConnectionError):
+            return InfrastructureError(f"the machine failed: {error}; see to it, then resume the job")
+        case _ if _FULL in str(error):  # safetensors tells of it in an error of its own
+            return InfrastructureError(f"the machine failed: {_FULL}; free some, then resume the job")
+        case _:
+            return None

@@ -1,0 +1,72 @@
+"""What users ask of their jobs: done at once where nobody runs the job, else left as a mark for whoever does.
+
+Each can be asked again without a difference. Commits nothing.
+"""
+
+from sqlalchemy.orm import Session
+
+from search.errors import ConflictError
+from service.jobs import JobState, Request
+from service.store import rows
+from service.store.schema import JobRow
+
+_WAITING = (JobState.QUEUED, JobState.PAUSED, JobState.CRASHED)
+
+
+def ask(session: Session, row: JobRow, request: Request) -> None:
+    """Carries out what the user of a job asks, or marks the job with it; its row is locked.
+
+    Raises:
+        ConflictError: It makes no sense in the state that the job is in.
+    """
+    state = JobState(row.state)
+    if state.terminal:
+        raise ConflictError(f"job {row.id} has already ended: {state}; there is nothing to {request}")
+    if row.cancel_requested and request is not Request.CANCEL:
+        raise ConflictError(f"job {row.id} is being cancelled; it is too late to {request} it")
+    match request:
+        case Request.PAUSE:
+            _pause(session, row, state)
+        case Request.RESUME:
+            _resume(session, row, state)
+        case Request.STOP:
+            _stop(session, row, state)
+        case Request.CANCEL:
+            _cancel(session, row, state)
+
+
+def _pause(session: Session, row: JobRow, state: JobState) -> None:
+    if row.stop_requested:
+        raise ConflictError(f"job {row.id} is stopping; it ends by itself with what it has found")
+    if state is JobState.CRASHED:
+        raise ConflictError(f"job {row.id} has crashed: nothing of it runs; resume or cancel it")
+    if state is JobState.QUEUED:
+        rows.move(session, row, JobState.PAUSED)
+    elif state is not JobState.PAUSED:
+        row.pause_requested = True
+
+
+def _resume(session: Session, row: JobRow, state: JobState) -> None:
+    row.pause_requested = False
+    if state in (JobState.PAUSED, JobState.CRASHED):
+        row.faults, row.error, row.finished_at = 0, None, None
+        rows.move(session, row, JobState.QUEUED)
+
+
+def _stop(session: Session, row: JobRow, state: JobState) -> None:
+    if row.stop_requested:
+        return
+    if row.started_at is None:
+        raise ConflictError(f"job {row.id} has not started, so it has found nothing; cancel it")
+    if state is JobState.FINALIZING:
+        raise ConflictError(f"the search of job {row.id} is over already; the job ends by itself")
+    row.stop_requested = True
+    _resume(session, row, state)
+    if state is JobState.SEARCHING:
+        rows.move(session, row, JobState.STOPPING)
+
+
+def _cancel(session: Session, row: JobRow, state: JobState) -> None:
+    row.cancel_requested = True
+    if state in _WAITING:
+        rows.move(session, row, JobState.CANCELLED)
