@@ -163,6 +163,30 @@ def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Ap
 
 
 @app.command()
+def change(
+    ctx: typer.Context,
+    job_id: JobId,
+    name: Annotated[str | None, typer.Option(help="Its name.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="Its labels, all of them.")
+    ] = None,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="The highest goes first.")] = None,
+    generations: Annotated[int | None, typer.Option(min=0, help="Limit of its search.")] = None,
+    max_evaluations: Annotated[int | None, typer.Option(min=1, help="Limit of its search.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Change a job's name, labels or priority, or the limits of its search while that goes on."""
+    limits = {"generations": generations, "max_evaluations": max_evaluations}
+    search = {key: value for key, value in limits.items() if value is not None}
+    labels = None if label is None else dict(_label(one) for one in label)
+    changes = {"name": name, "labels": labels, "priority": priority, "search": search or None}
+    with _parts(ctx).connect(url, api_key) as client:
+        client.change(job_id, {key: value for key, value in changes.items() if value is not None})
+    typer.echo(f"{job_id} changed")
+
+
+@app.command()
 def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Pause a job: what is being scored finishes and is kept, the next job gets the cluster."""
     with _parts(ctx).connect(url, api_key) as client:
@@ -358,6 +382,13 @@ def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path]
     _log_beside(console)
     with embedded(parts.build(local_settings(spec_file, data_dir, roots or []))) as client:
         return run_job(client, spec, console)
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not (name and colon):
+        raise InputError("label", f"must be NAME:VALUE, got {text!r}")
+    return name, value
 
 
 def _watch(client: Client, job_id: str) -> None:

@@ -110,6 +110,20 @@ class Client:
         params = _given(state=state, label=label or None, limit=limit, after=after)
         return list(self._request("GET", "/v1/jobs", params=params)["jobs"])
 
+    def change(self, job_id: str, changes: Mapping[str, Any], *, etag: str | None = None) -> dict[str, Any]:
+        """Change a job; returns it.
+
+        Args:
+            job_id: The job.
+            changes: Any of `name`, `labels`, `priority` and `search` with `generations` and `max_evaluations`.
+            etag: The job is changed only if it is still the one of this `ETag`.
+
+        Raises:
+            ApiError: The change was refused; status 412 if the job is another one by now.
+        """
+        headers = _given(**{"If-Match": etag})
+        return self._request("PATCH", _path(job_id), json=dict(changes), headers=headers)
+
     def pause(self, job_id: str) -> dict[str, Any]:
         """Ask a job to start nothing new and wait; returns it, which may still be finishing what is in flight."""
         return self._request("POST", _path(job_id, "pause"))

@@ -18,7 +18,14 @@ from starlette.exceptions import HTTPException
 from api.requests import request_id
 from api.schemas import FieldProblem, Problem
 from api.spec_errors import ROOT, dotted, name_errors, pointer
-from search.errors import ConflictError, InputError, NotFoundError, RanksieveError, StoreError
+from search.errors import (
+    ConflictError,
+    InputError,
+    NotFoundError,
+    OutdatedError,
+    RanksieveError,
+    StoreError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +33,7 @@ MEDIA_TYPE = "application/problem+json"
 _STATUS: Mapping[type[RanksieveError], HTTPStatus] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFoundError: HTTPStatus.NOT_FOUND,
+    OutdatedError: HTTPStatus.PRECONDITION_FAILED,
     ConflictError: HTTPStatus.CONFLICT,
     StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -36,6 +44,7 @@ _CODES = {
     404: "not_found",
     405: "method_not_allowed",
     409: "conflict",
+    412: "outdated",
     413: "body_too_large",
     422: "invalid",
     429: "too_many_requests",

@@ -53,6 +53,7 @@ class JobSummary(BaseModel):
     owner: str = Field(description="Owner of the API key that submitted it; `admin` without one.")
     name: str
     labels: dict[str, str]
+    priority: int
     state: JobState
     cancel_requested: bool
     pause_requested: bool = Field(
@@ -73,6 +74,7 @@ class JobSummary(BaseModel):
             owner=job.owner,
             name=job.name,
             labels=job.labels,
+            priority=job.spec.priority,
             state=job.state,
             cancel_requested=job.cancel_requested,
             pause_requested=job.pause_requested,

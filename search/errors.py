@@ -4,7 +4,8 @@
     ├── InputError        something the user gave is wrong; names the field
     ├── NotFoundError     no such job, candidate or artifact
     ├── ConflictError     the request does not fit the state of the job
-    │   └── SupersededError      another server has taken the job over since
+    │   ├── SupersededError      another server has taken the job over since
+    │   └── OutdatedError        the job has changed since the caller looked
     ├── CancelledError    the user asked the job to end
     ├── ScoringError      candidates cannot be scored: too many failed, or the baseline did
     └── InfrastructureError  the machine failed: actors keep dying, a deadline passed, no memory
@@ -45,6 +46,10 @@ class ConflictError(RanksieveError):
 
 class SupersededError(ConflictError):
     """Another server has taken the job over since; what its former holder writes is refused."""
+
+
+class OutdatedError(ConflictError):
+    """The job has changed since the caller looked."""
 
 
 class CancelledError(RanksieveError):

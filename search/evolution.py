@@ -17,6 +17,7 @@ from typing import Any, Self
 from search.archive import Memo
 from search.asktell import Counter, Generation
 from search.breeding import Breeder, stream
+from search.budget import Budget
 from search.candidates import Proposer
 from search.finalists import drop_finalists
 from search.objectives import Objective, Ratchet, schedule_for
@@ -79,6 +80,7 @@ class Evolution:
         self._counter = Counter(self._memo)
         self._seen = {outcome.genome for outcome in known}  # scored, or about to be
         self._bred = -1  # number of the last generation launched
+        self._budget = Budget()
         if state is not None:
             self._restore(state)
         self._breed()
@@ -203,6 +205,7 @@ class Evolution:
         while self._bred < newest and not self._over():
             number = self._bred + 1
             self._launch(number, self._schedule.target, self._candidates(number), limit=self._left())
+        self._budget.binds |= self._bred < newest and not self._schedule.finished
 
     def _left(self) -> int:
         """Scorings to spend that no generation in flight may need."""
@@ -238,6 +241,8 @@ class Evolution:
             protected=candidates[0] if first else None,
             screened=screened and not (first and isinstance(self._schedule, Ratchet)),
         )
+        if limit is not None:
+            self._budget.book(self.evaluations + self._counter.reserved, race, cut=race.misses(candidates))
         self._bred = number
         self._seen.update(race.candidates)
         self._counter.launch(Generation(number=number, target_share=target_share, race=race))
@@ -249,6 +254,7 @@ class Evolution:
             "fingerprint": self._fingerprint,
             "evaluations": self.evaluations,
             "tokens": self.tokens,
+            "budget": self._budget.state(),
             **self._standing.state(),
             "flight": flight_json(self._counter.flight),
         }
@@ -257,7 +263,7 @@ class Evolution:
         check(state, self._fingerprint)
         self._counter = Counter(self._memo, evaluations=state["evaluations"], tokens=state["tokens"])
         self._standing.restore(state)
-        self._bred = self.generation
+        self._bred, self._budget = self.generation, Budget.of(state)
         for saved in state["flight"]:
             candidates = [tuple(genome) for genome in saved["candidates"]]
             self._launch(saved["generation"], saved["target_share"], candidates, screened=saved["screened"])

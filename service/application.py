@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from search.errors import ConflictError, StoreError
+from service.changes import JobChanges
 from service.controller import Controller
 from service.feed import Feed
 from service.jobs import Job, Request, check_deletable
@@ -130,6 +131,29 @@ class Application:
             ConflictError: It makes no sense in the job's state.
         """
         return self.controller.request(id, request, owner)
+
+    def change(
+        self,
+        id: str,
+        changes: JobChanges,
+        owner: str | None = None,
+        expect: Callable[[Job], None] = lambda job: None,
+    ) -> Job:
+        """Changes a job's name, labels, priority or limits; see `Store.change`.
+
+        Args:
+            id: The job.
+            changes: What to change.
+            owner: Whose it has to be; None for anybody's.
+            expect: Raises if the job is not as the caller thinks.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: Its limits cannot be changed any more.
+        """
+        job = self.store.change(id, changes, owner, expect)
+        self.controller.notice(job)
+        return job
 
     def delete(self, id: str, owner: str | None = None) -> None:
         """Deletes a job that has ended, its files first: cut off in between, it can be deleted again.

@@ -121,11 +121,15 @@ class Controller:
             ConflictError: It makes no sense in the job's state.
         """
         job = self._store.request(id, request, owner)
+        self.notice(job)
+        return job
+
+    def notice(self, job: Job) -> None:
+        """Says that a job's user has changed it, or asked something of it."""
         with self._changed:
-            if self._running is not None and self._running.job.id == id:
+            if self._running is not None and self._running.job.id == job.id:
                 self._running.heed(job)
         self.wake()
-        return job
 
     def _run_jobs(self) -> None:
         try:
@@ -160,7 +164,7 @@ class Controller:
             with Lease(self._store, log, self._lease_s):
                 self._run_to_its_end(job, log)
         except SupersededError as error:
-            logger.warning("job %s: another server goes on with it: %s", job.id, error)
+            logger.warning("job %s: this run of it ends: %s", job.id, error)
         except StoreError as error:
             self._unsettled.append((job, error))
             raise

@@ -12,6 +12,8 @@ class EventType(StrEnum):
     JOB_STATE = "job.state"
     """state; error of code, message, field once failed or crashed, and with retry_in_s where the job waits in the queue
     after a fault of the machine; resumed when taken up again after a restart, a pause or such a wait"""
+    JOB_CHANGED = "job.changed"
+    """what its user changed: name, labels, priority, search"""
     DATA_LOADED = "data.loaded"
     """splits (name → records), dropped_duplicates"""
     MODEL_LOADED = "model.loaded"

@@ -42,7 +42,7 @@ class JobLog:
     def heed(self, job: Job) -> None:
         """Passes on to the pipeline what the job's user asks by now; from any thread."""
         with self._heeding:
-            if job.cancel_requested:
+            if job.cancel_requested or job.epoch != self.job.epoch:
                 self.cancelled.set()
             if job.stop_requested:
                 self.stopping.set()

@@ -13,6 +13,10 @@ MethodName = Literal["task", "output", "input", "weight"]
 FisherName = Literal["true", "empirical"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 SplitName = Literal["calibration", "search", "confirm", "test"]
+Name = Annotated[str, Field(max_length=200)]
+Priority = Annotated[int, Field(ge=-100, le=100)]
+Generations = Annotated[int, Field(ge=0, le=100_000)]
+Evaluations = Annotated[int, Field(ge=1, le=10_000_000)]
 
 
 class Strict(BaseModel):
@@ -246,14 +250,14 @@ class SearchSpec(Strict):
         3, ge=1, le=10_000, description="Children promoted from the screen to all search examples."
     )
     screen: int = Field(64, ge=1, le=1_000_000, description="Search examples that screen every child.")
-    generations: int = Field(20, ge=0, le=100_000)
+    generations: Generations = 20
     overlap: int = Field(
         2,
         ge=1,
         le=1000,
         description="Generations in flight at once; 1 waits for the last outcome of one before breeding the next.",
     )
-    max_evaluations: int = Field(400, ge=1, le=10_000_000, description="Scorings, of either stage.")
+    max_evaluations: Evaluations = Field(400, description="Scorings, of either stage.")
     patience: int = Field(
         6, ge=1, le=100_000, description="Generations without progress before the search ends."
     )
@@ -365,8 +369,9 @@ class ResourceSpec(Strict):
 class JobSpec(Strict):
     """One pruning job."""
 
-    name: str = Field("", max_length=200)
+    name: Name = ""
     labels: dict[str, str] = Field(default_factory=dict)
+    priority: Priority = Field(0, description="Of the jobs in the queue the highest goes first.")
     model: ModelSpec
     task: TaskSpec
     projection: ProjectionSpec = Field(default_factory=ProjectionSpec)

@@ -7,9 +7,32 @@ from typing import Annotated
 from fastapi import Header, Response
 from pydantic import BaseModel
 
+from search.errors import OutdatedError
+
 IfNoneMatch = Annotated[
     str | None, Header(max_length=1000, description="`ETag` of the answer that the client has.")
 ]
+
+IfMatch = Annotated[
+    str | None,
+    Header(
+        max_length=1000, description="`ETag` that the job must still have, or it stays as it is; `*` for any."
+    ),
+]
+
+
+def require_match(body: BaseModel, if_match: str | None) -> None:
+    """Check that a client that wants to change something has seen it as it is.
+
+    Args:
+        body: As it is.
+        if_match: What the client sent in `If-Match`.
+
+    Raises:
+        OutdatedError: It has changed since.
+    """
+    if if_match is not None and not _held(if_match) & {_tag(_content(body)), "*"}:
+        raise OutdatedError("this has changed since its ETag was given; get it again, then decide")
 
 
 def tagged(body: BaseModel, if_none_match: str | None) -> Response:
@@ -19,10 +42,22 @@ def tagged(body: BaseModel, if_none_match: str | None) -> Response:
         body: The body.
         if_none_match: What the client sent in `If-None-Match`: tags with commas between, or `*`.
     """
-    content = body.model_dump_json().encode()
-    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    content = _content(body)
+    tag = _tag(content)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    held = {one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")}
-    if held & {tag, "*"}:
+    if _held(if_none_match or "") & {tag, "*"}:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(content, media_type="application/json", headers=headers)
+
+
+def _content(body: BaseModel) -> bytes:
+    return body.model_dump_json().encode()
+
+
+def _tag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+def _held(header: str) -> set[str]:
+    """The tags that a header lists."""
+    return {one.strip().removeprefix("W/") for one in header.split(",")}

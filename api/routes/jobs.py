@@ -1,4 +1,4 @@
-"""Jobs: submit, list, look at; pause, resume, stop, cancel, delete.
+"""Jobs: submit, list, look at; change, pause, resume, stop, cancel, delete.
 
 Plain functions, which FastAPI runs in its thread pool: submitting reads files and tokenizes.
 """
@@ -13,8 +13,9 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from api.errors import responses
 from api.routes.caller import Caller, Reader, Submitter
-from api.routes.etags import IfNoneMatch, tagged
+from api.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
 from api.schemas import EstimateBody, JobBody, JobList, JobSummary
+from service.changes import JobChanges
 from service.jobs import JobState, Request
 from service.spec import JobSpec
 
@@ -97,6 +98,20 @@ def list_jobs(
 def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Show a job with its spec and, once it succeeded, its result."""
     return tagged(JobBody.of(reader.jobs.job(job_id)), if_none_match)
+
+
+@router.patch(
+    "/{job_id}", response_model=JobBody, responses={**_ASKED, **responses(HTTPStatus.PRECONDITION_FAILED)}
+)
+def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
+    """Change a job's name, labels or priority, or the limits of its search while that goes on."""
+    job = submitter.application.change(
+        job_id,
+        changes,
+        submitter.principal.sees,
+        expect=lambda job: require_match(JobBody.of(job), if_match),
+    )
+    return tagged(JobBody.of(job), None)
 
 
 @router.delete(

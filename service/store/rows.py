@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from search.errors import ConflictError, NotFoundError, SupersededError
@@ -54,7 +54,7 @@ def find_held(session: Session, job_id: str, epoch: int) -> JobRow:
     row = find_job(session, job_id, lock=True)
     if row.epoch != epoch:
         raise SupersededError(
-            f"job {job_id} was taken over: it is at epoch {row.epoch}, its former holder's is {epoch}"
+            f"job {job_id} was taken over or changed: it is at epoch {row.epoch}, its former holder's is {epoch}"
         )
     return row
 
@@ -74,6 +74,13 @@ def label_rows(job_id: str, labels: Mapping[str, str]) -> list[LabelRow]:
         for name, value in labels.items()
         if "\0" not in name + value and max(len(name), len(value)) <= LONGEST_LABEL
     ]
+
+
+def keep_spec(session: Session, row: JobRow, spec: JobSpec) -> None:
+    """Puts another spec in place of a job's."""
+    row.spec, row.priority = spec.canonical(), spec.priority
+    session.execute(delete(LabelRow).where(LabelRow.job_id == row.id))
+    session.add_all(label_rows(row.id, spec.labels))
 
 
 def check_move(row: JobRow, to: JobState) -> None:

@@ -5,8 +5,10 @@ claimed it and keeps renewing its lease. Once the lease has run out, another ser
 raises the job's epoch, and whatever the former holder, which may only have been slow, writes from then on is refused.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import case, delete, func, or_, select, update
@@ -14,11 +16,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from search.errors import ConflictError
+from service.changes import JobChanges
 from service.events import Event, EventType
 from service.jobs import Job, JobError, JobState, Request, check_deletable, new_job_id
 from service.keys import ADMIN
 from service.spec import JobSpec
-from service.store import faults, rows
+from service.store import faults, limits, rows
 from service.store.database import Database
 from service.store.keys import Keys
 from service.store.requests import ask
@@ -97,7 +100,7 @@ class Store(View):
         named = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
         with self.database.reading() as session:
             row = session.scalars(named).first()
-            if row is not None and row.spec != spec.canonical():
+            if row is not None and not _was_submitted(row, spec):
                 raise ConflictError(
                     f"Idempotency-Key {idempotency_key!r} was used for job {row.id}, whose spec is another one; "
                     "give every submission a key of its own"
@@ -111,6 +114,8 @@ class Store(View):
                 spec=spec.canonical(),
                 owner=owner,
                 idempotency_key=idempotency_key,
+                submission=_digest(spec),
+                priority=spec.priority,
                 state=JobState.QUEUED.value,
                 cancel_requested=False,
                 created_at=rows.now(),
@@ -200,8 +205,45 @@ class Store(View):
             self._tell(id)
         return job
 
+    def change(
+        self,
+        id: str,
+        changes: JobChanges,
+        owner: str | None = None,
+        expect: Callable[[Job], None] = lambda job: None,
+    ) -> Job:
+        """Changes a job, and tells of it.
+
+        New limits of a search that runs end its run: whoever holds the job may write no more, and it goes on from its
+        last saved generation. What is scored since then is scored again.
+
+        Args:
+            id: The job.
+            changes: What to change.
+            owner: Whose it has to be; None for anybody's.
+            expect: Raises if the job is not as the caller thinks.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: The search is over, or its limits cannot be changed any more.
+        """
+        with self.database.writing() as session:
+            row = rows.find_job(session, id, owner, lock=True)
+            before = rows.job_of(row)
+            expect(before)
+            spec = changes.applied_to(before.spec)
+            if spec.search != before.spec.search:
+                limits.change(session, row, spec)
+            if spec != before.spec:
+                rows.keep_spec(session, row, spec)
+                rows.append_event(session, row, EventType.JOB_CHANGED, changes.given())
+            job = rows.job_of(row)
+        if job != before:
+            self._tell(id)
+        return job
+
     def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
-        """The next job to run, moved to preparing: one that was cut off and nobody holds first, else the oldest queued.
+        """The next job to run, moved to preparing: of the highest priority, one that was cut off, else the oldest.
 
         A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes.
 
@@ -213,7 +255,8 @@ class Store(View):
         """
         interrupted_first = case((JobRow.state == JobState.QUEUED.value, 1), else_=0)
         runnable = [state.value for state in (JobState.QUEUED, *_INTERRUPTED)]
-        query = select(JobRow).where(JobRow.state.in_(runnable)).order_by(interrupted_first, JobRow.id)
+        order = (JobRow.priority.desc(), interrupted_first, JobRow.id)
+        query = select(JobRow).where(JobRow.state.in_(runnable)).order_by(*order)
         with self.database.writing() as session:
             now = self._clock(session)
             free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
@@ -355,3 +398,12 @@ class Store(View):
     def _tell(self, id: str) -> None:
         if self.listener is not None:
             self.listener(id)
+
+
+def _digest(spec: JobSpec) -> str:
+    return sha256(json.dumps(spec.canonical(), sort_keys=True).encode()).hexdigest()
+
+
+def _was_submitted(row: JobRow, spec: JobSpec) -> bool:
+    """Whether a job was made of this spec; of jobs that earlier versions took only the spec itself is known."""
+    return row.spec == spec.canonical() if row.submission is None else row.submission == _digest(spec)

@@ -161,7 +161,9 @@ class FakePipeline:
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=2, total=2)
         log.state(JobState.SEARCHING)
         if log.search_state() is None:
-            log.generation(RECORD, [CANDIDATE, {**CANDIDATE, "failure": "not finite"}], {"rng": 1})
+            log.generation(
+                RECORD, [CANDIDATE, {**CANDIDATE, "failure": "not finite"}], {"generation": 0, "flight": []}
+            )
         self.searching.set()
         while not (self.go.wait(timeout=0.01) or log.stopping.is_set()):
             log.raise_if_cancelled()

@@ -208,6 +208,19 @@ def test_pause_resume_and_stop(ranksieve, spec_file, pipeline):
     assert ranksieve("resume", job_id).exit_code == 1
 
 
+def test_change(ranksieve, client, spec_file, pipeline):
+    pipeline.go.clear()
+    job_id = ranksieve("submit", spec_file).stdout.strip()
+
+    done = ranksieve("change", job_id, "--priority", "3", "--label", "team:nlp", "--label", "a:b:c")
+
+    assert done.stdout == f"{job_id} changed\n"
+    job = client.job(job_id)
+    assert (job["name"], job["priority"], job["labels"]) == ("snippets", 3, {"team": "nlp", "a": "b:c"})
+    assert ranksieve("change", job_id, "--label", "nlp").exit_code == 2
+    assert ranksieve("change", job_id, "--priority", "101").exit_code == 2
+
+
 def test_cancel(ranksieve, spec_file, pipeline):
     pipeline.go.clear()
     job_id = ranksieve("submit", spec_file).stdout.strip()

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError, NotFoundError, StoreError, SupersededError
+from search.errors import ConflictError, NotFoundError, OutdatedError, StoreError, SupersededError
+from service.changes import JobChanges, SearchChanges
 from service.events import EventType
 from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
 from service.spec import JobSpec
@@ -256,6 +257,84 @@ def test_a_paused_job_that_is_to_stop_is_queued_for_that(store: Store, make_spec
 
 
 FULL = JobError(code="infrastructure", message="the disk is full")
+
+
+def test_a_job_is_changed_found_by_its_new_labels_and_told(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec("old", team="nlp"))
+    changes = JobChanges(name="new", labels={"team": "speech"}, priority=3)
+
+    changed = store.change(job.id, changes)
+
+    assert store.job(job.id) == changed
+    assert (changed.name, changed.labels, changed.spec.priority) == ("new", {"team": "speech"}, 3)
+    assert changed.spec.search == job.spec.search
+    assert store.jobs(labels={"team": "speech"}) == [changed]
+    assert store.jobs(labels={"team": "nlp"}) == []
+    event = store.events(job.id)[-1]
+    assert (event.type, event.data) == (EventType.JOB_CHANGED, changes.given())
+    assert store.change(job.id, changes) == changed  # nothing new
+    assert store.events(job.id)[-1] == event
+
+
+def test_what_has_ended_can_be_renamed_but_not_searched_on(store: Store, make_spec: MakeSpec) -> None:
+    job = bring(store, store.create_job(make_spec()), JobState.SUCCEEDED)
+
+    assert store.change(job.id, JobChanges(name="kept")).name == "kept"
+    with pytest.raises(ConflictError, match="its search is over or ending"):
+        store.change(job.id, JobChanges(search=SearchChanges(generations=50)))
+
+
+def test_a_caller_who_expects_another_job_changes_nothing(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+
+    def refuse(found: Job) -> None:
+        assert found == job
+        raise OutdatedError("it is another one")
+
+    with pytest.raises(OutdatedError):
+        store.change(job.id, JobChanges(name="new"), expect=refuse)
+    with pytest.raises(NotFoundError):
+        store.change(job.id, JobChanges(name="new"), "somebody else")
+    assert store.job(job.id) == job
+
+
+def test_new_limits_end_the_run_which_goes_on_from_its_last_generation(
+    store: Store, make_spec: MakeSpec
+) -> None:
+    store.create_job(make_spec())
+    job = claim(store)
+    store.transition(job.id, JobState.SEARCHING, epoch=job.epoch)
+    state = {"generation": 3, "flight": [{"generation": 5}], "budget": {"needed": 90, "binds": False}}
+    store.save_generation(job.id, {"generation": 3}, [], state, epoch=job.epoch)
+    with pytest.raises(ConflictError, match="at least 5"):
+        store.change(job.id, JobChanges(search=SearchChanges(generations=4)))
+
+    changed = store.change(job.id, JobChanges(search=SearchChanges(generations=100, max_evaluations=90)))
+
+    assert (changed.spec.search.generations, changed.spec.search.max_evaluations) == (100, 90)
+    with pytest.raises(SupersededError):
+        store.save_generation(job.id, {"generation": 4}, [], {}, epoch=job.epoch)
+    assert claim(store).spec == changed.spec
+
+
+def test_a_job_is_known_by_its_key_after_a_change(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec("as submitted"), idempotency_key="k")
+    changed = store.change(job.id, JobChanges(name="new"))
+
+    assert store.create_job(make_spec("as submitted"), idempotency_key="k") == changed
+    with pytest.raises(ConflictError):
+        store.create_job(make_spec("new"), idempotency_key="k")
+
+
+def test_the_highest_priority_goes_first_and_then_what_was_cut_off_and_then_the_oldest(
+    store: Store, make_spec: MakeSpec
+) -> None:
+    low, first, second, cut_off, high = (store.create_job(make_spec()).id for _ in range(5))
+    for id, priority in ((low, -1), (high, 7)):
+        store.change(id, JobChanges(priority=priority))
+    store.transition(cut_off, JobState.PREPARING, epoch=0)
+
+    assert [claim(store).id for _ in range(5)] == [high, cut_off, first, second, low]
 
 
 def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashes_it_at_last(

@@ -1,0 +1,39 @@
+"""What of a submitted job may still be changed, and what a change makes of its spec.
+
+Name, labels and priority are for people and the queue. The limits of the search are part of the result: see
+`search.budget` for when they may change without a difference to a job that was submitted with them.
+"""
+
+from typing import Any
+
+from pydantic import Field
+
+from service.spec import Evaluations, Generations, JobSpec, Name, Priority, SearchSpec, Strict
+
+
+class SearchChanges(Strict):
+    """New limits of the search."""
+
+    generations: Generations = SearchSpec.model_fields["generations"].default
+    max_evaluations: Evaluations = SearchSpec.model_fields["max_evaluations"].default
+
+
+class JobChanges(Strict):
+    """What is to be changed of a job; what is left out stays as it is."""
+
+    name: Name = ""
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="All of them: they replace the former ones."
+    )
+    priority: Priority = 0
+    search: SearchChanges = Field(default_factory=SearchChanges, description="While the search goes on.")
+
+    def given(self) -> dict[str, Any]:
+        """The changes as plain JSON values."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def applied_to(self, spec: JobSpec) -> JobSpec:
+        """The spec with these changes."""
+        given, before = self.given(), spec.canonical()
+        search = before["search"] | given.pop("search", {})
+        return JobSpec.model_validate({**before, **given, "search": search})

@@ -1,0 +1,26 @@
+"""New limits for a search, while they make no difference to a job that was submitted with them. Commits nothing."""
+
+from sqlalchemy.orm import Session
+
+from search.budget import check_limits
+from search.errors import ConflictError
+from service.jobs import JobState
+from service.spec import JobSpec
+from service.store.schema import JobRow, SearchStateRow
+
+
+def change(session: Session, row: JobRow, spec: JobSpec) -> None:
+    """Checks a job's new limits; its row is locked. A run under way ends by it, and starts over from what is saved.
+
+    Raises:
+        ConflictError: The search is over or ending, or cannot go on with these limits.
+    """
+    state = JobState(row.state)
+    if state.terminal or state is JobState.FINALIZING or row.stop_requested or row.cancel_requested:
+        raise ConflictError(f"job {row.id} is {state}: its search is over or ending, so its limits stay")
+    saved = session.get(SearchStateRow, row.id)
+    if saved is not None:
+        search = spec.search
+        check_limits(saved.state, generations=search.generations, max_evaluations=search.max_evaluations)
+    if state.interruptible:
+        row.epoch, row.leased_until = row.epoch + 1, None
