@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from search.errors import CancelledError, InfrastructureError, ScoringError
 from search.space import DENSE
 from service.joblog import JobLog
-from service.jobs import JobState
+from service.jobs import JobState, Request
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.spec import JobSpec
@@ -130,11 +130,15 @@ class Jobs:
         """Claims the next job, as the controller does, and runs it; cut off, it can be claimed at once."""
         job = self.store.claim_next(lease_s=0)
         assert job is not None
-        log = JobLog(self.store, job, self._settings.jobs_dir / job.id)
+        self.log = JobLog(self.store, job, self._settings.jobs_dir / job.id)
         pipeline = Pipeline(self._settings, cluster)  # type: ignore[arg-type]
-        result = pipeline(job, log)
+        result = pipeline(job, self.log)
         self.store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
         return result
+
+    def ask(self, id: str, request: Request) -> None:
+        """Passes on to the running pipeline what its user asks, as the controller does."""
+        self.log.heed(self.store.request(id, request))
 
     def events(self, id: str, type: str) -> list[Document]:
         return [event.data for event in self.store.events(id, limit=10_000) if event.type == type]
@@ -352,6 +356,64 @@ def test_an_interrupted_search_goes_on_from_its_last_generation(jobs: Jobs, tiny
             del speed["tokens_per_second"]
         assert result[model] == expected[model]
     assert [row["generation"] for row in jobs.store.generations(id)] == [0, 1, 2, 3]
+
+
+def essence(result: Document) -> Document:
+    """What has to be the same in a run that was disturbed."""
+    sides = {
+        side: {k: v for k, v in result[side].items() if k != "tokens_per_second"}
+        for side in ("dense", "best")
+    }
+    return sides | {
+        name: result[name] for name in ("genome", "evaluations", "generations", "search_ended", "tokens")
+    }
+
+
+def test_a_paused_job_goes_on_to_the_same_result(jobs: Jobs, tiny_job: Document) -> None:
+    jobs.submit(tiny_job)
+    undisturbed = LocalCluster()
+    expected = jobs.run(undisturbed)
+    id = jobs.submit(tiny_job)
+
+    def pause_in_generation_1(request: ScoreRequest, result: Any) -> Any:
+        if len(jobs.store.generations(id)) == 1:
+            jobs.ask(id, Request.PAUSE)
+        return result
+
+    paused, resumed = LocalCluster(pause_in_generation_1), LocalCluster()
+    with pytest.raises(CancelledError):
+        jobs.run(paused)
+    jobs.store.transition(id, JobState.PAUSED, epoch=jobs.log.job.epoch)
+    jobs.store.request(id, Request.RESUME)
+    result = jobs.run(resumed)
+
+    assert essence(result) == essence(expected)
+    scored = [
+        [r for r in cluster.actors[0].requests if r.split == "search" and r.refit is None]
+        for cluster in (undisturbed, paused, resumed)
+    ]
+    assert len(scored[1]) > 0
+    assert len(scored[1]) + len(scored[2]) == len(scored[0])  # nothing is scored twice
+
+
+def test_a_stopped_job_exports_what_one_with_so_many_generations_does(jobs: Jobs, tiny_job: Document) -> None:
+    id = jobs.submit(tiny_job)
+
+    def stop_after_generation_1(request: ScoreRequest, result: Any) -> Any:
+        if len(jobs.store.generations(id)) == 2 and request.split == "search":
+            jobs.ask(id, Request.STOP)
+        return result
+
+    result = jobs.run(LocalCluster(stop_after_generation_1))
+    states = [data["state"] for data in jobs.events(id, "job.state")]
+    assert states == ["queued", "preparing", "searching", "stopping", "finalizing", "succeeded"]
+    assert (result["search_ended"], result["generations"]) == ("stopped", 1)
+
+    tiny_job["search"]["generations"] = 1
+    jobs.submit(tiny_job)
+    shorter = jobs.run(LocalCluster())
+    assert shorter["search_ended"] == "by itself"
+    assert essence({**shorter, "search_ended": "stopped"}) == essence(result)
 
 
 def test_a_job_killed_after_its_search_only_repeats_the_rest(jobs: Jobs, tiny_job: Document) -> None:
