@@ -13,6 +13,7 @@ from search.errors import ConflictError, StoreError
 from service.changes import JobChanges
 from service.controller import Controller
 from service.feed import Feed
+from service.forking import forked
 from service.jobs import Job, Request, check_deletable
 from service.keys import ADMIN
 from service.metrics import Metrics
@@ -93,8 +94,20 @@ class Application:
         self._make_data_dir()
         return bool(self.settings.api_key) or self.store.keys.any()
 
-    def submit(self, spec: JobSpec, owner: str = ADMIN, idempotency_key: str | None = None) -> Job:
+    def submit(
+        self,
+        spec: JobSpec,
+        owner: str = ADMIN,
+        idempotency_key: str | None = None,
+        sees: str | None = None,
+    ) -> Job:
         """Queues a job of this owner's, or returns the one that was submitted under the same key before.
+
+        Args:
+            spec: The job.
+            owner: Whose it will be.
+            idempotency_key: What its owner calls this submission.
+            sees: Whose jobs may be its parent; None for anybody's.
 
         Raises:
             InputError: The spec cannot work; the error names the field.
@@ -104,19 +117,24 @@ class Application:
             job = self.store.submitted(spec, owner, idempotency_key)
             if job is not None:
                 return job
-        self._preflight(spec)
-        job = self.store.create_job(spec, owner, idempotency_key)
+        job_spec = forked(spec, self.store.seen_by(sees))
+        self._preflight(job_spec)
+        job = self.store.create_job(job_spec, owner, idempotency_key, submitted=spec)
         self.controller.wake()
         return job
 
-    def estimate(self, spec: JobSpec) -> dict[str, Any]:
+    def estimate(self, spec: JobSpec, sees: str | None = None) -> dict[str, Any]:
         """What a job will need: see `service.estimate`. Makes no job; works without `start`, for caches need no owner.
+
+        Args:
+            spec: The job.
+            sees: Whose jobs may be its parent; None for anybody's.
 
         Raises:
             InputError: The spec cannot work; the error names the field.
         """
         self._make_data_dir()
-        return self._estimator(spec)
+        return self._estimator(forked(spec, self.store.seen_by(sees)))
 
     def request(self, id: str, request: Request, owner: str | None = None) -> Job:
         """Pauses, resumes, stops or cancels a job; a running one may take a while to do so.

@@ -106,6 +106,8 @@ def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[P
     """Per matrix the share that a seed keeps."""
     if seed.densities is not None:
         return _of_patterns(seed.densities, space, f"{field}.densities")
+    if seed.ranks is not None:
+        return _of_list(seed.ranks, space, f"{field}.ranks")
     assert seed.path is not None
     file = resolve_path(seed.path, roots, f"{field}.path")
     return _of_ranks(_read_ranks(file, f"{field}.path"), space, f"{field}.path")
@@ -128,7 +130,17 @@ def _of_ranks(ranks: Mapping[str, int], space: SearchSpace, field: str) -> list[
     for shape in space.matrices:
         if shape.name not in ranks:
             raise InputError(field, f"names no rank of {shape.name!r}; is it of another model?")
-    return [min(1.0, shape.density(ranks[shape.name], space.storage)) for shape in space.matrices]
+    return _of_list([ranks[shape.name] for shape in space.matrices], space, field)
+
+
+def _of_list(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float]:
+    if len(ranks) != len(space.matrices):
+        raise InputError(
+            field,
+            f"must be the ranks of {len(space.matrices)} matrices, got {len(ranks)}; are they of another model?",
+        )
+    pairs = zip(space.matrices, ranks, strict=True)
+    return [min(1.0, shape.density(rank, space.storage)) for shape, rank in pairs]
 
 
 def _read_ranks(file: Path, field: str) -> Mapping[str, int]:

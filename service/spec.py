@@ -13,6 +13,7 @@ MethodName = Literal["task", "output", "input", "weight"]
 FisherName = Literal["true", "empirical"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 SplitName = Literal["calibration", "search", "confirm", "test"]
+MOST_SEEDS = 1000
 Name = Annotated[str, Field(max_length=200)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 Generations = Annotated[int, Field(ge=0, le=100_000)]
@@ -212,12 +213,18 @@ class ConstraintSpec(Strict):
 
 
 class SeedSpec(Strict):
-    """Genomes to start from besides the search's own: exactly one of `path`, `densities` and `random`."""
+    """Genomes to start from besides the search's own: exactly one of `path`, `ranks`, `densities` and `random`."""
 
     path: str | None = Field(
         None,
         description="JSON file with `ranks`, matrix name → rank (-1: dense): an exported model's "
         "`ranksieve.json`, or a job's result.",
+    )
+    ranks: tuple[Annotated[int, Field(ge=-1)], ...] | None = Field(
+        None,
+        min_length=1,
+        max_length=100_000,
+        description="The rank of every matrix to prune, in their order (-1: dense), as the API tells of candidates.",
     )
     densities: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
         None,
@@ -233,12 +240,21 @@ class SeedSpec(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        given = [name for name in ("path", "densities", "random") if getattr(self, name) is not None]
+        given = [name for name in ("path", "ranks", "densities", "random") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give exactly one of path, densities and random; got {' and '.join(given) or 'none'}"
+                f"give exactly one of path, ranks, densities and random; got {' and '.join(given) or 'none'}"
             )
         return self
+
+
+class ParentSpec(Strict):
+    """A job to start from, and how far it had come."""
+
+    job: str = Field(max_length=100)
+    generation: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
+        None, description="By default the last."
+    )
 
 
 class SearchSpec(Strict):
@@ -272,7 +288,7 @@ class SearchSpec(Strict):
     constraints: tuple[ConstraintSpec, ...] = Field(
         (), max_length=1000, description="What no candidate may break."
     )
-    seeds: tuple[SeedSpec, ...] = Field((), max_length=1000, description="Genomes to start from, too.")
+    seeds: tuple[SeedSpec, ...] = Field((), max_length=MOST_SEEDS, description="Genomes to start from, too.")
 
     @model_validator(mode="after")
     def _survivors_are_offspring(self) -> Self:
@@ -380,6 +396,10 @@ class JobSpec(Strict):
         default_factory=MaxDrop
     )
     resources: ResourceSpec = Field(default_factory=ResourceSpec)
+    parent: ParentSpec | None = Field(
+        None,
+        description="What this job of the same model found by then is added to `search.seeds`, at submission.",
+    )
 
     @model_validator(mode="after")
     def _screen_fits_search_split(self) -> Self:

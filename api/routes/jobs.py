@@ -54,11 +54,14 @@ def submit(
     ] = None,
 ) -> JobBody | JSONResponse:
     """Check a job file against the model and the data it names, and queue it."""
+    principal = submitter.principal
     if dry_run:
         return JSONResponse(
-            EstimateBody.model_validate(submitter.application.estimate(spec)).model_dump(mode="json")
+            EstimateBody.model_validate(submitter.application.estimate(spec, principal.sees)).model_dump(
+                mode="json"
+            )
         )
-    job = submitter.application.submit(spec, submitter.principal.owner, idempotency_key)
+    job = submitter.application.submit(spec, principal.owner, idempotency_key, principal.sees)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobBody.of(job)
 

@@ -77,17 +77,32 @@ class Store(View):
         """What one owner may see of it; None for everything."""
         return View(self.database, owner)
 
-    def create_job(self, spec: JobSpec, owner: str = ADMIN, idempotency_key: str | None = None) -> Job:
+    def create_job(
+        self,
+        spec: JobSpec,
+        owner: str = ADMIN,
+        idempotency_key: str | None = None,
+        submitted: JobSpec | None = None,
+    ) -> Job:
         """Queues a job of this owner's, or returns the one that was queued under the same key before.
+
+        Args:
+            spec: The job.
+            owner: Whose it is.
+            idempotency_key: What its owner calls this submission.
+            submitted: The spec as its owner sent it, if that is another one.
 
         Raises:
             ConflictError: The owner used the key for another spec.
         """
         try:
-            return self._create_job(spec, owner, idempotency_key)
+            return self._create_job(spec, owner, idempotency_key, submitted or spec)
         except IntegrityError:
             # The same submission has come by another way in the same moment.
-            if idempotency_key is None or (job := self.submitted(spec, owner, idempotency_key)) is None:
+            if (
+                idempotency_key is None
+                or (job := self.submitted(submitted or spec, owner, idempotency_key)) is None
+            ):
                 raise
             return job
 
@@ -107,14 +122,14 @@ class Store(View):
                 )
             return None if row is None else rows.job_of(row)
 
-    def _create_job(self, spec: JobSpec, owner: str, idempotency_key: str | None) -> Job:
+    def _create_job(self, spec: JobSpec, owner: str, idempotency_key: str | None, submitted: JobSpec) -> Job:
         with self.database.writing() as session:
             row = JobRow(
                 id=new_job_id(),
                 spec=spec.canonical(),
                 owner=owner,
                 idempotency_key=idempotency_key,
-                submission=_digest(spec),
+                submission=_digest(submitted),
                 priority=spec.priority,
                 state=JobState.QUEUED.value,
                 cancel_requested=False,

@@ -14,7 +14,7 @@ from service.feed import Feed
 from service.joblog import JobLog
 from service.jobs import Job, JobState, Request
 from service.settings import Settings
-from service.spec import JobSpec
+from service.spec import JobSpec, ParentSpec, SeedSpec
 from service.store import Store
 
 MakeSpec = Callable[..., JobSpec]
@@ -104,6 +104,26 @@ def test_a_spec_that_cannot_work_makes_no_job(application: Application, make_spe
         application.submit(make_spec(""))
 
     assert application.store.jobs() == []
+
+
+def test_a_fork_is_known_by_its_key_and_only_of_jobs_that_its_owner_sees(
+    application: Application, make_spec: MakeSpec, make_candidate: Callable[..., dict[str, Any]]
+) -> None:
+    store = application.store
+    application._make_data_dir()
+    parent = store.create_job(make_spec("parent"), "alice")
+    scored = {**make_candidate(0, 3), "examples": 256}
+    store.save_generation(parent.id, {"generation": 0}, [scored], {}, epoch=parent.epoch)
+    spec = make_spec("fork").model_copy(update={"parent": ParentSpec(job=parent.id)})
+
+    fork = application.submit(spec, "alice", "key", sees="alice")
+
+    assert fork.spec.search.seeds == (SeedSpec(ranks=(48,)),)
+    assert application.submit(spec, "alice", "key", sees="alice") == fork
+    with pytest.raises(InputError, match=r"parent.job: there is no job"):
+        application.submit(spec, "bob", sees="bob")
+    with pytest.raises(InputError, match=r"parent.job: there is no job"):
+        application.estimate(spec, sees="bob")
 
 
 def test_an_estimate_needs_no_start_and_makes_no_job(application: Application, make_spec: MakeSpec) -> None:

@@ -166,7 +166,20 @@ CASES: list[tuple[str, str, Any, str, str]] = [
         "search.seeds.0.path",
         "names no rank of",
     ),
-    ("seed of nothing", "search.seeds", [{}], "search.seeds.0", "exactly one of path, densities and random"),
+    (
+        "seed of nothing",
+        "search.seeds",
+        [{}],
+        "search.seeds.0",
+        "exactly one of path, ranks, densities and random",
+    ),
+    (
+        "seed of another model",
+        "search.seeds",
+        [{"ranks": [3]}],
+        "search.seeds.0.ranks",
+        "of 14 matrices, got 1",
+    ),
     (
         "seed for no matrix",
         "search.seeds",

@@ -109,17 +109,18 @@ def test_seeds_of_every_kind(tiny_job: Document, tmp_path: Path) -> None:
         (tmp_path / name).write_text(json.dumps(document))
     tiny_job["search"]["seeds"] = [
         *({"path": name} for name in documents),
+        {"ranks": list(ranks.values())},
         {"densities": {"1.up_proj": 1.0, "up_proj": 0.25, "*": 0.5}},
         {"random": 3},
     ]
     plan = planned(tiny_job, roots=(tmp_path,))
-    of_files, of_densities, drawn = plan.seeds[:3], plan.seeds[3], plan.seeds[4:]
-    assert [plan.space.ranks(seed) for seed in of_files] == [(4, 2, DENSE) * 3] * 3
+    of_ranks, of_densities, drawn = plan.seeds[:4], plan.seeds[4], plan.seeds[5:]
+    assert [plan.space.ranks(seed) for seed in of_ranks] == [(4, 2, DENSE) * 3] * 4
     assert plan.space.ranks(of_densities) == (4, 2, 2, 4, 2, DENSE, 4, 2, 2)
     assert len(set(drawn)) == 3
-    assert drawn == planned(tiny_job, roots=(tmp_path,)).seeds[4:]
+    assert drawn == planned(tiny_job, roots=(tmp_path,)).seeds[5:]
     tiny_job["search"]["seed"] = 1
-    assert drawn != planned(tiny_job, roots=(tmp_path,)).seeds[4:]
+    assert drawn != planned(tiny_job, roots=(tmp_path,)).seeds[5:]
 
 
 def test_the_example_with_constraints_can_be_done_on_its_model() -> None:

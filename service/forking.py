@@ -1,0 +1,69 @@
+"""A job that starts from what another one found: the best of each size become seeds of its own spec.
+
+Only the ranks are taken over, at submission: the fork may have another objective, budget or task, scores everything
+itself, and needs its parent no more. The saved state of a search would bind it to the parent's settings instead.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from search.errors import InputError, NotFoundError
+from service.spec import MOST_SEEDS, JobSpec, SeedSpec
+from service.store import View
+
+
+def forked(spec: JobSpec, jobs: View) -> JobSpec:
+    """A spec with the seeds that its parent gives; one without a parent stays as it is.
+
+    Args:
+        spec: The job to be.
+        jobs: What its owner may see.
+
+    Raises:
+        InputError: There is no such parent, it prunes another model, or it has not come to that generation.
+    """
+    if spec.parent is None:
+        return spec
+    try:
+        parent = jobs.job(spec.parent.job)
+    except NotFoundError as error:
+        raise InputError("parent.job", str(error)) from error
+    if parent.spec.model != spec.model:
+        raise InputError("parent.job", f"{parent.id} prunes another model; a fork has its parent's `model`")
+    done = [record["generation"] for record in jobs.generations(parent.id, limit=100_001)]
+    generation = done[-1] if spec.parent.generation is None and done else spec.parent.generation
+    if generation not in done:
+        raise InputError(
+            "parent.generation",
+            f"job {parent.id} has {len(done)} finished generations, counted from 0; got {generation}",
+        )
+    examples = parent.spec.task.data.sizes.search
+    known = [
+        row
+        for row in jobs.memo(parent.id)
+        if row["generation"] <= generation and row["examples"] == examples and row["failure"] is None
+    ]
+    room = MOST_SEEDS - len(spec.search.seeds)
+    chosen = _spread(_front(known), min(room, spec.search.population))
+    seeds = (*spec.search.seeds, *(SeedSpec(ranks=tuple(row["ranks"])) for row in chosen))
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": seeds})})
+
+
+def _front(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those that no smaller or equal one beats, smallest first."""
+    front: list[Mapping[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["kept_share"], _loss(row))):
+        if not front or _loss(row) < _loss(front[-1]):
+            front.append(row)
+    return front
+
+
+def _loss(row: Mapping[str, Any]) -> float:
+    return float(row["kl_nats"] if row["loss_nats"] is None else row["loss_nats"])
+
+
+def _spread(front: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
+    """So many at most, evenly over the front, with both its ends."""
+    if len(front) <= limit or limit < 2:
+        return list(front[:limit])
+    return [front[round(i * (len(front) - 1) / (limit - 1))] for i in range(limit)]
