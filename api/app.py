@@ -11,14 +11,16 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
 from api import errors
-from api.auth import Authenticate, is_loopback
+from api.auth import Authenticate
+from api.hosts import OwnPages, trusted_names
 from api.requests import Requests
 from api.routes import artifacts, events, health, jobs, keys, search
+from api.throttle import Throttle
 from api.version import installed_version
 from service.application import Application
+from service.settings import Settings
 
 MAX_BODY_BYTES = 4 * 1024 * 1024  # a job file holds templates and labels, never data
-_LOOPBACK_NAMES = ["localhost", "127.0.0.1", "[::1]"]
 _TAGS = [
     {"name": "jobs", "description": "Submit, list, look at, pause, stop and cancel pruning jobs."},
     {"name": "events", "description": "What happens to a job, as pages or as a stream."},
@@ -70,8 +72,8 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.state.application = application
     app.state.streams = events.OpenStreams()
     errors.install(app)
-    _trust_only_loopback_names(app, application.settings.host)
-    known = Depends(Authenticate(application))
+    _keep_foreign_pages_out(app, application.settings)
+    known = Depends(Authenticate(application, Throttle(application.settings.requests_per_second)))
     app.include_router(health.router)
     app.include_router(health.guarded, dependencies=[known])
     app.include_router(_v1(known))
@@ -79,15 +81,18 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
 
 
 def _v1(known: Any) -> APIRouter:
-    refused = errors.responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY)
+    refused = errors.responses(
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    )
     router = APIRouter(prefix="/v1", dependencies=[known], responses=refused)
     for module in (jobs, events, search, artifacts, keys):
         router.include_router(module.router)
     return router
 
 
-def _trust_only_loopback_names(app: FastAPI, host: str) -> None:
-    """On loopback, refuse requests under other names: a web page may rebind its own to this machine."""
-    if is_loopback(host):
-        names = [*_LOOPBACK_NAMES, f"[{host}]" if ":" in host else host]
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
+def _keep_foreign_pages_out(app: FastAPI, settings: Settings) -> None:
+    app.add_middleware(OwnPages, allowed=settings.allowed_hosts)
+    names = trusted_names(settings.host, settings.allowed_hosts)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)

@@ -13,9 +13,10 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.throttle import Throttle
 from search.errors import InputError
 from service.application import Application
-from service.keys import Principal
+from service.keys import Principal, id_of
 
 _bearer = HTTPBearer(auto_error=False, description="RANKSIEVE_API_KEY of the server, or an API key.")
 
@@ -25,15 +26,19 @@ class Authenticate:
 
     Args:
         application: Knows the keys.
+        throttle: Counts the requests of every key, and of every address that showed no good one.
     """
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, throttle: Throttle) -> None:
         self._application = application
+        self._throttle = throttle
 
     def __call__(
         self, request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> None:
-        principal = self._principal("" if given is None else given.credentials)
+        token = "" if given is None else given.credentials
+        principal = self._principal(token)
+        self._throttle.count(_caller(request, token, principal))
         if principal is None:
             raise HTTPException(
                 HTTPStatus.UNAUTHORIZED,
@@ -50,6 +55,14 @@ class Authenticate:
             return Principal.admin()
         key = keys.find(token)
         return None if key is None else Principal(owner=key.owner, scope=key.scope)
+
+
+def _caller(request: Request, token: str, principal: Principal | None) -> str:
+    """Whom a request counts for: the key it showed, if that is a good one, else where it came from."""
+    if principal is not None and (id := id_of(token)) is not None:
+        return f"key {id}"
+    address = request.client.host if request.client is not None else ""
+    return f"address {address}" if principal is None else f"{principal.owner} at {address}"
 
 
 def is_loopback(host: str) -> bool:

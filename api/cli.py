@@ -82,9 +82,10 @@ def serve(
     """Serve the REST API and run jobs until Ctrl-C."""
     from api.server import serve as serve_forever
     from api.server_settings import settings_from
+    from service import logs
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     settings = settings_from(host=host, port=port, data_dir=data_dir, roots=root)
+    logs.configure(settings.log_format, settings.secrets)
     serve_forever(
         settings, _parts(ctx).build, lambda url: typer.echo(f"ranksieve listens on {url}", err=True)
     )

@@ -21,11 +21,13 @@ from api.spec_errors import ROOT, dotted, name_errors, pointer
 from search.errors import (
     ConflictError,
     InputError,
+    LimitError,
     NotFoundError,
     OutdatedError,
     RanksieveError,
     StoreError,
 )
+from service.redaction import redact
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ _STATUS: Mapping[type[RanksieveError], HTTPStatus] = {
     NotFoundError: HTTPStatus.NOT_FOUND,
     OutdatedError: HTTPStatus.PRECONDITION_FAILED,
     ConflictError: HTTPStatus.CONFLICT,
+    LimitError: HTTPStatus.TOO_MANY_REQUESTS,
     StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 _CODES = {
@@ -55,6 +58,7 @@ _CODES = {
 
 _REFUSALS = {
     HTTPStatus.BAD_REQUEST: "this server is not known by the name in the Host header",
+    HTTPStatus.FORBIDDEN: "a page of another origin may change nothing here; RANKSIEVE_ALLOWED_HOSTS names a proxy",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is larger than this server takes",
 }
 
@@ -114,6 +118,8 @@ async def _on_ranksieve_error(request: Request, error: Exception) -> ProblemResp
         _log(request, error)
         detail = "the job store cannot be reached at present; try again later"
         return _problem(request, status, detail, headers={"Retry-After": "5"})
+    if isinstance(error, LimitError):
+        return _problem(request, status, str(error), headers={"Retry-After": str(error.retry_after_s)})
     if isinstance(error, InputError):
         path = () if error.field == ROOT else tuple(error.field.split("."))
         field = FieldProblem(field=error.field, pointer=pointer(path), detail=error.message)
@@ -166,10 +172,10 @@ def _problem(
         title=status.phrase,
         status=status,
         code=_CODES.get(status, "other"),
-        detail=detail,
+        detail=redact(detail),
         instance=request.url.path,
         request_id=request_id(request.scope),
-        errors=list(errors),
+        errors=[field.model_copy(update={"detail": redact(field.detail)}) for field in errors],
     )
     return ProblemResponse(
         problem.model_dump(mode="json", exclude_none=True), status_code=status, headers=headers

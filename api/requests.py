@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.logs import about
+
 HEADER = "X-Request-ID"
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -63,7 +65,8 @@ class Requests:
             else:
                 await send_named(message)
 
-        await self._app(scope, receive, send_problem)
+        with about(request=id):
+            await self._app(scope, receive, send_problem)
 
 
 def _is_plain_refusal(message: Message) -> bool:

@@ -272,3 +272,6 @@ class Readiness(BaseModel):
     ready: bool
     store: bool = Field(description="Whether the job store answers.")
     controller: bool = Field(description="Whether jobs are claimed and run.")
+    ray: bool | None = Field(
+        description="Whether the Ray cluster answers; null before the first job has started or joined one."
+    )

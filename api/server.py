@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.auth import refuse_open_network
+from api.telemetry import trace_requests
 from search.errors import InfrastructureError
 from service.application import Application
 from service.settings import Settings
@@ -79,7 +80,10 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
         application.start()
         try:
             announce(url_of(sock))
-            server = Server(create_app(application, started=True), access_log=True)
+            app = create_app(application, started=True)
+            if settings.tracing:
+                trace_requests(app)
+            server = Server(app, access_log=True)
             with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful shutdown
                 server.run(sockets=[sock])
         finally:

@@ -6,6 +6,7 @@
     ├── ConflictError     the request does not fit the state of the job
     │   ├── SupersededError      another server has taken the job over since
     │   └── OutdatedError        the job has changed since the caller looked
+    ├── LimitError        the caller asks for more than one caller may have; later there may be room
     ├── CancelledError    the user asked the job to end
     ├── ScoringError      candidates cannot be scored: too many failed, or the baseline did
     └── InfrastructureError  the machine failed: actors keep dying, a deadline passed, no memory
@@ -50,6 +51,22 @@ class SupersededError(ConflictError):
 
 class OutdatedError(ConflictError):
     """The job has changed since the caller looked."""
+
+
+class LimitError(RanksieveError):
+    """The caller asks for more than one caller may have; later there may be room.
+
+    Args:
+        message: What there is too much of, how much there may be, what to do.
+        retry_after_s: In so many seconds it is worth asking again.
+    """
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[type["LimitError"], tuple[str, int]]:
+        return (LimitError, (str(self), self.retry_after_s))
 
 
 class CancelledError(RanksieveError):

@@ -41,6 +41,7 @@ class Application:
         preflight: Refuses a spec that cannot work, before a job is made of it.
         estimator: Tells what a job will need.
         metrics: What the controller counts.
+        ray_answers: Tells whether Ray is there; None while there is nothing to ask. It starts nothing.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Application:
         preflight: Preflight,
         estimator: Estimator,
         metrics: Metrics | None = None,
+        ray_answers: Callable[[], bool | None] = lambda: None,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.metrics.show_jobs_of(store)
@@ -61,6 +63,7 @@ class Application:
         self.feed = feed
         self._preflight = preflight
         self._estimator = estimator
+        self._ray_answers = ray_answers
         self._owned = ExitStack()
 
     def start(self) -> None:
@@ -112,6 +115,7 @@ class Application:
         Raises:
             InputError: The spec cannot work; the error names the field.
             ConflictError: The owner used the key for another spec.
+            LimitError: The owner has as many queued jobs as one may have.
         """
         if idempotency_key is not None:
             job = self.store.submitted(spec, owner, idempotency_key)
@@ -119,7 +123,9 @@ class Application:
                 return job
         job_spec = forked(spec, self.store.seen_by(sees))
         self._preflight(job_spec)
-        job = self.store.create_job(job_spec, owner, idempotency_key, submitted=spec)
+        job = self.store.create_job(
+            job_spec, owner, idempotency_key, submitted=spec, most_queued=self.settings.queued_jobs
+        )
         self.controller.wake()
         return job
 
@@ -199,11 +205,12 @@ class Application:
         """Whether jobs are being run, and which one: `healthy` and `running_job`."""
         return {"healthy": self.controller.alive, "running_job": self.controller.running_job}
 
-    def readiness(self) -> dict[str, bool]:
-        """What has to work for requests to be worth sending here, and whether it does."""
+    def readiness(self) -> dict[str, bool | None]:
+        """What has to work for requests to be worth sending here, and whether it does; None: that is not known yet."""
         return {
             "store": self._store_answers(),
             "controller": self.controller.alive and not self.controller.trouble,
+            "ray": self._ray_answers(),
         }
 
     def _store_answers(self) -> bool:

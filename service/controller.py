@@ -23,9 +23,11 @@ from search.errors import (
 from service.joblog import JobLog
 from service.jobs import Job, JobError, JobState, Request
 from service.lease import BEATS, Lease
+from service.logs import about
 from service.machine import machine_fault
 from service.metrics import Metrics
 from service.store import LEASE_S, RETRY_S, Store
+from service.tracing import span
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +163,7 @@ class Controller:
     def _run(self, job: Job) -> None:
         log = JobLog(self._store, job, self._jobs_dir / job.id, self._metrics)
         try:
-            with Lease(self._store, log, self._lease_s):
+            with about(job=job.id), span("job", job=job.id), Lease(self._store, log, self._lease_s):
                 self._run_to_its_end(job, log)
         except SupersededError as error:
             logger.warning("job %s: this run of it ends: %s", job.id, error)
@@ -169,6 +171,7 @@ class Controller:
             self._unsettled.append((job, error))
             raise
         finally:
+            self._metrics.idle()
             with self._changed:
                 self._running = None
 

@@ -11,6 +11,7 @@ from search.errors import CancelledError
 from service.events import EventType
 from service.jobs import Job, JobState
 from service.metrics import Metrics
+from service.redaction import redact_values
 from service.store import Store
 
 
@@ -28,6 +29,7 @@ class JobLog:
         self._store = store
         self._metrics = metrics or Metrics()
         self._last_saved_s: float | None = None
+        self._phases: set[str] = set()
         self.job = job
         self.directory = directory
         self.cancelled = threading.Event()
@@ -88,8 +90,10 @@ class JobLog:
         self._store.transition(self.job.id, to, epoch=self.job.epoch, data=data)
 
     def event(self, type: EventType, **data: Any) -> None:
-        """Tells the job's user of something."""
-        self._store.append_event(self.job.id, type, data, epoch=self.job.epoch)
+        """Tells the job's user of something, without secrets."""
+        if type is EventType.PHASE_PROGRESS:
+            self._phases.add(data["phase"])
+        self._store.append_event(self.job.id, type, redact_values(data), epoch=self.job.epoch)
 
     def progress(self, phase: str) -> Callable[[int, int], None]:
         """Tells the job's user how far a phase is: (done, total)."""
@@ -130,8 +134,14 @@ class JobLog:
         if self.cancelled.is_set():
             self.end()
 
+    def count_preparation(self) -> None:
+        """Counts whether the cache had what the job was prepared with: whoever makes it tells of progress."""
+        self._metrics.looked_up("factors", found=not self._phases & {"calibration", "projection"})
+        if self.job.spec.projection.refine_epochs:
+            self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
+
     def _count(self, candidates: Sequence[Mapping[str, Any]]) -> None:
-        self._metrics.scored(candidates)
+        self._metrics.scored(candidates, self.job.spec.resources.actors)
         now_s = time.monotonic()
         if self._last_saved_s is not None:
             self._metrics.generation(now_s - self._last_saved_s)

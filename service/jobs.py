@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from search.errors import ConflictError, InfrastructureError, InputError, ScoringError
+from service.redaction import redact
 from service.spec import JobSpec
 
 
@@ -88,11 +89,11 @@ class JobError:
         """
         match error:
             case InputError():
-                return cls(code="input", message=error.message, field=error.field)
+                return cls(code="input", message=redact(error.message), field=error.field)
             case ScoringError():
-                return cls(code="scoring", message=str(error))
+                return cls(code="scoring", message=redact(str(error)))
             case InfrastructureError():
-                return cls(code="infrastructure", message=str(error))
+                return cls(code="infrastructure", message=redact(str(error)))
             case _:
                 kind = type(error).__name__
                 message = f"unexpected {kind}; the traceback is in the server's log under job {job_id}"

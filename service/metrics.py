@@ -1,12 +1,13 @@
 """What a server counts for its operator, in Prometheus' terms; of jobs, events tell more.
 
-Counts are this server's since it started; `ranksieve_jobs` is read from the store when it is asked for.
+Counts are this server's since it started; `ranksieve_jobs` is read from the store when it is asked for. How busy the
+actors are: `rate(ranksieve_scoring_seconds_total[10m]) / ranksieve_actors`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -32,6 +33,22 @@ class Metrics:
             "ranksieve_evaluations", "Candidates scored.", ["outcome"], registry=self._registry
         )
         self._tokens = Counter("ranksieve_tokens", "Tokens run through candidates.", registry=self._registry)
+        self._scoring = Counter(
+            "ranksieve_scoring_seconds",
+            "Time that actors were busy scoring candidates.",
+            registry=self._registry,
+        )
+        self._actors = Gauge(
+            "ranksieve_actors",
+            "Scoring actors of the job that is searching, from its first generation on.",
+            registry=self._registry,
+        )
+        self._lookups = Counter(
+            "ranksieve_cache",
+            "Jobs that needed something of the cache.",
+            ["kind", "outcome"],
+            registry=self._registry,
+        )
         self._generations = Histogram(
             "ranksieve_generation_seconds",
             "Time from one saved generation of a job to the next.",
@@ -43,12 +60,22 @@ class Metrics:
         """Adds the number of jobs by state, counted in a store whenever it is asked for."""
         self._registry.register(_Jobs(store))
 
-    def scored(self, candidates: Iterable[Mapping[str, Any]]) -> None:
-        """Counts the scorings of a generation."""
+    def scored(self, candidates: Iterable[Mapping[str, Any]], actors: int) -> None:
+        """Counts the scorings of a generation, by a job with so many actors."""
+        self._actors.set(actors)
         for candidate in candidates:
             outcome = "scored" if candidate["failure"] is None else "failed"
             self._evaluations.labels(outcome).inc()
             self._tokens.inc(candidate["tokens"])
+            self._scoring.inc(candidate["seconds"])
+
+    def looked_up(self, kind: str, *, found: bool) -> None:
+        """Counts that a job needed something of the cache, and whether it was there."""
+        self._lookups.labels(kind, "hit" if found else "miss").inc()
+
+    def idle(self) -> None:
+        """No job runs: there are no actors."""
+        self._actors.set(0)
 
     def generation(self, seconds: float) -> None:
         """Counts a generation and the time it took."""

@@ -25,6 +25,7 @@ from service.search_plan import SearchPlan, search_plan
 from service.searching import search
 from service.settings import Settings
 from service.spec import JobSpec
+from service.tracing import span
 from workers.actor import ScorerPlan
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher
@@ -118,6 +119,7 @@ class Pipeline:
         if plan.refinement.epochs:
             prepared = self._run_phase(prepare, replace(plan, threads=resources.threads), spec=spec, log=log)
         assert isinstance(prepared, Prepared)
+        log.count_preparation()
         return prepared
 
     @contextmanager
@@ -242,7 +244,8 @@ class _Clock:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         started = time.monotonic()
-        yield
+        with span(name):
+            yield
         self.seconds[name] = round(time.monotonic() - started, 3)
 
 

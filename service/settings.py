@@ -5,9 +5,19 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
+
+from service.logs import LogFormat
+
+HostName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^((\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-f:]+\])$", to_lower=True
+    ),
+]
+"""A name or an address as it is in a URL, without a port; `*.example.com` for all names below one."""
 
 
 class Settings(BaseSettings):
@@ -24,12 +34,21 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8765, ge=0, le=65_535, description="0: any free port.")
     api_key: SecretStr | None = Field(default=None, min_length=1, description="Asked of every HTTP caller.")
+    allowed_hosts: Annotated[list[HostName], NoDecode] = Field(
+        default=[], description="More names that the server is called by, with commas between."
+    )
+    requests_per_second: int = Field(
+        default=100, ge=0, le=100_000, description="Of one key, or of one address without a key; 0: no limit."
+    )
+    queued_jobs: int = Field(default=1000, ge=1, description="Most jobs of one owner that wait to be run.")
     database_url: str | None = Field(
         default=None, repr=False, description="SQLAlchemy URL; without it, a SQLite file in data_dir."
     )
     cache_limit_gib: float = Field(
         default=100, gt=0, description="What the caches may take of the disk; inf for no limit."
     )
+    log_format: LogFormat = Field(default="text", description="`json`: one object a line.")
+    tracing: bool = Field(default=False, description="Whether spans are sent to an OpenTelemetry collector.")
     ray_address: str | None = Field(default=None, description="Ray cluster to join; without it, a local one.")
 
     @field_validator("roots", mode="before")
@@ -40,6 +59,13 @@ class Settings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return [folder for folder in value.split(os.pathsep) if folder]
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return (
+            [host.strip() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+        )
 
     @field_validator("data_dir")
     @classmethod
@@ -65,6 +91,11 @@ class Settings(BaseSettings):
     def cache_limit_bytes(self) -> float:
         """`cache_limit_gib` in bytes."""
         return self.cache_limit_gib * 2**30
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be logged and cannot be told by its form."""
+        return [self.api_key.get_secret_value()] if self.api_key else []
 
     @property
     def shares_store(self) -> bool:

@@ -19,11 +19,15 @@ Priority = Annotated[int, Field(ge=-100, le=100)]
 Generations = Annotated[int, Field(ge=0, le=100_000)]
 Evaluations = Annotated[int, Field(ge=1, le=10_000_000)]
 
+LONGEST_TEXT = 100_000
+"""Most characters of any text in a job file."""
+
 
 class Strict(BaseModel):
-    """Unknown fields are errors; a parsed spec never changes."""
+    """Unknown fields are errors; a parsed spec never changes. No text is endless, or half of a surrogate pair:
+    where pydantic counts the characters of a text it finds that, too."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=LONGEST_TEXT)
 
 
 class ModelSpec(Strict):
@@ -37,9 +41,11 @@ class ModelSpec(Strict):
     gguf: str | None = Field(None, description="Local gguf file; it is de-quantized.")
     dtype: DtypeName = Field("auto", description="`auto`: bfloat16 where the device multiplies it natively.")
     include: tuple[str, ...] = Field(
-        ("*",), min_length=1, description="Shell patterns of matrix names to prune."
+        ("*",), min_length=1, max_length=1000, description="Shell patterns of matrix names to prune."
     )
-    exclude: tuple[str, ...] = Field((), description="Shell patterns of matrix names to leave dense.")
+    exclude: tuple[str, ...] = Field(
+        (), max_length=1000, description="Shell patterns of matrix names to leave dense."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -109,12 +115,14 @@ class TaskSpec(Strict):
     """
 
     kind: Literal["choice", "generate", "lm"]
-    prompt: str = Field("", max_length=100_000)
+    prompt: str = Field("", max_length=LONGEST_TEXT)
     answer: str = Field(
-        min_length=1, max_length=100_000, description="Template of the right answer (or label)."
+        min_length=1, max_length=LONGEST_TEXT, description="Template of the right answer (or label)."
     )
     choices: dict[str, str] | tuple[str, ...] | None = Field(
-        None, description="`choice`: label → answer text, or a list of labels that are their own text."
+        None,
+        max_length=10_000,
+        description="`choice`: label → answer text, or a list of labels that are their own text.",
     )
     choices_field: str | None = Field(None, description="`choice`: record field with that record's options.")
     delimiter: str = Field(" ", description="Put between prompt and answer; unused with chat_template.")
@@ -177,7 +185,7 @@ class ConstraintSpec(Strict):
     """A demand on the matrices whose names match; several demands on a matrix hold together."""
 
     matrices: tuple[str, ...] = Field(
-        min_length=1, description="Shell patterns of matrix names, as for `model.include`."
+        min_length=1, max_length=1000, description="Shell patterns of matrix names, as for `model.include`."
     )
     layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
         None, description="First and last layer that it is about."
@@ -229,6 +237,7 @@ class SeedSpec(Strict):
     densities: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = Field(
         None,
         min_length=1,
+        max_length=1000,
         description="Shell pattern of matrix names → share of the parameters to keep; the first that matches counts.",
     )
     random: int | None = Field(
@@ -386,7 +395,7 @@ class JobSpec(Strict):
     """One pruning job."""
 
     name: Name = ""
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict, max_length=100)
     priority: Priority = Field(0, description="Of the jobs in the queue the highest goes first.")
     model: ModelSpec
     task: TaskSpec

@@ -33,7 +33,9 @@ def build(settings: Settings) -> Application:
     def estimator(spec: JobSpec) -> dict[str, Any]:
         return estimate_job(settings, spec, pipeline.check(spec))
 
-    return Application(settings, store, controller, Feed(), preflight, estimator, metrics)
+    return Application(
+        settings, store, controller, Feed(), preflight, estimator, metrics, ray_answers=cluster.answers
+    )
 
 
 def evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:

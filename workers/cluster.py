@@ -7,10 +7,12 @@ authentication on by itself; a token in the environment keeps it from writing on
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray.actor import ActorHandle
@@ -21,10 +23,14 @@ from workers.actor import ScorerPlan, ScoringActor
 from workers.dispatcher import Dispatcher
 from workers.plan import EncodedTask
 from workers.preparation import Progress
+from workers.probe import Probe
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
+
+ANSWER_S = 2.0
+"""So long the cluster may take to say that it is there, in seconds."""
 
 SPIN_COUNT = "4000"
 """Rounds that a torch thread waits busily at a barrier before it sleeps, in an embedded cluster. By default there are
@@ -42,6 +48,8 @@ class Cluster:
     def __init__(self, address: str | None = None, temp_dir: Path | None = None) -> None:
         self._address = address
         self._temp_dir = temp_dir
+        self._alive = Probe(_a_node_is_alive, ANSWER_S)
+        self._reachable = Probe(self._reach, ANSWER_S)
 
     def connect(self) -> None:
         """Connects, or starts the embedded cluster; does nothing when connected."""
@@ -67,6 +75,20 @@ class Cluster:
         """Ends the session; an embedded cluster stops."""
         if ray.is_initialized():
             ray.shutdown()
+
+    def answers(self) -> bool | None:
+        """Whether Ray answers within seconds; None where there is nothing to ask yet. Connects and starts nothing."""
+        if ray.is_initialized():
+            return self._alive()
+        if self._address is None or _place(self._address) is None:
+            return None
+        return self._reachable()
+
+    def _reach(self) -> bool:
+        place = _place(self._address or "")
+        assert place is not None
+        with socket.create_connection(place, timeout=ANSWER_S):
+            return True
 
     def require(self, actors: int, threads: int, gpus: float) -> None:
         """Checks that the cluster can ever hold the job's actors.
@@ -160,6 +182,16 @@ def _resources() -> dict[str, float]:
             "Ray is gone: the cluster has no node left; see its logs, then resume the job"
         )
     return have
+
+
+def _a_node_is_alive() -> bool:
+    return any(node["Alive"] for node in ray.nodes())
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """Host and port of a cluster's address; None for `auto` and other names that only Ray can tell."""
+    url = urlsplit(address if "://" in address else f"//{address}")
+    return None if url.hostname is None or url.port is None else (url.hostname, url.port)
 
 
 class _Furthest:

@@ -26,11 +26,12 @@ def healthz(application: TheApplication, response: Response) -> Health:
 
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Send no requests here for now."}})
 def readyz(application: TheApplication, response: Response) -> Readiness:
-    """Answer 200 while the job store answers and jobs are run, else 503. Needs no key."""
+    """Answer 200 while the job store and Ray answer and jobs are run, else 503. Needs no key, starts nothing."""
     works = application.readiness()
-    if not all(works.values()):
+    ready = False not in works.values()
+    if not ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Readiness(ready=all(works.values()), **works)
+    return Readiness.model_validate({"ready": ready, **works})
 
 
 guarded = APIRouter(tags=["health"], responses=responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError, NotFoundError, SupersededError
+from search.errors import ConflictError, LimitError, NotFoundError, SupersededError
 from service.events import Event, EventType
 from service.jobs import TRANSITIONS, Job, JobError, JobState
 from service.spec import JobSpec
@@ -16,6 +16,9 @@ from service.store.schema import LONGEST_LABEL, CandidateRow, EventRow, JobRow, 
 CANDIDATE_FIELDS = tuple(
     column.key for column in CandidateRow.__table__.columns if column.key not in ("id", "job_id")
 )
+
+ROOM_AFTER_S = 60
+"""Jobs take minutes: whoever has too many queued need not ask again sooner."""
 
 
 def now() -> datetime:
@@ -42,6 +45,21 @@ def find_job(session: Session, job_id: str, owner: str | None = None, *, lock: b
     if row is None or owner not in (None, row.owner):
         raise NotFoundError(f"there is no job {job_id!r}")
     return row
+
+
+def require_room(session: Session, owner: str, most_queued: int) -> None:
+    """Whether one more job of an owner's may be queued. PostgreSQL may let a few through that come in one moment.
+
+    Raises:
+        LimitError: `most_queued` are there already.
+    """
+    queued = select(func.count()).where(JobRow.owner == owner, JobRow.state == JobState.QUEUED.value)
+    if session.execute(queued).scalar_one() >= most_queued:
+        raise LimitError(
+            f"{owner} has {most_queued} queued jobs, the most this server takes of one owner; "
+            "wait until some have run, or cancel them",
+            retry_after_s=ROOM_AFTER_S,
+        )
 
 
 def find_held(session: Session, job_id: str, epoch: int) -> JobRow:

@@ -83,6 +83,7 @@ class Store(View):
         owner: str = ADMIN,
         idempotency_key: str | None = None,
         submitted: JobSpec | None = None,
+        most_queued: int | None = None,
     ) -> Job:
         """Queues a job of this owner's, or returns the one that was queued under the same key before.
 
@@ -91,12 +92,14 @@ class Store(View):
             owner: Whose it is.
             idempotency_key: What its owner calls this submission.
             submitted: The spec as its owner sent it, if that is another one.
+            most_queued: So many of the owner's jobs may be queued; None for any number.
 
         Raises:
             ConflictError: The owner used the key for another spec.
+            LimitError: The owner has so many queued jobs already.
         """
         try:
-            return self._create_job(spec, owner, idempotency_key, submitted or spec)
+            return self._create_job(spec, owner, idempotency_key, submitted or spec, most_queued)
         except IntegrityError:
             # The same submission has come by another way in the same moment.
             if (
@@ -122,8 +125,17 @@ class Store(View):
                 )
             return None if row is None else rows.job_of(row)
 
-    def _create_job(self, spec: JobSpec, owner: str, idempotency_key: str | None, submitted: JobSpec) -> Job:
+    def _create_job(
+        self,
+        spec: JobSpec,
+        owner: str,
+        idempotency_key: str | None,
+        submitted: JobSpec,
+        most_queued: int | None,
+    ) -> Job:
         with self.database.writing() as session:
+            if most_queued is not None:
+                rows.require_room(session, owner, most_queued)
             row = JobRow(
                 id=new_job_id(),
                 spec=spec.canonical(),

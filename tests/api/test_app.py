@@ -25,7 +25,7 @@ def test_health_fails_once_no_job_will_run(http, application):
 
 
 def test_a_server_is_ready_while_its_store_answers_and_jobs_are_run(http, application, monkeypatch):
-    assert http.get("/readyz").json() == {"ready": True, "store": True, "controller": True}
+    assert http.get("/readyz").json() == {"ready": True, "store": True, "controller": True, "ray": None}
 
     monkeypatch.setattr(application.controller, "trouble", "connection refused")
     response = http.get("/readyz")
@@ -38,9 +38,18 @@ def test_a_server_is_ready_while_its_store_answers_and_jobs_are_run(http, applic
     monkeypatch.setattr(application.store, "count_jobs", fail)
     response = http.get("/readyz")
     assert response.status_code == 503
-    assert response.json() == {"ready": False, "store": False, "controller": True}
+    assert response.json() == {"ready": False, "store": False, "controller": True, "ray": None}
     assert http.get("/healthz").status_code == 200  # a restart would not help
     assert http.get("/metrics").status_code == 503
+
+
+@pytest.mark.parametrize(("answers", "status"), [(None, 200), (True, 200), (False, 503)])
+def test_a_server_is_not_ready_while_ray_is_silent(http, application, monkeypatch, answers, status):
+    monkeypatch.setattr(application, "_ray_answers", lambda: answers)
+
+    response = http.get("/readyz")
+
+    assert (response.status_code, response.json()["ray"]) == (status, answers)
 
 
 def test_metrics_count_jobs_and_what_they_did(http, done):

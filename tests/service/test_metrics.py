@@ -14,16 +14,33 @@ class Store:
 def test_what_was_scored_is_counted() -> None:
     metrics = Metrics()
 
-    metrics.scored([{"failure": None, "tokens": 10}, {"failure": "not finite", "tokens": 5}])
-    metrics.scored([{"failure": None, "tokens": 7}])
+    failed = {"failure": "not finite", "tokens": 5, "seconds": 1.0}
+    metrics.scored([{"failure": None, "tokens": 10, "seconds": 2.0}, failed], actors=2)
+    metrics.scored([{"failure": None, "tokens": 7, "seconds": 0.5}], actors=3)
     metrics.generation(4.0)
 
     text = metrics.text().decode()
     assert 'ranksieve_evaluations_total{outcome="scored"} 2.0' in text
     assert 'ranksieve_evaluations_total{outcome="failed"} 1.0' in text
     assert "ranksieve_tokens_total 22.0" in text
+    assert "ranksieve_scoring_seconds_total 3.5" in text
+    assert "ranksieve_actors 3.0" in text
     assert 'ranksieve_generation_seconds_bucket{le="3.0"} 0.0' in text
     assert 'ranksieve_generation_seconds_bucket{le="10.0"} 1.0' in text
+
+
+def test_the_cache_is_counted_and_actors_go_with_their_job() -> None:
+    metrics = Metrics()
+
+    metrics.scored([], actors=2)
+    metrics.idle()
+    for found in (True, False, True):
+        metrics.looked_up("factors", found=found)
+
+    text = metrics.text().decode()
+    assert "ranksieve_actors 0.0" in text
+    assert 'ranksieve_cache_total{kind="factors",outcome="hit"} 2.0' in text
+    assert 'ranksieve_cache_total{kind="factors",outcome="miss"} 1.0' in text
 
 
 def test_jobs_are_counted_when_asked_for_and_no_state_is_left_out() -> None:

@@ -1,0 +1,36 @@
+"""Sends spans of requests and jobs to an OpenTelemetry collector, where that is asked for.
+
+Where to is told by OpenTelemetry's own variables, `OTEL_EXPORTER_OTLP_ENDPOINT` above all.
+"""
+
+from fastapi import FastAPI
+
+from api.version import installed_version
+from search.errors import InputError
+
+QUIET = "healthz,readyz,metrics"
+"""Paths that get no spans: they are asked for every few seconds."""
+
+
+def trace_requests(app: FastAPI) -> None:
+    """Set the process's tracer up, and make a span of every request to `app`.
+
+    Raises:
+        InputError: The packages for it are not installed.
+    """
+    try:
+        from opentelemetry import trace
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+        from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "tracing", f"needs more packages: {error}; run pip install 'ranksieve[otel]'"
+        ) from error
+    named = {SERVICE_NAME: "ranksieve", SERVICE_VERSION: installed_version()}
+    provider = TracerProvider(resource=Resource.create(named))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, excluded_urls=QUIET)

@@ -1,0 +1,32 @@
+import pytest
+
+from service.keys import new_token
+from service.redaction import redact, redact_values
+
+TOKEN = new_token()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"got {TOKEN}!", f"got {TOKEN[:17]}[redacted]!"),
+        ("token=hf_abcdefghijklmnopqrstuvwxyz012345", "token=hf_[redacted]"),
+        ("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD/=", "whsec_[redacted]"),
+        ("Authorization: Bearer abcdef123456", "Authorization: Bearer [redacted]"),
+        ("authorization: basic dXNlcjpwYXNz", "authorization: basic [redacted]"),
+        ("postgresql://me:s3cret@db/jobs", "postgresql://me:[redacted]@db/jobs"),
+        ("https://:s3cret@host/x", "https://:[redacted]@host/x"),
+        ("the key is swordfish", "the key is [redacted]"),
+        ("http://127.0.0.1:8765/a@b", "http://127.0.0.1:8765/a@b"),
+        ("a bearer of news: rsk_ and hf_x", "a bearer of news: rsk_ and hf_x"),
+    ],
+)
+def test_secrets_go_and_all_else_stays(text: str, expected: str) -> None:
+    assert redact(text, ["swordfish"]) == expected
+
+
+def test_values_are_redacted_at_any_depth() -> None:
+    values = {"a": [TOKEN, 1, None, {"b": (TOKEN,)}], "c": 0.5, "d": True}
+
+    gone = f"{TOKEN[:17]}[redacted]"
+    assert redact_values(values) == {"a": [gone, 1, None, {"b": [gone]}], "c": 0.5, "d": True}
