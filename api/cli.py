@@ -23,7 +23,15 @@ from api.follow import Outcome, follow, run_job
 from api.parts import Parts
 from api.spec_file import load_spec
 from api.stdout import stdout_to_stderr
-from api.tables import cache_table, estimate_table, jobs_table, keys_table, result_table, values_table
+from api.tables import (
+    cache_table,
+    estimate_table,
+    finalists_table,
+    jobs_table,
+    keys_table,
+    result_table,
+    values_table,
+)
 from search.errors import InputError, RanksieveError
 from service.jobs import JobState
 from service.keys import Scope
@@ -401,8 +409,11 @@ def _finish(outcome: Outcome, *, as_json: bool) -> None:
     if as_json:
         _echo_json(outcome.as_json())
     elif outcome.succeeded:
-        _stdout().print(result_table(outcome.job["result"]))
-        typer.echo(f"model: {outcome.job['result']['artifact']}")
+        result = outcome.job["result"]
+        if result["objective"]["kind"] == "pareto":
+            _stdout().print(finalists_table(result))
+        _stdout().print(result_table(result))
+        typer.echo(f"model: {result['artifact']}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if not outcome.succeeded:

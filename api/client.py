@@ -181,10 +181,16 @@ class Client:
         return list(self._request("GET", _path(job_id, "generations"), params=params)["generations"])
 
     def candidates(
-        self, job_id: str, *, limit: int = 100, offset: int = 0, generation: int | None = None
+        self,
+        job_id: str,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        generation: int | None = None,
+        pareto: bool = False,
     ) -> list[dict[str, Any]]:
-        """Scored candidates of a job, all or of one generation."""
-        params = _given(limit=limit, offset=offset, generation=generation)
+        """Scored candidates of a job: all, of one generation, or with `pareto` those that no smaller one beats."""
+        params = _given(limit=limit, offset=offset, generation=generation, pareto=pareto or None)
         return list(self._request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:

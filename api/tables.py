@@ -30,6 +30,18 @@ def result_table(result: Result) -> Table:
     return table
 
 
+def finalists_table(result: Result) -> Table:
+    """The finalists of a job on the confirm split, from its result."""
+    metric = result["metric_name"]
+    table = Table("kept", metric, "drop, points", "", title="finalists, confirm split")
+    for one in result["finalists"]:
+        exported = "exported" if one["genome"] == result["genome"] else ""
+        table.add_row(
+            f"{one['kept_share']:.1%}", f"{one['metric']:.3f}", _interval(one["drop_points"]), exported
+        )
+    return table
+
+
 def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
     """A list of jobs, newest first."""
     table = Table()
@@ -147,10 +159,12 @@ def _metric(side: Result, split: str) -> str:
 
 def _drop(best: Result, split: str) -> str:
     drop = best.get("drop_points", {}).get(split)
-    if drop is None:
-        return ""
+    return "" if drop is None else f"drop {_interval(drop)}"
+
+
+def _interval(drop: Sequence[float]) -> str:
     estimate, low, high = drop
-    return f"drop {estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def _caption(result: Result) -> str:

@@ -1,6 +1,7 @@
 """Everything ever scored: no genome is scored twice, and any size can be asked for afterwards."""
 
 from collections.abc import Iterable
+from itertools import islice
 
 from search.outcome import Outcome
 from search.space import Genome, SearchSpace
@@ -36,16 +37,18 @@ class Memo:
         """What `genome` scored on `examples` examples, or None if it has not been."""
         return self._outcomes.get((genome, examples))
 
-    def front(self, examples: int) -> list[Outcome]:
+    def front(self, examples: int, first: int | None = None) -> list[Outcome]:
         """The outcomes on `examples` examples that no smaller or equal genome beats, smallest first.
 
         Args:
             examples: Only outcomes on the same examples compare.
+            first: Only so many of the outcomes, those remembered first; None for all.
 
         Returns:
-            Outcomes of growing size and falling KL; failures never appear.
+            Outcomes of growing size and falling loss; failures never appear.
         """
-        scored = [o for o in self._outcomes.values() if o.examples == examples and o.failure is None]
+        remembered = islice(self._outcomes.values(), first)
+        scored = [o for o in remembered if o.examples == examples and o.failure is None]
         front: list[Outcome] = []
         for outcome in sorted(scored, key=lambda o: (self._space.params(o.genome), o.fitness)):
             if not front or outcome.fitness < front[-1].fitness:

@@ -10,13 +10,20 @@ from typing import Protocol
 import numpy as np
 
 from search.settings import SearchSettings
+from search.sizes import Sizes
 from search.space import Genome
 
 ATTEMPTS = 5
 """How often a child that is already known is changed again before it is given up."""
 
+SIZE_STEPS = (-1, 0, 0, 1)
+"""From the size of its first parent to a child's, where many sizes are wanted; all equally likely."""
+
+NEIGHBOURS = 6
+"""So many parents of the nearest sizes may be mates."""
+
 Scored = tuple[Genome, float]
-"""A genome and its loss in nats."""
+"""A genome and its loss in nats, or its place among others: smaller is better."""
 
 
 def stream(seed: int, generation: int) -> Random:
@@ -68,20 +75,47 @@ class Breeder:
 
     def mutants(self, genome: Genome, budget: int, count: int) -> list[Genome]:
         """Up to `count` new genomes one transfer away from `genome`."""
-        return self._fresh(lambda: genome, self._operators.transfer, budget, count, {genome})
+        return self._fresh(lambda: (genome, budget), self._operators.transfer, count, {genome})
 
     def children(self, parents: Sequence[Scored], budget: int, count: int) -> list[Genome]:
         """Up to `count` new children of the population.
 
         Args:
-            parents: Genomes and their fitness, smaller is better; at least one.
+            parents: Genomes and what they are chosen by, smaller is better; at least one.
             budget: Most parameters a child may keep.
             count: How many.
 
         Returns:
             Distinct genomes that are news; fewer than `count` where the space has no more to offer.
         """
-        return self._fresh(lambda: self._conceive(parents), self._change, budget, count, set())
+        return self._fresh(lambda: (self._conceive(parents), budget), self._change, count, set())
+
+    def children_of_sizes(self, parents: Sequence[Scored], sizes: Sizes, count: int) -> list[Genome]:
+        """Up to `count` new children of parents of many sizes, each of its first parent's size or one beside it.
+
+        Parents of different sizes give their child an allocation, not a size: they are brought to the child's before
+        they mate. Mates are of the nearest sizes.
+
+        Args:
+            parents: Genomes and what they are chosen by, smaller is better; at least one.
+            sizes: Where a child may be.
+            count: How many.
+
+        Returns:
+            As `children`.
+        """
+
+        def conceive() -> tuple[Genome, int]:
+            first = self._tournament(parents)
+            place = sizes.step(sizes.place(first), self._rng.choice(SIZE_STEPS))
+            child = self._resized(first, place, sizes)
+            if self._rng.random() < self._settings.crossover_rate:
+                near = sorted(parents, key=lambda parent: abs(sizes.place(parent[0]) - place))
+                mate = self._tournament(near[:NEIGHBOURS])
+                child = self._operators.mate(child, self._resized(mate, place, sizes))
+            return child, sizes.budget(place)
+
+        return self._fresh(conceive, self._change, count, set())
 
     def moved(self, sources: Sequence[Genome], budget: int, count: int) -> list[Genome]:
         """Candidates for a new target: the sources repaired to it, then children of those.
@@ -96,7 +130,7 @@ class Breeder:
         parents = [(genome, 0.0) for genome in repaired]
         spare = max(0, count - len(repaired))
         return repaired + self._fresh(
-            lambda: self._conceive(parents), self._change, budget, spare, set(repaired)
+            lambda: (self._conceive(parents), budget), self._change, spare, set(repaired)
         )
 
     def _conceive(self, parents: Sequence[Scored]) -> Genome:
@@ -104,6 +138,9 @@ class Breeder:
         if self._rng.random() >= self._settings.crossover_rate:
             return first
         return self._operators.mate(first, self._tournament(parents))
+
+    def _resized(self, genome: Genome, place: int, sizes: Sizes) -> Genome:
+        return genome if sizes.place(genome) == place else self._operators.repair(genome, sizes.budget(place))
 
     def _tournament(self, parents: Sequence[Scored]) -> Genome:
         rivals = self._rng.choice(parents), self._rng.choice(parents)
@@ -116,15 +153,14 @@ class Breeder:
 
     def _fresh(
         self,
-        conceive: Callable[[], Genome],
+        conceive: Callable[[], tuple[Genome, int]],
         change: Callable[[Genome], Genome],
-        budget: int,
         count: int,
         taken: set[Genome],
     ) -> list[Genome]:
         fresh: list[Genome] = []
         for _ in range(count):
-            genome = conceive()
+            genome, budget = conceive()
             for _ in range(ATTEMPTS):
                 changed = change(genome)
                 kept_as_changed = [i for i, level in enumerate(changed) if level != genome[i]]

@@ -7,6 +7,7 @@ from search.objectives import SEED_SHARES, Ratchet, Schedule
 from search.prices import Energies
 from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
+from search.sizes import Sizes
 from search.space import Genome, SearchSpace
 
 TARGET_SEEDS = 2
@@ -63,3 +64,43 @@ class Proposer:
     def lagrangian(self, share: float) -> Genome:
         """The Lagrangian genome that keeps `share`."""
         return lagrangian(self._space, self._energies, share)
+
+
+class FrontProposer(Proposer):
+    """The candidates where many sizes are wanted.
+
+    Args:
+        space: All genomes.
+        energies: Per matrix, squared singular values in units of the task loss, descending.
+        schedule: Says the largest size.
+        settings: How many.
+        given: Genomes of the user's, of any size, to start from too.
+        sizes: The sizes.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        energies: Energies,
+        schedule: Schedule,
+        settings: SearchSettings,
+        given: Sequence[Genome] = (),
+        *,
+        sizes: Sizes,
+    ) -> None:
+        super().__init__(space, energies, schedule, settings, given)
+        self._sizes = sizes
+
+    def seeds(self, breeder: Breeder) -> list[Genome]:
+        """Generation 0: the Lagrangian genome of every size, largest first, and the user's at sizes that hold them."""
+        shares = self._sizes.shares
+        places = [self._sizes.place(genome) for genome in self._given]
+        given = [
+            fitted(self._space, self._energies, genome, shares[place])
+            for genome, place in zip(self._given, places, strict=True)
+        ]
+        return [*map(self.lagrangian, reversed(shares)), *given]
+
+    def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
+        """New children of the population, at the sizes of their parents or those beside them."""
+        return breeder.children_of_sizes(population, self._sizes, self._settings.offspring)

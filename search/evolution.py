@@ -18,22 +18,19 @@ from search.archive import Memo
 from search.asktell import Counter, Generation
 from search.breeding import Breeder, stream
 from search.budget import Budget
-from search.candidates import Proposer
-from search.finalists import drop_finalists
-from search.objectives import Objective, Ratchet, schedule_for
+from search.candidates import FrontProposer, Proposer
+from search.frontier import FrontStanding
+from search.objectives import Objective, Pareto, schedule_for
 from search.outcome import Outcome, Trial
-from search.population import Population, operators
+from search.population import FrontPopulation, Population, operators
 from search.prices import Energies, Prices
 from search.racing import Race
 from search.record import GenerationRecord
 from search.settings import SearchSettings
+from search.sizes import Sizes
 from search.snapshot import STATE_VERSION, check, fingerprint, flight_json
 from search.space import Genome, SearchSpace
-from search.standing import Standing
-
-TARGET_FINALISTS = 3
-DROP_FINALISTS = 3
-"""Accepted ones; as many smaller ones may follow."""
+from search.standing import TARGET_FINALISTS, Standing
 
 
 class Evolution:
@@ -68,15 +65,7 @@ class Evolution:
         self._fingerprint = fingerprint(space, objective, settings)
         self._prices, self._memo = Prices(space, energies), Memo(space, known)
         self._schedule = schedule_for(objective, space, patience=settings.patience)
-        self._proposer = Proposer(space, energies, self._schedule, settings, seeds)
-        self._standing = Standing(
-            space,
-            self._schedule,
-            Population(settings.population, TARGET_FINALISTS),
-            self._memo,
-            full=settings.full,
-            lagrangian=self._proposer.lagrangian,
-        )
+        self._proposer, self._standing = self._parts(objective, seeds)
         self._counter = Counter(self._memo)
         self._seen = {outcome.genome for outcome in known}  # scored, or about to be
         self._bred = -1  # number of the last generation launched
@@ -84,6 +73,32 @@ class Evolution:
         if state is not None:
             self._restore(state)
         self._breed()
+
+    def _parts(self, objective: Objective, seeds: Sequence[Genome]) -> tuple[Proposer, Standing]:
+        """Who proposes candidates, and who takes in what they scored."""
+        given = (self._space, self._energies, self._schedule, self._settings, seeds)
+        if isinstance(objective, Pareto):
+            sizes = Sizes(self._space, objective)
+            members = max(self._settings.population, objective.sizes)
+            of_sizes = FrontProposer(*given, sizes=sizes)
+            return of_sizes, FrontStanding(
+                self._space,
+                self._schedule,
+                FrontPopulation(members, sizes.place),
+                self._memo,
+                objective=objective,
+                settings=self._settings,
+                lagrangian=of_sizes.lagrangian,
+            )
+        proposer = Proposer(*given)
+        return proposer, Standing(
+            self._space,
+            self._schedule,
+            Population(self._settings.population, TARGET_FINALISTS),
+            self._memo,
+            full=self._settings.full,
+            lagrangian=proposer.lagrangian,
+        )
 
     @classmethod
     def resume(
@@ -143,25 +158,23 @@ class Evolution:
 
     def front(self) -> list[Outcome]:
         """Every retired outcome on all examples that no smaller genome beats, smallest first."""
-        return self._memo.front(self._settings.full)
+        return self._standing.front()
 
     def scored(self, genome: Genome) -> Outcome | None:
         """What a genome scored on all search examples, if it was and its generation is retired."""
         return self._memo.get(genome, self._settings.full)
 
-    def finalists(self, limit: int = DROP_FINALISTS) -> list[Genome]:
+    def finalists(self, limit: int | None = None) -> list[Genome]:
         """Genomes worth confirming on fresh examples.
 
         Args:
-            limit: How many, at least one; `MaxDrop` gives as many smaller ones, `TargetParams` three at most.
+            limit: How many, at least one; `MaxDrop` gives as many smaller ones, `TargetParams` three at most. By
+                default what suits the objective.
 
         Returns:
-            For `MaxDrop`: largest to smallest. For `TargetParams`: lowest loss first.
+            For `MaxDrop` and `Pareto`: largest to smallest. For `TargetParams`: lowest loss first.
         """
-        if isinstance(self._schedule, Ratchet):
-            accepted = self._schedule.accepted
-            return drop_finalists(self._space, self._energies, accepted, self.front(), limit)
-        return self._standing.population.hall_of_fame[:limit]
+        return self._standing.finalists(limit)
 
     def ask(self, limit: int | None = None) -> list[Trial]:
         """Trials to score, the most urgent ones first.
@@ -239,7 +252,8 @@ class Evolution:
             known=self._counter.known,
             limit=limit,
             protected=candidates[0] if first else None,
-            screened=screened and not (first and isinstance(self._schedule, Ratchet)),
+            screened=screened and (self._standing.screens_seeds or not first),
+            order=self._standing.order(number),
         )
         if limit is not None:
             self._budget.book(self.evaluations + self._counter.reserved, race, cut=race.misses(candidates))

@@ -1,9 +1,9 @@
 """What the user wants, and how it sets the size the search works at.
 
-The search always minimises KL at a *target*: a share of what the prunable matrices cost when dense, in parameters or
+The search minimises the loss at a *target*: a share of what the prunable matrices cost when dense, in parameters or
 in bytes, as the space counts. `FixedTarget` keeps one target. `Ratchet` lowers it whenever the best model at the target
 is good enough, and backs off in ever smaller steps when none is: a binary search over sizes whose every probe is a few
-generations of evolution.
+generations of evolution. For `Pareto` the target is the largest of all sizes that are searched at once.
 """
 
 import math
@@ -94,7 +94,54 @@ class TargetBytes:
         return room / dense
 
 
-Objective = MaxDrop | TargetParams | TargetBytes
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pareto:
+    """The best models of many sizes between two shares of the prunable parameters.
+
+    Args:
+        smallest: Share of the smallest one; where constraints keep more, theirs.
+        largest: Share of the largest one.
+        sizes: How many, in even steps.
+        finalists: Points of the front to confirm on fresh examples.
+        points: The one to prefer is the smallest that loses no more of the metric.
+    """
+
+    smallest: float
+    largest: float
+    sizes: int
+    finalists: int
+    points: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest < self.largest <= 1:
+            raise InputError(
+                "objective.smallest",
+                f"must be above 0 and below objective.largest, {self.largest}, which is at most 1; "
+                f"got {self.smallest}",
+            )
+        if self.sizes < 2:
+            raise InputError("objective.sizes", f"must be at least 2, got {self.sizes}")
+        if self.finalists < 1:
+            raise InputError("objective.finalists", f"must be at least 1, got {self.finalists}")
+        if not 0 <= self.points <= 100:
+            raise InputError("objective.points", f"must be in [0, 100], got {self.points}")
+
+    def target(self, space: SearchSpace) -> float:
+        """The largest size.
+
+        Raises:
+            InputError: The constraints of the space keep more.
+        """
+        if not space.smallest_share < self.largest:
+            raise InputError(
+                "objective.largest",
+                f"must be above {_up(space.smallest_share)}, which search.constraints keep of the prunable "
+                f"parameters; got {self.largest}",
+            )
+        return self.largest
+
+
+Objective = MaxDrop | TargetParams | TargetBytes | Pareto
 
 
 def _up(share: float) -> float:
@@ -120,7 +167,7 @@ class Accepted:
 
 
 class FixedTarget:
-    """The schedule of a size that is given: that one, until nothing improves.
+    """The schedule of a size, or a largest one, that is given: that one, until nothing improves.
 
     Args:
         target: The size, as a share of the dense cost.

@@ -1,9 +1,13 @@
 """The population of a search in DEAP's containers, and its operators in DEAP's toolbox.
 
+`Population` is that of one size after another: its members are ordered by their loss. `FrontPopulation` holds many
+sizes at once: its members are ordered as NSGA-II does it, by how many layers of better ones lie before them in size and
+loss, then by how far away their neighbours are (Deb et al. 2002, sections III-A to III-C).
+
 The only module to import deap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any, Self
 
@@ -26,22 +30,28 @@ class LossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
     weights = (-1.0,)
 
 
+class SizeLossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
+    """The place of a size, and `Outcome.fitness`, in nats; both minimised."""
+
+    weights = (-1.0, -1.0)
+
+
 class Individual(tuple[int, ...]):
     """A genome with its fitness, as DEAP's containers expect it."""
 
-    fitness: LossFitness
+    fitness: LossFitness | SizeLossFitness
 
     @classmethod
-    def of(cls, genome: Sequence[int], loss_nats: float) -> Self:
+    def of(cls, genome: Sequence[int], fitness: LossFitness | SizeLossFitness) -> Self:
         """A scored genome."""
         individual = cls(genome)
-        individual.fitness = LossFitness((loss_nats,))
+        individual.fitness = fitness
         return individual
 
     @property
     def loss_nats(self) -> float:
-        """Its fitness as a number."""
-        return float(self.fitness.values[0])
+        """Its loss: the last of its goals, or the only one."""
+        return float(self.fitness.values[-1])
 
     @property
     def genome(self) -> Genome:
@@ -88,7 +98,7 @@ class Population:
     def __init__(self, size: int, hall_size: int) -> None:
         self._size = size
         self._members: list[Individual] = []
-        self._hall, self._logbook = tools.HallOfFame(hall_size), tools.Logbook()
+        self._hall, self._logbook = self._empty_hall(hall_size), tools.Logbook()
         self._statistics = _statistics()
         self.target_share: float | None = None
         """The size its members were bred for; None for seeds of many sizes."""
@@ -98,7 +108,7 @@ class Population:
 
     @property
     def scored(self) -> list[Scored]:
-        """Its genomes and their fitness."""
+        """Its genomes and what parents are chosen by, smaller is better."""
         return [(individual.genome, individual.loss_nats) for individual in self._members]
 
     @property
@@ -113,7 +123,7 @@ class Population:
 
     def found(self, seeds: Sequence[Outcome]) -> None:
         """Begin with seeds of many sizes, most wanted first."""
-        self._members = [Individual.of(seed.genome, seed.fitness) for seed in seeds[: self._size]]
+        self._members = [self._individual(seed.genome, seed.fitness) for seed in seeds[: self._size]]
 
     def join(self, outcomes: Sequence[Outcome], target_share: float) -> None:
         """Let the best of the members and of newcomers live; members bred for another size make room.
@@ -122,13 +132,24 @@ class Population:
             outcomes: At least one, none of them a failure.
             target_share: The size they were bred for.
         """
-        newcomers = [Individual.of(outcome.genome, outcome.fitness) for outcome in outcomes]
+        newcomers = [self._individual(outcome.genome, outcome.fitness) for outcome in outcomes]
         if target_share != self.target_share:
             self._members, self.target_share = [], target_share
             self._hall.clear()
         stay = [member for member in self._members if member not in newcomers]
-        self._members = tools.selBest(stay + newcomers, self._size)
+        self._members = self._select(stay + newcomers)
         self._hall.update(newcomers)
+
+    def _empty_hall(self, size: int) -> Any:
+        return tools.HallOfFame(size)
+
+    def _individual(self, genome: Sequence[int], loss_nats: float) -> Individual:
+        return Individual.of(genome, LossFitness((loss_nats,)))
+
+    def _select(self, candidates: list[Individual]) -> list[Individual]:
+        """Those that live, best first."""
+        chosen: list[Individual] = tools.selBest(candidates, self._size)
+        return chosen
 
     def summarise(self, generation: int, evaluations: int) -> dict[str, float]:
         """Enter a generation into the logbook; returns the statistics of the members' loss."""
@@ -148,9 +169,57 @@ class Population:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
         self.target_share = state["target_share"]
-        self._members = [Individual.of(genome, loss_nats) for genome, loss_nats in state["members"]]
+        self._members = [self._individual(genome, loss_nats) for genome, loss_nats in state["members"]]
         # the hall puts newcomers before their equals, so it is filled from the back
         for genome, loss_nats in reversed(state["hall_of_fame"]):
-            self._hall.insert(Individual.of(genome, loss_nats))
+            self._hall.insert(self._individual(genome, loss_nats))
         for row in state["logbook"]:
             self._logbook.record(**row)
+
+
+class FrontPopulation(Population):
+    """Genomes of many sizes that may become parents, and the best ever of every size that no smaller one beats.
+
+    Args:
+        size: Most genomes.
+        place: That of a genome's size, 0 for the smallest.
+    """
+
+    def __init__(self, size: int, place: Callable[[Genome], int]) -> None:
+        self._place = place
+        super().__init__(size, size)
+
+    @property
+    def scored(self) -> list[Scored]:
+        """Its genomes and their places in the order of NSGA-II."""
+        return [(individual.genome, float(place)) for place, individual in enumerate(_crowded(self._members))]
+
+    def order(self, outcomes: Sequence[Outcome], rivals: Sequence[Outcome]) -> list[Outcome]:
+        """Outcomes on the same examples, those first that stand out beside the others and beside rivals.
+
+        Args:
+            outcomes: Of distinct genomes, none of them a failure.
+            rivals: To compare with as well; none of them is in the answer.
+        """
+        by_genome = {outcome.genome: outcome for outcome in outcomes}
+        rest = [rival for rival in rivals if rival.genome not in by_genome]
+        union = [self._individual(outcome.genome, outcome.fitness) for outcome in [*outcomes, *rest]]
+        return [by_genome[one.genome] for one in _crowded(union) if one.genome in by_genome]
+
+    def _empty_hall(self, size: int) -> Any:
+        return tools.ParetoFront()
+
+    def _individual(self, genome: Sequence[int], loss_nats: float) -> Individual:
+        return Individual.of(genome, SizeLossFitness((self._place(tuple(genome)), loss_nats)))
+
+    def _select(self, candidates: list[Individual]) -> list[Individual]:
+        return _crowded(tools.selNSGA2(candidates, self._size))
+
+
+def _crowded(individuals: list[Individual]) -> list[Individual]:
+    """The order of NSGA-II: fronts from the best, in each the loneliest first."""
+    ordered: list[Individual] = []
+    for front in tools.sortNondominated(individuals, len(individuals)) if individuals else []:
+        tools.emo.assignCrowdingDist(front)
+        ordered += sorted(front, key=lambda one: -one.fitness.crowding_dist)
+    return ordered

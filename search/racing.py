@@ -10,6 +10,14 @@ from search.outcome import Outcome, Trial
 from search.settings import SearchSettings
 from search.space import Genome
 
+Order = Callable[[Sequence[Outcome]], Sequence[Outcome]]
+"""Outcomes on the same examples, none of them a failure, the most wanted ones first."""
+
+
+def by_loss(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+    """The order of models of one size."""
+    return sorted(outcomes, key=lambda outcome: outcome.fitness)
+
 
 class Race:
     """Which trials of a generation are still to score, and who came through.
@@ -23,6 +31,7 @@ class Race:
         limit: Most scorings to spend; None where the candidates are those of an earlier race.
         protected: Genome that passes the screen whatever it scores there.
         screened: False sends every candidate straight to all examples.
+        order: Who goes on from the screen.
     """
 
     def __init__(
@@ -34,6 +43,7 @@ class Race:
         limit: int | None = None,
         protected: Genome | None = None,
         screened: bool = True,
+        order: Order = by_loss,
     ) -> None:
         unique = list(dict.fromkeys(candidates))
         limit = len(unique) + settings.survivors if limit is None else limit
@@ -46,6 +56,7 @@ class Race:
         """Everyone who is scored."""
         self.finished = False
         self._settings, self._known, self._protected = settings, known, protected
+        self._order = order
         self._trials: list[Trial] = []
         self._outcomes: dict[Trial, Outcome] = {}
         self._open: set[Trial] = set()
@@ -67,8 +78,8 @@ class Race:
 
     @property
     def finishers(self) -> list[Outcome]:
-        """Outcomes on all examples, failures left out, best first."""
-        return self._valid(self._settings.full)
+        """Outcomes on all examples, failures left out, lowest loss first."""
+        return list(by_loss(self._valid(self._settings.full)))
 
     def answer(self, trial: Trial) -> Outcome | None:
         """The outcome of one of its trials, or None."""
@@ -111,7 +122,7 @@ class Race:
         return self._enter(self._settings.full)
 
     def _survivors(self) -> list[Genome]:
-        ranked = [outcome.genome for outcome in self._valid(self._settings.screen)]
+        ranked = [outcome.genome for outcome in self._order(self._valid(self._settings.screen))]
         if self._protected in ranked:
             ranked.remove(self._protected)
             ranked.insert(0, self._protected)
@@ -120,5 +131,4 @@ class Race:
     def _valid(self, examples: int) -> list[Outcome]:
         trials = (Trial(genome=genome, examples=examples) for genome in self._running)
         outcomes = [self._outcomes[trial] for trial in trials if trial in self._outcomes]
-        valid = [outcome for outcome in outcomes if outcome.failure is None]
-        return sorted(valid, key=lambda outcome: outcome.fitness)
+        return [outcome for outcome in outcomes if outcome.failure is None]

@@ -355,6 +355,10 @@ class SearchSpace:
         """Share of the prunable parameters that a valid genome keeps."""
         return self.params(genome) / self.total_params
 
+    def cost_share(self, genome: Genome) -> float:
+        """Share of the dense cost that a valid genome takes."""
+        return self.cost(genome) / self.total_cost
+
     @cached_property
     def smallest_cost(self) -> int:
         """What the smallest genome costs."""
@@ -368,7 +372,7 @@ class SearchSpace:
     @property
     def largest_share(self) -> float:
         """Share of the dense cost above which no genome lies."""
-        return self.cost(self.largest_genome) / self.total_cost
+        return self.cost_share(self.largest_genome)
 
     def budget(self, share: float) -> int:
         """Most that a genome may cost at `share` of the dense cost; never less than the smallest one does."""

@@ -6,11 +6,17 @@ from typing import Any
 from search.archive import Memo
 from search.asktell import Generation
 from search.errors import ConflictError, ScoringError
+from search.finalists import drop_finalists
 from search.objectives import SEED_SHARES, Ratchet, Schedule
 from search.outcome import Outcome
 from search.population import Population
+from search.racing import Order, by_loss
 from search.record import GenerationRecord
 from search.space import Genome, SearchSpace
+
+TARGET_FINALISTS = 3
+DROP_FINALISTS = 3
+"""Accepted ones; as many smaller ones may follow."""
 
 
 class Standing:
@@ -43,9 +49,30 @@ class Standing:
         """Number of the last retired generation."""
 
     @property
+    def screens_seeds(self) -> bool:
+        """Whether the seeds race like children do; seeds of many sizes do not."""
+        return not isinstance(self.schedule, Ratchet)
+
+    @property
     def moved(self) -> bool:
         """Whether the target is new: nobody has been scored at it."""
         return self.population.target_share != self.schedule.target
+
+    def front(self) -> list[Outcome]:
+        """Every outcome on all examples that no smaller genome beats, smallest first."""
+        return self._memo.front(self._full)
+
+    def finalists(self, limit: int | None = None) -> list[Genome]:
+        """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
+        if isinstance(self.schedule, Ratchet):
+            accepted, limit = self.schedule.accepted, limit or DROP_FINALISTS
+            return drop_finalists(self._space, self._lagrangian, accepted, self.front(), limit)
+        return self.population.hall_of_fame[:limit]
+
+    def order(self, number: int) -> Order:
+        """Who goes on from the screen of a generation that is launched now, or again after a resume."""
+        del number
+        return by_loss
 
     def retire(
         self, generation: Generation, told: Sequence[Outcome], *, evaluations: int, tokens: int

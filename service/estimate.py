@@ -5,26 +5,19 @@ from dataclasses import asdict
 from typing import Any
 
 from search.candidates import TARGET_SEEDS
-from search.evolution import DROP_FINALISTS, TARGET_FINALISTS
 from search.objectives import SEED_SHARES
+from search.standing import DROP_FINALISTS, TARGET_FINALISTS
 from service import plans
 from service.pipeline import VERIFIED_EXAMPLES
 from service.scoring import REFIT_EXAMPLES
 from service.settings import Settings
-from service.spec import JobSpec, MaxDrop
+from service.spec import JobSpec, MaxDrop, Pareto
 from workers.estimate import PhaseEstimate, estimate
 from workers.models import head_folder, load_config
 from workers.preflight import Checked
 from workers.rates import Rates, dtype_name, rates_for
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, size_of, uniform_load
 from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
-
-FINALISTS = {
-    "max_drop": 2 * DROP_FINALISTS,
-    "target_params": TARGET_FINALISTS,
-    "target_bytes": TARGET_FINALISTS,
-}
-"""Most that the search hands to the confirm split."""
 
 
 def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[str, Any]:
@@ -103,11 +96,24 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         full_scorings=full,
         screenings=screened,
         screen_share=spec.search.screen / spec.task.data.sizes.search,
-        finalists=FINALISTS[spec.objective.kind],
+        finalists=finalists(spec),
         actors=resources.actors,
         actors_per_device=resources.actors_per_device,
         devices=resources.actors * share if share else 1,
     )
+
+
+def finalists(spec: JobSpec) -> int:
+    """Most that the search hands to the confirm split."""
+    if isinstance(spec.objective, Pareto):
+        return spec.objective.finalists
+    return 2 * DROP_FINALISTS if isinstance(spec.objective, MaxDrop) else TARGET_FINALISTS
+
+
+def _own_seeds(spec: JobSpec) -> int:
+    if isinstance(spec.objective, Pareto):
+        return spec.objective.sizes
+    return len(SEED_SHARES) if isinstance(spec.objective, MaxDrop) else TARGET_SEEDS
 
 
 def scorings(spec: JobSpec) -> tuple[int, int]:
@@ -119,9 +125,8 @@ def scorings(spec: JobSpec) -> tuple[int, int]:
     search = spec.search
     if search.screen >= spec.task.data.sizes.search:
         return search.max_evaluations, 0
-    own = len(SEED_SHARES) if isinstance(spec.objective, MaxDrop) else TARGET_SEEDS
     given = sum(seed.random or 1 for seed in search.seeds)
-    seeds = max(own + given, search.population)
+    seeds = max(_own_seeds(spec) + given, search.population)
     full = min(search.max_evaluations, seeds + search.generations * search.survivors)
     return full, search.max_evaluations - full
 

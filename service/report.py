@@ -8,7 +8,9 @@ from search.confirmation import DropInterval
 from search.errors import ScoringError
 from search.evolution import Evolution
 from search.objectives import TargetBytes
-from service.confirmation import Winner
+from search.outcome import Outcome
+from search.space import SearchSpace
+from service.confirmation import Confirmed, Winner
 from service.jobs import Job
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
@@ -86,6 +88,31 @@ def summary(
             "kept_block_params": block_params / prepared.block_params,
             "total_params": prepared.total_params - prepared.block_params + block_params,
         },
+        "finalists": [_finalist(one, space, scorer) for one in winner.confirmed],
+        "front": [_point(outcome, space) for outcome in evolution.front()],
+    }
+
+
+def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[str, Any]:
+    """What was confirmed of a finalist; the interval is its own, not one for all finalists together."""
+    refit = one.candidate.refit
+    return {
+        "kept_share": space.kept_share(one.candidate.genome),
+        "genome": list(one.candidate.genome),
+        "refit": None if refit is None else refit.name,
+        "metric": scorer.metric(one.scores),
+        "kl_nats": float(one.scores.kl_nats.mean()),
+        "drop_points": _points(one.drop),
+        "passed": one.passed,
+    }
+
+
+def _point(outcome: Outcome, space: SearchSpace) -> dict[str, Any]:
+    """A point of the front, as the search split shows it."""
+    names = ("kl_nats", "loss_nats", "drop_points", "drop_bound", "metric")
+    return {
+        "kept_share": space.kept_share(outcome.genome),
+        **{name: getattr(outcome, name) for name in names},
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from search.constraints import Constraint, constrained, matches
 from search.errors import InputError
-from search.objectives import MaxDrop, Objective, TargetBytes, TargetParams, schedule_for
+from search.objectives import MaxDrop, Objective, Pareto, TargetBytes, TargetParams, schedule_for
 from search.seeds import of_densities, random_densities
 from search.settings import SearchSettings
 from search.space import DENSE, Genome, MatrixShape, SearchSpace
@@ -83,6 +83,8 @@ def _objective(spec: JobSpec, space: SearchSpace, remainder: Remainder, dtype: s
         return MaxDrop(points=objective.points)
     if isinstance(objective, job.TargetParams):
         return TargetParams(share=objective.share)
+    if isinstance(objective, job.Pareto):
+        return Pareto(**objective.model_dump(exclude={"kind", "confidence"}))
     other_bytes = remainder.size_bytes(dtype)
     if objective.size is not None:
         return TargetBytes(size_bytes=int(objective.size), other_bytes=other_bytes)

@@ -338,6 +338,27 @@ class TargetBytes(Strict):
         return self
 
 
+class Pareto(Strict):
+    """The best models of many sizes at once: the front of size against loss.
+
+    The smallest confirmed finalist that loses no more than `points` is exported, or else the largest.
+    """
+
+    kind: Literal["pareto"] = "pareto"
+    smallest: float = Field(0.2, gt=0, lt=1, description="Share of the prunable parameters.")
+    largest: float = Field(0.8, gt=0, le=1)
+    sizes: int = Field(13, ge=2, le=1000, description="In even steps from the smallest to the largest.")
+    finalists: int = Field(5, ge=1, le=100, description="Points of the front to confirm.")
+    points: float = Field(2.0, ge=0, le=100)
+    confidence: float = Field(0.8, ge=0.5, lt=1, description="One-sided, on the confirm split.")
+
+    @model_validator(mode="after")
+    def _smallest_is_smaller(self) -> Self:
+        if self.smallest >= self.largest:
+            raise ValueError(f"smallest must be below largest, {self.largest}; got {self.smallest}")
+        return self
+
+
 CPU_BATCH_TOKENS = 768
 GPU_BATCH_TOKENS = 4096
 
@@ -401,7 +422,7 @@ class JobSpec(Strict):
     task: TaskSpec
     projection: ProjectionSpec = Field(default_factory=ProjectionSpec)
     search: SearchSpec = Field(default_factory=SearchSpec)
-    objective: Annotated[MaxDrop | TargetParams | TargetBytes, Field(discriminator="kind")] = Field(
+    objective: Annotated[MaxDrop | TargetParams | TargetBytes | Pareto, Field(discriminator="kind")] = Field(
         default_factory=MaxDrop
     )
     resources: ResourceSpec = Field(default_factory=ResourceSpec)

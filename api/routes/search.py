@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from api.errors import responses
 from api.routes.caller import Reader
 from api.schemas import LARGEST, CandidatePage, GenerationPage
+from search.errors import InputError
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
 
@@ -32,7 +33,17 @@ def candidates(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     generation: Annotated[int | None, Query(ge=0, le=LARGEST, description="Only this generation.")] = None,
+    pareto: Annotated[
+        bool,
+        Query(description="Only those on all search examples that no smaller one beats, smallest first."),
+    ] = False,
 ) -> CandidatePage:
     """List the scorings of a job's candidates in the order they were saved."""
+    if pareto and generation is not None:
+        raise InputError(
+            "generation", "cannot be given with pareto, which is of the whole search; give one of them"
+        )
+    if pareto:
+        return CandidatePage(candidates=reader.jobs.front(job_id, limit=limit, offset=offset))
     found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation)
     return CandidatePage(candidates=found)

@@ -175,6 +175,11 @@ def candidate_of(row: CandidateRow) -> dict[str, Any]:
     return {field: getattr(row, field) for field in CANDIDATE_FIELDS}
 
 
+def archived_of(row: CandidateRow) -> dict[str, Any]:
+    """The scoring a row holds, and the id by which it can be asked for."""
+    return {"id": row.id, **candidate_of(row)}
+
+
 def candidate_row(job_id: str, candidate: Mapping[str, Any]) -> CandidateRow:
     """A row for a scoring; `genome` may be any sequence of levels.
 

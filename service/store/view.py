@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, or_, select
 
 from search.errors import InputError
 from service.events import Event
@@ -126,13 +126,34 @@ class View:
             offset: Scorings to skip.
             generation: Only those of this generation.
 
+        Returns:
+            Scorings, each with its `id`.
+
         Raises:
             NotFoundError: There is no such job.
         """
         query = _scorings_of(id).limit(limit).offset(offset)
         if generation is not None:
             query = query.where(CandidateRow.generation == generation)
-        return [rows.candidate_of(row) for row in self._rows_of(id, query)]
+        return [rows.archived_of(row) for row in self._rows_of(id, query)]
+
+    def front(self, id: str, *, limit: int | None = None, offset: int = 0) -> list[dict[str, Any]]:
+        """The scorings of a job on all its search examples that no smaller model's beats, smallest first.
+
+        Args:
+            id: The job.
+            limit: Most scorings to return; None for all.
+            offset: Scorings to skip.
+
+        Returns:
+            Scorings of rising size and falling loss, each with its `id`.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        examples = self.job(id).spec.task.data.sizes.search
+        query = _unbeaten(id, examples).limit(limit).offset(offset)
+        return [rows.archived_of(row) for row in self._rows_of(id, query)]
 
     def memo(self, id: str) -> list[dict[str, Any]]:
         """Every scoring of a job, in the order they were saved.
@@ -170,6 +191,19 @@ def _scorings_of(id: str) -> Select[CandidateRow]:
     """A job's candidates in the order they were saved, in SQL; the index has that order."""
     ordered = select(CandidateRow).order_by(CandidateRow.generation, CandidateRow.id)
     return ordered.where(CandidateRow.job_id == id)
+
+
+def _unbeaten(id: str, examples: int) -> Select[CandidateRow]:
+    """A job's candidates scored on so many examples that lose less than every smaller one, in SQL, smallest first."""
+    loss = func.coalesce(CandidateRow.loss_nats, CandidateRow.kl_nats)
+    smaller_first = (CandidateRow.kept_share, loss, CandidateRow.id)
+    # As far as the row before, so that a row is compared with those that are smaller, or as small and no worse.
+    least = func.min(loss).over(order_by=smaller_first, rows=(None, -1))
+    scored = select(CandidateRow.id.label("id"), loss.label("loss"), least.label("least"))
+    scored = scored.where(CandidateRow.job_id == id, CandidateRow.examples == examples)
+    ranked = scored.where(CandidateRow.failure.is_(None)).subquery()
+    front = select(CandidateRow).join(ranked, ranked.c.id == CandidateRow.id)
+    return front.where(or_(ranked.c.least.is_(None), ranked.c.loss < ranked.c.least)).order_by(*smaller_first)
 
 
 def _labelled(name: str, value: str) -> Select[str]:

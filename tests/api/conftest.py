@@ -37,6 +37,11 @@ SPEC: dict[str, Any] = {
 
 RESULT: dict[str, Any] = {
     "metric_name": "accuracy",
+    "objective": {"kind": "max_drop", "points": 2.0, "confidence": 0.8},
+    "finalists": [
+        {"kept_share": 0.5, "genome": [3, 4], "metric": 0.79, "drop_points": [-0.5, -1.6, 0.6]},
+        {"kept_share": 0.4, "genome": [1, 2], "metric": 0.78, "drop_points": [0.5, -0.6, 1.6]},
+    ],
     "artifact": "/jobs/1/artifacts",
     "genome": [1, 2],
     "evaluations": 12,

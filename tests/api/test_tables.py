@@ -6,7 +6,14 @@ from io import StringIO
 
 from rich.console import Console
 
-from api.tables import cache_table, estimate_table, jobs_table, result_table, values_table
+from api.tables import (
+    cache_table,
+    estimate_table,
+    finalists_table,
+    jobs_table,
+    result_table,
+    values_table,
+)
 from workers.cache import Entry
 
 
@@ -29,6 +36,13 @@ def test_dense_and_sieved_side_by_side(result):
     assert "accuracy, test 0.788 [0.762, 0.812] 0.781 [0.755, 0.806] drop +0.70 [-0.50, +1.90]" in lines
     assert "tokens/s 500 1,100 2.20x" in lines
     assert "objective met on the confirm split; drops in points; in brackets 95 % intervals" in lines
+
+
+def test_finalists_and_which_was_exported(result):
+    lines = text(finalists_table(result))
+
+    assert "50.0% 0.790 -0.50 [-1.60, +0.60]" in lines
+    assert "40.0% 0.780 +0.50 [-0.60, +1.60] exported" in lines
 
 
 def test_a_promise_that_was_not_held_is_said(result):

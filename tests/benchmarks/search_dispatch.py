@@ -90,7 +90,7 @@ class Problem:
         ]
         self.space = SearchSpace(matrices, 16)
         self.energies = [_spectrum(min(m.out_features, m.in_features), rng) for m in matrices]
-        self._weights_M = rng.lognormal(0, 0.7, len(matrices))
+        self.weights_M = rng.lognormal(0, 0.7, len(matrices))
 
     @cached_property
     def _prices(self) -> Prices:
@@ -102,7 +102,7 @@ class Problem:
 
     def _lost(self, genome: Genome) -> float:
         lost_G = self._prices.lost_GL[self._prices.rows_G, list(genome)]
-        return float((lost_G * self._weights_M).sum())
+        return float((lost_G * self.weights_M).sum())
 
     def loss(self, trial: Trial) -> float:
         """In nats; 1 where nothing is kept. A little off on few examples, and always the same for a trial."""

@@ -8,7 +8,7 @@ import pytest
 from search.constraints import Constraint, constrained
 from search.errors import ConflictError, ScoringError
 from search.evolution import Evolution
-from search.objectives import MaxDrop, Objective, TargetParams
+from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
 from search.seeds import lagrangian
@@ -25,6 +25,10 @@ SETTINGS = SearchSettings(
     max_evaluations=2000,
     patience=50,
 )
+
+
+PARETO = Pareto(smallest=0.2, largest=0.8, sizes=7, finalists=4, points=2.0)
+OBJECTIVES = [MaxDrop(points=2.0), TargetParams(share=0.4), PARETO]
 
 
 def changed(**changes: Any) -> SearchSettings:
@@ -93,7 +97,7 @@ def test_without_a_screen_there_is_one_stage(make_problem) -> None:
     assert {trial.examples for trial in problem.calls} == {32}
 
 
-@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_same_seed_makes_the_same_run(make_problem, objective: Objective) -> None:
     first, second, other = make_problem(), make_problem(), make_problem()
     assert drive(start(first, objective), first) == drive(start(second, objective), second)
@@ -123,8 +127,9 @@ def test_a_saved_search_is_checked(make_problem) -> None:
         resume(version=2)
     with pytest.raises(ConflictError, match="another space, objective or setting"):
         resume(changed(generations=1, overlap=3))
-    with pytest.raises(ConflictError, match="another space, objective or setting"):
-        resume(objective=TargetParams(share=0.3))
+    for other in (TargetParams(share=0.3), PARETO):
+        with pytest.raises(ConflictError, match="another space, objective or setting"):
+            resume(objective=other)
     problem = make_problem(rank_step=8)
     with pytest.raises(ConflictError, match="another space, objective or setting"):
         resume()
@@ -193,7 +198,7 @@ def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make
     assert all(problem.space.kept_share(genome) < 0.92 for genome in hopeful)
 
 
-@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("limit", [1, 2, 4, 10, 33])
 def test_evaluations_never_pass_their_limit(make_problem, objective: Objective, limit: int) -> None:
     problem = make_problem()
@@ -252,7 +257,7 @@ def test_failures_are_kept_but_never_chosen(make_problem) -> None:
     assert all(outcome.failure is None for outcome in evolution.front())
 
 
-@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_seeds_that_all_fail_end_the_search(make_problem, objective: Objective) -> None:
     problem = make_problem()
     problem.fails = lambda trial: "out of memory"
@@ -298,7 +303,7 @@ def test_telling_what_was_not_asked_for_is_refused(make_problem) -> None:
     assert evolution.retire() is None
 
 
-@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.4)])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_users_seeds_are_scored_with_the_others(make_problem, objective: Objective) -> None:
     plain, problem = make_problem(), make_problem()
     known = lagrangian(problem.space, problem.true_energies, 0.4)
@@ -311,7 +316,7 @@ def test_the_users_seeds_are_scored_with_the_others(make_problem, objective: Obj
     drive(evolution, problem)
 
 
-@pytest.mark.parametrize("objective", [MaxDrop(points=2.0), TargetParams(share=0.5)])
+@pytest.mark.parametrize("objective", [*OBJECTIVES[:1], TargetParams(share=0.5), PARETO])
 def test_a_search_stays_within_its_constraints(make_problem, objective: Objective) -> None:
     plain = make_problem(layers=6)
     constraints = [

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.evolution import Evolution
-from search.objectives import MaxDrop, Objective, TargetParams
+from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
 from search.settings import SearchSettings
@@ -24,7 +24,11 @@ SETTINGS = SearchSettings(
     max_evaluations=90,
     patience=6,
 )
-OBJECTIVES = [MaxDrop(points=2.0), TargetParams(share=0.4)]
+OBJECTIVES = [
+    MaxDrop(points=2.0),
+    TargetParams(share=0.4),
+    Pareto(smallest=0.2, largest=0.8, sizes=5, finalists=4, points=2.0),
+]
 OVERLAPS = [1, 2, 3]
 
 

@@ -103,6 +103,22 @@ def test_at_a_given_size_the_lowest_loss_wins(log: JobLog, store: Store, tiny_jo
     assert passed(log, store) == [True] * 4
 
 
+def test_of_a_front_all_are_confirmed_and_the_smallest_before_the_first_failure_wins(
+    log: JobLog, store: Store, tiny_job: Document
+) -> None:
+    scorer = FakeScorer({(9,): 0, (6,): 2, (4,): 30, (2,): 0})
+    winner = decide(log, scorer, tiny_job, kind="pareto", points=5.0, confidence=0.9)
+    assert (winner.candidate.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
+    assert [one.candidate.genome for one in winner.confirmed] == FINALISTS
+    assert [one.passed for one in winner.confirmed] == passed(log, store) == [True, True, False, True]
+    assert set(scorer.splits) == {"confirm"}
+
+
+def test_of_a_front_the_largest_wins_where_none_holds(log: JobLog, tiny_job: Document) -> None:
+    winner = decide(log, FakeScorer(dict.fromkeys(FINALISTS, 40)), tiny_job, kind="pareto", points=5.0)
+    assert (winner.candidate.genome, winner.held) == ((9,), False)
+
+
 def test_a_finalist_that_fails_is_left_out(log: JobLog, store: Store, tiny_job: Document) -> None:
     scorer = FakeScorer({(9,): None, (6,): 0, (4,): 30})
     assert decide(log, scorer, tiny_job, kind="max_drop", points=5.0).candidate.genome == (6,)

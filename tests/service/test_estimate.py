@@ -16,7 +16,7 @@ from search.outcome import Outcome
 from search.space import MatrixShape
 from service import wiring
 from service.application import Application
-from service.estimate import FINALISTS, estimate_size, scorings
+from service.estimate import estimate_size, finalists, scorings
 from service.search_plan import search_plan
 from service.settings import Settings
 from service.spec import JobSpec
@@ -71,13 +71,12 @@ def test_less_memory_for_grams_takes_more_passes(application: Application, tiny_
     assert estimate["gram_passes"] == 14
 
 
-@pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes"])
+@pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes", "pareto"])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, seed: int) -> None:
     rng = random.Random(seed)
-    tiny_job["objective"] = (
-        {"kind": kind, "points": 2} if kind == "max_drop" else {"kind": kind, "share": 0.4}
-    )
+    sized = kind in ("target_params", "target_bytes")
+    tiny_job["objective"] = {"kind": kind, **({"share": 0.4} if sized else {"points": 2})}
     tiny_job["projection"]["rank_step"] = 4
     tiny_job["search"] |= {
         "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),
@@ -85,14 +84,14 @@ def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, see
         "max_evaluations": rng.choice([5, 30, 200]), "generations": rng.choice([1, 6]),
     }  # fmt: skip
     spec = JobSpec.model_validate(tiny_job)
-    examples, finalists = _play(spec, rng)
+    examples, confirmed = _play(spec, rng)
     full, screened = scorings(spec)
     if spec.search.screen == 16:
         assert examples[16] <= full == spec.search.max_evaluations
     else:
         assert examples[16] <= full
         assert examples[16] * 16 + examples[8] * 8 <= full * 16 + screened * 8
-    assert finalists <= FINALISTS[kind]
+    assert confirmed <= finalists(spec)
 
 
 def _play(spec: JobSpec, rng: random.Random) -> tuple[Counter[int], int]:

@@ -204,6 +204,22 @@ def test_the_test_split_is_scored_once_and_last(jobs: Jobs, tiny_job: Document) 
     assert splits[-1] == "test"
 
 
+def test_a_front_is_searched_confirmed_and_told_of(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["objective"] = {"kind": "pareto", "smallest": 0.3, "sizes": 4, "finalists": 3, "points": 100.0}
+    tiny_job["search"]["kl_weight"] = 1.0  # the likelihood of random labels knows no size
+    id, cluster = jobs.submit(tiny_job), LocalCluster()
+    result = jobs.run(cluster)
+    shares = [point["kept_share"] for point in result["front"]]
+    assert shares == sorted(set(shares))
+    assert [row["kept_share"] for row in jobs.store.front(id)] == shares
+    assert [row["loss_nats"] for row in jobs.store.front(id)] == [p["loss_nats"] for p in result["front"]]
+    finalists = result["finalists"]
+    assert len(finalists) == len(jobs.events(id, "finalist.confirmed")) > 1
+    assert result["genome"] == finalists[-1]["genome"]  # the smallest, for all lose little enough
+    assert result["promise_held"] is True
+    assert [request.split for request in cluster.actors[0].requests].count("test") == 1
+
+
 def test_a_finalist_that_gains_by_refitting_is_exported_refit(jobs: Jobs, tiny_job: Document) -> None:
     tiny_job["projection"] |= {"method": "weight", "refit": 1.0}
     tiny_job["search"] |= {"generations": 0, "kl_weight": 1.0}

@@ -8,7 +8,7 @@ import pytest
 from transformers import LlamaConfig
 
 from api.spec_file import load_spec
-from search.objectives import MaxDrop, TargetBytes, TargetParams
+from search.objectives import MaxDrop, Pareto, TargetBytes, TargetParams
 from search.space import DENSE, MatrixShape
 from service.search_plan import SearchPlan, search_plan
 from service.spec import JobSpec
@@ -54,6 +54,9 @@ def test_plain_objectives(tiny_job: Document) -> None:
     assert plan.space.total_cost == plan.space.total_params == DENSE_NUMBERS
     tiny_job["objective"] = {"kind": "max_drop", "points": 1.5}
     assert planned(tiny_job).objective == MaxDrop(points=1.5)
+    tiny_job["objective"] = {"kind": "pareto", "smallest": 0.3, "confidence": 0.9}
+    expected = Pareto(smallest=0.3, largest=0.8, sizes=13, finalists=5, points=2.0)
+    assert planned(tiny_job).objective == expected
 
 
 @pytest.mark.parametrize(("dtype", "item_bytes"), [("float32", 4), ("bfloat16", 2), ("float16", 2)])

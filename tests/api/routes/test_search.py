@@ -20,3 +20,12 @@ def test_candidates_by_page_and_generation(http, done):
     assert failed["failure"] == "not finite"
     assert http.get(url, params={"limit": 1, "offset": 1}).json()["candidates"] == [failed]
     assert http.get(url, params={"generation": 1}).json()["candidates"] == []
+
+
+def test_the_front_of_a_search(http, client, done):
+    url = f"/v1/jobs/{done['id']}/candidates"
+
+    assert http.get(url, params={"pareto": True}).json() == {"candidates": []}  # 8 examples are not all
+    assert client.candidates(done["id"], pareto=True) == []
+    refused = http.get(url, params={"pareto": True, "generation": 0})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "generation")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -38,6 +39,12 @@ def bring(store: Store, job: Job, state: JobState) -> Job:
     for step in WAYS_TO[state]:
         job = store.transition(job.id, step, epoch=job.epoch)
     return job
+
+
+def plain(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Scorings without the ids that the store gave them."""
+    assert len({candidate["id"] for candidate in candidates}) == len(candidates)
+    return [{name: value for name, value in one.items() if name != "id"} for one in candidates]
 
 
 def states_told(store: Store, job_id: str) -> list[str]:
@@ -684,7 +691,7 @@ def test_a_generation_is_kept_with_its_scorings_and_state(
     assert (event.type, event.seq, event.data) == (EventType.GENERATION_COMPLETED, 2, record)
     assert store.events(job.id)[-1] == event
     assert store.generations(job.id) == [record]
-    assert store.memo(job.id) == store.candidates(job.id, limit=10, offset=0) == [scored, failed]
+    assert store.memo(job.id) == plain(store.candidates(job.id, limit=10, offset=0)) == [scored, failed]
     assert store.search_state(job.id) == {"rng": [1, 2], "next": 1}
 
 
@@ -700,10 +707,43 @@ def test_generations_and_scorings_come_in_pages(
         store.save_generation(other.id, {"generation": number}, [], {"next": -1}, epoch=other.epoch)
 
     assert store.generations(job.id, after=0, limit=1) == [{"generation": 1}]
-    assert store.candidates(job.id, limit=4, offset=2) == [*saved[0][2:], *saved[1]]
-    assert store.candidates(job.id, limit=2, offset=1, generation=2) == saved[2][1:]
+    assert plain(store.candidates(job.id, limit=4, offset=2)) == [*saved[0][2:], *saved[1]]
+    assert plain(store.candidates(job.id, limit=2, offset=1, generation=2)) == saved[2][1:]
     assert store.memo(job.id) == [*saved[0], *saved[1], *saved[2]]
     assert store.search_state(job.id) == {"next": 3}
+
+
+def test_the_front_is_what_no_smaller_model_beats_on_all_search_examples(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    rng = Random(0)
+    shares = [rng.randrange(1, 30) / 30 for _ in range(200)]
+    points = [(share, round(1 - share + rng.randrange(10) / 20, 3)) for share in shares]
+    rows = [
+        make_candidate(0, number) | {"examples": 256, "kept_share": share, "loss_nats": loss}
+        for number, (share, loss) in enumerate(points)
+    ]
+    rows[7] |= {"loss_nats": None, "kl_nats": points[7][1]}  # of a time before there was another loss
+    screened = make_candidate(0, 900) | {"kept_share": 0.0, "loss_nats": 0.0}
+    failed = make_candidate(0, 901, failure="out of memory") | {"examples": 256, "kept_share": 0.0}
+    job, other = store.create_job(make_spec()), store.create_job(make_spec())
+    store.save_generation(job.id, {"generation": 0}, [screened, failed, *rows], {}, epoch=job.epoch)
+    store.save_generation(other.id, {"generation": 0}, [rows[0]], {}, epoch=other.epoch)
+
+    expected = [
+        number
+        for number, (share, loss) in enumerate(points)
+        if not any(
+            kept <= share and lost <= loss and ((kept, lost) != (share, loss) or earlier < number)
+            for earlier, (kept, lost) in enumerate(points)
+        )
+    ]
+    front = store.front(job.id)
+    assert [row["genome"] for row in front] == [[i] for i in sorted(expected, key=lambda i: points[i][0])]
+    assert len(front) > 5
+    assert store.front(job.id, limit=2, offset=1) == front[1:3]
+    assert [row["genome"] for row in store.front(other.id)] == [[0]]
+    assert front[0]["id"] in [row["id"] for row in store.candidates(job.id, limit=300)]
 
 
 def test_half_a_generation_is_not_kept(
