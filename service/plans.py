@@ -28,7 +28,7 @@ def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
         field: Its place in the job file.
 
     Raises:
-        InputError: It does not exist, or lies elsewhere.
+        InputError: It does not exist, or lies elsewhere, or is a folder with a link in it that leads elsewhere.
     """
     if "\0" in path:
         raise InputError(field, "must not contain a NUL character")
@@ -37,13 +37,28 @@ def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
         found = [candidate.resolve(strict=True) for candidate in candidates if candidate.exists()]
     except (OSError, RuntimeError) as error:
         raise InputError(field, f"cannot read {path!r}: {error}") from error
-    inside = [file for file in found if any(file.is_relative_to(root) for root in roots)]
+    inside = [file for file in found if _is_under(file, roots)]
     if inside:
+        _refuse_links_out(inside[0], roots, field)
         return inside[0]
     shown = ", ".join(map(str, roots))
     if found:
         raise InputError(field, f"{path!r} is outside the folders this server may read ({shown}); see --root")
     raise InputError(field, f"no such file or folder: {path!r}; relative paths are looked for under {shown}")
+
+
+def _is_under(path: Path, roots: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
+
+
+def _refuse_links_out(folder: Path, roots: Sequence[Path], field: str) -> None:
+    """A model's files are read by name: none may be a link to what the job could not name itself."""
+    for file in folder.iterdir() if folder.is_dir() else ():
+        if file.is_symlink() and not _is_under(file.resolve(), roots):
+            raise InputError(
+                field,
+                f"{file.name} in it is a link that leads out of the folders this server may read; copy it",
+            )
 
 
 def model_source(spec: JobSpec, roots: Sequence[Path]) -> ModelSource:

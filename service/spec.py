@@ -6,7 +6,7 @@ Knows nothing of tensors, actors or HTTP. Checks what can be checked without rea
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, StringConstraints, model_validator
 
 StorageName = Literal["pairs", "pivoted"]
 MethodName = Literal["task", "output", "input", "weight"]
@@ -22,12 +22,32 @@ Evaluations = Annotated[int, Field(ge=1, le=10_000_000)]
 LONGEST_TEXT = 100_000
 """Most characters of any text in a job file."""
 
+Texts = Annotated[tuple[str, ...], Field(strict=False)]
+"""A list is taken for one: neither JSON nor YAML has tuples."""
+
+Revision = Annotated[str, StringConstraints(pattern=r"^\w[\w-]*([./]\w[\w-]*)*$", max_length=200)]
+"""A commit, tag or branch as git allows it: it becomes part of a path, and `..` in it would lead elsewhere."""
+
 
 class Strict(BaseModel):
-    """Unknown fields are errors; a parsed spec never changes. No text is endless, or half of a surrogate pair:
-    where pydantic counts the characters of a text it finds that, too."""
+    """Unknown fields are errors, and nothing is taken for what it is not: no text for a number, no number for true.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=LONGEST_TEXT)
+    A parsed spec never changes. No text is endless, or half of a surrogate pair: where pydantic counts the characters
+    of a text it finds that, too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, str_max_length=LONGEST_TEXT)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, values: Any) -> Any:
+        """To JSON Schema, and to JavaScript, 2.0 is an integer."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in values.items()
+        }
 
 
 class ModelSpec(Strict):
@@ -36,16 +56,14 @@ class ModelSpec(Strict):
     hub: str | None = Field(
         None, description="Hugging Face hub id, e.g. `HuggingFaceTB/SmolLM2-135M-Instruct`."
     )
-    revision: str | None = Field(None, description="Commit, tag or branch of the hub repository.")
+    revision: Revision | None = Field(None, description="Commit, tag or branch of the hub repository.")
     path: str | None = Field(None, description="Local folder in `save_pretrained` layout, safetensors only.")
     gguf: str | None = Field(None, description="Local gguf file; it is de-quantized.")
     dtype: DtypeName = Field("auto", description="`auto`: bfloat16 where the device multiplies it natively.")
-    include: tuple[str, ...] = Field(
+    include: Texts = Field(
         ("*",), min_length=1, max_length=1000, description="Shell patterns of matrix names to prune."
     )
-    exclude: tuple[str, ...] = Field(
-        (), max_length=1000, description="Shell patterns of matrix names to leave dense."
-    )
+    exclude: Texts = Field((), max_length=1000, description="Shell patterns of matrix names to leave dense.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -63,7 +81,7 @@ class HubDataset(Strict):
     id: str
     config: str | None = None
     split: str = "train"
-    revision: str | None = None
+    revision: Revision | None = None
 
 
 class DataSource(Strict):
@@ -119,7 +137,7 @@ class TaskSpec(Strict):
     answer: str = Field(
         min_length=1, max_length=LONGEST_TEXT, description="Template of the right answer (or label)."
     )
-    choices: dict[str, str] | tuple[str, ...] | None = Field(
+    choices: dict[str, str] | Texts | None = Field(
         None,
         max_length=10_000,
         description="`choice`: label → answer text, or a list of labels that are their own text.",
@@ -184,11 +202,11 @@ class ProjectionSpec(Strict):
 class ConstraintSpec(Strict):
     """A demand on the matrices whose names match; several demands on a matrix hold together."""
 
-    matrices: tuple[str, ...] = Field(
+    matrices: Texts = Field(
         min_length=1, max_length=1000, description="Shell patterns of matrix names, as for `model.include`."
     )
     layers: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="First and last layer that it is about."
+        None, strict=False, description="First and last layer that it is about."
     )
     min_density: float = Field(0.0, ge=0, le=1, description="Least share of its parameters that each keeps.")
     max_density: float = Field(1.0, ge=0, le=1)
@@ -295,9 +313,11 @@ class SearchSpec(Strict):
     )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     constraints: tuple[ConstraintSpec, ...] = Field(
-        (), max_length=1000, description="What no candidate may break."
+        (), strict=False, max_length=1000, description="What no candidate may break."
     )
-    seeds: tuple[SeedSpec, ...] = Field((), max_length=MOST_SEEDS, description="Genomes to start from, too.")
+    seeds: tuple[SeedSpec, ...] = Field(
+        (), strict=False, max_length=MOST_SEEDS, description="Genomes to start from, too."
+    )
 
     @model_validator(mode="after")
     def _survivors_are_offspring(self) -> Self:

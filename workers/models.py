@@ -281,7 +281,7 @@ def _refuse_remote_code(folder: Path, field: str) -> None:
     for file in sorted(folder.glob("*.json")):
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(field, f"{file.name} is not valid JSON: {error}") from error
         if isinstance(content, dict) and _mentions_auto_map(content):
             raise InputError(

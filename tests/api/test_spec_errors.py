@@ -49,7 +49,7 @@ def test_messages_show_what_was_got(spec):
     assert errors_of(spec) == {
         "search.population": "Input should be greater than or equal to 2; got 1",
         "search.seed": "Input should be a valid integer; got None",
-        "search.patience": "Input should be a valid integer, unable to parse string as an integer; got a str",
+        "search.patience": "Input should be a valid integer; got a str",
     }
 
 

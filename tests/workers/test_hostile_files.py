@@ -1,0 +1,165 @@
+"""Hostile model folders and record files: pickles, code of their own, archives. None is taken, nothing is run."""
+
+import gzip
+import io
+import json
+import os
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from search.errors import InputError
+from workers import records
+from workers.models import resolve
+from workers.plan import ModelSource, RecordSource
+
+CONFIG: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+AUTO_MAP = {"auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}
+EVIL = "import os; os.makedirs('EVIL', exist_ok=True)"
+
+
+class Bomb:
+    """What leaves a folder behind when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return (os.makedirs, ("EVIL",))
+
+
+def pickled() -> bytes:
+    return pickle.dumps(Bomb())
+
+
+def zipped(name: str, content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tarred(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    return buffer.getvalue()
+
+
+# What is wrong: the files of the folder, beside a sound config.json, that make it so.
+MODELS: dict[str, dict[str, Any]] = {
+    "pickled weights": {"pytorch_model.bin": pickled()},
+    "pickled shards": {"pytorch_model-00001-of-00002.bin": pickled(), "pytorch_model.bin.index.json": {}},
+    "a pt file": {"model.pt": pickled()},
+    "a pth file": {"model.pth": pickled()},
+    "a ckpt file": {"model.ckpt": pickled()},
+    "a pkl file": {"model.pkl": pickled()},
+    "a joblib file": {"model.joblib": pickled()},
+    "a numpy file": {"model.npz": zipped("a.npy", pickled())},
+    "TensorFlow weights": {"tf_model.h5": b"\x89HDF\r\n"},
+    "flax weights": {"flax_model.msgpack": b"\x80"},
+    "onnx weights": {"model.onnx": b"\x08"},
+    "torch archive": {"model.zip": zipped("data.pkl", pickled())},
+    "safetensors in capitals": {"MODEL.SAFETENSORS": pickled()},
+    "safetensors with a second ending": {"model.safetensors.bin": pickled()},
+    "safetensors in a folder below": {"deep/model.safetensors": b""},
+    "no weights": {},
+    "auto_map in config": {"config.json": CONFIG | AUTO_MAP, "model.safetensors": b""},
+    "auto_map in text_config": {"config.json": CONFIG | {"text_config": AUTO_MAP}, "model.safetensors": b""},
+    "auto_map in a list": {"config.json": CONFIG | {"parts": [[AUTO_MAP]]}, "model.safetensors": b""},
+    "auto_map that is null": {"config.json": CONFIG | {"auto_map": None}, "model.safetensors": b""},
+    "auto_map of a hub": {
+        "config.json": CONFIG | {"auto_map": {"AutoConfig": "evil/repo--configuration.Evil"}},
+        "model.safetensors": b"",
+    },
+    "auto_map written in escapes": {
+        "config.json": b'{"model_type": "llama", "auto\\u005fmap": {}}',
+        "model.safetensors": b"",
+    },
+    "auto_map twice": {"config.json": b'{"auto_map": {}, "auto_map": 0}', "model.safetensors": b""},
+    "auto_map of the tokenizer": {"tokenizer_config.json": AUTO_MAP, "model.safetensors": b""},
+    "auto_map of a processor": {"processor_config.json": AUTO_MAP, "model.safetensors": b""},
+    "auto_map of a preprocessor": {"preprocessor_config.json": AUTO_MAP, "model.safetensors": b""},
+    "auto_map of generation": {"generation_config.json": AUTO_MAP, "model.safetensors": b""},
+    "auto_map of an adapter": {"adapter_config.json": AUTO_MAP, "model.safetensors": b""},
+    "auto_map beside code": {
+        "config.json": CONFIG | AUTO_MAP,
+        "modeling_evil.py": EVIL.encode(),
+        "model.safetensors": b"",
+    },
+    "config is cut off": {"config.json": b'{"model_type": ', "model.safetensors": b""},
+    "config is empty": {"config.json": b"", "model.safetensors": b""},
+    "config is a pickle": {"config.json": pickled(), "model.safetensors": b""},
+    "config is a zip": {"config.json": zipped("config.json", b"{}"), "model.safetensors": b""},
+    "config is gzip": {"config.json": gzip.compress(b"{}"), "model.safetensors": b""},
+    "config is UTF-16": {"config.json": "{}".encode("utf-16"), "model.safetensors": b""},
+    "config is YAML": {"config.json": b"!!python/object/apply:os.system [id]", "model.safetensors": b""},
+    "config is too deep": {"config.json": b"[" * 100_000, "model.safetensors": b""},
+    "config is too deep and closed": {"config.json": b"[" * 99_999 + b"]" * 99_999, "model.safetensors": b""},
+    "a number that is too long": {"config.json": b'{"a": ' + b"9" * 5000 + b"}", "model.safetensors": b""},
+    "tokenizer is cut off": {"tokenizer.json": b"{", "model.safetensors": b""},
+    "index is cut off": {"model.safetensors.index.json": b"{", "model.safetensors": b""},
+}
+
+# What is wrong: the name of the file of records and what is in it.
+RECORDS: dict[str, tuple[str, bytes]] = {
+    "a pickle": ("a.pkl", pickled()),
+    "a pickle called jsonl": ("a.jsonl", pickled()),
+    "a pickle called csv": ("a.csv", pickled()),
+    "a pickle called parquet": ("a.parquet", pickled()),
+    "a zip": ("a.zip", zipped("a.jsonl", b"{}")),
+    "a zip called jsonl": ("a.jsonl", zipped("a.jsonl", b'{"a": 1}')),
+    "a zip called csv": ("a.csv", zipped("../../a.csv", b"a\n1")),
+    "a zip called parquet": ("a.parquet", zipped("a.parquet", b"PAR1")),
+    "a zip bomb called jsonl": ("a.jsonl", zipped("a.jsonl", b"0" * 5_000_000)),
+    "a tar": ("a.tar", tarred("../../a.jsonl")),
+    "a tar called jsonl": ("a.jsonl", tarred("/etc/cron.d/evil")),
+    "gzip": ("a.jsonl.gz", gzip.compress(b'{"a": 1}')),
+    "gzip called jsonl": ("a.jsonl", gzip.compress(b'{"a": 1}')),
+    "gzip called csv": ("a.csv", gzip.compress(b"a\n1")),
+    "a script": ("a.py", EVIL.encode()),
+    "a notebook": ("a.ipynb", b"{}"),
+    "YAML": ("a.yaml", b"!!python/object/apply:os.system [id]"),
+    "a task file": ("task.yaml", b"doc_to_text: !function utils.evil"),
+    "no ending": ("a", b'{"a": 1}'),
+    "an ending alone": (".jsonl", b'{"a": 1}'),
+    "Python for JSON": ("a.jsonl", b"{'a': 1}"),
+    "a deep record": ("a.jsonl", b'{"a":' * 100_000),
+    "a deep record that is closed": ("a.jsonl", b'{"a":' + b"[" * 99_999 + b"]" * 99_999 + b"}"),
+    "a long number": ("a.jsonl", b'{"a": ' + b"9" * 5000 + b"}"),
+    "half a character": ("a.jsonl", b'{"a": "\\ud800"}'),
+    "bytes that are no text": ("a.jsonl", b'{"a": "\xff"}'),
+    "a field without end": ("a.csv", b'a\n"' + b"x" * 200_000),
+    "a header of the same name": ("a.csv", b"a,a\n1,2"),
+    "half a parquet file": ("a.parquet", b"PAR1" + b"\x00" * 100 + b"PAR1"),
+    "a parquet length that lies": ("a.parquet", b"PAR1" + b"\xff\xff\xff\x7fPAR1"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / "EVIL").exists()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_hostile_model_folder_is_taken(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "model"
+    for file, content in {"config.json": CONFIG, **MODELS[name]}.items():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(InputError) as caught:
+        resolve(ModelSource(kind="path", location=str(folder)))
+    assert caught.value.field == "model.path"
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_no_hostile_record_file_is_taken(tmp_path: Path, name: str) -> None:
+    file, content = RECORDS[name]
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        records.read(RecordSource(field="task.data.source", path=tmp_path / file))
+    assert caught.value.field == "task.data.source.path"
