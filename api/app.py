@@ -10,30 +10,32 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
-from api import errors
+from api import docs, errors
 from api.auth import Authenticate
+from api.documentation import documented
 from api.hosts import OwnPages, trusted_names
 from api.requests import Requests
-from api.routes import artifacts, events, health, jobs, keys, search
+from api.routes import artifacts, capabilities, events, health, jobs, keys, ranks, search
+from api.schemas import MAX_BODY_BYTES
 from api.throttle import Throttle
 from api.version import installed_version
 from service.application import Application
 from service.settings import Settings
 
-MAX_BODY_BYTES = 4 * 1024 * 1024  # a job file holds templates and labels, never data
 _TAGS = [
     {"name": "jobs", "description": "Submit, list, look at, pause, stop and cancel pruning jobs."},
     {"name": "events", "description": "What happens to a job, as pages or as a stream."},
     {"name": "search", "description": "The generations and candidates of a job's search."},
     {"name": "artifacts", "description": "The files of the exported model."},
     {"name": "keys", "description": "API keys: who may do what."},
+    {"name": "capabilities", "description": "What this server can do."},
     {"name": "health", "description": "Whether the server runs jobs."},
 ]
 
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        return errors.document_problems_once(super().openapi())
+        return documented(super().openapi())
 
     def build_middleware_stack(self) -> ASGIApp:
         return Requests(super().build_middleware_stack(), errors.refuse)
@@ -66,6 +68,8 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
         openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
     )
@@ -77,17 +81,21 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.include_router(health.router)
     app.include_router(health.guarded, dependencies=[known])
     app.include_router(_v1(known))
+    docs.add_page(app)
     return app
 
 
 def _v1(known: Any) -> APIRouter:
     refused = errors.responses(
+        HTTPStatus.BAD_REQUEST,
         HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
         HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
     )
     router = APIRouter(prefix="/v1", dependencies=[known], responses=refused)
-    for module in (jobs, events, search, artifacts, keys):
+    for module in (jobs, events, search, ranks, artifacts, keys, capabilities):
         router.include_router(module.router)
     return router
 

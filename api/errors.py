@@ -14,12 +14,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from api.requests import request_id
 from api.schemas import FieldProblem, Problem
 from api.spec_errors import ROOT, dotted, name_errors, pointer
 from search.errors import (
     ConflictError,
+    GoneError,
     InputError,
     LimitError,
     NotFoundError,
@@ -36,19 +38,22 @@ _STATUS: Mapping[type[RanksieveError], HTTPStatus] = {
     InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFoundError: HTTPStatus.NOT_FOUND,
     OutdatedError: HTTPStatus.PRECONDITION_FAILED,
+    GoneError: HTTPStatus.GONE,
     ConflictError: HTTPStatus.CONFLICT,
     LimitError: HTTPStatus.TOO_MANY_REQUESTS,
     StoreError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-_CODES = {
+CODES = {
     400: "bad_request",
     401: "unauthenticated",
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     409: "conflict",
+    410: "gone",
     412: "outdated",
     413: "body_too_large",
+    416: "range_not_satisfiable",
     422: "invalid",
     429: "too_many_requests",
     500: "internal",
@@ -57,8 +62,9 @@ _CODES = {
 """What a client may rely on; the phrases of HTTP change with its revisions."""
 
 _REFUSALS = {
-    HTTPStatus.BAD_REQUEST: "this server is not known by the name in the Host header",
+    HTTPStatus.BAD_REQUEST: "this server is not known by the name in the Host header, or Range cannot be read",
     HTTPStatus.FORBIDDEN: "a page of another origin may change nothing here; RANKSIEVE_ALLOWED_HOSTS names a proxy",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "the file does not reach to where Range asks",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is larger than this server takes",
 }
 
@@ -91,17 +97,6 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def document_problems_once(openapi: dict[str, Any]) -> dict[str, Any]:
-    """Take what FastAPI adds beside each problem document, in the route's own media type, out of OpenAPI."""
-    for methods in openapi["paths"].values():
-        for operation in methods.values():
-            for response in operation["responses"].values():
-                content = response.get("content", {})
-                if MEDIA_TYPE in content:
-                    response["content"] = {MEDIA_TYPE: content[MEDIA_TYPE]}
-    return openapi
-
-
 async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     body = [{**record, "loc": record["loc"][1:]} for record in error.errors() if record["loc"][0] == "body"]
@@ -129,7 +124,20 @@ async def _on_ranksieve_error(request: Request, error: Exception) -> ProblemResp
 
 async def _on_http_exception(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, HTTPException)
-    return _problem(request, HTTPStatus(error.status_code), error.detail, headers=error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):
+        headers = {"Allow": ", ".join(methods)}
+    return _problem(request, HTTPStatus(error.status_code), error.detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """All methods that the document has for a path; a router would tell of its first route alone."""
+    return sorted(
+        method.upper()
+        for template, methods in request.app.openapi()["paths"].items()
+        if compile_path(template)[0].fullmatch(request.url.path)
+        for method in methods
+    )
 
 
 async def _on_unexpected(request: Request, error: Exception) -> ProblemResponse:
@@ -154,7 +162,9 @@ def _body_fields(records: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
 
 def _parameter(record: Mapping[str, Any]) -> FieldProblem:
     """An offending query parameter or header: outside the document, so without a pointer."""
-    return FieldProblem(field=dotted(record["loc"][1:]), detail=f"{record['msg']}; got {record['input']!r}")
+    _, name, *rest = record["loc"]
+    path = (name, *(part for part in rest if isinstance(part, int)))  # the others are names of pydantic's
+    return FieldProblem(field=dotted(path), detail=f"{record['msg']}; got {record['input']!r}")
 
 
 def _summary(fields: Sequence[FieldProblem]) -> str:
@@ -171,7 +181,7 @@ def _problem(
     problem = Problem(
         title=status.phrase,
         status=status,
-        code=_CODES.get(status, "other"),
+        code=CODES.get(status, "other"),
         detail=redact(detail),
         instance=request.url.path,
         request_id=request_id(request.scope),

@@ -1,17 +1,22 @@
 """The bodies of the REST API, as pydantic models: what OpenAPI shows and clients may rely on."""
 
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.events import Event, EventType
 from service.jobs import Job, JobState
-from service.keys import ApiKey, Scope
-from service.spec import JobSpec
+from service.keys import OWNER, ApiKey, Scope
+from service.spec import JobSpec, Strict
 
 LARGEST = 2**31 - 1
 """No count or number of the service gets beyond this; larger ones are refused before the database sees them."""
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+"""A job file holds templates and labels, never data."""
+
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class FieldProblem(BaseModel):
@@ -29,7 +34,7 @@ class Problem(BaseModel):
 
     title: str
     status: int
-    code: str = Field(description="What kind of error it is; stays as it is.", examples=["not_found"])
+    code: str = Field(description="What kind of error it is; stays as it is.")
     detail: str
     request_id: str = Field(description="Also in the `X-Request-ID` header and in the server's log.")
     instance: str = Field(description="Path of the request.")
@@ -190,6 +195,16 @@ class CandidatePage(BaseModel):
     candidates: list[dict[str, Any]]
 
 
+class RanksBody(BaseModel):
+    """The ranks of one candidate."""
+
+    layers: list[int]
+    matrices: list[str] = Field(description="Names inside a layer.")
+    ranks: list[list[int | None]] = Field(
+        description="A row for each layer, in it the rank of each matrix: -1 for dense, null where there is none."
+    )
+
+
 class ArtifactBody(BaseModel):
     """One file of the exported model."""
 
@@ -203,25 +218,29 @@ class ArtifactList(BaseModel):
     artifacts: list[ArtifactBody]
 
 
-class NewKey(BaseModel):
+class NewKey(Strict):
     """The key to make."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    owner: str = Field(description="Whose jobs it is for, e.g. `alice`.", examples=["alice"])
-    scope: Scope = Scope.SUBMIT
+    owner: str = Field(pattern=OWNER, description="Whose jobs it is for, e.g. `alice`.")
+    scope: Scope = Field(default=Scope.SUBMIT, strict=False)
     days: int | None = Field(
-        default=None, ge=1, le=3650, description="So long it is good; without it, until it is revoked."
+        default=None,
+        strict=True,
+        ge=1,
+        le=3650,
+        description="So long it is good; without it, until it is revoked.",
     )
 
 
-class Rotation(BaseModel):
+class Rotation(Strict):
     """How a key is replaced."""
 
-    model_config = ConfigDict(extra="forbid")
-
     grace_hours: int = Field(
-        default=0, ge=0, le=8760, description="So long the old key stays good beside the new one."
+        default=0,
+        strict=True,
+        ge=0,
+        le=8760,
+        description="So long the old key stays good beside the new one.",
     )
 
 
@@ -257,6 +276,38 @@ class KeyList(BaseModel):
     """All API keys, oldest first."""
 
     keys: list[KeyBody]
+
+
+class DeviceBody(BaseModel):
+    """What models can run on."""
+
+    kind: str = Field(description="`cpu` or `cuda`.")
+    name: str
+    memory_bytes: int | None
+
+
+class LimitsBody(BaseModel):
+    """How much there may be."""
+
+    requests_per_second: int = Field(description="Of one key; 0: no limit.")
+    queued_jobs: int = Field(description="Of one owner.")
+    event_retention_days: float = Field(description="After a job's end.")
+    cache_gib: float | None = Field(description="Null: no limit.")
+    body_bytes: int = Field(default=MAX_BODY_BYTES, description="Of one request.")
+
+
+class CapabilitiesBody(BaseModel):
+    """What a server can do."""
+
+    versions: dict[str, str]
+    devices: list[DeviceBody] = Field(description="Of the server's machine; a cluster may have more.")
+    limits: LimitsBody
+    tasks: list[str] = Field(description="Values of `task.kind`.")
+    methods: list[str] = Field(description="Values of `projection.method`.")
+    fisher: list[str] = Field(description="Values of `projection.fisher`.")
+    storage: list[str] = Field(description="Values of `projection.storage`.")
+    dtypes: list[str] = Field(description="Values of `model.dtype`.")
+    objectives: list[str] = Field(description="Values of `objective.kind`.")
 
 
 class Health(BaseModel):

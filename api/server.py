@@ -15,6 +15,9 @@ from search.errors import InfrastructureError
 from service.application import Application
 from service.settings import Settings
 
+GRACE_S = 10
+"""So long a server that stops waits for its answers to be read, in seconds; a reader that stalls is cut off then."""
+
 Build = Callable[[Settings], Application]
 
 
@@ -27,7 +30,14 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, *, access_log: bool) -> None:
-        super().__init__(uvicorn.Config(app, lifespan="on", log_config=None, access_log=access_log))
+        config = uvicorn.Config(
+            app,
+            lifespan="on",
+            log_config=None,
+            access_log=access_log,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        super().__init__(config)
         self._streams = app.state.streams
         self.ready = threading.Event()
 
@@ -37,9 +47,14 @@ class Server(uvicorn.Server):
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the event streams, which would otherwise keep the server up, then everything else."""
+        """End the event streams, which would otherwise keep the server up, then everything else.
+
+        What is still unread after `GRACE_S` is dropped, with the connection.
+        """
         self._streams.close()
         await super().shutdown(sockets)
+        for connection in self.server_state.connections:
+            connection.transport.abort()
 
 
 def listen(host: str, port: int) -> socket.socket:

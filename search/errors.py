@@ -3,6 +3,7 @@
     RanksieveError
     ├── InputError        something the user gave is wrong; names the field
     ├── NotFoundError     no such job, candidate or artifact
+    ├── GoneError         it was there, and was not kept
     ├── ConflictError     the request does not fit the state of the job
     │   ├── SupersededError      another server has taken the job over since
     │   └── OutdatedError        the job has changed since the caller looked
@@ -39,6 +40,10 @@ class InputError(RanksieveError):
 
 class NotFoundError(RanksieveError):
     """No such job, candidate or artifact."""
+
+
+class GoneError(RanksieveError):
+    """It was there, and was not kept."""
 
 
 class ConflictError(RanksieveError):

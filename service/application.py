@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from search.errors import ConflictError, StoreError
+from service.capabilities import Devices, capabilities
 from service.changes import JobChanges
 from service.controller import Controller
 from service.feed import Feed
@@ -42,6 +43,7 @@ class Application:
         estimator: Tells what a job will need.
         metrics: What the controller counts.
         ray_answers: Tells whether Ray is there; None while there is nothing to ask. It starts nothing.
+        devices: Tells what models can run on.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Application:
         estimator: Estimator,
         metrics: Metrics | None = None,
         ray_answers: Callable[[], bool | None] = lambda: None,
+        devices: Devices = tuple,
     ) -> None:
         self.metrics = metrics or Metrics()
         self.metrics.show_jobs_of(store)
@@ -64,6 +67,7 @@ class Application:
         self._preflight = preflight
         self._estimator = estimator
         self._ray_answers = ray_answers
+        self._devices = devices
         self._owned = ExitStack()
 
     def start(self) -> None:
@@ -204,6 +208,10 @@ class Application:
     def health(self) -> dict[str, Any]:
         """Whether jobs are being run, and which one: `healthy` and `running_job`."""
         return {"healthy": self.controller.alive, "running_job": self.controller.running_job}
+
+    def capabilities(self) -> dict[str, Any]:
+        """What this server can do: see `service.capabilities`."""
+        return capabilities(self.settings, self._devices())
 
     def readiness(self) -> dict[str, bool | None]:
         """What has to work for requests to be worth sending here, and whether it does; None: that is not known yet."""

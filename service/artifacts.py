@@ -4,9 +4,11 @@ A name is the file's path inside the folder, with `/` between its parts. Only re
 in the folder itself count: what is reached through a symbolic link is no artifact.
 """
 
+import hashlib
 import os
 import stat
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -56,6 +58,18 @@ def resolve(directory: Path, name: str) -> Path:
     except (OSError, ValueError):  # too long for the file system, or holds a NUL
         pass
     raise NotFoundError(f"there is no artifact {name!r}")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file, in hex. It is read once: what was exported does not change without its size or time."""
+    status = path.stat()
+    return _sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, _size_bytes: int, _changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _regular_file_bytes(path: Path) -> int | None:

@@ -48,6 +48,7 @@ class Controller:
             what other servers on the same database have queued or left, and whether a failed database is back.
         metrics: Counts what jobs do.
         retry_s: Wait after a job's first fault in a row, in seconds.
+        tidy: Called before a job is looked for, every few seconds where there is none.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Controller:
         lease_s: float = LEASE_S,
         metrics: Metrics | None = None,
         retry_s: float = RETRY_S,
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
+        self._tidy = tidy
         self._metrics = metrics or Metrics()
         self._store = store
         self._pipeline = pipeline
@@ -152,9 +155,11 @@ class Controller:
     def _run_what_is_there(self) -> None:
         try:
             self._settle_unsettled()
+            self._tidy()
             while not self._stopping and (job := self._store.claim_next(self._lease_s)) is not None:
                 self.trouble = None
                 self._run(job)
+                self._tidy()
             self.trouble = None
         except StoreError as error:
             logger.error("no job is run until the database is back: %s", error)

@@ -20,7 +20,7 @@ from search.errors import InputError
 ADMIN = "admin"
 """Owner of what is submitted without a key of its own: on an open server, or with `RANKSIEVE_API_KEY`."""
 
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+OWNER = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 _TOKEN = re.compile(r"rsk_([0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
@@ -91,5 +91,5 @@ def check_owner(owner: str) -> None:
     Raises:
         InputError: The name could be mistaken, or is too long.
     """
-    if _OWNER.fullmatch(owner) is None:
+    if re.fullmatch(OWNER, owner) is None:
         raise InputError("owner", f"must be up to 100 letters, digits and . _ @ -, e.g. alice; got {owner!r}")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from search.space import SearchSpace
-from service import plans, report
+from service import matrices, plans, report
 from service.confirmation import Winner, confidence_of, confirm
 from service.events import EventType
 from service.joblog import JobLog
@@ -81,6 +81,7 @@ class Pipeline:
             checked = self.check(spec)
             _announce_data(log, checked)
             prepared = self._prepare(spec, checked, log)
+            matrices.keep(log.directory, prepared.matrices)
             _announce_model(log, prepared, spec.resources.device)
         plan = self._search_plan(spec, checked, prepared.model.dtype)
         space = plan.space

@@ -10,6 +10,7 @@ from search.evolution import Evolution
 from search.objectives import TargetBytes
 from search.outcome import Outcome
 from search.space import SearchSpace
+from service.capabilities import LIBRARIES
 from service.confirmation import Confirmed, Winner
 from service.jobs import Job
 from service.scoring import TaskScorer
@@ -27,8 +28,6 @@ REPRODUCED_WITHIN_NATS = 0.1
 """The exported model rounds differently from its candidate where its storage is another one. In bfloat16, on
 SmolLM2-135M, that makes a difference of 0.02 nats per answer token for pivoted matrices and none for pairs. All rows in
 the wrong order make 1.0, those of a single matrix between 0.03 and 0.6: a slip in one late matrix may pass."""
-
-LIBRARIES = ("ranksieve", "torch", "transformers", "ray", "deap", "numpy", "safetensors")
 
 
 def summary(

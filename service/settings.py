@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     cache_limit_gib: float = Field(
         default=100, gt=0, description="What the caches may take of the disk; inf for no limit."
     )
+    event_retention_days: float = Field(
+        default=90, gt=0, le=36_500, description="So long events are kept after their job has ended."
+    )
     log_format: LogFormat = Field(default="text", description="`json`: one object a line.")
     tracing: bool = Field(default=False, description="Whether spans are sent to an OpenTelemetry collector.")
     ray_address: str | None = Field(default=None, description="Ray cluster to join; without it, a local one.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from service.application import Application
+from service.capabilities import Device
 from service.controller import Controller
 from service.demo_assets import DemoAssets, fetch
 from service.estimate import estimate_job
@@ -12,9 +13,11 @@ from service.evaluation import evaluate_export, sample_choices
 from service.feed import Feed
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.retention import Retention
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
+from workers import devices
 from workers.cluster import Cluster
 
 
@@ -25,7 +28,14 @@ def build(settings: Settings) -> Application:
     cluster = Cluster(settings.ray_address)
     pipeline = Pipeline(settings, cluster)
     metrics = Metrics()
-    controller = Controller(store, pipeline, settings.jobs_dir, close=cluster.close, metrics=metrics)
+    controller = Controller(
+        store,
+        pipeline,
+        settings.jobs_dir,
+        close=cluster.close,
+        metrics=metrics,
+        tidy=Retention(store, settings.event_retention_days),
+    )
 
     def preflight(spec: JobSpec) -> None:
         pipeline.check(spec)
@@ -34,8 +44,20 @@ def build(settings: Settings) -> Application:
         return estimate_job(settings, spec, pipeline.check(spec))
 
     return Application(
-        settings, store, controller, Feed(), preflight, estimator, metrics, ray_answers=cluster.answers
+        settings,
+        store,
+        controller,
+        Feed(),
+        preflight,
+        estimator,
+        metrics,
+        ray_answers=cluster.answers,
+        devices=_devices,
     )
+
+
+def _devices() -> list[Device]:
+    return [Device(kind=kind, name=name, memory_bytes=size) for kind, name, size in devices.present()]
 
 
 def evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Where tensors live: an accelerator where there is one and it was asked for, else the processor."""
 
+import os
+
 import torch
 
 from search.errors import InfrastructureError
@@ -20,6 +22,16 @@ def pick_device(name: str) -> torch.device:
             "an actor was given a GPU but torch sees none; check the driver and the torch build"
         )
     return torch.device(name)
+
+
+def present() -> list[tuple[str, str, int]]:
+    """What this machine has: kind, name and memory in bytes of the processor and of every GPU."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = [("cpu", f"{os.cpu_count()} processors", memory_bytes)]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(("cuda", properties.name, properties.total_memory))
+    return found
 
 
 def require_memory(device: torch.device, needed_bytes: int) -> None:

@@ -2,29 +2,47 @@
 
 from http import HTTPStatus
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse
 
 from api.errors import responses
 from api.routes.caller import Reader
+from api.routes.etags import IfNoneMatch, is_held
+from api.routes.links import ARTIFACT_LINKS
 from api.schemas import ArtifactBody, ArtifactList
 from service import artifacts
+
+FILE: dict[str, dict[str, object]] = {
+    "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+}
 
 router = APIRouter(
     prefix="/jobs/{job_id}/artifacts", tags=["artifacts"], responses=responses(HTTPStatus.NOT_FOUND)
 )
 
 
-@router.get("")
+@router.get("", responses={200: {"links": ARTIFACT_LINKS}})
 def list_artifacts(job_id: str, reader: Reader) -> ArtifactList:
     """List the files of the exported model; none until there is one."""
     directory = reader.application.artifacts_dir(reader.jobs.job(job_id).id)
     return ArtifactList(artifacts=[ArtifactBody(**artifact) for artifact in artifacts.list(directory)])
 
 
-@router.get("/{name:path}", response_class=FileResponse)
-def artifact(job_id: str, name: str, reader: Reader) -> FileResponse:
-    """Download one file; ranges are supported."""
+@router.get(
+    "/{name:path}",
+    response_class=FileResponse,
+    responses={
+        200: {"description": "The file.", "content": FILE},
+        206: {"description": "The part of it that `Range` asked for.", "content": FILE},
+        304: {"description": "As the client has it."},
+        **responses(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
+    },
+)
+def artifact(job_id: str, name: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Response:
+    """Download one file, or a `Range` of it; its `ETag` is its SHA-256."""
     directory = reader.application.artifacts_dir(reader.jobs.job(job_id).id)
     path = artifacts.resolve(directory, name)
-    return FileResponse(path, filename=path.name, headers={"X-Content-Type-Options": "nosniff"})
+    headers = {"ETag": f'"{artifacts.sha256(path)}"', "X-Content-Type-Options": "nosniff"}
+    if is_held(headers["ETag"], if_none_match):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    return FileResponse(path, filename=path.name, headers=headers)

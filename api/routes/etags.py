@@ -5,19 +5,20 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Header, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from search.errors import OutdatedError
 
+Tags = Annotated[str, StringConstraints(max_length=1000)]
 IfNoneMatch = Annotated[
-    str | None, Header(max_length=1000, description="`ETag` of the answer that the client has.")
+    Tags | SkipJsonSchema[None],
+    Header(description="`ETag` of the answer that the client has."),
 ]
 
 IfMatch = Annotated[
-    str | None,
-    Header(
-        max_length=1000, description="`ETag` that the job must still have, or it stays as it is; `*` for any."
-    ),
+    Tags | SkipJsonSchema[None],
+    Header(description="`ETag` that the job must still have, or it stays as it is; `*` for any."),
 ]
 
 
@@ -31,7 +32,7 @@ def require_match(body: BaseModel, if_match: str | None) -> None:
     Raises:
         OutdatedError: It has changed since.
     """
-    if if_match is not None and not _held(if_match) & {_tag(_content(body)), "*"}:
+    if if_match is not None and not is_held(_tag(_content(body)), if_match):
         raise OutdatedError("this has changed since its ETag was given; get it again, then decide")
 
 
@@ -45,9 +46,15 @@ def tagged(body: BaseModel, if_none_match: str | None) -> Response:
     content = _content(body)
     tag = _tag(content)
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if _held(if_none_match or "") & {tag, "*"}:
+    if is_held(tag, if_none_match):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(content, media_type="application/json", headers=headers)
+
+
+def is_held(tag: str, header: str | None) -> bool:
+    """Whether a tag is among those that a client sent, which has the answer with this tag then."""
+    held = {one.strip().removeprefix("W/") for one in (header or "").split(",")}
+    return bool(held & {tag, "*"})
 
 
 def _content(body: BaseModel) -> bytes:
@@ -56,8 +63,3 @@ def _content(body: BaseModel) -> bytes:
 
 def _tag(content: bytes) -> str:
     return f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-
-
-def _held(header: str) -> set[str]:
-    """The tags that a header lists."""
-    return {one.strip().removeprefix("W/") for one in header.split(",")}

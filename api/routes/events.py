@@ -11,11 +11,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, EventSourceResponse, format_sse_event
+from pydantic.json_schema import SkipJsonSchema
 
 from api.errors import responses
 from api.routes.caller import Caller, Reader
-from api.schemas import LARGEST, EventBody, EventPage
-from search.errors import NotFoundError
+from api.schemas import LARGEST, Count, EventBody, EventPage
+from search.errors import GoneError, NotFoundError
 from service.feed import Subscription
 
 KEEPALIVE_S = 15.0
@@ -55,7 +56,7 @@ class OpenStreams:
 @router.get(
     "/events",
     response_model=EventPage,
-    responses={**_STREAM, **responses(HTTPStatus.NOT_FOUND)},
+    responses={**_STREAM, **responses(HTTPStatus.NOT_FOUND, HTTPStatus.GONE)},
 )
 def events(
     job_id: str,
@@ -64,13 +65,16 @@ def events(
     after: Annotated[int, Query(ge=0, le=LARGEST, description="`seq` of the last event already seen.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="Most events in a page.")] = _PAGE,
     last_event_id: Annotated[
-        int | None, Header(ge=0, le=LARGEST, description="Where a stream goes on; overrides `after`.")
+        Count | SkipJsonSchema[None],
+        Header(description="Where a stream goes on; overrides `after`."),
     ] = None,
 ) -> EventPage | Response:
     """Read a page of a job's events, or follow them as server-sent events until the job has ended."""
     if "text/event-stream" in request.headers.get("accept", ""):
-        reader.jobs.job(job_id)  # an unknown job is answered before the stream begins
         start = after if last_event_id is None else last_event_id
+        reader.jobs.events(
+            job_id, after=start, limit=1
+        )  # what cannot be is answered before the stream begins
         stream = _stream(reader, request.app.state.streams, job_id, start)
         return EventSourceResponse(stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     page = reader.jobs.events(job_id, after=after, limit=limit)
@@ -97,7 +101,7 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
                     return
                 if not await subscription.wait(timeout_s=KEEPALIVE_S):
                     yield KEEPALIVE_COMMENT
-        except NotFoundError:
-            return  # the job was deleted meanwhile
+        except (NotFoundError, GoneError):
+            return  # the job, or what the client has not read of it, was deleted meanwhile
         finally:
             streams.discard(subscription)

@@ -9,11 +9,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 
 from api.errors import responses
 from api.routes.caller import Caller, Reader, Submitter
 from api.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
+from api.routes.links import JOB_LINKS
 from api.schemas import EstimateBody, JobBody, JobList, JobSummary
 from service.changes import JobChanges
 from service.jobs import JobState, Request
@@ -21,10 +23,27 @@ from service.spec import JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-Moment = Annotated[
-    AwareDatetime, Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(9000, 1, 1, tzinfo=UTC))
-]
+_FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _ASKED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+
+
+def _no_number(value: object) -> object:
+    """Pydantic would take one for seconds since 1970, which the document does not promise."""
+    try:
+        float(str(value))
+    except ValueError:
+        return value
+    raise ValueError("give a date, a time and its zone, e.g. 2026-11-02T09:30:00Z")
+
+
+def _within_reason(moment: datetime) -> datetime:
+    """No job is older or younger, and every database can look for these."""
+    return min(max(moment, _FIRST), _LAST)
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_within_reason)]
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+After = Annotated[str, StringConstraints(pattern="^[0-9A-Za-z]{1,100}$")]
 Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_length=200)]
 
 
@@ -33,6 +52,7 @@ Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_l
     status_code=HTTPStatus.ACCEPTED,
     response_model=JobBody,
     responses={
+        202: {"description": "The job, queued.", "links": JOB_LINKS},
         200: {"model": EstimateBody, "description": "The estimate of a dry run."},
         **responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
     },
@@ -45,11 +65,9 @@ def submit(
         bool, Query(description="Check the job file and answer what the job would need; create nothing.")
     ] = False,
     idempotency_key: Annotated[
-        str | None,
+        IdempotencyKey | SkipJsonSchema[None],
         Header(
-            min_length=1,
-            max_length=200,
-            description="Any name for this submission. Sent again with the same spec, it answers the same job.",
+            description="Any name for this submission. Sent again with the same spec, it answers the same job."
         ),
     ] = None,
 ) -> JobBody | JSONResponse:
@@ -69,16 +87,18 @@ def submit(
 @router.get("")
 def list_jobs(
     reader: Reader,
-    state: Annotated[JobState | None, Query(description="Only jobs in this state.")] = None,
+    state: Annotated[JobState | SkipJsonSchema[None], Query(description="Only jobs in this state.")] = None,
     label: Annotated[
         list[Label], Query(max_length=20, description="Only jobs with this label: `name:value`.")
     ] = [],  # noqa: B006 (read by FastAPI)
     since: Annotated[
-        Moment | None, Query(description="Only jobs created then or later, with its zone.")
+        Moment | SkipJsonSchema[None], Query(description="Only jobs created then or later, with its zone.")
     ] = None,
-    before: Annotated[Moment | None, Query(description="Only jobs created earlier, with its zone.")] = None,
+    before: Annotated[
+        Moment | SkipJsonSchema[None], Query(description="Only jobs created earlier, with its zone.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    after: Annotated[str | None, Query(max_length=100, description="`next` of the page before.")] = None,
+    after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the page before.")] = None,
 ) -> JobList:
     """List jobs, newest first."""
     found = reader.jobs.jobs(

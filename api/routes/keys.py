@@ -7,12 +7,15 @@ from fastapi import APIRouter
 
 from api.errors import responses
 from api.routes.caller import Admin
+from api.routes.links import KEY_LINKS
 from api.schemas import KeyBody, KeyList, NewKey, Rotation, SecretKeyBody
 
 router = APIRouter(prefix="/keys", tags=["keys"], responses=responses(HTTPStatus.FORBIDDEN))
 
 
-@router.post("", status_code=HTTPStatus.CREATED)
+@router.post(
+    "", status_code=HTTPStatus.CREATED, responses={201: {"description": "The key.", "links": KEY_LINKS}}
+)
 def create_key(new: NewKey, admin: Admin) -> SecretKeyBody:
     """Make a key; its secret is in this answer and nowhere else."""
     lifetime = None if new.days is None else timedelta(days=new.days)

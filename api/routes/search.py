@@ -4,10 +4,11 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic.json_schema import SkipJsonSchema
 
 from api.errors import responses
 from api.routes.caller import Reader
-from api.schemas import LARGEST, CandidatePage, GenerationPage
+from api.schemas import LARGEST, CandidatePage, Count, GenerationPage
 from search.errors import InputError
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
@@ -32,7 +33,7 @@ def candidates(
     reader: Reader,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
-    generation: Annotated[int | None, Query(ge=0, le=LARGEST, description="Only this generation.")] = None,
+    generation: Annotated[Count | SkipJsonSchema[None], Query(description="Only this generation.")] = None,
     pareto: Annotated[
         bool,
         Query(description="Only those on all search examples that no smaller one beats, smallest first."),

@@ -363,6 +363,13 @@ class Store(View):
                 leased.values(leased_until=None, epoch=JobRow.epoch + 1, faults=JobRow.faults + cut_off)
             )
 
+    def forget_events(self, older_than: timedelta) -> int:
+        """Deletes the events of jobs that ended longer ago than this; returns how many. A job's next `seq` stays."""
+        with self.database.writing() as session:
+            ended = select(JobRow.id).where(JobRow.finished_at < self._clock(session) - older_than)
+            gone = session.execute(delete(EventRow).where(EventRow.job_id.in_(ended)))
+            return int(getattr(gone, "rowcount", 0))
+
     def append_event(self, id: str, type: EventType, data: Mapping[str, Any], *, epoch: int) -> Event:
         """Adds an event to a job.
 

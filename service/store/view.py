@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Select, func, or_, select
 
-from search.errors import InputError
+from search.errors import GoneError, InputError
 from service.events import Event
 from service.jobs import Job, JobState
 from service.store import rows
@@ -96,9 +96,20 @@ class View:
 
         Raises:
             NotFoundError: There is no such job.
+            GoneError: The event after `after` was not kept: there is no going on without a gap.
         """
         query = select(EventRow).where(EventRow.job_id == id, EventRow.seq > after)
-        return [rows.event_of(row) for row in self._rows_of(id, query.order_by(EventRow.seq).limit(limit))]
+        with self.database.reading() as session:
+            count = rows.find_job(
+                session, id, self._owner
+            ).event_count  # asked first: it may be behind the page
+            page = [rows.event_of(row) for row in session.scalars(query.order_by(EventRow.seq).limit(limit))]
+        first = page[0].seq if page else count + 1
+        if first > after + 1:
+            raise GoneError(
+                f"events up to {first - 1} of job {id} are past retention; go on after={first - 1}"
+            )
+        return page
 
     def generations(self, id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
         """A page of a job's generation records, oldest first.

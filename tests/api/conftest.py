@@ -12,6 +12,8 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.client import Client
 from search.errors import InputError
+from search.space import MatrixShape
+from service import matrices
 from service.application import Application
 from service.controller import Controller
 from service.events import EventType
@@ -44,6 +46,7 @@ RESULT: dict[str, Any] = {
     ],
     "artifact": "/jobs/1/artifacts",
     "genome": [1, 2],
+    "ranks": {"layers.0.q_proj": 16, "layers.1.q_proj": -1},
     "evaluations": 12,
     "tokens": 3456,
     "seconds": {"search": 1.5},
@@ -161,6 +164,7 @@ class FakePipeline:
         self.failure: Exception | None = None
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        matrices.keep(log.directory, MATRICES)
         log.event(EventType.DATA_LOADED, splits={"search": 8, "test": 8}, dropped_duplicates=0)
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=1, total=2)
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=2, total=2)
@@ -182,6 +186,10 @@ class FakePipeline:
         return RESULT
 
 
+MATRICES = [
+    MatrixShape(name=f"layers.{layer}.q_proj", out_features=64, in_features=64, layer=layer, kind="q_proj")
+    for layer in (0, 1)
+]
 RECORD = {
     "generation": 0,
     "target_share": 0.4,

@@ -1,11 +1,15 @@
 """The application as a whole: health, OpenAPI, host names, limits, the life of the service around it."""
 
+import re
+
 import pytest
 from starlette.testclient import TestClient
 
+from api import schemas
 from api.app import MAX_BODY_BYTES, create_app
 from search.errors import ConflictError, StoreError
 from service.settings import Settings
+from service.spec import JobSpec
 
 
 def test_health(http):
@@ -69,6 +73,21 @@ def test_metrics_are_the_admins(http):
     assert http.get("/readyz").status_code == 200
 
 
+def test_openapi_shows_an_example_of_every_body(http):
+    document = http.get("/openapi.json").json()
+
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            answers = [*operation["responses"].values(), operation.get("requestBody", {})]
+            for content in [item for answer in answers for item in answer.get("content", {}).items()]:
+                media, described = content
+                if media.endswith("json"):
+                    name = described["schema"]["$ref"].rpartition("/")[2]
+                    model = {**vars(schemas), "JobSpec": JobSpec}[name]
+                    shown = model.model_validate(described["example"])
+                    assert set(described["example"]) <= set(shown.model_dump()), path
+
+
 def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
     document = http.get("/openapi.json").json()
 
@@ -85,11 +104,13 @@ def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
         "/v1/jobs/{job_id}/events",
         "/v1/jobs/{job_id}/generations",
         "/v1/jobs/{job_id}/candidates",
+        "/v1/jobs/{job_id}/ranks",
         "/v1/jobs/{job_id}/artifacts",
         "/v1/jobs/{job_id}/artifacts/{name}",
         "/v1/keys",
         "/v1/keys/{key_id}/rotate",
         "/v1/keys/{key_id}/revoke",
+        "/v1/capabilities",
     }
     for methods in document["paths"].values():
         for operation in methods.values():
@@ -103,7 +124,32 @@ def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
         in document["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
     )
     assert "Problem" in document["components"]["schemas"]
-    assert http.get("/docs").status_code == http.get("/redoc").status_code == 404
+
+
+def test_the_documentation_is_a_page_that_loads_nothing_from_elsewhere(http):
+    page = http.get("/docs")
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "//" not in page.text.replace("<!doctype html>", "")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 4
+    for path in loaded:
+        assert http.get(f"/{path}").status_code == 200, path
+    assert "openapi.json" in http.get("/docs/start.js").text
+    assert http.get("/docs/assets/../../etc/passwd").status_code == 404
+    assert http.get("/redoc").status_code == 404
+
+
+def test_capabilities_are_told(http):
+    told = http.get("/v1/capabilities").json()
+
+    assert told["limits"]["body_bytes"] == MAX_BODY_BYTES
+    assert told["methods"] == ["task", "output", "input", "weight"]
+    assert told["objectives"] == ["max_drop", "target_params", "target_bytes"]
+    assert told["tasks"] == ["choice", "generate", "lm"]
+    assert told["versions"]["torch"]
+    assert told["devices"] == []
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,11 @@ def test_every_refusal_is_a_problem_document(http, method, path, options, status
     assert problem["request_id"] == response.headers["x-request-id"]
 
 
+def test_a_refused_method_is_told_all_that_are_there(http):
+    assert http.put("/v1/jobs").headers["allow"] == "GET, POST"
+    assert http.patch("/v1/jobs/1/cancel").headers["allow"] == "POST"
+
+
 def test_a_request_keeps_the_id_that_its_caller_gave_it(http):
     assert http.get("/healthz", headers={"X-Request-ID": "job-7.a"}).headers["x-request-id"] == "job-7.a"
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from search.errors import InfrastructureError
-from workers.devices import pick_device, require_memory
+from workers.devices import pick_device, present, require_memory
 
 
 @pytest.fixture
@@ -29,3 +29,9 @@ def test_memory_is_asked_for_with_headroom(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(InfrastructureError, match=r"11\.0 of 40\.0 GiB free, expected at least 13\.2 GiB"):
         require_memory(torch.device("cuda"), 12 * 2**30)
     require_memory(torch.device("cpu"), 2**60)
+
+
+def test_the_processor_is_present_with_its_memory() -> None:
+    kind, name, memory_bytes = present()[0]
+    assert (kind, name.endswith(" processors")) == ("cpu", True)
+    assert memory_bytes > 2**28

@@ -1,5 +1,7 @@
 """Artifacts over REST, and nothing but artifacts."""
 
+import hashlib
+
 import pytest
 
 
@@ -14,6 +16,30 @@ def test_files_are_listed_and_downloaded(http, done):
     assert response.text == "a\nb\n"
     assert response.headers["content-disposition"] == 'attachment; filename="vocab.txt"'
     assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_file_is_tagged_with_its_digest_and_comes_in_parts(http, done):
+    url = f"/v1/jobs/{done['id']}/artifacts/config.json"
+    whole = http.get(url)
+    tag = f'"{hashlib.sha256(whole.content).hexdigest()}"'
+
+    assert whole.headers["etag"] == tag
+    part = http.get(url, headers={"Range": "bytes=2-6", "If-Range": tag})
+    assert (part.status_code, part.content) == (206, whole.content[2:7])
+    assert part.headers["content-range"] == f"bytes 2-6/{len(whole.content)}"
+    other = http.get(url, headers={"Range": "bytes=2-6", "If-Range": '"other"'})
+    assert (other.status_code, other.content) == (200, whole.content)
+    held = http.get(url, headers={"If-None-Match": tag})
+    assert (held.status_code, held.content) == (304, b"")
+
+
+@pytest.mark.parametrize(("range", "status"), [("bytes=99-", 416), ("bytes=5-2", 400), ("lines=1-2", 400)])
+def test_a_range_that_cannot_be_is_a_problem_document(http, done, range, status):
+    response = http.get(f"/v1/jobs/{done['id']}/artifacts/config.json", headers={"Range": range})
+
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    assert "Range" in response.json()["detail"]
 
 
 def test_a_job_without_export_has_no_files(http, spec, pipeline):

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -133,3 +134,18 @@ def test_a_wrong_last_event_id_is_named(http, done, last):
 
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "last-event-id"
+
+
+def test_events_past_retention_are_gone_for_pages_and_streams(http, done, application):
+    last = http.get(f"/v1/jobs/{done['id']}/events").json()["next"]
+    application.store.forget_events(timedelta(seconds=-1))
+    url = f"/v1/jobs/{done['id']}/events"
+
+    for headers in ({}, STREAM, {**STREAM, "Last-Event-ID": str(last - 1)}):
+        response = http.get(url, headers=headers)
+        assert response.status_code == 410
+        assert response.headers["content-type"] == "application/problem+json"
+        assert (response.json()["code"], f"after={last}" in response.json()["detail"]) == ("gone", True)
+
+    assert http.get(url, params={"after": last}).json() == {"events": [], "next": last}
+    assert _stream(http, done["id"], **{"Last-Event-ID": str(last)}) == []

@@ -1,0 +1,64 @@
+"""The ranks of a job's candidates, layer by layer."""
+
+import csv
+import io
+from http import HTTPStatus
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic.json_schema import SkipJsonSchema
+
+from api.errors import responses
+from api.routes.caller import Caller, Reader
+from api.schemas import Count, RanksBody
+from search.errors import NotFoundError
+from service import matrices
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
+
+
+@router.get(
+    "/ranks",
+    response_model=RanksBody,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+)
+def ranks(
+    job_id: str,
+    request: Request,
+    reader: Reader,
+    candidate: Annotated[
+        Count | SkipJsonSchema[None],
+        Query(description="Its number in the order of `/candidates`, from 0; by default the exported model."),
+    ] = None,
+    format: Annotated[
+        Literal["json", "csv"] | SkipJsonSchema[None], Query(description="By default what `Accept` asks for.")
+    ] = None,
+) -> Response:
+    """Show the rank of every matrix of the exported model, or of a candidate, as a table of layers (-1: dense)."""
+    kept = matrices.kept(reader.application.settings.jobs_dir / reader.jobs.job(job_id).id)
+    names = [matrix.name for matrix in kept]
+    layers, columns, rows = matrices.by_layer(kept, _ranks(reader, job_id, names, candidate))
+    if format == "csv" or (format is None and "text/csv" in request.headers.get("accept", "")):
+        return Response(_csv(layers, columns, rows), media_type="text/csv")
+    return JSONResponse(RanksBody(layers=layers, matrices=columns, ranks=rows).model_dump())
+
+
+def _ranks(reader: Caller, job_id: str, names: list[str], candidate: int | None) -> dict[str, int]:
+    if candidate is None:
+        result = reader.jobs.job(job_id).result
+        if result is None:
+            raise NotFoundError(f"job {job_id} has no result; give a candidate")
+        return dict(result["ranks"])
+    found = reader.jobs.candidates(job_id, limit=1, offset=candidate)
+    if not found or found[0]["ranks"] is None:
+        raise NotFoundError(f"job {job_id} has no ranks of a candidate {candidate}")
+    return dict(zip(names, found[0]["ranks"], strict=True))
+
+
+def _csv(layers: list[int], columns: list[str], rows: list[list[int | None]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["layer", *columns])
+    writer.writerows([layer, *row] for layer, row in zip(layers, rows, strict=True))
+    return text.getvalue()

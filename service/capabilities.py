@@ -1,0 +1,62 @@
+"""What a server can do: versions, devices, limits, and the words that a job file may use."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, get_args
+
+from service.settings import Settings
+from service.spec import (
+    DtypeName,
+    FisherName,
+    MaxDrop,
+    MethodName,
+    StorageName,
+    TargetBytes,
+    TargetParams,
+    TaskSpec,
+)
+
+LIBRARIES = ("ranksieve", "torch", "transformers", "ray", "deap", "numpy", "safetensors")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """What models can run on; `memory_bytes` None where it is not known."""
+
+    kind: str
+    name: str
+    memory_bytes: int | None
+
+
+Devices = Callable[[], Sequence[Device]]
+
+
+def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any]:
+    """All of it, as plain JSON values."""
+    return {
+        "versions": {name: found for name in LIBRARIES if (found := _version(name)) is not None},
+        "devices": [
+            {"kind": device.kind, "name": device.name, "memory_bytes": device.memory_bytes}
+            for device in devices
+        ],
+        "limits": {
+            "requests_per_second": settings.requests_per_second,
+            "queued_jobs": settings.queued_jobs,
+            "event_retention_days": settings.event_retention_days,
+            "cache_gib": settings.cache_limit_gib if settings.cache_limit_gib < float("inf") else None,
+        },
+        "tasks": list(get_args(TaskSpec.model_fields["kind"].annotation)),
+        "methods": list(get_args(MethodName)),
+        "fisher": list(get_args(FisherName)),
+        "storage": list(get_args(StorageName)),
+        "dtypes": list(get_args(DtypeName)),
+        "objectives": [kind.model_fields["kind"].default for kind in (MaxDrop, TargetParams, TargetBytes)],
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

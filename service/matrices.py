@@ -1,0 +1,63 @@
+"""The matrices of a job's model, kept among its files: what the ranks of a candidate are the ranks of.
+
+A candidate in the store is a list of ranks; their names would be the same in every one of a million.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from search.errors import NotFoundError
+from search.space import MatrixShape
+
+_FILE = "matrices.json"
+
+
+def keep(directory: Path, matrices: Sequence[MatrixShape]) -> None:
+    """Writes them into a job's folder, in the order of its candidates' ranks."""
+    part = directory / f"{_FILE}.part"
+    with part.open("w", encoding="utf-8") as file:
+        json.dump([asdict(matrix) for matrix in matrices], file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(directory / _FILE)
+
+
+def kept(directory: Path) -> list[MatrixShape]:
+    """Reads them back.
+
+    Raises:
+        NotFoundError: The job has not come so far, or was run by a version that did not keep them.
+    """
+    try:
+        text = (directory / _FILE).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"job {directory.name} has no matrices yet; its model was not loaded") from error
+    return [MatrixShape(**values) for values in json.loads(text)]
+
+
+def by_layer(
+    matrices: Sequence[MatrixShape], ranks: Mapping[str, int]
+) -> tuple[list[int], list[str], list[list[int | None]]]:
+    """Ranks as a table.
+
+    Args:
+        matrices: Those of the model.
+        ranks: Name of a matrix → its rank, -1 for dense.
+
+    Returns:
+        The layers, L of them; the names of matrices inside a layer, K of them; and L rows of K ranks, None where a
+        layer has no such matrix.
+    """
+    layers = sorted({matrix.layer for matrix in matrices})
+    columns = list(dict.fromkeys(_inside(matrix) for matrix in matrices))
+    found = {(matrix.layer, _inside(matrix)): ranks.get(matrix.name) for matrix in matrices}
+    return layers, columns, [[found.get((layer, column)) for column in columns] for layer in layers]
+
+
+def _inside(matrix: MatrixShape) -> str:
+    """A matrix's name inside its layer: `self_attn.q_proj` of `model.layers.3.self_attn.q_proj`."""
+    _, _, name = matrix.name.partition(f".{matrix.layer}.")
+    return name or matrix.kind

@@ -1,0 +1,42 @@
+"""Forgets the events of jobs that ended long ago; what their search found, and their result, stays."""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from service.store import Store
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 3600.0
+"""So often there is something to forget, in seconds, at most."""
+
+
+class Retention:
+    """Tidies the store up, when it is called and it is time to.
+
+    Args:
+        store: Where the events are.
+        days: So long they are kept after their job's end.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, store: Store, days: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._days = days
+        self._clock = clock
+        self._next_s = clock()
+
+    def __call__(self) -> None:
+        """Forgets what is past retention, unless that was done within the hour.
+
+        Raises:
+            StoreError: The database failed; it is tried again at the next call.
+        """
+        if self._clock() < self._next_s:
+            return
+        forgotten = self._store.forget_events(timedelta(days=self._days))
+        self._next_s = self._clock() + EVERY_S
+        if forgotten:
+            logger.info("forgot %s events of jobs that ended over %g days ago", f"{forgotten:,}", self._days)

@@ -1,0 +1,43 @@
+"""Ranks of the result and of candidates, as JSON and CSV."""
+
+import pytest
+
+
+def test_the_ranks_of_the_result_are_a_table_of_layers(http, done):
+    assert http.get(f"/v1/jobs/{done['id']}/ranks").json() == {
+        "layers": [0, 1],
+        "matrices": ["q_proj"],
+        "ranks": [[16], [-1]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("&format=csv", {}), ("", {"Accept": "text/csv"}), ("&format=csv", {"Accept": "*/*"})],
+)
+def test_the_ranks_of_a_candidate_as_csv(http, done, query, headers):
+    response = http.get(f"/v1/jobs/{done['id']}/ranks?candidate=1{query}", headers=headers)
+
+    assert response.headers["content-type"].startswith("text/csv")
+    assert response.text.splitlines() == ["layer,q_proj", "0,16", "1,32"]
+
+
+def test_what_is_asked_for_by_name_wins(http, done):
+    response = http.get(f"/v1/jobs/{done['id']}/ranks?format=json", headers={"Accept": "text/csv"})
+
+    assert response.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("candidate", [2, 999])
+def test_a_candidate_that_is_not_there(http, done, candidate):
+    assert http.get(f"/v1/jobs/{done['id']}/ranks?candidate={candidate}").status_code == 404
+
+
+def test_a_job_that_has_not_come_so_far(http, spec, pipeline):
+    pipeline.go.clear()
+    job_id, queued = (http.post("/v1/jobs", json=spec).json()["id"] for _ in range(2))
+    assert pipeline.searching.wait(10)
+
+    assert "no result" in http.get(f"/v1/jobs/{job_id}/ranks").json()["detail"]
+    assert http.get(f"/v1/jobs/{job_id}/ranks?candidate=0").status_code == 200
+    assert "no matrices yet" in http.get(f"/v1/jobs/{queued}/ranks").json()["detail"]

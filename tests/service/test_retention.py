@@ -1,0 +1,88 @@
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy.orm import Session
+
+from search.errors import GoneError
+from service.events import EventType
+from service.jobs import Job, JobState
+from service.retention import EVERY_S, Retention
+from service.spec import JobSpec
+from service.store import Store
+
+MakeSpec = Callable[..., JobSpec]
+
+
+class Clock:
+    """Seconds that a test moves on."""
+
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def store(store_url: str) -> Store:
+    """A store that thinks it is ten days later."""
+
+    def later(_session: Session) -> datetime:
+        return datetime.now(UTC) + timedelta(days=10)
+
+    return Store(store_url, clock=later)
+
+
+def ended(store: Store, make_spec: MakeSpec) -> Job:
+    """A job that has failed, after four events."""
+    store.create_job(make_spec())
+    job = store.claim_next(lease_s=1e6)
+    assert job is not None
+    store.append_event(job.id, EventType.PHASE_PROGRESS, {"phase": "model"}, epoch=job.epoch)
+    return store.transition(job.id, JobState.FAILED, epoch=job.epoch)
+
+
+def test_events_of_jobs_that_ended_long_ago_go_and_others_stay(store: Store, make_spec: MakeSpec) -> None:
+    old = ended(store, make_spec)
+    waiting = store.create_job(make_spec())
+
+    assert store.forget_events(timedelta(days=11)) == 0
+    assert len(store.events(old.id)) == 4
+    assert store.forget_events(timedelta(days=9)) == 4
+    assert store.forget_events(timedelta(days=9)) == 0
+
+    assert store.job(old.id).state is JobState.FAILED
+    assert len(store.events(waiting.id)) == 1
+    store.close()
+
+
+def test_a_reader_is_told_that_what_comes_next_is_gone(store: Store, make_spec: MakeSpec) -> None:
+    old = ended(store, make_spec)
+    store.forget_events(timedelta(days=9))
+
+    for after in range(4):
+        with pytest.raises(
+            GoneError, match=f"events up to 4 of job {old.id} are past retention; go on after=4"
+        ):
+            store.events(old.id, after=after)
+    assert store.events(old.id, after=4) == []
+    store.close()
+
+
+def test_it_is_done_once_an_hour(store: Store, make_spec: MakeSpec) -> None:
+    clock = Clock()
+    retention = Retention(store, 9, clock)
+    old = ended(store, make_spec)
+
+    retention()
+    with pytest.raises(GoneError):
+        store.events(old.id)
+    young = ended(store, make_spec)
+    clock.now_s = EVERY_S - 1
+    retention()
+    assert len(store.events(young.id)) == 4
+    clock.now_s = EVERY_S
+    retention()
+    with pytest.raises(GoneError):
+        store.events(young.id)
+    store.close()
