@@ -1,0 +1,45 @@
+"""Random search: genomes of random densities at the size wanted, raced like the children of our search."""
+
+from collections.abc import Sequence
+from random import Random
+
+from search.baselines.batches import Stage, Strategy, race
+from search.baselines.sizes import Family, random_genome, settle_start
+from search.objectives import Schedule
+from search.outcome import Outcome
+from search.space import SearchSpace
+
+
+def random_search(
+    space: SearchSpace,
+    schedule: Schedule,
+    family: Family,
+    *,
+    stages: Sequence[Stage],
+    offspring: int,
+    rng: Random,
+) -> Strategy:
+    """Draws, races, keeps the best; for ever where the schedule does not end it.
+
+    Args:
+        space: The search space.
+        schedule: Sets the size.
+        family: Tells where to start, where the smallest model is wanted.
+        stages: Of a race; the last one sees all search examples.
+        offspring: Genomes in a race.
+        rng: Source of all randomness.
+
+    Source: Bergstra and Bengio 2012.
+    """
+    yield from settle_start(space, schedule, family, stages[-1].examples)
+    best: Outcome | None = None
+    target: float | None = None
+    while not schedule.finished:
+        if schedule.target != target:
+            target, best = schedule.target, None
+        drawn = [random_genome(space, space.budget(target), rng) for _ in range(offspring)]
+        finishers = yield from race(drawn, stages)
+        leader = min([*filter(None, [best]), *finishers], key=lambda outcome: outcome.fitness, default=None)
+        share = 1.0 if leader is None else space.kept_share(leader.genome)
+        schedule.observe(leader, share, target=target, improved=leader is not best)
+        best = leader

@@ -1,0 +1,66 @@
+"""What the baselines know of sizes: random steps to a budget, and where a search for the smallest model begins.
+
+No predicted losses: those are the Lagrangian's, and what a baseline does without them is what is asked.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from search.baselines.batches import Strategy
+from search.objectives import SEED_SHARES, Ratchet, Schedule
+from search.outcome import Trial
+from search.seeds import random_densities
+from search.space import Genome, SearchSpace
+
+Family = Callable[[float], Genome]
+"""One genome of any size: `search.seeds.uniform` or `lagrangian`, bound to a space."""
+
+
+def stepped(space: SearchSpace, genome: Genome, budget: int, rng: Random) -> Genome:
+    """Brings a genome to a budget by one-step moves of random genes.
+
+    Args:
+        space: The search space.
+        genome: Left as it is.
+        budget: Most that it may cost, at least what the smallest genome does.
+        rng: Source of randomness.
+
+    Returns:
+        A genome of at most `budget`; where it was raised, to which no step can be added.
+    """
+    levels, cost = list(genome), space.cost(genome)
+    step = -1 if cost > budget else 1
+    movable = list(range(len(levels)))
+    while movable and (step > 0 or cost > budget):
+        place = rng.randrange(len(movable))
+        i = movable[place]
+        level = levels[i] + step
+        inside = 0 <= level < len(space.genes[i].levels)
+        moved = cost + space.cost_at(i, level) - space.cost_at(i, levels[i]) if inside else cost
+        if not inside or (step > 0 and moved > budget):
+            movable[place] = movable[-1]
+            movable.pop()
+        else:
+            levels[i], cost = level, moved
+    return tuple(levels)
+
+
+def random_genome(space: SearchSpace, budget: int, rng: Random) -> Genome:
+    """Every matrix at a random density, then random steps to the budget."""
+    return stepped(space, random_densities(space, rng), budget, rng)
+
+
+def settle_start(space: SearchSpace, schedule: Schedule, family: Family, full: int) -> Strategy:
+    """Where the smallest model is wanted, scores a family along the size axis and lets the schedule start from that.
+
+    Args:
+        space: The search space.
+        schedule: Told where to start; a fixed target knows.
+        family: Its members of the sizes that `search.candidates` starts from, too.
+        full: All search examples.
+    """
+    if isinstance(schedule, Ratchet):
+        seeds = list(dict.fromkeys(map(family, SEED_SHARES)))
+        outcomes = yield [Trial(genome=genome, examples=full) for genome in seeds]
+        scored = [None if outcome.failure is not None else outcome for outcome in outcomes]
+        schedule.start(list(zip(map(space.kept_share, seeds), scored, strict=True)))
