@@ -18,6 +18,7 @@ from workers.plan import EncodedTask
 from workers.scores import (
     Beliefs,
     Failure,
+    Floats,
     RefitRequest,
     Request,
     ScoreRequest,
@@ -168,14 +169,19 @@ class TaskScorer:
         return metric_of(self._task.kind, scores)
 
     def loss(self, scores: Scores, split: str) -> float:
-        """What a search minimises, in nats per answer token: see `kl_weight`.
+        """What a search minimises: the mean of `losses`."""
+        return float(self.losses(scores, split).mean())
+
+    def losses(self, scores: Scores, split: str) -> Floats:
+        """The loss on each example, in nats per answer token: see `kl_weight`.
 
         The KL has little noise but does not know right from wrong: it weighs a shift towards the wrong answers
         like one towards the right ones. The likelihood of the right answers tells them apart.
         """
         dense = self._dense_like(scores, split)
-        rise = float(((scores.nll_nats - dense.nll_nats) / dense.answer_tokens).mean())
-        return self._kl_weight * float(scores.kl_nats.mean()) + (1 - self._kl_weight) * rise
+        rise_E = (scores.nll_nats - dense.nll_nats) / dense.answer_tokens
+        losses_E: Floats = self._kl_weight * scores.kl_nats + (1 - self._kl_weight) * rise_E
+        return losses_E
 
     def interval(self, scores: Scores) -> list[float]:
         """A 95 % interval of the metric (for `lm`, none is given: the metric twice)."""
