@@ -1,0 +1,47 @@
+"""Runs score requests in this process, one after another: what `workers.dispatcher.Dispatcher` does on actors."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from search.outcome import Trial
+from workers.scores import Beliefs, Request, ScoreRequest
+
+
+class RequestScorer(Protocol):
+    """`workers.scorer.Scorer`, or a synthetic one."""
+
+    def set_beliefs(self, beliefs: Mapping[str, Beliefs]) -> None: ...
+
+
+class InProcess:
+    """A runner for `service.scoring.TaskScorer`."""
+
+    def __init__(self, scorer: RequestScorer) -> None:
+        self._scorer = scorer
+
+    def run(
+        self,
+        method: str,
+        requests: Sequence[Request],
+        on_done: Callable[[int], None] = lambda done: None,
+        timeouts: float = 1.0,
+    ) -> list[object]:
+        del timeouts
+        results: list[object] = []
+        for done, request in enumerate(requests, start=1):
+            results.append(self._call(method, request))
+            on_done(done)
+        return results
+
+    def stream(
+        self, method: str, take: Callable[[int], Iterable[tuple[Trial, ScoreRequest]]]
+    ) -> Iterator[tuple[Trial, object]]:
+        while taken := list(take(1)):
+            for trial, request in taken:
+                yield trial, self._call(method, request)
+
+    def set_beliefs(self, beliefs: Any) -> None:
+        self._scorer.set_beliefs(beliefs)
+
+    def _call(self, method: str, request: Request) -> object:
+        return getattr(self._scorer, method)(request)

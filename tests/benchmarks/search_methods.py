@@ -1,0 +1,132 @@
+"""Every search of the benchmark by name, behind one interface: ours, those of `search.baselines`, an outside check."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from random import Random
+from typing import Protocol
+
+from search.baselines.batches import BatchSearch, Stage, Strategy
+from search.baselines.bisection import bisection
+from search.baselines.evopress import evopress, evopress_stages
+from search.baselines.paper_ga import PaperSettings, paper_ga
+from search.baselines.random_search import random_search
+from search.baselines.sizes import Family
+from search.evolution import Evolution
+from search.objectives import MaxDrop, Objective, Schedule, schedule_for
+from search.outcome import Outcome, Trial
+from search.prices import Energies
+from search.seeds import lagrangian, uniform
+from search.settings import SearchSettings
+from search.space import SearchSpace
+from workers.projections import Method
+
+FOREVER = 10**9
+"""For limits that the budget of tokens stands in for."""
+
+
+class Search(Protocol):
+    """What is asked for trials and told their outcomes."""
+
+    def retire(self) -> object: ...
+
+    def ask(self, limit: int | None = None) -> list[Trial]: ...
+
+    def tell(self, outcomes: Iterable[Outcome]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """What a search is given: the space and its predictions, what is wanted, and what it may look at."""
+
+    space: SearchSpace
+    energies: Energies
+    objective: Objective
+    settings: SearchSettings
+    paper: PaperSettings = field(default_factory=PaperSettings)
+
+    @property
+    def rng(self) -> Random:
+        return Random(self.settings.seed)
+
+    @property
+    def schedule(self) -> Schedule:
+        return schedule_for(self.objective, self.space, patience=self.patience)
+
+    @property
+    def patience(self) -> int:
+        """That of the settings where it moves the target, else without end."""
+        return self.settings.patience if isinstance(self.objective, MaxDrop) else FOREVER
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those of our search, for baselines that have none of their own."""
+        settings = self.settings
+        return (
+            Stage(examples=settings.screen, survivors=settings.survivors),
+            Stage(examples=settings.full, survivors=settings.survivors),
+        )
+
+    @property
+    def uniform(self) -> Family:
+        return partial(uniform, self.space)
+
+    @property
+    def lagrangian(self) -> Family:
+        return partial(lagrangian, self.space, self.energies)
+
+
+def _ranksieve(problem: Problem) -> Evolution:
+    settings = replace(
+        problem.settings, generations=FOREVER, max_evaluations=FOREVER, patience=problem.patience
+    )
+    return Evolution(problem.space, problem.energies, problem.objective, settings)
+
+
+def _no_search(family: Callable[[Problem], Family]) -> Callable[[Problem], Strategy]:
+    return lambda p: bisection(p.space, p.objective, family(p), full=p.settings.full)
+
+
+def _random(p: Problem) -> Strategy:
+    return random_search(
+        p.space, p.schedule, p.uniform, stages=p.stages, offspring=p.settings.offspring, rng=p.rng
+    )
+
+
+def _evopress(family: Callable[[Problem], Family]) -> Callable[[Problem], Strategy]:
+    return lambda p: evopress(
+        p.space, p.schedule, family(p), stages=evopress_stages(p.settings.full), rng=p.rng
+    )
+
+
+def _paper(p: Problem) -> Strategy:
+    return paper_ga(p.space, p.objective, full=p.settings.full, rng=p.rng, settings=p.paper)
+
+
+def _cma_es(p: Problem) -> Strategy:
+    from outside_search import cma_es  # the library is only needed here
+
+    return cma_es(p.space, p.energies, p.schedule, full=p.settings.full, rng=p.rng)
+
+
+STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
+    "lagrangian": _no_search(lambda p: p.lagrangian),
+    "uniform": _no_search(lambda p: p.uniform),
+    "random": _random,
+    "evopress": _evopress(lambda p: p.uniform),
+    "evopress-seeded": _evopress(lambda p: p.lagrangian),
+    "cma-es": _cma_es,
+    "paper": _paper,
+    "paper-output": _paper,
+}
+NAMES = ("ranksieve", *STRATEGIES)
+
+
+def projection_of(name: str) -> Method:
+    """Which factors a method works with: `paper-output` with those of the paper's objective."""
+    return "output" if name.endswith("-output") else "task"
+
+
+def search_of(name: str, problem: Problem) -> Search:
+    """A search at its beginning."""
+    return _ranksieve(problem) if name == "ranksieve" else BatchSearch(STRATEGIES[name](problem))

@@ -1,0 +1,378 @@
+"""Our search against others at equal scored tokens, on the real model: the tables of the README.
+
+Every method spends the same tokens of the search split, those of `--budget` evaluations on all its `--examples`, and
+scores in this process, without Ray. For `--shares` the best genome of a size is wanted: what it loses on the search
+examples, what on the unseen ones of the confirm split, and by how much less than the Lagrangian seed there (paired
+over examples). For `--drops` the smallest model within so many points: what was accepted on the search examples, then
+confirmed like a job's finalists, then its drop on the test split. With `--json FILE` every row is kept in FILE as soon
+as it is there, and what FILE holds is not run again.
+
+    search_table.py --json rows.json                    the demo's task, all methods, three seeds
+    search_table.py --job JOB.yaml --root DIR           a task of your own
+    search_table.py --synthetic --budget 30             a task without a model, in seconds
+
+`ranksieve` is our search of default settings; `lagrangian` is its seed alone, `uniform` the paper's uniform pruning.
+All use closed-form `task` factors, but for `paper-output`: the paper's GA on the factors of its own objective. `cma-es`
+wants `pip install -e '.[bench]'`.
+"""
+
+import json
+import math
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from in_process import InProcess
+from real_model import load, parser
+from search_methods import NAMES, Problem, Search, projection_of, search_of
+from synthetic_task import make
+
+from api.spec_file import load_spec
+from search.archive import Memo
+from search.baselines.paper_ga import PaperSettings
+from search.confirmation import fixed_sequence, mean_interval
+from search.finalists import drop_finalists
+from search.objectives import Accepted, MaxDrop, Objective, TargetParams
+from search.outcome import Outcome
+from search.prices import Energies
+from search.seeds import lagrangian
+from search.settings import SearchSettings
+from search.space import Genome, SearchSpace
+from service.scoring import Candidate, TaskScorer
+from workers.scores import Scores
+
+Row = dict[str, Any]
+KEY = ("method", "objective", "amount", "seed", "budget", "examples")
+FINALISTS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arena:
+    """A scored task and what the searches know of it; `full_tokens` are those of a full evaluation."""
+
+    space: SearchSpace
+    energies: Energies
+    scorer: TaskScorer
+    full_tokens: int
+    scored: dict[tuple[Genome, str], Scores]
+
+    def scores(self, genome: Genome, split: str) -> Scores:
+        """What a genome scores on a whole split; scored once."""
+        if (genome, split) not in self.scored:
+            (result,) = self.scorer.score_candidates([Candidate(genome=genome)], split)
+            if not isinstance(result, Scores):
+                raise SystemExit(f"a genome cannot be scored on {split}: {result.reason}")
+            self.scored[genome, split] = result
+        return self.scored[genome, split]
+
+
+def main() -> None:
+    arguments = _arguments()
+    rows: list[Row] = json.loads(arguments.json.read_text()) if _there(arguments.json) else []
+    known = {tuple(row[name] for name in KEY) for row in rows}
+    wanted = [key for key in _keys(arguments) if key not in known]
+    for (projection, seed), keys in groupby(wanted, key=lambda key: (projection_of(key[0]), key[3])):
+        arena = _arena(arguments, projection, seed)
+        for key in keys:
+            rows.append(_row(arguments, arena, key))
+            if arguments.json:
+                arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print_tables(
+        arguments.methods, [row for row in rows if tuple(row[name] for name in KEY) in set(_keys(arguments))]
+    )
+
+
+def _there(file: Path | None) -> bool:
+    return file is not None and file.exists()
+
+
+def _arguments() -> Namespace:
+    options = parser(__doc__)
+    options.add_argument("--job", type=Path, help="job file of another task")
+    options.add_argument(
+        "--root", type=Path, action="append", default=[], help="folder with its model and data"
+    )
+    options.add_argument("--synthetic", action="store_true", help="a task without a model; --layers of it")
+    options.add_argument("--layers", type=int, default=30)
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument("--methods", nargs="+", choices=NAMES, default=list(NAMES))
+    options.add_argument("--shares", nargs="*", type=float, default=[0.3, 0.25])
+    options.add_argument("--drops", nargs="*", type=float, default=[1.0, 5.0], help="points")
+    options.add_argument("--confidence", type=float, default=0.8, help="of the drops")
+    options.add_argument(
+        "--budget", type=int, default=100, help="full evaluations' worth of tokens for a search"
+    )
+    options.add_argument("--paper-budget", type=int, help="of the paper's GA; by default the same")
+    options.add_argument("--paper-population", type=int, default=PaperSettings().population)
+    options.add_argument("--examples", type=int, default=384, help="search examples of a full evaluation")
+    options.add_argument("--screen", type=int, default=SearchSettings().screen)
+    options.add_argument("--overlap", type=int, default=SearchSettings().overlap)
+    options.add_argument("--kl-weight", type=float, default=0.5)
+    options.add_argument("--threads", type=int, default=2)
+    return options.parse_args()
+
+
+def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
+    """All rows asked for, those of one model together."""
+    objectives = [("share", share) for share in arguments.shares] + [
+        ("drop", drop) for drop in arguments.drops
+    ]
+    keys = [
+        (method, *objective, seed, _budget(arguments, method), arguments.examples)
+        for seed in arguments.seeds
+        for objective in objectives
+        for method in arguments.methods
+    ]
+    return sorted(keys, key=lambda key: (key[3], projection_of(key[0]) != "task"))
+
+
+def _budget(arguments: Namespace, method: str) -> int:
+    paper = method.startswith("paper") and arguments.paper_budget is not None
+    return int(arguments.paper_budget if paper else arguments.budget)
+
+
+def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
+    if arguments.synthetic:
+        problem = make(seed, arguments.layers)
+        task, space, energies, scorer = problem.task, problem.space, problem.energies, problem.scorer
+    else:
+        model = load(
+            arguments.data_dir,
+            spec=None if arguments.job is None else load_spec(arguments.job),
+            roots=arguments.root,
+            method=projection,
+            refine_epochs=0,
+            seed=seed,
+            threads=arguments.threads,
+        )
+        task, space, energies, scorer = model.task, model.space, model.prepared.energies, model.scorer
+    if len(task.splits["search"]) < arguments.examples:
+        raise SystemExit(f"--examples: the search split has {len(task.splits['search'])}")
+    task_scorer = TaskScorer(InProcess(scorer), space, task, arguments.kl_weight)
+    for split in ("search", "confirm", "test"):
+        task_scorer.score_dense(split)
+    examples = task.splits["search"][: arguments.examples]
+    tokens = sum(len(row.ids) for example in examples for row in example.rows)
+    return Arena(space=space, energies=energies, scorer=task_scorer, full_tokens=tokens, scored={})
+
+
+def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
+    method, kind, amount, seed, budget, examples = key
+    objective: Objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
+    settings = SearchSettings(screen=arguments.screen, full=examples, overlap=arguments.overlap, seed=seed)
+    problem = Problem(
+        space=arena.space,
+        energies=arena.energies,
+        objective=objective,
+        settings=settings,
+        paper=PaperSettings(population=arguments.paper_population),
+    )
+    started = time.monotonic()
+    outcomes = run(search_of(method, problem), arena.scorer, arguments.confidence, budget * arena.full_tokens)
+    row = {
+        **dict(zip(KEY, key, strict=True)),
+        "trials": len(outcomes),
+        "tokens": (tokens := sum(outcome.tokens for outcome in outcomes)),
+        "evaluations": tokens / arena.full_tokens,
+        "scoring_s": sum(outcome.seconds for outcome in outcomes),
+        "wall_s": time.monotonic() - started,
+    }
+    full = [outcome for outcome in outcomes if outcome.examples == examples and outcome.failure is None]
+    if not full:
+        raise SystemExit(
+            f"{method} scored nothing on all examples within {budget} evaluations; raise --budget"
+        )
+    if isinstance(objective, MaxDrop):
+        return row | _smallest(arena, objective, full, arguments.confidence, seed)
+    return (
+        row | {"trace": trace(outcomes, examples)} | _best(arena, objective, full, arguments.confidence, seed)
+    )
+
+
+def run(search: Search, scorer: TaskScorer, confidence: float, budget: int) -> list[Outcome]:
+    """Lets a search spend so many tokens; the last trial may go past them."""
+    outcomes: list[Outcome] = []
+    spent = 0
+
+    def take(idle: int) -> list[Any]:
+        while search.retire() is not None:
+            pass
+        return search.ask(idle) if spent < budget else []
+
+    for outcome in scorer.outcomes(take, confidence):
+        outcomes.append(outcome)
+        spent += outcome.tokens
+        search.tell([outcome])
+    return outcomes
+
+
+def trace(outcomes: Sequence[Outcome], examples: int) -> list[tuple[int, float]]:
+    """Tokens so far and the lowest loss on all examples, at every improvement."""
+    steps, spent, best = [], 0, math.inf
+    for outcome in outcomes:
+        spent += outcome.tokens
+        if outcome.examples == examples and outcome.fitness < best:
+            best = outcome.fitness
+            steps.append((spent, best))
+    return steps
+
+
+def spent_until(steps: Sequence[tuple[int, float]], loss: float) -> int | None:
+    """Tokens until the trace is down to `loss`; None if it never is."""
+    return next((spent for spent, best in steps if best <= loss), None)
+
+
+def _best(
+    arena: Arena, objective: TargetParams, full: Sequence[Outcome], confidence: float, seed: int
+) -> Row:
+    """What the lowest loss of a search is worth on unseen examples, against the seed of our search."""
+    found = min(full, key=lambda outcome: outcome.fitness)
+    start = lagrangian(arena.space, arena.energies, objective.share)
+    scores, base = (arena.scores(genome, "confirm") for genome in (found.genome, start))
+    gains = arena.scorer.losses(base, "confirm") - arena.scorer.losses(scores, "confirm")
+    low, high = mean_interval(gains) if gains.any() else (0.0, 0.0)
+    drop = arena.scorer.drop(scores, "confirm", confidence, seed)
+    return {
+        "kept": arena.space.kept_share(found.genome),
+        "search_loss": found.fitness,
+        "search_kl": found.kl_nats,
+        "confirm_loss": arena.scorer.loss(scores, "confirm"),
+        "confirm_kl": float(scores.kl_nats.mean()),
+        "gain": [float(gains.mean()), low, high],
+        "drop": [drop.estimate, drop.low, drop.high],
+    }
+
+
+def _smallest(arena: Arena, objective: MaxDrop, full: Sequence[Outcome], confidence: float, seed: int) -> Row:
+    """Confirms the models that a search accepted as a job does, then tests the smallest that held."""
+    accepted = accepted_in(arena.space, full, objective.points)
+    front = Memo(arena.space, full).front(full[0].examples)
+    finalists = drop_finalists(arena.space, arena.energies, accepted, front, FINALISTS)
+    drops = []
+    for genome in finalists:
+        drops.append(arena.scorer.drop(arena.scores(genome, "confirm"), "confirm", confidence, seed))
+        if not drops[-1].within(objective.points):
+            break
+    held = fixed_sequence(drops, objective.points)
+    winner = finalists[held or 0]
+    scores = arena.scores(winner, "test")
+    test = arena.scorer.drop(scores, "test", confidence, seed)
+    return {
+        "search_kept": accepted[-1].share if accepted else 1.0,
+        "kept": 1.0 if held is None else arena.space.kept_share(winner),
+        "held": held is not None,
+        "confirm_drop": [drops[held or 0].estimate, drops[held or 0].upper],
+        "test_drop": [test.estimate, test.low, test.high],
+        "test_kl": float(scores.kl_nats.mean()),
+    }
+
+
+def accepted_in(space: SearchSpace, outcomes: Sequence[Outcome], points: float) -> list[Accepted]:
+    """What was good enough and smaller than all before it, in the order of scoring."""
+    accepted: list[Accepted] = []
+    for outcome in outcomes:
+        share = space.kept_share(outcome.genome)
+        if outcome.within(points) and (not accepted or share < accepted[-1].share):
+            accepted.append(Accepted(share=share, genome=outcome.genome))
+    return accepted
+
+
+def print_tables(methods: Sequence[str], rows: Sequence[Row]) -> None:
+    """One table for every size and one for every drop, means over the seeds."""
+    for kind, amount in sorted({(row["objective"], row["amount"]) for row in rows}, reverse=True):
+        chosen = [row for row in rows if (row["objective"], row["amount"]) == (kind, amount)]
+        by_method = {method: [row for row in chosen if row["method"] == method] for method in methods}
+        by_method = {method: group for method, group in by_method.items() if group}
+        if kind == "share":
+            papers = {row["seed"]: row for row in by_method.get("paper", [])}
+            _print_table(f"{amount:g} kept", SHARE_COLUMNS, by_method, partial(_share_cells, papers=papers))
+        else:
+            _print_table(f"at most {amount:g} points", DROP_COLUMNS, by_method, _drop_cells)
+
+
+SHARE_COLUMNS = (
+    "evaluations' worth",
+    "loss, search",
+    "KL, search",
+    "loss, unseen",
+    "KL, unseen",
+    "below the seed's loss, unseen",
+    "drop, points, unseen",
+    "tokens to the paper GA's end",
+    "times fewer",
+)
+DROP_COLUMNS = (
+    "evaluations' worth",
+    "kept, search",
+    "kept, confirmed",
+    "held",
+    "drop, points, test",
+    "KL, test",
+)
+
+
+def _print_table(
+    title: str,
+    columns: Sequence[str],
+    groups: dict[str, list[Row]],
+    cells: Callable[[list[Row]], Iterator[str]],
+) -> None:
+    print(f"\n{title}\n\n| method | " + " | ".join(columns) + " |")
+    print("|---|" + "---:|" * len(columns))
+    for method, group in groups.items():
+        print(f"| `{method}` | " + " | ".join(cells(group)) + " |", flush=True)
+
+
+def _share_cells(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
+    yield _evaluations(group)
+    for name in ("search_loss", "search_kl", "confirm_loss", "confirm_kl"):
+        yield f"{mean(row[name] for row in group):.4f}"
+    yield "{:+.4f} ({:+.4f} to {:+.4f})".format(*pooled([row["gain"] for row in group]))
+    yield "{:+.2f} ({:+.2f} to {:+.2f})".format(*pooled([row["drop"] for row in group]))
+    yield from _reached(group, papers)
+
+
+def _reached(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
+    """How many tokens it took to the final loss of the paper's GA, and how many times fewer that is."""
+    pairs = []
+    for row in group:
+        if (paper := papers.get(row["seed"])) is not None:
+            final = paper["trace"][-1]
+            pairs.append((spent_until(row["trace"], final[1]), final[0]))
+    reached = [(spent, by_paper) for spent, by_paper in pairs if spent is not None]
+    if not pairs or len(reached) < len(pairs):
+        yield from (("never", "") if pairs else ("", ""))
+        return
+    yield f"{mean(spent for spent, _ in reached):,.0f}"
+    yield f"{mean(by_paper / spent for spent, by_paper in reached):.1f}"
+
+
+def _drop_cells(group: list[Row]) -> Iterator[str]:
+    yield _evaluations(group)
+    for name in ("search_kept", "kept"):
+        yield f"{100 * mean(row[name] for row in group):.1f} %"
+    yield f"{sum(row['held'] for row in group)} of {len(group)}"
+    yield "{:+.2f} ({:+.2f} to {:+.2f})".format(*pooled([row["test_drop"] for row in group]))
+    yield f"{mean(row['test_kl'] for row in group):.4f}"
+
+
+def _evaluations(group: list[Row]) -> str:
+    return f"{mean(row['evaluations'] for row in group):.0f}"
+
+
+def pooled(intervals: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Mean of independent estimates with the interval that their intervals add up to."""
+    centre = mean(estimate for estimate, _, _ in intervals)
+    below = math.hypot(*(estimate - low for estimate, low, _ in intervals)) / len(intervals)
+    above = math.hypot(*(high - estimate for estimate, _, high in intervals)) / len(intervals)
+    return centre, centre - below, centre + above
+
+
+if __name__ == "__main__":
+    main()
