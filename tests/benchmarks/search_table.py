@@ -11,9 +11,10 @@ as it is there, and what FILE holds is not run again.
     search_table.py --job JOB.yaml --root DIR           a task of your own
     search_table.py --synthetic --budget 30             a task without a model, in seconds
 
-`ranksieve` is our search of default settings; `lagrangian` is its seed alone, `uniform` the paper's uniform pruning.
-All use closed-form `task` factors, but for `paper-output`: the paper's GA on the factors of its own objective. `cma-es`
-wants `pip install -e '.[bench]'`.
+`ranksieve` is our search, of default settings but for what the options change; `ranksieve-wide` takes as many tokens a
+generation for more children, each screened on fewer examples; `lagrangian` is their seed alone, `uniform` the paper's
+uniform pruning. All use closed-form `task` factors, but for `paper-output`: the paper's GA on the factors of its own
+objective. `cma-es` wants `pip install -e '.[bench]'`.
 """
 
 import json
@@ -50,6 +51,16 @@ from workers.scores import Scores
 Row = dict[str, Any]
 KEY = ("method", "objective", "amount", "seed", "budget", "examples")
 FINALISTS = 3
+SETTINGS = (
+    "population",
+    "offspring",
+    "survivors",
+    "screen",
+    "overlap",
+    "patience",
+    "crossover_rate",
+    "transfer_rate",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,8 +122,9 @@ def _arguments() -> Namespace:
     options.add_argument("--paper-budget", type=int, help="of the paper's GA; by default the same")
     options.add_argument("--paper-population", type=int, default=PaperSettings().population)
     options.add_argument("--examples", type=int, default=384, help="search examples of a full evaluation")
-    options.add_argument("--screen", type=int, default=SearchSettings().screen)
-    options.add_argument("--overlap", type=int, default=SearchSettings().overlap)
+    for name in SETTINGS:
+        kind, default = type(getattr(SearchSettings(), name)), getattr(SearchSettings(), name)
+        options.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help="of our search")
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
@@ -155,7 +167,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
     if len(task.splits["search"]) < arguments.examples:
         raise SystemExit(f"--examples: the search split has {len(task.splits['search'])}")
     task_scorer = TaskScorer(InProcess(scorer), space, task, arguments.kl_weight)
-    for split in ("search", "confirm", "test"):
+    for split in ("search", "confirm", *(["test"] if arguments.drops else [])):
         task_scorer.score_dense(split)
     examples = task.splits["search"][: arguments.examples]
     tokens = sum(len(row.ids) for example in examples for row in example.rows)
@@ -165,7 +177,8 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
 def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     method, kind, amount, seed, budget, examples = key
     objective: Objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
-    settings = SearchSettings(screen=arguments.screen, full=examples, overlap=arguments.overlap, seed=seed)
+    chosen = {name: getattr(arguments, name) for name in SETTINGS}
+    settings = SearchSettings(full=examples, seed=seed, **chosen)
     problem = Problem(
         space=arena.space,
         energies=arena.energies,

@@ -1,0 +1,103 @@
+"""The benchmark of searches computes what it says, and goes on where it was stopped."""
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from search.outcome import Outcome
+from search.space import MatrixShape, SearchSpace
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import search_table
+
+    return search_table
+
+
+def outcome(examples: int, loss: float, genome: tuple[int, ...] = (0,), drop: float = 0.0) -> Outcome:
+    return Outcome(
+        genome=genome, examples=examples, kl_nats=loss, drop_points=drop, metric=0.5, tokens=10 * examples
+    )
+
+
+def test_a_trace_counts_all_tokens_and_only_full_evaluations_improve_it(table: ModuleType) -> None:
+    outcomes = [outcome(8, 0.5), outcome(2, 0.1), outcome(8, 0.6), outcome(8, 0.3)]
+    assert table.trace(outcomes, 8) == [(80, 0.5), (260, 0.3)]
+
+
+def test_tokens_to_a_loss(table: ModuleType) -> None:
+    steps = [(80, 0.5), (260, 0.3)]
+    assert [table.spent_until(steps, loss) for loss in (0.6, 0.5, 0.4, 0.2)] == [80, 80, 260, None]
+
+
+def test_times_fewer_compares_with_where_the_papers_search_got_its_last_improvement(
+    table: ModuleType,
+) -> None:
+    papers = {0: {"trace": [(100, 0.5), (4000, 0.3)]}, 1: {"trace": [(2000, 0.4)]}}
+    rows = [{"seed": 0, "trace": [(100, 0.35), (200, 0.3)]}, {"seed": 1, "trace": [(100, 0.2)]}]
+    assert list(table._reached(rows, papers)) == ["150", "20.0"]
+    rows[1]["trace"] = [(100, 0.5)]
+    assert list(table._reached(rows, papers)) == ["never", ""]
+    assert list(table._reached(rows, {})) == ["", ""]
+
+
+def test_intervals_of_independent_seeds_add_up(table: ModuleType) -> None:
+    assert table.pooled([(1.0, 0.0, 3.0)]) == (1.0, 0.0, 3.0)
+    assert table.pooled([(1.0, -2.0, 5.0), (3.0, -1.0, 6.0)]) == (2.0, -0.5, 4.5)
+
+
+def test_only_ever_smaller_models_are_accepted(table: ModuleType) -> None:
+    shape = MatrixShape(name="m", out_features=8, in_features=8, layer=0, kind="m")
+    space = SearchSpace([shape], 1)
+    outcomes = [outcome(8, 0.1, (level,), drop) for level, drop in ((3, 0.5), (2, 2.0), (4, 0.1), (1, 1.0))]
+    accepted = table.accepted_in(space, outcomes, 1.0)
+    assert [entry.genome for entry in accepted] == [(3,), (1,)]
+
+
+def test_a_stopped_table_goes_on_without_running_a_row_again(
+    table: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*methods: str) -> None:
+        options = [
+            "--synthetic",
+            "--layers",
+            "1",
+            "--seeds",
+            "0",
+            "--shares",
+            "0.3",
+            "--drops",
+            "5",
+            "--budget",
+            "4",
+        ]
+        file = str(tmp_path / "rows.json")
+        monkeypatch.setattr(sys, "argv", ["search_table.py", *options, "--json", file, "--methods", *methods])
+        table.main()
+
+    run("lagrangian")
+    measured = table._row
+    monkeypatch.setattr(
+        table, "_row", lambda arguments, arena, key: {**measured(arguments, arena, key), "second": True}
+    )
+    run("lagrangian", "ranksieve-wide")
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["method"], row["objective"], row.get("second")) for row in rows] == [
+        ("lagrangian", "share", None),
+        ("lagrangian", "drop", None),
+        ("ranksieve-wide", "share", True),
+        ("ranksieve-wide", "drop", True),
+    ]
+    alone, searched = rows[0], rows[2]
+    assert alone["gain"] == [0.0, 0.0, 0.0]
+    assert 4 <= searched["evaluations"] < 5
+    assert searched["search_loss"] <= alone["search_loss"]
+    assert max(alone["kept"], searched["kept"]) <= 0.3
+    assert "| `ranksieve-wide` | 4 |" in capsys.readouterr().out
