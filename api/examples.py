@@ -20,8 +20,11 @@ _SUMMARY: dict[str, Any] = {
     "owner": "alice",
     "name": "sentiment",
     "labels": {"team": "reviews"},
+    "priority": 0,
     "state": "searching",
     "cancel_requested": False,
+    "pause_requested": False,
+    "stop_requested": False,
     "created_at": "2026-11-02T09:30:00Z",
     "started_at": "2026-11-02T09:30:01Z",
     "finished_at": None,
@@ -56,6 +59,7 @@ _KEY: dict[str, Any] = {
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "JobSpec": _SPEC,
+    "JobChanges": {"labels": {"team": "films"}, "priority": 10, "search": {"generations": 40}},
     "JobBody": {**_SUMMARY, "spec": _SPEC, "result": None},
     "JobList": {"jobs": [_SUMMARY], "next": "0650f3a1c2b7e49d3f20a18c"},
     "EstimateBody": {
@@ -135,7 +139,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "fisher": ["true", "empirical"],
         "storage": ["pairs", "pivoted"],
         "dtypes": ["auto", "float32", "bfloat16", "float16"],
-        "objectives": ["max_drop", "target_params", "target_bytes"],
+        "objectives": ["max_drop", "target_params", "target_bytes", "pareto"],
     },
     "Health": {"status": "ok", "version": "0.1.0"},
     "Readiness": {"ready": True, "store": True, "controller": True, "ray": True},
@@ -148,6 +152,7 @@ DETAILS: dict[int, str] = {
     404: "there is no job '0650f3a1c2b7e49d3f20a18c'",
     409: "job 0650f3a1c2b7e49d3f20a18c is searching; cancel it before it is deleted",
     410: "events up to 57 are past retention; go on after=57",
+    412: "this has changed since its ETag was given; get it again, then decide",
     413: "the body is larger than this server takes",
     416: "the file does not reach to where Range asks",
     422: "task.prompt: no field 'body'; the records have text, label",

@@ -9,7 +9,6 @@ from pydantic.json_schema import SkipJsonSchema
 from api.errors import responses
 from api.routes.caller import Reader
 from api.schemas import LARGEST, CandidatePage, Count, GenerationPage
-from search.errors import InputError
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
 
@@ -40,11 +39,5 @@ def candidates(
     ] = False,
 ) -> CandidatePage:
     """List the scorings of a job's candidates in the order they were saved."""
-    if pareto and generation is not None:
-        raise InputError(
-            "generation", "cannot be given with pareto, which is of the whole search; give one of them"
-        )
-    if pareto:
-        return CandidatePage(candidates=reader.jobs.front(job_id, limit=limit, offset=offset))
-    found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation)
-    return CandidatePage(candidates=found)
+    find = reader.jobs.front if pareto else reader.jobs.candidates
+    return CandidatePage(candidates=find(job_id, limit=limit, offset=offset, generation=generation))

@@ -148,13 +148,16 @@ class View:
             query = query.where(CandidateRow.generation == generation)
         return [rows.archived_of(row) for row in self._rows_of(id, query)]
 
-    def front(self, id: str, *, limit: int | None = None, offset: int = 0) -> list[dict[str, Any]]:
+    def front(
+        self, id: str, *, limit: int | None = None, offset: int = 0, generation: int | None = None
+    ) -> list[dict[str, Any]]:
         """The scorings of a job on all its search examples that no smaller model's beats, smallest first.
 
         Args:
             id: The job.
             limit: Most scorings to return; None for all.
             offset: Scorings to skip.
+            generation: Only those that this generation added; None for all.
 
         Returns:
             Scorings of rising size and falling loss, each with its `id`.
@@ -164,6 +167,8 @@ class View:
         """
         examples = self.job(id).spec.task.data.sizes.search
         query = _unbeaten(id, examples).limit(limit).offset(offset)
+        if generation is not None:
+            query = query.where(CandidateRow.generation == generation)
         return [rows.archived_of(row) for row in self._rows_of(id, query)]
 
     def memo(self, id: str) -> list[dict[str, Any]]:

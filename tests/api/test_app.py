@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 from api import schemas
 from api.app import MAX_BODY_BYTES, create_app
 from search.errors import ConflictError, StoreError
+from service.changes import JobChanges
 from service.settings import Settings
 from service.spec import JobSpec
 
@@ -83,7 +84,7 @@ def test_openapi_shows_an_example_of_every_body(http):
                 media, described = content
                 if media.endswith("json"):
                     name = described["schema"]["$ref"].rpartition("/")[2]
-                    model = {**vars(schemas), "JobSpec": JobSpec}[name]
+                    model = {**vars(schemas), "JobSpec": JobSpec, "JobChanges": JobChanges}[name]
                     shown = model.model_validate(described["example"])
                     assert set(described["example"]) <= set(shown.model_dump()), path
 
