@@ -15,7 +15,7 @@ from api.auth import Authenticate
 from api.documentation import documented
 from api.hosts import OwnPages, trusted_names
 from api.requests import Requests
-from api.routes import artifacts, capabilities, events, health, jobs, keys, ranks, search
+from api.routes import artifacts, capabilities, events, exports, health, jobs, keys, ranks, search
 from api.schemas import MAX_BODY_BYTES
 from api.throttle import Throttle
 from api.version import installed_version
@@ -27,6 +27,7 @@ _TAGS = [
     {"name": "events", "description": "What happens to a job, as pages or as a stream."},
     {"name": "search", "description": "The generations and candidates of a job's search."},
     {"name": "artifacts", "description": "The files of the exported model."},
+    {"name": "exports", "description": "More models of a finished job, without another search."},
     {"name": "keys", "description": "API keys: who may do what."},
     {"name": "capabilities", "description": "What this server can do."},
     {"name": "health", "description": "Whether the server runs jobs."},
@@ -95,7 +96,7 @@ def _v1(known: Any) -> APIRouter:
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
     router = APIRouter(prefix="/v1", dependencies=[known], responses=refused)
-    for module in (jobs, events, search, ranks, artifacts, keys, capabilities):
+    for module in (jobs, events, search, ranks, artifacts, exports, keys, capabilities):
         router.include_router(module.router)
     return router
 

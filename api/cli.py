@@ -7,7 +7,7 @@ person reads along the way goes to stderr, results go to stdout.
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -249,6 +249,33 @@ def download(
 
 
 @app.command()
+def export(
+    ctx: typer.Context,
+    job_id: JobId,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
+    share: Annotated[
+        float | None, typer.Option(help="The best model that keeps at most this share of the parameters.")
+    ] = None,
+    candidate: Annotated[int | None, typer.Option(help="Or the candidate with this id.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Work here, without a server, on the jobs of this directory.")
+    ] = None,
+    root: Roots = None,
+) -> None:
+    """Make another size, or another candidate, of a job that succeeded, and download it."""
+    with _client(_parts(ctx), url, api_key, data_dir, root) as client:
+        made = client.export(job_id, share=share, candidate=candidate)
+        outcome = follow(client, made["id"], Console(stderr=True))
+        if not outcome.succeeded:
+            raise typer.Exit(FAILED)
+        _stdout().print(result_table(outcome.job["result"]))
+        for path in client.download(made["id"], output):
+            typer.echo(path)
+
+
+@app.command()
 def evaluate(
     ctx: typer.Context,
     model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Exported or dense model folder.")],
@@ -353,6 +380,18 @@ def _parts(ctx: typer.Context) -> Parts:
     return ctx.obj if isinstance(ctx.obj, Parts) else Parts()
 
 
+def _client(
+    parts: Parts, url: str, api_key: str | None, data_dir: Path | None, roots: list[Path] | None
+) -> AbstractContextManager[Client]:
+    """A client of the server at a URL, or of one inside this process where a data directory is given."""
+    if data_dir is None:
+        return parts.connect(url, api_key)
+    from api.embedded import embedded
+    from api.server_settings import local_settings
+
+    return embedded(parts.build(local_settings(data_dir, data_dir, roots or [])))
+
+
 @contextmanager
 def _keys(data_dir: Path | None) -> Iterator["Keys"]:
     """The keys in the database of a data directory, beside a server that may be running on it."""
@@ -410,7 +449,7 @@ def _finish(outcome: Outcome, *, as_json: bool) -> None:
         _echo_json(outcome.as_json())
     elif outcome.succeeded:
         result = outcome.job["result"]
-        if result["objective"]["kind"] == "pareto":
+        if result["objective"]["kind"] == "pareto" and "export" not in result:
             _stdout().print(finalists_table(result))
         _stdout().print(result_table(result))
         typer.echo(f"model: {result['artifact']}")

@@ -193,12 +193,31 @@ class Client:
         params = _given(limit=limit, offset=offset, generation=generation, pareto=pareto or None)
         return list(self._request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 
+    def export(
+        self, job_id: str, *, share: float | None = None, candidate: int | None = None
+    ) -> dict[str, Any]:
+        """Ask a job that succeeded for one more model; returns the export, a small job with an `id` of its own.
+
+        Args:
+            job_id: The job.
+            share: The best candidate that keeps at most so much of the prunable parameters.
+            candidate: Or the one with this `id`, see `candidates`.
+
+        Raises:
+            ApiError: No candidate is so small, or the job has not succeeded.
+        """
+        return self._request("POST", _path(job_id, "exports"), json=_given(share=share, candidate=candidate))
+
+    def exports(self, job_id: str) -> list[dict[str, Any]]:
+        """The exports of a job, newest first."""
+        return list(self._request("GET", _path(job_id, "exports"))["exports"])
+
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
-        """The files of a job's exported model."""
+        """The files of the exported model of a job, or of an export."""
         return list(self._request("GET", _path(job_id, "artifacts"))["artifacts"])
 
     def download(self, job_id: str, directory: Path) -> list[Path]:
-        """Fetch a job's exported model into a folder; returns the files in it.
+        """Fetch the exported model of a job, or of an export, into a folder; returns the files in it.
 
         Raises:
             ApiError: No such job.

@@ -17,6 +17,7 @@ _SPEC: dict[str, Any] = {
 }
 _SUMMARY: dict[str, Any] = {
     "id": "0650f3a1c2b7e49d3f20a18c",
+    "parent": None,
     "owner": "alice",
     "name": "sentiment",
     "labels": {"team": "reviews"},
@@ -55,6 +56,17 @@ _KEY: dict[str, Any] = {
     "scope": "submit",
     "created_at": "2026-11-02T09:30:00Z",
     "expires_at": None,
+}
+
+_EXPORT: dict[str, Any] = {
+    **_SUMMARY,
+    "id": "0650f3b7d1c2a94e8f10b26d",
+    "parent": _SUMMARY["id"],
+    "state": "queued",
+    "asked": {"share": 0.35},
+    "candidate": 17,
+    "kept_share": 0.348,
+    "result": None,
 }
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -118,6 +130,9 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "matrices": ["self_attn.q_proj", "mlp.down_proj"],
         "ranks": [[96, 208], [-1, 0]],
     },
+    "ExportRequest": {"share": 0.35},
+    "ExportBody": _EXPORT,
+    "ExportList": {"exports": [_EXPORT]},
     "ArtifactList": {"artifacts": [{"name": "model/config.json", "bytes": 812}]},
     "NewKey": {"owner": "alice", "scope": "submit", "days": 90},
     "Rotation": {"grace_hours": 24},

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from service.events import Event, EventType
 from service.jobs import Job, JobState
@@ -56,6 +56,7 @@ class JobSummary(BaseModel):
 
     id: str
     owner: str = Field(description="Owner of the API key that submitted it; `admin` without one.")
+    parent: str | None = Field(description="Of an export the job whose candidate it is.")
     name: str
     labels: dict[str, str]
     priority: int
@@ -77,6 +78,7 @@ class JobSummary(BaseModel):
         return cls(
             id=job.id,
             owner=job.owner,
+            parent=None if job.export is None else job.export.job,
             name=job.name,
             labels=job.labels,
             priority=job.spec.priority,
@@ -102,6 +104,57 @@ class JobBody(JobSummary):
     def of(cls, job: Job, **more: Any) -> Self:
         """The body of a job."""
         return super().of(job, spec=job.spec, result=job.result, **more)
+
+
+class ExportRequest(Strict):
+    """Which candidate to export: exactly one of `share` and `candidate`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["share"]}, {"required": ["candidate"]}]}
+    )
+
+    share: Annotated[
+        float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+    ] = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="The best one that keeps at most this share of the prunable parameters.",
+    )
+    candidate: Annotated[
+        int | None, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST})
+    ] = Field(default=None, ge=1, le=LARGEST, description="The one with this `id`.")
+
+
+class ExportBody(JobSummary):
+    """An export: a small job, under whose id are its events and its artifacts."""
+
+    asked: dict[str, Any] = Field(description="`share` or `candidate`.")
+    candidate: int
+    kept_share: float
+    result: dict[str, Any] | None = Field(
+        description="Dense and sieved model in numbers, and on what they were measured."
+    )
+
+    @classmethod
+    def of(cls, job: Job, **more: Any) -> Self:
+        """The body of an export."""
+        export = job.export
+        assert export is not None
+        return super().of(
+            job,
+            asked=export.asked,
+            candidate=export.candidate["id"],
+            kept_share=export.candidate["kept_share"],
+            result=job.result,
+            **more,
+        )
+
+
+class ExportList(BaseModel):
+    """The exports of a job, newest first."""
+
+    exports: list[ExportBody]
 
 
 class JobList(BaseModel):

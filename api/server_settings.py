@@ -28,8 +28,8 @@ def settings_from(**given: Any) -> Settings:
 def local_settings(spec_file: Path, data_dir: Path | None, roots: list[Path]) -> Settings:
     """Settings of a command that works in this process.
 
-    Local files may lie beside the spec file and under the current folder too. The server inside the process
-    is for this process alone: on loopback, with a key that nobody else knows.
+    Local files may lie beside the spec file, or another one, and under the current folder too. The server inside the
+    process is for this process alone: on loopback, with a key that nobody else knows.
     """
     ambient = settings_from(data_dir=data_dir)
     return settings_from(

@@ -11,6 +11,7 @@ from workers.cache import GIB, Entry
 
 Result = Mapping[str, Any]
 _SPLITS = ("confirm", "test")
+_OF_EXPORTS = ("search", *_SPLITS)
 
 
 def result_table(result: Result) -> Table:
@@ -144,8 +145,9 @@ def _rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
         yield label, f"{dense[key]:,}", f"{best[key]:,}", kept
     kept = f"{best['file_bytes'] / dense['file_bytes']:.1%} kept"
     yield "file size, MB", f"{dense['file_bytes'] / 1e6:,.1f}", f"{best['file_bytes'] / 1e6:,.1f}", kept
-    for split in _SPLITS:
-        yield f"{metric}, {split}", _metric(dense, split), _metric(best, split), _drop(best, split)
+    for split in _OF_EXPORTS if "export" in result else _SPLITS:
+        if split in best["metric"]:
+            yield f"{metric}, {split}", _metric(dense, split), _metric(best, split), _drop(best, split)
     before, after = dense["tokens_per_second"], best["tokens_per_second"]
     yield "tokens/s", f"{before:,.0f}", f"{after:,.0f}", f"{after / before:.2f}x"
 
@@ -153,6 +155,8 @@ def _rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
 def _metric(side: Result, split: str) -> str:
     """A metric with its 95 % interval, where there is one."""
     interval = side.get("interval", {}).get(split)
+    if split not in side["metric"]:
+        return ""
     value = f"{side['metric'][split]:.3f}"
     return value if interval is None else f"{value} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
@@ -177,7 +181,16 @@ def _caption(result: Result) -> str:
         if epochs
         else ""
     )
-    return f"{verdict}drops in points; in brackets 95 % intervals{trained}"
+    return f"{verdict}drops in points; in brackets 95 % intervals{trained}{_of_export(result)}"
+
+
+def _of_export(result: Result) -> str:
+    """What an export's numbers were measured on."""
+    if "export" not in result:
+        return ""
+    splits = " and ".join(result["export"]["measured_on"])
+    chosen = "; the candidate was chosen on the search split, which flatters it" if splits == "search" else ""
+    return f"\nmeasured on {splits}{chosen}; the test split was not touched"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from search.errors import ConflictError, StoreError
+from search.errors import ConflictError, InputError, StoreError
 from service.capabilities import Devices, capabilities
 from service.changes import JobChanges
 from service.controller import Controller
+from service.exports import best_at, check_exportable, export_of
 from service.feed import Feed
 from service.forking import forked
 from service.jobs import Job, Request, check_deletable
@@ -133,6 +134,38 @@ class Application:
         self.controller.wake()
         return job
 
+    def export(
+        self, id: str, owner: str | None = None, *, share: float | None = None, candidate: int | None = None
+    ) -> Job:
+        """Queues the export of a candidate of a job, or returns the one that there is already.
+
+        Args:
+            id: The job.
+            owner: Whose it has to be; None for anybody's.
+            share: The best candidate that keeps at most so much.
+            candidate: Or the one with this id.
+
+        Raises:
+            NotFoundError: There is no such job or candidate.
+            ConflictError: The job has not succeeded.
+            InputError: Not one of both was given, no candidate is so small, or this one could not be scored.
+        """
+        asked = {"share": share, "candidate": candidate}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        if len(asked) != 1:
+            raise InputError("share", "give exactly one of share and candidate")
+        jobs = self.store.seen_by(owner)
+        job = jobs.job(id)
+        check_exportable(job)
+        if candidate is not None:
+            found = jobs.candidate(id, candidate)
+        else:
+            assert share is not None
+            found = best_at(jobs.front(id), share)
+        export = self.store.create_export(job, export_of(job, found, asked))
+        self.controller.wake()
+        return export
+
     def estimate(self, spec: JobSpec, sees: str | None = None) -> dict[str, Any]:
         """What a job will need: see `service.estimate`. Makes no job; works without `start`, for caches need no owner.
 
@@ -184,7 +217,7 @@ class Application:
         return job
 
     def delete(self, id: str, owner: str | None = None) -> None:
-        """Deletes a job that has ended, its files first: cut off in between, it can be deleted again.
+        """Deletes a job that has ended and its exports, files first: cut off in between, it can be deleted again.
 
         Args:
             id: The job.
@@ -192,14 +225,17 @@ class Application:
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The job has not ended.
+            ConflictError: The job, or one of its exports, has not ended.
         """
-        job = self.store.seen_by(owner).job(id)
-        check_deletable(id, job.state)
-        folder = self.settings.jobs_dir / job.id
-        if folder.exists():
-            shutil.rmtree(folder)
-        self.store.delete_job(id, owner)
+        jobs = self.store.seen_by(owner)
+        family = [*jobs.exports(id), jobs.job(id)]
+        for one in family:
+            check_deletable(one.id, one.state)
+        for one in family:
+            folder = self.settings.jobs_dir / one.id
+            if folder.exists():
+                shutil.rmtree(folder)
+            self.store.delete_job(one.id, owner)
 
     def artifacts_dir(self, id: str) -> Path:
         """Folder of a job's artifacts; it is there once something was exported."""

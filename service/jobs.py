@@ -2,6 +2,7 @@
 
     queued → preparing → searching → finalizing → succeeded
                          searching → stopping → finalizing  ends with what the search has found so far
+              preparing → finalizing                        an export searches nothing
        any of these that is not terminal → failed | cancelled | crashed
        preparing | searching | stopping | finalizing →
           preparing                                         taken up again after its server died or stopped
@@ -17,11 +18,14 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from search.errors import ConflictError, InfrastructureError, InputError, ScoringError
 from service.redaction import redact
 from service.spec import JobSpec
+
+if TYPE_CHECKING:
+    from service.exports import Export
 
 
 class JobState(StrEnum):
@@ -60,7 +64,7 @@ _RESUMABLE = frozenset({JobState.QUEUED, JobState.CANCELLED})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.QUEUED: _ENDS | {JobState.PREPARING, JobState.PAUSED},
-    JobState.PREPARING: _CUT | {JobState.SEARCHING, JobState.STOPPING},
+    JobState.PREPARING: _CUT | {JobState.SEARCHING, JobState.STOPPING, JobState.FINALIZING},
     JobState.SEARCHING: _CUT | {JobState.STOPPING, JobState.FINALIZING},
     JobState.STOPPING: _CUT | {JobState.FINALIZING},
     JobState.FINALIZING: _CUT | {JobState.SUCCEEDED},
@@ -132,6 +136,8 @@ class Job:
     result: dict[str, Any] | None = None
     epoch: int = 0
     faults: int = 0
+    export: "Export | None" = None
+    """What it exports, where that is all it does."""
 
 
 def new_job_id() -> str:

@@ -17,6 +17,7 @@ _FILE = "matrices.json"
 
 def keep(directory: Path, matrices: Sequence[MatrixShape]) -> None:
     """Writes them into a job's folder, in the order of its candidates' ranks."""
+    directory.mkdir(parents=True, exist_ok=True)
     part = directory / f"{_FILE}.part"
     with part.open("w", encoding="utf-8") as file:
         json.dump([asdict(matrix) for matrix in matrices], file)

@@ -7,35 +7,29 @@ Every stage returns what a later one needs. Stopped anywhere and run again, it e
 preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
-from search.space import SearchSpace
-from service import matrices, plans, report
-from service.confirmation import Winner, confidence_of, confirm
+from service import plans, report
+from service.clock import Clock
+from service.confirmation import confidence_of, confirm
 from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import Job, JobState
+from service.phases import Phases
 from service.refitting import refit_finalists
 from service.scoring import TaskScorer
-from service.search_plan import SearchPlan, search_plan
 from service.searching import search
 from service.settings import Settings
 from service.spec import JobSpec
-from service.tracing import span
 from workers.actor import ScorerPlan
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher
-from workers.export import Exported, ExportPlan, export
 from workers.metrics import METRIC_NAMES
-from workers.preflight import Checked, check
-from workers.preparation import Prepared, Progress, closed_form, prepare
-from workers.rates import dtype_name
+from workers.preflight import Checked
+from workers.preparation import Prepared
 from workers.scores import first
-from workers.verification import VerificationPlan, Verified, verify
 
 VERIFIED_EXAMPLES = 512
 """On so many examples of the confirm split the exported model must do what the candidate did."""
@@ -52,6 +46,7 @@ class Pipeline:
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self._settings = settings
         self._cluster = cluster
+        self._phases = Phases(settings, cluster)
 
     def check(self, spec: JobSpec) -> Checked:
         """Checks a spec against the files and the model it names.
@@ -59,14 +54,7 @@ class Pipeline:
         Raises:
             InputError: It cannot work; names the field.
         """
-        roots = plans.allowed_roots(self._settings)
-        cache = plans.cache(self._settings)
-        with cache.lease():
-            checked = check(
-                plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), cache
-            )
-        self._search_plan(spec, checked, dtype_name(spec.model.dtype, spec.resources.device))
-        return checked
+        return self._phases.check(spec)
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one job; returns its result (see `service.report`)."""
@@ -74,16 +62,14 @@ class Pipeline:
             return self._run(job, log)
 
     def _run(self, job: Job, log: JobLog) -> dict[str, Any]:
-        spec, clock = job.spec, _Clock()
-        resources = spec.resources
-        self._cluster.require(resources.actors, resources.threads_per_actor, resources.gpus_per_actor)
+        spec, clock, phases = job.spec, Clock(), self._phases
+        phases.require(spec)
         with clock.phase("prepare"):
-            checked = self.check(spec)
+            checked = phases.check(spec)
             _announce_data(log, checked)
-            prepared = self._prepare(spec, checked, log)
-            matrices.keep(log.directory, prepared.matrices)
+            prepared = phases.prepare(spec, checked, log)
             _announce_model(log, prepared, spec.resources.device)
-        plan = self._search_plan(spec, checked, prepared.model.dtype)
+        plan = phases.search_plan(spec, checked, prepared.model.dtype)
         space = plan.space
 
         log.state(JobState.SEARCHING)
@@ -105,23 +91,20 @@ class Pipeline:
 
         with clock.phase("export"):
             summary = report.summary(spec, plan, checked, prepared, scorer, scores, evolution)
-            exported = self._export(space, prepared, scores, summary, job, log)
+            ranks, refit = space.ranks(scores.candidate.genome), scores.candidate.refit
+            provenance = report.provenance(job, summary)
+            exported = phases.export(spec, prepared, ranks, refit, provenance, log)
         with clock.phase("verify"):
-            verified = self._verify(spec, checked, prepared, exported, scorer, scores, log)
+            expected = first(scores.confirm, min(VERIFIED_EXAMPLES, len(scores.confirm.quality)))
+            count = len(expected.quality)
+            verified = phases.verify(spec, checked.task, prepared, exported, "confirm", count, log)
+            log.event(
+                EventType.ARTIFACT_VERIFIED,
+                metric=scorer.metric(verified.scores),
+                expected=scorer.metric(expected),
+            )
+            report.require_reproduced(expected, verified.scores)
         return report.result(summary, prepared, exported, verified, clock.seconds)
-
-    def _search_plan(self, spec: JobSpec, checked: Checked, dtype: str) -> SearchPlan:
-        roots = plans.allowed_roots(self._settings)
-        return search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
-
-    def _prepare(self, spec: JobSpec, checked: Checked, log: JobLog) -> Prepared:
-        plan, resources = plans.preparation_plan(spec, checked, self._settings), spec.resources
-        prepared = self._run_phase(closed_form, plan, spec=spec, log=log, workers=resources.actors)
-        if plan.refinement.epochs:
-            prepared = self._run_phase(prepare, replace(plan, threads=resources.threads), spec=spec, log=log)
-        assert isinstance(prepared, Prepared)
-        log.count_preparation()
-        return prepared
 
     @contextmanager
     def _actors(
@@ -149,105 +132,6 @@ class Pipeline:
             yield dispatcher
         finally:
             dispatcher.close()
-
-    def _export(
-        self,
-        space: SearchSpace,
-        prepared: Prepared,
-        winner: Winner,
-        summary: dict[str, Any],
-        job: Job,
-        log: JobLog,
-    ) -> Exported:
-        folder = log.directory / "artifacts" / "model"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        plan = ExportPlan(
-            model_folder=prepared.model.folder,
-            factors_folder=prepared.factors,
-            matrices=prepared.matrices,
-            ranks=space.ranks(winner.candidate.genome),
-            refit=winner.candidate.refit,
-            storage=space.storage,
-            folder=folder,
-            provenance=report.provenance(job, summary),
-        )
-        exported = self._run_phase(export, plan, spec=job.spec, log=log)
-        assert isinstance(exported, Exported)
-        log.event(EventType.ARTIFACT_EXPORTED, path=str(folder), file_bytes=exported.file_bytes)
-        return exported
-
-    def _verify(
-        self,
-        spec: JobSpec,
-        checked: Checked,
-        prepared: Prepared,
-        exported: Exported,
-        scorer: TaskScorer,
-        winner: Winner,
-        log: JobLog,
-    ) -> Verified:
-        modules_dir = log.directory / "modules"
-        plan = VerificationPlan(
-            exported=exported.folder,
-            dense=prepared.model.folder,
-            split="confirm",
-            examples=min(VERIFIED_EXAMPLES, len(winner.confirm.quality)),
-            batch_tokens=spec.resources.tokens_per_batch,
-            threads=spec.resources.threads,
-            device=spec.resources.device,
-        )
-        fresh = {"HF_MODULES_CACHE": str(modules_dir)}
-        verified = self._run_phase(verify, plan, checked.task, spec=spec, log=log, environment=fresh)
-        assert isinstance(verified, Verified)
-        expected = first(winner.confirm, plan.examples)
-        log.event(
-            EventType.ARTIFACT_VERIFIED,
-            metric=scorer.metric(verified.scores),
-            expected=scorer.metric(expected),
-        )
-        report.require_reproduced(expected, verified.scores)
-        return verified
-
-    def _run_phase(
-        self,
-        phase: Any,
-        *arguments: Any,
-        spec: JobSpec,
-        log: JobLog,
-        environment: dict[str, str] | None = None,
-        workers: int = 1,
-    ) -> Any:
-        """Runs a phase on workers that share the job's processors; a single one gets them all."""
-
-        def on_progress(progress: Progress) -> None:
-            log.event(
-                EventType.PHASE_PROGRESS, phase=progress.phase, done=progress.done, total=progress.total
-            )
-
-        return self._cluster.run(
-            phase,
-            *arguments,
-            cpus=spec.resources.threads // workers,
-            gpus=spec.resources.gpus_per_actor,
-            cancelled=log.cancelled,
-            on_progress=on_progress,
-            environment=environment,
-            workers=workers,
-        )
-
-
-class _Clock:
-    """Seconds per phase."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        with span(name):
-            yield
-        self.seconds[name] = round(time.monotonic() - started, 3)
 
 
 def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], checked: Checked, log: JobLog) -> None:

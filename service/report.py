@@ -2,6 +2,7 @@
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from search.confirmation import DropInterval
@@ -12,6 +13,7 @@ from search.outcome import Outcome
 from search.space import SearchSpace
 from service.capabilities import LIBRARIES
 from service.confirmation import Confirmed, Winner
+from service.exports import Export
 from service.jobs import Job
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
@@ -89,6 +91,56 @@ def summary(
         },
         "finalists": [_finalist(one, space, scorer) for one in winner.confirmed],
         "front": [_point(outcome, space) for outcome in evolution.front()],
+    }
+
+
+def export_summary(
+    spec: JobSpec, export: Export, space: SearchSpace, prepared: Prepared, refit: Path | None
+) -> dict[str, Any]:
+    """What is known of an archived candidate before it is exported, and on which splits that was measured.
+
+    A refit model is not the one that the search scored, one that was no finalist was never confirmed, and only the
+    winner of a job meets its test split.
+    """
+    candidate, confirmed = export.candidate, export.confirmed(refit)
+    metric, kl_nats, drops = {}, {}, {}
+    if refit is None:
+        metric["search"], kl_nats["search"] = candidate["metric"], candidate["kl_nats"]
+    if confirmed is not None:
+        metric["confirm"], kl_nats["confirm"] = confirmed["metric"], confirmed["kl_nats"]
+        drops["confirm"] = confirmed["drop_points"]
+    whole = candidate["examples"] == spec.task.data.sizes.search
+    comparable = {name for name in metric if name != "search" or whole}
+    dense = export.known["dense"]
+    block_params = space.params(export.genome) + prepared.block_params - space.total_params
+    return {
+        **export.known,
+        "objective": spec.objective.model_dump(mode="json"),
+        "export": {
+            "job": export.job,
+            "asked": export.asked,
+            "measured_on": list(metric),
+            "search_examples": candidate["examples"],
+            "search_drop_points": candidate["drop_points"] if refit is None else None,
+        },
+        "target_bytes": None,
+        "promise_held": None,
+        "refit": refit is not None,
+        "genome": list(export.genome),
+        "ranks": dict(zip([m.name for m in prepared.matrices], space.ranks(export.genome), strict=True)),
+        "dense": {
+            "metric": {name: value for name, value in dense["metric"].items() if name in comparable},
+            "block_params": prepared.block_params,
+            "total_params": prepared.total_params,
+        },
+        "best": {
+            "metric": metric,
+            "kl_nats": kl_nats,
+            "drop_points": drops,
+            "block_params": block_params,
+            "kept_block_params": block_params / prepared.block_params,
+            "total_params": prepared.total_params - prepared.block_params + block_params,
+        },
     }
 
 

@@ -248,6 +248,7 @@ class SeedSpec(Strict):
     )
     ranks: tuple[Annotated[int, Field(ge=-1)], ...] | None = Field(
         None,
+        strict=False,
         min_length=1,
         max_length=100_000,
         description="The rank of every matrix to prune, in their order (-1: dense), as the API tells of candidates.",

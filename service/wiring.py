@@ -11,6 +11,9 @@ from service.demo_assets import DemoAssets, fetch
 from service.estimate import estimate_job
 from service.evaluation import evaluate_export, sample_choices
 from service.feed import Feed
+from service.joblog import JobLog
+from service.jobs import Job
+from service.materializer import Materializer
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.retention import Retention
@@ -26,11 +29,15 @@ def build(settings: Settings) -> Application:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     store = Store(settings.store_url)
     cluster = Cluster(settings.ray_address)
-    pipeline = Pipeline(settings, cluster)
+    pipeline, materializer = Pipeline(settings, cluster), Materializer(settings, cluster)
     metrics = Metrics()
+
+    def run(job: Job, log: JobLog) -> dict[str, Any]:
+        return pipeline(job, log) if job.export is None else materializer(job, log)
+
     controller = Controller(
         store,
-        pipeline,
+        run,
         settings.jobs_dir,
         close=cluster.close,
         metrics=metrics,

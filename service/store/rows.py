@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from search.errors import ConflictError, LimitError, NotFoundError, SupersededError
 from service.events import Event, EventType
+from service.exports import Export
 from service.jobs import TRANSITIONS, Job, JobError, JobState
 from service.spec import JobSpec
 from service.store.schema import LONGEST_LABEL, CandidateRow, EventRow, JobRow, LabelRow
@@ -162,6 +163,7 @@ def job_of(row: JobRow) -> Job:
         result=row.result,
         epoch=row.epoch,
         faults=row.faults,
+        export=None if row.export is None else Export.from_json(row.export),
     )
 
 

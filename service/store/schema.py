@@ -2,7 +2,8 @@
 
 Every row but an API key hangs off a job. `jobs.event_count` numbers the job's events: whoever appends one holds the
 job's row, so the numbers have no gaps. `jobs.epoch` and `jobs.leased_until` say who may write to a job that
-runs: whoever claimed it last, while it keeps its lease. Change a table here and add a migration beside the others.
+runs: whoever claimed it last, while it keeps its lease. `jobs.parent` of an export is the job it comes from. Change a
+table here and add a migration beside the others.
 """
 
 from datetime import UTC, datetime
@@ -77,6 +78,7 @@ class JobRow(Base):
         Index(None, "state", "id"),
         Index(None, "owner", "id"),
         Index(None, "owner", "idempotency_key", unique=True),
+        Index(None, "parent", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -98,6 +100,8 @@ class JobRow(Base):
     faults: Mapped[int] = mapped_column(server_default="0")
     priority: Mapped[int] = mapped_column(server_default="0")
     submission: Mapped[str | None] = mapped_column(String(64))
+    parent: Mapped[str | None] = mapped_column(String(32))
+    export: Mapped[dict[str, Any] | None]
 
 
 class LabelRow(Base):

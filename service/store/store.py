@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from search.errors import ConflictError
 from service.changes import JobChanges
 from service.events import Event, EventType
+from service.exports import Export
 from service.jobs import Job, JobError, JobState, Request, check_deletable, new_job_id
 from service.keys import ADMIN
 from service.spec import JobSpec
@@ -109,6 +110,23 @@ class Store(View):
                 raise
             return job
 
+    def create_export(self, parent: Job, export: Export) -> Job:
+        """Queues the export of a candidate for the owner of its job, or returns the one that there is already.
+
+        Raises:
+            NotFoundError: The job has gone.
+        """
+        with self.database.writing() as session:
+            rows.find_job(session, parent.id, lock=True)  # who asks at the same time waits here
+            given_up = [JobState.FAILED.value, JobState.CANCELLED.value, JobState.CRASHED.value]
+            of_job = select(JobRow).where(JobRow.parent == parent.id, JobRow.state.not_in(given_up))
+            for row in session.scalars(of_job.where(JobRow.cancel_requested.is_(False))):
+                if Export.from_json(row.export or {}).genome == export.genome:
+                    return rows.job_of(row)
+            job = self._add_job(session, parent.spec, parent.owner, export=export)
+        self._tell(job.id)
+        return job
+
     def submitted(self, spec: JobSpec, owner: str, idempotency_key: str) -> Job | None:
         """The job that its owner submitted under this key, if there is one.
 
@@ -136,25 +154,41 @@ class Store(View):
         with self.database.writing() as session:
             if most_queued is not None:
                 rows.require_room(session, owner, most_queued)
-            row = JobRow(
-                id=new_job_id(),
-                spec=spec.canonical(),
-                owner=owner,
-                idempotency_key=idempotency_key,
-                submission=_digest(submitted),
-                priority=spec.priority,
-                state=JobState.QUEUED.value,
-                cancel_requested=False,
-                created_at=rows.now(),
-                event_count=0,
+            job = self._add_job(
+                session, spec, owner, idempotency_key=idempotency_key, submission=_digest(submitted)
             )
-            session.add(row)
-            session.flush()  # the event and the labels refer to it
-            session.add_all(rows.label_rows(row.id, spec.labels))
-            rows.append_event(session, row, EventType.JOB_STATE, {"state": JobState.QUEUED.value})
-            job = rows.job_of(row)
         self._tell(job.id)
         return job
+
+    @staticmethod
+    def _add_job(
+        session: Session,
+        spec: JobSpec,
+        owner: str,
+        *,
+        idempotency_key: str | None = None,
+        submission: str | None = None,
+        export: Export | None = None,
+    ) -> Job:
+        row = JobRow(
+            id=new_job_id(),
+            spec=spec.canonical(),
+            owner=owner,
+            idempotency_key=idempotency_key,
+            submission=submission,
+            priority=spec.priority,
+            state=JobState.QUEUED.value,
+            cancel_requested=False,
+            created_at=rows.now(),
+            event_count=0,
+            parent=None if export is None else export.job,
+            export=None if export is None else export.to_json(),
+        )
+        session.add(row)
+        session.flush()  # the event and the labels refer to it
+        session.add_all(rows.label_rows(row.id, spec.labels))
+        rows.append_event(session, row, EventType.JOB_STATE, {"state": JobState.QUEUED.value})
+        return rows.job_of(row)
 
     def delete_job(self, id: str, owner: str | None = None) -> None:
         """Forgets a job that has ended, and all that happened to it.
@@ -270,7 +304,7 @@ class Store(View):
         return job
 
     def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
-        """The next job to run, moved to preparing: of the highest priority, one that was cut off, else the oldest.
+        """The next job to run, moved to preparing: of the highest priority, one cut off, an export, or the oldest.
 
         A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes.
 
@@ -280,9 +314,12 @@ class Store(View):
         Returns:
             The job, with the epoch that the caller's writes have to show; None when there is nothing to run.
         """
-        interrupted_first = case((JobRow.state == JobState.QUEUED.value, 1), else_=0)
+        queued = JobRow.state == JobState.QUEUED.value
+        first = case(
+            (queued & JobRow.parent.is_(None), 2), (queued, 1), else_=0
+        )  # exports take minutes, jobs hours
         runnable = [state.value for state in (JobState.QUEUED, *_INTERRUPTED)]
-        order = (JobRow.priority.desc(), interrupted_first, JobRow.id)
+        order = (JobRow.priority.desc(), first, JobRow.id)
         query = select(JobRow).where(JobRow.state.in_(runnable)).order_by(*order)
         with self.database.writing() as session:
             now = self._clock(session)

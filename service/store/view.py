@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Select, func, or_, select
 
-from search.errors import GoneError, InputError
+from search.errors import GoneError, InputError, NotFoundError
 from service.events import Event
 from service.jobs import Job, JobState
 from service.store import rows
@@ -55,7 +55,7 @@ class View:
         limit: int = 50,
         after: str | None = None,
     ) -> list[Job]:
-        """A page of jobs, newest first.
+        """A page of jobs, newest first; exports are found with the jobs they come from.
 
         Args:
             state: Only jobs in this state.
@@ -68,7 +68,7 @@ class View:
         Raises:
             InputError: `after` is no id, or a label holds a NUL.
         """
-        query = select(JobRow).order_by(JobRow.id.desc()).limit(limit)
+        query = select(JobRow).where(JobRow.parent.is_(None)).order_by(JobRow.id.desc()).limit(limit)
         if self._owner is not None:
             query = query.where(JobRow.owner == self._owner)
         if state is not None:
@@ -85,6 +85,29 @@ class View:
             query = query.where(JobRow.id < after)
         with self.database.reading() as session:
             return [rows.job_of(row) for row in session.scalars(query)]
+
+    def exports(self, id: str) -> list[Job]:
+        """The exports of a job, newest first.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(JobRow).where(JobRow.parent == id).order_by(JobRow.id.desc())
+        return [rows.job_of(row) for row in self._rows_of(id, query)]
+
+    def candidate(self, id: str, candidate: int) -> dict[str, Any]:
+        """One scoring of a job, by its own id.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such candidate.
+        """
+        query = select(CandidateRow).where(CandidateRow.job_id == id, CandidateRow.id == candidate)
+        found = self._rows_of(id, query)
+        if not found:
+            raise NotFoundError(
+                f"job {id} has no candidate {candidate}; `candidates` lists them with their ids"
+            )
+        return rows.archived_of(found[0])
 
     def events(self, id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
         """A page of a job's events, oldest first.

@@ -40,6 +40,11 @@ SPEC: dict[str, Any] = {
 RESULT: dict[str, Any] = {
     "metric_name": "accuracy",
     "objective": {"kind": "max_drop", "points": 2.0, "confidence": 0.8},
+    "method": "task",
+    "storage": "pairs",
+    "refine_epochs": 0,
+    "data": {"task": "d1"},
+    "model": {"digest": "d2", "dtype": "float32"},
     "finalists": [
         {"kept_share": 0.5, "genome": [3, 4], "metric": 0.79, "drop_points": [-0.5, -1.6, 0.6]},
         {"kept_share": 0.4, "genome": [1, 2], "metric": 0.78, "drop_points": [0.5, -0.6, 1.6]},
@@ -128,6 +133,8 @@ BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
     ("unknown objective", ("objective",), {"kind": "fastest"}, "objective.kind"),
     ("drop over 100", ("objective",), {"kind": "max_drop", "points": 101}, "objective.points"),
     ("objective without share", ("objective",), {"kind": "target_params"}, "objective.share"),
+    ("ends in the wrong order", ("objective",), {"kind": "pareto", "smallest": 0.9}, "objective.smallest"),
+    ("one size", ("objective",), {"kind": "pareto", "sizes": 1}, "objective.sizes"),
     ("no actors", ("resources",), {"actors": 0}, "resources.actors"),
     ("a section that is no mapping", ("search",), [1], "search"),
 ]
@@ -299,6 +306,17 @@ def client(http: TestClient) -> Iterator[Client]:
 @pytest.fixture
 def done(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
     """A job that has succeeded."""
+    job = client.submit(spec)
+    for _ in client.events(job["id"]):
+        pass
+    return client.job(job["id"])
+
+
+@pytest.fixture
+def searched(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
+    """A job that has succeeded, whose candidate was scored on all its search examples."""
+    spec["task"]["data"]["sizes"] = {"search": 8}
+    spec["search"] = {"screen": 8}
     job = client.submit(spec)
     for _ in client.events(job["id"]):
         pass

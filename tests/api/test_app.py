@@ -106,6 +106,7 @@ def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
         "/v1/jobs/{job_id}/generations",
         "/v1/jobs/{job_id}/candidates",
         "/v1/jobs/{job_id}/ranks",
+        "/v1/jobs/{job_id}/exports",
         "/v1/jobs/{job_id}/artifacts",
         "/v1/jobs/{job_id}/artifacts/{name}",
         "/v1/keys",

@@ -243,6 +243,33 @@ def test_download(ranksieve, done, tmp_path):
     ]
 
 
+def test_export_makes_another_size_and_downloads_it(ranksieve, searched, tmp_path):
+    made = ranksieve("export", searched["id"], "--share", "0.5", "-o", tmp_path / "small")
+
+    assert made.exit_code == 0, made.stderr
+    assert "block parameters" in made.stdout
+    assert (tmp_path / "small" / "config.json").is_file()
+
+
+def test_export_of_what_is_not_there(ranksieve, searched, tmp_path):
+    refused = ranksieve("export", searched["id"], "--share", "0.1", "-o", tmp_path / "small")
+
+    assert refused.exit_code == 2
+    assert "share: must be at least 0.4100" in refused.stderr
+
+
+def test_export_without_a_server(ranksieve, spec_file, spec, settings, tmp_path):
+    spec["task"]["data"]["sizes"], spec["search"] = {"search": 8}, {"screen": 8}
+    spec_file.write_text(json.dumps(spec))
+    data_dir = ("--data-dir", settings.data_dir)
+    job_id = json.loads(ranksieve("run", spec_file, "--json", *data_dir).stdout)["job_id"]
+
+    made = ranksieve("export", job_id, "--share", "0.5", "-o", tmp_path / "small", *data_dir)
+
+    assert made.exit_code == 0, made.stderr
+    assert (tmp_path / "small" / "config.json").is_file()
+
+
 def test_download_to_where_nothing_can_be_written(ranksieve, done, tmp_path):
     (tmp_path / "file").write_text("")
 

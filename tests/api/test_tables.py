@@ -45,6 +45,21 @@ def test_finalists_and_which_was_exported(result):
     assert "40.0% 0.780 +0.50 [-0.60, +1.60] exported" in lines
 
 
+def test_an_export_says_what_it_was_measured_on(result):
+    result["export"] = {"measured_on": ["search"]}
+    result["promise_held"] = None
+    for side in ("dense", "best"):
+        result[side]["metric"] = {"search": 0.79}
+        result[side].pop("interval")
+
+    lines = text(result_table(result))
+
+    assert "accuracy, search 0.790 0.790" in lines
+    assert not any("test 0" in line or "confirm" in line for line in lines)
+    said = "the candidate was chosen on the search split, which flatters it; the test split was not touched"
+    assert said in " ".join(lines)
+
+
 def test_a_promise_that_was_not_held_is_said(result):
     result["promise_held"] = False
 

@@ -1,20 +1,33 @@
 """Whole jobs on a tiny model, with everything real but Ray: phases and actors run in this process."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from search.errors import CancelledError, InfrastructureError, ScoringError
+from search.errors import (
+    CancelledError,
+    ConflictError,
+    InfrastructureError,
+    InputError,
+    NotFoundError,
+    ScoringError,
+)
 from search.space import DENSE
+from service.application import Application
+from service.exports import Export, export_of
+from service.feed import Feed
 from service.joblog import JobLog
-from service.jobs import JobState, Request
+from service.jobs import Job, JobState, Request
+from service.materializer import Materializer
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.spec import JobSpec
@@ -131,14 +144,20 @@ class Jobs:
         job = self.store.claim_next(lease_s=0)
         assert job is not None
         self.log = JobLog(self.store, job, self._settings.jobs_dir / job.id)
-        pipeline = Pipeline(self._settings, cluster)  # type: ignore[arg-type]
-        result = pipeline(job, self.log)
+        run = Pipeline if job.export is None else Materializer
+        result = run(self._settings, cluster)(job, self.log)  # type: ignore[arg-type]
         self.store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
         return result
 
     def ask(self, id: str, request: Request) -> None:
         """Passes on to the running pipeline what its user asks, as the controller does."""
         self.log.heed(self.store.request(id, request))
+
+    def export(self, id: str, **asked: Any) -> Job:
+        """Asks a job for one more model, as the application does."""
+        awake: Any = SimpleNamespace(wake=lambda: None)
+        nothing: Any = None
+        return Application(self._settings, self.store, awake, Feed(), nothing, nothing).export(id, **asked)
 
     def events(self, id: str, type: str) -> list[Document]:
         return [event.data for event in self.store.events(id, limit=10_000) if event.type == type]
@@ -518,3 +537,133 @@ def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
     first, second = run("task"), run("output")
     assert kinds(first) == kinds(second) == ["factors", "model"]
     assert kinds(first & second) == ["model"]
+
+
+def finished(jobs: Jobs, tiny_job: Document) -> str:
+    """A job that has succeeded, with candidates of many sizes."""
+    tiny_job["objective"] = {"kind": "pareto", "smallest": 0.3, "sizes": 4, "finalists": 2, "points": 100.0}
+    tiny_job["search"] |= {"kl_weight": 1.0, "generations": 1}
+    id = jobs.submit(tiny_job)
+    jobs.run(LocalCluster())
+    return id
+
+
+def winner_of(jobs: Jobs, id: str) -> tuple[Document, int]:
+    """The result of a job, and the id of the candidate that it exported."""
+    result = jobs.store.job(id).result
+    assert result is not None
+    row = next(row for row in jobs.store.front(id) if row["genome"] == result["genome"])
+    return result, row["id"]
+
+
+def weights(result: Document) -> bytes:
+    return (Path(result["artifact"]) / "model.safetensors").read_bytes()
+
+
+def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["projection"]["refit"] = None
+    id = finished(jobs, tiny_job)
+    confirmed = [one["genome"] for one in jobs.store.job(id).result["finalists"]]
+    row = next(row for row in jobs.store.front(id) if row["genome"] not in confirmed)
+    asked = jobs.export(id, share=row["kept_share"])
+    assert jobs.export(id, candidate=row["id"]).id == asked.id  # the same one
+
+    cluster = LocalCluster()
+    result = jobs.run(cluster)
+
+    assert cluster.phases == ["closed_form", "export", "verify"]
+    assert not cluster.actors
+    states = [data["state"] for data in jobs.events(asked.id, "job.state")]
+    assert states == ["queued", "preparing", "finalizing", "succeeded"]
+    assert result["genome"] == row["genome"]
+    assert result["export"]["measured_on"] == ["search"]
+    assert set(result["best"]["metric"]) == set(result["dense"]["metric"]) == {"search"}
+    (verified,) = jobs.events(asked.id, "artifact.verified")
+    assert verified["metric"] == pytest.approx(verified["expected"])
+    assert verified["expected"] == row["metric"]
+    card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
+    assert "not confirmed on fresh examples, and the test split was not touched" in card
+    assert f"Drop on the first 16 examples of the search split: {row['drop_points']:.2f} points" in card
+    assert "| accuracy, search split |" in card
+    assert "test split |" not in card
+    with pytest.raises(ConflictError, match=f"an export itself; ask job {id}"):
+        jobs.export(asked.id, share=0.5)
+
+
+def test_an_export_of_a_finalist_is_the_model_that_was_confirmed(
+    jobs: Jobs, tiny_job: Document, tmp_path: Path
+) -> None:
+    tiny_job["projection"] |= {"method": "weight", "refit": 1.0}
+    id = finished(jobs, tiny_job)
+    job_result, winner = winner_of(jobs, id)
+    assert job_result["refit"] is True
+    first = jobs.export(id, candidate=winner)
+    result = jobs.run(LocalCluster())
+    assert weights(result) == weights(job_result)
+    assert result["export"]["measured_on"] == ["confirm"]
+    assert result["best"]["metric"] == {"confirm": job_result["best"]["metric"]["confirm"]}
+    assert result["best"]["drop_points"] == {"confirm": job_result["best"]["drop_points"]["confirm"]}
+    card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
+    assert "Drop on the confirm split" in card
+    assert "named above: the test split was not touched" in card
+
+    # without what was fitted to it, it is what the search knew, and its card says so
+    jobs.store.delete_job(first.id)
+    jobs.export(id, candidate=winner)
+    shutil.rmtree(tmp_path / "data" / "jobs" / id / "refit")
+    assert jobs.run(LocalCluster())["export"]["measured_on"] == ["search"]
+
+
+def test_evicted_factors_are_made_again(jobs: Jobs, tiny_job: Document, tmp_path: Path) -> None:
+    id = finished(jobs, tiny_job)
+    first = jobs.export(id, share=0.5)
+    before = jobs.run(LocalCluster())
+    FolderCache(tmp_path / "data" / "cache").shrink(0)
+    jobs.store.delete_job(first.id)
+    jobs.export(id, share=0.5)
+    assert weights(jobs.run(LocalCluster())) == weights(before)
+
+
+def test_an_export_of_something_else_is_refused(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["projection"]["refit"] = None
+    job = jobs.store.job(finished(jobs, tiny_job))
+    smallest, *_, largest = jobs.store.front(job.id)
+    wrong = [
+        (
+            largest,
+            ("known", "data", "search"),
+            InputError,
+            r"task.data: is not what it was .*\(search differ",
+        ),
+        (smallest, ("known", "model", "digest"), InputError, "model: has other weights"),
+        (
+            largest | {"genome": [0] * 14},
+            ("candidate", "metric"),
+            ScoringError,
+            "does not do what was measured",
+        ),
+    ]
+    for row, (*path, name), error, words in wrong:
+        values: Document = export_of(job, row, {"candidate": row["id"]}).to_json()
+        inner = values
+        for part in path:
+            inner = inner[part]
+        inner[name] = inner[name] + 0.5 if name == "metric" else "another"
+        jobs.store.create_export(job, Export.from_json(values))
+        with pytest.raises(error, match=words):
+            jobs.run(LocalCluster())
+        claimed = jobs.store.exports(job.id)[0]
+        jobs.store.transition(claimed.id, JobState.FAILED, epoch=claimed.epoch)
+
+
+def test_what_cannot_be_exported(jobs: Jobs, tiny_job: Document) -> None:
+    waiting = jobs.submit(tiny_job)
+    with pytest.raises(ConflictError, match="only a job that succeeded"):
+        jobs.export(waiting, share=0.5)
+    jobs.store.request(waiting, Request.CANCEL)
+    id = finished(jobs, tiny_job)
+    smallest = jobs.store.front(id)[0]["kept_share"]
+    with pytest.raises(InputError, match=f"share: must be at least {smallest:.4f}"):
+        jobs.export(id, share=0.01)
+    with pytest.raises(NotFoundError, match="has no candidate 999999"):
+        jobs.export(id, candidate=999_999)

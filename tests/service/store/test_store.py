@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from search.errors import ConflictError, NotFoundError, OutdatedError, StoreError, SupersededError
 from service.changes import JobChanges, SearchChanges
 from service.events import EventType
+from service.exports import KNOWN, export_of
 from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
 from service.spec import JobSpec
 from service.store import FAULTS, Store, rows
@@ -746,6 +747,52 @@ def test_the_front_is_what_no_smaller_model_beats_on_all_search_examples(
     assert store.front(job.id, generation=1) == []
     assert [row["genome"] for row in store.front(other.id)] == [[0]]
     assert front[0]["id"] in [row["id"] for row in store.candidates(job.id, limit=300)]
+
+
+def succeeded(store: Store, spec: JobSpec, candidates: list[dict[str, Any]]) -> Job:
+    """A job of Alice's that has ended well, with an archive."""
+    job = store.create_job(spec, "alice")
+    store.save_generation(job.id, {"generation": 0}, candidates, {}, epoch=job.epoch)
+    job = bring(store, job, JobState.FINALIZING)
+    known: dict[str, Any] = {name: {} for name in KNOWN}
+    return store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=known)
+
+
+def test_an_export_is_a_job_of_the_same_owner_that_is_listed_with_its_parent(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = succeeded(store, make_spec(), [make_candidate(0, 1), make_candidate(0, 2)])
+    one, other = (export_of(job, row, {"candidate": row["id"]}) for row in store.candidates(job.id))
+
+    first, second = store.create_export(job, one), store.create_export(job, other)
+
+    assert (first.export, first.owner, first.spec, first.state) == (one, "alice", job.spec, JobState.QUEUED)
+    assert [export.id for export in store.exports(job.id)] == [second.id, first.id]
+    assert store.jobs() == [job]
+    assert store.job(second.id).export == other
+
+
+def test_a_candidate_is_exported_again_only_if_that_was_given_up(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = succeeded(store, make_spec(), [make_candidate(0, 1)])
+    export = export_of(job, store.candidates(job.id)[0], {"share": 0.5})
+    first = store.create_export(job, export)
+    assert store.create_export(job, export).id == first.id
+    store.request(first.id, Request.CANCEL)
+    assert store.create_export(job, export).id != first.id
+
+
+def test_exports_go_before_jobs_that_wait_and_after_those_cut_off(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = succeeded(store, make_spec(), [make_candidate(0, 1)])
+    cut_off = store.create_job(make_spec())
+    assert store.claim_next(lease_s=0) is not None
+    waiting = store.create_job(make_spec())
+    export = store.create_export(job, export_of(job, store.candidates(job.id)[0], {"share": 0.5}))
+    claimed = [store.claim_next() for _ in range(3)]
+    assert [one.id for one in claimed if one is not None] == [cut_off.id, export.id, waiting.id]
 
 
 def test_half_a_generation_is_not_kept(

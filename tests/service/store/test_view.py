@@ -14,11 +14,14 @@ from service.spec import JobSpec
 from service.store import Store, View
 
 MakeSpec = Callable[..., JobSpec]
+MakeCandidate = Callable[..., dict[str, Any]]
 
 LOOKS: dict[str, Callable[[View, str], Any]] = {
     "job": lambda view, id: view.job(id),
     "events": lambda view, id: view.events(id),
     "generations": lambda view, id: view.generations(id),
+    "exports": lambda view, id: view.exports(id),
+    "candidate": lambda view, id: view.candidate(id, view.candidates(id)[0]["id"]),
     "candidates": lambda view, id: view.candidates(id),
     "front": lambda view, id: view.front(id),
     "memo": lambda view, id: view.memo(id),
@@ -29,10 +32,10 @@ LOOKS: dict[str, Callable[[View, str], Any]] = {
 
 @pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
 def test_a_foreign_job_is_not_there(
-    store: Store, make_spec: MakeSpec, look: Callable[[View, str], Any]
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, look: Callable[[View, str], Any]
 ) -> None:
     job = store.create_job(make_spec(), "alice")
-    store.save_generation(job.id, {"generation": 0}, [], {"next": 1}, epoch=job.epoch)
+    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 1)], {"next": 1}, epoch=job.epoch)
 
     assert look(store.seen_by("alice"), job.id) == look(store.seen_by(None), job.id) == look(store, job.id)
     with pytest.raises(NotFoundError, match=f"there is no job '{job.id}'"):

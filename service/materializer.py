@@ -1,0 +1,119 @@
+"""Makes the model of an archived candidate: from cached factors, which are made again where they have gone.
+
+    export → checked, same data and model as then → prepared → export → verified
+
+Nothing is searched, chosen or confirmed here, and the test split is not touched: the numbers that go with the model are
+those that the job it comes from measured, and its card says on what.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from search.errors import InputError, ScoringError
+from service import plans, report
+from service.clock import Clock
+from service.events import EventType
+from service.exports import Export
+from service.joblog import JobLog
+from service.jobs import Job, JobState
+from service.phases import Phases
+from service.settings import Settings
+from workers.cluster import Cluster
+from workers.metrics import drop_points
+from workers.plan import EncodedTask
+from workers.preflight import Checked
+from workers.preparation import Prepared
+from workers.scores import metric_of
+from workers.verification import Verified
+
+POINTS, EXAMPLES = 2.0, 2
+"""Loaded back, an export may differ from what was measured by so many points, or examples where those are more."""
+
+
+class Materializer:
+    """Runs exports on a cluster.
+
+    Args:
+        settings: Where things are.
+        cluster: The Ray session.
+    """
+
+    def __init__(self, settings: Settings, cluster: Cluster) -> None:
+        self._settings = settings
+        self._phases = Phases(settings, cluster)
+
+    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        """Runs one export; returns its result (see `service.report`)."""
+        assert job.export is not None
+        with plans.cache(self._settings).lease():  # nothing that it uses is evicted
+            return self._run(job, job.export, log)
+
+    def _run(self, job: Job, export: Export, log: JobLog) -> dict[str, Any]:
+        spec, clock, phases = job.spec, Clock(), self._phases
+        phases.require(spec)
+        with clock.phase("prepare"):
+            checked = phases.check(spec)
+            _require_same_data(export, checked)
+            prepared = phases.prepare(spec, checked, log)
+            _require_same_model(export, prepared)
+        space = phases.search_plan(spec, checked, prepared.model.dtype).space
+        genome = space.validate(export.genome)
+        refit = export.refit_file(self._settings.jobs_dir)
+
+        log.state(JobState.FINALIZING)
+        with clock.phase("export"):
+            summary = report.export_summary(spec, export, space, prepared, refit)
+            provenance = report.provenance(job, summary)
+            exported = phases.export(spec, prepared, space.ranks(genome), refit, provenance, log)
+        with clock.phase("verify"):
+            split, examples = _measured_on(export, refit, checked.task)
+            verified = phases.verify(spec, checked.task, prepared, exported, split, examples, log)
+            _require_reproduced(checked.task, summary["best"]["metric"][split], verified, log)
+        return report.result(summary, prepared, exported, verified, clock.seconds)
+
+
+def _measured_on(export: Export, refit: Path | None, task: EncodedTask) -> tuple[str, int]:
+    """The split that says most of the model, and how many examples of it were scored."""
+    if export.confirmed(refit) is not None:
+        return "confirm", len(task.splits["confirm"])
+    return "search", int(export.candidate["examples"])
+
+
+def _require_same_data(export: Export, checked: Checked) -> None:
+    found = {"task": checked.task.digest, **checked.task.split_digests}
+    changed = [name for name, digest in export.known["data"].items() if found.get(name) != digest]
+    if changed:
+        raise InputError(
+            "task.data",
+            f"is not what it was when job {export.job} ran ({', '.join(changed)} differ), so its factors cannot be "
+            "told to be the same; restore the records, or run the job again",
+        )
+
+
+def _require_same_model(export: Export, prepared: Prepared) -> None:
+    expected = export.known["model"]
+    if (prepared.model.digest, prepared.model.dtype) != (expected["digest"], expected["dtype"]):
+        raise InputError(
+            "model",
+            f"has other weights than when job {export.job} ran: expected sha256 {expected['digest']} in "
+            f"{expected['dtype']}, got {prepared.model.digest} in {prepared.model.dtype}; restore it, or run the job "
+            "again",
+        )
+
+
+def _require_reproduced(task: EncodedTask, expected: float, verified: Verified, log: JobLog) -> None:
+    """Checks that the export does about as well as was measured: what it did on each example then was not kept.
+
+    Raises:
+        ScoringError: It does not.
+    """
+    metric = metric_of(task.kind, verified.scores)
+    log.event(EventType.ARTIFACT_VERIFIED, metric=metric, expected=expected)
+    allowed = max(POINTS, 100 * EXAMPLES / len(verified.scores.quality))
+    difference = abs(drop_points(task.kind, expected, metric))
+    if not difference <= allowed:
+        raise ScoringError(
+            f"the exported model does not do what was measured of its candidate: {metric:.4f}, expected "
+            f"{expected:.4f}, {difference:.2f} points apart, at most {allowed:.2f} allowed; the factors may have been "
+            "made again on another kind of machine, else please report this"
+        )
