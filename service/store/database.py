@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
 from search.errors import StoreError
@@ -59,7 +59,7 @@ class Database:
             self.open()
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except (OperationalError, InterfaceError, TimeoutError) as error:
+        except (OperationalError, InterfaceError, InternalError, TimeoutError) as error:
             # SQLAlchemy's own text holds the statement and its values.
             cause = getattr(error, "orig", None) or error
             raise StoreError(f"the job store failed: {type(cause).__name__}: {cause}") from error

@@ -18,6 +18,8 @@ from search.errors import ConflictError, InputError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30
+LONGEST_IDLE_S = 30
+"""So long a transaction may do nothing, on PostgreSQL, before the database ends it."""
 
 # Alembic keeps the migration under way in a global, so one thread migrates at a time.
 _MIGRATING = threading.Lock()
@@ -50,6 +52,8 @@ def new_engine(url: str) -> Engine:
     if is_sqlite:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
+    else:
+        event.listen(engine, "connect", _configure_postgresql)
     return engine
 
 
@@ -102,6 +106,13 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _configure_postgresql(connection: Any, _record: Any) -> None:
+    """A server that froze or lost its line in mid-transaction must not lock its jobs for those who take them over."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{LONGEST_IDLE_S}s'")
+    connection.commit()
 
 
 def _begin_sqlite(connection: Connection) -> None:

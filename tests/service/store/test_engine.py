@@ -1,8 +1,11 @@
 import logging
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -10,7 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
 
-from search.errors import ConflictError, InputError
+from search.errors import ConflictError, InputError, StoreError
+from service.jobs import Job
+from service.spec import JobSpec
+from service.store import Store, rows
 from service.store.engine import migration_config, new_engine, upgrade
 from service.store.schema import Base
 
@@ -107,3 +113,32 @@ def test_servers_that_start_together_migrate_once(engine: Engine) -> None:
             other.dispose()
 
     assert "jobs" in inspect(engine).get_table_names()
+
+
+def test_a_server_that_froze_in_mid_transaction_does_not_keep_its_job(
+    postgres: Any, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.store.engine.LONGEST_IDLE_S", 1)
+    url = postgres.create()
+    frozen, other = Store(url), Store(url)
+    frozen.create_job(make_spec())
+    job = frozen.claim_next(lease_s=0)
+    assert job is not None
+
+    def freeze() -> None:
+        nonlocal taken
+        with frozen.database.writing() as session:
+            rows.find_held(session, job.id, job.epoch)
+            assert other.claim_next() is None  # the row is locked
+            deadline = time.monotonic() + 20
+            while taken is None and time.monotonic() < deadline:
+                threading.Event().wait(0.1)
+                taken = other.claim_next()
+
+    taken: Job | None = None
+    with pytest.raises(StoreError, match="idle"):
+        freeze()
+    assert taken is not None
+    assert taken.epoch == job.epoch + 1
+    frozen.close()
+    other.close()
