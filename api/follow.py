@@ -12,6 +12,8 @@ from api.progress import progress_view
 from service.jobs import JobState
 from service.spec import JobSpec
 
+_AT_REST = (JobState.PAUSED, JobState.CRASHED)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
@@ -64,8 +66,8 @@ def _submit_or_resume(client: Client, document: dict[str, Any], console: Console
     for job in (client.job(entry["id"]) for entry in unfinished):
         if job["spec"] == document:
             console.print(f"going on with the unfinished job {job['id']} of this spec", highlight=False)
-            return client.resume(job["id"])
-    waiting = [job for job in unfinished if JobState(job["state"]) not in (JobState.PAUSED, JobState.CRASHED)]
+            return client.resume(job["id"]) if job["state"] in _AT_REST else job
+    waiting = [job for job in unfinished if job["state"] not in _AT_REST]
     if waiting:
         console.print(f"{len(waiting)} unfinished jobs in this data directory go first", highlight=False)
     return client.submit(document)

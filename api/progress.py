@@ -109,6 +109,8 @@ class Narrator:
                 return self._phase(datetime.fromisoformat(event["at"]), data)
             case "job.state":
                 return _state(data)
+            case "job.changed":
+                return f"job changed: {', '.join(data)}"
             case "generation.completed":
                 return _generation(data)
             case "data.loaded":

@@ -131,7 +131,7 @@ def move(
         row.started_at = now()
     if to in (JobState.QUEUED, JobState.PAUSED, JobState.CRASHED):
         row.epoch += 1  # whoever held it may write no more
-    if to is JobState.PAUSED:
+    if to is JobState.PAUSED or to.ended:
         row.pause_requested = False
     if to.ended:
         row.finished_at = now()

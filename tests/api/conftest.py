@@ -273,7 +273,7 @@ def build(pipeline: FakePipeline, preflight: FakePreflight) -> Callable[[Setting
     def build(settings: Settings) -> Application:
         store = Store(settings.store_url)
         metrics = Metrics()
-        controller = Controller(store, pipeline, settings.jobs_dir, metrics=metrics)
+        controller = Controller(store, pipeline, settings.jobs_dir, metrics=metrics, retry_s=0.0)
         return Application(settings, store, controller, Feed(), preflight, preflight.estimate, metrics)
 
     return build

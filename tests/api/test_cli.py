@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from api import cli
 from api.client import Client
 from api.parts import Parts
-from search.errors import InputError, ScoringError
+from search.errors import InfrastructureError, InputError, ScoringError
 from workers.cache import FolderCache
 
 
@@ -89,6 +89,22 @@ def test_run_of_a_job_that_fails(ranksieve, spec_file, pipeline):
     assert printed["error"] == {"code": "scoring", "message": "17 of 20 candidates failed", "field": None}
     assert "job failed: 17 of 20 candidates failed" in done.stderr
     assert ranksieve("run", spec_file).exit_code == 1
+
+
+def test_run_of_a_job_that_crashes_goes_on_when_run_again(ranksieve, spec_file, pipeline):
+    pipeline.failure = InfrastructureError("Ray is gone")
+
+    crashed = ranksieve("run", spec_file, "--json")
+
+    assert crashed.exit_code == 1
+    told = json.loads(crashed.stdout)
+    assert (told["state"], told["error"]["code"]) == ("crashed", "infrastructure")
+    assert "job queued again in 0 s: Ray is gone" in crashed.stderr
+    assert "job crashed: Ray is gone" in crashed.stderr
+    pipeline.failure = None
+    done = ranksieve("run", spec_file, "--json")
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["job_id"] == told["job_id"]
 
 
 def test_ctrl_c_cancels_the_job_and_waits_for_it(ranksieve, spec_file, pipeline):

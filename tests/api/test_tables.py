@@ -74,6 +74,17 @@ def test_jobs(client, done):
     assert any(line.startswith(f"{done['id']} snippets succeeded 20") for line in lines)
 
 
+def test_jobs_say_what_will_become_of_them(done):
+    running = {**done, "state": "searching", "finished_at": None}
+
+    def state(**marks):
+        return text(jobs_table([{**running, **marks}]))[3].split(" snippets ")[1].split(" 20")[0]
+
+    assert state() == "searching"
+    assert state(pause_requested=True) == "searching (pausing)"
+    assert state(pause_requested=True, cancel_requested=True) == "searching (cancelling)"
+
+
 def test_cache_entries():
     used = datetime(2026, 11, 25, 14, 54)
     entry = Entry(key="model-1", size_bytes=3 * 2**29, last_use_ns=int(used.timestamp()) * 10**9)

@@ -1,5 +1,6 @@
 """Runs against a real Ray."""
 
+import errno
 import os
 import signal
 import threading
@@ -70,6 +71,16 @@ def test_a_cluster_whose_node_is_dead_is_a_fault_of_the_machine_and_no_wrong_inp
     monkeypatch.setattr(ray, "cluster_resources", dict)  # as Ray answers once its raylet was killed
     with pytest.raises(InfrastructureError, match="Ray is gone"):
         cluster.require(1, 1, 0)
+
+
+def test_a_full_disk_of_a_worker_is_told_as_what_it_is(run: Run) -> None:
+    def phase() -> Iterator[None]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache/x")
+        yield
+
+    with pytest.raises(OSError, match=r"No space left on device: '/cache/x'") as caught:
+        run(phase)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_waiting_threads_of_a_worker_give_way_to_other_work(run: Run) -> None:

@@ -58,7 +58,7 @@ class Model:
             self.leased_until = None
         if to in WAITING:
             self.epoch += 1
-        if to is JobState.PAUSED:
+        if to is JobState.PAUSED or to.ended:
             self.pause_requested = False
 
     def ask(self, request: Request) -> bool:

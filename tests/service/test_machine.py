@@ -1,0 +1,41 @@
+import errno
+
+import pytest
+
+from search.errors import InfrastructureError, InputError, ScoringError, StoreError
+from service.machine import machine_fault
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "No space left on device: '/data/x'"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (ConnectionRefusedError("no cluster there"), "no cluster there"),
+        (MemoryError(), "no memory left"),
+        (RuntimeError("IoError: No space left on device (os error 28)"), "No space left on device"),
+    ],
+)
+def test_what_the_machine_did_is_its_fault(error: Exception, words: str) -> None:
+    fault = machine_fault(error)
+
+    assert type(fault) is InfrastructureError
+    assert words in str(fault)
+
+
+@pytest.mark.parametrize("error", [InfrastructureError("actors die"), StoreError("locked")])
+def test_what_is_a_fault_already_stays_as_it_is(error: Exception) -> None:
+    assert machine_fault(error) is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InputError("model.path", "is no folder"),
+        ScoringError("every seed failed"),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"),
+        ZeroDivisionError(),
+    ],
+)
+def test_what_somebody_else_did_is_not(error: Exception) -> None:
+    assert machine_fault(error) is None
