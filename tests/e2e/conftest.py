@@ -125,6 +125,10 @@ class ServerProcess:
         below = self.process.children(recursive=True)
         return [process for process in below if _title(process).startswith("ray::ScoringActor")]
 
+    def raylets(self) -> list[psutil.Process]:
+        """What starts the workers of this server's own Ray."""
+        return [process for process in self.process.children(recursive=True) if process.name() == "raylet"]
+
     def kill(self) -> None:
         """SIGKILL to the server alone, then a wait until all that worked for it is gone too."""
         below = self.process.children(recursive=True)

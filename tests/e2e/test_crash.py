@@ -1,4 +1,4 @@
-"""What a job survives: the death of the server, the death of an actor. And its end on request."""
+"""What a job survives: the death of the server, of an actor, of Ray, a pause. And its end on request."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -102,6 +102,33 @@ def test_a_job_does_not_notice_the_death_of_an_actor(
         replaced = [event for event in client.events(id) if event["type"] == "actor.replaced"]
         assert len(replaced) == 1
         assert "died" in replaced[0]["data"]["reason"]
+        assert essence(result) == essence(undisturbed)
+
+
+def test_a_job_outlives_the_death_of_ray_and_a_pause_and_tells_of_both(
+    serve: Serve, long_spec: Document, undisturbed: Document, essence: Essence, tmp_path: Path
+) -> None:
+    with serve(tmp_path / "data") as server, server.client() as client:
+        id = client.submit(long_spec)["id"]
+        reach_generation(client, id, 0)
+        (raylet,) = server.raylets()
+        raylet.kill()
+        seen = reach_generation(client, id, 1)  # its workers outlive it for some seconds
+        actors = server.actors()
+        client.pause(id)
+        for event in client.events(id, seen):
+            seen = event["seq"]
+            if event["data"].get("state") == "paused":
+                break
+        _, alive = psutil.wait_procs(actors, timeout=CANCELLED_WITHIN_S)
+        assert not alive
+        client.resume(id)
+        result = finish(client, id, seen)
+        waits = [event for event in client.events(id) if "retry_in_s" in event["data"]]
+
+        assert waits
+        assert {event["data"]["error"]["code"] for event in waits} == {"infrastructure"}
+        assert generations(client, id) == list(range(LAST_GENERATION + 1))
         assert essence(result) == essence(undisturbed)
 
 
