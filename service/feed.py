@@ -23,6 +23,8 @@ class Subscription:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
+        self.edition = 0
+        """Which news was the last: what is read at an edition has all news up to it, for whoever is at it too."""
 
     def wake(self) -> None:
         """Says that there is something new; from any thread."""
@@ -53,12 +55,16 @@ class Feed:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._edition = 0
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
 
     def notify(self, job_id: str) -> None:
         """Wakes every reader of this job; from any thread. Fits `Store.listener`."""
         with self._lock:
+            self._edition += 1
             waiting = tuple(self._subscriptions.get(job_id, ()))
+            for subscription in waiting:
+                subscription.edition = self._edition
         for subscription in waiting:
             subscription.wake()
 
@@ -67,6 +73,7 @@ class Feed:
         """A subscription to this job's news, ended with the block."""
         subscription = Subscription()
         with self._lock:
+            subscription.edition = self._edition
             self._subscriptions[job_id].add(subscription)
         try:
             yield subscription

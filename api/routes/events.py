@@ -4,7 +4,10 @@ The stream is server-sent events: `id` is the event's `seq`, `event` its type, `
 reconnects sends the last id it saw and misses nothing, because every event is read back from the store.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -18,6 +21,7 @@ from api.routes.caller import Caller, Reader
 from api.schemas import LARGEST, Count, EventBody, EventPage
 from search.errors import GoneError, NotFoundError
 from service.feed import Subscription
+from service.store import View
 
 KEEPALIVE_S = 15.0
 _PAGE = 500
@@ -31,11 +35,45 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix="/jobs/{job_id}", tags=["events"])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """What a stream sends next: `seq` and text of each event. `ended`: the job had, before they were read."""
+
+    messages: list[tuple[int, bytes]]
+    ended: bool
+
+
+class SharedReads:
+    """Reads of the store by many streams at once: whoever wants what another is just reading waits for that.
+
+    Hundreds of streams of a job wake at each of its events, and all want the same. What is wanted names the edition
+    of the news that the reader knows of, so that nobody gets a page that was read before the news.
+    """
+
+    def __init__(self) -> None:
+        self._reading: dict[Hashable, asyncio.Task[Page]] = {}
+
+    async def share(self, what: Hashable, read: Callable[[], Page]) -> Page:
+        """What `read` returns, in a thread, or returned to somebody else who asked for `what` a moment ago."""
+        task = self._reading.get(what)
+        if task is None:
+            task = asyncio.create_task(run_in_threadpool(read))
+            self._reading[what] = task
+            task.add_done_callback(partial(self._forget, what))
+        return await asyncio.shield(task)  # a reader that goes away ends nobody else's read
+
+    def _forget(self, what: Hashable, task: "asyncio.Task[Page]") -> None:
+        del self._reading[what]
+        if not task.cancelled():
+            task.exception()  # known to whoever waited; if all of them have gone away, to nobody
+
+
 class OpenStreams:
     """The streams that clients are reading, so that a server that stops can end them."""
 
     def __init__(self) -> None:
         self.closing = False
+        self.reads = SharedReads()
         self._open: set[Subscription] = set()
 
     def add(self, subscription: Subscription) -> None:
@@ -83,21 +121,18 @@ def events(
 
 async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int) -> AsyncIterator[bytes]:
     """Server-sent events of one job after `after`, until it has ended or the server closes its streams."""
-    jobs = reader.jobs
     async with reader.application.feed.subscribe(job_id) as subscription:
         streams.add(subscription)
         try:
             while not streams.closing:
-                # Asked before the page is read: the terminal state and its event are committed together.
-                ended = (await run_in_threadpool(jobs.job, job_id)).state.ended
-                page = await run_in_threadpool(jobs.events, job_id, after=after, limit=_PAGE)
-                for event in page:
-                    body = EventBody.of(event).model_dump_json()
-                    yield format_sse_event(data_str=body, event=event.type, id=str(event.seq))
-                    after = event.seq
-                if page:
+                what = (job_id, reader.principal.sees, after, subscription.edition)
+                page = await streams.reads.share(what, partial(_page, reader.jobs, job_id, after))
+                for seq, message in page.messages:
+                    yield message
+                    after = seq
+                if page.messages:
                     continue
-                if ended:
+                if page.ended:
                     return
                 if not await subscription.wait(timeout_s=KEEPALIVE_S):
                     yield KEEPALIVE_COMMENT
@@ -105,3 +140,13 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
             return  # the job, or what the client has not read of it, was deleted meanwhile
         finally:
             streams.discard(subscription)
+
+
+def _page(jobs: View, job_id: str, after: int) -> Page:
+    events, ended = jobs.follow(job_id, after=after, limit=_PAGE)
+    bodies = ((event, EventBody.of(event).model_dump_json()) for event in events)
+    messages = [
+        (event.seq, format_sse_event(data_str=body, event=event.type, id=str(event.seq)))
+        for event, body in bodies
+    ]
+    return Page(messages=messages, ended=ended)

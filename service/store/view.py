@@ -121,18 +121,27 @@ class View:
             NotFoundError: There is no such job.
             GoneError: The event after `after` was not kept: there is no going on without a gap.
         """
+        return self.follow(id, after=after, limit=limit)[0]
+
+    def follow(self, id: str, *, after: int = 0, limit: int = 500) -> tuple[list[Event], bool]:
+        """Like `events`, and whether the job has ended: then there is none after the last of a page that is not full.
+
+        Raises:
+            NotFoundError: There is no such job.
+            GoneError: The event after `after` was not kept: there is no going on without a gap.
+        """
         query = select(EventRow).where(EventRow.job_id == id, EventRow.seq > after)
         with self.database.reading() as session:
-            count = rows.find_job(
-                session, id, self._owner
-            ).event_count  # asked first: it may be behind the page
+            # Asked first: what ends a job is committed together with its event, and the count may be behind the page.
+            row = rows.find_job(session, id, self._owner)
+            ended, count = JobState(row.state).terminal, row.event_count
             page = [rows.event_of(row) for row in session.scalars(query.order_by(EventRow.seq).limit(limit))]
         first = page[0].seq if page else count + 1
         if first > after + 1:
             raise GoneError(
                 f"events up to {first - 1} of job {id} are past retention; go on after={first - 1}"
             )
-        return page
+        return page, ended
 
     def generations(self, id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
         """A page of a job's generation records, oldest first.

@@ -106,3 +106,23 @@ def test_a_loop_that_closed_does_not_disturb_the_writer() -> None:
     loop.close()
 
     feed.notify("j1")
+
+
+def test_readers_that_know_the_same_news_are_at_one_edition() -> None:
+    async def read() -> list[tuple[int, int]]:
+        feed, editions = Feed(), []
+        async with (
+            feed.subscribe("j1") as first,
+            feed.subscribe("j1") as second,
+            feed.subscribe("j2") as other,
+        ):
+            for job_id in ("j1", "j1", "j2"):
+                from_a_thread(feed, job_id)
+                editions.append((first.edition, second.edition))
+            assert other.edition > first.edition
+        return editions
+
+    before, after, unconcerned = asyncio.run(read())
+
+    assert before[0] == before[1] < after[0] == after[1]
+    assert unconcerned == after

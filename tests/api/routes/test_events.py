@@ -1,5 +1,6 @@
 """Events as pages and as a stream that can be taken up again."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from starlette.testclient import TestClient
 
 from api.routes import events
 from search.errors import NotFoundError
-from service.jobs import Job
+from service.events import Event
 from service.store import View
 
 STREAM = {"Accept": "text/event-stream"}
@@ -115,7 +116,7 @@ def test_a_job_deleted_meanwhile_ends_its_stream(http, spec, pipeline, applicati
     pipeline.go.clear()
     job_id = http.post("/v1/jobs", json=spec).json()["id"]
 
-    def gone(view: View, id: str) -> Job:
+    def gone(view: View, id: str, **_: int) -> tuple[list[Event], bool]:
         raise NotFoundError(id)
 
     with http.stream("GET", f"/v1/jobs/{job_id}/events", headers=STREAM) as response:
@@ -123,7 +124,7 @@ def test_a_job_deleted_meanwhile_ends_its_stream(http, spec, pipeline, applicati
         while next(messages)["event"] != "generation.completed":
             pass
         with monkeypatch.context() as patch:
-            patch.setattr(View, "job", gone)
+            patch.setattr(View, "follow", gone)
             application.feed.notify(job_id)
             assert list(messages) == []
 
@@ -149,3 +150,44 @@ def test_events_past_retention_are_gone_for_pages_and_streams(http, done, applic
 
     assert http.get(url, params={"after": last}).json() == {"events": [], "next": last}
     assert _stream(http, done["id"], **{"Last-Event-ID": str(last)}) == []
+
+
+def test_many_readers_of_a_job_read_the_store_once():
+    reads = []
+
+    def read() -> events.Page:
+        reads.append(1)
+        go.wait(10)
+        return events.Page(messages=[(1, b"a")], ended=False)
+
+    async def follow() -> list[events.Page]:
+        shared = events.SharedReads()
+        at_once = [asyncio.create_task(shared.share("job at 1", read)) for _ in range(50)]
+        other = asyncio.create_task(shared.share("job at 2", read))
+        await asyncio.sleep(0)
+        at_once[0].cancel()  # whoever goes away, even the one that asked first, spoils it for nobody
+        go.set()
+        pages = await asyncio.gather(*at_once[1:], other)
+        return [*pages, await shared.share("job at 1", read)]
+
+    go = threading.Event()
+    pages = asyncio.run(follow())
+
+    assert [page.messages for page in pages] == [[(1, b"a")]] * 51
+    assert len(reads) == 3
+
+
+def test_a_read_that_fails_fails_for_all_who_wait_and_for_nobody_later():
+    def fail() -> events.Page:
+        raise NotFoundError("gone")
+
+    async def follow() -> list[object]:
+        shared = events.SharedReads()
+        failed = await asyncio.gather(*(shared.share("a", fail) for _ in range(2)), return_exceptions=True)
+        return [*failed, await shared.share("a", lambda: events.Page(messages=[], ended=True))]
+
+    first, second, page = asyncio.run(follow())
+
+    assert isinstance(first, NotFoundError)
+    assert isinstance(second, NotFoundError)
+    assert page == events.Page(messages=[], ended=True)
