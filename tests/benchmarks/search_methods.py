@@ -77,14 +77,15 @@ class Problem:
 
 
 def _wide(settings: SearchSettings) -> SearchSettings:
-    """Many children on a 32nd of the examples, few transfers: see the README for what it won on the synthetic task."""
+    """Many children on a 32nd of the examples, and all genes moved at once."""
     return replace(
         settings,
         offspring=64,
         screen=max(1, settings.full // 32),
         survivors=4,
         crossover_rate=0.9,
-        transfer_rate=0.1,
+        transfer_rate=0.0,
+        reallocation_rate=1.0,
     )
 
 

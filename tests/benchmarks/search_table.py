@@ -60,6 +60,7 @@ SETTINGS = (
     "patience",
     "crossover_rate",
     "transfer_rate",
+    "reallocation_rate",
 )
 
 
