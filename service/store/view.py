@@ -134,7 +134,7 @@ class View:
         with self.database.reading() as session:
             # Asked first: what ends a job is committed together with its event, and the count may be behind the page.
             row = rows.find_job(session, id, self._owner)
-            ended, count = JobState(row.state).terminal, row.event_count
+            ended, count = JobState(row.state).ended, row.event_count
             page = [rows.event_of(row) for row in session.scalars(query.order_by(EventRow.seq).limit(limit))]
         first = page[0].seq if page else count + 1
         if first > after + 1:
