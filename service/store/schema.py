@@ -154,7 +154,12 @@ class CandidateRow(Base):
     """One scoring of one genome on `examples` search examples; `failure` says why there are no numbers."""
 
     __tablename__ = "candidates"
-    __table_args__ = (Index(None, "job_id", "generation"),)
+    __table_args__ = (
+        Index(None, "job_id", "generation"),
+        Index(
+            None, "job_id", "examples", "kept_share", "loss_nats", "kl_nats"
+        ),  # all that a front is found by
+    )
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))

@@ -249,7 +249,7 @@ def _unbeaten(id: str, examples: int) -> Select[CandidateRow]:
     least = func.min(loss).over(order_by=smaller_first, rows=(None, -1))
     scored = select(CandidateRow.id.label("id"), loss.label("loss"), least.label("least"))
     scored = scored.where(CandidateRow.job_id == id, CandidateRow.examples == examples)
-    ranked = scored.where(CandidateRow.failure.is_(None)).subquery()
+    ranked = scored.where(loss.is_not(None)).subquery()  # a failure has none
     front = select(CandidateRow).join(ranked, ranked.c.id == CandidateRow.id)
     return front.where(or_(ranked.c.least.is_(None), ranked.c.loss < ranked.c.least)).order_by(*smaller_first)
 

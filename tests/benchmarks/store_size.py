@@ -2,8 +2,9 @@
 
     .venv/bin/python tests/benchmarks/store_size.py [--jobs 10000] [--candidates 1000000] [--url postgresql://…]
 
-Half of the candidates are one job's, the others are spread evenly. Without a URL the store is a SQLite file in a
-temporary folder. A database that is given must be empty, and is left full.
+Half of the candidates are one job's, the others are spread evenly; one in five was scored on all search examples.
+Without a URL the store is a SQLite file in a temporary folder. A database that is given must be empty, and is left
+full.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 from sqlalchemy import insert
 
@@ -68,7 +70,7 @@ def fill(store: Store, jobs: int, candidates: int) -> None:
             for number in range(jobs)
         ]
         session.execute(insert(LabelRow), labels)
-    genome = [16] * 210
+    genome, rng = [16] * 210, Random(0)
     for start in range(0, candidates, CHUNK):
         with store.database.writing() as session:
             session.execute(
@@ -77,9 +79,10 @@ def fill(store: Store, jobs: int, candidates: int) -> None:
                     {
                         "job_id": job_id(0 if number % 2 else number % jobs),
                         "generation": number // 100,
-                        "examples": 64,
+                        "examples": 64 if number % 5 else 256,
                         "genome": genome,
-                        "kept_share": 0.4,
+                        "kept_share": (share := rng.random()),
+                        "loss_nats": 1 - share + 0.2 * rng.random(),
                         "tokens": 2048,
                         "seconds": 0.5,
                     }
@@ -117,6 +120,7 @@ def measure(url: str, jobs: int, candidates: int) -> None:
         "first 100 candidates of the largest job": lambda: store.candidates(job_id(0)),
         "its last generation": lambda: store.candidates(job_id(0), generation=last),
         "its 100 in the middle": lambda: store.candidates(job_id(0), offset=candidates // 4),
+        "its front": lambda: store.front(job_id(0)),
         "who is asking": lambda: store.keys.find(token),
     }
     print("| query | median, ms |\n|---|---:|")
