@@ -461,6 +461,15 @@ class JobSpec(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _every_size_is_scored(self) -> Self:
+        if isinstance(self.objective, Pareto) and self.objective.sizes > self.search.max_evaluations:
+            raise ValueError(
+                f"search.max_evaluations must be at least objective.sizes, {self.objective.sizes}; "
+                f"got {self.search.max_evaluations}"
+            )
+        return self
+
     def canonical(self) -> dict[str, Any]:
         """The spec as plain JSON values with every default written out."""
         return self.model_dump(mode="json")

@@ -136,6 +136,7 @@ BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
     ("ends in the wrong order", ("objective",), {"kind": "pareto", "smallest": 0.9}, "objective.smallest"),
     ("one size", ("objective",), {"kind": "pareto", "sizes": 1}, "objective.sizes"),
     ("no actors", ("resources",), {"actors": 0}, "resources.actors"),
+    ("more sizes than scorings", ("objective",), {"kind": "pareto", "sizes": 401}, "search.max_evaluations"),
     ("a section that is no mapping", ("search",), [1], "search"),
 ]
 

@@ -77,6 +77,8 @@ def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, see
     rng = random.Random(seed)
     sized = kind in ("target_params", "target_bytes")
     tiny_job["objective"] = {"kind": kind, **({"share": 0.4} if sized else {"points": 2})}
+    if kind == "pareto":
+        tiny_job["objective"]["sizes"] = 4
     tiny_job["projection"]["rank_step"] = 4
     tiny_job["search"] |= {
         "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),

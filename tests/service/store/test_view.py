@@ -19,6 +19,7 @@ MakeCandidate = Callable[..., dict[str, Any]]
 LOOKS: dict[str, Callable[[View, str], Any]] = {
     "job": lambda view, id: view.job(id),
     "events": lambda view, id: view.events(id),
+    "follow": lambda view, id: view.follow(id),
     "generations": lambda view, id: view.generations(id),
     "exports": lambda view, id: view.exports(id),
     "candidate": lambda view, id: view.candidate(id, view.candidates(id)[0]["id"]),
