@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
 from api import docs, errors
 from api.auth import Authenticate
@@ -38,8 +38,9 @@ class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         return documented(super().openapi())
 
-    def build_middleware_stack(self) -> ASGIApp:
-        return Requests(super().build_middleware_stack(), errors.refuse)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Around all middleware, and none of it: OpenTelemetry puts its own outermost, if it knows what is there.
+        await Requests(super().__call__, errors.refuse)(scope, receive, send)
 
 
 def create_app(application: Application, *, started: bool = False) -> FastAPI:

@@ -3,17 +3,27 @@
 Where to is told by OpenTelemetry's own variables, `OTEL_EXPORTER_OTLP_ENDPOINT` above all.
 """
 
+from typing import TYPE_CHECKING
+
 from fastapi import FastAPI
 
 from api.version import installed_version
 from search.errors import InputError
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+
 QUIET = "healthz,readyz,metrics"
 """Paths that get no spans: they are asked for every few seconds."""
 
 
-def trace_requests(app: FastAPI) -> None:
+def trace_requests(app: FastAPI, exporter: "SpanExporter | None" = None) -> "TracerProvider":
     """Set the process's tracer up, and make a span of every request to `app`.
+
+    Args:
+        app: Made by `create_app`.
+        exporter: Where spans go instead.
 
     Raises:
         InputError: The packages for it are not installed.
@@ -31,6 +41,7 @@ def trace_requests(app: FastAPI) -> None:
         ) from error
     named = {SERVICE_NAME: "ranksieve", SERVICE_VERSION: installed_version()}
     provider = TracerProvider(resource=Resource.create(named))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, excluded_urls=QUIET)
+    return provider

@@ -1,14 +1,18 @@
 """Serving in the foreground until a signal comes."""
 
+import json
+import logging
 import os
 import signal
 import threading
 
+import httpx2
 import pytest
 
 from api.client import Client
 from api.server import listen, serve, url_of
 from search.errors import InfrastructureError, InputError
+from service import logs
 from service.keys import Scope
 from service.settings import Settings
 
@@ -74,3 +78,36 @@ def test_a_taken_port_is_said(tmp_path, build):
         assert url_of(sock) == f"http://127.0.0.1:{port}"
         with pytest.raises(InfrastructureError, match=f"cannot listen on 127.0.0.1:{port}"):
             serve(Settings(data_dir=tmp_path, port=port), build, lambda url: None)
+
+
+def test_the_access_log_names_the_request(tmp_path, build):
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(self.format(record))
+
+    handler = Keep()
+    handler.setFormatter(logs.formatter("json"))
+    access = logging.getLogger("uvicorn.access")
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+
+    def use(url: str) -> None:
+        try:
+            httpx2.get(f"{url}/healthz", headers={"X-Request-ID": "mine-7"})
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        serve(
+            Settings(data_dir=tmp_path, port=0),
+            build,
+            lambda url: threading.Thread(target=use, args=(url,)).start(),
+        )
+    finally:
+        access.removeHandler(handler)
+
+    [line] = [json.loads(line) for line in lines]
+    assert line["request_id"] == "mine-7"
+    assert '"GET /healthz HTTP/1.1" 200' in line["message"]

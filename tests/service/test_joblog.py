@@ -68,3 +68,46 @@ def test_the_pipeline_goes_on_until_asked_to_end(log: JobLog) -> None:
 
     with pytest.raises(CancelledError, match=log.job.id):
         log.raise_if_cancelled()
+
+
+def test_no_secret_is_kept_in_an_event(log: JobLog, store: Store) -> None:
+    log.event(EventType.CANDIDATE_FAILED, reason="GET https://me:s3cret@hub/x: Bearer 0123456789abcdefghij")
+
+    told = store.events(log.job.id)[-1].data["reason"]
+    assert told == "GET https://me:[redacted]@hub/x: Bearer [redacted]"
+
+
+@pytest.mark.parametrize(
+    ("phases", "epochs", "expected"),
+    [
+        (["model"], 0, [("factors", "hit")]),
+        (["model", "calibration", "projection"], 0, [("factors", "miss")]),
+        (["model"], 1, [("factors", "hit"), ("trained_factors", "hit")]),
+        (["model", "refinement"], 1, [("factors", "hit"), ("trained_factors", "miss")]),
+    ],
+)
+def test_what_the_cache_had_is_counted(
+    store: Store,
+    make_spec: Callable[..., JobSpec],
+    tmp_path: Path,
+    phases: list[str],
+    epochs: int,
+    expected: list[tuple[str, str]],
+) -> None:
+    spec = make_spec()
+    projection = spec.projection.model_copy(update={"refine_epochs": epochs})
+    store.create_job(spec.model_copy(update={"projection": projection}))
+    job, metrics = store.claim_next(), Metrics()
+    assert job is not None
+    log = JobLog(store, job, tmp_path, metrics)
+
+    for phase in phases:
+        log.progress(phase)(1, 1)
+    log.count_preparation()
+
+    counted = [
+        line for line in metrics.text().decode().splitlines() if line.startswith("ranksieve_cache_total")
+    ]
+    assert counted == [
+        f'ranksieve_cache_total{{kind="{kind}",outcome="{outcome}"}} 1.0' for kind, outcome in expected
+    ]

@@ -1,5 +1,6 @@
 import json
 import logging
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -68,3 +69,15 @@ def test_a_secret_that_json_spells_otherwise_is_found() -> None:
     line = formatter("json", ['a"\\b']).format(record("got %s", 'a"\\b'))
 
     assert json.loads(line)["message"] == "got [redacted]"
+
+
+def test_a_process_logs_json_to_stderr_whoever_logs() -> None:
+    program = (
+        "import logging; from service import logs; logs.configure('json', ['s3cret']);"
+        "logging.getLogger('uvicorn.access').info('%s - %s', '127.0.0.1', 's3cret')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    [line] = done.stderr.splitlines()
+    assert json.loads(line)["message"] == "127.0.0.1 - [redacted]"
+    assert json.loads(line)["logger"] == "uvicorn.access"

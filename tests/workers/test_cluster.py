@@ -65,6 +65,10 @@ def test_phase_tells_its_progress_and_returns_its_last_item(run: Run) -> None:
     assert run.progress == [Progress(phase="count", done=done, total=3) for done in range(3)]
 
 
+def test_a_cluster_that_runs_answers(cluster: Cluster) -> None:
+    assert cluster.answers() is True
+
+
 def test_a_cluster_whose_node_is_dead_is_a_fault_of_the_machine_and_no_wrong_input(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
