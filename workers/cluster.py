@@ -52,9 +52,19 @@ class Cluster:
         self._reachable = Probe(self._reach, ANSWER_S)
 
     def connect(self) -> None:
-        """Connects, or starts the embedded cluster; does nothing when connected."""
+        """Connects, or starts the embedded cluster; does nothing when connected.
+
+        Raises:
+            InfrastructureError: There is no cluster to connect to, or it did not start in time.
+        """
         if ray.is_initialized():
             return
+        try:
+            self._init()
+        except Exception as error:  # Ray raises nothing narrower
+            raise InfrastructureError(f"Ray did not start: {error}; see its logs and the load") from error
+
+    def _init(self) -> None:
         if self._address is not None:
             ray.init(address=self._address, namespace="ranksieve", logging_level=logging.WARNING)
             return

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
 from workers.scores import Failure, Request
@@ -212,6 +212,8 @@ class Dispatcher:
             if isinstance(cause, RanksieveError | OSError):
                 raise cause from error
             raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
+        except RayError as error:
+            raise InfrastructureError(f"Ray failed: {_first_line(error)}") from error
         self._failures_in_a_row = 0
         work.idle.append(call.actor)
         yield call.key, result
