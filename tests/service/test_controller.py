@@ -762,6 +762,9 @@ def child(store_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         child.kill()
 
 
+@pytest.mark.parametrize(
+    "make_database", ["postgresql"], indirect=True
+)  # one server at a time has a SQLite file
 def test_a_server_that_was_stopped_past_its_lease_ends_without_a_trace(
     store: Store,
     make_spec: MakeSpec,
