@@ -17,7 +17,8 @@ With `--refit` every model is refit to the inputs its own matrices read, as a jo
 import json
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -149,38 +150,43 @@ def _predicted(model: RealModel, genome: Genome) -> float:
 
 
 def _print(arguments: Namespace, rows: list[Row]) -> None:
-    print(
-        "| method | allocation | kept | metric | change, points | KL, nats | NLL rise, nats | predicted KL |"
-    )
-    print("|---|---|---:|---:|---:|---:|---:|---:|")
-    for method in arguments.methods:
-        for allocation in arguments.allocations:
-            for share in arguments.shares:
-                group = [
-                    row
-                    for row in rows
-                    if tuple(row[name] for name in KEY[:-1])
-                    == (method, arguments.fisher, arguments.refit, allocation, share)
-                    and row["seed"] in arguments.seeds
-                ]
-                if group:
-                    print(f"| `{method}` | {allocation} | {share} | " + " | ".join(_cells(group)) + " |")
-    pairs = [(row["predicted_kl_nats"], row["kl_nats"]) for row in rows if row["predicted_kl_nats"]]
-    if len(pairs) > 2:
-        predicted, measured = np.log(np.array(pairs)).T
-        print(f"\npredicted and measured KL, {len(pairs)} models: correlation of logs "
-              f"{np.corrcoef(predicted, measured)[0, 1]:.3f}")  # fmt: skip
+    """A table for every measure, means over the seeds with their standard deviation, and how well KL is predicted."""
+    groups: dict[tuple[str, str, float], list[Row]] = {}
+    for row in rows:
+        if row["seed"] in arguments.seeds and (row["fisher"], row["refit"]) == (
+            arguments.fisher,
+            arguments.refit,
+        ):
+            groups.setdefault((row["method"], row["allocation"], row["share"]), []).append(row)
+    for title, measure, form in MEASURES:
+        print(f"\n{title}\n\n| method | allocation | " + " | ".join(map(str, arguments.shares)) + " |")
+        print("|---|---" + "|---:" * len(arguments.shares) + "|")
+        for method, allocation in product(arguments.methods, arguments.allocations):
+            found = [groups.get((method, allocation, share), []) for share in arguments.shares]
+            if any(found):
+                cells = [_cell([measure(row) for row in group], form) for group in found]
+                print(f"| `{method}` | {allocation} | " + " | ".join(cells) + " |")
+    for allocation in arguments.allocations:
+        found = [row for (_, by, _), group in groups.items() if by == allocation for row in group]
+        pairs = [(row["predicted_kl_nats"], row["kl_nats"]) for row in found if row["predicted_kl_nats"]]
+        if len(pairs) > 2:
+            predicted, measured = np.log(np.array(pairs)).T
+            print(f"\npredicted and measured KL of {len(pairs)} {allocation} models: correlation of logarithms "
+                  f"{np.corrcoef(predicted, measured)[0, 1]:.3f}")  # fmt: skip
 
 
-def _cells(group: list[Row]) -> Iterator[str]:
-    changes = [100 * (row["metric"] - row["dense"]) for row in group]
-    spread = f" ± {np.std(changes, ddof=1):.2f}" if len(group) > 1 else ""
-    yield f"{mean(row['metric'] for row in group):.3f}"
-    yield f"{mean(changes):+.2f}{spread}"
-    yield f"{mean(row['kl_nats'] for row in group):.4f}"
-    yield f"{mean(row['nll_rise_nats'] for row in group):+.4f}"
-    predicted = [row["predicted_kl_nats"] for row in group]
-    yield "" if None in predicted else f"{mean(predicted):.4f}"
+def _cell(values: Sequence[float], form: str) -> str:
+    if not values:
+        return ""
+    spread = f" ± {np.std(values, ddof=1):{form.removeprefix('+')}}" if len(values) > 1 else ""
+    return f"{mean(values):{form}}{spread}"
+
+
+MEASURES: tuple[tuple[str, Callable[[Row], float], str], ...] = (
+    ("change of the metric, points", lambda row: 100 * (row["metric"] - row["dense"]), "+.1f"),
+    ("KL from the dense model, nats", lambda row: row["kl_nats"], ".3f"),
+    ("rise of the right answers' negative log-likelihood, nats", lambda row: row["nll_rise_nats"], "+.3f"),
+)
 
 
 if __name__ == "__main__":
