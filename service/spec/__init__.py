@@ -1,0 +1,43 @@
+"""The job file: one pydantic model, the same in YAML on the command line and JSON over REST.
+
+Knows nothing of tensors, actors or HTTP. Checks what can be checked without reading a file;
+`workers.preflight` and `service.search_plan` check the rest before any work starts.
+"""
+
+from service.spec.job import JobSpec, Name, ParentSpec, Priority
+from service.spec.model import DtypeName, ModelSpec
+from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetParams
+from service.spec.projection import FisherName, MethodName, ProjectionSpec, StorageName
+from service.spec.resources import ResourceSpec
+from service.spec.search import MOST_SEEDS, ConstraintSpec, Evaluations, Generations, SearchSpec, SeedSpec
+from service.spec.strict import Strict
+from service.spec.task import DataSource, HubDataset, SplitName, TaskSpec
+
+__all__ = [
+    "MOST_SEEDS",
+    "ConstraintSpec",
+    "DataSource",
+    "DtypeName",
+    "Evaluations",
+    "FisherName",
+    "Generations",
+    "HubDataset",
+    "JobSpec",
+    "MaxDrop",
+    "MethodName",
+    "ModelSpec",
+    "Name",
+    "ParentSpec",
+    "Pareto",
+    "Priority",
+    "ProjectionSpec",
+    "ResourceSpec",
+    "SearchSpec",
+    "SeedSpec",
+    "SplitName",
+    "StorageName",
+    "Strict",
+    "TargetBytes",
+    "TargetParams",
+    "TaskSpec",
+]

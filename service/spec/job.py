@@ -1,0 +1,67 @@
+"""A whole job file, and what its parts demand of each other."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from service.spec.model import ModelSpec
+from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetParams
+from service.spec.projection import ProjectionSpec
+from service.spec.resources import ResourceSpec
+from service.spec.search import SearchSpec
+from service.spec.strict import Strict
+from service.spec.task import TaskSpec
+
+Name = Annotated[str, Field(max_length=200)]
+Priority = Annotated[int, Field(ge=-100, le=100)]
+
+
+class ParentSpec(Strict):
+    """A job to start from, and how far it had come."""
+
+    job: str = Field(max_length=100)
+    generation: Annotated[int, Field(ge=0, le=100_000)] | None = Field(
+        None, description="By default the last."
+    )
+
+
+class JobSpec(Strict):
+    """One pruning job."""
+
+    name: Name = ""
+    labels: dict[str, str] = Field(default_factory=dict, max_length=100)
+    priority: Priority = Field(0, description="Of the jobs in the queue the highest goes first.")
+    model: ModelSpec
+    task: TaskSpec
+    projection: ProjectionSpec = Field(default_factory=ProjectionSpec)
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    objective: Annotated[MaxDrop | TargetParams | TargetBytes | Pareto, Field(discriminator="kind")] = Field(
+        default_factory=MaxDrop
+    )
+    resources: ResourceSpec = Field(default_factory=ResourceSpec)
+    parent: ParentSpec | None = Field(
+        None,
+        description="What this job of the same model found by then is added to `search.seeds`, at submission.",
+    )
+
+    @model_validator(mode="after")
+    def _screen_fits_search_split(self) -> Self:
+        if self.search.screen > self.task.data.sizes.search:
+            raise ValueError(
+                f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "
+                f"got {self.search.screen}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_size_is_scored(self) -> Self:
+        if isinstance(self.objective, Pareto) and self.objective.sizes > self.search.max_evaluations:
+            raise ValueError(
+                f"search.max_evaluations must be at least objective.sizes, {self.objective.sizes}; "
+                f"got {self.search.max_evaluations}"
+            )
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """The spec as plain JSON values with every default written out."""
+        return self.model_dump(mode="json")

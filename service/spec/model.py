@@ -1,0 +1,34 @@
+"""`model` of a job file: what is pruned."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from service.spec.strict import Revision, Strict, Texts
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class ModelSpec(Strict):
+    """The dense model to prune: exactly one of `hub`, `path` and `gguf`."""
+
+    hub: str | None = Field(
+        None, description="Hugging Face hub id, e.g. `HuggingFaceTB/SmolLM2-135M-Instruct`."
+    )
+    revision: Revision | None = Field(None, description="Commit, tag or branch of the hub repository.")
+    path: str | None = Field(None, description="Local folder in `save_pretrained` layout, safetensors only.")
+    gguf: str | None = Field(None, description="Local gguf file; it is de-quantized.")
+    dtype: DtypeName = Field("auto", description="`auto`: bfloat16 where the device multiplies it natively.")
+    include: Texts = Field(
+        ("*",), min_length=1, max_length=1000, description="Shell patterns of matrix names to prune."
+    )
+    exclude: Texts = Field((), max_length=1000, description="Shell patterns of matrix names to leave dense.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("hub", "path", "gguf") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of hub, path and gguf; got {' and '.join(given) or 'none'}")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision belongs to hub; remove it or name a hub id")
+        return self

@@ -1,0 +1,60 @@
+"""`objective` of a job file: what makes one model better than another."""
+
+from typing import Literal, Self
+
+from pydantic import ByteSize, Field, model_validator
+
+from service.spec.strict import Strict
+
+
+class MaxDrop(Strict):
+    """The smallest model whose metric stays within `points` of dense, with `confidence`.
+
+    Points are percentage points of accuracy or token F1; for `lm`, percent of perplexity.
+    """
+
+    kind: Literal["max_drop"] = "max_drop"
+    points: float = Field(2.0, ge=0, le=100)
+    confidence: float = Field(0.8, ge=0.5, lt=1, description="One-sided, on the confirm split.")
+
+
+class TargetParams(Strict):
+    """The best metric with at most `share` of the prunable parameters."""
+
+    kind: Literal["target_params"] = "target_params"
+    share: float = Field(gt=0, le=1)
+
+
+class TargetBytes(Strict):
+    """The best metric with weight files of at most `size`, or `share` of the dense model's; exactly one of them."""
+
+    kind: Literal["target_bytes"] = "target_bytes"
+    size: ByteSize | None = Field(None, ge=1, description="`120 MB`, `1.5 GB`, or a number of bytes.")
+    share: float | None = Field(None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if (self.size is None) == (self.share is None):
+            raise ValueError("give exactly one of size and share")
+        return self
+
+
+class Pareto(Strict):
+    """The best models of many sizes at once: the front of size against loss.
+
+    The smallest confirmed finalist that loses no more than `points` is exported, or else the largest.
+    """
+
+    kind: Literal["pareto"] = "pareto"
+    smallest: float = Field(0.2, gt=0, lt=1, description="Share of the prunable parameters.")
+    largest: float = Field(0.8, gt=0, le=1)
+    sizes: int = Field(13, ge=2, le=1000, description="In even steps from the smallest to the largest.")
+    finalists: int = Field(5, ge=1, le=100, description="Points of the front to confirm.")
+    points: float = Field(2.0, ge=0, le=100)
+    confidence: float = Field(0.8, ge=0.5, lt=1, description="One-sided, on the confirm split.")
+
+    @model_validator(mode="after")
+    def _smallest_is_smaller(self) -> Self:
+        if self.smallest >= self.largest:
+            raise ValueError(f"smallest must be below largest, {self.largest}; got {self.smallest}")
+        return self

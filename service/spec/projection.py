@@ -1,0 +1,49 @@
+"""`projection` of a job file: how matrices are factored."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from service.spec.strict import Strict
+
+StorageName = Literal["pairs", "pivoted"]
+MethodName = Literal["task", "output", "input", "weight"]
+FisherName = Literal["true", "empirical"]
+
+
+class ProjectionSpec(Strict):
+    """How each matrix is factored, how its ranks are stored and which of them are levels."""
+
+    method: MethodName = "task"
+    fisher: FisherName = Field(
+        "true",
+        description="`task` only, whose gradients: `true` of the model's own distribution over the answers, "
+        "`empirical` of the right answers' likelihood.",
+    )
+    storage: StorageName = Field(
+        "pairs",
+        description="`pairs`: two thin factors. `pivoted`: some rows of the matrix and how the others follow from "
+        "them; fewer parameters at the same rank.",
+    )
+    rank_step: int = Field(16, ge=1, le=4096, description="Ranks are multiples of this, below break-even.")
+    gram_examples: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Of the calibration split, so many give the second moments; null: all. Training takes all.",
+    )
+    refine_epochs: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Passes over the calibration split that train the factors on the loss of the search, at many sizes "
+        "at once; 0 leaves them as the closed form gave them.",
+    )
+    refit: float | None = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Finalists' left factors are fitted to the inputs that their matrices see, towards outputs with "
+        "this share of the dense model's flow in them; kept where the loss on the search split falls. Null: never.",
+    )
+    refine_learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest, of AdamW.")

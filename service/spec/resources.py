@@ -1,0 +1,57 @@
+"""`resources` of a job file: what it may use of the cluster."""
+
+from pydantic import Field
+
+from service.spec.strict import Strict
+
+CPU_BATCH_TOKENS = 768
+GPU_BATCH_TOKENS = 4096
+
+
+class ResourceSpec(Strict):
+    """What the job may use of the cluster."""
+
+    actors: int = Field(2, ge=1, le=4096)
+    threads_per_actor: int = Field(1, ge=1, le=1024)
+    gpus_per_actor: float = Field(0, ge=0, le=64)
+    batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Padded tokens per forward pass; by default 768 on a CPU, where small batches "
+        "stay in the caches, and 4,096 on a GPU.",
+    )
+    gram_memory_gib: float = Field(
+        8,
+        gt=0,
+        le=65_536,
+        description="Memory for the Grams of calibration, of a GPU or of all actors that work on the CPU; with less "
+        "than all need, it takes several passes.",
+    )
+    evaluation_timeout_s: float = Field(1800, gt=0, le=86_400)
+
+    @property
+    def tokens_per_batch(self) -> int:
+        """`batch_tokens`, or what suits the device."""
+        return self.batch_tokens or (GPU_BATCH_TOKENS if self.device == "cuda" else CPU_BATCH_TOKENS)
+
+    @property
+    def device(self) -> str:
+        """Where the model runs."""
+        return "cuda" if self.gpus_per_actor > 0 else "cpu"
+
+    @property
+    def threads(self) -> int:
+        """Of all actors: a phase that runs alone gets them all."""
+        return self.actors * self.threads_per_actor
+
+    @property
+    def actors_per_device(self) -> int:
+        """Actors that share the memory of a GPU, or of the CPU."""
+        share = min(1.0, self.gpus_per_actor)  # an actor works on one device, whatever it was given
+        return int(1 / share) if share else self.actors
+
+    @property
+    def gram_bytes(self) -> int:
+        """One actor's share of `gram_memory_gib`."""
+        return int(self.gram_memory_gib * 2**30) // self.actors_per_device
