@@ -46,7 +46,6 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 "method": method,
                 "gram_examples": 512,
                 "refine_epochs": refine_epochs,
-                "refit": None if refine_epochs else 0.5,  # trained factors know how they run together
             },
             "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
             "search": {

@@ -40,7 +40,7 @@ class ProjectionSpec(Strict):
         "at once; 0 leaves them as the closed form gave them.",
     )
     refit: float | None = Field(
-        0.5,
+        None,
         ge=0,
         le=1,
         description="Finalists' left factors are fitted to the inputs that their matrices see, towards outputs with "
