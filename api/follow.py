@@ -34,10 +34,15 @@ class Outcome:
 
 
 def follow(client: Client, job_id: str, console: Console) -> Outcome:
-    """Show a job's events from the first one until it has ended."""
-    with progress_view(console) as view:
-        for event in client.events(job_id):
-            view.update(event)
+    """Show a job's events from the first one until it has ended; its outcome alone where they are past retention."""
+    try:
+        with progress_view(console) as view:
+            for event in client.events(job_id):
+                view.update(event)
+    except ApiError as error:
+        if error.status != HTTPStatus.GONE:
+            raise
+        console.print("what happened to the job is past retention", highlight=False)
     return Outcome(job=client.job(job_id))
 
 

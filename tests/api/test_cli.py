@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 from typer.testing import CliRunner
@@ -200,6 +201,17 @@ def test_submit_prints_the_id_and_watch_follows(ranksieve, spec_file, client):
     assert "block parameters" in watched.stdout
     assert job_id in ranksieve("jobs").stdout
     assert job_id not in ranksieve("jobs", "--state", "failed").stdout
+
+
+def test_watch_shows_the_result_of_a_job_whose_events_are_past_retention(ranksieve, spec_file, application):
+    job_id = ranksieve("submit", spec_file, "--watch").stdout.split()[0]
+    application.store.forget_events(timedelta(seconds=-1))
+
+    watched = ranksieve("watch", job_id)
+
+    assert watched.exit_code == 0
+    assert "past retention" in watched.stderr
+    assert "block parameters" in watched.stdout
 
 
 def test_submit_watch_exits_1_when_the_job_fails(ranksieve, spec_file, pipeline):
