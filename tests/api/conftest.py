@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -270,14 +271,31 @@ def preflight() -> FakePreflight:
 @pytest.fixture
 def build(pipeline: FakePipeline, preflight: FakePreflight) -> Callable[[Settings], Application]:
     """What `service.wiring.build` does, around the fakes."""
+    return partial(_build, pipeline, preflight)
 
-    def build(settings: Settings) -> Application:
-        store = Store(settings.store_url)
-        metrics = Metrics()
-        controller = Controller(store, pipeline, settings.jobs_dir, metrics=metrics, retry_s=0.0)
-        return Application(settings, store, controller, Feed(), preflight, preflight.estimate, metrics)
 
-    return build
+def _build(pipeline: FakePipeline, preflight: FakePreflight, settings: Settings) -> Application:
+    store = Store(settings.store_url)
+    metrics = Metrics()
+    controller = Controller(store, pipeline, settings.jobs_dir, metrics=metrics, retry_s=0.0)
+    return Application(settings, store, controller, Feed(), preflight, preflight.estimate, metrics)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A running server that all tests of a file share: for requests that have to leave it as it is."""
+    settings = Settings(data_dir=tmp_path_factory.mktemp("shared") / "data", requests_per_second=0)
+    application = _build(FakePipeline(), FakePreflight(), settings)
+    with TestClient(create_app(application), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def shared_job(shared: TestClient) -> dict[str, Any]:
+    """A job of the shared server that has succeeded."""
+    job: dict[str, Any] = shared.post("/v1/jobs", json=SPEC).json()
+    shared.get(f"/v1/jobs/{job['id']}/events", headers={"Accept": "text/event-stream"})  # ends with the job
+    return job
 
 
 @pytest.fixture

@@ -67,6 +67,14 @@ TEXTS = [
 
 
 @pytest.fixture
+def http(shared):
+    """What is refused leaves no trace, so one server does for all."""
+    before = shared.get("/v1/jobs").json()
+    yield shared
+    assert shared.get("/v1/jobs").json() == before
+
+
+@pytest.fixture
 def locked(build, tmp_path):
     """A server with a key that nobody tells the client."""
     settings = Settings(data_dir=tmp_path / "data", api_key="s3cret-of-this-server")
@@ -98,8 +106,8 @@ def test_a_hostile_id_finds_nothing(http, id):
 
 
 @pytest.mark.parametrize("name", TRAVERSALS + TEXTS)
-def test_a_hostile_name_is_no_artifact(http, done, name):
-    assert refused(http.get(f"/v1/jobs/{done['id']}/artifacts/x/{name}"), 404)
+def test_a_hostile_name_is_no_artifact(shared_job, http, name):
+    assert refused(http.get(f"/v1/jobs/{shared_job['id']}/artifacts/x/{name}"), 404)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +146,7 @@ def test_a_hostile_query_is_named(http, query):
     response = http.get(f"/v1/jobs?{query}")
 
     if query.startswith("limit[]"):
-        assert response.json()["jobs"] == []  # a parameter of another name is none of ours
+        assert response.status_code == 200  # a parameter of another name is none of ours
     else:
         assert refused(response, 422)
 
@@ -235,10 +243,10 @@ def test_no_path_leads_around_the_key(locked, path):
         "X-HTTP-Method",
     ],
 )
-def test_a_method_is_what_it_says(http, done, header):
-    assert http.get(f"/v1/jobs/{done['id']}", headers={header: "DELETE"}).status_code == 200
-    assert refused(http.post(f"/v1/jobs/{done['id']}?_method=DELETE", headers={header: "DELETE"}), 405)
-    assert http.get(f"/v1/jobs/{done['id']}").json()["state"] == "succeeded"
+def test_a_method_is_what_it_says(shared_job, http, header):
+    assert http.get(f"/v1/jobs/{shared_job['id']}", headers={header: "DELETE"}).status_code == 200
+    assert refused(http.post(f"/v1/jobs/{shared_job['id']}?_method=DELETE", headers={header: "DELETE"}), 405)
+    assert http.get(f"/v1/jobs/{shared_job['id']}").json()["state"] == "succeeded"
 
 
 @pytest.mark.parametrize(
@@ -272,7 +280,6 @@ def test_a_submission_with_hostile_headers_makes_no_job(http, spec, headers):
     )
 
     assert refused(response, 403, 422)
-    assert http.get("/v1/jobs").json()["jobs"] == []
 
 
 @pytest.mark.parametrize(
@@ -333,7 +340,6 @@ def test_a_hostile_body_makes_no_job(http, body):
 
     assert refused(response, 400, 413, 422)
     assert len(response.content) < 20_000_000
-    assert http.get("/v1/jobs").json()["jobs"] == []
 
 
 @pytest.mark.parametrize(
@@ -366,7 +372,6 @@ def test_a_hostile_field_makes_no_job(http, spec, place, value):
     response = http.post("/v1/jobs", content=json.dumps(spec), headers={"Content-Type": "application/json"})
 
     assert refused(response, 422)
-    assert http.get("/v1/jobs").json()["jobs"] == []
 
 
 @pytest.mark.parametrize(
