@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+from search.finalists import SAFEST_SHARE
 from search.outcome import Outcome
 from search.space import MatrixShape, SearchSpace
 
@@ -101,3 +102,17 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
     assert searched["search_loss"] <= alone["search_loss"]
     assert max(alone["kept"], searched["kept"]) <= 0.3
     assert "| `ranksieve-wide` | 4 |" in capsys.readouterr().out
+
+
+def test_where_nothing_was_accepted_the_safest_seed_is_confirmed(
+    table: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.json"
+    options = ["--synthetic", "--layers", "1", "--seeds", "0", "--shares", "--drops", "0", "--budget", "1"]
+    monkeypatch.setattr(
+        sys, "argv", ["search_table.py", *options, "--methods", "uniform", "--json", str(file)]
+    )
+    table.main()
+    [row] = json.loads(file.read_text())
+    assert row["search_kept"] == 1.0
+    assert row["kept"] in (1.0, pytest.approx(SAFEST_SHARE, abs=0.01))

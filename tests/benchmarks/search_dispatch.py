@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from synthetic_task import SHAPES
 
 from search.evolution import Evolution
 from search.objectives import MaxDrop, Objective, TargetParams
@@ -43,22 +44,13 @@ from search.settings import SearchSettings
 from search.space import Genome, MatrixShape, SearchSpace
 from service.events import EventType
 from service.joblog import JobLog
-from service.pipeline import PROGRESS_STEPS
 from service.scoring import TaskScorer
+from service.searching import PROGRESS_STEPS
 from service.spec import JobSpec
 from service.store import Store
 from workers.plan import EncodedTask, Example, Row
 from workers.scores import Beliefs, ScoreRequest, Scores
 
-SHAPES = {
-    "q_proj": (576, 576),
-    "k_proj": (192, 576),
-    "v_proj": (192, 576),
-    "o_proj": (576, 576),
-    "gate_proj": (1536, 576),
-    "up_proj": (1536, 576),
-    "down_proj": (576, 1536),
-}
 LAYERS = 30
 ACTORS = (1, 2, 8, 64, 256)
 EXAMPLES = 256

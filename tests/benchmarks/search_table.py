@@ -267,7 +267,8 @@ def _smallest(arena: Arena, objective: MaxDrop, full: Sequence[Outcome], confide
     """Confirms the models that a search accepted as a job does, then tests the smallest that held."""
     accepted = accepted_in(arena.space, full, objective.points)
     front = Memo(arena.space, full).front(full[0].examples)
-    finalists = drop_finalists(arena.space, arena.energies, accepted, front, FINALISTS)
+    seed_of = partial(lagrangian, arena.space, arena.energies)
+    finalists = drop_finalists(arena.space, seed_of, accepted, front, FINALISTS)
     drops = []
     for genome in finalists:
         drops.append(arena.scorer.drop(arena.scores(genome, "confirm"), "confirm", confidence, seed))
