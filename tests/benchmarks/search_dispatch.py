@@ -42,10 +42,10 @@ from search.record import GenerationRecord
 from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, MatrixShape, SearchSpace
-from service.events import EventType
 from service.joblog import JobLog
 from service.scoring import TaskScorer
-from service.searching import PROGRESS_STEPS
+from service.search_plan import SearchPlan
+from service.searching import search
 from service.spec import JobSpec
 from service.store import Store
 from workers.plan import EncodedTask, Example, Row
@@ -292,6 +292,7 @@ class SyntheticRunner:
         method: str,
         requests: Sequence[ScoreRequest],
         on_done: Callable[[int], None] = lambda done: None,
+        timeouts: float = 1.0,
     ) -> list[object]:
         beliefs = Beliefs(
             logp_AK=np.zeros((EXAMPLES, 2), np.float32),
@@ -318,7 +319,7 @@ class SyntheticRunner:
 
 
 def machinery(arguments: Namespace) -> dict[str, dict[str, float]]:
-    """What a search of default settings takes around the scorings: alone, and as `service.pipeline` runs it."""
+    """What a search of default settings takes around the scorings: alone, and as `service.searching` runs it."""
     problem = Problem(LAYERS)
     settings = replace(SMALL, max_evaluations=arguments.evaluations)
     numbers = {
@@ -355,13 +356,8 @@ def _whole_controller(problem: Problem, settings: SearchSettings) -> dict[str, f
         watch = Stopwatch()
         scorer = TaskScorer(SyntheticRunner(problem, watch), problem.space, _task(), kl_weight=0.5)
         scorer.score_dense("search")
-        evolution, total = problem.evolution(OBJECTIVES["target_params"], settings), settings.max_evaluations
-        for done, outcome in enumerate(scorer.outcomes(evolution.ask, 0.8), start=1):
-            if PROGRESS_STEPS * done // total > PROGRESS_STEPS * (done - 1) // total:
-                log.event(EventType.PHASE_PROGRESS, phase="search", done=done, total=total)
-            evolution.tell([outcome])
-            while (record := evolution.retire()) is not None:
-                log.generation(record.to_json(), record.candidates(problem.space), evolution.state())
+        plan = SearchPlan(space=problem.space, objective=OBJECTIVES["target_params"], settings=settings)
+        evolution = search(plan, problem.energies, scorer, 0.8, log)
         numbers = watch.milliseconds_per(evolution.evaluations)
         store.close()
     return numbers
