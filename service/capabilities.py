@@ -9,11 +9,9 @@ from service.settings import Settings
 from service.spec import (
     DtypeName,
     FisherName,
-    MaxDrop,
+    JobSpec,
     MethodName,
     StorageName,
-    TargetBytes,
-    TargetParams,
     TaskSpec,
 )
 
@@ -34,6 +32,7 @@ Devices = Callable[[], Sequence[Device]]
 
 def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any]:
     """All of it, as plain JSON values."""
+    objectives = JobSpec.model_fields["objective"].annotation
     return {
         "versions": {name: found for name in LIBRARIES if (found := _version(name)) is not None},
         "devices": [
@@ -51,7 +50,7 @@ def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any
         "fisher": list(get_args(FisherName)),
         "storage": list(get_args(StorageName)),
         "dtypes": list(get_args(DtypeName)),
-        "objectives": [kind.model_fields["kind"].default for kind in (MaxDrop, TargetParams, TargetBytes)],
+        "objectives": [kind.model_fields["kind"].default for kind in get_args(objectives)],
     }
 
 

@@ -148,7 +148,7 @@ def test_capabilities_are_told(http):
 
     assert told["limits"]["body_bytes"] == MAX_BODY_BYTES
     assert told["methods"] == ["task", "output", "input", "weight"]
-    assert told["objectives"] == ["max_drop", "target_params", "target_bytes"]
+    assert told["objectives"] == ["max_drop", "target_params", "target_bytes", "pareto"]
     assert told["tasks"] == ["choice", "generate", "lm"]
     assert told["versions"]["torch"]
     assert told["devices"] == []
