@@ -4,7 +4,7 @@ Only the ranks are taken over, at submission: the fork may have another objectiv
 itself, and needs its parent no more. The saved state of a search would bind it to the parent's settings instead.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.errors import InputError, NotFoundError
@@ -37,29 +37,10 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
             "parent.generation",
             f"job {parent.id} has {len(done)} finished generations, counted from 0; got {generation}",
         )
-    examples = parent.spec.task.data.sizes.search
-    known = [
-        row
-        for row in jobs.memo(parent.id)
-        if row["generation"] <= generation and row["examples"] == examples and row["failure"] is None
-    ]
     room = MOST_SEEDS - len(spec.search.seeds)
-    chosen = _spread(_front(known), min(room, spec.search.population))
+    chosen = _spread(jobs.front(parent.id, last=generation), min(room, spec.search.population))
     seeds = (*spec.search.seeds, *(SeedSpec(ranks=tuple(row["ranks"])) for row in chosen))
     return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": seeds})})
-
-
-def _front(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Those that no smaller or equal one beats, smallest first."""
-    front: list[Mapping[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (row["kept_share"], _loss(row))):
-        if not front or _loss(row) < _loss(front[-1]):
-            front.append(row)
-    return front
-
-
-def _loss(row: Mapping[str, Any]) -> float:
-    return float(row["kl_nats"] if row["loss_nats"] is None else row["loss_nats"])
 
 
 def _spread(front: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:

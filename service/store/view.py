@@ -181,7 +181,13 @@ class View:
         return [rows.archived_of(row) for row in self._rows_of(id, query)]
 
     def front(
-        self, id: str, *, limit: int | None = None, offset: int = 0, generation: int | None = None
+        self,
+        id: str,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        generation: int | None = None,
+        last: int | None = None,
     ) -> list[dict[str, Any]]:
         """The scorings of a job on all its search examples that no smaller model's beats, smallest first.
 
@@ -190,6 +196,7 @@ class View:
             limit: Most scorings to return; None for all.
             offset: Scorings to skip.
             generation: Only those that this generation added; None for all.
+            last: As it was when this generation was over; None for now.
 
         Returns:
             Scorings of rising size and falling loss, each with its `id`.
@@ -198,7 +205,7 @@ class View:
             NotFoundError: There is no such job.
         """
         examples = self.job(id).spec.task.data.sizes.search
-        query = _unbeaten(id, examples).limit(limit).offset(offset)
+        query = _unbeaten(id, examples, last).limit(limit).offset(offset)
         if generation is not None:
             query = query.where(CandidateRow.generation == generation)
         return [rows.archived_of(row) for row in self._rows_of(id, query)]
@@ -241,7 +248,7 @@ def _scorings_of(id: str) -> Select[CandidateRow]:
     return ordered.where(CandidateRow.job_id == id)
 
 
-def _unbeaten(id: str, examples: int) -> Select[CandidateRow]:
+def _unbeaten(id: str, examples: int, last: int | None) -> Select[CandidateRow]:
     """A job's candidates scored on so many examples that lose less than every smaller one, in SQL, smallest first."""
     loss = func.coalesce(CandidateRow.loss_nats, CandidateRow.kl_nats)
     smaller_first = (CandidateRow.kept_share, loss, CandidateRow.id)
@@ -249,6 +256,8 @@ def _unbeaten(id: str, examples: int) -> Select[CandidateRow]:
     least = func.min(loss).over(order_by=smaller_first, rows=(None, -1))
     scored = select(CandidateRow.id.label("id"), loss.label("loss"), least.label("least"))
     scored = scored.where(CandidateRow.job_id == id, CandidateRow.examples == examples)
+    if last is not None:
+        scored = scored.where(CandidateRow.generation <= last)
     ranked = scored.where(loss.is_not(None)).subquery()  # a failure has none
     front = select(CandidateRow).join(ranked, ranked.c.id == CandidateRow.id)
     return front.where(or_(ranked.c.least.is_(None), ranked.c.loss < ranked.c.least)).order_by(*smaller_first)
