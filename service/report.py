@@ -10,7 +10,7 @@ from search.errors import ScoringError
 from search.evolution import Evolution
 from search.objectives import TargetBytes
 from search.outcome import Outcome
-from search.space import SearchSpace
+from search.space import Genome, SearchSpace
 from service.capabilities import LIBRARIES
 from service.confirmation import Confirmed, Winner
 from service.exports import Export
@@ -52,8 +52,6 @@ def summary(
     space, known = plan.space, evolution.scored(winner.candidate.genome)
     if "search" not in splits and known and known.metric is not None and known.kl_nats is not None:
         best_metric["search"], kl_nats["search"] = known.metric, known.kl_nats
-    unpruned = prepared.block_params - space.total_params
-    block_params = space.params(winner.candidate.genome) + unpruned
     return {
         "metric_name": METRIC_NAMES[checked.task.kind],
         "objective": spec.objective.model_dump(mode="json"),
@@ -64,10 +62,7 @@ def summary(
         "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,
-        "genome": list(winner.candidate.genome),
-        "ranks": dict(
-            zip([m.name for m in prepared.matrices], space.ranks(winner.candidate.genome), strict=True)
-        ),
+        **_choice(winner.candidate.genome, space),
         "search_ended": "by itself" if evolution.finished else "stopped",
         "generations": evolution.generation,
         "evaluations": evolution.evaluations,
@@ -85,9 +80,7 @@ def summary(
             "interval": {"test": scorer.interval(winner.test)},
             "kl_nats": kl_nats,
             "drop_points": {"confirm": _points(winner.confirm_drop), "test": _points(winner.test_drop)},
-            "block_params": block_params,
-            "kept_block_params": block_params / prepared.block_params,
-            "total_params": prepared.total_params - prepared.block_params + block_params,
+            **_counts(winner.candidate.genome, space, prepared),
         },
         "finalists": [_finalist(one, space, scorer) for one in winner.confirmed],
         "front": [_point(outcome, space) for outcome in evolution.front()],
@@ -112,7 +105,6 @@ def export_summary(
     whole = candidate["examples"] == spec.task.data.sizes.search
     comparable = {name for name in metric if name != "search" or whole}
     dense = export.known["dense"]
-    block_params = space.params(export.genome) + prepared.block_params - space.total_params
     return {
         **export.known,
         "objective": spec.objective.model_dump(mode="json"),
@@ -126,8 +118,7 @@ def export_summary(
         "target_bytes": None,
         "promise_held": None,
         "refit": refit is not None,
-        "genome": list(export.genome),
-        "ranks": dict(zip([m.name for m in prepared.matrices], space.ranks(export.genome), strict=True)),
+        **_choice(export.genome, space),
         "dense": {
             "metric": {name: value for name, value in dense["metric"].items() if name in comparable},
             "block_params": prepared.block_params,
@@ -137,10 +128,24 @@ def export_summary(
             "metric": metric,
             "kl_nats": kl_nats,
             "drop_points": drops,
-            "block_params": block_params,
-            "kept_block_params": block_params / prepared.block_params,
-            "total_params": prepared.total_params - prepared.block_params + block_params,
+            **_counts(export.genome, space, prepared),
         },
+    }
+
+
+def _choice(genome: Genome, space: SearchSpace) -> dict[str, Any]:
+    """Which model it is: its genome, and the rank of every matrix by name."""
+    names = [matrix.name for matrix in space.matrices]
+    return {"genome": list(genome), "ranks": dict(zip(names, space.ranks(genome), strict=True))}
+
+
+def _counts(genome: Genome, space: SearchSpace, prepared: Prepared) -> dict[str, Any]:
+    """Its parameters: in the blocks, where some matrices are not searched over and stay as they are, and in all."""
+    block_params = space.params(genome) + prepared.block_params - space.total_params
+    return {
+        "block_params": block_params,
+        "kept_block_params": block_params / prepared.block_params,
+        "total_params": prepared.total_params - prepared.block_params + block_params,
     }
 
 
