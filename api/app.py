@@ -15,7 +15,20 @@ from api.auth import Authenticate
 from api.documentation import documented
 from api.hosts import OwnPages, trusted_names
 from api.requests import Requests
-from api.routes import artifacts, capabilities, events, exports, health, jobs, keys, ranks, search
+from api.routes import (
+    artifacts,
+    capabilities,
+    events,
+    exports,
+    health,
+    jobs,
+    keys,
+    models,
+    ranks,
+    search,
+    tasks,
+    webhooks,
+)
 from api.schemas import MAX_BODY_BYTES
 from api.throttle import Throttle
 from api.version import installed_version
@@ -28,8 +41,9 @@ _TAGS = [
     {"name": "search", "description": "The generations and candidates of a job's search."},
     {"name": "artifacts", "description": "The files of the exported model."},
     {"name": "exports", "description": "More models of a finished job, without another search."},
+    {"name": "webhooks", "description": "URLs that are told of jobs, with signatures."},
     {"name": "keys", "description": "API keys: who may do what."},
-    {"name": "capabilities", "description": "What this server can do."},
+    {"name": "capabilities", "description": "What this server can do, with which models and tasks."},
     {"name": "health", "description": "Whether the server runs jobs."},
 ]
 
@@ -83,6 +97,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.include_router(health.router)
     app.include_router(health.guarded, dependencies=[known])
     app.include_router(_v1(known))
+    app.webhooks.include_router(webhooks.sent)
     docs.add_page(app)
     return app
 
@@ -97,7 +112,10 @@ def _v1(known: Any) -> APIRouter:
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
     router = APIRouter(prefix="/v1", dependencies=[known], responses=refused)
-    for module in (jobs, events, search, ranks, artifacts, exports, keys, capabilities):
+    modules = (
+        jobs, events, search, ranks, artifacts, exports, webhooks, keys, capabilities, models, tasks,
+    )  # fmt: skip
+    for module in modules:
         router.include_router(module.router)
     return router
 

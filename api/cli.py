@@ -17,9 +17,11 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from api import webhook_commands
 from api.client import Client
 from api.failures import FAILED, INTERRUPTED, ReportingGroup, rejection
 from api.follow import Outcome, follow, run_job
+from api.options import DEFAULT_URL, ApiKey, Url, parts_of, stdout
 from api.parts import Parts
 from api.spec_file import load_spec
 from api.stdout import stdout_to_stderr
@@ -29,6 +31,7 @@ from api.tables import (
     finalists_table,
     jobs_table,
     keys_table,
+    models_table,
     result_table,
     values_table,
 )
@@ -54,6 +57,7 @@ keys_app = typer.Typer(
     help="API keys: who may do what on a server of this data directory.", no_args_is_help=True
 )
 app.add_typer(keys_app, name="keys")
+app.add_typer(webhook_commands.app, name="webhooks")
 
 
 class Split(StrEnum):
@@ -67,16 +71,12 @@ class Split(StrEnum):
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
-Url = Annotated[str, typer.Option(envvar="RANKSIEVE_URL", help="The server.")]
-ApiKey = Annotated[str | None, typer.Option(envvar="RANKSIEVE_API_KEY", help="The server's key.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Database, job folders and caches.  [default: .ranksieve]", show_default=False),
 ]
 Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
-DEFAULT_URL = "http://127.0.0.1:8765"
-_PIPE_COLUMNS = 120
 
 
 @app.command()
@@ -95,7 +95,7 @@ def serve(
     settings = settings_from(host=host, port=port, data_dir=data_dir, roots=root)
     logs.configure(settings.log_format, settings.secrets)
     serve_forever(
-        settings, _parts(ctx).build, lambda url: typer.echo(f"ranksieve listens on {url}", err=True)
+        settings, parts_of(ctx).build, lambda url: typer.echo(f"ranksieve listens on {url}", err=True)
     )
 
 
@@ -109,7 +109,7 @@ def run(
 ) -> None:
     """Run one job here, from start to end, without a server."""
     with _only_json(as_json):
-        outcome = _run(_parts(ctx), spec, data_dir, root)
+        outcome = _run(parts_of(ctx), spec, data_dir, root)
     _finish(outcome, as_json=as_json)
 
 
@@ -127,11 +127,11 @@ def estimate(
     with _only_json(as_json):
         _log_beside(Console(stderr=True))
         job = load_spec(spec)
-        values = _parts(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
+        values = parts_of(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
     if as_json:
         _echo_json(values)
     else:
-        _stdout().print(estimate_table(values))
+        stdout().print(estimate_table(values))
 
 
 @app.command()
@@ -144,7 +144,7 @@ def submit(
 ) -> None:
     """Submit a job to a server and print its id."""
     document = load_spec(spec).canonical()
-    with _parts(ctx).connect(url, api_key) as client:
+    with parts_of(ctx).connect(url, api_key) as client:
         job_id = client.submit(document)["id"]
         typer.echo(job_id)
         if watch:
@@ -160,14 +160,27 @@ def list_jobs(
     api_key: ApiKey = None,
 ) -> None:
     """List a server's jobs, newest first."""
-    with _parts(ctx).connect(url, api_key) as client:
-        _stdout().print(jobs_table(client.jobs(state=state, limit=limit)))
+    with parts_of(ctx).connect(url, api_key) as client:
+        stdout().print(jobs_table(client.jobs(state=state, limit=limit)))
+
+
+@app.command("models")
+def list_models(
+    ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None
+) -> None:
+    """List the local models that jobs of a server could start from."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        listed = client.models()
+    if as_json:
+        _echo_json(listed)
+    else:
+        stdout().print(models_table(listed))
 
 
 @app.command()
 def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Follow a job until it has ended, through its pauses."""
-    with _parts(ctx).connect(url, api_key) as client:
+    with parts_of(ctx).connect(url, api_key) as client:
         _watch(client, job_id)
 
 
@@ -180,17 +193,24 @@ def change(
         list[str] | None, typer.Option(metavar="NAME:VALUE", help="Its labels, all of them.")
     ] = None,
     priority: Annotated[int | None, typer.Option(min=-100, max=100, help="The highest goes first.")] = None,
+    actors: Annotated[int | None, typer.Option(min=1, max=4096, help="So many at most.")] = None,
     generations: Annotated[int | None, typer.Option(min=0, help="Limit of its search.")] = None,
     max_evaluations: Annotated[int | None, typer.Option(min=1, help="Limit of its search.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Change a job's name, labels or priority, or the limits of its search while that goes on."""
+    """Change a job's name, labels, priority or actors, or the limits of its search while that goes on."""
     limits = {"generations": generations, "max_evaluations": max_evaluations}
     search = {key: value for key, value in limits.items() if value is not None}
     labels = None if label is None else dict(_label(one) for one in label)
-    changes = {"name": name, "labels": labels, "priority": priority, "search": search or None}
-    with _parts(ctx).connect(url, api_key) as client:
+    changes = {
+        "name": name,
+        "labels": labels,
+        "priority": priority,
+        "actors": actors,
+        "search": search or None,
+    }
+    with parts_of(ctx).connect(url, api_key) as client:
         client.change(job_id, {key: value for key, value in changes.items() if value is not None})
     typer.echo(f"{job_id} changed")
 
@@ -198,7 +218,7 @@ def change(
 @app.command()
 def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Pause a job: what is being scored finishes and is kept, the next job gets the cluster."""
-    with _parts(ctx).connect(url, api_key) as client:
+    with parts_of(ctx).connect(url, api_key) as client:
         job = client.pause(job_id)
     typer.echo(f"{job_id} {'pausing' if job['pause_requested'] else job['state']}")
 
@@ -206,14 +226,14 @@ def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Ap
 @app.command()
 def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Let a paused or crashed job go on from where it was."""
-    with _parts(ctx).connect(url, api_key) as client:
+    with parts_of(ctx).connect(url, api_key) as client:
         typer.echo(f"{job_id} {client.resume(job_id)['state']}")
 
 
 @app.command()
 def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """End a job's search; what it has found is confirmed, tested and exported."""
-    with _parts(ctx).connect(url, api_key) as client:
+    with parts_of(ctx).connect(url, api_key) as client:
         client.stop(job_id)
     typer.echo(f"{job_id} stopping")
 
@@ -221,7 +241,7 @@ def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Api
 @app.command()
 def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Cancel a job."""
-    with _parts(ctx).connect(url, api_key) as client:
+    with parts_of(ctx).connect(url, api_key) as client:
         job = client.cancel(job_id)
     typer.echo(f"{job_id} {'cancelling' if job['state'] != JobState.CANCELLED else job['state']}")
 
@@ -229,7 +249,7 @@ def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: A
 @app.command()
 def delete(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Delete a job that has ended, with its files on the server."""
-    with _parts(ctx).connect(url, api_key) as client:
+    with parts_of(ctx).connect(url, api_key) as client:
         client.delete(job_id)
     typer.echo(f"{job_id} deleted")
 
@@ -243,7 +263,7 @@ def download(
     api_key: ApiKey = None,
 ) -> None:
     """Download the exported model of a job."""
-    with _parts(ctx).connect(url, api_key) as client:
+    with parts_of(ctx).connect(url, api_key) as client:
         for path in client.download(job_id, output):
             typer.echo(path)
 
@@ -265,12 +285,12 @@ def export(
     root: Roots = None,
 ) -> None:
     """Make another size, or another candidate, of a job that succeeded, and download it."""
-    with _client(_parts(ctx), url, api_key, data_dir, root) as client:
+    with _client(parts_of(ctx), url, api_key, data_dir, root) as client:
         made = client.export(job_id, share=share, candidate=candidate)
         outcome = follow(client, made["id"], Console(stderr=True))
         if not outcome.succeeded:
             raise typer.Exit(FAILED)
-        _stdout().print(result_table(outcome.job["result"]))
+        stdout().print(result_table(outcome.job["result"]))
         for path in client.download(made["id"], output):
             typer.echo(path)
 
@@ -291,11 +311,11 @@ def evaluate(
     with stdout_to_stderr() if as_json else nullcontext():
         _log_beside(Console(stderr=True))
         settings = local_settings(spec, data_dir, [*(root or []), model_dir])
-        values = _parts(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)
+        values = parts_of(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)
     if as_json:
         _echo_json(values)
     else:
-        _stdout().print(values_table(values))
+        stdout().print(values_table(values))
 
 
 @app.command()
@@ -311,14 +331,14 @@ def demo(
 ) -> None:
     """Prune a small real model on a real task, in minutes."""
     options = {"seed": seed, "method": method, "refine_epochs": refine_epochs}
-    raise typer.Exit(_parts(ctx).demo(data_dir=data_dir, as_json=as_json, **options))
+    raise typer.Exit(parts_of(ctx).demo(data_dir=data_dir, as_json=as_json, **options))
 
 
 @cache_app.command("list")
 def list_cache(data_dir: DataDir = None) -> None:
     """List what the cache holds; what was used longest ago comes first, and goes first."""
     cache = _cache(data_dir)
-    _stdout().print(cache_table(cache.entries(), cache.limit_bytes))
+    stdout().print(cache_table(cache.entries(), cache.limit_bytes))
 
 
 @cache_app.command("clear")
@@ -348,7 +368,7 @@ def create_key(
 def list_keys(data_dir: DataDir = None) -> None:
     """List the keys, ended ones too."""
     with _keys(data_dir) as keys:
-        _stdout().print(keys_table(keys.list()))
+        stdout().print(keys_table(keys.list()))
 
 
 @keys_app.command("rotate")
@@ -374,10 +394,6 @@ def revoke_key(key_id: KeyId, data_dir: DataDir = None) -> None:
 def main() -> None:
     """Entry point of the `ranksieve` command."""
     app()
-
-
-def _parts(ctx: typer.Context) -> Parts:
-    return ctx.obj if isinstance(ctx.obj, Parts) else Parts()
 
 
 def _client(
@@ -450,19 +466,13 @@ def _finish(outcome: Outcome, *, as_json: bool) -> None:
     elif outcome.succeeded:
         result = outcome.job["result"]
         if result["objective"]["kind"] == "pareto" and "export" not in result:
-            _stdout().print(finalists_table(result))
-        _stdout().print(result_table(result))
+            stdout().print(finalists_table(result))
+        stdout().print(result_table(result))
         typer.echo(f"model: {result['artifact']}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if not outcome.succeeded:
         raise typer.Exit(FAILED)
-
-
-def _stdout() -> Console:
-    """Where tables go; a file or a pipe gets room for their widest rows."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from api.webhook_client import Webhooks
 from search.errors import InfrastructureError, RanksieveError
 from service.jobs import JobState
 
@@ -59,6 +60,7 @@ class Client:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._http = httpx2.Client(base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT)
         self._wait = wait
+        self.webhooks = Webhooks(self._request, self._send, wait)
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +117,8 @@ class Client:
 
         Args:
             job_id: The job.
-            changes: Any of `name`, `labels`, `priority` and `search` with `generations` and `max_evaluations`.
+            changes: Any of `name`, `labels`, `priority`, `actors` and `search` with `generations` and
+                `max_evaluations`.
             etag: The job is changed only if it is still the one of this `ETag`.
 
         Raises:
@@ -186,11 +189,12 @@ class Client:
         *,
         limit: int = 100,
         offset: int = 0,
+        after: int | None = None,
         generation: int | None = None,
         pareto: bool = False,
     ) -> list[dict[str, Any]]:
         """Scored candidates of a job: all, of one generation, or with `pareto` those that no smaller one beats."""
-        params = _given(limit=limit, offset=offset, generation=generation, pareto=pareto or None)
+        params = _given(limit=limit, offset=offset, after=after, generation=generation, pareto=pareto or None)
         return list(self._request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 
     def export(
@@ -211,6 +215,14 @@ class Client:
     def exports(self, job_id: str) -> list[dict[str, Any]]:
         """The exports of a job, newest first."""
         return list(self._request("GET", _path(job_id, "exports"))["exports"])
+
+    def models(self) -> dict[str, Any]:
+        """The local `models` that a job could start from, and whether that is all of them: `complete`."""
+        return self._request("GET", "/v1/models")
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """The kinds of tasks: what each means, which fields of `task` it takes, its metric and an example."""
+        return list(self._request("GET", "/v1/tasks")["tasks"])
 
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
         """The files of the exported model of a job, or of an export."""

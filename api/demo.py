@@ -55,6 +55,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 "offspring": 10,
                 "survivors": 2,
                 "max_evaluations": 60,
+                "reweigh_rounds": 2 if method == "task" else 0,
             },
         }
     )

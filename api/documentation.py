@@ -11,7 +11,7 @@ _REFERENCE = "#/components/schemas/"
 
 def documented(openapi: dict[str, Any]) -> dict[str, Any]:
     """An OpenAPI document with what is missing put in; the same one, to be called again at no harm."""
-    for path, methods in openapi["paths"].items():
+    for path, methods in [*openapi["paths"].items(), *openapi.get("webhooks", {}).items()]:
         for operation in methods.values():
             for content in operation.get("requestBody", {}).get("content", {}).values():
                 _exemplify(content)
@@ -26,9 +26,9 @@ def _document_answer(path: str, status: str, response: dict[str, Any]) -> None:
         response["content"] = {MEDIA_TYPE: {**content[MEDIA_TYPE], "example": _problem(path, int(status))}}
     elif "application/json" in content:
         _exemplify(content["application/json"])
-    if (
-        int(status) in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-        and MEDIA_TYPE in content
+    if MEDIA_TYPE in content and int(status) in (
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
     ):
         seconds = {
             "schema": {"type": "integer"},

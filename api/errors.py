@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
-from api.requests import request_id
+from api.requests import HEADER, request_id
 from api.schemas import FieldProblem, Problem
 from api.spec_errors import ROOT, dotted, name_errors, pointer
 from search.errors import (
@@ -86,6 +86,12 @@ def install(app: FastAPI) -> None:
 def refuse(request: Request, status: HTTPStatus) -> "ProblemResponse":
     """The answer to a request that a middleware refused."""
     return _problem(request, status, _REFUSALS.get(status, status.phrase))
+
+
+def refuse_unreadable(detail: str) -> "ProblemResponse":
+    """The answer to what is no HTTP, and so has no path."""
+    nothing = Request({"type": "http", "path": "", "headers": []})
+    return _problem(nothing, HTTPStatus.BAD_REQUEST, detail, headers={HEADER: request_id(nothing.scope)})
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:

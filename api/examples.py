@@ -2,17 +2,14 @@
 
 from typing import Any
 
+from service.tasks import EXAMPLES as TASKS
+from service.tasks import task_kinds
+
 _SPEC: dict[str, Any] = {
     "name": "sentiment",
     "labels": {"team": "reviews"},
     "model": {"hub": "HuggingFaceTB/SmolLM2-135M-Instruct"},
-    "task": {
-        "kind": "choice",
-        "prompt": "Review: {{ text }}\nSentiment:",
-        "answer": "{{ label }}",
-        "choices": ["negative", "positive"],
-        "data": {"source": {"path": "reviews.jsonl"}},
-    },
+    "task": TASKS["choice"],
     "objective": {"kind": "max_drop", "points": 2},
 }
 _SUMMARY: dict[str, Any] = {
@@ -57,6 +54,28 @@ _KEY: dict[str, Any] = {
     "created_at": "2026-11-02T09:30:00Z",
     "expires_at": None,
 }
+_WEBHOOK: dict[str, Any] = {
+    "id": "0650f3c09a1be27d4f6e83a5",
+    "owner": "alice",
+    "url": "https://hooks.example.com/ranksieve",
+    "states": ["succeeded", "failed", "crashed", "cancelled"],
+    "enabled": True,
+    "disabled_reason": None,
+    "created_at": "2026-11-02T09:30:00Z",
+    "delivered_at": "2026-11-02T09:58:31Z",
+}
+_DELIVERY: dict[str, Any] = {
+    "id": "0650f41d7e03c8b25a91f6d4",
+    "type": "job.succeeded",
+    "job_id": _SUMMARY["id"],
+    "state": "pending",
+    "attempts": 2,
+    "created_at": "2026-11-02T09:58:30Z",
+    "due_at": "2026-11-02T09:58:55Z",
+    "finished_at": None,
+    "status": 503,
+    "error": "answered 503",
+}
 
 _EXPORT: dict[str, Any] = {
     **_SUMMARY,
@@ -71,7 +90,7 @@ _EXPORT: dict[str, Any] = {
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "JobSpec": _SPEC,
-    "JobChanges": {"labels": {"team": "films"}, "priority": 10, "search": {"generations": 40}},
+    "JobChanges": {"labels": {"team": "films"}, "priority": 10, "actors": 4, "search": {"generations": 40}},
     "JobBody": {**_SUMMARY, "spec": _SPEC, "result": None},
     "JobList": {"jobs": [_SUMMARY], "next": "0650f3a1c2b7e49d3f20a18c"},
     "EstimateBody": {
@@ -134,6 +153,35 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ExportBody": _EXPORT,
     "ExportList": {"exports": [_EXPORT]},
     "ArtifactList": {"artifacts": [{"name": "model/config.json", "bytes": 812}]},
+    "NewWebhook": {"url": _WEBHOOK["url"], "states": ["succeeded", "failed"]},
+    "WebhookChanges": {"enabled": True},
+    "WebhookBody": _WEBHOOK,
+    "SecretWebhookBody": {**_WEBHOOK, "secret": "whsec_" + 43 * "x" + "="},
+    "WebhookList": {"webhooks": [_WEBHOOK]},
+    "DeliveryBody": _DELIVERY,
+    "DeliveryPage": {"deliveries": [_DELIVERY], "next": None},
+    "JobMessage": {
+        "type": "job.succeeded",
+        "timestamp": "2026-11-02T09:58:30Z",
+        "data": {
+            "id": _SUMMARY["id"],
+            "seq": 83,
+            "owner": "alice",
+            "parent": None,
+            "name": "sentiment",
+            "labels": {"team": "reviews"},
+            "state": "succeeded",
+            "created_at": "2026-11-02T09:30:00Z",
+            "started_at": "2026-11-02T09:30:01Z",
+            "finished_at": "2026-11-02T09:58:30Z",
+            "error": None,
+        },
+    },
+    "WebhookTest": {
+        "type": "webhook.test",
+        "timestamp": "2026-11-02T09:30:12Z",
+        "data": {"webhook_id": _WEBHOOK["id"]},
+    },
     "NewKey": {"owner": "alice", "scope": "submit", "days": 90},
     "Rotation": {"grace_hours": 24},
     "KeyBody": _KEY,
@@ -145,6 +193,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "limits": {
             "requests_per_second": 100,
             "queued_jobs": 1000,
+            "running_jobs": 4,
+            "webhooks": 20,
             "event_retention_days": 90.0,
             "cache_gib": 100.0,
             "body_bytes": 4_194_304,
@@ -154,8 +204,26 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "fisher": ["true", "empirical"],
         "storage": ["pairs", "pivoted"],
         "dtypes": ["auto", "float32", "bfloat16", "float16"],
-        "objectives": ["max_drop", "target_params", "target_bytes", "pareto"],
+        "objectives": ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"],
     },
+    "LocalModelList": {
+        "models": [
+            {
+                "model": {"gguf": "gguf/smollm2-135m-instruct-q4_k_m.gguf"},
+                "location": "/srv/models/gguf/smollm2-135m-instruct-q4_k_m.gguf",
+                "architecture": None,
+                "weight_bytes": 105_454_432,
+            },
+            {
+                "model": {"path": "my-finetuned-model"},
+                "location": "/srv/models/my-finetuned-model",
+                "architecture": "LlamaForCausalLM",
+                "weight_bytes": 269_060_552,
+            },
+        ],
+        "complete": True,
+    },
+    "TaskKindList": {"tasks": task_kinds()},
     "Health": {"status": "ok", "version": "0.1.0"},
     "Readiness": {"ready": True, "store": True, "controller": True, "ray": True},
 }

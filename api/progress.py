@@ -20,6 +20,7 @@ _PHASES = {
     "projection": "factor matrices",
     "refinement": "train factors",
     "dense": "score dense model",
+    "reweigh": "reweigh matrices",
     "search": "search",
     "refit": "refit finalists",
     "confirm": "confirm finalists",
@@ -122,6 +123,10 @@ class Narrator:
                 return f"model: {data['matrices']} matrices, {params}, {data['dtype']} on {data['device']}"
             case "dense.scored":
                 return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
+            case "matrices.reweighed":
+                return (
+                    f"matrices reweighed by {data['least']:.2f} to {data['most']:.2f}, round {data['round']}"
+                )
             case "finalist.refit":
                 return _refit(data)
             case "finalist.confirmed":

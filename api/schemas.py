@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from service.events import Event, EventType
+from service.events import EventType
 from service.jobs import Job, JobState
-from service.keys import OWNER, ApiKey, Scope
+from service.keys import OWNER, Scope
 from service.spec import JobSpec, Strict
 
 LARGEST = 2**31 - 1
@@ -17,6 +17,18 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 """A job file holds templates and labels, never data."""
 
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
+
+After = Annotated[str, StringConstraints(pattern="^[0-9A-Za-z]{1,100}$")]
+"""Id of the last one of the page before."""
+
+
+class Shown(BaseModel):
+    """The body of something that has attributes of the same names."""
+
+    @classmethod
+    def of(cls, shown: object, **more: Any) -> Self:
+        """Its body; `more` are the fields that it has no attributes for."""
+        return cls(**{name: getattr(shown, name) for name in cls.model_fields if name not in more}, **more)
 
 
 class FieldProblem(BaseModel):
@@ -215,18 +227,13 @@ class EstimateBody(BaseModel):
     notes: list[str] = Field(description="What will not fit, and what was assumed.")
 
 
-class EventBody(BaseModel):
+class EventBody(Shown):
     """Something that happened to a job."""
 
     seq: int = Field(description="Counts from 1 within the job; also the id of the server-sent event.")
     type: EventType
     at: datetime
     data: dict[str, Any]
-
-    @classmethod
-    def of(cls, event: Event) -> Self:
-        """The body of an event."""
-        return cls(seq=event.seq, type=event.type, at=event.at, data=event.data)
 
 
 class EventPage(BaseModel):
@@ -297,7 +304,7 @@ class Rotation(Strict):
     )
 
 
-class KeyBody(BaseModel):
+class KeyBody(Shown):
     """An API key, without its secret."""
 
     id: str
@@ -305,18 +312,6 @@ class KeyBody(BaseModel):
     scope: Scope
     created_at: datetime
     expires_at: datetime | None = Field(description="From when on it is no longer good.")
-
-    @classmethod
-    def of(cls, key: ApiKey, **more: Any) -> Self:
-        """The body of a key; `more` are the fields a subclass adds."""
-        return cls(
-            id=key.id,
-            owner=key.owner,
-            scope=key.scope,
-            created_at=key.created_at,
-            expires_at=key.expires_at,
-            **more,
-        )
 
 
 class SecretKeyBody(KeyBody):
@@ -344,6 +339,8 @@ class LimitsBody(BaseModel):
 
     requests_per_second: int = Field(description="Of one key; 0: no limit.")
     queued_jobs: int = Field(description="Of one owner.")
+    running_jobs: int = Field(description="Of this server, at once.")
+    webhooks: int = Field(description="Of one owner.")
     event_retention_days: float = Field(description="After a job's end.")
     cache_gib: float | None = Field(description="Null: no limit.")
     body_bytes: int = Field(default=MAX_BODY_BYTES, description="Of one request.")
@@ -361,6 +358,48 @@ class CapabilitiesBody(BaseModel):
     storage: list[str] = Field(description="Values of `projection.storage`.")
     dtypes: list[str] = Field(description="Values of `model.dtype`.")
     objectives: list[str] = Field(description="Values of `objective.kind`.")
+
+
+class LocalModelBody(Shown):
+    """A model under the roots of this server."""
+
+    model: dict[Literal["path", "gguf"], str] = Field(
+        description="What to put under `model` of a job; a relative path counts from the server's roots."
+    )
+    location: str = Field(
+        description="The same path from the top. A job file on the command line, whose relative paths count from its "
+        "own folder, takes this one."
+    )
+    architecture: str | None = Field(description="As config.json names it; null for gguf files.")
+    weight_bytes: int
+
+
+class LocalModelList(BaseModel):
+    """The local models that a job could start from, by their location."""
+
+    models: list[LocalModelBody]
+    complete: bool = Field(
+        description="False where there is too much, or too deep, to be looked at: then there may be more."
+    )
+
+
+class TaskKindBody(BaseModel):
+    """A kind of task, and which other fields of `task` go with it."""
+
+    kind: str = Field(description="Value of `task.kind`.")
+    meaning: str
+    metric_name: str = Field(description="What results call its metric.")
+    needs: list[str] = Field(description="Fields that have to be there, and not empty.")
+    needs_one: list[str] = Field(description="Fields of which exactly one has to be there.")
+    may_have: list[str]
+    cannot_have: list[str]
+    example: dict[str, Any] = Field(description="A `task` of this kind.")
+
+
+class TaskKindList(BaseModel):
+    """The kinds of tasks."""
+
+    tasks: list[TaskKindBody]
 
 
 class Health(BaseModel):

@@ -1,10 +1,13 @@
-"""The tables a command ends with: a job's dense and sieved model side by side, jobs, an evaluation."""
+"""The tables a command ends with: a job's dense and sieved model side by side, jobs, models, an evaluation."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import yaml
 from rich.table import Table
+from rich.text import Text
 
 from service.keys import ApiKey
 from workers.cache import GIB, Entry
@@ -57,6 +60,32 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def models_table(listed: Mapping[str, Any]) -> Table:
+    """A server's local models, by what to put under `model` of a job file, and their weights."""
+    caption = None if listed["complete"] else "cut off: there may be more"
+    table = Table(caption=caption, caption_justify="left")
+    table.add_column("model", overflow="fold")
+    table.add_column("architecture")
+    table.add_column("weights, GB", justify="right")
+    for one in listed["models"]:
+        size = f"{one['weight_bytes'] / 1e9:,.2f}"
+        table.add_row(Text(_in_yaml(one)), one["architecture"] or "", size)
+    return table
+
+
+def _in_yaml(model: Mapping[str, Any]) -> str:
+    """What a job file takes as `model`: one line, with nothing in it that a terminal would obey."""
+    [kind] = model["model"]
+    printable = model["location"].isprintable()
+    return yaml.safe_dump(
+        {kind: model["location"]},
+        default_flow_style=True,
+        default_style=None if printable else '"',
+        allow_unicode=printable,
+        width=math.inf,
+    ).strip()
+
+
 def _state(job: Mapping[str, Any]) -> str:
     """A job's state, and what will become of it, where that was asked for."""
     if job["finished_at"]:
@@ -72,6 +101,19 @@ def keys_table(keys: Sequence[ApiKey]) -> Table:
     for key in keys:
         until = "it is revoked" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d %H:%M} UTC"
         table.add_row(key.id, key.owner, key.scope, f"{key.created_at:%Y-%m-%d %H:%M} UTC", until)
+    return table
+
+
+def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> Table:
+    """Webhooks, oldest first, and whether they are sent to."""
+    table = Table()
+    table.add_column("id", no_wrap=True)
+    for column in ("url", "states", "enabled", "last delivery"):
+        table.add_column(column, overflow="fold")
+    for one in webhooks:
+        enabled = "yes" if one["enabled"] else f"no: {one['disabled_reason'] or 'by its user'}"
+        delivered = str(one["delivered_at"] or "never")[:19].replace("T", " ")
+        table.add_row(one["id"], one["url"], ", ".join(one["states"]), enabled, delivered)
     return table
 
 
@@ -150,6 +192,16 @@ def _rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
             yield f"{metric}, {split}", _metric(dense, split), _metric(best, split), _drop(best, split)
     before, after = dense["tokens_per_second"], best["tokens_per_second"]
     yield "tokens/s", f"{before:,.0f}", f"{after:,.0f}", f"{after / before:.2f}x"
+    if latency := result.get("latency"):
+        yield _latency(latency)
+
+
+def _latency(latency: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """The forward pass that was timed, and what was expected of it."""
+    workload = latency["workload"]
+    label = f"{workload['kind']} of {workload['rows']} x {workload['length']}, ms"
+    change = f"{latency['measured_share']:.1%}, {latency['expected_share']:.1%} expected"
+    return label, f"{latency['measured_dense_ms']:,.1f}", f"{latency['measured_ms']:,.1f}", change
 
 
 def _metric(side: Result, split: str) -> str:

@@ -54,15 +54,12 @@ class Operators(Protocol):
     def transfer(self, genome: Genome, /) -> Genome:
         """A changed genome of at most the same size."""
 
-    def reallocate(self, genome: Genome, /) -> Genome:
-        """A genome with all genes changed a little, of any size."""
-
     def repair(self, genome: Genome, budget: int, /, *, fixed: Collection[int] = ()) -> Genome:
         """A genome on budget, the matrices in `fixed` as they were."""
 
 
 class Breeder:
-    """Children by crossover, by mutation, transfer or reallocation, and by repair.
+    """Children by crossover, by mutation or transfer, and by repair.
 
     Args:
         operators: The operators.
@@ -150,11 +147,8 @@ class Breeder:
         return min(rivals, key=lambda rival: rival[1])[0]
 
     def _change(self, genome: Genome) -> Genome:
-        chance, settings = self._rng.random(), self._settings
-        if chance < settings.transfer_rate:
+        if self._rng.random() < self._settings.transfer_rate:
             return self._operators.transfer(genome)
-        if chance < settings.transfer_rate + settings.reallocation_rate:
-            return self._operators.reallocate(genome)
         return self._operators.mutate(genome)
 
     def _fresh(

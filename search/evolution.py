@@ -164,17 +164,13 @@ class Evolution:
         """What a genome scored on all search examples, if it was and its generation is retired."""
         return self._memo.get(genome, self._settings.full)
 
-    def finalists(self, limit: int | None = None) -> list[Genome]:
+    def finalists(self) -> list[Genome]:
         """Genomes worth confirming on fresh examples.
-
-        Args:
-            limit: How many, at least one; `MaxDrop` gives as many smaller ones, `TargetParams` three at most. By
-                default what suits the objective.
 
         Returns:
             For `MaxDrop` and `Pareto`: largest to smallest. For `TargetParams`: lowest loss first.
         """
-        return self._standing.finalists(limit)
+        return self._standing.finalists()
 
     def ask(self, limit: int | None = None) -> list[Trial]:
         """Trials to score, the most urgent ones first.

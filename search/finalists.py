@@ -1,12 +1,12 @@
 """Which genomes go on to the confirm split, and in which order: largest first, where sizes differ.
 
 A search that compares many genomes on the same examples flatters its winner, so finalists are tested again on fresh
-ones, from the largest down until one fails (`search.confirmation.fixed_sequence`). So the list holds some larger ones
-than the search's last word, to fall back on, and some smaller ones that it had refused: its own examples are few, and
-to go on after a success costs the test nothing.
+ones, from the largest down until one fails (`search.confirmation.fixed_sequence`). So the list holds larger ones than
+the search's last word, to fall back on, up to one that hardly differs from the dense model; and some smaller ones that
+it had refused: its own examples are few, and to go on after a success costs the test nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,28 +14,17 @@ from search.objectives import Accepted
 from search.outcome import Outcome
 from search.space import Genome, SearchSpace
 
-GAP = 0.04
-"""Of kept share from one finalist to the next, at least."""
+RISES = (0.04, 0.06, 0.09, 0.135)
+"""Kept share by which each larger finalist is above the one below it; one just short of dense is above them all."""
+
+FALL = 0.02
+"""Kept share by which each smaller finalist is below the one above it, at least."""
+
+SMALLER = 8
+SAFEST_SHARE = 0.95
+MOST_FINALISTS = 1 + len(RISES) + 1 + SMALLER
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
-SAFEST_SHARE = 0.95
-
-
-def spread(shares: Sequence[float], limit: int) -> list[int]:
-    """Picks shares that are not too close.
-
-    Args:
-        shares: Falling or rising.
-        limit: How many, at least one.
-
-    Returns:
-        Indices of the first one and of those after it that keep the gap, in order.
-    """
-    chosen: list[int] = []
-    for index, share in enumerate(shares):
-        if len(chosen) < limit and (not chosen or abs(share - shares[chosen[-1]]) > GAP - TOLERANCE):
-            chosen.append(index)
-    return chosen
 
 
 def drop_finalists(
@@ -43,7 +32,6 @@ def drop_finalists(
     lagrangian: Callable[[float], Genome],
     accepted: Sequence[Accepted],
     front: Sequence[Outcome],
-    limit: int,
 ) -> list[Genome]:
     """Finalists of a `MaxDrop` search, largest first.
 
@@ -52,20 +40,45 @@ def drop_finalists(
         lagrangian: The seed of a size.
         accepted: What was good enough on the search split.
         front: What was scored there and has no smaller one that is better, smallest first.
-        limit: How many of either kind, at least one.
 
     Returns:
-        Distinct genomes of strictly falling size: the smallest accepted one, larger ones before it, smaller ones after
-        it. The Lagrangian one just short of dense leads them if nothing was accepted.
+        Distinct genomes of strictly falling size: the one just short of dense, some in between, the smallest accepted
+        one, smaller ones.
     """
-    rising = sorted(accepted, key=lambda entry: entry.share)
-    safe = [rising[index].genome for index in spread([entry.share for entry in rising], limit)][::-1]
-    if not safe:
-        safe = [lagrangian(SAFEST_SHARE)]
-    smallest = space.kept_share(safe[-1])
-    falling = [o.genome for o in reversed(front) if space.kept_share(o.genome) < smallest]
-    shares = [smallest, *map(space.kept_share, falling)]
-    return safe + [falling[index - 1] for index in spread(shares, limit + 1)[1:]]
+    rising = _rising(space, lagrangian, {entry.share: entry.genome for entry in accepted})
+    return [*reversed(rising), *_falling(space, front, space.kept_share(rising[0]))]
+
+
+def _rising(
+    space: SearchSpace, lagrangian: Callable[[float], Genome], known: Mapping[float, Genome]
+) -> list[Genome]:
+    """The smallest accepted one and larger ones; one accepted near a step stands for the seed of that size."""
+    safest = lagrangian(SAFEST_SHARE)
+    if not known:
+        return [safest]
+    share, most = min(known), space.kept_share(safest)
+    rising = {share: known[share]}
+    for rise in RISES:
+        wanted = share + rise
+        near = [other for other in known if wanted - TOLERANCE < other < wanted + rise]
+        genome = known[min(near)] if near else lagrangian(min(wanted, SAFEST_SHARE))
+        share = max(wanted, space.kept_share(genome))
+        if max(rising) < space.kept_share(genome) < most:
+            rising[space.kept_share(genome)] = genome
+    if max(rising) < most:
+        rising[most] = safest
+    return list(rising.values())
+
+
+def _falling(space: SearchSpace, front: Sequence[Outcome], share: float) -> list[Genome]:
+    """Genomes of a front below a share."""
+    falling: list[Genome] = []
+    for outcome in reversed(front):
+        below = space.kept_share(outcome.genome)
+        if len(falling) < SMALLER and share - below > FALL - TOLERANCE:
+            falling.append(outcome.genome)
+            share = below
+    return falling
 
 
 def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: int) -> list[Genome]:

@@ -64,11 +64,11 @@ class FrontStanding(Standing):
         """No: all sizes are wanted all the time."""
         return False
 
-    def finalists(self, limit: int | None = None) -> list[Genome]:
+    def finalists(self) -> list[Genome]:
         """Points spread over the best ones of all sizes, largest first."""
         best = self._best()
         shares = [self._space.kept_share(outcome.genome) for outcome in best]
-        return front_finalists(best, shares, limit or self._objective.finalists)
+        return front_finalists(best, shares, self._objective.finalists)
 
     def order(self, number: int) -> Order:
         """Children that stand out beside each other and beside all that was screened when they were bred."""

@@ -1,13 +1,13 @@
 """What the user wants, and how it sets the size the search works at.
 
-The search minimises the loss at a *target*: a share of what the prunable matrices cost when dense, in parameters or
-in bytes, as the space counts. `FixedTarget` keeps one target. `Ratchet` lowers it whenever the best model at the target
-is good enough, and backs off in ever smaller steps when none is: a binary search over sizes whose every probe is a few
-generations of evolution. For `Pareto` the target is the largest of all sizes that are searched at once.
+The search minimises the loss at a *target*: a share of what the prunable matrices cost when dense, in parameters, in
+bytes or in time, as the space counts. `FixedTarget` keeps one target. `Ratchet` lowers it whenever the best model at
+the target is good enough, and backs off in ever smaller steps when none is: a binary search over sizes whose every
+probe is a few generations of evolution. For `Pareto` the target is the largest of all sizes that are searched at once.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,17 +81,32 @@ class TargetBytes:
         Raises:
             InputError: Not even the smallest model fits, or the dense one does.
         """
-        smallest, dense = space.smallest_cost, space.total_cost
-        room = self.size_bytes - self.other_bytes
-        if not smallest <= room < dense:
-            least, most = self.other_bytes + smallest, self.other_bytes + dense
-            raise InputError(
-                self.field,
-                f"must be at least {_bytes(least)} and less than the dense model's {_bytes(most)}; got "
-                f"{_bytes(self.size_bytes)}. The least are {_bytes(self.other_bytes)} of embeddings, head, norms and "
-                f"biases and whatever is not pruned, and {_bytes(smallest)} of matrices, which search.constraints keep",
-            )
-        return room / dense
+        rest = "embeddings, head, norms and biases and whatever is not pruned"
+        return _room(space, self.size_bytes, self.other_bytes, self.field, rest, _bytes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetLatency:
+    """The best model whose forward pass takes at most `nanoseconds`; for a space that counts them.
+
+    Args:
+        nanoseconds: Of the whole model.
+        other_nanoseconds: What it takes besides the prunable matrices.
+        field: Where the job file gives the time.
+    """
+
+    nanoseconds: int
+    other_nanoseconds: int
+    field: str = "objective.milliseconds"
+
+    def target(self, space: SearchSpace) -> float:
+        """The share of the space's cost that this leaves to the prunable matrices.
+
+        Raises:
+            InputError: Not even the fastest model is fast enough, or the dense one is.
+        """
+        rest = "embeddings, attention, norms, head and whatever is not pruned"
+        return _room(space, self.nanoseconds, self.other_nanoseconds, self.field, rest, _milliseconds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +156,27 @@ class Pareto:
         return self.largest
 
 
-Objective = MaxDrop | TargetParams | TargetBytes | Pareto
+Objective = MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto
+
+
+def _room(
+    space: SearchSpace, limit: int, other: int, field: str, rest: str, shown: Callable[[int], str]
+) -> float:
+    """What a limit on the whole model leaves to its matrices, as a share of their dense cost.
+
+    Raises:
+        InputError: Less than the smallest genome costs, or as much as the dense one.
+    """
+    smallest, dense = space.smallest_cost, space.total_cost
+    room = limit - other
+    if not smallest <= room < dense:
+        raise InputError(
+            field,
+            f"must be at least {shown(other + smallest)} and less than the dense model's {shown(other + dense)}; "
+            f"got {shown(limit)}. The least are {shown(other)} of {rest}, and {shown(smallest)} of matrices, which "
+            "search.constraints keep",
+        )
+    return room / dense
 
 
 def _up(share: float) -> float:
@@ -151,6 +186,10 @@ def _up(share: float) -> float:
 
 def _bytes(count: int) -> str:
     return f"{count / 1e6:,.2f} MB ({count:,} bytes)"
+
+
+def _milliseconds(nanoseconds: int) -> str:
+    return f"{nanoseconds / 1e6:,.3f} ms"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,6 @@ from deap import base, tools
 from search.breeding import Scored
 from search.operators.crossover import crossover
 from search.operators.mutation import mutate
-from search.operators.reallocation import reallocate
 from search.operators.repair import repair
 from search.operators.transfer import transfer
 from search.outcome import Outcome
@@ -65,17 +64,16 @@ class Individual(tuple[int, ...]):
 
 
 def operators(prices: Prices, rng: Random) -> Any:
-    """A Toolbox with `mate`, `mutate`, `transfer`, `reallocate` and `repair`.
+    """A Toolbox with `mate`, `mutate`, `transfer` and `repair`.
 
     Args:
         prices: Predicted losses; its space is that of the genomes.
-        rng: Source of randomness of all five.
+        rng: Source of randomness of all four.
     """
     toolbox = base.Toolbox()
     toolbox.register("mate", crossover, prices.space, rng=rng)
     toolbox.register("mutate", mutate, prices.space, rng=rng)
     toolbox.register("transfer", transfer, prices.space, rng=rng)
-    toolbox.register("reallocate", reallocate, prices, rng=rng)
     toolbox.register("repair", repair, prices, rng=rng)
     return toolbox
 

@@ -99,22 +99,6 @@ class Prices:
         """Predicted loss of a genome: the sum over its genes; settled matrices add the same to all."""
         return float(self.lost_GL[self.rows_G, np.asarray(genome, dtype=np.int64)].sum())
 
-    def exchange_rate(self, levels_G: NDArray[np.int64]) -> float | None:
-        """Predicted loss per cost at which genes at `levels_G` trade: the median over those that can move both ways.
-
-        Args:
-            levels_G: One level per gene.
-
-        Returns:
-            A positive rate, or None where no gene can.
-        """
-        up_G = self.up_ratio_GL[self.rows_G, levels_G]
-        down_G = self.down_ratio_GL[self.rows_G, levels_G]
-        inside_G = (up_G > 0) & np.isfinite(down_G) & (down_G > 0)
-        if not inside_G.any():
-            return None
-        return float(np.median(np.sqrt(up_G[inside_G] * down_G[inside_G])))
-
     def implied_weights(self, levels_G: NDArray[np.int64]) -> NDArray[np.float64]:
         """How much more each gene must matter than predicted for `levels_G` to be an optimum.
 
@@ -128,10 +112,11 @@ class Prices:
         Returns:
             Positive weights, one per gene.
         """
-        rate = self.exchange_rate(levels_G)
-        if rate is None:
-            return np.ones(len(levels_G))
         up_G = self.up_ratio_GL[self.rows_G, levels_G]
         down_G = self.down_ratio_GL[self.rows_G, levels_G]
+        inside_G = (up_G > 0) & np.isfinite(down_G) & (down_G > 0)
+        if not inside_G.any():
+            return np.ones(len(levels_G))
+        rate = float(np.median(np.sqrt(up_G[inside_G] * down_G[inside_G])))
         agreed_G = np.minimum(np.maximum(rate, up_G), down_G)
         return np.clip(rate / np.maximum(agreed_G, rate * 1e-6), 1e-6, 1e6)

@@ -23,7 +23,6 @@ class SearchSettings:
         seed: Seed of all randomness.
         crossover_rate: Chance that a child has two parents.
         transfer_rate: Chance that a child is changed by a transfer, not a mutation.
-        reallocation_rate: Chance that it is changed by a reallocation; both chances together at most 1.
 
     Raises:
         InputError: A number out of its range.
@@ -41,7 +40,6 @@ class SearchSettings:
     seed: int = 0
     crossover_rate: float = 0.7
     transfer_rate: float = 0.3
-    reallocation_rate: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -62,11 +60,6 @@ class SearchSettings:
             raise InputError(
                 "search.survivors", f"must be at most offspring, {self.offspring}, got {self.survivors}"
             )
-        for name in ("crossover_rate", "transfer_rate", "reallocation_rate"):
+        for name in ("crossover_rate", "transfer_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"search.{name}", f"must be in [0, 1], got {getattr(self, name)}")
-        if self.transfer_rate + self.reallocation_rate > 1 + 1e-9:
-            raise InputError(
-                "search.reallocation_rate",
-                f"must be at most {1 - self.transfer_rate:g}, what transfer_rate leaves, got {self.reallocation_rate}",
-            )

@@ -15,8 +15,6 @@ from search.record import GenerationRecord
 from search.space import Genome, SearchSpace
 
 TARGET_FINALISTS = 3
-DROP_FINALISTS = 3
-"""Accepted ones; as many smaller ones may follow."""
 
 
 class Standing:
@@ -62,12 +60,11 @@ class Standing:
         """Every outcome on all examples that no smaller genome beats, smallest first."""
         return self._memo.front(self._full)
 
-    def finalists(self, limit: int | None = None) -> list[Genome]:
+    def finalists(self) -> list[Genome]:
         """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
-            accepted, limit = self.schedule.accepted, limit or DROP_FINALISTS
-            return drop_finalists(self._space, self._lagrangian, accepted, self.front(), limit)
-        return self.population.hall_of_fame[:limit]
+            return drop_finalists(self._space, self._lagrangian, self.schedule.accepted, self.front())
+        return self.population.hall_of_fame
 
     def order(self, number: int) -> Order:
         """Who goes on from the screen of a generation that is launched now, or again after a resume."""

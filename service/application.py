@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,16 @@ from service.controller import Controller
 from service.exports import best_at, check_exportable, export_of
 from service.feed import Feed
 from service.forking import forked
-from service.jobs import Job, Request, check_deletable
+from service.jobs import Job, JobState, Request, check_deletable
 from service.keys import ADMIN
 from service.metrics import Metrics
+from service.model_listing import Listing, local_models
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
+from service.webhooks.sender import Sender
+from service.webhooks.targets import target_of
+from service.webhooks.webhook import Delivery, Webhook
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ class Application:
         preflight: Refuses a spec that cannot work, before a job is made of it.
         estimator: Tells what a job will need.
         metrics: What the controller counts.
+        sender: Sends to webhooks; None where nothing is sent.
         ray_answers: Tells whether Ray is there; None while there is nothing to ask. It starts nothing.
         devices: Tells what models can run on.
     """
@@ -56,6 +61,7 @@ class Application:
         preflight: Preflight,
         estimator: Estimator,
         metrics: Metrics | None = None,
+        sender: Sender | None = None,
         ray_answers: Callable[[], bool | None] = lambda: None,
         devices: Devices = tuple,
     ) -> None:
@@ -67,6 +73,7 @@ class Application:
         self.feed = feed
         self._preflight = preflight
         self._estimator = estimator
+        self.sender = sender
         self._ray_answers = ray_answers
         self._devices = devices
         self._owned = ExitStack()
@@ -88,7 +95,10 @@ class Application:
             self.store.open()
             if not self.settings.shares_store:
                 self.store.release_all()
-            self.store.listener = self.feed.notify
+            self.store.listener = self._committed
+            if self.sender is not None:
+                self.sender.start()
+                owned.callback(self.sender.stop)
             self.controller.start()
             owned.callback(self.controller.stop)
             self._owned = owned.pop_all()
@@ -200,7 +210,7 @@ class Application:
         owner: str | None = None,
         expect: Callable[[Job], None] = lambda job: None,
     ) -> Job:
-        """Changes a job's name, labels, priority or limits; see `Store.change`.
+        """Changes a job's name, labels, priority, actors or limits; see `Store.change`.
 
         Args:
             id: The job.
@@ -210,7 +220,7 @@ class Application:
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: Its limits cannot be changed any more.
+            ConflictError: Its actors or limits cannot be changed any more.
         """
         job = self.store.change(id, changes, owner, expect)
         self.controller.notice(job)
@@ -237,17 +247,86 @@ class Application:
                 shutil.rmtree(folder)
             self.store.delete_job(one.id, owner)
 
+    def create_webhook(
+        self, owner: str, url: str, states: Sequence[JobState], *, enabled: bool = True
+    ) -> tuple[Webhook, str]:
+        """Makes a webhook; returns it and its secret.
+
+        Args:
+            owner: Whose jobs it is told of.
+            url: Where it leads.
+            states: Those that it is told of.
+            enabled: Whether it is told of anything.
+
+        Raises:
+            InputError: It may not lead there.
+            LimitError: The owner has as many webhooks as one may have.
+        """
+        target_of(url, self.settings.webhook_hosts)
+        return self.store.webhooks.create(owner, url, states, enabled=enabled, most=self.settings.webhooks)
+
+    def change_webhook(
+        self,
+        id: str,
+        owner: str | None = None,
+        *,
+        url: str | None = None,
+        states: Sequence[JobState] | None = None,
+        enabled: bool | None = None,
+    ) -> Webhook:
+        """Changes what is given of a webhook.
+
+        Args:
+            id: The webhook.
+            owner: Whose it has to be; None for anybody's.
+            url: Where it leads.
+            states: Those that it is told of.
+            enabled: Whether it is told of anything.
+
+        Raises:
+            NotFoundError: There is no such webhook.
+            InputError: It may not lead there.
+        """
+        if url is not None:
+            target_of(url, self.settings.webhook_hosts)
+        webhook = self.store.seen_by(owner).webhooks.change(id, url=url, states=states, enabled=enabled)
+        self._wake_sender()
+        return webhook
+
+    def test_webhook(self, id: str, owner: str | None = None) -> Delivery:
+        """Sends a webhook an event that tells of nothing; returns the delivery, on its way.
+
+        Args:
+            id: The webhook.
+            owner: Whose it has to be; None for anybody's.
+
+        Raises:
+            NotFoundError: There is no such webhook.
+            ConflictError: It is disabled.
+        """
+        delivery = self.store.seen_by(owner).webhooks.test(id)
+        self._wake_sender()
+        return delivery
+
     def artifacts_dir(self, id: str) -> Path:
         """Folder of a job's artifacts; it is there once something was exported."""
         return self.settings.jobs_dir / id / "artifacts"
 
     def health(self) -> dict[str, Any]:
-        """Whether jobs are being run, and which one: `healthy` and `running_job`."""
-        return {"healthy": self.controller.alive, "running_job": self.controller.running_job}
+        """Whether jobs are being run and webhooks sent to, and which jobs: `healthy` and `running_jobs`."""
+        sending = self.sender is None or self.sender.alive
+        return {
+            "healthy": self.controller.alive and sending,
+            "running_jobs": self.controller.running_jobs,
+        }
 
     def capabilities(self) -> dict[str, Any]:
         """What this server can do: see `service.capabilities`."""
         return capabilities(self.settings, self._devices())
+
+    def models(self) -> Listing:
+        """The local models that a job file could name: see `service.model_listing`."""
+        return local_models(self.settings)
 
     def readiness(self) -> dict[str, bool | None]:
         """What has to work for requests to be worth sending here, and whether it does; None: that is not known yet."""
@@ -256,6 +335,14 @@ class Application:
             "controller": self.controller.alive and not self.controller.trouble,
             "ray": self._ray_answers(),
         }
+
+    def _committed(self, job_id: str) -> None:
+        self.feed.notify(job_id)
+        self._wake_sender()
+
+    def _wake_sender(self) -> None:
+        if self.sender is not None:
+            self.sender.wake()
 
     def _store_answers(self) -> bool:
         try:

@@ -42,6 +42,8 @@ def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any
         "limits": {
             "requests_per_second": settings.requests_per_second,
             "queued_jobs": settings.queued_jobs,
+            "running_jobs": settings.running_jobs,
+            "webhooks": settings.webhooks,
             "event_retention_days": settings.event_retention_days,
             "cache_gib": settings.cache_limit_gib if settings.cache_limit_gib < float("inf") else None,
         },

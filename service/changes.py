@@ -1,14 +1,25 @@
 """What of a submitted job may still be changed, and what a change makes of its spec.
 
-Name, labels and priority are for people and the queue. The limits of the search are part of the result: see
-`search.budget` for when they may change without a difference to a job that was submitted with them.
+Name, labels and priority are for people and the queue, and no result depends on the number of actors. The limits of
+the search are part of the result: see `search.budget` for when they may change without a difference to a job that was
+submitted with them.
 """
 
 from typing import Any
 
 from pydantic import Field
 
-from service.spec import Evaluations, Generations, JobSpec, Name, Priority, SearchSpec, Strict
+from service.spec import (
+    Actors,
+    Evaluations,
+    Generations,
+    JobSpec,
+    Name,
+    Priority,
+    ResourceSpec,
+    SearchSpec,
+    Strict,
+)
 
 
 class SearchChanges(Strict):
@@ -26,6 +37,10 @@ class JobChanges(Strict):
         default_factory=dict, description="All of them: they replace the former ones."
     )
     priority: Priority = 0
+    actors: Actors = Field(
+        ResourceSpec.model_fields["actors"].default,
+        description="`resources.actors`, until the job has ended; a search gets or gives them as it runs.",
+    )
     search: SearchChanges = Field(default_factory=SearchChanges, description="While the search goes on.")
 
     def given(self) -> dict[str, Any]:
@@ -36,4 +51,5 @@ class JobChanges(Strict):
         """The spec with these changes."""
         given, before = self.given(), spec.canonical()
         search = before["search"] | given.pop("search", {})
-        return JobSpec.model_validate({**before, **given, "search": search})
+        resources = before["resources"] | {key: given.pop(key) for key in ("actors",) if key in given}
+        return JobSpec.model_validate({**before, **given, "search": search, "resources": resources})

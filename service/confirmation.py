@@ -62,7 +62,7 @@ def confirm(
 
     For `max_drop` and `pareto` they are looked at in a fixed order, largest first, up to the first that may lose too
     much: the smallest one before it wins, and the chance that it breaks the promise is that of a single test. For
-    `pareto` the others are scored, too, to tell of them. For `target_params` and `target_bytes` the lowest loss wins.
+    `pareto` the others are scored, too, to tell of them. Where a size or a time is given the lowest loss wins.
 
     Raises:
         ScoringError: No finalist can be scored.

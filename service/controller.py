@@ -1,38 +1,45 @@
-"""Runs jobs one after another in a thread of its own.
+"""Runs jobs, several at once, each in a thread of its own: claims them, passes on what users ask, and ends them all.
 
-A run of a job ends in one of five ways: its pipeline returns (succeeded), raises (failed), is ended because the
-user asked (cancelled, paused), is ended because the server stops, or by a fault of the machine. After a stop its state
-stays as it is, and the next server that looks takes it up again. So it does with a job whose server fell silent until
-its lease ran out. After a fault the job goes back into the queue for a while, and crashes after too many (`service.
-store.faults`); Ray is let go of, and joined anew. Starting a job, resuming and recovering it are the same.
+Jobs share one Ray. A job that a fault of the machine cut off is tried again with a new one where no other job runs, and
+else with the same if that still answers. Where it does not, all jobs are put back, and Ray is joined anew.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from search.errors import (
-    CancelledError,
-    InfrastructureError,
-    NotFoundError,
-    StoreError,
-    SupersededError,
-)
+from search.errors import InfrastructureError, NotFoundError, StoreError, SupersededError
 from service.joblog import JobLog
-from service.jobs import Job, JobError, JobState, Request
-from service.lease import BEATS, Lease
-from service.logs import about
-from service.machine import machine_fault
+from service.jobs import Job, Request
+from service.lease import BEATS
 from service.metrics import Metrics
+from service.run import Pipeline, Run
 from service.store import LEASE_S, RETRY_S, Store
-from service.tracing import span
 
 logger = logging.getLogger(__name__)
 
-Pipeline = Callable[[Job, JobLog], dict[str, Any]]
-"""Does the whole of a job's work, moving it from preparing to finalizing, and returns its result."""
+
+class Session(Protocol):
+    """What all jobs run on: `workers.cluster.Cluster`. They join it by themselves."""
+
+    def gone(self) -> bool:
+        """Whether no job could go on with it."""
+
+    def close(self) -> None:
+        """Lets go of it; called while no job runs."""
+
+
+class NoSession:
+    """For pipelines that need no Ray."""
+
+    def gone(self) -> bool:
+        """Nothing is there to fail."""
+        return False
+
+    def close(self) -> None:
+        """Nothing is there to let go of."""
 
 
 class Controller:
@@ -42,8 +49,8 @@ class Controller:
         store: Where the jobs are.
         pipeline: What a job is put through.
         jobs_dir: Folder with one folder of files per job.
-        close: Called after a fault of the machine, and at the end of the controller's thread, to let go of what the
-            pipeline started there (an embedded Ray dies with the thread that started it).
+        session: What they run on. It is closed after a fault of the machine, and at the end.
+        running_jobs: Most that run at once.
         lease_s: So long a silent server keeps its job. Six times as often the controller looks for
             what other servers on the same database have queued or left, and whether a failed database is back.
         metrics: Counts what jobs do.
@@ -56,7 +63,8 @@ class Controller:
         store: Store,
         pipeline: Pipeline,
         jobs_dir: Path,
-        close: Callable[[], None] = lambda: None,
+        session: Session | None = None,
+        running_jobs: int = 1,
         lease_s: float = LEASE_S,
         metrics: Metrics | None = None,
         retry_s: float = RETRY_S,
@@ -67,13 +75,14 @@ class Controller:
         self._store = store
         self._pipeline = pipeline
         self._jobs_dir = jobs_dir
-        self._close = close
+        self._session = session or NoSession()
+        self._running_jobs = running_jobs
         self._lease_s, self._retry_s = lease_s, retry_s
-        self._unsettled: list[tuple[Job, StoreError]] = []
+        self._unsettled: list[Run] = []
         self._changed = threading.Condition()  # guards the three below
         self._news = True
         self._stopping = False
-        self._running: JobLog | None = None
+        self._runs: list[Run] = []
         self._thread: threading.Thread | None = None
         self.trouble: str | None = None
         """Why no job is claimed at present, though the controller runs: the database failed."""
@@ -84,31 +93,30 @@ class Controller:
         return self._thread is not None and self._thread.is_alive()
 
     @property
-    def running_job(self) -> str | None:
-        """Id of the job under way, if any."""
+    def running_jobs(self) -> list[str]:
+        """Ids of the jobs under way, in the order in which they were claimed."""
         with self._changed:
-            return None if self._running is None else self._running.job.id
+            return [run.log.job.id for run in self._runs if not run.over]
 
     def start(self) -> None:
-        """Starts running jobs, an interrupted one first."""
+        """Starts running jobs, interrupted ones first."""
         with self._changed:
-            self._stopping, self._news = False, True
+            self._stopping, self._news, self._runs = False, True, []
         self._thread = threading.Thread(target=self._run_jobs, name="controller", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Asks the running job to end, waits until it has, and runs no more; the job can be resumed."""
+        """Asks the running jobs to end, waits until they have, and runs no more; they can be resumed."""
         with self._changed:
             self._stopping = True
-            if self._running is not None:
-                self._running.cancelled.set()
+            self._interrupt_all()
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def wake(self) -> None:
-        """Says that a job may have been queued."""
+        """Says that a job may have been queued, or has ended."""
         with self._changed:
             self._news = True
             self._changed.notify_all()
@@ -132,8 +140,9 @@ class Controller:
     def notice(self, job: Job) -> None:
         """Says that a job's user has changed it, or asked something of it."""
         with self._changed:
-            if self._running is not None and self._running.job.id == job.id:
-                self._running.heed(job)
+            for run in self._runs:
+                if run.log.job.id == job.id:
+                    run.log.heed(job)
         self.wake()
 
     def _run_jobs(self) -> None:
@@ -143,10 +152,12 @@ class Controller:
         except Exception:
             logger.exception("the controller ends: the job store failed; restart the server to go on")
         finally:
-            self._close()
+            for run in self._interrupt_all():
+                run.join()
+            self._session.close()
 
     def _wait_for_news(self) -> bool:
-        """Waits until jobs may be there; False when it is time to stop."""
+        """Waits until jobs may be there, or have ended; False when it is time to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._news or self._stopping, timeout=self._lease_s / BEATS)
             self._news = False
@@ -154,85 +165,76 @@ class Controller:
 
     def _run_what_is_there(self) -> None:
         try:
-            self._settle_unsettled()
             self._tidy()
-            while not self._stopping and (job := self._store.claim_next(self._lease_s)) is not None:
+            while self._has_room() and (job := self._store.claim_next(self._lease_s)) is not None:
                 self.trouble = None
-                self._run(job)
-                self._tidy()
+                self._start(job)
             self.trouble = None
         except StoreError as error:
             logger.error("no job is run until the database is back: %s", error)
             self.trouble = str(error)
 
-    def _run(self, job: Job) -> None:
-        log = JobLog(self._store, job, self._jobs_dir / job.id, self._metrics)
-        try:
-            with about(job=job.id), span("job", job=job.id), Lease(self._store, log, self._lease_s):
-                self._run_to_its_end(job, log)
-        except SupersededError as error:
-            logger.warning("job %s: this run of it ends: %s", job.id, error)
-        except StoreError as error:
-            self._unsettled.append((job, error))
-            raise
-        finally:
-            self._metrics.idle()
+    def _has_room(self) -> bool:
+        """Whether one more job may run, now that those are taken leave of that have ended."""
+        with self._changed:
+            ended = [run for run in self._runs if run.over or run.fault is not None]
+        self._take_leave(ended)
+        if fault := next((run.fault for run in ended if run.fault is not None), None):
+            self._renew_session(fault)
+        self._settle_unsettled()
+        with self._changed:
+            return not self._stopping and len(self._runs) < self._running_jobs
+
+    def _start(self, job: Job) -> None:
+        run = Run(
+            self._store,
+            JobLog(self._store, job, self._jobs_dir / job.id, self._metrics),
+            self._pipeline,
+            before=[run for run in self._runs if run.log.job.id == job.id],
+            lease_s=self._lease_s,
+            retry_s=self._retry_s,
+            on_end=self.wake,
+        )
+        with self._changed:
+            self._runs.append(run)
+            if self._stopping:
+                run.interrupt()
+        run.start()
+
+    def _take_leave(self, ended: Sequence[Run]) -> None:
+        """Waits until runs have ended, and goes on without them.
+
+        Raises:
+            Exception: One of them met what nobody expected.
+        """
+        for run in ended:
+            run.join()
             with self._changed:
-                self._running = None
+                self._runs.remove(run)
+            if isinstance(run.error, StoreError):
+                self._unsettled.append(run)
+            elif run.error is not None:
+                raise run.error
+
+    def _renew_session(self, fault: InfrastructureError) -> None:
+        """Lets go of Ray after a fault: what is left of it may be of no use, unless other jobs go on with it."""
+        if not self._runs or self._session.gone():
+            self._take_leave(self._interrupt_all(fault))
+            self._session.close()
+
+    def _interrupt_all(self, fault: InfrastructureError | None = None) -> list[Run]:
+        with self._changed:
+            for run in self._runs:
+                run.interrupt(fault)
+            return list(self._runs)
 
     def _settle_unsettled(self) -> None:
         """Puts back the jobs whose writes the database refused, now that it may be back."""
         while self._unsettled:
-            job, error = self._unsettled[-1]
+            run = self._unsettled[-1]
+            assert isinstance(run.error, StoreError)
             try:
-                self._put_back(job, error)
+                run.put_back(run.error)
             except (SupersededError, NotFoundError) as gone:
-                logger.warning("job %s: it went on without this server: %s", job.id, gone)
+                logger.warning("job %s: it went on without this server: %s", run.log.job.id, gone)
             self._unsettled.pop()
-
-    def _put_back(self, job: Job, error: InfrastructureError) -> None:
-        fault = JobError.of(error, job.id)
-        state = self._store.put_back(job.id, fault, epoch=job.epoch, retry_s=self._retry_s).state
-        logger.error("job %s: %s after a fault of the machine: %s", job.id, state, error)
-
-    def _run_to_its_end(self, job: Job, log: JobLog) -> None:
-        try:
-            self._begin(log)
-            logger.info("job %s: started", job.id)
-            log.raise_if_cancelled()
-            result = self._pipeline(job, log)
-            self._store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
-            logger.info("job %s: succeeded", job.id)
-        except (SupersededError, StoreError):
-            raise
-        except Exception as error:
-            self._settle(log, machine_fault(error) or error)
-
-    def _begin(self, log: JobLog) -> None:
-        """Makes the job reachable for `cancel` and `stop`, then looks for what they did before it was."""
-        log.directory.mkdir(parents=True, exist_ok=True)
-        with self._changed:
-            self._running = log
-            stopping = self._stopping
-        if stopping:
-            log.cancelled.set()
-        log.heed(self._store.job(log.job.id))
-
-    def _settle(self, log: JobLog, error: Exception) -> None:
-        """Ends a run whose pipeline raised. What was asked for explains more than what then broke."""
-        job = self._store.renew(log.job.id, self._lease_s, epoch=log.job.epoch)
-        if job.cancel_requested or job.pause_requested:
-            state = JobState.CANCELLED if job.cancel_requested else JobState.PAUSED
-            logger.info("job %s: %s", job.id, state)
-            self._store.transition(job.id, state, epoch=job.epoch)
-        elif self._stopping or (isinstance(error, CancelledError) and log.cancelled.is_set()):
-            logger.info("job %s: interrupted (%s); it goes on later", job.id, error)
-            self._store.release(job.id, epoch=job.epoch)
-        elif isinstance(error, InfrastructureError):
-            self._close()  # what is left of Ray may be of no use
-            self._put_back(job, error)
-        else:
-            failure = JobError.of(error, job.id)
-            traceback = error if failure.code == "internal" else None
-            logger.error("job %s: failed: %s", job.id, failure.message, exc_info=traceback)
-            self._store.transition(job.id, JobState.FAILED, epoch=job.epoch, error=failure)

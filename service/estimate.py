@@ -5,18 +5,20 @@ from dataclasses import asdict
 from typing import Any
 
 from search.candidates import TARGET_SEEDS
+from search.finalists import MOST_FINALISTS
 from search.objectives import SEED_SHARES
-from search.standing import DROP_FINALISTS, TARGET_FINALISTS
+from search.standing import TARGET_FINALISTS
 from service import plans
+from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
 from service.scoring import REFIT_EXAMPLES
 from service.settings import Settings
-from service.spec import JobSpec, MaxDrop, Pareto
+from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
 from workers.estimate import PhaseEstimate, estimate
 from workers.models import head_folder, load_config
 from workers.preflight import Checked
 from workers.rates import Rates, dtype_name, rates_for
-from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, size_of, uniform_load
+from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, pass_load, size_of, uniform_load
 from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
 
 
@@ -36,6 +38,8 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     rates = rates_for(device, dtype, spec.resources.threads)
     batch_tokens, task = spec.resources.tokens_per_batch, checked.task
     loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
+    if isinstance(spec.objective, TargetLatency):
+        loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
     return _described(model, job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf"), rates)
 
 
@@ -61,12 +65,13 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
     """What `workers.sizes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
-    refit, gathered = spec.projection.refit, spec.projection.gram_examples
+    refit, rounds, gathered = spec.projection.refit, spec.reweigh_rounds, spec.projection.gram_examples
     confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),
         "refinement": first("calibration", None),
+        "reweigh": first("calibration", gathered).times(rounds) if rounds else Load(),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": _verifying(*confirmed),
     }
@@ -107,7 +112,7 @@ def finalists(spec: JobSpec) -> int:
     """Most that the search hands to the confirm split."""
     if isinstance(spec.objective, Pareto):
         return spec.objective.finalists
-    return 2 * DROP_FINALISTS if isinstance(spec.objective, MaxDrop) else TARGET_FINALISTS
+    return MOST_FINALISTS if isinstance(spec.objective, MaxDrop) else TARGET_FINALISTS
 
 
 def _own_seeds(spec: JobSpec) -> int:
@@ -125,7 +130,7 @@ def scorings(spec: JobSpec) -> tuple[int, int]:
     search = spec.search
     if search.screen >= spec.task.data.sizes.search:
         return search.max_evaluations, 0
-    given = sum(seed.random or 1 for seed in search.seeds)
+    given = sum(seed.random or 1 for seed in search.seeds) + bool(spec.reweigh_rounds)
     seeds = max(_own_seeds(spec) + given, search.population)
     full = min(search.max_evaluations, seeds + search.generations * search.survivors)
     return full, search.max_evaluations - full

@@ -20,6 +20,11 @@ class EventType(StrEnum):
     """matrices, block_params, total_params, dtype, device"""
     PHASE_PROGRESS = "phase.progress"
     """phase, done, total"""
+    MATRICES_REWEIGHED = "matrices.reweighed"
+    """round, kept_share; least, median and most: what energies of matrices are multiplied by from then on"""
+    LATENCY_MEASURED = "latency.measured"
+    """table (curves of matrices, ranks, nanoseconds, dense_nanoseconds; other_nanoseconds), device, dtype, threads,
+    workload, stretched, stretched_ranks, checked_nanoseconds, expected_nanoseconds; see `workers.latency`"""
     DENSE_SCORED = "dense.scored"
     """split, metric, metric_name"""
     GENERATION_COMPLETED = "generation.completed"

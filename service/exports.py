@@ -12,10 +12,14 @@ from typing import Any, Self
 from search.errors import ConflictError, InputError
 from search.space import Genome
 from service.jobs import Job, JobState
+from workers.latency import Latency
 
 TOLERANCE = 1e-9  # a share that was read from a list is that share
 KNOWN = ("metric_name", "method", "storage", "refine_epochs", "data", "model", "dense")
 """What is the same of every candidate of a job, by its name in the job's result."""
+
+TABLE = "latency_table"
+"""What ranks cost where a search was for a latency: levels are what they are by it. Others have none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +39,12 @@ class Export:
     candidate: dict[str, Any]
     finalist: dict[str, Any] | None
     known: dict[str, Any]
+
+    @property
+    def latency(self) -> Latency | None:
+        """What the ranks of the job cost in time, where that is what it searched for."""
+        table = self.known.get(TABLE)
+        return None if table is None else Latency.from_json(table)
 
     @property
     def genome(self) -> Genome:
@@ -119,5 +129,5 @@ def export_of(job: Job, candidate: Mapping[str, Any], asked: dict[str, Any]) -> 
         asked=asked,
         candidate=dict(candidate),
         finalist=next(same, None),
-        known={name: result[name] for name in KNOWN},
+        known={name: result[name] for name in KNOWN} | {TABLE: result.get(TABLE)},
     )

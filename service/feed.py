@@ -1,7 +1,8 @@
 """Wakes readers of a job's events when there is something new, without polling.
 
 Writers are threads (the controller, the HTTP threadpool); readers are coroutines. A reader subscribes,
-then reads a page, then waits: what is committed after its read wakes it, so nothing is missed.
+then reads a page, then waits: what is committed after its read wakes it, so nothing is missed. A writer wakes a loop
+once, however many read there: the search does not pay for those who watch it.
 
     async with feed.subscribe(job_id) as subscription:
         while True:
@@ -14,23 +15,21 @@ import asyncio
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 
 class Subscription:
     """One reader's wake-ups for one job. Made and awaited in the reader's event loop."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self.edition = 0
         """Which news was the last: what is read at an edition has all news up to it, for whoever is at it too."""
 
     def wake(self) -> None:
-        """Says that there is something new; from any thread."""
-        # RuntimeError: the loop closed with its reader still subscribed; nobody is left to wake.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._news.set)
+        """Says that there is something new; in the reader's loop."""
+        self._news.set()
 
     async def wait(self, timeout_s: float) -> bool:
         """Waits for something new since the last wait that returned True.
@@ -65,8 +64,10 @@ class Feed:
             waiting = tuple(self._subscriptions.get(job_id, ()))
             for subscription in waiting:
                 subscription.edition = self._edition
-        for subscription in waiting:
-            subscription.wake()
+        for loop in {subscription.loop for subscription in waiting}:
+            # RuntimeError: the loop closed with its readers still subscribed; nobody is left to wake.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_wake_those_in, loop, waiting)
 
     @contextlib.asynccontextmanager
     async def subscribe(self, job_id: str) -> AsyncIterator[Subscription]:
@@ -82,3 +83,9 @@ class Feed:
                 self._subscriptions[job_id].remove(subscription)
                 if not self._subscriptions[job_id]:
                     del self._subscriptions[job_id]
+
+
+def _wake_those_in(loop: asyncio.AbstractEventLoop, waiting: Iterable[Subscription]) -> None:
+    for subscription in waiting:
+        if subscription.loop is loop:
+            subscription.wake()

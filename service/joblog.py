@@ -27,6 +27,8 @@ class JobLog:
 
     def __init__(self, store: Store, job: Job, directory: Path, metrics: Metrics | None = None) -> None:
         self._store = store
+        self._newest = job
+        self._watchers: list[Callable[[Job], None]] = []
         self._metrics = metrics or Metrics()
         self._last_saved_s: float | None = None
         self._phases: set[str] = set()
@@ -44,6 +46,9 @@ class JobLog:
     def heed(self, job: Job) -> None:
         """Passes on to the pipeline what the job's user asks by now; from any thread."""
         with self._heeding:
+            self._newest = job
+            for watch in self._watchers:
+                watch(job)
             if job.cancel_requested or job.epoch != self.job.epoch:
                 self.cancelled.set()
             if job.stop_requested:
@@ -54,6 +59,18 @@ class JobLog:
                 self.pausing.set()
                 if not self._draining:
                     self.cancelled.set()
+
+    @contextmanager
+    def watching(self, watch: Callable[[Job], None]) -> Iterator[None]:
+        """Inside, `watch` is told of the job as it is by now, and whenever something was heard of it."""
+        with self._heeding:
+            self._watchers.append(watch)
+            watch(self._newest)
+        try:
+            yield
+        finally:
+            with self._heeding:
+                self._watchers.remove(watch)
 
     @contextmanager
     def draining(self) -> Iterator[None]:
@@ -94,6 +111,11 @@ class JobLog:
         if type is EventType.PHASE_PROGRESS:
             self._phases.add(data["phase"])
         self._store.append_event(self.job.id, type, redact_values(data), epoch=self.job.epoch)
+
+    def last_event(self, type: EventType) -> dict[str, Any] | None:
+        """What the job's user was last told by an event of this type, also by an earlier run."""
+        event = self._store.last_event(self.job.id, type)
+        return None if event is None else event.data
 
     def progress(self, phase: str) -> Callable[[int, int], None]:
         """Tells the job's user how far a phase is: (done, total)."""
@@ -140,8 +162,12 @@ class JobLog:
         if self.job.spec.projection.refine_epochs:
             self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
 
+    def holds(self, actors: int) -> None:
+        """Counts how many actors the job has."""
+        self._metrics.actors(self.job.id, actors)
+
     def _count(self, candidates: Sequence[Mapping[str, Any]]) -> None:
-        self._metrics.scored(candidates, self.job.spec.resources.actors)
+        self._metrics.scored(candidates)
         now_s = time.monotonic()
         if self._last_saved_s is not None:
             self._metrics.generation(now_s - self._last_saved_s)

@@ -1,11 +1,11 @@
 """A job as the service keeps it: its states, the moves between them, and why it failed.
 
-    queued → preparing → searching → finalizing → succeeded
-                         searching → stopping → finalizing  ends with what the search has found so far
-              preparing → finalizing                        an export searches nothing
+    queued → validating → preparing → searching → finalizing → succeeded
+                                      searching → stopping → finalizing  ends with what the search has found so far
+                          preparing → finalizing                         an export searches nothing
        any of these that is not terminal → failed | cancelled | crashed
-       preparing | searching | stopping | finalizing →
-          preparing                                         taken up again after its server died or stopped
+       validating | preparing | searching | stopping | finalizing →
+          validating                                        taken up again after its server died or stopped
           queued                                            put back after a fault of the machine, to try again
           paused                                            by its user; so is a queued one
        paused | crashed → queued | cancelled                resumed, or given up
@@ -13,8 +13,6 @@
 Knows nothing of SQL, threads or HTTP.
 """
 
-import secrets
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -32,6 +30,7 @@ class JobState(StrEnum):
     """Where a job is in its life."""
 
     QUEUED = "queued"
+    VALIDATING = "validating"
     PREPARING = "preparing"
     SEARCHING = "searching"
     STOPPING = "stopping"
@@ -55,15 +54,16 @@ class JobState(StrEnum):
     @property
     def interruptible(self) -> bool:
         """Whether such a job is being run, or was cut off in mid-run."""
-        return JobState.PREPARING in TRANSITIONS[self] and self is not JobState.QUEUED
+        return JobState.VALIDATING in TRANSITIONS[self] and self is not JobState.QUEUED
 
 
 _ENDS = frozenset({JobState.FAILED, JobState.CANCELLED, JobState.CRASHED})
-_CUT = _ENDS | {JobState.PREPARING, JobState.QUEUED, JobState.PAUSED}
+_CUT = _ENDS | {JobState.VALIDATING, JobState.QUEUED, JobState.PAUSED}
 _RESUMABLE = frozenset({JobState.QUEUED, JobState.CANCELLED})
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: _ENDS | {JobState.PREPARING, JobState.PAUSED},
+    JobState.QUEUED: _ENDS | {JobState.VALIDATING, JobState.PAUSED},
+    JobState.VALIDATING: _CUT | {JobState.PREPARING},
     JobState.PREPARING: _CUT | {JobState.SEARCHING, JobState.STOPPING, JobState.FINALIZING},
     JobState.SEARCHING: _CUT | {JobState.STOPPING, JobState.FINALIZING},
     JobState.STOPPING: _CUT | {JobState.FINALIZING},
@@ -138,11 +138,6 @@ class Job:
     faults: int = 0
     export: "Export | None" = None
     """What it exports, where that is all it does."""
-
-
-def new_job_id() -> str:
-    """24 hex digits that sort by time: 14 of the clock in microseconds, 10 of chance."""
-    return f"{time.time_ns() // 1000:014x}{secrets.token_hex(5)}"
 
 
 class Request(StrEnum):

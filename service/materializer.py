@@ -24,6 +24,7 @@ from workers.plan import EncodedTask
 from workers.preflight import Checked
 from workers.preparation import Prepared
 from workers.scores import metric_of
+from workers.sharing import Share
 from workers.verification import Verified
 
 POINTS, EXAMPLES = 2.0, 2
@@ -45,18 +46,19 @@ class Materializer:
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one export; returns its result (see `service.report`)."""
         assert job.export is not None
-        with plans.cache(self._settings).lease():  # nothing that it uses is evicted
-            return self._run(job, job.export, log)
+        with self._phases.share(log) as share, plans.cache(self._settings).lease():
+            return self._run(job, job.export, share, log)  # nothing that it uses is evicted
 
-    def _run(self, job: Job, export: Export, log: JobLog) -> dict[str, Any]:
+    def _run(self, job: Job, export: Export, share: Share, log: JobLog) -> dict[str, Any]:
         spec, clock, phases = job.spec, Clock(), self._phases
-        phases.require(spec)
         with clock.phase("prepare"):
             checked = phases.check(spec)
             _require_same_data(export, checked)
-            prepared = phases.prepare(spec, checked, log)
+            log.state(JobState.PREPARING)
+            prepared = phases.prepare(spec, checked, share, log)
             _require_same_model(export, prepared)
-        space = phases.search_plan(spec, checked, prepared.model.dtype).space
+        measured = export.latency
+        space = phases.search_plan(spec, checked, prepared.model.dtype, measured).space
         genome = space.validate(export.genome)
         refit = export.refit_file(self._settings.jobs_dir)
 
@@ -64,10 +66,13 @@ class Materializer:
         with clock.phase("export"):
             summary = report.export_summary(spec, export, space, prepared, refit)
             provenance = report.provenance(job, summary)
-            exported = phases.export(spec, prepared, space.ranks(genome), refit, provenance, log)
+            ranks = space.ranks(genome)
+            exported = phases.export(spec, prepared, ranks, refit, provenance, share, log)
         with clock.phase("verify"):
             split, examples = _measured_on(export, refit, checked.task)
-            verified = phases.verify(spec, checked.task, prepared, exported, split, examples, log)
+            verified = phases.verify(
+                spec, checked.task, prepared, exported, split, examples, share, log, measured
+            )
             _require_reproduced(checked.task, summary["best"]["metric"][split], verified, log)
         return report.result(summary, prepared, exported, verified, clock.seconds)
 

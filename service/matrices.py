@@ -4,26 +4,20 @@ A candidate in the store is a list of ranks; their names would be the same in ev
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from search.errors import NotFoundError
 from search.space import MatrixShape
+from service.files import write_json
 
 _FILE = "matrices.json"
 
 
 def keep(directory: Path, matrices: Sequence[MatrixShape]) -> None:
     """Writes them into a job's folder, in the order of its candidates' ranks."""
-    directory.mkdir(parents=True, exist_ok=True)
-    part = directory / f"{_FILE}.part"
-    with part.open("w", encoding="utf-8") as file:
-        json.dump([asdict(matrix) for matrix in matrices], file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(directory / _FILE)
+    write_json(directory / _FILE, [asdict(matrix) for matrix in matrices])
 
 
 def kept(directory: Path) -> list[MatrixShape]:

@@ -1,7 +1,7 @@
 """What a server counts for its operator, in Prometheus' terms; of jobs, events tell more.
 
 Counts are this server's since it started; `ranksieve_jobs` is read from the store when it is asked for. How busy the
-actors are: `rate(ranksieve_scoring_seconds_total[10m]) / ranksieve_actors`.
+actors are while jobs search: `rate(ranksieve_scoring_seconds_total[10m]) / sum(ranksieve_actors)`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -40,13 +40,20 @@ class Metrics:
         )
         self._actors = Gauge(
             "ranksieve_actors",
-            "Scoring actors of the job that is searching, from its first generation on.",
+            "Scoring actors, or workers of another phase, that each job has which runs here.",
+            ["job"],
             registry=self._registry,
         )
         self._lookups = Counter(
             "ranksieve_cache",
             "Jobs that needed something of the cache.",
             ["kind", "outcome"],
+            registry=self._registry,
+        )
+        self._deliveries = Counter(
+            "ranksieve_webhook_attempts",
+            "Attempts to deliver to webhooks.",
+            ["outcome"],
             registry=self._registry,
         )
         self._generations = Histogram(
@@ -60,9 +67,8 @@ class Metrics:
         """Adds the number of jobs by state, counted in a store whenever it is asked for."""
         self._registry.register(_Jobs(store))
 
-    def scored(self, candidates: Iterable[Mapping[str, Any]], actors: int) -> None:
-        """Counts the scorings of a generation, by a job with so many actors."""
-        self._actors.set(actors)
+    def scored(self, candidates: Iterable[Mapping[str, Any]]) -> None:
+        """Counts the scorings of a generation."""
         for candidate in candidates:
             outcome = "scored" if candidate["failure"] is None else "failed"
             self._evaluations.labels(outcome).inc()
@@ -73,13 +79,20 @@ class Metrics:
         """Counts that a job needed something of the cache, and whether it was there."""
         self._lookups.labels(kind, "hit" if found else "miss").inc()
 
-    def idle(self) -> None:
-        """No job runs: there are no actors."""
-        self._actors.set(0)
+    def actors(self, job: str, count: int) -> None:
+        """Tells how many actors a job has; of one that has none any more nothing is told."""
+        if count:
+            self._actors.labels(job).set(count)
+        else:
+            self._actors.remove(job)
 
     def generation(self, seconds: float) -> None:
         """Counts a generation and the time it took."""
         self._generations.observe(seconds)
+
+    def sent(self, outcome: str) -> None:
+        """Counts an attempt to deliver: `delivered`, `retried` later or `given_up`."""
+        self._deliveries.labels(outcome).inc()
 
     def text(self) -> bytes:
         """All of it, in Prometheus' text format.

@@ -1,21 +1,25 @@
 """The phases that jobs and exports share: checking, preparing, exporting, verifying, each run on the cluster."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from service import matrices, plans
+from service import latency, matrices, plans
 from service.events import EventType
 from service.joblog import JobLog
-from service.search_plan import SearchPlan, search_plan
+from service.search_plan import SearchPlan, check_search_plan, search_plan
 from service.settings import Settings
-from service.spec import JobSpec
+from service.spec import JobSpec, TargetLatency
 from workers.cluster import Cluster
 from workers.export import Exported, ExportPlan, export
+from workers.latency import Latency, measure_latency
 from workers.plan import EncodedTask
 from workers.preflight import Checked, check
 from workers.preparation import Prepared, Progress, closed_form, prepare
 from workers.rates import dtype_name
+from workers.sharing import Share
 from workers.verification import VerificationPlan, Verified, verify
 
 
@@ -31,14 +35,31 @@ class Phases:
         self._settings = settings
         self._cluster = cluster
 
-    def require(self, spec: JobSpec) -> None:
-        """Checks that the cluster has what a job wants.
+    @contextmanager
+    def share(self, log: JobLog) -> Iterator[Share]:
+        """A job's part of the cluster, waited for and given back; meanwhile it goes by what the job's user asks.
 
         Raises:
-            InfrastructureError: It has less.
+            InputError: The cluster does not hold even one of the job's actors.
+            InfrastructureError: There is no cluster.
+            CancelledError: The job is to end before there was room for it.
         """
-        resources = spec.resources
-        self._cluster.require(resources.actors, resources.threads_per_actor, resources.gpus_per_actor)
+        spec, resources = log.job.spec, log.job.spec.resources
+        with (
+            self._cluster.share(
+                log.job.id,
+                actors=resources.actors,
+                threads=resources.threads_per_actor,
+                gpus=resources.gpus_per_actor,
+                priority=spec.priority,
+                cancelled=log.cancelled,
+                on_held=log.holds,
+            ) as share,
+            log.watching(
+                lambda job: share.change(limit=job.spec.resources.actors, priority=job.spec.priority)
+            ),
+        ):
+            yield share
 
     def check(self, spec: JobSpec) -> Checked:
         """Checks a spec against the files and the model it names.
@@ -52,24 +73,47 @@ class Phases:
             checked = check(
                 plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), cache
             )
-        self.search_plan(spec, checked, dtype_name(spec.model.dtype, spec.resources.device))
+        dtype = dtype_name(spec.model.dtype, spec.resources.device)
+        check_search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
+        if isinstance(spec.objective, TargetLatency):
+            latency.workload_of(spec.objective, spec, checked)
         return checked
 
-    def search_plan(self, spec: JobSpec, checked: Checked, dtype: str) -> SearchPlan:
+    def search_plan(
+        self, spec: JobSpec, checked: Checked, dtype: str, measured: Latency | None = None
+    ) -> SearchPlan:
         """What the search of a checked job takes."""
         roots = plans.allowed_roots(self._settings)
-        return search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
+        return search_plan(spec, checked.matrices, checked.remainder, dtype, roots, measured)
 
-    def prepare(self, spec: JobSpec, checked: Checked, log: JobLog) -> Prepared:
+    def prepare(self, spec: JobSpec, checked: Checked, share: Share, log: JobLog) -> Prepared:
         """The model on disk and its factors: from the cache, or made again."""
         plan, resources = plans.preparation_plan(spec, checked, self._settings), spec.resources
-        prepared = self._run(closed_form, plan, spec=spec, log=log, workers=resources.actors)
+        prepared = self._run(closed_form, plan, share=share, log=log, workers=resources.actors)
         if plan.refinement.epochs:
-            prepared = self._run(prepare, replace(plan, threads=resources.threads), spec=spec, log=log)
+            prepared = self._run(prepare, replace(plan, threads=resources.threads), share=share, log=log)
         assert isinstance(prepared, Prepared)
         log.count_preparation()
         matrices.keep(log.directory, prepared.matrices)
         return prepared
+
+    def latency(
+        self,
+        objective: TargetLatency,
+        spec: JobSpec,
+        checked: Checked,
+        prepared: Prepared,
+        share: Share,
+        log: JobLog,
+    ) -> Latency:
+        """What ranks cost in time: as it was measured when the job first came here."""
+        if (known := latency.kept(log)) is not None:
+            return known
+        plan = latency.latency_plan(objective, spec, checked, prepared)
+        measured = self._run(measure_latency, plan, share=share, log=log)
+        assert isinstance(measured, Latency)
+        latency.keep(log, measured)
+        return measured
 
     def export(
         self,
@@ -78,6 +122,7 @@ class Phases:
         ranks: tuple[int, ...],
         refit: Path | None,
         provenance: dict[str, Any],
+        share: Share,
         log: JobLog,
     ) -> Exported:
         """Writes a model into the job's artifacts."""
@@ -93,7 +138,7 @@ class Phases:
             folder=folder,
             provenance=provenance,
         )
-        exported = self._run(export, plan, spec=spec, log=log)
+        exported = self._run(export, plan, share=share, log=log)
         assert isinstance(exported, Exported)
         log.event(EventType.ARTIFACT_EXPORTED, path=str(folder), file_bytes=exported.file_bytes)
         return exported
@@ -106,9 +151,11 @@ class Phases:
         exported: Exported,
         split: str,
         examples: int,
+        share: Share,
         log: JobLog,
+        measured: Latency | None = None,
     ) -> Verified:
-        """Loads an export in a fresh process and scores it on the first examples of a split."""
+        """Loads an export in a fresh process, scores it on the first examples of a split, times it as it was to be."""
         plan = VerificationPlan(
             exported=exported.folder,
             dense=prepared.model.folder,
@@ -117,9 +164,10 @@ class Phases:
             batch_tokens=spec.resources.tokens_per_batch,
             threads=spec.resources.threads,
             device=spec.resources.device,
+            timed=None if measured is None else (measured.workload, measured.threads),
         )
         fresh = {"HF_MODULES_CACHE": str(log.directory / "modules")}
-        verified = self._run(verify, plan, task, spec=spec, log=log, environment=fresh)
+        verified = self._run(verify, plan, task, share=share, log=log, environment=fresh)
         assert isinstance(verified, Verified)
         return verified
 
@@ -127,12 +175,12 @@ class Phases:
         self,
         phase: Any,
         *arguments: Any,
-        spec: JobSpec,
+        share: Share,
         log: JobLog,
         environment: dict[str, str] | None = None,
         workers: int = 1,
     ) -> Any:
-        """Runs a phase on workers that share the job's processors; a single one gets them all."""
+        """Runs a phase on workers of the job's share."""
 
         def on_progress(progress: Progress) -> None:
             log.event(
@@ -142,8 +190,7 @@ class Phases:
         return self._cluster.run(
             phase,
             *arguments,
-            cpus=spec.resources.threads // workers,
-            gpus=spec.resources.gpus_per_actor,
+            share=share,
             cancelled=log.cancelled,
             on_progress=on_progress,
             environment=environment,

@@ -1,7 +1,7 @@
 """One job from its spec to its exported model, top to bottom.
 
-    spec → checked → prepared (calibration, projections) → search ⇄ scoring → refit finalists → confirmation → test
-    → export → verified
+    spec → checked → prepared (calibration, projections; latencies) → reweighed energies → search ⇄ scoring
+    → refit finalists → confirmation → test → export → verified
 
 Every stage returns what a later one needs. Stopped anywhere and run again, it ends with the same result: the
 preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
@@ -19,10 +19,11 @@ from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.phases import Phases
 from service.refitting import refit_finalists
+from service.reweighing import reweighed
 from service.scoring import TaskScorer
 from service.searching import search
 from service.settings import Settings
-from service.spec import JobSpec
+from service.spec import JobSpec, TargetLatency
 from workers.actor import ScorerPlan
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher
@@ -30,6 +31,7 @@ from workers.metrics import METRIC_NAMES
 from workers.preflight import Checked
 from workers.preparation import Prepared
 from workers.scores import first
+from workers.sharing import Share
 
 VERIFIED_EXAMPLES = 512
 """On so many examples of the confirm split the exported model must do what the candidate did."""
@@ -58,27 +60,33 @@ class Pipeline:
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one job; returns its result (see `service.report`)."""
-        with plans.cache(self._settings).lease():  # nothing that this job uses is evicted
-            return self._run(job, log)
+        with self._phases.share(log) as share, plans.cache(self._settings).lease():
+            return self._run(job, share, log)  # nothing that it uses is evicted
 
-    def _run(self, job: Job, log: JobLog) -> dict[str, Any]:
+    def _run(self, job: Job, share: Share, log: JobLog) -> dict[str, Any]:
         spec, clock, phases = job.spec, Clock(), self._phases
-        phases.require(spec)
         with clock.phase("prepare"):
             checked = phases.check(spec)
             _announce_data(log, checked)
-            prepared = phases.prepare(spec, checked, log)
+            log.state(JobState.PREPARING)
+            prepared = phases.prepare(spec, checked, share, log)
             _announce_model(log, prepared, spec.resources.device)
-        plan = phases.search_plan(spec, checked, prepared.model.dtype)
+        measured = None
+        if isinstance(spec.objective, TargetLatency):
+            with clock.phase("latency"):
+                measured = phases.latency(spec.objective, spec, checked, prepared, share, log)
+        plan = phases.search_plan(spec, checked, prepared.model.dtype, measured)
         space = plan.space
 
         log.state(JobState.SEARCHING)
-        with self._actors(spec, checked, prepared, log) as dispatcher:
+        with self._actors(spec, checked, prepared, share, log) as dispatcher:
             scorer = TaskScorer(dispatcher, space, checked.task, spec.search.kl_weight)
             with clock.phase("dense"):
                 _score_dense(scorer, ("search", "confirm"), checked, log)
+            with clock.phase("reweigh"):
+                plan, energies = reweighed(spec, plan, prepared.energies, checked.task, scorer, log)
             with clock.phase("search"):
-                evolution = search(plan, prepared.energies, scorer, confidence_of(spec), log)
+                evolution = search(plan, energies, scorer, confidence_of(spec), log)
 
             log.state(JobState.FINALIZING)
             with clock.phase("refit"):
@@ -93,11 +101,13 @@ class Pipeline:
             summary = report.summary(spec, plan, checked, prepared, scorer, scores, evolution)
             ranks, refit = space.ranks(scores.candidate.genome), scores.candidate.refit
             provenance = report.provenance(job, summary)
-            exported = phases.export(spec, prepared, ranks, refit, provenance, log)
+            exported = phases.export(spec, prepared, ranks, refit, provenance, share, log)
         with clock.phase("verify"):
             expected = first(scores.confirm, min(VERIFIED_EXAMPLES, len(scores.confirm.quality)))
             count = len(expected.quality)
-            verified = phases.verify(spec, checked.task, prepared, exported, "confirm", count, log)
+            verified = phases.verify(
+                spec, checked.task, prepared, exported, "confirm", count, share, log, measured
+            )
             log.event(
                 EventType.ARTIFACT_VERIFIED,
                 metric=scorer.metric(verified.scores),
@@ -108,7 +118,7 @@ class Pipeline:
 
     @contextmanager
     def _actors(
-        self, spec: JobSpec, checked: Checked, prepared: Prepared, log: JobLog
+        self, spec: JobSpec, checked: Checked, prepared: Prepared, share: Share, log: JobLog
     ) -> Iterator[Dispatcher]:
         resources = spec.resources
         plan = ScorerPlan(
@@ -122,8 +132,7 @@ class Pipeline:
         dispatcher = self._cluster.dispatcher(
             plan,
             checked.task,
-            actors=resources.actors,
-            gpus=resources.gpus_per_actor,
+            share=share,
             timeout_s=resources.evaluation_timeout_s,
             cancelled=log.cancelled,
             on_replaced=lambda actor, reason: log.event(EventType.ACTOR_REPLACED, actor=actor, reason=reason),

@@ -28,19 +28,20 @@ def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
         field: Its place in the job file.
 
     Raises:
-        InputError: It does not exist, or lies elsewhere, or is a folder with a link in it that leads elsewhere.
+        InputError: It does not exist, cannot be read, or lies elsewhere, or is a folder with a link in it that leads
+            elsewhere.
     """
     if "\0" in path:
         raise InputError(field, "must not contain a NUL character")
     candidates = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]
     try:
         found = [candidate.resolve(strict=True) for candidate in candidates if candidate.exists()]
-    except (OSError, RuntimeError) as error:
+        inside = [file for file in found if _is_under(file, roots)]
+        if inside:
+            _refuse_links_out(inside[0], roots, field)
+            return inside[0]
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise InputError(field, f"cannot read {path!r}: {error}") from error
-    inside = [file for file in found if _is_under(file, roots)]
-    if inside:
-        _refuse_links_out(inside[0], roots, field)
-        return inside[0]
     shown = ", ".join(map(str, roots))
     if found:
         raise InputError(field, f"{path!r} is outside the folders this server may read ({shown}); see --root")
@@ -115,7 +116,7 @@ def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
 
 def search_settings(spec: JobSpec) -> SearchSettings:
     """How the search runs."""
-    search = spec.search.model_dump(exclude={"kl_weight", "constraints", "seeds"})
+    search = spec.search.model_dump(exclude={"kl_weight", "constraints", "seeds", "reweigh_rounds"})
     return SearchSettings(**search, full=spec.task.data.sizes.search)
 
 

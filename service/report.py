@@ -8,9 +8,10 @@ from typing import Any
 from search.confirmation import DropInterval
 from search.errors import ScoringError
 from search.evolution import Evolution
-from search.objectives import TargetBytes
+from search.objectives import TargetBytes, TargetLatency
 from search.outcome import Outcome
 from search.space import Genome, SearchSpace
+from service import latency
 from service.capabilities import LIBRARIES
 from service.confirmation import Confirmed, Winner
 from service.exports import Export
@@ -56,6 +57,7 @@ def summary(
         "metric_name": METRIC_NAMES[checked.task.kind],
         "objective": spec.objective.model_dump(mode="json"),
         "target_bytes": plan.objective.size_bytes if isinstance(plan.objective, TargetBytes) else None,
+        **latency.told(plan.latency, space.matrices, space.ranks(winner.candidate.genome), _wanted(plan)),
         "method": spec.projection.method,
         "storage": spec.projection.storage,
         "refine_epochs": spec.projection.refine_epochs,
@@ -116,6 +118,7 @@ def export_summary(
             "search_drop_points": candidate["drop_points"] if refit is None else None,
         },
         "target_bytes": None,
+        **latency.told(export.latency, space.matrices, space.ranks(export.genome)),
         "promise_held": None,
         "refit": refit is not None,
         **_choice(export.genome, space),
@@ -131,6 +134,11 @@ def export_summary(
             **_counts(export.genome, space, prepared),
         },
     }
+
+
+def _wanted(plan: SearchPlan) -> int | None:
+    """Nanoseconds that the objective asks for, if it does."""
+    return plan.objective.nanoseconds if isinstance(plan.objective, TargetLatency) else None
 
 
 def _choice(genome: Genome, space: SearchSpace) -> dict[str, Any]:
@@ -192,8 +200,8 @@ def result(
 ) -> dict[str, Any]:
     """The job's result: the summary, what the export measured, and where it is.
 
-    A promised file size is held, or not, by the files themselves. Matrices of a sublayer that lost its output are not
-    exported, whatever rank the genome gave them.
+    A promised file size is held, or not, by the files themselves, a promised latency by that of the exported model.
+    Matrices of a sublayer that lost its output are not exported, whatever rank the genome gave them.
     """
     expected = summary["best"]["total_params"] - sum(exported.dead.values())
     if exported.total_params != expected:
@@ -213,8 +221,10 @@ def result(
     }
     ranks = {**summary["ranks"], **dict.fromkeys(exported.dead, 0)}
     target_bytes = summary["target_bytes"]
-    held = summary["promise_held"] and (target_bytes is None or exported.file_bytes <= target_bytes)
-    measured = {"ranks": ranks, "dense": dense, "best": best, "promise_held": held}
+    compared = latency.compared(summary, prepared.matrices, list(ranks.values()), verified.spent)
+    small = target_bytes is None or exported.file_bytes <= target_bytes
+    held = summary["promise_held"] and small and latency.held(compared)
+    measured = {"ranks": ranks, "dense": dense, "best": best, "latency": compared, "promise_held": held}
     return {**summary, **measured, "artifact": str(exported.folder), "seconds": seconds}
 
 

@@ -1,4 +1,4 @@
-"""Forgets the events of jobs that ended long ago; what their search found, and their result, stays."""
+"""Forgets the events of jobs that ended long ago, and deliveries; what a search found, and its result, stays."""
 
 import logging
 import time
@@ -17,8 +17,8 @@ class Retention:
     """Tidies the store up, when it is called and it is time to.
 
     Args:
-        store: Where the events are.
-        days: So long they are kept after their job's end.
+        store: Where they are.
+        days: So long events are kept after their job's end, and deliveries after theirs.
         clock: Seconds that only grow.
     """
 
@@ -36,7 +36,9 @@ class Retention:
         """
         if self._clock() < self._next_s:
             return
-        forgotten = self._store.forget_events(timedelta(days=self._days))
+        age = timedelta(days=self._days)
+        forgotten = self._store.forget_events(age)
+        self._store.outbox.forget(age)
         self._next_s = self._clock() + EVERY_S
         if forgotten:
             logger.info("forgot %s events of jobs that ended over %g days ago", f"{forgotten:,}", self._days)

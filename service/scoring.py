@@ -6,6 +6,8 @@ the number of actors.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +21,8 @@ from workers.scores import (
     Beliefs,
     Failure,
     Floats,
+    Reaction,
+    ReactionRequest,
     RefitRequest,
     Request,
     ScoreRequest,
@@ -37,6 +41,12 @@ REFIT_EXAMPLES = 256
 
 REFIT_TIMEOUTS = 8
 """A refit may take as long as so many scorings of as many examples: it costs about five forward passes."""
+
+REACTION_CHUNK = 64
+"""Examples of a request: small, so that all actors have work; fixed, so that sums do not depend on their number."""
+
+REACTION_TIMEOUTS = 4
+"""A dense pass, one of the candidate, and its way back."""
 
 Report = Callable[[int, int], None]
 
@@ -151,6 +161,30 @@ class TaskScorer:
             result if isinstance(result, Failure) else Candidate(genome=genome, refit=request.file)
             for genome, request, result in zip(genomes, requests, results, strict=True)
         ]
+
+    def react(self, genome: Genome, examples: int, window: int) -> Reaction | Failure:
+        """How the loss of a genome reacts to its next components, summed over the first calibration examples.
+
+        Args:
+            genome: Any.
+            examples: Of the calibration split, so many.
+            window: Components on either side of each rank.
+        """
+        requests = [
+            ReactionRequest(
+                ranks=self._space.ranks(genome),
+                start=start,
+                stop=min(start + REACTION_CHUNK, examples),
+                kl_weight=self._kl_weight,
+                window=window,
+            )
+            for start in range(0, examples, REACTION_CHUNK)
+        ]
+        parts = self._runner.run("react", requests, timeouts=REACTION_TIMEOUTS)
+        failures = [part for part in parts if isinstance(part, Failure)]
+        if failures:
+            return failures[0]
+        return reduce(add, [part for part in parts if isinstance(part, Reaction)])
 
     def score_candidates(
         self, candidates: Sequence[Candidate], split: str, report: Report = lambda done, total: None

@@ -1,6 +1,7 @@
 """What a job's search may choose from, what it aims at and where it starts, from the job file and the model's matrices.
 
-All that can be wrong with these is found here, before anything is calibrated: `Pipeline.check` makes the plan too.
+All that can be wrong with these is found here, before anything is calibrated: `Pipeline.check` makes the plan too. Only
+whether a model can be as fast as a job wants is not known before its matrices have been timed.
 """
 
 import json
@@ -12,28 +13,58 @@ from typing import Any
 
 from search.constraints import Constraint, constrained, matches
 from search.errors import InputError
-from search.objectives import MaxDrop, Objective, Pareto, TargetBytes, TargetParams, schedule_for
+from search.latency import LatencyTable
+from search.objectives import (
+    MaxDrop,
+    Objective,
+    Pareto,
+    TargetBytes,
+    TargetLatency,
+    TargetParams,
+    schedule_for,
+)
 from search.seeds import of_densities, random_densities
 from search.settings import SearchSettings
-from search.space import DENSE, Genome, MatrixShape, SearchSpace
+from search.space import DENSE, Genome, MatrixShape, Price, SearchSpace
 from service import spec as job
 from service.plans import resolve_path, search_settings
 from service.spec import ConstraintSpec, JobSpec, SeedSpec
 from workers.filesize import ITEM_BYTES, Remainder
+from workers.latency import Latency
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
-    """What the search takes; `seeds` are the user's genomes."""
+    """What the search takes; `seeds` are the user's genomes, `latency` what budgets are in where they are in time."""
 
     space: SearchSpace
     objective: Objective
     settings: SearchSettings
     seeds: tuple[Genome, ...] = ()
+    latency: Latency | None = None
+
+
+def check_search_plan(
+    spec: JobSpec, matrices: Sequence[MatrixShape], remainder: Remainder, dtype: str, roots: Sequence[Path]
+) -> None:
+    """Checks what `search_plan` would, as far as it can be before matrices are timed.
+
+    Raises:
+        InputError: Constraints, objective or seeds that cannot be; names the field.
+    """
+    if isinstance(spec.objective, job.TargetLatency):
+        list(_seeds(spec, _space(spec, matrices, None), roots))
+    else:
+        search_plan(spec, matrices, remainder, dtype, roots)
 
 
 def search_plan(
-    spec: JobSpec, matrices: Sequence[MatrixShape], remainder: Remainder, dtype: str, roots: Sequence[Path]
+    spec: JobSpec,
+    matrices: Sequence[MatrixShape],
+    remainder: Remainder,
+    dtype: str,
+    roots: Sequence[Path],
+    latency: Latency | None = None,
 ) -> SearchPlan:
     """The plan of a job.
 
@@ -43,32 +74,36 @@ def search_plan(
         remainder: The rest of the model.
         dtype: The working dtype, which bytes are counted in.
         roots: Folders that seeds may be read from.
+        latency: What was timed, for an objective of that kind.
 
     Raises:
         InputError: Constraints, objective or seeds that cannot be; names the field.
     """
-    space = _space(spec, matrices, dtype)
-    objective = _objective(spec, space, remainder, dtype)
+    table = None if latency is None else latency.table
+    space = _space(spec, matrices, _price(spec, dtype, table))
+    objective = _objective(spec, space, remainder, dtype, table)
     settings = search_settings(spec)
     schedule_for(objective, space, patience=settings.patience)  # refuses what is out of reach
     return SearchPlan(
-        space=space, objective=objective, settings=settings, seeds=tuple(_seeds(spec, space, roots))
+        space=space,
+        objective=objective,
+        settings=settings,
+        seeds=tuple(_seeds(spec, space, roots)),
+        latency=latency,
     )
 
 
-def _space(spec: JobSpec, matrices: Sequence[MatrixShape], dtype: str) -> SearchSpace:
+def _price(spec: JobSpec, dtype: str, latency: LatencyTable | None) -> Price | None:
+    """What a rank costs in the unit of the objective; None for parameters."""
     storage, item_bytes = spec.projection.storage, ITEM_BYTES[dtype]
+    if isinstance(spec.objective, job.TargetBytes):
+        return lambda shape, rank: shape.stored_bytes(rank, storage, item_bytes)
+    return None if latency is None else latency.price
 
-    def in_bytes(shape: MatrixShape, rank: int) -> int:
-        return shape.stored_bytes(rank, storage, item_bytes)
 
-    return constrained(
-        matrices,
-        spec.projection.rank_step,
-        storage,
-        [_constraint(one, i) for i, one in enumerate(spec.search.constraints)],
-        in_bytes if isinstance(spec.objective, job.TargetBytes) else None,
-    )
+def _space(spec: JobSpec, matrices: Sequence[MatrixShape], price: Price | None) -> SearchSpace:
+    constraints = [_constraint(one, i) for i, one in enumerate(spec.search.constraints)]
+    return constrained(matrices, spec.projection.rank_step, spec.projection.storage, constraints, price)
 
 
 def _constraint(one: ConstraintSpec, index: int) -> Constraint:
@@ -77,7 +112,9 @@ def _constraint(one: ConstraintSpec, index: int) -> Constraint:
     return Constraint(field=f"search.constraints.{index}", frozen=frozen, **values)
 
 
-def _objective(spec: JobSpec, space: SearchSpace, remainder: Remainder, dtype: str) -> Objective:
+def _objective(
+    spec: JobSpec, space: SearchSpace, remainder: Remainder, dtype: str, latency: LatencyTable | None
+) -> Objective:
     objective = spec.objective
     if isinstance(objective, job.MaxDrop):
         return MaxDrop(points=objective.points)
@@ -85,12 +122,24 @@ def _objective(spec: JobSpec, space: SearchSpace, remainder: Remainder, dtype: s
         return TargetParams(share=objective.share)
     if isinstance(objective, job.Pareto):
         return Pareto(**objective.model_dump(exclude={"kind", "confidence"}))
+    if isinstance(objective, job.TargetLatency):
+        assert latency is not None
+        return _target_latency(objective, latency)
     other_bytes = remainder.size_bytes(dtype)
     if objective.size is not None:
         return TargetBytes(size_bytes=int(objective.size), other_bytes=other_bytes)
     assert objective.share is not None
     size_bytes = int(objective.share * (other_bytes + space.total_cost))
     return TargetBytes(size_bytes=size_bytes, other_bytes=other_bytes, field="objective.share")
+
+
+def _target_latency(objective: job.TargetLatency, latency: LatencyTable) -> TargetLatency:
+    other = latency.other_nanoseconds
+    if objective.milliseconds is not None:
+        return TargetLatency(nanoseconds=round(objective.milliseconds * 1e6), other_nanoseconds=other)
+    assert objective.share is not None
+    nanoseconds = int(objective.share * latency.dense_nanoseconds)
+    return TargetLatency(nanoseconds=nanoseconds, other_nanoseconds=other, field="objective.share")
 
 
 def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Genome]:

@@ -41,6 +41,17 @@ class Settings(BaseSettings):
         default=100, ge=0, le=100_000, description="Of one key, or of one address without a key; 0: no limit."
     )
     queued_jobs: int = Field(default=1000, ge=1, description="Most jobs of one owner that wait to be run.")
+    running_jobs: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Most jobs that this server runs at once; they share the cluster.",
+    )
+    webhooks: int = Field(default=20, ge=0, le=1000, description="Most webhooks of one owner.")
+    webhook_hosts: Annotated[list[HostName], NoDecode] = Field(
+        default=[],
+        description="Names that webhooks may lead to whatever their address is, and on this machine over http.",
+    )
     database_url: str | None = Field(
         default=None, repr=False, description="SQLAlchemy URL; without it, a SQLite file in data_dir."
     )
@@ -63,7 +74,7 @@ class Settings(BaseSettings):
             return json.loads(value)
         return [folder for folder in value.split(os.pathsep) if folder]
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "webhook_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
         return (

@@ -20,6 +20,8 @@ from service.retention import Retention
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
+from service.webhooks.post import HttpPost
+from service.webhooks.sender import Sender
 from workers import devices
 from workers.cluster import Cluster
 
@@ -39,7 +41,8 @@ def build(settings: Settings) -> Application:
         store,
         run,
         settings.jobs_dir,
-        close=cluster.close,
+        session=cluster,
+        running_jobs=settings.running_jobs,
         metrics=metrics,
         tidy=Retention(store, settings.event_retention_days),
     )
@@ -58,6 +61,7 @@ def build(settings: Settings) -> Application:
         preflight,
         estimator,
         metrics,
+        sender=Sender(store.outbox, HttpPost(settings.webhook_hosts), metrics),
         ray_answers=cluster.answers,
         devices=_devices,
     )

@@ -42,6 +42,27 @@ class PostgresServer:
 
 
 @pytest.fixture(scope="session")
+def make_flop_timer() -> Callable[..., Any]:
+    """Makes a timer of a device that needs a nanosecond for every FLOP, whatever else the machine does."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    class FlopTimer:
+        def __init__(self, device: Any, threads: int) -> None:
+            self.taken: list[int] = []
+
+        def time(self, call: Callable[[], object]) -> None:
+            with FlopCounterMode(display=False) as counter:
+                call()
+            self.taken.append(counter.get_total_flops())
+
+        def collect(self) -> list[int]:
+            taken, self.taken = self.taken, []
+            return taken
+
+    return FlopTimer
+
+
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """The server; tests that ask for it are skipped where it cannot be had."""
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:

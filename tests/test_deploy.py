@@ -65,7 +65,12 @@ def test_examples_cover_every_kind_and_model_source():
         "path",
         "gguf",
     }
-    assert {spec.objective.kind for spec in specs} == {"max_drop", "target_params", "target_bytes"}
+    assert {spec.objective.kind for spec in specs} == {
+        "max_drop",
+        "target_params",
+        "target_bytes",
+        "target_latency",
+    }
 
 
 def test_containers_run_without_root():

@@ -88,20 +88,20 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
     monkeypatch.setattr(
         table, "_row", lambda arguments, arena, key: {**measured(arguments, arena, key), "second": True}
     )
-    run("lagrangian", "ranksieve-wide")
+    run("lagrangian", "ranksieve-plain")
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [(row["method"], row["objective"], row.get("second")) for row in rows] == [
         ("lagrangian", "share", None),
         ("lagrangian", "drop", None),
-        ("ranksieve-wide", "share", True),
-        ("ranksieve-wide", "drop", True),
+        ("ranksieve-plain", "share", True),
+        ("ranksieve-plain", "drop", True),
     ]
     alone, searched = rows[0], rows[2]
     assert alone["gain"] == [0.0, 0.0, 0.0]
     assert 4 <= searched["evaluations"] < 5
     assert searched["search_loss"] <= alone["search_loss"]
     assert max(alone["kept"], searched["kept"]) <= 0.3
-    assert "| `ranksieve-wide` | 4 |" in capsys.readouterr().out
+    assert "| `ranksieve-plain` | 4 | 0 |" in capsys.readouterr().out
 
 
 def test_where_nothing_was_accepted_the_safest_seed_is_confirmed(

@@ -15,7 +15,7 @@ from workers.models import load_prepared, load_tokenizer, weight_bytes
 from workers.plan import EncodedTask, ModelSource
 from workers.preparation import load_factors
 from workers.scorer import Scorer
-from workers.scores import Beliefs, Failure, RefitRequest, ScoreRequest, Scores
+from workers.scores import Beliefs, Failure, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +60,9 @@ class ScoringActor:
 
     def refit(self, request: RefitRequest) -> Failure | None:
         return self._scorer.refit(request)
+
+    def react(self, request: ReactionRequest) -> Reaction | Failure:
+        return self._scorer.react(request)
 
     def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
         return self._scorer.score_dense(request)

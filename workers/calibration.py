@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from search.errors import InputError, ScoringError
 from search.space import MatrixShape
 from workers.batches import Batch, make_batches
-from workers.fisher import Fisher, loss_of
+from workers.fisher import Fisher, answers_of, loss_of
 from workers.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
 from workers.likelihood import answer_logits
 from workers.matrices import LinearModule
@@ -120,7 +120,7 @@ class Calibrator:
             )
         if self._gradients:
             embedding = self._model.get_input_embeddings()
-            self._handles.append(embedding.register_forward_hook(_require_grad))
+            self._handles.append(embedding.register_forward_hook(require_grad))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -181,6 +181,7 @@ class Calibrator:
                 loss.backward()  # type: ignore[no-untyped-call]
         self._last_input = None
         self.grams.tokens += batch.tokens
+        self.grams.answers += answers_of(kind, batch)
 
     def _watch_output(
         self, name: str
@@ -256,6 +257,9 @@ def _not_prunable(name: str, why: str) -> InputError:
     return InputError("model.include", f"{name} cannot be calibrated: it {why}; {advice}")
 
 
-def _require_grad(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
-    """Cloned, because some models scale their embeddings in place, which a leaf refuses."""
+def require_grad(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+    """A forward hook of embeddings.
+
+    Cloned, because some models scale their embeddings in place, which a leaf refuses.
+    """
     return output.requires_grad_().clone() if output.is_leaf else output

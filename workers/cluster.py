@@ -2,6 +2,8 @@
 
 On one machine Ray is embedded, with an authentication token of its own for every session (Ray turns token
 authentication on by itself; a token in the environment keeps it from writing one to the home folder).
+
+Several jobs may use the session at once, each in a thread of its own and within its share.
 """
 
 import logging
@@ -9,28 +11,32 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError
 
-from search.errors import CancelledError, InfrastructureError, InputError, RanksieveError
+from search.errors import InfrastructureError, InputError
 from workers.actor import ScorerPlan, ScoringActor
 from workers.dispatcher import Dispatcher
+from workers.fairness import UNITS, amounts
+from workers.following import Furthest, last_item
 from workers.plan import EncodedTask
 from workers.preparation import Progress
 from workers.probe import Probe
-
-logger = logging.getLogger(__name__)
-
-POLL_S = 0.2
+from workers.sharing import Share, Sharing
 
 ANSWER_S = 2.0
 """So long the cluster may take to say that it is there, in seconds."""
+
+GONE_S = 15.0
+"""So long it may take before it is given up, with all that runs on it, in seconds."""
 
 SPIN_COUNT = "4000"
 """Rounds that a torch thread waits busily at a barrier before it sleeps, in an embedded cluster. By default there are
@@ -49,7 +55,12 @@ class Cluster:
         self._address = address
         self._temp_dir = temp_dir
         self._alive = Probe(_a_node_is_alive, ANSWER_S)
+        self._surely_alive = Probe(_a_node_is_alive, GONE_S)
         self._reachable = Probe(self._reach, ANSWER_S)
+        self._sharing = Sharing()
+        self._connecting = threading.Lock()
+        # An embedded Ray dies with the thread that started it, so that is one which no job owns.
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
 
     def connect(self) -> None:
         """Connects, or starts the embedded cluster; does nothing when connected.
@@ -57,12 +68,15 @@ class Cluster:
         Raises:
             InfrastructureError: There is no cluster to connect to, or it did not start in time.
         """
-        if ray.is_initialized():
-            return
-        try:
-            self._init()
-        except Exception as error:  # Ray raises nothing narrower
-            raise InfrastructureError(f"Ray did not start: {error}; see its logs and the load") from error
+        with self._connecting:
+            if ray.is_initialized():
+                return
+            before = _children()
+            try:
+                self._keeper.submit(self._init).result()
+            except Exception as error:  # Ray raises nothing narrower
+                _end(_children() - before)  # what it had started by then would go on, for every try anew
+                raise InfrastructureError(f"Ray did not start: {error}; see its logs and the load") from error
 
     def _init(self) -> None:
         if self._address is not None:
@@ -73,6 +87,7 @@ class Cluster:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
         options: dict[str, Any] = {} if self._temp_dir is None else {"_temp_dir": str(self._temp_dir)}
         ray.init(
+            address="local",  # without it, Ray joins whatever cluster was started last on this machine
             num_cpus=os.cpu_count(),
             include_dashboard=False,
             namespace="ranksieve",
@@ -82,9 +97,10 @@ class Cluster:
         )
 
     def close(self) -> None:
-        """Ends the session; an embedded cluster stops."""
-        if ray.is_initialized():
-            ray.shutdown()
+        """Ends the session, which no job may be using; an embedded cluster stops."""
+        with self._connecting:
+            if ray.is_initialized():
+                self._keeper.submit(ray.shutdown).result()
 
     def answers(self) -> bool | None:
         """Whether Ray answers within seconds; None where there is nothing to ask yet. Connects and starts nothing."""
@@ -94,38 +110,67 @@ class Cluster:
             return None
         return self._reachable()
 
+    def gone(self) -> bool:
+        """Whether there is no session that jobs could go on with."""
+        return not ray.is_initialized() or not self._surely_alive()
+
     def _reach(self) -> bool:
         place = _place(self._address or "")
         assert place is not None
         with socket.create_connection(place, timeout=ANSWER_S):
             return True
 
-    def require(self, actors: int, threads: int, gpus: float) -> None:
-        """Checks that the cluster can ever hold the job's actors.
+    def share(
+        self,
+        job: str,
+        *,
+        actors: int,
+        threads: int,
+        gpus: float,
+        priority: int,
+        cancelled: threading.Event,
+        on_held: Callable[[int], None],
+    ) -> AbstractContextManager[Share]:
+        """A job's part of the cluster, for as long as a `with` block lasts; it begins when there is room for one actor.
+
+        Args:
+            job: What the log calls it.
+            actors: So many at most.
+            threads: Processors of one actor.
+            gpus: Of one actor.
+            priority: Of the job.
+            cancelled: Set when the job has to end.
+            on_held: Told how many actors the job has, whenever that changes.
 
         Raises:
-            InputError: It cannot.
-            InfrastructureError: It has no node left.
+            InputError: No node holds even one of the job's actors.
+            InfrastructureError: There is no cluster, or it has no node left.
         """
         self.connect()
-        have = _resources()
         for field, unit, needed in (
-            ("resources.threads_per_actor", "CPU", actors * threads),
-            ("resources.gpus_per_actor", "GPU", actors * gpus),
+            ("resources.threads_per_actor", "CPU", threads),
+            ("resources.gpus_per_actor", "GPU", gpus),
         ):
-            if needed > have.get(unit, 0):
+            if needed > (most := _largest_node(unit)):
                 raise InputError(
-                    field,
-                    f"{actors} actors need {needed:g} {unit}, the cluster has {have.get(unit, 0):g}; "
-                    "lower resources.actors or this",
+                    field, f"one actor needs {needed:g} {unit}, the largest node has {most:g}; lower this"
                 )
+        have = _resources()
+        return self._sharing.enter(
+            job,
+            amounts(CPU=have["CPU"], GPU=have.get("GPU", 0)),
+            amounts(CPU=threads, GPU=gpus),
+            limit=actors,
+            priority=priority,
+            cancelled=cancelled,
+            on_held=on_held,
+        )
 
     def run(
         self,
         phase: Callable[..., Iterator[Any]],
         *arguments: Any,
-        cpus: int,
-        gpus: float,
+        share: Share,
         cancelled: threading.Event,
         on_progress: Callable[[Progress], None],
         environment: Mapping[str, str] | None = None,
@@ -136,48 +181,68 @@ class Cluster:
         Args:
             phase: A generator function of this package; its last item is the result.
             arguments: What it is called with.
-            cpus: Processors that a worker may use.
-            gpus: GPUs that a worker may use.
+            share: The job's part of the cluster; a worker takes what an actor does.
             cancelled: Set when the job has to end; checked every 0.2 s.
             on_progress: Told every `Progress` that is further than those before.
             environment: Variables for a process of its own, which is then a fresh one.
-            workers: In so many processes at once, which share the work among themselves and end with the same
-                result. One that dies leaves its part to the others.
+            workers: In so many processes at once, as far as the share allows, which divide the work among themselves
+                and end with the same result. More join when the share grows; where it shrinks the youngest is killed.
+                One that dies leaves its part to the others.
 
         Raises:
             CancelledError: `cancelled` was set; the workers are killed.
             InfrastructureError: All workers died.
         """
-        self.connect()
-        task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(phase)
+        task = ray.remote(**_options(share), max_retries=0)(phase)
         runtime_env = {"env_vars": dict(environment)} if environment else {}
         options = {"num_returns": "streaming", "name": phase.__name__, "runtime_env": runtime_env}
-        streams = [task.options(**options).remote(*arguments) for _ in range(workers)]
-        return _last_item(phase.__name__, streams, cancelled, _Furthest(on_progress))
+
+        def start() -> Any:
+            return task.options(**options).remote(*arguments)
+
+        share.use(workers)
+        try:
+            return last_item(phase.__name__, start, share, cancelled, Furthest(on_progress))
+        finally:
+            share.rest()
 
     def dispatcher(
         self,
         plan: ScorerPlan,
         task: EncodedTask,
         *,
-        actors: int,
-        gpus: float,
+        share: Share,
         timeout_s: float,
         cancelled: threading.Event,
         on_replaced: Callable[[int, str], None],
     ) -> Dispatcher:
-        """Starts the scoring actors of a job."""
-        self.connect()
+        """Starts the scoring actors of a job, as many as its share allows."""
         task_reference = ray.put(task)
 
         def start_actor() -> ActorHandle:
             _resources()  # where there are none, an actor would be waited for in vain
-            actor = ScoringActor.options(num_cpus=plan.threads, num_gpus=gpus)  # type: ignore[attr-defined]
+            actor = ScoringActor.options(**_options(share))  # type: ignore[attr-defined]
             return actor.remote(plan, task_reference)
 
         return Dispatcher(
-            start_actor, actors, timeout_s=timeout_s, cancelled=cancelled, on_replaced=on_replaced
+            start_actor, share, timeout_s=timeout_s, cancelled=cancelled, on_replaced=on_replaced
         )
+
+
+def _options(share: Share) -> dict[str, float]:
+    """What an actor, or a worker, takes of the cluster, as Ray is told."""
+    return {"num_cpus": share.size["CPU"] / UNITS, "num_gpus": share.size.get("GPU", 0) / UNITS}
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
+
+
+def _end(processes: Collection[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=ANSWER_S)
 
 
 def _resources() -> dict[str, float]:
@@ -194,6 +259,12 @@ def _resources() -> dict[str, float]:
     return have
 
 
+def _largest_node(unit: str) -> float:
+    """Of one resource, what the node has that has most of it: an actor that wants more would never start."""
+    _resources()
+    return max(float(node["Resources"].get(unit, 0)) for node in ray.nodes() if node["Alive"])
+
+
 def _a_node_is_alive() -> bool:
     return any(node["Alive"] for node in ray.nodes())
 
@@ -202,49 +273,3 @@ def _place(address: str) -> tuple[str, int] | None:
     """Host and port of a cluster's address; None for `auto` and other names that only Ray can tell."""
     url = urlsplit(address if "://" in address else f"//{address}")
     return None if url.hostname is None or url.port is None else (url.hostname, url.port)
-
-
-class _Furthest:
-    """Passes progress on that is further than what was told of its phase before: workers tell of the same work."""
-
-    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
-        self._on_progress = on_progress
-        self._done: dict[str, int] = {}
-
-    def __call__(self, item: Any) -> None:
-        if isinstance(item, Progress) and item.done > self._done.get(item.phase, -1):
-            self._done[item.phase] = item.done
-            self._on_progress(item)
-
-
-def _last_item(
-    phase: str, streams: list[Any], cancelled: threading.Event, on_item: Callable[[Any], None]
-) -> Any:
-    """Follows the workers of a phase until all have ended; the result of the last one that lived."""
-    last: dict[Any, Any] = dict.fromkeys(streams)  # of those that have not ended
-    result = None
-    try:
-        while last:
-            ready, _ = ray.wait(list(last), timeout=POLL_S, fetch_local=False)
-            if cancelled.is_set():
-                raise CancelledError("the job was cancelled")
-            for stream in ready:
-                try:
-                    last[stream] = ray.get(next(stream))
-                    on_item(last[stream])
-                except StopIteration:
-                    result = last.pop(stream)
-                except RayTaskError as error:
-                    del last[stream]
-                    if isinstance(error.cause, RanksieveError | OSError):
-                        raise error.cause from error
-                    raise
-                except RayError as error:
-                    del last[stream]
-                    if not last and result is None:
-                        raise InfrastructureError(f"the worker of phase {phase} died: {error}") from error
-                    logger.warning("a worker of phase %s died, the others go on: %s", phase, error)
-    finally:
-        for stream in last:  # those alone: the process of one that has ended may be at other work
-            ray.cancel(stream, force=True)
-    return result

@@ -24,6 +24,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_name(device: torch.device) -> str:
+    """What people call it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine's processor"
+
+
 def present() -> list[tuple[str, str, int]]:
     """What this machine has: kind, name and memory in bytes of the processor and of every GPU."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,11 +1,11 @@
-"""Sends score requests to actors: one call in flight per actor, deadlines, replacement of dead actors.
+"""Sends score requests to actors: one call in flight per actor, deadlines, another try where an actor fails.
 
 `run` returns results in the order of the requests, whatever the actors' number and speed. `stream` lets its caller
-decide what an idle actor does next, and yields results as they come: no actor waits for another one. An actor's death
-is not a candidate's fault, unless it happens every time.
+decide what an idle actor does next, and yields results as they come: no actor waits for another one. An actor's failure
+is not a candidate's fault, unless it is proven (`workers.attempts`). Actors come and go (`workers.crew`), but none is
+taken away from its work.
 """
 
-import logging
 import threading
 import time
 from collections import deque
@@ -15,60 +15,45 @@ from typing import Any, TypeVar
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
-from workers.scores import Failure, Request
-
-logger = logging.getLogger(__name__)
+from workers.attempts import Attempt
+from workers.crew import LOST, Crew, first_line
+from workers.scores import Request
+from workers.sharing import Share
 
 POLL_S = 0.2
-
-START_S = 1800.0
-"""Longest that an actor may take to start, which is to load the model; no request's deadline runs meanwhile."""
-
-ATTEMPTS = 3
-MAX_REPLACEMENTS_IN_A_ROW = 5
-
 
 Key = TypeVar("Key")
 
 
 @dataclass(kw_only=True, slots=True)
 class _Call:
-    key: Any
-    request: Request
+    """An attempt in flight, at work on an actor until the deadline."""
+
+    attempt: Attempt
     actor: int
     deadline: float
-    attempt: int
-
-
-@dataclass(kw_only=True, slots=True)
-class _Actor:
-    """An actor, and what is answered once it has started."""
-
-    handle: ActorHandle
-    started: Any
-    is_up: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
 class _Work:
-    """One `stream`: what is in flight, and who has nothing to do."""
+    """One `stream`: what is in flight, what is to be tried again, and who has nothing to do."""
 
-    method: str
     timeout_s: float
     idle: deque[int]
     in_flight: dict[Any, _Call] = field(default_factory=dict)
+    again: list[Attempt] = field(default_factory=list)
 
 
 class Dispatcher:
     """Owns the scoring actors of one job.
 
     Args:
-        start_actor: Starts an actor; called again for each replacement.
-        size: Number of actors.
-        timeout_s: Deadline of one request, from when its actor has started.
+        start_actor: Starts an actor.
+        share: How many there may be.
+        timeout_s: Deadline of one request.
         cancelled: Set when the job has to end; checked every 0.2 s.
         on_replaced: Told (actor number, reason) when an actor is replaced.
     """
@@ -76,25 +61,19 @@ class Dispatcher:
     def __init__(
         self,
         start_actor: Callable[[], ActorHandle],
-        size: int,
+        share: Share,
         *,
         timeout_s: float,
         cancelled: threading.Event,
         on_replaced: Callable[[int, str], None],
     ) -> None:
-        self._start_actor = start_actor
+        self._crew = Crew(start_actor, share, on_replaced)
         self._timeout_s = timeout_s
         self._cancelled = cancelled
-        self._on_replaced = on_replaced
-        self._beliefs: Any = None
-        self._failures_in_a_row = 0
-        self._actors = [self._new_actor() for _ in range(size)]
 
     def set_beliefs(self, beliefs: Any) -> None:
-        """Gives every actor, and every later replacement, the dense model's beliefs."""
-        self._beliefs = ray.put(beliefs)
-        for actor in self._actors:
-            actor.handle.set_beliefs.remote(self._beliefs)
+        """Gives every actor, and every later one, the dense model's beliefs."""
+        self._crew.set_beliefs(beliefs)
 
     def run(
         self,
@@ -106,18 +85,18 @@ class Dispatcher:
         """Runs one actor method on every request.
 
         Args:
-            method: `score`, `score_dense` or `refit`.
+            method: `score`, `score_dense`, `react` or `refit`.
             requests: Expensive ones are started first.
             on_done: Told how many requests are done.
             timeouts: A request's deadline, as a multiple of the dispatcher's.
 
         Returns:
             What the method returned, in the order of the requests; a request that killed its actor or missed
-            its deadline every time is a `Failure`.
+            its deadline every time is a `Failure`, where the dense model does not. For `score_dense` there is none.
 
         Raises:
             CancelledError: `cancelled` was set; nothing is left running.
-            InfrastructureError: Actors keep dying whatever they are given.
+            InfrastructureError: All actors keep failing, whatever they are given.
             ScoringError: The method raised.
             OSError: The method could not read or write.
         """
@@ -150,62 +129,69 @@ class Dispatcher:
 
         Raises:
             CancelledError: `cancelled` was set; nothing is left running.
-            InfrastructureError: Actors keep dying whatever they are given.
+            InfrastructureError: All actors keep failing, whatever they are given.
             ScoringError: The method raised.
         """
-        work = _Work(
-            method=method, timeout_s=timeouts * self._timeout_s, idle=deque(range(len(self._actors)))
-        )
+        work = _Work(timeout_s=timeouts * self._timeout_s, idle=deque(self._crew.up()))
         while True:
             if self._cancelled.is_set():
                 self.close()
                 raise CancelledError("the job was cancelled")
+            self._crew.resize(work.idle)
+            self._try_again(work)
             if work.idle:
                 for key, request in take(len(work.idle)):
-                    self._start(work, work.idle.popleft(), key, request)
-            if not work.in_flight:
+                    self._start(work, Attempt(key=key, method=method, request=request), work.idle[0])
+            if work.idle and not work.in_flight and not work.again:
                 return
-            ready, _ = ray.wait(list(work.in_flight), num_returns=1, timeout=POLL_S)
-            for reference in ready or self._overdue(work):
-                yield from self._finish(work, reference, overdue=not ready)
+            yield from self._next_result(work)
 
     def close(self) -> None:
         """Kills every actor."""
-        for actor in self._actors:
-            ray.kill(actor.handle)
-        self._actors = []
+        self._crew.close()
 
-    def _new_actor(self) -> _Actor:
-        handle = self._start_actor()
-        return _Actor(handle=handle, started=handle.pid.remote())
+    def _try_again(self, work: _Work) -> None:
+        """Gives idle actors the requests that others failed on."""
+        up = self._crew.up()
+        for attempt in list(work.again):
+            if (number := attempt.choose(work.idle, up)) is not None:
+                work.again.remove(attempt)
+                self._start(work, attempt, number)
 
-    def _start(self, work: _Work, actor: int, key: Any, request: Request, attempt: int = 1) -> None:
-        reference = getattr(self._actors[actor].handle, work.method).remote(request)
-        start_s = 0.0 if self._actors[actor].is_up else START_S
-        deadline = time.monotonic() + start_s + work.timeout_s
-        work.in_flight[reference] = _Call(
-            key=key, request=request, actor=actor, deadline=deadline, attempt=attempt
-        )
+    def _start(self, work: _Work, attempt: Attempt, number: int) -> None:
+        work.idle.remove(number)
+        method, request = attempt.call()
+        reference = getattr(self._crew[number], method).remote(request)
+        deadline = time.monotonic() + work.timeout_s
+        work.in_flight[reference] = _Call(attempt=attempt, actor=number, deadline=deadline)
 
-    def _overdue(self, work: _Work) -> list[Any]:
-        now = time.monotonic()
-        for call in work.in_flight.values():
-            actor = self._actors[call.actor]
-            if not actor.is_up and ray.wait([actor.started], timeout=0)[0]:
-                actor.is_up = True
-                call.deadline = now + work.timeout_s
-        return [reference for reference, call in work.in_flight.items() if call.deadline < now][:1]
-
-    def _finish(self, work: _Work, reference: Any, *, overdue: bool) -> Iterator[tuple[Any, Any]]:
-        """Yields one result and sets its actor idle, or tries again with a new actor."""
-        call = work.in_flight.pop(reference)
-        if overdue:
-            yield from self._retry(work, call, f"missed its deadline of {work.timeout_s:g} s")
+    def _next_result(self, work: _Work) -> Iterator[tuple[Any, Any]]:
+        """Waits until an actor has finished or started, or there is something else to look at; yields what was done."""
+        starting = self._crew.starting()
+        if not work.in_flight and not starting:  # all that are of use rest
+            self._cancelled.wait(POLL_S)
             return
+        ready, _ = ray.wait([*work.in_flight, *starting], num_returns=1, timeout=POLL_S)
+        if not ready:
+            self._crew.replace_late()
+            self._miss_deadlines(work)
+        elif ready[0] not in starting:
+            yield from self._finish(work, ready[0])
+        elif self._crew.joins(starting[ready[0]]):
+            work.idle.append(starting[ready[0]])
+
+    def _miss_deadlines(self, work: _Work) -> None:
+        now = time.monotonic()
+        for reference in [reference for reference, call in work.in_flight.items() if call.deadline < now]:
+            self._retry(work, work.in_flight.pop(reference), f"missed its deadline of {work.timeout_s:g} s")
+
+    def _finish(self, work: _Work, reference: Any) -> Iterator[tuple[Any, Any]]:
+        """Yields one result and sets its actor idle, or has the request tried again."""
+        call = work.in_flight.pop(reference)
         try:
             result = ray.get(reference)
-        except RayActorError as error:
-            yield from self._retry(work, call, f"died: {_first_line(error)}")
+        except LOST as error:
+            self._retry(work, call, f"died: {first_line(error)}")
             return
         except RayTaskError as error:
             cause = error.cause
@@ -213,38 +199,17 @@ class Dispatcher:
                 raise cause from error
             raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
         except RayError as error:
-            raise InfrastructureError(f"Ray failed: {_first_line(error)}") from error
-        self._failures_in_a_row = 0
+            raise InfrastructureError(f"Ray failed: {first_line(error)}") from error
+        self._crew.answered(call.actor)
         work.idle.append(call.actor)
-        yield call.key, result
+        yield call.attempt.key, call.attempt.outcome(result)
 
-    def _retry(self, work: _Work, call: _Call, reason: str) -> Iterator[tuple[Any, Any]]:
-        self._replace(call.actor, reason)
-        if call.attempt < ATTEMPTS:
-            self._start(work, call.actor, call.key, call.request, call.attempt + 1)
-        else:
-            work.idle.append(call.actor)
-            yield call.key, Failure(reason=f"{call.attempt} actors in a row: the actor {reason}")
-
-    def _replace(self, actor: int, reason: str) -> None:
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row > MAX_REPLACEMENTS_IN_A_ROW:
-            raise InfrastructureError(
-                f"{self._failures_in_a_row} actors failed one after another, the last one {reason}; "
-                "check the memory and the logs of the machine"
-            )
-        logger.warning("actor %d %s; it is replaced", actor, reason)
-        ray.kill(self._actors[actor].handle)
-        self._actors[actor] = self._new_actor()
-        if self._beliefs is not None:
-            self._actors[actor].handle.set_beliefs.remote(self._beliefs)
-        self._on_replaced(actor, reason)
+    def _retry(self, work: _Work, call: _Call, reason: str) -> None:
+        self._crew.replace(call.actor, reason)
+        call.attempt.fail(call.actor, reason)
+        work.again.append(call.attempt)
 
 
 def _expected_cost(request: Request) -> int:
     """Grows with the work; ranks below zero are dense, which costs more than any rank."""
     return request.examples * sum(rank if rank >= 0 else 10_000 for rank in request.ranks)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

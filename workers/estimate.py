@@ -24,6 +24,7 @@ from workers.footprint import (
     factor_bytes,
     factor_numbers,
     preparing,
+    reacting,
     refitting,
     scoring,
     spilled_bytes,
@@ -31,6 +32,7 @@ from workers.footprint import (
     weight_bytes,
 )
 from workers.grams import BYTES_PER_ENTRY, gram_numbers
+from workers.latency import MOST_RANKS, ROUNDS, VERSIONS
 from workers.projections import Method
 from workers.rates import EIGH_FLOPS, Rates
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix, shards_of
@@ -52,6 +54,10 @@ REFIT_PASSES = 5
 
 GRAM_TRAFFIC_BYTES = 24
 """Per entry, Gram and batch: the float32 product written and read, the float64 sum read and written."""
+
+
+PASSES = VERSIONS * (ROUNDS + 1)
+"""Forward passes that measuring latencies takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,9 +155,15 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)))
     streamed += loads["refinement"].times(job.refine_epochs)
     entries = 2 if job.refine_epochs else 1  # factors as the closed form gave them, and trained ones beside
+    reweigh = loads["reweigh"]
     refit = loads["refit"].times(REFIT_PASSES * job.finalists)
     if refit.tokens:
         refit += loads["search"].times(2 * job.finalists)  # as it was, and refit
+    timed = []
+    if "latency" in loads:
+        once = loads["latency"]
+        passes = once.times(PASSES)
+        timed = [phase("latency", passes, [(_timing(model, once, weights), 1)], scoring(model, job, once))]
     search = loads["search"].times(job.full_scorings + job.screenings * job.screen_share)
     return (
         phase(
@@ -161,10 +173,17 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
             preparing(model, job),
             disk=weights + entries * factors + spilled_bytes(model, job),
         ),
+        *timed,
         scored(
             "dense",
             loads["search"] + loads["confirm"],
             _Work(starts=1, file_bytes=job.actors * (weights + factors)),
+        ),
+        phase(
+            "reweigh",
+            reweigh.times(2),
+            [(_reacting(model, reweigh, weights), job.devices)],
+            reacting(model, job),
         ),
         scored("search", search, none),
         phase("refit", refit, [(_scoring(model, refit, weights), job.devices)], refitting(model, job)),
@@ -200,13 +219,26 @@ def _preparing(model: ModelSize, job: JobSize) -> _Steps:
     ]
 
 
+def _timing(model: ModelSize, once: Load, weights: int) -> _Work:
+    """The whole model, and one matrix of each shape at all its ranks, each taken to be as dear as the dense one."""
+    shapes = {(m.out_features, m.in_features): m.dense_params for m in model.matrices}
+    products = sum(shapes.values()) * (MOST_RANKS + 2) * (ROUNDS + 1)
+    alone = _Work(starts=1, flops=2 * products * (once.tokens + once.decoded))
+    return _scoring(model, once.times(PASSES), weights) + alone
+
+
 def _refining(model: ModelSize, job: JobSize, load: Load, weights: int) -> _Work:
     """The dense model forwards, a candidate both ways, its factors' gradients, AdamW over all that are trained."""
     gradients = _Work(
         flops=2 * model.block_params * load.tokens,
         memory_bytes=load.batches * OPTIMIZER_TRAFFIC * factor_numbers(model.matrices, job.storage),
     )
-    return _forward(model, load, weights) + _forward(model, load, weights, backward=True) + gradients
+    return _reacting(model, load, weights) + gradients
+
+
+def _reacting(model: ModelSize, load: Load, weights: int) -> _Work:
+    """The dense model forwards, a candidate both ways."""
+    return _forward(model, load, weights) + _forward(model, load, weights, backward=True)
 
 
 def _forward(model: ModelSize, load: Load, weights: int, *, backward: bool = False) -> _Work:

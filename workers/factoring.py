@@ -23,6 +23,7 @@ from workers.matrices import weight_OD
 from workers.plan import Example
 from workers.projections import Method, factor
 from workers.shards import ShardedSum
+from workers.shrinkage import shrunk
 
 FACTORS, ENERGIES = "factors", "energies"
 
@@ -154,7 +155,10 @@ class MatrixGroup:
             weight = weight_OD(self._model.get_submodule(matrix.name))  # type: ignore[arg-type]
             # one component at least: a file of factors names every matrix
             rank = max(1, matrix.largest_rank(self._recipe.storage))
-            result = factor(weight, self._recipe.method, rank, *grams.of(matrix.name, weight.device))
+            forward, backward = grams.of(matrix.name, weight.device)
+            if backward is not None:
+                backward = shrunk(weight, backward, grams.answers)
+            result = factor(weight, self._recipe.method, rank, forward, backward)
             tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
             energies[matrix.name] = result.energy_K.cpu().numpy()
         save_file(tensors, folder / f"{FACTORS}.safetensors")

@@ -53,6 +53,11 @@ def loss_of(
     return torch.nn.functional.cross_entropy(logits_NV, batch.token_N, reduction="sum")
 
 
+def answers_of(kind: str, batch: Batch) -> int:
+    """How many independent gradients a batch's loss has: one per example for `choice`, per answer token otherwise."""
+    return len(batch.examples) if kind == "choice" else len(batch.token_N)
+
+
 def _choice_probe(
     score_SC: torch.Tensor, offered_SC: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
@@ -70,7 +75,13 @@ def _choice_probe(
 
 
 def _token_probe(logits_NV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    logp_NV = logits_NV.log_softmax(dim=1)
-    uniform_NV = torch.rand(logp_NV.shape, generator=generator).to(logp_NV.device)
-    drawn_N = (logp_NV.detach() - uniform_NV.clamp_min(1e-20).log().neg().log()).argmax(dim=1)
-    return -logp_NV.gather(1, drawn_N[:, None]).sum()
+    """The logits weighted by A ε, with A = diag(√p) - p √pᵀ, thus A Aᵀ = diag(p) - p pᵀ, and random signs ε.
+
+    Labels drawn from p would give the same mean, but of a model that is sure nearly all of them no gradient, and one in
+    many a huge one.
+    """
+    root_NV = logits_NV.detach().softmax(dim=1).sqrt()
+    signs_NV = torch.randint(0, 2, root_NV.shape, generator=generator).to(root_NV) * 2 - 1
+    drawn_NV = root_NV * signs_NV
+    probe_NV = drawn_NV - root_NV.square() * drawn_NV.sum(dim=1, keepdim=True)
+    return (probe_NV * logits_NV).sum()

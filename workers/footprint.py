@@ -107,6 +107,18 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     )
 
 
+def reacting(model: ModelSize, job: JobSize) -> Footprint:
+    """Scoring, and a batch with what its way back needs."""
+    load = job.loads["reweigh"]
+    batch = _calibration_batch(model, load, "task", ITEM_BYTES[job.dtype])
+    base = scoring(model, job, load)
+    if job.device == "cpu":
+        return Footprint(host_bytes=base.host_bytes + job.actors * batch)
+    return Footprint(
+        host_bytes=base.host_bytes, accelerator_bytes=base.accelerator_bytes + job.actors_per_device * batch
+    )
+
+
 def refitting(model: ModelSize, job: JobSize) -> Footprint:
     """Scoring, and for all examples the hidden states of both flows and what one block's matrices read."""
     load, read = job.loads["refit"], [0] * model.layers

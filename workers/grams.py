@@ -73,10 +73,12 @@ class Grams:
     """Second moments over task tokens, summed.
 
     `forward[name]` is the one of what passes the matrix forwards, `backward[name]` of what passes it backwards.
+    `answers` counts the independent ones that the gradients came from, see `workers.fisher.answers_of`.
     Matrices seen from their input that read the same activation share one sum, that of `forward_of[name]`.
     """
 
     tokens: int = 0
+    answers: int = 0
     forward: dict[str, GramSum] = field(default_factory=dict)
     forward_of: dict[str, str] = field(default_factory=dict)
     backward: dict[str, GramSum] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class Grams:
     def add_(self, other: "Grams") -> None:
         """Adds the sums over other tokens; `a + b` and `b + a` are the same, bit for bit."""
         self.tokens += other.tokens
+        self.answers += other.answers
         self.forward_of |= other.forward_of
         for sums, more in ((self.forward, other.forward), (self.backward, other.backward)):
             for name, gram in more.items():
@@ -116,14 +119,19 @@ class Grams:
             folder / _TENSORS,
         )
         widths = {side: {name: gram.width for name, gram in sums.items()} for side, sums in sides.items()}
-        facts = {"tokens": self.tokens, "forward_of": self.forward_of, "widths": widths}
+        facts = {
+            "tokens": self.tokens,
+            "answers": self.answers,
+            "forward_of": self.forward_of,
+            "widths": widths,
+        }
         (folder / _FACTS).write_text(json.dumps(facts))
 
     @classmethod
     def load(cls, folder: Path) -> "Grams":
         """Maps the sums into memory; what is done to them is not done to the files: the mapping is private."""
         facts = json.loads((folder / _FACTS).read_text())
-        grams = cls(tokens=facts["tokens"], forward_of=facts["forward_of"])
+        grams = cls(tokens=facts["tokens"], answers=facts["answers"], forward_of=facts["forward_of"])
         with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
             for side, sums in (("forward", grams.forward), ("backward", grams.backward)):
                 for name, width in facts["widths"][side].items():

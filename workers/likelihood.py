@@ -20,7 +20,7 @@ def answer_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     Only the read positions go through the output head, where the model's forward allows it: on a small model
     the head costs as much as several blocks.
     """
-    options = {"logits_to_keep": batch.positions_P} if _keeps_logits(type(model)) else {}
+    options = {"logits_to_keep": batch.positions_P} if keeps_logits(type(model)) else {}
     logits: torch.Tensor = model(input_ids=batch.ids_BL, use_cache=False, **options).logits
     columns_N = batch.column_N if options else batch.positions_P[batch.column_N]
     return logits[batch.row_N, columns_N].float()
@@ -49,5 +49,6 @@ def right_choices(examples: Sequence[Example], batch: Batch, device: torch.devic
     return torch.tensor([examples[index].label for index in batch.examples], device=device)
 
 
-def _keeps_logits(model_class: type[PreTrainedModel]) -> bool:
+def keeps_logits(model_class: type[PreTrainedModel]) -> bool:
+    """Whether the model's forward can be told which positions go through the output head."""
     return "logits_to_keep" in inspect.signature(model_class.forward).parameters

@@ -5,7 +5,6 @@ de-quantized once. Nothing here runs code that comes with a model, and nothing i
 """
 
 import hashlib
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from transformers import (
 
 from search.errors import InputError
 from workers.cache import FolderCache, content_key
+from workers.local_models import check_local, model_files
 from workers.plan import ModelSource
 
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -62,7 +62,7 @@ def resolve(source: ModelSource) -> ModelSource:
         InputError: The model cannot be had, is pickled, or asks to run its own code.
     """
     if source.kind != "hub":
-        _check_local(source)
+        check_local(source)
         return source
     try:
         folder = snapshot_download(source.location, revision=source.revision, allow_patterns=list(HUB_FILES))
@@ -79,7 +79,7 @@ def resolve(source: ModelSource) -> ModelSource:
         include=source.include,
         exclude=source.exclude,
     )
-    _check_local(local)
+    check_local(local)
     return local
 
 
@@ -157,7 +157,7 @@ def context_length(config: PreTrainedConfig) -> int | None:
 def weights_digest(source: ModelSource) -> str:
     """sha256 over the names and bytes of the files that make the model."""
     location = Path(source.location)
-    files = [location] if location.is_file() else sorted(_model_files(location))
+    files = [location] if location.is_file() else sorted(model_files(location))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode())
@@ -246,52 +246,3 @@ def _pretrained_arguments(source: ModelSource) -> tuple[str, dict[str, str]]:
     if source.kind == "gguf":
         return str(location.parent), {"gguf_file": location.name}
     return str(location), {}
-
-
-def _model_files(folder: Path) -> list[Path]:
-    return [
-        file
-        for file in folder.iterdir()
-        if file.suffix in {".safetensors", ".json", ".model", ".txt", ".jinja"}
-    ]
-
-
-def _check_local(source: ModelSource) -> None:
-    location, field = Path(source.location), f"model.{source.kind}"
-    if source.kind == "gguf":
-        if not location.is_file():
-            raise InputError(field, f"no such file: {location}")
-        with location.open("rb") as stream:
-            if stream.read(4) != b"GGUF":
-                raise InputError(field, f"{location} is not a gguf file (it does not start with GGUF)")
-        return
-    if not (location / "config.json").is_file():
-        raise InputError(
-            field, f"expected a folder with config.json, as save_pretrained writes; got {location}"
-        )
-    if not any(location.glob("*.safetensors")):
-        raise InputError(
-            field,
-            f"{location} holds no .safetensors weights; pickled ones are never loaded, convert them first",
-        )
-    _refuse_remote_code(location, field)
-
-
-def _refuse_remote_code(folder: Path, field: str) -> None:
-    for file in sorted(folder.glob("*.json")):
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise InputError(field, f"{file.name} is not valid JSON: {error}") from error
-        if isinstance(content, dict) and _mentions_auto_map(content):
-            raise InputError(
-                field, f"{file.name} has an auto_map: the model asks to run its own code, which is never done"
-            )
-
-
-def _mentions_auto_map(value: Any) -> bool:
-    if isinstance(value, dict):
-        return "auto_map" in value or any(map(_mentions_auto_map, value.values()))
-    if isinstance(value, list):
-        return any(map(_mentions_auto_map, value))
-    return False

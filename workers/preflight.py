@@ -16,12 +16,16 @@ from workers.tasks import encode
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """A job that can work: its model, now local, the matrices to prune, what else it holds, its tokenized task."""
+    """A job that can work: its model, now local, the matrices to prune, what else it holds, its tokenized task.
+
+    `context`: longest sequence of the model, in tokens, where it names one.
+    """
 
     model: ModelSource
     matrices: tuple[MatrixShape, ...]
     remainder: Remainder
     task: EncodedTask
+    context: int | None
 
 
 def check(model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCache) -> Checked:
@@ -41,5 +45,7 @@ def check(model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCach
     config = load_config(head)
     empty = empty_model(config)
     matrices = find_matrices(empty, model.include, model.exclude)
-    encoded = encode(task, data, load_tokenizer(head), context_length(config))
-    return Checked(model=local, matrices=matrices, remainder=remainder(empty, matrices), task=encoded)
+    context = context_length(config)
+    encoded = encode(task, data, load_tokenizer(head), context)
+    rest = remainder(empty, matrices)
+    return Checked(model=local, matrices=matrices, remainder=rest, task=encoded, context=context)

@@ -40,7 +40,7 @@ from workers.refinement import TRAINED_BYTES, Refinement, refine
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 6
+FORMAT = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

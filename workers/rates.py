@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from workers.devices import device_name
 from workers.models import choose_dtype
 
 SIZE = 768
@@ -118,7 +119,7 @@ def measure(device: torch.device, dtype: str, threads: int) -> Rates:
     finally:
         torch.set_num_threads(before)
     return Rates(
-        name=f"{_device_name(device)}, {threads} threads" if device.type == "cpu" else _device_name(device),
+        name=f"{device_name(device)}, {threads} threads" if device.type == "cpu" else device_name(device),
         measured=True,
         flops=flops,
         decomposition_flops=decomposition_flops,
@@ -163,10 +164,6 @@ def _finish(run: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine's processor"
 
 
 def _capacity(device: torch.device) -> float:

@@ -17,16 +17,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
 from search.errors import ScoringError
 from search.prices import Energies
 from search.seeds import lagrangian
 from search.space import DENSE, SearchSpace
 from workers.batches import Batch, longest_row, make_batches
-from workers.likelihood import answer_logits, choice_scores, right_choices
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
+from workers.task_loss import kl, logits_of_both, task_loss
 
 SHARES = (0.12, 0.6)
 """Of kept parameters: sizes are drawn log-uniformly between these."""
@@ -145,39 +144,14 @@ def _loss(
     settings: Refinement,
 ) -> torch.Tensor:
     """Of the candidate with these ranks, the sum over the batch's examples; per answer token where there are many."""
-    with torch.no_grad():
-        model.switch((DENSE,) * len(ranks))
-        dense_NV = answer_logits(model.model, batch)
-    model.switch(ranks)
-    logits_NV = answer_logits(model.model, batch)
-    kl_N = _kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
+    dense_NV, logits_NV = logits_of_both(model, ranks, batch)
     owner_N = batch.slot_N // max_choices
     share_N = 1.0 / torch.bincount(owner_N)[owner_N]  # every example counts the same, however long its answer
-    if kind != "choice":
-        nll_N = F.cross_entropy(logits_NV, batch.token_N, reduction="none")
-        return (share_N * (settings.kl_weight * kl_N + (1 - settings.kl_weight) * nll_N)).sum()
-    labels_S = right_choices(examples, batch, logits_NV.device)
-    dense_SC, logp_SC = (
-        _choice_log_likelihoods(values_NV, examples, batch, max_choices)
-        for values_NV in (dense_NV, logits_NV)
-    )
-    kl_S, nll_S = _kl(dense_SC, logp_SC), F.nll_loss(logp_SC, labels_S, reduction="none")
-    outcome = settings.kl_weight * kl_S + (1 - settings.kl_weight) * nll_S
-    return outcome.sum() + VOCABULARY_WEIGHT * (share_N * kl_N).sum()
-
-
-def _choice_log_likelihoods(
-    logits_NV: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
-) -> torch.Tensor:
-    """Normalised over the choices of each example; what was not offered is -inf. S×C."""
-    score_SC, offered_SC = choice_scores(logits_NV, examples, batch, max_choices)
-    return score_SC.masked_fill(~offered_SC, -torch.inf).log_softmax(dim=1)
-
-
-def _kl(dense_logp: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:
-    """Of every row; an outcome that the dense model rules out adds nothing."""
-    ruled_out = dense_logp.isneginf()
-    return (dense_logp.exp() * (dense_logp - logp).masked_fill(ruled_out, 0.0)).sum(dim=1)
+    loss = task_loss(kind, dense_NV, logits_NV, examples, batch, max_choices, settings.kl_weight, share_N)
+    if kind == "choice":
+        kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
+        loss = loss + VOCABULARY_WEIGHT * (share_N * kl_N).sum()
+    return loss
 
 
 def _groups(examples: Sequence[Example]) -> list[list[Example]]:

@@ -18,9 +18,13 @@ from workers.lowrank import SwitchableModel
 from workers.metrics import exact_match, token_f1
 from workers.plan import EncodedTask, Example
 from workers.propagation import lent, load_fitted, refit_to_file
-from workers.scores import Beliefs, Failure, RefitRequest, ScoreRequest, Scores
+from workers.reaction import react
+from workers.scores import Beliefs, Failure, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
 
 TOP_TOKENS = 64
+
+NO_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""How torch says so of the processor's memory; only for an accelerator's there is an exception."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -58,8 +62,8 @@ class Scorer:
                 scores, _ = self._run(request, want_beliefs=False)
         except NotFiniteError as error:
             return Failure(reason=str(error))
-        except torch.OutOfMemoryError as error:
-            return Failure(reason=f"out of accelerator memory: {error}")
+        except (RuntimeError, MemoryError) as error:
+            return _for_want_of_memory(error)
         return scores
 
     def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
@@ -81,9 +85,27 @@ class Scorer:
             )
         except ScoringError as error:
             return Failure(reason=str(error))
-        except torch.OutOfMemoryError as error:
-            return Failure(reason=f"out of accelerator memory: {error}")
+        except (RuntimeError, MemoryError) as error:
+            return _for_want_of_memory(error)
         return None
+
+    def react(self, request: ReactionRequest) -> Reaction | Failure:
+        """How a candidate reacts on some calibration examples; its own faults come back as a `Failure`."""
+        examples = self._task.splits["calibration"][request.start : request.stop]
+        try:
+            return react(
+                self._model,
+                request.ranks,
+                self._task.kind,
+                examples,
+                self._batch_tokens,
+                kl_weight=request.kl_weight,
+                window=request.window,
+            )
+        except ScoringError as error:
+            return Failure(reason=str(error))
+        except (RuntimeError, MemoryError) as error:
+            return _for_want_of_memory(error)
 
     @torch.inference_mode()
     def _run(self, request: ScoreRequest, *, want_beliefs: bool) -> tuple[Scores, Beliefs | None]:
@@ -192,6 +214,15 @@ class Scorer:
         if not torch.isfinite(logits_NV).all():
             raise NotFiniteError("the candidate's logits are not finite")
         return logits_NV
+
+
+def _for_want_of_memory(error: RuntimeError | MemoryError) -> Failure:
+    """The failure of a candidate that there was no memory for; whatever else it is is raised again."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return Failure(reason=f"out of accelerator memory: {error}")
+    if isinstance(error, MemoryError) or NO_CPU_MEMORY in str(error):
+        return Failure(reason=f"out of memory: {error}")
+    raise error
 
 
 def _kl_rows(logp_EC: np.ndarray, logq_EC: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ Plain numpy, so that it travels between processes without torch. Units: nats, an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,41 @@ class RefitRequest:
     file: Path
 
 
-Request = ScoreRequest | RefitRequest
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReactionRequest:
+    """How the candidate with these ranks reacts on `calibration[start:stop]`, see `workers.reaction`."""
+
+    ranks: tuple[int, ...]
+    start: int
+    stop: int
+    kl_weight: float
+    window: int
+
+    @property
+    def examples(self) -> int:
+        return self.stop - self.start
+
+
+Request = ScoreRequest | RefitRequest | ReactionRequest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reaction:
+    """Slopes of the loss by the gates of components, summed over examples; M entries each, one per matrix.
+
+    `kept`: over the components from `start` to `rank`, which are there. `cut`: over those from `rank` to `stop`, which
+    are not. A matrix that is gone was not watched: its window is empty.
+    """
+
+    start: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    kept: Floats
+    cut: Floats
+
+    def __add__(self, other: "Reaction") -> "Reaction":
+        """That over the examples of both."""
+        return replace(self, kept=self.kept + other.kept, cut=self.cut + other.cut)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ from workers.matrices import find_matrices, linear_params
 from workers.models import empty_model
 from workers.plan import EncodedTask
 from workers.projections import Method
+from workers.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,8 +66,9 @@ class Load:
 class JobSize:
     """A job as numbers.
 
-    `loads`: calibration, where Grams are gathered, refinement, of which `refine_epochs` are passes, search, refit (of
-    one finalist; none where nothing is refit), confirm, test and verify.
+    `loads`: calibration, where Grams are gathered, refinement, of which `refine_epochs` are passes, reweigh (all its
+    rounds), search, refit (of one finalist; none where nothing is refit), confirm, test and verify; where latencies are
+    measured, of one pass.
     `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one. `gram_bytes`: memory of one actor for Grams.
@@ -141,6 +143,14 @@ def uniform_load(examples: int, length: int, batch_tokens: int, reads: int = 1) 
     rows = max(1, batch_tokens // length)
     batch = _batch_load(rows, length, rows * reads, rows * length)
     return batch.times(examples / rows)
+
+
+def pass_load(workload: Workload) -> Load:
+    """The load of one forward pass that is timed; the cache that decoding starts from does not count."""
+    rows, length = workload.rows, workload.length
+    if workload.kind == "decode":
+        return Load(decoded=rows, steps=1, largest_tokens=rows * length, largest_reads=rows)
+    return _batch_load(rows, length, rows, rows * length)
 
 
 def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple[MatrixShape, ...]]:

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -18,15 +19,21 @@ from workers.plan import EncodedTask, ModelSource
 from workers.preparation import Progress
 from workers.scorer import Scorer
 from workers.scores import Failure, ScoreRequest, Scores, join_scores
+from workers.timing import MakeTimer, fastest, last_of, timer_for
+from workers.workload import Workload, forward_pass
 
 SPEED_ROUNDS = 3
 SPEED_EXAMPLES = 128
+LATENCY_ROUNDS = 9
 CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerificationPlan:
-    """What to load and on how many examples of which split to score it."""
+    """What to load and on how many examples of which split to score it.
+
+    `timed`: a forward pass to time, and on how many threads, if any is.
+    """
 
     exported: Path
     dense: Path
@@ -35,19 +42,36 @@ class VerificationPlan:
     batch_tokens: int
     threads: int
     device: str
+    timed: tuple[Workload, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spent:
+    """What a forward pass of both models takes."""
+
+    dense_nanoseconds: int
+    nanoseconds: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verified:
-    """Scores of the exported model on those examples, and both models' speed on the same examples."""
+    """Scores of the exported model on those examples, both models' speed on the same examples, and what was timed."""
 
     scores: Scores
     dense_tokens_per_second: float
     tokens_per_second: float
+    spent: Spent | None = None
 
 
-def verify(plan: VerificationPlan, task: EncodedTask) -> Iterator[Progress | Verified]:
+def verify(
+    plan: VerificationPlan, task: EncodedTask, make_timer: MakeTimer = timer_for
+) -> Iterator[Progress | Verified]:
     """Yields progress and, last, what the exported model did.
+
+    Args:
+        plan: What to load and what to do with it.
+        task: The encoded task.
+        make_timer: Of a device and so many threads.
 
     Raises:
         ArithmeticError: The exported model's logits are not finite.
@@ -56,20 +80,21 @@ def verify(plan: VerificationPlan, task: EncodedTask) -> Iterator[Progress | Ver
     device = pick_device(plan.device)
     total = plan.examples
     yield Progress(phase="verify", done=0, total=total)
-    exported = plain_scorer(
-        _load_like_a_stranger(plan.exported, device), plan.exported, task, plan.batch_tokens
-    )
+    model = _load_like_a_stranger(plan.exported, device)
+    exported = plain_scorer(model, plan.exported, task, plan.batch_tokens)
     parts = []
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
         parts.append(score_plain(exported, plan.split, start, stop))
         yield Progress(phase="verify", done=stop, total=total)
-    dense = plain_scorer(load_prepared(plan.dense, device), plan.dense, task, plan.batch_tokens)
+    dense_model = load_prepared(plan.dense, device)
+    dense = plain_scorer(dense_model, plan.dense, task, plan.batch_tokens)
     speeds = _speeds({"dense": dense, "exported": exported}, plan.split, min(total, SPEED_EXAMPLES))
     yield Verified(
         scores=join_scores(parts),
         dense_tokens_per_second=speeds["dense"],
         tokens_per_second=speeds["exported"],
+        spent=None if plan.timed is None else _spent(dense_model, model, *plan.timed, make_timer),
     )
 
 
@@ -106,3 +131,17 @@ def _speeds(scorers: dict[str, Scorer], split: str, examples: int) -> dict[str, 
             scores = score_plain(scorer, split, 0, examples)
             rates[name].append(scores.tokens / scores.seconds)
     return {name: statistics.median(rate) for name, rate in rates.items()}
+
+
+def _spent(
+    dense: PreTrainedModel,
+    exported: PreTrainedModel,
+    workload: Workload,
+    threads: int,
+    make_timer: MakeTimer,
+) -> Spent:
+    """One forward pass of each model, timed in turn."""
+    torch.set_num_threads(threads)
+    passes = {"dense": forward_pass(dense, workload), "exported": forward_pass(exported, workload)}
+    spent = last_of(fastest(passes, make_timer(dense.device, threads), LATENCY_ROUNDS, Random(0)))
+    return Spent(dense_nanoseconds=spent["dense"], nanoseconds=spent["exported"])

@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 from service.application import Application
 
 
-def _application(request: Request) -> Application:
+async def _application(request: Request) -> Application:
     application = request.app.state.application
     assert isinstance(application, Application)
     return application

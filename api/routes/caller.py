@@ -1,6 +1,6 @@
 """Who calls a route, and what is there for them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
@@ -26,10 +26,10 @@ class Caller:
         return self.application.store.seen_by(self.principal.sees)
 
 
-def _caller(scope: Scope) -> Callable[[Request, Application], Caller]:
+def _caller(scope: Scope) -> Callable[[Request, Application], Awaitable[Caller]]:
     """A dependency: the caller, whose key has to be good for `scope`."""
 
-    def caller(request: Request, application: TheApplication) -> Caller:
+    async def caller(request: Request, application: TheApplication) -> Caller:
         principal: Principal = request.state.principal  # set by `Authenticate`, or nobody gets here
         if not principal.scope.includes(scope):
             raise HTTPException(

@@ -5,7 +5,7 @@ reconnects sends the last id it saw and misses nothing, because every event is r
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -20,11 +20,14 @@ from api.errors import responses
 from api.routes.caller import Caller, Reader
 from api.schemas import LARGEST, Count, EventBody, EventPage
 from search.errors import GoneError, NotFoundError
+from service.events import Event
 from service.feed import Subscription
 from service.store import View
 
 KEEPALIVE_S = 15.0
 _PAGE = 500
+_PIECE_BYTES = 32_768
+"""Sending costs by the piece; but what a reader that stalls leaves in the server's buffer is a piece or two."""
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page, or with `Accept: text/event-stream` the stream.",
@@ -37,9 +40,15 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["events"])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """What a stream sends next: `seq` and text of each event. `ended`: the job had, before they were read."""
+    """What a stream sends next: events as text, cut into pieces between them, and the `seq` of the last one.
 
-    messages: list[tuple[int, bytes]]
+    `full`: there may be more already. `ended`: the job had, before they were read, so that more can only be there if
+    it is full.
+    """
+
+    pieces: list[bytes]
+    last: int
+    full: bool
     ended: bool
 
 
@@ -127,10 +136,10 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
             while not streams.closing:
                 what = (job_id, reader.principal.sees, after, subscription.edition)
                 page = await streams.reads.share(what, partial(_page, reader.jobs, job_id, after))
-                for seq, message in page.messages:
-                    yield message
-                    after = seq
-                if page.messages:
+                for piece in page.pieces:
+                    yield piece
+                after = page.last
+                if page.full:
                     continue
                 if page.ended:
                     return
@@ -144,9 +153,18 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
 
 def _page(jobs: View, job_id: str, after: int) -> Page:
     events, ended = jobs.follow(job_id, after=after, limit=_PAGE)
-    bodies = ((event, EventBody.of(event).model_dump_json()) for event in events)
-    messages = [
-        (event.seq, format_sse_event(data_str=body, event=event.type, id=str(event.seq)))
-        for event, body in bodies
-    ]
-    return Page(messages=messages, ended=ended)
+    last = events[-1].seq if events else after
+    return Page(pieces=_pieces(events), last=last, full=len(events) == _PAGE, ended=ended)
+
+
+def _pieces(events: Iterable[Event]) -> list[bytes]:
+    """Events as text, few pieces of up to `_PIECE_BYTES` rather than many; a longer event is a piece of its own."""
+    pieces, rest = [], bytearray()
+    for event in events:
+        body = EventBody.of(event).model_dump_json()
+        message = format_sse_event(data_str=body, event=event.type, id=str(event.seq))
+        if rest and len(rest) + len(message) > _PIECE_BYTES:
+            pieces.append(bytes(rest))
+            rest.clear()
+        rest += message
+    return [*pieces, bytes(rest)] if rest else pieces

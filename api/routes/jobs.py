@@ -16,7 +16,7 @@ from api.errors import responses
 from api.routes.caller import Caller, Reader, Submitter
 from api.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
 from api.routes.links import JOB_LINKS
-from api.schemas import EstimateBody, JobBody, JobList, JobSummary
+from api.schemas import After, EstimateBody, JobBody, JobList, JobSummary
 from service.changes import JobChanges
 from service.jobs import JobState, Request
 from service.spec import JobSpec
@@ -43,7 +43,6 @@ def _within_reason(moment: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_within_reason)]
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-After = Annotated[str, StringConstraints(pattern="^[0-9A-Za-z]{1,100}$")]
 Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_length=200)]
 
 
@@ -127,7 +126,7 @@ def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Respo
     "/{job_id}", response_model=JobBody, responses={**_ASKED, **responses(HTTPStatus.PRECONDITION_FAILED)}
 )
 def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
-    """Change a job's name, labels or priority, or the limits of its search while that goes on."""
+    """Change a job's name, labels, priority or actors, or the limits of its search while that goes on."""
     job = submitter.application.change(
         job_id,
         changes,

@@ -14,4 +14,8 @@ JOB_LINKS = _links(
     job_id="$response.body#/id",
 )
 ARTIFACT_LINKS = _links(("artifact",), job_id="$request.path.job_id", name="$response.body#/artifacts/0/name")
+WEBHOOK_LINKS = _links(
+    ("webhook", "change_webhook", "test_webhook", "deliveries", "rotate_webhook", "delete_webhook"),
+    webhook_id="$response.body#/id",
+)
 KEY_LINKS = _links(("rotate_key", "revoke_key"), key_id="$response.body#/id")

@@ -29,7 +29,7 @@ def ranks(
     reader: Reader,
     candidate: Annotated[
         Count | SkipJsonSchema[None],
-        Query(description="Its number in the order of `/candidates`, from 0; by default the exported model."),
+        Query(description="The one with this `id`; by default the exported model."),
     ] = None,
     format: Annotated[
         Literal["json", "csv"] | SkipJsonSchema[None], Query(description="By default what `Accept` asks for.")
@@ -50,10 +50,10 @@ def _ranks(reader: Caller, job_id: str, names: list[str], candidate: int | None)
         if result is None:
             raise NotFoundError(f"job {job_id} has no result; give a candidate")
         return dict(result["ranks"])
-    found = reader.jobs.candidates(job_id, limit=1, offset=candidate)
-    if not found or found[0]["ranks"] is None:
-        raise NotFoundError(f"job {job_id} has no ranks of a candidate {candidate}")
-    return dict(zip(names, found[0]["ranks"], strict=True))
+    found = reader.jobs.candidate(job_id, candidate)
+    if found["ranks"] is None:
+        raise NotFoundError(f"job {job_id} has no ranks of candidate {candidate}")
+    return dict(zip(names, found["ranks"], strict=True))
 
 
 def _csv(layers: list[int], columns: list[str], rows: list[list[int | None]]) -> str:

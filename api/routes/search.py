@@ -9,8 +9,13 @@ from pydantic.json_schema import SkipJsonSchema
 from api.errors import responses
 from api.routes.caller import Reader
 from api.schemas import LARGEST, CandidatePage, Count, GenerationPage
+from search.errors import InputError
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
+
+
+MOST_SKIPPED = 10_000
+"""A database reads what it skips."""
 
 
 @router.get("/generations")
@@ -31,7 +36,13 @@ def candidates(
     job_id: str,
     reader: Reader,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    offset: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+    offset: Annotated[
+        int, Query(ge=0, le=MOST_SKIPPED, description="Scorings to skip; `after` gets through long lists.")
+    ] = 0,
+    after: Annotated[
+        Count | SkipJsonSchema[None],
+        Query(description="`id` of the last of the page before: for long lists; not with `pareto`."),
+    ] = None,
     generation: Annotated[Count | SkipJsonSchema[None], Query(description="Only this generation.")] = None,
     pareto: Annotated[
         bool,
@@ -39,5 +50,10 @@ def candidates(
     ] = False,
 ) -> CandidatePage:
     """List the scorings of a job's candidates in the order they were saved."""
-    find = reader.jobs.front if pareto else reader.jobs.candidates
-    return CandidatePage(candidates=find(job_id, limit=limit, offset=offset, generation=generation))
+    if pareto:
+        if after is not None:
+            raise InputError("after", "goes with all candidates; the front is short, use offset")
+        found = reader.jobs.front(job_id, limit=limit, offset=offset, generation=generation)
+    else:
+        found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation, after=after)
+    return CandidatePage(candidates=found)

@@ -6,15 +6,17 @@ Knows nothing of tensors, actors or HTTP. Checks what can be checked without rea
 
 from service.spec.job import JobSpec, Name, ParentSpec, Priority
 from service.spec.model import DtypeName, ModelSpec
-from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetParams
+from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
 from service.spec.projection import FisherName, MethodName, ProjectionSpec, StorageName
-from service.spec.resources import ResourceSpec
+from service.spec.resources import Actors, ResourceSpec
 from service.spec.search import MOST_SEEDS, ConstraintSpec, Evaluations, Generations, SearchSpec, SeedSpec
 from service.spec.strict import Strict
-from service.spec.task import DataSource, HubDataset, SplitName, TaskSpec
+from service.spec.task import TASK_KINDS, DataSource, HubDataset, KindName, SplitName, TaskSpec
 
 __all__ = [
     "MOST_SEEDS",
+    "TASK_KINDS",
+    "Actors",
     "ConstraintSpec",
     "DataSource",
     "DtypeName",
@@ -23,6 +25,7 @@ __all__ = [
     "Generations",
     "HubDataset",
     "JobSpec",
+    "KindName",
     "MaxDrop",
     "MethodName",
     "ModelSpec",
@@ -38,6 +41,7 @@ __all__ = [
     "StorageName",
     "Strict",
     "TargetBytes",
+    "TargetLatency",
     "TargetParams",
     "TaskSpec",
 ]

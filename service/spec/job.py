@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from service.spec.model import ModelSpec
-from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetParams
+from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
 from service.spec.projection import ProjectionSpec
 from service.spec.resources import ResourceSpec
 from service.spec.search import SearchSpec
@@ -25,6 +25,10 @@ class ParentSpec(Strict):
     )
 
 
+REWEIGH_ROUNDS = 8
+"""Where none are given: later rounds still gain, ever less; each costs some four passes over the calibration split."""
+
+
 class JobSpec(Strict):
     """One pruning job."""
 
@@ -35,9 +39,9 @@ class JobSpec(Strict):
     task: TaskSpec
     projection: ProjectionSpec = Field(default_factory=ProjectionSpec)
     search: SearchSpec = Field(default_factory=SearchSpec)
-    objective: Annotated[MaxDrop | TargetParams | TargetBytes | Pareto, Field(discriminator="kind")] = Field(
-        default_factory=MaxDrop
-    )
+    objective: Annotated[
+        MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto, Field(discriminator="kind")
+    ] = Field(default_factory=MaxDrop)
     resources: ResourceSpec = Field(default_factory=ResourceSpec)
     parent: ParentSpec | None = Field(
         None,
@@ -59,6 +63,26 @@ class JobSpec(Strict):
             raise ValueError(
                 f"search.max_evaluations must be at least objective.sizes, {self.objective.sizes}; "
                 f"got {self.search.max_evaluations}"
+            )
+        return self
+
+    @property
+    def reweigh_rounds(self) -> int:
+        """How often the energies are reweighed; see `SearchSpec`."""
+        if self.search.reweigh_rounds is not None:
+            return self.search.reweigh_rounds
+        return REWEIGH_ROUNDS if self._can_be_reweighed else 0
+
+    @property
+    def _can_be_reweighed(self) -> bool:
+        return self.projection.method == "task" and not isinstance(self.objective, Pareto)
+
+    @model_validator(mode="after")
+    def _reweighs_what_can_be(self) -> Self:
+        if self.search.reweigh_rounds and not self._can_be_reweighed:
+            raise ValueError(
+                "search.reweigh_rounds must be 0 or left out where projection.method is not task or the objective is "
+                f"pareto, whose sizes are many; got {self.search.reweigh_rounds}"
             )
         return self
 

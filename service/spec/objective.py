@@ -6,6 +6,9 @@ from pydantic import ByteSize, Field, model_validator
 
 from service.spec.strict import Strict
 
+MOST_TOKENS = 10_000_000
+"""Of a forward pass that is timed; as many as `resources.batch_tokens` may be."""
+
 
 class MaxDrop(Strict):
     """The smallest model whose metric stays within `points` of dense, with `confidence`.
@@ -36,6 +39,37 @@ class TargetBytes(Strict):
     def _one_size(self) -> Self:
         if (self.size is None) == (self.share is None):
             raise ValueError("give exactly one of size and share")
+        return self
+
+
+class TargetLatency(Strict):
+    """The best metric with a forward pass of at most `milliseconds`, or `share` of the dense model's; one of them.
+
+    What each rank of each matrix takes is measured on the job's device before the search.
+    """
+
+    kind: Literal["target_latency"] = "target_latency"
+    share: float | None = Field(None, gt=0, lt=1)
+    milliseconds: float | None = Field(None, gt=0, le=86_400_000)
+    workload: Literal["prefill", "decode"] = Field(
+        "prefill", description="Reading `rows` prompts of `length` tokens, or writing one token after each."
+    )
+    rows: int | None = Field(
+        None, ge=1, le=1_000_000, description="By default those of a typical batch of the search split."
+    )
+    length: int | None = Field(None, ge=1, le=10_000_000, description="By default that of the same batch.")
+
+    @model_validator(mode="after")
+    def _one_time(self) -> Self:
+        if (self.milliseconds is None) == (self.share is None):
+            raise ValueError("give exactly one of share and milliseconds")
+        return self
+
+    @model_validator(mode="after")
+    def _not_too_much(self) -> Self:
+        tokens = (self.rows or 1) * (self.length or 1)
+        if tokens > MOST_TOKENS:
+            raise ValueError(f"rows times length must be at most {MOST_TOKENS:,}; got {tokens:,}")
         return self
 
 

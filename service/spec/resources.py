@@ -1,17 +1,23 @@
 """`resources` of a job file: what it may use of the cluster."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from service.spec.strict import Strict
 
 CPU_BATCH_TOKENS = 768
 GPU_BATCH_TOKENS = 4096
+Actors = Annotated[int, Field(ge=1, le=4096)]
 
 
 class ResourceSpec(Strict):
     """What the job may use of the cluster."""
 
-    actors: int = Field(2, ge=1, le=4096)
+    actors: Actors = Field(
+        2,
+        description="At most; jobs that run at once share the cluster, and the result does not depend on it.",
+    )
     threads_per_actor: int = Field(1, ge=1, le=1024)
     gpus_per_actor: float = Field(0, ge=0, le=64)
     batch_tokens: int | None = Field(

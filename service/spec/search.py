@@ -115,6 +115,14 @@ class SearchSpec(Strict):
         description="Share of the KL to the dense model in the fitness; the rest is the rise of the right "
         "answers' negative log-likelihood.",
     )
+    reweigh_rounds: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="So many times, before the search, the Lagrangian genome of the size that is wanted or looked for "
+        "is run forwards and backwards over the calibration records, and what its matrices are worth is corrected by "
+        "how its loss reacts. Null: 5 for `task` projections, but for `pareto`, else 0.",
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     constraints: tuple[ConstraintSpec, ...] = Field(
         (), strict=False, max_length=1000, description="What no candidate may break."

@@ -1,5 +1,8 @@
 """`task` of a job file: what the model has to do, and with which records."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,6 +10,41 @@ from pydantic import Field, model_validator
 from service.spec.strict import LONGEST_TEXT, Revision, Strict, Texts
 
 SplitName = Literal["calibration", "search", "confirm", "test"]
+KindName = Literal["choice", "generate", "lm"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskKind:
+    """What a kind of task means, and what it asks of the fields of `task` that others do without.
+
+    `needs`: must not be empty. `needs_one`: exactly one of them is given. `refuses`: none of them is.
+    """
+
+    meaning: str
+    needs: tuple[str, ...] = ()
+    needs_one: tuple[str, ...] = ()
+    refuses: tuple[str, ...] = ()
+
+
+_OPTIONS = ("choices", "choices_field")
+
+TASK_KINDS: Mapping[KindName, TaskKind] = MappingProxyType(
+    {
+        "choice": TaskKind(
+            meaning="The model picks the answer of highest log-likelihood, out of choices for all records or each "
+            "record's own.",
+            needs=("prompt",),
+            needs_one=_OPTIONS,
+        ),
+        "generate": TaskKind(
+            meaning="The model writes the answer greedily.", needs=("prompt",), refuses=_OPTIONS
+        ),
+        "lm": TaskKind(
+            meaning="The model predicts every token of `answer`, after `prompt` where there is one.",
+            refuses=_OPTIONS,
+        ),
+    }
+)
 
 
 class HubDataset(Strict):
@@ -60,13 +98,11 @@ class DataSpec(Strict):
 
 
 class TaskSpec(Strict):
-    """What the model has to do, as Jinja templates over a record's fields.
+    """What the model has to do, as Jinja templates over a record's fields."""
 
-    `choice`: the model picks the answer of highest log-likelihood. `generate`: it writes the answer
-    greedily. `lm`: it predicts every token of `answer` (after `prompt`, which may be empty).
-    """
-
-    kind: Literal["choice", "generate", "lm"]
+    kind: KindName = Field(
+        description=" ".join(f"`{name}`: {kind.meaning}" for name, kind in TASK_KINDS.items())
+    )
     prompt: str = Field("", max_length=LONGEST_TEXT)
     answer: str = Field(
         min_length=1, max_length=LONGEST_TEXT, description="Template of the right answer (or label)."
@@ -83,13 +119,17 @@ class TaskSpec(Strict):
     data: DataSpec
 
     @model_validator(mode="after")
-    def _choices_fit_kind(self) -> Self:
-        if self.kind == "choice" and (self.choices is None) == (self.choices_field is None):
-            raise ValueError("kind choice needs exactly one of choices and choices_field")
-        if self.kind != "choice" and (self.choices is not None or self.choices_field is not None):
-            raise ValueError(f"choices belong to kind choice, not to {self.kind}")
+    def _fields_fit_kind(self) -> Self:
+        kind = TASK_KINDS[self.kind]
+        given = [name for name in kind.needs_one if getattr(self, name) is not None]
+        if kind.needs_one and len(given) != 1:
+            raise ValueError(f"kind {self.kind} needs exactly one of {' and '.join(kind.needs_one)}")
+        refused = [name for name in kind.refuses if getattr(self, name) is not None]
+        if refused:
+            raise ValueError(f"kind {self.kind} takes no {' and no '.join(refused)}; remove it")
         if self.choices is not None and len(set(self.choices)) < 2:
             raise ValueError(f"choices needs at least 2 different labels, got {list(self.choices)}")
-        if self.kind != "lm" and not self.prompt:
-            raise ValueError(f"prompt must not be empty for kind {self.kind}")
+        empty = [name for name in kind.needs if not getattr(self, name)]
+        if empty:
+            raise ValueError(f"{' and '.join(empty)} must not be empty for kind {self.kind}")
         return self

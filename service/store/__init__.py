@@ -1,4 +1,4 @@
-"""What outlives the process: jobs, their events, the search's generations, candidates and state; API keys."""
+"""What outlives the process: jobs, their events, the search's generations, candidates and state; API keys; webhooks."""
 
 from service.store.faults import FAULTS, RETRY_S
 from service.store.store import LEASE_S, Listener, Store

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import Row, delete, func, select
 from sqlalchemy.orm import Session
 
 from search.errors import ConflictError, LimitError, NotFoundError, SupersededError
@@ -12,7 +12,9 @@ from service.events import Event, EventType
 from service.exports import Export
 from service.jobs import TRANSITIONS, Job, JobError, JobState
 from service.spec import JobSpec
+from service.store.outbox import announce
 from service.store.schema import LONGEST_LABEL, CandidateRow, EventRow, JobRow, LabelRow
+from service.webhooks.messages import job_message
 
 CANDIDATE_FIELDS = tuple(
     column.key for column in CandidateRow.__table__.columns if column.key not in ("id", "job_id")
@@ -86,6 +88,12 @@ def append_event(session: Session, row: JobRow, type: EventType, data: Mapping[s
     return event_of(event)
 
 
+def tell_state(session: Session, row: JobRow, told: Mapping[str, Any]) -> None:
+    """Adds the event of a job's new state, and the deliveries to webhooks that go with it; its row is locked."""
+    event = append_event(session, row, EventType.JOB_STATE, told)
+    announce(session, row.owner, JobState(row.state), lambda: job_message(job_of(row), event))
+
+
 def label_rows(job_id: str, labels: Mapping[str, str]) -> list[LabelRow]:
     """Rows for the labels that a job can be found by: not too long, and text that every database can hold."""
     return [
@@ -100,6 +108,12 @@ def keep_spec(session: Session, row: JobRow, spec: JobSpec) -> None:
     row.spec, row.priority = spec.canonical(), spec.priority
     session.execute(delete(LabelRow).where(LabelRow.job_id == row.id))
     session.add_all(label_rows(row.id, spec.labels))
+
+
+def search_examples(row: JobRow) -> int:
+    """How many search examples a job has; scorings on all of them compare."""
+    examples: int = row.spec["task"]["data"]["sizes"]["search"]
+    return examples
 
 
 def check_move(row: JobRow, to: JobState) -> None:
@@ -127,7 +141,7 @@ def move(
 ) -> None:
     """Changes the state of a job whose row is locked, and adds the event that tells of it."""
     row.state = to.value
-    if to is JobState.PREPARING and row.started_at is None:
+    if to is JobState.VALIDATING and row.started_at is None:
         row.started_at = now()
     if to in (JobState.QUEUED, JobState.PAUSED, JobState.CRASHED):
         row.epoch += 1  # whoever held it may write no more
@@ -140,7 +154,7 @@ def move(
     told: dict[str, Any] = {"state": to.value, **(data or {})}
     if error is not None:
         row.error = told["error"] = error.as_json()
-    append_event(session, row, EventType.JOB_STATE, told)
+    tell_state(session, row, told)
 
 
 def job_of(row: JobRow) -> Job:
@@ -167,19 +181,9 @@ def job_of(row: JobRow) -> Job:
     )
 
 
-def event_of(row: EventRow) -> Event:
-    """The event a row holds."""
+def event_of(row: EventRow | Row[Any]) -> Event:
+    """The event a row holds; or a plain row of its columns, which costs a fraction where there are many."""
     return Event(job_id=row.job_id, seq=row.seq, type=EventType(row.type), at=row.at, data=row.data)
-
-
-def candidate_of(row: CandidateRow) -> dict[str, Any]:
-    """The scoring a row holds, as plain JSON values."""
-    return {field: getattr(row, field) for field in CANDIDATE_FIELDS}
-
-
-def archived_of(row: CandidateRow) -> dict[str, Any]:
-    """The scoring a row holds, and the id by which it can be asked for."""
-    return {"id": row.id, **candidate_of(row)}
 
 
 def candidate_row(job_id: str, candidate: Mapping[str, Any]) -> CandidateRow:

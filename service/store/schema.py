@@ -1,9 +1,9 @@
 """The tables. Portable types only: SQLite by default, PostgreSQL by URL.
 
-Every row but an API key hangs off a job. `jobs.event_count` numbers the job's events: whoever appends one holds the
-job's row, so the numbers have no gaps. `jobs.epoch` and `jobs.leased_until` say who may write to a job that
-runs: whoever claimed it last, while it keeps its lease. `jobs.parent` of an export is the job it comes from. Change a
-table here and add a migration beside the others.
+Every row but those of API keys and webhooks hangs off a job; a delivery may outlive the job that it tells of.
+`jobs.event_count` numbers the job's events: whoever appends one holds the job's row, so the numbers have no gaps.
+`jobs.epoch` and `jobs.leased_until` say who may write to a job that runs: whoever claimed it last, while it keeps its
+lease. `jobs.parent` of an export is the job it comes from. Change a table here and add a migration beside the others.
 """
 
 from datetime import UTC, datetime
@@ -62,6 +62,7 @@ class Base(DeclarativeBase):
         float: Double(),
         dict[str, Any]: JSON(none_as_null=True),
         list[int]: JSON(none_as_null=True),
+        list[str]: JSON(none_as_null=True),
         list[dict[str, Any]]: JSON(none_as_null=True),
     }
 
@@ -154,12 +155,7 @@ class CandidateRow(Base):
     """One scoring of one genome on `examples` search examples; `failure` says why there are no numbers."""
 
     __tablename__ = "candidates"
-    __table_args__ = (
-        Index(None, "job_id", "generation"),
-        Index(
-            None, "job_id", "examples", "kept_share", "loss_nats", "kl_nats"
-        ),  # all that a front is found by
-    )
+    __table_args__ = (Index(None, "job_id", "generation"),)
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
@@ -178,6 +174,25 @@ class CandidateRow(Base):
     failure: Mapped[str | None] = mapped_column(Text)
 
 
+class FrontRow(Base):
+    """A scoring on all search examples that no smaller model's beat, from generation `since` to before `until`.
+
+    `loss_nats` is the KL of a time before there was another loss.
+    """
+
+    __tablename__ = "fronts"
+    __table_args__ = (Index(None, "job_id", "until", "kept_share"),)
+
+    candidate_id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), ForeignKey("candidates.id"), primary_key=True
+    )
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    kept_share: Mapped[float]
+    loss_nats: Mapped[float]
+    since: Mapped[int]
+    until: Mapped[int | None]
+
+
 class SearchStateRow(Base):
     """Where the search stood after its last finished generation: enough to go on from there."""
 
@@ -194,3 +209,47 @@ class OpenOutcomesRow(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     outcomes: Mapped[list[dict[str, Any]]]
+
+
+class WebhookRow(Base):
+    """An owner's URL that is told of jobs.
+
+    `secret` is kept as it is, for every delivery is signed with it; `former_secret` is good until `former_until`.
+    `busy_until` is the end of the lease of whoever sends to it now, or when somebody last did.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index(None, "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(100))
+    url: Mapped[str] = mapped_column(String(2000))
+    states: Mapped[list[str]]
+    secret: Mapped[str] = mapped_column(String(100))
+    former_secret: Mapped[str | None] = mapped_column(String(100))
+    former_until: Mapped[datetime | None]
+    enabled: Mapped[bool]
+    disabled_reason: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]
+    busy_until: Mapped[datetime | None]
+
+
+class DeliveryRow(Base):
+    """One event on its way to a webhook. `due_at` is when it is next tried, and NULL once it is over."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index(None, "webhook_id", "id"), Index(None, "due_at"), Index(None, "finished_at"))
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    type: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str | None] = mapped_column(String(32))
+    payload: Mapped[str] = mapped_column(Text)
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    created_at: Mapped[datetime]
+    due_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    status: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)

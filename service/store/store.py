@@ -1,4 +1,4 @@
-"""The job store: every change of a job and the event that tells of it, in one transaction.
+"""The job store: every change of a job, the event and the deliveries that tell of it, in one transaction.
 
 Safe to use from any thread and from several servers. Readers never wait. A job that runs is held by the server that
 claimed it and keeps renewing its lease. Once the lease has run out, another server may claim the job: that
@@ -19,21 +19,25 @@ from search.errors import ConflictError
 from service.changes import JobChanges
 from service.events import Event, EventType
 from service.exports import Export
-from service.jobs import Job, JobError, JobState, Request, check_deletable, new_job_id
+from service.ids import new_id
+from service.jobs import Job, JobError, JobState, Request, check_deletable
 from service.keys import ADMIN
 from service.spec import JobSpec
-from service.store import faults, limits, rows
+from service.store import faults, fronts, limits, rows
 from service.store.database import Database
 from service.store.keys import Keys
+from service.store.outbox import Outbox
 from service.store.requests import ask
 from service.store.schema import (
     CandidateRow,
     EventRow,
+    FrontRow,
     GenerationRow,
     JobRow,
     LabelRow,
     OpenOutcomesRow,
     SearchStateRow,
+    WebhookRow,
 )
 from service.store.view import View
 
@@ -43,11 +47,14 @@ Clock = Callable[[Session], datetime]
 LEASE_S = 30.0
 """So long a server that falls silent keeps its job, in seconds."""
 
+_OF_JOB = (SearchStateRow, OpenOutcomesRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
+"""What goes with a job, whatever refers to something else first."""
+
 _INTERRUPTED = tuple(state for state in JobState if state.interruptible)
 
 
 class Store(View):
-    """Everybody's jobs and their history, and the API keys. A method that raises has changed nothing.
+    """Everybody's jobs and their history, API keys, webhooks. A method that raises has changed nothing.
 
     Args:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened, and its schema
@@ -58,6 +65,7 @@ class Store(View):
     def __init__(self, url: str, clock: Clock = rows.database_time) -> None:
         super().__init__(Database(url), owner=None)
         self.keys = Keys(self.database)
+        self.outbox = Outbox(self.database, clock)
         self._clock = clock
         self.listener: Listener | None = None
         """Called with the job's id after each committed event, in the thread that committed it."""
@@ -171,7 +179,7 @@ class Store(View):
         export: Export | None = None,
     ) -> Job:
         row = JobRow(
-            id=new_job_id(),
+            id=new_id(),
             spec=spec.canonical(),
             owner=owner,
             idempotency_key=idempotency_key,
@@ -187,7 +195,7 @@ class Store(View):
         session.add(row)
         session.flush()  # the event and the labels refer to it
         session.add_all(rows.label_rows(row.id, spec.labels))
-        rows.append_event(session, row, EventType.JOB_STATE, {"state": JobState.QUEUED.value})
+        rows.tell_state(session, row, {"state": JobState.QUEUED.value})
         return rows.job_of(row)
 
     def delete_job(self, id: str, owner: str | None = None) -> None:
@@ -204,7 +212,7 @@ class Store(View):
         with self.database.writing() as session:
             row = rows.find_job(session, id, owner, lock=True)
             check_deletable(id, JobState(row.state))
-            for table in (SearchStateRow, OpenOutcomesRow, CandidateRow, GenerationRow, EventRow, LabelRow):
+            for table in _OF_JOB:
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)
 
@@ -273,7 +281,7 @@ class Store(View):
         owner: str | None = None,
         expect: Callable[[Job], None] = lambda job: None,
     ) -> Job:
-        """Changes a job, and tells of it.
+        """Changes a job, and tells of it. Whoever runs it hears of its new actors or priority when it looks.
 
         New limits of a search that runs end its run: whoever holds the job may write no more, and it goes on from its
         last saved generation. What is scored since then is scored again.
@@ -286,13 +294,16 @@ class Store(View):
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The search is over, or its limits cannot be changed any more.
+            ConflictError: The job has ended, so it has no actors; or the limits of its search cannot be changed any
+                more.
         """
         with self.database.writing() as session:
             row = rows.find_job(session, id, owner, lock=True)
             before = rows.job_of(row)
             expect(before)
             spec = changes.applied_to(before.spec)
+            if spec.resources != before.spec.resources and before.state.terminal:
+                raise ConflictError(f"job {id} has ended: {before.state}; it needs no actors any more")
             if spec.search != before.spec.search:
                 limits.change(session, row, spec)
             if spec != before.spec:
@@ -304,7 +315,7 @@ class Store(View):
         return job
 
     def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
-        """The next job to run, moved to preparing: of the highest priority, one cut off, an export, or the oldest.
+        """The next job to run, moved to validating: of the highest priority, one cut off, an export, or the oldest.
 
         A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes.
 
@@ -332,7 +343,7 @@ class Store(View):
                 resumed = row.started_at is not None
                 row.epoch += 1
                 row.leased_until = now + timedelta(seconds=lease_s)
-                rows.move(session, row, JobState.PREPARING, data={"resumed": True} if resumed else None)
+                rows.move(session, row, JobState.VALIDATING, data={"resumed": True} if resumed else None)
             job = None if row is None else rows.job_of(row)
         for id in [*crashed, *([] if job is None else [job.id])]:
             self._tell(id)
@@ -399,6 +410,7 @@ class Store(View):
             session.execute(
                 leased.values(leased_until=None, epoch=JobRow.epoch + 1, faults=JobRow.faults + cut_off)
             )
+            session.execute(update(WebhookRow).values(busy_until=None))
 
     def forget_events(self, older_than: timedelta) -> int:
         """Deletes the events of jobs that ended longer ago than this; returns how many. A job's next `seq` stays."""
@@ -448,7 +460,13 @@ class Store(View):
             if session.get(GenerationRow, (id, record["generation"])) is not None:
                 raise ConflictError(f"generation {record['generation']} of job {id} is already saved")
             session.add(GenerationRow(job_id=id, generation=record["generation"], record=dict(record)))
-            session.add_all(rows.candidate_row(id, candidate) for candidate in candidates)
+            scorings = [rows.candidate_row(id, candidate) for candidate in candidates]
+            session.add_all(scorings)
+            session.flush()  # now they have ids
+            full = rows.search_examples(row)
+            fronts.extend(
+                session, id, record["generation"], [one for one in scorings if one.examples == full]
+            )
             session.merge(SearchStateRow(job_id=id, state=dict(search_state)))
             row.faults = 0
             event = rows.append_event(session, row, EventType.GENERATION_COMPLETED, record)

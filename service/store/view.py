@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, select
 
 from search.errors import GoneError, InputError, NotFoundError
-from service.events import Event
+from service.events import Event, EventType
 from service.jobs import Job, JobState
-from service.store import rows
+from service.store import fronts, rows
 from service.store.database import Database
 from service.store.schema import (
     CandidateRow,
@@ -20,12 +20,17 @@ from service.store.schema import (
     OpenOutcomesRow,
     SearchStateRow,
 )
+from service.store.webhooks import Webhooks
 
 Row = TypeVar("Row")
 
+# Columns, not rows of the mapper: many are read at once, and nobody changes them.
+_FIELDS = [CandidateRow.__table__.columns[name] for name in rows.CANDIDATE_FIELDS]
+_SCORING = select(CandidateRow.id, *_FIELDS)
+
 
 class View:
-    """The jobs of one owner, and their history; somebody else's are not there.
+    """The jobs of one owner, their history, and the webhooks; somebody else's are not there.
 
     Args:
         database: Where the jobs are.
@@ -34,6 +39,7 @@ class View:
 
     def __init__(self, database: Database, owner: str | None) -> None:
         self.database = database
+        self.webhooks = Webhooks(database, owner)
         self._owner = owner
 
     def job(self, id: str) -> Job:
@@ -101,13 +107,12 @@ class View:
         Raises:
             NotFoundError: There is no such job, or it has no such candidate.
         """
-        query = select(CandidateRow).where(CandidateRow.job_id == id, CandidateRow.id == candidate)
-        found = self._rows_of(id, query)
+        found = self._values_of(id, _SCORING.where(CandidateRow.job_id == id, CandidateRow.id == candidate))
         if not found:
             raise NotFoundError(
                 f"job {id} has no candidate {candidate}; `candidates` lists them with their ids"
             )
-        return rows.archived_of(found[0])
+        return found[0]
 
     def events(self, id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
         """A page of a job's events, oldest first.
@@ -130,18 +135,28 @@ class View:
             NotFoundError: There is no such job.
             GoneError: The event after `after` was not kept: there is no going on without a gap.
         """
-        query = select(EventRow).where(EventRow.job_id == id, EventRow.seq > after)
+        query = select(*EventRow.__table__.columns).where(EventRow.job_id == id, EventRow.seq > after)
         with self.database.reading() as session:
             # Asked first: what ends a job is committed together with its event, and the count may be behind the page.
             row = rows.find_job(session, id, self._owner)
             ended, count = JobState(row.state).ended, row.event_count
-            page = [rows.event_of(row) for row in session.scalars(query.order_by(EventRow.seq).limit(limit))]
+            page = [rows.event_of(row) for row in session.execute(query.order_by(EventRow.seq).limit(limit))]
         first = page[0].seq if page else count + 1
         if first > after + 1:
             raise GoneError(
                 f"events up to {first - 1} of job {id} are past retention; go on after={first - 1}"
             )
         return page, ended
+
+    def last_event(self, id: str, type: EventType) -> Event | None:
+        """The newest event of one type, or None.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(EventRow).where(EventRow.job_id == id, EventRow.type == type.value)
+        found = self._rows_of(id, query.order_by(EventRow.seq.desc()).limit(1))
+        return rows.event_of(found[0]) if found else None
 
     def generations(self, id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
         """A page of a job's generation records, oldest first.
@@ -154,31 +169,41 @@ class View:
         Raises:
             NotFoundError: There is no such job.
         """
-        query = select(GenerationRow).where(GenerationRow.job_id == id, GenerationRow.generation > after)
-        query = query.order_by(GenerationRow.generation).limit(limit)
-        return [row.record for row in self._rows_of(id, query)]
+        query = select(GenerationRow.record).where(GenerationRow.job_id == id)
+        query = query.where(GenerationRow.generation > after).order_by(GenerationRow.generation).limit(limit)
+        return self._rows_of(id, query)
 
     def candidates(
-        self, id: str, *, limit: int = 100, offset: int = 0, generation: int | None = None
+        self,
+        id: str,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        generation: int | None = None,
+        after: int | None = None,
     ) -> list[dict[str, Any]]:
         """A page of a job's scorings in the order they were saved.
 
         Args:
             id: The job.
             limit: Most scorings to return.
-            offset: Scorings to skip.
+            offset: Scorings to skip; that takes longer the more they are, `after` does not.
             generation: Only those of this generation.
+            after: Id of the last scoring of the page before.
 
         Returns:
             Scorings, each with its `id`.
 
         Raises:
-            NotFoundError: There is no such job.
+            NotFoundError: There is no such job, or it has no scoring `after`.
         """
         query = _scorings_of(id).limit(limit).offset(offset)
         if generation is not None:
             query = query.where(CandidateRow.generation == generation)
-        return [rows.archived_of(row) for row in self._rows_of(id, query)]
+        if after is not None:
+            last = self.candidate(id, after)["generation"]  # ids grow with generations; the index knows those
+            query = query.where(CandidateRow.generation >= last, CandidateRow.id > after)
+        return self._values_of(id, query)
 
     def front(
         self,
@@ -204,11 +229,9 @@ class View:
         Raises:
             NotFoundError: There is no such job.
         """
-        examples = self.job(id).spec.task.data.sizes.search
-        query = _unbeaten(id, examples, last).limit(limit).offset(offset)
-        if generation is not None:
-            query = query.where(CandidateRow.generation == generation)
-        return [rows.archived_of(row) for row in self._rows_of(id, query)]
+        ids = fronts.members(id, generation=generation, last=last).limit(limit).offset(offset).subquery()
+        query = _SCORING.join(ids, ids.c.candidate_id == CandidateRow.id).order_by(CandidateRow.kept_share)
+        return self._values_of(id, query)
 
     def memo(self, id: str) -> list[dict[str, Any]]:
         """Every scoring of a job, in the order they were saved.
@@ -216,7 +239,7 @@ class View:
         Raises:
             NotFoundError: There is no such job.
         """
-        return [rows.candidate_of(row) for row in self._rows_of(id, _scorings_of(id))]
+        return self._values_of(id, _scorings_of(id).with_only_columns(*_FIELDS))
 
     def search_state(self, id: str) -> dict[str, Any] | None:
         """The state saved with a job's last generation, or None before the first.
@@ -241,26 +264,15 @@ class View:
             rows.find_job(session, id, self._owner)
             return list(session.scalars(query))
 
+    def _values_of(self, id: str, query: Select[Any]) -> list[dict[str, Any]]:
+        with self.database.reading() as session:
+            rows.find_job(session, id, self._owner)
+            return [dict(row) for row in session.execute(query).mappings()]
 
-def _scorings_of(id: str) -> Select[CandidateRow]:
+
+def _scorings_of(id: str) -> Select[Any]:
     """A job's candidates in the order they were saved, in SQL; the index has that order."""
-    ordered = select(CandidateRow).order_by(CandidateRow.generation, CandidateRow.id)
-    return ordered.where(CandidateRow.job_id == id)
-
-
-def _unbeaten(id: str, examples: int, last: int | None) -> Select[CandidateRow]:
-    """A job's candidates scored on so many examples that lose less than every smaller one, in SQL, smallest first."""
-    loss = func.coalesce(CandidateRow.loss_nats, CandidateRow.kl_nats)
-    smaller_first = (CandidateRow.kept_share, loss, CandidateRow.id)
-    # As far as the row before, so that a row is compared with those that are smaller, or as small and no worse.
-    least = func.min(loss).over(order_by=smaller_first, rows=(None, -1))
-    scored = select(CandidateRow.id.label("id"), loss.label("loss"), least.label("least"))
-    scored = scored.where(CandidateRow.job_id == id, CandidateRow.examples == examples)
-    if last is not None:
-        scored = scored.where(CandidateRow.generation <= last)
-    ranked = scored.where(loss.is_not(None)).subquery()  # a failure has none
-    front = select(CandidateRow).join(ranked, ranked.c.id == CandidateRow.id)
-    return front.where(or_(ranked.c.least.is_(None), ranked.c.loss < ranked.c.least)).order_by(*smaller_first)
+    return _SCORING.where(CandidateRow.job_id == id).order_by(CandidateRow.generation, CandidateRow.id)
 
 
 def _labelled(name: str, value: str) -> Select[str]:

@@ -1,7 +1,8 @@
 """The real service over a temporary folder, with a pipeline and a preflight that are told what to do."""
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from service.metrics import Metrics
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
+from service.webhooks.outcomes import Outcome
+from service.webhooks.sender import Sender
 
 SPEC: dict[str, Any] = {
     "name": "snippets",
@@ -177,6 +180,7 @@ class FakePipeline:
         log.event(EventType.DATA_LOADED, splits={"search": 8, "test": 8}, dropped_duplicates=0)
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=1, total=2)
         log.event(EventType.PHASE_PROGRESS, phase="calibration", done=2, total=2)
+        log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         if log.search_state() is None:
             log.generation(
@@ -241,6 +245,44 @@ class FakePreflight:
         return deepcopy(ESTIMATE)
 
 
+class FakeEndpoint:
+    """Where all webhooks lead: keeps what it is sent, answers `outcomes` in turn, then 200."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self.outcomes: list[Outcome] = []
+        self.received: list[tuple[str, dict[str, str], str]] = []
+
+    def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        with self._changed:
+            self.received.append((url, dict(headers), body.decode()))
+            self._changed.notify_all()
+            return self.outcomes.pop(0) if self.outcomes else Outcome(status=200)
+
+    def wait_for(self, count: int) -> None:
+        """Waits until it was sent so many deliveries."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.received) >= count, timeout=20)
+
+    @staticmethod
+    def settled(http: TestClient, webhook_id: str) -> list[dict[str, Any]]:
+        """The deliveries of a webhook, once none of them waits."""
+        deadline_s = time.monotonic() + 20
+        while time.monotonic() < deadline_s:
+            found: list[dict[str, Any]] = http.get(f"/v1/webhooks/{webhook_id}/deliveries").json()[
+                "deliveries"
+            ]
+            if all(one["state"] != "pending" for one in found):
+                return found
+            time.sleep(0.01)  # over HTTP there is nothing to wait on
+        raise AssertionError(found)
+
+
+@pytest.fixture
+def endpoint() -> FakeEndpoint:
+    return FakeEndpoint()
+
+
 @pytest.fixture
 def estimate() -> dict[str, Any]:
     return deepcopy(ESTIMATE)
@@ -269,23 +311,33 @@ def preflight() -> FakePreflight:
 
 
 @pytest.fixture
-def build(pipeline: FakePipeline, preflight: FakePreflight) -> Callable[[Settings], Application]:
+def build(
+    pipeline: FakePipeline, preflight: FakePreflight, endpoint: FakeEndpoint
+) -> Callable[[Settings], Application]:
     """What `service.wiring.build` does, around the fakes."""
-    return partial(_build, pipeline, preflight)
+    return partial(_build, pipeline, preflight, endpoint)
 
 
-def _build(pipeline: FakePipeline, preflight: FakePreflight, settings: Settings) -> Application:
+def _build(
+    pipeline: FakePipeline, preflight: FakePreflight, endpoint: FakeEndpoint, settings: Settings
+) -> Application:
     store = Store(settings.store_url)
     metrics = Metrics()
     controller = Controller(store, pipeline, settings.jobs_dir, metrics=metrics, retry_s=0.0)
-    return Application(settings, store, controller, Feed(), preflight, preflight.estimate, metrics)
+    sender = Sender(store.outbox, endpoint, metrics)
+    return Application(settings, store, controller, Feed(), preflight, preflight.estimate, metrics, sender)
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def shared_endpoint() -> FakeEndpoint:
+    return FakeEndpoint()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, shared_endpoint: FakeEndpoint) -> Iterator[TestClient]:
     """A running server that all tests of a file share: for requests that have to leave it as it is."""
     settings = Settings(data_dir=tmp_path_factory.mktemp("shared") / "data", requests_per_second=0)
-    application = _build(FakePipeline(), FakePreflight(), settings)
+    application = _build(FakePipeline(), FakePreflight(), shared_endpoint, settings)
     with TestClient(create_app(application), base_url="http://127.0.0.1") as client:
         yield client
 

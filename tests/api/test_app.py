@@ -5,7 +5,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from api import schemas
+from api import schemas, webhook_schemas
 from api.app import MAX_BODY_BYTES, create_app
 from search.errors import ConflictError, StoreError
 from service.changes import JobChanges
@@ -27,6 +27,12 @@ def test_health_fails_once_no_job_will_run(http, application):
 
     assert response.status_code == 503
     assert response.json()["status"] == "unhealthy"
+
+
+def test_health_fails_once_no_webhook_will_be_sent_to(http, application):
+    application.sender.stop()
+
+    assert http.get("/healthz").status_code == 503
 
 
 def test_a_server_is_ready_while_its_store_answers_and_jobs_are_run(http, application, monkeypatch):
@@ -76,16 +82,16 @@ def test_metrics_are_the_admins(http):
 
 def test_openapi_shows_an_example_of_every_body(http):
     document = http.get("/openapi.json").json()
+    bodies = {**vars(schemas), **vars(webhook_schemas), "JobSpec": JobSpec, "JobChanges": JobChanges}
 
-    for path, methods in document["paths"].items():
+    for path, methods in [*document["paths"].items(), *document["webhooks"].items()]:
         for operation in methods.values():
             answers = [*operation["responses"].values(), operation.get("requestBody", {})]
             for content in [item for answer in answers for item in answer.get("content", {}).items()]:
                 media, described = content
                 if media.endswith("json"):
                     name = described["schema"]["$ref"].rpartition("/")[2]
-                    model = {**vars(schemas), "JobSpec": JobSpec, "JobChanges": JobChanges}[name]
-                    shown = model.model_validate(described["example"])
+                    shown = bodies[name].model_validate(described["example"])
                     assert set(described["example"]) <= set(shown.model_dump()), path
 
 
@@ -109,10 +115,17 @@ def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
         "/v1/jobs/{job_id}/exports",
         "/v1/jobs/{job_id}/artifacts",
         "/v1/jobs/{job_id}/artifacts/{name}",
+        "/v1/webhooks",
+        "/v1/webhooks/{webhook_id}",
+        "/v1/webhooks/{webhook_id}/test",
+        "/v1/webhooks/{webhook_id}/rotate",
+        "/v1/webhooks/{webhook_id}/deliveries",
         "/v1/keys",
         "/v1/keys/{key_id}/rotate",
         "/v1/keys/{key_id}/revoke",
         "/v1/capabilities",
+        "/v1/models",
+        "/v1/tasks",
     }
     for methods in document["paths"].values():
         for operation in methods.values():
@@ -148,10 +161,25 @@ def test_capabilities_are_told(http):
 
     assert told["limits"]["body_bytes"] == MAX_BODY_BYTES
     assert told["methods"] == ["task", "output", "input", "weight"]
-    assert told["objectives"] == ["max_drop", "target_params", "target_bytes", "pareto"]
+    assert told["objectives"] == ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"]
     assert told["tasks"] == ["choice", "generate", "lm"]
     assert told["versions"]["torch"]
     assert told["devices"] == []
+
+
+def test_the_kinds_of_tasks_are_those_of_the_capabilities(http):
+    told = http.get("/v1/tasks").json()["tasks"]
+
+    assert [kind["kind"] for kind in told] == http.get("/v1/capabilities").json()["tasks"]
+    assert told[0]["metric_name"] == "accuracy"
+    assert told[0]["needs_one"] == told[2]["cannot_have"] == ["choices", "choices_field"]
+    assert (told[1]["needs"], told[2]["needs"]) == (["prompt", "answer", "data"], ["answer", "data"])
+
+
+def test_every_example_of_a_task_makes_a_job(http, spec):
+    for kind in http.get("/v1/tasks").json()["tasks"]:
+        spec["task"] = kind["example"]
+        assert http.post("/v1/jobs", json=spec).status_code == 202
 
 
 @pytest.mark.parametrize(

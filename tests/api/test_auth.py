@@ -12,7 +12,7 @@ from search.errors import InputError
 from service.keys import Scope
 from service.settings import Settings
 
-FILLED = {"{job_id}": "1", "{name}": "config.json", "{key_id}": "1"}
+FILLED = {"{job_id}": "1", "{name}": "config.json", "{key_id}": "1", "{webhook_id}": "1"}
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -90,6 +90,12 @@ def test_a_job_is_its_owners_and_the_admins(locked, secret, spec, pipeline):
     assert locked.get("/v1/jobs", headers=bearer(bob)).json()["jobs"] == []
 
 
+def test_a_key_that_only_reads_is_told_what_there_is(locked, secret):
+    reader = bearer(secret("alice", "read"))
+    for path in ("/v1/capabilities", "/v1/models", "/v1/tasks"):
+        assert locked.get(path, headers=reader).status_code == 200
+
+
 def test_a_foreign_job_looks_like_none_on_every_route(locked, secret, spec, pipeline):
     pipeline.go.clear()
     alice, bob = secret("alice"), secret("bob")
@@ -110,6 +116,29 @@ def test_a_foreign_job_looks_like_none_on_every_route(locked, secret, spec, pipe
     stream = {**bearer(bob), "Accept": "text/event-stream"}
     assert locked.get(f"/v1/jobs/{job['id']}/events", headers=stream).status_code == 404
     assert locked.get(f"/v1/jobs/{job['id']}", headers=bearer(alice)).json()["cancel_requested"] is False
+
+
+def test_a_foreign_webhook_looks_like_none_on_every_route(locked, secret):
+    alice, bob = bearer(secret("alice")), bearer(secret("bob"))
+    made = locked.post("/v1/webhooks", json={"url": "https://hooks.example.com/"}, headers=alice).json()
+    tried = [(method, path) for method, path in routes(locked) if "{webhook_id}" in path]
+
+    assert len(tried) == 6
+    for method, path in tried:
+        foreign, absent = (
+            locked.request(
+                method,
+                filled(path, webhook_id=id),
+                headers={**bob, "X-Request-ID": "same"},
+                json=example(locked, method, path),
+            )
+            for id in (made["id"], "0" * 24)
+        )
+        assert foreign.status_code == absent.status_code == 404, path
+        assert foreign.text.replace(made["id"], "0" * 24) == absent.text, path
+    assert locked.get("/v1/webhooks", headers=bob).json() == {"webhooks": []}
+    assert locked.get("/v1/webhooks", headers=alice).json()["webhooks"][0]["id"] == made["id"]
+    assert locked.get("/v1/webhooks", headers=bearer("s3cret")).json()["webhooks"][0]["owner"] == "alice"
 
 
 @pytest.mark.parametrize("scope", Scope)

@@ -9,12 +9,15 @@ import sys
 from datetime import timedelta
 
 import pytest
+from standardwebhooks import Webhook as Receiver
 from typer.testing import CliRunner
 
 from api import cli
 from api.client import Client
 from api.parts import Parts
 from search.errors import InfrastructureError, InputError, ScoringError
+from service.settings import Settings
+from service.webhooks.outcomes import Outcome
 from workers.cache import FolderCache
 
 
@@ -240,11 +243,14 @@ def test_change(ranksieve, client, spec_file, pipeline):
     pipeline.go.clear()
     job_id = ranksieve("submit", spec_file).stdout.strip()
 
-    done = ranksieve("change", job_id, "--priority", "3", "--label", "team:nlp", "--label", "a:b:c")
+    done = ranksieve(
+        "change", job_id, "--priority", "3", "--actors", "5", "--label", "team:nlp", "--label", "a:b:c"
+    )
 
     assert done.stdout == f"{job_id} changed\n"
     job = client.job(job_id)
     assert (job["name"], job["priority"], job["labels"]) == ("snippets", 3, {"team": "nlp", "a": "b:c"})
+    assert job["spec"]["resources"]["actors"] == 5
     assert ranksieve("change", job_id, "--label", "nlp").exit_code == 2
     assert ranksieve("change", job_id, "--priority", "101").exit_code == 2
 
@@ -397,6 +403,21 @@ def test_a_refused_estimate_is_one_json_object_too(ranksieve, spec_file, preflig
     assert done.stderr.splitlines() == ["task.prompt: no field 'body'"]
 
 
+def test_models_are_a_table_or_one_json_object(ranksieve, application, tmp_path, monkeypatch):
+    (tmp_path / "small.gguf").write_bytes(b"GGUF" + bytes(10_000_000))
+    settings = Settings(data_dir=application.settings.data_dir, roots=[tmp_path])
+    monkeypatch.setattr(application, "settings", settings)
+    printed = ranksieve("models", "--json")
+    table = ranksieve("models")
+
+    assert table.exit_code == printed.exit_code == 0
+    assert "weights, GB" in table.stdout
+    assert "0.01" in table.stdout
+    told = json.loads(printed.stdout)
+    assert told["complete"]
+    assert told["models"][0]["model"] == {"gguf": "small.gguf"}
+
+
 def test_demo_returns_its_exit_code(ranksieve):
     assert ranksieve("demo").exit_code == 5  # the fake counts its options
 
@@ -443,3 +464,45 @@ def test_a_job_is_deleted(ranksieve, done):
     again = ranksieve("delete", done["id"])
     assert again.exit_code == 1
     assert "there is no job" in again.stderr
+
+
+def test_webhooks_are_made_listed_tested_rotated_and_deleted(ranksieve, http, endpoint):
+    id, secret = ranksieve(
+        "webhooks", "create", "https://hooks.example.com/", "--state", "failed"
+    ).stdout.split()
+    assert secret.startswith("whsec_")
+    listed = ranksieve("webhooks", "list").stdout
+    assert all(text in listed for text in (id, "hooks.example.com", "failed", "yes", "never"))
+
+    tested = ranksieve("webhooks", "test", id)
+    assert (tested.exit_code, tested.stdout.split()[1]) == (0, "delivered")
+    [(_, headers, body)] = endpoint.received
+    assert Receiver(secret).verify(body, headers)["type"] == "webhook.test"
+
+    rotated = ranksieve("webhooks", "rotate", id, "--grace-hours", "1").stdout.strip()
+    assert rotated.startswith("whsec_")
+    assert rotated != secret
+    assert ranksieve("webhooks", "delete", id).stdout == f"{id} deleted\n"
+    assert http.get("/v1/webhooks").json() == {"webhooks": []}
+
+
+def test_a_webhook_whose_test_fails_says_why_and_can_be_enabled_again(ranksieve, http, endpoint):
+    id, _ = ranksieve("webhooks", "create", "https://hooks.example.com/").stdout.split()
+    endpoint.outcomes.append(Outcome.answered(410))
+
+    tested = ranksieve("webhooks", "test", id)
+
+    assert (tested.exit_code, tested.stdout.split()[1]) == (1, "failed")
+    assert tested.stderr == "error: answered 410\n"
+    listed = ranksieve("webhooks", "list").stdout
+    assert "no: the URL" in listed
+    assert "410 Gone" in listed
+    assert ranksieve("webhooks", "enable", id).stdout == f"{id} enabled\n"
+    assert http.get(f"/v1/webhooks/{id}").json()["enabled"]
+
+
+def test_a_wrong_webhook_is_a_wrong_input(ranksieve):
+    done = ranksieve("webhooks", "create", "http://127.0.0.1/")
+
+    assert done.exit_code == 2
+    assert done.stderr.startswith("url: must begin with https")

@@ -26,6 +26,23 @@ class CutStream(httpx2.SyncByteStream):
         self._inner.close()
 
 
+class SingleEvents(httpx2.SyncByteStream):
+    """An event stream in pieces of one event each, however the server sends them."""
+
+    def __init__(self, inner: httpx2.SyncByteStream) -> None:
+        self._inner = inner
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = b""
+        for chunk in self._inner:
+            *events, left = (left + chunk).split(b"\n\n")
+            yield from (event + b"\n\n" for event in events)
+        yield left
+
+    def close(self) -> None:
+        self._inner.close()
+
+
 class FlakyTransport(httpx2.BaseTransport):
     """Passes requests on; cuts every event stream short and refuses the requests that `refuse` picks."""
 
@@ -42,7 +59,7 @@ class FlakyTransport(httpx2.BaseTransport):
         if "Last-Event-ID" in request.headers:
             self.resumed_at.append(request.headers["Last-Event-ID"])
             assert isinstance(response.stream, httpx2.SyncByteStream)
-            response.stream = CutStream(response.stream, chunks=2)
+            response.stream = CutStream(SingleEvents(response.stream), chunks=2)
         return response
 
 
@@ -73,6 +90,11 @@ def test_a_job_from_submission_to_result(client, spec, result):
     assert [job["id"] for job in client.jobs(state="succeeded")] == [job_id]
     assert [record["generation"] for record in client.generations(job_id)] == [0]
     assert len(client.candidates(job_id, generation=0)) == 2
+
+
+def test_models_and_tasks(client):
+    assert client.models() == {"models": [], "complete": True}
+    assert [kind["kind"] for kind in client.tasks()] == ["choice", "generate", "lm"]
 
 
 def test_an_estimate_submits_nothing(client, spec, estimate):

@@ -61,16 +61,21 @@ def _document() -> dict[str, Any]:
 
 def _config() -> SchemathesisConfig:
     """All checks, with more answers that are right: a body too large is a refusal like any other. And what a job
-    file's fields demand of each other is more than JSON Schema can say: what that allows may be refused by a 422.
+    file's fields demand of each other, where a URL leads, which sizes a job has found, or what goes with what in a
+    query, is more than JSON Schema can say: what that allows may be refused by a 422; and what an `If-Match` made up
+    by chance names, by a 412.
     """
     refused = ["400", "401", "403", "404", "405", "409", "413", "415", "422", "429"]
-    accepted = ["2xx", "401", "403", "404", "409", "422"]
-    submit = {
-        "include-operation-id": "submit",
-        "checks": {"positive_data_acceptance": {"expected-statuses": accepted}},
-    }
+    accepted = ["2xx", "401", "403", "404", "409", "412", "422"]
+    demanding = [
+        {
+            "include-operation-id": operation,
+            "checks": {"positive_data_acceptance": {"expected-statuses": accepted}},
+        }
+        for operation in ("submit", "change", "export", "candidates", "create_webhook", "change_webhook")
+    ]
     return SchemathesisConfig.from_dict(
-        {"checks": {"negative_data_rejection": {"expected-statuses": refused}}, "operations": [submit]}
+        {"checks": {"negative_data_rejection": {"expected-statuses": refused}}, "operations": demanding}
     )
 
 
@@ -82,7 +87,9 @@ schema.app = relay
 @pytest.fixture(autouse=True)
 def _server(build, tmp_path) -> Iterator[None]:
     """A running server with a key, whose jobs are done in no time."""
-    settings = Settings(data_dir=tmp_path / "data", api_key=KEY, requests_per_second=0, allowed_hosts=[HOST])
+    settings = Settings(
+        data_dir=tmp_path / "data", api_key=KEY, requests_per_second=0, allowed_hosts=[HOST], webhooks=1000
+    )
     application = build(settings)
     application.start()
     relay.app = create_app(application, started=True)

@@ -10,7 +10,7 @@ from api.progress import Narrator, progress_view
 AT = "2026-01-01T00:00:{:02d}Z"
 STORY = [
     ("job.state", {"state": "queued"}),
-    ("job.state", {"state": "preparing", "resumed": True}),
+    ("job.state", {"state": "validating", "resumed": True}),
     ("data.loaded", {"splits": {"search": 8, "test": 9}, "dropped_duplicates": 2}),
     (
         "model.loaded",
@@ -59,7 +59,7 @@ STORY = [
 ]
 LINES = [
     "job queued",
-    "job preparing again, to go on from where it was",
+    "job validating again, to go on from where it was",
     "data: search 8, test 9; 2 duplicates dropped",
     "model: 210 matrices, 1,000 of 1,500 parameters in blocks, float32 on cpu",
     "calibrate: done in 1.0 s",

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import threading
 
 import httpx2
@@ -111,3 +112,10 @@ def test_the_access_log_names_the_request(tmp_path, build):
     [line] = [json.loads(line) for line in lines]
     assert line["request_id"] == "mine-7"
     assert '"GET /healthz HTTP/1.1" 200' in line["message"]
+
+
+def test_answers_are_sent_at_once():
+    with listen("127.0.0.1", 0) as sock, socket.create_connection(sock.getsockname()[:2]):
+        connection, _ = sock.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -4,6 +4,8 @@ import math
 from datetime import datetime
 from io import StringIO
 
+import pytest
+import yaml
 from rich.console import Console
 
 from api.tables import (
@@ -11,6 +13,7 @@ from api.tables import (
     estimate_table,
     finalists_table,
     jobs_table,
+    models_table,
     result_table,
     values_table,
 )
@@ -85,6 +88,36 @@ def test_jobs_say_what_will_become_of_them(done):
     assert state(pause_requested=True, cancel_requested=True) == "searching (cancelling)"
 
 
+def listed(location, **more):
+    model = {"model": {"path": "x"}, "location": location, "architecture": None, "weight_bytes": 269_060_552}
+    return {"models": [{**model, **more}], "complete": True}
+
+
+def test_models_as_a_job_file_takes_them():
+    lines = text(models_table(listed("/srv/tiny", architecture="LlamaForCausalLM")))
+
+    assert "{path: /srv/tiny} LlamaForCausalLM 0.27" in lines
+    assert not any("there may be more" in line for line in lines)
+
+
+def test_models_that_were_cut_off_are_called_so():
+    lines = text(models_table({"models": [], "complete": False}))
+
+    assert lines[-1] == "cut off: there may be more"
+
+
+@pytest.mark.parametrize(
+    "path", ["/a b", "/[red]", "/a\nb", "/\x1b[31m", "/\u202e", "/\x9b1m", "/é 😀", "/a: #b", "/'"]
+)
+def test_no_name_of_a_model_writes_to_the_terminal_itself(path):
+    [cell] = models_table(listed(path)).columns[0].cells
+    shown = str(cell)
+
+    assert shown.isprintable()
+    assert yaml.safe_load(f"model: {shown}") == {"model": {"path": path}}
+    assert shown in "\n".join(text(models_table(listed(path))))
+
+
 def test_cache_entries():
     used = datetime(2026, 11, 25, 14, 54)
     entry = Entry(key="model-1", size_bytes=3 * 2**29, last_use_ns=int(used.timestamp()) * 10**9)
@@ -121,3 +154,15 @@ def test_values_by_dotted_names():
     lines = text(values_table({"metric": {"test": 0.5}, "tokens": 1234, "held": True, "name": "x"}))
 
     assert lines[1:-1] == ["metric.test 0.5000", "tokens 1,234", "held True", "name x"]
+
+
+def test_a_latency_beside_what_was_expected(result):
+    result["latency"] = {
+        "workload": {"kind": "prefill", "rows": 24, "length": 32},
+        "measured_dense_ms": 1000.0,
+        "measured_ms": 590.0,
+        "measured_share": 0.59,
+        "expected_share": 0.575,
+    }
+
+    assert "prefill of 24 x 32, ms 1,000.0 590.0 59.0%, 57.5% expected" in text(result_table(result))

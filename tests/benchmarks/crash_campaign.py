@@ -26,6 +26,8 @@ from random import Random
 from typing import Any, NoReturn
 
 import numpy as np
+from accounts import account, differences
+from commits import watch
 from rich.console import Console
 from rich.table import Table
 
@@ -103,6 +105,7 @@ def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
     objective = MaxDrop(points=8) if job.spec.objective.kind == "max_drop" else TargetParams(share=0.5)
     plan = SearchPlan(space=SPACE, objective=objective, settings=search_settings(job.spec))
     log.event(EventType.DATA_LOADED, splits={}, dropped_duplicates=0)
+    log.state(JobState.PREPARING)
     log.state(JobState.SEARCHING)
     evolution = search(plan, ENERGIES, Scorer(), 0.8, log)  # type: ignore[arg-type]
     log.state(JobState.FINALIZING)
@@ -121,37 +124,16 @@ class Blow:
 
     def arm(self, store: Store) -> None:
         """Makes the process of this store die, or stop, when the moment has come."""
-        doing = threading.local()
         left = self.count
 
-        def named(name: str, write: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any, **options: Any) -> Any:
-                doing.write = name
-                try:
-                    return write(*arguments, **options)
-                finally:
-                    doing.write = None
-
-            return call
-
-        @contextmanager
-        def doomed(transaction: Any) -> Iterator[Any]:
+        def moment(write: str, _: tuple[Any, ...], when: str) -> None:
             nonlocal left
-            with transaction as session:
-                yield session
-                session.flush()
-                left -= getattr(doing, "write", None) == self.write
-                strikes = left == 0
-                if strikes and self.when == "before":
-                    os.kill(os.getpid(), self.signal)
-            if strikes and self.when == "after":
-                left = -1
+            left -= (write, when) == (self.write, self.when)
+            if left == 0:
+                left = -1  # it goes on, if it was held
                 os.kill(os.getpid(), self.signal)
 
-        for name in WRITES:
-            setattr(store, name, named(name, getattr(store, name)))
-        writing = store.database.writing
-        store.database.writing = lambda: doomed(writing())  # type: ignore[method-assign]
+        watch(store, WRITES, moment)
 
 
 def serve(url: str, folder: Path, blow: Blow | None) -> NoReturn:
@@ -163,7 +145,9 @@ def serve(url: str, folder: Path, blow: Blow | None) -> NoReturn:
     if url.startswith("sqlite"):
         store.release_all()
     store.listener = lambda id: ended.set()
-    controller = Controller(store, pipeline, folder / "jobs", lease_s=LEASE_S, retry_s=0.0)
+    controller = Controller(
+        store, pipeline, folder / "jobs", running_jobs=JOBS_AT_ONCE, lease_s=LEASE_S, retry_s=0.0
+    )
     controller.start()
     while any(not state.ended for state in store.count_jobs()):
         ended.wait(LEASE_S)
@@ -214,7 +198,8 @@ class Campaign:
             self._run(None)
         with self._store() as store:
             for id in ids:
-                self.differences += differences(store, store.job(id))
+                job = store.job(id)
+                self.differences += differences(store, job, undisturbed(job.spec))
 
     def _strike(self) -> None:
         blow = self._draw()
@@ -270,20 +255,6 @@ class Campaign:
             store.close()
 
 
-def differences(store: Store, job: Job) -> list[str]:
-    """What of a job that has ended is not as in an undisturbed run."""
-    expected = undisturbed(job.spec)
-    found = account(store, job)
-    wrong = [f"job {job.id}: {name} differ" for name in expected if found[name] != expected[name]]
-    events = store.events(job.id, limit=100_000)
-    if [event.seq for event in events] != list(range(1, len(events) + 1)):
-        wrong.append(f"job {job.id}: events have gaps")
-    told = [e.data["generation"] for e in events if e.type is EventType.GENERATION_COMPLETED]
-    if told != [record["generation"] for record in found["generations"]]:
-        wrong.append(f"job {job.id}: generations are told of twice, or not at all")
-    return wrong
-
-
 def undisturbed(spec: JobSpec) -> dict[str, Any]:
     """The account of a job that nothing happens to."""
     with tempfile.TemporaryDirectory() as folder:
@@ -296,16 +267,6 @@ def undisturbed(spec: JobSpec) -> dict[str, Any]:
         found = account(store, job)
         store.close()
     return found
-
-
-def account(store: Store, job: Job) -> dict[str, Any]:
-    """All that has to be the same."""
-    return {
-        "states": job.state,
-        "results": job.result,
-        "generations": store.generations(job.id),
-        "candidates": store.memo(job.id),
-    }
 
 
 def table(campaign: Campaign) -> Table:

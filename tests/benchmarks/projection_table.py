@@ -8,7 +8,8 @@ is there, and what FILE holds is not run again.
     projection_table.py --job JOB.yaml --root DIR  a task of your own
     projection_table.py --methods task --allocations lagrangian --refit 0.5
 
-`--allocations`: `lagrangian` ranks per matrix, `per-type` one density per matrix type in all layers, `uniform` one
+`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after eight rounds of it (`service.reweighing`; for
+`task`), `per-type` one density per matrix type in all layers, `uniform` one
 density for all (`search.seeds`).
 With `--refit` every model is refit to the inputs its own matrices read, as a job does with its finalists.
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
@@ -25,20 +26,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from real_model import RealModel, load, parser
+from in_process import InProcess
+from real_model import RealModel, load, parser, reweighed
 
 from api.spec_file import load_spec
-from search.prices import Energies
 from search.seeds import lagrangian, per_type, predicted_loss, uniform
-from search.space import DENSE, Genome, SearchSpace
-from service.scoring import REFIT_EXAMPLES
+from search.space import DENSE, Genome
+from service.scoring import REFIT_EXAMPLES, TaskScorer
 from workers.propagation import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
 KEY = ("method", "fisher", "refit", "allocation", "share", "seed")
 BATCH_TOKENS = 1024
-ALLOCATIONS = ("lagrangian", "per-type", "uniform")
+ALLOCATIONS = ("lagrangian", "reweighed", "per-type", "uniform")
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     model.scorer.set_beliefs({"test": beliefs})
     closed_form_task = method == "task" and arguments.refit is None
     for _, fisher, refit_share, allocation, share, _ in keys:
-        genome = _genome(allocation, model.space, model.prepared.energies, share)
+        genome = _genome(allocation, model, share)
         with lent(model.switchable, _fitted(model, genome, refit_share)):
             scores = model.scorer.score(_request(model, genome, examples))
         if not isinstance(scores, Scores):
@@ -136,9 +137,15 @@ def _fitted(model: RealModel, genome: Genome, dense_share: float | None) -> dict
     return {key: tensor for block in blocks for key, tensor in block.fitted.items()}
 
 
-def _genome(allocation: str, space: SearchSpace, energies: Energies, share: float) -> Genome:
+def _genome(allocation: str, model: RealModel, share: float) -> Genome:
+    space, energies = model.space, model.prepared.energies
     if allocation == "uniform":
         return uniform(space, share)
+    if allocation == "reweighed":
+        energies = reweighed(
+            model, TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5), share
+        )
+        return lagrangian(space, energies, share)
     return (per_type if allocation == "per-type" else lagrangian)(space, energies, share)
 
 

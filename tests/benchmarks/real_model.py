@@ -7,16 +7,22 @@ made there where they are missing; a demo that ran in the same directory has mad
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 import torch
 
 from api.demo import demo_spec
+from search.prices import Energies
+from search.reweighing import settled, weighted
 from search.space import SearchSpace, Storage
 from service import plans, wiring
+from service.reweighing import Reweighing
+from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
+from service.spec.job import REWEIGH_ROUNDS
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
@@ -33,6 +39,7 @@ CPU = torch.device("cpu")
 class RealModel:
     """The demo's model, its factors, and a scorer on its task."""
 
+    spec: JobSpec
     task: EncodedTask
     prepared: Prepared
     space: SearchSpace
@@ -79,12 +86,26 @@ def load(data_dir: Path, *, threads: int = 2, **variant: Unpack[Variant]) -> Rea
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
     return RealModel(
+        spec=spec,
         task=plan.task,
         prepared=prepared,
         space=SearchSpace(prepared.matrices, spec.projection.rank_step, spec.projection.storage),
         switchable=switchable,
         scorer=Scorer(switchable, tokenizer, plan.task, spec.resources.tokens_per_batch),
     )
+
+
+def reweighing(model: RealModel, scorer: TaskScorer) -> Reweighing:
+    """Of the job's energies, as the job itself does it."""
+    energies, projection = model.prepared.energies, model.spec.projection
+    return Reweighing(scorer, model.space, energies, model.task, projection)
+
+
+def reweighed(model: RealModel, scorer: TaskScorer, share: float) -> Energies:
+    """The energies after as many rounds at a size as a job has by default."""
+    rounds = reweighing(model, scorer).rounds(share)
+    weights = [weights_M for _, weights_M in islice(rounds, REWEIGH_ROUNDS)]
+    return weighted(model.prepared.energies, settled(weights))
 
 
 def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[PreparationPlan, JobSpec]:

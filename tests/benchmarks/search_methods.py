@@ -76,21 +76,10 @@ class Problem:
         return partial(lagrangian, self.space, self.energies)
 
 
-def _wide(settings: SearchSettings) -> SearchSettings:
-    """Many children on a 32nd of the examples, and all genes moved at once."""
-    return replace(
-        settings,
-        offspring=64,
-        screen=max(1, settings.full // 32),
-        survivors=4,
-        crossover_rate=0.9,
-        transfer_rate=0.0,
-        reallocation_rate=1.0,
+def _ranksieve(problem: Problem) -> Evolution:
+    settings = replace(
+        problem.settings, generations=FOREVER, max_evaluations=FOREVER, patience=problem.patience
     )
-
-
-def _ranksieve(problem: Problem, settings: SearchSettings) -> Evolution:
-    settings = replace(settings, generations=FOREVER, max_evaluations=FOREVER, patience=problem.patience)
     return Evolution(problem.space, problem.energies, problem.objective, settings)
 
 
@@ -122,6 +111,7 @@ def _cma_es(p: Problem) -> Strategy:
 
 STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
     "lagrangian": _no_search(lambda p: p.lagrangian),
+    "reweighed": _no_search(lambda p: p.lagrangian),
     "uniform": _no_search(lambda p: p.uniform),
     "random": _random,
     "evopress": _evopress(lambda p: p.uniform),
@@ -130,10 +120,10 @@ STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
     "paper": _paper,
     "paper-output": _paper,
 }
-OURS: dict[str, Callable[[SearchSettings], SearchSettings]] = {
-    "ranksieve": lambda settings: settings,
-    "ranksieve-wide": _wide,
-}
+OURS = ("ranksieve", "ranksieve-plain")
+REWEIGHED = ("ranksieve", "reweighed")
+"""Those that start from reweighed energies."""
+
 NAMES = (*OURS, *STRATEGIES)
 
 
@@ -145,5 +135,5 @@ def projection_of(name: str) -> Method:
 def search_of(name: str, problem: Problem) -> Search:
     """A search at its beginning."""
     if name in OURS:
-        return _ranksieve(problem, OURS[name](problem.settings))
+        return _ranksieve(problem)
     return BatchSearch(STRATEGIES[name](problem))

@@ -11,10 +11,10 @@ as it is there, and what FILE holds is not run again.
     search_table.py --job JOB.yaml --root DIR           a task of your own
     search_table.py --synthetic --budget 30             a task without a model, in seconds
 
-`ranksieve` is our search, of default settings but for what the options change; `ranksieve-wide` takes as many tokens a
-generation for more children, each screened on fewer examples; `lagrangian` is their seed alone, `uniform` the paper's
-uniform pruning. All use closed-form `task` factors, but for `paper-output`: the paper's GA on the factors of its own
-objective. `cma-es` wants `pip install -e '.[bench]'`.
+`ranksieve` is our search, of default settings but for what the options change, from energies that were reweighed as a
+job does it; their tokens are counted on top, in a column of their own. `ranksieve-plain` does without it. `lagrangian`
+and `reweighed` are their seeds alone, `uniform` the paper's uniform pruning. All use closed-form `task` factors, but
+for `paper-output`: the paper's GA on the factors of its own objective. `cma-es` wants `pip install -e '.[bench]'`.
 """
 
 import json
@@ -23,15 +23,15 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from in_process import InProcess
-from real_model import load, parser
-from search_methods import NAMES, Problem, Search, projection_of, search_of
+from real_model import load, parser, reweighed, reweighing
+from search_methods import NAMES, REWEIGHED, Problem, Search, projection_of, search_of
 from synthetic_task import make
 
 from api.spec_file import load_spec
@@ -39,18 +39,20 @@ from search.archive import Memo
 from search.baselines.paper_ga import PaperSettings
 from search.confirmation import fixed_sequence, mean_interval
 from search.finalists import drop_finalists
-from search.objectives import Accepted, MaxDrop, Objective, TargetParams
+from search.objectives import SEED_SHARES, Accepted, MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies
 from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
+from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
+from service.spec.job import REWEIGH_ROUNDS
 from workers.scores import Scores
 
 Row = dict[str, Any]
 KEY = ("method", "objective", "amount", "seed", "budget", "examples")
-FINALISTS = 3
+
 SETTINGS = (
     "population",
     "offspring",
@@ -60,7 +62,6 @@ SETTINGS = (
     "patience",
     "crossover_rate",
     "transfer_rate",
-    "reallocation_rate",
 )
 
 
@@ -73,6 +74,8 @@ class Arena:
     scorer: TaskScorer
     full_tokens: int
     scored: dict[tuple[Genome, str], Scores]
+    reweigh: Callable[[MaxDrop | TargetParams], tuple[Energies, int]]
+    """Energies that were reweighed for an objective, and the tokens it took, those of a way back as two."""
 
     def scores(self, genome: Genome, split: str) -> Scores:
         """What a genome scores on a whole split; scored once."""
@@ -172,17 +175,41 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
         task_scorer.score_dense(split)
     examples = task.splits["search"][: arguments.examples]
     tokens = sum(len(row.ids) for example in examples for row in example.rows)
-    return Arena(space=space, energies=energies, scorer=task_scorer, full_tokens=tokens, scored={})
+
+    def reweigh(objective: MaxDrop | TargetParams) -> tuple[Energies, int]:
+        if arguments.synthetic:
+            raise SystemExit(
+                "--synthetic: the task has no slopes to reweigh by; leave ranksieve and reweighed out"
+            )
+        spent = reweighing(model, task_scorer).tokens * 4 * REWEIGH_ROUNDS
+        if isinstance(objective, TargetParams):
+            return reweighed(model, task_scorer, objective.share), spent
+        share = smallest_share(space, energies, objective, task_scorer, arguments.confidence)
+        probes = len(SEED_SHARES).bit_length()  # at most: it bisects
+        whole = sum(len(row.ids) for example in task.splits["search"] for row in example.rows)
+        return reweighed(model, task_scorer, share), spent + probes * whole
+
+    return Arena(
+        space=space,
+        energies=energies,
+        scorer=task_scorer,
+        full_tokens=tokens,
+        scored={},
+        reweigh=cache(reweigh),
+    )
 
 
 def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     method, kind, amount, seed, budget, examples = key
-    objective: Objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
+    objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
     settings = SearchSettings(full=examples, seed=seed, **chosen)
+    energies, reweigh_tokens = arena.energies, 0
+    if method in REWEIGHED:
+        energies, reweigh_tokens = arena.reweigh(objective)
     problem = Problem(
         space=arena.space,
-        energies=arena.energies,
+        energies=energies,
         objective=objective,
         settings=settings,
         paper=PaperSettings(population=arguments.paper_population),
@@ -194,6 +221,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
         "trials": len(outcomes),
         "tokens": (tokens := sum(outcome.tokens for outcome in outcomes)),
         "evaluations": tokens / arena.full_tokens,
+        "reweigh_evaluations": reweigh_tokens / arena.full_tokens,
         "scoring_s": sum(outcome.seconds for outcome in outcomes),
         "wall_s": time.monotonic() - started,
     }
@@ -203,7 +231,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
             f"{method} scored nothing on all examples within {budget} evaluations; raise --budget"
         )
     if isinstance(objective, MaxDrop):
-        return row | _smallest(arena, objective, full, arguments.confidence, seed)
+        return row | _smallest(arena, objective, energies, full, arguments.confidence, seed)
     return (
         row | {"trace": trace(outcomes, examples)} | _best(arena, objective, full, arguments.confidence, seed)
     )
@@ -263,12 +291,19 @@ def _best(
     }
 
 
-def _smallest(arena: Arena, objective: MaxDrop, full: Sequence[Outcome], confidence: float, seed: int) -> Row:
+def _smallest(
+    arena: Arena,
+    objective: MaxDrop,
+    energies: Energies,
+    full: Sequence[Outcome],
+    confidence: float,
+    seed: int,
+) -> Row:
     """Confirms the models that a search accepted as a job does, then tests the smallest that held."""
     accepted = accepted_in(arena.space, full, objective.points)
     front = Memo(arena.space, full).front(full[0].examples)
-    seed_of = partial(lagrangian, arena.space, arena.energies)
-    finalists = drop_finalists(arena.space, seed_of, accepted, front, FINALISTS)
+    seed_of = partial(lagrangian, arena.space, energies)
+    finalists = drop_finalists(arena.space, seed_of, accepted, front)
     drops = []
     for genome in finalists:
         drops.append(arena.scorer.drop(arena.scores(genome, "confirm"), "confirm", confidence, seed))
@@ -313,6 +348,7 @@ def print_tables(methods: Sequence[str], rows: Sequence[Row]) -> None:
 
 SHARE_COLUMNS = (
     "evaluations' worth",
+    "reweighing",
     "loss, search",
     "KL, search",
     "loss, unseen",
@@ -346,6 +382,7 @@ def _print_table(
 
 def _share_cells(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
     yield _evaluations(group)
+    yield f"{mean(row.get('reweigh_evaluations', 0) for row in group):.0f}"
     for name in ("search_loss", "search_kl", "confirm_loss", "confirm_kl"):
         yield f"{mean(row[name] for row in group):.4f}"
     yield "{:+.4f} ({:+.4f} to {:+.4f})".format(*pooled([row["gain"] for row in group]))

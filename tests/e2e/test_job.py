@@ -164,3 +164,18 @@ def test_a_generation_job_at_a_given_size(client: Client, spec: Document) -> Non
     assert result["dense"]["metric"]["test"] > 0.8
     assert result["best"]["metric"]["test"] > 0.6
     assert 0.2 < result["best"]["kept_block_params"] <= 0.3
+
+
+def test_a_job_for_a_latency_measures_this_machine(client: Client, spec: Document) -> None:
+    spec["objective"] = {"kind": "target_latency", "share": 0.85, "rows": 64, "length": 16}
+    spec["search"] |= {"generations": 1, "max_evaluations": 12}
+    spec["task"]["data"]["sizes"] |= {"confirm": 64, "test": 64}
+
+    result = finish(client, spec)
+
+    latency, table = result["latency"], result["latency_table"]
+    assert latency["expected_share"] <= latency["target_share"] <= 0.85
+    assert latency["measured_dense_ms"] > 0
+    assert latency["measured_ms"] > 0
+    assert table["workload"] == {"kind": "prefill", "rows": 64, "length": 16}
+    assert {name for curve in table["table"]["curves"] for name in curve["matrices"]} == set(result["ranks"])

@@ -8,6 +8,7 @@ import pytest
 from search.constraints import Constraint, constrained
 from search.errors import ConflictError, ScoringError
 from search.evolution import Evolution
+from search.finalists import FALL, MOST_FINALISTS, TOLERANCE
 from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
@@ -123,7 +124,7 @@ def test_a_saved_search_is_checked(make_problem) -> None:
     with pytest.raises(ConflictError, match="memo lacks outcomes"):
         resume()
     told = kept
-    with pytest.raises(ConflictError, match="has version 2, expected 3"):
+    with pytest.raises(ConflictError, match="has version 2, expected 4"):
         resume(version=2)
     with pytest.raises(ConflictError, match="another space, objective or setting"):
         resume(changed(generations=1, overlap=3))
@@ -172,7 +173,7 @@ def test_finalists_fall_in_size_for_a_drop_and_rise_in_kl_at_a_size(make_problem
     drive(evolution, problem)
     shares = [problem.space.kept_share(genome) for genome in evolution.finalists()]
     assert shares == sorted(set(shares), reverse=True)
-    assert 2 <= len(shares) <= 8
+    assert 2 <= len(shares) <= MOST_FINALISTS
 
     problem = make_problem()
     evolution = start(problem, TargetParams(share=0.4))
@@ -182,7 +183,6 @@ def test_finalists_fall_in_size_for_a_drop_and_rise_in_kl_at_a_size(make_problem
     assert len(finalists) == len(set(finalists)) == 3
     assert losses == sorted(losses)
     assert finalists[0] == evolution.incumbent.genome
-    assert evolution.finalists(limit=1) == finalists[:1]
 
 
 def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make_problem) -> None:
@@ -195,7 +195,8 @@ def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make
     assert records[-1].target_share > 0.95
     safe, *hopeful = evolution.finalists()
     assert problem.space.kept_share(safe) > 0.9
-    assert all(problem.space.kept_share(genome) < 0.92 for genome in hopeful)
+    largest = problem.space.kept_share(safe) - FALL + TOLERANCE
+    assert all(problem.space.kept_share(genome) < largest for genome in hopeful)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

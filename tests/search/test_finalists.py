@@ -2,22 +2,11 @@ from functools import partial
 
 import pytest
 
-from search.finalists import drop_finalists, front_finalists, spread
+from search.finalists import MOST_FINALISTS, drop_finalists, front_finalists
 from search.objectives import Accepted
 from search.outcome import Outcome
-from search.seeds import lagrangian
+from search.seeds import lagrangian, uniform
 from search.space import Genome
-
-
-def test_the_first_and_those_that_keep_the_gap() -> None:
-    assert spread([0.21, 0.22, 0.25, 0.28, 0.29, 0.4, 0.5], 9) == [0, 2, 4, 5, 6]
-    assert spread([0.21, 0.22, 0.25, 0.28, 0.29, 0.4, 0.5], 3) == [0, 2, 4]
-    assert spread([0.5, 0.45, 0.44, 0.41], 9) == [0, 1, 3]
-    assert spread([], 3) == []
-
-
-def no_seed(share: float) -> Genome:
-    raise AssertionError("nobody needs a seed where something was accepted")
 
 
 def outcome(genome: Genome) -> Outcome:
@@ -25,25 +14,50 @@ def outcome(genome: Genome) -> Outcome:
 
 
 def test_larger_ones_to_fall_back_on_then_smaller_ones_to_hope_for(make_problem) -> None:
+    problem = make_problem(layers=8)
+    space = problem.space
+    seed = partial(lagrangian, space, problem.energies)
+    accepted = [Accepted(share=space.kept_share(seed(share)), genome=seed(share)) for share in (0.42, 0.4)]
+    front = [outcome(seed(share)) for share in (0.2, 0.31, 0.35, 0.37, 0.38, 0.5)]
+
+    finalists = drop_finalists(space, seed, accepted, front)
+
+    rising = [0.4 + 0.04, 0.4 + 0.04 + 0.06, 0.4 + 0.04 + 0.06 + 0.09, 0.4 + 0.04 + 0.06 + 0.09 + 0.135]
+    wanted = [0.95, *reversed(rising), 0.4, 0.38, 0.35, 0.31, 0.2]
+    shares = [space.kept_share(genome) for genome in finalists]
+    assert shares == pytest.approx(wanted, abs=0.01)
+    assert shares == sorted(set(shares), reverse=True)
+
+
+def test_what_was_accepted_near_a_step_stands_for_the_seed_of_its_size(make_problem) -> None:
+    problem = make_problem(layers=8)
+    space = problem.space
+    seed = partial(lagrangian, space, problem.energies)
+    found = uniform(space, 0.47)
+    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (found, seed(0.42))]
+    *_, above, smallest = drop_finalists(space, seed, accepted, [])
+    assert (above, smallest) == (found, seed(0.42))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 0.94, 0.96, 1.0])
+def test_finalists_fall_strictly_wherever_the_smallest_accepted_one_is(make_problem, share: float) -> None:
     problem = make_problem()
-    space, energies = problem.space, problem.energies
-    genomes = {
-        share: lagrangian(space, energies, share) for share in (0.7, 0.5, 0.46, 0.44, 0.4, 0.34, 0.31, 0.2)
-    }
-    accepted = [Accepted(share=share, genome=genomes[share]) for share in (0.7, 0.5, 0.46, 0.44, 0.4)]
-    front = [outcome(genomes[share]) for share in (0.2, 0.31, 0.34, 0.5)]
-
-    finalists = drop_finalists(space, no_seed, accepted, front, 3)
-
-    assert finalists == [genomes[share] for share in (0.5, 0.44, 0.4, 0.34, 0.2)]
-    assert drop_finalists(space, no_seed, accepted, [], 1) == [genomes[0.4]]
+    space = problem.space
+    seed = partial(lagrangian, space, problem.energies)
+    smallest = Accepted(share=space.kept_share(seed(share)), genome=seed(share))
+    finalists = drop_finalists(space, seed, [smallest], [outcome(seed(share / 10)) for share in range(10)])
+    shares = [space.kept_share(genome) for genome in finalists]
+    assert smallest.genome in finalists
+    assert shares == sorted(set(shares), reverse=True)
+    assert len(shares) <= MOST_FINALISTS
+    assert shares[0] == max(smallest.share, space.kept_share(seed(0.95)))
 
 
 def test_with_nothing_accepted_a_safe_one_leads(make_problem) -> None:
     problem = make_problem()
     genome = lagrangian(problem.space, problem.energies, 0.85)
     seed = partial(lagrangian, problem.space, problem.energies)
-    safe, hopeful = drop_finalists(problem.space, seed, [], [outcome(genome)], 6)
+    safe, hopeful = drop_finalists(problem.space, seed, [], [outcome(genome)])
     assert problem.space.kept_share(safe) == pytest.approx(0.95, abs=0.02)
     assert hopeful == genome
 

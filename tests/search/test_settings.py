@@ -11,7 +11,6 @@ from search.settings import SearchSettings
         ({"max_evaluations": -5}, "search.max_evaluations"),
         ({"overlap": 0}, "search.overlap: must be at least 1, got 0"),
         ({"generations": -1}, "search.generations: must not be negative"),
-        ({"transfer_rate": 0.5, "reallocation_rate": 0.6}, "at most 0.5, what transfer_rate leaves, got 0.6"),
         ({"survivors": 5, "offspring": 4}, "at most offspring, 4, got 5"),
         ({"crossover_rate": 1.5}, r"search.crossover_rate: must be in \[0, 1\], got 1.5"),
     ],

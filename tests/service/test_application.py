@@ -67,7 +67,7 @@ def application(make_application: Callable[[], Application]) -> Application:
 
 def test_nothing_is_on_disk_before_the_start(application: Application) -> None:
     assert not application.settings.data_dir.exists()
-    assert application.health() == {"healthy": False, "running_job": None}
+    assert application.health() == {"healthy": False, "running_jobs": []}
 
 
 def test_the_data_directory_is_for_its_owner_alone(application: Application) -> None:
@@ -75,7 +75,7 @@ def test_the_data_directory_is_for_its_owner_alone(application: Application) -> 
 
     assert stat.S_IMODE(application.settings.data_dir.stat().st_mode) == 0o700
     assert (application.settings.data_dir / "ranksieve.db").is_file()
-    assert application.health() == {"healthy": True, "running_job": None}
+    assert application.health() == {"healthy": True, "running_jobs": []}
 
 
 def test_a_submitted_job_runs_and_is_cancelled(application: Application, make_spec: MakeSpec) -> None:
@@ -86,7 +86,7 @@ def test_a_submitted_job_runs_and_is_cancelled(application: Application, make_sp
         async with application.feed.subscribe(job.id) as subscription:
             asked = False
             while not (job := application.store.job(job.id)).state.terminal:
-                if job.state is JobState.PREPARING and not asked:
+                if job.state is JobState.VALIDATING and not asked:
                     asked = await asyncio.to_thread(application.request, job.id, Request.CANCEL) is not None
                 assert await subscription.wait(10)
         return job
@@ -150,7 +150,7 @@ def test_with_sqlite_a_job_of_a_dead_server_is_taken_up_at_once(
     pipeline = next_one.controller._pipeline
     assert isinstance(pipeline, Pipeline)
     assert pipeline.started.wait(10)
-    assert next_one.health()["running_job"] == job.id
+    assert next_one.health()["running_jobs"] == [job.id]
 
 
 def test_servers_share_a_data_directory_over_postgresql(
@@ -205,6 +205,6 @@ def test_a_job_goes_on_after_stop_and_start(
     job = first.submit(make_spec())
     first.stop()
 
-    assert second.store.job(job.id).state in (JobState.QUEUED, JobState.PREPARING)
+    assert second.store.job(job.id).state in (JobState.QUEUED, JobState.VALIDATING, JobState.PREPARING)
     second.start()
     second.request(job.id, Request.CANCEL)

@@ -21,10 +21,12 @@ from search.errors import (
     ScoringError,
     StoreError,
 )
-from service.controller import Controller, Pipeline
+from service.changes import JobChanges, SearchChanges
+from service.controller import Controller
 from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import Job, JobError, JobState, Request
+from service.run import Pipeline
 from service.spec import JobSpec
 from service.store import LEASE_S, Store
 
@@ -62,6 +64,7 @@ def other_store(store: Store, store_url: str, wait_until: WaitUntil) -> Iterator
 
 
 def succeed(job: Job, log: JobLog) -> dict[str, Any]:
+    log.state(JobState.PREPARING)
     log.state(JobState.SEARCHING)
     log.state(JobState.FINALIZING)
     return {"name": job.name}
@@ -74,11 +77,27 @@ class Held:
         self.searching = threading.Event()
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         self.searching.set()
         assert log.cancelled.wait(10)
         log.raise_if_cancelled()
         raise AssertionError("unreachable")
+
+
+class Session:
+    """Stands in for Ray."""
+
+    def __init__(self) -> None:
+        self.is_gone = False
+        self.closed = 0
+
+    def gone(self) -> bool:
+        return self.is_gone
+
+    def close(self) -> None:
+        self.is_gone = False
+        self.closed += 1
 
 
 def raising(error: Exception) -> Pipeline:
@@ -197,7 +216,7 @@ def test_a_running_job_is_cancelled(
     job = store.create_job(make_spec())
     controller = start_controller(held)
     assert held.searching.wait(10)
-    assert controller.running_job == job.id
+    assert controller.running_jobs == [job.id]
 
     assert controller.request(job.id, Request.CANCEL).cancel_requested
 
@@ -211,6 +230,7 @@ class Drained(Held):
     """A pipeline that searches until it is to pause, and lets what is in flight finish."""
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         with log.draining():
             self.searching.set()
@@ -277,6 +297,7 @@ def test_a_pause_that_was_asked_of_another_server_is_heard_of_and_may_be_called_
     heard, called_off = threading.Event(), threading.Event()
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         with log.draining():
             assert log.pausing.wait(10)
@@ -323,6 +344,7 @@ def test_a_job_that_is_to_stop_goes_on_to_its_end(
     searching = threading.Event()
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         searching.set()
         assert log.stopping.wait(10)
@@ -337,7 +359,7 @@ def test_a_job_that_is_to_stop_goes_on_to_its_end(
 
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
     told = [event.data["state"] for event in store.events(job.id)]
-    assert told == ["queued", "preparing", "searching", "stopping", "finalizing", "succeeded"]
+    assert told == ["queued", "validating", "preparing", "searching", "stopping", "finalizing", "succeeded"]
 
 
 @pytest.mark.parametrize(
@@ -358,7 +380,7 @@ def test_a_fault_of_the_machine_is_told_and_tried_again_with_a_new_ray(
     wait_until: WaitUntil,
     fault: Exception,
 ) -> None:
-    closed: list[int] = []
+    session = Session()
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
         if job.faults < 2:
@@ -366,13 +388,13 @@ def test_a_fault_of_the_machine_is_told_and_tried_again_with_a_new_ray(
         return succeed(job, log)
 
     job = store.create_job(make_spec())
-    start_controller(pipeline, lease_s=SHORT_S, retry_s=0.1, close=lambda: closed.append(1))
+    start_controller(pipeline, lease_s=SHORT_S, retry_s=0.1, session=session)
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
 
     waits = [event.data for event in store.events(job.id) if "retry_in_s" in event.data]
     assert [data["retry_in_s"] for data in waits] == [0.1, 0.2]
     assert {data["error"]["code"] for data in waits} == {"infrastructure"}
-    assert len(closed) == 2
+    assert session.closed == 2
 
 
 def test_faults_without_end_crash_the_job_and_the_next_one_runs(
@@ -443,8 +465,8 @@ def test_a_job_cancelled_between_claim_and_start_never_starts(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
     def cancel_once_claimed(id: str) -> None:
-        if store.job(id).state is JobState.PREPARING:
-            assert controller.request(id, Request.CANCEL).state is JobState.PREPARING
+        if store.job(id).state is JobState.VALIDATING:
+            assert controller.request(id, Request.CANCEL).state is JobState.VALIDATING
         heard(id)
 
     ran: list[str] = []
@@ -487,7 +509,7 @@ def test_stop_leaves_the_running_job_for_the_next_start(
     controller.stop()
 
     assert not controller.alive
-    assert controller.running_job is None
+    assert controller.running_jobs == []
     assert (store.job(first.id).state, store.job(first.id).cancel_requested) == (JobState.SEARCHING, False)
     assert store.job(second.id).state is JobState.QUEUED
 
@@ -496,6 +518,207 @@ def test_stop_leaves_the_running_job_for_the_next_start(
     assert store.job(first.id).state is JobState.SUCCEEDED
     resumed = [event.seq for event in store.events(first.id) if event.data.get("resumed")]
     assert len(resumed) == 1
+
+
+class Places:
+    """A pipeline that holds every job in its search until it is let go; the job's name is its key."""
+
+    def __init__(self, *names: str) -> None:
+        self.searching = {name: threading.Event() for name in names}
+        self.go = {name: threading.Event() for name in names}
+        self.told: dict[str, list[Exception]] = {name: [] for name in names}
+
+    def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.PREPARING)
+        log.state(JobState.SEARCHING)
+        self.searching[job.name].set()
+        while not self.go[job.name].wait(0.005):
+            log.raise_if_cancelled()
+        if self.told[job.name]:
+            raise self.told[job.name].pop()
+        log.state(JobState.FINALIZING)
+        return {}
+
+    def reach(self, *names: str) -> None:
+        """Waits until these jobs search, anew."""
+        for name in names:
+            assert self.searching[name].wait(10), name
+            self.searching[name].clear()
+
+    def end(self, name: str, error: Exception | None = None) -> None:
+        """Ends a job, by an error if one is given; another run of it ends by itself."""
+        self.told[name] += [] if error is None else [error]
+        self.go[name].set()
+
+
+Submit = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def submit(store: Store, make_spec: MakeSpec) -> Submit:
+    """Queues jobs by name, with priorities; returns their ids by name."""
+
+    def submit(*names: str, **priorities: int) -> dict[str, str]:
+        specs = {
+            name: make_spec(name).model_copy(update={"priority": priorities.get(name, 0)})
+            for name in (*names, *priorities)
+        }
+        return {name: store.create_job(spec).id for name, spec in specs.items()}
+
+    return submit
+
+
+def test_so_many_jobs_run_at_once_of_the_highest_priority_and_then_the_oldest(
+    store: Store, submit: Submit, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    places = Places("old", "young", "first")
+    ids = submit("old", "young", first=5)
+    controller = start_controller(places, running_jobs=2)
+
+    places.reach("first", "old")
+    assert controller.running_jobs == [ids["first"], ids["old"]]
+    assert store.job(ids["young"]).state is JobState.QUEUED
+    places.end("old")
+    places.reach("young")
+    assert controller.running_jobs == [ids["first"], ids["young"]]
+    for name in ("young", "first"):
+        places.end(name)
+        wait_until(lambda name=name: store.job(ids[name]).state is JobState.SUCCEEDED)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(InputError("model.path", "is no folder"), JobState.FAILED), (ZeroDivisionError(), JobState.FAILED)],
+    ids=["the user's", "ours"],
+)
+def test_the_failure_of_one_job_is_nothing_to_the_other(
+    store: Store,
+    submit: Submit,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    error: Exception,
+    state: JobState,
+) -> None:
+    places = Places("bad", "good")
+    ids = submit("bad", "good")
+    controller = start_controller(places, running_jobs=2)
+    places.reach("bad", "good")
+
+    places.end("bad", error)
+    wait_until(lambda: store.job(ids["bad"]).state is state)
+
+    assert controller.alive
+    places.end("good")
+    wait_until(lambda: store.job(ids["good"]).state is JobState.SUCCEEDED)
+    assert len([e for e in store.events(ids["good"]) if e.data["state"] == "validating"]) == 1
+
+
+def test_a_fault_of_one_job_leaves_the_others_on_a_ray_that_answers(
+    store: Store, submit: Submit, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    places, session = Places("full", "good"), Session()
+    ids = submit("full", "good")
+    start_controller(places, running_jobs=2, session=session, retry_s=0.0)
+    places.reach("full", "good")
+
+    places.end("full", OSError(errno.ENOSPC, "No space left on device"))
+    wait_until(lambda: store.job(ids["full"]).state is JobState.SUCCEEDED)
+
+    assert store.job(ids["full"]).faults == 1
+    assert store.job(ids["good"]).state is JobState.SEARCHING
+    assert session.closed == 0
+    places.end("good")
+    wait_until(lambda: store.job(ids["good"]).state is JobState.SUCCEEDED)
+    assert store.job(ids["good"]).faults == 0
+
+
+def test_a_ray_that_is_gone_puts_all_its_jobs_back_and_they_go_on_with_a_new_one(
+    store: Store, submit: Submit, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    places, session = Places("one", "other"), Session()
+    ids = submit("one", "other")
+    start_controller(places, running_jobs=2, session=session, retry_s=0.0)
+    places.reach("one", "other")
+
+    session.is_gone = True
+    places.end("one", InfrastructureError("Ray is gone"))
+    places.reach("one", "other")
+    places.end("other")
+    wait_until(lambda: all(store.job(id).state is JobState.SUCCEEDED for id in ids.values()))
+
+    assert session.closed == 1
+    for id in ids.values():
+        told = [event.data["error"]["message"] for event in store.events(id) if "error" in event.data]
+        assert told == ["Ray is gone"]
+
+
+def test_a_job_is_paused_resumed_and_cancelled_beside_another(
+    store: Store, submit: Submit, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    places = Places("one", "other", "next")
+    ids = submit("one", "other", "next")
+    controller = start_controller(places, running_jobs=2)
+    places.reach("one", "other")
+
+    controller.request(ids["one"], Request.PAUSE)
+    places.reach("next")
+    assert store.job(ids["one"]).state is JobState.PAUSED
+    controller.request(ids["one"], Request.RESUME)
+    assert store.job(ids["one"]).state is JobState.QUEUED  # there is no place
+    controller.request(ids["next"], Request.CANCEL)
+    places.reach("one")
+    assert store.job(ids["next"]).state is JobState.CANCELLED
+    assert store.job(ids["other"]).state is JobState.SEARCHING
+    assert controller.running_jobs == [ids["other"], ids["one"]]
+
+
+def test_all_running_jobs_end_with_the_server_and_go_on_with_the_next(
+    store: Store, submit: Submit, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    places = Places("one", "other")
+    ids = submit("one", "other")
+    controller = start_controller(places, running_jobs=2)
+    places.reach("one", "other")
+
+    controller.stop()
+
+    assert controller.running_jobs == []
+    assert {store.job(id).state for id in ids.values()} == {JobState.SEARCHING}
+    start_controller(succeed, running_jobs=2)
+    wait_until(lambda: all(store.job(id).state is JobState.SUCCEEDED for id in ids.values()))
+    assert {store.job(id).faults for id in ids.values()} == {0}
+
+
+def test_a_job_that_was_taken_from_its_run_starts_again_when_that_has_ended(
+    store: Store, submit: Submit, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    places = Places("changed", "other")
+    leave, ended, runs = threading.Event(), threading.Event(), []
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        if job.name == "changed":
+            runs.append(ended.is_set())
+        try:
+            return places(job, log)
+        finally:
+            if job.name == "changed" and len(runs) == 1:
+                assert leave.wait(10)
+                ended.set()
+
+    ids = submit("changed", "other")
+    controller = start_controller(pipeline, running_jobs=3)
+    places.reach("changed", "other")
+
+    controller.notice(store.change(ids["changed"], JobChanges(search=SearchChanges(generations=7))))
+    wait_until(lambda: store.job(ids["changed"]).epoch == 3)  # claimed again
+    assert controller.running_jobs == [ids["changed"], ids["other"], ids["changed"]]
+    leave.set()
+    places.reach("changed")
+
+    assert runs == [False, True]
+    for name in ids:
+        places.end(name)
+        wait_until(lambda name=name: store.job(ids[name]).state is JobState.SUCCEEDED)  # type: ignore[misc]
 
 
 def test_what_breaks_while_stopping_does_not_fail_the_job(
@@ -514,7 +737,7 @@ def test_what_breaks_while_stopping_does_not_fail_the_job(
 
     controller.stop()
 
-    assert store.job(job.id).state is JobState.PREPARING
+    assert store.job(job.id).state is JobState.VALIDATING
 
 
 def test_a_stopped_controller_starts_again(
@@ -612,7 +835,17 @@ def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
     former.stop()
     assert "this run of it ends" in caplog.text
     told = [event.data["state"] for event in store.events(job.id)]
-    assert told == ["queued", "preparing", "searching", "preparing", "searching", "finalizing", "succeeded"]
+    assert told == [
+        "queued",
+        "validating",
+        "preparing",
+        "searching",
+        "validating",
+        "preparing",
+        "searching",
+        "finalizing",
+        "succeeded",
+    ]
     assert store.job(job.id).result == {"name": job.name}
 
 
@@ -667,6 +900,7 @@ def test_a_restart_of_the_database_does_not_end_a_job(
     ended = threading.Event()
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         postgres.restart()
         log.generation({"generation": 0}, [], {"next": 1})
@@ -716,6 +950,7 @@ CHILD = """
 import sys
 from pathlib import Path
 
+from service.changes import JobChanges, SearchChanges
 from service.controller import Controller
 from service.jobs import JobState
 from service.store import Store
@@ -729,6 +964,7 @@ def search_slowly(job, log):
 
 
 def search(log):
+    log.state(JobState.PREPARING)
     log.state(JobState.SEARCHING)
     for number in range(1000):
         candidate = {

@@ -25,7 +25,7 @@ from workers.rates import DATA_SHEETS
 from workers.sizes import size_of
 
 Document = dict[str, Any]
-PHASES = ["prepare", "dense", "search", "refit", "confirm", "test", "export", "verify"]
+PHASES = ["prepare", "dense", "reweigh", "search", "refit", "confirm", "test", "export", "verify"]
 LLAMA = {"vocab_size": 128_256, "num_key_value_heads": 8}
 LLAMA_8B = LLAMA | {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}
 LLAMA_70B = LLAMA | {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80}
@@ -51,7 +51,16 @@ def test_every_phase_is_told_and_no_job_is_made(application: Application, tiny_j
     assert total["accelerator_bytes"] == 0
     assert 0 < total["seconds_low"] < total["seconds_high"]
     assert not (application.settings.data_dir / "ranksieve.db").exists()
-    assert application.health()["running_job"] is None
+    assert application.health()["running_jobs"] == []
+
+
+@pytest.mark.parametrize("workload", ["prefill", "decode"])
+def test_measuring_latencies_is_a_phase(application: Application, tiny_job: Document, workload: str) -> None:
+    tiny_job["objective"] = {"kind": "target_latency", "share": 0.8, "workload": workload}
+    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    assert [phase["phase"] for phase in estimate["phases"]] == ["prepare", "latency", *PHASES[1:]]
+    assert estimate["phases"][1]["tokens"] > 0
+    assert estimate["phases"][1]["seconds_high"] > 0
 
 
 def test_what_a_submission_refuses_is_refused_alike(application: Application, tiny_job: Document) -> None:
@@ -144,8 +153,11 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document]) -> None:
     estimate = on_h100(config, batch_tokens=4096)
     assert estimate["model"]["total_params"] == 8_030_261_248
     assert estimate["gram_passes"] == 3  # 23.1 GB of Grams, 8.6 GB at a time
-    # 16.1 GB of weights, at most 8.6 of Grams, 4096 tokens of 2 bytes x 2.6e6 widths: 21.5, and a context
-    assert 45.5e9 < estimate["total"]["accelerator_bytes"] < 47e9
+    # 16.1 GB of weights, 4096 tokens of 2 bytes x 2.6e6 widths on their way back: 21.5, and a context; with at most
+    # 8.6 of Grams to prepare, 13.9 of factors to reweigh
+    peaks = {phase["phase"]: phase["accelerator_bytes"] for phase in estimate["phases"]}
+    assert 45.5e9 < peaks["prepare"] < 47e9
+    assert 51.5e9 < peaks["reweigh"] == estimate["total"]["accelerator_bytes"] < 53e9
     assert [note.split(":")[0] for note in estimate["notes"]] == ["not timed"]
     assert on_h100(config, batch_tokens=4096, gram_memory_gib=64)["gram_passes"] == 1
     # 256 examples of 256 tokens, 4 x 6.98e9 FLOPs a token, three times: 0.549e16; attention 0.01e16,

@@ -3,6 +3,7 @@
 import queue
 import tempfile
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,13 @@ COMMANDS = ["generation", "finish", "fail", "fault"]
 
 
 class Told:
-    """A pipeline whose search does what it is told, one command after another, and heeds what its user asks."""
+    """A pipeline whose searches do what they are told, one command after another, and heed what their users ask."""
 
     def __init__(self) -> None:
-        self.commands: queue.Queue[str] = queue.Queue()
+        self.commands: dict[str, queue.Queue[str]] = defaultdict(queue.Queue)  # by job
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         with log.draining():
             generations = self._search(log)
@@ -42,7 +44,7 @@ class Told:
         while not (log.pausing.is_set() or log.stopping.is_set()):
             log.raise_if_cancelled()
             try:
-                command = self.commands.get(timeout=0.002)
+                command = self.commands[log.job.id].get(timeout=0.002)
             except queue.Empty:
                 continue
             match command:
@@ -60,7 +62,7 @@ class Told:
 
 @dataclass
 class Model:
-    """What a job should be when nothing moves; the one that runs is searching."""
+    """What a job should be when nothing moves; those that run are searching."""
 
     state: JobState = JobState.QUEUED
     started: bool = False
@@ -106,25 +108,26 @@ class Model:
 
 @dataclass
 class World:
-    """The models of all jobs, oldest first."""
+    """The models of all jobs, oldest first, and how many may run at once."""
 
+    running_jobs: int
     jobs: dict[str, Model] = field(default_factory=dict)
 
     @property
-    def running(self) -> Model | None:
-        return next((job for job in self.jobs.values() if job.state is JobState.SEARCHING), None)
+    def running(self) -> list[str]:
+        return [id for id, job in self.jobs.items() if job.state is JobState.SEARCHING]
 
     def settle(self) -> None:
-        """Jobs run until one of them searches, or none is queued; one that is to stop searches no more."""
-        while self.running is None:
+        """Jobs run until so many of them search, or none is queued; one that is to stop searches no more."""
+        while len(self.running) < self.running_jobs:
             job = next((job for job in self.jobs.values() if job.state is JobState.QUEUED), None)
             if job is None:
                 return
             job.started, job.state = True, JobState.SUCCEEDED if job.stops else JobState.SEARCHING
 
 
-def life(spec: JobSpec) -> type[RuleBasedStateMachine]:
-    """A state machine over a server of its own."""
+def life(spec: JobSpec, running_jobs: int) -> type[RuleBasedStateMachine]:
+    """A state machine over a server of its own, which runs so many jobs at once."""
 
     class Life(RuleBasedStateMachine):
         jobs = Bundle("jobs")
@@ -135,7 +138,7 @@ def life(spec: JobSpec) -> type[RuleBasedStateMachine]:
             self.store = Store(f"sqlite:///{self.folder.name}/jobs.db")
             self.committed = threading.Condition()
             self.store.listener = self._notify
-            self.world, self.pipeline = World(), Told()
+            self.world, self.pipeline = World(running_jobs), Told()
             self._start()
 
         def teardown(self) -> None:
@@ -161,14 +164,15 @@ def life(spec: JobSpec) -> type[RuleBasedStateMachine]:
                     with pytest.raises(ConflictError):
                         self.controller.request(id, request)
 
-        @precondition(lambda self: self.world.running is not None)
-        @rule(command=st.sampled_from(COMMANDS), times=st.integers(1, FAULTS))
-        def tell(self, command: str, times: int) -> None:
+        @precondition(lambda self: self.world.running)
+        @rule(last=st.booleans(), command=st.sampled_from(COMMANDS), times=st.integers(1, FAULTS))
+        def tell(self, last: bool, command: str, times: int) -> None:
             for _ in range(times):
-                if (job := self.world.running) is None:
+                if not (running := self.world.running):
                     return
-                job.told(command)
-                self.pipeline.commands.put(command)
+                id = running[-1 if last else 0]
+                self.world.jobs[id].told(command)
+                self.pipeline.commands[id].put(command)
                 self._agree()
 
         @rule()
@@ -180,7 +184,9 @@ def life(spec: JobSpec) -> type[RuleBasedStateMachine]:
 
         def _start(self) -> None:
             jobs_dir = Path(self.folder.name) / "jobs"
-            self.controller = Controller(self.store, self.pipeline, jobs_dir, retry_s=0.0)
+            self.controller = Controller(
+                self.store, self.pipeline, jobs_dir, running_jobs=running_jobs, retry_s=0.0
+            )
             self.controller.start()
 
         def _notify(self, id: str) -> None:
@@ -210,11 +216,14 @@ def life(spec: JobSpec) -> type[RuleBasedStateMachine]:
     return Life
 
 
-def test_jobs_under_a_controller_live_as_the_model_says(make_spec: Callable[..., JobSpec]) -> None:
+@pytest.mark.parametrize("running_jobs", [1, 2])
+def test_jobs_under_a_controller_live_as_the_model_says(
+    make_spec: Callable[..., JobSpec], running_jobs: int
+) -> None:
     run_state_machine_as_test(
-        life(make_spec()),
+        life(make_spec(), running_jobs),
         settings=settings(
-            max_examples=15, stateful_step_count=15, deadline=None, derandomize=True,
+            max_examples=10, stateful_step_count=15, deadline=None, derandomize=True,
             phases=[Phase.generate], suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from search.errors import CancelledError, ConflictError
+from service.changes import JobChanges
 from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import JobState
@@ -23,13 +24,25 @@ def log(store: Store, make_spec: Callable[..., JobSpec], tmp_path: Path) -> JobL
 
 def test_moves_and_events_reach_the_job(log: JobLog, store: Store) -> None:
     log.event(EventType.PHASE_PROGRESS, phase="calibration", done=1, total=2)
-    log.state(JobState.SEARCHING, generations=20)
+    log.state(JobState.PREPARING, matrices=20)
 
-    assert store.job(log.job.id).state is JobState.SEARCHING
+    assert store.job(log.job.id).state is JobState.PREPARING
     assert [(event.type, event.data) for event in store.events(log.job.id)][2:] == [
         (EventType.PHASE_PROGRESS, {"phase": "calibration", "done": 1, "total": 2}),
-        (EventType.JOB_STATE, {"state": "searching", "generations": 20}),
+        (EventType.JOB_STATE, {"state": "preparing", "matrices": 20}),
     ]
+
+
+def test_whoever_watches_a_job_hears_of_it_as_it_is_and_as_it_changes(log: JobLog, store: Store) -> None:
+    heard: list[int] = []
+
+    log.heed(store.change(log.job.id, JobChanges(actors=3)))
+    with log.watching(lambda job: heard.append(job.spec.resources.actors)):
+        log.heed(store.change(log.job.id, JobChanges(actors=4)))
+    log.heed(store.change(log.job.id, JobChanges(actors=5)))
+
+    assert heard == [3, 4]
+    assert not log.cancelled.is_set()
 
 
 def test_an_illegal_move_is_refused(log: JobLog) -> None:

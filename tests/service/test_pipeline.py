@@ -1,9 +1,12 @@
-"""Whole jobs on a tiny model, with everything real but Ray: phases and actors run in this process."""
+"""Whole jobs on a tiny model, all real but Ray: phases and actors run in this process. The last test has that, too."""
 
 import json
+import math
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +26,10 @@ from search.errors import (
 )
 from search.space import DENSE
 from service.application import Application
+from service.changes import JobChanges
 from service.exports import Export, export_of
 from service.feed import Feed
+from service.forking import forked
 from service.joblog import JobLog
 from service.jobs import Job, JobState, Request
 from service.materializer import Materializer
@@ -32,14 +37,20 @@ from service.pipeline import Pipeline
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
+from service.wiring import build
 from workers.actor import ScorerPlan, build_scorer
 from workers.cache import FolderCache
+from workers.fairness import amounts
 from workers.plan import EncodedTask
 from workers.preparation import Progress
 from workers.scores import Failure, ScoreRequest
+from workers.sharing import Share, Sharing
 
 Document = dict[str, Any]
 Meddle = Callable[[ScoreRequest, Any], Any]
+
+MOST_S = 400
+"""Longest wait for what another thread does, on however busy a machine."""
 
 BLOCK_PARAMS = 2 * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24)  # q and o, k and v, the three of the mlp
 EMBEDDING_PARAMS = 208 * 16
@@ -53,7 +64,7 @@ class LocalActors:
         self._scorer = scorer
         self._meddle = meddle
         self.requests: list[ScoreRequest] = []
-        self.refit: list[Any] = []
+        self.others: dict[str, list[Any]] = {"refit": [], "react": []}
         self.closed = False
 
     def run(
@@ -63,9 +74,9 @@ class LocalActors:
         on_done: Callable[[int], None] = lambda done: None,
         timeouts: float = 1.0,
     ) -> list[Any]:
-        if method == "refit":
-            self.refit += requests
-            return [self._scorer.refit(request) for request in requests]
+        if method in ("refit", "react"):
+            self.others[method] += requests
+            return [getattr(self._scorer, method)(request) for request in requests]
         results = []
         for request in requests:
             result = getattr(self._scorer, method)(request)
@@ -96,26 +107,33 @@ class LocalActors:
 class LocalCluster:
     """Stands in for `workers.cluster.Cluster`; runs phases here, and keeps the actors it started."""
 
-    def __init__(self, meddle: Meddle = lambda request, result: result) -> None:
+    def __init__(self, meddle: Meddle = lambda request, result: result, make_timer: Any = None) -> None:
         self.meddle = meddle
+        self.make_timer = make_timer
         self.actors: list[LocalActors] = []
         self.phases: list[str] = []
+        self.shares: list[Share] = []
 
-    def require(self, actors: int, threads: int, gpus: float) -> None:
-        pass
+    @contextmanager
+    def share(self, job: str, *, actors: int, threads: int, gpus: float, **options: Any) -> Iterator[Share]:
+        capacity, size = amounts(CPU=8), amounts(CPU=threads, GPU=gpus)
+        with Sharing().enter(job, capacity, size, limit=actors, **options) as share:
+            self.shares.append(share)
+            yield share
 
     def run(
         self,
         phase: Callable[..., Iterator[Any]],
         *arguments: Any,
-        cpus: int,
-        gpus: float,
+        share: Share,
         cancelled: threading.Event,
         on_progress: Callable[[Progress], None],
         environment: Mapping[str, str] | None = None,
         workers: int = 1,
     ) -> Any:
         self.phases.append(phase.__name__)
+        if self.make_timer is not None and phase.__name__ in ("measure_latency", "verify"):
+            arguments = (*arguments, self.make_timer)
         item = None
         for item in phase(*arguments):
             if cancelled.is_set():
@@ -125,6 +143,7 @@ class LocalCluster:
         return item
 
     def dispatcher(self, plan: ScorerPlan, task: EncodedTask, **options: Any) -> LocalActors:
+        options["share"].use(math.inf)
         self.actors.append(LocalActors(build_scorer(plan, task), self.meddle))
         return self.actors[-1]
 
@@ -196,7 +215,7 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
     result = jobs.run(cluster)
 
     states = [data["state"] for data in jobs.events(id, "job.state")]
-    assert states == ["queued", "preparing", "searching", "finalizing", "succeeded"]
+    assert states == ["queued", "validating", "preparing", "searching", "finalizing", "succeeded"]
     assert cluster.phases == ["closed_form", "export", "verify"]
     assert [actors.closed for actors in cluster.actors] == [True]
     (loaded,) = jobs.events(id, "data.loaded")
@@ -210,7 +229,7 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
     assert [data["generation"] for data in jobs.events(id, "generation.completed")] == [0, 1, 2, 3]
     (verified,) = jobs.events(id, "artifact.verified")
     assert verified["metric"] == pytest.approx(verified["expected"])
-    phases = ["prepare", "dense", "search", "refit", "confirm", "test", "export", "verify"]
+    phases = ["prepare", "dense", "reweigh", "search", "refit", "confirm", "test", "export", "verify"]
     assert list(result["seconds"]) == phases
 
 
@@ -261,7 +280,7 @@ def test_nothing_is_refit_where_the_job_says_so(jobs: Jobs, tiny_job: Document) 
     tiny_job["projection"]["refit"] = None
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     assert jobs.run(cluster)["refit"] is False
-    assert not cluster.actors[0].refit
+    assert not cluster.actors[0].others["refit"]
     assert not jobs.events(id, "finalist.refit")
 
 
@@ -315,6 +334,118 @@ def test_a_file_size_is_met(jobs: Jobs, tiny_job: Document, storage: str) -> Non
     assert (
         result["dense"]["file_bytes"] * 0.8 < result["target_bytes"] < result["dense"]["file_bytes"] + headers
     )
+
+
+@pytest.fixture
+def fast(tiny_job: Document) -> Document:
+    """A job for a latency, its forward pass that of two rows."""
+    tiny_job["objective"] = {"kind": "target_latency", "share": 0.7, "rows": 2, "length": 8}
+    return tiny_job
+
+
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_a_latency_is_met_and_measured_again(
+    jobs: Jobs, fast: Document, storage: str, make_flop_timer: Any
+) -> None:
+    fast["projection"]["storage"] = storage
+    id, cluster = jobs.submit(fast), LocalCluster(make_timer=make_flop_timer)
+    result = jobs.run(cluster)
+    assert cluster.phases == ["closed_form", "measure_latency", "export", "verify"]
+    assert list(result["seconds"])[:3] == ["prepare", "latency", "dense"]
+    (told,) = jobs.events(id, "latency.measured")
+    assert told == result["latency_table"]
+    latency = result["latency"]
+    assert latency["workload"] == {"kind": "prefill", "rows": 2, "length": 8}
+    assert 0.6 < latency["expected_share"] <= latency["target_share"] <= 0.7
+    assert latency["measured_share"] == pytest.approx(latency["expected_share"])  # FLOPs are as foretold
+    assert latency["measured_dense_ms"] == pytest.approx(latency["expected_dense_ms"])
+    assert result["promise_held"] is True
+    kept = json.loads((Path(result["artifact"]) / "ranksieve.json").read_text())["summary"]
+    assert kept["latency_table"] == told
+
+
+def test_a_model_that_turns_out_slower_does_not_hold_the_promise(
+    jobs: Jobs, fast: Document, make_flop_timer: Any
+) -> None:
+    class SlowAtLast(make_flop_timer):  # type: ignore[misc]
+        def collect(self) -> list[int]:
+            taken = super().collect()
+            return [max(taken)] * 2 if len(taken) == 2 else taken  # of both models at the end
+
+    jobs.submit(fast)
+    result = jobs.run(LocalCluster(make_timer=SlowAtLast))
+    assert result["latency"]["measured_share"] == 1
+    assert result["promise_held"] is False
+
+
+def test_a_latency_out_of_reach_fails_the_job_with_the_numbers(
+    jobs: Jobs, fast: Document, make_flop_timer: Any
+) -> None:
+    fast["objective"] |= {"share": None, "milliseconds": 1e-6}
+    jobs.submit(fast)
+    with pytest.raises(InputError, match=r"at least .* ms and less than the dense model's") as caught:
+        jobs.run(LocalCluster(make_timer=make_flop_timer))
+    assert caught.value.field == "objective.milliseconds"
+
+
+def test_a_job_that_is_taken_up_again_keeps_its_table(
+    jobs: Jobs, fast: Document, make_flop_timer: Any
+) -> None:
+    jobs.submit(fast)
+    expected = jobs.run(LocalCluster(make_timer=make_flop_timer))
+    id = jobs.submit(fast)
+
+    def die_in_generation_1(request: ScoreRequest, result: Any) -> Any:
+        if len(jobs.store.generations(id)) == 1:
+            raise InfrastructureError("the machine was switched off")
+        return result
+
+    with pytest.raises(InfrastructureError, match="switched off"):
+        jobs.run(LocalCluster(die_in_generation_1, make_flop_timer))
+
+    class OtherMachine(make_flop_timer):  # type: ignore[misc]
+        def collect(self) -> list[int]:
+            return [spent**2 for spent in super().collect()]
+
+    resumed = LocalCluster(make_timer=OtherMachine)
+    result = jobs.run(resumed)
+    assert "measure_latency" not in resumed.phases
+    assert len(jobs.events(id, "latency.measured")) == 1
+    assert result["latency_table"] == expected["latency_table"]
+    assert result["genome"] == expected["genome"]
+
+
+def test_another_size_of_a_job_for_a_latency_has_the_levels_of_its_table(
+    jobs: Jobs, fast: Document, make_flop_timer: Any
+) -> None:
+    id = jobs.submit(fast)
+    first = jobs.run(LocalCluster(make_timer=make_flop_timer))
+    share = min(row["kept_share"] for row in jobs.store.front(id))
+    jobs.export(id, share=share)
+    cluster = LocalCluster(make_timer=make_flop_timer)
+    result = jobs.run(cluster)
+    assert cluster.phases == ["closed_form", "export", "verify"]
+    assert result["latency_table"] == first["latency_table"]
+    assert result["latency"]["target_share"] is None
+    assert result["latency"]["measured_share"] == pytest.approx(result["latency"]["expected_share"])
+    assert result["promise_held"] is None
+    (row,) = [row for row in jobs.store.front(id) if row["genome"] == result["genome"]]
+    exported = tuple(result["ranks"].values())
+    assert all(a == b or b == 0 for a, b in zip(row["ranks"], exported, strict=True))
+
+
+def test_a_fork_of_a_job_for_a_latency_measures_anew(
+    jobs: Jobs, fast: Document, make_flop_timer: Any
+) -> None:
+    id = jobs.submit(fast)
+    jobs.run(LocalCluster(make_timer=make_flop_timer))
+    spec = forked(JobSpec.model_validate(fast | {"parent": {"job": id}}), jobs.store)
+    assert len(spec.search.seeds) > 0
+    jobs.submit(spec.canonical())
+    cluster = LocalCluster(make_timer=make_flop_timer)
+    result = jobs.run(cluster)
+    assert "measure_latency" in cluster.phases
+    assert result["latency"]["expected_share"] <= 0.7
 
 
 def test_constraints_and_seeds_go_through_a_whole_job(jobs: Jobs, tiny_job: Document) -> None:
@@ -404,6 +535,28 @@ def essence(result: Document) -> Document:
     }
 
 
+def test_a_job_is_given_and_taken_actors_as_it_runs_with_the_same_result(
+    jobs: Jobs, tiny_job: Document
+) -> None:
+    jobs.submit(tiny_job)
+    expected = jobs.run(LocalCluster())
+    id, wanted = jobs.submit(tiny_job), []
+
+    def change(request: ScoreRequest, result: Any) -> Any:
+        if request.split != "search" or len(wanted) < 3:
+            actors = 1 + len(wanted) % 5
+            jobs.log.heed(jobs.store.change(id, JobChanges(actors=actors)))
+            wanted.append((actors, cluster.shares[0].claim.wants))
+        return result
+
+    cluster = LocalCluster(change)
+    assert essence(jobs.run(cluster)) == essence(expected)
+    assert len(wanted) > 5
+    assert all(asked == wants for asked, wants in wanted)
+    states = [data["state"] for data in jobs.events(id, "job.state")]
+    assert states == ["queued", "validating", "preparing", "searching", "finalizing", "succeeded"]  # one run
+
+
 def test_a_paused_job_goes_on_to_the_same_result(jobs: Jobs, tiny_job: Document) -> None:
     jobs.submit(tiny_job)
     undisturbed = LocalCluster()
@@ -429,6 +582,8 @@ def test_a_paused_job_goes_on_to_the_same_result(jobs: Jobs, tiny_job: Document)
     ]
     assert len(scored[1]) > 0
     assert len(scored[1]) + len(scored[2]) == len(scored[0])  # nothing is scored twice
+    reacted = [len(cluster.actors[0].others["react"]) for cluster in (undisturbed, paused, resumed)]
+    assert reacted == [8, 8, 0]  # no round is repeated
 
 
 def test_a_stopped_job_exports_what_one_with_so_many_generations_does(jobs: Jobs, tiny_job: Document) -> None:
@@ -441,7 +596,7 @@ def test_a_stopped_job_exports_what_one_with_so_many_generations_does(jobs: Jobs
 
     result = jobs.run(LocalCluster(stop_after_generation_1))
     states = [data["state"] for data in jobs.events(id, "job.state")]
-    assert states == ["queued", "preparing", "searching", "stopping", "finalizing", "succeeded"]
+    assert states == ["queued", "validating", "preparing", "searching", "stopping", "finalizing", "succeeded"]
     assert (result["search_ended"], result["generations"]) == ("stopped", 1)
 
     tiny_job["search"]["generations"] = 1
@@ -464,11 +619,13 @@ def test_a_job_killed_after_its_search_only_repeats_the_rest(jobs: Jobs, tiny_jo
     resumed = LocalCluster()
     assert jobs.run(resumed)["best"]["kept_block_params"] <= 0.4
     searched = [request for request in resumed.actors[0].requests if request.split == "search"]
-    assert [request.refit is None for request in searched] == [True, False] * len(resumed.actors[0].refit)
+    assert [request.refit is None for request in searched] == [True, False] * len(
+        resumed.actors[0].others["refit"]
+    )
     assert all(request.examples == 16 for request in searched)
     assert {request.split for request in resumed.actors[0].requests} == {"search", "confirm", "test"}
     states = [data["state"] for data in jobs.events(id, "job.state")]
-    assert states[-5:] == ["finalizing", "preparing", "searching", "finalizing", "succeeded"]
+    assert states[-6:] == ["finalizing", "validating", "preparing", "searching", "finalizing", "succeeded"]
 
 
 def test_a_promise_that_does_not_hold_on_fresh_examples_is_reported(jobs: Jobs, max_drop: Document) -> None:
@@ -574,7 +731,7 @@ def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, tin
     assert cluster.phases == ["closed_form", "export", "verify"]
     assert not cluster.actors
     states = [data["state"] for data in jobs.events(asked.id, "job.state")]
-    assert states == ["queued", "preparing", "finalizing", "succeeded"]
+    assert states == ["queued", "validating", "preparing", "finalizing", "succeeded"]
     assert result["genome"] == row["genome"]
     assert result["export"]["measured_on"] == ["search"]
     assert set(result["best"]["metric"]) == set(result["dense"]["metric"]) == {"search"}
@@ -667,3 +824,56 @@ def test_what_cannot_be_exported(jobs: Jobs, tiny_job: Document) -> None:
         jobs.export(id, share=0.01)
     with pytest.raises(NotFoundError, match="has no candidate 999999"):
         jobs.export(id, candidate=999_999)
+
+
+@pytest.fixture
+def two_processors(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
+    """The whole service, which runs two jobs at once on a real Ray with two processors."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    application = build(Settings(data_dir=tmp_path / "shared", roots=[tiny_root], running_jobs=2))
+    application.start()
+    yield application
+    application.stop()
+
+
+def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
+    jobs: Jobs, two_processors: Application, tiny_job: Document
+) -> None:
+    tiny_job["resources"] = {"actors": 2}
+    tiny_job["projection"]["refit"] = None
+    tiny_job["search"] |= {"generations": 8, "max_evaluations": 100}
+    specs = [{**tiny_job, "search": {**tiny_job["search"], "seed": seed}} for seed in (0, 1)]
+    expected = []
+    for spec in specs:
+        jobs.submit(spec)
+        expected.append(jobs.run(LocalCluster()))
+    store, news = two_processors.store, threading.Condition()
+
+    def told(_id: str) -> None:
+        with news:
+            news.notify_all()
+
+    def wait(condition: Callable[[], bool]) -> None:
+        with news:
+            reached = news.wait_for(condition, MOST_S)
+        assert reached, [(event.type, event.data) for id in ids for event in store.events(id, limit=1000)]
+
+    store.listener = told
+    ids = [two_processors.submit(JobSpec.model_validate(specs[0])).id]
+    wait(lambda: store.job(ids[0]).state is JobState.SEARCHING)  # with both processors
+    ids.append(two_processors.submit(JobSpec.model_validate(specs[1])).id)
+    wait(lambda: store.job(ids[1]).state is JobState.SEARCHING)
+    for actors in (1, 2):
+        two_processors.change(ids[0], JobChanges(actors=actors))
+    wait(lambda: all(store.job(id).state.terminal for id in ids))
+
+    times = []
+    for id, alone in zip(ids, expected, strict=True):
+        result, events = store.job(id).result, store.events(id, limit=1000)
+        assert result is not None
+        assert essence(result) == essence(alone)
+        moves = {event.data["state"]: event.at for event in events if event.type == "job.state"}
+        assert list(moves) == ["queued", "validating", "preparing", "searching", "finalizing", "succeeded"]
+        assert "actor.replaced" not in {event.type for event in events}
+        times.append(moves)
+    assert times[1]["searching"] < times[0]["succeeded"]

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ from search.errors import InputError
 from service import plans
 from service.settings import Settings
 from service.spec import JobSpec
+from workers.local_models import check_local
+from workers.plan import ModelSource
 
 Document = dict[str, Any]
 
@@ -69,6 +72,27 @@ def test_a_folder_whose_name_only_starts_like_a_root_is_outside(roots: list[Path
 def test_what_cannot_be_read_is_refused(roots: list[Path], path: str, message: str) -> None:
     (roots[0] / "loop").symlink_to(roots[0] / "loop")
     assert any(words in refused(path, roots).message for words in message.split("|"))
+
+
+def test_a_folder_with_a_circle_of_links_is_refused(roots: list[Path]) -> None:
+    """By its path, or where Python resolves such links to themselves, by its files."""
+    folder = roots[0] / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").symlink_to(folder / "model.safetensors")
+
+    def load() -> None:
+        location = plans.resolve_path("model", roots, "model.path")
+        check_local(ModelSource(kind="path", location=str(location)))
+
+    with pytest.raises(InputError, match=r"^model\.path: "):
+        load()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_refused(roots: list[Path]) -> None:
+    (roots[0] / "closed").mkdir(mode=0)
+    assert "cannot read 'closed'" in refused("closed", roots).message
 
 
 def test_the_data_directory_is_a_root(tmp_path: Path) -> None:

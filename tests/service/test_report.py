@@ -19,6 +19,7 @@ SUMMARY: dict[str, Any] = {
     "metric_name": "accuracy",
     "promise_held": True,
     "target_bytes": None,
+    "latency": None,
     "ranks": {"up": 4, "down": 0},
     "dense": {"total_params": 100, "metric": {"test": 0.9}},
     "best": {"total_params": 60, "metric": {"test": 0.8}},
@@ -28,8 +29,8 @@ SUMMARY: dict[str, Any] = {
 def finished(tmp_path: Path, total_params: int, dead: dict[str, int] | None = None) -> dict[str, Any]:
     (tmp_path / "a.safetensors").write_bytes(b"12345")
     (tmp_path / "tokenizer.json").write_bytes(b"not a weight")
-    prepared: Any = SimpleNamespace(model=SimpleNamespace(folder=tmp_path), block_params=80)
-    verified: Any = SimpleNamespace(dense_tokens_per_second=10.0, tokens_per_second=25.0)
+    prepared: Any = SimpleNamespace(model=SimpleNamespace(folder=tmp_path), block_params=80, matrices=())
+    verified: Any = SimpleNamespace(dense_tokens_per_second=10.0, tokens_per_second=25.0, spent=None)
     exported = Exported(
         folder=tmp_path / "model",
         file_bytes=3,
@@ -48,6 +49,7 @@ def test_the_result_joins_what_was_measured(tmp_path: Path) -> None:
     assert result["ranks"] == SUMMARY["ranks"]
     assert (result["artifact"], result["seconds"]) == (str(tmp_path / "model"), {"search": 1.5})
     assert "file_bytes" not in SUMMARY["best"]
+    assert result["latency"] is None
 
 
 def test_dead_matrices_do_not_count(tmp_path: Path) -> None:

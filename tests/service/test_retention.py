@@ -10,6 +10,7 @@ from service.jobs import Job, JobState
 from service.retention import EVERY_S, Retention
 from service.spec import JobSpec
 from service.store import Store
+from service.webhooks.outcomes import Outcome
 
 MakeSpec = Callable[..., JobSpec]
 
@@ -85,4 +86,21 @@ def test_it_is_done_once_an_hour(store: Store, make_spec: MakeSpec) -> None:
     retention()
     with pytest.raises(GoneError):
         store.events(young.id)
+    store.close()
+
+
+def test_deliveries_that_are_over_go_too(store: Store, store_url: str, make_spec: MakeSpec) -> None:
+    today = Store(store_url)
+    webhook, _ = today.webhooks.create("admin", "https://hooks.example.com/", [JobState.FAILED])
+    for _ in range(2):
+        ended(today, make_spec)
+    sending = today.outbox.claim(lease_s=60)
+    assert sending is not None
+    today.outbox.settle(sending, Outcome(status=200), None)
+    today.close()
+
+    Retention(store, 9)()
+
+    [waiting] = store.webhooks.deliveries(webhook.id)
+    assert waiting.id != sending.id
     store.close()

@@ -8,13 +8,17 @@ import pytest
 from transformers import LlamaConfig
 
 from api.spec_file import load_spec
-from search.objectives import MaxDrop, Pareto, TargetBytes, TargetParams
+from search.errors import InputError
+from search.latency import Curve, LatencyTable
+from search.objectives import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
 from search.space import DENSE, MatrixShape
-from service.search_plan import SearchPlan, search_plan
+from service.search_plan import SearchPlan, check_search_plan, search_plan
 from service.spec import JobSpec
 from workers.filesize import Remainder, remainder
+from workers.latency import Latency
 from workers.matrices import find_matrices
 from workers.models import empty_model
+from workers.workload import Workload
 
 Document = dict[str, Any]
 
@@ -76,6 +80,56 @@ def test_a_share_of_the_dense_file(tiny_job: Document) -> None:
     assert plan.objective == TargetBytes(
         size_bytes=int(0.75 * dense_bytes), other_bytes=4100, field="objective.share"
     )
+
+
+def latency() -> Latency:
+    """A microsecond for every rank, 20 for dense; half of a millisecond besides."""
+    curve = Curve(
+        ranks=(0, 10), nanoseconds=(0, 10_000), dense_nanoseconds=20_000, matrices=tuple(m.name for m in MATRICES)
+    )  # fmt: skip
+    return Latency(
+        table=LatencyTable(curves=(curve,), other_nanoseconds=500_000),
+        device="this machine's processor",
+        dtype="float32",
+        threads=1,
+        workload=Workload(kind="prefill", rows=1, length=8),
+        stretched=1.0,
+        stretched_ranks=1.0,
+        checked_nanoseconds=1,
+        expected_nanoseconds=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "nanoseconds", "field"),
+    [
+        ({"milliseconds": 0.6}, 600_000, "objective.milliseconds"),
+        ({"share": 0.75}, 510_000, "objective.share"),
+    ],
+)
+def test_budgets_of_a_latency_are_in_nanoseconds(
+    tiny_job: Document, asked: Document, nanoseconds: int, field: str
+) -> None:
+    tiny_job["objective"] = {"kind": "target_latency", **asked}
+    table = latency()
+    plan = search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", (), table)
+    expected = TargetLatency(nanoseconds=nanoseconds, other_nanoseconds=500_000, field=field)
+    assert (plan.objective, plan.latency) == (expected, table)
+    assert plan.space.total_cost == 9 * 20_000
+    assert plan.space.genes[0].levels == ((0,), (1,), (2,), (3,), (4,), (5,), (6,), (7,), (DENSE,))
+    assert plan.space.cost_GL[0].tolist()[:8] == list(range(0, 8000, 1000))
+    assert plan.space.budget(expected.target(plan.space)) + 500_000 == nanoseconds
+
+
+def test_before_anything_is_timed_all_but_the_reach_is_checked(tiny_job: Document) -> None:
+    tiny_job["objective"] = {"kind": "target_latency", "milliseconds": 1e-6}
+    check_search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", ())
+    tiny_job["search"]["constraints"] = [{"matrices": ["conv"], "min_rank": 1}]
+    with pytest.raises(InputError, match="no matrix to prune matches"):
+        check_search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", ())
+    tiny_job["search"] |= {"constraints": [], "seeds": [{"ranks": [3]}]}
+    with pytest.raises(InputError, match="of 9 matrices, got 1"):
+        check_search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", ())
 
 
 def test_indices_of_the_pivoted_storage_are_four_bytes_each(tiny_job: Document) -> None:

@@ -72,6 +72,8 @@ def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("RANKSIEVE_PORT", "70000"),
         ("RANKSIEVE_API_KEY", ""),
         ("RANKSIEVE_ROOTS", '["/data"'),
+        ("RANKSIEVE_WEBHOOK_HOSTS", "https://hooks.internal/"),
+        ("RANKSIEVE_WEBHOOKS", "-1"),
         ("RANKSIEVE_CACHE_LIMIT_GIB", "0"),
         ("RANKSIEVE_CACHE_LIMIT_GIB", "nan"),
     ],
@@ -81,6 +83,12 @@ def test_impossible_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: st
 
     with pytest.raises(ValidationError, match=name.removeprefix("RANKSIEVE_").lower()):
         Settings()
+
+
+def test_names_are_joined_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANKSIEVE_WEBHOOK_HOSTS", "Hooks.internal, *.corp.example,[::1]")
+
+    assert Settings().webhook_hosts == ["hooks.internal", "*.corp.example", "[::1]"]
 
 
 @pytest.mark.parametrize(("text", "limit_bytes"), [("0.5", 2**29), ("inf", math.inf)])

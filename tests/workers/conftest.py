@@ -2,7 +2,9 @@
 
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ from transformers import (
 from search.space import DENSE, MatrixShape, Storage
 from workers.cluster import Cluster
 from workers.export import ExportPlan
+from workers.fairness import amounts
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example, ModelSource, Row, Span
 from workers.preparation import PreparationPlan, Prepared, prepare
 from workers.projections import factor
+from workers.sharing import Share, Sharing
 from workers.sizes import JobSize, Load
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
@@ -218,6 +222,21 @@ def cluster() -> Iterator[Cluster]:
     cluster.connect()
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def make_share() -> Iterator[Callable[..., Share]]:
+    """The share of a job that wants so many actors, alone on a cluster of 8 processors."""
+    with ExitStack() as entered:
+
+        def make(limit: int = 1) -> Share:
+            return entered.enter_context(
+                Sharing().enter(
+                    "a", amounts(CPU=8), amounts(CPU=1), limit=limit, priority=0, cancelled=threading.Event()
+                )
+            )
+
+        yield make
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from workers.dispatcher import Dispatcher
 from workers.plan import EncodedTask
 from workers.preparation import PreparationPlan, Prepared
 from workers.scores import Beliefs, ScoreRequest, Scores
+from workers.sharing import Share
 
 
 @pytest.fixture
@@ -42,13 +43,16 @@ def replaced() -> list[tuple[int, str]]:
 
 @pytest.fixture
 def dispatcher(
-    cluster: Cluster, plan: ScorerPlan, task: EncodedTask, replaced: list[tuple[int, str]]
+    cluster: Cluster,
+    plan: ScorerPlan,
+    task: EncodedTask,
+    replaced: list[tuple[int, str]],
+    make_share: Callable[..., Share],
 ) -> Iterator[Dispatcher]:
     dispatcher = cluster.dispatcher(
         plan,
         task,
-        actors=1,
-        gpus=0,
+        share=make_share(),
         timeout_s=120,
         cancelled=threading.Event(),
         on_replaced=lambda actor, reason: replaced.append((actor, reason)),
@@ -73,7 +77,7 @@ def test_killed_actor_changes_nothing(
     assert isinstance(actor_beliefs, Beliefs)
     np.testing.assert_array_equal(actor_beliefs.logp_AK, beliefs.logp_AK)
     dispatcher.set_beliefs({"search": actor_beliefs})
-    alive = [ray.get(dispatcher._actors[0].handle.pid.remote())]
+    alive = [ray.get(dispatcher._crew[0].pid.remote())]
     assert alive != [os.getpid()]
 
     def kill_once(_: int) -> None:

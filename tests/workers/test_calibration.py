@@ -11,7 +11,7 @@ from search.errors import ScoringError
 from search.space import MatrixShape
 from workers.batches import make_batches
 from workers.calibration import Calibrator, passes, shard_count, shard_of
-from workers.fisher import Fisher
+from workers.fisher import Fisher, loss_of
 from workers.grams import Grams, GramSum
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example
@@ -148,9 +148,12 @@ def naive_tokens(model: PreTrainedModel, task: EncodedTask) -> Moments:
     naive = Naive(model)
     logp_NV = torch.cat([naive.logp(example)[0] for example in by_length(task.splits["calibration"])])
     state = np.random.SeedSequence((SEED, 0)).generate_state(1, np.uint64)  # of the seed and the only batch
-    uniform_NV = torch.rand(logp_NV.shape, generator=torch.Generator().manual_seed(int(state[0])))
-    drawn_N = (logp_NV.detach() - (-uniform_NV.log()).log()).argmax(dim=1)  # Gumbel's way to draw
-    return naive.grams(-logp_NV.gather(1, drawn_N[:, None]).sum())
+    generator = torch.Generator().manual_seed(int(state[0]))
+    signs_NV = 2.0 * torch.randint(0, 2, logp_NV.shape, generator=generator) - 1
+    belief_NV = logp_NV.detach().exp()
+    # In the logits: log-probabilities pass on what sums to zero as it is, and weights A ε do.
+    factor_NVV = torch.diag_embed(belief_NV.sqrt()) - belief_NV[:, :, None] * belief_NV.sqrt()[:, None, :]
+    return naive.grams(((factor_NVV @ signs_NV[:, :, None])[:, :, 0] * logp_NV).sum())
 
 
 @pytest.mark.parametrize("kind", ["choice", "lm"])
@@ -203,6 +206,26 @@ def test_probes_of_three_choices_average_to_the_fisher_information(
         assert error(name, 48) < 0.15
 
 
+def test_probes_of_tokens_average_to_the_fisher_information_of_a_model_that_is_sure() -> None:
+    logits_NV = torch.tensor([[6.0, 0.0, -1.0, 0.5], [0.1, 0.2, 0.3, -0.4]], requires_grad=True)
+    belief_NV = logits_NV.detach().double().softmax(dim=1)
+    exact_NVV = torch.diag_embed(belief_NV) - belief_NV[:, :, None] * belief_NV[:, None, :]
+    generator = torch.Generator().manual_seed(SEED)
+    batch: Any = None  # what is drawn does not depend on the answers
+    squares = []
+    for _ in range(400):
+        loss = loss_of("lm", "true", logits_NV, (), batch, 1, generator)
+        (grad_NV,) = torch.autograd.grad(loss, logits_NV)
+        squares.append(grad_NV[:, :, None].double() * grad_NV[:, None, :].double())
+    each = torch.stack(squares)
+
+    assert ((each.mean(dim=0) - exact_NVV).norm(dim=(1, 2)) < 0.1 * exact_NVV.norm(dim=(1, 2))).all()
+    norms_SN = each.diagonal(dim1=2, dim2=3).sum(dim=2)
+    assert (
+        norms_SN.std(dim=0) < norms_SN.mean(dim=0)
+    ).all()  # of drawn labels, ten times the mean for the sure one
+
+
 def test_one_input_gram_for_matrices_that_read_the_same(
     make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:
@@ -245,6 +268,16 @@ def test_seed_decides_the_gradients_alone(
     assert all(gram_P.equal(sums(other.forward)[name]) for name, gram_P in sums(first.forward).items())
 
 
+@pytest.mark.parametrize("kind", ["choice", "generate", "lm"])
+def test_independent_answers_are_counted(
+    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask], kind: str
+) -> None:
+    task = make_task(kind)
+    examples = task.splits["calibration"]
+    tokens = sum(len(span.ids) for example in examples for row in example.rows for span in row.spans)
+    assert gather(make_llama(), task).answers == (len(examples) if kind == "choice" else tokens)
+
+
 def test_shards_in_any_order_add_up_to_one_pass_over_all(
     make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:
@@ -259,6 +292,7 @@ def test_shards_in_any_order_add_up_to_one_pass_over_all(
         assert steps == [(done, len(shard)) for done in range(1, len(shard) + 1)]
         total.add_(calibrator.grams)
     assert total.tokens == expected.tokens
+    assert total.answers == expected.answers
     for name in expected.backward:  # drawn labels too are those of the batch, whatever ran before
         for got, wanted in zip(total.of(name), expected.of(name), strict=True):
             torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)

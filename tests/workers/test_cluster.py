@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from search.errors import CancelledError, InfrastructureError, InputError
 from workers.cluster import Cluster
 from workers.plan import EncodedTask
 from workers.preparation import PreparationPlan, Prepared, Progress, closed_form, load_factors
+from workers.sharing import Share
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -23,8 +25,9 @@ pytestmark = pytest.mark.usefixtures("cluster")
 class Run:
     """Runs phases and keeps what they told."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, make_share: Callable[..., Share]) -> None:
         self._cluster = cluster
+        self._make_share = make_share
         self.cancelled = threading.Event()
         self.progress: list[Progress] = []
 
@@ -34,12 +37,13 @@ class Run:
         *arguments: object,
         environment: dict[str, str] | None = None,
         workers: int = 1,
+        limit: int | None = None,
     ) -> object:
+        self.share = self._make_share(limit or workers)
         return self._cluster.run(
             phase,  # type: ignore[arg-type]
             *arguments,
-            cpus=1,
-            gpus=0,
+            share=self.share,
             cancelled=self.cancelled,
             on_progress=self.on_progress,
             environment=environment,
@@ -50,9 +54,24 @@ class Run:
         self.progress.append(progress)
 
 
+def enter(
+    cluster: Cluster, actors: int = 1, threads: int = 1, gpus: float = 0
+) -> AbstractContextManager[Share]:
+    """A job's share of the cluster."""
+    return cluster.share(
+        "a",
+        actors=actors,
+        threads=threads,
+        gpus=gpus,
+        priority=0,
+        cancelled=threading.Event(),
+        on_held=lambda held: None,
+    )
+
+
 @pytest.fixture
-def run(cluster: Cluster) -> Run:
-    return Run(cluster)
+def run(cluster: Cluster, make_share: Callable[..., Share]) -> Run:
+    return Run(cluster, make_share)
 
 
 def test_phase_tells_its_progress_and_returns_its_last_item(run: Run) -> None:
@@ -74,7 +93,7 @@ def test_a_cluster_whose_node_is_dead_is_a_fault_of_the_machine_and_no_wrong_inp
 ) -> None:
     monkeypatch.setattr(ray, "cluster_resources", dict)  # as Ray answers once its raylet was killed
     with pytest.raises(InfrastructureError, match="Ray is gone"):
-        cluster.require(1, 1, 0)
+        enter(cluster)
 
 
 def test_a_full_disk_of_a_worker_is_told_as_what_it_is(run: Run) -> None:
@@ -165,6 +184,35 @@ def test_the_others_go_on_when_a_worker_dies(run: Run, tmp_path: Path) -> None:
     assert run(phase, tmp_path, workers=2) == "alive"
 
 
+def test_workers_come_and_go_with_the_share_and_leave_their_part_to_the_others(
+    run: Run, tmp_path: Path
+) -> None:
+    def phase(folder: Path) -> Iterator[Progress | str]:
+        try:
+            (folder / "first").touch(exist_ok=False)
+        except FileExistsError:
+            yield Progress(phase="work", done=2, total=3)
+            threading.Event().wait()
+        yield Progress(phase="work", done=1, total=3)
+        (folder / "pipe").read_text()
+        yield "done"
+
+    def on_progress(progress: Progress) -> None:
+        run.progress.append(progress)
+        if progress.done == 1:
+            run.share.change(limit=2, priority=0)  # another one joins, and hangs
+        if progress.done == 2:
+            assert run.share.held == 2
+            run.share.change(limit=1, priority=0)
+            (tmp_path / "pipe").write_text("go on")
+
+    os.mkfifo(tmp_path / "pipe")
+    run.on_progress = on_progress  # type: ignore[method-assign]
+    assert run(phase, tmp_path, workers=2, limit=1) == "done"
+    assert [progress.done for progress in run.progress] == [1, 2]
+    assert run.share.held == 1
+
+
 def test_cancelling_ends_a_phase_at_once(run: Run, tmp_path: Path) -> None:
     def phase(pid_file: Path) -> Iterator[Progress]:
         pid_file.write_text(str(os.getpid()))
@@ -183,14 +231,18 @@ def test_cancelling_ends_a_phase_at_once(run: Run, tmp_path: Path) -> None:
     assert time.monotonic() - cancelled_at[0] < 3
 
 
-def test_cluster_must_hold_the_actors(cluster: Cluster) -> None:
-    cluster.require(actors=1, threads=1, gpus=0)
+def test_the_cluster_must_hold_one_actor_and_gives_as_many_as_it_holds(cluster: Cluster) -> None:
+    with enter(cluster, actors=4096) as share:
+        share.use(4096)
+        while share.take():
+            pass
+        assert share.held == os.cpu_count()
     with pytest.raises(InputError) as caught:
-        cluster.require(actors=1000, threads=4, gpus=0)
+        enter(cluster, threads=1000)
     assert caught.value.field == "resources.threads_per_actor"
-    assert "1000 actors need 4000 CPU, the cluster has" in caught.value.message
+    assert "one actor needs 1000 CPU, the largest node has" in caught.value.message
     with pytest.raises(InputError) as caught:
-        cluster.require(actors=1, threads=1, gpus=1000)
+        enter(cluster, gpus=1000)
     assert caught.value.field == "resources.gpus_per_actor"
 
 

@@ -1,5 +1,8 @@
 """What can be told of the start of Ray without starting one."""
 
+import subprocess
+import sys
+
 import pytest
 import ray
 
@@ -15,3 +18,31 @@ def test_a_ray_that_does_not_start_is_a_fault_of_the_machine(monkeypatch: pytest
     monkeypatch.setattr(ray, "init", time_out)
     with pytest.raises(InfrastructureError, match="Ray did not start: The current node timed out"):
         Cluster().connect()
+
+
+def test_an_embedded_ray_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: asked.append(options["address"]))
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # as it is in a shell beside another cluster
+    Cluster().connect()
+    Cluster("127.0.0.1:2").connect()
+    assert asked == ["local", "127.0.0.1:2"]
+
+
+def test_a_ray_that_does_not_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    sleeper = [sys.executable, "-c", "input()"]
+    other = subprocess.Popen(sleeper, stdin=subprocess.PIPE)
+
+    def time_out(**options: object) -> None:
+        started.append(subprocess.Popen(sleeper, stdin=subprocess.PIPE))
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", time_out)
+    with pytest.raises(InfrastructureError):
+        Cluster().connect()
+    assert [process.poll() is None for process in (*started, other)] == [False, True]
+    for process in (*started, other):
+        process.communicate(b"\n")

@@ -15,7 +15,8 @@ from workers.estimate import PhaseEstimate, estimate
 from workers.likelihood import answer_logits
 from workers.plan import EncodedTask
 from workers.rates import Rates
-from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, shards_of, size_of
+from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, pass_load, shards_of, size_of
+from workers.workload import Workload, WorkloadKind
 
 BATCH_TOKENS = 64
 RATES = Rates(
@@ -27,7 +28,7 @@ RATES = Rates(
     capacity_bytes=1e9,
     utilisation=(0.25, 0.5),
 )
-PHASES = ("prepare", "dense", "search", "refit", "confirm", "test", "export", "verify")
+PHASES = ("prepare", "dense", "reweigh", "search", "refit", "confirm", "test", "export", "verify")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,7 @@ def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) ->
     loads = {name: load_of(task, name, BATCH_TOKENS) for name in task.splits}
     extra = {
         "refinement": loads["calibration"],
+        "reweigh": loads["calibration"].times(3),
         "refit": loads["calibration"],
         "confirm": loads["search"],
         "verify": loads["test"],
@@ -96,6 +98,7 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     loads, phases = job.loads, phases_of(model, job)
     assert phases["dense"].tokens == loads["search"].tokens + loads["confirm"].tokens
     assert phases["search"].tokens == round(loads["search"].tokens * (5 + 10 * 0.25))
+    assert phases["reweigh"].tokens == 2 * 3 * loads["calibration"].tokens
     assert phases["confirm"].tokens == 4 * loads["confirm"].tokens
     assert phases["test"].tokens == 2 * loads["test"].tokens
     assert phases["export"].flops == phases["export"].tokens == 0
@@ -104,6 +107,7 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     grams = 16 * sum(min(m.out_features, m.in_features) ** 2 for m in model.matrices)
     assert [phases[name].disk_bytes for name in PHASES] == [
         weights + factors + grams,
+        0,
         0,
         0,
         0,
@@ -203,3 +207,21 @@ def test_training_costs_passes_factors_and_memory_of_its_own(model: ModelSize, j
 
 def find_wide(model: ModelSize) -> Any:
     return next(matrix for matrix in model.matrices if matrix.out_features > matrix.in_features)
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_measuring_latencies_is_passes_and_products(
+    model: ModelSize, job: JobSize, kind: WorkloadKind
+) -> None:
+    load = pass_load(Workload(kind=kind, rows=3, length=7))
+    with_table = estimate(model, replace(job, loads={**job.loads, "latency": load}), RATES)
+    assert tuple(phase.phase for phase in with_table) == ("prepare", "latency", *PHASES[1:])
+    told = with_table[1]
+    tokens, passes = (21 if kind == "prefill" else 3), 40
+    assert told.tokens == passes * tokens
+    shapes = {(m.out_features, m.in_features): m.dense_params for m in model.matrices}
+    products = 2 * 34 * 10 * tokens * sum(shapes.values())
+    through = 2 * (model.block_params * tokens + 3 * model.vocabulary * model.hidden)
+    attention = 4 * model.attention * 3 * 49 * model.layers if kind == "prefill" else 0
+    assert told.flops == products + passes * (through + attention)
+    assert told.host_bytes > 0

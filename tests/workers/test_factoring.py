@@ -7,10 +7,13 @@ import torch
 from transformers import PreTrainedModel
 
 from workers.cache import FolderCache
+from workers.calibration import Calibrator
 from workers.factoring import CHUNK, MatrixGroup, Recipe
-from workers.matrices import find_matrices
+from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask
 from workers.preparation import load_factors
+from workers.projections import factor
+from workers.shrinkage import shrunk
 
 MATRICES = 14
 BATCHES = 6
@@ -43,6 +46,42 @@ def groups(
 
 def entries(folder: Path) -> list[str]:
     return sorted(entry.name.split("-")[0] for entry in folder.glob("*-*/"))
+
+
+def test_factors_are_those_of_the_shrunk_gradients(
+    groups: Groups,
+    make_llama: Callable[[], PreTrainedModel],
+    make_task: Callable[..., EncodedTask],
+    tmp_path: Path,
+) -> None:
+    group, model, examples = groups(), make_llama(), make_task("choice").splits["calibration"]
+    assert list(group.gather())
+    assert list(group.factor())
+    matrices = find_matrices(model)[:CHUNK]
+    with Calibrator(model, matrices, gradients=True) as calibrator:
+        assert list(calibrator.run("choice", examples, 64, 0))
+    for matrix in matrices:
+        weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
+        forward, backward = calibrator.grams.of(matrix.name)
+        assert backward is not None
+        found, expected, plain = (
+            first_component(left_RO, right_RD)
+            for left_RO, right_RD in (
+                load_factors(tmp_path / group.parts[0])[matrix.name],
+                factors_of(weight, forward, shrunk(weight, backward, len(examples))),
+                factors_of(weight, forward, backward),
+            )
+        )
+        assert (found - expected).norm() < 1e-3 * (plain - expected).norm()
+
+
+def factors_of(weight_OD: torch.Tensor, *grams: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    factors = factor(weight_OD, "task", 1, *grams)
+    return factors.left_RO.float(), factors.right_RD.float()
+
+
+def first_component(left_RO: torch.Tensor, right_RD: torch.Tensor) -> torch.Tensor:
+    return torch.outer(left_RO[0], right_RD[0])
 
 
 def test_a_group_is_gathered_then_factored_in_chunks(groups: Groups, tmp_path: Path) -> None:

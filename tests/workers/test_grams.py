@@ -13,7 +13,7 @@ def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def gathered(seed: int, names: tuple[str, ...] = ("a", "b")) -> Grams:
-    grams = Grams(tokens=5, forward_of={"c": "a"})
+    grams = Grams(tokens=5, answers=2, forward_of={"c": "a"})
     for index, name in enumerate(names):
         for sums in (grams.forward, grams.backward):
             sums[name] = GramSum.zeros(7, CPU)
@@ -56,6 +56,7 @@ def test_adding_either_way_round_gives_the_same_bits() -> None:
     one.add_(gathered(10, names=("b", "a")))
     other.add_(gathered(0))
     assert one.tokens == other.tokens == 10
+    assert one.answers == other.answers == 4
     for sums, others in ((one.forward, other.forward), (one.backward, other.backward)):
         assert all(sums[name].panels_P.equal(others[name].panels_P) for name in ("a", "b"))
 
@@ -72,7 +73,8 @@ def test_files_hold_the_sums_and_stay_as_they_are(tmp_path: Path) -> None:
     loaded, again = Grams.load(tmp_path), Grams.load(tmp_path)
     loaded.add_(gathered(5))  # in place, on what is mapped from the file
     for grams_again in (again, Grams.load(tmp_path)):
-        assert (grams_again.tokens, grams_again.forward_of) == (5, {"c": "a"})
+        assert (grams_again.tokens, grams_again.answers) == (5, 2)
+        assert grams_again.forward_of == {"c": "a"}
         assert all(grams_again.backward[name].panels_P.equal(grams.backward[name].panels_P) for name in "ab")
 
 

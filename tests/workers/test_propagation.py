@@ -177,6 +177,7 @@ def test_file_holds_what_was_fitted(
 
 def test_same_twice_and_with_any_batches(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
     switchable, matrices, ranks = candidate
+    switchable.model.double()  # in float32, what processors round differently exceeds the bound below
     examples = make_task("choice").splits["search"]
     first, second, padded = (
         run(switchable, matrices, ranks, examples, budget=budget) for budget in (BUDGET, BUDGET, 10_000)

@@ -191,12 +191,28 @@ def test_no_memory_is_a_failure(
     def exhaust(*_: object) -> None:
         raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
-    model = make_llama()
-    model.lm_head.register_forward_hook(exhaust)
-    scorer = Scorer(SwitchableModel(model, (), {}), tokenizer, make_task("lm"), 60)
-    failure = scorer.score(ScoreRequest(ranks=(), split="search", start=0, stop=2))
-    assert isinstance(failure, Failure)
-    assert failure.reason == "out of accelerator memory: tried to allocate 2 GiB"
+    def exhaust_numpy(*_: object) -> None:
+        np.empty(2**60, dtype=np.uint8)
+
+    def exhaust_cpu(*_: object) -> None:
+        torch.empty(2**60, dtype=torch.uint8)
+
+    def break_down(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    def score(hook: Callable[..., None]) -> Scores | Failure:
+        model = make_llama()
+        model.lm_head.register_forward_hook(hook)
+        scorer = Scorer(SwitchableModel(model, (), {}), tokenizer, make_task("lm"), 60)
+        return scorer.score(ScoreRequest(ranks=(), split="search", start=0, stop=2))
+
+    assert score(exhaust) == Failure(reason="out of accelerator memory: tried to allocate 2 GiB")
+    for hook in (exhaust_cpu, exhaust_numpy):
+        failure = score(hook)
+        assert isinstance(failure, Failure)
+        assert failure.reason.startswith("out of memory: ")
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        score(break_down)
 
 
 def test_a_refit_candidate_is_scored_with_factors_of_its_own(

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 import workers.verification
+from search.space import DENSE
 from workers.export import ExportPlan, export
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared
@@ -15,7 +17,9 @@ from workers.plan import EncodedTask
 from workers.preparation import Progress, load_factors
 from workers.scorer import Scorer
 from workers.scores import ScoreRequest, Scores
+from workers.timing import MakeTimer
 from workers.verification import VerificationPlan, Verified, verify
+from workers.workload import Workload, WorkloadKind
 
 pytestmark = pytest.mark.usefixtures("_own_modules_cache")
 
@@ -62,7 +66,32 @@ def test_exported_model_scores_as_in_the_search(
     np.testing.assert_allclose(verified.scores.nll_nats, expected.nll_nats, rtol=1e-4, atol=1e-4)
     assert verified.scores.tokens == expected.tokens
     assert verified.tokens_per_second > 0
+    assert verified.spent is None
     assert verified.dense_tokens_per_second > 0
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_both_models_are_timed_where_that_is_asked_for(
+    plan: VerificationPlan,
+    export_plan: ExportPlan,
+    make_task: Callable[..., EncodedTask],
+    make_flop_timer: MakeTimer,
+    kind: WorkloadKind,
+) -> None:
+    timed = replace(plan, timed=(Workload(kind=kind, rows=2, length=5), 1))
+    *_, verified = verify(timed, make_task("choice"), make_flop_timer)
+    assert isinstance(verified, Verified)
+    assert verified.spent is not None
+    live = json.loads((export_plan.folder / "config.json").read_text())["ranksieve"]["ranks"]
+    pivoted = export_plan.storage == "pivoted"
+    saved = 0
+    for matrix in export_plan.matrices:
+        rank = live.get(matrix.name, DENSE)
+        width = matrix.out_features + matrix.in_features
+        shorter = rank if pivoted and rank**2 > matrix.out_features else 0
+        saved += 0 if rank == DENSE else matrix.dense_params - rank * (width - shorter)
+    tokens = 10 if kind == "prefill" else 2
+    assert verified.spent.dense_nanoseconds - verified.spent.nanoseconds == 2 * tokens * saved
 
 
 def test_long_split_comes_in_chunks(

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ from starlette.testclient import TestClient
 
 from api.routes import events
 from search.errors import NotFoundError
-from service.events import Event
+from service.events import Event, EventType
 from service.store import View
 
 STREAM = {"Accept": "text/event-stream"}
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def _messages(lines: Iterator[str]) -> Iterator[dict[str, str]]:
@@ -97,6 +99,42 @@ def test_an_idle_stream_is_kept_alive(http, spec, pipeline, monkeypatch):
     assert pipeline.go.is_set()
 
 
+def test_a_stream_looks_for_what_another_server_has_told(http, spec, pipeline, application, monkeypatch):
+    monkeypatch.setattr(events, "KEEPALIVE_S", 0.01)
+    pipeline.go.clear()
+    job = http.post("/v1/jobs", json=spec).json()
+    assert pipeline.searching.wait(10)
+    monkeypatch.setattr(application.store, "listener", None)  # another server's news wakes nobody here
+    epoch = application.store.job(job["id"]).epoch
+    last = application.store.append_event(job["id"], EventType.PHASE_PROGRESS, {"done": 1}, epoch=epoch).seq
+
+    with http.stream("GET", f"/v1/jobs/{job['id']}/events", headers=STREAM) as response:
+        for message in _messages(response.iter_lines()):
+            if message.get("id") == str(last):
+                last = application.store.append_event(
+                    job["id"], EventType.PHASE_PROGRESS, {"done": 2}, epoch=epoch
+                ).seq
+            if "id" in message and json.loads(message["data"])["data"] == {"done": 2}:
+                pipeline.go.set()
+
+    assert pipeline.go.is_set()
+
+
+def test_a_page_is_sent_in_few_pieces_which_are_not_long():
+    def event(seq: int, size: int) -> Event:
+        return Event(job_id="j", seq=seq, type=EventType.PHASE_PROGRESS, at=NOW, data={"phase": "x" * size})
+
+    short = [event(seq, 100) for seq in range(1, 501)]
+    pieces = events._pieces([*short, event(501, 100_000), event(502, 1)])
+
+    text = b"".join(pieces).decode()
+    assert re.findall(r"^id: (\d+)$", text, re.MULTILINE) == [str(seq) for seq in range(1, 503)]
+    assert len(pieces) < 10
+    assert [len(piece) > events._PIECE_BYTES for piece in pieces[-3:]] == [False, True, False]
+    assert all(piece.endswith(b"\n\n") for piece in pieces)
+    assert events._pieces([]) == []
+
+
 def test_a_stopping_server_ends_its_streams(http, spec, pipeline):
     pipeline.go.clear()
     job_id = http.post("/v1/jobs", json=spec).json()["id"]
@@ -158,7 +196,7 @@ def test_many_readers_of_a_job_read_the_store_once():
     def read() -> events.Page:
         reads.append(1)
         go.wait(10)
-        return events.Page(messages=[(1, b"a")], ended=False)
+        return events.Page(pieces=[b"a"], last=1, full=False, ended=False)
 
     async def follow() -> list[events.Page]:
         shared = events.SharedReads()
@@ -173,7 +211,7 @@ def test_many_readers_of_a_job_read_the_store_once():
     go = threading.Event()
     pages = asyncio.run(follow())
 
-    assert [page.messages for page in pages] == [[(1, b"a")]] * 51
+    assert [page.pieces for page in pages] == [[b"a"]] * 51
     assert len(reads) == 3
 
 
@@ -184,10 +222,13 @@ def test_a_read_that_fails_fails_for_all_who_wait_and_for_nobody_later():
     async def follow() -> list[object]:
         shared = events.SharedReads()
         failed = await asyncio.gather(*(shared.share("a", fail) for _ in range(2)), return_exceptions=True)
-        return [*failed, await shared.share("a", lambda: events.Page(messages=[], ended=True))]
+        return [
+            *failed,
+            await shared.share("a", lambda: events.Page(pieces=[], last=0, full=False, ended=True)),
+        ]
 
     first, second, page = asyncio.run(follow())
 
     assert isinstance(first, NotFoundError)
     assert isinstance(second, NotFoundError)
-    assert page == events.Page(messages=[], ended=True)
+    assert page == events.Page(pieces=[], last=0, full=False, ended=True)

@@ -11,7 +11,7 @@ def test_generations_after_a_number(http, done):
     assert http.get(url, params={"after": 0}).json() == {"generations": []}
 
 
-def test_candidates_by_page_and_generation(http, done):
+def test_candidates_by_page_and_generation(http, client, done):
     url = f"/v1/jobs/{done['id']}/candidates"
 
     scored, failed = http.get(url).json()["candidates"]
@@ -19,7 +19,12 @@ def test_candidates_by_page_and_generation(http, done):
     assert scored["genome"] == [1, 2]
     assert failed["failure"] == "not finite"
     assert http.get(url, params={"limit": 1, "offset": 1}).json()["candidates"] == [failed]
+    assert http.get(url, params={"offset": 10_000}).json()["candidates"] == []
+    assert http.get(url, params={"offset": 10_001}).status_code == 422
     assert http.get(url, params={"generation": 1}).json()["candidates"] == []
+    assert http.get(url, params={"after": scored["id"]}).json()["candidates"] == [failed]
+    assert client.candidates(done["id"], after=failed["id"]) == []
+    assert http.get(url, params={"after": 999_999}).status_code == 404
 
 
 def test_the_front_of_a_search(http, client, done):
@@ -27,3 +32,5 @@ def test_the_front_of_a_search(http, client, done):
 
     assert http.get(url, params={"pareto": True}).json() == {"candidates": []}  # 8 examples are not all
     assert client.candidates(done["id"], pareto=True) == []
+    response = http.get(url, params={"pareto": True, "after": 1})
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (422, "after")

@@ -28,7 +28,13 @@ from service.store.schema import Base
 
 LEASE_S = 10
 RETRY_S = 3
-RUNNING = [JobState.PREPARING, JobState.SEARCHING, JobState.STOPPING, JobState.FINALIZING]
+RUNNING = [
+    JobState.VALIDATING,
+    JobState.PREPARING,
+    JobState.SEARCHING,
+    JobState.STOPPING,
+    JobState.FINALIZING,
+]
 FAULT = JobError(code="infrastructure", message="the disk is full")
 WAITING = [JobState.QUEUED, JobState.PAUSED, JobState.CRASHED]
 
@@ -149,7 +155,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
                 return multiple()
             model = self.world.jobs[job.id]
             model.epoch, model.started = model.epoch + 1, True
-            model.move(JobState.PREPARING)
+            model.move(JobState.VALIDATING)
             model.leased_until = self.world.now + timedelta(seconds=LEASE_S)
             assert job.epoch == model.epoch
             return job

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, MetaData
 
 from service.events import EventType
 from service.jobs import JobState
+from service.keys import ADMIN
 from service.spec import JobSpec
 from service.store import Store
 from service.store.engine import MIGRATIONS, migration_config, new_engine
@@ -83,10 +84,12 @@ def test_a_store_of_an_earlier_version_goes_on(
         [candidate] = store.memo(CUT_OFF)
         assert (candidate["genome"], candidate["loss_nats"]) == ([16, -1], None)
 
+        webhook, _ = store.webhooks.create(ADMIN, "https://hooks.example.com/", [JobState.VALIDATING])
         claimed = store.claim_next()
         assert claimed is not None
-        assert (claimed.id, claimed.state) == (CUT_OFF, JobState.PREPARING)
+        assert (claimed.id, claimed.state) == (CUT_OFF, JobState.VALIDATING)
         assert [event.seq for event in store.events(CUT_OFF)] == [1, 2, 3]
+        assert [one.job_id for one in store.webhooks.deliveries(webhook.id)] == [CUT_OFF]
         assert store.append_event(CUT_OFF, EventType.DATA_LOADED, {}, epoch=claimed.epoch).seq == 4
     finally:
         store.close()

@@ -1,7 +1,7 @@
 """The contract of a job store; every backend of `store_url` must keep it."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import Session
 
 from search.errors import ConflictError, NotFoundError, OutdatedError, StoreError, SupersededError
 from service.changes import JobChanges, SearchChanges
@@ -21,12 +20,13 @@ from service.spec import JobSpec
 from service.store import FAULTS, Store, rows
 
 MakeSpec = Callable[..., JobSpec]
+Advance = Callable[[float], None]
 MakeCandidate = Callable[..., dict[str, Any]]
 
-WAY = [JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING, JobState.SUCCEEDED]
+WAY = [JobState.VALIDATING, JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING, JobState.SUCCEEDED]
 WAYS_TO = {
     JobState.QUEUED: [],
-    JobState.STOPPING: [JobState.PREPARING, JobState.STOPPING],
+    JobState.STOPPING: [JobState.VALIDATING, JobState.PREPARING, JobState.STOPPING],
     JobState.PAUSED: [JobState.PAUSED],
     JobState.CRASHED: [JobState.CRASHED],
     **{state: WAY[: WAY.index(state) + 1] for state in WAY},
@@ -76,10 +76,10 @@ def test_jobs_are_listed_newest_first_in_pages(store: Store, make_spec: MakeSpec
 
 def test_jobs_are_listed_by_state(store: Store, make_spec: MakeSpec) -> None:
     queued, running = store.create_job(make_spec()), store.create_job(make_spec())
-    store.transition(running.id, JobState.PREPARING, epoch=running.epoch)
+    store.transition(running.id, JobState.VALIDATING, epoch=running.epoch)
 
     assert [job.id for job in store.jobs(state=JobState.QUEUED)] == [queued.id]
-    assert [job.id for job in store.jobs(state=JobState.PREPARING)] == [running.id]
+    assert [job.id for job in store.jobs(state=JobState.VALIDATING)] == [running.id]
     assert store.jobs(state=JobState.FAILED) == []
 
 
@@ -114,9 +114,9 @@ def test_a_failure_is_kept_and_told(store: Store, make_spec: MakeSpec) -> None:
 def test_more_can_be_said_of_a_move(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec())
 
-    store.transition(job.id, JobState.PREPARING, data={"actors": 2}, epoch=job.epoch)
+    store.transition(job.id, JobState.VALIDATING, data={"actors": 2}, epoch=job.epoch)
 
-    assert store.events(job.id)[-1].data == {"state": "preparing", "actors": 2}
+    assert store.events(job.id)[-1].data == {"state": "validating", "actors": 2}
 
 
 @pytest.mark.parametrize("to", JobState)
@@ -187,7 +187,8 @@ def test_a_job_that_has_ended_is_not_cancelled(store: Store, make_spec: MakeSpec
 
 WAYS_OF_ASKING = {
     Request.PAUSE: {
-        JobState.QUEUED: JobState.PAUSED, JobState.PREPARING: ..., JobState.SEARCHING: ..., JobState.STOPPING: ...,
+        JobState.QUEUED: JobState.PAUSED, JobState.VALIDATING: ..., JobState.PREPARING: ..., JobState.SEARCHING: ...,
+        JobState.STOPPING: ...,
         JobState.FINALIZING: ..., JobState.PAUSED: JobState.PAUSED,
     },
     Request.RESUME: {
@@ -195,7 +196,8 @@ WAYS_OF_ASKING = {
         JobState.PAUSED: JobState.QUEUED, JobState.CRASHED: JobState.QUEUED,
     },
     Request.STOP: {
-        JobState.PREPARING: ..., JobState.SEARCHING: JobState.STOPPING, JobState.STOPPING: ...,
+        JobState.VALIDATING: ..., JobState.PREPARING: ..., JobState.SEARCHING: JobState.STOPPING,
+        JobState.STOPPING: ...,
     },
     Request.CANCEL: {
         **{state: ... for state in JobState if state.interruptible},
@@ -233,6 +235,7 @@ def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no
 ) -> None:
     store.create_job(make_spec())
     job = claim(store)
+    store.transition(job.id, JobState.PREPARING, epoch=job.epoch)
     store.transition(job.id, JobState.SEARCHING, epoch=job.epoch)
     assert store.request(job.id, Request.PAUSE).pause_requested
     store.keep_open_outcomes(job.id, [{"genome": [1]}], epoch=job.epoch)
@@ -246,7 +249,15 @@ def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no
     store.request(job.id, Request.RESUME)
     assert claim(store).started_at == job.started_at
     assert store.open_outcomes(job.id) == [{"genome": [1]}]
-    assert states_told(store, job.id) == ["queued", "preparing", "searching", "paused", "queued", "preparing"]
+    assert states_told(store, job.id) == [
+        "queued",
+        "validating",
+        "preparing",
+        "searching",
+        "paused",
+        "queued",
+        "validating",
+    ]
     assert store.events(job.id)[-1].data["resumed"] is True
 
 
@@ -259,6 +270,7 @@ def test_a_paused_job_that_is_to_stop_is_queued_for_that(store: Store, make_spec
 
     again = claim(store)
     assert again.stop_requested
+    store.transition(job.id, JobState.PREPARING, epoch=again.epoch)
     assert store.transition(job.id, JobState.SEARCHING, epoch=again.epoch).state is JobState.STOPPING
     with pytest.raises(ConflictError, match="is stopping; it ends by itself"):
         store.request(job.id, Request.PAUSE)
@@ -292,6 +304,24 @@ def test_what_has_ended_can_be_renamed_but_not_searched_on(store: Store, make_sp
         store.change(job.id, JobChanges(search=SearchChanges(generations=50)))
 
 
+@pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.QUEUED])
+def test_its_actors_are_changed_without_a_new_run_until_a_job_has_ended(
+    store: Store, make_spec: MakeSpec, state: JobState
+) -> None:
+    job = bring(store, store.create_job(make_spec()), state)
+    more = JobChanges(actors=7)
+    if job.state.terminal:
+        with pytest.raises(ConflictError, match="it needs no actors any more"):
+            store.change(job.id, more)
+        return
+
+    changed = store.change(job.id, more)
+
+    assert changed.spec.resources == job.spec.resources.model_copy(update={"actors": 7})
+    assert changed.epoch == job.epoch
+    assert store.events(job.id)[-1].data == {"actors": 7}
+
+
 def test_a_caller_who_expects_another_job_changes_nothing(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec())
 
@@ -311,6 +341,7 @@ def test_new_limits_end_the_run_which_goes_on_from_its_last_generation(
 ) -> None:
     store.create_job(make_spec())
     job = claim(store)
+    store.transition(job.id, JobState.PREPARING, epoch=job.epoch)
     store.transition(job.id, JobState.SEARCHING, epoch=job.epoch)
     state = {"generation": 3, "flight": [{"generation": 5}], "budget": {"needed": 90, "binds": False}}
     store.save_generation(job.id, {"generation": 3}, [], state, epoch=job.epoch)
@@ -340,13 +371,13 @@ def test_the_highest_priority_goes_first_and_then_what_was_cut_off_and_then_the_
     low, first, second, cut_off, high = (store.create_job(make_spec()).id for _ in range(5))
     for id, priority in ((low, -1), (high, 7)):
         store.change(id, JobChanges(priority=priority))
-    store.transition(cut_off, JobState.PREPARING, epoch=0)
+    store.transition(cut_off, JobState.VALIDATING, epoch=0)
 
     assert [claim(store).id for _ in range(5)] == [high, cut_off, first, second, low]
 
 
 def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashes_it_at_last(
-    timed: Store, clock: "Clock", make_spec: MakeSpec
+    timed: Store, advance: Advance, make_spec: MakeSpec
 ) -> None:
     id = timed.create_job(make_spec()).id
     for wait_s in (10, 20, 40, 80, 160):
@@ -354,9 +385,9 @@ def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashe
         assert (waiting.state, waiting.error) == (JobState.QUEUED, None)
         told = {"state": "queued", "error": FULL.as_json(), "retry_in_s": wait_s}
         assert timed.events(id)[-1].data == told
-        clock.advance(wait_s - 0.1)
+        advance(wait_s - 0.1)
         assert timed.claim_next() is None
-        clock.advance(0.1)
+        advance(0.1)
 
     crashed = timed.put_back(id, FULL, epoch=claim(timed).epoch)
 
@@ -368,10 +399,10 @@ def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashe
     assert claim(timed).id == id
 
 
-def test_a_saved_generation_makes_up_for_faults(timed: Store, clock: "Clock", make_spec: MakeSpec) -> None:
+def test_a_saved_generation_makes_up_for_faults(timed: Store, advance: Advance, make_spec: MakeSpec) -> None:
     id = timed.create_job(make_spec()).id
     for generation in range(2 * FAULTS):
-        clock.advance(1000)
+        advance(1000)
         job = claim(timed)
         timed.save_generation(id, {"generation": generation}, [], {}, epoch=job.epoch)
         assert timed.put_back(id, FULL, epoch=job.epoch).faults == 1
@@ -379,14 +410,14 @@ def test_a_saved_generation_makes_up_for_faults(timed: Store, clock: "Clock", ma
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_job_that_kills_every_server_crashes(
-    timed: Store, clock: "Clock", make_spec: MakeSpec, alone: bool
+    timed: Store, advance: Advance, make_spec: MakeSpec, alone: bool
 ) -> None:
     id, next_one = (timed.create_job(make_spec()).id for _ in range(2))
     for _ in range(FAULTS):
         assert claim(timed).id == id
         if alone:
             timed.release_all()  # the next server on this SQLite file starts
-        clock.advance(11)
+        advance(11)
 
     assert claim(timed).id == next_one
     crashed = timed.job(id)
@@ -409,9 +440,9 @@ def test_the_oldest_queued_job_is_claimed(store: Store, make_spec: MakeSpec) -> 
     claimed = store.claim_next()
 
     assert claimed is not None
-    assert (claimed.id, claimed.state) == (first.id, JobState.PREPARING)
+    assert (claimed.id, claimed.state) == (first.id, JobState.VALIDATING)
     assert claimed.started_at is not None
-    assert store.events(first.id)[-1].data == {"state": "preparing"}
+    assert store.events(first.id)[-1].data == {"state": "validating"}
     assert store.job(second.id).state is JobState.QUEUED
 
 
@@ -427,35 +458,9 @@ def test_an_interrupted_job_is_claimed_first(store: Store, make_spec: MakeSpec, 
     claimed = store.claim_next()
 
     assert claimed is not None
-    assert (claimed.id, claimed.state) == (interrupted.id, JobState.PREPARING)
+    assert (claimed.id, claimed.state) == (interrupted.id, JobState.VALIDATING)
     assert claimed.started_at == interrupted.started_at
-    assert store.events(claimed.id)[-1].data == {"state": "preparing", "resumed": True}
-
-
-class Clock:
-    """The time as a test has it."""
-
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __call__(self, session: Session) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def timed(store_url: str, clock: Clock) -> Iterator[Store]:
-    """A store whose leases run by `clock`."""
-    store = Store(store_url, clock)
-    yield store
-    store.close()
+    assert store.events(claimed.id)[-1].data == {"state": "validating", "resumed": True}
 
 
 def claim(store: Store, lease_s: float = 10) -> Job:
@@ -465,23 +470,23 @@ def claim(store: Store, lease_s: float = 10) -> Job:
 
 
 def test_a_leased_job_is_nobody_elses_until_the_lease_runs_out(
-    timed: Store, clock: Clock, make_spec: MakeSpec
+    timed: Store, advance: Advance, make_spec: MakeSpec
 ) -> None:
     timed.create_job(make_spec())
     job = claim(timed)
 
-    clock.advance(9.9)
+    advance(9.9)
     assert timed.claim_next() is None
     timed.renew(job.id, 10, epoch=job.epoch)
-    clock.advance(9.9)
+    advance(9.9)
     assert timed.claim_next() is None
-    clock.advance(0.1)
+    advance(0.1)
 
     assert claim(timed).epoch == job.epoch + 1
 
 
 HOLDERS_WRITES: dict[str, Callable[[Store, Job], object]] = {
-    "transition": lambda store, job: store.transition(job.id, JobState.SEARCHING, epoch=job.epoch),
+    "transition": lambda store, job: store.transition(job.id, JobState.PREPARING, epoch=job.epoch),
     "failure": lambda store, job: store.transition(job.id, JobState.FAILED, epoch=job.epoch),
     "event": lambda store, job: store.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch),
     "generation": lambda store, job: store.save_generation(
@@ -494,11 +499,11 @@ HOLDERS_WRITES: dict[str, Callable[[Store, Job], object]] = {
 
 @pytest.mark.parametrize("write", HOLDERS_WRITES.values(), ids=HOLDERS_WRITES)
 def test_whatever_a_former_holder_writes_is_refused(
-    timed: Store, clock: Clock, make_spec: MakeSpec, write: Callable[[Store, Job], object]
+    timed: Store, advance: Advance, make_spec: MakeSpec, write: Callable[[Store, Job], object]
 ) -> None:
     timed.create_job(make_spec())
     former = claim(timed)
-    clock.advance(10)
+    advance(10)
     holder = claim(timed)
     before = timed.events(holder.id)
 
@@ -513,11 +518,11 @@ def test_whatever_a_former_holder_writes_is_refused(
 
 
 def test_a_silent_holder_goes_on_as_long_as_nobody_took_over(
-    timed: Store, clock: Clock, make_spec: MakeSpec
+    timed: Store, advance: Advance, make_spec: MakeSpec
 ) -> None:
     timed.create_job(make_spec())
     job = claim(timed)
-    clock.advance(100)
+    advance(100)
 
     timed.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch)
     timed.renew(job.id, 10, epoch=job.epoch)
@@ -564,16 +569,16 @@ def test_jobs_are_counted_by_state(store: Store, make_spec: MakeSpec) -> None:
         store.create_job(make_spec())
     claim(store)
 
-    assert store.count_jobs() == {JobState.QUEUED: 2, JobState.PREPARING: 1}
+    assert store.count_jobs() == {JobState.QUEUED: 2, JobState.VALIDATING: 1}
 
 
-def test_a_job_that_has_ended_has_no_lease(timed: Store, clock: Clock, make_spec: MakeSpec) -> None:
+def test_a_job_that_has_ended_has_no_lease(timed: Store, advance: Advance, make_spec: MakeSpec) -> None:
     timed.create_job(make_spec())
     job = claim(timed)
     timed.transition(job.id, JobState.FAILED, epoch=job.epoch)
 
     assert timed.renew(job.id, epoch=job.epoch).state is JobState.FAILED
-    clock.advance(1000)
+    advance(1000)
     assert timed.claim_next() is None
 
 
@@ -673,7 +678,7 @@ def test_a_claim_and_a_cancel_at_once_know_of_each_other(
         together.wait()
         claimed = store.claim_next()
 
-    expected = JobState.CANCELLED if claimed is None else JobState.PREPARING
+    expected = JobState.CANCELLED if claimed is None else JobState.VALIDATING
     assert cancelling.result().state is expected
     assert store.job(job.id).cancel_requested
 
@@ -710,6 +715,13 @@ def test_generations_and_scorings_come_in_pages(
     assert store.generations(job.id, after=0, limit=1) == [{"generation": 1}]
     assert plain(store.candidates(job.id, limit=4, offset=2)) == [*saved[0][2:], *saved[1]]
     assert plain(store.candidates(job.id, limit=2, offset=1, generation=2)) == saved[2][1:]
+    ids = [row["id"] for row in store.candidates(job.id)]
+    assert ids == sorted(ids)
+    assert plain(store.candidates(job.id, limit=2, after=ids[1])) == [*saved[0][2:], *saved[1][:1]]
+    assert plain(store.candidates(job.id, generation=1, after=ids[3])) == saved[1][1:]
+    assert store.candidates(job.id, after=ids[-1]) == []
+    with pytest.raises(NotFoundError, match="no candidate"):
+        store.candidates(other.id, after=ids[0])
     assert store.memo(job.id) == [*saved[0], *saved[1], *saved[2]]
     assert store.search_state(job.id) == {"next": 3}
 

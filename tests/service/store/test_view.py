@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from search.errors import ConflictError, InputError, NotFoundError
+from service.events import EventType
 from service.jobs import JobState, Request
 from service.spec import JobSpec
 from service.store import Store, View
@@ -20,6 +21,7 @@ LOOKS: dict[str, Callable[[View, str], Any]] = {
     "job": lambda view, id: view.job(id),
     "events": lambda view, id: view.events(id),
     "follow": lambda view, id: view.follow(id),
+    "last_event": lambda view, id: view.last_event(id, EventType.JOB_STATE),
     "generations": lambda view, id: view.generations(id),
     "exports": lambda view, id: view.exports(id),
     "candidate": lambda view, id: view.candidate(id, view.candidates(id)[0]["id"]),
@@ -47,6 +49,19 @@ def test_every_look_at_a_job_is_tried_above() -> None:
     public = {name for name in vars(View) if not name.startswith("_")}
 
     assert public == {*LOOKS, "jobs"}
+
+
+def test_the_last_event_is_the_newest_of_its_type(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec())
+    for done in (1, 2):
+        store.append_event(job.id, EventType.PHASE_PROGRESS, {"done": done}, epoch=job.epoch)
+    store.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch)
+
+    found = store.last_event(job.id, EventType.PHASE_PROGRESS)
+
+    assert found is not None
+    assert (found.seq, found.data) == (3, {"done": 2})
+    assert store.last_event(job.id, EventType.LATENCY_MEASURED) is None
 
 
 def test_lists_hold_ones_own_jobs(store: Store, make_spec: MakeSpec) -> None:

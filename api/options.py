@@ -1,0 +1,24 @@
+"""What several files of commands share: options, the parts behind the commands, and where results are printed."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from api.parts import Parts
+
+Url = Annotated[str, typer.Option(envvar="RANKSIEVE_URL", help="The server.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="RANKSIEVE_API_KEY", help="The server's key.")]
+DEFAULT_URL = "http://127.0.0.1:8765"
+_PIPE_COLUMNS = 120
+
+
+def parts_of(ctx: typer.Context) -> Parts:
+    """The parts that a command works with."""
+    return ctx.obj if isinstance(ctx.obj, Parts) else Parts()
+
+
+def stdout() -> Console:
+    """Where tables go; a file or a pipe gets room for their widest rows."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)

@@ -1,0 +1,17 @@
+"""Files of a job's folder: there whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Writes a value as JSON, in one rename; makes the folder where it is missing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f"{file.name}.part")
+    with part.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)

@@ -1,0 +1,157 @@
+"""Corrects what the energies of a job's matrices predict, by how its candidates react; see `search.reweighing`.
+
+Each round takes the Lagrangian genome of one size, as it is allocated by the weights so far: the size that is wanted,
+or, where the smallest model is wanted that loses little enough, that of the smallest seed that does so on the search
+split.
+"""
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.errors import ScoringError
+from search.objectives import SEED_SHARES, MaxDrop
+from search.prices import Energies
+from search.reweighing import Floats, next_weights, settled, weighted
+from search.seeds import lagrangian
+from search.space import Genome, SearchSpace
+from service.confirmation import confidence_of
+from service.events import EventType
+from service.files import write_json
+from service.joblog import JobLog
+from service.scoring import Candidate, TaskScorer
+from service.search_plan import SearchPlan
+from service.spec import JobSpec
+from service.spec.projection import ProjectionSpec
+from workers.plan import EncodedTask
+from workers.scores import Failure
+
+FILE = "weights.json"
+
+WINDOW_STEPS = 2
+"""Of ranks on either side that are looked at: fewer components are noisier, more are further from the candidate."""
+
+
+def reweighed(
+    spec: JobSpec, plan: SearchPlan, energies: Energies, task: EncodedTask, scorer: TaskScorer, log: JobLog
+) -> tuple[SearchPlan, Energies]:
+    """The energies to search with: those of the projections, times a weight of each matrix.
+
+    Weights are kept in the job's folder after each round, so that a job that is taken up again goes on by the same.
+    The genome that is the best without them joins the seeds of the search.
+
+    Raises:
+        ScoringError: A candidate's loss is not finite, or there is no memory for its backward pass.
+    """
+    if not (rounds := spec.reweigh_rounds):
+        return plan, energies
+    report, file = log.progress("reweigh"), log.directory / FILE
+    report(0, rounds)
+    saved = _read(file) or {"share": _share(spec, plan, energies, scorer), "rounds": []}
+    share, done = saved["share"], saved["rounds"]
+    reweighing = Reweighing(scorer, plan.space, energies, task, spec.projection)
+    known_M = np.array(done[-1]) if done else None
+    for genome, weights_M in islice(reweighing.rounds(share, known_M), max(0, rounds - len(done))):
+        done.append(weights_M.tolist())
+        write_json(file, saved)
+        report(len(done), rounds)
+        log.event(
+            EventType.MATRICES_REWEIGHED,
+            round=len(done),
+            kept_share=plan.space.kept_share(genome),
+            least=float(weights_M.min()),
+            median=float(np.median(weights_M)),
+            most=float(weights_M.max()),
+        )
+    plain = lagrangian(plan.space, energies, share)
+    return replace(plan, seeds=(plain, *plan.seeds)), weighted(energies, settled(done[:rounds]))
+
+
+class Reweighing:
+    """Measures genomes on the calibration examples that gave the energies.
+
+    Args:
+        scorer: Of the job.
+        space: Of its matrices.
+        energies: As the projections gave them, per token.
+        task: Its calibration split is run.
+        projection: Says how much of the split, and how ranks step.
+    """
+
+    def __init__(
+        self,
+        scorer: TaskScorer,
+        space: SearchSpace,
+        energies: Energies,
+        task: EncodedTask,
+        projection: ProjectionSpec,
+    ) -> None:
+        gathered = task.splits["calibration"][: projection.gram_examples]
+        self.tokens = sum(len(row.ids) for example in gathered for row in example.rows)
+        """Of one pass over them."""
+        self._per_example = [energy * (self.tokens / len(gathered)) for energy in energies]
+        self._scorer, self._space, self._energies = scorer, space, energies
+        self._examples, self._window = len(gathered), WINDOW_STEPS * projection.rank_step
+
+    def rounds(self, share: float, weights_M: Floats | None = None) -> Iterator[tuple[Genome, Floats]]:
+        """Without an end: the genome that was measured, and the weights after it.
+
+        Args:
+            share: Its size.
+            weights_M: From earlier rounds.
+
+        Raises:
+            ScoringError: A genome's loss is not finite, or there is no memory for its backward pass.
+        """
+        weights_M = np.ones(len(self._energies)) if weights_M is None else weights_M
+        while True:
+            genome = lagrangian(self._space, weighted(self._energies, weights_M), share)
+            weights_M = self._measured(weights_M, genome)
+            yield genome, weights_M
+
+    def _measured(self, weights_M: Floats, genome: Genome) -> Floats:
+        """The next weights, after a genome that was allocated by these."""
+        reaction = self._scorer.react(genome, self._examples, self._window)
+        if isinstance(reaction, Failure):
+            raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
+        windows = list(zip(reaction.start, reaction.rank, reaction.stop, strict=True))
+        kept_M, cut_M = reaction.kept / self._examples, reaction.cut / self._examples
+        return next_weights(weights_M, self._per_example, windows, kept_M, cut_M)
+
+
+def smallest_share(
+    space: SearchSpace, energies: Energies, objective: MaxDrop, scorer: TaskScorer, confidence: float
+) -> float:
+    """The size of the smallest Lagrangian seed that loses little enough on the search split; else of the largest."""
+
+    def holds(share: float) -> bool:
+        genome = lagrangian(space, energies, share)
+        (scores,) = scorer.score_candidates([Candidate(genome=genome)], "search")
+        if isinstance(scores, Failure):
+            return False
+        return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)
+
+    smaller = bisect_left(SEED_SHARES, True, key=lambda share: not holds(share))  # those before it hold
+    return SEED_SHARES[max(0, smaller - 1)]
+
+
+def _share(spec: JobSpec, plan: SearchPlan, energies: Energies, scorer: TaskScorer) -> float:
+    """The size to measure at."""
+    if isinstance(plan.objective, MaxDrop):
+        return smallest_share(plan.space, energies, plan.objective, scorer, confidence_of(spec))
+    return plan.objective.target(plan.space)
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """The size and the weights after each round that is over, where the job has come so far."""
+    try:
+        saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return saved

@@ -1,0 +1,173 @@
+"""What waits to be sent to webhooks: written together with what it tells of, taken by one server at a time.
+
+A webhook is leased for an attempt, and with it all its deliveries: no URL is sent to twice at once, and the
+webhooks take turns. Whoever falls silent in mid-attempt loses the lease, and another attempt of the same id is made.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import case, delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from service.ids import new_id
+from service.jobs import JobState
+from service.store.database import Database
+from service.store.schema import DeliveryRow, WebhookRow
+from service.webhooks.messages import Message
+from service.webhooks.outcomes import ATTEMPTS, Outcome
+from service.webhooks.webhook import DeliveryState, Sending
+
+GONE = "the URL answered 410 Gone"
+DEAD = f"no delivery arrived while one was tried {ATTEMPTS} times"
+
+
+class Outbox:
+    """Everybody's deliveries, for whoever sends them.
+
+    Args:
+        database: Where they are.
+        clock: Tells the time that deliveries are due, and leases measured, by.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[Session], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def claim(self, lease_s: float) -> Sending | None:
+        """The next delivery to attempt: of the webhook that was sent to longest ago, the one due longest.
+
+        Args:
+            lease_s: So long nobody else sends to that webhook, in seconds, unless it is settled before.
+
+        Returns:
+            The delivery; None where nothing is due, or others have it.
+        """
+        with self._database.writing() as session:
+            now = self._clock(session)
+            free = or_(WebhookRow.busy_until.is_(None), WebhookRow.busy_until <= now)
+            due = (
+                select(DeliveryRow, WebhookRow)
+                .join(WebhookRow)
+                .where(DeliveryRow.due_at <= now, WebhookRow.enabled, free)
+                .order_by(WebhookRow.busy_until.nulls_first(), DeliveryRow.due_at, DeliveryRow.id)
+                .limit(1)
+                # Whoever adds a delivery holds the webhook's key, which hinders nobody here.
+                .with_for_update(skip_locked=True, key_share=True)
+            )
+            found = session.execute(due).first()
+            if found is None:
+                return None
+            delivery, webhook = found
+            webhook.busy_until = now + timedelta(seconds=lease_s)
+            delivery.attempts += 1
+            return Sending(
+                id=delivery.id,
+                webhook_id=webhook.id,
+                type=delivery.type,
+                payload=delivery.payload,
+                url=webhook.url,
+                secrets=_secrets(webhook, now),
+                attempt=delivery.attempts,
+            )
+
+    def settle(self, sending: Sending, outcome: Outcome, retry_s: float | None) -> DeliveryState | None:
+        """Keeps what came of an attempt, and gives the webhook's lease back.
+
+        Args:
+            sending: As it was claimed.
+            outcome: What came of it.
+            retry_s: If it was in vain, the next attempt is after so long, in seconds; None for no other.
+
+        Returns:
+            What the delivery is now; None where somebody else has attempted it since, or it is no more.
+        """
+        with self._database.writing() as session:
+            webhook = session.get(WebhookRow, sending.webhook_id, with_for_update={"key_share": True})
+            delivery = session.get(DeliveryRow, sending.id, with_for_update=True)
+            if webhook is None or delivery is None or delivery.attempts != sending.attempt:
+                return None
+            now = self._clock(session)
+            webhook.busy_until = now
+            delivery.status, delivery.error = outcome.status, outcome.error
+            if outcome.error is None:
+                webhook.delivered_at = now
+                _end(delivery, DeliveryState.DELIVERED, now)
+            elif retry_s is not None and not outcome.gone:
+                delivery.due_at = now + timedelta(seconds=retry_s)
+            else:
+                _end(delivery, DeliveryState.FAILED, now)
+                _disable_if_dead(webhook, delivery, outcome)
+            return DeliveryState(delivery.state)
+
+    def next_in_s(self) -> float | None:
+        """Seconds until there may be something to claim, not above 0 if there is now; None if nothing waits."""
+        free_at = case(
+            (WebhookRow.busy_until > DeliveryRow.due_at, WebhookRow.busy_until), else_=DeliveryRow.due_at
+        )
+        first = select(func.min(free_at)).select_from(DeliveryRow).join(WebhookRow)
+        waiting = first.where(DeliveryRow.due_at.is_not(None), WebhookRow.enabled)
+        with self._database.reading() as session:
+            at = session.execute(waiting).scalar_one()
+            return None if at is None else (at - self._clock(session)).total_seconds()
+
+    def forget(self, older_than: timedelta) -> int:
+        """Deletes deliveries that were over longer ago than this; returns how many."""
+        with self._database.writing() as session:
+            over = DeliveryRow.finished_at < self._clock(session) - older_than
+            return int(getattr(session.execute(delete(DeliveryRow).where(over)), "rowcount", 0))
+
+
+def announce(session: Session, owner: str, state: JobState, make_message: Callable[[], Message]) -> None:
+    """Adds a delivery for every webhook of an owner's that wants to hear of a state. Commits nothing.
+
+    Args:
+        session: The transaction that moves the job.
+        owner: Whose job it is.
+        state: Where it has come to.
+        make_message: Makes what to tell; called only if somebody listens.
+    """
+    # Shared locks on the webhooks: one that is deleted meanwhile is not there, and makes no job fail.
+    listening = (
+        select(WebhookRow).where(WebhookRow.owner == owner, WebhookRow.enabled).order_by(WebhookRow.id)
+    )
+    webhooks = session.scalars(listening.with_for_update(read=True, key_share=True))
+    wanted = [webhook.id for webhook in webhooks if state.value in webhook.states]
+    if wanted:
+        message = make_message()
+        session.add_all(delivery_row(webhook_id, message) for webhook_id in wanted)
+
+
+def delivery_row(webhook_id: str, message: Message) -> DeliveryRow:
+    """A row for an event that is due at once."""
+    return DeliveryRow(
+        id=new_id(),
+        webhook_id=webhook_id,
+        type=message.type,
+        job_id=message.job_id,
+        payload=message.payload,
+        state=DeliveryState.PENDING.value,
+        attempts=0,
+        created_at=message.at,
+        due_at=datetime.now(UTC),
+    )
+
+
+def _secrets(webhook: WebhookRow, now: datetime) -> tuple[str, ...]:
+    """What to sign with; a former secret whose time is over is forgotten."""
+    if webhook.former_until is not None and webhook.former_until <= now:
+        webhook.former_secret = webhook.former_until = None
+    return (webhook.secret,) if webhook.former_secret is None else (webhook.secret, webhook.former_secret)
+
+
+def _end(delivery: DeliveryRow, state: DeliveryState, now: datetime) -> None:
+    delivery.state, delivery.due_at, delivery.finished_at = state.value, None, now
+
+
+def _disable_if_dead(webhook: WebhookRow, delivery: DeliveryRow, outcome: Outcome) -> None:
+    """Disables a webhook that says so itself, or where nothing has arrived since the delivery that failed was made."""
+    arrived = webhook.delivered_at is not None and webhook.delivered_at >= delivery.created_at
+    if outcome.gone:
+        webhook.enabled, webhook.disabled_reason = False, GONE
+    elif delivery.attempts >= ATTEMPTS and not arrived:
+        webhook.enabled, webhook.disabled_reason = False, DEAD

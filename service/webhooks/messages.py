@@ -1,0 +1,87 @@
+"""What a webhook is sent: JSON of `type`, `timestamp` and `data`, and headers that say who sent it.
+
+The text is made once, together with what it tells of, and stays the same at every attempt; a signature is made at each.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from standardwebhooks import Webhook as Signer
+
+from service.events import Event
+from service.jobs import Job
+from service.webhooks.webhook import TEST
+
+LONGEST_LABEL = 200
+"""A job's labels are told up to so many characters, name and value each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """An event for webhooks, and its JSON."""
+
+    type: str
+    at: datetime
+    job_id: str | None
+    payload: str
+
+
+def job_message(job: Job, event: Event) -> Message:
+    """Tells of a job that has come to another state, by the event of its own that does; the result is left out."""
+    data = {
+        "id": job.id,
+        "seq": event.seq,
+        "owner": job.owner,
+        "parent": None if job.export is None else job.export.job,
+        "name": job.name,
+        "labels": {
+            name: value for name, value in job.labels.items() if max(len(name), len(value)) <= LONGEST_LABEL
+        },
+        "state": job.state.value,
+        "created_at": _text(job.created_at),
+        "started_at": _text(job.started_at),
+        "finished_at": _text(job.finished_at),
+        "error": None if job.error is None else job.error.as_json(),
+    }
+    return _message(f"job.{job.state.value}", event.at, job.id, data)
+
+
+def trial_message(webhook_id: str, at: datetime) -> Message:
+    """Tells of nothing."""
+    return _message(TEST, at, None, {"webhook_id": webhook_id})
+
+
+def signed_headers(id: str, payload: str, secrets: Sequence[str], at: datetime) -> dict[str, str]:
+    """The headers of one attempt.
+
+    Args:
+        id: That of the delivery, the same at every attempt.
+        payload: The body.
+        secrets: Those to sign with; a receiver needs to know one.
+        at: Now, in UTC.
+
+    Returns:
+        `webhook-id`, `webhook-timestamp`, and `webhook-signature` with a signature for every secret.
+
+    Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    """
+    return {
+        "content-type": "application/json",
+        "user-agent": "ranksieve",
+        "webhook-id": id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": " ".join(Signer(secret).sign(id, at, payload) for secret in secrets),
+    }
+
+
+def _message(type: str, at: datetime, job_id: str | None, data: dict[str, Any]) -> Message:
+    values = {"type": type, "timestamp": _text(at), "data": data}
+    payload = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    return Message(type=type, at=at, job_id=job_id, payload=payload)
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,71 @@
+"""A job that is all there and takes seconds: a random Llama, a few records, a search of three generations."""
+
+import json
+from pathlib import Path
+from random import Random
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from service.spec import JobSpec
+
+EVALUATION_TIMEOUT_S = 20.0
+"""Many times what an evaluation takes, also on a machine with other things to do."""
+
+NUMBERS = [str(number) for number in range(200)]
+WORDS = ["<unk>", "</s>", "Review", "Mood", ":", "film", "good", "bad", *NUMBERS]
+CONFIG = {
+    "vocab_size": len(WORDS), "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 16, "initializer_range": 0.3,
+    "tie_word_embeddings": True, "bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1,
+}  # fmt: skip
+SPLITS = {"calibration": 800, "search": 192, "confirm": 64, "test": 64}
+"""Enough of them for calibration to have two shards."""
+
+OBJECTIVES = [
+    {"kind": "target_params", "share": 0.4},
+    {"kind": "max_drop", "points": 30.0},
+    {"kind": "pareto", "smallest": 0.3, "sizes": 3, "finalists": 2, "points": 30.0},
+]
+
+
+def make_world(folder: Path) -> None:
+    """Writes `model/` and `films.jsonl`."""
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**CONFIG)).save_pretrained(folder / "model")  # type: ignore[arg-type]
+    vocabulary = {word: number for number, word in enumerate(WORDS)}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="</s>")
+    tokenizer.save_pretrained(folder / "model")
+    rng = Random(0)
+    records = [
+        {"text": f"film {' '.join(rng.choices(NUMBERS, k=8))}", "label": rng.choice(["good", "bad"])}
+        for _ in range(sum(SPLITS.values()))
+    ]
+    (folder / "films.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+
+
+def spec_of(seed: int) -> JobSpec:
+    """A job on two actors; the objective goes by the seed, and every second one refits its finalists."""
+    return JobSpec.model_validate(
+        {
+            "name": f"crash-{seed}",
+            "model": {"path": "model", "dtype": "float32"},
+            "task": {
+                "kind": "choice",
+                "prompt": "Review: {{ text }} Mood:",
+                "answer": "{{ label }}",
+                "choices": ["good", "bad"],
+                "data": {"source": {"path": "films.jsonl"}, "sizes": SPLITS},
+            },
+            "projection": {"rank_step": 1, "refit": 0.5 if seed % 2 else None},
+            "search": {
+                "population": 3, "offspring": 4, "survivors": 2, "screen": 32, "generations": 3, "patience": 9,
+                "max_evaluations": 50, "seed": seed,
+            },
+            "objective": OBJECTIVES[seed % len(OBJECTIVES)],
+            "resources": {"actors": 2, "batch_tokens": 64, "evaluation_timeout_s": EVALUATION_TIMEOUT_S},
+        }
+    )  # fmt: skip

@@ -1,0 +1,188 @@
+"""Rounds of reweighing over a fake scorer: what is measured where, what is kept, what a job that goes on repeats."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from search.confirmation import DropInterval
+from search.errors import ScoringError
+from search.objectives import MaxDrop, TargetParams
+from search.seeds import lagrangian
+from search.settings import SearchSettings
+from search.space import Genome, MatrixShape, SearchSpace
+from service.events import EventType
+from service.reweighing import FILE, reweighed
+from service.search_plan import SearchPlan
+from service.spec import JobSpec
+from workers.plan import EncodedTask, Example, Row
+from workers.scores import Failure, Reaction
+
+SPACE = SearchSpace(
+    [MatrixShape(name=f"m{i}", out_features=64, in_features=64, layer=i, kind="m") for i in range(4)], 2
+)
+ENERGIES = [10 / np.arange(1, 65, dtype=np.float64)] * 4
+PLAN = SearchPlan(space=SPACE, objective=TargetParams(share=0.4), settings=SearchSettings())
+
+
+class FakeScorer:
+    """A loss that reacts to the first matrix ever more than its energies say, and to the others as they say."""
+
+    def __init__(self, failure: str | None = None) -> None:
+        self.asked: list[tuple[Genome, int, int]] = []
+        self._failure = failure
+
+    def react(self, genome: Genome, examples: int, window: int) -> Reaction | Failure:
+        self.asked.append((genome, examples, window))
+        if self._failure is not None:
+            return Failure(reason=self._failure)
+        rank = np.array(SPACE.ranks(genome))
+        start, stop = np.maximum(rank - window, 0), np.minimum(rank + window, 31)
+        per_example = 3.0  # tokens, as in `task`
+        cut = [-per_example * e[r:s].sum() for e, r, s in zip(ENERGIES, rank, stop, strict=True)]
+        kept = np.zeros(4)
+        kept[0] = -1e9
+        return Reaction(start=start, rank=rank, stop=stop, kept=kept * examples, cut=np.array(cut) * examples)
+
+
+class DroppingScorer(FakeScorer):
+    """Loses points as it gets smaller: within the limit down to a share."""
+
+    def __init__(self, holds_to: float) -> None:
+        super().__init__()
+        self._holds_to = holds_to
+        self.scored: list[float] = []
+
+    def score_candidates(self, candidates: Any, split: str) -> list[float]:
+        assert split == "search"
+        shares = [SPACE.kept_share(candidate.genome) for candidate in candidates]
+        self.scored += shares
+        return shares
+
+    def drop(self, share: float, split: str, confidence: float, seed: int) -> DropInterval:
+        points = 1.0 if share >= self._holds_to else 5.0
+        return DropInterval(estimate=points, low=points, high=points, upper=points, confidence=confidence)
+
+
+class FakeLog:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.events: list[tuple[EventType, dict[str, Any]]] = []
+
+    def event(self, type: EventType, **data: Any) -> None:
+        self.events.append((type, data))
+
+    def progress(self, phase: str) -> Callable[[int, int], None]:
+        assert phase == "reweigh"
+        return lambda done, total: None
+
+
+@pytest.fixture
+def task() -> EncodedTask:
+    example = Example(rows=(Row(ids=(1, 2, 3), spans=()),), choices=2, label=0, prompt_ids=(1,))
+    return EncodedTask(
+        kind="choice", splits={"calibration": (example,) * 10}, max_new_tokens=1, digest="", split_digests={}
+    )
+
+
+@pytest.fixture
+def make(tiny_job: dict[str, Any]) -> Callable[..., JobSpec]:
+    def spec(rounds: int | None, **projection: Any) -> JobSpec:
+        changed = {**tiny_job, "search": {**tiny_job["search"], "reweigh_rounds": rounds}}
+        return JobSpec.model_validate({**changed, "projection": {"rank_step": 2, **projection}})
+
+    return spec
+
+
+def run(spec: JobSpec, task: EncodedTask, directory: Path, scorer: FakeScorer) -> tuple[Any, FakeLog]:
+    log: Any = FakeLog(directory)
+    return reweighed(spec, PLAN, ENERGIES, task, scorer, log), log  # type: ignore[arg-type]
+
+
+def test_weights_grow_where_the_loss_reacts_more_and_the_plain_genome_joins_the_seeds(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
+) -> None:
+    scorer = FakeScorer()
+    (plan, energies), log = run(make(2, gram_examples=6), task, tmp_path, scorer)
+
+    ratios = [float(after[0] / before[0]) for after, before in zip(energies, ENERGIES, strict=True)]
+    assert ratios == pytest.approx([1.4**2, 1, 1, 1])
+    plain = lagrangian(SPACE, ENERGIES, 0.4)
+    assert plan.seeds == (plain,)
+    assert scorer.asked[0] == (plain, 6, 4)
+    assert scorer.asked[1][0] != plain  # allocated by the new weights
+    types = [type for type, _ in log.events]
+    assert types == [EventType.MATRICES_REWEIGHED] * 2
+    assert log.events[-1][1]["most"] == pytest.approx(1.4**2)
+
+
+def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
+) -> None:
+    (_, expected), _ = run(make(3), task, tmp_path / "whole", FakeScorer())
+    run(make(2), task, tmp_path / "cut", FakeScorer())
+
+    scorer = FakeScorer()
+    (_, energies), _ = run(make(3), task, tmp_path / "cut", scorer)
+
+    assert len(scorer.asked) == 1
+    for one, other in zip(energies, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_without_rounds_nothing_is_measured(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
+) -> None:
+    scorer = FakeScorer()
+    (plan, energies), _ = run(make(0), task, tmp_path, scorer)
+    assert (plan, energies) == (PLAN, ENERGIES)
+    assert not scorer.asked
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
+) -> None:
+    with pytest.raises(ScoringError, match=r"search.reweigh_rounds: no memory; 0 does without"):
+        run(make(1), task, tmp_path, FakeScorer("no memory"))
+
+
+@pytest.mark.parametrize(
+    ("holds_to", "share"), [(0.0, 0.2), (0.28, 0.3), (0.38, 0.4), (0.58, 0.6), (1.0, 0.6)]
+)
+def test_where_the_smallest_model_is_wanted_the_smallest_seed_that_holds_is_measured(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, holds_to: float, share: float
+) -> None:
+    scorer, log = DroppingScorer(holds_to), FakeLog(tmp_path)
+    plan = replace(PLAN, objective=MaxDrop(points=2.0))
+    arguments: Any = make(1), plan, ENERGIES, task, scorer, log
+    reweighed(*arguments)
+    assert scorer.asked[0][0] == lagrangian(SPACE, ENERGIES, share)
+    assert len(scorer.scored) <= 4  # of eight seeds
+
+
+@pytest.mark.parametrize(
+    ("objective", "method", "rounds"),
+    [
+        ({"kind": "target_params", "share": 0.4}, "task", 8),
+        ({"kind": "target_bytes", "share": 0.6}, "task", 8),
+        ({"kind": "target_params", "share": 0.4}, "output", 0),
+        ({"kind": "max_drop", "points": 2}, "task", 8),
+        ({"kind": "pareto"}, "task", 0),
+    ],
+)
+def test_rounds_that_nobody_gave(
+    tiny_job: dict[str, Any], objective: dict[str, Any], method: str, rounds: int
+) -> None:
+    document = {**tiny_job, "objective": objective, "projection": {"method": method}}
+    assert JobSpec.model_validate(document).reweigh_rounds == rounds
+    document["search"] = {**tiny_job["search"], "reweigh_rounds": 3}
+    if rounds:
+        assert JobSpec.model_validate(document).reweigh_rounds == 3
+    else:
+        with pytest.raises(ValidationError, match="reweigh_rounds must be 0 or left out"):
+            JobSpec.model_validate(document)

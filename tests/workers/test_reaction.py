@@ -1,0 +1,163 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from search.errors import ScoringError
+from search.space import DENSE, MatrixShape
+from workers.batches import make_batches
+from workers.likelihood import answer_logits
+from workers.lowrank import SwitchableModel, switchable_module
+from workers.plan import EncodedTask
+from workers.reaction import react
+from workers.scores import Reaction
+from workers.task_loss import task_loss
+
+BATCH_TOKENS = 64
+KL_WEIGHT = 0.3
+EPSILON = 1e-2
+
+
+class Subject:
+    """A tiny model in float32 and one task."""
+
+    def __init__(
+        self, switchable: SwitchableModel, matrices: tuple[MatrixShape, ...], task: EncodedTask
+    ) -> None:
+        self.switchable, self.matrices, self.task = switchable, matrices, task
+        self.examples = task.splits["calibration"]
+
+    def index(self, name: str) -> int:
+        return next(i for i, matrix in enumerate(self.matrices) if matrix.name.endswith(name))
+
+    def react(self, ranks: list[int], window: int = 1, batch_tokens: int = BATCH_TOKENS) -> Reaction:
+        return react(
+            self.switchable,
+            ranks,
+            self.task.kind,
+            self.examples,
+            batch_tokens,
+            kl_weight=KL_WEIGHT,
+            window=window,
+        )
+
+    @torch.no_grad()
+    def loss(self, ranks: list[int]) -> float:
+        choices = max(example.choices for example in self.examples)
+        total = 0.0
+        for batch in make_batches(self.examples, choices, BATCH_TOKENS):
+            self.switchable.switch((DENSE,) * len(ranks))
+            dense = answer_logits(self.switchable.model, batch)
+            self.switchable.switch(ranks)
+            logits = answer_logits(self.switchable.model, batch)
+            loss = task_loss(self.task.kind, dense, logits, self.examples, batch, choices, KL_WEIGHT)
+            total += float(loss)
+        return total
+
+    def slope(self, ranks: list[int], index: int, component: int) -> float:
+        """Of the loss by the gate of a component that runs, by a central difference."""
+        module = switchable_module(self.switchable.model, self.matrices[index].name)
+        losses = []
+        for sign in (1, -1):
+            whole = module.left_RO
+            module.left_RO = whole.clone()
+            module.left_RO[component] *= 1 + sign * EPSILON
+            losses.append(self.loss(ranks))
+            module.left_RO = whole
+        return (losses[0] - losses[1]) / (2 * EPSILON)
+
+
+@pytest.fixture
+def make_subject(
+    make_llama: Callable[..., LlamaForCausalLM],
+    make_switchable: Callable[..., tuple[SwitchableModel, tuple[MatrixShape, ...]]],
+    make_task: Callable[..., EncodedTask],
+) -> Callable[[str], Subject]:
+    return lambda kind: Subject(*make_switchable(make_llama()), make_task(kind))
+
+
+@pytest.mark.parametrize("kind", ["choice", "generate", "lm"])
+@pytest.mark.parametrize("name", ["0.self_attn.q_proj", "1.mlp.down_proj", "0.mlp.gate_proj"])
+def test_the_slope_of_what_is_kept_is_that_of_the_loss(
+    make_subject: Callable[[str], Subject], kind: str, name: str
+) -> None:
+    subject = make_subject(kind)
+    ranks = [3] * len(subject.matrices)
+    index = subject.index(name)
+    reaction = subject.react(ranks)
+    assert (reaction.start[index], reaction.rank[index], reaction.stop[index]) == (2, 3, 4)
+    assert reaction.kept[index] == pytest.approx(subject.slope(ranks, index, 2), rel=0.02, abs=1e-4)
+
+
+def test_the_slope_of_what_is_cut_is_that_of_adding_a_little_of_it(
+    make_subject: Callable[[str], Subject],
+) -> None:
+    subject = make_subject("choice")
+    ranks = [3] * len(subject.matrices)
+    index = subject.index("1.mlp.up_proj")
+    slope = subject.react(ranks).cut[index]
+
+    module = switchable_module(subject.switchable.model, subject.matrices[index].name)
+    before, more = subject.loss(ranks), [*ranks[:index], 4, *ranks[index + 1 :]]
+    module.left_RO = module.left_RO.clone()
+    module.left_RO[3] *= EPSILON
+    assert slope == pytest.approx((subject.loss(more) - before) / EPSILON, rel=0.05, abs=1e-3)
+
+
+def test_a_wider_window_sums_its_components(make_subject: Callable[[str], Subject]) -> None:
+    subject = make_subject("choice")
+    ranks = [4] * len(subject.matrices)
+    index = subject.index("0.self_attn.v_proj")
+    reaction = subject.react(ranks, window=2)
+    expected = sum(subject.slope(ranks, index, component) for component in (2, 3))
+    assert reaction.kept[index] == pytest.approx(expected, rel=0.02, abs=1e-4)
+
+
+def test_dense_matrices_are_watched_at_their_last_components_and_those_gone_not_at_all(
+    make_subject: Callable[[str], Subject],
+) -> None:
+    subject = make_subject("choice")
+    ranks = [DENSE] * len(subject.matrices)
+    gone, dense = subject.index("1.self_attn.o_proj"), subject.index("0.mlp.down_proj")
+    ranks[gone] = 0
+    reaction = subject.react(ranks, window=2)
+    stored = len(switchable_module(subject.switchable.model, subject.matrices[dense].name).left_RO)
+    assert (reaction.start[dense], reaction.rank[dense], reaction.stop[dense]) == (stored - 2, stored, stored)
+    assert reaction.cut[dense] == 0
+    for index in (gone, subject.index("1.self_attn.q_proj")):  # its sublayer is skipped
+        assert reaction.start[index] == reaction.rank[index] == reaction.stop[index] == 0
+        assert reaction.kept[index] == reaction.cut[index] == 0
+
+
+def test_batches_and_parts_add_up(make_subject: Callable[[str], Subject]) -> None:
+    subject = make_subject("choice")
+    ranks = [3] * len(subject.matrices)
+    whole = subject.react(ranks, window=2, batch_tokens=4096)
+    examples = subject.examples
+    subject.examples = examples[:5]
+    part = subject.react(ranks, window=2)
+    subject.examples = examples[5:]
+    both = part + subject.react(ranks, window=2)
+    np.testing.assert_allclose(both.kept, whole.kept, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(both.cut, whole.cut, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(both.rank, whole.rank)
+
+
+def test_no_hook_and_no_gradient_is_left(make_subject: Callable[[str], Subject]) -> None:
+    subject = make_subject("choice")
+    subject.react([3] * len(subject.matrices))
+    model: Any = subject.switchable.model
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_loss_that_is_not_finite_is_the_candidates_fault(make_subject: Callable[[str], Subject]) -> None:
+    subject = make_subject("choice")
+    name = subject.matrices[subject.index("1.mlp.down_proj")].name
+    module = switchable_module(subject.switchable.model, name)
+    module.left_RO = torch.full_like(module.left_RO, torch.nan)
+    with pytest.raises(ScoringError, match="not finite"):
+        subject.react([3] * len(subject.matrices))

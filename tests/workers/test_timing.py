@@ -1,0 +1,91 @@
+"""Timing by a clock that is told what to say."""
+
+from collections.abc import Callable
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import workers.timing
+from workers.timing import CudaTimer, ProcessorTimer, Timed, fastest, last_of, timer_for
+
+
+class ToldTimer:
+    """Says what calls took by what they return; keeps in which order all was called."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.log: list[object] = []
+
+    def time(self, call: Callable[[], Any]) -> None:
+        self.taken.append(call())
+
+    def collect(self) -> list[int]:
+        taken, self.taken = self.taken, []
+        self.log.append("collect")
+        return taken
+
+
+def told(timer: ToldTimer, name: str, *spent: int) -> Timed:
+    rest = iter(spent)
+
+    def run() -> int:
+        timer.log.append(name)
+        return next(rest)
+
+    return Timed(run=run, prepare=lambda: timer.log.append(f"before {name}"))
+
+
+def test_the_fastest_round_counts_but_not_the_first() -> None:
+    timer = ToldTimer()
+    calls = {"a": told(timer, "a", 1, 9, 5, 7), "b": told(timer, "b", 2, 30, 40, 20)}
+    assert last_of(fastest(calls, timer, 3, Random(0))) == {"a": 5, "b": 20}
+
+
+def test_all_take_turns_in_changing_order_and_are_prepared_before() -> None:
+    timer = ToldTimer()
+    calls = {name: told(timer, name, *[1] * 9) for name in "abcd"}
+    assert list(fastest(calls, timer, 8, Random(0))) == list(range(1, 9))
+    rounds = " ".join(map(str, timer.log)).split("collect")[:-1]
+    orders = [tuple(word for word in one.split() if len(word) == 1 and word in "abcd") for one in rounds]
+    assert len(orders) == 9
+    assert all(set(order) == set("abcd") for order in orders)
+    assert len(set(orders)) > 4
+    for one in rounds:
+        words = one.replace("before ", "before-").split()
+        assert all(first == f"before-{second}" for first, second in zip(words[::2], words[1::2], strict=True))
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, [30, 0]), (2, [4, 0])])
+def test_one_thread_is_timed_by_its_own_clock(
+    threads: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = SimpleNamespace(own=0, wall=0)
+    clock = SimpleNamespace(thread_time_ns=lambda: now.own, perf_counter_ns=lambda: now.wall)
+    monkeypatch.setattr(workers.timing, "time", clock)
+
+    def work() -> None:
+        now.own += 30
+        now.wall += 4
+
+    timer = ProcessorTimer(threads)
+    timer.time(work)
+    timer.time(lambda: None)
+    assert timer.collect() == expected
+    assert timer.collect() == []
+
+
+def test_the_timer_is_that_of_the_device() -> None:
+    assert isinstance(timer_for(torch.device("cpu"), 1), ProcessorTimer)
+    assert isinstance(timer_for(torch.device("cuda"), 1), CudaTimer)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_is_timed_by_its_own_clock() -> None:
+    device = torch.device("cuda")
+    small, large = (torch.randn(size, size, device=device) for size in (64, 4096))
+    calls = {"small": Timed(run=lambda: small @ small), "large": Timed(run=lambda: large @ large)}
+    spent = last_of(fastest(calls, timer_for(device, 1), 3, Random(0)))
+    assert 0 < spent["small"] < spent["large"]

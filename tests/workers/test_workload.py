@@ -1,0 +1,46 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, LlamaForCausalLM
+
+from workers.batches import make_batches
+from workers.plan import EncodedTask
+from workers.workload import Workload, forward_pass, typical_batch
+
+
+def test_a_workload_as_the_matrices_and_the_context_see_it() -> None:
+    prefill = Workload(kind="prefill", rows=3, length=7)
+    decode = Workload(kind="decode", rows=3, length=7)
+    assert (prefill.shape_BL, prefill.context) == ((3, 7), 7)
+    assert (decode.shape_BL, decode.context) == ((3, 1), 8)
+
+
+def test_the_typical_batch_is_the_median_one(make_task: Callable[..., EncodedTask]) -> None:
+    task = make_task("choice")
+    shapes = [tuple(batch.ids_BL.shape) for batch in make_batches(task.splits["search"], 3, 64)]
+    rows, length = typical_batch(task, "search", 64)
+    assert (rows, length) in shapes
+    larger = sum(one[0] * one[1] > rows * length for one in shapes)
+    smaller = sum(one[0] * one[1] < rows * length for one in shapes)
+    assert larger <= len(shapes) / 2
+    assert smaller <= len(shapes) / 2
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_both_workloads_run_and_make_the_logits_of_one_token_a_row(
+    kind: str, make_llama: Callable[..., LlamaForCausalLM], make_gpt2: Callable[[], GPT2LMHeadModel]
+) -> None:
+    model = make_llama() if kind == "llama" else make_gpt2()
+    reading = forward_pass(model, Workload(kind="prefill", rows=3, length=7))
+    read = reading.run()
+    assert read.logits.shape == (3, 1, 48)
+    writing = forward_pass(model, Workload(kind="decode", rows=3, length=7))
+    texts = []
+    for _ in range(3):  # each from the same cache
+        writing.prepare()
+        written = writing.run()
+        assert written.cache.get_seq_length() == 8
+        texts.append(written.logits)
+    assert texts[0].shape == (3, 1, 48)
+    assert torch.equal(texts[0], texts[2])

@@ -1,0 +1,90 @@
+"""Follows the worker processes of a phase to its result: how many there are goes by the job's share of the cluster.
+
+They divide the work among themselves, so that more may join at any time, and whatever one leaves undone the others do.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from search.errors import CancelledError, InfrastructureError, RanksieveError
+from workers.preparation import Progress
+from workers.sharing import Share
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.2
+
+
+class Furthest:
+    """Passes progress on that is further than what was told of its phase before: workers tell of the same work."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
+        self._done: dict[str, int] = {}
+
+    def __call__(self, item: Any) -> None:
+        if isinstance(item, Progress) and item.done > self._done.get(item.phase, -1):
+            self._done[item.phase] = item.done
+            self._on_progress(item)
+
+
+def last_item(
+    phase: str,
+    start: Callable[[], Any],
+    share: Share,
+    cancelled: threading.Event,
+    on_item: Callable[[Any], None],
+) -> Any:
+    """Follows the workers of a phase until all have ended; the result of the last one that lived.
+
+    Args:
+        phase: Its name.
+        start: Starts a worker; returns the stream of what it yields.
+        share: How many there may be; the job has one already.
+        cancelled: Set when the job has to end; checked every 0.2 s.
+        on_item: Told of everything that a worker yields.
+
+    Raises:
+        CancelledError: `cancelled` was set; the workers are killed.
+        InfrastructureError: All workers died.
+    """
+    last: dict[Any, Any] = {start(): None}  # of those that have not ended, the oldest first
+    may_join, result = True, None  # where one has ended there is nothing left to do
+    try:
+        while last:
+            while may_join and share.take():
+                last[start()] = None
+            for _ in range(min(share.excess, len(last) - 1)):
+                ray.cancel(last.popitem()[0], force=True)
+                share.give_back()
+            ready, _ = ray.wait(list(last), timeout=POLL_S, fetch_local=False)
+            if cancelled.is_set():
+                raise CancelledError("the job was cancelled")
+            for stream in ready:
+                try:
+                    last[stream] = ray.get(next(stream))
+                    on_item(last[stream])
+                    continue
+                except StopIteration:
+                    result = last.pop(stream)
+                except RayTaskError as error:
+                    del last[stream]
+                    if isinstance(error.cause, RanksieveError | OSError):
+                        raise error.cause from error
+                    raise
+                except RayError as error:
+                    del last[stream]
+                    if not last and result is None:
+                        raise InfrastructureError(f"the worker of phase {phase} died: {error}") from error
+                    logger.warning("a worker of phase %s died, the others go on: %s", phase, error)
+                may_join = False
+                share.give_back()
+    finally:
+        for stream in last:  # those alone: the process of one that has ended may be at other work
+            ray.cancel(stream, force=True)
+    return result

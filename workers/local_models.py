@@ -1,0 +1,102 @@
+"""What is told of a local model without loading it: whether a job may take it at all, and its configuration.
+
+Knows nothing of tensors. A model that passes can still be refused, by whoever reads its weights.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from search.errors import InputError
+from workers.plan import ModelSource
+
+Config = dict[str, Any]
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a folder that make the model, in no order."""
+    return [
+        file
+        for file in folder.iterdir()
+        if file.suffix in {".safetensors", ".json", ".model", ".txt", ".jinja"}
+    ]
+
+
+def check_local(source: ModelSource, parsed_bytes: float = math.inf) -> Config:
+    """Refuses a local model that no job may take: not one, pickled, unreadable, or with code of its own.
+
+    Args:
+        source: A folder or a gguf file.
+        parsed_bytes: JSON files of a folder that are larger are not looked into; its config.json must not be.
+
+    Returns:
+        The folder's config.json; nothing of a gguf file.
+
+    Raises:
+        InputError: What is wrong with it.
+    """
+    location, field = Path(source.location), f"model.{source.kind}"
+    try:
+        if source.kind == "gguf":
+            _check_gguf(location, field)
+            return {}
+        return _check_folder(location, field, parsed_bytes)
+    except PermissionError as error:
+        raise InputError(
+            field, f"this server may not read {error.filename}; change its permissions"
+        ) from error
+
+
+def _check_gguf(location: Path, field: str) -> None:
+    if not location.is_file():
+        raise InputError(field, f"no such file: {location}")
+    with location.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise InputError(field, f"{location} is not a gguf file (it does not start with GGUF)")
+
+
+def _check_folder(location: Path, field: str, parsed_bytes: float) -> Config:
+    if not (location / "config.json").is_file():
+        raise InputError(
+            field, f"expected a folder with config.json, as save_pretrained writes; got {location}"
+        )
+    if not any(location.glob("*.safetensors")):
+        raise InputError(
+            field,
+            f"{location} holds no .safetensors weights; pickled ones are never loaded, convert them first",
+        )
+    files = sorted(model_files(location))
+    for file in files:
+        if not file.is_file():  # whoever opens a named pipe waits for its writer
+            raise InputError(field, f"{file.name} in it is not a regular file; replace it by one")
+    small = [file for file in files if file.suffix == ".json" and file.stat().st_size <= parsed_bytes]
+    contents = {file.name: _without_code(file, field) for file in small}
+    if "config.json" not in contents:
+        raise InputError(field, f"config.json has more than {parsed_bytes:,} bytes, too many to look into")
+    config = contents["config.json"]
+    if not isinstance(config, dict):
+        raise InputError(field, f"config.json must hold a JSON object, got {type(config).__name__}")
+    return config
+
+
+def _without_code(file: Path, field: str) -> Any:
+    """The content of a JSON file that does not ask to run code."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        asks_for_code = isinstance(content, dict) and _mentions_auto_map(content)
+    except (ValueError, RecursionError) as error:
+        raise InputError(field, f"{file.name} is not valid JSON: {error}") from error
+    if asks_for_code:
+        raise InputError(
+            field, f"{file.name} has an auto_map: the model asks to run its own code, which is never done"
+        )
+    return content
+
+
+def _mentions_auto_map(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "auto_map" in value or any(map(_mentions_auto_map, value.values()))
+    if isinstance(value, list):
+        return any(map(_mentions_auto_map, value))
+    return False
