@@ -18,8 +18,8 @@ from search.errors import ConflictError, InputError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30
-LONGEST_IDLE_S = 30
-"""So long a transaction may do nothing, on PostgreSQL, before the database ends it."""
+LONGEST_IDLE_S = 5
+"""So long a transaction may do nothing, on PostgreSQL, before the database ends it: a store's take milliseconds."""
 
 # Alembic keeps the migration under way in a global, so one thread migrates at a time.
 _MIGRATING = threading.Lock()

@@ -23,6 +23,9 @@ TINY_CONFIG = {
 WaitUntil = Callable[[Callable[[], bool]], None]
 MakeDatabase = Callable[[], str]
 
+HANGS_S = 60
+"""What did not come about in so long never will; no claim about speed."""
+
 
 @pytest.fixture
 def make_spec() -> Callable[..., JobSpec]:
@@ -143,7 +146,7 @@ def store(store_url: str) -> Iterator[Store]:
 
 @pytest.fixture
 def wait_until(store: Store) -> WaitUntil:
-    """Waits until a condition on the store holds, looking again after each commit."""
+    """Waits until a condition on the store holds, looking again after each commit; gives up where it hangs."""
     committed = threading.Condition()
 
     def notify(_job_id: str) -> None:
@@ -152,7 +155,7 @@ def wait_until(store: Store) -> WaitUntil:
 
     def wait(condition: Callable[[], bool]) -> None:
         with committed:
-            assert committed.wait_for(condition, timeout=10), "not reached within 10 s"
+            assert committed.wait_for(condition, timeout=HANGS_S), f"not reached within {HANGS_S} s"
 
     store.listener = notify
     return wait
