@@ -17,12 +17,11 @@ from search.space import Genome, SearchSpace
 RISES = (0.04, 0.06, 0.09, 0.135)
 """Kept share by which each larger finalist is above the one below it; one just short of dense is above them all."""
 
-FALL = 0.02
-"""Kept share by which each smaller finalist is below the one above it, at least."""
+FALLS = (0.02, 0.02, 0.03, 0.04, 0.06, 0.09, 0.135)
+"""Kept share by which each smaller finalist is below the one above it."""
 
-SMALLER = 8
 SAFEST_SHARE = 0.95
-MOST_FINALISTS = 1 + len(RISES) + 1 + SMALLER
+MOST_FINALISTS = 1 + len(RISES) + 1 + len(FALLS)
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
 
@@ -43,10 +42,10 @@ def drop_finalists(
 
     Returns:
         Distinct genomes of strictly falling size: the one just short of dense, some in between, the smallest accepted
-        one, smaller ones.
+        one, smaller ones. Where the search has scored nothing near a step, the seed of that size is there.
     """
     rising = _rising(space, lagrangian, {entry.share: entry.genome for entry in accepted})
-    return [*reversed(rising), *_falling(space, front, space.kept_share(rising[0]))]
+    return [*reversed(rising), *_falling(space, lagrangian, front, space.kept_share(rising[0]))]
 
 
 def _rising(
@@ -70,14 +69,21 @@ def _rising(
     return list(rising.values())
 
 
-def _falling(space: SearchSpace, front: Sequence[Outcome], share: float) -> list[Genome]:
-    """Genomes of a front below a share."""
+def _falling(
+    space: SearchSpace, lagrangian: Callable[[float], Genome], front: Sequence[Outcome], share: float
+) -> list[Genome]:
+    """Smaller ones than a share; one of the front near a step stands for the seed of that size."""
+    known = {space.kept_share(outcome.genome): outcome.genome for outcome in front}
     falling: list[Genome] = []
-    for outcome in reversed(front):
-        below = space.kept_share(outcome.genome)
-        if len(falling) < SMALLER and share - below > FALL - TOLERANCE:
-            falling.append(outcome.genome)
-            share = below
+    for fall in FALLS:
+        wanted = share - fall
+        if wanted <= 0:
+            break
+        near = [other for other in known if wanted - fall / 2 < other < wanted + TOLERANCE]
+        genome = known[max(near)] if near else lagrangian(wanted)
+        if space.kept_share(genome) < share:
+            falling.append(genome)
+        share = min(wanted, space.kept_share(genome))
     return falling
 
 

@@ -8,7 +8,7 @@ import pytest
 from search.constraints import Constraint, constrained
 from search.errors import ConflictError, ScoringError
 from search.evolution import Evolution
-from search.finalists import FALL, MOST_FINALISTS, TOLERANCE
+from search.finalists import FALLS, MOST_FINALISTS, TOLERANCE
 from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
@@ -195,7 +195,7 @@ def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make
     assert records[-1].target_share > 0.95
     safe, *hopeful = evolution.finalists()
     assert problem.space.kept_share(safe) > 0.9
-    largest = problem.space.kept_share(safe) - FALL + TOLERANCE
+    largest = problem.space.kept_share(safe) - FALLS[0] + TOLERANCE
     assert all(problem.space.kept_share(genome) < largest for genome in hopeful)
 
 

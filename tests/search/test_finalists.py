@@ -18,15 +18,19 @@ def test_larger_ones_to_fall_back_on_then_smaller_ones_to_hope_for(make_problem)
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
     accepted = [Accepted(share=space.kept_share(seed(share)), genome=seed(share)) for share in (0.42, 0.4)]
-    front = [outcome(seed(share)) for share in (0.2, 0.31, 0.35, 0.37, 0.38, 0.5)]
+    found, far = uniform(space, 0.379), seed(0.338)
+    front = [outcome(genome) for genome in (seed(0.2), far, found, seed(0.39), seed(0.5))]
 
     finalists = drop_finalists(space, seed, accepted, front)
 
     rising = [0.4 + 0.04, 0.4 + 0.04 + 0.06, 0.4 + 0.04 + 0.06 + 0.09, 0.4 + 0.04 + 0.06 + 0.09 + 0.135]
-    wanted = [0.95, *reversed(rising), 0.4, 0.38, 0.35, 0.31, 0.2]
+    falling = [0.375, 0.355, 0.325, 0.285, 0.2, 0.11]  # the step of 0.09 leads near the seed that was scored
+    wanted = [0.95, *reversed(rising), 0.4, *falling]
     shares = [space.kept_share(genome) for genome in finalists]
     assert shares == pytest.approx(wanted, abs=0.01)
     assert shares == sorted(set(shares), reverse=True)
+    assert found in finalists
+    assert far not in finalists
 
 
 def test_what_was_accepted_near_a_step_stands_for_the_seed_of_its_size(make_problem) -> None:
@@ -35,8 +39,8 @@ def test_what_was_accepted_near_a_step_stands_for_the_seed_of_its_size(make_prob
     seed = partial(lagrangian, space, problem.energies)
     found = uniform(space, 0.47)
     accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (found, seed(0.42))]
-    *_, above, smallest = drop_finalists(space, seed, accepted, [])
-    assert (above, smallest) == (found, seed(0.42))
+    finalists = drop_finalists(space, seed, accepted, [])
+    assert finalists[finalists.index(seed(0.42)) - 1] == found
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 0.94, 0.96, 1.0])
@@ -55,11 +59,11 @@ def test_finalists_fall_strictly_wherever_the_smallest_accepted_one_is(make_prob
 
 def test_with_nothing_accepted_a_safe_one_leads(make_problem) -> None:
     problem = make_problem()
-    genome = lagrangian(problem.space, problem.energies, 0.85)
     seed = partial(lagrangian, problem.space, problem.energies)
-    safe, hopeful = drop_finalists(problem.space, seed, [], [outcome(genome)])
+    found = seed(problem.space.kept_share(seed(0.95)) - 0.022)
+    safe, *hopeful = drop_finalists(problem.space, seed, [], [outcome(found)])
     assert problem.space.kept_share(safe) == pytest.approx(0.95, abs=0.02)
-    assert hopeful == genome
+    assert hopeful[0] == found
 
 
 def test_points_spread_over_a_front_keep_its_ends() -> None:
