@@ -30,7 +30,7 @@ from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.snapshot import STATE_VERSION, check, fingerprint, flight_json
 from search.space import Genome, SearchSpace
-from search.standing import TARGET_FINALISTS, Standing
+from search.standing import BEST_FINALISTS, Standing
 
 
 class Evolution:
@@ -94,7 +94,7 @@ class Evolution:
         return proposer, Standing(
             self._space,
             self._schedule,
-            Population(self._settings.population, TARGET_FINALISTS),
+            Population(self._settings.population, BEST_FINALISTS),
             self._memo,
             full=self._settings.full,
             lagrangian=proposer.lagrangian,
@@ -168,7 +168,7 @@ class Evolution:
         """Genomes worth confirming on fresh examples.
 
         Returns:
-            For `MaxDrop` and `Pareto`: largest to smallest. For `TargetParams`: lowest loss first.
+            For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first, last the seed of that size.
         """
         return self._standing.finalists()
 

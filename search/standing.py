@@ -14,7 +14,8 @@ from search.racing import Order, by_loss
 from search.record import GenerationRecord
 from search.space import Genome, SearchSpace
 
-TARGET_FINALISTS = 3
+BEST_FINALISTS = 3
+"""Of a search at one size; its seed comes on top."""
 
 
 class Standing:
@@ -64,7 +65,8 @@ class Standing:
         """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
             return drop_finalists(self._space, self._lagrangian, self.schedule.accepted, self.front())
-        return self.population.hall_of_fame
+        # The best of many on few examples is flattered; what it started from is not, and may be the better one.
+        return list(dict.fromkeys([*self.population.hall_of_fame, self._lagrangian(self.schedule.target)]))
 
     def order(self, number: int) -> Order:
         """Who goes on from the screen of a generation that is launched now, or again after a resume."""

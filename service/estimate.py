@@ -7,7 +7,7 @@ from typing import Any
 from search.candidates import TARGET_SEEDS
 from search.finalists import MOST_FINALISTS
 from search.objectives import SEED_SHARES
-from search.standing import TARGET_FINALISTS
+from search.standing import BEST_FINALISTS
 from service import plans
 from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
@@ -112,7 +112,7 @@ def finalists(spec: JobSpec) -> int:
     """Most that the search hands to the confirm split."""
     if isinstance(spec.objective, Pareto):
         return spec.objective.finalists
-    return MOST_FINALISTS if isinstance(spec.objective, MaxDrop) else TARGET_FINALISTS
+    return MOST_FINALISTS if isinstance(spec.objective, MaxDrop) else BEST_FINALISTS + 1
 
 
 def _own_seeds(spec: JobSpec) -> int:

@@ -15,6 +15,7 @@ from search.record import GenerationRecord
 from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import DENSE
+from search.standing import BEST_FINALISTS
 
 SETTINGS = SearchSettings(
     population=6,
@@ -179,9 +180,12 @@ def test_finalists_fall_in_size_for_a_drop_and_rise_in_kl_at_a_size(make_problem
     evolution = start(problem, TargetParams(share=0.4))
     drive(evolution, problem)
     finalists = evolution.finalists()
-    losses = [problem.kl_nats(genome) for genome in finalists]
-    assert len(finalists) == len(set(finalists)) == 3
+    best = finalists[:BEST_FINALISTS]
+    losses = [problem.kl_nats(genome) for genome in best]
+    seed = lagrangian(problem.space, problem.energies, 0.4)
+    assert len(best) == len(set(best)) == BEST_FINALISTS
     assert losses == sorted(losses)
+    assert finalists[BEST_FINALISTS:] == ([] if seed in best else [seed])
     assert finalists[0] == evolution.incumbent.genome
 
 
