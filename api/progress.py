@@ -18,6 +18,8 @@ Event = Mapping[str, Any]
 _PHASES = {
     "calibration": "calibrate",
     "projection": "factor matrices",
+    "recalibration": "calibrate midway",
+    "reprojection": "factor matrices again",
     "refinement": "train factors",
     "dense": "score dense model",
     "reweigh": "reweigh matrices",

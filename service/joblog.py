@@ -14,6 +14,9 @@ from service.metrics import Metrics
 from service.redaction import redact_values
 from service.store import Store
 
+FACTORING = {"calibration", "projection", "recalibration", "reprojection"}
+"""Phases whose progress tells that factors are being made."""
+
 
 class JobLog:
     """The store, narrowed to one running job: every write shows the epoch of the claim it runs by.
@@ -158,7 +161,7 @@ class JobLog:
 
     def count_preparation(self) -> None:
         """Counts whether the cache had what the job was prepared with: whoever makes it tells of progress."""
-        self._metrics.looked_up("factors", found=not self._phases & {"calibration", "projection"})
+        self._metrics.looked_up("factors", found=not self._phases & FACTORING)
         if self.job.spec.projection.refine_epochs:
             self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
 

@@ -25,6 +25,7 @@ from workers.fisher import Fisher, answers_of, loss_of
 from workers.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
 from workers.likelihood import answer_logits
 from workers.matrices import LinearModule
+from workers.midway import dense_module
 from workers.plan import Example
 
 SHARD_TOKENS = {"cpu": 4096, "cuda": 131_072}
@@ -81,7 +82,7 @@ class Calibrator:
     """Gathers Grams from a model by hooks; the hooks live as long as the `with` block.
 
     Args:
-        model: The dense model, in the dtype it will run in.
+        model: The dense model, in the dtype it will run in; or midway to a smaller one, see `workers.midway`.
         matrices: Matrices to watch.
         gradients: Whether backward Grams are wanted (a backward pass per batch).
         from_input: See every matrix from its input, also where that is the wide side; without gradients.
@@ -112,7 +113,7 @@ class Calibrator:
 
     def __enter__(self) -> "Calibrator":
         for name, at_output in self._at_output.items():
-            module = self._model.get_submodule(name)
+            module = dense_module(self._model, name)
             self._handles.append(
                 module.register_forward_hook(self._watch_output(name))
                 if at_output

@@ -152,9 +152,10 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         return phase(name, load, [(work, job.devices)], scoring(model, job, load))
 
     calibration, none = loads["calibration"], _Work()
-    streamed = calibration.times(len(gram_passes(model, job.method, job.gram_bytes)))
+    rounds = 1 if job.midway_share is None else 2
+    streamed = calibration.times(rounds * len(gram_passes(model, job.method, job.gram_bytes)))
     streamed += loads["refinement"].times(job.refine_epochs)
-    entries = 2 if job.refine_epochs else 1  # factors as the closed form gave them, and trained ones beside
+    entries = rounds + (job.refine_epochs > 0)  # factors of every round, and trained ones beside
     reweigh = loads["reweigh"]
     refit = loads["refit"].times(REFIT_PASSES * job.finalists)
     if refit.tokens:
@@ -202,19 +203,31 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
 def _preparing(model: ModelSize, job: JobSize) -> _Steps:
     """Loading, then forward (and backward) once per group of matrices, the Grams and factors of each matrix once.
 
-    The shards' sums are written, hashed and read back. Loading and training are up to one worker.
+    All but the loading once more for what is midway, where every matrix runs dense, dense again and low-rank. The
+    shards' sums are written, hashed and read back. Loading and training are up to one worker.
     """
     calibration, weights = job.loads["calibration"], weight_bytes(model, job)
     passes, shards = len(gram_passes(model, job.method, job.gram_bytes)), shards_of(job)
+    streamed = calibration.times(passes)
     factors = factor_bytes(model.matrices, job.storage, job.dtype)
     loading = _Work(starts=1, file_bytes=3 * weights, gguf_params=model.total_params if job.gguf else 0)
-    running = _forward(model, calibration.times(passes), weights, backward=job.method == "task")
+    running = _forward(model, streamed, weights, backward=job.method == "task")
     summed = sum(_kept(model, job.method)) * grams_per_matrix(job.method) * BYTES_PER_ENTRY
     spilling = _Work(file_bytes=3 * shards * summed)
+    gathering = running + _grams(model, calibration, job.method) + spilling
+    factoring = _factoring(model, job.method) + _Work(file_bytes=3 * factors)
+    midway: list[tuple[_Work, float]] = []
+    if (share := job.midway_share) is not None:
+        more = _Work(
+            flops=2 * 2 * (1 + share) * model.block_params * streamed.tokens,
+            memory_bytes=2 * (1 + share) * streamed.batches * weights,
+        )
+        midway = [(loading, 1), (gathering + more, min(job.devices, shards)), (factoring, job.devices)]
     return [
         (loading, 1),
-        (running + _grams(model, calibration, job.method) + spilling, min(job.devices, shards)),
-        (_factoring(model, job.method) + _Work(file_bytes=3 * factors), job.devices),
+        (gathering, min(job.devices, shards)),
+        (factoring, job.devices),
+        *midway,
         (_refining(model, job, job.loads["refinement"].times(job.refine_epochs), weights), 1),
     ]
 

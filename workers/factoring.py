@@ -20,6 +20,7 @@ from workers.calibration import Calibrator, shard_count, shard_of
 from workers.fisher import Fisher
 from workers.grams import Grams
 from workers.matrices import weight_OD
+from workers.midway import dense_module
 from workers.plan import Example
 from workers.projections import Method, factor
 from workers.shards import ShardedSum
@@ -51,7 +52,7 @@ class MatrixGroup:
     Args:
         cache: Shared by the workers.
         key: Of the whole model's factors; once it is in the cache, nothing of the group is needed any more.
-        model: The dense model.
+        model: The dense model, or midway to a smaller one.
         matrices: Of this group.
         recipe: What the factors are made of.
         workers: About how many there are.
@@ -152,7 +153,7 @@ class MatrixGroup:
         tensors: dict[str, torch.Tensor] = {}
         energies: dict[str, NDArray[np.float64]] = {}
         for matrix in chunk:
-            weight = weight_OD(self._model.get_submodule(matrix.name))  # type: ignore[arg-type]
+            weight = weight_OD(dense_module(self._model, matrix.name))
             # one component at least: a file of factors names every matrix
             rank = max(1, matrix.largest_rank(self._recipe.storage))
             forward, backward = grams.of(matrix.name, weight.device)

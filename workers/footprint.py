@@ -58,18 +58,23 @@ def factor_numbers(matrices: Sequence[MatrixShape], storage: Storage) -> int:
 def preparing(model: ModelSize, job: JobSize) -> Footprint:
     """The dearest of loading (a gguf file through float32), calibrating and factoring on all workers, and training.
 
-    A worker calibrates with the model, the Grams of the largest group and a batch; it factors with the model, a chunk's
-    Grams and factors, and float64 copies of a matrix. Sums it writes pass through the host. Training is up to one
-    worker: the model, its factors, and in float32 those that are trained, with gradients and two moments; a batch.
+    A worker calibrates with the model, the Grams of the largest group and a batch, midway with the factors of a smaller
+    model as well; it factors with the model, a chunk's Grams and factors, and float64 copies of a matrix. Sums it
+    writes pass through the host. Training is up to one worker: the model, its factors, and in float32 those that are
+    trained, with gradients and two moments; a batch.
     """
     compute = 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]  # float16 is calibrated in float32
     weights, dense = weight_bytes(model, job), model.total_params * compute
     grams = _largest_grams(model, job)
     stored = max(factor_bytes(chunk, job.storage, job.dtype) for chunk in _chunks(model))
     chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
-    working = dense + max(
-        grams + _calibration_batch(model, job.loads["calibration"], job.method, compute),
-        min(grams, chunk) + _workspace(model, job),
+    working = (
+        dense
+        + int(model.block_params * compute * (job.midway_share or 0))
+        + max(
+            grams + _calibration_batch(model, job.loads["calibration"], job.method, compute),
+            min(grams, chunk) + _workspace(model, job),
+        )
     )
     trained = 0
     if job.refine_epochs:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from search.seeds import lagrangian
 from search.space import MatrixShape, SearchSpace, Storage
 from workers.cache import FolderCache, content_key
 from workers.calibration import passes
@@ -33,6 +34,7 @@ from workers.fisher import Fisher
 from workers.footprint import factor_numbers
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.matrices import find_matrices, linear_params
+from workers.midway import go_midway
 from workers.models import PreparedModel, load_prepared, prepare_model, resolve, weight_bytes
 from workers.plan import EncodedTask, ModelSource
 from workers.projections import Method
@@ -41,6 +43,9 @@ from workers.refinement import TRAINED_BYTES, Refinement, refine
 logger = logging.getLogger(__name__)
 
 FORMAT = 8
+
+GATHERING = {"calibration": "recalibration", "projection": "reprojection"}
+"""Phases of making factors, and what they are called where it is done again, midway."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +61,8 @@ class Progress:
 class PreparationPlan:
     """What to prepare; every field but the last six shapes the result.
 
+    `midway_share`: of `task` factors, the share of the parameters that the smaller model keeps on the way to which the
+    second moments are taken, see `workers.midway`; None for the dense model's.
     `threads`: of one worker. `gram_bytes`: memory of one worker for Grams, see `workers.calibration.passes`.
     `workers`: how many run `closed_form` at once.
     """
@@ -66,6 +73,7 @@ class PreparationPlan:
     storage: Storage
     fisher: Fisher
     gram_examples: int | None = None
+    midway_share: float | None = None
     refinement: Refinement = field(default_factory=Refinement)
     seed: int
     batch_tokens: int
@@ -170,15 +178,35 @@ def _closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     key = _key(plan, model)
     while not _is_whole(cache, key):
         yield from _build(plan, model, device, cache, key)
+    dense = _read(model, cache.path(key))
+    if plan.midway_share is None:
+        return dense
+    space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
+    ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
+    key = content_key("midway", key, ranks)
+    while not _is_whole(cache, key):
+        for step in _build(plan, model, device, cache, key, (dense.factors, ranks)):
+            yield replace(step, phase=GATHERING[step.phase])
     return _read(model, cache.path(key))
 
 
 def _build(
-    plan: PreparationPlan, prepared: PreparedModel, device: torch.device, cache: FolderCache, key: str
+    plan: PreparationPlan,
+    prepared: PreparedModel,
+    device: torch.device,
+    cache: FolderCache,
+    key: str,
+    towards: tuple[Path, Sequence[int]] | None = None,
 ) -> Iterator[Progress]:
-    """Does what nobody else has taken, waits for what others do, and puts all together if nobody has."""
+    """Does what nobody else has taken, waits for what others do, and puts all together if nobody has.
+
+    `towards`: factors and ranks of the smaller model on the way to which the Grams are gathered, if not in the dense.
+    """
     model = load_prepared(prepared.folder, device, _compute_dtype(prepared))
     matrices = find_matrices(model, plan.model.include, plan.model.exclude)
+    if towards is not None:
+        factors, ranks = towards
+        go_midway(model, matrices, ranks, load_factors(factors))
     recipe = _recipe(plan, prepared)
     passed = passes(matrices, plan.gram_bytes, from_input=plan.method == "input")
     groups = [

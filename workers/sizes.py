@@ -71,7 +71,8 @@ class JobSize:
     measured, of one pass.
     `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
-    `actors_per_device` share the memory of one. `gram_bytes`: memory of one actor for Grams.
+    `actors_per_device` share the memory of one. `gram_bytes`: memory of one actor for Grams. `midway_share`: as of
+    `workers.preparation.PreparationPlan`.
     """
 
     dtype: str
@@ -80,6 +81,7 @@ class JobSize:
     method: Method
     storage: Storage
     gram_bytes: int
+    midway_share: float | None
     loads: Mapping[str, Load]
     refine_epochs: int
     full_scorings: int

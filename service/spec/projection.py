@@ -1,14 +1,17 @@
 """`projection` of a job file: how matrices are factored."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.spec.strict import Strict
 
 StorageName = Literal["pairs", "pivoted"]
 MethodName = Literal["task", "output", "input", "weight"]
 FisherName = Literal["true", "empirical"]
+
+MIDWAY_SHARE = 0.3
+"""Where none is given. Models of other sizes gain nearly as much, see the README."""
 
 
 class ProjectionSpec(Strict):
@@ -32,6 +35,13 @@ class ProjectionSpec(Strict):
         le=10_000_000,
         description="Of the calibration split, so many give the second moments; null: all. Training takes all.",
     )
+    midway_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="`task` only: the second moments are gathered twice, in the dense model and a third of the way to "
+        "one with this share of the parameters; 1 leaves it at the dense model. Null: 0.3.",
+    )
     refine_epochs: int = Field(
         0,
         ge=0,
@@ -47,3 +57,15 @@ class ProjectionSpec(Strict):
         "this share of the dense model's flow in them; kept where the loss on the search split falls. Null: never.",
     )
     refine_learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest, of AdamW.")
+
+    @property
+    def midway(self) -> float | None:
+        """The share of the model on the way to which second moments are gathered, if they are."""
+        share = MIDWAY_SHARE if self.midway_share is None else self.midway_share
+        return share if self.method == "task" and share < 1 else None
+
+    @model_validator(mode="after")
+    def _has_a_midway(self) -> Self:
+        if self.midway_share is not None and self.method != "task":
+            raise ValueError(f"midway_share is for the method task; got it with {self.method}, leave it out")
+        return self

@@ -8,6 +8,7 @@ is there, and what FILE holds is not run again.
     projection_table.py --job JOB.yaml --root DIR  a task of your own
     projection_table.py --methods task --allocations lagrangian --refit 0.5
 
+`--midway`: the share of the model on the way to which the second moments of `task` are gathered, 1 for the dense ones.
 `--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after eight rounds of it (`service.reweighing`; for
 `task`), `per-type` one density per matrix type in all layers, `uniform` one
 density for all (`search.seeds`).
@@ -33,11 +34,12 @@ from api.spec_file import load_spec
 from search.seeds import lagrangian, per_type, predicted_loss, uniform
 from search.space import DENSE, Genome
 from service.scoring import REFIT_EXAMPLES, TaskScorer
+from service.spec.projection import MIDWAY_SHARE
 from workers.propagation import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-KEY = ("method", "fisher", "refit", "allocation", "share", "seed")
+KEY = ("method", "fisher", "midway", "refit", "allocation", "share", "seed")
 BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "reweighed", "per-type", "uniform")
 
@@ -48,11 +50,19 @@ def main() -> None:
     for seed in arguments.seeds:
         for method in arguments.methods:
             wanted = [
-                (method, arguments.fisher, arguments.refit, allocation, share, seed)
+                (
+                    method,
+                    arguments.fisher,
+                    _midway(arguments, method),
+                    arguments.refit,
+                    allocation,
+                    share,
+                    seed,
+                )
                 for share in arguments.shares
                 for allocation in arguments.allocations
             ]
-            known = {tuple(row[name] for name in KEY) for row in rows}
+            known = {tuple(row.get(name) for name in KEY) for row in rows}
             missing = [key for key in wanted if key not in known]
             if not missing:
                 continue
@@ -74,6 +84,9 @@ def _arguments() -> Namespace:
     options.add_argument(
         "--fisher", choices=["true", "empirical"], default="true", help="gradients of `task`"
     )
+    options.add_argument(
+        "--midway", type=float, default=MIDWAY_SHARE, help="share of the smaller model, 0..1"
+    )
     options.add_argument("--refit", type=float, help="refit with this share of the dense model's flow, 0..1")
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
@@ -91,6 +104,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         roots=arguments.root,
         method=method,
         fisher=arguments.fisher,
+        midway_share=arguments.midway,
         seed=seed,
         threads=arguments.threads,
     )
@@ -99,7 +113,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     dense, beliefs = model.scorer.score_dense(_request(model, None, examples))
     model.scorer.set_beliefs({"test": beliefs})
     closed_form_task = method == "task" and arguments.refit is None
-    for _, fisher, refit_share, allocation, share, _ in keys:
+    for _, fisher, midway, refit_share, allocation, share, _ in keys:
         genome = _genome(allocation, model, share)
         with lent(model.switchable, _fitted(model, genome, refit_share)):
             scores = model.scorer.score(_request(model, genome, examples))
@@ -108,6 +122,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         yield {
             "method": method,
             "fisher": fisher,
+            "midway": midway,
             "refit": refit_share,
             "allocation": allocation,
             "share": share,
@@ -121,6 +136,11 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
             "examples": examples,
             "prepare_s": prepare_s,
         }
+
+
+def _midway(arguments: Namespace, method: str) -> float | None:
+    """As rows name it; those of before there was one have none."""
+    return arguments.midway if method == "task" and arguments.midway < 1 else None
 
 
 def _request(model: RealModel, genome: Genome | None, examples: int) -> ScoreRequest:
@@ -160,10 +180,9 @@ def _print(arguments: Namespace, rows: list[Row]) -> None:
     """A table for every measure, means over the seeds with their standard deviation, and how well KL is predicted."""
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
-        if row["seed"] in arguments.seeds and (row["fisher"], row["refit"]) == (
-            arguments.fisher,
-            arguments.refit,
-        ):
+        shown = (row["fisher"], row.get("midway"), row["refit"])
+        asked = (arguments.fisher, _midway(arguments, row["method"]), arguments.refit)
+        if row["seed"] in arguments.seeds and shown == asked:
             groups.setdefault((row["method"], row["allocation"], row["share"]), []).append(row)
     for title, measure, form in MEASURES:
         print(f"\n{title}\n\n| method | allocation | " + " | ".join(map(str, arguments.shares)) + " |")

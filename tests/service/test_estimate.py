@@ -154,15 +154,15 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document]) -> None:
     assert estimate["model"]["total_params"] == 8_030_261_248
     assert estimate["gram_passes"] == 3  # 23.1 GB of Grams, 8.6 GB at a time
     # 16.1 GB of weights, 4096 tokens of 2 bytes x 2.6e6 widths on their way back: 21.5, and a context; with at most
-    # 8.6 of Grams to prepare, 13.9 of factors to reweigh
+    # 8.6 of Grams and 4.2 of a smaller model's factors to prepare, 13.9 of factors to reweigh
     peaks = {phase["phase"]: phase["accelerator_bytes"] for phase in estimate["phases"]}
-    assert 45.5e9 < peaks["prepare"] < 47e9
+    assert 49.7e9 < peaks["prepare"] < 51.2e9
     assert 51.5e9 < peaks["reweigh"] == estimate["total"]["accelerator_bytes"] < 53e9
     assert [note.split(":")[0] for note in estimate["notes"]] == ["not timed"]
     assert on_h100(config, batch_tokens=4096, gram_memory_gib=64)["gram_passes"] == 1
     # 256 examples of 256 tokens, 4 x 6.98e9 FLOPs a token, three times: 0.549e16; attention 0.01e16,
-    # Grams 0.04e16, factors 0.03e16
-    assert estimate["phases"][0]["flops"] == pytest.approx(0.624e16, rel=0.01)
+    # Grams 0.04e16, factors 0.03e16; all of it twice, and midway 1.3 times the FLOPs of the matrices more, both ways
+    assert estimate["phases"][0]["flops"] == pytest.approx(2 * 0.624e16 + 1.3 * 0.549e16, rel=0.01)
 
 
 def test_llama_70b_does_not_fit_and_the_estimate_says_so(on_h100: Callable[..., Document]) -> None:

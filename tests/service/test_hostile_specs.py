@@ -25,6 +25,7 @@ INTEGERS = {
     "task.data.sizes.test": (7, 1_000_001),
     "projection.rank_step": (0, 4097),
     "projection.gram_examples": (0, 10_000_001),
+    "projection.midway_share": (0, 1.01),
     "projection.refine_epochs": (-1, 1001),
     "search.population": (1, 10_001),
     "search.offspring": (0, 10_001),

@@ -3,11 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from search.errors import InputError
 from service import plans
 from service.settings import Settings
 from service.spec import JobSpec
+from service.spec.projection import ProjectionSpec
 from workers.local_models import check_local
 from workers.plan import ModelSource
 
@@ -152,3 +154,18 @@ def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: li
 def test_search_settings(tiny_job: Document) -> None:
     settings = plans.search_settings(JobSpec.model_validate(tiny_job))
     assert (settings.full, settings.screen, settings.patience) == (16, 8, 20)
+
+
+@pytest.mark.parametrize(
+    ("projection", "midway"),
+    [({}, 0.3), ({"midway_share": 0.5}, 0.5), ({"midway_share": 1.0}, None), ({"method": "output"}, None)],
+)
+def test_what_the_second_moments_are_gathered_on_the_way_to(
+    projection: dict[str, Any], midway: float | None
+) -> None:
+    assert ProjectionSpec.model_validate(projection).midway == midway
+
+
+def test_other_methods_have_no_midway() -> None:
+    with pytest.raises(ValidationError, match="midway_share is for the method task"):
+        ProjectionSpec.model_validate({"method": "output", "midway_share": 0.5})

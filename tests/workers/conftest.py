@@ -312,6 +312,7 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             method="task",
             storage="pairs",
             gram_bytes=2**30,
+            midway_share=None,
             loads=loads,
             refine_epochs=0,
             full_scorings=5,

@@ -94,6 +94,17 @@ def test_grams_and_factoring_by_hand(model: ModelSize, job: JobSize) -> None:
     assert prepared.flops == grams + factoring
 
 
+def test_midway_all_but_the_loading_is_done_again(model: ModelSize, job: JobSize) -> None:
+    once = phases_of(model, job)["prepare"]
+    twice = phases_of(model, replace(job, midway_share=0.25))["prepare"]
+    more = 2 * 2 * 1.25 * model.block_params * job.loads["calibration"].tokens
+    factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
+    assert twice.tokens == 2 * once.tokens
+    assert twice.flops == 2 * once.flops + more
+    assert twice.disk_bytes == once.disk_bytes + factors
+    assert twice.host_bytes == once.host_bytes + 2 * model.block_params  # two workers, a quarter of float32
+
+
 def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     loads, phases = job.loads, phases_of(model, job)
     assert phases["dense"].tokens == loads["search"].tokens + loads["confirm"].tokens
