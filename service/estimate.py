@@ -96,7 +96,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         method=spec.projection.method,
         storage=spec.projection.storage,
         gram_bytes=resources.gram_bytes,
-        midway_share=spec.projection.midway,
+        midway_share=spec.midway_share,
         loads=loads,
         refine_epochs=spec.projection.refine_epochs,
         full_scorings=full,

@@ -140,7 +140,7 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
         storage=spec.projection.storage,
         fisher=spec.projection.fisher,
         gram_examples=spec.projection.gram_examples,
-        midway_share=spec.projection.midway,
+        midway_share=spec.midway_share,
         refinement=Refinement(
             epochs=spec.projection.refine_epochs,
             learning_rate=spec.projection.refine_learning_rate,

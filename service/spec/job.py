@@ -28,6 +28,9 @@ class ParentSpec(Strict):
 REWEIGH_ROUNDS = 8
 """Where none are given: later rounds still gain, ever less; each costs some four passes over the calibration split."""
 
+MIDWAY_SHARE = 0.3
+"""Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
+
 
 class JobSpec(Strict):
     """One pruning job."""
@@ -65,6 +68,16 @@ class JobSpec(Strict):
                 f"got {self.search.max_evaluations}"
             )
         return self
+
+    @property
+    def midway_share(self) -> float | None:
+        """The share of the model on the way to which second moments are gathered, if they are; see `ProjectionSpec`."""
+        if self.projection.method != "task":
+            return None
+        share = self.projection.midway_share
+        if share is None:
+            share = self.objective.share if isinstance(self.objective, TargetParams) else MIDWAY_SHARE
+        return share if share < 1 else None
 
     @property
     def reweigh_rounds(self) -> int:

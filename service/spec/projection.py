@@ -10,9 +10,6 @@ StorageName = Literal["pairs", "pivoted"]
 MethodName = Literal["task", "output", "input", "weight"]
 FisherName = Literal["true", "empirical"]
 
-MIDWAY_SHARE = 0.3
-"""Where none is given. Models of other sizes gain nearly as much, see the README."""
-
 
 class ProjectionSpec(Strict):
     """How each matrix is factored, how its ranks are stored and which of them are levels."""
@@ -40,7 +37,8 @@ class ProjectionSpec(Strict):
         gt=0,
         le=1,
         description="`task` only: the second moments are gathered twice, in the dense model and a third of the way to "
-        "one with this share of the parameters; 1 leaves it at the dense model. Null: 0.3.",
+        "one with this share of the parameters; 1 leaves it at the dense model. Null: `objective.share` of "
+        "`target_params`, else 0.3.",
     )
     refine_epochs: int = Field(
         0,
@@ -57,12 +55,6 @@ class ProjectionSpec(Strict):
         "this share of the dense model's flow in them; kept where the loss on the search split falls. Null: never.",
     )
     refine_learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest, of AdamW.")
-
-    @property
-    def midway(self) -> float | None:
-        """The share of the model on the way to which second moments are gathered, if they are."""
-        share = MIDWAY_SHARE if self.midway_share is None else self.midway_share
-        return share if self.method == "task" and share < 1 else None
 
     @model_validator(mode="after")
     def _has_a_midway(self) -> Self:

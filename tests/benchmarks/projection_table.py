@@ -34,7 +34,7 @@ from api.spec_file import load_spec
 from search.seeds import lagrangian, per_type, predicted_loss, uniform
 from search.space import DENSE, Genome
 from service.scoring import REFIT_EXAMPLES, TaskScorer
-from service.spec.projection import MIDWAY_SHARE
+from service.spec.job import MIDWAY_SHARE
 from workers.propagation import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 

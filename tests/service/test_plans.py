@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from workers.local_models import check_local
 from workers.plan import ModelSource
 
 Document = dict[str, Any]
+MakeSpec = Callable[..., JobSpec]
 
 
 @pytest.fixture
@@ -157,13 +159,20 @@ def test_search_settings(tiny_job: Document) -> None:
 
 
 @pytest.mark.parametrize(
-    ("projection", "midway"),
-    [({}, 0.3), ({"midway_share": 0.5}, 0.5), ({"midway_share": 1.0}, None), ({"method": "output"}, None)],
+    ("projection", "objective", "midway"),
+    [
+        ({}, {"kind": "max_drop"}, 0.3),
+        ({}, {"kind": "target_params", "share": 0.5}, 0.5),
+        ({"midway_share": 0.4}, {"kind": "target_params", "share": 0.5}, 0.4),
+        ({"midway_share": 1.0}, {"kind": "max_drop"}, None),
+        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, None),
+    ],
 )
 def test_what_the_second_moments_are_gathered_on_the_way_to(
-    projection: dict[str, Any], midway: float | None
+    make_spec: MakeSpec, projection: Document, objective: Document, midway: float | None
 ) -> None:
-    assert ProjectionSpec.model_validate(projection).midway == midway
+    document = make_spec().canonical() | {"projection": projection, "objective": objective}
+    assert JobSpec.model_validate(document).midway_share == midway
 
 
 def test_other_methods_have_no_midway() -> None:
