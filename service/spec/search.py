@@ -121,7 +121,7 @@ class SearchSpec(Strict):
         le=100,
         description="So many times, before the search, the Lagrangian genome of the size that is wanted or looked for "
         "is run forwards and backwards over the calibration records, and what its matrices are worth is corrected by "
-        "how its loss reacts. Null: 8 for `task` projections, but for `pareto`, else 0.",
+        "how its loss reacts. Null: 4 for `task` projections, but for `pareto`, else 0.",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     constraints: tuple[ConstraintSpec, ...] = Field(

@@ -168,10 +168,10 @@ def test_where_the_smallest_model_is_wanted_the_smallest_seed_that_holds_is_meas
 @pytest.mark.parametrize(
     ("objective", "method", "rounds"),
     [
-        ({"kind": "target_params", "share": 0.4}, "task", 8),
-        ({"kind": "target_bytes", "share": 0.6}, "task", 8),
+        ({"kind": "target_params", "share": 0.4}, "task", 4),
+        ({"kind": "target_bytes", "share": 0.6}, "task", 4),
         ({"kind": "target_params", "share": 0.4}, "output", 0),
-        ({"kind": "max_drop", "points": 2}, "task", 8),
+        ({"kind": "max_drop", "points": 2}, "task", 4),
         ({"kind": "pareto"}, "task", 0),
     ],
 )
