@@ -1,6 +1,7 @@
 """The application as a whole: health, OpenAPI, host names, limits, the life of the service around it."""
 
 import re
+import threading
 
 import pytest
 from starlette.testclient import TestClient
@@ -35,13 +36,24 @@ def test_health_fails_once_no_webhook_will_be_sent_to(http, application):
     assert http.get("/healthz").status_code == 503
 
 
-def test_a_server_is_ready_while_its_store_answers_and_jobs_are_run(http, application, monkeypatch):
-    assert http.get("/readyz").json() == {"ready": True, "store": True, "controller": True, "ray": None}
+def test_a_server_is_not_ready_while_no_job_is_run(http, application, monkeypatch):
+    claims = threading.Semaphore(0)
 
-    monkeypatch.setattr(application.controller, "trouble", "connection refused")
+    def fail(*_):
+        claims.release()
+        raise StoreError("s3cret")
+
+    monkeypatch.setattr(application.store, "claim_next", fail)
+    for _ in range(2):  # by the second claim the controller has made up its mind about the first
+        application.controller.wake()
+        assert claims.acquire(timeout=60)
+
     response = http.get("/readyz")
     assert (response.status_code, response.json()["controller"]) == (503, False)
-    monkeypatch.setattr(application.controller, "trouble", None)
+
+
+def test_a_server_is_ready_while_its_store_answers(http, application, monkeypatch):
+    assert http.get("/readyz").json() == {"ready": True, "store": True, "controller": True, "ray": None}
 
     def fail():
         raise StoreError("s3cret")

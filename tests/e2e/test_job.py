@@ -27,14 +27,16 @@ class Block:
 
 sys.meta_path.insert(0, Block())
 import transformers
-folder, prompt = sys.argv[1:]
+folder, prompt, *choices = sys.argv[1:]
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
 tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
 prompts = tokenizer(prompt, return_tensors="pt")
 ids = model.generate(input_ids=prompts["input_ids"], attention_mask=prompts["attention_mask"],
                      max_new_tokens=2, do_sample=False)
-answer = tokenizer.decode(ids[0, prompts["input_ids"].shape[1]:], skip_special_tokens=True)
-print(json.dumps({"params": model.num_parameters(), "answer": answer.strip(), "class": type(model).__name__}))
+logits = model(**prompts).logits[0, -1]
+answer = max(choices, key=lambda choice: logits[tokenizer.convert_tokens_to_ids(choice)])
+print(json.dumps({"params": model.num_parameters(), "answer": answer, "class": type(model).__name__,
+                  "generated": ids.shape[1] - prompts["input_ids"].shape[1]}))
 """
 
 
@@ -88,7 +90,7 @@ def test_run_prints_one_object_and_shows_progress_beside_it(ran: Any, result: Do
 def test_the_result_has_the_numbers_of_both_models(result: Document) -> None:
     dense, best = result["dense"], result["best"]
     for model in (dense, best):
-        assert set(model["metric"]) >= {"search", "confirm", "test"}
+        assert set(model["metric"]) >= {"confirm", "test"}  # the search need not have scored the winner
         assert model["block_params"] > 0
         assert model["file_bytes"] > 4 * model["total_params"]
         assert model["tokens_per_second"] > 0
@@ -110,14 +112,15 @@ def test_a_stranger_loads_the_model_without_our_packages(
     world: Any, result: Document, tmp_path: Path
 ) -> None:
     prompt = f"Review: {' '.join(['fine1', 'fine2', 'fine3', 'fine4', 'fine5', 'fine6', 'poor1'])} Mood:"
-    command = [sys.executable, "-c", STRANGER, result["artifact"], prompt]
+    command = [sys.executable, "-c", STRANGER, result["artifact"], prompt, "good", "bad"]
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     loaded = json.loads(done.stdout)
     assert loaded["class"] == "LowRankLlamaForCausalLM"
     assert loaded["params"] == result["best"]["total_params"]
-    assert loaded["answer"].split()[0] == "good"  # what comes after the answer the task does not ask for
+    assert loaded["answer"] == "good"  # of the two, which is all that the task asks for
+    assert 1 <= loaded["generated"] <= 2
 
 
 def test_evaluate_reproduces_the_metric(

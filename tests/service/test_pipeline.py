@@ -36,6 +36,7 @@ from service.materializer import Materializer
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.spec import JobSpec
+from service.spec.job import REWEIGH_ROUNDS
 from service.store import Store
 from service.wiring import build
 from workers.actor import ScorerPlan, build_scorer
@@ -583,7 +584,7 @@ def test_a_paused_job_goes_on_to_the_same_result(jobs: Jobs, tiny_job: Document)
     assert len(scored[1]) > 0
     assert len(scored[1]) + len(scored[2]) == len(scored[0])  # nothing is scored twice
     reacted = [len(cluster.actors[0].others["react"]) for cluster in (undisturbed, paused, resumed)]
-    assert reacted == [8, 8, 0]  # no round is repeated
+    assert reacted == [REWEIGH_ROUNDS, REWEIGH_ROUNDS, 0]  # no round is repeated
 
 
 def test_a_stopped_job_exports_what_one_with_so_many_generations_does(jobs: Jobs, tiny_job: Document) -> None:
