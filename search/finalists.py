@@ -3,7 +3,7 @@
 A search that compares many genomes on the same examples flatters its winner, so finalists are tested again on fresh
 ones, from the largest down until one fails (`search.confirmation.fixed_sequence`). So the list holds larger ones than
 the search's last word, to fall back on, up to one that hardly differs from the dense model; and some smaller ones that
-it had refused: its own examples are few, and to go on after a success costs the test nothing.
+it had refused or never scored: its own examples are few, and to go on after a success costs the test nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence

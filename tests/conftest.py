@@ -23,6 +23,12 @@ FAST = ("fsync", "synchronous_commit", "full_page_writes")  # what only matters 
 _NAME = "tests"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what is marked `as_user` where root runs the tests."""
+    if item.get_closest_marker("as_user") is not None and os.geteuid() == 0:
+        pytest.skip("root may read everything")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PostgresServer:
     """A running server, which makes databases: schemas, to be exact, for those are cheap."""

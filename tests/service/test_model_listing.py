@@ -11,7 +11,6 @@ from service.settings import Settings
 from service.spec import ModelSpec
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-AS_USER = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 
 
 @pytest.fixture
@@ -177,7 +176,7 @@ def test_links_in_a_circle_end(settings: Settings, first: Path) -> None:
     assert listed(settings) == []
 
 
-@AS_USER
+@pytest.mark.as_user
 def test_what_the_server_may_not_read_is_passed_over(settings: Settings, first: Path) -> None:
     closed = [saved(first / "closed"), saved(first / "config") / "config.json", packed(first / "a.gguf")]
     saved(first / "open")

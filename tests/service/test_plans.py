@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,7 +92,7 @@ def test_a_folder_with_a_circle_of_links_is_refused(roots: list[Path]) -> None:
         load()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.as_user
 def test_a_folder_that_may_not_be_read_is_refused(roots: list[Path]) -> None:
     (roots[0] / "closed").mkdir(mode=0)
     assert "cannot read 'closed'" in refused("closed", roots).message

@@ -9,7 +9,6 @@ from workers.local_models import check_local
 from workers.plan import ModelSource
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-AS_USER = pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def test_a_pipe_is_no_gguf_file(tmp_path: Path) -> None:
     assert "no such file" in refused(tmp_path / "model.gguf", kind="gguf")
 
 
-@AS_USER
+@pytest.mark.as_user
 def test_what_the_server_may_not_read_is_refused(folder: Path) -> None:
     (folder / "config.json").chmod(0)
     assert refused(folder) == f"this server may not read {folder}/config.json; change its permissions"
