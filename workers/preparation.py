@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 8
 
+Towards = tuple[Path, Sequence[int]]
+"""Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
+
 GATHERING = {"calibration": "recalibration", "projection": "reprojection"}
 """Phases of making factors, and what they are called where it is done again, midway."""
 
@@ -176,17 +179,27 @@ def _closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
     model = prepare_model(resolve(plan.model), device, cache)
     key = _key(plan, model)
-    while not _is_whole(cache, key):
-        yield from _build(plan, model, device, cache, key)
-    dense = _read(model, cache.path(key))
+    dense = yield from _made(plan, model, device, cache, key)
     if plan.midway_share is None:
         return dense
     space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
     key = content_key("midway", key, ranks)
+    return (yield from _made(plan, model, device, cache, key, (dense.factors, ranks)))
+
+
+def _made(
+    plan: PreparationPlan,
+    model: PreparedModel,
+    device: torch.device,
+    cache: FolderCache,
+    key: str,
+    towards: Towards | None = None,
+) -> Generator[Progress, None, Prepared]:
+    """The factors of a key: from the cache, or built until they are there."""
     while not _is_whole(cache, key):
-        for step in _build(plan, model, device, cache, key, (dense.factors, ranks)):
-            yield replace(step, phase=GATHERING[step.phase])
+        for step in _build(plan, model, device, cache, key, towards):
+            yield step if towards is None else replace(step, phase=GATHERING[step.phase])
     return _read(model, cache.path(key))
 
 
@@ -196,12 +209,9 @@ def _build(
     device: torch.device,
     cache: FolderCache,
     key: str,
-    towards: tuple[Path, Sequence[int]] | None = None,
+    towards: Towards | None,
 ) -> Iterator[Progress]:
-    """Does what nobody else has taken, waits for what others do, and puts all together if nobody has.
-
-    `towards`: factors and ranks of the smaller model on the way to which the Grams are gathered, if not in the dense.
-    """
+    """Does what nobody else has taken, waits for what others do, and puts all together if nobody has."""
     model = load_prepared(prepared.folder, device, _compute_dtype(prepared))
     matrices = find_matrices(model, plan.model.include, plan.model.exclude)
     if towards is not None:
