@@ -88,7 +88,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
     """
     resources = spec.resources
     full, screened = scorings(spec)
-    share = min(1.0, resources.gpus_per_actor)  # an actor works on one device, whatever it was given
+    share = min(1.0, resources.gpus_per_actor)  # of several GPUs, one works at a time
     return JobSize(
         dtype=dtype,
         device=resources.device,
@@ -105,6 +105,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         finalists=finalists(spec),
         actors=resources.actors,
         actors_per_device=resources.actors_per_device,
+        devices_per_actor=resources.devices_per_actor,
         devices=resources.actors * share if share else 1,
     )
 
@@ -183,8 +184,8 @@ def _notes(job: JobSize, rates: Rates, total: dict[str, Any]) -> list[str]:
         notes.append(
             f"needs {needed / 1e9:.1f} GB of memory, {rates.name} has {rates.capacity_bytes / 1e9:.1f} GB; "
             + (
-                "a model is not split over several GPUs: lower resources.batch_tokens or resources.gram_memory_gib, "
-                "narrow model.include, or take a smaller model"
+                "raise resources.gpus_per_actor, lower resources.batch_tokens or resources.gram_memory_gib, "
+                "or narrow model.include"
                 if job.device == "cuda"
                 else "lower resources.actors, resources.batch_tokens or resources.gram_memory_gib"
             )

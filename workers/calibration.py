@@ -231,7 +231,7 @@ class Calibrator:
         got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)
         if got not in (tokens, [self._mask_BL.numel()]):
             raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")
-        return rows_BLN.flatten(0, -2)[self._mask_BL.flatten()]
+        return rows_BLN.flatten(0, -2)[self._mask_BL.flatten().to(rows_BLN.device)]
 
     def _accumulate(self, sums: dict[str, GramSum], name: str, rows_TK: torch.Tensor, what: str) -> None:
         if name not in sums:

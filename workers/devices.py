@@ -24,6 +24,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def given(device: torch.device) -> list[torch.device]:
+    """The devices of a kind that this process has for itself: GPUs that are visible to it, which Ray sees to."""
+    if device.type != "cuda" or device.index is not None:
+        return [device]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
 def device_name(device: torch.device) -> str:
     """What people call it."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine's processor"
@@ -40,16 +47,18 @@ def present() -> list[tuple[str, str, int]]:
 
 
 def require_memory(device: torch.device, needed_bytes: int) -> None:
-    """Checks that a GPU has room before anything is loaded; Ray's fractional GPUs are bookkeeping only.
+    """Checks that the given GPUs have room before anything is loaded; Ray's fractions of one are bookkeeping only.
 
     Raises:
         InfrastructureError: Less than `needed_bytes` and a tenth is free.
     """
     if device.type != "cuda":
         return
-    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    memory = [torch.cuda.mem_get_info(gpu) for gpu in given(device)]
+    free_bytes, total_bytes = (sum(sizes) for sizes in zip(*memory, strict=True))
     if free_bytes < needed_bytes * HEADROOM:
         raise InfrastructureError(
-            f"{device} has {free_bytes / 2**30:.1f} of {total_bytes / 2**30:.1f} GiB free, "
-            f"expected at least {needed_bytes * HEADROOM / 2**30:.1f} GiB; use fewer actors per GPU"
+            f"{len(memory)} GPU{'s' * (len(memory) > 1)} of this actor: {free_bytes / 2**30:.1f} of "
+            f"{total_bytes / 2**30:.1f} GiB free, expected at least {needed_bytes * HEADROOM / 2**30:.1f} GiB; "
+            "use fewer actors per GPU, or more GPUs per actor"
         )

@@ -85,7 +85,7 @@ class Flow:
         return seen
 
     def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
-        return x_BLD.flatten(0, -2)[self._batches[index].mask_BL.flatten()]
+        return x_BLD.flatten(0, -2)[self._batches[index].mask_BL.flatten().to(x_BLD.device)]
 
     def _run_until(self, module: nn.Module, index: int) -> tuple[torch.Tensor, Any]:
         """First argument and output of a module of the block; nothing behind it is run."""

@@ -1,10 +1,14 @@
 """Peak memory of each phase of a job, and the bytes it writes to disk, by formula.
 
+Where a model is spread over several GPUs, its weights, factors and activations are, block by block; the Grams that are
+gathered at once may all be of one GPU's blocks, and the logits are on the first.
+
 What Ray, the server and the page cache take comes on top.
 
 Legend: K width of a Gram, O×D a matrix, H hidden width, R rank.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,23 +68,23 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
     trained, with gradients and two moments; a batch.
     """
     compute = 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]  # float16 is calibrated in float32
-    weights, dense = weight_bytes(model, job), model.total_params * compute
+    weights, dense = weight_bytes(model, job), _on_one(model.total_params * compute, model, job)
     grams = _largest_grams(model, job)
     stored = max(factor_bytes(chunk, job.storage, job.dtype) for chunk in _chunks(model))
     chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
     working = (
         dense
-        + int(model.block_params * compute * (job.midway_share or 0))
+        + _on_one(int(model.block_params * compute * (job.midway_share or 0)), model, job)
         + max(
-            grams + _calibration_batch(model, job.loads["calibration"], job.method, compute),
+            grams + _calibration_batch(model, job, job.loads["calibration"], job.method, compute),
             min(grams, chunk) + _workspace(model, job),
         )
     )
     trained = 0
     if job.refine_epochs:
-        factors = factor_numbers(model.matrices, job.storage)
-        batch = _calibration_batch(model, job.loads["refinement"], "task", compute)
-        trained = dense + factors * (compute + TRAINED_BYTES) + batch
+        factors = factor_numbers(model.matrices, job.storage) * (compute + TRAINED_BYTES)
+        batch = _calibration_batch(model, job, job.loads["refinement"], "task", compute)
+        trained = dense + _on_one(factors, model, job) + batch
     loading = PROCESS_BYTES + weights + (model.total_params * 4 if job.gguf else 0)
     if job.device == "cpu":
         workers = job.actors * (PROCESS_BYTES + working + stored)
@@ -108,14 +112,15 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
         return Footprint(host_bytes=job.actors * (PROCESS_BYTES + weights + batch) + factors)
     return Footprint(
         host_bytes=job.actors * (PROCESS_BYTES + weights) + factors,
-        accelerator_bytes=job.actors_per_device * (CONTEXT_BYTES + weights + factors + batch),
+        accelerator_bytes=job.actors_per_device
+        * (CONTEXT_BYTES + _on_one(weights + factors, model, job) + batch),
     )
 
 
 def reacting(model: ModelSize, job: JobSize) -> Footprint:
     """Scoring, and a batch with what its way back needs."""
     load = job.loads["reweigh"]
-    batch = _calibration_batch(model, load, "task", ITEM_BYTES[job.dtype])
+    batch = _calibration_batch(model, job, load, "task", ITEM_BYTES[job.dtype])
     base = scoring(model, job, load)
     if job.device == "cpu":
         return Footprint(host_bytes=base.host_bytes + job.actors * batch)
@@ -146,10 +151,15 @@ def exporting(model: ModelSize, job: JobSize) -> Footprint:
 def verifying(model: ModelSize, job: JobSize) -> Footprint:
     """The exported and the dense model side by side."""
     weights = weight_bytes(model, job)
-    working = 2 * weights + _batch(model, job.loads["verify"], ITEM_BYTES[job.dtype])
+    working = _on_one(2 * weights, model, job) + _batch(model, job.loads["verify"], ITEM_BYTES[job.dtype])
     if job.device == "cpu":
         return Footprint(host_bytes=PROCESS_BYTES + working)
     return Footprint(host_bytes=PROCESS_BYTES + weights, accelerator_bytes=CONTEXT_BYTES + working)
+
+
+def _on_one(size: int, model: ModelSize, job: JobSize) -> int:
+    """Of something that lies where its blocks do, what is on the fullest of an actor's devices."""
+    return size * math.ceil(model.layers / job.devices_per_actor) // model.layers
 
 
 def _chunks(model: ModelSize) -> list[tuple[MatrixShape, ...]]:
@@ -166,7 +176,7 @@ def _largest_grams(model: ModelSize, job: JobSize) -> int:
     return max((_gram_bytes(group, job) for group in groups), default=0)
 
 
-def _calibration_batch(model: ModelSize, load: Load, method: Method, item: int) -> int:
+def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Method, item: int) -> int:
     """With autograd: every input and output of a linear map once, and the logits with their gradients.
 
     For one layer of a GPT the first comes to 16·H numbers a token; arXiv 2205.05198, section 4.1, counts 17·H.
@@ -176,7 +186,7 @@ def _calibration_batch(model: ModelSize, load: Load, method: Method, item: int) 
     if method != "task":
         return _batch(model, load, item)
     widths = sum(m.out_features + m.in_features for m in model.matrices)
-    return load.largest_tokens * widths * item + _logits(model, load, item + 12)
+    return _on_one(load.largest_tokens * widths * item, model, job) + _logits(model, load, item + 12)
 
 
 def _batch(model: ModelSize, load: Load, item: int) -> int:

@@ -185,9 +185,9 @@ def _time_shapes(
     generator = torch.Generator().manual_seed(0)
     calls: dict[tuple[Shape, int], Timed] = {}
     for shape, (matrix, *_) in shapes.items():
-        dense = model.get_submodule(matrix.name)
+        dense: Any = model.get_submodule(matrix.name)
         size = (*plan.workload.shape_BL, matrix.in_features)
-        x_BLD = torch.randn(size, generator=generator).to(model.device, model.dtype)
+        x_BLD = torch.randn(size, generator=generator).to(dense.weight.device, model.dtype)
         for rank in (*measured_ranks(matrix, plan.rank_step, plan.storage), DENSE):
             calls[shape, rank] = _call(stand_in(dense, rank, plan.storage), x_BLD)
     return (yield from fastest(calls, timer, ROUNDS, Random(0)))

@@ -26,7 +26,9 @@ from transformers import (
 
 from search.errors import InputError
 from workers.cache import FolderCache, content_key
+from workers.devices import given
 from workers.local_models import check_local, model_files
+from workers.placement import place
 from workers.plan import ModelSource
 
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -198,8 +200,11 @@ def load_prepared(folder: Path, device: torch.device, dtype: torch.dtype | None 
 
 
 def on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """The model on the device, for inference: no dropout, no gradients of weights."""
-    model.to(device)  # type: ignore[arg-type]
+    """The model on the device, or on all of its kind that this process was given, for inference.
+
+    No dropout, no gradients of weights.
+    """
+    place(model, given(device))
     model.eval()  # type: ignore[no-untyped-call]
     model.requires_grad_(False)
     return model

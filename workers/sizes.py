@@ -71,8 +71,8 @@ class JobSize:
     measured, of one pass.
     `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
-    `actors_per_device` share the memory of one. `gram_bytes`: memory of one actor for Grams. `midway_share`: as of
-    `workers.preparation.PreparationPlan`.
+    `actors_per_device` share the memory of one, or one actor has that of `devices_per_actor`. `gram_bytes`: for the
+    Grams of one actor. `midway_share`: as of `workers.preparation.PreparationPlan`.
     """
 
     dtype: str
@@ -90,6 +90,7 @@ class JobSize:
     finalists: int
     actors: int
     actors_per_device: int
+    devices_per_actor: int
     devices: float
 
 

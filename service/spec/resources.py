@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from service.spec.strict import Strict
 
@@ -19,7 +19,12 @@ class ResourceSpec(Strict):
         description="At most; jobs that run at once share the cluster, and the result does not depend on it.",
     )
     threads_per_actor: int = Field(1, ge=1, le=1024)
-    gpus_per_actor: float = Field(0, ge=0, le=64)
+    gpus_per_actor: float = Field(
+        0,
+        ge=0,
+        le=64,
+        description="A share of one, or several for a model that one has no room for: its blocks go to them in order.",
+    )
     batch_tokens: int | None = Field(
         None,
         ge=1,
@@ -35,6 +40,13 @@ class ResourceSpec(Strict):
         "than all need, it takes several passes.",
     )
     evaluation_timeout_s: float = Field(1800, gt=0, le=86_400)
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _whole_beyond_one(cls, gpus: float) -> float:
+        if gpus > 1 and not gpus.is_integer():
+            raise ValueError(f"got {gpus:g}; expected a share of one GPU, 0..1, or a whole number of them")
+        return gpus
 
     @property
     def tokens_per_batch(self) -> int:
@@ -54,10 +66,15 @@ class ResourceSpec(Strict):
     @property
     def actors_per_device(self) -> int:
         """Actors that share the memory of a GPU, or of the CPU."""
-        share = min(1.0, self.gpus_per_actor)  # an actor works on one device, whatever it was given
+        share = min(1.0, self.gpus_per_actor)
         return int(1 / share) if share else self.actors
 
     @property
+    def devices_per_actor(self) -> int:
+        """GPUs that an actor's model is spread over; 1 for the CPU."""
+        return max(1, int(self.gpus_per_actor))
+
+    @property
     def gram_bytes(self) -> int:
-        """One actor's share of `gram_memory_gib`."""
+        """One actor's share of `gram_memory_gib`; of several GPUs, one may hold all that are gathered at once."""
         return int(self.gram_memory_gib * 2**30) // self.actors_per_device

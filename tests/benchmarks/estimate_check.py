@@ -32,6 +32,9 @@ LLAMAS = {
     "Llama-3.1-70B": LLAMA
     | {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80, "num_attention_heads": 64},
 }
+GPUS = {"Llama-3.1-8B": 1, "Llama-3.1-70B": 8}
+"""Of one actor."""
+
 LENGTH = 256
 
 
@@ -81,12 +84,15 @@ def _check(data_dir: Path, roots: list[Path]) -> dict[str, Any]:
 
 def _llamas(gram_memories_gib: list[float], batch_tokens: int) -> dict[str, Any]:
     rows = {}
-    print("| model | memory for Grams, GiB | passes | GPU, GB | disk, GB | prepare, h | search at most, h |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    print(
+        "| model | GPUs an actor | memory for Grams, GiB | passes | each GPU, GB | host, GB | disk, GB | prepare, h "
+        "| search at most, h |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
     for name, sizes in LLAMAS.items():
         model = size_of(LlamaConfig(**sizes))
         for gib in gram_memories_gib:
-            row = estimate_size(model, _spec(gib, batch_tokens), LENGTH, DATA_SHEETS["H100"])
+            row = estimate_size(model, _spec(gib, batch_tokens, GPUS[name]), LENGTH, DATA_SHEETS["H100"])
             rows[f"{name}, {gib:g} GiB"] = row
             hours = {
                 p["phase"]: f"{p['seconds_low'] / 3600:.2f} to {p['seconds_high'] / 3600:.2f}"
@@ -94,14 +100,15 @@ def _llamas(gram_memories_gib: list[float], batch_tokens: int) -> dict[str, Any]
             }
             total = row["total"]
             print(
-                f"| {name} | {gib:g} | {row['gram_passes']} | {total['accelerator_bytes'] / 1e9:,.0f} "
+                f"| {name} | {GPUS[name]} | {gib:g} | {row['gram_passes']} "
+                f"| {total['accelerator_bytes'] / 1e9:,.0f} | {total['host_bytes'] / 1e9:,.0f} "
                 f"| {total['disk_bytes'] / 1e9:,.0f} | {hours['prepare']} | {hours['search']} |"
             )
     return rows
 
 
-def _spec(gram_memory_gib: float, batch_tokens: int) -> JobSpec:
-    """The defaults of a job file, on four actors with a GPU each."""
+def _spec(gram_memory_gib: float, batch_tokens: int, gpus_per_actor: int) -> JobSpec:
+    """The defaults of a job file, on four actors."""
     return JobSpec.model_validate(
         {
             "model": {"hub": "meta-llama/Llama-3.1-8B"},
@@ -114,7 +121,7 @@ def _spec(gram_memory_gib: float, batch_tokens: int) -> JobSpec:
             },
             "resources": {
                 "actors": 4,
-                "gpus_per_actor": 1,
+                "gpus_per_actor": gpus_per_actor,
                 "gram_memory_gib": gram_memory_gib,
                 "batch_tokens": batch_tokens,
             },

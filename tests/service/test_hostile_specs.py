@@ -54,7 +54,7 @@ BAD_NUMBERS = [
     (field, value)
     for field, bounds in {**INTEGERS, **FLOATS}.items()
     for value in (*bounds, HUGE, math.nan, math.inf)
-]
+] + [("resources.gpus_per_actor", 1.5)]
 
 PATHS = [
     "..",

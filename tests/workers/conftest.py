@@ -321,6 +321,7 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             finalists=4,
             actors=2,
             actors_per_device=2,
+            devices_per_actor=1,
             devices=1,
         )
 

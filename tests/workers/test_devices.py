@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from search.errors import InfrastructureError
-from workers.devices import pick_device, present, require_memory
+from workers.devices import given, pick_device, present, require_memory
 
 
 @pytest.fixture
@@ -25,10 +25,24 @@ def test_with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_is_asked_for_with_headroom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (11 * 2**30, 40 * 2**30))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     require_memory(torch.device("cuda"), 10 * 2**30)
     with pytest.raises(InfrastructureError, match=r"11\.0 of 40\.0 GiB free, expected at least 13\.2 GiB"):
         require_memory(torch.device("cuda"), 12 * 2**30)
     require_memory(torch.device("cpu"), 2**60)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    require_memory(torch.device("cuda"), 19 * 2**30)
+    with pytest.raises(
+        InfrastructureError, match=r"2 GPUs of this actor: 22\.0 of 80\.0 GiB free, .* 23\.1 GiB"
+    ):
+        require_memory(torch.device("cuda"), 21 * 2**30)
+
+
+def test_an_actor_has_all_gpus_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert given(torch.device("cuda")) == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert given(torch.device("cuda", 1)) == [torch.device("cuda", 1)]
+    assert given(torch.device("cpu")) == [torch.device("cpu")]
 
 
 def test_the_processor_is_present_with_its_memory() -> None:
