@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from search.space import DENSE
 from workers import models, placement
 from workers.actor import ScorerPlan, build_scorer
+from workers.export import Exported, ExportPlan, export, load_folder
 from workers.matrices import block_list
 from workers.placement import place
 from workers.plan import EncodedTask
@@ -155,3 +156,13 @@ def test_a_job_finds_the_same_on_two_devices(
     for one, other in zip(together[1:-1], alone[1:-1], strict=True):
         np.testing.assert_equal(*(asdict(each) | {"seconds": None} for each in (one, other)))
     torch.testing.assert_close(together[-1], alone[-1], rtol=0, atol=0)
+
+
+@torch.inference_mode()
+def test_an_exported_model_is_spread_too(export_plan: ExportPlan, sent: Sent) -> None:
+    *_, exported = export(export_plan)
+    assert isinstance(exported, Exported)
+    model = load_folder(exported.folder)
+    alone = model(input_ids=IDS_BL).logits
+    assert torch.equal(place(model, TWO)(input_ids=IDS_BL).logits, alone)
+    assert set(sent) == set(TWO)
