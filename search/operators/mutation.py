@@ -1,8 +1,4 @@
-"""Level mutation: some genes move up or down by one level, or several.
-
-How many: few scorings are spent on many genes, so that single steps lead nowhere, and too many at once seldom help. At
-most 16 were best of 210 genes, four of 56 (`tests/benchmarks/search_table.py --synthetic`).
-"""
+"""Level mutation: a few genes move up or down by one level, or a few."""
 
 from random import Random
 
@@ -10,18 +6,14 @@ import numpy as np
 
 from search.space import Genome, SearchSpace
 
-FEW = 4
-MOST_CHANGED = 0.08
-"""Share of the genes that change at most, where that is more than a few."""
-
+MOST_CHANGES = 4
 STRIDES = (1, 2, 4)
 """Levels a gene moves at once; all equally likely."""
 
 
-def draw_changes(genes: int, rng: Random) -> int:
-    """How many of so many genes to change: the smaller of two uniform draws."""
-    most = min(genes, max(FEW, round(MOST_CHANGED * genes)))
-    return min(rng.randint(1, most), rng.randint(1, most))
+def draw_changes(rng: Random) -> int:
+    """How many genes to change: the smaller of two uniform draws, so mostly one or two."""
+    return min(rng.randint(1, MOST_CHANGES), rng.randint(1, MOST_CHANGES))
 
 
 def level_below(space: SearchSpace, index: int, level: int, rng: Random) -> int:
@@ -44,7 +36,7 @@ def level_below(space: SearchSpace, index: int, level: int, rng: Random) -> int:
 
 
 def mutate(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
-    """Move some genes up or down; the size may change.
+    """Move one or a few genes up or down; the size may change.
 
     Args:
         space: The search space.
@@ -55,7 +47,7 @@ def mutate(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
         A genome that differs in at least one level.
     """
     levels = list(genome)
-    for i in rng.sample(range(len(levels)), draw_changes(len(levels), rng)):
+    for i in rng.sample(range(len(levels)), min(draw_changes(rng), len(levels))):
         top, stride = len(space.genes[i].levels) - 1, rng.choice(STRIDES)
         if levels[i] == 0 or (levels[i] < top and rng.random() < 0.5):
             levels[i] = min(top, levels[i] + stride)

@@ -21,7 +21,7 @@ def _can_grow(space: SearchSpace, levels: list[int], index: int) -> bool:
 
 
 def transfer(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
-    """Raise some genes by a level and lower others until they have paid for it.
+    """Raise one or a few genes by a level and lower others until they have paid for it.
 
     Cheap genes change more often, in proportion to their mean price per level, so that every kind of gene
     moves about as much cost. A gene never both pays and grows.
@@ -36,7 +36,7 @@ def transfer(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
     """
     levels = list(genome)
     growing = _by_price(space, (i for i in range(len(levels)) if _can_grow(space, levels, i)), rng)
-    growing = growing[: draw_changes(len(levels), rng)]
+    growing = growing[: draw_changes(rng)]
     debt = 0
     for i in growing:
         debt += space.cost_at(i, levels[i] + 1) - space.cost_at(i, levels[i])

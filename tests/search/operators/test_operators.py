@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from search.errors import InputError
 from search.operators.crossover import crossover, layer_block, one_point, uniform
-from search.operators.mutation import FEW, draw_changes, level_below, mutate
+from search.operators.mutation import MOST_CHANGES, draw_changes, level_below, mutate
 from search.operators.repair import fill, repair
 from search.operators.transfer import transfer
 from search.prices import Prices
@@ -77,15 +77,14 @@ def test_layer_block_takes_whole_layers() -> None:
 @given(genome=genomes, seed=seeds)
 def test_mutation_changes_a_few_matrices(genome: Genome, seed: int) -> None:
     child = mutate(SPACE, genome, Random(seed))
-    assert 1 <= sum(a != b for a, b in zip(child, genome, strict=True)) <= FEW
+    assert 1 <= sum(a != b for a, b in zip(child, genome, strict=True)) <= MOST_CHANGES
 
 
-@pytest.mark.parametrize(("genes", "most"), [(1, 1), (3, 3), (12, 4), (56, 4), (210, 17)])
-def test_how_many_genes_change_goes_by_how_many_there_are(genes: int, most: int) -> None:
+def test_few_changes_are_the_rule() -> None:
     rng = Random(0)
-    draws = [draw_changes(genes, rng) for _ in range(4000)]
-    assert set(draws) == set(range(1, most + 1))
-    assert most == 1 or sum(draws) / len(draws) < 0.95 * (most + 1) / 2  # few are likelier
+    draws = [draw_changes(rng) for _ in range(1000)]
+    assert set(draws) == {1, 2, 3, 4}
+    assert draws.count(1) > draws.count(2) > draws.count(3) > draws.count(4)
 
 
 def test_a_step_down_from_dense_is_a_jump() -> None:
