@@ -15,6 +15,7 @@ from service.scoring import REFIT_EXAMPLES
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
 from workers.estimate import PhaseEstimate, estimate
+from workers.midway import examples_of_the_way
 from workers.models import head_folder, load_config
 from workers.preflight import Checked
 from workers.rates import Rates, dtype_name, rates_for
@@ -65,11 +66,13 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
     """What `workers.sizes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
-    refit, rounds, gathered = spec.projection.refit, spec.reweigh_rounds, spec.projection.gram_examples
+    refit, rounds = spec.projection.refit, spec.reweigh_rounds
+    gathered = len(range(spec.task.data.sizes.calibration)[: spec.projection.gram_examples])
     confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),
+        "way": first("calibration", examples_of_the_way(gathered)),
         "refinement": first("calibration", None),
         "reweigh": first("calibration", gathered).times(rounds) if rounds else Load(),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),

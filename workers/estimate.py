@@ -152,10 +152,10 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         return phase(name, load, [(work, job.devices)], scoring(model, job, load))
 
     calibration, none = loads["calibration"], _Work()
-    rounds = 1 if job.midway_share is None else 2
-    streamed = calibration.times(rounds * len(gram_passes(model, job.method, job.gram_bytes)))
+    passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
+    streamed = (calibration + loads["way"] if midway else calibration).times(passes)
     streamed += loads["refinement"].times(job.refine_epochs)
-    entries = rounds + (job.refine_epochs > 0)  # factors of every round, and trained ones beside
+    entries = 1 + midway + (job.refine_epochs > 0)  # factors of every round, and trained ones beside
     reweigh = loads["reweigh"]
     refit = loads["refit"].times(REFIT_PASSES * job.finalists)
     if refit.tokens:
@@ -163,8 +163,11 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     timed = []
     if "latency" in loads:
         once = loads["latency"]
-        passes = once.times(PASSES)
-        timed = [phase("latency", passes, [(_timing(model, once, weights), 1)], scoring(model, job, once))]
+        timed = [
+            phase(
+                "latency", once.times(PASSES), [(_timing(model, once, weights), 1)], scoring(model, job, once)
+            )
+        ]
     search = loads["search"].times(job.full_scorings + job.screenings * job.screen_share)
     return (
         phase(
@@ -203,33 +206,41 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
 def _preparing(model: ModelSize, job: JobSize) -> _Steps:
     """Loading, then forward (and backward) once per group of matrices, the Grams and factors of each matrix once.
 
-    All but the loading once more for what is midway, where every matrix runs dense, dense again and low-rank. The
-    shards' sums are written, hashed and read back. Loading and training are up to one worker.
+    Where it is done midway, the same for the way there before, from fewer examples. Loading and training are up to one
+    worker.
     """
-    calibration, weights = job.loads["calibration"], weight_bytes(model, job)
-    passes, shards = len(gram_passes(model, job.method, job.gram_bytes)), shards_of(job)
-    streamed = calibration.times(passes)
-    factors = factor_bytes(model.matrices, job.storage, job.dtype)
+    weights = weight_bytes(model, job)
+    rounds = ["calibration"] if job.midway_share is None else ["way", "calibration"]
     loading = _Work(starts=1, file_bytes=3 * weights, gguf_params=model.total_params if job.gguf else 0)
-    running = _forward(model, streamed, weights, backward=job.method == "task")
+    factoring = _factoring(model, job.method) + _Work(
+        file_bytes=3 * factor_bytes(model.matrices, job.storage, job.dtype)
+    )
+    steps: list[tuple[_Work, float]] = []
+    for name in rounds:
+        gathering = _gathering(model, job, job.loads[name])
+        if steps:
+            gathering += _midway(model, job, weights)
+        workers = min(job.devices, shards_of(job, job.loads[name]))
+        steps += [(loading, 1), (gathering, workers), (factoring, job.devices)]
+    return [*steps, (_refining(model, job, job.loads["refinement"].times(job.refine_epochs), weights), 1)]
+
+
+def _gathering(model: ModelSize, job: JobSize, load: Load) -> _Work:
+    """The passes over some calibration examples; the shards' sums are written, hashed and read back."""
+    passes = len(gram_passes(model, job.method, job.gram_bytes))
+    running = _forward(model, load.times(passes), weight_bytes(model, job), backward=job.method == "task")
     summed = sum(_kept(model, job.method)) * grams_per_matrix(job.method) * BYTES_PER_ENTRY
-    spilling = _Work(file_bytes=3 * shards * summed)
-    gathering = running + _grams(model, calibration, job.method) + spilling
-    factoring = _factoring(model, job.method) + _Work(file_bytes=3 * factors)
-    midway: list[tuple[_Work, float]] = []
-    if (share := job.midway_share) is not None:
-        more = _Work(
-            flops=2 * 2 * (1 + share) * model.block_params * streamed.tokens,
-            memory_bytes=2 * (1 + share) * streamed.batches * weights,
-        )
-        midway = [(loading, 1), (gathering + more, min(job.devices, shards)), (factoring, job.devices)]
-    return [
-        (loading, 1),
-        (gathering, min(job.devices, shards)),
-        (factoring, job.devices),
-        *midway,
-        (_refining(model, job, job.loads["refinement"].times(job.refine_epochs), weights), 1),
-    ]
+    spilling = _Work(file_bytes=3 * shards_of(job, load) * summed)
+    return running + _grams(model, load, job.method) + spilling
+
+
+def _midway(model: ModelSize, job: JobSize, weights: int) -> _Work:
+    """What is run on top midway: every matrix dense once more, and low-rank, both ways."""
+    streamed = job.loads["calibration"].times(len(gram_passes(model, job.method, job.gram_bytes)))
+    more = 2 * (1 + (job.midway_share or 0))
+    return _Work(
+        flops=2 * more * model.block_params * streamed.tokens, memory_bytes=more * streamed.batches * weights
+    )
 
 
 def _timing(model: ModelSize, once: Load, weights: int) -> _Work:

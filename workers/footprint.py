@@ -99,7 +99,7 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
 
 def spilled_bytes(model: ModelSize, job: JobSize) -> int:
     """Most that sums take of the disk while calibration lasts: the old and the new one, and shards that wait."""
-    shards = shards_of(job)
+    shards = shards_of(job, job.loads["calibration"])
     entries = 1 if shards == 1 else 2 + min(shards - 1, SPILLED_PER_WORKER * job.actors)
     return entries * _largest_grams(model, job)
 

@@ -26,6 +26,14 @@ from workers.matrices import LinearModule, weight_OD
 NODE = 1 / 3
 """Of one-point Gaussian quadrature on [0, 1] with the weight 1 - t."""
 
+ONE_IN, LEAST = 4, 64
+"""One in so many of the calibration examples tells the way, or at least so many: a rough direction will do."""
+
+
+def examples_of_the_way(examples: int) -> int:
+    """How many of so many calibration examples give the Grams of the dense model, which tell the way."""
+    return min(examples, max(LEAST, -(-examples // ONE_IN)))
+
 
 class MidwayLinear(nn.Module):
     """A linear map that is `NODE` of the way to its low-rank approximation; `dense` is the whole of it.

@@ -34,15 +34,15 @@ from workers.fisher import Fisher
 from workers.footprint import factor_numbers
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.matrices import find_matrices, linear_params
-from workers.midway import go_midway
+from workers.midway import examples_of_the_way, go_midway
 from workers.models import PreparedModel, load_prepared, prepare_model, resolve, weight_bytes
-from workers.plan import EncodedTask, ModelSource
+from workers.plan import EncodedTask, Example, ModelSource
 from workers.projections import Method
 from workers.refinement import TRAINED_BYTES, Refinement, refine
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 8
+FORMAT = 9
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
@@ -163,7 +163,7 @@ def _key(plan: PreparationPlan, model: PreparedModel) -> str:
         plan.method,
         plan.storage,
         plan.fisher,
-        plan.gram_examples,
+        len(_gathered(plan)),
         selection,
         plan.seed,
         plan.batch_tokens,
@@ -178,13 +178,15 @@ def _closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     yield Progress(phase="model", done=0, total=1)
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
     model = prepare_model(resolve(plan.model), device, cache)
-    key = _key(plan, model)
-    dense = yield from _made(plan, model, device, cache, key)
     if plan.midway_share is None:
-        return dense
+        return (yield from _made(plan, model, device, cache, _key(plan, model)))
+    examples = len(_gathered(plan))
+    few = replace(plan, gram_examples=examples_of_the_way(examples))
+    key = _key(few, model)
+    dense = yield from _made(few, model, device, cache, key)
     space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
-    key = content_key("midway", key, ranks)
+    key = content_key("midway", key, ranks, examples)
     return (yield from _made(plan, model, device, cache, key, (dense.factors, ranks)))
 
 
@@ -262,10 +264,15 @@ def _is_whole(cache: FolderCache, key: str) -> bool:
         return cache.find(key) is not None
 
 
+def _gathered(plan: PreparationPlan) -> Sequence[Example]:
+    """The calibration examples that give the second moments."""
+    return plan.task.splits["calibration"][: plan.gram_examples]
+
+
 def _recipe(plan: PreparationPlan, prepared: PreparedModel) -> Recipe:
     return Recipe(
         kind=plan.task.kind,
-        examples=plan.task.splits["calibration"][: plan.gram_examples],
+        examples=_gathered(plan),
         method=plan.method,
         storage=plan.storage,
         fisher=plan.fisher,

@@ -66,9 +66,9 @@ class Load:
 class JobSize:
     """A job as numbers.
 
-    `loads`: calibration, where Grams are gathered, refinement, of which `refine_epochs` are passes, reweigh (all its
-    rounds), search, refit (of one finalist; none where nothing is refit), confirm, test and verify; where latencies are
-    measured, of one pass.
+    `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, refinement, of which
+    `refine_epochs` are passes, reweigh (all its rounds), search, refit (of one finalist; none where nothing is refit),
+    confirm, test and verify; where latencies are measured, of one pass.
     `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one, or one actor has that of `devices_per_actor`. `gram_bytes`: for the
@@ -163,9 +163,8 @@ def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple
     return passes(model.matrices, gram_bytes, from_input=method == "input")
 
 
-def shards_of(job: JobSize) -> int:
-    """Shards that the job's calibration is cut into."""
-    load = job.loads["calibration"]
+def shards_of(job: JobSize, load: Load) -> int:
+    """Shards that a round of the job's calibration is cut into."""
     return shard_count(load.tokens, max(1, round(load.batches)), job.device)
 
 

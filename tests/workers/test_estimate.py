@@ -45,6 +45,7 @@ def task(make_task: Callable[..., EncodedTask]) -> EncodedTask:
 def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
     loads = {name: load_of(task, name, BATCH_TOKENS) for name in task.splits}
     extra = {
+        "way": loads["calibration"],
         "refinement": loads["calibration"],
         "reweigh": loads["calibration"].times(3),
         "refit": loads["calibration"],
@@ -94,7 +95,7 @@ def test_grams_and_factoring_by_hand(model: ModelSize, job: JobSize) -> None:
     assert prepared.flops == grams + factoring
 
 
-def test_midway_all_but_the_loading_is_done_again(model: ModelSize, job: JobSize) -> None:
+def test_midway_all_is_done_twice_but_from_fewer_examples_at_first(model: ModelSize, job: JobSize) -> None:
     once = phases_of(model, job)["prepare"]
     twice = phases_of(model, replace(job, midway_share=0.25))["prepare"]
     more = 2 * 2 * 1.25 * model.block_params * job.loads["calibration"].tokens
@@ -103,6 +104,10 @@ def test_midway_all_but_the_loading_is_done_again(model: ModelSize, job: JobSize
     assert twice.flops == 2 * once.flops + more
     assert twice.disk_bytes == once.disk_bytes + factors
     assert twice.host_bytes == once.host_bytes + 2 * model.block_params  # two workers, a quarter of float32
+    few = {**job.loads, "way": job.loads["calibration"].times(0.25)}
+    quicker = phases_of(model, replace(job, midway_share=0.25, loads=few))["prepare"]
+    assert quicker.tokens == round(1.25 * once.tokens)
+    assert once.flops + more < quicker.flops < twice.flops
 
 
 def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
@@ -158,7 +163,7 @@ def test_actors_on_devices_of_their_own_share_scoring_shards_and_factoring(
     assert shared(job, "prepare", 4) == pytest.approx(seconds * 3 / 4, abs=0.2)  # one shard alone
     many = job.loads["calibration"].times(1000)
     long = replace(job, loads={**job.loads, "calibration": many})
-    shards = shards_of(long)
+    shards = shards_of(long, many)
     assert shards == int(many.tokens) // 4096 > 10
     assert (
         0 < shared(long, "prepare", 1000) - shared(long, "prepare", shards) < seconds

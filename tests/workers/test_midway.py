@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from search.space import DENSE
 from workers.calibration import Calibrator
 from workers.matrices import find_matrices, weight_OD
-from workers.midway import MidwayLinear, dense_module, go_midway
+from workers.midway import MidwayLinear, dense_module, examples_of_the_way, go_midway
 from workers.plan import EncodedTask
 from workers.preparation import PreparationPlan, Prepared, load_factors, prepare
 
@@ -116,3 +116,8 @@ def test_preparation_takes_the_moments_midway(preparation_plan: PreparationPlan,
     assert ours.keys() == dense.keys()
     assert not any(ours[name][0].equal(dense[name][0]) for name in ours)
     assert [item.phase for item in prepare(plan) if not isinstance(item, Prepared)] == ["model"]
+
+
+@pytest.mark.parametrize(("examples", "few"), [(1, 1), (64, 64), (65, 64), (256, 64), (257, 65), (1024, 256)])
+def test_a_quarter_of_the_examples_tells_the_way_or_64(examples: int, few: int) -> None:
+    assert examples_of_the_way(examples) == few
