@@ -14,7 +14,7 @@ from search.objectives import Accepted
 from search.outcome import Outcome
 from search.space import Genome, SearchSpace
 
-RISES = (0.04, 0.06, 0.09, 0.135)
+RISES = (0.02, 0.02, 0.02, 0.02, 0.02, 0.04, 0.06, 0.12)
 """Kept share by which each larger finalist is above the one below it; one just short of dense is above them all."""
 
 FALLS = (0.02, 0.02, 0.03, 0.04, 0.06, 0.09, 0.135)

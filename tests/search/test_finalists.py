@@ -23,7 +23,7 @@ def test_larger_ones_to_fall_back_on_then_smaller_ones_to_hope_for(make_problem)
 
     finalists = drop_finalists(space, seed, accepted, front)
 
-    rising = [0.4 + 0.04, 0.4 + 0.04 + 0.06, 0.4 + 0.04 + 0.06 + 0.09, 0.4 + 0.04 + 0.06 + 0.09 + 0.135]
+    rising = [0.42, 0.44, 0.46, 0.48, 0.5, 0.54, 0.6, 0.72]
     falling = [0.375, 0.355, 0.325, 0.285, 0.2, 0.11]  # the step of 0.09 leads near the seed that was scored
     wanted = [0.95, *reversed(rising), 0.4, *falling]
     shares = [space.kept_share(genome) for genome in finalists]
@@ -40,7 +40,9 @@ def test_what_was_accepted_near_a_step_stands_for_the_seed_of_its_size(make_prob
     found = uniform(space, 0.47)
     accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (found, seed(0.42))]
     finalists = drop_finalists(space, seed, accepted, [])
-    assert finalists[finalists.index(seed(0.42)) - 1] == found
+    found_at = finalists.index(found)
+    larger, smaller = (space.kept_share(finalists[found_at + step]) for step in (-1, 1))
+    assert (larger, smaller) == pytest.approx((0.49, 0.44), abs=0.01)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9, 0.94, 0.96, 1.0])
