@@ -25,7 +25,7 @@ from workers.fisher import Fisher, answers_of, loss_of
 from workers.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
 from workers.likelihood import answer_logits
 from workers.matrices import LinearModule
-from workers.midway import dense_module
+from workers.midway import dense_module, gradient_share
 from workers.plan import Example
 
 SHARD_TOKENS = {"cpu": 4096, "cuda": 131_072}
@@ -223,7 +223,8 @@ class Calibrator:
         self._accumulate(self.grams.forward, name, self._real(name, x_BLD.detach()), "activation")
 
     def _add_gradient(self, name: str, grad_BLK: torch.Tensor) -> None:
-        self._accumulate(self.grams.backward, name, self._real(name, grad_BLK.detach()), "gradient")
+        grad_TK = self._real(name, grad_BLK.detach()).float() / gradient_share(self._model, name)
+        self._accumulate(self.grams.backward, name, grad_TK, "gradient")
 
     def _real(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
         """The rows of real tokens, T×N; some models flatten B and L, or put an axis of length one among them."""

@@ -235,9 +235,9 @@ def _gathering(model: ModelSize, job: JobSize, load: Load) -> _Work:
 
 
 def _midway(model: ModelSize, job: JobSize, weights: int) -> _Work:
-    """What is run on top midway: every matrix dense once more, and low-rank, both ways."""
+    """What is run on top midway: every matrix low-rank, both ways."""
     streamed = job.loads["calibration"].times(len(gram_passes(model, job.method, job.gram_bytes)))
-    more = 2 * (1 + (job.midway_share or 0))
+    more = 2 * (job.midway_share or 0)
     return _Work(
         flops=2 * more * model.block_params * streamed.tokens, memory_bytes=more * streamed.batches * weights
     )

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from search.space import DENSE, MatrixShape
-from workers.matrices import LinearModule, weight_OD
+from workers.matrices import LinearModule
 
 NODE = 1 / 3
 """Of one-point Gaussian quadrature on [0, 1] with the weight 1 - t."""
@@ -38,8 +38,8 @@ def examples_of_the_way(examples: int) -> int:
 class MidwayLinear(nn.Module):
     """A linear map that is `NODE` of the way to its low-rank approximation; `dense` is the whole of it.
 
-    What goes through `dense` is what would, were the matrix not compressed: its output is W x, and the gradient that
-    reaches it is that of the map's output. So whoever watches `dense` sees what compression puts at stake.
+    What goes through `dense` is what would, were the matrix not compressed: its output is W x. The gradient that
+    reaches it is that of the map's output times `gradient_share`: who watches `dense` can tell what is at stake.
 
     Args:
         dense: The dense map.
@@ -53,10 +53,9 @@ class MidwayLinear(nn.Module):
         self.right_rD: torch.Tensor = nn.Buffer(right_rD, persistent=False)
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
-        kept_BLO = F.linear(F.linear(x_BLD, self.right_rD), self.left_rO.T)
-        cut_BLO = F.linear(x_BLD, weight_OD(self.dense)) - kept_BLO
         y_BLO: torch.Tensor = self.dense(x_BLD)
-        return y_BLO - NODE * cut_BLO
+        kept_BLO = F.linear(F.linear(x_BLD, self.right_rD), self.left_rO.T, self.dense.bias)
+        return torch.lerp(y_BLO, kept_BLO, NODE)
 
 
 def go_midway(
@@ -79,6 +78,11 @@ def go_midway(
             device, dtype = dense.weight.device, dense.weight.dtype
             left_rO, right_rD = (factor[:rank].to(device, dtype) for factor in factors[matrix.name])
             model.set_submodule(matrix.name, MidwayLinear(dense, left_rO, right_rD))
+
+
+def gradient_share(model: PreTrainedModel, name: str) -> float:
+    """By what the gradient of a matrix's output is multiplied before it reaches the dense map."""
+    return 1 - NODE if isinstance(model.get_submodule(name), MidwayLinear) else 1.0
 
 
 def dense_module(model: PreTrainedModel, name: str) -> LinearModule:

@@ -98,7 +98,7 @@ def test_grams_and_factoring_by_hand(model: ModelSize, job: JobSize) -> None:
 def test_midway_all_is_done_twice_but_from_fewer_examples_at_first(model: ModelSize, job: JobSize) -> None:
     once = phases_of(model, job)["prepare"]
     twice = phases_of(model, replace(job, midway_share=0.25))["prepare"]
-    more = 2 * 2 * 1.25 * model.block_params * job.loads["calibration"].tokens
+    more = 2 * 2 * 0.25 * model.block_params * job.loads["calibration"].tokens
     factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
     assert twice.tokens == 2 * once.tokens
     assert twice.flops == 2 * once.flops + more
