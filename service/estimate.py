@@ -85,13 +85,12 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
 
     Args:
         spec: The job.
-        loads: Of every split, `calibration` as far as Grams are gathered, of `refinement`, `refit` and `verify`.
+        loads: Of every split, `calibration` as far as Grams are gathered, of `way`, `refinement`, `refit` and `verify`.
         dtype: The working dtype.
         gguf: Whether the model has to be de-quantized.
     """
     resources = spec.resources
     full, screened = scorings(spec)
-    share = min(1.0, resources.gpus_per_actor)  # of several GPUs, one works at a time
     return JobSize(
         dtype=dtype,
         device=resources.device,
@@ -109,7 +108,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         actors=resources.actors,
         actors_per_device=resources.actors_per_device,
         devices_per_actor=resources.devices_per_actor,
-        devices=resources.actors * share if share else 1,
+        devices=resources.devices,
     )
 
 

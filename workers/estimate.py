@@ -209,38 +209,36 @@ def _preparing(model: ModelSize, job: JobSize) -> _Steps:
     Where it is done midway, the same for the way there before, from fewer examples. Loading and training are up to one
     worker.
     """
-    weights = weight_bytes(model, job)
-    rounds = ["calibration"] if job.midway_share is None else ["way", "calibration"]
+    loads, weights = job.loads, weight_bytes(model, job)
+    rounds = [(loads["calibration"], job.midway_share or 0.0)]
+    if job.midway_share is not None:
+        rounds.insert(0, (loads["way"], 0.0))
     loading = _Work(starts=1, file_bytes=3 * weights, gguf_params=model.total_params if job.gguf else 0)
     factoring = _factoring(model, job.method) + _Work(
         file_bytes=3 * factor_bytes(model.matrices, job.storage, job.dtype)
     )
     steps: list[tuple[_Work, float]] = []
-    for name in rounds:
-        gathering = _gathering(model, job, job.loads[name])
-        if steps:
-            gathering += _midway(model, job, weights)
-        workers = min(job.devices, shards_of(job, job.loads[name]))
+    for load, low_rank in rounds:
+        workers = min(job.devices, shards_of(job, load))
+        gathering = _gathering(model, job, load, low_rank)
         steps += [(loading, 1), (gathering, workers), (factoring, job.devices)]
-    return [*steps, (_refining(model, job, job.loads["refinement"].times(job.refine_epochs), weights), 1)]
+    return [*steps, (_refining(model, job, loads["refinement"].times(job.refine_epochs), weights), 1)]
 
 
-def _gathering(model: ModelSize, job: JobSize, load: Load) -> _Work:
-    """The passes over some calibration examples; the shards' sums are written, hashed and read back."""
-    passes = len(gram_passes(model, job.method, job.gram_bytes))
-    running = _forward(model, load.times(passes), weight_bytes(model, job), backward=job.method == "task")
+def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _Work:
+    """The passes over some calibration examples; the shards' sums are written, hashed and read back.
+
+    Midway every matrix runs low-rank as well, both ways, with this share of its parameters.
+    """
+    weights = weight_bytes(model, job)
+    streamed = load.times(len(gram_passes(model, job.method, job.gram_bytes)))
+    running = _forward(model, streamed, weights, backward=job.method == "task") + _Work(
+        flops=2 * 2 * low_rank * model.block_params * streamed.tokens,
+        memory_bytes=2 * low_rank * streamed.batches * weights,
+    )
     summed = sum(_kept(model, job.method)) * grams_per_matrix(job.method) * BYTES_PER_ENTRY
     spilling = _Work(file_bytes=3 * shards_of(job, load) * summed)
     return running + _grams(model, load, job.method) + spilling
-
-
-def _midway(model: ModelSize, job: JobSize, weights: int) -> _Work:
-    """What is run on top midway: every matrix low-rank, both ways."""
-    streamed = job.loads["calibration"].times(len(gram_passes(model, job.method, job.gram_bytes)))
-    more = 2 * (job.midway_share or 0)
-    return _Work(
-        flops=2 * more * model.block_params * streamed.tokens, memory_bytes=more * streamed.batches * weights
-    )
 
 
 def _timing(model: ModelSize, once: Load, weights: int) -> _Work:

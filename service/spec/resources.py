@@ -66,8 +66,16 @@ class ResourceSpec(Strict):
     @property
     def actors_per_device(self) -> int:
         """Actors that share the memory of a GPU, or of the CPU."""
-        share = min(1.0, self.gpus_per_actor)
-        return int(1 / share) if share else self.actors
+        return int(1 / self._share_of_a_gpu) if self._share_of_a_gpu else self.actors
+
+    @property
+    def devices(self) -> float:
+        """So many devices' worth of work the actors do at a time: of several GPUs of one, one works; 1 for the CPU."""
+        return self.actors * self._share_of_a_gpu if self._share_of_a_gpu else 1
+
+    @property
+    def _share_of_a_gpu(self) -> float:
+        return min(1.0, self.gpus_per_actor)
 
     @property
     def devices_per_actor(self) -> int:

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from search.space import DENSE, MatrixShape, Storage
+from workers.actor import ScorerPlan
 from workers.cluster import Cluster
 from workers.export import ExportPlan
 from workers.fairness import amounts
@@ -213,6 +214,23 @@ def prepared(preparation_plan: PreparationPlan) -> Prepared:
     *_, last = prepare(preparation_plan)
     assert isinstance(last, Prepared)
     return last
+
+
+@pytest.fixture(scope="session")
+def make_scorer_plan() -> Callable[[Prepared], ScorerPlan]:
+    """What an actor loads of a prepared job."""
+
+    def make(prepared: Prepared) -> ScorerPlan:
+        return ScorerPlan(
+            model_folder=prepared.model.folder,
+            factors_folder=prepared.factors,
+            matrices=prepared.matrices,
+            batch_tokens=64,
+            threads=1,
+            device="cpu",
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

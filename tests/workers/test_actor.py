@@ -20,15 +20,8 @@ from workers.sharing import Share
 
 
 @pytest.fixture
-def plan(prepared: Prepared) -> ScorerPlan:
-    return ScorerPlan(
-        model_folder=prepared.model.folder,
-        factors_folder=prepared.factors,
-        matrices=prepared.matrices,
-        batch_tokens=64,
-        threads=1,
-        device="cpu",
-    )
+def plan(prepared: Prepared, make_scorer_plan: Callable[[Prepared], ScorerPlan]) -> ScorerPlan:
+    return make_scorer_plan(prepared)
 
 
 @pytest.fixture

@@ -104,6 +104,7 @@ def test_a_job_finds_the_same_on_two_devices(
     kind: str,
     preparation_plan: PreparationPlan,
     make_task: Callable[..., EncodedTask],
+    make_scorer_plan: Callable[[Prepared], ScorerPlan],
     sent: Sent,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -120,17 +121,7 @@ def test_a_job_finds_the_same_on_two_devices(
         )
         *_, ready = prepare(plan)
         assert isinstance(ready, Prepared)
-        scorer = build_scorer(
-            ScorerPlan(
-                model_folder=ready.model.folder,
-                factors_folder=ready.factors,
-                matrices=ready.matrices,
-                batch_tokens=64,
-                threads=1,
-                device="cpu",
-            ),
-            task,
-        )
+        scorer = build_scorer(make_scorer_plan(ready), task)
         ranks, file = (4,) * len(ready.matrices), tmp_path / f"{name}.safetensors"
         dense, beliefs = scorer.score_dense(
             ScoreRequest(ranks=(DENSE,) * len(ranks), split="search", start=0, stop=8)
