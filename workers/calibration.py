@@ -188,9 +188,9 @@ class Calibrator:
         self, name: str
     ) -> Callable[[LinearModule, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def after_forward(module: LinearModule, _: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
-            y_TO = self._real(name, y_BLO.detach()).float()
+            y_TO = self._real(name, y_BLO.detach())
             if module.bias is not None:
-                y_TO -= module.bias.detach().float()
+                y_TO = y_TO.float() - module.bias.detach().float()
             self._accumulate(self.grams.forward, name, y_TO, "activation")
             self._watch_gradient(name, y_BLO)
 
@@ -223,8 +223,9 @@ class Calibrator:
         self._accumulate(self.grams.forward, name, self._real(name, x_BLD.detach()), "activation")
 
     def _add_gradient(self, name: str, grad_BLK: torch.Tensor) -> None:
-        grad_TK = self._real(name, grad_BLK.detach()).float() / gradient_share(self._model, name)
-        self._accumulate(self.grams.backward, name, grad_TK, "gradient")
+        grad_TK = self._real(name, grad_BLK.detach())
+        scale = gradient_share(self._model, name) ** -2
+        self._accumulate(self.grams.backward, name, grad_TK, "gradient", scale)
 
     def _real(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
         """The rows of real tokens, T×N; some models flatten B and L, or put an axis of length one among them."""
@@ -234,10 +235,12 @@ class Calibrator:
             raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")
         return rows_BLN.flatten(0, -2)[self._mask_BL.flatten().to(rows_BLN.device)]
 
-    def _accumulate(self, sums: dict[str, GramSum], name: str, rows_TK: torch.Tensor, what: str) -> None:
+    def _accumulate(
+        self, sums: dict[str, GramSum], name: str, rows_TK: torch.Tensor, what: str, scale: float = 1.0
+    ) -> None:
         if name not in sums:
             sums[name] = GramSum.zeros(rows_TK.shape[1], rows_TK.device)
-        if not torch.isfinite(sums[name].add_rows_(rows_TK)):
+        if not torch.isfinite(sums[name].add_rows_(rows_TK, scale)):
             raise ScoringError(
                 f"{what} of {name} is not finite in calibration batch {self._batch}; "
                 "try model.dtype: float32, or look for broken records"

@@ -4,11 +4,15 @@ A Gram is symmetric: only its lower triangle is computed and kept, by panels of 
 
     panel i    rows [b·i, K) x columns [b·i, b·(i+1))      b = GRAM_BLOCK
 
+Rows of a bfloat16 model are bfloat16 numbers. Units that multiply those (AMX, tensor cores) do so exactly and add up in
+float32, so such rows lose nothing there; others are multiplied in float32.
+
 Legend: K width of a Gram, T rows, P numbers in its panels.
 """
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +33,17 @@ def gram_numbers(width: int) -> int:
     return sum((width - start) * min(GRAM_BLOCK, width - start) for start in range(0, width, GRAM_BLOCK))
 
 
+@contextmanager
+def _multiplied_as(dtype: torch.dtype) -> Iterator[None]:
+    """Within it float32 products may take their factors for numbers of this dtype."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @dataclass(frozen=True, slots=True)
 class GramSum:
     """One Gram, as the panels of its lower triangle."""
@@ -41,14 +56,15 @@ class GramSum:
         """A sum of nothing."""
         return cls(width, torch.zeros(gram_numbers(width), dtype=torch.float64, device=device))
 
-    def add_rows_(self, rows_TK: torch.Tensor) -> torch.Tensor:
-        """Adds rowsᵀ·rows; returns the sum of the rows' squares, where any odd entry of a row shows."""
-        rows_TK = rows_TK.float()
-        squares = rows_TK.new_zeros(())
-        for start, stop, panel in self._panels():
-            product = rows_TK[:, start:].T @ rows_TK[:, start:stop]
-            panel += product
-            squares += product.diagonal().sum()
+    def add_rows_(self, rows_TK: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+        """Adds scale·rowsᵀ·rows; returns the sum of the rows' squares, where any odd entry of a row shows."""
+        squares = torch.zeros((), device=rows_TK.device)
+        with _multiplied_as(rows_TK.dtype):
+            rows_TK = rows_TK.float()
+            for start, stop, panel in self._panels():
+                product = rows_TK[:, start:].T @ rows_TK[:, start:stop]
+                panel.add_(product, alpha=scale)
+                squares += product.diagonal().sum()
         return squares
 
     def whole_KK(self) -> torch.Tensor:

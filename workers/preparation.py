@@ -42,7 +42,7 @@ from workers.refinement import TRAINED_BYTES, Refinement, refine
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 9
+FORMAT = 10
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""

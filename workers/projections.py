@@ -85,14 +85,14 @@ def factor(
         return _worthless(factor(weight_OD, "output", max_rank, forward_NN))
     if method == "input":
         assert forward_NN is not None
-        left_OK, right_KD, energy_K = _input_projection(weight_OD, forward_NN)
+        left_OR, right_RD, energy_K = _input_projection(weight_OD, max_rank, forward_NN)
     elif weight_OD.shape[0] <= weight_OD.shape[1]:
-        left_OK, right_KD, energy_K = _seen_at_output(weight_OD, forward_NN, backward_KK)
+        left_OR, right_RD, energy_K = _seen_at_output(weight_OD, max_rank, forward_NN, backward_KK)
     else:
-        left_OK, right_KD, energy_K = _seen_at_input(weight_OD, forward_NN, backward_KK)
+        left_OR, right_RD, energy_K = _seen_at_input(weight_OD, max_rank, forward_NN, backward_KK)
     if method != "task":
         energy_K = energy_K / energy_K.sum().clamp_min(torch.finfo(torch.float64).tiny)
-    left_RO, right_RD = _balance(left_OK.T[:max_rank], right_KD[:max_rank])
+    left_RO, right_RD = _balance(left_OR.T, right_RD)
     return Factors(left_RO=left_RO.contiguous(), right_RD=right_RD.contiguous(), energy_K=energy_K)
 
 
@@ -123,49 +123,54 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
 
 
 def _seen_at_output(
-    weight_OD: torch.Tensor, output_gram_OO: torch.Tensor | None, grad_gram_OO: torch.Tensor | None
+    weight_OD: torch.Tensor,
+    max_rank: int,
+    output_gram_OO: torch.Tensor | None,
+    grad_gram_OO: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if output_gram_OO is None:
         output_gram_OO = weight_OD @ weight_OD.T
     if grad_gram_OO is None:
-        vectors_OK, energy_K = _descending_eigh(output_gram_OO)
-        return vectors_OK, vectors_OK.T @ weight_OD, energy_K
+        vectors_OR, energy_K = _leading(output_gram_OO, max_rank)
+        return vectors_OR, vectors_OR.T @ weight_OD, energy_K
     root_OO = square_root(grad_gram_OO, GRADIENT_DAMPING)
-    vectors_OK, energy_K = _descending_eigh(root_OO.T @ output_gram_OO @ root_OO)
-    return _unwhitened(root_OO, vectors_OK), vectors_OK.T @ (root_OO.T @ weight_OD), energy_K
+    vectors_OR, energy_K = _leading(root_OO.T @ output_gram_OO @ root_OO, max_rank)
+    return _unwhitened(root_OO, vectors_OR), (root_OO @ vectors_OR).T @ weight_OD, energy_K
 
 
 def _seen_at_input(
-    weight_OD: torch.Tensor, input_gram_DD: torch.Tensor | None, passed_gram_DD: torch.Tensor | None
+    weight_OD: torch.Tensor,
+    max_rank: int,
+    input_gram_DD: torch.Tensor | None,
+    passed_gram_DD: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if passed_gram_DD is None:
         passed_gram_DD = weight_OD.T @ weight_OD
     if input_gram_DD is None:
-        vectors_DK, energy_K = _descending_eigh(passed_gram_DD)
-        return weight_OD @ vectors_DK, vectors_DK.T, energy_K
+        vectors_DR, energy_K = _leading(passed_gram_DD, max_rank)
+        return weight_OD @ vectors_DR, vectors_DR.T, energy_K
     root_DD = square_root(input_gram_DD, INPUT_DAMPING)
-    vectors_DK, energy_K = _descending_eigh(root_DD.T @ passed_gram_DD @ root_DD)
-    return weight_OD @ (root_DD @ vectors_DK), _unwhitened(root_DD, vectors_DK).T, energy_K
+    vectors_DR, energy_K = _leading(root_DD.T @ passed_gram_DD @ root_DD, max_rank)
+    return weight_OD @ (root_DD @ vectors_DR), _unwhitened(root_DD, vectors_DR).T, energy_K
 
 
 def _input_projection(
-    weight_OD: torch.Tensor, gram_C: torch.Tensor
+    weight_OD: torch.Tensor, max_rank: int, gram_DD: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    count = min(weight_OD.shape)
-    vectors_DD, values_D = _descending_eigh(gram_C)
-    vectors_DK = vectors_DD[:, :count]
-    return weight_OD @ vectors_DK, vectors_DK.T, values_D[:count]
+    vectors_DR, values_D = _leading(gram_DD, max_rank)
+    return weight_OD @ vectors_DR, vectors_DR.T, values_D[: min(weight_OD.shape)]
 
 
-def _unwhitened(root_NN: torch.Tensor, vectors_NK: torch.Tensor) -> torch.Tensor:
+def _unwhitened(root_NN: torch.Tensor, vectors_NR: torch.Tensor) -> torch.Tensor:
     """L⁻ᵀ U."""
-    solved: torch.Tensor = torch.linalg.solve_triangular(root_NN.T, vectors_NK, upper=True)
+    solved: torch.Tensor = torch.linalg.solve_triangular(root_NN.T, vectors_NR, upper=True)
     return solved
 
 
-def _descending_eigh(gram_NN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _leading(gram_NN: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The first eigenvectors, N×count, and all eigenvalues, descending."""
     values_N, vectors_NN = torch.linalg.eigh((gram_NN + gram_NN.T) / 2)
-    return vectors_NN.flip(1), values_N.flip(0).clamp_min(0)
+    return vectors_NN.flip(1)[:, :count], values_N.flip(0).clamp_min(0)
 
 
 def _balance(left_RO: torch.Tensor, right_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

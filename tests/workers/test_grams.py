@@ -35,6 +35,17 @@ def test_panels_hold_the_whole_gram(width: int) -> None:
     assert len(gram.panels_P) == gram_numbers(width) <= width**2
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_rows_of_any_dtype_lose_nothing_in_their_products(dtype: torch.dtype) -> None:
+    rows_TK = rows(64, GRAM_BLOCK).to(dtype)
+    gram = GramSum.zeros(GRAM_BLOCK, CPU)
+    gram.add_rows_(rows_TK, scale=2.25)
+    exact_KK = 2.25 * rows_TK.double().T @ rows_TK.double()
+    # a thousandth of what a factor rounded to bfloat16 would do
+    torch.testing.assert_close(gram.whole_KK(), exact_KK, rtol=1e-5, atol=1e-4)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("column", [0, GRAM_BLOCK, GRAM_BLOCK + 1])
 def test_an_odd_entry_shows_in_the_squares(odd: float, column: int) -> None:
