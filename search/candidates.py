@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from search.breeding import Breeder, Scored
-from search.objectives import SEED_SHARES, Ratchet, Schedule
 from search.prices import Energies
+from search.schedules import SEED_SHARES, Ratchet, Schedule
 from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
 from search.sizes import Sizes

@@ -4,7 +4,7 @@
 
 A generation: parents by tournament, children by crossover and mutation or transfer, repaired to the target
 size; all of them race on a few examples, the survivors on all; the best of parents and survivors live on. The
-target size itself is the objective's business (`search.objectives`).
+target size itself is a schedule's business (`search.schedules`).
 
 Generations overlap: number g is bred when number g - overlap is retired, from what is known then, so that its trials
 fill the time in which others wait for the last outcomes of their races. Which generation knows of which is fixed; so a
@@ -20,12 +20,13 @@ from search.breeding import Breeder, stream
 from search.budget import Budget
 from search.candidates import FrontProposer, Proposer
 from search.frontier import FrontStanding
-from search.objectives import Objective, Pareto, schedule_for
+from search.objectives import Objective, Pareto
 from search.outcome import Outcome, Trial
 from search.population import FrontPopulation, Population, operators
 from search.prices import Energies, Prices
 from search.racing import Race
 from search.record import GenerationRecord
+from search.schedules import schedule_for
 from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.snapshot import STATE_VERSION, check, fingerprint, flight_json

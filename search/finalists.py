@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from search.objectives import Accepted
 from search.outcome import Outcome
+from search.schedules import Accepted
 from search.space import Genome, SearchSpace
 
 RISES = (0.02, 0.02, 0.02, 0.02, 0.02, 0.04, 0.06, 0.12)

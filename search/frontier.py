@@ -12,10 +12,11 @@ from typing import Any
 
 from search.archive import Memo
 from search.finalists import front_finalists
-from search.objectives import Pareto, Schedule
+from search.objectives import Pareto
 from search.outcome import Outcome
 from search.population import FrontPopulation
 from search.racing import Order
+from search.schedules import Schedule
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from search.standing import Standing

@@ -7,11 +7,11 @@ from search.archive import Memo
 from search.asktell import Generation
 from search.errors import ConflictError, ScoringError
 from search.finalists import drop_finalists
-from search.objectives import SEED_SHARES, Ratchet, Schedule
 from search.outcome import Outcome
 from search.population import Population
 from search.racing import Order, by_loss
 from search.record import GenerationRecord
+from search.schedules import SEED_SHARES, Ratchet, Schedule
 from search.space import Genome, SearchSpace
 
 BEST_FINALISTS = 3

@@ -6,7 +6,7 @@ from typing import Any
 
 from search.candidates import TARGET_SEEDS
 from search.finalists import MOST_FINALISTS
-from search.objectives import SEED_SHARES
+from search.schedules import SEED_SHARES
 from search.standing import BEST_FINALISTS
 from service import plans
 from service.latency import workload_of

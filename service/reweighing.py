@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from search.errors import ScoringError
-from search.objectives import SEED_SHARES, MaxDrop
+from search.objectives import MaxDrop
 from search.prices import Energies
 from search.reweighing import Floats, next_weights, settled, weighted
+from search.schedules import SEED_SHARES
 from search.seeds import lagrangian
 from search.space import Genome, SearchSpace
 from service.confirmation import confidence_of

@@ -14,15 +14,8 @@ from typing import Any
 from search.constraints import Constraint, constrained, matches
 from search.errors import InputError
 from search.latency import LatencyTable
-from search.objectives import (
-    MaxDrop,
-    Objective,
-    Pareto,
-    TargetBytes,
-    TargetLatency,
-    TargetParams,
-    schedule_for,
-)
+from search.objectives import MaxDrop, Objective, Pareto, TargetBytes, TargetLatency, TargetParams
+from search.schedules import schedule_for
 from search.seeds import of_densities, random_densities
 from search.settings import SearchSettings
 from search.space import DENSE, Genome, MatrixShape, Price, SearchSpace

@@ -10,9 +10,9 @@ from random import Random
 
 from search.baselines.batches import Stage, Strategy, race
 from search.baselines.sizes import Family, settle_start, stepped
-from search.objectives import Schedule
 from search.operators.transfer import transfer
 from search.outcome import Outcome, Trial
+from search.schedules import Schedule
 from search.space import SearchSpace
 
 OFFSPRING = 64

@@ -5,8 +5,8 @@ from random import Random
 
 from search.baselines.batches import Stage, Strategy, race
 from search.baselines.sizes import Family, random_genome, settle_start
-from search.objectives import Schedule
 from search.outcome import Outcome
+from search.schedules import Schedule
 from search.space import SearchSpace
 
 

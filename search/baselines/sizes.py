@@ -7,8 +7,8 @@ from collections.abc import Callable
 from random import Random
 
 from search.baselines.batches import Strategy
-from search.objectives import SEED_SHARES, Ratchet, Schedule
 from search.outcome import Trial
+from search.schedules import SEED_SHARES, Ratchet, Schedule
 from search.seeds import random_densities
 from search.space import Genome, SearchSpace
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from search.baselines.batches import Strategy
 from search.baselines.sizes import settle_start
-from search.objectives import Schedule
 from search.outcome import Outcome, Trial
 from search.prices import Energies
+from search.schedules import Schedule
 from search.seeds import lagrangian
 from search.space import Genome, SearchSpace
 

@@ -13,9 +13,10 @@ from search.baselines.paper_ga import PaperSettings, paper_ga
 from search.baselines.random_search import random_search
 from search.baselines.sizes import Family
 from search.evolution import Evolution
-from search.objectives import MaxDrop, Objective, Schedule, schedule_for
+from search.objectives import MaxDrop, Objective
 from search.outcome import Outcome, Trial
 from search.prices import Energies
+from search.schedules import Schedule, schedule_for
 from search.seeds import lagrangian, uniform
 from search.settings import SearchSettings
 from search.space import SearchSpace

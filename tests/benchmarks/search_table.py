@@ -39,9 +39,10 @@ from search.archive import Memo
 from search.baselines.paper_ga import PaperSettings
 from search.confirmation import fixed_sequence, mean_interval
 from search.finalists import drop_finalists
-from search.objectives import SEED_SHARES, Accepted, MaxDrop, TargetParams
+from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies
+from search.schedules import SEED_SHARES, Accepted
 from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace

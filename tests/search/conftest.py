@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from search.outcome import Outcome, Trial
 from search.prices import Prices
-from search.space import Genome, MatrixShape, SearchSpace
+from search.space import DENSE, Genome, MatrixShape, SearchSpace
 
 SHAPES = {"q_proj": (64, 64), "k_proj": (32, 64), "up_proj": (128, 64), "down_proj": (64, 128)}
 
@@ -102,3 +102,14 @@ def tiny() -> tuple[SearchSpace, list[NDArray[np.float64]]]:
     ]
     energies = [power_law(8, 1.0, 1.0), power_law(8, 0.3, 2.0), power_law(8, 2.0, 0.5)]
     return SearchSpace(matrices, 1), energies
+
+
+@pytest.fixture
+def bounded() -> SearchSpace:
+    """`a` keeps half at least, `b` rank 4 at most: 128 to 384 of 512 numbers, or twice as many bytes."""
+    return SearchSpace(
+        [MatrixShape(name=name, out_features=16, in_features=16, layer=0, kind=name) for name in ("a", "b")],
+        2,
+        allowed=[(4, 6, DENSE), (0, 2, 4)],
+        price=lambda shape, rank: 2 * shape.price(rank, "pairs"),
+    )

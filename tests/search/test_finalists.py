@@ -3,8 +3,8 @@ from functools import partial
 import pytest
 
 from search.finalists import MOST_FINALISTS, drop_finalists, front_finalists
-from search.objectives import Accepted
 from search.outcome import Outcome
+from search.schedules import Accepted
 from search.seeds import lagrangian, uniform
 from search.space import Genome
 

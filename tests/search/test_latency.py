@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from search.errors import InputError
 from search.evolution import Evolution
 from search.latency import Curve, LatencyTable, isotonic
-from search.objectives import TargetLatency, schedule_for
+from search.objectives import TargetLatency
 from search.operators.repair import repair
 from search.operators.transfer import transfer
 from search.outcome import Outcome
 from search.prices import Prices
+from search.schedules import schedule_for
 from search.seeds import lagrangian, uniform
 from search.settings import SearchSettings
 from search.space import DENSE, MatrixShape, SearchSpace

@@ -17,8 +17,9 @@ from search.baselines.paper_ga import PaperSettings, paper_ga
 from search.baselines.random_search import random_search
 from search.baselines.sizes import random_genome, stepped
 from search.errors import InputError
-from search.objectives import MaxDrop, Objective, TargetParams, schedule_for
+from search.objectives import MaxDrop, Objective, TargetParams
 from search.outcome import Outcome, Trial
+from search.schedules import schedule_for
 from search.seeds import lagrangian, predicted_loss, uniform
 
 FULL = 32
