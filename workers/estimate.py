@@ -5,14 +5,15 @@ does depends on what it finds: every candidate is taken to be as dear as the den
 scorings; so may search, confirm and test end before the low end of their range. Of a mixture of experts, every
 expert is taken to run.
 
-Legend: P parameters inside the blocks, O×D a matrix, K = min(O, D), T tokens with padding, L padded length of a batch,
-N positions that go through the output head, V vocabulary, H hidden width, A attention width (heads × head size).
+Legend: P parameters inside the blocks, O×D a matrix, K = min(O, D), R its largest rank that is kept, T tokens with
+padding, L padded length of a batch, N positions that go through the output head, V vocabulary, H hidden width,
+A attention width (heads × head size).
 
     forward     2·P·T + 2·V·H·N + 4·A·L²·rows·layers    a product takes 2 FLOPs per weight and token
     backward    2·P·T + 2·V·H·N + 8·A·L²·rows·layers    weights get no gradient, both sides of attention do
     a Gram      about K·(K + block) per real token      half of 2·K², by panels of columns
     training    2·forward + backward + 2·P·T            the dense model forwards; a candidate both ways
-    factoring   15·K³ + 4·K²·max(O, D)                  eigenvectors 9·K³; Cholesky, congruence, solve; both factors
+    factoring   14·K³ + 3·K²·R + 2·K·R·max(O, D)        eigenvectors 9·K³; Cholesky, congruence; solve; both factors
 """
 
 from collections.abc import Sequence
@@ -214,7 +215,7 @@ def _preparing(model: ModelSize, job: JobSize) -> _Steps:
     if job.midway_share is not None:
         rounds.insert(0, (loads["way"], 0.0))
     loading = _Work(starts=1, file_bytes=3 * weights, gguf_params=model.total_params if job.gguf else 0)
-    factoring = _factoring(model, job.method) + _Work(
+    factoring = _factoring(model, job) + _Work(
         file_bytes=3 * factor_bytes(model.matrices, job.storage, job.dtype)
     )
     steps: list[tuple[_Work, float]] = []
@@ -238,7 +239,7 @@ def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _
     )
     summed = sum(_kept(model, job.method)) * grams_per_matrix(job.method) * BYTES_PER_ENTRY
     spilling = _Work(file_bytes=3 * shards_of(job, load) * summed)
-    return running + _grams(model, load, job.method) + spilling
+    return running + _grams(model, job, load) + spilling
 
 
 def _timing(model: ModelSize, once: Load, weights: int) -> _Work:
@@ -282,13 +283,12 @@ def _scoring(model: ModelSize, load: Load, weights: int) -> _Work:
     return _forward(model, load, weights) + decoding
 
 
-def _grams(model: ModelSize, load: Load, method: Method) -> _Work:
-    """Products in float32, sums in float64, both of the lower triangle by panels."""
-    count, kept = grams_per_matrix(method), sum(_kept(model, method))
-    return _Work(
-        float32_flops=count * load.real_tokens * 2 * kept,
-        memory_bytes=count * load.batches * GRAM_TRAFFIC_BYTES * kept,
-    )
+def _grams(model: ModelSize, job: JobSize, load: Load) -> _Work:
+    """Products in the job's dtype, or TF32, and sums in float64, both of the lower triangle by panels."""
+    count, kept = grams_per_matrix(job.method), sum(_kept(model, job.method))
+    flops = count * load.real_tokens * 2 * kept
+    work = _Work(memory_bytes=count * load.batches * GRAM_TRAFFIC_BYTES * kept)
+    return work + (_Work(flops=flops) if job.dtype == "bfloat16" else _Work(float32_flops=flops))
 
 
 def _kept(model: ModelSize, method: Method) -> list[int]:
@@ -296,13 +296,16 @@ def _kept(model: ModelSize, method: Method) -> list[int]:
     return [gram_numbers(gram_width(matrix, method)) for matrix in model.matrices]
 
 
-def _factoring(model: ModelSize, method: Method) -> _Work:
+def _factoring(model: ModelSize, job: JobSize) -> _Work:
     """`task` at its dearest side; the other methods need less.
 
-    Eigenvectors 9·K³, Cholesky K³/3, the congruence 2·2·K³, a triangular solve K³, and each factor 2·K²·max(O, D).
+    Eigenvectors 9·K³, Cholesky K³/3, the congruence 2·2·K³, a triangular solve K²·R, the other factor 2·K²·R and then
+    2·K·R·max(O, D).
     """
-    sizes = [(gram_width(m, method), max(m.out_features, m.in_features)) for m in model.matrices]
-    return _Work(
-        eigh_flops=sum(EIGH_FLOPS * width**3 for width, _ in sizes),
-        float64_flops=sum(6 * width**3 + 4 * width**2 * wide for width, wide in sizes),
-    )
+    eigh_flops = float64_flops = 0
+    for matrix in model.matrices:
+        width, rank = gram_width(matrix, job.method), matrix.largest_rank(job.storage)
+        wide = max(matrix.out_features, matrix.in_features)
+        eigh_flops += EIGH_FLOPS * width**3
+        float64_flops += 5 * width**3 + 3 * width**2 * rank + 2 * width * rank * wide
+    return _Work(eigh_flops=eigh_flops, float64_flops=float64_flops)
