@@ -54,12 +54,18 @@ class Operators(Protocol):
     def transfer(self, genome: Genome, /) -> Genome:
         """A changed genome of at most the same size."""
 
+    def remove(self, genome: Genome, /) -> Genome:
+        """A genome without one of its sublayers."""
+
+    def removals(self, genome: Genome, /) -> Sequence[Genome]:
+        """Genomes without one sublayer each, the most promising first; none where no sublayer can go."""
+
     def repair(self, genome: Genome, budget: int, /, *, fixed: Collection[int] = ()) -> Genome:
         """A genome on budget, the matrices in `fixed` as they were."""
 
 
 class Breeder:
-    """Children by crossover, by mutation or transfer, and by repair.
+    """Children by crossover, by mutation, transfer or removal, and by repair.
 
     Args:
         operators: The operators.
@@ -74,8 +80,13 @@ class Breeder:
         self._operators, self._settings, self._known, self._rng = operators, settings, known, rng
 
     def mutants(self, genome: Genome, budget: int, count: int) -> list[Genome]:
-        """Up to `count` new genomes one transfer away from `genome`."""
-        return self._fresh(lambda: (genome, budget), self._operators.transfer, count, {genome})
+        """Up to `count` new genomes: without one sublayer of `genome` each, and one transfer away where those end."""
+        removals = iter(self._operators.removals(genome))
+
+        def change(changed: Genome) -> Genome:
+            return next(removals, None) or self._operators.transfer(changed)
+
+        return self._fresh(lambda: (genome, budget), change, count, {genome})
 
     def children(self, parents: Sequence[Scored], budget: int, count: int) -> list[Genome]:
         """Up to `count` new children of the population.
@@ -147,6 +158,8 @@ class Breeder:
         return min(rivals, key=lambda rival: rival[1])[0]
 
     def _change(self, genome: Genome) -> Genome:
+        if self._operators.removals(genome) and self._rng.random() < self._settings.removal_rate:
+            return self._operators.remove(genome)
         if self._rng.random() < self._settings.transfer_rate:
             return self._operators.transfer(genome)
         return self._operators.mutate(genome)

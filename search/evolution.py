@@ -2,7 +2,7 @@
 
 `ask` hands out trials, `tell` takes their outcomes in any order, `retire` closes generations one after another.
 
-A generation: parents by tournament, children by crossover and mutation or transfer, repaired to the target
+A generation: parents by tournament, children by crossover and mutation, transfer or removal, repaired to the target
 size; all of them race on a few examples, the survivors on all; the best of parents and survivors live on. The
 target size itself is a schedule's business (`search.schedules`).
 

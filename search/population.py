@@ -17,6 +17,7 @@ from deap import base, tools
 from search.breeding import Scored
 from search.operators.crossover import crossover
 from search.operators.mutation import mutate
+from search.operators.removal import removals, remove
 from search.operators.repair import repair
 from search.operators.transfer import transfer
 from search.outcome import Outcome
@@ -64,16 +65,18 @@ class Individual(tuple[int, ...]):
 
 
 def operators(prices: Prices, rng: Random) -> Any:
-    """A Toolbox with `mate`, `mutate`, `transfer` and `repair`.
+    """A Toolbox with all that `search.breeding.Operators` wants.
 
     Args:
         prices: Predicted losses; its space is that of the genomes.
-        rng: Source of randomness of all four.
+        rng: Source of randomness of all of them.
     """
     toolbox = base.Toolbox()
     toolbox.register("mate", crossover, prices.space, rng=rng)
     toolbox.register("mutate", mutate, prices.space, rng=rng)
     toolbox.register("transfer", transfer, prices.space, rng=rng)
+    toolbox.register("remove", remove, prices, rng=rng)
+    toolbox.register("removals", removals, prices)
     toolbox.register("repair", repair, prices, rng=rng)
     return toolbox
 

@@ -22,7 +22,8 @@ class SearchSettings:
         patience: Generations without progress before the search gives up.
         seed: Seed of all randomness.
         crossover_rate: Chance that a child has two parents.
-        transfer_rate: Chance that a child is changed by a transfer, not a mutation.
+        removal_rate: Chance that a child loses a sublayer.
+        transfer_rate: Chance that one that does not is changed by a transfer, not a mutation.
 
     Raises:
         InputError: A number out of its range.
@@ -39,6 +40,7 @@ class SearchSettings:
     patience: int = 6
     seed: int = 0
     crossover_rate: float = 0.7
+    removal_rate: float = 0.2
     transfer_rate: float = 0.3
 
     def __post_init__(self) -> None:
@@ -60,6 +62,6 @@ class SearchSettings:
             raise InputError(
                 "search.survivors", f"must be at most offspring, {self.offspring}, got {self.survivors}"
             )
-        for name in ("crossover_rate", "transfer_rate"):
+        for name in ("crossover_rate", "removal_rate", "transfer_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"search.{name}", f"must be in [0, 1], got {getattr(self, name)}")

@@ -50,7 +50,7 @@ class MatrixShape:
         out_features: Output width O.
         in_features: Input width D.
         layer: Index of the transformer block that holds it.
-        kind: Its role in the block, e.g. `q_proj`.
+        kind: Its role in the block, e.g. `self_attn.q_proj`.
     """
 
     name: str
@@ -274,6 +274,29 @@ class SearchSpace:
             ranks_ML[members] = np.array(gene.levels[-1])[:, None]
             ranks_ML[members, : len(gene.levels)] = np.array(gene.levels).T
         return ranks_ML
+
+    @cached_property
+    def sublayers(self) -> tuple[tuple[int, ...], ...]:
+        """The genes of each module inside a block, attention or feed-forward, that may go as a whole.
+
+        All its matrices can be at rank 0, and none shares its gene with one elsewhere.
+        """
+        members: dict[tuple[int, str], set[int]] = {}
+        for i, shape in enumerate(self.matrices):
+            if module := shape.kind.rpartition(".")[0]:
+                members.setdefault((shape.layer, module), set()).add(i)
+        found = []
+        for inside in members.values():
+            indices = sorted({int(self._gene_M[i]) for i in inside if i not in self._settled})
+            genes = [self.genes[i] for i in indices]
+            settled_at_0 = all(self._settled.get(i, 0) == 0 for i in inside)
+            if (
+                genes
+                and settled_at_0
+                and all(inside.issuperset(gene.members) and not any(gene.levels[0]) for gene in genes)
+            ):
+                found.append(tuple(indices))
+        return tuple(found)
 
     @cached_property
     def largest_ranks(self) -> tuple[int, ...]:

@@ -33,8 +33,8 @@ def _shrink_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: 
     return left
 
 
-def _grow_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: NDArray[np.float64]) -> None:
-    """Raise genes of positive weight in place while a step fits in `left`."""
+def _grow_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: NDArray[np.float64]) -> int:
+    """Raise genes of positive weight in place while a step fits in `left`; returns what is left."""
     cost_GL, rows_G, top_G = prices.space.cost_GL, prices.rows_G, prices.space.counts_G - 1
     while left > 0:
         now_G = cost_GL[rows_G, levels_G]
@@ -49,6 +49,7 @@ def _grow_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: ND
         i = int(np.where(fits_G, saved_G * weights_G / np.maximum(spent_G, 1), -1.0).argmax())
         levels_G[i] = next_G[i]
         left -= int(spent_G[i])
+    return left
 
 
 def fill(prices: Prices, genome: Genome, budget: int) -> Genome:
@@ -87,7 +88,8 @@ def repair(
         jitter: Spread (standard deviation of the logarithm) of a random factor on every gene's weight.
 
     Returns:
-        A genome that costs at most `budget`, to which no step outside `fixed` can be added.
+        A genome that costs at most `budget`, to which no step outside `fixed` can be added. Sublayers that are gone
+        come back only where nothing else has room.
 
     Raises:
         InputError: A budget below what the smallest genome costs.
@@ -105,5 +107,10 @@ def repair(
     left = budget - prices.space.cost(genome)
     left = _shrink_(levels_G, prices, left, free_G)
     left = _shrink_(levels_G, prices, left, weights_G)
+    # a matrix of a sublayer that is gone would do nothing by itself
+    live_G = free_G.copy()
+    for genes in map(list, prices.space.sublayers):
+        live_G[genes] *= levels_G[genes].any()
+    left = _grow_(levels_G, prices, left, live_G)
     _grow_(levels_G, prices, left, free_G)
     return tuple(levels_G.tolist())

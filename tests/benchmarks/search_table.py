@@ -62,6 +62,7 @@ SETTINGS = (
     "overlap",
     "patience",
     "crossover_rate",
+    "removal_rate",
     "transfer_rate",
 )
 

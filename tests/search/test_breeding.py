@@ -9,7 +9,7 @@ from search.space import Genome
 
 
 class Counting:
-    """Operators over one number: crossover averages, change adds one, repair caps at the budget."""
+    """Operators over one number: crossover averages, change adds one, removal ten, repair caps at the budget."""
 
     def mate(self, first: Genome, second: Genome, /) -> Genome:
         return ((first[0] + second[0]) // 2, 0, 0)
@@ -20,6 +20,12 @@ class Counting:
     def transfer(self, genome: Genome, /) -> Genome:
         return (genome[0] + 1, 0, 0)
 
+    def remove(self, genome: Genome, /) -> Genome:
+        return (genome[0] + 10, 0, 0)
+
+    def removals(self, genome: Genome, /) -> list[Genome]:
+        return [(genome[0] + step, 0, 0) for step in (20, 30)]
+
     def repair(self, genome: Genome, budget: int, /, *, fixed: Collection[int] = ()) -> Genome:
         return (min(genome[0], budget), 0, 0)
 
@@ -29,7 +35,8 @@ def known(value: int) -> Outcome:
 
 
 def breeder(memo: Memo, **changes: float) -> Breeder:
-    return Breeder(Counting(), SearchSettings(**changes), memo, Random(0))  # type: ignore[arg-type]
+    settings = SearchSettings(**{"removal_rate": 0.0} | changes)  # type: ignore[arg-type]
+    return Breeder(Counting(), settings, memo, Random(0))
 
 
 def test_known_children_are_changed_again(tiny) -> None:
@@ -56,7 +63,7 @@ def test_better_parents_have_more_children(tiny) -> None:
         mutate = transfer
 
     parents = [((0, 0, 0), 0.1), ((1000, 0, 0), 0.9)]
-    settings = SearchSettings(crossover_rate=0.0)
+    settings = SearchSettings(crossover_rate=0.0, removal_rate=0.0)
     children = Breeder(Jumping(), settings, Memo(tiny[0]), Random(0)).children(parents, 5000, 200)
     assert len(set(children)) == 200
     # the worse parent wins a tournament only against itself, one time in four
@@ -71,5 +78,22 @@ def test_a_move_keeps_half_of_the_places_for_children(tiny) -> None:
 
 
 def test_mutants_never_repeat_their_origin(tiny) -> None:
-    mutants = breeder(Memo(tiny[0])).mutants((5, 0, 0), 99, 3)
-    assert mutants == [(6, 0, 0), (7, 0, 0), (8, 0, 0)]
+    mutants = breeder(Memo(tiny[0])).mutants((5, 0, 0), 99, 4)
+    assert mutants == [(25, 0, 0), (35, 0, 0), (6, 0, 0), (7, 0, 0)]
+
+
+def test_some_children_lose_a_sublayer(tiny) -> None:
+    children = breeder(Memo(tiny[0]), crossover_rate=0.0, removal_rate=1.0).children(
+        [((0, 0, 0), 0.5)], 99, 2
+    )
+    assert children == [(10, 0, 0), (20, 0, 0)]
+
+
+def test_where_no_sublayer_can_go_children_change_in_other_ways(tiny) -> None:
+    class Kept(Counting):
+        def removals(self, genome: Genome, /) -> list[Genome]:
+            return []
+
+    settings = SearchSettings(crossover_rate=0.0, removal_rate=1.0)
+    bred = Breeder(Kept(), settings, Memo(tiny[0]), Random(0)).children([((0, 0, 0), 0.5)], 99, 2)
+    assert bred == [(1, 0, 0), (2, 0, 0)]
