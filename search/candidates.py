@@ -46,7 +46,7 @@ class Proposer:
         if isinstance(self._schedule, Ratchet):
             return [*(self.lagrangian(share) for share in SEED_SHARES), *self._given]
         target = self._schedule.target
-        given = [fitted(self._space, self._energies, genome, target) for genome in self._given]
+        given = [self.fitted(genome, target) for genome in self._given]
         seeds = [self.lagrangian(target), uniform(self._space, target), *given]
         mutants = max(0, self._settings.population - len(seeds))
         return seeds + breeder.mutants(seeds[0], self.budget, mutants)
@@ -60,6 +60,10 @@ class Proposer:
     def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
         """At an old target: new children of the population."""
         return breeder.children(population, self.budget, self._settings.offspring)
+
+    def fitted(self, genome: Genome, share: float) -> Genome:
+        """A genome brought to `share`, its own allocation trusted."""
+        return fitted(self._space, self._energies, genome, share)
 
     def lagrangian(self, share: float) -> Genome:
         """The Lagrangian genome that keeps `share`."""
@@ -96,8 +100,7 @@ class FrontProposer(Proposer):
         shares = self._sizes.shares
         places = [self._sizes.place(genome) for genome in self._given]
         given = [
-            fitted(self._space, self._energies, genome, shares[place])
-            for genome, place in zip(self._given, places, strict=True)
+            self.fitted(genome, shares[place]) for genome, place in zip(self._given, places, strict=True)
         ]
         return [*map(self.lagrangian, reversed(shares)), *given]
 

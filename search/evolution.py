@@ -90,6 +90,7 @@ class Evolution:
                 objective=objective,
                 settings=self._settings,
                 lagrangian=of_sizes.lagrangian,
+                fitted=of_sizes.fitted,
             )
         proposer = Proposer(*given)
         return proposer, Standing(
@@ -99,6 +100,7 @@ class Evolution:
             self._memo,
             full=self._settings.full,
             lagrangian=proposer.lagrangian,
+            fitted=proposer.fitted,
         )
 
     @classmethod

@@ -36,6 +36,7 @@ class FrontStanding(Standing):
         objective: Which point of the front is preferred, and how many to confirm.
         settings: The sizes of the stages.
         lagrangian: The seed of a size.
+        fitted: A genome brought to a size.
     """
 
     def __init__(
@@ -48,8 +49,11 @@ class FrontStanding(Standing):
         objective: Pareto,
         settings: SearchSettings,
         lagrangian: Callable[[float], Genome],
+        fitted: Callable[[Genome, float], Genome],
     ) -> None:
-        super().__init__(space, schedule, population, memo, full=settings.full, lagrangian=lagrangian)
+        super().__init__(
+            space, schedule, population, memo, full=settings.full, lagrangian=lagrangian, fitted=fitted
+        )
         self._population, self._objective, self._screen = population, objective, settings.screen
         self._worst_nats: float | None = None  # of the seeds: from where the front's area counts
         self._area = 0.0

@@ -28,6 +28,7 @@ class Standing:
         memo: Holds every outcome of the generations that are retired.
         full: All search examples.
         lagrangian: The seed of a size.
+        fitted: A genome brought to a size.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Standing:
         *,
         full: int,
         lagrangian: Callable[[float], Genome],
+        fitted: Callable[[Genome, float], Genome],
     ) -> None:
-        self._space, self._memo, self._full, self._lagrangian = space, memo, full, lagrangian
+        self._space, self._memo, self._full = space, memo, full
+        self._lagrangian, self._fitted = lagrangian, fitted
         self.schedule, self.population = schedule, population
         self.incumbent: Outcome | None = None
         """The best outcome on all examples at the target, or at the last target that had one."""
@@ -64,7 +67,8 @@ class Standing:
     def finalists(self) -> list[Genome]:
         """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
-            return drop_finalists(self._space, self._lagrangian, self.schedule.accepted, self.front())
+            accepted = self.schedule.accepted
+            return drop_finalists(self._space, self._lagrangian, self._fitted, accepted, self.front())
         # The best of many on few examples is flattered; what it started from is not, and may be the better one.
         return list(dict.fromkeys([*self.population.hall_of_fame, self._lagrangian(self.schedule.target)]))
 

@@ -43,7 +43,7 @@ from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies
 from search.schedules import SEED_SHARES, Accepted
-from search.seeds import lagrangian
+from search.seeds import fitted, lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service.reweighing import smallest_share
@@ -305,7 +305,8 @@ def _smallest(
     accepted = accepted_in(arena.space, full, objective.points)
     front = Memo(arena.space, full).front(full[0].examples)
     seed_of = partial(lagrangian, arena.space, energies)
-    finalists = drop_finalists(arena.space, seed_of, accepted, front)
+    fitted_of = partial(fitted, arena.space, energies)
+    finalists = drop_finalists(arena.space, seed_of, fitted_of, accepted, front)
     drops = []
     for genome in finalists:
         drops.append(arena.scorer.drop(arena.scores(genome, "confirm"), "confirm", confidence, seed))

@@ -237,7 +237,8 @@ def job(tiny_job: Document) -> Document:
 
 @pytest.fixture(scope="module")
 def application(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Application:
-    return build(Settings(data_dir=tmp_path_factory.mktemp("server") / "data", roots=[root]))
+    data_dir = tmp_path_factory.mktemp("server") / "data"
+    return build(Settings(data_dir=data_dir, roots=[root], requests_per_second=0))
 
 
 @pytest.fixture(scope="module")
