@@ -54,11 +54,14 @@ class Operators(Protocol):
     def transfer(self, genome: Genome, /) -> Genome:
         """A changed genome of at most the same size."""
 
+    def removable(self, genome: Genome, /) -> bool:
+        """Whether there is a sublayer to remove."""
+
     def remove(self, genome: Genome, /) -> Genome:
-        """A genome without one of its sublayers."""
+        """A genome without one of its sublayers, where there is any."""
 
     def removals(self, genome: Genome, /) -> Sequence[Genome]:
-        """Genomes without one sublayer each, the most promising first; none where no sublayer can go."""
+        """Genomes without one sublayer each, the most promising first."""
 
     def repair(self, genome: Genome, budget: int, /, *, fixed: Collection[int] = ()) -> Genome:
         """A genome on budget, the matrices in `fixed` as they were."""
@@ -158,7 +161,7 @@ class Breeder:
         return min(rivals, key=lambda rival: rival[1])[0]
 
     def _change(self, genome: Genome) -> Genome:
-        if self._operators.removals(genome) and self._rng.random() < self._settings.removal_rate:
+        if self._operators.removable(genome) and self._rng.random() < self._settings.removal_rate:
             return self._operators.remove(genome)
         if self._rng.random() < self._settings.transfer_rate:
             return self._operators.transfer(genome)

@@ -17,7 +17,7 @@ from deap import base, tools
 from search.breeding import Scored
 from search.operators.crossover import crossover
 from search.operators.mutation import mutate
-from search.operators.removal import removals, remove
+from search.operators.removal import removable, removals, remove
 from search.operators.repair import repair
 from search.operators.transfer import transfer
 from search.outcome import Outcome
@@ -75,6 +75,7 @@ def operators(prices: Prices, rng: Random) -> Any:
     toolbox.register("mate", crossover, prices.space, rng=rng)
     toolbox.register("mutate", mutate, prices.space, rng=rng)
     toolbox.register("transfer", transfer, prices.space, rng=rng)
+    toolbox.register("removable", removable, prices.space)
     toolbox.register("remove", remove, prices, rng=rng)
     toolbox.register("removals", removals, prices)
     toolbox.register("repair", repair, prices, rng=rng)

@@ -284,7 +284,7 @@ def _scoring(model: ModelSize, load: Load, weights: int) -> _Work:
 
 
 def _grams(model: ModelSize, job: JobSize, load: Load) -> _Work:
-    """Products in the job's dtype, or TF32, and sums in float64, both of the lower triangle by panels."""
+    """Products in bfloat16 where that is the dtype, else in float32; sums in float64; both by panels of a triangle."""
     count, kept = grams_per_matrix(job.method), sum(_kept(model, job.method))
     flops = count * load.real_tokens * 2 * kept
     work = _Work(memory_bytes=count * load.batches * GRAM_TRAFFIC_BYTES * kept)

@@ -7,10 +7,16 @@ first matrix at rank 0 silences the sublayer, and the others still cost.
 Whole attention and feed-forward modules are what EvoPress removes where it prunes depth, arXiv 2410.14649.
 """
 
+from collections.abc import Iterator
 from random import Random
 
 from search.prices import Prices
-from search.space import Genome
+from search.space import Genome, SearchSpace
+
+
+def removable(space: SearchSpace, genome: Genome) -> bool:
+    """Whether there is a sublayer to remove."""
+    return any(_live(space, genome))
 
 
 def removals(prices: Prices, genome: Genome) -> list[Genome]:
@@ -44,8 +50,12 @@ def remove(prices: Prices, genome: Genome, rng: Random) -> Genome:
 def _by_loss(prices: Prices, genome: Genome) -> list[tuple[float, tuple[int, ...]]]:
     """The sublayers that are not gone yet, and what they lose, least first."""
     lost_GL = prices.lost_GL
-    live = [genes for genes in prices.space.sublayers if any(genome[i] for i in genes)]
+    live = _live(prices.space, genome)
     return sorted((sum(float(lost_GL[i, 0] - lost_GL[i, genome[i]]) for i in genes), genes) for genes in live)
+
+
+def _live(space: SearchSpace, genome: Genome) -> Iterator[tuple[int, ...]]:
+    return (genes for genes in space.sublayers if any(genome[i] for i in genes))
 
 
 def _without(genome: Genome, genes: tuple[int, ...]) -> Genome:

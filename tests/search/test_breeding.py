@@ -20,6 +20,9 @@ class Counting:
     def transfer(self, genome: Genome, /) -> Genome:
         return (genome[0] + 1, 0, 0)
 
+    def removable(self, genome: Genome, /) -> bool:
+        return True
+
     def remove(self, genome: Genome, /) -> Genome:
         return (genome[0] + 10, 0, 0)
 
@@ -91,8 +94,8 @@ def test_some_children_lose_a_sublayer(tiny) -> None:
 
 def test_where_no_sublayer_can_go_children_change_in_other_ways(tiny) -> None:
     class Kept(Counting):
-        def removals(self, genome: Genome, /) -> list[Genome]:
-            return []
+        def removable(self, genome: Genome, /) -> bool:
+            return False
 
     settings = SearchSettings(crossover_rate=0.0, removal_rate=1.0)
     bred = Breeder(Kept(), settings, Memo(tiny[0]), Random(0)).children([((0, 0, 0), 0.5)], 99, 2)

@@ -4,7 +4,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from search.operators.removal import removals, remove
+from search.operators.removal import removable, removals, remove
 from search.operators.repair import repair
 from search.prices import Prices
 from search.space import DENSE, MatrixShape, SearchSpace, Tie
@@ -71,9 +71,11 @@ def test_half_the_predicted_loss_is_removed_twice_as_often() -> None:
 
 def test_what_is_gone_is_not_removed_again() -> None:
     gone = without("0.attn", "0.mlp", "1.attn", "1.mlp")
+    assert not removable(SPACE, gone)
     assert removals(prices(), gone) == []
     with pytest.raises(ValueError, match="empty"):
         remove(prices(), gone, Random(0))
+    assert removable(SPACE, without())
     half = tuple(2 if i == 3 else level for i, level in enumerate(gone))
     assert remove(prices(), half, Random(0)) == gone
 
