@@ -89,8 +89,7 @@ class Evolution:
                 self._memo,
                 objective=objective,
                 settings=self._settings,
-                lagrangian=of_sizes.lagrangian,
-                fitted=of_sizes.fitted,
+                proposer=of_sizes,
             )
         proposer = Proposer(*given)
         return proposer, Standing(
@@ -99,8 +98,7 @@ class Evolution:
             Population(self._settings.population, BEST_FINALISTS),
             self._memo,
             full=self._settings.full,
-            lagrangian=proposer.lagrangian,
-            fitted=proposer.fitted,
+            proposer=proposer,
         )
 
     @classmethod

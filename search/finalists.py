@@ -52,11 +52,12 @@ def drop_finalists(
         to that size, or the seed if it is far away.
     """
     known = {entry.share: entry.genome for entry in accepted}
+    smallest = min(known, default=None)
 
     def of_size(share: float) -> Genome:
-        if known and abs(share - min(known)) <= NEARBY + TOLERANCE:
-            return fitted(known[min(known)], share)
-        return lagrangian(share)
+        if smallest is None or abs(share - smallest) > NEARBY + TOLERANCE:
+            return lagrangian(share)
+        return fitted(known[smallest], share)
 
     rising = _rising(space, of_size, lagrangian(SAFEST_SHARE), known)
     return [*reversed(rising), *_falling(space, of_size, front, space.kept_share(rising[0]))]

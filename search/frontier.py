@@ -5,12 +5,13 @@ only screened is compared with the other children there and with all that was sc
 sizes the largest has the lowest loss, and a dozen children seldom beat each other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from search.archive import Memo
+from search.candidates import Proposer
 from search.finalists import front_finalists
 from search.objectives import Pareto
 from search.outcome import Outcome
@@ -35,8 +36,7 @@ class FrontStanding(Standing):
         memo: Holds every outcome of the generations that are retired.
         objective: Which point of the front is preferred, and how many to confirm.
         settings: The sizes of the stages.
-        lagrangian: The seed of a size.
-        fitted: A genome brought to a size.
+        proposer: Knows the seed of a size, and how to bring a genome to one.
     """
 
     def __init__(
@@ -48,12 +48,9 @@ class FrontStanding(Standing):
         *,
         objective: Pareto,
         settings: SearchSettings,
-        lagrangian: Callable[[float], Genome],
-        fitted: Callable[[Genome, float], Genome],
+        proposer: Proposer,
     ) -> None:
-        super().__init__(
-            space, schedule, population, memo, full=settings.full, lagrangian=lagrangian, fitted=fitted
-        )
+        super().__init__(space, schedule, population, memo, full=settings.full, proposer=proposer)
         self._population, self._objective, self._screen = population, objective, settings.screen
         self._worst_nats: float | None = None  # of the seeds: from where the front's area counts
         self._area = 0.0

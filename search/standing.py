@@ -1,10 +1,11 @@
 """What the retired generations add up to: the population, the target size, and the best model at it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.archive import Memo
 from search.asktell import Generation
+from search.candidates import Proposer
 from search.errors import ConflictError, ScoringError
 from search.finalists import drop_finalists
 from search.outcome import Outcome
@@ -27,8 +28,7 @@ class Standing:
         population: Empty.
         memo: Holds every outcome of the generations that are retired.
         full: All search examples.
-        lagrangian: The seed of a size.
-        fitted: A genome brought to a size.
+        proposer: Knows the seed of a size, and how to bring a genome to one.
     """
 
     def __init__(
@@ -39,11 +39,9 @@ class Standing:
         memo: Memo,
         *,
         full: int,
-        lagrangian: Callable[[float], Genome],
-        fitted: Callable[[Genome, float], Genome],
+        proposer: Proposer,
     ) -> None:
-        self._space, self._memo, self._full = space, memo, full
-        self._lagrangian, self._fitted = lagrangian, fitted
+        self._space, self._memo, self._full, self._proposer = space, memo, full, proposer
         self.schedule, self.population = schedule, population
         self.incumbent: Outcome | None = None
         """The best outcome on all examples at the target, or at the last target that had one."""
@@ -67,10 +65,11 @@ class Standing:
     def finalists(self) -> list[Genome]:
         """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
-            accepted = self.schedule.accepted
-            return drop_finalists(self._space, self._lagrangian, self._fitted, accepted, self.front())
+            accepted, seeds = self.schedule.accepted, self._proposer
+            return drop_finalists(self._space, seeds.lagrangian, seeds.fitted, accepted, self.front())
         # The best of many on few examples is flattered; what it started from is not, and may be the better one.
-        return list(dict.fromkeys([*self.population.hall_of_fame, self._lagrangian(self.schedule.target)]))
+        seed = self._proposer.lagrangian(self.schedule.target)
+        return list(dict.fromkeys([*self.population.hall_of_fame, seed]))
 
     def order(self, number: int) -> Order:
         """Who goes on from the screen of a generation that is launched now, or again after a resume."""
@@ -117,7 +116,7 @@ class Standing:
     def _start(self, ratchet: Ratchet, finishers: Sequence[Outcome]) -> Outcome:
         """Let the seeds along the size axis tell where to begin; the nearest ones are the first parents."""
         by_genome = {outcome.genome: outcome for outcome in finishers}
-        seeds = dict.fromkeys(map(self._lagrangian, SEED_SHARES))
+        seeds = dict.fromkeys(map(self._proposer.lagrangian, SEED_SHARES))
         ratchet.start([(self._space.kept_share(genome), by_genome.get(genome)) for genome in seeds])
         nearest = sorted(finishers, key=lambda o: abs(self._space.kept_share(o.genome) - ratchet.target))
         self.population.found(nearest)
