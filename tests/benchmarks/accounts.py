@@ -7,7 +7,7 @@ from typing import Any
 from service.events import EventType
 from service.jobs import Job
 from service.store import Store
-from workers.cache import file_sha256
+from workers.cache import checksum
 
 TIMES = {"seconds", "tokens_per_second"}
 PLACES = {"artifact", "parent"}
@@ -42,7 +42,7 @@ def differences(store: Store, job: Job, expected: Mapping[str, Any]) -> list[str
 
 def _weights(result: Mapping[str, Any]) -> str | None:
     """The hash of the exported weights, where the job exports any."""
-    return file_sha256(Path(result["artifact"]) / "model.safetensors") if "artifact" in result else None
+    return checksum(Path(result["artifact"]) / "model.safetensors") if "artifact" in result else None
 
 
 def _lasting(value: Any) -> Any:

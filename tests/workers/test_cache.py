@@ -12,7 +12,7 @@ import pytest
 from safetensors import SafetensorError
 
 from search.errors import InfrastructureError
-from workers.cache import GIB, MANIFEST, FolderCache, content_key, file_sha256
+from workers.cache import GIB, MANIFEST, FolderCache, checksum, content_key
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_entry_appears_whole(cache: FolderCache) -> None:
 def test_manifest_names_every_file(cache: FolderCache) -> None:
     folder = store(cache, "key")
     manifest = json.loads((folder / MANIFEST).read_text())
-    assert manifest == {"inner/data.txt": file_sha256(folder / "inner/data.txt")}
+    assert manifest == {"inner/data.txt": checksum(folder / "inner/data.txt")}
 
 
 def test_failed_build_leaves_nothing(cache: FolderCache) -> None:
@@ -176,7 +176,7 @@ say("has it" if cache.path("key").is_dir() else "has nothing")
 @pytest.fixture
 def small(tmp_path: Path) -> FolderCache:
     """Room for two entries of 100 bytes and their manifests, not for three."""
-    return FolderCache(tmp_path / "cache", limit_bytes=500)
+    return FolderCache(tmp_path / "cache", limit_bytes=400)
 
 
 def put(cache: FolderCache, key: str, size_bytes: int = 100) -> None:
