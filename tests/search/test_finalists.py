@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_larger_ones_to_fall_back_on_then_smaller_ones_to_hope_for(make_problem)
 
     finalists = drop_finalists(space, seed, as_seed(seed), accepted, front)
 
-    rising = [0.42, 0.44, 0.46, 0.48, 0.5, 0.54, 0.6, 0.72]
+    rising = [0.42, 0.44, 0.46, 0.48, 0.5, 0.54, 0.6, 0.72, 0.87]
     falling = [0.375, 0.355, 0.325, 0.285, 0.2, 0.11]  # the step of 0.09 leads near the seed that was scored
     wanted = [0.95, *reversed(rising), 0.4, *falling]
     shares = [space.kept_share(genome) for genome in finalists]
@@ -48,6 +49,14 @@ def test_what_was_accepted_near_a_step_stands_for_the_seed_of_its_size(make_prob
     found_at = finalists.index(found)
     larger, smaller = (space.kept_share(finalists[found_at + step]) for step in (-1, 1))
     assert (larger, smaller) == pytest.approx((0.49, 0.44), abs=0.01)
+
+
+def test_no_gap_is_wide_above_what_was_accepted_by_luck(make_problem) -> None:
+    problem = make_problem(layers=8)
+    seed = partial(lagrangian, problem.space, problem.energies)
+    lucky = Accepted(share=problem.space.kept_share(seed(0.15)), genome=seed(0.15))
+    shares = map(problem.space.kept_share, drop_finalists(problem.space, seed, as_seed(seed), [lucky], []))
+    assert max(larger - smaller for larger, smaller in pairwise(shares)) < 0.2
 
 
 def test_near_the_smallest_accepted_one_its_allocation_goes_on(make_problem) -> None:
