@@ -5,7 +5,7 @@ A failed scoring is a typed failure with its reason: it carries no numbers, so i
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from search.errors import ScoringError
@@ -14,10 +14,17 @@ from search.space import Genome
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """One genome to score on the first `examples` examples of the search split."""
+    """One genome to score on the first `examples` examples of the search split.
+
+    Args:
+        genome: The genome.
+        examples: How many.
+        known: On so many of them, the first ones, it was scored before: they cost nothing again.
+    """
 
     genome: Genome
     examples: int
+    known: int = field(default=0, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -36,8 +43,8 @@ class Outcome:
         drop_points: Metric lost against the dense model on the same examples, in points.
         drop_bound: One-sided upper confidence bound of it; None where the scorer gives none.
         metric: The task metric.
-        tokens: Tokens run through the model.
-        seconds: Time it took.
+        tokens: Tokens run through the model, without those of examples that were known.
+        seconds: Time that took.
         failure: Why it could not be scored; then the three numbers are None.
 
     Raises:

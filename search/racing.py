@@ -103,7 +103,8 @@ class Race:
         return [] if self._open else self._advance(trial.examples)
 
     def _enter(self, examples: int) -> list[Trial]:
-        stage = [Trial(genome=genome, examples=examples) for genome in self._running]
+        known = self._settings.screen if self.screened and examples == self._settings.full else 0
+        stage = [Trial(genome=genome, examples=examples, known=known) for genome in self._running]
         self._trials += stage
         unknown = []
         for trial in stage:

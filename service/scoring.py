@@ -4,12 +4,13 @@ Long splits are cut into chunks, so that every actor has work; the cut is fixed,
 the number of actors.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from search.confirmation import RESAMPLES, DropInterval, mean_interval, paired_drop, perplexity_rise
 from search.errors import ScoringError
@@ -49,6 +50,7 @@ REACTION_TIMEOUTS = 4
 """A dense pass, one of the candidate, and its way back."""
 
 Report = Callable[[int, int], None]
+Key = TypeVar("Key")
 
 
 class Runner(Protocol):
@@ -63,8 +65,8 @@ class Runner(Protocol):
     ) -> list[object]: ...
 
     def stream(
-        self, method: str, take: Callable[[int], Iterable[tuple[Trial, ScoreRequest]]]
-    ) -> Iterator[tuple[Trial, object]]: ...
+        self, method: str, take: Callable[[int], Iterable[tuple[Key, ScoreRequest]]]
+    ) -> Iterator[tuple[Key, object]]: ...
 
     def set_beliefs(self, beliefs: object) -> None: ...
 
@@ -99,6 +101,7 @@ class TaskScorer:
         self._kl_weight = kl_weight
         self.dense: dict[str, Scores] = {}
         self._beliefs: dict[str, Beliefs] = {}
+        self._scored: dict[Genome, Scores] = {}  # by `outcomes`, on the first examples of the search split
 
     def score_dense(self, split: str, report: Report = lambda done, total: None) -> Scores:
         """Scores the dense model on a split; candidates are measured against it from then on.
@@ -121,6 +124,9 @@ class TaskScorer:
     def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
         """Scores trials on the first examples of the search split, as long as there are any.
 
+        Examples on which a trial's genome was scored before are not run again, unless that was in a process before this
+        one. They are then run by themselves, as they were: the numbers are the same to the last bit.
+
         Args:
             ask: Gives that many trials or fewer; asked again after every outcome.
             confidence: Of the upper bound of each drop.
@@ -128,11 +134,23 @@ class TaskScorer:
         Yields:
             Outcomes in the order in which they are done.
         """
+        begun: deque[Trial] = deque()  # their first examples are scored, the others are not
 
-        def take(idle: int) -> list[tuple[Trial, ScoreRequest]]:
-            return [(trial, self._request(trial)) for trial in ask(idle)]
+        def take(idle: int) -> list[tuple[tuple[Trial, int], ScoreRequest]]:
+            trials = [begun.popleft() for _ in range(min(idle, len(begun)))]
+            trials += ask(idle - len(trials)) if idle > len(trials) else []
+            requests = map(self._request, trials)
+            return [
+                ((trial, request.start), request) for trial, request in zip(trials, requests, strict=True)
+            ]
 
-        for trial, result in self._runner.stream("score", take):
+        for (trial, start), result in self._runner.stream("score", take):
+            if isinstance(result, Scores):
+                known = [first(self._scored[trial.genome], start)] if start else []
+                result = self._scored[trial.genome] = join_scores([*known, result])
+                if len(result.quality) < trial.examples:
+                    begun.append(trial)
+                    continue
             yield self._outcome(trial, result, confidence)
 
     def refit(
@@ -252,9 +270,11 @@ class TaskScorer:
         return first(self.dense[split], len(scores.quality))
 
     def _request(self, trial: Trial) -> ScoreRequest:
-        return ScoreRequest(
-            ranks=self._space.ranks(trial.genome), split="search", start=0, stop=trial.examples
-        )
+        """The first of a trial's examples that are to be scored, up to where it was scored before, or to its end."""
+        known = self._scored.get(trial.genome)
+        start = 0 if known is None or len(known.quality) < trial.known else trial.known
+        stop = trial.known if start < trial.known else trial.examples
+        return ScoreRequest(ranks=self._space.ranks(trial.genome), split="search", start=start, stop=stop)
 
     def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:
         total = len(self._task.splits[split])

@@ -1,10 +1,11 @@
 """Runs score requests in this process, one after another: what `workers.dispatcher.Dispatcher` does on actors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from search.outcome import Trial
 from workers.scores import Beliefs, Request, ScoreRequest
+
+Key = TypeVar("Key")
 
 
 class RequestScorer(Protocol):
@@ -34,11 +35,11 @@ class InProcess:
         return results
 
     def stream(
-        self, method: str, take: Callable[[int], Iterable[tuple[Trial, ScoreRequest]]]
-    ) -> Iterator[tuple[Trial, object]]:
+        self, method: str, take: Callable[[int], Iterable[tuple[Key, ScoreRequest]]]
+    ) -> Iterator[tuple[Key, object]]:
         while taken := list(take(1)):
-            for trial, request in taken:
-                yield trial, self._call(method, request)
+            for key, request in taken:
+                yield key, self._call(method, request)
 
     def set_beliefs(self, beliefs: Any) -> None:
         self._scorer.set_beliefs(beliefs)

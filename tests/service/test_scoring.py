@@ -1,7 +1,8 @@
 """The task scorer over a fake runner: chunks, order, failures, drops."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from service.scoring import CHUNK, Candidate, TaskScorer
 from workers.plan import EncodedTask, Example, Row
 from workers.scores import Beliefs, Failure, ScoreRequest, Scores
 
+Key = TypeVar("Key")
 SIZES = {"search": 40, "confirm": 600}
 SPACE = SearchSpace(
     [MatrixShape(name=f"m{i}", out_features=8, in_features=8, layer=i, kind="m") for i in range(2)], 1
@@ -66,12 +68,12 @@ class FakeRunner:
         return results
 
     def stream(
-        self, method: str, take: Callable[[int], Iterable[tuple[Trial, ScoreRequest]]]
-    ) -> Iterator[tuple[Trial, object]]:
+        self, method: str, take: Callable[[int], Iterable[tuple[Key, ScoreRequest]]]
+    ) -> Iterator[tuple[Key, object]]:
         while taken := list(take(1)):
-            for trial, request in taken:
+            for key, request in taken:
                 self.requests.append(request)
-                yield trial, self._answer(method, request)
+                yield key, self._answer(method, request)
 
     def set_beliefs(self, beliefs: object) -> None:
         self.beliefs = beliefs
@@ -129,6 +131,47 @@ def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRu
     # half the KL, half the rise of 0.2 nats over 2 answer tokens
     assert (first.loss_nats, second.loss_nats) == (pytest.approx(0.175), pytest.approx(0.3))
     assert (first.drop_bound, second.drop_bound) == (25.0, 50.0)  # all examples lose alike
+
+
+def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner: FakeRunner) -> None:
+    scorer.score_dense("search")
+    screened, whole = outcomes(
+        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8)
+    )
+    assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
+    assert (screened.tokens, whole.tokens) == (80, 320)
+    (at_once,) = outcomes(scorer, Trial(genome=(2, 0), examples=40))
+    assert replace(whole, tokens=400) == at_once
+
+
+def test_what_was_scored_in_another_process_is_run_as_it_was_there(
+    scorer: TaskScorer, runner: FakeRunner
+) -> None:
+    scorer.score_dense("search")
+    trial, other = Trial(genome=(2, 0), examples=40, known=8), Trial(genome=(3, 3), examples=8)
+    screened, _ = outcomes(scorer, Trial(genome=(2, 0), examples=8), trial)
+    first_time = outcomes(scorer, trial)
+
+    runner.requests.clear()
+    again = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    again.score_dense("search")
+    second_time = outcomes(again, trial, other)
+    assert [(r.ranks, r.start, r.stop) for r in runner.requests[1:]] == [
+        ((2, 0), 0, 8),
+        ((2, 0), 8, 40),
+        ((3, 3), 0, 8),
+    ]
+    assert second_time[:1] == first_time
+    assert screened.examples == 8
+
+
+def test_a_trial_that_fails_on_its_first_examples_has_failed() -> None:
+    runner = FakeRunner(lambda request: request.ranks == (1, 0) and request.start == 0)
+    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    scorer.score_dense("search")
+    (failed,) = outcomes(scorer, Trial(genome=(1, 0), examples=40, known=8))
+    assert (failed.failure, failed.examples) == ("not finite", 40)
+    assert runner.requests[-1].stop == 8
 
 
 @pytest.mark.parametrize(("kl_weight", "loss"), [(1.0, 0.25), (0.0, 0.1)])
