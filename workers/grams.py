@@ -69,10 +69,12 @@ class GramSum:
 
     def whole_KK(self) -> torch.Tensor:
         """The whole matrix, symmetric to the last bit."""
-        lower_KK = self.panels_P.new_zeros(self.width, self.width)
+        whole_KK = self.panels_P.new_empty(self.width, self.width)
         for start, stop, panel in self._panels():
-            lower_KK[start:, start:stop] = panel
-        return lower_KK.tril() + lower_KK.tril(-1).T
+            square, below = panel[: stop - start], panel[stop - start :]
+            whole_KK[start:stop, start:stop] = square.tril() + square.tril(-1).T
+            whole_KK[stop:, start:stop], whole_KK[start:stop, stop:] = below, below.T
+        return whole_KK
 
     def _panels(self) -> Iterator[tuple[int, int, torch.Tensor]]:
         """First column, column behind the last, a view of the panel."""
