@@ -26,7 +26,7 @@ from workers.matrices import LinearModule
 NODE = 1 / 3
 """Of one-point Gaussian quadrature on [0, 1] with the weight 1 - t."""
 
-ONE_IN, LEAST = 4, 64
+ONE_IN, LEAST = 8, 64
 """One in so many of the calibration examples tells the way, or at least so many: a rough direction will do."""
 
 

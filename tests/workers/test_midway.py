@@ -118,6 +118,6 @@ def test_preparation_takes_the_moments_midway(preparation_plan: PreparationPlan,
     assert [item.phase for item in prepare(plan) if not isinstance(item, Prepared)] == ["model"]
 
 
-@pytest.mark.parametrize(("examples", "few"), [(1, 1), (64, 64), (65, 64), (256, 64), (257, 65), (1024, 256)])
-def test_a_quarter_of_the_examples_tells_the_way_or_64(examples: int, few: int) -> None:
+@pytest.mark.parametrize(("examples", "few"), [(1, 1), (64, 64), (65, 64), (512, 64), (513, 65), (1024, 128)])
+def test_an_eighth_of_the_examples_tells_the_way_or_64(examples: int, few: int) -> None:
     assert examples_of_the_way(examples) == few
