@@ -34,7 +34,7 @@ CHUNK = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What the factors are made of, besides the model; `dtype` is the one they are stored in."""
+    """What the factors are made of, besides the model; `dtype` is the one they are stored in, after `precision`."""
 
     kind: str
     examples: Sequence[Example]
@@ -43,6 +43,7 @@ class Recipe:
     fisher: Fisher
     seed: int
     batch_tokens: int
+    precision: torch.dtype
     dtype: torch.dtype
 
 
@@ -156,12 +157,12 @@ class MatrixGroup:
             weight = weight_OD(dense_module(self._model, matrix.name))
             # one component at least: a file of factors names every matrix
             rank = max(1, matrix.largest_rank(self._recipe.storage))
-            forward, backward = grams.of(matrix.name, weight.device)
+            forward, backward = grams.of(matrix.name, weight.device, self._recipe.precision)
             if backward is not None:
                 backward = shrunk(weight, backward, grams.answers)
-            result = factor(weight, self._recipe.method, rank, forward, backward)
+            result = factor(weight, self._recipe.method, rank, forward, backward, self._recipe.precision)
             tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
-            energies[matrix.name] = result.energy_K.cpu().numpy()
+            energies[matrix.name] = result.energy_K.double().cpu().numpy()
         save_file(tensors, folder / f"{FACTORS}.safetensors")
         np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
 

@@ -102,16 +102,17 @@ class Grams:
     backward: dict[str, GramSum] = field(default_factory=dict)
 
     def of(
-        self, name: str, device: torch.device | None = None
+        self, name: str, device: torch.device | None = None, dtype: torch.dtype = torch.float64
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Forward and backward Gram of one matrix, K×K, normalised by tokens; None where not gathered.
 
         Args:
             name: Of the matrix.
             device: Where they are wanted; None for where they are.
+            dtype: What they are wanted as.
         """
         forward, backward = self.forward.get(self.forward_of.get(name, name)), self.backward.get(name)
-        return self._mean(forward, device), self._mean(backward, device)
+        return self._mean(forward, device, dtype), self._mean(backward, device, dtype)
 
     def add_(self, other: "Grams") -> None:
         """Adds the sums over other tokens; `a + b` and `b + a` are the same, bit for bit."""
@@ -156,8 +157,10 @@ class Grams:
                     sums[name] = GramSum(width, file.get_tensor(f"{side}:{name}"))
         return grams
 
-    def _mean(self, gram: GramSum | None, device: torch.device | None) -> torch.Tensor | None:
+    def _mean(
+        self, gram: GramSum | None, device: torch.device | None, dtype: torch.dtype
+    ) -> torch.Tensor | None:
         if gram is None:
             return None
-        moved = GramSum(gram.width, gram.panels_P.to(device or gram.panels_P.device))
-        return moved.whole_KK() / max(self.tokens, 1)
+        mean_P = gram.panels_P.to(device or gram.panels_P.device) / max(self.tokens, 1)
+        return GramSum(gram.width, mean_P.to(dtype)).whole_KK()

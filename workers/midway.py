@@ -27,7 +27,10 @@ NODE = 1 / 3
 """Of one-point Gaussian quadrature on [0, 1] with the weight 1 - t."""
 
 ONE_IN, LEAST = 8, 64
-"""One in so many of the calibration examples tells the way, or at least so many: a rough direction will do."""
+"""One in so many of the calibration examples tells the way, or at least so many: a rough direction will do.
+
+For the same reason the factors that tell it are computed in float32.
+"""
 
 
 def examples_of_the_way(examples: int) -> int:

@@ -42,7 +42,7 @@ from workers.refinement import TRAINED_BYTES, Refinement, refine
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 10
+FORMAT = 11
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
@@ -182,8 +182,8 @@ def _closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
         return (yield from _made(plan, model, device, cache, _key(plan, model)))
     examples = len(_gathered(plan))
     few = replace(plan, gram_examples=examples_of_the_way(examples))
-    key = _key(few, model)
-    dense = yield from _made(few, model, device, cache, key)
+    key = content_key("way", _key(few, model))
+    dense = yield from _made(few, model, device, cache, key, precision=torch.float32)
     space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
     key = content_key("midway", key, ranks, examples)
@@ -197,10 +197,11 @@ def _made(
     cache: FolderCache,
     key: str,
     towards: Towards | None = None,
+    precision: torch.dtype = torch.float64,
 ) -> Generator[Progress, None, Prepared]:
     """The factors of a key: from the cache, or built until they are there."""
     while not _is_whole(cache, key):
-        for step in _build(plan, model, device, cache, key, towards):
+        for step in _build(plan, model, device, cache, key, towards, precision):
             yield step if towards is None else replace(step, phase=GATHERING[step.phase])
     return _read(model, cache.path(key))
 
@@ -212,6 +213,7 @@ def _build(
     cache: FolderCache,
     key: str,
     towards: Towards | None,
+    precision: torch.dtype,
 ) -> Iterator[Progress]:
     """Does what nobody else has taken, waits for what others do, and puts all together if nobody has."""
     model = load_prepared(prepared.folder, device, _compute_dtype(prepared))
@@ -219,7 +221,7 @@ def _build(
     if towards is not None:
         factors, ranks = towards
         go_midway(model, matrices, ranks, load_factors(factors))
-    recipe = _recipe(plan, prepared)
+    recipe = _recipe(plan, prepared, precision)
     passed = passes(matrices, plan.gram_bytes, from_input=plan.method == "input")
     groups = [
         MatrixGroup(cache, key, model, some, recipe, plan.workers)
@@ -269,7 +271,7 @@ def _gathered(plan: PreparationPlan) -> Sequence[Example]:
     return plan.task.splits["calibration"][: plan.gram_examples]
 
 
-def _recipe(plan: PreparationPlan, prepared: PreparedModel) -> Recipe:
+def _recipe(plan: PreparationPlan, prepared: PreparedModel, precision: torch.dtype) -> Recipe:
     return Recipe(
         kind=plan.task.kind,
         examples=_gathered(plan),
@@ -278,6 +280,7 @@ def _recipe(plan: PreparationPlan, prepared: PreparedModel) -> Recipe:
         fisher=plan.fisher,
         seed=plan.seed,
         batch_tokens=plan.batch_tokens,
+        precision=precision,
         dtype=getattr(torch, prepared.dtype),
     )
 

@@ -42,7 +42,7 @@ JITTER_GROWTH = 10.0
 class Factors:
     """Nested factors of one matrix.
 
-    `left_RO`, `right_RD`: float64, component norms balanced. `energy_K`: what each component is worth, descending:
+    `left_RO`, `right_RD`: component norms balanced. `energy_K`: what each component is worth, descending:
     units of the task loss for `task`, a share of the matrix's own objective for the other methods.
     """
 
@@ -57,6 +57,7 @@ def factor(
     max_rank: int,
     forward_gram: torch.Tensor | None = None,
     backward_gram: torch.Tensor | None = None,
+    precision: torch.dtype = torch.float64,
 ) -> Factors:
     """Factors one matrix; any rank up to `max_rank` is then a slice.
 
@@ -66,23 +67,24 @@ def factor(
         max_rank: Components to keep, at most K.
         forward_gram: K×K, of what passes the matrix forwards; for `input` always D×D, E[x xᵀ]. `weight` needs none.
         backward_gram: K×K, of what passes the matrix backwards; needed by `task`.
+        precision: Of the arithmetic and of the result.
 
     Raises:
         ValueError: A Gram that the method needs is missing, or something is not finite.
     """
-    weight_OD = weight_OD.double()
-    forward_NN = _required(forward_gram, "forward_gram", method) if method != "weight" else None
-    backward_KK = _required(backward_gram, "backward_gram", method) if method == "task" else None
-    if forward_NN is not None and not forward_NN.any():
+    weight_OD = weight_OD.to(precision)
+    forward_NN = _required(forward_gram, "forward_gram", method, precision) if method != "weight" else None
+    backward_KK = _required(backward_gram, "backward_gram", method, precision) if method == "task" else None
+    if forward_NN is not None and not forward_NN.diagonal().any():
         logger.warning(
             "no token reached a matrix of shape %s: factored by its weights", tuple(weight_OD.shape)
         )
-        return _worthless(factor(weight_OD, "weight", max_rank))
-    if backward_KK is not None and not backward_KK.any():
+        return _worthless(factor(weight_OD, "weight", max_rank, precision=precision))
+    if backward_KK is not None and not backward_KK.diagonal().any():
         logger.warning(
             "the task loss ignores a matrix of shape %s: factored by its output", tuple(weight_OD.shape)
         )
-        return _worthless(factor(weight_OD, "output", max_rank, forward_NN))
+        return _worthless(factor(weight_OD, "output", max_rank, forward_NN, precision=precision))
     if method == "input":
         assert forward_NN is not None
         left_OR, right_RD, energy_K = _input_projection(weight_OD, max_rank, forward_NN)
@@ -91,7 +93,7 @@ def factor(
     else:
         left_OR, right_RD, energy_K = _seen_at_input(weight_OD, max_rank, forward_NN, backward_KK)
     if method != "task":
-        energy_K = energy_K / energy_K.sum().clamp_min(torch.finfo(torch.float64).tiny)
+        energy_K = energy_K / energy_K.sum().clamp_min(torch.finfo(precision).tiny)
     left_RO, right_RD = _balance(left_OR.T, right_RD)
     return Factors(left_RO=left_RO.contiguous(), right_RD=right_RD.contiguous(), energy_K=energy_K)
 
@@ -168,27 +170,27 @@ def _unwhitened(root_NN: torch.Tensor, vectors_NR: torch.Tensor) -> torch.Tensor
 
 
 def _leading(gram_NN: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first eigenvectors, N×count, and all eigenvalues, descending."""
-    values_N, vectors_NN = torch.linalg.eigh((gram_NN + gram_NN.T) / 2)
+    """The first eigenvectors, N×count, and all eigenvalues, descending; of its lower triangle."""
+    values_N, vectors_NN = torch.linalg.eigh(gram_NN)
     return vectors_NN.flip(1)[:, :count], values_N.flip(0).clamp_min(0)
 
 
 def _balance(left_RO: torch.Tensor, right_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Gives both halves of every component the same norm: the products stay, low precision suffers least."""
     left_R1, right_R1 = left_RO.norm(dim=1, keepdim=True), right_RD.norm(dim=1, keepdim=True)
-    tiny = torch.finfo(torch.float64).tiny
+    tiny = torch.finfo(left_RO.dtype).tiny
     scale_R1 = (right_R1.clamp_min(tiny) / left_R1.clamp_min(tiny)).sqrt()
     alive = (left_R1 > 0) & (right_R1 > 0)
     zero = torch.zeros((), dtype=left_RO.dtype, device=left_RO.device)
     return torch.where(alive, left_RO * scale_R1, zero), torch.where(alive, right_RD / scale_R1, zero)
 
 
-def _required(gram_NN: torch.Tensor | None, name: str, method: str) -> torch.Tensor:
+def _required(gram_NN: torch.Tensor | None, name: str, method: str, precision: torch.dtype) -> torch.Tensor:
     if gram_NN is None:
         raise ValueError(f"method {method} needs {name}")
     if not torch.isfinite(gram_NN).all():
         raise ValueError(f"{name} is not finite; the model's activations or gradients overflowed")
-    return gram_NN.double()
+    return gram_NN.to(precision)
 
 
 def _worthless(factors: Factors) -> Factors:

@@ -42,7 +42,7 @@ def shrunk(weight_OD: torch.Tensor, backward_KK: torch.Tensor, answers: int) -> 
     else:
         weight = weight_OD.to(backward_KK.dtype)
         isotropic_KK = weight.T @ weight
-    if not backward_KK.any() or not isotropic_KK.any():
+    if not backward_KK.diagonal().any() or not isotropic_KK.diagonal().any():
         return backward_KK
     share = shrinkage(backward_KK, answers)
     scale = backward_KK.trace() / isotropic_KK.trace()

@@ -37,6 +37,7 @@ def groups(
             fisher="true",
             seed=0,
             batch_tokens=64,
+            precision=torch.float64,
             dtype=torch.float32,
         )
         return MatrixGroup(FolderCache(tmp_path), "factors", model, find_matrices(model), recipe, workers=2)

@@ -41,16 +41,17 @@ def factor(
     max_rank: int,
     gram_C: torch.Tensor | None = None,
     gram_G: torch.Tensor | None = None,
+    precision: torch.dtype = torch.float64,
 ) -> Factors:
     """Factors a matrix whose Grams are known on both its sides: they are carried to the narrow one."""
     if method == "input":
-        return factor_narrow(weight_OD, method, max_rank, gram_C, gram_G)
+        return factor_narrow(weight_OD, method, max_rank, gram_C, gram_G, precision)
     weight = weight_OD.double()
     if weight_OD.shape[0] <= weight_OD.shape[1]:
         forward = None if gram_C is None else weight @ gram_C.double() @ weight.T
-        return factor_narrow(weight_OD, method, max_rank, forward, gram_G)
+        return factor_narrow(weight_OD, method, max_rank, forward, gram_G, precision)
     backward = None if gram_G is None else weight.T @ gram_G.double() @ weight
-    return factor_narrow(weight_OD, method, max_rank, gram_C, backward)
+    return factor_narrow(weight_OD, method, max_rank, gram_C, backward, precision)
 
 
 def product(factors: Factors, rank: int) -> torch.Tensor:
@@ -206,6 +207,17 @@ def test_error_never_grows_with_rank(shape: tuple[int, int], method: Method, see
     assert all(factors.energy_K[:-1] >= factors.energy_K[1:])
     assert torch.isfinite(factors.left_RO).all()
     assert torch.isfinite(factors.right_RD).all()
+
+
+@pytest.mark.parametrize("shape", [WIDE, TALL])
+@pytest.mark.parametrize("method", METHODS)
+def test_float32_arithmetic_is_near(shape: tuple[int, int], method: Method) -> None:
+    weight_OD, *grams = problem(shape)
+    exact = factor(weight_OD, method, 4, *grams)
+    rough = factor(weight_OD, method, 4, *grams, precision=torch.float32)
+    assert {rough.left_RO.dtype, rough.right_RD.dtype, rough.energy_K.dtype} == {torch.float32}
+    torch.testing.assert_close(rough.energy_K.double(), exact.energy_K, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(product(rough, 4).double(), product(exact, 4), rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("method", METHODS)
