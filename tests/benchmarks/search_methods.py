@@ -125,6 +125,9 @@ OURS = ("ranksieve", "ranksieve-plain")
 REWEIGHED = ("ranksieve", "reweighed")
 """Those that start from reweighed energies."""
 
+UNIFORM = ("uniform", "random", "evopress", "paper", "paper-output")
+"""Those that know no other seeds than uniform genomes."""
+
 NAMES = (*OURS, *STRATEGIES)
 
 

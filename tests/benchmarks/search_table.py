@@ -31,7 +31,7 @@ from typing import Any
 
 from in_process import InProcess
 from real_model import load, parser, reweighed, reweighing
-from search_methods import NAMES, REWEIGHED, Problem, Search, projection_of, search_of
+from search_methods import NAMES, REWEIGHED, UNIFORM, Problem, Search, projection_of, search_of
 from synthetic_task import make
 
 from api.spec_file import load_spec
@@ -43,7 +43,7 @@ from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies
 from search.schedules import SEED_SHARES, Accepted
-from search.seeds import fitted, lagrangian
+from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service.reweighing import smallest_share
@@ -233,7 +233,8 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
             f"{method} scored nothing on all examples within {budget} evaluations; raise --budget"
         )
     if isinstance(objective, MaxDrop):
-        return row | _smallest(arena, objective, energies, full, arguments.confidence, seed)
+        finalists = _finalists(arena.space, energies, method, full, objective.points)
+        return row | _smallest(arena, objective, finalists, full, arguments.confidence, seed)
     return (
         row | {"trace": trace(outcomes, examples)} | _best(arena, objective, full, arguments.confidence, seed)
     )
@@ -293,20 +294,30 @@ def _best(
     }
 
 
+def _finalists(
+    space: SearchSpace, energies: Energies, method: str, full: Sequence[Outcome], points: float
+) -> list[Genome]:
+    """As a job makes them of what a search accepted; between that, genomes of the family that the method knows."""
+    front = Memo(space, full).front(full[0].examples)
+    accepted = accepted_in(space, full, points)
+    if method in UNIFORM:
+        return drop_finalists(
+            space, partial(uniform, space), lambda _, share: uniform(space, share), accepted, front
+        )
+    seed_of, fitted_of = partial(lagrangian, space, energies), partial(fitted, space, energies)
+    return drop_finalists(space, seed_of, fitted_of, accepted, front)
+
+
 def _smallest(
     arena: Arena,
     objective: MaxDrop,
-    energies: Energies,
+    finalists: Sequence[Genome],
     full: Sequence[Outcome],
     confidence: float,
     seed: int,
 ) -> Row:
-    """Confirms the models that a search accepted as a job does, then tests the smallest that held."""
+    """Confirms finalists as a job does, then tests the smallest that held."""
     accepted = accepted_in(arena.space, full, objective.points)
-    front = Memo(arena.space, full).front(full[0].examples)
-    seed_of = partial(lagrangian, arena.space, energies)
-    fitted_of = partial(fitted, arena.space, energies)
-    finalists = drop_finalists(arena.space, seed_of, fitted_of, accepted, front)
     drops = []
     for genome in finalists:
         drops.append(arena.scorer.drop(arena.scores(genome, "confirm"), "confirm", confidence, seed))
