@@ -207,21 +207,20 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
 def _preparing(model: ModelSize, job: JobSize) -> _Steps:
     """Loading, then forward (and backward) once per group of matrices, the Grams and factors of each matrix once.
 
-    Where it is done midway, the same for the way there before, from fewer examples. Loading and training are up to one
-    worker.
+    Where it is done midway, the same for the way there before, from fewer examples and in float32. Loading and training
+    are up to one worker.
     """
     loads, weights = job.loads, weight_bytes(model, job)
-    rounds = [(loads["calibration"], job.midway_share or 0.0)]
+    rounds = [(loads["calibration"], job.midway_share or 0.0, True)]
     if job.midway_share is not None:
-        rounds.insert(0, (loads["way"], 0.0))
+        rounds.insert(0, (loads["way"], 0.0, False))
     loading = _Work(starts=1, file_bytes=3 * weights, gguf_params=model.total_params if job.gguf else 0)
-    factoring = _factoring(model, job) + _Work(
-        file_bytes=3 * factor_bytes(model.matrices, job.storage, job.dtype)
-    )
+    writing = _Work(file_bytes=3 * factor_bytes(model.matrices, job.storage, job.dtype))
     steps: list[tuple[_Work, float]] = []
-    for load, low_rank in rounds:
+    for load, low_rank, exact in rounds:
         workers = min(job.devices, shards_of(job, load))
         gathering = _gathering(model, job, load, low_rank)
+        factoring = _factoring(model, job, exact=exact) + writing
         steps += [(loading, 1), (gathering, workers), (factoring, job.devices)]
     return [*steps, (_refining(model, job, loads["refinement"].times(job.refine_epochs), weights), 1)]
 
@@ -296,16 +295,17 @@ def _kept(model: ModelSize, method: Method) -> list[int]:
     return [gram_numbers(gram_width(matrix, method)) for matrix in model.matrices]
 
 
-def _factoring(model: ModelSize, job: JobSize) -> _Work:
-    """`task` at its dearest side; the other methods need less.
+def _factoring(model: ModelSize, job: JobSize, *, exact: bool) -> _Work:
+    """`task` at its dearest side; the other methods need less. Products are in float64, or else in float32.
 
     Eigenvectors 9·K³, Cholesky K³/3, the congruence 2·2·K³, a triangular solve K²·R, the other factor 2·K²·R and then
     2·K·R·max(O, D).
     """
-    eigh_flops = float64_flops = 0
+    eigh_flops = flops = 0
     for matrix in model.matrices:
         width, rank = gram_width(matrix, job.method), matrix.largest_rank(job.storage)
         wide = max(matrix.out_features, matrix.in_features)
         eigh_flops += EIGH_FLOPS * width**3
-        float64_flops += 5 * width**3 + 3 * width**2 * rank + 2 * width * rank * wide
-    return _Work(eigh_flops=eigh_flops, float64_flops=float64_flops)
+        flops += 5 * width**3 + 3 * width**2 * rank + 2 * width * rank * wide
+    products = _Work(float64_flops=flops) if exact else _Work(float32_flops=flops)
+    return products + _Work(eigh_flops=eigh_flops)
