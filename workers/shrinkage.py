@@ -20,7 +20,7 @@ def shrinkage(gram_KK: torch.Tensor, answers: int) -> float:
         gram_KK: The Gram S of the gradients, not all zero.
         answers: How many independent ones it was made of, n.
     """
-    width, square, squares = len(gram_KK), float(gram_KK.trace()) ** 2, float(gram_KK.square().sum())
+    width, square, squares = len(gram_KK), float(gram_KK.trace()) ** 2, float(gram_KK.double().square().sum())
     spread = squares - square / width
     if spread <= 0:  # it is isotropic
         return 1.0

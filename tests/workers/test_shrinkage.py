@@ -35,6 +35,11 @@ def test_one_answer_says_nothing_and_very_many_say_all() -> None:
     assert shares[-1] < 1e-4
 
 
+def test_tiny_gradients_in_float32_are_no_less_told_apart() -> None:
+    gram_KK = gram_of(200, torch.logspace(0, 1, K, dtype=torch.float64), seed=0)
+    assert shrinkage((gram_KK * 1e-24).float(), 100) == pytest.approx(shrinkage(gram_KK, 100), rel=1e-4)
+
+
 @pytest.mark.parametrize("decades", [0, 1, 2, 4])
 @pytest.mark.parametrize("answers", [3, K, 10 * K])
 def test_it_is_nearer_to_the_truth_on_average(answers: int, decades: int) -> None:
