@@ -101,7 +101,7 @@ class TaskScorer:
         self._kl_weight = kl_weight
         self.dense: dict[str, Scores] = {}
         self._beliefs: dict[str, Beliefs] = {}
-        self._scored: dict[Genome, Scores] = {}  # by `outcomes`, on the first examples of the search split
+        self._scored: dict[Genome, Scores] = {}  # by `outcomes`, on some first examples of the search split
 
     def score_dense(self, split: str, report: Report = lambda done, total: None) -> Scores:
         """Scores the dense model on a split; candidates are measured against it from then on.
@@ -138,16 +138,16 @@ class TaskScorer:
 
         def take(idle: int) -> list[tuple[tuple[Trial, int], ScoreRequest]]:
             trials = [begun.popleft() for _ in range(min(idle, len(begun)))]
-            trials += ask(idle - len(trials)) if idle > len(trials) else []
-            requests = map(self._request, trials)
-            return [
-                ((trial, request.start), request) for trial, request in zip(trials, requests, strict=True)
-            ]
+            trials += ask(idle - len(trials))
+            requests = [(trial, self._request(trial)) for trial in trials]
+            return [((trial, request.start), request) for trial, request in requests]
 
         for (trial, start), result in self._runner.stream("score", take):
             if isinstance(result, Scores):
                 known = [first(self._scored[trial.genome], start)] if start else []
-                result = self._scored[trial.genome] = join_scores([*known, result])
+                result = join_scores([*known, result])
+                if len(result.quality) < len(self._task.splits["search"]):  # nothing follows on all of them
+                    self._scored[trial.genome] = result
                 if len(result.quality) < trial.examples:
                     begun.append(trial)
                     continue

@@ -233,8 +233,12 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
             f"{method} scored nothing on all examples within {budget} evaluations; raise --budget"
         )
     if isinstance(objective, MaxDrop):
-        finalists = _finalists(arena.space, energies, method, full, objective.points)
-        return row | _smallest(arena, objective, finalists, full, arguments.confidence, seed)
+        accepted = accepted_in(arena.space, full, objective.points)
+        finalists = _finalists(arena.space, energies, method, full, accepted)
+        return row | {
+            "search_kept": accepted[-1].share if accepted else 1.0,
+            **_smallest(arena, objective, finalists, arguments.confidence, seed),
+        }
     return (
         row | {"trace": trace(outcomes, examples)} | _best(arena, objective, full, arguments.confidence, seed)
     )
@@ -295,29 +299,27 @@ def _best(
 
 
 def _finalists(
-    space: SearchSpace, energies: Energies, method: str, full: Sequence[Outcome], points: float
+    space: SearchSpace,
+    energies: Energies,
+    method: str,
+    full: Sequence[Outcome],
+    accepted: Sequence[Accepted],
 ) -> list[Genome]:
     """As a job makes them of what a search accepted; between that, genomes of the family that the method knows."""
-    front = Memo(space, full).front(full[0].examples)
-    accepted = accepted_in(space, full, points)
-    if method in UNIFORM:
-        return drop_finalists(
-            space, partial(uniform, space), lambda _, share: uniform(space, share), accepted, front
-        )
     seed_of, fitted_of = partial(lagrangian, space, energies), partial(fitted, space, energies)
-    return drop_finalists(space, seed_of, fitted_of, accepted, front)
+    if method in UNIFORM:
+        seed_of, fitted_of = partial(uniform, space), lambda _, share: uniform(space, share)
+    return drop_finalists(space, seed_of, fitted_of, accepted, Memo(space, full).front(full[0].examples))
 
 
 def _smallest(
     arena: Arena,
     objective: MaxDrop,
     finalists: Sequence[Genome],
-    full: Sequence[Outcome],
     confidence: float,
     seed: int,
 ) -> Row:
     """Confirms finalists as a job does, then tests the smallest that held."""
-    accepted = accepted_in(arena.space, full, objective.points)
     drops = []
     for genome in finalists:
         drops.append(arena.scorer.drop(arena.scores(genome, "confirm"), "confirm", confidence, seed))
@@ -328,7 +330,6 @@ def _smallest(
     scores = arena.scores(winner, "test")
     test = arena.scorer.drop(scores, "test", confidence, seed)
     return {
-        "search_kept": accepted[-1].share if accepted else 1.0,
         "kept": 1.0 if held is None else arena.space.kept_share(winner),
         "held": held is not None,
         "confirm_drop": [drops[held or 0].estimate, drops[held or 0].upper],
