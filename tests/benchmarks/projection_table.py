@@ -39,7 +39,7 @@ from workers.propagation import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-KEY = ("method", "fisher", "midway", "refit", "allocation", "share", "seed")
+KEY = ("method", "fisher", "midway", "refit", "gram_examples", "allocation", "share", "seed")
 BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "reweighed", "per-type", "uniform")
 
@@ -55,6 +55,7 @@ def main() -> None:
                     arguments.fisher,
                     _midway(arguments, method),
                     arguments.refit,
+                    arguments.gram_examples,
                     allocation,
                     share,
                     seed,
@@ -88,6 +89,7 @@ def _arguments() -> Namespace:
         "--midway", type=float, default=MIDWAY_SHARE, help="share of the smaller model, 0..1"
     )
     options.add_argument("--refit", type=float, help="refit with this share of the dense model's flow, 0..1")
+    options.add_argument("--gram-examples", type=int, help="as `projection.gram_examples` of a job; its own")
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     options.add_argument("--examples", type=int, default=1000, help="test examples to score on")
@@ -104,6 +106,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         roots=arguments.root,
         method=method,
         fisher=arguments.fisher,
+        gram_examples=arguments.gram_examples,
         midway_share=arguments.midway,
         seed=seed,
         threads=arguments.threads,
@@ -113,7 +116,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     dense, beliefs = model.scorer.score_dense(_request(model, None, examples))
     model.scorer.set_beliefs({"test": beliefs})
     closed_form_task = method == "task" and arguments.refit is None
-    for _, fisher, midway, refit_share, allocation, share, _ in keys:
+    for _, fisher, midway, refit_share, gram_examples, allocation, share, _ in keys:
         genome = _genome(allocation, model, share)
         with lent(model.switchable, _fitted(model, genome, refit_share)):
             scores = model.scorer.score(_request(model, genome, examples))
@@ -124,6 +127,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
             "fisher": fisher,
             "midway": midway,
             "refit": refit_share,
+            "gram_examples": gram_examples,
             "allocation": allocation,
             "share": share,
             "seed": seed,
@@ -180,8 +184,9 @@ def _print(arguments: Namespace, rows: list[Row]) -> None:
     """A table for every measure, means over the seeds with their standard deviation, and how well KL is predicted."""
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
-        shown = (row["fisher"], row.get("midway"), row["refit"])
-        asked = (arguments.fisher, _midway(arguments, row["method"]), arguments.refit)
+        shown = (row["fisher"], row.get("midway"), row["refit"], row.get("gram_examples"))
+        midway = _midway(arguments, row["method"])
+        asked = (arguments.fisher, midway, arguments.refit, arguments.gram_examples)
         if row["seed"] in arguments.seeds and shown == asked:
             groups.setdefault((row["method"], row["allocation"], row["share"]), []).append(row)
     for title, measure, form in MEASURES:

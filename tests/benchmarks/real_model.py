@@ -63,8 +63,8 @@ class Variant(TypedDict, total=False):
     """Which job is prepared; left out, it is the demo's, with closed-form factors.
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
-    data. `method`, `storage`, `fisher`, `midway_share`, `refine_epochs`, `dtype`: as in a job file. `seed`: of
-    the data splits, of calibration and of the search.
+    data. `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`,
+    `dtype`: as in a job file. `seed`: of the data splits, of calibration and of the search.
     """
 
     spec: JobSpec | None
@@ -72,6 +72,7 @@ class Variant(TypedDict, total=False):
     method: Method
     storage: Storage
     fisher: Fisher
+    gram_examples: int | None
     midway_share: float | None
     refine_epochs: int
     seed: int
@@ -124,6 +125,8 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
         "midway_share": variant.get("midway_share") if method == "task" else None,
         "refine_epochs": variant.get("refine_epochs", 0),
     }
+    if (gram_examples := variant.get("gram_examples")) is not None:
+        projection["gram_examples"] = gram_examples
     spec = _changed(spec, projection, seed, variant.get("dtype", "auto"))
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)
