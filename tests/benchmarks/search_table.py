@@ -52,7 +52,7 @@ from service.spec.job import REWEIGH_ROUNDS
 from workers.scores import Scores
 
 Row = dict[str, Any]
-KEY = ("method", "objective", "amount", "seed", "budget", "examples")
+KEY = ("method", "objective", "amount", "seed", "budget", "examples", "kl_weight")
 
 SETTINGS = (
     "population",
@@ -142,7 +142,7 @@ def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
         ("drop", drop) for drop in arguments.drops
     ]
     keys = [
-        (method, *objective, seed, _budget(arguments, method), arguments.examples)
+        (method, *objective, seed, _budget(arguments, method), arguments.examples, arguments.kl_weight)
         for seed in arguments.seeds
         for objective in objectives
         for method in arguments.methods
@@ -202,7 +202,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
 
 
 def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
-    method, kind, amount, seed, budget, examples = key
+    method, kind, amount, seed, budget, examples, _ = key
     objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
     settings = SearchSettings(full=examples, seed=seed, **chosen)
