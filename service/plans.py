@@ -1,6 +1,7 @@
 """From a validated job file to what the workers take: paths resolved under the roots, pydantic left behind."""
 
 from collections.abc import Sequence
+from os.path import normpath
 from pathlib import Path
 
 from search.errors import InputError
@@ -35,8 +36,8 @@ def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
         raise InputError(field, "must not contain a NUL character")
     candidates = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]
     try:
-        found = [candidate.resolve(strict=True) for candidate in candidates if candidate.exists()]
-        inside = [file for file in found if _is_under(file, roots)]
+        found = [candidate for candidate in candidates if candidate.exists()]
+        inside = [file for file in (one.resolve(strict=True) for one in found) if _is_under(file, roots)]
         if inside:
             _refuse_links_out(inside[0], roots, field)
             return inside[0]
@@ -44,7 +45,9 @@ def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
         raise InputError(field, f"cannot read {path!r}: {error}") from error
     shown = ", ".join(map(str, roots))
     if found:
-        raise InputError(field, f"{path!r} is outside the folders this server may read ({shown}); see --root")
+        is_link = any(_is_under(Path(normpath(one)), roots) for one in found)
+        place = "is a link to a place outside" if is_link else "is outside"
+        raise InputError(field, f"{path!r} {place} the folders this server may read ({shown}); see --root")
     raise InputError(field, f"no such file or folder: {path!r}; relative paths are looked for under {shown}")
 
 
