@@ -4,7 +4,7 @@ Shape letters: N examples, B bootstrap resamples.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,24 +167,33 @@ def mean_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLE
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def fixed_sequence(drops: Sequence[DropInterval], limit: float) -> int | None:
-    """The last candidate that holds before the first that does not.
+def fallback(risks: Sequence[float], risk: float, holds: Callable[[int, float], bool | None]) -> int | None:
+    """Tests candidates from the largest down, so that the chance of any wrong acceptance is that of a single test.
 
-    Testing in an order fixed beforehand and stopping at the first failure keeps the chance of any wrong
-    acceptance at that of a single test, however many candidates there are.
+    Each candidate may have a part of the risk to itself; whoever holds passes on all that it was tested at to the next.
+    With all of it on the first candidate the test ends at the first that fails (fixed sequence testing). With parts on
+    later ones it goes on there, at less risk. Candidates that are left with none are not tested.
 
     Args:
-        drops: One per candidate, from the largest (most likely to hold) to the smallest.
-        limit: Most points a candidate may lose.
+        risks: Of each candidate, the part that is its own; they add up to one at most.
+        risk: Of any wrong acceptance, over all candidates.
+        holds: Whether the candidate at an index holds at a confidence; None where it cannot be told, and it is passed
+            over.
 
     Returns:
-        Index of the smallest candidate that holds, or None if the first one fails.
+        Index of the last candidate that holds, or None.
 
-    Source: Learn then Test, arXiv 2110.01052, section 4 (fixed sequence testing).
+    Source: Wiens 2003, The fallback procedure, Pharmaceutical Statistics 2(3); for risks of models Learn then Test,
+        arXiv 2110.01052, section 4.
     """
-    held = None
-    for index, drop in enumerate(drops):
-        if not drop.within(limit):
-            break
-        held = index
-    return held
+    last, at_hand = None, 0.0
+    for index, own in enumerate(risks):
+        at_hand += own * risk
+        if at_hand <= 0:
+            continue
+        held = holds(index, 1 - at_hand)
+        if held:
+            last = index
+        elif held is not None:
+            at_hand = 0.0
+    return last

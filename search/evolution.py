@@ -19,6 +19,7 @@ from search.asktell import Counter, Generation
 from search.breeding import Breeder, stream
 from search.budget import Budget
 from search.candidates import FrontProposer, Proposer
+from search.finalists import Finalist
 from search.frontier import FrontStanding
 from search.objectives import Objective, Pareto
 from search.outcome import Outcome, Trial
@@ -165,7 +166,7 @@ class Evolution:
         """What a genome scored on all search examples, if it was and its generation is retired."""
         return self._memo.get(genome, self._settings.full)
 
-    def finalists(self) -> list[Genome]:
+    def finalists(self) -> list[Finalist]:
         """Genomes worth confirming on fresh examples.
 
         Returns:

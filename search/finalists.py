@@ -1,13 +1,15 @@
 """Which genomes go on to the confirm split, and in which order: largest first, where sizes differ.
 
 A search that compares many genomes on the same examples flatters its winner, so finalists are tested again on fresh
-ones, from the largest down until one fails (`search.confirmation.fixed_sequence`). So the list holds larger ones than
-the search's last word, to fall back on, up to one that hardly differs from the dense model; and some smaller ones that
-it had refused or never scored: its own examples are few, and to go on after a success costs the test nothing. Where the
-search has scored nothing near a size, what it has found at another one nearby is brought there.
+ones, from the largest down until one fails (`search.confirmation.fallback`). Those that count are what the search has
+accepted: each was scored, and looked good enough. One that was not may fail whatever its size, and would then stand in
+the way of smaller ones that hold. So the larger ones above them, up to one that hardly differs from the dense model,
+have a small part of the risk to themselves, to fall back on. Smaller ones follow that the search had refused or never
+scored: its own examples are few, and to go on after a success costs the test nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,11 +17,8 @@ from search.outcome import Outcome
 from search.schedules import Accepted
 from search.space import Genome, SearchSpace
 
-RISES = (0.02, 0.02, 0.02, 0.02, 0.02, 0.04, 0.06, 0.12, 0.15, 0.15)
-"""Kept share by which each larger finalist is above the one below it; one just short of dense is above them all.
-
-No gap is wide: whatever the search has accepted by luck, the test falls back on a size not far above what holds.
-"""
+RISES = (0.02, 0.02, 0.02, 0.02, 0.02, 0.04, 0.06, 0.12, 0.15)
+"""Kept share by which each accepted finalist is at least above the one below it: of more tests more may fail."""
 
 FALLS = (0.02, 0.02, 0.03, 0.04, 0.06, 0.09, 0.135)
 """Kept share by which each smaller finalist is below the one above it."""
@@ -28,9 +27,28 @@ NEARBY = 0.1
 """Kept share within which the smallest accepted one's allocation is worth more than a seed's."""
 
 SAFEST_SHARE = 0.95
-MOST_FINALISTS = 1 + len(RISES) + 1 + len(FALLS)
+SAFE_STEP = 0.1
+"""Kept share by which one above all that was accepted is below the next larger one."""
+
+SAFE_RISK = 0.3
+"""Of the objective's risk: for those above all that was accepted."""
+
+MOST_FINALISTS = round(SAFEST_SHARE / SAFE_STEP) + 1 + len(RISES) + len(FALLS)
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finalist:
+    """What is to be confirmed.
+
+    Args:
+        genome: Its levels.
+        risk: Share of the objective's risk that is spent on it even if the one before it fails.
+    """
+
+    genome: Genome
+    risk: float = 0.0
 
 
 def drop_finalists(
@@ -39,7 +57,7 @@ def drop_finalists(
     fitted: Callable[[Genome, float], Genome],
     accepted: Sequence[Accepted],
     front: Sequence[Outcome],
-) -> list[Genome]:
+) -> list[Finalist]:
     """Finalists of a `MaxDrop` search, largest first.
 
     Args:
@@ -50,9 +68,9 @@ def drop_finalists(
         front: What was scored there and has no smaller one that is better, smallest first.
 
     Returns:
-        Distinct genomes of strictly falling size: the one just short of dense, some in between, the smallest accepted
-        one, smaller ones. Where the search has scored nothing near a step, the smallest accepted one is there, brought
-        to that size, or the seed if it is far away.
+        Distinct genomes of strictly falling size: seeds from just short of dense down to what was accepted, that itself
+        in steps, and smaller ones. Where the search has scored nothing near one of these, the smallest accepted one is
+        there, brought to that size, or the seed if it is far away. The risks add up to one.
     """
     known = {entry.share: entry.genome for entry in accepted}
     smallest = min(known, default=None)
@@ -62,28 +80,33 @@ def drop_finalists(
             return lagrangian(share)
         return fitted(known[smallest], share)
 
-    rising = _rising(space, of_size, lagrangian(SAFEST_SHARE), known)
-    return [*reversed(rising), *_falling(space, of_size, front, space.kept_share(rising[0]))]
+    chosen = _stepwise(known)
+    safe = _safe(space, lagrangian, space.kept_share(chosen[0])) if chosen else [lagrangian(SAFEST_SHARE)]
+    falling = _falling(space, of_size, front, space.kept_share([*safe, *chosen][-1]))
+    risks = {genomes[0]: risk for genomes, risk in ((safe, SAFE_RISK), (chosen, 1 - SAFE_RISK)) if genomes}
+    return [
+        Finalist(genome=genome, risk=risks.get(genome, 0.0) / sum(risks.values()))
+        for genome in [*safe, *chosen, *falling]
+    ]
 
 
-def _rising(
-    space: SearchSpace, of_size: Callable[[float], Genome], safest: Genome, known: Mapping[float, Genome]
-) -> list[Genome]:
-    """The smallest accepted one and larger ones; one accepted near a step stands there."""
+def _safe(space: SearchSpace, lagrangian: Callable[[float], Genome], above: float) -> list[Genome]:
+    """Seeds that are well above a size, largest first."""
+    seeds = [lagrangian(share) for share in np.arange(SAFEST_SHARE, above + SAFE_STEP / 2, -SAFE_STEP)]
+    return [seed for seed in dict.fromkeys(seeds) if space.kept_share(seed) > above]
+
+
+def _stepwise(known: Mapping[float, Genome]) -> list[Genome]:
+    """The smallest genome and larger ones in steps, largest first."""
     if not known:
-        return [safest]
-    share, most = min(known), space.kept_share(safest)
-    rising = {share: known[share]}
+        return []
+    shares = [min(known)]
     for rise in RISES:
-        wanted = share + rise
-        near = [other for other in known if wanted - TOLERANCE < other < wanted + rise]
-        genome = known[min(near)] if near else of_size(min(wanted, SAFEST_SHARE))
-        share = max(wanted, space.kept_share(genome))
-        if max(rising) < space.kept_share(genome) < most:
-            rising[space.kept_share(genome)] = genome
-    if max(rising) < most:
-        rising[most] = safest
-    return list(rising.values())
+        larger = [share for share in known if share > shares[-1] + rise - TOLERANCE]
+        if not larger:
+            break
+        shares.append(min(larger))
+    return [known[share] for share in reversed(shares)]
 
 
 def _falling(
@@ -104,7 +127,7 @@ def _falling(
     return falling
 
 
-def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: int) -> list[Genome]:
+def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: int) -> list[Finalist]:
     """Points spread over a front: those nearest to even steps between its ends.
 
     Args:
@@ -113,11 +136,15 @@ def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: in
         limit: How many, at least one; the largest comes first.
 
     Returns:
-        Distinct genomes of strictly falling size, both ends of the front among them where `limit` is two or more.
+        Distinct genomes of strictly falling size, both ends of the front among them where `limit` is two or more. The
+        largest has all of the risk.
     """
     left = dict(zip(shares, front, strict=True))
     chosen: dict[float, Genome] = {}
     for wanted in np.linspace(shares[-1], shares[0], min(limit, len(front))):
         nearest = min(left, key=lambda share: abs(share - wanted))
         chosen[nearest] = left.pop(nearest).genome
-    return [chosen[share] for share in sorted(chosen, reverse=True)]
+    largest = max(chosen)
+    return [
+        Finalist(genome=chosen[share], risk=float(share == largest)) for share in sorted(chosen, reverse=True)
+    ]

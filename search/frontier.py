@@ -12,14 +12,14 @@ from typing import Any
 
 from search.archive import Memo
 from search.candidates import Proposer
-from search.finalists import front_finalists
+from search.finalists import Finalist, front_finalists
 from search.objectives import Pareto
 from search.outcome import Outcome
 from search.population import FrontPopulation
 from search.racing import Order
 from search.schedules import Schedule
 from search.settings import SearchSettings
-from search.space import Genome, SearchSpace
+from search.space import SearchSpace
 from search.standing import Standing
 
 GAIN = 1e-3
@@ -66,7 +66,7 @@ class FrontStanding(Standing):
         """No: all sizes are wanted all the time."""
         return False
 
-    def finalists(self) -> list[Genome]:
+    def finalists(self) -> list[Finalist]:
         """Points spread over the best ones of all sizes, largest first."""
         best = self._best()
         shares = [self._space.kept_share(outcome.genome) for outcome in best]

@@ -7,13 +7,13 @@ from search.archive import Memo
 from search.asktell import Generation
 from search.candidates import Proposer
 from search.errors import ConflictError, ScoringError
-from search.finalists import drop_finalists
+from search.finalists import Finalist, drop_finalists
 from search.outcome import Outcome
 from search.population import Population
 from search.racing import Order, by_loss
 from search.record import GenerationRecord
 from search.schedules import SEED_SHARES, Ratchet, Schedule
-from search.space import Genome, SearchSpace
+from search.space import SearchSpace
 
 BEST_FINALISTS = 3
 """Of a search at one size; its seed comes on top."""
@@ -62,14 +62,15 @@ class Standing:
         """Every outcome on all examples that no smaller genome beats, smallest first."""
         return self._memo.front(self._full)
 
-    def finalists(self) -> list[Genome]:
+    def finalists(self) -> list[Finalist]:
         """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
             accepted, seeds = self.schedule.accepted, self._proposer
             return drop_finalists(self._space, seeds.lagrangian, seeds.fitted, accepted, self.front())
         # The best of many on few examples is flattered; what it started from is not, and may be the better one.
         seed = self._proposer.lagrangian(self.schedule.target)
-        return list(dict.fromkeys([*self.population.hall_of_fame, seed]))
+        genomes = dict.fromkeys([*self.population.hall_of_fame, seed])
+        return [Finalist(genome=genome) for genome in genomes]
 
     def order(self, number: int) -> Order:
         """Who goes on from the screen of a generation that is launched now, or again after a resume."""

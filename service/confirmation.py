@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from search.confirmation import DropInterval, fixed_sequence
+from search.confirmation import DropInterval, fallback
 from search.errors import ScoringError
 from search.space import SearchSpace
 from service.events import EventType
@@ -56,43 +56,65 @@ class Winner:
 
 
 def confirm(
-    spec: JobSpec, space: SearchSpace, scorer: TaskScorer, finalists: Sequence[Candidate], log: JobLog
+    spec: JobSpec,
+    space: SearchSpace,
+    scorer: TaskScorer,
+    finalists: Sequence[Candidate],
+    risks: Sequence[float],
+    log: JobLog,
 ) -> Winner:
     """Scores the finalists on the confirm split and picks the winner.
 
-    For `max_drop` and `pareto` they are looked at in a fixed order, largest first, up to the first that may lose too
-    much: the smallest one before it wins, and the chance that it breaks the promise is that of a single test. For
-    `pareto` the others are scored, too, to tell of them. Where a size or a time is given the lowest loss wins.
+    For `max_drop` and `pareto` they are tested largest first, see `search.confirmation.fallback`: the smallest one that
+    holds wins, and the chance that it breaks the promise is that of a single test. For `max_drop` those that the test
+    does not come to are not scored. Where a size or a time is given the lowest loss wins.
+
+    Args:
+        spec: The job.
+        space: Of its genomes.
+        scorer: Of the job.
+        finalists: Largest first, where sizes differ.
+        risks: Of each one, its own share of the objective's risk.
+        log: Of the job.
 
     Raises:
         ScoringError: No finalist can be scored.
     """
-    objective = spec.objective
-    confirmed: list[Confirmed] = []
+    objective, confidence = spec.objective, confidence_of(spec)
+    looked_at: dict[int, Confirmed | None] = {}
     report = log.progress("confirm")
-    for index, candidate in enumerate(finalists):
-        report(index, len(finalists))
-        one = _score(spec, space, scorer, candidate, log)
-        confirmed += [] if one is None else [one]
-        if one is not None and not one.passed and isinstance(objective, MaxDrop):
-            break
+
+    def look(index: int, confidence: float) -> Confirmed | None:
+        if index not in looked_at:
+            report(index, len(finalists))
+            looked_at[index] = _score(spec, space, scorer, finalists[index], confidence, log)
+        return looked_at[index]
+
+    def holds(index: int, confidence: float) -> bool | None:
+        return None if (one := look(index, confidence)) is None else one.passed
+
+    if not isinstance(objective, MaxDrop):
+        for index in range(len(finalists)):
+            look(index, confidence)
+    best: int | None = None
+    if isinstance(objective, MaxDrop | Pareto):
+        best = fallback(risks, 1 - confidence, holds)
     report(len(finalists), len(finalists))
+    confirmed = {index: one for index, one in looked_at.items() if one is not None}
     if not confirmed:
         raise ScoringError("no finalist can be scored on the confirm split")
-    if isinstance(objective, MaxDrop | Pareto):
-        smallest = fixed_sequence([one.drop for one in confirmed], objective.points)
-        index, held = (0, False) if smallest is None else (smallest, True)
-    else:
-        losses = [scorer.loss(one.scores, "confirm") for one in confirmed]
-        index, held = losses.index(min(losses)), True
+    held = best is not None
+    if not isinstance(objective, MaxDrop | Pareto):
+        held, best = True, min(confirmed, key=lambda index: scorer.loss(confirmed[index].scores, "confirm"))
+    winner = confirmed[min(confirmed) if best is None else best]
     return Winner(
-        candidate=confirmed[index].candidate,
-        confirm=confirmed[index].scores,
-        confirm_drop=confirmed[index].drop,
+        candidate=winner.candidate,
+        confirm=winner.scores,
+        confirm_drop=winner.drop,
         held=held,
-        confidence=confidence_of(spec),
+        confidence=confidence,
         seed=spec.search.seed,
-        confirmed=tuple(confirmed),
+        confirmed=tuple(confirmed.values()),
     )
 
 
@@ -103,7 +125,12 @@ def confidence_of(spec: JobSpec) -> float:
 
 
 def _score(
-    spec: JobSpec, space: SearchSpace, scorer: TaskScorer, candidate: Candidate, log: JobLog
+    spec: JobSpec,
+    space: SearchSpace,
+    scorer: TaskScorer,
+    candidate: Candidate,
+    confidence: float,
+    log: JobLog,
 ) -> Confirmed | None:
     """A finalist on the confirm split; None if it cannot be scored."""
     (scores,) = scorer.score_candidates([candidate], "confirm")
@@ -111,7 +138,7 @@ def _score(
         log.event(EventType.CANDIDATE_FAILED, reason=scores.reason, generation=None)
         return None
     objective = spec.objective
-    drop = scorer.drop(scores, "confirm", confidence_of(spec), spec.search.seed)
+    drop = scorer.drop(scores, "confirm", confidence, spec.search.seed)
     passed = not isinstance(objective, MaxDrop | Pareto) or drop.within(objective.points)
     log.event(
         EventType.FINALIST_CONFIRMED,

@@ -90,9 +90,11 @@ class Pipeline:
 
             log.state(JobState.FINALIZING)
             with clock.phase("refit"):
-                finalists = refit_finalists(spec, space, scorer, evolution.finalists(), log)
+                finalists = evolution.finalists()
+                genomes, risks = [one.genome for one in finalists], [one.risk for one in finalists]
+                candidates = refit_finalists(spec, space, scorer, genomes, log)
             with clock.phase("confirm"):
-                winner = confirm(spec, space, scorer, finalists, log)
+                winner = confirm(spec, space, scorer, candidates, risks, log)
             with clock.phase("test"):
                 _score_dense(scorer, ("test",), checked, log)
                 scores = winner.with_test(scorer, log)

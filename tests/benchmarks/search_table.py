@@ -37,8 +37,8 @@ from synthetic_task import make
 from api.spec_file import load_spec
 from search.archive import Memo
 from search.baselines.paper_ga import PaperSettings
-from search.confirmation import fixed_sequence, mean_interval
-from search.finalists import drop_finalists
+from search.confirmation import DropInterval, fallback, mean_interval
+from search.finalists import Finalist, drop_finalists
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies
@@ -304,29 +304,38 @@ def _finalists(
     method: str,
     full: Sequence[Outcome],
     accepted: Sequence[Accepted],
-) -> list[Genome]:
-    """As a job makes them of what a search accepted; between that, genomes of the family that the method knows."""
+) -> list[Finalist]:
+    """As a job makes them of what a search accepted, and of genomes of the family that the method knows.
+
+    Ours scores seeds of all sizes first. Others have not: theirs above the smallest that they accepted are trusted.
+    """
     seed_of, fitted_of = partial(lagrangian, space, energies), partial(fitted, space, energies)
     if method in UNIFORM:
         seed_of, fitted_of = partial(uniform, space), lambda _, share: uniform(space, share)
+    if accepted and not method.startswith("ranksieve"):
+        seeds = {space.kept_share(genome): genome for genome in map(seed_of, SEED_SHARES)}
+        larger = [Accepted(share=share, genome=seeds[share]) for share in seeds if share > accepted[-1].share]
+        accepted = [*accepted, *larger]
     return drop_finalists(space, seed_of, fitted_of, accepted, Memo(space, full).front(full[0].examples))
 
 
 def _smallest(
     arena: Arena,
     objective: MaxDrop,
-    finalists: Sequence[Genome],
+    finalists: Sequence[Finalist],
     confidence: float,
     seed: int,
 ) -> Row:
     """Confirms finalists as a job does, then tests the smallest that held."""
-    drops = []
-    for genome in finalists:
-        drops.append(arena.scorer.drop(arena.scores(genome, "confirm"), "confirm", confidence, seed))
-        if not drops[-1].within(objective.points):
-            break
-    held = fixed_sequence(drops, objective.points)
-    winner = finalists[held or 0]
+    drops: dict[int, DropInterval] = {}
+
+    def holds(index: int, confidence: float) -> bool:
+        scores = arena.scores(finalists[index].genome, "confirm")
+        drops[index] = arena.scorer.drop(scores, "confirm", confidence, seed)
+        return drops[index].within(objective.points)
+
+    held = fallback([one.risk for one in finalists], 1 - confidence, holds)
+    winner = finalists[held or 0].genome
     scores = arena.scores(winner, "test")
     test = arena.scorer.drop(scores, "test", confidence, seed)
     return {

@@ -3,12 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from search.confirmation import DropInterval, fixed_sequence, mean_interval, paired_drop, perplexity_rise
+from search.confirmation import fallback, mean_interval, paired_drop, perplexity_rise
 from search.errors import InputError
-
-
-def drop(upper: float) -> DropInterval:
-    return DropInterval(estimate=upper - 1, low=upper - 2, high=upper, upper=upper, confidence=0.8)
 
 
 def test_equal_scores_lose_nothing_for_certain() -> None:
@@ -76,32 +72,62 @@ def test_graded_scores_are_bootstrapped() -> None:
     assert high == pytest.approx(0.5 + 1.96 * error, abs=0.01)
 
 
-def test_a_sequence_ends_at_its_first_failure() -> None:
-    drops = [drop(0.5), drop(1.5), drop(2.5), drop(1.0)]
-    assert fixed_sequence(drops, 2.0) == 1
-    assert fixed_sequence(drops, 0.1) is None
-    assert fixed_sequence(drops, 3.0) == 3
-    assert fixed_sequence([], 3.0) is None
+class Held:
+    """Candidates that hold, or cannot be told, and at which confidence each was tested."""
+
+    def __init__(self, *holds: bool | None) -> None:
+        self._holds = holds
+        self.tested: dict[int, float] = {}
+
+    def __call__(self, index: int, confidence: float) -> bool | None:
+        self.tested[index] = round(confidence, 9)
+        return self._holds[index]
 
 
-def test_a_sequence_keeps_the_error_of_one_test() -> None:
+def test_with_all_risk_on_the_first_a_sequence_ends_at_its_first_failure() -> None:
+    held = Held(True, True, False, True)
+    assert fallback([1.0, 0.0, 0.0, 0.0], 0.2, held) == 1
+    assert held.tested == {0: 0.8, 1: 0.8, 2: 0.8}
+    assert fallback([1.0, 0.0], 0.2, Held(False, True)) is None
+    assert fallback([1.0, 0.0], 0.2, Held(True, True)) == 1
+    assert fallback([], 0.2, Held()) is None
+
+
+def test_risk_of_its_own_lets_a_later_one_be_tested_after_a_failure() -> None:
+    held = Held(True, False, True, True, False)
+    assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, held) == 3
+    assert held.tested == {0: 0.94, 1: 0.94, 3: 0.86, 4: 0.86}  # the third has none and is left out
+
+
+def test_who_holds_passes_on_what_it_was_tested_at() -> None:
+    held = Held(True, True, True)
+    assert fallback([0.3, 0.0, 0.7], 0.2, held) == 2
+    assert held.tested == {0: 0.94, 1: 0.94, 2: 0.8}
+
+
+def test_who_cannot_be_told_is_passed_over() -> None:
+    held = Held(None, True, None, True)
+    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, held) == 3
+    assert held.tested == {0: 0.9, 1: 0.9, 2: 0.8, 3: 0.8}
+
+
+@pytest.mark.parametrize("risks", [[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.7, 0.0], [0.25] * 4])
+def test_a_sequence_keeps_the_error_of_one_test(risks: list[float]) -> None:
     """All candidates truly lose 4 points: how often is any of four passed at a limit of just under 4?"""
     rng = np.random.default_rng(11)
-    wrong = 0
-    for round_ in range(200):
+
+    def passes_any() -> bool:
         dense = (rng.random(300) < 0.8).astype(float)
-        drops = [
-            paired_drop(
-                dense,
-                np.where((dense == 1) & (rng.random(300) < 0.05), 0.0, dense),
-                confidence=0.8,
-                seed=round_,
-                resamples=300,
-            )
-            for _ in range(4)
-        ]
-        wrong += fixed_sequence(drops, 3.999) is not None
-    assert wrong / 200 < 0.2 + 0.06
+        lost = rng.random((4, 300)) < 0.05
+        candidates = [np.where((dense == 1) & lost_N, 0.0, dense) for lost_N in lost]
+
+        def holds(index: int, confidence: float) -> bool:
+            drop = paired_drop(dense, candidates[index], confidence=confidence, seed=index, resamples=300)
+            return drop.within(3.999)
+
+        return fallback(risks, 0.2, holds) is not None
+
+    assert 0 < np.mean([passes_any() for _ in range(200)]) < 0.2 + 0.06
 
 
 @pytest.mark.parametrize(

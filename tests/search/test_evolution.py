@@ -14,7 +14,7 @@ from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
 from search.seeds import lagrangian
 from search.settings import SearchSettings
-from search.space import DENSE
+from search.space import DENSE, Genome
 from search.standing import BEST_FINALISTS
 
 SETTINGS = SearchSettings(
@@ -49,6 +49,10 @@ def drive(evolution: Evolution, problem) -> list[GenerationRecord]:
         evolution.tell(problem.score(evolution.ask()))
         records += retired(evolution)
     return records
+
+
+def finalists(evolution: Evolution) -> list[Genome]:
+    return [one.genome for one in evolution.finalists()]
 
 
 def retired(evolution: Evolution) -> list[GenerationRecord]:
@@ -150,7 +154,7 @@ def test_the_ratchet_ends_at_the_smallest_size_that_holds(make_problem) -> None:
     smallest = accepted[-1].kept_share
     assert smallest == pytest.approx(0.33, abs=0.006)
     assert evolution.generation < 60
-    assert smallest in [problem.space.kept_share(genome) for genome in evolution.finalists()]
+    assert smallest in [problem.space.kept_share(genome) for genome in finalists(evolution)]
     assert records[0].accepted
     assert records[0].target_share == pytest.approx(0.35, abs=0.003)
     assert all(record.drop_points <= 2.0 for record in accepted)
@@ -163,7 +167,7 @@ def test_the_ratchet_gets_below_the_smallest_good_seed(make_problem) -> None:
     evolution = start(problem, MaxDrop(points=2.0), changed(generations=60, patience=12))
     records = drive(evolution, problem)
     share = [record for record in records if record.accepted][-1].kept_share
-    (smallest,) = (g for g in evolution.finalists() if problem.space.kept_share(g) == share)
+    (smallest,) = (g for g in finalists(evolution) if problem.space.kept_share(g) == share)
     assert share < 0.38
     assert problem.points_per_nat * problem.kl_nats(smallest) <= 2.0
 
@@ -172,21 +176,21 @@ def test_finalists_fall_in_size_for_a_drop_and_rise_in_kl_at_a_size(make_problem
     problem = make_problem()
     evolution = start(problem, MaxDrop(points=2.0), changed(generations=25))
     drive(evolution, problem)
-    shares = [problem.space.kept_share(genome) for genome in evolution.finalists()]
+    shares = [problem.space.kept_share(genome) for genome in finalists(evolution)]
     assert shares == sorted(set(shares), reverse=True)
     assert 2 <= len(shares) <= MOST_FINALISTS
 
     problem = make_problem()
     evolution = start(problem, TargetParams(share=0.4))
     drive(evolution, problem)
-    finalists = evolution.finalists()
-    best = finalists[:BEST_FINALISTS]
+    found = finalists(evolution)
+    best = found[:BEST_FINALISTS]
     losses = [problem.kl_nats(genome) for genome in best]
     seed = lagrangian(problem.space, problem.energies, 0.4)
     assert len(best) == len(set(best)) == BEST_FINALISTS
     assert losses == sorted(losses)
-    assert finalists[BEST_FINALISTS:] == ([] if seed in best else [seed])
-    assert finalists[0] == evolution.incumbent.genome
+    assert found[BEST_FINALISTS:] == ([] if seed in best else [seed])
+    assert found[0] == evolution.incumbent.genome
 
 
 def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make_problem) -> None:
@@ -197,7 +201,7 @@ def test_where_even_the_largest_seed_drops_too_much_the_search_starts_large(make
     assert records[0].target_share == 0.85
     assert not any(record.accepted for record in records)
     assert records[-1].target_share > 0.95
-    safe, *hopeful = evolution.finalists()
+    safe, *hopeful = finalists(evolution)
     assert problem.space.kept_share(safe) > 0.9
     largest = problem.space.kept_share(safe) - FALLS[0] + TOLERANCE
     assert all(problem.space.kept_share(genome) < largest for genome in hopeful)
@@ -258,7 +262,7 @@ def test_failures_are_kept_but_never_chosen(make_problem) -> None:
     failed = [o for record in records for o in record.outcomes if o.failure is not None]
     assert failed
     assert {outcome.failure for outcome in failed} == {"logits are NaN"}
-    assert all(sum(genome) % 3 for genome in evolution.finalists())
+    assert all(sum(genome) % 3 for genome in finalists(evolution))
     assert all(outcome.failure is None for outcome in evolution.front())
 
 

@@ -148,13 +148,14 @@ def test_a_child_has_to_beat_what_was_screened_before_it(make_problem) -> None:
 def test_finalists_are_spread_over_the_front(make_problem) -> None:
     problem = make_problem(layers=4)
     evolution = run(problem)
-    shares = [problem.space.kept_share(genome) for genome in evolution.finalists()]
+    genomes = [one.genome for one in evolution.finalists()]
+    shares = [problem.space.kept_share(genome) for genome in genomes]
     assert len(shares) == 4
     assert shares == sorted(shares, reverse=True)
     gaps = [before - after for before, after in pairwise(shares)]
     assert max(gaps) < 0.3
     sizes = Sizes(problem.space, OBJECTIVE)
-    assert [sizes.place(genome) for genome in evolution.finalists()[:: len(shares) - 1]] == [6, 0]
+    assert [sizes.place(genome) for genome in genomes[:: len(shares) - 1]] == [6, 0]
 
 
 def test_the_incumbent_is_the_smallest_that_loses_little_enough(make_problem) -> None:

@@ -21,6 +21,7 @@ Document = dict[str, Any]
 
 SPACE = SearchSpace([MatrixShape(name="m", out_features=20, in_features=20, layer=0, kind="m")], 1)
 FINALISTS: list[Genome] = [(9,), (6,), (4,), (2,)]
+FIXED = [1.0, 0.0, 0.0, 0.0]
 EXAMPLES = 200
 
 
@@ -63,9 +64,12 @@ def log(store: Store, tiny_job: Document, tmp_path: Path) -> JobLog:
     return JobLog(store, job, tmp_path / "job")
 
 
-def decide(log: JobLog, scorer: FakeScorer, tiny_job: Document, **objective: Any) -> Winner:
+def decide(
+    log: JobLog, scorer: FakeScorer, tiny_job: Document, *, risks: Sequence[float] = FIXED, **objective: Any
+) -> Winner:
     spec = JobSpec.model_validate({**tiny_job, "objective": objective})
-    return confirm(spec, SPACE, scorer, [Candidate(genome=genome) for genome in FINALISTS], log)  # type: ignore[arg-type]
+    finalists = [Candidate(genome=genome) for genome in FINALISTS]
+    return confirm(spec, SPACE, scorer, finalists, risks, log)  # type: ignore[arg-type]
 
 
 def passed(log: JobLog, store: Store) -> list[bool]:
@@ -82,6 +86,17 @@ def test_the_smallest_that_holds_before_the_first_failure_wins(
     assert (winner.candidate.genome, winner.held, winner.confidence) == ((6,), True, 0.9)
     assert winner.confirm_drop.estimate == pytest.approx(1.0)
     assert passed(log, store) == [True, True, False]
+
+
+def test_after_a_failure_it_goes_on_where_there_is_risk_left(
+    log: JobLog, store: Store, tiny_job: Document
+) -> None:
+    scorer = FakeScorer({(9,): 8, (6,): 0, (4,): 6, (2,): 40})  # four points, none, three
+    winner = decide(log, scorer, tiny_job, risks=[0.1, 0, 0.9, 0], kind="max_drop", points=5.0)
+    assert (winner.candidate.genome, winner.held, winner.confidence) == ((4,), True, 0.8)
+    assert [one.candidate.genome for one in winner.confirmed] == [(9,), (4,), (2,)]
+    assert [one.drop.confidence for one in winner.confirmed] == pytest.approx([0.98, 0.82, 0.82])
+    assert passed(log, store) == [False, True, False]
 
 
 def test_none_holds(log: JobLog, store: Store, tiny_job: Document) -> None:

@@ -1,0 +1,157 @@
+"""How small a model the confirm split lets through, by how the risk is spread over a job's finalists.
+
+    confirmation.py --json rows.json                    the demo's task; what FILE holds is not scored again
+    confirmation.py --points 1 --confidence 0.95        another promise
+
+Searches the smallest model within `--points` as a job does, and scores all its finalists on `--unseen` examples. Of
+these, confirm splits of each size are drawn `DRAWS` times, and the finalists tested on them at limits from `--limits`:
+with all of the risk on the first (fixed sequence testing) and as `search.finalists` spreads it. Printed are the share
+that is kept, 100 % where none holds, and in brackets how often the one that was taken loses more than the limit, on all
+unseen examples. At a tighter limit than `--points` the list is that of the job without those that the search would not
+have accepted.
+"""
+
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from in_process import InProcess
+from numpy.typing import NDArray
+from real_model import RealModel, load, parser, preparation_plan, reweighed
+from search_methods import Problem, search_of
+from search_table import accepted_in, run
+
+from search.archive import Memo
+from search.confirmation import fallback
+from search.finalists import SAFE_RISK, drop_finalists
+from search.objectives import MaxDrop
+from search.seeds import fitted, lagrangian
+from search.settings import SearchSettings
+from service.reweighing import smallest_share
+from service.scoring import Candidate, TaskScorer
+from service.spec import JobSpec
+from workers.scores import Scores
+
+SPLITS = (200, 512, 1200)
+DRAWS = 600
+ACCEPTED_AT = 0.2
+"""Most risk at which the search split lets one pass."""
+
+Floats = NDArray[np.float64]
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--points", type=float, default=5.0)
+    options.add_argument("--confidence", type=float, default=0.8)
+    options.add_argument("--limits", nargs="+", type=float, default=[5.0, 2.0, 1.0])
+    options.add_argument("--budget", type=int, default=40, help="evaluations' worth of tokens for the search")
+    options.add_argument("--search", type=int, default=256, help="search examples")
+    options.add_argument("--unseen", type=int, default=3000)
+    options.add_argument("--threads", type=int, default=2)
+    arguments = options.parse_args()
+    if arguments.json and arguments.json.exists():
+        found = json.loads(arguments.json.read_text())
+    else:
+        found = _found(arguments)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(found) + "\n")
+    _print(found, arguments.limits)
+
+
+def _found(arguments: Namespace) -> dict[str, Any]:
+    """The finalists of a search, largest first, and which of all examples of both splits each gets right."""
+    model = _model(arguments)
+    space, energies = model.space, model.prepared.energies
+    scorer = TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5)
+    dense = {split: scorer.score_dense(split).quality for split in ("search", "test")}
+    objective = MaxDrop(points=arguments.points)
+    energies = reweighed(
+        model, scorer, smallest_share(space, energies, objective, scorer, arguments.confidence)
+    )
+    settings = SearchSettings(full=arguments.search, seed=arguments.seed)
+    problem = Problem(space=space, energies=energies, objective=objective, settings=settings)
+    tokens = sum(len(row.ids) for example in model.task.splits["search"] for row in example.rows)
+    outcomes = run(search_of("ranksieve", problem), scorer, arguments.confidence, arguments.budget * tokens)
+    full = [one for one in outcomes if one.examples == arguments.search and one.failure is None]
+    accepted = accepted_in(space, full, objective.points)
+    seed_of, fitted_of = partial(lagrangian, space, energies), partial(fitted, space, energies)
+    front = Memo(space, full).front(arguments.search)
+    rows = []
+    for finalist in drop_finalists(space, seed_of, fitted_of, accepted, front):
+        row: dict[str, Any] = {
+            "kept": space.kept_share(finalist.genome),
+            "accepted": any(one.genome == finalist.genome for one in accepted),
+        }
+        for split, qualities in dense.items():
+            (scores,) = scorer.score_candidates([Candidate(genome=finalist.genome)], split)
+            assert isinstance(scores, Scores), scores
+            row[split] = (100 * (qualities - scores.quality)).tolist()
+        rows.append(row)
+        print(f"kept {row['kept']:.1%}: drop {np.mean(row['search']):.1f} points on the search split, "
+              f"{np.mean(row['test']):.1f} unseen", flush=True)  # fmt: skip
+    return {"points": arguments.points, "rows": rows}
+
+
+def _model(arguments: Namespace) -> RealModel:
+    """The demo's, with as many unseen examples as its reviews allow in place of its test split."""
+    _, spec = preparation_plan(arguments.data_dir, seed=arguments.seed)
+    document = spec.canonical()
+    sizes = {"calibration": 512, "search": arguments.search, "confirm": 1, "test": arguments.unseen}
+    document["task"]["data"]["sizes"] = sizes
+    return load(
+        arguments.data_dir,
+        spec=JobSpec.model_validate(document),
+        seed=arguments.seed,
+        threads=arguments.threads,
+    )
+
+
+def _print(found: dict[str, Any], limits: Sequence[float]) -> None:
+    """A row for every limit, confidence and size of the confirm split."""
+    print("\n| limit, points | confidence | confirm split | all on the first | as it is spread |")
+    print("|---:|---:|---:|---:|---:|")
+    for limit in limits:
+        rows = [
+            row
+            for row in found["rows"]
+            if not row["accepted"] or _risk_at(np.array(row["search"]), limit) <= ACCEPTED_AT
+        ]
+        first = next((index for index, row in enumerate(rows) if row["accepted"]), 0)
+        spread = [0.0] * len(rows)
+        spread[0] += SAFE_RISK
+        spread[first] += 1 - SAFE_RISK
+        fixed = [1.0] + [0.0] * (len(rows) - 1)
+        for risk in (0.2, 0.05):
+            for size in SPLITS:
+                cells = [_cell(rows, limit, risk, size, risks) for risks in (fixed, spread)]
+                print(f"| {limit:g} | {1 - risk:.0%} | {size} | " + " | ".join(cells) + " |")
+
+
+def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, risks: Sequence[float]) -> str:
+    """Kept and wrong, over draws of the confirm split."""
+    rng = np.random.default_rng(0)
+    drops_RE = np.array([row["test"] for row in rows])
+    kept, wrong = [], 0
+    for _ in range(DRAWS):
+        drawn = rng.choice(drops_RE.shape[1], size, replace=False)
+        at = [_risk_at(drops_E, limit) for drops_E in drops_RE[:, drawn]]
+        held = fallback(risks, risk, lambda index, confidence: at[index] <= 1 - confidence)  # noqa: B023
+        kept.append(1.0 if held is None else rows[held]["kept"])
+        wrong += held is not None and drops_RE[held].mean() > limit
+    return f"{np.mean(kept):.1%} ({wrong / DRAWS:.0%})"
+
+
+def _risk_at(drops_E: Floats, limit: float) -> float:
+    """The least risk at which a test lets these drops pass, in the normal approximation."""
+    error = float(drops_E.std(ddof=1)) / len(drops_E) ** 0.5
+    return NormalDist().cdf((float(drops_E.mean()) - limit) / (error + 1e-9))
+
+
+if __name__ == "__main__":
+    main()
