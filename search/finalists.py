@@ -8,6 +8,7 @@ have a small part of the risk to themselves, to fall back on. Smaller ones follo
 scored: its own examples are few, and to go on after a success costs the test nothing.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,9 +34,13 @@ SAFE_STEP = 0.1
 SAFE_RISK = 0.3
 """Of the objective's risk: for those above all that was accepted."""
 
-MOST_FINALISTS = round(SAFEST_SHARE / SAFE_STEP) + 1 + len(RISES) + len(FALLS)
-
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
+
+MOST_FINALISTS = len(FALLS) + max(
+    chosen + math.ceil((SAFEST_SHARE - SAFE_STEP / 2 - sum(RISES[: chosen - 1])) / SAFE_STEP + TOLERANCE)
+    for chosen in range(1, 2 + len(RISES))
+)
+"""The more are chosen, the larger is the largest of them, and the fewer are above it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -102,7 +102,7 @@ def _model(arguments: Namespace) -> RealModel:
     """The demo's, with as many unseen examples as its reviews allow in place of its test split."""
     _, spec = preparation_plan(arguments.data_dir, seed=arguments.seed)
     document = spec.canonical()
-    sizes = {"calibration": 512, "search": arguments.search, "confirm": 1, "test": arguments.unseen}
+    sizes = {"calibration": 512, "search": arguments.search, "confirm": 64, "test": arguments.unseen}
     document["task"]["data"]["sizes"] = sizes
     return load(
         arguments.data_dir,
