@@ -4,7 +4,7 @@ A search that compares many genomes on the same examples flatters its winner, so
 ones, from the largest down until one fails (`search.confirmation.fallback`). Those that count are what the search has
 accepted: each was scored, and looked good enough. One that was not may fail whatever its size, and would then stand in
 the way of smaller ones that hold. So the larger ones above them, up to one that hardly differs from the dense model,
-have a small part of the risk to themselves, to fall back on. Smaller ones follow that the search had refused or never
+have a part of the risk to themselves, to fall back on. Smaller ones follow that the search had refused or never
 scored: its own examples are few, and to go on after a success costs the test nothing.
 """
 

@@ -96,22 +96,20 @@ def confirm(
     if not isinstance(objective, MaxDrop):
         for index in range(len(finalists)):
             look(index, confidence)
-    best: int | None = None
-    if isinstance(objective, MaxDrop | Pareto):
-        best = fallback(risks, 1 - confidence, holds)
+    promised = isinstance(objective, MaxDrop | Pareto)
+    best = fallback(risks, 1 - confidence, holds) if promised else None
     report(len(finalists), len(finalists))
     confirmed = {index: one for index, one in looked_at.items() if one is not None}
     if not confirmed:
         raise ScoringError("no finalist can be scored on the confirm split")
-    held = best is not None
-    if not isinstance(objective, MaxDrop | Pareto):
-        held, best = True, min(confirmed, key=lambda index: scorer.loss(confirmed[index].scores, "confirm"))
+    if not promised:
+        best = min(confirmed, key=lambda index: scorer.loss(confirmed[index].scores, "confirm"))
     winner = confirmed[min(confirmed) if best is None else best]
     return Winner(
         candidate=winner.candidate,
         confirm=winner.scores,
         confirm_drop=winner.drop,
-        held=held,
+        held=best is not None,
         confidence=confidence,
         seed=spec.search.seed,
         confirmed=tuple(confirmed.values()),
