@@ -109,7 +109,7 @@ def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
     log.state(JobState.SEARCHING)
     evolution = search(plan, ENERGIES, Scorer(), 0.8, log)  # type: ignore[arg-type]
     log.state(JobState.FINALIZING)
-    finalists = [list(genome) for genome in evolution.finalists()]
+    finalists = [[list(one.genome), one.risk] for one in evolution.finalists()]
     return {"finalists": finalists, "evaluations": evolution.evaluations}
 
 

@@ -124,7 +124,7 @@ class Cluster:
             evolution = search(plan, self._problem.energies, scorer, 0.8, log)  # type: ignore[arg-type]
         log.state(JobState.FINALIZING)
         return {
-            "genomes": [list(genome) for genome in evolution.finalists()],
+            "genomes": [list(one.genome) for one in evolution.finalists()],
             "evaluations": evolution.evaluations,
         }
 

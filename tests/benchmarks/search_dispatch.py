@@ -240,7 +240,8 @@ def _found(
     if isinstance(objective, MaxDrop):
         return 100 * min((record.kept_share for record in records if record.accepted), default=1.0)
     seed, found = (
-        Trial(genome=genome, examples=10**9) for genome in (problem.seed(objective), evolution.finalists()[0])
+        Trial(genome=genome, examples=10**9)
+        for genome in (problem.seed(objective), evolution.finalists()[0].genome)
     )
     return 100 * (1 - problem.loss(found) / problem.loss(seed))
 

@@ -155,5 +155,8 @@ def test_an_exported_model_is_spread_too(export_plan: ExportPlan, sent: Sent) ->
     assert isinstance(exported, Exported)
     model = load_folder(exported.folder)
     alone = model(input_ids=IDS_BL).logits
-    assert torch.equal(place(model, TWO)(input_ids=IDS_BL).logits, alone)
+    spread = place(model, TWO)(input_ids=IDS_BL).logits
+    torch.testing.assert_close(
+        spread, alone, rtol=0, atol=1e-5
+    )  # moved weights lie elsewhere: the last bits may differ
     assert set(sent) == set(TWO)

@@ -225,8 +225,9 @@ def test_smaller_max_rank_is_a_slice(method: Method) -> None:
     weight_OD, gram_C, gram_G = problem(TALL)
     whole = factor(weight_OD, method, 5, gram_C, gram_G)
     part = factor(weight_OD, method, 2, gram_C, gram_G)
-    assert part.left_RO.equal(whole.left_RO[:2])
-    assert part.right_RD.equal(whole.right_RD[:2])
+    # not to the bit: how a product is summed up may depend on its size
+    torch.testing.assert_close(part.left_RO, whole.left_RO[:2], rtol=0, atol=1e-12)
+    torch.testing.assert_close(part.right_RD, whole.right_RD[:2], rtol=0, atol=1e-12)
     assert len(part.energy_K) == 5
     assert part.left_RO.is_contiguous()
     assert part.right_RD.is_contiguous()
