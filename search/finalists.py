@@ -4,8 +4,9 @@ A search that compares many genomes on the same examples flatters its winner, so
 ones, from the largest down until one fails (`search.confirmation.fallback`). Those that count are what the search has
 accepted: each was scored, and looked good enough. One that was not may fail whatever its size, and would then stand in
 the way of smaller ones that hold. So the larger ones above them, up to one that hardly differs from the dense model,
-have a part of the risk to themselves, to fall back on. Smaller ones follow that the search had refused or never
-scored: its own examples are few, and to go on after a success costs the test nothing.
+have a part of the risk to themselves, to fall back on. Another part is for the middle of what was accepted: that looked
+good on few examples, and one that did so by luck should not end it all. Smaller ones follow that the search had
+refused or never scored: its own examples are few, and to go on after a success costs the test nothing.
 """
 
 import math
@@ -31,8 +32,8 @@ SAFEST_SHARE = 0.95
 SAFE_STEP = 0.1
 """Kept share by which one above all that was accepted is below the next larger one."""
 
-SAFE_RISK = 0.3
-"""Of the objective's risk: for those above all that was accepted."""
+SAFE_RISK, MIDDLE_RISK = 0.2, 0.2
+"""Of the objective's risk: for those above all that was accepted, and to go on with in the middle of that."""
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
 
@@ -88,11 +89,28 @@ def drop_finalists(
     chosen = _stepwise(known)
     safe = _safe(space, lagrangian, space.kept_share(chosen[0])) if chosen else [lagrangian(SAFEST_SHARE)]
     falling = _falling(space, of_size, front, space.kept_share([*safe, *chosen][-1]))
-    risks = {genomes[0]: risk for genomes, risk in ((safe, SAFE_RISK), (chosen, 1 - SAFE_RISK)) if genomes}
+    genomes = [*safe, *chosen, *falling]
     return [
-        Finalist(genome=genome, risk=risks.get(genome, 0.0) / sum(risks.values()))
-        for genome in [*safe, *chosen, *falling]
+        Finalist(genome=genome, risk=risk)
+        for genome, risk in zip(genomes, risks(len(safe), len(chosen), len(falling)), strict=True)
     ]
+
+
+def risks(safe: int, chosen: int, falling: int) -> list[float]:
+    """How the objective's risk is spread over so many finalists: each one's own share of it.
+
+    Args:
+        safe: Above all that was accepted.
+        chosen: Accepted.
+        falling: Below.
+    """
+    if not (safe and chosen):
+        return [1.0, *[0.0] * (safe + chosen + falling - 1)]
+    shares = [0.0] * (safe + chosen + falling)
+    shares[0] = SAFE_RISK
+    shares[safe] += 1 - SAFE_RISK - MIDDLE_RISK
+    shares[safe + chosen // 2] += MIDDLE_RISK
+    return shares
 
 
 def _safe(space: SearchSpace, lagrangian: Callable[[float], Genome], above: float) -> list[Genome]:

@@ -27,7 +27,7 @@ from search_table import accepted_in, run
 
 from search.archive import Memo
 from search.confirmation import fallback
-from search.finalists import SAFE_RISK, drop_finalists
+from search.finalists import drop_finalists, risks
 from search.objectives import MaxDrop
 from search.seeds import fitted, lagrangian
 from search.settings import SearchSettings
@@ -122,18 +122,17 @@ def _print(found: dict[str, Any], limits: Sequence[float]) -> None:
             for row in found["rows"]
             if not row["accepted"] or _risk_at(np.array(row["search"]), limit) <= ACCEPTED_AT
         ]
-        first = next((index for index, row in enumerate(rows) if row["accepted"]), 0)
-        spread = [0.0] * len(rows)
-        spread[0] += SAFE_RISK
-        spread[first] += 1 - SAFE_RISK
-        fixed = [1.0] + [0.0] * (len(rows) - 1)
+        accepted = [row["accepted"] for row in rows]
+        chosen, safe = sum(accepted), accepted.index(True) if any(accepted) else 1
+        spread = risks(safe, chosen, len(rows) - safe - chosen)
+        fixed = risks(len(rows), 0, 0)
         for risk in (0.2, 0.05):
             for size in SPLITS:
-                cells = [_cell(rows, limit, risk, size, risks) for risks in (fixed, spread)]
+                cells = [_cell(rows, limit, risk, size, shares) for shares in (fixed, spread)]
                 print(f"| {limit:g} | {1 - risk:.0%} | {size} | " + " | ".join(cells) + " |")
 
 
-def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, risks: Sequence[float]) -> str:
+def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shares: Sequence[float]) -> str:
     """Kept and wrong, over draws of the confirm split."""
     rng = np.random.default_rng(0)
     drops_RE = np.array([row["test"] for row in rows])
@@ -141,7 +140,7 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, risk
     for _ in range(DRAWS):
         drawn = rng.choice(drops_RE.shape[1], size, replace=False)
         at = [_risk_at(drops_E, limit) for drops_E in drops_RE[:, drawn]]
-        held = fallback(risks, risk, lambda index, confidence: at[index] <= 1 - confidence)  # noqa: B023
+        held = fallback(shares, risk, lambda index, confidence: at[index] <= 1 - confidence)  # noqa: B023
         kept.append(1.0 if held is None else rows[held]["kept"])
         wrong += held is not None and drops_RE[held].mean() > limit
     return f"{np.mean(kept):.1%} ({wrong / DRAWS:.0%})"

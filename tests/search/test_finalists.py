@@ -3,7 +3,8 @@ from functools import partial
 
 import pytest
 
-from search.finalists import MOST_FINALISTS, SAFE_RISK, Finalist, drop_finalists, front_finalists
+from search import finalists as module
+from search.finalists import MOST_FINALISTS, Finalist, drop_finalists, front_finalists
 from search.outcome import Outcome
 from search.schedules import Accepted
 from search.seeds import fitted, lagrangian, uniform
@@ -44,7 +45,7 @@ def test_safe_ones_then_what_was_accepted_then_smaller_ones_to_hope_for(make_pro
     assert shares == sorted(set(shares), reverse=True)
     assert found in genomes(finalists)
     assert far not in genomes(finalists)
-    assert risks(finalists) == {seed(0.95): SAFE_RISK, seed(0.6): 1 - SAFE_RISK}
+    assert risks(finalists) == {seed(0.95): 0.2, seed(0.6): 0.6, seed(0.46): 0.2}
 
 
 def test_only_what_was_accepted_stands_between_the_safe_ones_and_the_smallest(make_problem) -> None:
@@ -105,6 +106,20 @@ def test_with_nothing_accepted_a_safe_one_leads(make_problem) -> None:
     assert problem.space.kept_share(safe) == pytest.approx(0.95, abs=0.02)
     assert hopeful[0] == found
     assert risks(finalists) == {safe: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((1, 0, 2), [1, 0, 0]),
+        ((0, 2, 1), [1, 0, 0]),
+        ((2, 1, 1), [0.2, 0, 0.8, 0]),
+        ((1, 2, 0), [0.2, 0.6, 0.2]),
+        ((1, 5, 1), [0.2, 0.6, 0, 0.2, 0, 0, 0]),
+    ],
+)
+def test_all_of_the_risk_is_spread(counts: tuple[int, int, int], expected: list[float]) -> None:
+    assert module.risks(*counts) == pytest.approx(expected)
 
 
 def test_points_spread_over_a_front_keep_its_ends() -> None:
