@@ -3,8 +3,7 @@ from functools import partial
 
 import pytest
 
-from search import finalists as module
-from search.finalists import MOST_FINALISTS, Finalist, drop_finalists, front_finalists
+from search.finalists import MOST_FINALISTS, Finalist, drop_finalists, front_finalists, risks
 from search.outcome import Outcome
 from search.schedules import Accepted
 from search.seeds import fitted, lagrangian, uniform
@@ -23,7 +22,7 @@ def genomes(finalists: Sequence[Finalist]) -> list[Genome]:
     return [one.genome for one in finalists]
 
 
-def risks(finalists: Sequence[Finalist]) -> dict[Genome, float]:
+def risky(finalists: Sequence[Finalist]) -> dict[Genome, float]:
     return {one.genome: pytest.approx(one.risk) for one in finalists if one.risk}
 
 
@@ -45,7 +44,7 @@ def test_safe_ones_then_what_was_accepted_then_smaller_ones_to_hope_for(make_pro
     assert shares == sorted(set(shares), reverse=True)
     assert found in genomes(finalists)
     assert far not in genomes(finalists)
-    assert risks(finalists) == {seed(0.95): 0.2, seed(0.6): 0.6, seed(0.46): 0.2}
+    assert risky(finalists) == {seed(0.95): 0.2, seed(0.6): 0.6, seed(0.46): 0.2}
 
 
 def test_only_what_was_accepted_stands_between_the_safe_ones_and_the_smallest(make_problem) -> None:
@@ -94,7 +93,7 @@ def test_finalists_fall_strictly_wherever_the_smallest_accepted_one_is(make_prob
     assert len(shares) <= MOST_FINALISTS
     assert shares[0] == pytest.approx(max(share, 0.95), abs=0.05)
     assert sum(one.risk for one in finalists) == pytest.approx(1)
-    assert smallest.genome in risks(finalists)
+    assert smallest.genome in risky(finalists)
 
 
 def test_with_nothing_accepted_a_safe_one_leads(make_problem) -> None:
@@ -105,7 +104,7 @@ def test_with_nothing_accepted_a_safe_one_leads(make_problem) -> None:
     safe, *hopeful = genomes(finalists)
     assert problem.space.kept_share(safe) == pytest.approx(0.95, abs=0.02)
     assert hopeful[0] == found
-    assert risks(finalists) == {safe: 1.0}
+    assert risky(finalists) == {safe: 1.0}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def test_with_nothing_accepted_a_safe_one_leads(make_problem) -> None:
     ],
 )
 def test_all_of_the_risk_is_spread(counts: tuple[int, int, int], expected: list[float]) -> None:
-    assert module.risks(*counts) == pytest.approx(expected)
+    assert risks(*counts) == pytest.approx(expected)
 
 
 def test_points_spread_over_a_front_keep_its_ends() -> None:
@@ -129,7 +128,7 @@ def test_points_spread_over_a_front_keep_its_ends() -> None:
     assert genomes(front_finalists(front, shares, 2)) == [(5,), (0,)]
     assert genomes(front_finalists(front, shares, 1)) == [(5,)]
     assert genomes(front_finalists(front, shares, 9)) == [(5,), (4,), (3,), (2,), (1,), (0,)]
-    assert risks(front_finalists(front, shares, 4)) == {(5,): 1.0}
+    assert risky(front_finalists(front, shares, 4)) == {(5,): 1.0}
 
 
 def test_no_point_is_taken_twice() -> None:
