@@ -33,7 +33,7 @@ def test_the_real_model_keeps_its_task_at_less_than_half(
     spec["task"]["data"]["sizes"] = {"calibration": 48, "search": 48, "confirm": 64, "test": 64}
     spec["search"] = {
         "population": 4, "offspring": 4, "survivors": 2, "screen": 16,
-        "generations": 1, "max_evaluations": 8,
+        "generations": 1, "max_evaluations": 8, "reweigh_rounds": 1,
     }  # fmt: skip
     spec["objective"] = {"kind": "target_params", "share": SHARE}
     file = tmp_path / "job.yaml"
