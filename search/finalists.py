@@ -89,11 +89,7 @@ def drop_finalists(
     chosen = _stepwise(known)
     safe = _safe(space, lagrangian, space.kept_share(chosen[0])) if chosen else [lagrangian(SAFEST_SHARE)]
     falling = _falling(space, of_size, front, space.kept_share([*safe, *chosen][-1]))
-    genomes = [*safe, *chosen, *falling]
-    return [
-        Finalist(genome=genome, risk=risk)
-        for genome, risk in zip(genomes, risks(len(safe), len(chosen), len(falling)), strict=True)
-    ]
+    return _finalists([*safe, *chosen, *falling], risks(len(safe), len(chosen), len(falling)))
 
 
 def risks(safe: int, chosen: int, falling: int) -> list[float]:
@@ -167,7 +163,9 @@ def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: in
     for wanted in np.linspace(shares[-1], shares[0], min(limit, len(front))):
         nearest = min(left, key=lambda share: abs(share - wanted))
         chosen[nearest] = left.pop(nearest).genome
-    largest = max(chosen)
-    return [
-        Finalist(genome=chosen[share], risk=float(share == largest)) for share in sorted(chosen, reverse=True)
-    ]
+    genomes = [chosen[share] for share in sorted(chosen, reverse=True)]
+    return _finalists(genomes, [1.0, *[0.0] * (len(genomes) - 1)])
+
+
+def _finalists(genomes: Sequence[Genome], shares: Sequence[float]) -> list[Finalist]:
+    return [Finalist(genome=genome, risk=share) for genome, share in zip(genomes, shares, strict=True)]

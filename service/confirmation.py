@@ -84,22 +84,19 @@ def confirm(
     looked_at: dict[int, Confirmed | None] = {}
     report = log.progress("confirm")
 
-    def look(index: int, confidence: float) -> Confirmed | None:
-        if index not in looked_at:
-            report(index, len(finalists))
-            looked_at[index] = _score(spec, space, scorer, finalists[index], confidence, log)
-        return looked_at[index]
-
     def holds(index: int, confidence: float) -> bool | None:
-        return None if (one := look(index, confidence)) is None else one.passed
+        report(index, len(finalists))
+        one = looked_at[index] = _score(spec, space, scorer, finalists[index], confidence, log)
+        return None if one is None else one.passed
 
-    if not isinstance(objective, MaxDrop):
-        for index in range(len(finalists)):
-            look(index, confidence)
     promised = isinstance(objective, MaxDrop | Pareto)
     best = fallback(risks, 1 - confidence, holds) if promised else None
+    if not isinstance(objective, MaxDrop):
+        for index in range(len(finalists)):
+            if index not in looked_at:
+                holds(index, confidence)
     report(len(finalists), len(finalists))
-    confirmed = {index: one for index, one in looked_at.items() if one is not None}
+    confirmed = {index: one for index, one in sorted(looked_at.items()) if one is not None}
     if not confirmed:
         raise ScoringError("no finalist can be scored on the confirm split")
     if not promised:

@@ -14,7 +14,6 @@ have accepted.
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from functools import partial
 from statistics import NormalDist
 from typing import Any
 
@@ -23,13 +22,11 @@ from in_process import InProcess
 from numpy.typing import NDArray
 from real_model import RealModel, load, parser, preparation_plan, reweighed
 from search_methods import Problem, search_of
-from search_table import accepted_in, run
+from search_table import accepted_in, finalists_of, run
 
-from search.archive import Memo
 from search.confirmation import fallback
-from search.finalists import drop_finalists, risks
+from search.finalists import risks
 from search.objectives import MaxDrop
-from search.seeds import fitted, lagrangian
 from search.settings import SearchSettings
 from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
@@ -80,10 +77,8 @@ def _found(arguments: Namespace) -> dict[str, Any]:
     outcomes = run(search_of("ranksieve", problem), scorer, arguments.confidence, arguments.budget * tokens)
     full = [one for one in outcomes if one.examples == arguments.search and one.failure is None]
     accepted = accepted_in(space, full, objective.points)
-    seed_of, fitted_of = partial(lagrangian, space, energies), partial(fitted, space, energies)
-    front = Memo(space, full).front(arguments.search)
     rows = []
-    for finalist in drop_finalists(space, seed_of, fitted_of, accepted, front):
+    for finalist in finalists_of(space, energies, "ranksieve", full, accepted):
         row: dict[str, Any] = {
             "kept": space.kept_share(finalist.genome),
             "accepted": any(one.genome == finalist.genome for one in accepted),

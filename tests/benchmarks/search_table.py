@@ -234,7 +234,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
         )
     if isinstance(objective, MaxDrop):
         accepted = accepted_in(arena.space, full, objective.points)
-        finalists = _finalists(arena.space, energies, method, full, accepted)
+        finalists = finalists_of(arena.space, energies, method, full, accepted)
         return row | {
             "search_kept": accepted[-1].share if accepted else 1.0,
             **_smallest(arena, objective, finalists, arguments.confidence, seed),
@@ -298,7 +298,7 @@ def _best(
     }
 
 
-def _finalists(
+def finalists_of(
     space: SearchSpace,
     energies: Energies,
     method: str,

@@ -154,9 +154,8 @@ def test_an_exported_model_is_spread_too(export_plan: ExportPlan, sent: Sent) ->
     *_, exported = export(export_plan)
     assert isinstance(exported, Exported)
     model = load_folder(exported.folder)
-    alone = model(input_ids=IDS_BL).logits
-    spread = place(model, TWO)(input_ids=IDS_BL).logits
-    torch.testing.assert_close(
-        spread, alone, rtol=0, atol=1e-5
-    )  # moved weights lie elsewhere: the last bits may differ
+    alone = model._apply(torch.clone)(
+        input_ids=IDS_BL
+    ).logits  # as spread ones: where weights lie may tell in the last bit
+    assert torch.equal(place(model, TWO)(input_ids=IDS_BL).logits, alone)
     assert set(sent) == set(TWO)
