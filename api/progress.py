@@ -194,10 +194,9 @@ def _refit(data: Mapping[str, Any]) -> str:
 
 
 def _finalist(data: Mapping[str, Any]) -> str:
-    verdict = "passed" if data["passed"] else "did not pass"
     interval = f"[{_number(data['drop_low'], '+.2f')}, {_number(data['drop_high'], '+.2f')}]"
     drop = _number(data["drop_points"], "+.2f")
-    return f"finalist keeping {_percent(data['kept_share'])}: drop {drop} points {interval}, {verdict}"
+    return f"finalist keeping {_percent(data['kept_share'])}: drop {drop} points {interval}"
 
 
 def _percent(share: float | None) -> str:

@@ -167,33 +167,48 @@ def mean_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLE
     return max(0.0, center - half), min(1.0, center + half)
 
 
-def fallback(risks: Sequence[float], risk: float, holds: Callable[[int, float], bool | None]) -> int | None:
+def fallback(
+    risks: Sequence[float], risk: float, holds: Callable[[int, float], bool | None]
+) -> tuple[int, ...]:
     """Tests candidates from the largest down, so that the chance of any wrong acceptance is that of a single test.
 
     Each candidate may have a part of the risk to itself; whoever holds passes on all that it was tested at to the next.
     With all of it on the first candidate the test ends at the first that fails (fixed sequence testing). With parts on
     later ones it goes on there, at less risk. Candidates that are left with none are not tested.
 
+    Only the last that holds is wanted, and a test costs: so it begins where the last part of the risk is. What the
+    candidates before might pass on lies between nothing and all that is theirs; where the end is the same with either,
+    they are not tested at all.
+
     Args:
         risks: Of each candidate, the part that is its own; they add up to one at most.
         risk: Of any wrong acceptance, over all candidates.
-        holds: Whether the candidate at an index holds at a confidence; None where it cannot be told, and it is passed
-            over.
+        holds: Whether the candidate at an index holds at a confidence, and then at any lower one too; None where it
+            cannot be told, and it is passed over. Asked again about the same candidate at other confidences.
 
     Returns:
-        Index of the last candidate that holds, or None.
+        Indices of candidates that hold, rising, as far as they had to be tested. The last one is that of a test of all.
 
     Source: Wiens 2003, The fallback procedure, Pharmaceutical Statistics 2(3); for risks of models Learn then Test,
         arXiv 2110.01052, section 4.
     """
-    last, at_hand = None, 0.0
-    for index, own in enumerate(risks):
-        at_hand += own * risk
-        if at_hand <= 0:
-            continue
-        held = holds(index, 1 - at_hand)
-        if held:
-            last = index
-        elif held is not None:
-            at_hand = 0.0
-    return last
+
+    def held_from(start: int, passed_on: float) -> tuple[int, ...]:
+        held, at_hand = [], passed_on
+        for index in range(start, len(risks)):
+            at_hand = min(at_hand + risks[index] * risk, risk)
+            if at_hand <= 0:
+                continue
+            verdict = holds(index, 1 - at_hand)
+            if verdict:
+                held.append(index)
+            elif verdict is not None:
+                at_hand = 0.0
+        return tuple(held)
+
+    starts = [index for index, own in enumerate(risks) if own > 0]
+    for start in reversed(starts):
+        least, most = held_from(start, 0.0), held_from(start, risk * sum(risks[:start]))
+        if start == starts[0] or (least and least[-1] == most[-1]):
+            return most
+    return ()

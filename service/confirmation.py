@@ -17,7 +17,7 @@ DEFAULT_CONFIDENCE = 0.8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confirmed:
-    """A finalist on the confirm split; `passed` tells whether it lost little enough there, with confidence."""
+    """A finalist on the confirm split; `passed` tells whether the promise holds for it, as far as it was tested."""
 
     candidate: Candidate
     scores: Scores
@@ -29,7 +29,7 @@ class Confirmed:
 class Winner:
     """The finalist that is exported; `held` tells whether the objective's promise held on fresh examples.
 
-    `confirmed` are all that were scored, in the order they were looked at.
+    `confirmed` are all that were scored, in the order of the finalists.
     """
 
     candidate: Candidate
@@ -65,9 +65,9 @@ def confirm(
 ) -> Winner:
     """Scores the finalists on the confirm split and picks the winner.
 
-    For `max_drop` and `pareto` they are tested largest first, see `search.confirmation.fallback`: the smallest one that
-    holds wins, and the chance that it breaks the promise is that of a single test. For `max_drop` those that the test
-    does not come to are not scored. Where a size or a time is given the lowest loss wins.
+    For `max_drop` and `pareto` they are tested (`search.confirmation.fallback`): the smallest one that holds wins, and
+    the chance that it breaks the promise is that of a single test. For `max_drop` those that the test does not come to
+    are not scored. Where a size or a time is given the lowest loss wins.
 
     Args:
         spec: The job.
@@ -81,32 +81,49 @@ def confirm(
         ScoringError: No finalist can be scored.
     """
     objective, confidence = spec.objective, confidence_of(spec)
-    looked_at: dict[int, Confirmed | None] = {}
+    looked_at: dict[int, Scores | None] = {}
     report = log.progress("confirm")
 
+    def scores_of(index: int) -> Scores | None:
+        if index not in looked_at:
+            report(len(looked_at), len(finalists))
+            looked_at[index] = _score(space, scorer, finalists[index], confidence, spec.search.seed, log)
+        return looked_at[index]
+
     def holds(index: int, confidence: float) -> bool | None:
-        report(index, len(finalists))
-        one = looked_at[index] = _score(spec, space, scorer, finalists[index], confidence, log)
-        return None if one is None else one.passed
+        scores = scores_of(index)
+        if scores is None:
+            return None
+        assert isinstance(objective, MaxDrop | Pareto)
+        return scorer.drop(scores, "confirm", confidence, spec.search.seed).within(objective.points)
 
     promised = isinstance(objective, MaxDrop | Pareto)
-    best = fallback(risks, 1 - confidence, holds) if promised else None
+    held = fallback(risks, 1 - confidence, holds) if promised else range(len(finalists))
     if not isinstance(objective, MaxDrop):
         for index in range(len(finalists)):
-            if index not in looked_at:
-                holds(index, confidence)
+            scores_of(index)
     report(len(finalists), len(finalists))
-    confirmed = {index: one for index, one in sorted(looked_at.items()) if one is not None}
+    confirmed = {
+        index: Confirmed(
+            candidate=finalists[index],
+            scores=scores,
+            drop=scorer.drop(scores, "confirm", confidence, spec.search.seed),
+            passed=index in held,
+        )
+        for index, scores in sorted(looked_at.items())
+        if scores is not None
+    }
     if not confirmed:
         raise ScoringError("no finalist can be scored on the confirm split")
-    if not promised:
-        best = min(confirmed, key=lambda index: scorer.loss(confirmed[index].scores, "confirm"))
-    winner = confirmed[min(confirmed) if best is None else best]
+    if promised:
+        winner = confirmed[held[-1] if held else min(confirmed)]
+    else:
+        winner = min(confirmed.values(), key=lambda one: scorer.loss(one.scores, "confirm"))
     return Winner(
         candidate=winner.candidate,
         confirm=winner.scores,
         confirm_drop=winner.drop,
-        held=best is not None,
+        held=winner.passed,
         confidence=confidence,
         seed=spec.search.seed,
         confirmed=tuple(confirmed.values()),
@@ -120,27 +137,24 @@ def confidence_of(spec: JobSpec) -> float:
 
 
 def _score(
-    spec: JobSpec,
     space: SearchSpace,
     scorer: TaskScorer,
     candidate: Candidate,
     confidence: float,
+    seed: int,
     log: JobLog,
-) -> Confirmed | None:
+) -> Scores | None:
     """A finalist on the confirm split; None if it cannot be scored."""
     (scores,) = scorer.score_candidates([candidate], "confirm")
     if isinstance(scores, Failure):
         log.event(EventType.CANDIDATE_FAILED, reason=scores.reason, generation=None)
         return None
-    objective = spec.objective
-    drop = scorer.drop(scores, "confirm", confidence, spec.search.seed)
-    passed = not isinstance(objective, MaxDrop | Pareto) or drop.within(objective.points)
+    drop = scorer.drop(scores, "confirm", confidence, seed)
     log.event(
         EventType.FINALIST_CONFIRMED,
         kept_share=space.kept_share(candidate.genome),
         drop_points=drop.estimate,
         drop_low=drop.low,
         drop_high=drop.high,
-        passed=passed,
     )
-    return Confirmed(candidate=candidate, scores=scores, drop=drop, passed=passed)
+    return scores

@@ -36,7 +36,7 @@ class EventType(StrEnum):
     FINALIST_REFIT = "finalist.refit"
     """kept_share, loss_before, loss_after (nats, on the search split; null: cannot be scored), kept"""
     FINALIST_CONFIRMED = "finalist.confirmed"
-    """kept_share, drop_points, drop_low, drop_high, passed"""
+    """kept_share, drop_points, drop_low, drop_high"""
     ARTIFACT_EXPORTED = "artifact.exported"
     """path, file_bytes"""
     ARTIFACT_VERIFIED = "artifact.verified"

@@ -6,9 +6,9 @@
 Searches the smallest model within `--points` as a job does, and scores all its finalists on `--unseen` examples. Of
 these, confirm splits of each size are drawn `DRAWS` times, and the finalists tested on them at limits from `--limits`:
 with all of the risk on the first (fixed sequence testing) and as `search.finalists` spreads it. Printed are the share
-that is kept, 100 % where none holds, and in brackets how often the one that was taken loses more than the limit, on all
-unseen examples. At a tighter limit than `--points` the list is that of the job without those that the search would not
-have accepted.
+that is kept, 100 % where none holds, in brackets how often the one that was taken loses more than the limit, on all
+unseen examples, and how many finalists had to be scored. At a tighter limit than `--points` the list is that of the job
+without those that the search would not have accepted.
 """
 
 import json
@@ -131,14 +131,21 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
     """Kept and wrong, over draws of the confirm split."""
     rng = np.random.default_rng(0)
     drops_RE = np.array([row["test"] for row in rows])
-    kept, wrong = [], 0
+    kept, scored, wrong = [], [], 0
     for _ in range(DRAWS):
         drawn = rng.choice(drops_RE.shape[1], size, replace=False)
         at = [_risk_at(drops_E, limit) for drops_E in drops_RE[:, drawn]]
-        held = fallback(shares, risk, lambda index, confidence: at[index] <= 1 - confidence)  # noqa: B023
-        kept.append(1.0 if held is None else rows[held]["kept"])
-        wrong += held is not None and drops_RE[held].mean() > limit
-    return f"{np.mean(kept):.1%} ({wrong / DRAWS:.0%})"
+        asked: set[int] = set()
+
+        def holds(index: int, confidence: float) -> bool:
+            asked.add(index)  # noqa: B023
+            return at[index] <= 1 - confidence  # noqa: B023
+
+        held = fallback(shares, risk, holds)
+        scored.append(len(asked))
+        kept.append(rows[held[-1]]["kept"] if held else 1.0)
+        wrong += bool(held) and drops_RE[held[-1]].mean() > limit
+    return f"{np.mean(kept):.1%} ({wrong / DRAWS:.0%}), {np.mean(scored):.1f}"
 
 
 def _risk_at(drops_E: Floats, limit: float) -> float:

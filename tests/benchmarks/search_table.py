@@ -335,13 +335,14 @@ def _smallest(
         return drops[index].within(objective.points)
 
     held = fallback([one.risk for one in finalists], 1 - confidence, holds)
-    winner = finalists[held or 0].genome
+    last = held[-1] if held else 0
+    winner = finalists[last].genome
     scores = arena.scores(winner, "test")
     test = arena.scorer.drop(scores, "test", confidence, seed)
     return {
-        "kept": 1.0 if held is None else arena.space.kept_share(winner),
-        "held": held is not None,
-        "confirm_drop": [drops[held or 0].estimate, drops[held or 0].upper],
+        "kept": arena.space.kept_share(winner) if held else 1.0,
+        "held": bool(held),
+        "confirm_drop": [drops[last].estimate, drops[last].upper],
         "test_drop": [test.estimate, test.low, test.high],
         "test_kl": float(scores.kl_nats.mean()),
     }

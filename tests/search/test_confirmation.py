@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from search.confirmation import fallback, mean_interval, paired_drop, perplexity_rise
 from search.errors import InputError
@@ -73,42 +75,78 @@ def test_graded_scores_are_bootstrapped() -> None:
 
 
 class Held:
-    """Candidates that hold, or cannot be told, and at which confidence each was tested."""
+    """Candidates that hold up to a confidence, at any, at none or cannot be told, and at which each was tested."""
 
-    def __init__(self, *holds: bool | None) -> None:
-        self._holds = holds
-        self.tested: dict[int, float] = {}
+    def __init__(self, *limits: float | bool | None) -> None:
+        self._limits = limits
+        self.tested: dict[int, list[float]] = {}
 
     def __call__(self, index: int, confidence: float) -> bool | None:
-        self.tested[index] = round(confidence, 9)
-        return self._holds[index]
+        confidence = round(confidence, 9)
+        if confidence not in self.tested.setdefault(index, []):
+            self.tested[index].append(confidence)
+        return _holds(self._limits[index], confidence)
+
+
+def _holds(limit: float | None, confidence: float) -> bool | None:
+    return None if limit is None else confidence <= limit
 
 
 def test_with_all_risk_on_the_first_a_sequence_ends_at_its_first_failure() -> None:
     held = Held(True, True, False, True)
-    assert fallback([1.0, 0.0, 0.0, 0.0], 0.2, held) == 1
-    assert held.tested == {0: 0.8, 1: 0.8, 2: 0.8}
-    assert fallback([1.0, 0.0], 0.2, Held(False, True)) is None
-    assert fallback([1.0, 0.0], 0.2, Held(True, True)) == 1
-    assert fallback([], 0.2, Held()) is None
+    assert fallback([1.0, 0.0, 0.0, 0.0], 0.2, held) == (0, 1)
+    assert held.tested == {0: [0.8], 1: [0.8], 2: [0.8]}
+    assert fallback([1.0, 0.0], 0.2, Held(False, True)) == ()
+    assert fallback([1.0, 0.0], 0.2, Held(True, True)) == (0, 1)
+    assert fallback([], 0.2, Held()) == ()
 
 
 def test_risk_of_its_own_lets_a_later_one_be_tested_after_a_failure() -> None:
-    held = Held(True, False, True, True, False)
-    assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, held) == 3
-    assert held.tested == {0: 0.94, 1: 0.94, 3: 0.86, 4: 0.86}  # the third has none and is left out
+    held = Held(0.94, False, True, 0.84, False)  # the fourth's own risk is for a test at 0.86
+    assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, held) == (0,)
+    assert held.tested == {
+        0: [0.94],
+        1: [0.94],
+        3: [0.86, 0.8],
+        4: [0.8],
+    }  # the third has no risk, and is left out
 
 
 def test_who_holds_passes_on_what_it_was_tested_at() -> None:
-    held = Held(True, True, True)
-    assert fallback([0.3, 0.0, 0.7], 0.2, held) == 2
-    assert held.tested == {0: 0.94, 1: 0.94, 2: 0.8}
+    held = Held(True, True, 0.8)
+    assert fallback([0.3, 0.0, 0.7], 0.2, held) == (0, 1, 2)
+    assert held.tested == {0: [0.94], 1: [0.94], 2: [0.86, 0.8]}
+
+
+def test_those_before_are_not_tested_where_the_end_is_the_same() -> None:
+    held = Held(True, True, True, False)
+    assert fallback([0.3, 0.0, 0.7, 0.0], 0.2, held) == (2,)
+    assert held.tested == {2: [0.86, 0.8], 3: [0.86, 0.8]}
 
 
 def test_who_cannot_be_told_is_passed_over() -> None:
-    held = Held(None, True, None, True)
-    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, held) == 3
-    assert held.tested == {0: 0.9, 1: 0.9, 2: 0.8, 3: 0.8}
+    held = Held(None, 0.9, None, 0.8)
+    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, held) == (1, 3)
+    assert held.tested == {0: [0.9], 1: [0.9], 2: [0.9, 0.8], 3: [0.9, 0.8]}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1.2) | st.none()), max_size=12),
+    st.floats(0.01, 0.5),
+)
+def test_the_end_is_that_of_a_test_of_all_from_the_largest_down(
+    candidates: list[tuple[int, float | None]], risk: float
+) -> None:
+    """Each candidate: parts of the risk that are its own, and the confidence up to which it holds."""
+    whole = sum(parts for parts, _ in candidates) or 1
+    risks, limits = [parts / whole for parts, _ in candidates], [limit for _, limit in candidates]
+    last, at_hand = (), 0.0
+    for index, (own, limit) in enumerate(zip(risks, limits, strict=True)):
+        at_hand = min(at_hand + own * risk, risk)
+        if at_hand > 0 and limit is not None:
+            last, at_hand = ((index,), at_hand) if 1 - at_hand <= limit else (last, 0.0)
+    held = fallback(risks, risk, lambda index, confidence: _holds(limits[index], confidence))
+    assert held[-1:] == last
 
 
 @pytest.mark.parametrize("risks", [[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.7, 0.0], [0.25] * 4])
@@ -125,7 +163,7 @@ def test_a_sequence_keeps_the_error_of_one_test(risks: list[float]) -> None:
             drop = paired_drop(dense, candidates[index], confidence=confidence, seed=index, resamples=300)
             return drop.within(3.999)
 
-        return fallback(risks, 0.2, holds) is not None
+        return bool(fallback(risks, 0.2, holds))
 
     assert 0 < np.mean([passes_any() for _ in range(200)]) < 0.2 + 0.06
 
