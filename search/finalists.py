@@ -33,7 +33,7 @@ SAFE_STEP = 0.1
 """Kept share by which one above all that was accepted is below the next larger one."""
 
 SAFE_RISK, MIDDLE_RISK = 0.2, 0.2
-"""Of the objective's risk: for those above all that was accepted, and to go on with in the middle of that."""
+"""Of the objective's risk: for those above all that was accepted; for the middle of that, or of a front."""
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
 
@@ -156,7 +156,7 @@ def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: in
 
     Returns:
         Distinct genomes of strictly falling size, both ends of the front among them where `limit` is two or more. The
-        largest has all of the risk.
+        one in the middle has a part of the risk to go on with, the largest the rest.
     """
     left = dict(zip(shares, front, strict=True))
     chosen: dict[float, Genome] = {}
@@ -164,7 +164,10 @@ def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: in
         nearest = min(left, key=lambda share: abs(share - wanted))
         chosen[nearest] = left.pop(nearest).genome
     genomes = [chosen[share] for share in sorted(chosen, reverse=True)]
-    return _finalists(genomes, [1.0, *[0.0] * (len(genomes) - 1)])
+    shares_of_risk = [0.0] * len(genomes)
+    shares_of_risk[0] += 1 - MIDDLE_RISK
+    shares_of_risk[len(genomes) // 2] += MIDDLE_RISK
+    return _finalists(genomes, shares_of_risk)
 
 
 def _finalists(genomes: Sequence[Genome], shares: Sequence[float]) -> list[Finalist]:

@@ -139,7 +139,8 @@ def test_points_spread_over_a_front_keep_its_ends() -> None:
     assert genomes(front_finalists(front, shares, 2)) == [(5,), (0,)]
     assert genomes(front_finalists(front, shares, 1)) == [(5,)]
     assert genomes(front_finalists(front, shares, 9)) == [(5,), (4,), (3,), (2,), (1,), (0,)]
-    assert risky(front_finalists(front, shares, 4)) == {(5,): 1.0}
+    assert risky(front_finalists(front, shares, 4)) == {(5,): 0.8, (3,): 0.2}
+    assert risky(front_finalists(front, shares, 1)) == {(5,): 1.0}
 
 
 def test_no_point_is_taken_twice() -> None:
