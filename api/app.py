@@ -29,7 +29,7 @@ from api.routes import (
     tasks,
     webhooks,
 )
-from api.schemas import MAX_BODY_BYTES
+from api.schemas.common import MAX_BODY_BYTES
 from api.throttle import Throttle
 from api.version import installed_version
 from service.application import Application

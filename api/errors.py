@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from api.requests import HEADER, request_id
-from api.schemas import FieldProblem, Problem
+from api.schemas.common import FieldProblem, Problem
 from api.spec_errors import ROOT, dotted, name_errors, pointer
 from search.errors import (
     ConflictError,

@@ -9,7 +9,7 @@ from api.errors import responses
 from api.routes.caller import Reader
 from api.routes.etags import IfNoneMatch, is_held
 from api.routes.links import ARTIFACT_LINKS
-from api.schemas import ArtifactBody, ArtifactList
+from api.schemas.jobs import ArtifactBody, ArtifactList
 from service import artifacts
 
 FILE: dict[str, dict[str, object]] = {

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.routes.caller import Reader
-from api.schemas import CapabilitiesBody
+from api.schemas.server import CapabilitiesBody
 
 router = APIRouter(prefix="/capabilities", tags=["capabilities"])
 

@@ -18,7 +18,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api.errors import responses
 from api.routes.caller import Caller, Reader
-from api.schemas import LARGEST, Count, EventBody, EventPage
+from api.schemas.common import LARGEST, Count
+from api.schemas.jobs import EventBody, EventPage
 from search.errors import GoneError, NotFoundError
 from service.events import Event
 from service.feed import Subscription

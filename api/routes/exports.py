@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.errors import responses
 from api.routes.caller import Reader, Submitter
-from api.schemas import ExportBody, ExportList, ExportRequest
+from api.schemas.jobs import ExportBody, ExportList, ExportRequest
 
 router = APIRouter(
     prefix="/jobs/{job_id}/exports", tags=["exports"], responses=responses(HTTPStatus.NOT_FOUND)

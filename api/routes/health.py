@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from api.errors import responses
 from api.routes.application import TheApplication
 from api.routes.caller import Admin
-from api.schemas import Health, Readiness
+from api.schemas.server import Health, Readiness
 from api.version import installed_version
 
 router = APIRouter(tags=["health"])

@@ -16,7 +16,9 @@ from api.errors import responses
 from api.routes.caller import Caller, Reader, Submitter
 from api.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
 from api.routes.links import JOB_LINKS
-from api.schemas import After, EstimateBody, JobBody, JobList, JobSummary
+from api.schemas.common import After
+from api.schemas.estimate import EstimateBody
+from api.schemas.jobs import JobBody, JobList, JobSummary
 from service.changes import JobChanges
 from service.jobs import JobState, Request
 from service.spec import JobSpec

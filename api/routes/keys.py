@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from api.errors import responses
 from api.routes.caller import Admin
 from api.routes.links import KEY_LINKS
-from api.schemas import KeyBody, KeyList, NewKey, Rotation, SecretKeyBody
+from api.schemas.keys import KeyBody, KeyList, NewKey, Rotation, SecretKeyBody
 
 router = APIRouter(prefix="/keys", tags=["keys"], responses=responses(HTTPStatus.FORBIDDEN))
 

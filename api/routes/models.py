@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.routes.caller import Reader
-from api.schemas import LocalModelBody, LocalModelList
+from api.schemas.server import LocalModelBody, LocalModelList
 
 router = APIRouter(prefix="/models", tags=["capabilities"])
 

@@ -11,7 +11,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api.errors import responses
 from api.routes.caller import Caller, Reader
-from api.schemas import Count, RanksBody
+from api.schemas.common import Count
+from api.schemas.jobs import RanksBody
 from search.errors import NotFoundError
 from service import matrices
 

@@ -8,7 +8,8 @@ from pydantic.json_schema import SkipJsonSchema
 
 from api.errors import responses
 from api.routes.caller import Reader
-from api.schemas import LARGEST, CandidatePage, Count, GenerationPage
+from api.schemas.common import LARGEST, Count
+from api.schemas.jobs import CandidatePage, GenerationPage
 from search.errors import InputError
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.routes.caller import Reader
-from api.schemas import TaskKindBody, TaskKindList
+from api.schemas.server import TaskKindBody, TaskKindList
 from service.tasks import task_kinds
 
 router = APIRouter(prefix="/tasks", tags=["capabilities"])

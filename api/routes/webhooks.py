@@ -10,8 +10,9 @@ from pydantic.json_schema import SkipJsonSchema
 from api.errors import responses
 from api.routes.caller import Reader, Submitter
 from api.routes.links import WEBHOOK_LINKS
-from api.schemas import After, Rotation
-from api.webhook_schemas import (
+from api.schemas.common import After
+from api.schemas.keys import Rotation
+from api.schemas.webhooks import (
     DeliveryBody,
     DeliveryPage,
     JobMessage,

@@ -5,7 +5,7 @@ from standardwebhooks import Webhook as Receiver
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.webhook_schemas import JobMessage, WebhookTest
+from api.schemas.webhooks import JobMessage, WebhookTest
 from service.settings import Settings
 from service.webhooks.outcomes import Outcome
 

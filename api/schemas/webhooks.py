@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from api.schemas import JobErrorBody, Shown
+from api.schemas.common import Shown
+from api.schemas.jobs import JobErrorBody
 from service.jobs import JobState
 from service.spec import Strict
 from service.webhooks.targets import LONGEST_URL, URL

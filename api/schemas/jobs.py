@@ -1,0 +1,185 @@
+"""Jobs, with what there is below them: events, generations, candidates, artifacts and exports."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from api.schemas.common import LARGEST, Shown
+from service.events import EventType
+from service.jobs import Job, JobState
+from service.spec import JobSpec, Strict
+
+
+class JobErrorBody(BaseModel):
+    """Why a job failed or crashed."""
+
+    code: str = Field(description="`input`, `scoring`, `infrastructure` or `internal`.")
+    message: str
+    field: str | None = Field(
+        default=None, description="Dotted field of the job file, where one is to blame."
+    )
+
+
+class JobSummary(BaseModel):
+    """A job in a list: without its spec and result."""
+
+    id: str
+    owner: str = Field(description="Owner of the API key that submitted it; `admin` without one.")
+    parent: str | None = Field(description="Of an export the job whose candidate it is.")
+    name: str
+    labels: dict[str, str]
+    priority: int
+    state: JobState
+    cancel_requested: bool
+    pause_requested: bool = Field(
+        description="Whether it will be paused, once what is in flight has finished."
+    )
+    stop_requested: bool = Field(description="Whether it was asked to end with what it has found.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: JobErrorBody | None
+
+    @classmethod
+    def of(cls, job: Job, **more: Any) -> Self:
+        """The body of a job; `more` are the fields a subclass adds."""
+        error = job.error
+        return cls(
+            id=job.id,
+            owner=job.owner,
+            parent=None if job.export is None else job.export.job,
+            name=job.name,
+            labels=job.labels,
+            priority=job.spec.priority,
+            state=job.state,
+            cancel_requested=job.cancel_requested,
+            pause_requested=job.pause_requested,
+            stop_requested=job.stop_requested,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+            error=None if error is None else JobErrorBody.model_validate(error.as_json()),
+            **more,
+        )
+
+
+class JobBody(JobSummary):
+    """A job with its spec and, once it succeeded, its result."""
+
+    spec: JobSpec
+    result: dict[str, Any] | None = Field(description="Dense and sieved model in numbers.")
+
+    @classmethod
+    def of(cls, job: Job, **more: Any) -> Self:
+        """The body of a job."""
+        return super().of(job, spec=job.spec, result=job.result, **more)
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobSummary]
+    next: str | None = Field(description="Value of `after` for the next page; null on the last one.")
+
+
+class ExportRequest(Strict):
+    """Which candidate to export: exactly one of `share` and `candidate`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["share"]}, {"required": ["candidate"]}]}
+    )
+
+    share: Annotated[
+        float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+    ] = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="The best one that keeps at most this share of the prunable parameters.",
+    )
+    candidate: Annotated[
+        int | None, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST})
+    ] = Field(default=None, ge=1, le=LARGEST, description="The one with this `id`.")
+
+
+class ExportBody(JobSummary):
+    """An export: a small job, under whose id are its events and its artifacts."""
+
+    asked: dict[str, Any] = Field(description="`share` or `candidate`.")
+    candidate: int
+    kept_share: float
+    result: dict[str, Any] | None = Field(
+        description="Dense and sieved model in numbers, and on what they were measured."
+    )
+
+    @classmethod
+    def of(cls, job: Job, **more: Any) -> Self:
+        """The body of an export."""
+        export = job.export
+        assert export is not None
+        return super().of(
+            job,
+            asked=export.asked,
+            candidate=export.candidate["id"],
+            kept_share=export.candidate["kept_share"],
+            result=job.result,
+            **more,
+        )
+
+
+class ExportList(BaseModel):
+    """The exports of a job, newest first."""
+
+    exports: list[ExportBody]
+
+
+class EventBody(Shown):
+    """Something that happened to a job."""
+
+    seq: int = Field(description="Counts from 1 within the job; also the id of the server-sent event.")
+    type: EventType
+    at: datetime
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    """Events of a job in order."""
+
+    events: list[EventBody]
+    next: int = Field(description="Value of `after` that continues here, whether or not there is more yet.")
+
+
+class GenerationPage(BaseModel):
+    """Generations of a job's search in order."""
+
+    generations: list[dict[str, Any]]
+
+
+class CandidatePage(BaseModel):
+    """Scored candidates of a job's search."""
+
+    candidates: list[dict[str, Any]]
+
+
+class RanksBody(BaseModel):
+    """The ranks of one candidate."""
+
+    layers: list[int]
+    matrices: list[str] = Field(description="Names inside a layer.")
+    ranks: list[list[int | None]] = Field(
+        description="A row for each layer, in it the rank of each matrix: -1 for dense, null where there is none."
+    )
+
+
+class ArtifactBody(BaseModel):
+    """One file of the exported model."""
+
+    name: str = Field(description="Path inside the artifact, with forward slashes.")
+    bytes: int
+
+
+class ArtifactList(BaseModel):
+    """The files of the exported model; empty until there is one."""
+
+    artifacts: list[ArtifactBody]
