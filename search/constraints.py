@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from search.errors import InputError
-from search.space import DENSE, MatrixShape, Price, SearchSpace, Storage, Tie
+from search.matrix import DENSE, MatrixShape, Price, Storage
+from search.space import SearchSpace, Tie
 
 Tied = Literal["layer", "all"]
 """`layer`: the matched matrices of a layer share a gene; `all`: all that are matched do."""

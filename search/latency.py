@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from search.errors import InputError
-from search.space import DENSE, MatrixShape
+from search.matrix import DENSE, MatrixShape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

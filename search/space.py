@@ -1,106 +1,28 @@
-"""The search space: which ranks every matrix may take and what each costs.
+"""The search space: the choices of a search, the levels of each, and what a genome costs.
 
 Knows nothing of tensors, losses or evolution. Shape letters: M matrices, G genes, L levels.
 
 A *gene* is one choice of the search: the rank of a matrix, or of several tied ones together. A *level* of a gene is a
-rank, or dense, for each of its matrices; a *genome* holds one level index per gene. What rank r of a matrix costs
-depends on how it is stored:
-
-    pairs      two thin factors                            r·(O+D)
-    pivoted    r of the rows, how the others follow from
-               them, and the order of all                  r·(O+D-r) + O, or pairs where those are not dearer: r² ≤ O
-
-Where a rank costs as much as the dense matrix, dense is the better choice: ranks stop below that break-even,
-r* = O·D/(O+D) for pairs and nearly min(O, D) for pivoted, and the last level is dense.
+rank for each of its matrices, and the last one is dense, unless constraints forbid it; a *genome* holds one level index
+per gene.
 
 Tied matrices share a *density*, the share of its parameters that a matrix keeps, each rounded down to its own ranks. A
 matrix that is left a single rank is settled: it has no gene, but its cost counts.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from search.errors import InputError
-
-DENSE = -1
-"""The rank that means "keep the dense matrix"."""
-
-INDEX_BYTES = 4
-"""Of an entry of the order that the pivoted storage keeps."""
-
-Storage = Literal["pairs", "pivoted"]
-"""How a matrix of low rank is stored; see `workers.lowrank_module` for the layers."""
+from search.matrix import DENSE, MatrixShape, Price, Storage
 
 Genome = tuple[int, ...]
 """One level index per gene, in the order of `SearchSpace.genes`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MatrixShape:
-    """One prunable weight matrix.
-
-    Args:
-        name: Dotted module name, unique in the model.
-        out_features: Output width O.
-        in_features: Input width D.
-        layer: Index of the transformer block that holds it.
-        kind: Its role in the block, e.g. `self_attn.q_proj`.
-    """
-
-    name: str
-    out_features: int
-    in_features: int
-    layer: int
-    kind: str
-
-    def __post_init__(self) -> None:
-        if self.out_features < 1 or self.in_features < 1:
-            raise InputError(
-                "model", f"{self.name} must have positive widths, got {self.out_features}x{self.in_features}"
-            )
-
-    @property
-    def dense_params(self) -> int:
-        """Parameters of the dense matrix, O·D."""
-        return self.out_features * self.in_features
-
-    def price(self, rank: int, storage: Storage) -> int:
-        """Numbers stored at `rank` (which may be `DENSE`); it rises with the rank."""
-        if rank == DENSE:
-            return self.dense_params
-        if rank == 0:
-            return 0
-        saved = max(0, rank**2 - self.out_features) if storage == "pivoted" else 0
-        return rank * (self.out_features + self.in_features) - saved
-
-    def stored_bytes(self, rank: int, storage: Storage, item_bytes: int) -> int:
-        """Bytes of those numbers, `item_bytes` each but for the order of the rows."""
-        pivoted = storage == "pivoted" and rank**2 > self.out_features
-        indices = self.out_features if pivoted else 0
-        return (self.price(rank, storage) - indices) * item_bytes + indices * INDEX_BYTES
-
-    def density(self, rank: int, storage: Storage) -> float:
-        """Share of the dense parameters that `rank` keeps."""
-        return self.price(rank, storage) / self.dense_params
-
-    def largest_rank(self, storage: Storage) -> int:
-        """The last rank below break-even: it costs less than the dense matrix. May be 0."""
-        ranks = range(min(self.out_features, self.in_features) + 1)
-        return bisect_left(ranks, self.dense_params, key=lambda rank: self.price(rank, storage)) - 1
-
-    def grid(self, rank_step: int, storage: Storage) -> tuple[int, ...]:
-        """Its ranks where nothing constrains them, cheapest first: multiples of the step, then dense."""
-        return (*range(0, self.largest_rank(storage) + 1, rank_step), DENSE)
-
-
-Price = Callable[[MatrixShape, int], int]
-"""What a rank of a matrix costs, in the unit that budgets are in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from search.errors import InputError
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from service.events import EventType
 from service.joblog import JobLog
 from service.spec import JobSpec, TargetLatency

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from search.errors import NotFoundError
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from service.files import write_json
 
 _FILE = "matrices.json"

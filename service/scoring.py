@@ -14,8 +14,9 @@ from typing import Protocol, TypeVar
 
 from search.confirmation import RESAMPLES, DropInterval, mean_interval, paired_drop, perplexity_rise
 from search.errors import ScoringError
+from search.matrix import DENSE
 from search.outcome import Outcome, Trial
-from search.space import DENSE, Genome, SearchSpace
+from search.space import Genome, SearchSpace
 from workers.metrics import drop_points
 from workers.plan import EncodedTask
 from workers.scores import (

@@ -14,11 +14,12 @@ from typing import Any
 from search.constraints import Constraint, constrained, matches
 from search.errors import InputError
 from search.latency import LatencyTable
+from search.matrix import DENSE, MatrixShape, Price
 from search.objectives import MaxDrop, Objective, Pareto, TargetBytes, TargetLatency, TargetParams
 from search.schedules import schedule_for
 from search.seeds import of_densities, random_densities
 from search.settings import SearchSettings
-from search.space import DENSE, Genome, MatrixShape, Price, SearchSpace
+from search.space import Genome, SearchSpace
 from service import spec as job
 from service.plans import resolve_path, search_settings
 from service.spec import ConstraintSpec, JobSpec, SeedSpec

@@ -8,8 +8,9 @@ from types import ModuleType
 import pytest
 
 from search.finalists import SAFEST_SHARE
+from search.matrix import MatrixShape
 from search.outcome import Outcome
-from search.space import MatrixShape, SearchSpace
+from search.space import SearchSpace
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import ray
 import torch
 
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.devices import pick_device, require_memory
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer, weight_bytes

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.scores import Failure, RefitRequest, Request, ScoreRequest
 
 SUSPECT = 3

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from search.errors import InputError, ScoringError
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.batches import Batch, make_batches
 from workers.fisher import Fisher, answers_of, loss_of
 from workers.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from search.errors import InputError
-from search.space import DENSE, MatrixShape, Storage
+from search.matrix import DENSE, MatrixShape, Storage
 from workers.lowrank_module import LowRankLinear, PivotedLinear, replace_linears
 from workers.matrices import linear_params
 from workers.models import load_prepared, on_device, weight_bytes

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from search.space import MatrixShape, Storage
+from search.matrix import MatrixShape, Storage
 from workers.batches import make_batches
 from workers.cache import FolderCache, content_key
 from workers.calibration import Calibrator, shard_count, shard_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 
 ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 

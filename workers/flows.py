@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.batches import Batch
 from workers.lowrank import SwitchableModel
 

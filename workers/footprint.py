@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.space import MatrixShape, Storage
+from search.matrix import MatrixShape, Storage
 from workers.factoring import CHUNK
 from workers.filesize import ITEM_BYTES
 from workers.grams import BYTES_PER_ENTRY, gram_numbers

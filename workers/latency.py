@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from search.errors import InputError
 from search.latency import Curve, LatencyTable, isotonic
-from search.space import DENSE, MatrixShape, Storage
+from search.matrix import DENSE, MatrixShape, Storage
 from workers.devices import device_name, pick_device, require_memory
 from workers.lowrank_module import PivotedLinear, replace_linears
 from workers.models import load_prepared, weight_bytes

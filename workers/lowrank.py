@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from search.space import DENSE, MatrixShape
+from search.matrix import DENSE, MatrixShape
 from workers.matrices import LinearModule, weight_OD
 from workers.sublayers import Sublayer, find_sublayers, leaves_no_trace, live_ranks
 

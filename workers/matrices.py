@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from search.constraints import matches
 from search.errors import InputError
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 
 LinearModule = nn.Linear | Conv1D
 

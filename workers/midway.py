@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from search.space import DENSE, MatrixShape
+from search.matrix import DENSE, MatrixShape
 from workers.matrices import LinearModule
 
 NODE = 1 / 3

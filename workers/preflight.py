@@ -5,7 +5,7 @@ Reads the configuration, the tokenizer and the records; of the weights only whet
 
 from dataclasses import dataclass
 
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.cache import FolderCache
 from workers.filesize import Remainder, remainder
 from workers.matrices import find_matrices

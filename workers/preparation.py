@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from search.matrix import MatrixShape, Storage
 from search.seeds import lagrangian
-from search.space import MatrixShape, SearchSpace, Storage
+from search.space import SearchSpace
 from workers.cache import FolderCache, content_key
 from workers.calibration import passes
 from workers.devices import pick_device, require_memory

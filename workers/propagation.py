@@ -29,7 +29,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from search.errors import ScoringError
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.batches import make_batches
 from workers.flows import Flow, blocks_of
 from workers.lowrank import SwitchableModel, switchable_module

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from search.errors import ScoringError
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.batches import make_batches
 from workers.calibration import require_grad
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 
 from search.errors import ScoringError
+from search.matrix import DENSE
 from search.prices import Energies
 from search.seeds import lagrangian
-from search.space import DENSE, SearchSpace
+from search.space import SearchSpace
 from workers.batches import Batch, longest_row, make_batches
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example

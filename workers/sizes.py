@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 from transformers import PreTrainedConfig
 
-from search.space import MatrixShape, Storage
+from search.matrix import MatrixShape, Storage
 from workers import calibration
 from workers.batches import make_batches
 from workers.calibration import passes, shard_count

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 
 TOKENS = 4
 

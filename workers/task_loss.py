@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.batches import Batch
 from workers.likelihood import answer_logits, choice_scores, right_choices
 from workers.lowrank import SwitchableModel

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.client import Client
 from search.errors import InputError
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from service import matrices
 from service.application import Application
 from service.controller import Controller

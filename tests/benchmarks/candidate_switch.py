@@ -15,7 +15,8 @@ from statistics import median
 import numpy as np
 from real_model import RealModel, load, parser
 
-from search.space import DENSE, Genome
+from search.matrix import DENSE
+from search.space import Genome
 from workers.scores import ScoreRequest, Scores
 
 

@@ -31,10 +31,11 @@ from commits import watch
 from rich.console import Console
 from rich.table import Table
 
+from search.matrix import MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome, Trial
 from search.prices import Prices
-from search.space import MatrixShape, SearchSpace
+from search.space import SearchSpace
 from service.controller import Controller
 from service.events import EventType
 from service.joblog import JobLog

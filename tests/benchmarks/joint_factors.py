@@ -18,7 +18,7 @@ from real_model import CPU, RealModel, load, parser
 from torch import nn
 from transformers import PreTrainedModel
 
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.batches import make_batches
 from workers.calibration import Calibrator
 from workers.fisher import loss_of

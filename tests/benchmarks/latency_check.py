@@ -20,8 +20,9 @@ import torch
 from real_model import CPU, RealModel, load, parser
 
 from search.latency import LatencyTable
+from search.matrix import DENSE
 from search.seeds import lagrangian, predicted_loss
-from search.space import DENSE, SearchSpace
+from search.space import SearchSpace
 from workers.latency import Latency, LatencyPlan, measure_latency, pass_with, stand_in
 from workers.models import load_prepared
 from workers.scores import ScoreRequest, Scores

@@ -36,7 +36,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.batches import make_batches
 from workers.likelihood import answer_logits
 from workers.matrices import weight_OD

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from real_model import RealModel, load, parser
 
+from search.matrix import DENSE
 from search.seeds import lagrangian
-from search.space import DENSE
 from workers.scores import ScoreRequest, Scores
 
 

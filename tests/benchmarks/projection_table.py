@@ -31,8 +31,9 @@ from in_process import InProcess
 from real_model import RealModel, load, parser, reweighed
 
 from api.spec_file import load_spec
+from search.matrix import DENSE
 from search.seeds import lagrangian, per_type, predicted_loss, uniform
-from search.space import DENSE, Genome
+from search.space import Genome
 from service.scoring import REFIT_EXAMPLES, TaskScorer
 from service.spec.job import MIDWAY_SHARE
 from workers.propagation import lent, refit

@@ -14,9 +14,10 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from api.demo import demo_spec
+from search.matrix import Storage
 from search.prices import Energies
 from search.reweighing import settled, weighted
-from search.space import SearchSpace, Storage
+from search.space import SearchSpace
 from service import plans, wiring
 from service.reweighing import Reweighing
 from service.scoring import TaskScorer

@@ -35,13 +35,14 @@ from numpy.typing import NDArray
 from synthetic_task import SHAPES
 
 from search.evolution import Evolution
+from search.matrix import MatrixShape
 from search.objectives import MaxDrop, Objective, TargetParams
 from search.outcome import Outcome, Trial
 from search.prices import Prices
 from search.record import GenerationRecord
 from search.seeds import lagrangian
 from search.settings import SearchSettings
-from search.space import Genome, MatrixShape, SearchSpace
+from search.space import Genome, SearchSpace
 from service.joblog import JobLog
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan

@@ -16,7 +16,7 @@ from statistics import median
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from search.space import MatrixShape, Storage
+from search.matrix import MatrixShape, Storage
 from workers.lowrank_module import PivotedLinear, replace_linears
 from workers.matrices import find_matrices
 

@@ -17,9 +17,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from search.matrix import MatrixShape
 from search.prices import Energies, Prices
 from search.seeds import lagrangian
-from search.space import Genome, MatrixShape, SearchSpace
+from search.space import Genome, SearchSpace
 from workers.plan import EncodedTask, Example, Row
 from workers.scores import Beliefs, ScoreRequest, Scores
 

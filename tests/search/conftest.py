@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from search.matrix import DENSE, MatrixShape
 from search.outcome import Outcome, Trial
 from search.prices import Prices
-from search.space import DENSE, Genome, MatrixShape, SearchSpace
+from search.space import Genome, SearchSpace
 
 SHAPES = {"q_proj": (64, 64), "k_proj": (32, 64), "up_proj": (128, 64), "down_proj": (64, 128)}
 

@@ -5,8 +5,9 @@ import pytest
 
 from search.constraints import Constraint, constrained, matches
 from search.errors import InputError
+from search.matrix import DENSE, MatrixShape
 from search.seeds import lagrangian, uniform
-from search.space import DENSE, MatrixShape, SearchSpace
+from search.space import SearchSpace
 
 WIDTHS = {"q_proj": (16, 16), "k_proj": (8, 16), "up_proj": (32, 16)}
 MATRICES = [

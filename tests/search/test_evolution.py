@@ -9,12 +9,13 @@ from search.constraints import Constraint, constrained
 from search.errors import ConflictError, ScoringError
 from search.evolution import Evolution
 from search.finalists import FALLS, MOST_FINALISTS, TOLERANCE
+from search.matrix import DENSE
 from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
 from search.seeds import lagrangian
 from search.settings import SearchSettings
-from search.space import DENSE, Genome
+from search.space import Genome
 from search.standing import BEST_FINALISTS
 
 SETTINGS = SearchSettings(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from search.errors import InputError
 from search.evolution import Evolution
 from search.latency import Curve, LatencyTable, isotonic
+from search.matrix import DENSE, MatrixShape
 from search.objectives import TargetLatency
 from search.operators.repair import repair
 from search.operators.transfer import transfer
@@ -21,7 +22,7 @@ from search.prices import Prices
 from search.schedules import schedule_for
 from search.seeds import lagrangian, uniform
 from search.settings import SearchSettings
-from search.space import DENSE, MatrixShape, SearchSpace
+from search.space import SearchSpace
 
 OTHER = 1000
 FAST, SLOW = "fast", "slow"

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from search.errors import InputError
+from search.matrix import MatrixShape, Storage
 from search.prices import Prices
 from search.seeds import lagrangian
-from search.space import MatrixShape, SearchSpace, Storage
+from search.space import SearchSpace
 
 
 def single() -> tuple[SearchSpace, Prices]:

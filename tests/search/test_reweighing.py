@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from search.matrix import MatrixShape
 from search.prices import Prices
 from search.reweighing import BOUNDS, RATE, STEP, next_weights, settled, weighted
 from search.seeds import lagrangian
-from search.space import MatrixShape, SearchSpace
+from search.space import SearchSpace
 
 ENERGY = np.array([8.0, 4.0, 2.0, 1.0])
 

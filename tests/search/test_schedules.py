@@ -2,10 +2,11 @@ import json
 
 import pytest
 
+from search.matrix import MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome, Trial
 from search.schedules import SEED_SHARES, FixedTarget, Ratchet, schedule_for
-from search.space import MatrixShape, SearchSpace
+from search.space import SearchSpace
 
 
 def dropping(points: float) -> Outcome:

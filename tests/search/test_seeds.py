@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from search.errors import InputError
+from search.matrix import DENSE, MatrixShape, Storage
 from search.prices import Energies, Prices
 from search.seeds import (
     PAPER_DENSITIES,
@@ -18,7 +19,7 @@ from search.seeds import (
     random_densities,
     uniform,
 )
-from search.space import DENSE, Genome, MatrixShape, SearchSpace, Storage, Tie
+from search.space import Genome, SearchSpace, Tie
 
 
 @pytest.fixture

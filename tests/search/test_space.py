@@ -1,7 +1,8 @@
 import pytest
 
 from search.errors import InputError
-from search.space import DENSE, MatrixShape, SearchSpace, Storage
+from search.matrix import DENSE, MatrixShape, Storage
+from search.space import SearchSpace
 
 
 def matrix(out_features: int, in_features: int, name: str = "m") -> MatrixShape:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from search.evolution import Evolution
+from search.matrix import Storage
 from search.objectives import MaxDrop, Objective, TargetParams
 from search.operators.crossover import crossover
 from search.operators.mutation import mutate
@@ -20,7 +21,7 @@ from search.operators.transfer import transfer
 from search.prices import Prices
 from search.seeds import lagrangian, per_type, uniform
 from search.settings import SearchSettings
-from search.space import Genome, SearchSpace, Storage
+from search.space import Genome, SearchSpace
 
 SETTINGS = SearchSettings(
     population=6, offspring=10, survivors=3, screen=8, full=32, generations=15, patience=50

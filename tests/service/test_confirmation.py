@@ -9,7 +9,8 @@ import pytest
 
 from search.confirmation import DropInterval, paired_drop
 from search.errors import ScoringError
-from search.space import Genome, MatrixShape, SearchSpace
+from search.matrix import MatrixShape
+from search.space import Genome, SearchSpace
 from service.confirmation import Winner, confirm
 from service.joblog import JobLog
 from service.scoring import Candidate

@@ -12,8 +12,8 @@ from transformers import LlamaConfig
 
 from search.errors import InputError
 from search.evolution import Evolution
+from search.matrix import MatrixShape
 from search.outcome import Outcome
-from search.space import MatrixShape
 from service import wiring
 from service.application import Application
 from service.estimate import estimate_size, finalists, scorings

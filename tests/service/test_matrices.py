@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import NotFoundError
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from service import matrices
 
 

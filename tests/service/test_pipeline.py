@@ -24,7 +24,7 @@ from search.errors import (
     NotFoundError,
     ScoringError,
 )
-from search.space import DENSE
+from search.matrix import DENSE
 from service.application import Application
 from service.changes import JobChanges
 from service.exports import Export, export_of

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from search.confirmation import DropInterval
 from search.errors import ScoringError
+from search.matrix import MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.seeds import lagrangian
 from search.settings import SearchSettings
-from search.space import Genome, MatrixShape, SearchSpace
+from search.space import Genome, SearchSpace
 from service.events import EventType
 from service.reweighing import FILE, reweighed
 from service.search_plan import SearchPlan

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from search.errors import ScoringError
+from search.matrix import DENSE, MatrixShape
 from search.outcome import Outcome, Trial
-from search.space import DENSE, MatrixShape, SearchSpace
+from search.space import SearchSpace
 from service.scoring import CHUNK, Candidate, TaskScorer
 from workers.plan import EncodedTask, Example, Row
 from workers.scores import Beliefs, Failure, ScoreRequest, Scores

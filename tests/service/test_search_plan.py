@@ -10,8 +10,8 @@ from transformers import LlamaConfig
 from api.spec_file import load_spec
 from search.errors import InputError
 from search.latency import Curve, LatencyTable
+from search.matrix import DENSE, MatrixShape
 from search.objectives import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
-from search.space import DENSE, MatrixShape
 from service.search_plan import SearchPlan, check_search_plan, search_plan
 from service.spec import JobSpec
 from workers.filesize import Remainder, remainder

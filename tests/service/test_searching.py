@@ -11,11 +11,12 @@ import pytest
 
 from search.errors import CancelledError
 from search.evolution import Evolution
+from search.matrix import MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome, Trial
 from search.prices import Prices
 from search.settings import SearchSettings
-from search.space import MatrixShape, SearchSpace
+from search.space import SearchSpace
 from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.search_plan import SearchPlan

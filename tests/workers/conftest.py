@@ -21,7 +21,7 @@ from transformers import (
     dynamic_module_utils,
 )
 
-from search.space import DENSE, MatrixShape, Storage
+from search.matrix import DENSE, MatrixShape, Storage
 from workers.actor import ScorerPlan
 from workers.cluster import Cluster
 from workers.export import ExportPlan

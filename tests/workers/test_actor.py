@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import ray
 
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.actor import ScorerPlan, build_scorer
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher

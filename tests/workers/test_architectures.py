@@ -18,7 +18,7 @@ from transformers import (
 from transformers.modeling_outputs import CausalLMOutput
 
 from search.errors import InputError
-from search.space import DENSE, MatrixShape
+from search.matrix import DENSE, MatrixShape
 from workers.calibration import Calibrator
 from workers.export import Exported, ExportPlan, export, load_folder
 from workers.grams import Grams

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.attempts import Attempt
 from workers.scores import Failure, ReactionRequest, RefitRequest, Request, ScoreRequest
 

@@ -8,7 +8,7 @@ import torch
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from search.errors import ScoringError
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.batches import make_batches
 from workers.calibration import Calibrator, passes, shard_count, shard_of
 from workers.fisher import Fisher, loss_of

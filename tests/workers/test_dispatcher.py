@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from search.errors import CancelledError, InfrastructureError, InputError, ScoringError
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher, _expected_cost
 from workers.scores import Failure, RefitRequest, ScoreRequest, Scores

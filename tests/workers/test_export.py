@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from search.errors import InputError
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.export import Exported, ExportPlan, export, load_folder
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, weight_bytes

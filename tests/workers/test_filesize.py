@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.filesize import ENTRY_BYTES, PREFIX_BYTES, remainder
 from workers.lowrank_module import replace_linears
 from workers.matrices import find_matrices

@@ -13,7 +13,7 @@ from transformers import GPT2LMHeadModel
 
 import workers.latency
 from search.errors import InputError
-from search.space import DENSE, MatrixShape, Storage
+from search.matrix import DENSE, MatrixShape, Storage
 from workers.latency import MOST_RANKS, Latency, LatencyPlan, measure_latency, measured_ranks
 from workers.lowrank_module import replace_linears
 from workers.matrices import find_matrices

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GPT2LMHeadModel, LlamaForCausalLM
 
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.lowrank import SwitchableLinear, SwitchableModel
 from workers.projections import factor
 

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import GPT2LMHeadModel, LlamaForCausalLM
 
 from search.errors import InputError
-from search.space import MatrixShape
+from search.matrix import MatrixShape
 from workers.matrices import block_list, find_matrices, linear_params, weight_OD
 
 SHAPES = {

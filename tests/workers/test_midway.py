@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.calibration import Calibrator
 from workers.matrices import find_matrices, weight_OD
 from workers.midway import MidwayLinear, dense_module, examples_of_the_way, go_midway

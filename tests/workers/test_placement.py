@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from search.space import DENSE
+from search.matrix import DENSE
 from workers import models, placement
 from workers.actor import ScorerPlan, build_scorer
 from workers.export import Exported, ExportPlan, export, load_folder

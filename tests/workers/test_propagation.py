@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from search.errors import ScoringError
-from search.space import DENSE, MatrixShape
+from search.matrix import DENSE, MatrixShape
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask, Example
 from workers.propagation import least_squares, lent, load_fitted, refit, refit_to_file

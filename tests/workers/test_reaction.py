@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from search.errors import ScoringError
-from search.space import DENSE, MatrixShape
+from search.matrix import DENSE, MatrixShape
 from workers.batches import make_batches
 from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableModel, switchable_module

@@ -9,8 +9,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from search.errors import ScoringError
+from search.matrix import DENSE, MatrixShape
 from search.seeds import lagrangian
-from search.space import DENSE, MatrixShape, SearchSpace
+from search.space import SearchSpace
 from workers import refinement
 from workers.batches import make_batches
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask, Example
 from workers.scorer import NotFiniteError, Scorer

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 import workers.lowrank
-from search.space import DENSE, MatrixShape
+from search.matrix import DENSE, MatrixShape
 from workers.lowrank import SwitchableLinear, SwitchableModel
 from workers.matrices import find_matrices
 from workers.sublayers import Sublayer, find_sublayers, live_ranks

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 import workers.verification
-from search.space import DENSE
+from search.matrix import DENSE
 from workers.export import ExportPlan, export
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from search.errors import InputError
+from search.matrix import MatrixShape, Storage
 from search.operators.crossover import crossover
 from search.operators.mutation import mutate
 from search.operators.repair import fill, repair
 from search.operators.transfer import transfer
 from search.prices import Prices
 from search.seeds import lagrangian, per_type, uniform
-from search.space import Genome, MatrixShape, SearchSpace, Storage, Tie
+from search.space import Genome, SearchSpace, Tie
 
 WIDTHS = [(8, 8), (8, 24), (24, 8), (3, 20), (16, 16)]
 thorough = settings(max_examples=60, deadline=None)

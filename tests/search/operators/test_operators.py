@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search.errors import InputError
+from search.matrix import MatrixShape
 from search.operators.crossover import crossover, layer_block, one_point, uniform
 from search.operators.mutation import MOST_CHANGES, draw_changes, level_below, mutate
 from search.operators.repair import fill, repair
 from search.operators.transfer import transfer
 from search.prices import Prices
 from search.seeds import lagrangian
-from search.space import Genome, MatrixShape, SearchSpace
+from search.space import Genome, SearchSpace
 
 SHAPES = [(16, 16), (8, 16), (32, 16), (16, 32)] * 3
 SPACE = SearchSpace(

@@ -4,10 +4,11 @@ from random import Random
 import numpy as np
 import pytest
 
+from search.matrix import DENSE, MatrixShape
 from search.operators.removal import removable, removals, remove
 from search.operators.repair import repair
 from search.prices import Prices
-from search.space import DENSE, MatrixShape, SearchSpace, Tie
+from search.space import SearchSpace, Tie
 
 KINDS = ("attn.q", "attn.o", "mlp.up", "mlp.down", "router")
 MATRICES = [
