@@ -117,12 +117,13 @@ STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
     "random": _random,
     "evopress": _evopress(lambda p: p.uniform),
     "evopress-seeded": _evopress(lambda p: p.lagrangian),
+    "evopress-reweighed": _evopress(lambda p: p.lagrangian),
     "cma-es": _cma_es,
     "paper": _paper,
     "paper-output": _paper,
 }
 OURS = ("ranksieve", "ranksieve-plain")
-REWEIGHED = ("ranksieve", "reweighed")
+REWEIGHED = ("ranksieve", "reweighed", "evopress-reweighed")
 """Those that start from reweighed energies."""
 
 UNIFORM = ("uniform", "random", "evopress", "paper", "paper-output")

@@ -13,8 +13,9 @@ as it is there, and what FILE holds is not run again.
 
 `ranksieve` is our search, of default settings but for what the options change, from energies that were reweighed as a
 job does it; their tokens are counted on top, in a column of their own. `ranksieve-plain` does without it. `lagrangian`
-and `reweighed` are their seeds alone, `uniform` the paper's uniform pruning. All use closed-form `task` factors, but
-for `paper-output`: the paper's GA on the factors of its own objective. `cma-es` wants `pip install -e '.[bench]'`.
+and `reweighed` are their seeds alone, and EvoPress goes on from them as `evopress-seeded` and `evopress-reweighed`;
+`uniform` is the paper's uniform pruning. All use closed-form `task` factors, but for `paper-output`: the paper's GA on
+the factors of its own objective. `cma-es` wants `pip install -e '.[bench]'`.
 """
 
 import json
