@@ -206,9 +206,11 @@ def fallback(
                 at_hand = 0.0
         return tuple(held)
 
-    starts = [index for index, own in enumerate(risks) if own > 0]
-    for start in reversed(starts):
-        least, most = held_from(start, 0.0), held_from(start, risk * sum(risks[:start]))
-        if start == starts[0] or (least and least[-1] == most[-1]):
+    for start in reversed([index for index, own in enumerate(risks) if own > 0]):
+        least, passed_on = held_from(start, 0.0), risk * sum(risks[:start])
+        if not passed_on:  # nobody is before
+            return least
+        most = held_from(start, passed_on)
+        if least and least[-1] == most[-1]:
             return most
     return ()

@@ -100,12 +100,19 @@ def risks(safe: int, chosen: int, falling: int) -> list[float]:
         chosen: Accepted.
         falling: Below.
     """
+    count = safe + chosen + falling
     if not (safe and chosen):
-        return [1.0, *[0.0] * (safe + chosen + falling - 1)]
-    shares = [0.0] * (safe + chosen + falling)
-    shares[0] = SAFE_RISK
-    shares[safe] += 1 - SAFE_RISK - MIDDLE_RISK
-    shares[safe + chosen // 2] += MIDDLE_RISK
+        return _spread(count, (0, 1.0))
+    return _spread(
+        count, (0, SAFE_RISK), (safe, 1 - SAFE_RISK - MIDDLE_RISK), (safe + chosen // 2, MIDDLE_RISK)
+    )
+
+
+def _spread(count: int, *parts: tuple[int, float]) -> list[float]:
+    """Risks of so many finalists, of which these have a part each; one may have several."""
+    shares = [0.0] * count
+    for index, part in parts:
+        shares[index] += part
     return shares
 
 
@@ -164,10 +171,8 @@ def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: in
         nearest = min(left, key=lambda share: abs(share - wanted))
         chosen[nearest] = left.pop(nearest).genome
     genomes = [chosen[share] for share in sorted(chosen, reverse=True)]
-    shares_of_risk = [0.0] * len(genomes)
-    shares_of_risk[0] += 1 - MIDDLE_RISK
-    shares_of_risk[len(genomes) // 2] += MIDDLE_RISK
-    return _finalists(genomes, shares_of_risk)
+    spread = _spread(len(genomes), (0, 1 - MIDDLE_RISK), (len(genomes) // 2, MIDDLE_RISK))
+    return _finalists(genomes, spread)
 
 
 def _finalists(genomes: Sequence[Genome], shares: Sequence[float]) -> list[Finalist]:

@@ -22,7 +22,7 @@ class Confirmed:
     candidate: Candidate
     scores: Scores
     drop: DropInterval
-    passed: bool
+    passed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,37 +81,32 @@ def confirm(
         ScoringError: No finalist can be scored.
     """
     objective, confidence = spec.objective, confidence_of(spec)
-    looked_at: dict[int, Scores | None] = {}
+    looked_at: dict[int, Confirmed | None] = {}
     report = log.progress("confirm")
 
-    def scores_of(index: int) -> Scores | None:
+    def look_at(index: int) -> Confirmed | None:
         if index not in looked_at:
             report(len(looked_at), len(finalists))
             looked_at[index] = _score(space, scorer, finalists[index], confidence, spec.search.seed, log)
         return looked_at[index]
 
     def holds(index: int, confidence: float) -> bool | None:
-        scores = scores_of(index)
-        if scores is None:
+        one = look_at(index)
+        if one is None:
             return None
         assert isinstance(objective, MaxDrop | Pareto)
-        return scorer.drop(scores, "confirm", confidence, spec.search.seed).within(objective.points)
+        return scorer.drop(one.scores, "confirm", confidence, spec.search.seed).within(objective.points)
 
     promised = isinstance(objective, MaxDrop | Pareto)
     held = fallback(risks, 1 - confidence, holds) if promised else range(len(finalists))
     if not isinstance(objective, MaxDrop):
         for index in range(len(finalists)):
-            scores_of(index)
+            look_at(index)
     report(len(finalists), len(finalists))
     confirmed = {
-        index: Confirmed(
-            candidate=finalists[index],
-            scores=scores,
-            drop=scorer.drop(scores, "confirm", confidence, spec.search.seed),
-            passed=index in held,
-        )
-        for index, scores in sorted(looked_at.items())
-        if scores is not None
+        index: replace(one, passed=index in held)
+        for index, one in sorted(looked_at.items())
+        if one is not None
     }
     if not confirmed:
         raise ScoringError("no finalist can be scored on the confirm split")
@@ -143,8 +138,8 @@ def _score(
     confidence: float,
     seed: int,
     log: JobLog,
-) -> Scores | None:
-    """A finalist on the confirm split; None if it cannot be scored."""
+) -> Confirmed | None:
+    """A finalist on the confirm split, before the test; None if it cannot be scored."""
     (scores,) = scorer.score_candidates([candidate], "confirm")
     if isinstance(scores, Failure):
         log.event(EventType.CANDIDATE_FAILED, reason=scores.reason, generation=None)
@@ -157,4 +152,4 @@ def _score(
         drop_low=drop.low,
         drop_high=drop.high,
     )
-    return scores
+    return Confirmed(candidate=candidate, scores=scores, drop=drop)

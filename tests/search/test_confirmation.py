@@ -104,12 +104,8 @@ def test_with_all_risk_on_the_first_a_sequence_ends_at_its_first_failure() -> No
 def test_risk_of_its_own_lets_a_later_one_be_tested_after_a_failure() -> None:
     held = Held(0.94, False, True, 0.84, False)  # the fourth's own risk is for a test at 0.86
     assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, held) == (0,)
-    assert held.tested == {
-        0: [0.94],
-        1: [0.94],
-        3: [0.86, 0.8],
-        4: [0.8],
-    }  # the third has no risk, and is left out
+    assert held.tested == {0: [0.94], 1: [0.94], 3: [0.86, 0.8], 4: [0.8]}  # the third is left out
+    assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, Held(True, False, True, True, False)) == (3,)
 
 
 def test_who_holds_passes_on_what_it_was_tested_at() -> None:
@@ -128,6 +124,7 @@ def test_who_cannot_be_told_is_passed_over() -> None:
     held = Held(None, 0.9, None, 0.8)
     assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, held) == (1, 3)
     assert held.tested == {0: [0.9], 1: [0.9], 2: [0.9, 0.8], 3: [0.9, 0.8]}
+    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, Held(None, True, None, True)) == (3,)
 
 
 @given(

@@ -106,6 +106,7 @@ def test_larger_finalists_are_not_scored_where_their_risk_changes_nothing(
     winner = decide(log, scorer, tiny_job, risks=[0.1, 0, 0.9, 0], kind="max_drop", points=5.0)
     assert (winner.candidate.genome, winner.held, winner.confidence) == ((4,), True, 0.8)
     assert [one.candidate.genome for one in winner.confirmed] == [(4,), (2,)]
+    assert [one.drop.confidence for one in winner.confirmed] == [0.8, 0.8]
     assert passed(winner) == [True, False]
     assert scored(log, store) == shares((4,), (2,))
 
