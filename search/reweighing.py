@@ -11,7 +11,8 @@ energies are wrong. The weight moves some of the way there, the candidate is all
 and so on: in small steps, because what is measured at a candidate holds near it alone.
 
 What one round measures is noisy, and holds for the genome that it measured: the weights to search by are the mean of
-several rounds' (averaged stochastic approximation, Polyak and Juditsky 1992).
+the last half of the rounds (averaged stochastic approximation, Polyak and Juditsky 1992), which need examples of their
+own for that.
 
 Legend: M matrices.
 """
@@ -32,9 +33,6 @@ STEP = (0.7, 1.4)
 BOUNDS = (0.2, 5.0)
 """Of a weight."""
 
-AVERAGED = 3
-"""Rounds that are averaged at most: the last ones, and none of the first half, on the way."""
-
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
@@ -45,12 +43,12 @@ def weighted(energies: Energies, weights_M: Floats) -> list[Floats]:
 
 
 def settled(rounds: Sequence[Floats]) -> Floats:
-    """The weights to search by: the geometric mean of the last rounds'.
+    """The weights to search by: the geometric mean of the last half of the rounds'; those before are on the way.
 
     Args:
         rounds: The weights after each round, M each; at least one.
     """
-    last = rounds[-min(AVERAGED, (len(rounds) + 1) // 2) :]
+    last = rounds[len(rounds) // 2 :]
     mean_M: Floats = np.exp(np.mean(np.log(last), axis=0))
     return mean_M
 

@@ -14,6 +14,7 @@ from service.pipeline import VERIFIED_EXAMPLES
 from service.scoring import REFIT_EXAMPLES
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
+from service.spec.job import ROUND_EXAMPLES
 from workers.estimate import PhaseEstimate, estimate
 from workers.midway import examples_of_the_way
 from workers.models import head_folder, load_config
@@ -74,7 +75,7 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         "calibration": first("calibration", gathered),
         "way": first("calibration", examples_of_the_way(gathered)),
         "refinement": first("calibration", None),
-        "reweigh": first("calibration", gathered).times(rounds) if rounds else Load(),
+        "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": _verifying(*confirmed),
     }

@@ -2,14 +2,15 @@
 
 Each round takes the Lagrangian genome of one size, as it is allocated by the weights so far: the size that is wanted,
 or, where the smallest model is wanted that loses little enough, that of the smallest seed that does so on the search
-split.
+split. A round looks at a part of the calibration split, the next one at the next part, and so on round and round: what
+is particular to one part is then averaged out.
 """
 
 import json
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from service.joblog import JobLog
 from service.scoring import Candidate, TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
+from service.spec.job import ROUND_EXAMPLES
 from service.spec.projection import ProjectionSpec
 from workers.plan import EncodedTask
 from workers.scores import Failure
@@ -58,7 +60,7 @@ def reweighed(
     share, done = saved["share"], saved["rounds"]
     reweighing = Reweighing(scorer, plan.space, energies, task, spec.projection)
     known_M = np.array(done[-1]) if done else None
-    for genome, weights_M in islice(reweighing.rounds(share, known_M), max(0, rounds - len(done))):
+    for genome, weights_M in islice(reweighing.rounds(share, len(done), known_M), max(0, rounds - len(done))):
         done.append(weights_M.tolist())
         write_json(file, saved)
         report(len(done), rounds)
@@ -75,14 +77,14 @@ def reweighed(
 
 
 class Reweighing:
-    """Measures genomes on the calibration examples that gave the energies.
+    """Measures genomes on one part of the calibration split after another.
 
     Args:
         scorer: Of the job.
         space: Of its matrices.
         energies: As the projections gave them, per token.
         task: Its calibration split is run.
-        projection: Says how much of the split, and how ranks step.
+        projection: Says how ranks step.
     """
 
     def __init__(
@@ -93,37 +95,51 @@ class Reweighing:
         task: EncodedTask,
         projection: ProjectionSpec,
     ) -> None:
-        gathered = task.splits["calibration"][: projection.gram_examples]
-        self.tokens = sum(len(row.ids) for example in gathered for row in example.rows)
-        """Of one pass over them."""
-        self._per_example = [energy * (self.tokens / len(gathered)) for energy in energies]
+        self._calibration = task.splits["calibration"]
         self._scorer, self._space, self._energies = scorer, space, energies
-        self._examples, self._window = len(gathered), WINDOW_STEPS * projection.rank_step
+        self._window = WINDOW_STEPS * projection.rank_step
 
-    def rounds(self, share: float, weights_M: Floats | None = None) -> Iterator[tuple[Genome, Floats]]:
+    def part(self, number: int) -> range:
+        """The calibration examples of a round, counted from 0."""
+        size = min(ROUND_EXAMPLES, len(self._calibration))
+        start = number % (len(self._calibration) // size) * size
+        return range(start, start + size)
+
+    def tokens(self, number: int) -> int:
+        """Of one pass over the examples of a round."""
+        return sum(len(row.ids) for i in self.part(number) for row in self._calibration[i].rows)
+
+    def rounds(
+        self, share: float, done: int = 0, weights_M: Floats | None = None
+    ) -> Iterator[tuple[Genome, Floats]]:
         """Without an end: the genome that was measured, and the weights after it.
 
         Args:
             share: Its size.
-            weights_M: From earlier rounds.
+            done: Earlier rounds.
+            weights_M: From those.
 
         Raises:
             ScoringError: A genome's loss is not finite, or there is no memory for its backward pass.
         """
         weights_M = np.ones(len(self._energies)) if weights_M is None else weights_M
-        while True:
+        for number in count(done):
             genome = lagrangian(self._space, weighted(self._energies, weights_M), share)
-            weights_M = self._measured(weights_M, genome)
+            weights_M = self._measured(weights_M, genome, number)
             yield genome, weights_M
 
-    def _measured(self, weights_M: Floats, genome: Genome) -> Floats:
-        """The next weights, after a genome that was allocated by these."""
-        reaction = self._scorer.react(genome, self._examples, self._window)
+    def _measured(self, weights_M: Floats, genome: Genome, number: int) -> Floats:
+        """The next weights, after a round with a genome that was allocated by these."""
+        part = self.part(number)
+        reaction = self._scorer.react(genome, part, self._window)
         if isinstance(reaction, Failure):
             raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
         windows = list(zip(reaction.start, reaction.rank, reaction.stop, strict=True))
-        kept_M, cut_M = reaction.kept / self._examples, reaction.cut / self._examples
-        return next_weights(weights_M, self._per_example, windows, kept_M, cut_M)
+        tokens = self.tokens(number) / len(part)
+        per_example = [energy * tokens for energy in self._energies]
+        return next_weights(
+            weights_M, per_example, windows, reaction.kept / len(part), reaction.cut / len(part)
+        )
 
 
 def smallest_share(

@@ -181,23 +181,23 @@ class TaskScorer:
             for genome, request, result in zip(genomes, requests, results, strict=True)
         ]
 
-    def react(self, genome: Genome, examples: int, window: int) -> Reaction | Failure:
-        """How the loss of a genome reacts to its next components, summed over the first calibration examples.
+    def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
+        """How the loss of a genome reacts to its next components, summed over calibration examples.
 
         Args:
             genome: Any.
-            examples: Of the calibration split, so many.
+            examples: Which, successive ones.
             window: Components on either side of each rank.
         """
         requests = [
             ReactionRequest(
                 ranks=self._space.ranks(genome),
                 start=start,
-                stop=min(start + REACTION_CHUNK, examples),
+                stop=min(start + REACTION_CHUNK, examples.stop),
                 kl_weight=self._kl_weight,
                 window=window,
             )
-            for start in range(0, examples, REACTION_CHUNK)
+            for start in range(examples.start, examples.stop, REACTION_CHUNK)
         ]
         parts = self._runner.run("react", requests, timeouts=REACTION_TIMEOUTS)
         failures = [part for part in parts if isinstance(part, Failure)]

@@ -25,11 +25,19 @@ class ParentSpec(Strict):
     )
 
 
-REWEIGH_ROUNDS = 4
-"""Where none are given: later ones fit the calibration split; each costs some four passes over it."""
+ROUND_EXAMPLES = 256
+"""Of the calibration split in a round of reweighing, if it has as many."""
+
+REWEIGH_PASSES, MOST_ROUNDS = 4, 16
+"""Where no rounds are given: so often over the calibration split, more would fit it; and how many at most."""
 
 MIDWAY_SHARE = 0.3
 """Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
+
+
+def usual_rounds(calibration: int) -> int:
+    """Rounds of reweighing where none are given, by the number of calibration examples."""
+    return min(MOST_ROUNDS, REWEIGH_PASSES * max(1, calibration // ROUND_EXAMPLES))
 
 
 class JobSpec(Strict):
@@ -84,7 +92,7 @@ class JobSpec(Strict):
         """How often the energies are reweighed; see `SearchSpec`."""
         if self.search.reweigh_rounds is not None:
             return self.search.reweigh_rounds
-        return REWEIGH_ROUNDS if self._can_be_reweighed else 0
+        return usual_rounds(self.task.data.sizes.calibration) if self._can_be_reweighed else 0
 
     @property
     def _can_be_reweighed(self) -> bool:

@@ -9,9 +9,8 @@ is there, and what FILE holds is not run again.
     projection_table.py --methods task --allocations lagrangian --refit 0.5
 
 `--midway`: the share of the model on the way to which the second moments of `task` are gathered, 1 for the dense ones.
-`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after four rounds of it (`service.reweighing`; for
-`task`), `per-type` one density per matrix type in all layers, `uniform` one
-density for all (`search.seeds`).
+`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after the rounds of a job (`service.reweighing`;
+for `task`), `per-type` one density per matrix type in all layers, `uniform` one density for all (`search.seeds`).
 With `--refit` every model is refit to the inputs its own matrices read, as a job does with its finalists.
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
 """

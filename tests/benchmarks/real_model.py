@@ -23,7 +23,7 @@ from service.reweighing import Reweighing
 from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import REWEIGH_ROUNDS
+from service.spec.job import usual_rounds
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
@@ -105,10 +105,20 @@ def reweighing(model: RealModel, scorer: TaskScorer) -> Reweighing:
 
 
 def reweighed(model: RealModel, scorer: TaskScorer, share: float) -> Energies:
-    """The energies after as many rounds at a size as a job has by default."""
+    """The energies after as many rounds at a size as a job has by default; the demo itself has fewer."""
     rounds = reweighing(model, scorer).rounds(share)
-    weights = [weights_M for _, weights_M in islice(rounds, REWEIGH_ROUNDS)]
+    weights = [weights_M for _, weights_M in islice(rounds, _rounds(model))]
     return weighted(model.prepared.energies, settled(weights))
+
+
+def reweighing_tokens(model: RealModel, scorer: TaskScorer) -> int:
+    """Tokens of that: twice forwards, and once backwards, which counts as two."""
+    made = reweighing(model, scorer)
+    return 4 * sum(map(made.tokens, range(_rounds(model))))
+
+
+def _rounds(model: RealModel) -> int:
+    return usual_rounds(model.spec.task.data.sizes.calibration)
 
 
 def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[PreparationPlan, JobSpec]:

@@ -31,7 +31,7 @@ from statistics import mean
 from typing import Any
 
 from in_process import InProcess
-from real_model import load, parser, reweighed, reweighing
+from real_model import load, parser, reweighed, reweighing_tokens
 from search_methods import NAMES, REWEIGHED, UNIFORM, Problem, Search, projection_of, search_of
 from synthetic_task import make
 
@@ -49,7 +49,6 @@ from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
-from service.spec.job import REWEIGH_ROUNDS
 from workers.scores import Scores
 
 Row = dict[str, Any]
@@ -184,7 +183,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
             raise SystemExit(
                 "--synthetic: the task has no slopes to reweigh by; leave ranksieve and reweighed out"
             )
-        spent = reweighing(model, task_scorer).tokens * 4 * REWEIGH_ROUNDS
+        spent = reweighing_tokens(model, task_scorer)
         if isinstance(objective, TargetParams):
             return reweighed(model, task_scorer, objective.share), spent
         share = smallest_share(space, energies, objective, task_scorer, arguments.confidence)

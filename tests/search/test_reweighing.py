@@ -37,8 +37,8 @@ def test_what_was_not_looked_at_keeps_its_weight(window: tuple[int, int, int]) -
     assert once(kept=0.0, cut=0.0, weight=1.7, window=window) == 1.7
 
 
-@pytest.mark.parametrize(("rounds", "averaged"), [(1, 1), (2, 1), (3, 2), (5, 3), (8, 3)])
-def test_the_last_rounds_are_averaged_and_none_of_the_first_half(rounds: int, averaged: int) -> None:
+@pytest.mark.parametrize(("rounds", "averaged"), [(1, 1), (2, 1), (3, 2), (5, 3), (8, 4), (16, 8)])
+def test_the_last_half_of_the_rounds_is_averaged(rounds: int, averaged: int) -> None:
     weights = [np.array([2.0**r, 1.0]) for r in range(rounds)]
     assert settled(weights) == pytest.approx([2.0 ** (rounds - 1 - (averaged - 1) / 2), 1.0])
 

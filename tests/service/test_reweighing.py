@@ -20,6 +20,7 @@ from service.events import EventType
 from service.reweighing import FILE, reweighed
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
+from service.spec.job import usual_rounds
 from workers.plan import EncodedTask, Example, Row
 from workers.scores import Failure, Reaction
 
@@ -34,10 +35,10 @@ class FakeScorer:
     """A loss that reacts to the first matrix ever more than its energies say, and to the others as they say."""
 
     def __init__(self, failure: str | None = None) -> None:
-        self.asked: list[tuple[Genome, int, int]] = []
+        self.asked: list[tuple[Genome, range, int]] = []
         self._failure = failure
 
-    def react(self, genome: Genome, examples: int, window: int) -> Reaction | Failure:
+    def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
         self.asked.append((genome, examples, window))
         if self._failure is not None:
             return Failure(reason=self._failure)
@@ -47,7 +48,8 @@ class FakeScorer:
         cut = [-per_example * e[r:s].sum() for e, r, s in zip(ENERGIES, rank, stop, strict=True)]
         kept = np.zeros(4)
         kept[0] = -1e9
-        return Reaction(start=start, rank=rank, stop=stop, kept=kept * examples, cut=np.array(cut) * examples)
+        count = len(examples)
+        return Reaction(start=start, rank=rank, stop=stop, kept=kept * count, cut=np.array(cut) * count)
 
 
 class DroppingScorer(FakeScorer):
@@ -82,12 +84,15 @@ class FakeLog:
         return lambda done, total: None
 
 
+def task_of(calibration: int) -> EncodedTask:
+    example = Example(rows=(Row(ids=(1, 2, 3), spans=()),), choices=2, label=0, prompt_ids=(1,))
+    splits = {"calibration": (example,) * calibration}
+    return EncodedTask(kind="choice", splits=splits, max_new_tokens=1, digest="", split_digests={})
+
+
 @pytest.fixture
 def task() -> EncodedTask:
-    example = Example(rows=(Row(ids=(1, 2, 3), spans=()),), choices=2, label=0, prompt_ids=(1,))
-    return EncodedTask(
-        kind="choice", splits={"calibration": (example,) * 10}, max_new_tokens=1, digest="", split_digests={}
-    )
+    return task_of(10)
 
 
 @pytest.fixture
@@ -108,13 +113,13 @@ def test_weights_grow_where_the_loss_reacts_more_and_the_plain_genome_joins_the_
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
 ) -> None:
     scorer = FakeScorer()
-    (plan, energies), log = run(make(2, gram_examples=6), task, tmp_path, scorer)
+    (plan, energies), log = run(make(2), task, tmp_path, scorer)
 
     ratios = [float(after[0] / before[0]) for after, before in zip(energies, ENERGIES, strict=True)]
     assert ratios == pytest.approx([1.4**2, 1, 1, 1])
     plain = lagrangian(SPACE, ENERGIES, 0.4)
     assert plan.seeds == (plain,)
-    assert scorer.asked[0] == (plain, 6, 4)
+    assert scorer.asked[0] == (plain, range(10), 4)
     assert scorer.asked[1][0] != plain  # allocated by the new weights
     types = [type for type, _ in log.events]
     assert types == [EventType.MATRICES_REWEIGHED] * 2
@@ -133,6 +138,14 @@ def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
     assert len(scorer.asked) == 1
     for one, other in zip(energies, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_rounds_go_round_the_calibration_split(make: Callable[..., JobSpec], tmp_path: Path) -> None:
+    scorer, task = FakeScorer(), task_of(600)
+    run(make(2), task, tmp_path, scorer)
+    run(make(5), task, tmp_path, scorer)  # goes on
+    first, second = range(256), range(256, 512)
+    assert [examples for _, examples, _ in scorer.asked] == [first, second, first, second, first]
 
 
 def test_without_rounds_nothing_is_measured(
@@ -164,6 +177,11 @@ def test_where_the_smallest_model_is_wanted_the_smallest_seed_that_holds_is_meas
     reweighed(*arguments)
     assert scorer.asked[0][0] == lagrangian(SPACE, ENERGIES, share)
     assert len(scorer.scored) <= 4  # of eight seeds
+
+
+@pytest.mark.parametrize(("calibration", "rounds"), [(1, 4), (511, 4), (512, 8), (1024, 16), (100_000, 16)])
+def test_a_larger_split_is_worth_more_rounds(calibration: int, rounds: int) -> None:
+    assert usual_rounds(calibration) == rounds
 
 
 @pytest.mark.parametrize(
