@@ -30,7 +30,7 @@ from service.joblog import JobLog
 from service.scoring import Candidate, TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
-from service.spec.job import ROUND_EXAMPLES
+from service.spec.job import ROUND_EXAMPLES, reweigh_parts
 from service.spec.projection import ProjectionSpec
 from workers.plan import EncodedTask
 from workers.scores import Failure
@@ -101,9 +101,9 @@ class Reweighing:
 
     def part(self, number: int) -> range:
         """The calibration examples of a round, counted from 0."""
-        size = min(ROUND_EXAMPLES, len(self._calibration))
-        start = number % (len(self._calibration) // size) * size
-        return range(start, start + size)
+        examples = range(len(self._calibration))
+        start = number % reweigh_parts(len(examples)) * ROUND_EXAMPLES
+        return examples[start : start + ROUND_EXAMPLES]
 
     def tokens(self, number: int) -> int:
         """Of one pass over the examples of a round."""

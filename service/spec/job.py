@@ -35,9 +35,14 @@ MIDWAY_SHARE = 0.3
 """Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
 
 
+def reweigh_parts(calibration: int) -> int:
+    """Into how many parts so many calibration examples are divided for the rounds; what is left over is in none."""
+    return max(1, calibration // ROUND_EXAMPLES)
+
+
 def usual_rounds(calibration: int) -> int:
     """Rounds of reweighing where none are given, by the number of calibration examples."""
-    return min(MOST_ROUNDS, REWEIGH_PASSES * max(1, calibration // ROUND_EXAMPLES))
+    return min(MOST_ROUNDS, REWEIGH_PASSES * reweigh_parts(calibration))
 
 
 class JobSpec(Strict):

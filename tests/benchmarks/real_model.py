@@ -16,7 +16,7 @@ import torch
 from api.demo import demo_spec
 from search.matrix import Storage
 from search.prices import Energies
-from search.reweighing import settled, weighted
+from search.reweighing import Floats, settled, weighted
 from search.space import SearchSpace
 from service import plans, wiring
 from service.reweighing import Reweighing
@@ -106,9 +106,13 @@ def reweighing(model: RealModel, scorer: TaskScorer) -> Reweighing:
 
 def reweighed(model: RealModel, scorer: TaskScorer, share: float) -> Energies:
     """The energies after as many rounds at a size as a job has by default; the demo itself has fewer."""
-    rounds = reweighing(model, scorer).rounds(share)
-    weights = [weights_M for _, weights_M in islice(rounds, _rounds(model))]
+    weights = weights_after(model, scorer, share, _rounds(model))
     return weighted(model.prepared.energies, settled(weights))
+
+
+def weights_after(model: RealModel, scorer: TaskScorer, share: float, rounds: int) -> list[Floats]:
+    """The matrices' weights after each of so many rounds at a size."""
+    return [weights_M for _, weights_M in islice(reweighing(model, scorer).rounds(share), rounds)]
 
 
 def reweighing_tokens(model: RealModel, scorer: TaskScorer) -> int:

@@ -9,13 +9,12 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from in_process import InProcess
-from real_model import load, parser, reweighing
+from real_model import load, parser, weights_after
+from search_table import gain
 
-from search.confirmation import mean_interval
 from search.prices import Energies
 from search.reweighing import settled, weighted
 from search.seeds import lagrangian
@@ -32,8 +31,9 @@ def main() -> None:
     for seed in arguments.seeds:
         for row in _measure(arguments, seed):
             rows.append(row)
-            print("| {seed} | {rounds} | {seconds:.0f} | {loss:.4f} | {gain:+.4f} ({low:+.4f} to {high:+.4f}) |"
-                  .format_map(row), flush=True)  # fmt: skip
+            mean, low, high = row["gain"]
+            print("| {seed} | {rounds} | {seconds:.0f} | {loss:.4f} |".format_map(row), end=" ")
+            print(f"{mean:+.4f} ({low:+.4f} to {high:+.4f}) |", flush=True)
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -63,19 +63,12 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
     energies = model.prepared.energies
     plain = losses(energies)
     started = time.perf_counter()
-    rounds = islice(reweighing(model, scorer).rounds(arguments.share), arguments.after[-1])
-    weights = [weights_M for _, weights_M in rounds]
+    weights = weights_after(model, scorer, arguments.share, arguments.after[-1])
     seconds = (time.perf_counter() - started) / len(weights)
-    yield {"seed": seed, "rounds": 0, "seconds": 0.0, "loss": float(plain.mean())} | _gain(plain - plain)
-    for count in arguments.after:
-        after = losses(weighted(energies, settled(weights[:count])))
+    for count in (0, *arguments.after):
+        after = losses(weighted(energies, settled(weights[:count]))) if count else plain
         spent = {"seed": seed, "rounds": count, "seconds": count * seconds}
-        yield spent | {"loss": float(after.mean())} | _gain(plain - after)
-
-
-def _gain(gains: Floats) -> Row:
-    low, high = mean_interval(gains) if gains.any() else (0.0, 0.0)
-    return {"gain": float(gains.mean()), "low": low, "high": high}
+        yield spent | {"loss": float(after.mean()), "gain": gain(plain, after)}
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
-from workers.scores import Scores
+from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
 KEY = ("method", "objective", "amount", "seed", "budget", "examples", "kl_weight")
@@ -284,8 +284,6 @@ def _best(
     found = min(full, key=lambda outcome: outcome.fitness)
     start = lagrangian(arena.space, arena.energies, objective.share)
     scores, base = (arena.scores(genome, "confirm") for genome in (found.genome, start))
-    gains = arena.scorer.losses(base, "confirm") - arena.scorer.losses(scores, "confirm")
-    low, high = mean_interval(gains) if gains.any() else (0.0, 0.0)
     drop = arena.scorer.drop(scores, "confirm", confidence, seed)
     return {
         "kept": arena.space.kept_share(found.genome),
@@ -293,9 +291,16 @@ def _best(
         "search_kl": found.kl_nats,
         "confirm_loss": arena.scorer.loss(scores, "confirm"),
         "confirm_kl": float(scores.kl_nats.mean()),
-        "gain": [float(gains.mean()), low, high],
+        "gain": gain(arena.scorer.losses(base, "confirm"), arena.scorer.losses(scores, "confirm")),
         "drop": [drop.estimate, drop.low, drop.high],
     }
+
+
+def gain(before: Floats, after: Floats) -> list[float]:
+    """By how much losses on the same examples fell in the mean, and the interval of that."""
+    fallen = before - after
+    low, high = mean_interval(fallen) if fallen.any() else (0.0, 0.0)
+    return [float(fallen.mean()), low, high]
 
 
 def finalists_of(

@@ -113,7 +113,7 @@ def test_weights_grow_where_the_loss_reacts_more_and_the_plain_genome_joins_the_
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
 ) -> None:
     scorer = FakeScorer()
-    (plan, energies), log = run(make(2), task, tmp_path, scorer)
+    (plan, energies), log = run(make(2, gram_examples=6), task, tmp_path, scorer)
 
     ratios = [float(after[0] / before[0]) for after, before in zip(energies, ENERGIES, strict=True)]
     assert ratios == pytest.approx([1.4**2, 1, 1, 1])
