@@ -56,6 +56,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 "survivors": 2,
                 "max_evaluations": 60,
                 "reweigh_rounds": 8 if method == "task" else 0,
+                "descent_rounds": 2 if method == "task" else 0,
             },
         }
     )

@@ -23,6 +23,7 @@ _PHASES = {
     "refinement": "train factors",
     "dense": "score dense model",
     "reweigh": "reweigh matrices",
+    "descend": "descend along slopes",
     "search": "search",
     "refit": "refit finalists",
     "confirm": "confirm finalists",
@@ -128,6 +129,11 @@ class Narrator:
             case "matrices.reweighed":
                 return (
                     f"matrices reweighed by {data['least']:.2f} to {data['most']:.2f}, round {data['round']}"
+                )
+            case "genome.descended":
+                return (
+                    f"{data['steps']} ranks moved along the slopes of the loss, round {data['round']}: "
+                    f"{data['expected_nats']:+.4f} nats expected"
                 )
             case "finalist.refit":
                 return _refit(data)

@@ -11,7 +11,7 @@ from search.sizes import Sizes
 from search.space import Genome, SearchSpace
 
 TARGET_SEEDS = 2
-"""Where one size is wanted: the Lagrangian genome and the uniform one; the user's and mutants come on top."""
+"""Where one size is wanted: the Lagrangian genome and the uniform one; all others come on top."""
 
 
 class Proposer:
@@ -23,6 +23,8 @@ class Proposer:
         schedule: Says which size is wanted.
         settings: Sizes.
         given: Genomes of the user's, of any size, to start from too.
+        start: The genome to set out from, where it is not the Lagrangian one; of the size wanted, or near the one that
+            is looked for.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class Proposer:
         schedule: Schedule,
         settings: SearchSettings,
         given: Sequence[Genome] = (),
+        *,
+        start: Genome | None = None,
     ) -> None:
-        self._space, self._energies, self._given = space, energies, given
+        self._space, self._energies, self._given, self._start = space, energies, given, start
         self._schedule, self._settings = schedule, settings
 
     @property
@@ -44,12 +48,19 @@ class Proposer:
     def seeds(self, breeder: Breeder) -> list[Genome]:
         """Generation 0: Lagrangian seeds of many sizes, or seeds and mutants of the one size wanted."""
         if isinstance(self._schedule, Ratchet):
-            return [*(self.lagrangian(share) for share in SEED_SHARES), *self._given]
+            starts = [] if self._start is None else [self._start]
+            return [*(self.lagrangian(share) for share in SEED_SHARES), *starts, *self._given]
         target = self._schedule.target
         given = [self.fitted(genome, target) for genome in self._given]
-        seeds = [self.lagrangian(target), uniform(self._space, target), *given]
+        seeds = [self.start, self.lagrangian(target), uniform(self._space, target), *given]
+        seeds = list(dict.fromkeys(seeds))
         mutants = max(0, self._settings.population - len(seeds))
         return seeds + breeder.mutants(seeds[0], self.budget, mutants)
+
+    @property
+    def start(self) -> Genome:
+        """What a search at one size sets out from: no scoring has chosen it."""
+        return self.lagrangian(self._schedule.target) if self._start is None else self._start
 
     def moved(self, population: Sequence[Genome], breeder: Breeder) -> list[Genome]:
         """At a new target: its Lagrangian seed, what is known from the old one, and children of both."""

@@ -44,6 +44,7 @@ class Evolution:
         objective: What the user wants.
         settings: How to search.
         seeds: Genomes of the user's to start from too.
+        start: The genome to set out from, where it is not the Lagrangian one; a front begins at every size.
         memo: Outcomes known already, which are not asked for again.
         state: Where an earlier search stood; see `resume`.
 
@@ -59,6 +60,7 @@ class Evolution:
         settings: SearchSettings,
         *,
         seeds: Sequence[Genome] = (),
+        start: Genome | None = None,
         memo: Iterable[Outcome] = (),
         state: Mapping[str, Any] | None = None,
     ) -> None:
@@ -67,7 +69,7 @@ class Evolution:
         self._fingerprint = fingerprint(space, objective, settings)
         self._prices, self._memo = Prices(space, energies), Memo(space, known)
         self._schedule = schedule_for(objective, space, patience=settings.patience)
-        self._proposer, self._standing = self._parts(objective, seeds)
+        self._proposer, self._standing = self._parts(objective, seeds, start)
         self._counter = Counter(self._memo)
         self._seen = {outcome.genome for outcome in known}  # scored, or about to be
         self._bred = -1  # number of the last generation launched
@@ -76,7 +78,9 @@ class Evolution:
             self._restore(state)
         self._breed()
 
-    def _parts(self, objective: Objective, seeds: Sequence[Genome]) -> tuple[Proposer, Standing]:
+    def _parts(
+        self, objective: Objective, seeds: Sequence[Genome], start: Genome | None
+    ) -> tuple[Proposer, Standing]:
         """Who proposes candidates, and who takes in what they scored."""
         given = (self._space, self._energies, self._schedule, self._settings, seeds)
         if isinstance(objective, Pareto):
@@ -92,7 +96,7 @@ class Evolution:
                 settings=self._settings,
                 proposer=of_sizes,
             )
-        proposer = Proposer(*given)
+        proposer = Proposer(*given, start=start)
         return proposer, Standing(
             self._space,
             self._schedule,
@@ -111,6 +115,8 @@ class Evolution:
         settings: SearchSettings,
         state: Mapping[str, Any],
         memo: Iterable[Outcome],
+        *,
+        start: Genome | None = None,
     ) -> Self:
         """Go on from a saved state, bit for bit as if nothing had happened.
 
@@ -121,12 +127,13 @@ class Evolution:
             settings: As at the start; limits may be raised.
             state: What `state` returned, also after a round trip through JSON.
             memo: The outcomes of every record up to that state.
+            start: As at the start.
 
         Raises:
             ConflictError: The state is of another version of this program or of another search, or the memo is
                 incomplete.
         """
-        return cls(space, energies, objective, settings, memo=memo, state=state)
+        return cls(space, energies, objective, settings, start=start, memo=memo, state=state)
 
     @property
     def finished(self) -> bool:
@@ -170,7 +177,8 @@ class Evolution:
         """Genomes worth confirming on fresh examples.
 
         Returns:
-            For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first, last the seed of that size.
+            For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first, last what the search set
+            out from.
         """
         return self._standing.finalists()
 

@@ -16,7 +16,7 @@ from search.schedules import SEED_SHARES, Ratchet, Schedule
 from search.space import SearchSpace
 
 BEST_FINALISTS = 3
-"""Of a search at one size; its seed comes on top."""
+"""Of a search at one size; what it set out from comes on top."""
 
 
 class Standing:
@@ -68,8 +68,7 @@ class Standing:
             accepted, seeds = self.schedule.accepted, self._proposer
             return drop_finalists(self._space, seeds.lagrangian, seeds.fitted, accepted, self.front())
         # The best of many on few examples is flattered; what it started from is not, and may be the better one.
-        seed = self._proposer.lagrangian(self.schedule.target)
-        genomes = dict.fromkeys([*self.population.hall_of_fame, seed])
+        genomes = dict.fromkeys([*self.population.hall_of_fame, self._proposer.start])
         return [Finalist(genome=genome) for genome in genomes]
 
     def order(self, number: int) -> Order:

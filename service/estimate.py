@@ -9,6 +9,7 @@ from search.finalists import MOST_FINALISTS
 from search.schedules import SEED_SHARES
 from search.standing import BEST_FINALISTS
 from service import plans
+from service.descent import DESCENT_EXAMPLES
 from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
 from service.scoring import REFIT_EXAMPLES
@@ -67,7 +68,7 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
     """What `workers.sizes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
-    refit, rounds = spec.projection.refit, spec.reweigh_rounds
+    refit, rounds, descents = spec.projection.refit, spec.reweigh_rounds, spec.descent_rounds
     gathered = len(range(spec.task.data.sizes.calibration)[: spec.projection.gram_examples])
     confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     return {
@@ -76,6 +77,7 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         "way": first("calibration", examples_of_the_way(gathered)),
         "refinement": first("calibration", None),
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
+        "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": _verifying(*confirmed),
     }
@@ -135,7 +137,8 @@ def scorings(spec: JobSpec) -> tuple[int, int]:
     search = spec.search
     if search.screen >= spec.task.data.sizes.search:
         return search.max_evaluations, 0
-    given = sum(seed.random or 1 for seed in search.seeds) + bool(spec.reweigh_rounds)
+    given = sum(seed.random or 1 for seed in search.seeds)
+    given += bool(spec.reweigh_rounds) + bool(spec.descent_rounds)
     seeds = max(_own_seeds(spec) + given, search.population)
     full = min(search.max_evaluations, seeds + search.generations * search.survivors)
     return full, search.max_evaluations - full

@@ -22,6 +22,8 @@ class EventType(StrEnum):
     """phase, done, total"""
     MATRICES_REWEIGHED = "matrices.reweighed"
     """round, kept_share; least, median and most: what energies of matrices are multiplied by from then on"""
+    GENOME_DESCENDED = "genome.descended"
+    """round, kept_share, steps (genes changed), expected_nats (change of the loss)"""
     LATENCY_MEASURED = "latency.measured"
     """table (curves of matrices, ranks, nanoseconds, dense_nanoseconds; other_nanoseconds), device, dtype, threads,
     workload, stretched, stretched_ranks, checked_nanoseconds, expected_nanoseconds; see `workers.latency`"""

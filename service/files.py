@@ -6,6 +6,14 @@ from pathlib import Path
 from typing import Any
 
 
+def read_json(file: Path) -> Any:
+    """What `write_json` wrote; None where there is no such file."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
 def write_json(file: Path, value: Any) -> None:
     """Writes a value as JSON, in one rename; makes the folder where it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)

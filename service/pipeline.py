@@ -1,7 +1,7 @@
 """One job from its spec to its exported model, top to bottom.
 
-    spec → checked → prepared (calibration, projections; latencies) → reweighed energies → search ⇄ scoring
-    → refit finalists → confirmation → test → export → verified
+    spec → checked → prepared (calibration, projections; latencies) → reweighed energies → descended genome
+    → search ⇄ scoring → refit finalists → confirmation → test → export → verified
 
 Every stage returns what a later one needs. Stopped anywhere and run again, it ends with the same result: the
 preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
@@ -14,6 +14,7 @@ from typing import Any
 from service import plans, report
 from service.clock import Clock
 from service.confirmation import confidence_of, confirm
+from service.descent import descended
 from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import Job, JobState
@@ -85,6 +86,9 @@ class Pipeline:
                 _score_dense(scorer, ("search", "confirm"), checked, log)
             with clock.phase("reweigh"):
                 plan, energies = reweighed(spec, plan, prepared.energies, checked.task, scorer, log)
+            with clock.phase("descend"):
+                calibration = len(checked.task.splits["calibration"])
+                plan = descended(spec, plan, energies, calibration, scorer, log)
             with clock.phase("search"):
                 evolution = search(plan, energies, scorer, confidence_of(spec), log)
 

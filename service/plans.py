@@ -119,7 +119,8 @@ def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
 
 def search_settings(spec: JobSpec) -> SearchSettings:
     """How the search runs."""
-    search = spec.search.model_dump(exclude={"kl_weight", "constraints", "seeds", "reweigh_rounds"})
+    elsewhere = {"kl_weight", "constraints", "seeds", "reweigh_rounds", "descent_rounds"}
+    search = spec.search.model_dump(exclude=elsewhere)
     return SearchSettings(**search, full=spec.task.data.sizes.search)
 
 

@@ -6,13 +6,10 @@ split. A round looks at a part of the calibration split, the next one at the nex
 is particular to one part is then averaged out.
 """
 
-import json
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count, islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,12 +22,12 @@ from search.seeds import lagrangian
 from search.space import Genome, SearchSpace
 from service.confirmation import confidence_of
 from service.events import EventType
-from service.files import write_json
+from service.files import read_json, write_json
 from service.joblog import JobLog
 from service.scoring import Candidate, TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
-from service.spec.job import ROUND_EXAMPLES, reweigh_parts
+from service.spec.job import ROUND_EXAMPLES, parts_of
 from service.spec.projection import ProjectionSpec
 from workers.plan import EncodedTask
 from workers.scores import Failure
@@ -56,7 +53,7 @@ def reweighed(
         return plan, energies
     report, file = log.progress("reweigh"), log.directory / FILE
     report(0, rounds)
-    saved = _read(file) or {"share": _share(spec, plan, energies, scorer), "rounds": []}
+    saved = read_json(file) or {"share": share_to_measure(spec, plan, energies, scorer), "rounds": []}
     share, done = saved["share"], saved["rounds"]
     reweighing = Reweighing(scorer, plan.space, energies, task, spec.projection)
     known_M = np.array(done[-1]) if done else None
@@ -101,9 +98,7 @@ class Reweighing:
 
     def part(self, number: int) -> range:
         """The calibration examples of a round, counted from 0."""
-        examples = range(len(self._calibration))
-        start = number % reweigh_parts(len(examples)) * ROUND_EXAMPLES
-        return examples[start : start + ROUND_EXAMPLES]
+        return part_of(len(self._calibration), ROUND_EXAMPLES, number)
 
     def tokens(self, number: int) -> int:
         """Of one pass over the examples of a round."""
@@ -138,8 +133,14 @@ class Reweighing:
         tokens = self.tokens(number) / len(part)
         per_example = [energy * tokens for energy in self._energies]
         return next_weights(
-            weights_M, per_example, windows, reaction.kept / len(part), reaction.cut / len(part)
+            weights_M, per_example, windows, reaction.kept.mean(axis=0), reaction.cut.mean(axis=0)
         )
+
+
+def part_of(calibration: int, size: int, number: int) -> range:
+    """The calibration examples of a round, counted from 0: so many, the next ones each time, round and round."""
+    start = number % parts_of(calibration, size) * size
+    return range(calibration)[start : start + size]
 
 
 def smallest_share(
@@ -158,17 +159,8 @@ def smallest_share(
     return SEED_SHARES[max(0, smaller - 1)]
 
 
-def _share(spec: JobSpec, plan: SearchPlan, energies: Energies, scorer: TaskScorer) -> float:
-    """The size to measure at."""
+def share_to_measure(spec: JobSpec, plan: SearchPlan, energies: Energies, scorer: TaskScorer) -> float:
+    """The size at which candidates tell most: the one that is wanted, or near the one that is looked for."""
     if isinstance(plan.objective, MaxDrop):
         return smallest_share(plan.space, energies, plan.objective, scorer, confidence_of(spec))
     return plan.objective.target(plan.space)
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    """The size and the weights after each round that is over, where the job has come so far."""
-    try:
-        saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return saved

@@ -7,8 +7,6 @@ the number of actors.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -31,6 +29,7 @@ from workers.scores import (
     Scores,
     first,
     join_beliefs,
+    join_reactions,
     join_scores,
     metric_of,
 )
@@ -182,7 +181,7 @@ class TaskScorer:
         ]
 
     def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
-        """How the loss of a genome reacts to its next components, summed over calibration examples.
+        """How the loss of a genome reacts to its next components, on each of some calibration examples.
 
         Args:
             genome: Any.
@@ -203,7 +202,7 @@ class TaskScorer:
         failures = [part for part in parts if isinstance(part, Failure)]
         if failures:
             return failures[0]
-        return reduce(add, [part for part in parts if isinstance(part, Reaction)])
+        return join_reactions([part for part in parts if isinstance(part, Reaction)])
 
     def score_candidates(
         self, candidates: Sequence[Candidate], split: str, report: Report = lambda done, total: None

@@ -29,12 +29,17 @@ from workers.latency import Latency
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
-    """What the search takes; `seeds` are the user's genomes, `latency` what budgets are in where they are in time."""
+    """What the search takes.
+
+    `seeds` are the user's genomes, `start` is the one to set out from where it is not the Lagrangian one, `latency` is
+    what budgets are in where they are in time.
+    """
 
     space: SearchSpace
     objective: Objective
     settings: SearchSettings
     seeds: tuple[Genome, ...] = ()
+    start: Genome | None = None
     latency: Latency | None = None
 
 

@@ -115,7 +115,11 @@ class _Searching:
 def _start_or_resume(plan: SearchPlan, energies: Energies, log: JobLog) -> Evolution:
     state = log.search_state()
     if state is None:
-        return Evolution(plan.space, energies, plan.objective, plan.settings, seeds=plan.seeds)
+        return Evolution(
+            plan.space, energies, plan.objective, plan.settings, seeds=plan.seeds, start=plan.start
+        )
     memo = [Outcome.from_json(row) for row in log.memo()]
     logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
-    return Evolution.resume(plan.space, energies, plan.objective, plan.settings, state, memo)
+    return Evolution.resume(
+        plan.space, energies, plan.objective, plan.settings, state, memo, start=plan.start
+    )

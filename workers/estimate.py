@@ -152,12 +152,16 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         work = _scoring(model, load, weights) + start
         return phase(name, load, [(work, job.devices)], scoring(model, job, load))
 
+    def reacted(name: str) -> PhaseEstimate:
+        load = loads[name]
+        work = _reacting(model, load, weights)
+        return phase(name, load.times(2), [(work, job.devices)], reacting(model, job, load))
+
     calibration, none = loads["calibration"], _Work()
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
     streamed += loads["refinement"].times(job.refine_epochs)
     entries = 1 + midway + (job.refine_epochs > 0)  # factors of every round, and trained ones beside
-    reweigh = loads["reweigh"]
     refit = loads["refit"].times(REFIT_PASSES * job.finalists)
     if refit.tokens:
         refit += loads["search"].times(2 * job.finalists)  # as it was, and refit
@@ -184,12 +188,8 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
             loads["search"] + loads["confirm"],
             _Work(starts=1, file_bytes=job.actors * (weights + factors)),
         ),
-        phase(
-            "reweigh",
-            reweigh.times(2),
-            [(_reacting(model, reweigh, weights), job.devices)],
-            reacting(model, job),
-        ),
+        reacted("reweigh"),
+        reacted("descend"),
         scored("search", search, none),
         phase("refit", refit, [(_scoring(model, refit, weights), job.devices)], refitting(model, job)),
         scored("confirm", loads["confirm"].times(job.finalists), none),

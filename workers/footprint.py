@@ -117,9 +117,8 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     )
 
 
-def reacting(model: ModelSize, job: JobSize) -> Footprint:
+def reacting(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     """Scoring, and a batch with what its way back needs."""
-    load = job.loads["reweigh"]
     batch = _calibration_batch(model, job, load, "task", ITEM_BYTES[job.dtype])
     base = scoring(model, job, load)
     if job.device == "cpu":

@@ -1,12 +1,13 @@
 """How the task loss of a compressed model reacts to the next components of each matrix, up and down.
 
-Legend: B batch, L length, O output width, D input width, W components of a window.
+Legend: E examples, M matrices, B rows of a batch, L length, O output width, D input width, W components of a window.
 
 A gate m on component r of a matrix, y = leftᵀ diag(m) right x, is 1 where the component is kept and 0 where it is cut.
 The loss's derivative by it is Σ (left_r · g)(right_r · x) over all tokens, g = ∂loss/∂y: one backward pass tells it for
 all components of all matrices (arXiv 1611.06440, equation 7, for the gates of channels). Here it is summed over a
-window of components on either side of each matrix's rank. The energies of `workers.projections` are of second order
-around the dense model; this is of first order around the model as it is.
+window of components on either side of each matrix's rank, for each example apart: the rows of a batch do not meet. The
+energies of `workers.projections` are of second order around the dense model; this is of first order around the model as
+it is.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from search.errors import ScoringError
 from search.matrix import DENSE
-from workers.batches import make_batches
+from workers.batches import Batch, make_batches
 from workers.calibration import require_grad
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
@@ -35,7 +36,7 @@ def react(
     kl_weight: float,
     window: int,
 ) -> Reaction:
-    """The reaction of the model at these ranks, summed over examples.
+    """The reaction of the model at these ranks on each example.
 
     Args:
         model: Switched to the ranks, and left there.
@@ -54,13 +55,14 @@ def react(
     with _Watch(model, ranks, window) as watch:
         for batch in make_batches(examples, max_choices, batch_tokens):
             here = batch.to(model.model.device)
+            watch.begin(here, [index for index in batch.examples for _ in examples[index].rows])
             with torch.enable_grad():
                 dense_NV, logits_NV = logits_of_both(model, ranks, here)
                 loss = task_loss(kind, dense_NV, logits_NV, examples, here, max_choices, kl_weight)
                 if not torch.isfinite(loss):
                     raise ScoringError("the candidate's loss is not finite")
                 loss.backward()  # type: ignore[no-untyped-call]
-        return watch.reaction()
+        return watch.reaction(len(examples))
 
 
 class _Watch:
@@ -68,6 +70,7 @@ class _Watch:
 
     def __init__(self, model: SwitchableModel, ranks: Sequence[int], window: int) -> None:
         self._model = model
+        self._example_R: list[int] = []  # of all rows so far
         model.switch(ranks)
         self._windows = [
             _Window(switchable_module(model.model, matrix.name), window) for matrix in model.matrices
@@ -82,14 +85,24 @@ class _Watch:
         for handle in self._handles:
             handle.remove()
 
-    def reaction(self) -> Reaction:
-        sums = [window.halves() for window in self._windows]
+    def begin(self, batch: Batch, example_B: Sequence[int]) -> None:
+        """The next batch, and which examples its rows are of."""
+        self._example_R += example_B
+        for window in self._windows:
+            window.begin(*batch.ids_BL.shape)
+
+    def reaction(self, examples: int) -> Reaction:
+        kept_EM, cut_EM = np.zeros((2, examples, len(self._windows)))
+        for m, window in enumerate(self._windows):
+            kept_R, cut_R = torch.cat(window.slopes, dim=1).cpu().numpy()
+            np.add.at(kept_EM[:, m], self._example_R, kept_R)
+            np.add.at(cut_EM[:, m], self._example_R, cut_R)
         return Reaction(
             start=np.array([window.start for window in self._windows]),
             rank=np.array([window.rank for window in self._windows]),
             stop=np.array([window.stop for window in self._windows]),
-            kept=np.array([kept for kept, _ in sums]),
-            cut=np.array([cut for _, cut in sums]),
+            kept=kept_EM,
+            cut=cut_EM,
         )
 
 
@@ -102,9 +115,15 @@ class _Window:
         self.rank = stored if module.rank == DENSE else module.rank
         self.start = max(0, self.rank - window)
         self.stop = min(stored, self.rank + window) if self.rank else 0
-        self._slopes_W = torch.zeros(
-            self.stop - self.start, dtype=torch.float64, device=module.left_RO.device
-        )
+        self.slopes: list[torch.Tensor] = []
+        """Of each batch, 2×B: summed below the rank and above it."""
+        self._length = 0
+
+    def begin(self, rows: int, length: int) -> None:
+        """The next batch has so many rows of so many positions."""
+        device = self.module.left_RO.device
+        self.slopes.append(torch.zeros(2, rows, dtype=torch.float64, device=device))
+        self._length = length
 
     def watch(self, module: SwitchableLinear, args: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
         """A forward hook; padding adds nothing, its gradients are zero."""
@@ -112,14 +131,24 @@ class _Window:
             return
         right_WD, left_WO = (factor[self.start : self.stop] for factor in (module.right_RD, module.left_RO))
         hidden_BLW = F.linear(args[0].detach(), right_WD)
+        slopes_2B = self.slopes[-1]
 
         def take(grad_BLO: torch.Tensor) -> None:
             products_BLW = hidden_BLW.float() * F.linear(grad_BLO, left_WO).float()
-            self._slopes_W.add_(products_BLW.flatten(0, -2).sum(dim=0))
+            slopes_BW = _by_row(products_BLW, slopes_2B.shape[1], self._length)
+            kept = self.rank - self.start
+            slopes_2B[0].add_(slopes_BW[:, :kept].sum(dim=1))
+            slopes_2B[1].add_(slopes_BW[:, kept:].sum(dim=1))
 
         y_BLO.register_hook(take)  # type: ignore[no-untyped-call]
 
-    def halves(self) -> tuple[float, float]:
-        """The slopes summed below the rank and above it."""
-        kept = self.rank - self.start
-        return float(self._slopes_W[:kept].sum()), float(self._slopes_W[kept:].sum())
+
+def _by_row(products_BLW: torch.Tensor, rows: int, length: int) -> torch.Tensor:
+    """Summed over each row's tokens, B×W; rows share alike in what does not say whose it is.
+
+    Some modules see the rows behind one another; to one that sees a choice of tokens, as an expert does, none is told.
+    """
+    products_TW = products_BLW.flatten(0, -2)
+    if len(products_TW) != rows * length:
+        return products_TW.sum(dim=0).expand(rows, -1) / rows
+    return products_TW.reshape(rows, length, -1).sum(dim=1)

@@ -66,10 +66,10 @@ Request = ScoreRequest | RefitRequest | ReactionRequest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reaction:
-    """Slopes of the loss by the gates of components, summed over examples; M entries each, one per matrix.
+    """Slopes of each example's loss by the gates of components, summed over a window of them.
 
-    `kept`: over the components from `start` to `rank`, which are there. `cut`: over those from `rank` to `stop`, which
-    are not. A matrix that is gone was not watched: its window is empty.
+    `kept`, E×M: over each matrix's components from `start` to `rank`, which are there. `cut`, E×M: over those from
+    `rank` to `stop`, which are not. A matrix that is gone was not watched: its window is empty.
     """
 
     start: NDArray[np.int64]
@@ -77,10 +77,6 @@ class Reaction:
     stop: NDArray[np.int64]
     kept: Floats
     cut: Floats
-
-    def __add__(self, other: "Reaction") -> "Reaction":
-        """That over the examples of both."""
-        return replace(self, kept=self.kept + other.kept, cut=self.cut + other.cut)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +139,12 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     return Scores(
         **arrays, tokens=sum(part.tokens for part in parts), seconds=sum(part.seconds for part in parts)
     )
+
+
+def join_reactions(parts: Sequence[Reaction]) -> Reaction:
+    """Reactions of one candidate on consecutive example ranges as one."""
+    kept, cut = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kept", "cut"))
+    return replace(parts[0], kept=kept, cut=cut)
 
 
 def join_beliefs(parts: Sequence[Beliefs]) -> Beliefs:

@@ -67,8 +67,8 @@ class JobSize:
     """A job as numbers.
 
     `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, refinement, of which
-    `refine_epochs` are passes, reweigh (all its rounds), search, refit (of one finalist; none where nothing is refit),
-    confirm, test and verify; where latencies are measured, of one pass.
+    `refine_epochs` are passes, reweigh and descend (all their rounds), search, refit (of one finalist; none where
+    nothing is refit), confirm, test and verify; where latencies are measured, of one pass.
     `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one, or one actor has that of `devices_per_actor`. `gram_bytes`: for the

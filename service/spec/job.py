@@ -35,14 +35,18 @@ MIDWAY_SHARE = 0.3
 """Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
 
 
-def reweigh_parts(calibration: int) -> int:
-    """Into how many parts so many calibration examples are divided for the rounds; what is left over is in none."""
-    return max(1, calibration // ROUND_EXAMPLES)
+USUAL_DESCENT_ROUNDS = 2
+"""Where none are given; the gain of each is about half that of the one before."""
+
+
+def parts_of(calibration: int, size: int) -> int:
+    """Into how many parts of a size the calibration examples are divided for rounds; what is left over is in none."""
+    return max(1, calibration // size)
 
 
 def usual_rounds(calibration: int) -> int:
     """Rounds of reweighing where none are given, by the number of calibration examples."""
-    return min(MOST_ROUNDS, REWEIGH_PASSES * reweigh_parts(calibration))
+    return min(MOST_ROUNDS, REWEIGH_PASSES * parts_of(calibration, ROUND_EXAMPLES))
 
 
 class JobSpec(Strict):
@@ -109,6 +113,22 @@ class JobSpec(Strict):
             raise ValueError(
                 "search.reweigh_rounds must be 0 or left out where projection.method is not task or the objective is "
                 f"pareto, whose sizes are many; got {self.search.reweigh_rounds}"
+            )
+        return self
+
+    @property
+    def descent_rounds(self) -> int:
+        """How often the genome to set out from is moved along the slopes of its loss; see `SearchSpec`."""
+        if self.search.descent_rounds is not None:
+            return self.search.descent_rounds
+        return 0 if isinstance(self.objective, Pareto) else USUAL_DESCENT_ROUNDS
+
+    @model_validator(mode="after")
+    def _descends_at_one_size(self) -> Self:
+        if self.search.descent_rounds and isinstance(self.objective, Pareto):
+            raise ValueError(
+                "search.descent_rounds must be 0 or left out where the objective is pareto, whose sizes are many; "
+                f"got {self.search.descent_rounds}"
             )
         return self
 

@@ -124,6 +124,14 @@ class SearchSpec(Strict):
         "are worth is corrected by how its loss reacts. Null: enough for four passes over all, but at most 16, for "
         "`task` projections and no `pareto`; else 0.",
     )
+    descent_rounds: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="So many times after that the genome is run forwards and backwards over up to 1,024 calibration "
+        "records, and steps that promise most by the slopes of its loss are taken together; the search sets out from "
+        "where that leads. Null: 2; for `pareto` 0.",
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     constraints: tuple[ConstraintSpec, ...] = Field(
         (), strict=False, max_length=1000, description="What no candidate may break."

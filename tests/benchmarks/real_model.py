@@ -5,7 +5,7 @@ made there where they are missing; a demo that ran in the same directory has mad
 """
 
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,13 +17,15 @@ from api.demo import demo_spec
 from search.matrix import Storage
 from search.prices import Energies
 from search.reweighing import Floats, settled, weighted
-from search.space import SearchSpace
+from search.seeds import lagrangian
+from search.space import Genome, SearchSpace
 from service import plans, wiring
-from service.reweighing import Reweighing
+from service.descent import DESCENT_EXAMPLES, descent
+from service.reweighing import Reweighing, part_of
 from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import usual_rounds
+from service.spec.job import USUAL_DESCENT_ROUNDS, usual_rounds
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
@@ -119,6 +121,22 @@ def reweighing_tokens(model: RealModel, scorer: TaskScorer) -> int:
     """Tokens of that: twice forwards, and once backwards, which counts as two."""
     made = reweighing(model, scorer)
     return 4 * sum(map(made.tokens, range(_rounds(model))))
+
+
+def descents_from(model: RealModel, scorer: TaskScorer, genome: Genome, share: float) -> Iterator[Genome]:
+    """Without an end: the genome after each round of descent at a size."""
+    calibration = len(model.task.splits["calibration"])
+    made = descent(model.space, genome, model.space.budget(share), calibration, scorer)
+    return (genome for genome, _ in made)
+
+
+def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> tuple[Genome, int]:
+    """The genome after as many rounds as a job has by default, and the tokens of that, counted as of reweighing."""
+    rounds, calibration = USUAL_DESCENT_ROUNDS, model.task.splits["calibration"]
+    made = descents_from(model, scorer, lagrangian(model.space, energies, share), share)
+    parts = [part_of(len(calibration), DESCENT_EXAMPLES, number) for number in range(rounds)]
+    tokens = 4 * sum(len(row.ids) for part in parts for i in part for row in calibration[i].rows)
+    return list(islice(made, rounds))[-1], tokens
 
 
 def _rounds(model: RealModel) -> int:

@@ -17,9 +17,9 @@ from search.objectives import MaxDrop, Objective
 from search.outcome import Outcome, Trial
 from search.prices import Energies
 from search.schedules import Schedule, schedule_for
-from search.seeds import lagrangian, uniform
+from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
-from search.space import SearchSpace
+from search.space import Genome, SearchSpace
 from workers.projections import Method
 
 FOREVER = 10**9
@@ -38,13 +38,14 @@ class Search(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """What a search is given: the space and its predictions, what is wanted, and what it may look at."""
+    """What a search is given: the space and its predictions, what is wanted, what it may look at, where it begins."""
 
     space: SearchSpace
     energies: Energies
     objective: Objective
     settings: SearchSettings
     paper: PaperSettings = field(default_factory=PaperSettings)
+    start: Genome | None = None
 
     @property
     def rng(self) -> Random:
@@ -76,12 +77,18 @@ class Problem:
     def lagrangian(self) -> Family:
         return partial(lagrangian, self.space, self.energies)
 
+    @property
+    def started(self) -> Family:
+        """What it begins with, brought to other sizes."""
+        assert self.start is not None
+        return partial(fitted, self.space, self.energies, self.start)
+
 
 def _ranksieve(problem: Problem) -> Evolution:
     settings = replace(
         problem.settings, generations=FOREVER, max_evaluations=FOREVER, patience=problem.patience
     )
-    return Evolution(problem.space, problem.energies, problem.objective, settings)
+    return Evolution(problem.space, problem.energies, problem.objective, settings, start=problem.start)
 
 
 def _no_search(family: Callable[[Problem], Family]) -> Callable[[Problem], Strategy]:
@@ -113,17 +120,22 @@ def _cma_es(p: Problem) -> Strategy:
 STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
     "lagrangian": _no_search(lambda p: p.lagrangian),
     "reweighed": _no_search(lambda p: p.lagrangian),
+    "descended": _no_search(lambda p: p.started),
     "uniform": _no_search(lambda p: p.uniform),
     "random": _random,
     "evopress": _evopress(lambda p: p.uniform),
     "evopress-seeded": _evopress(lambda p: p.lagrangian),
     "evopress-reweighed": _evopress(lambda p: p.lagrangian),
+    "evopress-descended": _evopress(lambda p: p.started),
     "cma-es": _cma_es,
     "paper": _paper,
     "paper-output": _paper,
 }
-OURS = ("ranksieve", "ranksieve-plain")
-REWEIGHED = ("ranksieve", "reweighed", "evopress-reweighed")
+OURS = ("ranksieve", "ranksieve-reweighed", "ranksieve-plain")
+DESCENDED = ("ranksieve", "descended", "evopress-descended")
+"""Those that begin with the genome that descent leads to."""
+
+REWEIGHED = (*DESCENDED, "ranksieve-reweighed", "reweighed", "evopress-reweighed")
 """Those that start from reweighed energies."""
 
 UNIFORM = ("uniform", "random", "evopress", "paper", "paper-output")

@@ -11,11 +11,12 @@ as it is there, and what FILE holds is not run again.
     search_table.py --job JOB.yaml --root DIR           a task of your own
     search_table.py --synthetic --budget 30             a task without a model, in seconds
 
-`ranksieve` is our search, of default settings but for what the options change, from energies that were reweighed as a
-job does it; their tokens are counted on top, in a column of their own. `ranksieve-plain` does without it. `lagrangian`
-and `reweighed` are their seeds alone, and EvoPress goes on from them as `evopress-seeded` and `evopress-reweighed`;
-`uniform` is the paper's uniform pruning. All use closed-form `task` factors, but for `paper-output`: the paper's GA on
-the factors of its own objective. `cma-es` wants `pip install -e '.[bench]'`.
+`ranksieve` is our search, of default settings but for what the options change, from reweighed energies and the genome
+that descent leads to, as in a job; the tokens of both are counted on top, in a column of their own.
+`ranksieve-reweighed` does without the descent, `ranksieve-plain` without both. `lagrangian`, `reweighed` and
+`descended` are what they begin with, and EvoPress goes on from there as `evopress-seeded`, `-reweighed` and
+`-descended`; `uniform` is the paper's uniform pruning. All use closed-form `task` factors, but for `paper-output`: the
+paper's GA on the factors of its own objective. `cma-es` wants `pip install -e '.[bench]'`.
 """
 
 import json
@@ -31,8 +32,17 @@ from statistics import mean
 from typing import Any
 
 from in_process import InProcess
-from real_model import load, parser, reweighed, reweighing_tokens
-from search_methods import NAMES, REWEIGHED, UNIFORM, Problem, Search, projection_of, search_of
+from real_model import descended, load, parser, reweighed, reweighing_tokens
+from search_methods import (
+    DESCENDED,
+    NAMES,
+    REWEIGHED,
+    UNIFORM,
+    Problem,
+    Search,
+    projection_of,
+    search_of,
+)
 from synthetic_task import make
 
 from api.spec_file import load_spec
@@ -78,6 +88,8 @@ class Arena:
     scored: dict[tuple[Genome, str], Scores]
     reweigh: Callable[[MaxDrop | TargetParams], tuple[Energies, int]]
     """Energies that were reweighed for an objective, and the tokens it took, those of a way back as two."""
+    descend: Callable[[MaxDrop | TargetParams], tuple[Genome, int]]
+    """The genome that descent leads to from there, and the tokens that takes on top."""
 
     def scores(self, genome: Genome, split: str) -> Scores:
         """What a genome scores on a whole split; scored once."""
@@ -183,22 +195,33 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
             raise SystemExit(
                 "--synthetic: the task has no slopes to reweigh by; leave ranksieve and reweighed out"
             )
-        spent = reweighing_tokens(model, task_scorer)
+        share, probing = size_to_measure(objective, energies)
+        return reweighed(model, task_scorer, share), reweighing_tokens(model, task_scorer) + probing
+
+    def descend(objective: MaxDrop | TargetParams) -> tuple[Genome, int]:
+        better, _ = arena.reweigh(objective)
+        share, probing = size_to_measure(objective, better)
+        genome, spent = descended(model, task_scorer, better, share)
+        return genome, spent + probing
+
+    def size_to_measure(objective: MaxDrop | TargetParams, known: Energies) -> tuple[float, int]:
         if isinstance(objective, TargetParams):
-            return reweighed(model, task_scorer, objective.share), spent
-        share = smallest_share(space, energies, objective, task_scorer, arguments.confidence)
+            return objective.share, 0
         probes = len(SEED_SHARES).bit_length()  # at most: it bisects
         whole = sum(len(row.ids) for example in task.splits["search"] for row in example.rows)
-        return reweighed(model, task_scorer, share), spent + probes * whole
+        share = smallest_share(space, known, objective, task_scorer, arguments.confidence)
+        return share, probes * whole
 
-    return Arena(
+    arena = Arena(
         space=space,
         energies=energies,
         scorer=task_scorer,
         full_tokens=tokens,
         scored={},
         reweigh=cache(reweigh),
+        descend=cache(descend),
     )
+    return arena
 
 
 def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
@@ -206,15 +229,19 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
     settings = SearchSettings(full=examples, seed=seed, **chosen)
-    energies, reweigh_tokens = arena.energies, 0
+    energies, start, before = arena.energies, None, 0
     if method in REWEIGHED:
-        energies, reweigh_tokens = arena.reweigh(objective)
+        energies, before = arena.reweigh(objective)
+    if method in DESCENDED:
+        start, descent_tokens = arena.descend(objective)
+        before += descent_tokens
     problem = Problem(
         space=arena.space,
         energies=energies,
         objective=objective,
         settings=settings,
         paper=PaperSettings(population=arguments.paper_population),
+        start=start,
     )
     started = time.monotonic()
     outcomes = run(search_of(method, problem), arena.scorer, arguments.confidence, budget * arena.full_tokens)
@@ -223,7 +250,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
         "trials": len(outcomes),
         "tokens": (tokens := sum(outcome.tokens for outcome in outcomes)),
         "evaluations": tokens / arena.full_tokens,
-        "reweigh_evaluations": reweigh_tokens / arena.full_tokens,
+        "evaluations_before": before / arena.full_tokens,
         "scoring_s": sum(outcome.seconds for outcome in outcomes),
         "wall_s": time.monotonic() - started,
     }
@@ -378,7 +405,7 @@ def print_tables(methods: Sequence[str], rows: Sequence[Row]) -> None:
 
 SHARE_COLUMNS = (
     "evaluations' worth",
-    "reweighing",
+    "before it",
     "loss, search",
     "KL, search",
     "loss, unseen",
@@ -412,7 +439,7 @@ def _print_table(
 
 def _share_cells(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
     yield _evaluations(group)
-    yield f"{mean(row.get('reweigh_evaluations', 0) for row in group):.0f}"
+    yield f"{mean(row['evaluations_before'] for row in group):.0f}"
     for name in ("search_loss", "search_kl", "confirm_loss", "confirm_kl"):
         yield f"{mean(row[name] for row in group):.4f}"
     yield "{:+.4f} ({:+.4f} to {:+.4f})".format(*pooled([row["gain"] for row in group]))

@@ -13,7 +13,7 @@ from search.matrix import DENSE
 from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
-from search.seeds import lagrangian
+from search.seeds import lagrangian, uniform
 from search.settings import SearchSettings
 from search.space import Genome
 from search.standing import BEST_FINALISTS
@@ -324,6 +324,33 @@ def test_the_users_seeds_are_scored_with_the_others(make_problem, objective: Obj
     assert known in [trial.genome for trial in trials]
     evolution.tell(problem.score(trials))
     drive(evolution, problem)
+
+
+def test_a_search_at_one_size_sets_out_from_the_start_it_is_given_and_may_return_to_it(make_problem) -> None:
+    problem, objective = make_problem(), TargetParams(share=0.4)
+    poor = uniform(problem.space, 0.4)  # so it is not among the best in the end
+    given = {"start": poor}
+    evolution = Evolution(problem.space, problem.energies, objective, SETTINGS, **given)
+    first = [trial.genome for trial in evolution.ask()]
+    assert first[:2] == [poor, lagrangian(problem.space, problem.energies, 0.4)]
+    assert len(first) == SETTINGS.population
+    evolution.tell(problem.score([Trial(genome=genome, examples=SETTINGS.screen) for genome in first]))
+    records = drive(evolution, problem)
+    assert len(finalists(evolution)) == BEST_FINALISTS + 1
+    assert finalists(evolution)[-1] == poor
+
+    told = [outcome for record in records for outcome in record.outcomes]
+    resumed = Evolution.resume(
+        problem.space, problem.energies, objective, SETTINGS, evolution.state(), told, **given
+    )
+    assert resumed.finalists() == evolution.finalists()
+
+
+def test_the_start_of_a_search_for_the_smallest_is_scored_on_all_examples(make_problem) -> None:
+    problem = make_problem()
+    known = lagrangian(problem.space, problem.true_energies, 0.4)
+    evolution = Evolution(problem.space, problem.energies, MaxDrop(points=2.0), SETTINGS, start=known)
+    assert Trial(genome=known, examples=SETTINGS.full) in evolution.ask()
 
 
 @pytest.mark.parametrize("objective", [*OBJECTIVES[:1], TargetParams(share=0.5), PARETO])

@@ -25,7 +25,7 @@ from workers.rates import DATA_SHEETS
 from workers.sizes import size_of
 
 Document = dict[str, Any]
-PHASES = ["prepare", "dense", "reweigh", "search", "refit", "confirm", "test", "export", "verify"]
+PHASES = ["prepare", "dense", "reweigh", "descend", "search", "refit", "confirm", "test", "export", "verify"]
 LLAMA = {"vocab_size": 128_256, "num_key_value_heads": 8}
 LLAMA_8B = LLAMA | {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}
 LLAMA_70B = LLAMA | {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80}

@@ -36,7 +36,7 @@ from service.materializer import Materializer
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import REWEIGH_PASSES
+from service.spec.job import REWEIGH_PASSES, USUAL_DESCENT_ROUNDS
 from service.store import Store
 from service.wiring import build
 from workers.actor import ScorerPlan, build_scorer
@@ -230,7 +230,18 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
     assert [data["generation"] for data in jobs.events(id, "generation.completed")] == [0, 1, 2, 3]
     (verified,) = jobs.events(id, "artifact.verified")
     assert verified["metric"] == pytest.approx(verified["expected"])
-    phases = ["prepare", "dense", "reweigh", "search", "refit", "confirm", "test", "export", "verify"]
+    phases = [
+        "prepare",
+        "dense",
+        "reweigh",
+        "descend",
+        "search",
+        "refit",
+        "confirm",
+        "test",
+        "export",
+        "verify",
+    ]
     assert list(result["seconds"]) == phases
 
 
@@ -588,7 +599,8 @@ def test_a_paused_job_goes_on_to_the_same_result(jobs: Jobs, tiny_job: Document)
     assert all((r.start, r.stop) == (0, tiny_job["search"]["screen"]) for r in twice)
     assert len(twice) <= tiny_job["search"]["survivors"]  # those who had come through when it was paused
     reacted = [len(cluster.actors[0].others["react"]) for cluster in (undisturbed, paused, resumed)]
-    assert reacted == [REWEIGH_PASSES, REWEIGH_PASSES, 0]  # no round is repeated; all see the one part
+    rounds = REWEIGH_PASSES + USUAL_DESCENT_ROUNDS
+    assert reacted == [rounds, rounds, 0]  # no round is repeated; all see the one part
 
 
 def test_a_stopped_job_exports_what_one_with_so_many_generations_does(jobs: Jobs, tiny_job: Document) -> None:

@@ -49,7 +49,9 @@ class FakeScorer:
         kept = np.zeros(4)
         kept[0] = -1e9
         count = len(examples)
-        return Reaction(start=start, rank=rank, stop=stop, kept=kept * count, cut=np.array(cut) * count)
+        return Reaction(
+            start=start, rank=rank, stop=stop, kept=np.tile(kept, (count, 1)), cut=np.tile(cut, (count, 1))
+        )
 
 
 class DroppingScorer(FakeScorer):

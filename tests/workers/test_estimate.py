@@ -28,7 +28,7 @@ RATES = Rates(
     capacity_bytes=1e9,
     utilisation=(0.25, 0.5),
 )
-PHASES = ("prepare", "dense", "reweigh", "search", "refit", "confirm", "test", "export", "verify")
+PHASES = ("prepare", "dense", "reweigh", "descend", "search", "refit", "confirm", "test", "export", "verify")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,7 @@ def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) ->
         "way": loads["calibration"],
         "refinement": loads["calibration"],
         "reweigh": loads["calibration"].times(3),
+        "descend": loads["calibration"].times(2),
         "refit": loads["calibration"],
         "confirm": loads["search"],
         "verify": loads["test"],
@@ -116,6 +117,7 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     assert phases["dense"].tokens == loads["search"].tokens + loads["confirm"].tokens
     assert phases["search"].tokens == round(loads["search"].tokens * (5 + 10 * 0.25))
     assert phases["reweigh"].tokens == 2 * 3 * loads["calibration"].tokens
+    assert phases["descend"].tokens == 2 * 2 * loads["calibration"].tokens
     assert phases["confirm"].tokens == 4 * loads["confirm"].tokens
     assert phases["test"].tokens == 2 * loads["test"].tokens
     assert phases["export"].flops == phases["export"].tokens == 0
@@ -124,6 +126,7 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     grams = 16 * sum(min(m.out_features, m.in_features) ** 2 for m in model.matrices)
     assert [phases[name].disk_bytes for name in PHASES] == [
         weights + factors + grams,
+        0,
         0,
         0,
         0,

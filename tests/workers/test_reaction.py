@@ -13,7 +13,7 @@ from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.plan import EncodedTask
 from workers.reaction import react
-from workers.scores import Reaction
+from workers.scores import Reaction, join_reactions
 from workers.task_loss import task_loss
 
 BATCH_TOKENS = 64
@@ -89,7 +89,8 @@ def test_the_slope_of_what_is_kept_is_that_of_the_loss(
     index = subject.index(name)
     reaction = subject.react(ranks)
     assert (reaction.start[index], reaction.rank[index], reaction.stop[index]) == (2, 3, 4)
-    assert reaction.kept[index] == pytest.approx(subject.slope(ranks, index, 2), rel=0.02, abs=1e-4)
+    assert reaction.kept.shape == (len(subject.examples), len(subject.matrices))
+    assert reaction.kept[:, index].sum() == pytest.approx(subject.slope(ranks, index, 2), rel=0.02, abs=1e-4)
 
 
 def test_the_slope_of_what_is_cut_is_that_of_adding_a_little_of_it(
@@ -98,7 +99,7 @@ def test_the_slope_of_what_is_cut_is_that_of_adding_a_little_of_it(
     subject = make_subject("choice")
     ranks = [3] * len(subject.matrices)
     index = subject.index("1.mlp.up_proj")
-    slope = subject.react(ranks).cut[index]
+    slope = subject.react(ranks).cut[:, index].sum()
 
     module = switchable_module(subject.switchable.model, subject.matrices[index].name)
     before, more = subject.loss(ranks), [*ranks[:index], 4, *ranks[index + 1 :]]
@@ -113,7 +114,7 @@ def test_a_wider_window_sums_its_components(make_subject: Callable[[str], Subjec
     index = subject.index("0.self_attn.v_proj")
     reaction = subject.react(ranks, window=2)
     expected = sum(subject.slope(ranks, index, component) for component in (2, 3))
-    assert reaction.kept[index] == pytest.approx(expected, rel=0.02, abs=1e-4)
+    assert reaction.kept[:, index].sum() == pytest.approx(expected, rel=0.02, abs=1e-4)
 
 
 def test_dense_matrices_are_watched_at_their_last_components_and_those_gone_not_at_all(
@@ -126,24 +127,62 @@ def test_dense_matrices_are_watched_at_their_last_components_and_those_gone_not_
     reaction = subject.react(ranks, window=2)
     stored = len(switchable_module(subject.switchable.model, subject.matrices[dense].name).left_RO)
     assert (reaction.start[dense], reaction.rank[dense], reaction.stop[dense]) == (stored - 2, stored, stored)
-    assert reaction.cut[dense] == 0
+    assert not reaction.cut[:, dense].any()
     for index in (gone, subject.index("1.self_attn.q_proj")):  # its sublayer is skipped
         assert reaction.start[index] == reaction.rank[index] == reaction.stop[index] == 0
-        assert reaction.kept[index] == reaction.cut[index] == 0
+        assert not reaction.kept[:, index].any()
+        assert not reaction.cut[:, index].any()
 
 
-def test_batches_and_parts_add_up(make_subject: Callable[[str], Subject]) -> None:
-    subject = make_subject("choice")
+@pytest.mark.parametrize("kind", ["choice", "generate", "lm"])
+def test_an_example_reacts_in_a_batch_as_it_does_alone(
+    make_subject: Callable[[str], Subject], kind: str
+) -> None:
+    subject = make_subject(kind)
     ranks = [3] * len(subject.matrices)
     whole = subject.react(ranks, window=2, batch_tokens=4096)
-    examples = subject.examples
-    subject.examples = examples[:5]
-    part = subject.react(ranks, window=2)
-    subject.examples = examples[5:]
-    both = part + subject.react(ranks, window=2)
-    np.testing.assert_allclose(both.kept, whole.kept, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(both.cut, whole.cut, rtol=1e-3, atol=1e-5)
-    np.testing.assert_array_equal(both.rank, whole.rank)
+    parts = []
+    for example in subject.task.splits["calibration"]:
+        subject.examples = (example,)
+        parts.append(subject.react(ranks, window=2))
+    alone = join_reactions(parts)
+    assert whole.kept[:, 0].std() > 1e-4  # they differ
+    np.testing.assert_allclose(alone.kept, whole.kept, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(alone.cut, whole.cut, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(alone.rank, whole.rank)
+
+
+def test_a_module_may_see_the_rows_behind_one_another(make_subject: Callable[[str], Subject]) -> None:
+    subject = make_subject("choice")
+    ranks, index = [3] * len(subject.matrices), subject.index("0.mlp.down_proj")
+    expected = subject.react(ranks)
+    mlp: Any = subject.switchable.model.model.layers[0].mlp
+    forward = mlp.forward
+    mlp.forward = lambda x_BLD: forward(x_BLD.flatten(0, 1)).unflatten(0, x_BLD.shape[:2])
+    reaction = subject.react(ranks)
+    np.testing.assert_allclose(reaction.kept[:, index], expected.kept[:, index], rtol=1e-3, atol=1e-6)
+
+
+def test_rows_share_what_a_module_makes_of_a_choice_of_tokens(
+    make_subject: Callable[[str], Subject],
+) -> None:
+    subject = make_subject("choice")
+    ranks, index = [3] * len(subject.matrices), subject.index("0.mlp.down_proj")
+    mlp: Any = subject.switchable.model.model.layers[0].mlp
+    forward = mlp.forward
+
+    def without_the_first(x_BLD: torch.Tensor) -> Any:
+        rest = forward(x_BLD[:, 1:].flatten(0, 1)).unflatten(0, (len(x_BLD), -1))
+        return torch.cat([torch.zeros_like(x_BLD[:, :1]), rest], dim=1)
+
+    mlp.forward = without_the_first
+    kept = subject.react(ranks, batch_tokens=4096).kept[:, index]  # all in one batch
+    assert kept[0] != 0
+    np.testing.assert_allclose(kept / _rows(subject), kept[0] / _rows(subject)[0], rtol=1e-3)
+
+
+def _rows(subject: Subject) -> np.ndarray:
+    return np.array([len(example.rows) for example in subject.examples])
 
 
 def test_no_hook_and_no_gradient_is_left(make_subject: Callable[[str], Subject]) -> None:

@@ -1,0 +1,98 @@
+"""What reweighing and descent make of the genome that a search sets out from: the demo's model, nothing searched.
+
+Rounds are those of a job (`service.reweighing`, `service.descent`), from closed-form `task` factors. After each of
+`--after` rounds of reweighing the Lagrangian genome, and those that up to `--descents` rounds lead to from there, are
+scored on the confirm split, which nothing else looks at: the loss, and by how much it is below that of the unweighted
+genome and of the one in the row before, paired over examples. Prints each row as it is measured.
+"""
+
+import json
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from in_process import InProcess
+from real_model import descents_from, load, parser, weights_after
+from search_table import gain
+
+from search.reweighing import settled, weighted
+from search.seeds import lagrangian
+from search.space import Genome
+from service.scoring import Candidate, TaskScorer
+from workers.scores import Floats, Scores
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    arguments = _arguments()
+    print("| seed | rounds | descents | s | loss, nats | below the unweighted one | below the one before |")
+    print("|---|---|---|---|---|---|---|")
+    rows: list[Row] = []
+    for seed in arguments.seeds:
+        for row in _measure(arguments, seed):
+            rows.append(row)
+            print("| {seed} | {rounds} | {descents} | {seconds:.0f} | {loss:.4f} |".format_map(row), end=" ")
+            gains = ["{:+.4f} ({:+.4f} to {:+.4f})".format(*row[name]) for name in ("gain", "step")]
+            print(" | ".join(gains), "|", flush=True)
+            if arguments.json:
+                arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def _arguments() -> Namespace:
+    options = parser(__doc__)
+    options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    options.add_argument("--share", type=float, default=0.3)
+    options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
+    options.add_argument("--descents", type=int, default=2)
+    options.add_argument("--kl-weight", type=float, default=0.5)
+    options.add_argument("--threads", type=int, default=2)
+    return options.parse_args()
+
+
+def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
+    model = load(arguments.data_dir, seed=seed, threads=arguments.threads)
+    scorer = TaskScorer(InProcess(model.scorer), model.space, model.task, arguments.kl_weight)
+    scorer.score_dense("confirm")
+
+    def losses(genome: Genome) -> Floats:
+        (scores,) = scorer.score_candidates([Candidate(genome=genome)], "confirm")
+        if not isinstance(scores, Scores):
+            raise SystemExit(f"cannot be scored: {scores.reason}")
+        return scorer.losses(scores, "confirm")
+
+    energies = model.prepared.energies
+    last = plain = losses(lagrangian(model.space, energies, arguments.share))
+    started = time.perf_counter()
+    weights = weights_after(model, scorer, arguments.share, arguments.after[-1])
+    per_round = (time.perf_counter() - started) / len(weights)
+
+    def row(rounds: int, descents: int, seconds: float, after: Floats) -> Row:
+        spent = {"seed": seed, "rounds": rounds, "descents": descents, "seconds": seconds}
+        return spent | {"loss": float(after.mean()), "gain": gain(plain, after), "step": gain(last, after)}
+
+    yield row(0, 0, 0.0, plain)
+    for rounds in arguments.after:
+        seconds = rounds * per_round
+        start = lagrangian(
+            model.space,
+            weighted(energies, settled(weights[:rounds])) if rounds else energies,
+            arguments.share,
+        )
+        after = losses(start)
+        yield row(rounds, 0, seconds, after)
+        last = after
+        made = descents_from(model, scorer, start, arguments.share)
+        for number in range(1, arguments.descents + 1):
+            started = time.perf_counter()
+            genome = next(made)
+            seconds += time.perf_counter() - started
+            after = losses(genome)
+            yield row(rounds, number, seconds, after)
+            last = after
+        last = plain
+
+
+if __name__ == "__main__":
+    main()

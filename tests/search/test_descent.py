@@ -1,0 +1,149 @@
+"""Steps along slopes: which are taken together, and which never."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.descent import HARM, PRIOR_EXAMPLES, descended
+from search.matrix import DENSE, MatrixShape
+from search.space import Genome, SearchSpace, Tie
+
+STEP = 2
+MANY = 100_000
+"""Examples: so many are hardly shrunk."""
+
+
+def shape(name: str, width: int = 64) -> MatrixShape:
+    return MatrixShape(name=name, out_features=width, in_features=64, layer=int(name), kind="m")
+
+
+SPACE = SearchSpace([shape("0"), shape("1"), shape("2", width=128)], STEP)
+GENOME = (4, 4, 4)
+COST = SPACE.cost(GENOME)
+
+
+def slopes(examples: int = MANY, **columns: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes of nothing but what is named: `kept0` of the first matrix's components below its rank."""
+    kept_EM, cut_EM = np.zeros((2, examples, len(SPACE.matrices)))
+    for name, column in columns.items():
+        {"kept": kept_EM, "cut": cut_EM}[name[:-1]][:, int(name[-1])] = column
+    return kept_EM, cut_EM
+
+
+def moved(budget: int = COST, **columns: np.ndarray | float) -> tuple[int, ...]:
+    genome, _ = descended(SPACE, GENOME, *slopes(**columns), budget)
+    return tuple(new - old for new, old in zip(genome, GENOME, strict=True))
+
+
+def wave(deviation: float, mean: float = 0.0) -> np.ndarray:
+    return mean + deviation * np.where(np.arange(MANY) % 2, 1.0, -1.0)
+
+
+def test_without_slopes_nothing_moves() -> None:
+    assert moved(budget=2 * COST) == (0, 0, 0)
+
+
+def test_what_promises_and_is_paid_for_is_added() -> None:
+    dear = {"kept1": -1.0, "kept2": -1.0}
+    assert moved(budget=COST + 2 * STEP * 64, cut0=-0.1, **dear) == (1, 0, 0)
+    assert moved(budget=COST + 2 * STEP * 64 - 1, cut0=-0.1, **dear) == (0, 0, 0)
+
+
+def test_what_does_harm_is_cut_and_no_more_is_said_of_what_it_frees() -> None:
+    assert moved(kept1=0.1) == (0, -1, 0)  # a gate's slope is positive: the loss falls where it closes
+
+
+def test_one_pays_for_the_other_if_that_costs_less_than_it_brings() -> None:
+    assert moved(cut0=-0.1, kept1=-0.09, kept2=-0.08) == (1, 0, -1)
+    assert moved(cut0=-0.1, kept1=-0.11, kept2=-0.12) == (0, 0, 0)
+
+
+def test_a_mean_is_worth_taking_where_it_outweighs_the_variance() -> None:
+    deviation = 0.1
+    harm = HARM * deviation**2
+    assert moved(kept0=wave(deviation, 1.1 * harm)) == (-1, 0, 0)
+    assert moved(kept0=wave(deviation, 0.9 * harm)) == (0, 0, 0)
+
+
+def test_steps_whose_changes_cancel_are_taken_together() -> None:
+    together = {"kept0": wave(0.1, 0.005), "kept1": wave(-0.1, 0.005)}
+    assert moved(**together) == (-1, -1, 0)
+    assert moved(kept0=wave(0.1, 0.005), kept1=wave(0.1, 0.005)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("examples", [2, 10, 700])
+def test_few_examples_are_believed_less(examples: int) -> None:
+    _, expected = descended(SPACE, GENOME, *slopes(examples, kept0=0.1), COST)
+    assert expected == pytest.approx(-0.1 * examples / (examples + PRIOR_EXAMPLES))
+
+
+def test_one_example_tells_nothing() -> None:
+    assert descended(SPACE, GENOME, *slopes(1, kept0=0.1), COST) == (GENOME, 0.0)
+
+
+def test_no_step_leads_to_dense_or_to_nothing_or_from_there() -> None:
+    top = len(SPACE.genes[0].levels) - 1
+    assert SPACE.genes[0].levels[top] == (DENSE,)
+    for genome in ((top, 1, 4), (top - 1, 0, 4)):
+        kept_EM, cut_EM = slopes(cut0=-1.0, cut1=-1.0, kept1=1.0)
+        kept_EM[:, 0] = 1.0 if genome[0] == top else -1.0
+        ended, _ = descended(SPACE, genome, kept_EM, cut_EM, 10 * COST)
+        assert ended[0] == genome[0]
+        assert ended[1] == (2 if genome[1] == 1 else 0)
+
+
+def test_tied_matrices_step_together() -> None:
+    tied = SearchSpace([shape("0"), shape("1"), shape("2")], STEP, ties=[Tie(members=(0, 2), field="t")])
+    kept_EM, cut_EM = slopes(kept0=0.2, kept2=-0.1)
+    assert descended(tied, (4, 4), kept_EM, cut_EM, COST)[0] == (3, 4)
+    kept_EM, cut_EM = slopes(kept0=0.2, kept2=-0.3)
+    assert descended(tied, (4, 4), kept_EM, cut_EM, COST)[0] == (4, 4)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[SearchSpace, Genome, np.ndarray, np.ndarray, int]:
+    widths = draw(st.lists(st.sampled_from([16, 32, 64, 128]), min_size=1, max_size=6))
+    space = SearchSpace([shape(str(i), width) for i, width in enumerate(widths)], STEP)
+    genome = tuple(draw(st.integers(0, len(gene.levels) - 1)) for gene in space.genes)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    kept_EM, cut_EM = rng.normal(0.01, draw(st.sampled_from([0.001, 0.1, 3.0])), (2, 40, len(widths)))
+    return space, genome, kept_EM, cut_EM, space.cost(genome) + draw(st.integers(0, 500))
+
+
+@given(situations())
+def test_a_descent_stays_in_the_space_and_the_budget_and_never_expects_a_rise(
+    situation: tuple[SearchSpace, Genome, np.ndarray, np.ndarray, int],
+) -> None:
+    space, genome, _, _, budget = situation
+    ended, expected = descended(*situation)
+    assert space.validate(ended) == ended
+    assert space.cost(ended) <= budget
+    assert all(abs(new - old) <= 1 for new, old in zip(ended, genome, strict=True))
+    assert expected <= 0
+    assert (ended == genome) == (expected == 0)
+    assert descended(*situation) == (ended, expected)
+
+
+@given(situations())
+def test_no_single_step_more_would_be_better(
+    situation: tuple[SearchSpace, Genome, np.ndarray, np.ndarray, int],
+) -> None:
+    """Against the formula itself, written out for one genome after another."""
+    space, genome, kept_EM, cut_EM, budget = situation
+    ended, expected = descended(*situation)
+
+    def of(other: Genome) -> float:
+        change_E = np.zeros(len(kept_EM))
+        for i, (new, old) in enumerate(zip(other, genome, strict=True)):
+            change_E += cut_EM[:, i] if new > old else -kept_EM[:, i] if new < old else 0.0
+        return float(40 / (40 + PRIOR_EXAMPLES) * change_E.mean() + HARM * change_E.var())
+
+    assert of(ended) == pytest.approx(expected, abs=1e-9)
+    for i, gene in enumerate(space.genes):
+        for level in (genome[i] - 1, genome[i], genome[i] + 1):
+            other = (*ended[:i], level, *ended[i + 1 :])
+            small = min(level, genome[i]) > 0 and max(level, genome[i]) < len(gene.levels) - 1
+            direct = genome[i] in (ended[i], level)  # not from one side to the other in one go
+            if (small or level == genome[i]) and direct and space.cost(other) <= budget:
+                assert of(other) >= expected - 1e-8
