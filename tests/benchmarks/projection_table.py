@@ -20,14 +20,13 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import numpy as np
 import torch
 from in_process import InProcess
-from real_model import RealModel, load, parser, reweighed
+from real_model import RealModel, load, reweighed, task_parser
 
 from api.spec_file import load_spec
 from search.matrix import DENSE
@@ -75,11 +74,7 @@ def main() -> None:
 
 
 def _arguments() -> Namespace:
-    options = parser(__doc__)
-    options.add_argument("--job", type=Path, help="job file of another task")
-    options.add_argument(
-        "--root", type=Path, action="append", default=[], help="folder with its model and data"
-    )
+    options = task_parser(__doc__)
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--methods", nargs="+", default=["task", "output", "input", "weight"])
     options.add_argument(

@@ -62,6 +62,14 @@ def parser(description: str | None) -> ArgumentParser:
     return made
 
 
+def task_parser(description: str | None) -> ArgumentParser:
+    """The same, and the options of benchmarks that take other tasks than the demo's, too."""
+    made = parser(description)
+    made.add_argument("--job", type=Path, help="job file of another task")
+    made.add_argument("--root", type=Path, action="append", default=[], help="folder with its model and data")
+    return made
+
+
 class Variant(TypedDict, total=False):
     """Which job is prepared; left out, it is the demo's, with closed-form factors.
 

@@ -32,7 +32,7 @@ from statistics import mean
 from typing import Any
 
 from in_process import InProcess
-from real_model import descended, load, parser, reweighed, reweighing_tokens
+from real_model import descended, load, reweighed, reweighing_tokens, task_parser
 from search_methods import (
     DESCENDED,
     NAMES,
@@ -122,11 +122,7 @@ def _there(file: Path | None) -> bool:
 
 
 def _arguments() -> Namespace:
-    options = parser(__doc__)
-    options.add_argument("--job", type=Path, help="job file of another task")
-    options.add_argument(
-        "--root", type=Path, action="append", default=[], help="folder with its model and data"
-    )
+    options = task_parser(__doc__)
     options.add_argument("--synthetic", action="store_true", help="a task without a model; --layers of it")
     options.add_argument("--layers", type=int, default=30)
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

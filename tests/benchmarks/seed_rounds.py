@@ -1,4 +1,4 @@
-"""What reweighing and descent make of the genome that a search sets out from: the demo's model, nothing searched.
+"""What reweighing and descent make of the genome that a search sets out from, on the real model, nothing searched.
 
 Rounds are those of a job (`service.reweighing`, `service.descent`), from closed-form `task` factors. After each of
 `--after` rounds of reweighing the Lagrangian genome, and those that up to `--descents` rounds lead to from there, are
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from in_process import InProcess
-from real_model import descents_from, load, parser, weights_after
+from real_model import descents_from, load, task_parser, weights_after
 from search_table import gain
 
+from api.spec_file import load_spec
 from search.reweighing import settled, weighted
 from search.seeds import lagrangian
 from search.space import Genome
@@ -41,7 +42,7 @@ def main() -> None:
 
 
 def _arguments() -> Namespace:
-    options = parser(__doc__)
+    options = task_parser(__doc__)
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--share", type=float, default=0.3)
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
@@ -52,7 +53,13 @@ def _arguments() -> Namespace:
 
 
 def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
-    model = load(arguments.data_dir, seed=seed, threads=arguments.threads)
+    model = load(
+        arguments.data_dir,
+        spec=None if arguments.job is None else load_spec(arguments.job),
+        roots=arguments.root,
+        seed=seed,
+        threads=arguments.threads,
+    )
     scorer = TaskScorer(InProcess(model.scorer), model.space, model.task, arguments.kl_weight)
     scorer.score_dense("confirm")
 
