@@ -20,10 +20,11 @@ from search.errors import ScoringError
 from search.matrix import DENSE
 from workers.batches import Batch, make_batches
 from workers.calibration import require_grad
+from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
 from workers.scores import Reaction
-from workers.task_loss import logits_of_both, task_loss
+from workers.task_loss import dense_logits, log_likelihoods, task_loss
 
 
 def react(
@@ -35,6 +36,7 @@ def react(
     *,
     kl_weight: float,
     window: int,
+    known: list[torch.Tensor] | None = None,
 ) -> Reaction:
     """The reaction of the model at these ranks on each example.
 
@@ -46,19 +48,29 @@ def react(
         batch_tokens: Padded tokens per pass.
         kl_weight: Of the loss, see `workers.task_loss`.
         window: Components on either side of the rank.
+        known: What the dense model makes of these examples, batch by batch, from an earlier call; what is missing is
+            added, for `choice`.
 
     Raises:
         ScoringError: A loss is not finite.
     """
+    known = [] if known is None else known
     model.model.requires_grad_(requires_grad=False)
     max_choices = max(example.choices for example in examples)
     with _Watch(model, ranks, window) as watch:
-        for batch in make_batches(examples, max_choices, batch_tokens):
+        for number, batch in enumerate(make_batches(examples, max_choices, batch_tokens)):
             here = batch.to(model.model.device)
+            if number < len(known):
+                dense = known[number]
+            else:
+                dense = log_likelihoods(kind, dense_logits(model, here), examples, here, max_choices)
+                if kind == "choice":  # others are as long as the vocabulary
+                    known.append(dense)
             watch.begin(here, [index for index in batch.examples for _ in examples[index].rows])
             with torch.enable_grad():
-                dense_NV, logits_NV = logits_of_both(model, ranks, here)
-                loss = task_loss(kind, dense_NV, logits_NV, examples, here, max_choices, kl_weight)
+                model.switch(ranks)
+                logits_NV = answer_logits(model.model, here)
+                loss = task_loss(kind, dense, logits_NV, examples, here, max_choices, kl_weight)
                 if not torch.isfinite(loss):
                     raise ScoringError("the candidate's loss is not finite")
                 loss.backward()  # type: ignore[no-untyped-call]

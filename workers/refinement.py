@@ -24,9 +24,10 @@ from search.prices import Energies
 from search.seeds import lagrangian
 from search.space import SearchSpace
 from workers.batches import Batch, longest_row, make_batches
+from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
-from workers.task_loss import kl, logits_of_both, task_loss
+from workers.task_loss import dense_logits, kl, log_likelihoods, task_loss
 
 SHARES = (0.12, 0.6)
 """Of kept parameters: sizes are drawn log-uniformly between these."""
@@ -145,10 +146,13 @@ def _loss(
     settings: Refinement,
 ) -> torch.Tensor:
     """Of the candidate with these ranks, the sum over the batch's examples; per answer token where there are many."""
-    dense_NV, logits_NV = logits_of_both(model, ranks, batch)
+    dense_NV = dense_logits(model, batch)
+    model.switch(ranks)
+    logits_NV = answer_logits(model.model, batch)
+    dense = log_likelihoods(kind, dense_NV, examples, batch, max_choices)
     owner_N = batch.slot_N // max_choices
     share_N = 1.0 / torch.bincount(owner_N)[owner_N]  # every example counts the same, however long its answer
-    loss = task_loss(kind, dense_NV, logits_NV, examples, batch, max_choices, settings.kl_weight, share_N)
+    loss = task_loss(kind, dense, logits_NV, examples, batch, max_choices, settings.kl_weight, share_N)
     if kind == "choice":
         kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
         loss = loss + VOCABULARY_WEIGHT * (share_N * kl_N).sum()

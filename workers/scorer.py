@@ -50,6 +50,7 @@ class Scorer:
         self._batch_tokens = batch_tokens
         self._batches: dict[tuple[str, int, int], tuple[int, list[Batch]]] = {}
         self._beliefs: dict[str, Beliefs] = {}
+        self._dense_answers: dict[tuple[int, int], list[torch.Tensor]] = {}
 
     def set_beliefs(self, beliefs: Mapping[str, Beliefs]) -> None:
         """Sets the dense model's beliefs per split; without them no KL is computed."""
@@ -101,6 +102,7 @@ class Scorer:
                 self._batch_tokens,
                 kl_weight=request.kl_weight,
                 window=request.window,
+                known=self._dense_answers.setdefault((request.start, request.stop), []),
             )
         except ScoringError as error:
             return Failure(reason=str(error))

@@ -18,23 +18,29 @@ from workers.lowrank import SwitchableModel
 from workers.plan import Example
 
 
-def logits_of_both(
-    model: SwitchableModel, ranks: Sequence[int], batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logits that predict the answer tokens, N×V: the dense model's, without a way back, and the candidate's.
-
-    The model is left at the candidate's ranks.
-    """
+def dense_logits(model: SwitchableModel, batch: Batch) -> torch.Tensor:
+    """The dense model's logits that predict the answer tokens, N×V; the model is left dense, no way back is kept."""
+    model.switch((DENSE,) * len(model.matrices))
     with torch.no_grad():
-        model.switch((DENSE,) * len(ranks))
-        dense_NV = answer_logits(model.model, batch)
-    model.switch(ranks)
-    return dense_NV, answer_logits(model.model, batch)
+        return answer_logits(model.model, batch)
+
+
+def log_likelihoods(
+    kind: str, logits_NV: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
+) -> torch.Tensor:
+    """What the loss is made of: of the answers that each example of the batch offers, S×C, for `choice`; else N×V.
+
+    What was not offered is -inf.
+    """
+    if kind != "choice":
+        return logits_NV.log_softmax(dim=1)
+    score_SC, offered_SC = choice_scores(logits_NV, examples, batch, max_choices)
+    return score_SC.masked_fill(~offered_SC, -torch.inf).log_softmax(dim=1)
 
 
 def task_loss(
     kind: str,
-    dense_NV: torch.Tensor,
+    dense: torch.Tensor,
     logits_NV: torch.Tensor,
     examples: Sequence[Example],
     batch: Batch,
@@ -46,7 +52,7 @@ def task_loss(
 
     Args:
         kind: Of the task.
-        dense_NV: The dense model's logits that predict the answer tokens.
+        dense: The dense model's `log_likelihoods`.
         logits_NV: The candidate's.
         examples: All that the batch was made of.
         batch: Where their answers are.
@@ -54,29 +60,13 @@ def task_loss(
         kl_weight: Of the KL; the rest is of the likelihood.
         share_N: Weight of each answer token, but for `choice`; one, where left out.
     """
-    if kind == "choice":
-        labels_S = right_choices(examples, batch, logits_NV.device)
-        dense_SC, logp_SC = (
-            _choice_log_likelihoods(values_NV, examples, batch, max_choices)
-            for values_NV in (dense_NV, logits_NV)
-        )
-        kl_S, nll_S = kl(dense_SC, logp_SC), F.nll_loss(logp_SC, labels_S, reduction="none")
-        return (kl_weight * kl_S + (1 - kl_weight) * nll_S).sum()
-    kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
-    nll_N = F.cross_entropy(logits_NV, batch.token_N, reduction="none")
-    loss_N = kl_weight * kl_N + (1 - kl_weight) * nll_N
-    return (loss_N if share_N is None else share_N * loss_N).sum()
+    logp = log_likelihoods(kind, logits_NV, examples, batch, max_choices)
+    right = right_choices(examples, batch, logp.device) if kind == "choice" else batch.token_N
+    loss = kl_weight * kl(dense, logp) + (1 - kl_weight) * F.nll_loss(logp, right, reduction="none")
+    return (loss if kind == "choice" or share_N is None else share_N * loss).sum()
 
 
 def kl(dense_logp: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:
     """KL divergence of every row from the dense model's; an outcome that it rules out adds nothing."""
     ruled_out = dense_logp.isneginf()
     return (dense_logp.exp() * (dense_logp - logp).masked_fill(ruled_out, 0.0)).sum(dim=1)
-
-
-def _choice_log_likelihoods(
-    logits_NV: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
-) -> torch.Tensor:
-    """Normalised over the choices of each example; what was not offered is -inf. S×C."""
-    score_SC, offered_SC = choice_scores(logits_NV, examples, batch, max_choices)
-    return score_SC.masked_fill(~offered_SC, -torch.inf).log_softmax(dim=1)

@@ -25,7 +25,7 @@ from service.reweighing import Reweighing, part_of
 from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import USUAL_DESCENT_ROUNDS, usual_rounds
+from service.spec.job import ROUND_EXAMPLES, USUAL_DESCENT_ROUNDS, usual_rounds
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
@@ -125,12 +125,6 @@ def weights_after(model: RealModel, scorer: TaskScorer, share: float, rounds: in
     return [weights_M for _, weights_M in islice(reweighing(model, scorer).rounds(share), rounds)]
 
 
-def reweighing_tokens(model: RealModel, scorer: TaskScorer) -> int:
-    """Tokens of that: twice forwards, and once backwards, which counts as two."""
-    made = reweighing(model, scorer)
-    return 4 * sum(map(made.tokens, range(_rounds(model))))
-
-
 def descents_from(model: RealModel, scorer: TaskScorer, genome: Genome, share: float) -> Iterator[Genome]:
     """Without an end: the genome after each round of descent at a size."""
     calibration = len(model.task.splits["calibration"])
@@ -138,17 +132,27 @@ def descents_from(model: RealModel, scorer: TaskScorer, genome: Genome, share: f
     return (genome for genome, _ in made)
 
 
-def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> tuple[Genome, int]:
-    """The genome after as many rounds as a job has by default, and the tokens of that, counted as of reweighing."""
-    rounds, calibration = USUAL_DESCENT_ROUNDS, model.task.splits["calibration"]
+def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> Genome:
+    """The genome after as many rounds of descent as a job has by default."""
     made = descents_from(model, scorer, lagrangian(model.space, energies, share), share)
-    parts = [part_of(len(calibration), DESCENT_EXAMPLES, number) for number in range(rounds)]
-    tokens = 4 * sum(len(row.ids) for part in parts for i in part for row in calibration[i].rows)
-    return list(islice(made, rounds))[-1], tokens
+    return list(islice(made, USUAL_DESCENT_ROUNDS))[-1]
+
+
+def tokens_before(model: RealModel, *, descents: bool) -> int:
+    """Of reweighing, and of the descent after it: forwards, and backwards, which counts as two.
+
+    The dense model runs, too: for a `choice` over every record once.
+    """
+    calibration = model.task.splits["calibration"]
+    sizes = [(ROUND_EXAMPLES, _rounds(model)), (DESCENT_EXAMPLES, USUAL_DESCENT_ROUNDS * descents)]
+    parts = [part_of(len(calibration), size, number) for size, rounds in sizes for number in range(rounds)]
+    ran = [i for part in parts for i in part]
+    dense = sorted(set(ran)) if model.task.kind == "choice" else ran
+    return sum(len(row.ids) for i in (*ran, *ran, *ran, *dense) for row in calibration[i].rows)
 
 
 def _rounds(model: RealModel) -> int:
-    return usual_rounds(model.spec.task.data.sizes.calibration)
+    return usual_rounds(len(model.task.splits["calibration"]))
 
 
 def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[PreparationPlan, JobSpec]:

@@ -14,7 +14,7 @@ from workers.lowrank import SwitchableModel, switchable_module
 from workers.plan import EncodedTask
 from workers.reaction import react
 from workers.scores import Reaction, join_reactions
-from workers.task_loss import task_loss
+from workers.task_loss import log_likelihoods, task_loss
 
 BATCH_TOKENS = 64
 KL_WEIGHT = 0.3
@@ -33,7 +33,13 @@ class Subject:
     def index(self, name: str) -> int:
         return next(i for i, matrix in enumerate(self.matrices) if matrix.name.endswith(name))
 
-    def react(self, ranks: list[int], window: int = 1, batch_tokens: int = BATCH_TOKENS) -> Reaction:
+    def react(
+        self,
+        ranks: list[int],
+        window: int = 1,
+        batch_tokens: int = BATCH_TOKENS,
+        known: list[torch.Tensor] | None = None,
+    ) -> Reaction:
         return react(
             self.switchable,
             ranks,
@@ -42,6 +48,7 @@ class Subject:
             batch_tokens,
             kl_weight=KL_WEIGHT,
             window=window,
+            known=known,
         )
 
     @torch.no_grad()
@@ -53,7 +60,9 @@ class Subject:
             dense = answer_logits(self.switchable.model, batch)
             self.switchable.switch(ranks)
             logits = answer_logits(self.switchable.model, batch)
-            loss = task_loss(self.task.kind, dense, logits, self.examples, batch, choices, KL_WEIGHT)
+            kind, examples = self.task.kind, self.examples
+            known = log_likelihoods(kind, dense, examples, batch, choices)
+            loss = task_loss(kind, known, logits, examples, batch, choices, KL_WEIGHT)
             total += float(loss)
         return total
 
@@ -183,6 +192,28 @@ def test_rows_share_what_a_module_makes_of_a_choice_of_tokens(
 
 def _rows(subject: Subject) -> np.ndarray:
     return np.array([len(example.rows) for example in subject.examples])
+
+
+def test_the_dense_model_is_asked_for_its_choices_once(
+    make_subject: Callable[[str], Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, known = make_subject("choice"), list[torch.Tensor]()
+    ranks = [3] * len(subject.matrices)
+    expected = subject.react(ranks, known=known)
+
+    def refuse(*_: object) -> torch.Tensor:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr("workers.reaction.dense_logits", refuse)
+    again = subject.react(ranks, known=known)
+    np.testing.assert_array_equal(again.kept, expected.kept)
+    np.testing.assert_array_equal(again.cut, expected.cut)
+
+
+def test_what_is_as_long_as_the_vocabulary_is_not_kept(make_subject: Callable[[str], Subject]) -> None:
+    subject, known = make_subject("lm"), list[torch.Tensor]()
+    subject.react([3] * len(subject.matrices), known=known)
+    assert known == []
 
 
 def test_no_hook_and_no_gradient_is_left(make_subject: Callable[[str], Subject]) -> None:
