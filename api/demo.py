@@ -55,8 +55,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 "offspring": 10,
                 "survivors": 2,
                 "max_evaluations": 60,
-                "reweigh_rounds": 8 if method == "task" else 0,
-                "descent_rounds": 2 if method == "task" else 0,
+                **({} if method == "task" else {"descent_rounds": 0}),
             },
         }
     )

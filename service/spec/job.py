@@ -28,7 +28,7 @@ class ParentSpec(Strict):
 ROUND_EXAMPLES = 256
 """Of the calibration split in a round of reweighing, if it has as many."""
 
-REWEIGH_PASSES, MOST_ROUNDS = 4, 16
+REWEIGH_PASSES, MOST_ROUNDS = 4, 8
 """Where no rounds are given: so often over the calibration split, more would fit it; and how many at most."""
 
 MIDWAY_SHARE = 0.3

@@ -121,7 +121,7 @@ class SearchSpec(Strict):
         le=100,
         description="So many times, before the search, the Lagrangian genome of the size that is wanted or looked for "
         "is run forwards and backwards over 256 calibration records, the next ones each time, and what its matrices "
-        "are worth is corrected by how its loss reacts. Null: enough for four passes over all, but at most 16, for "
+        "are worth is corrected by how its loss reacts. Null: enough for four passes over all, but at most 8, for "
         "`task` projections and no `pareto`; else 0.",
     )
     descent_rounds: int | None = Field(

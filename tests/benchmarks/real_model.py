@@ -115,7 +115,7 @@ def reweighing(model: RealModel, scorer: TaskScorer) -> Reweighing:
 
 
 def reweighed(model: RealModel, scorer: TaskScorer, share: float) -> Energies:
-    """The energies after as many rounds at a size as a job has by default; the demo itself has fewer."""
+    """The energies after as many rounds at a size as a job has by default."""
     weights = weights_after(model, scorer, share, _rounds(model))
     return weighted(model.prepared.energies, settled(weights))
 
