@@ -37,7 +37,9 @@ class Proposer:
         *,
         start: Genome | None = None,
     ) -> None:
-        self._space, self._energies, self._given, self._start = space, energies, given, start
+        self._space, self._energies, self._given = space, energies, given
+        self.start = start
+        """The genome to set out from, where it is not the Lagrangian one."""
         self._schedule, self._settings = schedule, settings
 
     @property
@@ -48,19 +50,19 @@ class Proposer:
     def seeds(self, breeder: Breeder) -> list[Genome]:
         """Generation 0: Lagrangian seeds of many sizes, or seeds and mutants of the one size wanted."""
         if isinstance(self._schedule, Ratchet):
-            starts = [] if self._start is None else [self._start]
+            starts = [] if self.start is None else [self.start]
             return [*(self.lagrangian(share) for share in SEED_SHARES), *starts, *self._given]
         target = self._schedule.target
         given = [self.fitted(genome, target) for genome in self._given]
-        seeds = [self.start, self.lagrangian(target), uniform(self._space, target), *given]
+        seeds = [self.origin, self.lagrangian(target), uniform(self._space, target), *given]
         seeds = list(dict.fromkeys(seeds))
         mutants = max(0, self._settings.population - len(seeds))
         return seeds + breeder.mutants(seeds[0], self.budget, mutants)
 
     @property
-    def start(self) -> Genome:
+    def origin(self) -> Genome:
         """What a search at one size sets out from: no scoring has chosen it."""
-        return self.lagrangian(self._schedule.target) if self._start is None else self._start
+        return self.lagrangian(self._schedule.target) if self.start is None else self.start
 
     def moved(self, population: Sequence[Genome], breeder: Breeder) -> list[Genome]:
         """At a new target: its Lagrangian seed, what is known from the old one, and children of both."""

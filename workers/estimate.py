@@ -2,8 +2,9 @@
 
 Pure arithmetic: nothing is loaded, run or timed here (`workers.rates` times). Counts are upper bounds where what a job
 does depends on what it finds: every candidate is taken to be as dear as the dense model, every search to use up its
-scorings; so may search, confirm and test end before the low end of their range. Of a mixture of experts, every
-expert is taken to run.
+scorings, the dense model to run in every round of reweighing and descent, though it answers a choice once; so all these
+may end before the low end of their range, and confirm and test, too. Of a mixture of experts, every expert is taken to
+run.
 
 Legend: P parameters inside the blocks, O×D a matrix, K = min(O, D), R its largest rank that is kept, T tokens with
 padding, L padded length of a batch, N positions that go through the output head, V vocabulary, H hidden width,

@@ -353,6 +353,27 @@ def test_the_start_of_a_search_for_the_smallest_is_scored_on_all_examples(make_p
     assert Trial(genome=known, examples=SETTINGS.full) in evolution.ask()
 
 
+def test_the_start_stands_for_the_seed_of_its_size_where_it_is_better(make_problem) -> None:
+    def founded(known: Genome | None) -> tuple[Evolution, GenerationRecord]:
+        problem = make_problem()
+        evolution = Evolution(problem.space, problem.energies, MaxDrop(points=25.0), SETTINGS, start=known)
+        evolution.tell(problem.score(evolution.ask()))
+        record = evolution.retire()
+        assert record is not None
+        return evolution, record
+
+    problem = make_problem()
+    plain, record = founded(None)
+    seed, share = plain.incumbent, record.kept_share
+    assert record.accepted
+    better, worse = lagrangian(problem.space, problem.true_energies, share), uniform(problem.space, share)
+
+    evolution, record = founded(better)
+    assert (evolution.incumbent.genome, record.accepted) == (better, True)
+    assert evolution.incumbent.fitness < seed.fitness
+    assert founded(worse)[0].incumbent == seed
+
+
 @pytest.mark.parametrize("objective", [*OBJECTIVES[:1], TargetParams(share=0.5), PARETO])
 def test_a_search_stays_within_its_constraints(make_problem, objective: Objective) -> None:
     plain = make_problem(layers=6)
