@@ -9,8 +9,9 @@ is there, and what FILE holds is not run again.
     projection_table.py --methods task --allocations lagrangian --refit 0.5
 
 `--midway`: the share of the model on the way to which the second moments of `task` are gathered, 1 for the dense ones.
-`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after the rounds of a job (`service.reweighing`;
-for `task`), `per-type` one density per matrix type in all layers, `uniform` one density for all (`search.seeds`).
+`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after the rounds of a job (`service.reweighing`),
+`descended` where descent leads from there (`service.descent`; both for `task`), `per-type` one density per matrix type
+in all layers, `uniform` one density for all (`search.seeds`).
 With `--refit` every model is refit to the inputs its own matrices read, as a job does with its finalists.
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
 """
@@ -26,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from in_process import InProcess
-from real_model import RealModel, load, reweighed, task_parser
+from real_model import RealModel, descended, load, reweighed, task_parser
 
 from api.spec_file import load_spec
 from search.matrix import DENSE
@@ -40,7 +41,7 @@ from workers.scores import ScoreRequest, Scores, metric_of
 Row = dict[str, Any]
 KEY = ("method", "fisher", "midway", "refit", "gram_examples", "allocation", "share", "seed")
 BATCH_TOKENS = 1024
-ALLOCATIONS = ("lagrangian", "reweighed", "per-type", "uniform")
+ALLOCATIONS = ("lagrangian", "reweighed", "descended", "per-type", "uniform")
 
 
 def main() -> None:
@@ -160,10 +161,11 @@ def _genome(allocation: str, model: RealModel, share: float) -> Genome:
     space, energies = model.space, model.prepared.energies
     if allocation == "uniform":
         return uniform(space, share)
-    if allocation == "reweighed":
-        energies = reweighed(
-            model, TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5), share
-        )
+    if allocation in ("reweighed", "descended"):
+        scorer = TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5)
+        energies = reweighed(model, scorer, share)
+        if allocation == "descended":
+            return descended(model, scorer, energies, share)
         return lagrangian(space, energies, share)
     return (per_type if allocation == "per-type" else lagrangian)(space, energies, share)
 
