@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 from in_process import InProcess
 from numpy.typing import NDArray
-from real_model import RealModel, load, parser, preparation_plan, reweighed
+from real_model import RealModel, descended, load, parser, preparation_plan, reweighed
 from search_methods import Problem, search_of
 from search_table import accepted_in, finalists_of, run
 
 from search.confirmation import fallback
 from search.finalists import risks
 from search.objectives import MaxDrop
+from search.prices import Energies
 from search.settings import SearchSettings
 from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
@@ -68,11 +69,14 @@ def _found(arguments: Namespace) -> dict[str, Any]:
     scorer = TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5)
     dense = {split: scorer.score_dense(split).quality for split in ("search", "test")}
     objective = MaxDrop(points=arguments.points)
-    energies = reweighed(
-        model, scorer, smallest_share(space, energies, objective, scorer, arguments.confidence)
-    )
+
+    def smallest(known: Energies) -> float:
+        return smallest_share(space, known, objective, scorer, arguments.confidence)
+
+    energies = reweighed(model, scorer, smallest(energies))
+    start = descended(model, scorer, energies, smallest(energies))
     settings = SearchSettings(full=arguments.search, seed=arguments.seed)
-    problem = Problem(space=space, energies=energies, objective=objective, settings=settings)
+    problem = Problem(space=space, energies=energies, objective=objective, settings=settings, start=start)
     tokens = sum(len(row.ids) for example in model.task.splits["search"] for row in example.rows)
     outcomes = run(search_of("ranksieve", problem), scorer, arguments.confidence, arguments.budget * tokens)
     full = [one for one in outcomes if one.examples == arguments.search and one.failure is None]
