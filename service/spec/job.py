@@ -31,12 +31,11 @@ ROUND_EXAMPLES = 256
 REWEIGH_PASSES, MOST_ROUNDS = 4, 8
 """Where no rounds are given: so often over the calibration split, more would fit it; and how many at most."""
 
-MIDWAY_SHARE = 0.3
-"""Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
-
-
 USUAL_DESCENT_ROUNDS = 2
 """Where none are given; the gain of each is about half that of the one before."""
+
+MIDWAY_SHARE = 0.3
+"""Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
 
 
 def parts_of(calibration: int, size: int) -> int:

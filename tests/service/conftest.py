@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.events import EventType
 from service.spec import JobSpec
 from service.store import Store
 
@@ -25,6 +26,27 @@ MakeDatabase = Callable[[], str]
 
 HANGS_S = 60
 """What did not come about in so long never will; no claim about speed."""
+
+
+class PhaseLog:
+    """A job's log as far as one phase before the search needs it; keeps the events."""
+
+    def __init__(self, directory: Path, phase: str) -> None:
+        self.directory, self._phase = directory, phase
+        self.events: list[tuple[EventType, dict[str, Any]]] = []
+
+    def event(self, type: EventType, **data: Any) -> None:
+        self.events.append((type, data))
+
+    def progress(self, phase: str) -> Callable[[int, int], None]:
+        assert phase == self._phase
+        return lambda done, total: None
+
+
+@pytest.fixture
+def make_log() -> Callable[[Path, str], PhaseLog]:
+    """Makes the log of a phase, in a folder."""
+    return PhaseLog
 
 
 @pytest.fixture

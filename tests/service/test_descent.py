@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,6 +25,8 @@ SPACE = SearchSpace(
     [MatrixShape(name=f"m{i}", out_features=64, in_features=64, layer=i, kind="m") for i in range(4)], 2
 )
 ENERGIES = [10 / np.arange(1, 65, dtype=np.float64)] * 4
+Run = Callable[..., tuple[Any, Any]]
+
 PLAN = SearchPlan(space=SPACE, objective=TargetParams(share=0.4), settings=SearchSettings())
 START = lagrangian(SPACE, ENERGIES, 0.4)
 
@@ -46,19 +48,6 @@ class FakeScorer:
         return Reaction(start=rank - window, rank=rank, stop=rank + window, kept=kept, cut=cut)
 
 
-class FakeLog:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.events: list[tuple[EventType, dict[str, Any]]] = []
-
-    def event(self, type: EventType, **data: Any) -> None:
-        self.events.append((type, data))
-
-    def progress(self, phase: str) -> Callable[[int, int], None]:
-        assert phase == "descend"
-        return lambda done, total: None
-
-
 @pytest.fixture
 def make(tiny_job: dict[str, Any]) -> Callable[[int | None], JobSpec]:
     return lambda rounds: JobSpec.model_validate(
@@ -66,16 +55,19 @@ def make(tiny_job: dict[str, Any]) -> Callable[[int | None], JobSpec]:
     )
 
 
-def run(
-    spec: JobSpec, directory: Path, scorer: FakeScorer, calibration: int = 100
-) -> tuple[SearchPlan, FakeLog]:
-    log: Any = FakeLog(directory)
-    made: Any = scorer
-    return descended(spec, PLAN, ENERGIES, calibration, made, log), log
+@pytest.fixture
+def run(make_log: Callable[[Path, str], Any]) -> Run:
+    def descend(
+        spec: JobSpec, directory: Path, scorer: FakeScorer, calibration: int = 100, plan: SearchPlan = PLAN
+    ) -> tuple[SearchPlan, Any]:
+        log, made = make_log(directory, "descend"), cast("Any", scorer)
+        return descended(spec, plan, ENERGIES, calibration, made, log), log
+
+    return descend
 
 
 def test_each_round_begins_where_the_one_before_ended(
-    make: Callable[[int | None], JobSpec], tmp_path: Path
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
     plan, log = run(make(2), tmp_path, scorer)
@@ -92,7 +84,7 @@ def test_each_round_begins_where_the_one_before_ended(
 
 
 def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
-    make: Callable[[int | None], JobSpec], tmp_path: Path
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
 ) -> None:
     expected, _ = run(make(3), tmp_path / "whole", FakeScorer())
     run(make(2), tmp_path / "cut", FakeScorer())
@@ -103,7 +95,7 @@ def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
 
 
 def test_rounds_go_round_a_large_calibration_split(
-    make: Callable[[int | None], JobSpec], tmp_path: Path
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
     run(make(3), tmp_path, scorer, calibration=2 * DESCENT_EXAMPLES + 5)
@@ -111,7 +103,9 @@ def test_rounds_go_round_a_large_calibration_split(
     assert [examples for _, examples, _ in scorer.asked] == [first, second, first]
 
 
-def test_without_rounds_nothing_is_measured(make: Callable[[int | None], JobSpec], tmp_path: Path) -> None:
+def test_without_rounds_nothing_is_measured(
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+) -> None:
     scorer = FakeScorer()
     plan, _ = run(make(0), tmp_path, scorer)
     assert plan == PLAN
@@ -120,19 +114,18 @@ def test_without_rounds_nothing_is_measured(make: Callable[[int | None], JobSpec
 
 
 def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
-    make: Callable[[int | None], JobSpec], tmp_path: Path
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
 ) -> None:
     with pytest.raises(ScoringError, match=r"search.descent_rounds: no memory; 0 does without"):
         run(make(1), tmp_path, FakeScorer("no memory"))
 
 
 def test_where_the_smallest_model_is_wanted_it_begins_at_the_smallest_seed_that_holds(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[[int | None], JobSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     monkeypatch.setattr("service.reweighing.smallest_share", lambda *_: 0.3)
-    scorer, log = FakeScorer(), FakeLog(tmp_path)
-    arguments: Any = make(1), replace(PLAN, objective=MaxDrop(points=2.0)), ENERGIES, 100, scorer, log
-    plan = descended(*arguments)
+    scorer = FakeScorer()
+    plan, _ = run(make(1), tmp_path, scorer, plan=replace(PLAN, objective=MaxDrop(points=2.0)))
     assert scorer.asked[0][0] == lagrangian(SPACE, ENERGIES, 0.3)
     assert plan.start is not None
     assert SPACE.kept_share(plan.start) <= 0.3

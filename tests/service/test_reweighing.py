@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,6 +28,8 @@ SPACE = SearchSpace(
     [MatrixShape(name=f"m{i}", out_features=64, in_features=64, layer=i, kind="m") for i in range(4)], 2
 )
 ENERGIES = [10 / np.arange(1, 65, dtype=np.float64)] * 4
+Run = Callable[..., tuple[Any, Any]]
+
 PLAN = SearchPlan(space=SPACE, objective=TargetParams(share=0.4), settings=SearchSettings())
 
 
@@ -73,19 +75,6 @@ class DroppingScorer(FakeScorer):
         return DropInterval(estimate=points, low=points, high=points, upper=points, confidence=confidence)
 
 
-class FakeLog:
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.events: list[tuple[EventType, dict[str, Any]]] = []
-
-    def event(self, type: EventType, **data: Any) -> None:
-        self.events.append((type, data))
-
-    def progress(self, phase: str) -> Callable[[int, int], None]:
-        assert phase == "reweigh"
-        return lambda done, total: None
-
-
 def task_of(calibration: int) -> EncodedTask:
     example = Example(rows=(Row(ids=(1, 2, 3), spans=()),), choices=2, label=0, prompt_ids=(1,))
     splits = {"calibration": (example,) * calibration}
@@ -106,13 +95,19 @@ def make(tiny_job: dict[str, Any]) -> Callable[..., JobSpec]:
     return spec
 
 
-def run(spec: JobSpec, task: EncodedTask, directory: Path, scorer: FakeScorer) -> tuple[Any, FakeLog]:
-    log: Any = FakeLog(directory)
-    return reweighed(spec, PLAN, ENERGIES, task, scorer, log), log  # type: ignore[arg-type]
+@pytest.fixture
+def run(make_log: Callable[[Path, str], Any]) -> Run:
+    def reweigh(
+        spec: JobSpec, task: EncodedTask, directory: Path, scorer: FakeScorer, plan: SearchPlan = PLAN
+    ) -> tuple[Any, Any]:
+        log, made = make_log(directory, "reweigh"), cast("Any", scorer)
+        return reweighed(spec, plan, ENERGIES, task, made, log), log
+
+    return reweigh
 
 
 def test_weights_grow_where_the_loss_reacts_more_and_the_plain_genome_joins_the_seeds(
-    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
     (plan, energies), log = run(make(2, gram_examples=6), task, tmp_path, scorer)
@@ -129,7 +124,7 @@ def test_weights_grow_where_the_loss_reacts_more_and_the_plain_genome_joins_the_
 
 
 def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
-    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     (_, expected), _ = run(make(3), task, tmp_path / "whole", FakeScorer())
     run(make(2), task, tmp_path / "cut", FakeScorer())
@@ -142,7 +137,9 @@ def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
         np.testing.assert_array_equal(one, other)
 
 
-def test_rounds_go_round_the_calibration_split(make: Callable[..., JobSpec], tmp_path: Path) -> None:
+def test_rounds_go_round_the_calibration_split(
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
+) -> None:
     scorer, task = FakeScorer(), task_of(600)
     run(make(2), task, tmp_path, scorer)
     run(make(5), task, tmp_path, scorer)  # goes on
@@ -151,7 +148,7 @@ def test_rounds_go_round_the_calibration_split(make: Callable[..., JobSpec], tmp
 
 
 def test_without_rounds_nothing_is_measured(
-    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
     (plan, energies), _ = run(make(0), task, tmp_path, scorer)
@@ -161,7 +158,7 @@ def test_without_rounds_nothing_is_measured(
 
 
 def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
-    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     with pytest.raises(ScoringError, match=r"search.reweigh_rounds: no memory; 0 does without"):
         run(make(1), task, tmp_path, FakeScorer("no memory"))
@@ -171,12 +168,10 @@ def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
     ("holds_to", "share"), [(0.0, 0.2), (0.28, 0.3), (0.38, 0.4), (0.58, 0.6), (1.0, 0.6)]
 )
 def test_where_the_smallest_model_is_wanted_the_smallest_seed_that_holds_is_measured(
-    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, holds_to: float, share: float
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, holds_to: float, share: float, run: Run
 ) -> None:
-    scorer, log = DroppingScorer(holds_to), FakeLog(tmp_path)
-    plan = replace(PLAN, objective=MaxDrop(points=2.0))
-    arguments: Any = make(1), plan, ENERGIES, task, scorer, log
-    reweighed(*arguments)
+    scorer = DroppingScorer(holds_to)
+    run(make(1), task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
     assert scorer.asked[0][0] == lagrangian(SPACE, ENERGIES, share)
     assert len(scorer.scored) <= 4  # of eight seeds
 
