@@ -48,13 +48,13 @@ class Proposer:
         return self._space.budget(self._schedule.target)
 
     def seeds(self, breeder: Breeder) -> list[Genome]:
-        """Generation 0: Lagrangian seeds of many sizes, or seeds and mutants of the one size wanted."""
+        """Generation 0: the seeds of many sizes, or those and mutants of the one size wanted."""
         if isinstance(self._schedule, Ratchet):
-            starts = [] if self.start is None else [self.start]
-            return [*(self.lagrangian(share) for share in SEED_SHARES), *starts, *self._given]
+            return [*map(self.seed, SEED_SHARES), *self._given]
         target = self._schedule.target
         given = [self.fitted(genome, target) for genome in self._given]
-        seeds = [self.origin, self.lagrangian(target), uniform(self._space, target), *given]
+        plain = lagrangian(self._space, self._energies, target)
+        seeds = [self.origin, plain, uniform(self._space, target), *given]
         seeds = list(dict.fromkeys(seeds))
         mutants = max(0, self._settings.population - len(seeds))
         return seeds + breeder.mutants(seeds[0], self.budget, mutants)
@@ -62,12 +62,12 @@ class Proposer:
     @property
     def origin(self) -> Genome:
         """What a search at one size sets out from: no scoring has chosen it."""
-        return self.lagrangian(self._schedule.target) if self.start is None else self.start
+        return self.seed(self._schedule.target) if self.start is None else self.start
 
     def moved(self, population: Sequence[Genome], breeder: Breeder) -> list[Genome]:
-        """At a new target: its Lagrangian seed, what is known from the old one, and children of both."""
+        """At a new target: its seed, what is known from the old one, and children of both."""
         last = [entry.genome for entry in self._schedule.accepted[-1:]]
-        sources = [self.lagrangian(self._schedule.target), *last, *population]
+        sources = [self.seed(self._schedule.target), *last, *population]
         return breeder.moved(list(dict.fromkeys(sources)), self.budget, self._settings.offspring)
 
     def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
@@ -78,9 +78,11 @@ class Proposer:
         """A genome brought to `share`, its own allocation trusted."""
         return fitted(self._space, self._energies, genome, share)
 
-    def lagrangian(self, share: float) -> Genome:
-        """The Lagrangian genome that keeps `share`."""
-        return lagrangian(self._space, self._energies, share)
+    def seed(self, share: float) -> Genome:
+        """The first guess at a size: what the search sets out from, brought there, or the Lagrangian genome."""
+        if self.start is None:
+            return lagrangian(self._space, self._energies, share)
+        return self.fitted(self.start, share)
 
 
 class FrontProposer(Proposer):
@@ -103,19 +105,20 @@ class FrontProposer(Proposer):
         settings: SearchSettings,
         given: Sequence[Genome] = (),
         *,
+        start: Genome | None = None,
         sizes: Sizes,
     ) -> None:
-        super().__init__(space, energies, schedule, settings, given)
+        super().__init__(space, energies, schedule, settings, given, start=start)
         self._sizes = sizes
 
     def seeds(self, breeder: Breeder) -> list[Genome]:
-        """Generation 0: the Lagrangian genome of every size, largest first, and the user's at sizes that hold them."""
+        """Generation 0: the seed of every size, largest first, and the user's at sizes that hold them."""
         shares = self._sizes.shares
         places = [self._sizes.place(genome) for genome in self._given]
         given = [
             self.fitted(genome, shares[place]) for genome, place in zip(self._given, places, strict=True)
         ]
-        return [*map(self.lagrangian, reversed(shares)), *given]
+        return [*map(self.seed, reversed(shares)), *given]
 
     def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
         """New children of the population, at the sizes of their parents or those beside them."""

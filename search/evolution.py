@@ -44,7 +44,7 @@ class Evolution:
         objective: What the user wants.
         settings: How to search.
         seeds: Genomes of the user's to start from too.
-        start: The genome to set out from, where it is not the Lagrangian one; a front begins at every size.
+        start: The genome to set out from, where it is not the Lagrangian one; seeds of other sizes are made of it.
         memo: Outcomes known already, which are not asked for again.
         state: Where an earlier search stood; see `resume`.
 
@@ -86,7 +86,7 @@ class Evolution:
         if isinstance(objective, Pareto):
             sizes = Sizes(self._space, objective)
             members = max(self._settings.population, objective.sizes)
-            of_sizes = FrontProposer(*given, sizes=sizes)
+            of_sizes = FrontProposer(*given, start=start, sizes=sizes)
             return of_sizes, FrontStanding(
                 self._space,
                 self._schedule,

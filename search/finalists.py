@@ -59,7 +59,7 @@ class Finalist:
 
 def drop_finalists(
     space: SearchSpace,
-    lagrangian: Callable[[float], Genome],
+    seed: Callable[[float], Genome],
     fitted: Callable[[Genome, float], Genome],
     accepted: Sequence[Accepted],
     front: Sequence[Outcome],
@@ -68,7 +68,7 @@ def drop_finalists(
 
     Args:
         space: The search space.
-        lagrangian: The seed of a size.
+        seed: Of a size.
         fitted: A genome brought to a size.
         accepted: What was good enough on the search split.
         front: What was scored there and has no smaller one that is better, smallest first.
@@ -83,11 +83,11 @@ def drop_finalists(
 
     def of_size(share: float) -> Genome:
         if smallest is None or abs(share - smallest) > NEARBY + TOLERANCE:
-            return lagrangian(share)
+            return seed(share)
         return fitted(known[smallest], share)
 
     chosen = _stepwise(known)
-    safe = _safe(space, lagrangian, space.kept_share(chosen[0])) if chosen else [lagrangian(SAFEST_SHARE)]
+    safe = _safe(space, seed, space.kept_share(chosen[0])) if chosen else [seed(SAFEST_SHARE)]
     falling = _falling(space, of_size, front, space.kept_share([*safe, *chosen][-1]))
     return _finalists([*safe, *chosen, *falling], risks(len(safe), len(chosen), len(falling)))
 
@@ -116,10 +116,10 @@ def _spread(count: int, *parts: tuple[int, float]) -> list[float]:
     return shares
 
 
-def _safe(space: SearchSpace, lagrangian: Callable[[float], Genome], above: float) -> list[Genome]:
+def _safe(space: SearchSpace, seed: Callable[[float], Genome], above: float) -> list[Genome]:
     """Seeds that are well above a size, largest first."""
-    seeds = [lagrangian(share) for share in np.arange(SAFEST_SHARE, above + SAFE_STEP / 2, -SAFE_STEP)]
-    return [seed for seed in dict.fromkeys(seeds) if space.kept_share(seed) > above]
+    genomes = [seed(share) for share in np.arange(SAFEST_SHARE, above + SAFE_STEP / 2, -SAFE_STEP)]
+    return [genome for genome in dict.fromkeys(genomes) if space.kept_share(genome) > above]
 
 
 def _stepwise(known: Mapping[float, Genome]) -> list[Genome]:

@@ -4,6 +4,7 @@ Were every size allowed, hardly any model would beat another: each would be the 
 of each size stays, and what is learnt at one of them is carried to the next.
 """
 
+import math
 from bisect import bisect_left
 
 import numpy as np
@@ -26,6 +27,11 @@ class Sizes:
         self.shares = [float(share) for share in np.linspace(smallest, objective.largest, objective.sizes)]
         """What a genome keeps at most of the dense cost, by the place of its size."""
         self._budgets = [space.budget(share) for share in self.shares]
+
+    @property
+    def middle(self) -> float:
+        """As many times the smallest as the largest is of it."""
+        return math.sqrt(self.shares[0] * self.shares[-1])
 
     def budget(self, place: int) -> int:
         """Most that a genome of this size costs."""

@@ -13,7 +13,7 @@ from search.population import Population
 from search.racing import Order, by_loss
 from search.record import GenerationRecord
 from search.schedules import SEED_SHARES, Ratchet, Schedule
-from search.space import Genome, SearchSpace
+from search.space import SearchSpace
 
 BEST_FINALISTS = 3
 """Of a search at one size; what it set out from comes on top."""
@@ -66,7 +66,7 @@ class Standing:
         """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
             accepted, seeds = self.schedule.accepted, self._proposer
-            return drop_finalists(self._space, seeds.lagrangian, seeds.fitted, accepted, self.front())
+            return drop_finalists(self._space, seeds.seed, seeds.fitted, accepted, self.front())
         # The best of many on few examples is flattered; what it started from is not, and may be the better one.
         genomes = dict.fromkeys([*self.population.hall_of_fame, self._proposer.origin])
         return [Finalist(genome=genome) for genome in genomes]
@@ -116,26 +116,13 @@ class Standing:
     def _start(self, ratchet: Ratchet, finishers: Sequence[Outcome]) -> Outcome:
         """Let the seeds along the size axis tell where to begin; the nearest ones are the first parents."""
         by_genome = {outcome.genome: outcome for outcome in finishers}
-        seeds = self._by_size(by_genome)
+        seeds = list(dict.fromkeys(map(self._proposer.seed, SEED_SHARES)))
         ratchet.start([(self._space.kept_share(genome), by_genome.get(genome)) for genome in seeds])
         nearest = sorted(finishers, key=lambda o: abs(self._space.kept_share(o.genome) - ratchet.target))
         self.population.found(nearest)
         if ratchet.accepted:
             return by_genome[ratchet.accepted[-1].genome]
         return max(nearest, key=lambda outcome: self._space.params(outcome.genome))
-
-    def _by_size(self, scored: Mapping[Genome, Outcome]) -> list[Genome]:
-        """The seeds along the size axis, largest first, and for the nearest what the search set out from, if better."""
-        seeds = list(dict.fromkeys(map(self._proposer.lagrangian, SEED_SHARES)))
-        start = None if self._proposer.start is None else scored.get(self._proposer.start)
-        if start is None:
-            return seeds
-        share = self._space.kept_share
-        nearest = min(range(len(seeds)), key=lambda i: abs(share(seeds[i]) - share(start.genome)))
-        rival = scored.get(seeds[nearest])
-        if rival is None or start.fitness < rival.fitness:
-            seeds[nearest] = start.genome
-        return seeds
 
     def _select(self, finishers: Sequence[Outcome], target: float) -> tuple[Outcome, bool]:
         """Let the best of parents and survivors live, and ask the schedule what it makes of the best."""

@@ -125,7 +125,9 @@ def finalists(spec: JobSpec) -> int:
 def _own_seeds(spec: JobSpec) -> int:
     if isinstance(spec.objective, Pareto):
         return spec.objective.sizes
-    return len(SEED_SHARES) if isinstance(spec.objective, MaxDrop) else TARGET_SEEDS
+    return (
+        len(SEED_SHARES) if isinstance(spec.objective, MaxDrop) else TARGET_SEEDS + bool(spec.descent_rounds)
+    )
 
 
 def scorings(spec: JobSpec) -> tuple[int, int]:
@@ -137,8 +139,7 @@ def scorings(spec: JobSpec) -> tuple[int, int]:
     search = spec.search
     if search.screen >= spec.task.data.sizes.search:
         return search.max_evaluations, 0
-    given = sum(seed.random or 1 for seed in search.seeds)
-    given += bool(spec.reweigh_rounds) + bool(spec.descent_rounds)
+    given = sum(seed.random or 1 for seed in search.seeds) + bool(spec.reweigh_rounds)
     seeds = max(_own_seeds(spec) + given, search.population)
     full = min(search.max_evaluations, seeds + search.generations * search.survivors)
     return full, search.max_evaluations - full

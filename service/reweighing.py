@@ -1,9 +1,9 @@
 """Corrects what the energies of a job's matrices predict, by how its candidates react; see `search.reweighing`.
 
-Each round takes the Lagrangian genome of one size, as it is allocated by the weights so far: the size that is wanted,
-or, where the smallest model is wanted that loses little enough, that of the smallest seed that does so on the search
-split. A round looks at a part of the calibration split, the next one at the next part, and so on round and round: what
-is particular to one part is then averaged out.
+Each round takes the Lagrangian genome of one size, as it is allocated by the weights so far: the size that is wanted;
+where many are, the middle; where the smallest model is wanted that loses little enough, the size of the smallest seed
+that does so on the search split. A round looks at a part of the calibration split, the next one at the next part, and
+so on round and round: what is particular to one part is then averaged out.
 """
 
 from bisect import bisect_left
@@ -14,11 +14,12 @@ from itertools import count, islice
 import numpy as np
 
 from search.errors import ScoringError
-from search.objectives import MaxDrop
+from search.objectives import MaxDrop, Pareto
 from search.prices import Energies
 from search.reweighing import Floats, next_weights, settled, weighted
 from search.schedules import SEED_SHARES
 from search.seeds import lagrangian
+from search.sizes import Sizes
 from search.space import Genome, SearchSpace
 from service.confirmation import confidence_of
 from service.events import EventType
@@ -160,7 +161,9 @@ def smallest_share(
 
 
 def share_to_measure(spec: JobSpec, plan: SearchPlan, energies: Energies, scorer: TaskScorer) -> float:
-    """The size at which candidates tell most: the one that is wanted, or near the one that is looked for."""
+    """The size at which candidates tell most: that which is wanted, the middle of many, or near what is looked for."""
     if isinstance(plan.objective, MaxDrop):
         return smallest_share(plan.space, energies, plan.objective, scorer, confidence_of(spec))
+    if isinstance(plan.objective, Pareto):
+        return Sizes(plan.space, plan.objective).middle
     return plan.objective.target(plan.space)

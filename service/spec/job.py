@@ -100,36 +100,22 @@ class JobSpec(Strict):
         """How often the energies are reweighed; see `SearchSpec`."""
         if self.search.reweigh_rounds is not None:
             return self.search.reweigh_rounds
-        return usual_rounds(self.task.data.sizes.calibration) if self._can_be_reweighed else 0
-
-    @property
-    def _can_be_reweighed(self) -> bool:
-        return self.projection.method == "task" and not isinstance(self.objective, Pareto)
+        return usual_rounds(self.task.data.sizes.calibration) if self.projection.method == "task" else 0
 
     @model_validator(mode="after")
     def _reweighs_what_can_be(self) -> Self:
-        if self.search.reweigh_rounds and not self._can_be_reweighed:
+        if self.search.reweigh_rounds and self.projection.method != "task":
             raise ValueError(
-                "search.reweigh_rounds must be 0 or left out where projection.method is not task or the objective is "
-                f"pareto, whose sizes are many; got {self.search.reweigh_rounds}"
+                "search.reweigh_rounds must be 0 or left out where projection.method is not task, whose energies "
+                f"alone are in units of the loss; got {self.search.reweigh_rounds}"
             )
         return self
 
     @property
     def descent_rounds(self) -> int:
         """How often the genome to set out from is moved along the slopes of its loss; see `SearchSpec`."""
-        if self.search.descent_rounds is not None:
-            return self.search.descent_rounds
-        return 0 if isinstance(self.objective, Pareto) else USUAL_DESCENT_ROUNDS
-
-    @model_validator(mode="after")
-    def _descends_at_one_size(self) -> Self:
-        if self.search.descent_rounds and isinstance(self.objective, Pareto):
-            raise ValueError(
-                "search.descent_rounds must be 0 or left out where the objective is pareto, whose sizes are many; "
-                f"got {self.search.descent_rounds}"
-            )
-        return self
+        rounds = self.search.descent_rounds
+        return USUAL_DESCENT_ROUNDS if rounds is None else rounds
 
     def canonical(self) -> dict[str, Any]:
         """The spec as plain JSON values with every default written out."""

@@ -119,10 +119,10 @@ class SearchSpec(Strict):
         None,
         ge=0,
         le=100,
-        description="So many times, before the search, the Lagrangian genome of the size that is wanted or looked for "
-        "is run forwards and backwards over 256 calibration records, the next ones each time, and what its matrices "
-        "are worth is corrected by how its loss reacts. Null: enough for four passes over all, but at most 8, for "
-        "`task` projections and no `pareto`; else 0.",
+        description="So many times, before the search, the Lagrangian genome of the size that is wanted or looked for, "
+        "or in the middle of many, is run forwards and backwards over 256 calibration records, the next ones each "
+        "time, and what its matrices are worth is corrected by how its loss reacts. Null: enough for four passes over "
+        "all, but at most 8, for `task` projections; else 0.",
     )
     descent_rounds: int | None = Field(
         None,
@@ -130,7 +130,7 @@ class SearchSpec(Strict):
         le=100,
         description="So many times after that the genome is run forwards and backwards over up to 1,024 calibration "
         "records, and steps that promise most by the slopes of its loss are taken together; the search sets out from "
-        "where that leads. Null: 2; for `pareto` 0.",
+        "where that leads. Null: 2.",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     constraints: tuple[ConstraintSpec, ...] = Field(

@@ -82,7 +82,7 @@ def _found(arguments: Namespace) -> dict[str, Any]:
     full = [one for one in outcomes if one.examples == arguments.search and one.failure is None]
     accepted = accepted_in(space, full, objective.points)
     rows = []
-    for finalist in finalists_of(space, energies, "ranksieve", full, accepted):
+    for finalist in finalists_of(problem, "ranksieve", full, accepted):
         row: dict[str, Any] = {
             "kept": space.kept_share(finalist.genome),
             "accepted": any(one.genome == finalist.genome for one in accepted),

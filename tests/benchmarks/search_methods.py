@@ -74,13 +74,10 @@ class Problem:
         return partial(uniform, self.space)
 
     @property
-    def lagrangian(self) -> Family:
-        return partial(lagrangian, self.space, self.energies)
-
-    @property
-    def started(self) -> Family:
-        """What it begins with, brought to other sizes."""
-        assert self.start is not None
+    def seeds(self) -> Family:
+        """What it begins with, brought to every size; else the Lagrangian genomes."""
+        if self.start is None:
+            return partial(lagrangian, self.space, self.energies)
         return partial(fitted, self.space, self.energies, self.start)
 
 
@@ -118,15 +115,13 @@ def _cma_es(p: Problem) -> Strategy:
 
 
 STRATEGIES: dict[str, Callable[[Problem], Strategy]] = {
-    "lagrangian": _no_search(lambda p: p.lagrangian),
-    "reweighed": _no_search(lambda p: p.lagrangian),
-    "descended": _no_search(lambda p: p.started),
+    **dict.fromkeys(("lagrangian", "reweighed", "descended"), _no_search(lambda p: p.seeds)),
     "uniform": _no_search(lambda p: p.uniform),
     "random": _random,
     "evopress": _evopress(lambda p: p.uniform),
-    "evopress-seeded": _evopress(lambda p: p.lagrangian),
-    "evopress-reweighed": _evopress(lambda p: p.lagrangian),
-    "evopress-descended": _evopress(lambda p: p.started),
+    **dict.fromkeys(
+        ("evopress-seeded", "evopress-reweighed", "evopress-descended"), _evopress(lambda p: p.seeds)
+    ),
     "cma-es": _cma_es,
     "paper": _paper,
     "paper-output": _paper,

@@ -257,7 +257,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
         )
     if isinstance(objective, MaxDrop):
         accepted = accepted_in(arena.space, full, objective.points)
-        finalists = finalists_of(arena.space, energies, method, full, accepted)
+        finalists = finalists_of(problem, method, full, accepted)
         return row | {
             "search_kept": accepted[-1].share if accepted else 1.0,
             **_smallest(arena, objective, finalists, arguments.confidence, seed),
@@ -327,19 +327,16 @@ def gain(before: Floats, after: Floats) -> list[float]:
 
 
 def finalists_of(
-    space: SearchSpace,
-    energies: Energies,
-    method: str,
-    full: Sequence[Outcome],
-    accepted: Sequence[Accepted],
+    problem: Problem, method: str, full: Sequence[Outcome], accepted: Sequence[Accepted]
 ) -> list[Finalist]:
     """As a job makes them of what a search accepted, and of genomes of the family that the method knows.
 
     Ours scores seeds of all sizes first. Others have not: theirs above the smallest that they accepted are trusted.
     """
-    seed_of, fitted_of = partial(lagrangian, space, energies), partial(fitted, space, energies)
+    space = problem.space
+    seed_of, fitted_of = problem.seeds, partial(fitted, space, problem.energies)
     if method in UNIFORM:
-        seed_of, fitted_of = partial(uniform, space), lambda _, share: uniform(space, share)
+        seed_of, fitted_of = problem.uniform, lambda _, share: uniform(space, share)
     if accepted and not method.startswith("ranksieve"):
         seeds = {space.kept_share(genome): genome for genome in map(seed_of, SEED_SHARES)}
         larger = [Accepted(share=share, genome=seeds[share]) for share in seeds if share > accepted[-1].share]

@@ -3,7 +3,8 @@
 Rounds are those of a job (`service.reweighing`, `service.descent`), from closed-form `task` factors. After each of
 `--after` rounds of reweighing the Lagrangian genome, and those that up to `--descents` rounds lead to from there, are
 scored on the confirm split, which nothing else looks at: the loss, and by how much it is below that of the unweighted
-genome and of the one in the row before, paired over examples. Prints each row as it is measured.
+genome and of the one in the row before, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
+same weights, and the last one that was descended, brought there. Prints each row as it is measured.
 """
 
 import json
@@ -18,7 +19,7 @@ from search_table import gain
 
 from api.spec_file import load_spec
 from search.reweighing import settled, weighted
-from search.seeds import lagrangian
+from search.seeds import fitted, lagrangian
 from search.space import Genome
 from service.scoring import Candidate, TaskScorer
 from workers.scores import Floats, Scores
@@ -28,13 +29,16 @@ Row = dict[str, Any]
 
 def main() -> None:
     arguments = _arguments()
-    print("| seed | rounds | descents | s | loss, nats | below the unweighted one | below the one before |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| seed | kept | rounds | descents | s | loss, nats | below the unweighted one | below the last of its size |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
     rows: list[Row] = []
     for seed in arguments.seeds:
         for row in _measure(arguments, seed):
             rows.append(row)
-            print("| {seed} | {rounds} | {descents} | {seconds:.0f} | {loss:.4f} |".format_map(row), end=" ")
+            numbers = "| {seed} | {share:g} | {rounds} | {descents} | {seconds:.0f} | {loss:.4f} |"
+            print(numbers.format_map(row), end=" ")
             gains = ["{:+.4f} ({:+.4f} to {:+.4f})".format(*row[name]) for name in ("gain", "step")]
             print(" | ".join(gains), "|", flush=True)
             if arguments.json:
@@ -44,7 +48,8 @@ def main() -> None:
 def _arguments() -> Namespace:
     options = task_parser(__doc__)
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    options.add_argument("--share", type=float, default=0.3)
+    options.add_argument("--share", type=float, default=0.3, help="size that is measured")
+    options.add_argument("--at", nargs="*", type=float, default=[], help="other sizes to score seeds at")
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
     options.add_argument("--descents", type=int, default=2)
     options.add_argument("--kl-weight", type=float, default=0.5)
@@ -69,36 +74,38 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
             raise SystemExit(f"cannot be scored: {scores.reason}")
         return scorer.losses(scores, "confirm")
 
-    energies = model.prepared.energies
-    last = plain = losses(lagrangian(model.space, energies, arguments.share))
+    space, plain = model.space, model.prepared.energies
     started = time.perf_counter()
     weights = weights_after(model, scorer, arguments.share, arguments.after[-1])
     per_round = (time.perf_counter() - started) / len(weights)
+    elsewhere = [share for share in arguments.at if share != arguments.share]
+    first = {share: losses(lagrangian(space, plain, share)) for share in (arguments.share, *elsewhere)}
 
-    def row(rounds: int, descents: int, seconds: float, after: Floats) -> Row:
-        spent = {"seed": seed, "rounds": rounds, "descents": descents, "seconds": seconds}
-        return spent | {"loss": float(after.mean()), "gain": gain(plain, after), "step": gain(last, after)}
+    def row(share: float, rounds: int, descents: int, seconds: float, after: Floats) -> Row:
+        spent = {"seed": seed, "share": share, "rounds": rounds, "descents": descents, "seconds": seconds}
+        gained = {"gain": gain(first[share], after), "step": gain(last[share], after)}
+        last[share] = after
+        return spent | {"loss": float(after.mean())} | gained
 
-    yield row(0, 0, 0.0, plain)
+    last = dict(first)
+    for share, loss in first.items():
+        yield row(share, 0, 0, 0.0, loss)
     for rounds in arguments.after:
-        seconds = rounds * per_round
-        start = lagrangian(
-            model.space,
-            weighted(energies, settled(weights[:rounds])) if rounds else energies,
-            arguments.share,
-        )
-        after = losses(start)
-        yield row(rounds, 0, seconds, after)
-        last = after
-        made = descents_from(model, scorer, start, arguments.share)
+        last, seconds = dict(first), rounds * per_round
+        energies = weighted(plain, settled(weights[:rounds])) if rounds else plain
+        genome = lagrangian(space, energies, arguments.share)
+        yield row(arguments.share, rounds, 0, seconds, losses(genome))
+        for share in elsewhere:
+            yield row(share, rounds, 0, seconds, losses(lagrangian(space, energies, share)))
+        made = descents_from(model, scorer, genome, arguments.share)
         for number in range(1, arguments.descents + 1):
             started = time.perf_counter()
             genome = next(made)
             seconds += time.perf_counter() - started
-            after = losses(genome)
-            yield row(rounds, number, seconds, after)
-            last = after
-        last = plain
+            yield row(arguments.share, rounds, number, seconds, losses(genome))
+        for share in elsewhere:
+            brought = fitted(space, energies, genome, share)
+            yield row(share, rounds, arguments.descents, seconds, losses(brought))
 
 
 if __name__ == "__main__":

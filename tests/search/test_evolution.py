@@ -13,7 +13,8 @@ from search.matrix import DENSE
 from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
-from search.seeds import lagrangian, uniform
+from search.schedules import SEED_SHARES
+from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
 from search.space import Genome
 from search.standing import BEST_FINALISTS
@@ -346,32 +347,26 @@ def test_a_search_at_one_size_sets_out_from_the_start_it_is_given_and_may_return
     assert resumed.finalists() == evolution.finalists()
 
 
-def test_the_start_of_a_search_for_the_smallest_is_scored_on_all_examples(make_problem) -> None:
+@pytest.mark.parametrize(
+    ("objective", "shares"),
+    [(MaxDrop(points=2.0), SEED_SHARES), (PARETO, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8))],
+)
+def test_seeds_of_many_sizes_are_what_the_search_sets_out_from_brought_there(
+    make_problem, objective: Objective, shares: tuple[float, ...]
+) -> None:
     problem = make_problem()
-    known = lagrangian(problem.space, problem.true_energies, 0.4)
-    evolution = Evolution(problem.space, problem.energies, MaxDrop(points=2.0), SETTINGS, start=known)
-    assert Trial(genome=known, examples=SETTINGS.full) in evolution.ask()
+    space, known = problem.space, lagrangian(problem.space, problem.true_energies, 0.4)
+    evolution = Evolution(space, problem.energies, objective, SETTINGS, start=known)
+    seeds = [trial.genome for trial in evolution.ask()]
+    assert sorted(seeds) == sorted(fitted(space, problem.energies, known, share) for share in shares)
+    apart = {
+        share: sum(abs(np.subtract(fitted(space, problem.energies, known, share), known))) for share in shares
+    }
+    assert min(apart, key=apart.__getitem__) == 0.4
+    assert apart[0.4] <= 1  # what was left of the budget may be spent
 
-
-def test_the_start_stands_for_the_seed_of_its_size_where_it_is_better(make_problem) -> None:
-    def founded(known: Genome | None) -> tuple[Evolution, GenerationRecord]:
-        problem = make_problem()
-        evolution = Evolution(problem.space, problem.energies, MaxDrop(points=25.0), SETTINGS, start=known)
-        evolution.tell(problem.score(evolution.ask()))
-        record = evolution.retire()
-        assert record is not None
-        return evolution, record
-
-    problem = make_problem()
-    plain, record = founded(None)
-    seed, share = plain.incumbent, record.kept_share
-    assert record.accepted
-    better, worse = lagrangian(problem.space, problem.true_energies, share), uniform(problem.space, share)
-
-    evolution, record = founded(better)
-    assert (evolution.incumbent.genome, record.accepted) == (better, True)
-    assert evolution.incumbent.fitness < seed.fitness
-    assert founded(worse)[0].incumbent == seed
+    others = [lagrangian(space, problem.energies, share) for share in shares]
+    assert sum(map(problem.kl_nats, seeds)) < sum(map(problem.kl_nats, others))
 
 
 @pytest.mark.parametrize("objective", [*OBJECTIVES[:1], TargetParams(share=0.5), PARETO])

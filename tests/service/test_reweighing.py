@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from search.confirmation import DropInterval
 from search.errors import ScoringError
 from search.matrix import MatrixShape
-from search.objectives import MaxDrop, TargetParams
+from search.objectives import MaxDrop, Pareto, TargetParams
 from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
@@ -137,6 +137,15 @@ def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
         np.testing.assert_array_equal(one, other)
 
 
+def test_where_many_sizes_are_wanted_it_measures_in_the_middle(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
+) -> None:
+    scorer = FakeScorer()
+    many = Pareto(smallest=0.2, largest=0.45, sizes=3, finalists=2, points=2.0)
+    run(make(1), task, tmp_path, scorer, replace(PLAN, objective=many))
+    assert scorer.asked[0][0] == lagrangian(SPACE, ENERGIES, 0.3)
+
+
 def test_rounds_go_round_the_calibration_split(
     make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
@@ -188,7 +197,7 @@ def test_a_larger_split_is_worth_more_rounds(calibration: int, rounds: int) -> N
         ({"kind": "target_bytes", "share": 0.6}, "task", 4),
         ({"kind": "target_params", "share": 0.4}, "output", 0),
         ({"kind": "max_drop", "points": 2}, "task", 4),
-        ({"kind": "pareto"}, "task", 0),
+        ({"kind": "pareto"}, "task", 4),
     ],
 )
 def test_rounds_that_nobody_gave(
