@@ -6,7 +6,6 @@ sizes the largest has the lowest loss, and a dozen children seldom beat each oth
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -51,7 +50,7 @@ class FrontStanding(Standing):
         proposer: Proposer,
     ) -> None:
         super().__init__(space, schedule, population, memo, full=settings.full, proposer=proposer)
-        self._population, self._objective, self._screen = population, objective, settings.screen
+        self._population, self._objective = population, objective
         self._worst_nats: float | None = None  # of the seeds: from where the front's area counts
         self._area = 0.0
         self._remembered: dict[int, int] = {}  # generation in flight -> outcomes known when it was bred
@@ -73,9 +72,14 @@ class FrontStanding(Standing):
         return front_finalists(best, shares, self._objective.finalists)
 
     def order(self, number: int) -> Order:
-        """Children that stand out beside each other and beside all that was screened when they were bred."""
+        """Children that stand out beside each other and beside all that had come as far when they were bred."""
         known = self._remembered.setdefault(number, len(self._memo))
-        return partial(self._population.order, rivals=self._memo.front(self._screen, known))
+
+        def order(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+            rivals = self._memo.front(outcomes[0].examples, known) if outcomes else []
+            return self._population.order(outcomes, rivals)
+
+        return order
 
     def _select(self, finishers: Sequence[Outcome], target: float) -> tuple[Outcome, bool]:
         """Let the front grow; its incumbent is the smallest point that loses little enough, or else the largest."""

@@ -19,12 +19,12 @@ class Trial:
     Args:
         genome: The genome.
         examples: How many.
-        known: On so many of them, the first ones, it was scored before: they cost nothing again.
+        known: On so many of them, the first ones, it was scored before, stage by stage: they cost nothing again.
     """
 
     genome: Genome
     examples: int
-    known: int = field(default=0, compare=False)
+    known: tuple[int, ...] = field(default=(), compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

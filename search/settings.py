@@ -1,8 +1,22 @@
 """How the search runs: sizes, limits and rates."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from search.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Everyone still in is scored on the first `examples` examples; the best `survivors` go on."""
+
+    examples: int
+    survivors: int
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "survivors"):
+            if getattr(self, name) < 1:
+                raise InputError(f"stages.{name}", f"must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,7 +27,8 @@ class SearchSettings:
         population: Genomes that may become parents.
         offspring: Children proposed in a generation.
         survivors: Children promoted from the screen to all search examples.
-        screen: Search examples that screen every child; at `full` or more there is no screen.
+        screen: Search examples that screen children; at `full` or more there is no screen.
+        prescreens: Stages before the screen, on fewer examples.
         full: All search examples.
         generations: Generations after the seeds.
         overlap: Generations in flight at once: generation g is bred from what is known after generation g - overlap.
@@ -33,6 +48,7 @@ class SearchSettings:
     offspring: int = 12
     survivors: int = 3
     screen: int = 64
+    prescreens: tuple[Stage, ...] = ()
     full: int = 256
     generations: int = 20
     overlap: int = 2
@@ -62,6 +78,19 @@ class SearchSettings:
             raise InputError(
                 "search.survivors", f"must be at most offspring, {self.offspring}, got {self.survivors}"
             )
+        for earlier, later in pairwise(self.stages):
+            if not (earlier.examples < later.examples and earlier.survivors > later.survivors):
+                raise InputError(
+                    "search.prescreens",
+                    "must be on ever more examples with ever fewer survivors, to the screen's "
+                    f"{self.screen} and {self.survivors}; got {earlier.examples} and {earlier.survivors} before "
+                    f"{later.examples} and {later.survivors}",
+                )
         for name in ("crossover_rate", "removal_rate", "transfer_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"search.{name}", f"must be in [0, 1], got {getattr(self, name)}")
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages of a race but the one on all examples, in order."""
+        return (*self.prescreens, Stage(examples=self.screen, survivors=self.survivors))

@@ -16,7 +16,7 @@ from search.objectives import Objective
 from search.settings import SearchSettings
 from search.space import SearchSpace
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 
 LIMITS = ("generations", "max_evaluations", "patience")
 """Settings that may differ when a search goes on."""

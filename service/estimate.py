@@ -43,7 +43,8 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
     if isinstance(spec.objective, TargetLatency):
         loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
-    return _described(model, job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf"), rates)
+    job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
+    return _described(model, job, rates, spec.search.max_evaluations)
 
 
 def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
         spec, lambda split, stop: uniform_load(len(range(sizes[split])[:stop]), length, batch_tokens)
     )
     dtype = "bfloat16" if spec.model.dtype == "auto" else spec.model.dtype
-    return _described(model, job_size(spec, loads, dtype), rates)
+    return _described(model, job_size(spec, loads, dtype), rates, spec.search.max_evaluations)
 
 
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
@@ -93,7 +94,6 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         gguf: Whether the model has to be de-quantized.
     """
     resources = spec.resources
-    full, screened = scorings(spec)
     return JobSize(
         dtype=dtype,
         device=resources.device,
@@ -104,9 +104,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         midway_share=spec.midway_share,
         loads=loads,
         refine_epochs=spec.projection.refine_epochs,
-        full_scorings=full,
-        screenings=screened,
-        screen_share=spec.search.screen / spec.task.data.sizes.search,
+        search_passes=search_passes(spec),
         finalists=finalists(spec),
         actors=resources.actors,
         actors_per_device=resources.actors_per_device,
@@ -130,19 +128,21 @@ def _own_seeds(spec: JobSpec) -> int:
     )
 
 
-def scorings(spec: JobSpec) -> tuple[int, int]:
-    """Most scorings of a search: on all search examples, and on the screen.
+def search_passes(spec: JobSpec) -> float:
+    """Most passes over the search split that the scorings of a search are worth.
 
-    `search.max_evaluations` bounds both together. On all examples go the seeds, and of every later generation the
-    survivors; where the screen is as large as the split, everything.
+    `search.max_evaluations` bounds the scorings of all stages together. On all examples go the seeds, and of every
+    later generation the survivors; where the screen is as large as the split, everything.
     """
-    search = spec.search
-    if search.screen >= spec.task.data.sizes.search:
-        return search.max_evaluations, 0
+    search, whole = spec.search, spec.task.data.sizes.search
+    if search.screen >= whole:
+        return search.max_evaluations
     given = sum(seed.random or 1 for seed in search.seeds) + bool(spec.reweigh_rounds)
     seeds = max(_own_seeds(spec) + given, search.population)
     full = min(search.max_evaluations, seeds + search.generations * search.survivors)
-    return full, search.max_evaluations - full
+    entrants = (search.offspring, *(stage.survivors for stage in search.prescreens))
+    examples = sum(count * stage.examples for count, stage in zip(entrants, search.stages, strict=True))
+    return full + (search.max_evaluations - full) * examples / sum(entrants) / whole
 
 
 def _verifying(once: Load, timed: Load) -> Load:
@@ -150,7 +150,7 @@ def _verifying(once: Load, timed: Load) -> Load:
     return once + timed.times(2 * SPEED_ROUNDS)
 
 
-def _described(model: ModelSize, job: JobSize, rates: Rates) -> dict[str, Any]:
+def _described(model: ModelSize, job: JobSize, rates: Rates, evaluations: int) -> dict[str, Any]:
     phases = estimate(model, job, rates)
     total = _total(phases)
     return {
@@ -168,7 +168,7 @@ def _described(model: ModelSize, job: JobSize, rates: Rates) -> dict[str, Any]:
             "memory_bytes": round(rates.capacity_bytes),
         },
         "gram_passes": len(gram_passes(model, job.method, job.gram_bytes)),
-        "evaluations_at_most": job.full_scorings + job.screenings,
+        "evaluations_at_most": evaluations,
         "phases": [asdict(phase) for phase in phases],
         "total": total,
         "notes": _notes(job, rates, total),

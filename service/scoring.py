@@ -270,10 +270,11 @@ class TaskScorer:
         return first(self.dense[split], len(scores.quality))
 
     def _request(self, trial: Trial) -> ScoreRequest:
-        """The first of a trial's examples that are to be scored, up to where it was scored before, or to its end."""
-        known = self._scored.get(trial.genome)
-        start = 0 if known is None or len(known.quality) < trial.known else trial.known
-        stop = trial.known if start < trial.known else trial.examples
+        """The first of a trial's examples that are to be scored, up to where an earlier stage ended, or to its end."""
+        scored = self._scored.get(trial.genome)
+        ends = (0, *trial.known, trial.examples)
+        start = max(end for end in ends if end == 0 or (scored is not None and end <= len(scored.quality)))
+        stop = min(end for end in ends if end > start)
         return ScoreRequest(ranks=self._space.ranks(trial.genome), split="search", start=start, stop=stop)
 
     def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:

@@ -174,7 +174,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
                 "latency", once.times(PASSES), [(_timing(model, once, weights), 1)], scoring(model, job, once)
             )
         ]
-    search = loads["search"].times(job.full_scorings + job.screenings * job.screen_share)
+    search = loads["search"].times(job.search_passes)
     return (
         phase(
             "prepare",

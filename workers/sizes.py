@@ -69,7 +69,7 @@ class JobSize:
     `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, refinement, of which
     `refine_epochs` are passes, reweigh and descend (all their rounds), search, refit (of one finalist; none where
     nothing is refit), confirm, test and verify; where latencies are measured, of one pass.
-    `full_scorings` of the search are on all its examples, `screenings` on `screen_share` of them. `devices`: how many
+    `search_passes`: over the search split, which scorings of all or of the first of it add up to. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one, or one actor has that of `devices_per_actor`. `gram_bytes`: for the
     Grams of one actor. `midway_share`: as of `workers.preparation.PreparationPlan`.
@@ -84,9 +84,7 @@ class JobSize:
     midway_share: float | None
     loads: Mapping[str, Load]
     refine_epochs: int
-    full_scorings: int
-    screenings: int
-    screen_share: float
+    search_passes: float
     finalists: int
     actors: int
     actors_per_device: int

@@ -5,10 +5,10 @@ scores, how many at once and in which order is none of its business.
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass
 
-from search.errors import ConflictError, InputError
+from search.errors import ConflictError
 from search.outcome import Outcome, Trial
+from search.settings import Stage
 from search.space import Genome
 
 Strategy = Generator[Sequence[Trial], list[Outcome], None]
@@ -16,19 +16,6 @@ Strategy = Generator[Sequence[Trial], list[Outcome], None]
 
 Race = Generator[Sequence[Trial], list[Outcome], list[Outcome]]
 """A part of a strategy; returns the outcomes of those who came through."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """Everyone still in is scored on the first `examples` examples; the best `survivors` go on."""
-
-    examples: int
-    survivors: int
-
-    def __post_init__(self) -> None:
-        for name in ("examples", "survivors"):
-            if getattr(self, name) < 1:
-                raise InputError(f"stages.{name}", f"must be at least 1, got {getattr(self, name)}")
 
 
 def race(candidates: Iterable[Genome], stages: Sequence[Stage]) -> Race:
@@ -43,10 +30,10 @@ def race(candidates: Iterable[Genome], stages: Sequence[Stage]) -> Race:
     """
     running = list(dict.fromkeys(candidates))
     valid: list[Outcome] = []
-    known = 0
+    known: tuple[int, ...] = ()
     for stage in stages:
         outcomes = yield [Trial(genome=genome, examples=stage.examples, known=known) for genome in running]
-        known = stage.examples
+        known = (*known, stage.examples)
         valid = sorted((o for o in outcomes if o.failure is None), key=lambda outcome: outcome.fitness)
         valid = valid[: stage.survivors]
         running = [outcome.genome for outcome in valid]

@@ -8,11 +8,12 @@ generation, as all our races do, not fresh ones.
 from collections.abc import Sequence
 from random import Random
 
-from search.baselines.batches import Stage, Strategy, race
+from search.baselines.batches import Strategy, race
 from search.baselines.sizes import Family, settle_start, stepped
 from search.operators.transfer import transfer
 from search.outcome import Outcome, Trial
 from search.schedules import Schedule
+from search.settings import Stage
 from search.space import SearchSpace
 
 OFFSPRING = 64

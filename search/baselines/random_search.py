@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from random import Random
 
-from search.baselines.batches import Stage, Strategy, race
+from search.baselines.batches import Strategy, race
 from search.baselines.sizes import Family, random_genome, settle_start
 from search.outcome import Outcome
 from search.schedules import Schedule
+from search.settings import Stage
 from search.space import SearchSpace
 
 

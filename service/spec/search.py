@@ -1,5 +1,6 @@
 """`search` of a job file: how long the search runs, where it starts, and what it may not do."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -88,6 +89,13 @@ class SeedSpec(Strict):
         return self
 
 
+class StageSpec(Strict):
+    """A stage of the race between a generation's children."""
+
+    examples: int = Field(ge=1, le=1_000_000, description="Search examples that each is scored on.")
+    survivors: int = Field(ge=1, le=10_000, description="How many go on.")
+
+
 class SearchSpec(Strict):
     """The genetic search over rank vectors."""
 
@@ -96,7 +104,10 @@ class SearchSpec(Strict):
     survivors: int = Field(
         3, ge=1, le=10_000, description="Children promoted from the screen to all search examples."
     )
-    screen: int = Field(64, ge=1, le=1_000_000, description="Search examples that screen every child.")
+    screen: int = Field(64, ge=1, le=1_000_000, description="Search examples that screen children.")
+    prescreens: tuple[StageSpec, ...] = Field(
+        (), strict=False, max_length=10, description="Stages before the screen, on fewer examples."
+    )
     generations: Generations = 20
     overlap: int = Field(
         2,
@@ -145,3 +156,19 @@ class SearchSpec(Strict):
         if self.survivors > self.offspring:
             raise ValueError(f"survivors must be at most offspring, {self.offspring}; got {self.survivors}")
         return self
+
+    @model_validator(mode="after")
+    def _stages_select(self) -> Self:
+        for earlier, later in pairwise(self.stages):
+            if not (earlier.examples < later.examples and earlier.survivors > later.survivors):
+                raise ValueError(
+                    "prescreens must be on ever more examples with ever fewer survivors, to the screen's "
+                    f"{self.screen} and {self.survivors}; got {earlier.examples} and {earlier.survivors} before "
+                    f"{later.examples} and {later.survivors}"
+                )
+        return self
+
+    @property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """All stages of a race but the one on all examples, in order."""
+        return (*self.prescreens, StageSpec(examples=self.screen, survivors=self.survivors))

@@ -6,7 +6,7 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
-from search.baselines.batches import BatchSearch, Stage, Strategy
+from search.baselines.batches import BatchSearch, Strategy
 from search.baselines.bisection import bisection
 from search.baselines.evopress import evopress, evopress_stages
 from search.baselines.paper_ga import PaperSettings, paper_ga
@@ -18,7 +18,7 @@ from search.outcome import Outcome, Trial
 from search.prices import Energies
 from search.schedules import Schedule, schedule_for
 from search.seeds import fitted, lagrangian, uniform
-from search.settings import SearchSettings
+from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
 from workers.projections import Method
 

@@ -55,7 +55,7 @@ from search.outcome import Outcome
 from search.prices import Energies
 from search.schedules import SEED_SHARES, Accepted
 from search.seeds import fitted, lagrangian, uniform
-from search.settings import SearchSettings
+from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
 from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
@@ -139,9 +139,21 @@ def _arguments() -> Namespace:
     for name in SETTINGS:
         kind, default = type(getattr(SearchSettings(), name)), getattr(SearchSettings(), name)
         options.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help="of our search")
+    options.add_argument(
+        "--prescreens",
+        nargs="*",
+        type=_stage,
+        default=list(SearchSettings().prescreens),
+        metavar="N:SURVIVORS",
+    )
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
+
+
+def _stage(text: str) -> Stage:
+    examples, survivors = map(int, text.split(":"))
+    return Stage(examples=examples, survivors=survivors)
 
 
 def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
@@ -224,7 +236,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     method, kind, amount, seed, budget, examples, _ = key
     objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
-    settings = SearchSettings(full=examples, seed=seed, **chosen)
+    settings = SearchSettings(full=examples, seed=seed, prescreens=tuple(arguments.prescreens), **chosen)
     energies, start, before = arena.energies, None, 0
     if method in REWEIGHED:
         energies, before = arena.reweigh(objective)

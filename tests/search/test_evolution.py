@@ -131,7 +131,7 @@ def test_a_saved_search_is_checked(make_problem) -> None:
     with pytest.raises(ConflictError, match="memo lacks outcomes"):
         resume()
     told = kept
-    with pytest.raises(ConflictError, match="has version 2, expected 5"):
+    with pytest.raises(ConflictError, match="has version 2, expected 6"):
         resume(version=2)
     with pytest.raises(ConflictError, match="another space, objective or setting"):
         resume(changed(generations=1, overlap=3))

@@ -1,8 +1,11 @@
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from search.outcome import Outcome, Trial
 from search.racing import Race
-from search.settings import SearchSettings
+from search.settings import SearchSettings, Stage
 
 SETTINGS = SearchSettings(population=4, offspring=5, survivors=2, screen=4, full=16)
 GENOMES = [(0, 0, i) for i in range(5)]
@@ -41,6 +44,20 @@ def test_all_are_screened_and_the_best_go_on() -> None:
     assert [outcome.genome for outcome in race.finishers] == GENOMES[:2]
     assert [outcome.trial for outcome in race.outcomes] == stages[0] + stages[1]
     assert race.cost == 7
+
+
+def test_stages_before_the_screen_let_ever_fewer_on() -> None:
+    stages = (Stage(examples=1, survivors=4), Stage(examples=2, survivors=3))
+    settings = SearchSettings(population=4, offspring=5, prescreens=stages, survivors=2, screen=4, full=16)
+    race = start(*GENOMES, settings=settings)
+    scored = run(race)
+    assert [[trial.examples for trial in stage] for stage in scored] == [[1] * 5, [2] * 4, [4] * 3, [16] * 2]
+    assert [stage[0].known for stage in scored] == [(), (1,), (1, 2), (1, 2, 4)]
+    assert [outcome.genome for outcome in race.finishers] == GENOMES[:2]
+    assert race.cost == 5 + 4 + 3 + 2
+
+    fewer = start(*GENOMES[:3], settings=settings)
+    assert [[trial.examples for trial in stage] for stage in run(fewer)] == [[4] * 3, [16] * 2]
 
 
 def test_a_stage_ends_with_its_last_answer() -> None:
@@ -96,17 +113,20 @@ def test_no_screen_where_it_cannot_select_or_save() -> None:
         assert {trial.examples for trial in race.start()} == {16}
 
 
-def test_the_limit_is_never_passed() -> None:
-    for limit in range(1, 10):
-        race = start(*GENOMES, limit=limit)
+@pytest.mark.parametrize("prescreens", [(), (Stage(examples=2, survivors=3),)])
+def test_the_limit_is_never_passed(prescreens: tuple[Stage, ...]) -> None:
+    for limit in range(1, 13):
+        race = start(*GENOMES, limit=limit, settings=replace(SETTINGS, prescreens=prescreens))
         scored = [trial for stage in run(race) for trial in stage]
         assert 1 <= len(scored) <= race.cost <= limit
         assert sum(trial.examples == 16 for trial in scored) <= SETTINGS.survivors
         assert race.finishers
 
 
-def test_the_candidates_of_a_race_make_the_same_race() -> None:
-    for limit in range(1, 10):
-        race = start(*GENOMES, limit=limit)
-        again = start(*race.candidates, screened=race.screened)
+@pytest.mark.parametrize("prescreens", [(), (Stage(examples=2, survivors=3),)])
+def test_the_candidates_of_a_race_make_the_same_race(prescreens: tuple[Stage, ...]) -> None:
+    settings = replace(SETTINGS, prescreens=prescreens)
+    for limit in range(1, 13):
+        race = start(*GENOMES, limit=limit, settings=settings)
+        again = start(*race.candidates, screened=race.screened, settings=settings)
         assert (again.candidates, again.screened, again.cost) == (race.candidates, race.screened, race.cost)

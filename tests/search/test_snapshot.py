@@ -32,7 +32,7 @@ def test_only_limits_may_differ(make_space) -> None:
 
 def test_a_state_of_another_version_or_search_is_refused() -> None:
     check({"version": STATE_VERSION, "fingerprint": "mine"}, "mine")
-    with pytest.raises(ConflictError, match=r"has version 2, expected 5; submit the job again"):
+    with pytest.raises(ConflictError, match=r"has version 2, expected 6; submit the job again"):
         check({"version": 2}, "mine")
     with pytest.raises(ConflictError, match=r"only generations, max_evaluations, patience may differ"):
         check({"version": STATE_VERSION, "fingerprint": "yours"}, "mine")

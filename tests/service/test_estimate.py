@@ -16,7 +16,7 @@ from search.matrix import MatrixShape
 from search.outcome import Outcome
 from service import wiring
 from service.application import Application
-from service.estimate import estimate_size, finalists, scorings
+from service.estimate import estimate_size, finalists, search_passes
 from service.search_plan import search_plan
 from service.settings import Settings
 from service.spec import JobSpec
@@ -93,15 +93,15 @@ def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, see
         "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),
         "survivors": rng.choice([1, 3]), "seeds": rng.choice([[], [{"random": 5}, {"densities": {"*": 0.3}}]]),
         "max_evaluations": rng.choice([5, 30, 200]), "generations": rng.choice([1, 6]),
+        "prescreens": rng.choice([[], [{"examples": 2, "survivors": 4}]]),
     }  # fmt: skip
     spec = JobSpec.model_validate(tiny_job)
     examples, confirmed = _play(spec, rng)
-    full, screened = scorings(spec)
+    assert sum(examples.values()) <= spec.search.max_evaluations
+    scored = sum(size * count for size, count in examples.items())
+    assert scored <= 16 * search_passes(spec)
     if spec.search.screen == 16:
-        assert examples[16] <= full == spec.search.max_evaluations
-    else:
-        assert examples[16] <= full
-        assert examples[16] * 16 + examples[8] * 8 <= full * 16 + screened * 8
+        assert search_passes(spec) == spec.search.max_evaluations
     assert confirmed <= finalists(spec)
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from search.errors import InputError
+from search.settings import Stage
 from service import plans
 from service.settings import Settings
 from service.spec import JobSpec
@@ -160,8 +161,17 @@ def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: li
 
 
 def test_search_settings(tiny_job: Document) -> None:
+    tiny_job["search"] |= {"survivors": 2, "prescreens": [{"examples": 4, "survivors": 3}]}
     settings = plans.search_settings(JobSpec.model_validate(tiny_job))
-    assert (settings.full, settings.screen, settings.patience) == (16, 8, 20)
+    assert (settings.full, settings.patience) == (16, 20)
+    assert settings.stages == (Stage(examples=4, survivors=3), Stage(examples=8, survivors=2))
+
+
+@pytest.mark.parametrize("stage", [{"examples": 8, "survivors": 3}, {"examples": 4, "survivors": 2}])
+def test_a_stage_that_could_not_select_is_refused(tiny_job: Document, stage: Document) -> None:
+    tiny_job["search"] |= {"survivors": 2, "prescreens": [stage]}
+    with pytest.raises(ValidationError, match="prescreens must be on ever more examples with ever fewer"):
+        JobSpec.model_validate(tiny_job)
 
 
 @pytest.mark.parametrize(

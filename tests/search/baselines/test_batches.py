@@ -1,8 +1,9 @@
 import pytest
 
-from search.baselines.batches import BatchSearch, Stage, Strategy, race
+from search.baselines.batches import BatchSearch, Strategy, race
 from search.errors import ConflictError, InputError
 from search.outcome import Outcome, Trial
+from search.settings import Stage
 
 GENOMES = [(i, 0, 0) for i in range(5)]
 STAGES = (Stage(examples=4, survivors=3), Stage(examples=16, survivors=2))

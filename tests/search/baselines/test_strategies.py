@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.baselines.batches import BatchSearch, Stage, Strategy
+from search.baselines.batches import BatchSearch, Strategy
 from search.baselines.bisection import bisection
 from search.baselines.evopress import evopress, evopress_stages
 from search.baselines.paper_ga import PaperSettings, paper_ga
@@ -21,6 +21,7 @@ from search.objectives import MaxDrop, Objective, TargetParams
 from search.outcome import Outcome, Trial
 from search.schedules import schedule_for
 from search.seeds import lagrangian, predicted_loss, uniform
+from search.settings import Stage
 
 FULL = 32
 STAGES = (Stage(examples=8, survivors=3), Stage(examples=FULL, survivors=3))
