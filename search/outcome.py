@@ -26,10 +26,6 @@ class Trial:
     examples: int
     known: tuple[int, ...] = field(default=(), compare=False)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {"genome": list(self.genome), "examples": self.examples}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:

@@ -49,7 +49,3 @@ def test_a_failure_is_the_worst_and_never_a_pass() -> None:
 def test_within_includes_the_limit() -> None:
     assert outcome(drop_points=2.0).within(2.0)
     assert not outcome(drop_points=2.1).within(2.0)
-
-
-def test_trial_as_json() -> None:
-    assert Trial(genome=(1, 2), examples=8).to_json() == {"genome": [1, 2], "examples": 8}
