@@ -13,8 +13,8 @@ from search.objectives import MaxDrop, Objective
 from search.outcome import Outcome
 from search.space import Genome, SearchSpace
 
-SEED_SHARES = (0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
-"""Sizes at which the ratchet scores Lagrangian seeds to find where to start, largest first."""
+SEED_SHARES = (0.6, 0.5, 0.42, 0.36, 0.31, 0.27, 0.23, 0.2, 0.17, 0.14)
+"""Sizes at which the ratchet scores seeds to find where to start, largest first, each about 0.86 times the last."""
 
 SAFE_SHARE = 0.85
 """First target where even the largest seed loses too much, on the way from the smallest genome to the largest."""

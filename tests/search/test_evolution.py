@@ -158,7 +158,7 @@ def test_the_ratchet_ends_at_the_smallest_size_that_holds(make_problem) -> None:
     assert evolution.generation < 60
     assert smallest in [problem.space.kept_share(genome) for genome in finalists(evolution)]
     assert records[0].accepted
-    assert records[0].target_share == pytest.approx(0.35, abs=0.003)
+    assert records[0].target_share == pytest.approx(0.36, abs=0.003)
     assert all(record.drop_points <= 2.0 for record in accepted)
 
 
@@ -348,22 +348,22 @@ def test_a_search_at_one_size_sets_out_from_the_start_it_is_given_and_may_return
 
 
 @pytest.mark.parametrize(
-    ("objective", "shares"),
-    [(MaxDrop(points=2.0), SEED_SHARES), (PARETO, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8))],
+    ("objective", "shares", "size"),
+    [(MaxDrop(points=2.0), SEED_SHARES, 0.42), (PARETO, (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8), 0.4)],
 )
 def test_seeds_of_many_sizes_are_what_the_search_sets_out_from_brought_there(
-    make_problem, objective: Objective, shares: tuple[float, ...]
+    make_problem, objective: Objective, shares: tuple[float, ...], size: float
 ) -> None:
     problem = make_problem()
-    space, known = problem.space, lagrangian(problem.space, problem.true_energies, 0.4)
+    space, known = problem.space, lagrangian(problem.space, problem.true_energies, size)
     evolution = Evolution(space, problem.energies, objective, SETTINGS, start=known)
     seeds = [trial.genome for trial in evolution.ask()]
     assert sorted(seeds) == sorted(fitted(space, problem.energies, known, share) for share in shares)
     apart = {
         share: sum(abs(np.subtract(fitted(space, problem.energies, known, share), known))) for share in shares
     }
-    assert min(apart, key=apart.__getitem__) == 0.4
-    assert apart[0.4] <= 1  # what was left of the budget may be spent
+    assert min(apart, key=apart.__getitem__) == size
+    assert apart[size] <= 1  # what was left of the budget may be spent
 
     others = [lagrangian(space, problem.energies, share) for share in shares]
     assert sum(map(problem.kl_nats, seeds)) < sum(map(problem.kl_nats, others))

@@ -5,7 +5,7 @@ import pytest
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome, Trial
-from search.schedules import SEED_SHARES, FixedTarget, Ratchet, schedule_for
+from search.schedules import FixedTarget, Ratchet, schedule_for
 from search.space import SearchSpace
 
 
@@ -18,13 +18,14 @@ def matrix(name: str) -> MatrixShape:
 
 
 SPACE = SearchSpace([matrix("a"), matrix("b")], 2)
+SHARES = (0.6, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2)
 FAILED = Outcome.failed(Trial(genome=(0,), examples=8), "NaN")
 
 
 def ratchet(seeds: int = 4, patience: int = 2) -> Ratchet:
     """A ratchet whose `seeds` largest seeds hold."""
     made = Ratchet(MaxDrop(points=2.0), patience=patience)
-    made.start([(share, dropping(1.0 if i < seeds else 5.0)) for i, share in enumerate(SEED_SHARES)])
+    made.start([(share, dropping(1.0 if i < seeds else 5.0)) for i, share in enumerate(SHARES)])
     return made
 
 
@@ -40,7 +41,7 @@ def test_start_below_the_smallest_seed_that_holds_like_the_next_larger_one(
     drops: list[float], accepted: list[float]
 ) -> None:
     made = Ratchet(MaxDrop(points=2.0), patience=6)
-    assert made.start([(share, dropping(d)) for share, d in zip(SEED_SHARES, drops, strict=True)])
+    assert made.start([(share, dropping(d)) for share, d in zip(SHARES, drops, strict=True)])
     assert [entry.share for entry in made.accepted] == accepted
     assert made.target == pytest.approx(accepted[-1] - 0.04)
 
