@@ -272,9 +272,9 @@ class TaskScorer:
     def _request(self, trial: Trial) -> ScoreRequest:
         """The first of a trial's examples that are to be scored, up to where an earlier stage ended, or to its end."""
         scored = self._scored.get(trial.genome)
-        ends = (0, *trial.known, trial.examples)
-        start = max(end for end in ends if end == 0 or (scored is not None and end <= len(scored.quality)))
-        stop = min(end for end in ends if end > start)
+        have = 0 if scored is None else len(scored.quality)
+        start = max((end for end in trial.known if end <= have), default=0)
+        stop = next(end for end in (*trial.known, trial.examples) if end > start)
         return ScoreRequest(ranks=self._space.ranks(trial.genome), split="search", start=start, stop=stop)
 
     def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:

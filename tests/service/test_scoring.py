@@ -145,6 +145,16 @@ def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner:
     assert replace(whole, tokens=400) == at_once
 
 
+def test_a_genome_that_was_scored_on_more_may_still_be_asked_for_on_few(
+    scorer: TaskScorer, runner: FakeRunner
+) -> None:
+    scorer.score_dense("search")
+    few = Trial(genome=(2, 0), examples=8)
+    alone, _, again = outcomes(scorer, few, Trial(genome=(2, 0), examples=20), few)
+    assert again == alone
+    assert (runner.requests[-1].start, runner.requests[-1].stop) == (0, 8)
+
+
 def test_what_was_scored_in_another_process_is_run_as_it_was_there(
     scorer: TaskScorer, runner: FakeRunner
 ) -> None:
