@@ -1,5 +1,6 @@
 """How the search runs: sizes, limits and rates."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +18,19 @@ class Stage:
         for name in ("examples", "survivors"):
             if getattr(self, name) < 1:
                 raise InputError(f"stages.{name}", f"must be at least 1, got {getattr(self, name)}")
+
+
+def unselective(stages: Sequence[Stage]) -> str | None:
+    """What is wrong with stages of which one could not select or not save, the screen the last of them; else None."""
+    screen = stages[-1]
+    for earlier, later in pairwise(stages):
+        if not (earlier.examples < later.examples and earlier.survivors > later.survivors):
+            return (
+                "must be on ever more examples with ever fewer survivors, to the screen's "
+                f"{screen.examples} and {screen.survivors}; got {earlier.examples} and {earlier.survivors} before "
+                f"{later.examples} and {later.survivors}"
+            )
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,14 +92,8 @@ class SearchSettings:
             raise InputError(
                 "search.survivors", f"must be at most offspring, {self.offspring}, got {self.survivors}"
             )
-        for earlier, later in pairwise(self.stages):
-            if not (earlier.examples < later.examples and earlier.survivors > later.survivors):
-                raise InputError(
-                    "search.prescreens",
-                    "must be on ever more examples with ever fewer survivors, to the screen's "
-                    f"{self.screen} and {self.survivors}; got {earlier.examples} and {earlier.survivors} before "
-                    f"{later.examples} and {later.survivors}",
-                )
+        if (wrong := unselective(self.stages)) is not None:
+            raise InputError("search.prescreens", wrong)
         for name in ("crossover_rate", "removal_rate", "transfer_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"search.{name}", f"must be in [0, 1], got {getattr(self, name)}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 from search.candidates import TARGET_SEEDS
@@ -104,7 +105,8 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         midway_share=spec.midway_share,
         loads=loads,
         refine_epochs=spec.projection.refine_epochs,
-        search_passes=search_passes(spec),
+        search_passes=sum(examples * count for examples, count in scorings(spec))
+        / spec.task.data.sizes.search,
         finalists=finalists(spec),
         actors=resources.actors,
         actors_per_device=resources.actors_per_device,
@@ -123,26 +125,31 @@ def finalists(spec: JobSpec) -> int:
 def _own_seeds(spec: JobSpec) -> int:
     if isinstance(spec.objective, Pareto):
         return spec.objective.sizes
-    return (
-        len(SEED_SHARES) if isinstance(spec.objective, MaxDrop) else TARGET_SEEDS + bool(spec.descent_rounds)
-    )
+    if isinstance(spec.objective, MaxDrop):
+        return len(SEED_SHARES)
+    return TARGET_SEEDS + bool(spec.descent_rounds)
 
 
-def search_passes(spec: JobSpec) -> float:
-    """Most passes over the search split that the scorings of a search are worth.
+def scorings(spec: JobSpec) -> list[tuple[int, int]]:
+    """On how many examples a search scores how often at most, the largest first.
 
     `search.max_evaluations` bounds the scorings of all stages together. On all examples go the seeds, and of every
     later generation the survivors; where the screen is as large as the split, everything.
     """
     search, whole = spec.search, spec.task.data.sizes.search
     if search.screen >= whole:
-        return search.max_evaluations
+        return [(whole, search.max_evaluations)]
     given = sum(seed.random or 1 for seed in search.seeds) + bool(spec.reweigh_rounds)
     seeds = max(_own_seeds(spec) + given, search.population)
-    full = min(search.max_evaluations, seeds + search.generations * search.survivors)
-    entrants = (search.offspring, *(stage.survivors for stage in search.prescreens))
-    examples = sum(count * stage.examples for count, stage in zip(entrants, search.stages, strict=True))
-    return full + (search.max_evaluations - full) * examples / sum(entrants) / whole
+    most = [(whole, seeds + search.generations * search.survivors)]
+    for before, stage in reversed(list(pairwise(search.stages))):
+        most.append((stage.examples, (1 + search.generations) * before.survivors))
+    most.append((search.stages[0].examples, search.max_evaluations))
+    left, bounds = search.max_evaluations, []
+    for examples, count in most:
+        bounds.append((examples, min(left, count)))
+        left -= bounds[-1][1]
+    return bounds
 
 
 def _verifying(once: Load, timed: Load) -> Load:

@@ -5,7 +5,7 @@ from os.path import normpath
 from pathlib import Path
 
 from search.errors import InputError
-from search.settings import SearchSettings, Stage
+from search.settings import SearchSettings
 from service.settings import Settings
 from service.spec import DataSource, JobSpec
 from workers.cache import FolderCache
@@ -121,8 +121,8 @@ def search_settings(spec: JobSpec) -> SearchSettings:
     """How the search runs."""
     elsewhere = {"kl_weight", "constraints", "seeds", "reweigh_rounds", "descent_rounds", "prescreens"}
     search = spec.search.model_dump(exclude=elsewhere)
-    prescreens = tuple(Stage(**stage.model_dump()) for stage in spec.search.prescreens)
-    return SearchSettings(**search, prescreens=prescreens, full=spec.task.data.sizes.search)
+    *prescreens, _ = spec.search.stages
+    return SearchSettings(**search, prescreens=tuple(prescreens), full=spec.task.data.sizes.search)
 
 
 def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> RecordSource:

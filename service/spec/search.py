@@ -1,10 +1,10 @@
 """`search` of a job file: how long the search runs, where it starts, and what it may not do."""
 
-from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from search.settings import Stage, unselective
 from service.spec.strict import Strict, Texts
 
 MOST_SEEDS = 1000
@@ -159,16 +159,12 @@ class SearchSpec(Strict):
 
     @model_validator(mode="after")
     def _stages_select(self) -> Self:
-        for earlier, later in pairwise(self.stages):
-            if not (earlier.examples < later.examples and earlier.survivors > later.survivors):
-                raise ValueError(
-                    "prescreens must be on ever more examples with ever fewer survivors, to the screen's "
-                    f"{self.screen} and {self.survivors}; got {earlier.examples} and {earlier.survivors} before "
-                    f"{later.examples} and {later.survivors}"
-                )
+        if (wrong := unselective(self.stages)) is not None:
+            raise ValueError(f"prescreens {wrong}")
         return self
 
     @property
-    def stages(self) -> tuple[StageSpec, ...]:
+    def stages(self) -> tuple[Stage, ...]:
         """All stages of a race but the one on all examples, in order."""
-        return (*self.prescreens, StageSpec(examples=self.screen, survivors=self.survivors))
+        before = (Stage(examples=one.examples, survivors=one.survivors) for one in self.prescreens)
+        return (*before, Stage(examples=self.screen, survivors=self.survivors))

@@ -3,7 +3,7 @@
 Rounds are those of a job (`service.reweighing`, `service.descent`), from closed-form `task` factors. After each of
 `--after` rounds of reweighing the Lagrangian genome, and those that up to `--descents` rounds lead to from there, are
 scored on the confirm split, which nothing else looks at: the loss, and by how much it is below that of the unweighted
-genome and of the one in the row before, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
+genome and of the last one of its size, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
 same weights, and the last one that was descended, brought there. Prints each row as it is measured.
 """
 

@@ -357,7 +357,9 @@ def test_seeds_of_many_sizes_are_what_the_search_sets_out_from_brought_there(
     problem = make_problem()
     space, known = problem.space, lagrangian(problem.space, problem.true_energies, size)
     evolution = Evolution(space, problem.energies, objective, SETTINGS, start=known)
-    seeds = [trial.genome for trial in evolution.ask()]
+    trials = evolution.ask()
+    assert {trial.examples for trial in trials} == {SETTINGS.full}
+    seeds = [trial.genome for trial in trials]
     assert sorted(seeds) == sorted(fitted(space, problem.energies, known, share) for share in shares)
     apart = {
         share: sum(abs(np.subtract(fitted(space, problem.energies, known, share), known))) for share in shares

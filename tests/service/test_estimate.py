@@ -16,7 +16,7 @@ from search.matrix import MatrixShape
 from search.outcome import Outcome
 from service import wiring
 from service.application import Application
-from service.estimate import estimate_size, finalists, search_passes
+from service.estimate import estimate_size, finalists, scorings
 from service.search_plan import search_plan
 from service.settings import Settings
 from service.spec import JobSpec
@@ -97,11 +97,13 @@ def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, see
     }  # fmt: skip
     spec = JobSpec.model_validate(tiny_job)
     examples, confirmed = _play(spec, rng)
-    assert sum(examples.values()) <= spec.search.max_evaluations
-    scored = sum(size * count for size, count in examples.items())
-    assert scored <= 16 * search_passes(spec)
+    bounds = dict(scorings(spec))
+    assert sum(examples.values()) <= sum(bounds.values()) == spec.search.max_evaluations
+    assert examples[16] <= bounds[16]
     if spec.search.screen == 16:
-        assert search_passes(spec) == spec.search.max_evaluations
+        assert bounds[16] == spec.search.max_evaluations
+    else:
+        assert sum(n * e for e, n in examples.items()) <= sum(n * e for e, n in bounds.items())
     assert confirmed <= finalists(spec)
 
 

@@ -163,7 +163,7 @@ def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: li
 def test_search_settings(tiny_job: Document) -> None:
     tiny_job["search"] |= {"survivors": 2, "prescreens": [{"examples": 4, "survivors": 3}]}
     settings = plans.search_settings(JobSpec.model_validate(tiny_job))
-    assert (settings.full, settings.patience) == (16, 20)
+    assert (settings.full, settings.screen, settings.patience) == (16, 8, 20)
     assert settings.stages == (Stage(examples=4, survivors=3), Stage(examples=8, survivors=2))
 
 
