@@ -4,9 +4,10 @@ A backward pass through a model tells, example by example, how the loss changes 
 next components or loses its last ones (`workers.reaction`). The change by several steps is then the sum of theirs, d.
 Of all sums the one that looks best on some examples is flattered, and nothing is linear for long. So they are judged by
 
-    expected change = E / (E + PRIOR_EXAMPLES) · mean(d) + HARM · var(d)
+    expected change = trust · mean(d) + HARM · var(d)
 
-The first factor shrinks what was measured on E examples towards nothing (James and Stein 1961). The variance stands for
+Trust shrinks what was measured on E examples towards nothing, by how much of it is noise (James and Stein 1961): one
+less the ratio of what the squared means of the steps would be by chance to what they are. The variance stands for
 what is lost beyond the first order: where answers change, in whatever direction, the model moves away from what its
 factors were fitted to, and to second order a KL is half the variance of the change of log-probabilities. So it is the
 mean-variance choice of a portfolio (Markowitz 1952): steps are assets, parameters the money.
@@ -21,9 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.space import Gene, Genome, SearchSpace
-
-PRIOR_EXAMPLES = 700
-"""Square of the ratio of standard deviation to mean over a model's steps: 560 and 890 on two seeds of the demo's."""
 
 HARM = 2.5
 """Of 96 moves of several steps the loss rose by 1.7 times the variance of its change, 1.5 times that of the slopes."""
@@ -56,7 +54,7 @@ def descended(
         return genome, 0.0
     change_ES = np.stack([step.change(kept_EM, cut_EM) for step in steps], axis=1)
     choice = _Choice(
-        slope_S=len(change_ES) / (len(change_ES) + PRIOR_EXAMPLES) * change_ES.mean(axis=0),
+        slope_S=trust(change_ES) * change_ES.mean(axis=0),
         harm_SS=HARM * np.atleast_2d(np.cov(change_ES.T, bias=True)),
         cost_S=np.array([step.cost for step in steps]),
         gene_S=np.array([step.gene for step in steps]),
@@ -68,6 +66,27 @@ def descended(
     for step, taken in zip(steps, choice.taken_S, strict=True):
         levels[step.gene] += step.sign if taken else 0
     return tuple(levels), choice.expected
+
+
+def trust(change_ES: Floats) -> float:
+    """How far the mean changes by many steps are borne out by other examples: from 0, all is chance, to 1.
+
+    Args:
+        change_ES: Of the loss of E examples, at least two, by each of S steps.
+
+    Returns:
+        One less what a squared mean is by chance, the variance over E, relative to what it is; both as ratios to the
+        variance, and those as means over the steps. Steps that change all examples alike tell nothing of it.
+
+    Source: the positive-part estimator of James and Stein, as an empirical Bayes rule (Efron and Morris 1973).
+    """
+    variance_S = change_ES.var(axis=0, ddof=1)
+    told_S = variance_S > 0
+    if not told_S.any():
+        return 1.0
+    by_chance = 1 / len(change_ES)
+    found = float((change_ES.mean(axis=0)[told_S] ** 2 / variance_S[told_S]).mean())
+    return max(0.0, 1 - by_chance / found) if found else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,12 +1,12 @@
 """Takes a job's Lagrangian genome some steps along the slopes of its loss, before anything is searched.
 
 Slopes are measured on calibration records, so the search split is still fresh when the search compares what came of it
-with the Lagrangian genome. Each round measures where the one before has come to.
+with the Lagrangian genome. Each round measures where the one before has come to, until there is little to be had.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count, islice
+from itertools import islice
 
 from search.descent import descended as along_slopes
 from search.errors import ScoringError
@@ -25,7 +25,10 @@ from workers.scores import Failure
 FILE = "descent.json"
 
 DESCENT_EXAMPLES = 1024
-"""Of the calibration split in a round, if it has as many: so many slopes are worth some 600 records without noise."""
+"""Of the calibration split in a round, if it has as many."""
+
+WORTHWHILE_NATS = 2e-3
+"""A round that is expected to gain less is the last: the next one gains about half of that."""
 
 
 def descended(
@@ -52,29 +55,35 @@ def descended(
     report(0, rounds)
     if (saved := read_json(file)) is None:
         share = share_to_measure(spec, plan, energies, scorer)
-        saved = {"share": share, "genomes": [lagrangian(plan.space, energies, share)]}
+        saved = {"share": share, "genomes": [lagrangian(plan.space, energies, share)], "expected_nats": []}
     genomes = saved["genomes"] = [tuple(genome) for genome in saved["genomes"]]
-    budget, done = plan.space.budget(saved["share"]), len(genomes) - 1
-    made = descent(plan.space, genomes[-1], budget, calibration, scorer, done)
-    for genome, expected in islice(made, max(0, rounds - done)):
+    budget, expected_nats = plan.space.budget(saved["share"]), saved["expected_nats"]
+    made = descent(plan.space, genomes[-1], budget, calibration, scorer, tuple(expected_nats))
+    for genome, expected in islice(made, rounds - len(expected_nats)):
         changed = sum(old != new for old, new in zip(genomes[-1], genome, strict=True))
         genomes.append(genome)
+        expected_nats.append(expected)
         write_json(file, saved)
-        report(len(genomes) - 1, rounds)
+        report(len(expected_nats), rounds)
         log.event(
             EventType.GENOME_DESCENDED,
-            round=len(genomes) - 1,
+            round=len(expected_nats),
             kept_share=plan.space.kept_share(genome),
             steps=changed,
             expected_nats=expected,
         )
-    return replace(plan, start=genomes[rounds])
+    return replace(plan, start=genomes[-1])
 
 
 def descent(
-    space: SearchSpace, genome: Genome, budget: int, calibration: int, scorer: TaskScorer, done: int = 0
+    space: SearchSpace,
+    genome: Genome,
+    budget: int,
+    calibration: int,
+    scorer: TaskScorer,
+    earlier: Sequence[float] = (),
 ) -> Iterator[tuple[Genome, float]]:
-    """Without an end: the genome after each round, and the change of the loss that was expected, in nats.
+    """The genome after each round and the change of the loss that was expected, in nats, until that is little.
 
     Args:
         space: Of the genome.
@@ -82,14 +91,17 @@ def descent(
         budget: Most it may cost.
         calibration: Records of that split.
         scorer: Measures the slopes.
-        done: Earlier rounds.
+        earlier: What was expected of earlier rounds.
 
     Raises:
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
     """
-    for number in count(done):
-        reaction = scorer.react(genome, part_of(calibration, DESCENT_EXAMPLES, number), space.rank_step)
+    expected_nats = list(earlier)
+    while not expected_nats or expected_nats[-1] <= -WORTHWHILE_NATS:
+        examples = part_of(calibration, DESCENT_EXAMPLES, len(expected_nats))
+        reaction = scorer.react(genome, examples, space.rank_step)
         if isinstance(reaction, Failure):
             raise ScoringError(f"search.descent_rounds: {reaction.reason}; 0 does without")
         genome, expected = along_slopes(space, genome, reaction.kept, reaction.cut, budget)
+        expected_nats.append(expected)
         yield genome, expected

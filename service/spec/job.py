@@ -31,8 +31,8 @@ ROUND_EXAMPLES = 256
 REWEIGH_PASSES, MOST_ROUNDS = 4, 8
 """Where no rounds are given: so often over the calibration split, more would fit it; and how many at most."""
 
-USUAL_DESCENT_ROUNDS = 2
-"""Where none are given; the gain of each is about half that of the one before."""
+MOST_DESCENT_ROUNDS = 5
+"""Where none are given."""
 
 MIDWAY_SHARE = 0.3
 """Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
@@ -113,9 +113,9 @@ class JobSpec(Strict):
 
     @property
     def descent_rounds(self) -> int:
-        """How often the genome to set out from is moved along the slopes of its loss; see `SearchSpec`."""
+        """How often at most the genome to set out from is moved along the slopes of its loss; see `SearchSpec`."""
         rounds = self.search.descent_rounds
-        return USUAL_DESCENT_ROUNDS if rounds is None else rounds
+        return MOST_DESCENT_ROUNDS if rounds is None else rounds
 
     def canonical(self) -> dict[str, Any]:
         """The spec as plain JSON values with every default written out."""

@@ -139,9 +139,9 @@ class SearchSpec(Strict):
         None,
         ge=0,
         le=100,
-        description="So many times after that the genome is run forwards and backwards over up to 1,024 calibration "
-        "records, and steps that promise most by the slopes of its loss are taken together; the search sets out from "
-        "where that leads. Null: 2.",
+        description="At most so many times after that the genome is run forwards and backwards over up to 1,024 "
+        "calibration records, and steps that promise most by the slopes of its loss are taken together; a time that "
+        "promises little is the last. The search sets out from where that leads. Null: 5.",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     constraints: tuple[ConstraintSpec, ...] = Field(

@@ -74,7 +74,7 @@ def _found(arguments: Namespace) -> dict[str, Any]:
         return smallest_share(space, known, objective, scorer, arguments.confidence)
 
     energies = reweighed(model, scorer, smallest(energies))
-    start = descended(model, scorer, energies, smallest(energies))
+    start = descended(model, scorer, energies, smallest(energies))[-1]
     settings = SearchSettings(full=arguments.search, seed=arguments.seed)
     problem = Problem(space=space, energies=energies, objective=objective, settings=settings, start=start)
     tokens = sum(len(row.ids) for example in model.task.splits["search"] for row in example.rows)

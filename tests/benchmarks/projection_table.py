@@ -165,7 +165,7 @@ def _genome(allocation: str, model: RealModel, share: float) -> Genome:
         scorer = TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5)
         energies = reweighed(model, scorer, share)
         if allocation == "descended":
-            return descended(model, scorer, energies, share)
+            return descended(model, scorer, energies, share)[-1]
         return lagrangian(space, energies, share)
     return (per_type if allocation == "per-type" else lagrangian)(space, energies, share)
 

@@ -25,7 +25,7 @@ from service.reweighing import Reweighing, part_of
 from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import ROUND_EXAMPLES, USUAL_DESCENT_ROUNDS, usual_rounds
+from service.spec.job import MOST_DESCENT_ROUNDS, ROUND_EXAMPLES, usual_rounds
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
@@ -126,27 +126,32 @@ def weights_after(model: RealModel, scorer: TaskScorer, share: float, rounds: in
 
 
 def descents_from(model: RealModel, scorer: TaskScorer, genome: Genome, share: float) -> Iterator[Genome]:
-    """Without an end: the genome after each round of descent at a size."""
+    """The genome after each round of descent at a size, until one promises little."""
     calibration = len(model.task.splits["calibration"])
     made = descent(model.space, genome, model.space.budget(share), calibration, scorer)
     return (genome for genome, _ in made)
 
 
-def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> Genome:
-    """The genome after as many rounds of descent as a job has by default."""
+def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> list[Genome]:
+    """The genome after each of as many rounds of descent as a job has by default."""
     made = descents_from(model, scorer, lagrangian(model.space, energies, share), share)
-    return list(islice(made, USUAL_DESCENT_ROUNDS))[-1]
+    return list(islice(made, MOST_DESCENT_ROUNDS))
 
 
-def tokens_before(model: RealModel, *, descents: bool) -> int:
-    """Of reweighing, and of the descent after it: forwards, and backwards, which counts as two.
+def tokens_of_reweighing(model: RealModel) -> int:
+    """As `_tokens_of_rounds`, of as many as a job has by default."""
+    return _tokens_of_rounds(model, ROUND_EXAMPLES, _rounds(model))
 
-    The dense model runs, too: for a `choice` over every record once.
-    """
+
+def tokens_of_descent(model: RealModel, rounds: int) -> int:
+    """As `_tokens_of_rounds`."""
+    return _tokens_of_rounds(model, DESCENT_EXAMPLES, rounds)
+
+
+def _tokens_of_rounds(model: RealModel, size: int, rounds: int) -> int:
+    """Forwards, and backwards, which counts as two; the dense model runs, too: for a `choice` over a record once."""
     calibration = model.task.splits["calibration"]
-    sizes = [(ROUND_EXAMPLES, _rounds(model)), (DESCENT_EXAMPLES, USUAL_DESCENT_ROUNDS * descents)]
-    parts = [part_of(len(calibration), size, number) for size, rounds in sizes for number in range(rounds)]
-    ran = [i for part in parts for i in part]
+    ran = [i for number in range(rounds) for i in part_of(len(calibration), size, number)]
     dense = sorted(set(ran)) if model.task.kind == "choice" else ran
     return sum(len(row.ids) for i in (*ran, *ran, *ran, *dense) for row in calibration[i].rows)
 

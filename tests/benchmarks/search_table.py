@@ -32,7 +32,7 @@ from statistics import mean
 from typing import Any
 
 from in_process import InProcess
-from real_model import descended, load, reweighed, task_parser, tokens_before
+from real_model import descended, load, reweighed, task_parser, tokens_of_descent, tokens_of_reweighing
 from search_methods import (
     DESCENDED,
     NAMES,
@@ -204,13 +204,13 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
                 "--synthetic: the task has no slopes to reweigh by; leave ranksieve and reweighed out"
             )
         share, probing = size_to_measure(objective, energies)
-        return reweighed(model, task_scorer, share), tokens_before(model, descents=False) + probing
+        return reweighed(model, task_scorer, share), tokens_of_reweighing(model) + probing
 
     def descend(objective: MaxDrop | TargetParams) -> tuple[Genome, int]:
         better, _ = arena.reweigh(objective)
         share, probing = size_to_measure(objective, better)
-        spent = tokens_before(model, descents=True) - tokens_before(model, descents=False)
-        return descended(model, task_scorer, better, share), spent + probing
+        path = descended(model, task_scorer, better, share)
+        return path[-1], tokens_of_descent(model, len(path)) + probing
 
     def size_to_measure(objective: MaxDrop | TargetParams, known: Energies) -> tuple[float, int]:
         if isinstance(objective, TargetParams):

@@ -22,6 +22,7 @@ from search.reweighing import settled, weighted
 from search.seeds import fitted, lagrangian
 from search.space import Genome
 from service.scoring import Candidate, TaskScorer
+from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
@@ -51,7 +52,7 @@ def _arguments() -> Namespace:
     options.add_argument("--share", type=float, default=0.3, help="size that is measured")
     options.add_argument("--at", nargs="*", type=float, default=[], help="other sizes to score seeds at")
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
-    options.add_argument("--descents", type=int, default=2)
+    options.add_argument("--descents", type=int, default=MOST_DESCENT_ROUNDS)
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
@@ -98,14 +99,17 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         for share in elsewhere:
             yield row(share, rounds, 0, seconds, losses(lagrangian(space, energies, share)))
         made = descents_from(model, scorer, genome, arguments.share)
-        for number in range(1, arguments.descents + 1):
+        descents = 0
+        while descents < arguments.descents:
             started = time.perf_counter()
-            genome = next(made)
+            if (further := next(made, None)) is None:
+                break
+            genome, descents = further, descents + 1
             seconds += time.perf_counter() - started
-            yield row(arguments.share, rounds, number, seconds, losses(genome))
+            yield row(arguments.share, rounds, descents, seconds, losses(genome))
         for share in elsewhere:
             brought = fitted(space, energies, genome, share)
-            yield row(share, rounds, arguments.descents, seconds, losses(brought))
+            yield row(share, rounds, descents, seconds, losses(brought))
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.descent import HARM, PRIOR_EXAMPLES, descended
+from search.descent import HARM, descended, trust
 from search.matrix import DENSE, MatrixShape
-from search.space import Genome, SearchSpace, Tie
+from search.space import Gene, Genome, SearchSpace, Tie
 
 STEP = 2
 MANY = 100_000
-"""Examples: so many are hardly shrunk."""
+"""Examples: so many are trusted."""
 
 
 def shape(name: str, width: int = 64) -> MatrixShape:
@@ -72,10 +72,43 @@ def test_steps_whose_changes_cancel_are_taken_together() -> None:
     assert moved(kept0=wave(0.1, 0.005), kept1=wave(0.1, 0.005)) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("examples", [2, 10, 700])
-def test_few_examples_are_believed_less(examples: int) -> None:
-    _, expected = descended(SPACE, GENOME, *slopes(examples, kept0=0.1), COST)
-    assert expected == pytest.approx(-0.1 * examples / (examples + PRIOR_EXAMPLES))
+def test_means_are_trusted_by_how_much_more_they_are_than_chance() -> None:
+    change_ES = np.array(
+        [[1.0, 6.0], [3.0, 0.0]]
+    )  # means 2 and 3, variances 2 and 18: ratios 2 and 1/2, by chance 1/2
+    assert trust(change_ES) == pytest.approx(1 - 0.5 / 1.25)
+    assert trust(change_ES - change_ES.mean(axis=0)) == 0
+    assert trust(np.array([[0.4], [2.0]])) == pytest.approx(1 - 0.5 / (1.2**2 / 1.28))
+    assert trust(np.array([[0.4, 1.0], [2.0, 1.0]])) == trust(np.array([[0.4], [2.0]]))
+    assert trust(np.ones((4, 2))) == 1
+
+
+@pytest.mark.parametrize("ratio", [0.5, 3.0])
+def test_trusted_means_are_those_of_other_examples(ratio: float) -> None:
+    """Where truth varies over the steps as `ratio` times the noise does, the share of it that is expected again."""
+    examples, steps = 500, 4000
+    rng = np.random.default_rng(0)
+    deviation_S = rng.uniform(0.1, 3.0, steps)  # some steps change examples more than others
+    truth_S = deviation_S * rng.normal(0.0, np.sqrt(ratio / examples), steps)
+    here_ES, there_ES = truth_S + deviation_S * rng.normal(size=(2, examples, steps))
+    here_S, there_S = (change_ES.mean(axis=0) / deviation_S for change_ES in (here_ES, there_ES))
+    assert trust(here_ES) == pytest.approx(ratio / (1 + ratio), abs=0.03)
+    assert trust(here_ES) == pytest.approx(here_S @ there_S / (here_S @ here_S), abs=0.03)
+
+
+@pytest.mark.parametrize("spread", [0.05, 0.4])
+def test_what_is_expected_is_the_trusted_mean_and_the_harm_of_the_variance(spread: float) -> None:
+    kept = np.array([0.1 - spread, 0.1 + spread] * 50)
+    _, expected = descended(SPACE, GENOME, *slopes(100, kept0=kept), COST)
+    trusted = -0.1 * (1 - spread**2 / 99 / 0.1**2)
+    assert expected == pytest.approx(min(0.0, trusted + HARM * spread**2))
+
+
+def test_where_all_is_chance_nothing_moves() -> None:
+    rng = np.random.default_rng(0)
+    kept_EM = rng.normal(size=(100, 3))
+    kept_EM += 0.05 - kept_EM.mean(axis=0)  # less than by chance
+    assert descended(SPACE, GENOME, 1e-3 * kept_EM, np.zeros((100, 3)), COST) == (GENOME, 0.0)
 
 
 def test_one_example_tells_nothing() -> None:
@@ -111,6 +144,11 @@ def situations(draw: st.DrawFn) -> tuple[SearchSpace, Genome, np.ndarray, np.nda
     return space, genome, kept_EM, cut_EM, space.cost(genome) + draw(st.integers(0, 500))
 
 
+def is_small(gene: Gene, old: int, new: int) -> bool:
+    """Neither from nor to nothing or dense."""
+    return min(new, old) > 0 and max(new, old) < len(gene.levels) - 1
+
+
 @given(situations())
 def test_a_descent_stays_in_the_space_and_the_budget_and_never_expects_a_rise(
     situation: tuple[SearchSpace, Genome, np.ndarray, np.ndarray, int],
@@ -132,18 +170,25 @@ def test_no_single_step_more_would_be_better(
     """Against the formula itself, written out for one genome after another."""
     space, genome, kept_EM, cut_EM, budget = situation
     ended, expected = descended(*situation)
+    small_steps = [
+        cut_EM[:, i] if sign > 0 else -kept_EM[:, i]
+        for i, gene in enumerate(space.genes)
+        for sign in (1, -1)
+        if is_small(gene, genome[i], genome[i] + sign)
+    ]
+    trusted = trust(np.stack(small_steps, axis=1)) if small_steps else 1.0
 
     def of(other: Genome) -> float:
         change_E = np.zeros(len(kept_EM))
         for i, (new, old) in enumerate(zip(other, genome, strict=True)):
             change_E += cut_EM[:, i] if new > old else -kept_EM[:, i] if new < old else 0.0
-        return float(40 / (40 + PRIOR_EXAMPLES) * change_E.mean() + HARM * change_E.var())
+        return float(trusted * change_E.mean() + HARM * change_E.var())
 
     assert of(ended) == pytest.approx(expected, abs=1e-9)
     for i, gene in enumerate(space.genes):
         for level in (genome[i] - 1, genome[i], genome[i] + 1):
             other = (*ended[:i], level, *ended[i + 1 :])
-            small = min(level, genome[i]) > 0 and max(level, genome[i]) < len(gene.levels) - 1
             direct = genome[i] in (ended[i], level)  # not from one side to the other in one go
-            if (small or level == genome[i]) and direct and space.cost(other) <= budget:
+            allowed = level == genome[i] or is_small(gene, genome[i], level)
+            if allowed and direct and space.cost(other) <= budget:
                 assert of(other) >= expected - 1e-8

@@ -1,6 +1,6 @@
 """Rounds of descent over a fake scorer: where each begins, what is kept, what a job that goes on repeats."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +14,7 @@ from search.objectives import MaxDrop, TargetParams
 from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
-from service.descent import DESCENT_EXAMPLES, FILE, descended
+from service.descent import DESCENT_EXAMPLES, FILE, WORTHWHILE_NATS, descended
 from service.events import EventType
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -31,11 +31,16 @@ START = lagrangian(SPACE, ENERGIES, 0.4)
 
 
 class FakeScorer:
-    """A loss that falls where the first matrix grows and the second one shrinks, always."""
+    """A loss that falls where the first matrix grows and the second one shrinks, always.
 
-    def __init__(self, failure: str | None = None) -> None:
+    Args:
+        failure: Why nothing can be measured.
+        gains: By how much it falls in each round; afterwards, as ever, by 0.9 nats.
+    """
+
+    def __init__(self, failure: str | None = None, gains: Sequence[float] = ()) -> None:
         self.asked: list[tuple[Genome, range, int]] = []
-        self._failure = failure
+        self._failure, self._gains = failure, list(gains)
 
     def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
         self.asked.append((genome, examples, window))
@@ -44,7 +49,10 @@ class FakeScorer:
         rank = np.array(SPACE.ranks(genome))
         kept, cut = np.tile([-1.0, -0.1, -1.0, -1.0], (len(examples), 1)), np.zeros((len(examples), 4))
         cut[:, 0] = -1.0
-        return Reaction(start=rank - window, rank=rank, stop=rank + window, kept=kept, cut=cut)
+        scale = self._gains.pop(0) / 0.9 if self._gains else 1.0
+        return Reaction(
+            start=rank - window, rank=rank, stop=rank + window, kept=scale * kept, cut=scale * cut
+        )
 
 
 @pytest.fixture
@@ -78,7 +86,7 @@ def test_each_round_begins_where_the_one_before_ended(
         "round": 2,
         "kept_share": SPACE.kept_share(after[2]),
         "steps": 2,
-        "expected_nats": pytest.approx(-0.9 * 100 / 800),
+        "expected_nats": pytest.approx(-0.9),
     }
 
 
@@ -100,6 +108,18 @@ def test_rounds_go_round_a_large_calibration_split(
     run(make(3), tmp_path, scorer, calibration=2 * DESCENT_EXAMPLES + 5)
     first, second = range(DESCENT_EXAMPLES), range(DESCENT_EXAMPLES, 2 * DESCENT_EXAMPLES)
     assert [examples for _, examples, _ in scorer.asked] == [first, second, first]
+
+
+def test_a_round_that_promises_little_is_the_last(
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+) -> None:
+    scorer = FakeScorer(gains=[1.1 * WORTHWHILE_NATS, 0.9 * WORTHWHILE_NATS])
+    plan, log = run(make(5), tmp_path, scorer)
+    assert plan.start == (START[0] + 2, START[1] - 2, *START[2:])  # it is taken for what it is worth
+    assert len(log.events) == len(scorer.asked) == 2
+    again = FakeScorer()
+    assert run(make(5), tmp_path, again)[0] == plan
+    assert not again.asked
 
 
 def test_without_rounds_nothing_is_measured(
@@ -133,6 +153,6 @@ def test_where_the_smallest_model_is_wanted_it_begins_at_the_smallest_seed_that_
 @pytest.mark.parametrize("objective", [{"kind": "max_drop"}, {"kind": "pareto"}])
 def test_rounds_that_nobody_gave(tiny_job: dict[str, Any], objective: dict[str, Any]) -> None:
     document = {**tiny_job, "objective": objective}
-    assert JobSpec.model_validate(document).descent_rounds == 2
+    assert JobSpec.model_validate(document).descent_rounds == 5
     document["search"] = {**tiny_job["search"], "descent_rounds": 3}
     assert JobSpec.model_validate(document).descent_rounds == 3

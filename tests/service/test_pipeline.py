@@ -36,7 +36,7 @@ from service.materializer import Materializer
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import REWEIGH_PASSES, USUAL_DESCENT_ROUNDS
+from service.spec.job import REWEIGH_PASSES
 from service.store import Store
 from service.wiring import build
 from workers.actor import ScorerPlan, build_scorer
@@ -599,7 +599,7 @@ def test_a_paused_job_goes_on_to_the_same_result(jobs: Jobs, tiny_job: Document)
     assert all((r.start, r.stop) == (0, tiny_job["search"]["screen"]) for r in twice)
     assert len(twice) <= tiny_job["search"]["survivors"]  # those who had come through when it was paused
     reacted = [len(cluster.actors[0].others["react"]) for cluster in (undisturbed, paused, resumed)]
-    rounds = REWEIGH_PASSES + USUAL_DESCENT_ROUNDS
+    rounds = REWEIGH_PASSES + len(jobs.events(id, "genome.descended"))
     assert reacted == [rounds, rounds, 0]  # no round is repeated; all see the one part
 
 
