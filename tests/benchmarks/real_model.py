@@ -75,7 +75,8 @@ class Variant(TypedDict, total=False):
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
     data. `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`,
-    `dtype`: as in a job file. `seed`: of the data splits, of calibration and of the search.
+    `dtype`: as in a job file. `calibration`: records of that split (none: the job's own). `seed`: of the data splits,
+    of calibration and of the search.
     """
 
     spec: JobSpec | None
@@ -84,6 +85,7 @@ class Variant(TypedDict, total=False):
     storage: Storage
     fisher: Fisher
     gram_examples: int | None
+    calibration: int | None
     midway_share: float | None
     refine_epochs: int
     seed: int
@@ -177,7 +179,7 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
     }
     if (gram_examples := variant.get("gram_examples")) is not None:
         projection["gram_examples"] = gram_examples
-    spec = _changed(spec, projection, seed, variant.get("dtype", "auto"))
+    spec = _changed(spec, projection, seed, variant.get("dtype", "auto"), variant.get("calibration"))
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)
     checked = check(
@@ -186,8 +188,12 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
     return plans.preparation_plan(spec, checked, settings), spec
 
 
-def _changed(spec: JobSpec, projection: dict[str, Any], seed: int, dtype: str) -> JobSpec:
+def _changed(
+    spec: JobSpec, projection: dict[str, Any], seed: int, dtype: str, calibration: int | None
+) -> JobSpec:
     document = spec.canonical()
+    if calibration is not None:
+        document["task"]["data"]["sizes"]["calibration"] = calibration
     document["model"]["dtype"] = dtype
     document["projection"] |= projection
     document["search"]["seed"] = document["task"]["data"]["seed"] = seed

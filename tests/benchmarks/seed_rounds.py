@@ -53,6 +53,7 @@ def _arguments() -> Namespace:
     options.add_argument("--at", nargs="*", type=float, default=[], help="other sizes to score seeds at")
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
     options.add_argument("--descents", type=int, default=MOST_DESCENT_ROUNDS)
+    options.add_argument("--calibration", type=int, help="records of that split; the job's own")
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
@@ -63,6 +64,7 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         arguments.data_dir,
         spec=None if arguments.job is None else load_spec(arguments.job),
         roots=arguments.root,
+        calibration=arguments.calibration,
         seed=seed,
         threads=arguments.threads,
     )
