@@ -72,6 +72,8 @@ def descended(
             steps=changed,
             expected_nats=expected,
         )
+    if (done := len(expected_nats)) < rounds:
+        report(done, done)  # no more are needed
     return replace(plan, start=genomes[-1])
 
 

@@ -29,18 +29,19 @@ HANGS_S = 60
 
 
 class PhaseLog:
-    """A job's log as far as one phase before the search needs it; keeps the events."""
+    """A job's log as far as one phase before the search needs it; keeps the events, and how far the phase was."""
 
     def __init__(self, directory: Path, phase: str) -> None:
         self.directory, self._phase = directory, phase
         self.events: list[tuple[EventType, dict[str, Any]]] = []
+        self.reports: list[tuple[int, int]] = []
 
     def event(self, type: EventType, **data: Any) -> None:
         self.events.append((type, data))
 
     def progress(self, phase: str) -> Callable[[int, int], None]:
         assert phase == self._phase
-        return lambda done, total: None
+        return lambda done, total: self.reports.append((done, total))
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ def test_a_round_that_promises_little_is_the_last(
     plan, log = run(make(5), tmp_path, scorer)
     assert plan.start == (START[0] + 2, START[1] - 2, *START[2:])  # it is taken for what it is worth
     assert len(log.events) == len(scorer.asked) == 2
+    assert log.reports == [(0, 5), (1, 5), (2, 5), (2, 2)]
     again = FakeScorer()
     assert run(make(5), tmp_path, again)[0] == plan
     assert not again.asked
