@@ -341,7 +341,9 @@ def test_a_file_size_is_met(jobs: Jobs, tiny_job: Document, storage: str) -> Non
     file = Path(result["artifact"]) / "model.safetensors"
     file_bytes, header_bytes = file.stat().st_size, 8 + int.from_bytes(file.read_bytes()[:8], "little")
     assert result["best"]["file_bytes"] == file_bytes <= result["target_bytes"]
-    headers = result["target_bytes"] / 0.8 - 2 * result["dense"]["total_params"]  # at most, whatever the ranks
+    headers = (
+        result["target_bytes"] / 0.8 - 2 * result["dense"]["total_params"]
+    )  # at most, whatever the ranks
     assert 0 <= result["target_bytes"] - headers - (file_bytes - header_bytes) < 300
     assert result["promise_held"] is True
     assert (
