@@ -11,6 +11,7 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from in_process import InProcess
@@ -101,14 +102,11 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         for share in elsewhere:
             yield row(share, rounds, 0, seconds, losses(lagrangian(space, energies, share)))
         made = descents_from(model, scorer, genome, arguments.share)
-        descents = 0
-        while descents < arguments.descents:
-            started = time.perf_counter()
-            if (further := next(made, None)) is None:
-                break
-            genome, descents = further, descents + 1
+        descents, started = 0, time.perf_counter()
+        for descents, genome in enumerate(islice(made, arguments.descents), 1):
             seconds += time.perf_counter() - started
             yield row(arguments.share, rounds, descents, seconds, losses(genome))
+            started = time.perf_counter()
         for share in elsewhere:
             brought = fitted(space, energies, genome, share)
             yield row(share, rounds, descents, seconds, losses(brought))

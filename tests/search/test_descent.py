@@ -73,9 +73,8 @@ def test_steps_whose_changes_cancel_are_taken_together() -> None:
 
 
 def test_means_are_trusted_by_how_much_more_they_are_than_chance() -> None:
-    change_ES = np.array(
-        [[1.0, 6.0], [3.0, 0.0]]
-    )  # means 2 and 3, variances 2 and 18: ratios 2 and 1/2, by chance 1/2
+    change_ES = np.array([[1.0, 6.0], [3.0, 0.0]])
+    # means 2 and 3, variances 2 and 18: ratios 2 and 1/2, by chance 1/2
     assert trust(change_ES) == pytest.approx(1 - 0.5 / 1.25)
     assert trust(change_ES - change_ES.mean(axis=0)) == 0
     assert trust(np.array([[0.4], [2.0]])) == pytest.approx(1 - 0.5 / (1.2**2 / 1.28))

@@ -341,10 +341,8 @@ def test_a_file_size_is_met(jobs: Jobs, tiny_job: Document, storage: str) -> Non
     file = Path(result["artifact"]) / "model.safetensors"
     file_bytes, header_bytes = file.stat().st_size, 8 + int.from_bytes(file.read_bytes()[:8], "little")
     assert result["best"]["file_bytes"] == file_bytes <= result["target_bytes"]
-    headers = (
-        result["target_bytes"] / 0.8 - 2 * result["dense"]["total_params"]
-    )  # at most, whatever the ranks
-    assert 0 <= result["target_bytes"] - headers - (file_bytes - header_bytes) < 300
+    most_headers = result["target_bytes"] / 0.8 - 2 * result["dense"]["total_params"]
+    assert 0 <= result["target_bytes"] - most_headers - (file_bytes - header_bytes) < 300
     assert result["promise_held"] is True
     assert (
         result["dense"]["file_bytes"] * 0.8 < result["target_bytes"] < result["dense"]["file_bytes"] + 5_000
@@ -602,7 +600,7 @@ def test_a_paused_job_goes_on_to_the_same_result(jobs: Jobs, tiny_job: Document)
     assert all((r.start, r.stop) == (0, tiny_job["search"]["screen"]) for r in twice)
     assert len(twice) <= tiny_job["search"]["survivors"]  # those who had come through when it was paused
     reacted = [len(cluster.actors[0].others["react"]) for cluster in (undisturbed, paused, resumed)]
-    rounds = REWEIGH_PASSES + len(jobs.events(id, "genome.descended"))
+    rounds = REWEIGH_PASSES + 1  # the first of descent promises little
     assert reacted == [rounds, rounds, 0]  # no round is repeated; all see the one part
 
 
