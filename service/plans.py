@@ -148,6 +148,7 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
         midway_share=spec.midway_share,
         refinement=Refinement(
             epochs=spec.projection.refine_epochs,
+            examples=spec.projection.refine_examples,
             learning_rate=spec.projection.refine_learning_rate,
             kl_weight=spec.search.kl_weight,
             rank_step=spec.projection.rank_step,

@@ -297,7 +297,7 @@ def _refine(
     )
     model = load_prepared(prepared.model.folder, device, _compute_dtype(prepared.model))
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
-    examples = plan.task.splits["calibration"]
+    examples = plan.task.splits["calibration"][: plan.refinement.examples]
     for done, total in refine(
         switchable,
         space,

@@ -45,9 +45,10 @@ VOCABULARY_WEIGHT = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refinement:
-    """How long and how fast to train; no epochs, no training."""
+    """How long, on how many examples (none: all) and how fast to train; no epochs, no training."""
 
     epochs: int = 0
+    examples: int | None = None
     learning_rate: float = 2e-4
     kl_weight: float = 0.5
     rank_step: int = 16

@@ -30,7 +30,7 @@ class ProjectionSpec(Strict):
         None,
         ge=1,
         le=10_000_000,
-        description="Of the calibration split, so many give the second moments; null: all. Training takes all.",
+        description="Of the calibration split, so many give the second moments; null: all.",
     )
     midway_share: float | None = Field(
         None,
@@ -46,6 +46,12 @@ class ProjectionSpec(Strict):
         le=1000,
         description="Passes over the calibration split that train the factors on the loss of the search, at many sizes "
         "at once; 0 leaves them as the closed form gave them.",
+    )
+    refine_examples: int | None = Field(
+        None,
+        ge=1,
+        le=10_000_000,
+        description="Of the calibration split, a pass of training takes so many; null: all.",
     )
     refit: float | None = Field(
         None,

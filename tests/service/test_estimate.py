@@ -80,6 +80,18 @@ def test_less_memory_for_grams_takes_more_passes(application: Application, tiny_
     assert estimate["gram_passes"] == 14
 
 
+def test_training_on_fewer_records_takes_fewer_tokens(application: Application, tiny_job: Document) -> None:
+    calibration = tiny_job["task"]["data"]["sizes"]["calibration"]
+    tiny_job["projection"] |= {"gram_examples": 1, "refine_epochs": 1}
+
+    def prepared(examples: int | None) -> int:
+        tiny_job["projection"]["refine_examples"] = examples
+        tokens: int = application.estimate(JobSpec.model_validate(tiny_job))["phases"][0]["tokens"]
+        return tokens
+
+    assert prepared(1) < prepared(calibration // 2) < prepared(None) == prepared(2 * calibration)
+
+
 @pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes", "pareto"])
 @pytest.mark.parametrize("seed", range(6))
 def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, seed: int) -> None:

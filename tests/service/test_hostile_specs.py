@@ -27,6 +27,7 @@ INTEGERS = {
     "projection.gram_examples": (0, 10_000_001),
     "projection.midway_share": (0, 1.01),
     "projection.refine_epochs": (-1, 1001),
+    "projection.refine_examples": (0, 10_000_001),
     "search.population": (1, 10_001),
     "search.offspring": (0, 10_001),
     "search.survivors": (0, 10_001),

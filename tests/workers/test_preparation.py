@@ -262,6 +262,27 @@ def test_refined_factors_are_an_entry_of_their_own_beside_the_closed_form(
     assert [item.phase for item in run(plan)[0]] == ["model"]
 
 
+def test_training_takes_the_first_examples_that_it_is_told_to(
+    preparation_plan: PreparationPlan, make_task: Callable[..., EncodedTask]
+) -> None:
+    refinement, task = Refinement(epochs=2, rank_step=4), make_task("choice")
+    calibration = task.splits["calibration"]
+    assert len(calibration) > 3
+    few = replace(
+        task,
+        splits={**task.splits, "calibration": calibration[:3]},
+        split_digests={**task.split_digests, "calibration": "the first three"},
+    )
+    plan = replace(preparation_plan, method="weight")  # whose closed form ignores the data
+    _, told = run(replace(plan, task=task, refinement=replace(refinement, examples=3)))
+    _, cut = run(replace(plan, task=few, refinement=refinement))
+    _, whole = run(replace(plan, task=task, refinement=refinement))
+    of_told, of_cut, of_whole = (load_factors(prepared.factors) for prepared in (told, cut, whole))
+    for name in of_told:
+        assert all(map(torch.equal, of_told[name], of_cut[name]))
+    assert not all(torch.equal(of_told[name][0], of_whole[name][0]) for name in of_told)
+
+
 def test_everything_that_shapes_refined_factors_is_in_their_key(
     preparation_plan: PreparationPlan, make_task: Callable[..., EncodedTask]
 ) -> None:
@@ -270,6 +291,7 @@ def test_everything_that_shapes_refined_factors_is_in_their_key(
     changed = [
         base,
         replace(base, refinement=replace(refinement, epochs=2)),
+        replace(base, refinement=replace(refinement, examples=3)),
         replace(base, refinement=replace(refinement, learning_rate=1e-3)),
         replace(base, refinement=replace(refinement, kl_weight=1.0)),
         replace(base, refinement=replace(refinement, rank_step=8)),
