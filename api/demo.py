@@ -38,7 +38,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 "choices": ["negative", "positive"],
                 "data": {
                     "source": {"path": str(reviews)},
-                    "sizes": {"calibration": 1024, "search": 384, "confirm": 1200, "test": 1500},
+                    "sizes": {"calibration": 4096, "search": 384, "confirm": 1200, "test": 1500},
                     "seed": seed,
                 },
             },
@@ -46,6 +46,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 "method": method,
                 "gram_examples": 512,
                 "refine_epochs": refine_epochs,
+                "refine_examples": 1024,
             },
             "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
             "search": {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from search.breeding import Breeder, Scored
 from search.prices import Energies
 from search.schedules import SEED_SHARES, Ratchet, Schedule
-from search.seeds import fitted, lagrangian, uniform
+from search.seeds import Starts, family, fitted, lagrangian, uniform
 from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
@@ -23,8 +23,7 @@ class Proposer:
         schedule: Says which size is wanted.
         settings: Sizes.
         given: Genomes of the user's, of any size, to start from too.
-        start: The genome to set out from, where it is not the Lagrangian one; of the size wanted, or near the one that
-            is looked for.
+        starts: What to set out from, of the size wanted or of several.
     """
 
     def __init__(
@@ -35,12 +34,12 @@ class Proposer:
         settings: SearchSettings,
         given: Sequence[Genome] = (),
         *,
-        start: Genome | None = None,
+        starts: Starts,
     ) -> None:
-        self._space, self._energies, self._given = space, energies, given
-        self.start = start
-        """The genome to set out from, where it is not the Lagrangian one."""
+        self._space, self._energies, self._given, self._starts = space, energies, given, starts
         self._schedule, self._settings = schedule, settings
+        self.seed = family(space, energies, starts)
+        """The first guess at a size."""
 
     @property
     def budget(self) -> int:
@@ -62,7 +61,7 @@ class Proposer:
     @property
     def origin(self) -> Genome:
         """What a search at one size sets out from: no scoring has chosen it."""
-        return self.seed(self._schedule.target) if self.start is None else self.start
+        return self.seed(self._schedule.target)
 
     def moved(self, population: Sequence[Genome], breeder: Breeder) -> list[Genome]:
         """At a new target: its seed, what is known from the old one, and children of both."""
@@ -78,11 +77,9 @@ class Proposer:
         """A genome brought to `share`, its own allocation trusted."""
         return fitted(self._space, self._energies, genome, share)
 
-    def seed(self, share: float) -> Genome:
-        """The first guess at a size: what the search sets out from, brought there, or the Lagrangian genome."""
-        if self.start is None:
-            return lagrangian(self._space, self._energies, share)
-        return self.fitted(self.start, share)
+    def beside(self, genome: Genome, share: float) -> Genome:
+        """The first guess at a size that is not far from a genome's: that one brought there, if nothing is known."""
+        return self.seed(share) if self._starts else self.fitted(genome, share)
 
 
 class FrontProposer(Proposer):
@@ -105,10 +102,10 @@ class FrontProposer(Proposer):
         settings: SearchSettings,
         given: Sequence[Genome] = (),
         *,
-        start: Genome | None = None,
+        starts: Starts,
         sizes: Sizes,
     ) -> None:
-        super().__init__(space, energies, schedule, settings, given, start=start)
+        super().__init__(space, energies, schedule, settings, given, starts=starts)
         self._sizes = sizes
 
     def seeds(self, breeder: Breeder) -> list[Genome]:

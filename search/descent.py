@@ -17,6 +17,7 @@ Legend: E examples, M matrices, G genes, S steps.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from search.space import Gene, Genome, SearchSpace
 HARM = 2.5
 """Of 96 moves of several steps the loss rose by 1.7 times the variance of its change, 1.5 times that of the slopes."""
 
+RUNG = 0.005
+"""Of the dense cost. Brought to a size by what its energies predict, a genome loses much of what steps have gained."""
+
 PRECISION_NATS = 1e-9
 """What improves the expected change by less is not worth a step."""
 
@@ -33,39 +37,78 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-def descended(
-    space: SearchSpace, genome: Genome, kept_EM: Floats, cut_EM: Floats, budget: int
-) -> tuple[Genome, float]:
-    """The genome after the steps that promise most, found by exchanges of one or two until none is better.
+class Slopes:
+    """Where steps lead from a genome, by how the losses of examples react to them there.
+
+    Steps to or from dense, and those that make a matrix vanish or appear, are not small, and not taken.
 
     Args:
         space: Of the genome.
         genome: Where the slopes were measured.
         kept_EM: Each example's slopes, summed over the `rank_step` components below each matrix's rank.
         cut_EM: Summed over those above it.
-        budget: Most it may cost.
-
-    Returns:
-        Genes at most one level away, and the expected change in nats, at most 0. Steps to or from dense, and those that
-        make a matrix vanish or appear, are not small, and not taken.
     """
-    steps = list(_steps(space, genome))
-    if not steps or len(kept_EM) < 2:
-        return genome, 0.0
-    change_ES = np.stack([step.change(kept_EM, cut_EM) for step in steps], axis=1)
-    choice = _Choice(
-        slope_S=trust(change_ES) * change_ES.mean(axis=0),
-        harm_SS=HARM * np.atleast_2d(np.cov(change_ES.T, bias=True)),
-        cost_S=np.array([step.cost for step in steps]),
-        gene_S=np.array([step.gene for step in steps]),
-        spare=budget - space.cost(genome),
-    )
-    while choice.improve():
-        pass
-    levels = list(genome)
-    for step, taken in zip(steps, choice.taken_S, strict=True):
-        levels[step.gene] += step.sign if taken else 0
-    return tuple(levels), choice.expected
+
+    def __init__(self, space: SearchSpace, genome: Genome, kept_EM: Floats, cut_EM: Floats) -> None:
+        self._space, self._genome = space, genome
+        self._steps = list(_steps(space, genome)) if len(kept_EM) > 1 else []
+        changes = [step.change(kept_EM, cut_EM) for step in self._steps]
+        if changes:
+            change_ES = np.stack(changes, axis=1)
+            self._slope_S = trust(change_ES) * change_ES.mean(axis=0)
+            self._harm_SS = HARM * np.atleast_2d(np.cov(change_ES.T, bias=True))
+
+    def best(self, budget: int) -> tuple[Genome, float] | None:
+        """The genome after the steps that promise most, found by exchanges of one or two until none is better.
+
+        Args:
+            budget: Most it may cost.
+
+        Returns:
+            Genes at most one level away, and the expected change in nats, at most 0 where the genome itself is within
+            the budget. None where no steps lead there.
+        """
+        if not self._steps:
+            return (self._genome, 0.0) if self._space.cost(self._genome) <= budget else None
+        choice = _Choice(
+            slope_S=self._slope_S,
+            harm_SS=self._harm_SS,
+            cost_S=np.array([step.cost for step in self._steps], dtype=np.int64),
+            gene_S=np.array([step.gene for step in self._steps], dtype=np.int64),
+            spare=budget - self._space.cost(self._genome),
+        )
+        if not choice.shed():
+            return None
+        while choice.improve():
+            pass
+        levels = list(self._genome)
+        for step, taken in zip(self._steps, choice.taken_S, strict=True):
+            levels[step.gene] += step.sign if taken else 0
+        return tuple(levels), choice.expected
+
+    def ladder(self, share: float) -> dict[float, Genome]:
+        """The best genomes of a size and those around it, `RUNG` apart, as far as steps lead.
+
+        Args:
+            share: Of the dense cost.
+
+        Returns:
+            Sizes and genomes within them, the one in the middle first; empty where no steps lead to that.
+        """
+        rungs: dict[float, Genome] = {}
+        if (most := self.best(self._space.total_cost)) is None:
+            return rungs
+        largest = max(share, self._space.cost_share(most[0]))  # nothing else is worth its size
+        for sign in (1, -1):
+            for number in count():
+                size = round(share + sign * number * RUNG, 6) if number else share
+                if (
+                    not 0 < size < min(1.0, largest + RUNG)
+                    or (found := self.best(self._space.budget(size))) is None
+                ):
+                    break
+                rungs[size] = found[0]
+        return rungs
 
 
 def trust(change_ES: Floats) -> float:
@@ -151,6 +194,22 @@ class _Choice:
         """The expected change of the loss, in nats."""
         x_S = self.taken_S.astype(float)
         return float(self._slope_S @ x_S + x_S @ self._harm_SS @ x_S)
+
+    def shed(self) -> bool:
+        """Takes steps down until the rest is within what may be spent, by what they cost the loss; False where none do.
+
+        Where all is within it already, none are taken.
+        """
+        while self._spare < 0:
+            rival_S = (self._same_gene_SS & self.taken_S).any(axis=1)
+            down_S = (self._cost_S < 0) & ~self.taken_S & ~rival_S
+            if not down_S.any():
+                return False
+            change_S = self._slope_S + 2 * self._harm_SS @ self.taken_S + np.diag(self._harm_SS)
+            step = int(np.where(down_S, change_S / np.maximum(-self._cost_S, 1), np.inf).argmin())
+            self._spare -= int(self._cost_S[step])
+            self.taken_S[step] = True
+        return True
 
     def improve(self) -> bool:
         """Takes or gives back the one step or the two that lower the expected change most; False where none do."""

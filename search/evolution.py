@@ -28,6 +28,7 @@ from search.prices import Energies, Prices
 from search.racing import Race
 from search.record import GenerationRecord
 from search.schedules import schedule_for
+from search.seeds import Starts
 from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.snapshot import STATE_VERSION, check, fingerprint, flight_json
@@ -44,7 +45,8 @@ class Evolution:
         objective: What the user wants.
         settings: How to search.
         seeds: Genomes of the user's to start from too.
-        start: The genome to set out from, where it is not the Lagrangian one; seeds of other sizes are made of it.
+        starts: Genomes to set out from, where they are not the Lagrangian ones; seeds of other sizes are made of the
+            nearest.
         memo: Outcomes known already, which are not asked for again.
         state: Where an earlier search stood; see `resume`.
 
@@ -60,7 +62,7 @@ class Evolution:
         settings: SearchSettings,
         *,
         seeds: Sequence[Genome] = (),
-        start: Genome | None = None,
+        starts: Starts | None = None,
         memo: Iterable[Outcome] = (),
         state: Mapping[str, Any] | None = None,
     ) -> None:
@@ -69,7 +71,7 @@ class Evolution:
         self._fingerprint = fingerprint(space, objective, settings)
         self._prices, self._memo = Prices(space, energies), Memo(space, known)
         self._schedule = schedule_for(objective, space, patience=settings.patience)
-        self._proposer, self._standing = self._parts(objective, seeds, start)
+        self._proposer, self._standing = self._parts(objective, seeds, starts or {})
         self._counter = Counter(self._memo)
         self._seen = {outcome.genome for outcome in known}  # scored, or about to be
         self._bred = -1  # number of the last generation launched
@@ -79,14 +81,14 @@ class Evolution:
         self._breed()
 
     def _parts(
-        self, objective: Objective, seeds: Sequence[Genome], start: Genome | None
+        self, objective: Objective, seeds: Sequence[Genome], starts: Starts
     ) -> tuple[Proposer, Standing]:
         """Who proposes candidates, and who takes in what they scored."""
         given = (self._space, self._energies, self._schedule, self._settings, seeds)
         if isinstance(objective, Pareto):
             sizes = Sizes(self._space, objective)
             members = max(self._settings.population, objective.sizes)
-            of_sizes = FrontProposer(*given, start=start, sizes=sizes)
+            of_sizes = FrontProposer(*given, starts=starts, sizes=sizes)
             return of_sizes, FrontStanding(
                 self._space,
                 self._schedule,
@@ -96,7 +98,7 @@ class Evolution:
                 settings=self._settings,
                 proposer=of_sizes,
             )
-        proposer = Proposer(*given, start=start)
+        proposer = Proposer(*given, starts=starts)
         return proposer, Standing(
             self._space,
             self._schedule,
@@ -116,7 +118,7 @@ class Evolution:
         state: Mapping[str, Any],
         memo: Iterable[Outcome],
         *,
-        start: Genome | None = None,
+        starts: Starts | None = None,
     ) -> Self:
         """Go on from a saved state, bit for bit as if nothing had happened.
 
@@ -127,13 +129,13 @@ class Evolution:
             settings: As at the start; limits may be raised.
             state: What `state` returned, also after a round trip through JSON.
             memo: The outcomes of every record up to that state.
-            start: As at the start.
+            starts: As at the start.
 
         Raises:
             ConflictError: The state is of another version of this program or of another search, or the memo is
                 incomplete.
         """
-        return cls(space, energies, objective, settings, start=start, memo=memo, state=state)
+        return cls(space, energies, objective, settings, starts=starts, memo=memo, state=state)
 
     @property
     def finished(self) -> bool:

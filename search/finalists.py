@@ -61,7 +61,7 @@ class Finalist:
 def drop_finalists(
     space: SearchSpace,
     seed: Callable[[float], Genome],
-    fitted: Callable[[Genome, float], Genome],
+    beside: Callable[[Genome, float], Genome],
     accepted: Sequence[Accepted],
     front: Sequence[Outcome],
 ) -> list[Finalist]:
@@ -70,7 +70,7 @@ def drop_finalists(
     Args:
         space: The search space.
         seed: Of a size.
-        fitted: A genome brought to a size.
+        beside: Of a size near that of a genome.
         accepted: What was good enough on the search split.
         front: What was scored there and has no smaller one that is better, smallest first.
 
@@ -85,7 +85,7 @@ def drop_finalists(
     def of_size(share: float) -> Genome:
         if smallest is None or abs(share - smallest) > NEARBY + TOLERANCE:
             return seed(share)
-        return fitted(known[smallest], share)
+        return beside(known[smallest], share)
 
     chosen = _stepwise(known)
     safe = _safe(space, seed, space.kept_share(chosen[0])) if chosen else [seed(SAFEST_SHARE)]

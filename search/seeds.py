@@ -3,9 +3,11 @@
 Shape letters: G genes, L levels, N genes of one type, K densities of one type.
 """
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -15,7 +17,16 @@ from search.operators.repair import fill, repair
 from search.prices import Energies, Prices
 from search.space import Genome, SearchSpace
 
+Family = Callable[[float], Genome]
+"""Genomes of every size, by the most that they may cost as a share of the dense cost."""
+
+Starts = Mapping[float, Genome]
+"""Genomes of some sizes, likewise, for a search to set out from; none: it does so from the Lagrangian ones."""
+
 BISECTIONS = 60
+
+HARDLY = 0.005
+"""Of the dense cost: what is smaller by so much is not worth to be enlarged by what energies predict."""
 
 PAPER_DENSITIES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2, 0.1, 0.05)
 """The levels of LLM-Sieve, arXiv 2505.18350."""
@@ -175,6 +186,30 @@ def fitted(space: SearchSpace, energies: Energies, genome: Genome, share: float)
         A genome of at most `share`, or the smallest one.
     """
     return repair(Prices(space, energies), genome, space.budget(share), Random(0), jitter=0.0)
+
+
+def family(space: SearchSpace, energies: Energies, starts: Starts) -> Family:
+    """The first guess at every size.
+
+    Args:
+        space: The search space.
+        energies: Per matrix, squared singular values in units of the task loss, descending.
+        starts: Better ones than what the energies tell, if there are any.
+
+    Returns:
+        Of a size the start of that, or of one that is hardly smaller, as it is; else the nearest, brought there. The
+        Lagrangian genome where there are no starts.
+    """
+    if not starts:
+        return partial(lagrangian, space, energies)
+
+    def brought(share: float) -> Genome:
+        below = max((size for size in starts if size <= share), default=-math.inf)
+        if share - below < HARDLY:
+            return starts[below]
+        return fitted(space, energies, starts[min(starts, key=lambda size: abs(size - share))], share)
+
+    return brought
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

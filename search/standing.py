@@ -66,7 +66,7 @@ class Standing:
         """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
             accepted, seeds = self.schedule.accepted, self._proposer
-            return drop_finalists(self._space, seeds.seed, seeds.fitted, accepted, self.front())
+            return drop_finalists(self._space, seeds.seed, seeds.beside, accepted, self.front())
         # The best of many on few examples is flattered; what it started from is not, and may be the better one.
         genomes = dict.fromkeys([*self.population.hall_of_fame, self._proposer.origin])
         return [Finalist(genome=genome) for genome in genomes]

@@ -1,17 +1,21 @@
-"""Takes a job's Lagrangian genome some steps along the slopes of its loss, before anything is searched.
+"""Takes the genomes that a job's search sets out from some steps along the slopes of their loss, before anything is
+searched.
 
 Slopes are measured on calibration records, so the search split is still fresh when the search compares what came of it
-with the Lagrangian genome. Each round measures where the one before has come to, until there is little to be had.
+with the Lagrangian genome. Each round measures where the one before has come to, until there is little to be had. Where
+the smallest model is wanted that loses little enough, each looks first how small that may be by now, and goes on there.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
+from typing import Any, Self
 
-from search.descent import descended as along_slopes
+from search.descent import Slopes
 from search.errors import ScoringError
 from search.prices import Energies
-from search.seeds import lagrangian
+from search.seeds import Family, family
 from search.space import Genome, SearchSpace
 from service.events import EventType
 from service.files import read_json, write_json
@@ -28,15 +32,40 @@ DESCENT_EXAMPLES = 1024
 """Of the calibration split in a round, if it has as many."""
 
 WORTHWHILE_NATS = 2e-3
-"""A round that is expected to gain less is the last: the next one gains about half of that."""
+"""A round that is expected to gain less is the last at its size: the next one gains about half of that."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """What came of a round of descent.
+
+    Args:
+        share: The size it was at, as the most that a genome may keep.
+        genome: Where it has led.
+        steps: Genes that it moved.
+        expected_nats: The change of the loss that was expected, at most 0.
+        ladder: Sizes, and where steps would have led within them; of the size itself the genome.
+    """
+
+    share: float
+    genome: Genome
+    steps: int
+    expected_nats: float
+    ladder: tuple[tuple[float, Genome], ...]
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Self:
+        """What `asdict` gave, after a round trip through JSON."""
+        rungs = tuple((size, tuple(genome)) for size, genome in saved["ladder"])
+        return cls(**{**saved, "genome": tuple(saved["genome"]), "ladder": rungs})
 
 
 def descended(
     spec: JobSpec, plan: SearchPlan, energies: Energies, calibration: int, scorer: TaskScorer, log: JobLog
 ) -> SearchPlan:
-    """The plan with the genome to set out from.
+    """The plan with the genomes to set out from, one of each size that was descended at.
 
-    Where rounds led is kept in the job's folder after each, so that a job that is taken up again goes on from there.
+    Rounds are kept in the job's folder, so that a job that is taken up again goes on from there.
 
     Args:
         spec: The job.
@@ -49,61 +78,70 @@ def descended(
     Raises:
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
     """
-    if not (rounds := spec.descent_rounds):
+    if not (most := spec.descent_rounds):
         return plan
     report, file = log.progress("descend"), log.directory / FILE
-    report(0, rounds)
-    if (saved := read_json(file)) is None:
-        share = share_to_measure(spec, plan, energies, scorer)
-        saved = {"share": share, "genomes": [lagrangian(plan.space, energies, share)], "expected_nats": []}
-    genomes = saved["genomes"] = [tuple(genome) for genome in saved["genomes"]]
-    budget, expected_nats = plan.space.budget(saved["share"]), saved["expected_nats"]
-    made = descent(plan.space, genomes[-1], budget, calibration, scorer, tuple(expected_nats))
-    for genome, expected in islice(made, rounds - len(expected_nats)):
-        changed = sum(old != new for old, new in zip(genomes[-1], genome, strict=True))
-        genomes.append(genome)
-        expected_nats.append(expected)
-        write_json(file, saved)
-        report(len(expected_nats), rounds)
+    report(0, most)
+    rounds = [Round.from_json(saved) for saved in read_json(file) or []]
+    size_of = partial(share_to_measure, spec, plan, scorer)
+    made = descent(plan.space, energies, size_of, calibration, scorer, tuple(rounds))
+    for one in islice(made, most - len(rounds)):
+        rounds.append(one)
+        write_json(file, [asdict(one) for one in rounds])
+        report(len(rounds), most)
         log.event(
             EventType.GENOME_DESCENDED,
-            round=len(expected_nats),
-            kept_share=plan.space.kept_share(genome),
-            steps=changed,
-            expected_nats=expected,
+            round=len(rounds),
+            kept_share=plan.space.kept_share(one.genome),
+            steps=one.steps,
+            expected_nats=one.expected_nats,
         )
-    if (done := len(expected_nats)) < rounds:
+    if (done := len(rounds)) < most:
         report(done, done)  # no more are needed
-    return replace(plan, start=genomes[-1])
+    return replace(plan, starts=starts_of(rounds))
+
+
+def starts_of(rounds: Iterable[Round]) -> dict[float, Genome]:
+    """Where rounds have led at each size; the last of those that led there."""
+    return {size: genome for one in rounds for size, genome in one.ladder}
 
 
 def descent(
     space: SearchSpace,
-    genome: Genome,
-    budget: int,
+    energies: Energies,
+    size_of: Callable[[Family], float],
     calibration: int,
     scorer: TaskScorer,
-    earlier: Sequence[float] = (),
-) -> Iterator[tuple[Genome, float]]:
-    """The genome after each round and the change of the loss that was expected, in nats, until that is little.
+    earlier: Sequence[Round] = (),
+) -> Iterator[Round]:
+    """Rounds, until one promises little and the next would be at its size.
 
     Args:
-        space: Of the genome.
-        genome: Where to begin.
-        budget: Most it may cost.
+        space: Of the genomes.
+        energies: Tell the Lagrangian genomes, the first of which is where it begins.
+        size_of: The size to descend at, by what is the best guess at every size so far.
         calibration: Records of that split.
         scorer: Measures the slopes.
-        earlier: What was expected of earlier rounds.
+        earlier: Rounds that are done.
 
     Raises:
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
     """
-    expected_nats = list(earlier)
-    while not expected_nats or expected_nats[-1] <= -WORTHWHILE_NATS:
-        examples = part_of(calibration, DESCENT_EXAMPLES, len(expected_nats))
-        reaction = scorer.react(genome, examples, space.rank_step)
+    rounds = list(earlier)
+    while True:
+        genome_of = family(space, energies, starts_of(rounds))
+        share = size_of(genome_of)
+        if rounds and share == rounds[-1].share and rounds[-1].expected_nats > -WORTHWHILE_NATS:
+            return
+        start, examples = genome_of(share), part_of(calibration, DESCENT_EXAMPLES, len(rounds))
+        reaction = scorer.react(start, examples, space.rank_step)
         if isinstance(reaction, Failure):
             raise ScoringError(f"search.descent_rounds: {reaction.reason}; 0 does without")
-        genome, expected = along_slopes(space, genome, reaction.kept, reaction.cut, budget)
-        expected_nats.append(expected)
-        yield genome, expected
+        slopes = Slopes(space, start, reaction.kept, reaction.cut)
+        found = slopes.best(space.budget(share))
+        assert found is not None  # where it starts is within the budget
+        genome, expected = found
+        steps = sum(old != new for old, new in zip(start, genome, strict=True))
+        ladder = tuple(slopes.ladder(share).items())
+        rounds.append(Round(share=share, genome=genome, steps=steps, expected_nats=expected, ladder=ladder))
+        yield rounds[-1]

@@ -9,6 +9,7 @@ so on round and round: what is particular to one part is then averaged out.
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
@@ -17,8 +18,7 @@ from search.errors import ScoringError
 from search.objectives import MaxDrop, Pareto
 from search.prices import Energies
 from search.reweighing import Floats, next_weights, settled, weighted
-from search.schedules import SEED_SHARES
-from search.seeds import lagrangian
+from search.seeds import Family, lagrangian
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
 from service.confirmation import confidence_of
@@ -34,6 +34,9 @@ from workers.plan import EncodedTask
 from workers.scores import Failure
 
 FILE = "weights.json"
+
+SHARES = tuple(hundredths / 100 for hundredths in range(60, 4, -1))
+"""Sizes that the smallest one that holds is looked for among, largest first."""
 
 WINDOW_STEPS = 2
 """Of ranks on either side that are looked at: fewer components are noisier, more are further from the candidate."""
@@ -54,7 +57,8 @@ def reweighed(
         return plan, energies
     report, file = log.progress("reweigh"), log.directory / FILE
     report(0, rounds)
-    saved = read_json(file) or {"share": share_to_measure(spec, plan, energies, scorer), "rounds": []}
+    genome_of = partial(lagrangian, plan.space, energies)
+    saved = read_json(file) or {"share": share_to_measure(spec, plan, scorer, genome_of), "rounds": []}
     share, done = saved["share"], saved["rounds"]
     reweighing = Reweighing(scorer, plan.space, energies, task, spec.projection)
     known_M = np.array(done[-1]) if done else None
@@ -70,8 +74,7 @@ def reweighed(
             median=float(np.median(weights_M)),
             most=float(weights_M.max()),
         )
-    plain = lagrangian(plan.space, energies, share)
-    return replace(plan, seeds=(plain, *plan.seeds)), weighted(energies, settled(done[:rounds]))
+    return replace(plan, seeds=(genome_of(share), *plan.seeds)), weighted(energies, settled(done[:rounds]))
 
 
 class Reweighing:
@@ -144,26 +147,23 @@ def part_of(calibration: int, size: int, number: int) -> range:
     return range(calibration)[start : start + size]
 
 
-def smallest_share(
-    space: SearchSpace, energies: Energies, objective: MaxDrop, scorer: TaskScorer, confidence: float
-) -> float:
-    """The size of the smallest Lagrangian seed that loses little enough on the search split; else of the largest."""
+def smallest_share(genome_of: Family, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> float:
+    """The smallest of `SHARES` at which a family loses little enough on the search split; else the largest."""
 
     def holds(share: float) -> bool:
-        genome = lagrangian(space, energies, share)
-        (scores,) = scorer.score_candidates([Candidate(genome=genome)], "search")
+        (scores,) = scorer.score_candidates([Candidate(genome=genome_of(share))], "search")
         if isinstance(scores, Failure):
             return False
         return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)
 
-    smaller = bisect_left(SEED_SHARES, True, key=lambda share: not holds(share))  # those before it hold
-    return SEED_SHARES[max(0, smaller - 1)]
+    smaller = bisect_left(SHARES, True, key=lambda share: not holds(share))  # those before it hold
+    return SHARES[max(0, smaller - 1)]
 
 
-def share_to_measure(spec: JobSpec, plan: SearchPlan, energies: Energies, scorer: TaskScorer) -> float:
+def share_to_measure(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer, genome_of: Family) -> float:
     """The size at which candidates tell most: that which is wanted, the middle of many, or near what is looked for."""
     if isinstance(plan.objective, MaxDrop):
-        return smallest_share(plan.space, energies, plan.objective, scorer, confidence_of(spec))
+        return smallest_share(genome_of, plan.objective, scorer, confidence_of(spec))
     if isinstance(plan.objective, Pareto):
         return Sizes(plan.space, plan.objective).middle
     return plan.objective.target(plan.space)

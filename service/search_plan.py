@@ -6,7 +6,7 @@ whether a model can be as fast as a job wants is not known before its matrices h
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +17,7 @@ from search.latency import LatencyTable
 from search.matrix import DENSE, MatrixShape, Price
 from search.objectives import MaxDrop, Objective, Pareto, TargetBytes, TargetLatency, TargetParams
 from search.schedules import schedule_for
-from search.seeds import of_densities, random_densities
+from search.seeds import Starts, of_densities, random_densities
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service import spec as job
@@ -31,15 +31,15 @@ from workers.latency import Latency
 class SearchPlan:
     """What the search takes.
 
-    `seeds` are the user's genomes, `start` is the one to set out from where it is not the Lagrangian one, `latency` is
-    what budgets are in where they are in time.
+    `seeds` are the user's genomes, `starts` are those to set out from where they are not the Lagrangian ones, `latency`
+    is what budgets are in where they are in time.
     """
 
     space: SearchSpace
     objective: Objective
     settings: SearchSettings
     seeds: tuple[Genome, ...] = ()
-    start: Genome | None = None
+    starts: Starts = field(default_factory=dict)
     latency: Latency | None = None
 
 

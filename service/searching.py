@@ -116,10 +116,10 @@ def _start_or_resume(plan: SearchPlan, energies: Energies, log: JobLog) -> Evolu
     state = log.search_state()
     if state is None:
         return Evolution(
-            plan.space, energies, plan.objective, plan.settings, seeds=plan.seeds, start=plan.start
+            plan.space, energies, plan.objective, plan.settings, seeds=plan.seeds, starts=plan.starts
         )
     memo = [Outcome.from_json(row) for row in log.memo()]
     logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
     return Evolution.resume(
-        plan.space, energies, plan.objective, plan.settings, state, memo, start=plan.start
+        plan.space, energies, plan.objective, plan.settings, state, memo, starts=plan.starts
     )

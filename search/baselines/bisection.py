@@ -5,9 +5,9 @@ our factors give before any search.
 """
 
 from search.baselines.batches import Strategy
-from search.baselines.sizes import Family
 from search.objectives import MaxDrop, Objective
 from search.outcome import Trial
+from search.seeds import Family
 from search.space import Genome, SearchSpace
 
 PRECISION = 0.005

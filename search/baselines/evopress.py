@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from random import Random
 
 from search.baselines.batches import Strategy, race
-from search.baselines.sizes import Family, settle_start, stepped
+from search.baselines.sizes import settle_start, stepped
 from search.operators.transfer import transfer
 from search.outcome import Outcome, Trial
 from search.schedules import Schedule
+from search.seeds import Family
 from search.settings import Stage
 from search.space import SearchSpace
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from random import Random
 
 from search.baselines.batches import Strategy, race
-from search.baselines.sizes import Family, random_genome, settle_start
+from search.baselines.sizes import random_genome, settle_start
 from search.outcome import Outcome
 from search.schedules import Schedule
+from search.seeds import Family
 from search.settings import Stage
 from search.space import SearchSpace
 

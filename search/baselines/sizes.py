@@ -3,17 +3,13 @@
 No predicted losses: those are the Lagrangian's, and what a baseline does without them is what is asked.
 """
 
-from collections.abc import Callable
 from random import Random
 
 from search.baselines.batches import Strategy
 from search.outcome import Trial
 from search.schedules import SEED_SHARES, Ratchet, Schedule
-from search.seeds import random_densities
+from search.seeds import Family, random_densities
 from search.space import Genome, SearchSpace
-
-Family = Callable[[float], Genome]
-"""One genome of any size: `search.seeds.uniform` or `lagrangian`, bound to a space."""
 
 
 def stepped(space: SearchSpace, genome: Genome, budget: int, rng: Random) -> Genome:

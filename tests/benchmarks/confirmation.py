@@ -14,21 +14,23 @@ without those that the search would not have accepted.
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from in_process import InProcess
 from numpy.typing import NDArray
-from real_model import RealModel, descended, load, parser, preparation_plan, reweighed
+from real_model import RealModel, descents, load, parser, preparation_plan, reweighed
 from search_methods import Problem, search_of
 from search_table import accepted_in, finalists_of, run
 
 from search.confirmation import fallback
 from search.finalists import risks
 from search.objectives import MaxDrop
-from search.prices import Energies
+from search.seeds import Family, lagrangian
 from search.settings import SearchSettings
+from service.descent import starts_of
 from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec
@@ -70,13 +72,13 @@ def _found(arguments: Namespace) -> dict[str, Any]:
     dense = {split: scorer.score_dense(split).quality for split in ("search", "test")}
     objective = MaxDrop(points=arguments.points)
 
-    def smallest(known: Energies) -> float:
-        return smallest_share(space, known, objective, scorer, arguments.confidence)
+    def smallest(genome_of: Family) -> float:
+        return smallest_share(genome_of, objective, scorer, arguments.confidence)
 
-    energies = reweighed(model, scorer, smallest(energies))
-    start = descended(model, scorer, energies, smallest(energies))[-1]
+    energies = reweighed(model, scorer, smallest(partial(lagrangian, space, energies)))
+    starts = starts_of(descents(model, scorer, energies, smallest))
     settings = SearchSettings(full=arguments.search, seed=arguments.seed)
-    problem = Problem(space=space, energies=energies, objective=objective, settings=settings, start=start)
+    problem = Problem(space=space, energies=energies, objective=objective, settings=settings, starts=starts)
     tokens = sum(len(row.ids) for example in model.task.splits["search"] for row in example.rows)
     outcomes = run(search_of("ranksieve", problem), scorer, arguments.confidence, arguments.budget * tokens)
     full = [one for one in outcomes if one.examples == arguments.search and one.failure is None]

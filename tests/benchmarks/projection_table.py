@@ -102,6 +102,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         roots=arguments.root,
         method=method,
         fisher=arguments.fisher,
+        calibration=arguments.calibration,
         gram_examples=arguments.gram_examples,
         midway_share=arguments.midway,
         seed=seed,
@@ -165,7 +166,7 @@ def _genome(allocation: str, model: RealModel, share: float) -> Genome:
         scorer = TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5)
         energies = reweighed(model, scorer, share)
         if allocation == "descended":
-            return descended(model, scorer, energies, share)[-1]
+            return descended(model, scorer, energies, share)
         return lagrangian(space, energies, share)
     return (per_type if allocation == "per-type" else lagrangian)(space, energies, share)
 

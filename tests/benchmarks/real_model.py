@@ -5,7 +5,7 @@ made there where they are missing; a demo that ran in the same directory has mad
 """
 
 from argparse import ArgumentParser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,10 @@ from api.demo import demo_spec
 from search.matrix import Storage
 from search.prices import Energies
 from search.reweighing import Floats, settled, weighted
-from search.seeds import lagrangian
+from search.seeds import Family
 from search.space import Genome, SearchSpace
 from service import plans, wiring
-from service.descent import DESCENT_EXAMPLES, descent
+from service.descent import DESCENT_EXAMPLES, Round, descent
 from service.reweighing import Reweighing, part_of
 from service.scoring import TaskScorer
 from service.settings import Settings
@@ -67,6 +67,7 @@ def task_parser(description: str | None) -> ArgumentParser:
     made = parser(description)
     made.add_argument("--job", type=Path, help="job file of another task")
     made.add_argument("--root", type=Path, action="append", default=[], help="folder with its model and data")
+    made.add_argument("--calibration", type=int, help="records of that split; the job's own")
     return made
 
 
@@ -127,17 +128,21 @@ def weights_after(model: RealModel, scorer: TaskScorer, share: float, rounds: in
     return [weights_M for _, weights_M in islice(reweighing(model, scorer).rounds(share), rounds)]
 
 
-def descents_from(model: RealModel, scorer: TaskScorer, genome: Genome, share: float) -> Iterator[Genome]:
-    """The genome after each round of descent at a size, until one promises little."""
+def descents(
+    model: RealModel,
+    scorer: TaskScorer,
+    energies: Energies,
+    size_of: Callable[[Family], float],
+    most: int = MOST_DESCENT_ROUNDS,
+) -> Iterator[Round]:
+    """Rounds of descent from the Lagrangian genome."""
     calibration = len(model.task.splits["calibration"])
-    made = descent(model.space, genome, model.space.budget(share), calibration, scorer)
-    return (genome for genome, _ in made)
+    return islice(descent(model.space, energies, size_of, calibration, scorer), most)
 
 
-def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> list[Genome]:
-    """The genome after each of as many rounds of descent as a job has by default."""
-    made = descents_from(model, scorer, lagrangian(model.space, energies, share), share)
-    return list(islice(made, MOST_DESCENT_ROUNDS))
+def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> Genome:
+    """The genome after as many as a job has by default, at one size."""
+    return list(descents(model, scorer, energies, lambda _: share))[-1].genome
 
 
 def tokens_of_reweighing(model: RealModel) -> int:

@@ -11,15 +11,14 @@ from search.baselines.bisection import bisection
 from search.baselines.evopress import evopress, evopress_stages
 from search.baselines.paper_ga import PaperSettings, paper_ga
 from search.baselines.random_search import random_search
-from search.baselines.sizes import Family
 from search.evolution import Evolution
 from search.objectives import MaxDrop, Objective
 from search.outcome import Outcome, Trial
 from search.prices import Energies
 from search.schedules import Schedule, schedule_for
-from search.seeds import fitted, lagrangian, uniform
+from search.seeds import Family, Starts, family, uniform
 from search.settings import SearchSettings, Stage
-from search.space import Genome, SearchSpace
+from search.space import SearchSpace
 from workers.projections import Method
 
 FOREVER = 10**9
@@ -45,7 +44,7 @@ class Problem:
     objective: Objective
     settings: SearchSettings
     paper: PaperSettings = field(default_factory=PaperSettings)
-    start: Genome | None = None
+    starts: Starts = field(default_factory=dict)
 
     @property
     def rng(self) -> Random:
@@ -76,16 +75,14 @@ class Problem:
     @property
     def seeds(self) -> Family:
         """What it begins with, brought to every size; else the Lagrangian genomes."""
-        if self.start is None:
-            return partial(lagrangian, self.space, self.energies)
-        return partial(fitted, self.space, self.energies, self.start)
+        return family(self.space, self.energies, self.starts)
 
 
 def _ranksieve(problem: Problem) -> Evolution:
     settings = replace(
         problem.settings, generations=FOREVER, max_evaluations=FOREVER, patience=problem.patience
     )
-    return Evolution(problem.space, problem.energies, problem.objective, settings, start=problem.start)
+    return Evolution(problem.space, problem.energies, problem.objective, settings, starts=problem.starts)
 
 
 def _no_search(family: Callable[[Problem], Family]) -> Callable[[Problem], Strategy]:

@@ -32,7 +32,7 @@ from statistics import mean
 from typing import Any
 
 from in_process import InProcess
-from real_model import descended, load, reweighed, task_parser, tokens_of_descent, tokens_of_reweighing
+from real_model import descents, load, reweighed, task_parser, tokens_of_descent, tokens_of_reweighing
 from search_methods import (
     DESCENDED,
     NAMES,
@@ -54,10 +54,11 @@ from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies
 from search.schedules import SEED_SHARES, Accepted
-from search.seeds import fitted, lagrangian, uniform
+from search.seeds import Family, Starts, fitted, lagrangian
 from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
-from service.reweighing import smallest_share
+from service.descent import starts_of
+from service.reweighing import SHARES, smallest_share
 from service.scoring import Candidate, TaskScorer
 from workers.scores import Floats, Scores
 
@@ -88,8 +89,8 @@ class Arena:
     scored: dict[tuple[Genome, str], Scores]
     reweigh: Callable[[MaxDrop | TargetParams], tuple[Energies, int]]
     """Energies that were reweighed for an objective, and the tokens it took, those of a way back as two."""
-    descend: Callable[[MaxDrop | TargetParams], tuple[Genome, int]]
-    """The genome that descent leads to from there, and the tokens that takes on top."""
+    descend: Callable[[MaxDrop | TargetParams], tuple[Starts, int]]
+    """The genomes that descent leads to from there, and the tokens that takes on top."""
 
     def scores(self, genome: Genome, split: str) -> Scores:
         """What a genome scores on a whole split; scored once."""
@@ -185,6 +186,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
             spec=None if arguments.job is None else load_spec(arguments.job),
             roots=arguments.root,
             method=projection,
+            calibration=arguments.calibration,
             refine_epochs=0,
             seed=seed,
             threads=arguments.threads,
@@ -203,22 +205,23 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
             raise SystemExit(
                 "--synthetic: the task has no slopes to reweigh by; leave ranksieve and reweighed out"
             )
-        share, probing = size_to_measure(objective, energies)
-        return reweighed(model, task_scorer, share), tokens_of_reweighing(model) + probing
+        share = size_to_measure(objective, partial(lagrangian, space, energies))
+        return reweighed(model, task_scorer, share), tokens_of_reweighing(model) + probing(objective)
 
-    def descend(objective: MaxDrop | TargetParams) -> tuple[Genome, int]:
+    def descend(objective: MaxDrop | TargetParams) -> tuple[Starts, int]:
         better, _ = arena.reweigh(objective)
-        share, probing = size_to_measure(objective, better)
-        path = descended(model, task_scorer, better, share)
-        return path[-1], tokens_of_descent(model, len(path)) + probing
+        rounds = list(descents(model, task_scorer, better, partial(size_to_measure, objective)))
+        return starts_of(rounds), tokens_of_descent(model, len(rounds)) + len(rounds) * probing(objective)
 
-    def size_to_measure(objective: MaxDrop | TargetParams, known: Energies) -> tuple[float, int]:
+    def size_to_measure(objective: MaxDrop | TargetParams, genome_of: Family) -> float:
         if isinstance(objective, TargetParams):
-            return objective.share, 0
-        probes = len(SEED_SHARES).bit_length()  # at most: it bisects
+            return objective.share
+        return smallest_share(genome_of, objective, task_scorer, arguments.confidence)
+
+    def probing(objective: MaxDrop | TargetParams) -> int:
+        """Most tokens that it takes: it bisects."""
         whole = sum(len(row.ids) for example in task.splits["search"] for row in example.rows)
-        share = smallest_share(space, known, objective, task_scorer, arguments.confidence)
-        return share, probes * whole
+        return len(SHARES).bit_length() * whole if isinstance(objective, MaxDrop) else 0
 
     arena = Arena(
         space=space,
@@ -237,11 +240,11 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
     settings = SearchSettings(full=examples, seed=seed, prescreens=tuple(arguments.prescreens), **chosen)
-    energies, start, before = arena.energies, None, 0
+    energies, starts, before = arena.energies, {}, 0
     if method in REWEIGHED:
         energies, before = arena.reweigh(objective)
     if method in DESCENDED:
-        start, descent_tokens = arena.descend(objective)
+        starts, descent_tokens = arena.descend(objective)
         before += descent_tokens
     problem = Problem(
         space=arena.space,
@@ -249,7 +252,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
         objective=objective,
         settings=settings,
         paper=PaperSettings(population=arguments.paper_population),
-        start=start,
+        starts=starts,
     )
     started = time.monotonic()
     outcomes = run(search_of(method, problem), arena.scorer, arguments.confidence, budget * arena.full_tokens)
@@ -346,14 +349,17 @@ def finalists_of(
     Ours scores seeds of all sizes first. Others have not: theirs above the smallest that they accepted are trusted.
     """
     space = problem.space
-    seed_of, fitted_of = problem.seeds, partial(fitted, space, problem.energies)
-    if method in UNIFORM:
-        seed_of, fitted_of = problem.uniform, lambda _, share: uniform(space, share)
+    seed_of = problem.uniform if method in UNIFORM else problem.seeds
+
+    def beside(genome: Genome, share: float) -> Genome:
+        known = method in UNIFORM or problem.starts
+        return seed_of(share) if known else fitted(space, problem.energies, genome, share)
+
     if accepted and not method.startswith("ranksieve"):
         seeds = {space.kept_share(genome): genome for genome in map(seed_of, SEED_SHARES)}
         larger = [Accepted(share=share, genome=seeds[share]) for share in seeds if share > accepted[-1].share]
         accepted = [*accepted, *larger]
-    return drop_finalists(space, seed_of, fitted_of, accepted, Memo(space, full).front(full[0].examples))
+    return drop_finalists(space, seed_of, beside, accepted, Memo(space, full).front(full[0].examples))
 
 
 def _smallest(

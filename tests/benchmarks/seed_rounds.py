@@ -11,11 +11,10 @@ import json
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 from in_process import InProcess
-from real_model import descents_from, load, task_parser, weights_after
+from real_model import descents, load, task_parser, weights_after
 from search_table import gain
 
 from api.spec_file import load_spec
@@ -54,7 +53,6 @@ def _arguments() -> Namespace:
     options.add_argument("--at", nargs="*", type=float, default=[], help="other sizes to score seeds at")
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
     options.add_argument("--descents", type=int, default=MOST_DESCENT_ROUNDS)
-    options.add_argument("--calibration", type=int, help="records of that split; the job's own")
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
@@ -101,15 +99,16 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         yield row(arguments.share, rounds, 0, seconds, losses(genome))
         for share in elsewhere:
             yield row(share, rounds, 0, seconds, losses(lagrangian(space, energies, share)))
-        made = descents_from(model, scorer, genome, arguments.share)
-        descents, started = 0, time.perf_counter()
-        for descents, genome in enumerate(islice(made, arguments.descents), 1):
+        made = descents(model, scorer, energies, lambda _: arguments.share, arguments.descents)
+        number, started = 0, time.perf_counter()
+        for number, one in enumerate(made, 1):
             seconds += time.perf_counter() - started
-            yield row(arguments.share, rounds, descents, seconds, losses(genome))
+            genome = one.genome
+            yield row(arguments.share, rounds, number, seconds, losses(genome))
             started = time.perf_counter()
         for share in elsewhere:
             brought = fitted(space, energies, genome, share)
-            yield row(share, rounds, descents, seconds, losses(brought))
+            yield row(share, rounds, number, seconds, losses(brought))
 
 
 if __name__ == "__main__":

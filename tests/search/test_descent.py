@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.descent import HARM, descended, trust
+from search.descent import HARM, RUNG, Slopes, trust
 from search.matrix import DENSE, MatrixShape
 from search.space import Gene, Genome, SearchSpace, Tie
 
@@ -29,6 +29,14 @@ def slopes(examples: int = MANY, **columns: np.ndarray | float) -> tuple[np.ndar
     for name, column in columns.items():
         {"kept": kept_EM, "cut": cut_EM}[name[:-1]][:, int(name[-1])] = column
     return kept_EM, cut_EM
+
+
+def descended(
+    space: SearchSpace, genome: Genome, kept_EM: np.ndarray, cut_EM: np.ndarray, budget: int
+) -> tuple[Genome, float]:
+    found = Slopes(space, genome, kept_EM, cut_EM).best(budget)
+    assert found is not None
+    return found
 
 
 def moved(budget: int = COST, **columns: np.ndarray | float) -> tuple[int, ...]:
@@ -146,6 +154,44 @@ def situations(draw: st.DrawFn) -> tuple[SearchSpace, Genome, np.ndarray, np.nda
 def is_small(gene: Gene, old: int, new: int) -> bool:
     """Neither from nor to nothing or dense."""
     return min(new, old) > 0 and max(new, old) < len(gene.levels) - 1
+
+
+def test_too_large_a_genome_sheds_what_costs_the_loss_least() -> None:
+    costs = {"kept0": -0.1, "kept1": -0.4, "kept2": -0.12}
+    narrow, wide = (
+        SPACE.cost((1, 1, 1)) - SPACE.cost((0, 1, 1)),
+        SPACE.cost((1, 1, 1)) - SPACE.cost((1, 1, 0)),
+    )
+    assert moved(budget=COST - 1, **costs) == (-1, 0, 0)
+    assert moved(budget=COST - narrow, **costs) == (-1, 0, 0)
+    assert moved(budget=COST - narrow - 1, **costs) == (0, 0, -1)
+    assert moved(budget=COST - wide - 1, **costs) == (-1, 0, -1)
+
+
+def test_what_was_shed_may_pay_for_something_else() -> None:
+    assert moved(budget=COST - 1, kept0=-0.1, kept1=-1.0, kept2=-0.12, cut1=-0.5) == (0, 1, -1)
+
+
+def test_no_steps_lead_below_the_last_ranks() -> None:
+    slopes_of_nothing = Slopes(SPACE, (1, 1, 2), *slopes())
+    assert slopes_of_nothing.best(SPACE.cost((1, 1, 1))) == ((1, 1, 1), 0.0)
+    assert slopes_of_nothing.best(SPACE.cost((1, 1, 1)) - 1) is None
+    assert Slopes(SPACE, GENOME, *slopes(1)).best(COST - 1) is None  # of one example, nothing is known
+
+
+def test_rungs_are_the_best_of_their_sizes_as_far_as_steps_lead() -> None:
+    share = SPACE.cost_share(GENOME) + 1e-6
+    found = Slopes(SPACE, GENOME, *slopes(kept0=-0.1, kept1=-0.4, kept2=-0.12, cut0=-0.3, cut1=-0.2))
+    ladder = found.ladder(share)
+    assert next(iter(ladder)) == pytest.approx(share, abs=1e-6)
+    for size, genome in ladder.items():
+        assert found.best(SPACE.budget(size)) == (genome, pytest.approx(found.best(SPACE.budget(size))[1]))
+    lowest, highest = min(ladder), max(ladder)
+    assert ladder[lowest] == (3, 3, 3)
+    assert found.best(SPACE.budget(lowest - RUNG)) is None
+    assert ladder[highest] == (5, 5, 4)  # the third one's next components are worth nothing
+    assert SPACE.cost(ladder[round(highest - RUNG, 6)]) < SPACE.cost((5, 5, 4))
+    assert np.allclose(np.diff(sorted(ladder)), RUNG)
 
 
 @given(situations())

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from search.candidates import Proposer
 from search.constraints import Constraint, constrained
 from search.errors import ConflictError, ScoringError
 from search.evolution import Evolution
@@ -13,7 +14,7 @@ from search.matrix import DENSE
 from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
 from search.record import GenerationRecord
-from search.schedules import SEED_SHARES
+from search.schedules import SEED_SHARES, schedule_for
 from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
 from search.space import Genome
@@ -330,7 +331,7 @@ def test_the_users_seeds_are_scored_with_the_others(make_problem, objective: Obj
 def test_a_search_at_one_size_sets_out_from_the_start_it_is_given_and_may_return_to_it(make_problem) -> None:
     problem, objective = make_problem(), TargetParams(share=0.4)
     poor = uniform(problem.space, 0.4)  # so it is not among the best in the end
-    given = {"start": poor}
+    given = {"starts": {0.4: poor}}
     evolution = Evolution(problem.space, problem.energies, objective, SETTINGS, **given)
     first = [trial.genome for trial in evolution.ask()]
     assert first[:2] == [poor, lagrangian(problem.space, problem.energies, 0.4)]
@@ -356,7 +357,7 @@ def test_seeds_of_many_sizes_are_what_the_search_sets_out_from_brought_there(
 ) -> None:
     problem = make_problem()
     space, known = problem.space, lagrangian(problem.space, problem.true_energies, size)
-    evolution = Evolution(space, problem.energies, objective, SETTINGS, start=known)
+    evolution = Evolution(space, problem.energies, objective, SETTINGS, starts={size: known})
     trials = evolution.ask()
     assert {trial.examples for trial in trials} == {SETTINGS.full}
     seeds = [trial.genome for trial in trials]
@@ -369,6 +370,26 @@ def test_seeds_of_many_sizes_are_what_the_search_sets_out_from_brought_there(
 
     others = [lagrangian(space, problem.energies, share) for share in shares]
     assert sum(map(problem.kl_nats, seeds)) < sum(map(problem.kl_nats, others))
+
+
+def test_the_seed_of_a_size_is_made_of_the_nearest_start(make_problem) -> None:
+    problem = make_problem()
+    space, energies = problem.space, problem.energies
+    small, large = (lagrangian(space, problem.true_energies, share) for share in (0.2, 0.42))
+    evolution = Evolution(space, energies, MaxDrop(points=2.0), SETTINGS, starts={0.42: large, 0.2: small})
+    nearest = {share: large if share >= 0.31 else small for share in SEED_SHARES}
+    wanted = [fitted(space, energies, nearest[share], share) for share in SEED_SHARES]
+    assert sorted(trial.genome for trial in evolution.ask()) == sorted(wanted)
+    assert wanted != [fitted(space, energies, small, share) for share in SEED_SHARES]
+
+
+def test_beside_a_genome_stands_what_the_search_set_out_from_or_else_the_genome_itself(make_problem) -> None:
+    problem = make_problem()
+    space, energies = problem.space, problem.energies
+    known, start = lagrangian(space, problem.true_energies, 0.32), uniform(space, 0.3)
+    schedule = schedule_for(OBJECTIVES[0], space, patience=1)
+    for starts, wanted in (({0.3: start}, start), ({}, fitted(space, energies, known, 0.3))):
+        assert Proposer(space, energies, schedule, SETTINGS, starts=starts).beside(known, 0.3) == wanted
 
 
 @pytest.mark.parametrize("objective", [*OBJECTIVES[:1], TargetParams(share=0.5), PARETO])

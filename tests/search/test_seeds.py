@@ -10,7 +10,9 @@ from search.errors import InputError
 from search.matrix import DENSE, MatrixShape, Storage
 from search.prices import Energies, Prices
 from search.seeds import (
+    HARDLY,
     PAPER_DENSITIES,
+    family,
     fitted,
     lagrangian,
     of_densities,
@@ -250,3 +252,16 @@ def test_a_fitted_genome_keeps_what_it_knew(make_problem) -> None:
         genome = fitted(problem.space, problem.energies, known, share)
         assert share - 0.01 < problem.space.kept_share(genome) <= share
         assert problem.kl_nats(genome) < problem.kl_nats(lagrangian(problem.space, problem.energies, share))
+
+
+def test_starts_stand_for_their_size_and_others_are_made_of_the_nearest(make_problem) -> None:
+    problem = make_problem(layers=6, rank_step=1)
+    space, energies = problem.space, problem.energies
+    starts = {share: uniform(space, share) for share in (0.3, 0.5)}
+    genome_of = family(space, energies, starts)
+    assert genome_of(0.3) == genome_of(0.3 + 0.9 * HARDLY) == starts[0.3]
+    assert genome_of(0.3 - 1e-9) == fitted(space, energies, starts[0.3], 0.3 - 1e-9) != starts[0.3]
+    assert genome_of(0.3 + HARDLY) == fitted(space, energies, starts[0.3], 0.3 + HARDLY)
+    assert genome_of(0.45) == fitted(space, energies, starts[0.5], 0.45)
+    assert genome_of(0.9) == fitted(space, energies, starts[0.5], 0.9)
+    assert family(space, energies, {})(0.3) == lagrangian(space, energies, 0.3)

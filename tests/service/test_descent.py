@@ -8,14 +8,17 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from search.confirmation import DropInterval
 from search.errors import ScoringError
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
-from service.descent import DESCENT_EXAMPLES, FILE, WORTHWHILE_NATS, descended
+from service.descent import DESCENT_EXAMPLES, FILE, WORTHWHILE_NATS, Round, descended, starts_of
 from service.events import EventType
+from service.reweighing import SHARES
+from service.scoring import Candidate
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
 from workers.scores import Failure, Reaction
@@ -28,6 +31,7 @@ Run = Callable[..., tuple[Any, Any]]
 
 PLAN = SearchPlan(space=SPACE, objective=TargetParams(share=0.4), settings=SearchSettings())
 START = lagrangian(SPACE, ENERGIES, 0.4)
+SMALLEST = replace(PLAN, objective=MaxDrop(points=2.0))
 
 
 class FakeScorer:
@@ -36,11 +40,23 @@ class FakeScorer:
     Args:
         failure: Why nothing can be measured.
         gains: By how much it falls in each round; afterwards, as ever, by 0.9 nats.
+        holds_to: The smallest share that loses little enough, before each round and after the last.
     """
 
-    def __init__(self, failure: str | None = None, gains: Sequence[float] = ()) -> None:
+    def __init__(
+        self, failure: str | None = None, gains: Sequence[float] = (), holds_to: Sequence[float] = (0.0,)
+    ) -> None:
         self.asked: list[tuple[Genome, range, int]] = []
-        self._failure, self._gains = failure, list(gains)
+        self._failure, self._gains, self._holds_to = failure, list(gains), holds_to
+
+    def score_candidates(self, candidates: Sequence[Candidate], split: str) -> list[float]:
+        assert split == "search"
+        return [SPACE.kept_share(candidate.genome) for candidate in candidates]
+
+    def drop(self, share: float, split: str, confidence: float, seed: int) -> DropInterval:
+        holds_to = self._holds_to[min(len(self.asked), len(self._holds_to) - 1)]
+        points = 1.0 if share >= holds_to else 5.0
+        return DropInterval(estimate=points, low=points, high=points, upper=points, confidence=confidence)
 
     def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
         self.asked.append((genome, examples, window))
@@ -80,7 +96,8 @@ def test_each_round_begins_where_the_one_before_ended(
     plan, log = run(make(2), tmp_path, scorer)
     after = [(START[0] + n, START[1] - n, *START[2:]) for n in range(3)]
     assert scorer.asked == [(genome, range(100), 2) for genome in after[:2]]
-    assert plan == replace(PLAN, start=after[2])
+    assert plan == replace(PLAN, starts=plan.starts)
+    assert plan.starts[0.4] == after[2]
     assert [type for type, _ in log.events] == [EventType.GENOME_DESCENDED] * 2
     assert log.events[1][1] == {
         "round": 2,
@@ -115,7 +132,7 @@ def test_a_round_that_promises_little_is_the_last(
 ) -> None:
     scorer = FakeScorer(gains=[1.1 * WORTHWHILE_NATS, 0.9 * WORTHWHILE_NATS])
     plan, log = run(make(5), tmp_path, scorer)
-    assert plan.start == (START[0] + 2, START[1] - 2, *START[2:])  # it is taken for what it is worth
+    assert plan.starts[0.4] == (START[0] + 2, START[1] - 2, *START[2:])  # it is taken for what it is worth
     assert len(log.events) == len(scorer.asked) == 2
     assert log.reports == [(0, 5), (1, 5), (2, 5), (2, 2)]
     again = FakeScorer()
@@ -140,20 +157,32 @@ def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
         run(make(1), tmp_path, FakeScorer("no memory"))
 
 
-def test_where_the_smallest_model_is_wanted_it_begins_at_the_smallest_seed_that_holds(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+def test_where_the_smallest_model_is_wanted_it_goes_down_with_what_holds(
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
 ) -> None:
-    monkeypatch.setattr("service.reweighing.smallest_share", lambda *_: 0.3)
-    scorer = FakeScorer()
-    plan, _ = run(make(1), tmp_path, scorer, plan=replace(PLAN, objective=MaxDrop(points=2.0)))
-    assert scorer.asked[0][0] == lagrangian(SPACE, ENERGIES, 0.3)
-    assert plan.start is not None
-    assert SPACE.kept_share(plan.start) <= 0.3
+    scorer = FakeScorer(gains=[0.9, 0.5 * WORTHWHILE_NATS] * 2, holds_to=[0.41, 0.41, 0.36, 0.36, 0.36])
+    plan, log = run(make(None), tmp_path, scorer, plan=SMALLEST)
+    starts = [genome for genome, _, _ in scorer.asked]
+    first = starts[0]
+    assert first in [lagrangian(SPACE, ENERGIES, share) for share in SHARES]
+    assert starts[1] == (first[0] + 1, first[1] - 1, *first[2:])
+    below = (first[0] + 2, first[1] - 2, *first[2:])  # after two rounds, the last of which promised little
+    assert all(0 <= SPACE.kept_share(start) - 0.41 < 0.02 for start in starts[:2])
+    assert all(0 <= SPACE.kept_share(start) - 0.36 < 0.02 for start in starts[2:])
+    moves = [abs(new - old) for new, old in zip(starts[2], starts[1], strict=True)]
+    assert max(moves) == 1  # so it is a rung, and not the Lagrangian one of its size
+    assert starts[3] == (starts[2][0] + 1, starts[2][1] - 1, *starts[2][2:])
+    assert {below, (starts[2][0] + 2, starts[2][1] - 2, *starts[2][2:])} <= set(plan.starts.values())
+    assert [event["steps"] for _, event in log.events] == [2] * 4
+    again = FakeScorer(holds_to=[0.36])
+    assert run(make(None), tmp_path, again, plan=SMALLEST)[0] == plan
+    assert not again.asked
 
 
-@pytest.mark.parametrize("objective", [{"kind": "max_drop"}, {"kind": "pareto"}])
-def test_rounds_that_nobody_gave(tiny_job: dict[str, Any], objective: dict[str, Any]) -> None:
-    document = {**tiny_job, "objective": objective}
-    assert JobSpec.model_validate(document).descent_rounds == 5
-    document["search"] = {**tiny_job["search"], "descent_rounds": 3}
-    assert JobSpec.model_validate(document).descent_rounds == 3
+def test_of_two_ways_to_a_size_the_last_one_counts() -> None:
+    one, two, three = ((level, *START[1:]) for level in (1, 2, 3))
+    rounds = [
+        Round(share=0.4, genome=one, steps=1, expected_nats=-0.1, ladder=((0.4, one), (0.39, two))),
+        Round(share=0.39, genome=three, steps=1, expected_nats=-0.1, ladder=((0.39, three), (0.38, one))),
+    ]
+    assert starts_of(rounds) == {0.4: one, 0.39: three, 0.38: one}
