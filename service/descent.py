@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Self
 
 from search.descent import Slopes
-from search.errors import ScoringError
+from search.errors import ConflictError, ScoringError
 from search.prices import Energies
 from search.seeds import Family, family
 from search.space import Genome, SearchSpace
@@ -54,10 +54,17 @@ class Round:
     ladder: tuple[tuple[float, Genome], ...]
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> Self:
-        """What `asdict` gave, after a round trip through JSON."""
-        rungs = tuple((size, tuple(genome)) for size, genome in saved["ladder"])
-        return cls(**{**saved, "genome": tuple(saved["genome"]), "ladder": rungs})
+    def from_json(cls, saved: Any) -> Self:
+        """What `asdict` gave, after a round trip through JSON.
+
+        Raises:
+            ConflictError: It is of another version of this program.
+        """
+        try:
+            rungs = tuple((size, tuple(genome)) for size, genome in saved["ladder"])
+            return cls(**{**saved, "genome": tuple(saved["genome"]), "ladder": rungs})
+        except (KeyError, TypeError) as error:
+            raise ConflictError(f"{FILE} is of another version; submit the job again") from error
 
 
 def descended(
@@ -76,6 +83,7 @@ def descended(
         log: The job.
 
     Raises:
+        ConflictError: Rounds of another version of this program.
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
     """
     if not (most := spec.descent_rounds):

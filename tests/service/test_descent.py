@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from search.confirmation import DropInterval
-from search.errors import ScoringError
+from search.errors import ConflictError, ScoringError
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.seeds import lagrangian
@@ -17,6 +17,7 @@ from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service.descent import DESCENT_EXAMPLES, FILE, WORTHWHILE_NATS, Round, descended, starts_of
 from service.events import EventType
+from service.files import write_json
 from service.reweighing import SHARES
 from service.scoring import Candidate
 from service.search_plan import SearchPlan
@@ -116,6 +117,14 @@ def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
     plan, _ = run(make(3), tmp_path / "cut", scorer)
     assert len(scorer.asked) == 1
     assert plan == expected
+
+
+def test_rounds_of_another_version_are_refused(
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+) -> None:
+    write_json(tmp_path / FILE, {"share": 0.4, "genomes": [START], "expected_nats": []})
+    with pytest.raises(ConflictError, match=r"descent\.json is of another version; submit the job again"):
+        run(make(2), tmp_path, FakeScorer())
 
 
 def test_rounds_go_round_a_large_calibration_split(
