@@ -13,6 +13,7 @@ from service import plans
 from service.descent import DESCENT_EXAMPLES
 from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
+from service.reweighing import SHARES
 from service.scoring import REFIT_EXAMPLES
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
@@ -71,6 +72,7 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
     """What `workers.sizes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
     refit, rounds, descents = spec.projection.refit, spec.reweigh_rounds, spec.descent_rounds
+    look = len(SHARES).bit_length() if isinstance(spec.objective, MaxDrop) else 0  # passes, to find a size
     gathered = len(range(spec.task.data.sizes.calibration)[: spec.projection.gram_examples])
     confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     return {
@@ -80,6 +82,8 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         "refinement": first("calibration", spec.projection.refine_examples),
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
         "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
+        "reweigh_looks": first("search", None).times(look * bool(rounds)),
+        "descend_looks": first("search", None).times(look * descents),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": _verifying(*confirmed),
     }

@@ -154,9 +154,9 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         return phase(name, load, [(work, job.devices)], scoring(model, job, load))
 
     def reacted(name: str) -> PhaseEstimate:
-        load = loads[name]
-        work = _reacting(model, load, weights)
-        return phase(name, load.times(2), [(work, job.devices)], reacting(model, job, load))
+        load, looks = loads[name], loads[f"{name}_looks"]
+        work = _reacting(model, load, weights) + _scoring(model, looks, weights)
+        return phase(name, load.times(2) + looks, [(work, job.devices)], reacting(model, job, load))
 
     calibration, none = loads["calibration"], _Work()
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None

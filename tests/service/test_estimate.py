@@ -20,6 +20,7 @@ from service.estimate import estimate_size, finalists, scorings
 from service.search_plan import search_plan
 from service.settings import Settings
 from service.spec import JobSpec
+from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.filesize import Remainder
 from workers.rates import DATA_SHEETS
 from workers.sizes import size_of
@@ -90,6 +91,21 @@ def test_training_on_fewer_records_takes_fewer_tokens(application: Application, 
         return tokens
 
     assert prepared(1) < prepared(calibration // 2) < prepared(None) == prepared(2 * calibration)
+
+
+def test_looking_for_a_size_is_counted(application: Application, tiny_job: Document) -> None:
+    def tokens(objective: Document) -> dict[str, int]:
+        tiny_job["objective"] = objective
+        phases = application.estimate(JobSpec.model_validate(tiny_job))["phases"]
+        return {phase["phase"]: phase["tokens"] for phase in phases}
+
+    known, looked_for = (
+        tokens({"kind": "target_params", "share": 0.4}),
+        tokens({"kind": "max_drop", "points": 2}),
+    )
+    looks = {name: looked_for[name] - known[name] for name in ("reweigh", "descend", "dense")}
+    assert looks["reweigh"] > looks["dense"] == 0
+    assert looks["descend"] == MOST_DESCENT_ROUNDS * looks["reweigh"]
 
 
 @pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes", "pareto"])

@@ -49,6 +49,8 @@ def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) ->
         "refinement": loads["calibration"],
         "reweigh": loads["calibration"].times(3),
         "descend": loads["calibration"].times(2),
+        "reweigh_looks": loads["search"],
+        "descend_looks": loads["search"].times(2),
         "refit": loads["calibration"],
         "confirm": loads["search"],
         "verify": loads["test"],
@@ -116,8 +118,8 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     loads, phases = job.loads, phases_of(model, job)
     assert phases["dense"].tokens == loads["search"].tokens + loads["confirm"].tokens
     assert phases["search"].tokens == round(loads["search"].tokens * (5 + 10 * 0.25))
-    assert phases["reweigh"].tokens == 2 * 3 * loads["calibration"].tokens
-    assert phases["descend"].tokens == 2 * 2 * loads["calibration"].tokens
+    assert phases["reweigh"].tokens == 2 * 3 * loads["calibration"].tokens + loads["search"].tokens
+    assert phases["descend"].tokens == 2 * 2 * loads["calibration"].tokens + 2 * loads["search"].tokens
     assert phases["confirm"].tokens == 4 * loads["confirm"].tokens
     assert phases["test"].tokens == 2 * loads["test"].tokens
     assert phases["export"].flops == phases["export"].tokens == 0
