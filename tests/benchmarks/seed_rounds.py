@@ -4,7 +4,8 @@ Rounds are those of a job (`service.reweighing`, `service.descent`), from closed
 `--after` rounds of reweighing the Lagrangian genome, and those that up to `--descents` rounds lead to from there, are
 scored on the confirm split, which nothing else looks at: the loss, and by how much it is below that of the unweighted
 genome and of the last one of its size, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
-same weights, and the last one that was descended, brought there. Prints each row as it is measured.
+same weights, and the last one that was descended, brought there by what the energies predict, and then by the slopes of
+the last round, as far as those lead, as a job does it. Prints each row as it is measured.
 """
 
 import json
@@ -19,8 +20,9 @@ from search_table import gain
 
 from api.spec_file import load_spec
 from search.reweighing import settled, weighted
-from search.seeds import fitted, lagrangian
+from search.seeds import family, fitted, lagrangian
 from search.space import Genome
+from service.descent import starts_of
 from service.scoring import Candidate, TaskScorer
 from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.scores import Floats, Scores
@@ -100,15 +102,16 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         for share in elsewhere:
             yield row(share, rounds, 0, seconds, losses(lagrangian(space, energies, share)))
         made = descents(model, scorer, energies, lambda _: arguments.share, arguments.descents)
-        number, started = 0, time.perf_counter()
-        for number, one in enumerate(made, 1):
+        descended, started = [], time.perf_counter()
+        for one in made:
             seconds += time.perf_counter() - started
-            genome = one.genome
-            yield row(arguments.share, rounds, number, seconds, losses(genome))
+            descended.append(one)
+            yield row(arguments.share, rounds, len(descended), seconds, losses(one.genome))
             started = time.perf_counter()
-        for share in elsewhere:
-            brought = fitted(space, energies, genome, share)
-            yield row(share, rounds, number, seconds, losses(brought))
+        genome_of = family(space, energies, starts_of(descended))
+        for share in elsewhere if descended else ():
+            for brought in (fitted(space, energies, descended[-1].genome, share), genome_of(share)):
+                yield row(share, rounds, len(descended), seconds, losses(brought))
 
 
 if __name__ == "__main__":
