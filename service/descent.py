@@ -6,16 +6,21 @@ with the Lagrangian genome. Each round measures where the one before has come to
 the smallest model is wanted that loses little enough, each looks first how small that may be by now, and goes on there.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise, takewhile
 from typing import Any, Self
+
+import numpy as np
 
 from search.descent import Slopes
 from search.errors import ConflictError, ScoringError
+from search.objectives import MaxDrop, Pareto
 from search.prices import Energies
 from search.seeds import Family, family
+from search.sizes import Sizes
 from search.space import Genome, SearchSpace
 from service.events import EventType
 from service.files import read_json, write_json
@@ -35,6 +40,13 @@ WORTHWHILE_NATS = 2e-3
 """A round that is expected to gain less is the last at its size: the next one gains about half of that."""
 
 
+ROUNDS_UP = 2
+"""Of those that look for the smallest size: so many go up again."""
+
+NextSize = Callable[[Family, Sequence["Round"]], float | None]
+"""The size to descend at next, by the best guess at every size and the rounds so far; None: no more is worth it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
     """What came of a round of descent.
@@ -52,6 +64,11 @@ class Round:
     steps: int
     expected_nats: float
     ladder: tuple[tuple[float, Genome], ...]
+
+    @property
+    def top(self) -> float:
+        """The largest size of the ladder."""
+        return max(size for size, _ in self.ladder)
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
@@ -91,8 +108,7 @@ def descended(
     report, file = log.progress("descend"), log.directory / FILE
     report(0, most)
     rounds = [Round.from_json(saved) for saved in read_json(file) or []]
-    size_of = partial(share_to_measure, spec, plan, scorer)
-    made = descent(plan.space, energies, size_of, calibration, scorer, tuple(rounds))
+    made = descent(plan.space, energies, _sizes(spec, plan, scorer), calibration, scorer, rounds)
     for one in islice(made, most - len(rounds)):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -114,20 +130,68 @@ def starts_of(rounds: Iterable[Round]) -> dict[float, Genome]:
     return {size: genome for one in rounds for size, genome in one.ladder}
 
 
+def _sizes(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer) -> NextSize:
+    size_of = partial(share_to_measure, spec, plan, scorer)
+    if isinstance(plan.objective, MaxDrop):
+        return down_and_up(size_of, spec.descent_rounds)
+    if not isinstance(plan.objective, Pareto):
+        return until_little(size_of)
+    shares = walk(Sizes(plan.space, plan.objective), spec.descent_rounds)
+    return lambda _, rounds: shares[len(rounds)] if len(rounds) < len(shares) else None
+
+
+def walk(sizes: Sizes, rounds: int) -> list[float]:
+    """Sizes of a front for so many rounds, from the middle down to the smallest; larger ones lose little anyway."""
+    middle = bisect_left(sizes.shares, sizes.middle * (1 - 1e-9))
+    return [sizes.shares[round(place)] for place in np.linspace(middle, 0, rounds)]
+
+
+def until_little(size_of: Callable[[Family], float]) -> NextSize:
+    """One size, until a round promises little."""
+
+    def next_size(genome_of: Family, rounds: Sequence[Round]) -> float | None:
+        return None if rounds and rounds[-1].expected_nats > -WORTHWHILE_NATS else size_of(genome_of)
+
+    return next_size
+
+
+def down_and_up(size_of: Callable[[Family], float], most: int) -> NextSize:
+    """At the smallest size that a function tells, until a round promises little there, then some way up.
+
+    What holds on the search split may be too small for the confirm split, and larger genomes have not learnt yet what
+    the last rounds down have. So the last rounds go from the top of one ladder to that of the next.
+
+    Args:
+        size_of: The smallest size that is good enough, by the best guess at every size.
+        most: Rounds.
+    """
+
+    def next_size(genome_of: Family, rounds: Sequence[Round]) -> float | None:
+        steps = reversed(list(pairwise(rounds)))
+        ups = sum(1 for _ in takewhile(lambda step: step[1].share == step[0].top, steps))
+        if not ups and len(rounds) < max(1, most - ROUNDS_UP):
+            share = size_of(genome_of)
+            if not rounds or share != rounds[-1].share or rounds[-1].expected_nats <= -WORTHWHILE_NATS:
+                return share
+        return rounds[-1].top if ups < ROUNDS_UP and rounds[-1].top > rounds[-1].share else None
+
+    return next_size
+
+
 def descent(
     space: SearchSpace,
     energies: Energies,
-    size_of: Callable[[Family], float],
+    next_size: NextSize,
     calibration: int,
     scorer: TaskScorer,
     earlier: Sequence[Round] = (),
 ) -> Iterator[Round]:
-    """Rounds, until one promises little and the next would be at its size.
+    """Rounds of descent.
 
     Args:
         space: Of the genomes.
         energies: Tell the Lagrangian genomes, the first of which is where it begins.
-        size_of: The size to descend at, by what is the best guess at every size so far.
+        next_size: Where to descend next, if at all.
         calibration: Records of that split.
         scorer: Measures the slopes.
         earlier: Rounds that are done.
@@ -138,8 +202,7 @@ def descent(
     rounds = list(earlier)
     while True:
         genome_of = family(space, energies, starts_of(rounds))
-        share = size_of(genome_of)
-        if rounds and share == rounds[-1].share and rounds[-1].expected_nats > -WORTHWHILE_NATS:
+        if (share := next_size(genome_of, rounds)) is None:
             return
         start, examples = genome_of(share), part_of(calibration, DESCENT_EXAMPLES, len(rounds))
         reaction = scorer.react(start, examples, space.rank_step)

@@ -141,7 +141,8 @@ class SearchSpec(Strict):
         le=100,
         description="At most so many times after that the genome is run forwards and backwards over up to 1,024 "
         "calibration records, and steps that promise most by the slopes of its loss are taken together; a time that "
-        "promises little is the last. Where the smallest model is wanted, each goes on at the size that holds by then. "
+        "promises little is the last at its size. They go down to the smallest size that holds, where that is wanted, "
+        "and two of them up again; where many are, from the middle to the smallest. "
         "The search sets out from where that leads. Null: 8.",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1)

@@ -30,10 +30,11 @@ from search.finalists import risks
 from search.objectives import MaxDrop
 from search.seeds import Family, lagrangian
 from search.settings import SearchSettings
-from service.descent import starts_of
+from service.descent import down_and_up, starts_of
 from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec
+from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.scores import Scores
 
 SPLITS = (200, 512, 1200)
@@ -76,7 +77,7 @@ def _found(arguments: Namespace) -> dict[str, Any]:
         return smallest_share(genome_of, objective, scorer, arguments.confidence)
 
     energies = reweighed(model, scorer, smallest(partial(lagrangian, space, energies)))
-    starts = starts_of(descents(model, scorer, energies, smallest))
+    starts = starts_of(descents(model, scorer, energies, down_and_up(smallest, MOST_DESCENT_ROUNDS)))
     settings = SearchSettings(full=arguments.search, seed=arguments.seed)
     problem = Problem(space=space, energies=energies, objective=objective, settings=settings, starts=starts)
     tokens = sum(len(row.ids) for example in model.task.splits["search"] for row in example.rows)

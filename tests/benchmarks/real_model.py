@@ -5,7 +5,7 @@ made there where they are missing; a demo that ran in the same directory has mad
 """
 
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,10 +17,9 @@ from api.demo import demo_spec
 from search.matrix import Storage
 from search.prices import Energies
 from search.reweighing import Floats, settled, weighted
-from search.seeds import Family
 from search.space import Genome, SearchSpace
 from service import plans, wiring
-from service.descent import DESCENT_EXAMPLES, Round, descent
+from service.descent import DESCENT_EXAMPLES, NextSize, Round, descent, until_little
 from service.reweighing import Reweighing, part_of
 from service.scoring import TaskScorer
 from service.settings import Settings
@@ -132,17 +131,17 @@ def descents(
     model: RealModel,
     scorer: TaskScorer,
     energies: Energies,
-    size_of: Callable[[Family], float],
+    next_size: NextSize,
     most: int = MOST_DESCENT_ROUNDS,
 ) -> Iterator[Round]:
     """Rounds of descent from the Lagrangian genome."""
     calibration = len(model.task.splits["calibration"])
-    return islice(descent(model.space, energies, size_of, calibration, scorer), most)
+    return islice(descent(model.space, energies, next_size, calibration, scorer), most)
 
 
 def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> Genome:
     """The genome after as many as a job has by default, at one size."""
-    return list(descents(model, scorer, energies, lambda _: share))[-1].genome
+    return list(descents(model, scorer, energies, until_little(lambda _: share)))[-1].genome
 
 
 def tokens_of_reweighing(model: RealModel) -> int:

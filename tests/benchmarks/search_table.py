@@ -57,9 +57,10 @@ from search.schedules import SEED_SHARES, Accepted
 from search.seeds import Family, Starts, fitted, lagrangian
 from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
-from service.descent import starts_of
+from service.descent import down_and_up, starts_of, until_little
 from service.reweighing import SHARES, smallest_share
 from service.scoring import Candidate, TaskScorer
+from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
@@ -210,7 +211,10 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
 
     def descend(objective: MaxDrop | TargetParams) -> tuple[Starts, int]:
         better, _ = arena.reweigh(objective)
-        rounds = list(descents(model, task_scorer, better, partial(size_to_measure, objective)))
+        size_of = partial(size_to_measure, objective)
+        smallest = isinstance(objective, MaxDrop)
+        next_size = down_and_up(size_of, MOST_DESCENT_ROUNDS) if smallest else until_little(size_of)
+        rounds = list(descents(model, task_scorer, better, next_size))
         return starts_of(rounds), tokens_of_descent(model, len(rounds)) + len(rounds) * probing(objective)
 
     def size_to_measure(objective: MaxDrop | TargetParams, genome_of: Family) -> float:

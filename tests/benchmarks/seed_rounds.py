@@ -22,7 +22,7 @@ from api.spec_file import load_spec
 from search.reweighing import settled, weighted
 from search.seeds import family, fitted, lagrangian
 from search.space import Genome
-from service.descent import starts_of
+from service.descent import starts_of, until_little
 from service.scoring import Candidate, TaskScorer
 from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.scores import Floats, Scores
@@ -101,7 +101,7 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         yield row(arguments.share, rounds, 0, seconds, losses(genome))
         for share in elsewhere:
             yield row(share, rounds, 0, seconds, losses(lagrangian(space, energies, share)))
-        made = descents(model, scorer, energies, lambda _: arguments.share, arguments.descents)
+        made = descents(model, scorer, energies, until_little(lambda _: arguments.share), arguments.descents)
         descended, started = [], time.perf_counter()
         for one in made:
             seconds += time.perf_counter() - started

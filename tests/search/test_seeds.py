@@ -10,6 +10,7 @@ from search.errors import InputError
 from search.matrix import DENSE, MatrixShape, Storage
 from search.prices import Energies, Prices
 from search.seeds import (
+    ABOVE,
     HARDLY,
     PAPER_DENSITIES,
     family,
@@ -263,5 +264,6 @@ def test_starts_stand_for_their_size_and_others_are_made_of_the_nearest(make_pro
     assert genome_of(0.3 - 1e-9) == fitted(space, energies, starts[0.3], 0.3 - 1e-9) != starts[0.3]
     assert genome_of(0.3 + HARDLY) == fitted(space, energies, starts[0.3], 0.3 + HARDLY)
     assert genome_of(0.45) == fitted(space, energies, starts[0.5], 0.45)
+    assert genome_of(0.5 + 0.9 * ABOVE) == starts[0.5]
     assert genome_of(0.9) == fitted(space, energies, starts[0.5], 0.9)
     assert family(space, energies, {})(0.3) == lagrangian(space, energies, 0.3)

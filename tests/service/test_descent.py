@@ -11,13 +11,23 @@ import pytest
 from search.confirmation import DropInterval
 from search.errors import ConflictError, ScoringError
 from search.matrix import MatrixShape
-from search.objectives import MaxDrop, TargetParams
+from search.objectives import MaxDrop, Pareto, TargetParams
 from search.seeds import lagrangian
 from search.settings import SearchSettings
+from search.sizes import Sizes
 from search.space import Genome, SearchSpace
-from service.descent import DESCENT_EXAMPLES, FILE, WORTHWHILE_NATS, Round, descended, starts_of
+from service.descent import (
+    DESCENT_EXAMPLES,
+    FILE,
+    ROUNDS_UP,
+    WORTHWHILE_NATS,
+    Round,
+    descended,
+    starts_of,
+    walk,
+)
 from service.events import EventType
-from service.files import write_json
+from service.files import read_json, write_json
 from service.reweighing import SHARES
 from service.scoring import Candidate
 from service.search_plan import SearchPlan
@@ -166,7 +176,7 @@ def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
         run(make(1), tmp_path, FakeScorer("no memory"))
 
 
-def test_where_the_smallest_model_is_wanted_it_goes_down_with_what_holds(
+def test_where_the_smallest_model_is_wanted_it_goes_down_with_what_holds_and_some_way_up_again(
     make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer(gains=[0.9, 0.5 * WORTHWHILE_NATS] * 2, holds_to=[0.41, 0.41, 0.36, 0.36, 0.36])
@@ -177,15 +187,56 @@ def test_where_the_smallest_model_is_wanted_it_goes_down_with_what_holds(
     assert starts[1] == (first[0] + 1, first[1] - 1, *first[2:])
     below = (first[0] + 2, first[1] - 2, *first[2:])  # after two rounds, the last of which promised little
     assert all(0 <= SPACE.kept_share(start) - 0.41 < 0.02 for start in starts[:2])
-    assert all(0 <= SPACE.kept_share(start) - 0.36 < 0.02 for start in starts[2:])
+    assert all(0 <= SPACE.kept_share(start) - 0.36 < 0.02 for start in starts[2:4])
     moves = [abs(new - old) for new, old in zip(starts[2], starts[1], strict=True)]
     assert max(moves) == 1  # so it is a rung, and not the Lagrangian one of its size
     assert starts[3] == (starts[2][0] + 1, starts[2][1] - 1, *starts[2][2:])
     assert {below, (starts[2][0] + 2, starts[2][1] - 2, *starts[2][2:])} <= set(plan.starts.values())
-    assert [event["steps"] for _, event in log.events] == [2] * 4
+    rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
+    assert [one.share for one in rounds[4:]] == [one.top for one in rounds[3:5]]
+    assert rounds[3].share < rounds[4].share < rounds[5].share
+    assert len(log.events) == len(starts) == 4 + ROUNDS_UP
     again = FakeScorer(holds_to=[0.36])
     assert run(make(None), tmp_path, again, plan=SMALLEST)[0] == plan
     assert not again.asked
+
+
+@pytest.mark.parametrize(("most", "looks"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 4)])
+def test_the_last_rounds_go_up(
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run, most: int, looks: int
+) -> None:
+    scorer = FakeScorer(holds_to=[0.36, 0.41, 0.36])  # by the second look less holds
+    run(make(most), tmp_path, scorer, plan=SMALLEST)
+    rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
+    assert len(rounds) == most
+    kept = [SPACE.kept_share(genome) for genome, _, _ in scorer.asked]
+    assert [share >= 0.41 for share in kept[:looks]] == [False, True, False, False][:looks]
+    assert all(share >= 0.36 for share in kept)
+    assert [one.share for one in rounds[looks:]] == [one.top for one in rounds[looks - 1 : -1]]
+
+
+def test_where_many_sizes_are_wanted_it_walks_from_their_middle_to_the_smallest(
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+) -> None:
+    front = Pareto(smallest=0.2, largest=0.8, sizes=13, finalists=3, points=2.0)
+    scorer = FakeScorer(gains=[0.5 * WORTHWHILE_NATS] * 5)
+    plan, log = run(make(5), tmp_path, scorer, plan=replace(PLAN, objective=front))
+    sizes = [0.4, 0.35, 0.3, 0.25, 0.2]
+    assert [SPACE.kept_share(genome) for genome, _, _ in scorer.asked] == pytest.approx(sizes, abs=0.02)
+    assert len(log.events) == 5
+    assert all(any(abs(start - size) < 1e-9 for start in plan.starts) for size in sizes)
+    *_, (last, _, _) = scorer.asked
+    assert plan.starts[0.2] == (last[0] + 1, last[1] - 1, *last[2:])
+    again = FakeScorer()
+    assert run(make(5), tmp_path, again, plan=replace(PLAN, objective=front))[0] == plan
+    assert not again.asked
+
+
+def test_more_rounds_than_sizes_stay_longer_at_each() -> None:
+    front = Sizes(SPACE, Pareto(smallest=0.2, largest=0.45, sizes=6, finalists=3, points=2.0))
+    assert walk(front, 1) == pytest.approx([0.3])
+    assert walk(front, 3) == pytest.approx([0.3, 0.25, 0.2])
+    assert walk(front, 6) == pytest.approx([0.3, 0.3, 0.25, 0.25, 0.2, 0.2])
 
 
 def test_of_two_ways_to_a_size_the_last_one_counts() -> None:
