@@ -3,14 +3,14 @@ searched.
 
 Slopes are measured on calibration records, so the search split is still fresh when the search compares what came of it
 with the Lagrangian genome. Each round measures where the one before has come to, until there is little to be had. Where
-the smallest model is wanted that loses little enough, each looks first how small that may be by now, and goes on there.
+the smallest model is wanted that loses little enough, they go down in size while it holds; where many sizes are, from
+the middle one to the smallest.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
-from itertools import islice, pairwise, takewhile
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -22,10 +22,11 @@ from search.prices import Energies
 from search.seeds import Family, family
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
+from service.confirmation import confidence_of
 from service.events import EventType
 from service.files import read_json, write_json
 from service.joblog import JobLog
-from service.reweighing import part_of, share_to_measure
+from service.reweighing import holds, part_of, smallest_share
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -40,8 +41,8 @@ WORTHWHILE_NATS = 2e-3
 """A round that is expected to gain less is the last at its size: the next one gains about half of that."""
 
 
-ROUNDS_UP = 2
-"""Of those that look for the smallest size: so many go up again."""
+STEPS_DOWN = (0.02, 0.01)
+"""Of the dense cost: the larger is about as far as a ladder leads."""
 
 NextSize = Callable[[Family, Sequence["Round"]], float | None]
 """The size to descend at next, by the best guess at every size and the rounds so far; None: no more is worth it."""
@@ -64,11 +65,6 @@ class Round:
     steps: int
     expected_nats: float
     ladder: tuple[tuple[float, Genome], ...]
-
-    @property
-    def top(self) -> float:
-        """The largest size of the ladder."""
-        return max(size for size, _ in self.ladder)
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
@@ -131,11 +127,10 @@ def starts_of(rounds: Iterable[Round]) -> dict[float, Genome]:
 
 
 def _sizes(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer) -> NextSize:
-    size_of = partial(share_to_measure, spec, plan, scorer)
     if isinstance(plan.objective, MaxDrop):
-        return down_and_up(size_of, spec.descent_rounds)
+        return downwards(plan.objective, scorer, confidence_of(spec))
     if not isinstance(plan.objective, Pareto):
-        return until_little(size_of)
+        return until_little(plan.objective.target(plan.space))
     shares = walk(Sizes(plan.space, plan.objective), spec.descent_rounds)
     return lambda _, rounds: shares[len(rounds)] if len(rounds) < len(shares) else None
 
@@ -146,34 +141,29 @@ def walk(sizes: Sizes, rounds: int) -> list[float]:
     return [sizes.shares[round(place)] for place in np.linspace(middle, 0, rounds)]
 
 
-def until_little(size_of: Callable[[Family], float]) -> NextSize:
+def until_little(share: float) -> NextSize:
     """One size, until a round promises little."""
-
-    def next_size(genome_of: Family, rounds: Sequence[Round]) -> float | None:
-        return None if rounds and rounds[-1].expected_nats > -WORTHWHILE_NATS else size_of(genome_of)
-
-    return next_size
+    return lambda _, rounds: None if rounds and rounds[-1].expected_nats > -WORTHWHILE_NATS else share
 
 
-def down_and_up(size_of: Callable[[Family], float], most: int) -> NextSize:
-    """At the smallest size that a function tells, until a round promises little there, then some way up.
-
-    What holds on the search split may be too small for the confirm split, and larger genomes have not learnt yet what
-    the last rounds down have. So the last rounds go from the top of one ladder to that of the next.
+def downwards(objective: MaxDrop, scorer: TaskScorer, confidence: float) -> NextSize:
+    """From the smallest size that holds down to where a step less does not, until a round promises little there.
 
     Args:
-        size_of: The smallest size that is good enough, by the best guess at every size.
-        most: Rounds.
+        objective: Says what holds, on the search split.
+        scorer: Of the job.
+        confidence: Of that.
     """
 
     def next_size(genome_of: Family, rounds: Sequence[Round]) -> float | None:
-        steps = reversed(list(pairwise(rounds)))
-        ups = sum(1 for _ in takewhile(lambda step: step[1].share == step[0].top, steps))
-        if not ups and len(rounds) < max(1, most - ROUNDS_UP):
-            share = size_of(genome_of)
-            if not rounds or share != rounds[-1].share or rounds[-1].expected_nats <= -WORTHWHILE_NATS:
-                return share
-        return rounds[-1].top if ups < ROUNDS_UP and rounds[-1].top > rounds[-1].share else None
+        if not rounds:
+            return smallest_share(genome_of, objective, scorer, confidence)
+        share = rounds[-1].share
+        for step in STEPS_DOWN:
+            below = round(share - step, 6)
+            if below > 0 and holds(genome_of(below), objective, scorer, confidence):
+                return below
+        return None if rounds[-1].expected_nats > -WORTHWHILE_NATS else share
 
     return next_size
 

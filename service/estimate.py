@@ -10,10 +10,9 @@ from search.finalists import MOST_FINALISTS
 from search.schedules import SEED_SHARES
 from search.standing import BEST_FINALISTS
 from service import plans
-from service.descent import DESCENT_EXAMPLES
+from service.descent import DESCENT_EXAMPLES, STEPS_DOWN
 from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
-from service.reweighing import SHARES
 from service.scoring import REFIT_EXAMPLES
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
@@ -72,7 +71,8 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
     """What `workers.sizes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
     refit, rounds, descents = spec.projection.refit, spec.reweigh_rounds, spec.descent_rounds
-    look = len(SHARES).bit_length() if isinstance(spec.objective, MaxDrop) else 0  # passes, to find a size
+    smallest = isinstance(spec.objective, MaxDrop)
+    look = smallest * len(SEED_SHARES).bit_length()  # passes, to find a size
     gathered = len(range(spec.task.data.sizes.calibration)[: spec.projection.gram_examples])
     confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     return {
@@ -83,7 +83,9 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
         "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
         "reweigh_looks": first("search", None).times(look * bool(rounds)),
-        "descend_looks": first("search", None).times(look * descents),
+        "descend_looks": first("search", None).times(look + smallest * len(STEPS_DOWN) * (descents - 1))
+        if descents
+        else Load(),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": _verifying(*confirmed),
     }

@@ -18,6 +18,7 @@ from search.errors import ScoringError
 from search.objectives import MaxDrop, Pareto
 from search.prices import Energies
 from search.reweighing import Floats, next_weights, settled, weighted
+from search.schedules import SEED_SHARES
 from search.seeds import Family, lagrangian
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
@@ -34,9 +35,6 @@ from workers.plan import EncodedTask
 from workers.scores import Failure
 
 FILE = "weights.json"
-
-SHARES = tuple(hundredths / 100 for hundredths in range(60, 4, -1))
-"""Sizes that the smallest one that holds is looked for among, largest first."""
 
 WINDOW_STEPS = 2
 """Of ranks on either side that are looked at: fewer components are noisier, more are further from the candidate."""
@@ -148,16 +146,21 @@ def part_of(calibration: int, size: int, number: int) -> range:
 
 
 def smallest_share(genome_of: Family, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> float:
-    """The smallest of `SHARES` at which a family loses little enough on the search split; else the largest."""
+    """The smallest of `SEED_SHARES` at which a family loses little enough on the search split; else the largest."""
+    smaller = bisect_left(
+        SEED_SHARES,
+        True,
+        key=lambda share: not holds(genome_of(share), objective, scorer, confidence),
+    )  # those before it hold
+    return SEED_SHARES[max(0, smaller - 1)]
 
-    def holds(share: float) -> bool:
-        (scores,) = scorer.score_candidates([Candidate(genome=genome_of(share))], "search")
-        if isinstance(scores, Failure):
-            return False
-        return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)
 
-    smaller = bisect_left(SHARES, True, key=lambda share: not holds(share))  # those before it hold
-    return SHARES[max(0, smaller - 1)]
+def holds(genome: Genome, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> bool:
+    """Whether a genome loses little enough on the search split."""
+    (scores,) = scorer.score_candidates([Candidate(genome=genome)], "search")
+    if isinstance(scores, Failure):
+        return False
+    return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)
 
 
 def share_to_measure(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer, genome_of: Family) -> float:

@@ -31,7 +31,7 @@ ROUND_EXAMPLES = 256
 REWEIGH_PASSES, MOST_ROUNDS = 4, 8
 """Where no rounds are given: so often over the calibration split, more would fit it; and how many at most."""
 
-MOST_DESCENT_ROUNDS = 8
+MOST_DESCENT_ROUNDS = 5
 """Where none are given."""
 
 MIDWAY_SHARE = 0.3

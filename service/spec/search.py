@@ -141,9 +141,8 @@ class SearchSpec(Strict):
         le=100,
         description="At most so many times after that the genome is run forwards and backwards over up to 1,024 "
         "calibration records, and steps that promise most by the slopes of its loss are taken together; a time that "
-        "promises little is the last at its size. They go down to the smallest size that holds, where that is wanted, "
-        "and two of them up again; where many are, from the middle to the smallest. "
-        "The search sets out from where that leads. Null: 8.",
+        "promises little is the last at its size. Where the smallest model is wanted, they go down while it holds; "
+        "where many sizes are, from the middle to the smallest. The search sets out from where that leads. Null: 5.",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     constraints: tuple[ConstraintSpec, ...] = Field(

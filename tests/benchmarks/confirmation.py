@@ -28,13 +28,12 @@ from search_table import accepted_in, finalists_of, run
 from search.confirmation import fallback
 from search.finalists import risks
 from search.objectives import MaxDrop
-from search.seeds import Family, lagrangian
+from search.seeds import lagrangian
 from search.settings import SearchSettings
-from service.descent import down_and_up, starts_of
+from service.descent import downwards, starts_of
 from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec
-from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.scores import Scores
 
 SPLITS = (200, 512, 1200)
@@ -73,11 +72,9 @@ def _found(arguments: Namespace) -> dict[str, Any]:
     dense = {split: scorer.score_dense(split).quality for split in ("search", "test")}
     objective = MaxDrop(points=arguments.points)
 
-    def smallest(genome_of: Family) -> float:
-        return smallest_share(genome_of, objective, scorer, arguments.confidence)
-
-    energies = reweighed(model, scorer, smallest(partial(lagrangian, space, energies)))
-    starts = starts_of(descents(model, scorer, energies, down_and_up(smallest, MOST_DESCENT_ROUNDS)))
+    share = smallest_share(partial(lagrangian, space, energies), objective, scorer, arguments.confidence)
+    energies = reweighed(model, scorer, share)
+    starts = starts_of(descents(model, scorer, energies, downwards(objective, scorer, arguments.confidence)))
     settings = SearchSettings(full=arguments.search, seed=arguments.seed)
     problem = Problem(space=space, energies=energies, objective=objective, settings=settings, starts=starts)
     tokens = sum(len(row.ids) for example in model.task.splits["search"] for row in example.rows)

@@ -141,7 +141,7 @@ def descents(
 
 def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> Genome:
     """The genome after as many as a job has by default, at one size."""
-    return list(descents(model, scorer, energies, until_little(lambda _: share)))[-1].genome
+    return list(descents(model, scorer, energies, until_little(share)))[-1].genome
 
 
 def tokens_of_reweighing(model: RealModel) -> int:

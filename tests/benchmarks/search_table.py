@@ -57,10 +57,9 @@ from search.schedules import SEED_SHARES, Accepted
 from search.seeds import Family, Starts, fitted, lagrangian
 from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
-from service.descent import down_and_up, starts_of, until_little
-from service.reweighing import SHARES, smallest_share
+from service.descent import STEPS_DOWN, downwards, starts_of, until_little
+from service.reweighing import smallest_share
 from service.scoring import Candidate, TaskScorer
-from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
@@ -198,6 +197,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
     task_scorer = TaskScorer(InProcess(scorer), space, task, arguments.kl_weight)
     for split in ("search", "confirm", *(["test"] if arguments.drops else [])):
         task_scorer.score_dense(split)
+    whole = sum(len(row.ids) for example in task.splits["search"] for row in example.rows)
     examples = task.splits["search"][: arguments.examples]
     tokens = sum(len(row.ids) for example in examples for row in example.rows)
 
@@ -211,11 +211,14 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
 
     def descend(objective: MaxDrop | TargetParams) -> tuple[Starts, int]:
         better, _ = arena.reweigh(objective)
-        size_of = partial(size_to_measure, objective)
-        smallest = isinstance(objective, MaxDrop)
-        next_size = down_and_up(size_of, MOST_DESCENT_ROUNDS) if smallest else until_little(size_of)
+        next_size = (
+            downwards(objective, task_scorer, arguments.confidence)
+            if isinstance(objective, MaxDrop)
+            else until_little(objective.share)
+        )
         rounds = list(descents(model, task_scorer, better, next_size))
-        return starts_of(rounds), tokens_of_descent(model, len(rounds)) + len(rounds) * probing(objective)
+        steps = len(rounds) * len(STEPS_DOWN) * whole if isinstance(objective, MaxDrop) else 0
+        return starts_of(rounds), tokens_of_descent(model, len(rounds)) + probing(objective) + steps
 
     def size_to_measure(objective: MaxDrop | TargetParams, genome_of: Family) -> float:
         if isinstance(objective, TargetParams):
@@ -224,8 +227,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
 
     def probing(objective: MaxDrop | TargetParams) -> int:
         """Most tokens that it takes: it bisects."""
-        whole = sum(len(row.ids) for example in task.splits["search"] for row in example.rows)
-        return len(SHARES).bit_length() * whole if isinstance(objective, MaxDrop) else 0
+        return len(SEED_SHARES).bit_length() * whole if isinstance(objective, MaxDrop) else 0
 
     arena = Arena(
         space=space,

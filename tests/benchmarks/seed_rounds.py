@@ -101,7 +101,7 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         yield row(arguments.share, rounds, 0, seconds, losses(genome))
         for share in elsewhere:
             yield row(share, rounds, 0, seconds, losses(lagrangian(space, energies, share)))
-        made = descents(model, scorer, energies, until_little(lambda _: arguments.share), arguments.descents)
+        made = descents(model, scorer, energies, until_little(arguments.share), arguments.descents)
         descended, started = [], time.perf_counter()
         for one in made:
             seconds += time.perf_counter() - started

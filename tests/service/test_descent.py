@@ -12,14 +12,14 @@ from search.confirmation import DropInterval
 from search.errors import ConflictError, ScoringError
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, Pareto, TargetParams
-from search.seeds import lagrangian
+from search.seeds import family, lagrangian
 from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
 from service.descent import (
     DESCENT_EXAMPLES,
     FILE,
-    ROUNDS_UP,
+    STEPS_DOWN,
     WORTHWHILE_NATS,
     Round,
     descended,
@@ -28,7 +28,6 @@ from service.descent import (
 )
 from service.events import EventType
 from service.files import read_json, write_json
-from service.reweighing import SHARES
 from service.scoring import Candidate
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -176,43 +175,35 @@ def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
         run(make(1), tmp_path, FakeScorer("no memory"))
 
 
-def test_where_the_smallest_model_is_wanted_it_goes_down_with_what_holds_and_some_way_up_again(
+def test_where_the_smallest_model_is_wanted_it_goes_down_while_that_holds(
     make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
 ) -> None:
-    scorer = FakeScorer(gains=[0.9, 0.5 * WORTHWHILE_NATS] * 2, holds_to=[0.41, 0.41, 0.36, 0.36, 0.36])
-    plan, log = run(make(None), tmp_path, scorer, plan=SMALLEST)
-    starts = [genome for genome, _, _ in scorer.asked]
-    first = starts[0]
-    assert first in [lagrangian(SPACE, ENERGIES, share) for share in SHARES]
-    assert starts[1] == (first[0] + 1, first[1] - 1, *first[2:])
-    below = (first[0] + 2, first[1] - 2, *first[2:])  # after two rounds, the last of which promised little
-    assert all(0 <= SPACE.kept_share(start) - 0.41 < 0.02 for start in starts[:2])
-    assert all(0 <= SPACE.kept_share(start) - 0.36 < 0.02 for start in starts[2:4])
-    moves = [abs(new - old) for new, old in zip(starts[2], starts[1], strict=True)]
-    assert max(moves) == 1  # so it is a rung, and not the Lagrangian one of its size
-    assert starts[3] == (starts[2][0] + 1, starts[2][1] - 1, *starts[2][2:])
-    assert {below, (starts[2][0] + 2, starts[2][1] - 2, *starts[2][2:])} <= set(plan.starts.values())
+    scorer = FakeScorer(gains=[0.5 * WORTHWHILE_NATS] * 20, holds_to=[0.41, 0.33])
+    plan, _ = run(make(20), tmp_path, scorer, plan=SMALLEST)
     rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
-    assert [one.share for one in rounds[4:]] == [one.top for one in rounds[3:5]]
-    assert rounds[3].share < rounds[4].share < rounds[5].share
-    assert len(log.events) == len(starts) == 4 + ROUNDS_UP
-    again = FakeScorer(holds_to=[0.36])
-    assert run(make(None), tmp_path, again, plan=SMALLEST)[0] == plan
+    starts = [genome for genome, _, _ in scorer.asked]
+    assert starts[0] == lagrangian(SPACE, ENERGIES, rounds[0].share)
+    assert SPACE.kept_share(starts[0]) >= 0.41
+    for before, after, start in zip(rounds, rounds[1:], starts[1:], strict=False):
+        assert round(before.share - after.share, 6) in STEPS_DOWN
+        assert SPACE.kept_share(start) >= 0.33
+        assert max(abs(np.subtract(start, starts[rounds.index(before)]))) <= 1  # a rung
+    assert len(rounds) > 3
+    assert plan.starts == starts_of(rounds)
+    genome_of = family(SPACE, ENERGIES, plan.starts)
+    assert all(SPACE.kept_share(genome_of(rounds[-1].share - step)) < 0.33 for step in STEPS_DOWN)
+    again = FakeScorer(holds_to=[0.33])
+    assert run(make(20), tmp_path, again, plan=SMALLEST)[0] == plan
     assert not again.asked
 
 
-@pytest.mark.parametrize(("most", "looks"), [(1, 1), (2, 1), (3, 1), (4, 2), (6, 4)])
-def test_the_last_rounds_go_up(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run, most: int, looks: int
+def test_where_nothing_smaller_holds_it_stays_until_little_is_promised(
+    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
 ) -> None:
-    scorer = FakeScorer(holds_to=[0.36, 0.41, 0.36])  # by the second look less holds
-    run(make(most), tmp_path, scorer, plan=SMALLEST)
-    rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
-    assert len(rounds) == most
-    kept = [SPACE.kept_share(genome) for genome, _, _ in scorer.asked]
-    assert [share >= 0.41 for share in kept[:looks]] == [False, True, False, False][:looks]
-    assert all(share >= 0.36 for share in kept)
-    assert [one.share for one in rounds[looks:]] == [one.top for one in rounds[looks - 1 : -1]]
+    scorer = FakeScorer(gains=[0.9, 0.9, 0.5 * WORTHWHILE_NATS], holds_to=[0.41, 0.9])
+    run(make(5), tmp_path, scorer, plan=SMALLEST)
+    sizes = [Round.from_json(saved).share for saved in read_json(tmp_path / FILE)]
+    assert sizes == [sizes[0]] * 3
 
 
 def test_where_many_sizes_are_wanted_it_walks_from_their_middle_to_the_smallest(

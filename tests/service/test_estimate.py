@@ -14,8 +14,10 @@ from search.errors import InputError
 from search.evolution import Evolution
 from search.matrix import MatrixShape
 from search.outcome import Outcome
+from search.schedules import SEED_SHARES
 from service import wiring
 from service.application import Application
+from service.descent import STEPS_DOWN
 from service.estimate import estimate_size, finalists, scorings
 from service.search_plan import search_plan
 from service.settings import Settings
@@ -105,7 +107,8 @@ def test_looking_for_a_size_is_counted(application: Application, tiny_job: Docum
     )
     looks = {name: looked_for[name] - known[name] for name in ("reweigh", "descend", "dense")}
     assert looks["reweigh"] > looks["dense"] == 0
-    assert looks["descend"] == MOST_DESCENT_ROUNDS * looks["reweigh"]
+    once, probes = looks["reweigh"], len(SEED_SHARES).bit_length()
+    assert looks["descend"] * probes == once * (probes + len(STEPS_DOWN) * (MOST_DESCENT_ROUNDS - 1))
 
 
 @pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes", "pareto"])

@@ -174,7 +174,7 @@ def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    ("holds_to", "share"), [(0.0, 0.05), (0.295, 0.3), (0.375, 0.38), (0.595, 0.6), (1.0, 0.6)]
+    ("holds_to", "share"), [(0.0, 0.14), (0.28, 0.31), (0.38, 0.42), (0.58, 0.6), (1.0, 0.6)]
 )
 def test_where_the_smallest_model_is_wanted_the_smallest_seed_that_holds_is_measured(
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, holds_to: float, share: float, run: Run
@@ -182,7 +182,7 @@ def test_where_the_smallest_model_is_wanted_the_smallest_seed_that_holds_is_meas
     scorer = DroppingScorer(holds_to)
     run(make(1), task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
     assert scorer.asked[0][0] == lagrangian(SPACE, ENERGIES, share)
-    assert len(scorer.scored) <= 6  # of 56 sizes
+    assert len(scorer.scored) <= 4  # of ten seeds
 
 
 @pytest.mark.parametrize(("calibration", "rounds"), [(1, 4), (511, 4), (512, 8), (1024, 8), (100_000, 8)])
