@@ -40,7 +40,6 @@ DESCENT_EXAMPLES = 1024
 WORTHWHILE_NATS = 2e-3
 """A round that is expected to gain less is the last at its size: the next one gains about half of that."""
 
-
 STEPS_DOWN = (0.02, 0.01)
 """Of the dense cost: the larger is about as far as a ladder leads."""
 
@@ -83,7 +82,7 @@ class Round:
 def descended(
     spec: JobSpec, plan: SearchPlan, energies: Energies, calibration: int, scorer: TaskScorer, log: JobLog
 ) -> SearchPlan:
-    """The plan with the genomes to set out from, one of each size that was descended at.
+    """The plan with the genomes to set out from, of the sizes that were descended at and those around.
 
     Rounds are kept in the job's folder, so that a job that is taken up again goes on from there.
 
@@ -104,7 +103,7 @@ def descended(
     report, file = log.progress("descend"), log.directory / FILE
     report(0, most)
     rounds = [Round.from_json(saved) for saved in read_json(file) or []]
-    made = descent(plan.space, energies, _sizes(spec, plan, scorer), calibration, scorer, rounds)
+    made = descent(plan.space, energies, _sizes(spec, plan, scorer), calibration, scorer, tuple(rounds))
     for one in islice(made, most - len(rounds)):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -137,7 +136,7 @@ def _sizes(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer) -> NextSize:
 
 def walk(sizes: Sizes, rounds: int) -> list[float]:
     """Sizes of a front for so many rounds, from the middle down to the smallest; larger ones lose little anyway."""
-    middle = bisect_left(sizes.shares, sizes.middle * (1 - 1e-9))
+    middle = bisect_left(sizes.shares, sizes.middle * (1 - 1e-9))  # it may be a hair above one of them
     return [sizes.shares[round(place)] for place in np.linspace(middle, 0, rounds)]
 
 
