@@ -86,28 +86,28 @@ class Slopes:
             levels[step.gene] += step.sign if taken else 0
         return tuple(levels), choice.expected
 
-    def ladder(self, share: float) -> dict[float, Genome]:
+    def ladder(self, share: float) -> dict[float, tuple[Genome, float]]:
         """The best genomes of a size and those around it, `RUNG` apart, as far as steps lead.
 
         Args:
             share: Of the dense cost.
 
         Returns:
-            Sizes and genomes within them, the one in the middle first; empty where no steps lead to that.
+            Sizes, and as of `best` what is within them, the one in the middle first; empty where no steps lead to that.
         """
-        rungs: dict[float, Genome] = {}
+        rungs: dict[float, tuple[Genome, float]] = {}
         if (most := self.best(self._space.total_cost)) is None:
             return rungs
         largest = max(share, self._space.cost_share(most[0]))  # nothing else is worth its size
-        for sign in (1, -1):
-            for number in count():
+        for sign, first in ((1, 0), (-1, 1)):
+            for number in count(first):
                 size = round(share + sign * number * RUNG, 6) if number else share
                 if (
                     not 0 < size < min(1.0, largest + RUNG)
                     or (found := self.best(self._space.budget(size))) is None
                 ):
                     break
-                rungs[size] = found[0]
+                rungs[size] = found
         return rungs
 
 

@@ -76,8 +76,8 @@ def drop_finalists(
 
     Returns:
         Distinct genomes of strictly falling size: seeds from just short of dense down to what was accepted, that itself
-        in steps, and smaller ones. Where the search has scored nothing near one of these, the smallest accepted one is
-        there, brought to that size, or the seed if it is far away. The risks add up to one.
+        in steps, and smaller ones. Where the search has scored nothing near one of these, there is what stands beside
+        the smallest accepted one, or the seed if it is far away. The risks add up to one.
     """
     known = {entry.share: entry.genome for entry in accepted}
     smallest = min(known, default=None)

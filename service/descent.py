@@ -53,17 +53,20 @@ class Round:
 
     Args:
         share: The size it was at, as the most that a genome may keep.
-        genome: Where it has led.
         steps: Genes that it moved.
         expected_nats: The change of the loss that was expected, at most 0.
-        ladder: Sizes, and where steps would have led within them; of the size itself the genome.
+        ladder: Sizes, that one first, and where steps have led, or would have, within them.
     """
 
     share: float
-    genome: Genome
     steps: int
     expected_nats: float
     ladder: tuple[tuple[float, Genome], ...]
+
+    @property
+    def genome(self) -> Genome:
+        """Where it has led."""
+        return self.ladder[0][1]
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
@@ -74,7 +77,7 @@ class Round:
         """
         try:
             rungs = tuple((size, tuple(genome)) for size, genome in saved["ladder"])
-            return cls(**{**saved, "genome": tuple(saved["genome"]), "ladder": rungs})
+            return cls(**{**saved, "ladder": rungs})
         except (KeyError, TypeError) as error:
             raise ConflictError(f"{FILE} is of another version; submit the job again") from error
 
@@ -197,11 +200,9 @@ def descent(
         reaction = scorer.react(start, examples, space.rank_step)
         if isinstance(reaction, Failure):
             raise ScoringError(f"search.descent_rounds: {reaction.reason}; 0 does without")
-        slopes = Slopes(space, start, reaction.kept, reaction.cut)
-        found = slopes.best(space.budget(share))
-        assert found is not None  # where it starts is within the budget
-        genome, expected = found
+        rungs = Slopes(space, start, reaction.kept, reaction.cut).ladder(share)
+        genome, expected = rungs[share]
         steps = sum(old != new for old, new in zip(start, genome, strict=True))
-        ladder = tuple(slopes.ladder(share).items())
-        rounds.append(Round(share=share, genome=genome, steps=steps, expected_nats=expected, ladder=ladder))
+        ladder = tuple((size, rung) for size, (rung, _) in rungs.items())
+        rounds.append(Round(share=share, steps=steps, expected_nats=expected, ladder=ladder))
         yield rounds[-1]

@@ -48,13 +48,14 @@ from synthetic_task import make
 from api.spec_file import load_spec
 from search.archive import Memo
 from search.baselines.paper_ga import PaperSettings
+from search.candidates import Proposer
 from search.confirmation import DropInterval, fallback, mean_interval
 from search.finalists import Finalist, drop_finalists
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies
 from search.schedules import SEED_SHARES, Accepted
-from search.seeds import Family, Starts, fitted, lagrangian
+from search.seeds import Starts, lagrangian, uniform
 from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
 from service.descent import STEPS_DOWN, downwards, starts_of, until_little
@@ -206,7 +207,11 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
             raise SystemExit(
                 "--synthetic: the task has no slopes to reweigh by; leave ranksieve and reweighed out"
             )
-        share = size_to_measure(objective, partial(lagrangian, space, energies))
+        if isinstance(objective, MaxDrop):
+            genome_of = partial(lagrangian, space, energies)
+            share = smallest_share(genome_of, objective, task_scorer, arguments.confidence)
+        else:
+            share = objective.share
         return reweighed(model, task_scorer, share), tokens_of_reweighing(model) + probing(objective)
 
     def descend(objective: MaxDrop | TargetParams) -> tuple[Starts, int]:
@@ -219,11 +224,6 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
         rounds = list(descents(model, task_scorer, better, next_size))
         steps = len(rounds) * len(STEPS_DOWN) * whole if isinstance(objective, MaxDrop) else 0
         return starts_of(rounds), tokens_of_descent(model, len(rounds)) + probing(objective) + steps
-
-    def size_to_measure(objective: MaxDrop | TargetParams, genome_of: Family) -> float:
-        if isinstance(objective, TargetParams):
-            return objective.share
-        return smallest_share(genome_of, objective, task_scorer, arguments.confidence)
 
     def probing(objective: MaxDrop | TargetParams) -> int:
         """Most tokens that it takes: it bisects."""
@@ -355,12 +355,10 @@ def finalists_of(
     Ours scores seeds of all sizes first. Others have not: theirs above the smallest that they accepted are trusted.
     """
     space = problem.space
-    seed_of = problem.uniform if method in UNIFORM else problem.seeds
-
-    def beside(genome: Genome, share: float) -> Genome:
-        known = method in UNIFORM or problem.starts
-        return seed_of(share) if known else fitted(space, problem.energies, genome, share)
-
+    knows = Proposer(space, problem.energies, problem.schedule, problem.settings, starts=problem.starts)
+    seed_of, beside = knows.seed, knows.beside
+    if method in UNIFORM:
+        seed_of, beside = problem.uniform, lambda _, share: uniform(space, share)
     if accepted and not method.startswith("ranksieve"):
         seeds = {space.kept_share(genome): genome for genome in map(seed_of, SEED_SHARES)}
         larger = [Accepted(share=share, genome=seeds[share]) for share in seeds if share > accepted[-1].share]

@@ -184,13 +184,13 @@ def test_rungs_are_the_best_of_their_sizes_as_far_as_steps_lead() -> None:
     found = Slopes(SPACE, GENOME, *slopes(kept0=-0.1, kept1=-0.4, kept2=-0.12, cut0=-0.3, cut1=-0.2))
     ladder = found.ladder(share)
     assert next(iter(ladder)) == pytest.approx(share, abs=1e-6)
-    for size, genome in ladder.items():
-        assert found.best(SPACE.budget(size)) == (genome, pytest.approx(found.best(SPACE.budget(size))[1]))
+    for size, rung in ladder.items():
+        assert found.best(SPACE.budget(size)) == rung
     lowest, highest = min(ladder), max(ladder)
-    assert ladder[lowest] == (3, 3, 3)
+    assert ladder[lowest][0] == (3, 3, 3)
     assert found.best(SPACE.budget(lowest - RUNG)) is None
-    assert ladder[highest] == (5, 5, 4)  # the third one's next components are worth nothing
-    assert SPACE.cost(ladder[round(highest - RUNG, 6)]) < SPACE.cost((5, 5, 4))
+    assert ladder[highest][0] == (5, 5, 4)  # the third one's next components are worth nothing
+    assert SPACE.cost(ladder[round(highest - RUNG, 6)][0]) < SPACE.cost((5, 5, 4))
     assert np.allclose(np.diff(sorted(ladder)), RUNG)
 
 

@@ -12,6 +12,7 @@ from search.confirmation import DropInterval
 from search.errors import ConflictError, ScoringError
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, Pareto, TargetParams
+from search.schedules import SEED_SHARES
 from search.seeds import family, lagrangian
 from search.settings import SearchSettings
 from search.sizes import Sizes
@@ -182,8 +183,9 @@ def test_where_the_smallest_model_is_wanted_it_goes_down_while_that_holds(
     plan, _ = run(make(20), tmp_path, scorer, plan=SMALLEST)
     rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
     starts = [genome for genome, _, _ in scorer.asked]
-    assert starts[0] == lagrangian(SPACE, ENERGIES, rounds[0].share)
-    assert SPACE.kept_share(starts[0]) >= 0.41
+    seeds = {share: lagrangian(SPACE, ENERGIES, share) for share in SEED_SHARES}
+    assert rounds[0].share == min(share for share, seed in seeds.items() if SPACE.kept_share(seed) >= 0.41)
+    assert starts[0] == seeds[rounds[0].share]
     for before, after, start in zip(rounds, rounds[1:], starts[1:], strict=False):
         assert round(before.share - after.share, 6) in STEPS_DOWN
         assert SPACE.kept_share(start) >= 0.33
@@ -233,7 +235,15 @@ def test_more_rounds_than_sizes_stay_longer_at_each() -> None:
 def test_of_two_ways_to_a_size_the_last_one_counts() -> None:
     one, two, three = ((level, *START[1:]) for level in (1, 2, 3))
     rounds = [
-        Round(share=0.4, genome=one, steps=1, expected_nats=-0.1, ladder=((0.4, one), (0.39, two))),
-        Round(share=0.39, genome=three, steps=1, expected_nats=-0.1, ladder=((0.39, three), (0.38, one))),
+        Round(share=0.4, steps=1, expected_nats=-0.1, ladder=((0.4, one), (0.39, two))),
+        Round(share=0.39, steps=1, expected_nats=-0.1, ladder=((0.39, three), (0.38, one))),
     ]
     assert starts_of(rounds) == {0.4: one, 0.39: three, 0.38: one}
+
+
+@pytest.mark.parametrize("objective", [{"kind": "max_drop"}, {"kind": "pareto"}])
+def test_rounds_that_nobody_gave(tiny_job: dict[str, Any], objective: dict[str, Any]) -> None:
+    document = {**tiny_job, "objective": objective}
+    assert JobSpec.model_validate(document).descent_rounds == 5
+    document["search"] = {**tiny_job["search"], "descent_rounds": 3}
+    assert JobSpec.model_validate(document).descent_rounds == 3
