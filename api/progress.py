@@ -132,8 +132,8 @@ class Narrator:
                 )
             case "genome.descended":
                 return (
-                    f"{data['steps']} ranks moved along the slopes of the loss, round {data['round']}: "
-                    f"{data['expected_nats']:+.4f} nats expected"
+                    f"{data['steps']} ranks moved along the slopes of the loss, round {data['round']} at "
+                    f"{data['kept_share']:.1%}: {data['expected_nats']:+.4f} nats expected"
                 )
             case "finalist.refit":
                 return _refit(data)

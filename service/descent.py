@@ -3,8 +3,8 @@ searched.
 
 Slopes are measured on calibration records, so the search split is still fresh when the search compares what came of it
 with the Lagrangian genome. Each round measures where the one before has come to, until there is little to be had. Where
-the smallest model is wanted that loses little enough, they go down in size while it holds; where many sizes are, from
-the middle one to the smallest.
+the smallest model is wanted that loses little enough, they go up and down a staircase about the size where it does;
+where many sizes are wanted, from the middle one to the smallest.
 """
 
 from bisect import bisect_left
@@ -26,7 +26,15 @@ from service.confirmation import confidence_of
 from service.events import EventType
 from service.files import read_json, write_json
 from service.joblog import JobLog
-from service.reweighing import holds, part_of, smallest_share
+from service.rounds import (
+    DESCENT_EXAMPLES,
+    FURTHEST,
+    holds,
+    next_stair,
+    part_of,
+    records_of,
+    smallest_share,
+)
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -34,14 +42,11 @@ from workers.scores import Failure
 
 FILE = "descent.json"
 
-DESCENT_EXAMPLES = 1024
-"""Of the calibration split in a round, if it has as many."""
-
 WORTHWHILE_NATS = 2e-3
 """A round that is expected to gain less is the last at its size: the next one gains about half of that."""
 
-STEPS_DOWN = (0.02, 0.01)
-"""Of the dense cost: the larger is about as far as a ladder leads."""
+UPWARDS = 4
+"""One of so many rounds of a staircase is for the sizes above."""
 
 NextSize = Callable[[Family, Sequence["Round"]], float | None]
 """The size to descend at next, by the best guess at every size and the rounds so far; None: no more is worth it."""
@@ -56,12 +61,14 @@ class Round:
         steps: Genes that it moved.
         expected_nats: The change of the loss that was expected, at most 0.
         ladder: Sizes, that one first, and where steps have led, or would have, within them.
+        drop_points: What the genome that it began with loses on the round's records; None where they do not tell.
     """
 
     share: float
     steps: int
     expected_nats: float
     ladder: tuple[tuple[float, Genome], ...]
+    drop_points: float | None
 
     @property
     def genome(self) -> Genome:
@@ -83,7 +90,13 @@ class Round:
 
 
 def descended(
-    spec: JobSpec, plan: SearchPlan, energies: Energies, calibration: int, scorer: TaskScorer, log: JobLog
+    spec: JobSpec,
+    plan: SearchPlan,
+    energies: Energies,
+    begin: float | None,
+    calibration: int,
+    scorer: TaskScorer,
+    log: JobLog,
 ) -> SearchPlan:
     """The plan with the genomes to set out from, of the sizes that were descended at and those around.
 
@@ -93,6 +106,7 @@ def descended(
         spec: The job.
         plan: Of its search.
         energies: The search's own, reweighed.
+        begin: Where reweighing would have gone on, if it was done.
         calibration: Records of that split.
         scorer: Measures the slopes.
         log: The job.
@@ -106,7 +120,9 @@ def descended(
     report, file = log.progress("descend"), log.directory / FILE
     report(0, most)
     rounds = [Round.from_json(saved) for saved in read_json(file) or []]
-    made = descent(plan.space, energies, _sizes(spec, plan, scorer), calibration, scorer, tuple(rounds))
+    records, tell = records_of(spec, calibration)
+    sizes = _sizes(spec, plan, begin if tell else None, scorer)
+    made = descent(plan.space, energies, sizes, records, scorer, tuple(rounds), tell=tell)
     for one in islice(made, most - len(rounds)):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -117,6 +133,7 @@ def descended(
             kept_share=plan.space.kept_share(one.genome),
             steps=one.steps,
             expected_nats=one.expected_nats,
+            drop_points=one.drop_points,
         )
     if (done := len(rounds)) < most:
         report(done, done)  # no more are needed
@@ -128,9 +145,9 @@ def starts_of(rounds: Iterable[Round]) -> dict[float, Genome]:
     return {size: genome for one in rounds for size, genome in one.ladder}
 
 
-def _sizes(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer) -> NextSize:
+def _sizes(spec: JobSpec, plan: SearchPlan, begin: float | None, scorer: TaskScorer) -> NextSize:
     if isinstance(plan.objective, MaxDrop):
-        return downwards(plan.objective, scorer, confidence_of(spec))
+        return staircase(begin, plan.objective, scorer, confidence_of(spec), spec.descent_rounds)
     if not isinstance(plan.objective, Pareto):
         return until_little(plan.objective.target(plan.space))
     shares = walk(Sizes(plan.space, plan.objective), spec.descent_rounds)
@@ -148,24 +165,37 @@ def until_little(share: float) -> NextSize:
     return lambda _, rounds: None if rounds and rounds[-1].expected_nats > -WORTHWHILE_NATS else share
 
 
-def downwards(objective: MaxDrop, scorer: TaskScorer, confidence: float) -> NextSize:
-    """From the smallest size that holds down to where a step less does not, until a round promises little there.
+def staircase(
+    begin: float | None, objective: MaxDrop, scorer: TaskScorer, confidence: float, rounds: int
+) -> NextSize:
+    """Stairs about the smallest size that holds, see `service.rounds`, until two rounds in a row promise little.
+
+    A round's own records say whether what it began with loses too much in the mean: what the round gains is about what
+    the confidence costs. Where they do not tell, the search split says it of what came of it. The confirm split may ask
+    for more than either, so the last rounds go up from there.
 
     Args:
-        objective: Says what holds, on the search split.
+        begin: The first size; None: the smallest that holds on the search split.
+        objective: Says what holds.
         scorer: Of the job.
-        confidence: Of that.
+        confidence: Of that, on the search split.
+        rounds: How many there will be at most.
     """
+    upwards = rounds // UPWARDS
 
-    def next_size(genome_of: Family, rounds: Sequence[Round]) -> float | None:
-        if not rounds:
-            return smallest_share(genome_of, objective, scorer, confidence)
-        share = rounds[-1].share
-        for step in STEPS_DOWN:
-            below = round(share - step, 6)
-            if below > 0 and holds(genome_of(below), objective, scorer, confidence):
-                return below
-        return None if rounds[-1].expected_nats > -WORTHWHILE_NATS else share
+    def next_size(genome_of: Family, done: Sequence[Round]) -> float | None:
+        if not done:
+            return begin or smallest_share(genome_of, objective, scorer, confidence)
+        last, little = done[-1], [one.expected_nats > -WORTHWHILE_NATS for one in done]
+        ends = (number for number in range(2, len(done) + 1) if all(little[number - 2 : number]))
+        if (more := min(next(ends, rounds), rounds - upwards) - len(done)) <= 0:
+            return round(min(last.share + FURTHEST, 1.0), 6) if more > -upwards else None
+        held = (
+            holds(last.genome, objective, scorer, confidence)
+            if last.drop_points is None
+            else last.drop_points <= objective.points
+        )
+        return next_stair([one.share for one in done], held=held)
 
     return next_size
 
@@ -174,9 +204,11 @@ def descent(
     space: SearchSpace,
     energies: Energies,
     next_size: NextSize,
-    calibration: int,
+    records: range,
     scorer: TaskScorer,
     earlier: Sequence[Round] = (),
+    *,
+    tell: bool = False,
 ) -> Iterator[Round]:
     """Rounds of descent.
 
@@ -184,9 +216,10 @@ def descent(
         space: Of the genomes.
         energies: Tell the Lagrangian genomes, the first of which is where it begins.
         next_size: Where to descend next, if at all.
-        calibration: Records of that split.
+        records: Of the calibration split, those to measure on.
         scorer: Measures the slopes.
         earlier: Rounds that are done.
+        tell: Whether these records tell what a genome loses.
 
     Raises:
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
@@ -196,7 +229,7 @@ def descent(
         genome_of = family(space, energies, starts_of(rounds))
         if (share := next_size(genome_of, rounds)) is None:
             return
-        start, examples = genome_of(share), part_of(calibration, DESCENT_EXAMPLES, len(rounds))
+        start, examples = genome_of(share), part_of(records, DESCENT_EXAMPLES, len(rounds))
         reaction = scorer.react(start, examples, space.rank_step)
         if isinstance(reaction, Failure):
             raise ScoringError(f"search.descent_rounds: {reaction.reason}; 0 does without")
@@ -204,5 +237,8 @@ def descent(
         genome, expected = rungs[share]
         steps = sum(old != new for old, new in zip(start, genome, strict=True))
         ladder = tuple((size, rung) for size, (rung, _) in rungs.items())
-        rounds.append(Round(share=share, steps=steps, expected_nats=expected, ladder=ladder))
+        drop = scorer.drop_of(reaction, examples) if tell else None
+        rounds.append(
+            Round(share=share, steps=steps, expected_nats=expected, ladder=ladder, drop_points=drop)
+        )
         yield rounds[-1]

@@ -10,9 +10,10 @@ from search.finalists import MOST_FINALISTS
 from search.schedules import SEED_SHARES
 from search.standing import BEST_FINALISTS
 from service import plans
-from service.descent import DESCENT_EXAMPLES, STEPS_DOWN
+from service.descent import UPWARDS
 from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
+from service.rounds import DESCENT_EXAMPLES, records_of
 from service.scoring import REFIT_EXAMPLES
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
@@ -71,9 +72,8 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
     """What `workers.sizes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
     refit, rounds, descents = spec.projection.refit, spec.reweigh_rounds, spec.descent_rounds
-    smallest = isinstance(spec.objective, MaxDrop)
-    look = smallest * len(SEED_SHARES).bit_length()  # passes, to find a size
     gathered = len(range(spec.task.data.sizes.calibration)[: spec.projection.gram_examples])
+    reweigh_looks, descend_looks = _looks(spec)
     confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
@@ -82,13 +82,23 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         "refinement": first("calibration", spec.projection.refine_examples),
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
         "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
-        "reweigh_looks": first("search", None).times(look * bool(rounds)),
-        "descend_looks": first("search", None).times(look + smallest * len(STEPS_DOWN) * (descents - 1))
-        if descents
-        else Load(),
+        "reweigh_looks": first("search", None).times(reweigh_looks),
+        "descend_looks": first("search", None).times(descend_looks),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": _verifying(*confirmed),
     }
+
+
+def _looks(spec: JobSpec) -> tuple[int, int]:
+    """Most passes over the search split that rounds of reweighing and of descent take to find their sizes."""
+    if not isinstance(spec.objective, MaxDrop):
+        return 0, 0
+    look, descents = len(SEED_SHARES).bit_length(), spec.descent_rounds
+    _, tell = records_of(spec, spec.task.data.sizes.calibration)
+    if tell and spec.reweigh_rounds:
+        return look, 0
+    later = 0 if tell else max(0, descents - descents // UPWARDS - 1)
+    return look * bool(spec.reweigh_rounds), look * bool(descents) + later
 
 
 def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool = False) -> JobSize:

@@ -85,10 +85,10 @@ class Pipeline:
             with clock.phase("dense"):
                 _score_dense(scorer, ("search", "confirm"), checked, log)
             with clock.phase("reweigh"):
-                plan, energies = reweighed(spec, plan, prepared.energies, checked.task, scorer, log)
+                plan, energies, begin = reweighed(spec, plan, prepared.energies, checked.task, scorer, log)
             with clock.phase("descend"):
                 calibration = len(checked.task.splits["calibration"])
-                plan = descended(spec, plan, energies, calibration, scorer, log)
+                plan = descended(spec, plan, energies, begin, calibration, scorer, log)
             with clock.phase("search"):
                 evolution = search(plan, energies, scorer, confidence_of(spec), log)
 

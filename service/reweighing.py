@@ -1,38 +1,38 @@
 """Corrects what the energies of a job's matrices predict, by how its candidates react; see `search.reweighing`.
 
 Each round takes the Lagrangian genome of one size, as it is allocated by the weights so far: the size that is wanted;
-where many are, the middle; where the smallest model is wanted that loses little enough, the size of the smallest seed
-that does so on the search split. A round looks at a part of the calibration split, the next one at the next part, and
-so on round and round: what is particular to one part is then averaged out.
+where many are, the middle; where the smallest model is wanted that loses little enough, that of the smallest seed that
+does so on the search split, and from there on stairs (`service.rounds`). A round looks at a part of the calibration
+split, the next one at the next part, and so on round and round: what is particular to one part is then averaged out.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import count, islice
+from itertools import islice
+from statistics import median
+from typing import Any, Self
 
 import numpy as np
 
-from search.errors import ScoringError
+from search.errors import ConflictError, ScoringError
 from search.objectives import MaxDrop, Pareto
 from search.prices import Energies
 from search.reweighing import Floats, next_weights, settled, weighted
-from search.schedules import SEED_SHARES
 from search.seeds import Family, lagrangian
 from search.sizes import Sizes
-from search.space import Genome, SearchSpace
+from search.space import SearchSpace
 from service.confirmation import confidence_of
 from service.events import EventType
 from service.files import read_json, write_json
 from service.joblog import JobLog
-from service.scoring import Candidate, TaskScorer
+from service.rounds import next_stair, part_of, records_of, smallest_share
+from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
-from service.spec.job import ROUND_EXAMPLES, parts_of
-from service.spec.projection import ProjectionSpec
+from service.spec.job import ROUND_EXAMPLES
 from workers.plan import EncodedTask
-from workers.scores import Failure
+from workers.scores import Failure, Reaction
 
 FILE = "weights.json"
 
@@ -40,39 +40,77 @@ WINDOW_STEPS = 2
 """Of ranks on either side that are looked at: fewer components are noisier, more are further from the candidate."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weighing:
+    """What came of a round of reweighing.
+
+    Args:
+        share: The size that was measured, as the most that the genome might keep.
+        weights: Of each matrix, after it.
+        drop_points: What the genome loses on the round's records; None where they do not tell.
+    """
+
+    share: float
+    weights: tuple[float, ...]
+    drop_points: float | None
+
+    @classmethod
+    def from_json(cls, saved: Any) -> Self:
+        """What `asdict` gave, after a round trip through JSON.
+
+        Raises:
+            ConflictError: It is of another version of this program.
+        """
+        try:
+            return cls(**{**saved, "weights": tuple(saved["weights"])})
+        except (KeyError, TypeError) as error:
+            raise ConflictError(f"{FILE} is of another version; submit the job again") from error
+
+
+NextShare = Callable[[Sequence[Weighing]], float]
+"""The size to measure next, by the rounds so far."""
+
+
 def reweighed(
     spec: JobSpec, plan: SearchPlan, energies: Energies, task: EncodedTask, scorer: TaskScorer, log: JobLog
-) -> tuple[SearchPlan, Energies]:
+) -> tuple[SearchPlan, Energies, float | None]:
     """The energies to search with: those of the projections, times a weight of each matrix.
 
-    Weights are kept in the job's folder after each round, so that a job that is taken up again goes on by the same.
-    The genome that is the best without them joins the seeds of the search.
+    Rounds are kept in the job's folder, so that a job that is taken up again goes on from there. The genome that is the
+    best without them joins the seeds of the search.
+
+    Returns:
+        The plan, the energies, and the size that the next round would be at, if there was one.
 
     Raises:
+        ConflictError: Rounds of another version of this program.
         ScoringError: A candidate's loss is not finite, or there is no memory for its backward pass.
     """
-    if not (rounds := spec.reweigh_rounds):
-        return plan, energies
+    if not (most := spec.reweigh_rounds):
+        return plan, energies, None
     report, file = log.progress("reweigh"), log.directory / FILE
-    report(0, rounds)
+    report(0, most)
     genome_of = partial(lagrangian, plan.space, energies)
-    saved = read_json(file) or {"share": share_to_measure(spec, plan, scorer, genome_of), "rounds": []}
-    share, done = saved["share"], saved["rounds"]
-    reweighing = Reweighing(scorer, plan.space, energies, task, spec.projection)
-    known_M = np.array(done[-1]) if done else None
-    for genome, weights_M in islice(reweighing.rounds(share, len(done), known_M), max(0, rounds - len(done))):
-        done.append(weights_M.tolist())
-        write_json(file, saved)
-        report(len(done), rounds)
+    rounds = [Weighing.from_json(saved) for saved in read_json(file) or []]
+    records, tell = records_of(spec, len(task.splits["calibration"]))
+    next_share = _next_share(spec, plan, scorer, genome_of)
+    made = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds, tell=tell)
+    for one in islice(made, max(0, most - len(rounds))):
+        rounds.append(one)
+        write_json(file, [asdict(one) for one in rounds])
+        report(len(rounds), most)
         log.event(
             EventType.MATRICES_REWEIGHED,
-            round=len(done),
-            kept_share=plan.space.kept_share(genome),
-            least=float(weights_M.min()),
-            median=float(np.median(weights_M)),
-            most=float(weights_M.max()),
+            round=len(rounds),
+            kept_share=one.share,
+            least=min(one.weights),
+            median=median(one.weights),
+            most=max(one.weights),
+            drop_points=one.drop_points,
         )
-    return replace(plan, seeds=(genome_of(share), *plan.seeds)), weighted(energies, settled(done[:rounds]))
+    weights = settled([np.array(one.weights) for one in rounds[:most]])
+    seeds = (genome_of(rounds[0].share), *plan.seeds)
+    return replace(plan, seeds=seeds), weighted(energies, weights), next_share(rounds)
 
 
 class Reweighing:
@@ -83,90 +121,78 @@ class Reweighing:
         space: Of its matrices.
         energies: As the projections gave them, per token.
         task: Its calibration split is run.
-        projection: Says how ranks step.
+        records: Those of that to look at.
     """
 
     def __init__(
-        self,
-        scorer: TaskScorer,
-        space: SearchSpace,
-        energies: Energies,
-        task: EncodedTask,
-        projection: ProjectionSpec,
+        self, scorer: TaskScorer, space: SearchSpace, energies: Energies, task: EncodedTask, records: range
     ) -> None:
         self._calibration = task.splits["calibration"]
-        self._scorer, self._space, self._energies = scorer, space, energies
-        self._window = WINDOW_STEPS * projection.rank_step
-
-    def part(self, number: int) -> range:
-        """The calibration examples of a round, counted from 0."""
-        return part_of(len(self._calibration), ROUND_EXAMPLES, number)
+        self._scorer, self._space, self._energies, self._records = scorer, space, energies, records
 
     def tokens(self, number: int) -> int:
-        """Of one pass over the examples of a round."""
-        return sum(len(row.ids) for i in self.part(number) for row in self._calibration[i].rows)
+        """Of one pass over the examples of a round, counted from 0."""
+        return sum(len(row.ids) for i in self._part(number) for row in self._calibration[i].rows)
 
     def rounds(
-        self, share: float, done: int = 0, weights_M: Floats | None = None
-    ) -> Iterator[tuple[Genome, Floats]]:
-        """Without an end: the genome that was measured, and the weights after it.
+        self, next_share: NextShare, earlier: Sequence[Weighing] = (), *, tell: bool = False
+    ) -> Iterator[Weighing]:
+        """Without an end.
 
         Args:
-            share: Its size.
-            done: Earlier rounds.
-            weights_M: From those.
+            next_share: Where to measure.
+            earlier: Rounds that are done.
+            tell: Whether the records tell what a genome loses.
 
         Raises:
             ScoringError: A genome's loss is not finite, or there is no memory for its backward pass.
         """
-        weights_M = np.ones(len(self._energies)) if weights_M is None else weights_M
-        for number in count(done):
+        rounds = list(earlier)
+        while True:
+            share, part = next_share(rounds), self._part(len(rounds))
+            weights_M = np.array(rounds[-1].weights) if rounds else np.ones(len(self._energies))
             genome = lagrangian(self._space, weighted(self._energies, weights_M), share)
-            weights_M = self._measured(weights_M, genome, number)
-            yield genome, weights_M
+            reaction = self._scorer.react(genome, part, WINDOW_STEPS * self._space.rank_step)
+            if isinstance(reaction, Failure):
+                raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
+            weights_M = self._measured(weights_M, reaction, self.tokens(len(rounds)) / len(part))
+            drop = self._scorer.drop_of(reaction, part) if tell else None
+            rounds.append(Weighing(share=share, weights=tuple(weights_M.tolist()), drop_points=drop))
+            yield rounds[-1]
 
-    def _measured(self, weights_M: Floats, genome: Genome, number: int) -> Floats:
-        """The next weights, after a round with a genome that was allocated by these."""
-        part = self.part(number)
-        reaction = self._scorer.react(genome, part, self._window)
-        if isinstance(reaction, Failure):
-            raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
+    def _part(self, number: int) -> range:
+        return part_of(self._records, ROUND_EXAMPLES, number)
+
+    def _measured(self, weights_M: Floats, reaction: Reaction, tokens: float) -> Floats:
+        """The next weights, after a genome that was allocated by these has reacted on examples of so many tokens."""
         windows = list(zip(reaction.start, reaction.rank, reaction.stop, strict=True))
-        tokens = self.tokens(number) / len(part)
         per_example = [energy * tokens for energy in self._energies]
         return next_weights(
             weights_M, per_example, windows, reaction.kept.mean(axis=0), reaction.cut.mean(axis=0)
         )
 
 
-def part_of(calibration: int, size: int, number: int) -> range:
-    """The calibration examples of a round, counted from 0: so many, the next ones each time, round and round."""
-    start = number % parts_of(calibration, size) * size
-    return range(calibration)[start : start + size]
-
-
-def smallest_share(genome_of: Family, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> float:
-    """The smallest of `SEED_SHARES` at which a family loses little enough on the search split; else the largest."""
-    smaller = bisect_left(
-        SEED_SHARES,
-        True,
-        key=lambda share: not holds(genome_of(share), objective, scorer, confidence),
-    )  # those before it hold
-    return SEED_SHARES[max(0, smaller - 1)]
-
-
-def holds(genome: Genome, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> bool:
-    """Whether a genome loses little enough on the search split."""
-    (scores,) = scorer.score_candidates([Candidate(genome=genome)], "search")
-    if isinstance(scores, Failure):
-        return False
-    return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)
-
-
-def share_to_measure(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer, genome_of: Family) -> float:
+def _next_share(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer, genome_of: Family) -> NextShare:
     """The size at which candidates tell most: that which is wanted, the middle of many, or near what is looked for."""
     if isinstance(plan.objective, MaxDrop):
-        return smallest_share(genome_of, plan.objective, scorer, confidence_of(spec))
-    if isinstance(plan.objective, Pareto):
-        return Sizes(plan.space, plan.objective).middle
-    return plan.objective.target(plan.space)
+        smallest = partial(smallest_share, genome_of, plan.objective, scorer, confidence_of(spec))
+        return on_stairs(plan.objective, smallest)
+    share = (
+        Sizes(plan.space, plan.objective).middle
+        if isinstance(plan.objective, Pareto)
+        else plan.objective.target(plan.space)
+    )
+    return lambda _: share
+
+
+def on_stairs(objective: MaxDrop, first: Callable[[], float]) -> NextShare:
+    """Stairs from the first size on, see `service.rounds`; that one, where rounds do not tell what is lost."""
+
+    def next_share(rounds: Sequence[Weighing]) -> float:
+        if not rounds:
+            return first()
+        if (drop := rounds[-1].drop_points) is None:
+            return rounds[-1].share
+        return next_stair([one.share for one in rounds], held=drop <= objective.points)
+
+    return next_share

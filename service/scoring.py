@@ -15,7 +15,7 @@ from search.errors import ScoringError
 from search.matrix import DENSE
 from search.outcome import Outcome, Trial
 from search.space import Genome, SearchSpace
-from workers.metrics import drop_points
+from workers.metrics import drop_points, perplexity
 from workers.plan import EncodedTask
 from workers.scores import (
     Beliefs,
@@ -258,6 +258,20 @@ class TaskScorer:
         return paired_drop(
             dense.quality, scores.quality, confidence=confidence, seed=seed, resamples=resamples
         )
+
+    def drop_of(self, reaction: Reaction, examples: range) -> float:
+        """How many points a genome loses on the calibration examples that it has reacted on; not for `generate`."""
+        if self._task.kind != "lm":
+            return drop_points(
+                self._task.kind, float(reaction.dense_quality.mean()), float(reaction.quality.mean())
+            )
+        chosen = self._task.splits["calibration"][examples.start : examples.stop]
+        tokens = sum(example.answer_tokens for example in chosen)
+        dense, ours = (
+            perplexity(-float(quality_E.sum()), tokens)
+            for quality_E in (reaction.dense_quality, reaction.quality)
+        )
+        return drop_points("lm", dense, ours)
 
     def _run(
         self, method: str, requests: Sequence[Request], report: Report, timeouts: float = 1.0

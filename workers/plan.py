@@ -97,6 +97,11 @@ class Example:
     prompt_ids: tuple[int, ...]
     references: tuple[str, ...] = ()
 
+    @property
+    def answer_tokens(self) -> int:
+        """Of the answer, where nothing is to be chosen."""
+        return len(self.rows[0].spans[0].ids)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedTask:

@@ -23,8 +23,8 @@ from workers.calibration import require_grad
 from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
-from workers.scores import Reaction
-from workers.task_loss import dense_logits, log_likelihoods, task_loss
+from workers.scores import Floats, Reaction
+from workers.task_loss import dense_logits, log_likelihoods, qualities, task_loss
 
 
 def react(
@@ -57,6 +57,7 @@ def react(
     known = [] if known is None else known
     model.model.requires_grad_(requires_grad=False)
     max_choices = max(example.choices for example in examples)
+    quality_2E = np.zeros((2, len(examples)))  # of the dense model and this one
     with _Watch(model, ranks, window) as watch:
         for number, batch in enumerate(make_batches(examples, max_choices, batch_tokens)):
             here = batch.to(model.model.device)
@@ -70,11 +71,14 @@ def react(
             with torch.enable_grad():
                 model.switch(ranks)
                 logits_NV = answer_logits(model.model, here)
-                loss = task_loss(kind, dense, logits_NV, examples, here, max_choices, kl_weight)
+                logp = log_likelihoods(kind, logits_NV, examples, here, max_choices)
+                loss = task_loss(kind, dense, logp, examples, here, kl_weight)
                 if not torch.isfinite(loss):
                     raise ScoringError("the candidate's loss is not finite")
                 loss.backward()  # type: ignore[no-untyped-call]
-        return watch.reaction(len(examples))
+            for quality_E, each in zip(quality_2E, (dense, logp.detach()), strict=True):
+                quality_E[list(here.examples)] = qualities(kind, each, examples, here, max_choices).cpu()
+        return watch.reaction(*quality_2E)
 
 
 class _Watch:
@@ -103,8 +107,9 @@ class _Watch:
         for window in self._windows:
             window.begin(*batch.ids_BL.shape)
 
-    def reaction(self, examples: int) -> Reaction:
-        kept_EM, cut_EM = np.zeros((2, examples, len(self._windows)))
+    def reaction(self, dense_quality_E: Floats, quality_E: Floats) -> Reaction:
+        """Of all batches so far."""
+        kept_EM, cut_EM = np.zeros((2, len(quality_E), len(self._windows)))
         for m, window in enumerate(self._windows):
             kept_R, cut_R = torch.cat(window.slopes, dim=1).cpu().numpy()
             np.add.at(kept_EM[:, m], self._example_R, kept_R)
@@ -115,6 +120,8 @@ class _Watch:
             stop=np.array([window.stop for window in self._windows]),
             kept=kept_EM,
             cut=cut_EM,
+            quality=quality_E,
+            dense_quality=dense_quality_E,
         )
 
 

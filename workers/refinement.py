@@ -150,10 +150,12 @@ def _loss(
     dense_NV = dense_logits(model, batch)
     model.switch(ranks)
     logits_NV = answer_logits(model.model, batch)
-    dense = log_likelihoods(kind, dense_NV, examples, batch, max_choices)
+    dense, logp = (
+        log_likelihoods(kind, each_NV, examples, batch, max_choices) for each_NV in (dense_NV, logits_NV)
+    )
     owner_N = batch.slot_N // max_choices
     share_N = 1.0 / torch.bincount(owner_N)[owner_N]  # every example counts the same, however long its answer
-    loss = task_loss(kind, dense, logits_NV, examples, batch, max_choices, settings.kl_weight, share_N)
+    loss = task_loss(kind, dense, logp, examples, batch, settings.kl_weight, share_N)
     if kind == "choice":
         kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
         loss = loss + VOCABULARY_WEIGHT * (share_N * kl_N).sum()

@@ -173,7 +173,7 @@ class Scorer:
         want_beliefs: bool,
     ) -> tuple[dict[str, np.ndarray], Beliefs | None]:
         _, batches = self._batched(request, examples)
-        counts_E = np.array([len(example.rows[0].spans[0].ids) for example in examples])
+        counts_E = np.array([example.answer_tokens for example in examples])
         offset_E = np.concatenate([[0], np.cumsum(counts_E)])
         nll_A = np.zeros(offset_E[-1])
         kl_A = np.zeros(offset_E[-1])

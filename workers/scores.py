@@ -69,7 +69,8 @@ class Reaction:
     """Slopes of each example's loss by the gates of components, summed over a window of them.
 
     `kept`, E×M: over each matrix's components from `start` to `rank`, which are there. `cut`, E×M: over those from
-    `rank` to `stop`, which are not. A matrix that is gone was not watched: its window is empty.
+    `rank` to `stop`, which are not. A matrix that is gone was not watched: its window is empty. `quality` and
+    `dense_quality`, E: what the candidate and the dense model score there, as of `Scores`; NaN for `generate`.
     """
 
     start: NDArray[np.int64]
@@ -77,6 +78,8 @@ class Reaction:
     stop: NDArray[np.int64]
     kept: Floats
     cut: Floats
+    quality: Floats
+    dense_quality: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,8 +146,9 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
 
 def join_reactions(parts: Sequence[Reaction]) -> Reaction:
     """Reactions of one candidate on consecutive example ranges as one."""
-    kept, cut = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kept", "cut"))
-    return replace(parts[0], kept=kept, cut=cut)
+    per_example = ("kept", "cut", "quality", "dense_quality")
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in per_example}
+    return replace(parts[0], **arrays)
 
 
 def join_beliefs(parts: Sequence[Beliefs]) -> Beliefs:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from search.matrix import DENSE
 from workers.batches import Batch
-from workers.likelihood import answer_logits, choice_scores, right_choices
+from workers.likelihood import answer_logits, choice_scores, right_choices, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.plan import Example
 
@@ -41,10 +41,9 @@ def log_likelihoods(
 def task_loss(
     kind: str,
     dense: torch.Tensor,
-    logits_NV: torch.Tensor,
+    logp: torch.Tensor,
     examples: Sequence[Example],
     batch: Batch,
-    max_choices: int,
     kl_weight: float,
     share_N: torch.Tensor | None = None,
 ) -> torch.Tensor:
@@ -53,17 +52,29 @@ def task_loss(
     Args:
         kind: Of the task.
         dense: The dense model's `log_likelihoods`.
-        logits_NV: The candidate's.
+        logp: The candidate's.
         examples: All that the batch was made of.
         batch: Where their answers are.
-        max_choices: As given to `make_batches`.
         kl_weight: Of the KL; the rest is of the likelihood.
         share_N: Weight of each answer token, but for `choice`; one, where left out.
     """
-    logp = log_likelihoods(kind, logits_NV, examples, batch, max_choices)
     right = right_choices(examples, batch, logp.device) if kind == "choice" else batch.token_N
     loss = kl_weight * kl(dense, logp) + (1 - kl_weight) * F.nll_loss(logp, right, reduction="none")
     return (loss if kind == "choice" or share_N is None else share_N * loss).sum()
+
+
+def qualities(
+    kind: str, logp: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
+) -> torch.Tensor:
+    """What each of the batch's examples scores by a model's `log_likelihoods`, S, see `workers.scores.Scores.quality`.
+
+    NaN for `generate`: its answers would have to be written.
+    """
+    if kind == "choice":
+        return (logp.argmax(dim=1) == right_choices(examples, batch, logp.device)).double()
+    if kind == "lm":
+        return slot_log_likelihoods(logp, batch, len(examples), max_choices)[list(batch.examples), 0].double()
+    return torch.full((len(batch.examples),), torch.nan, dtype=torch.float64)
 
 
 def kl(dense_logp: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:

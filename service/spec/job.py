@@ -34,6 +34,9 @@ REWEIGH_PASSES, MOST_ROUNDS = 4, 8
 MOST_DESCENT_ROUNDS = 5
 """Where none are given."""
 
+STAIRCASE_ROUNDS = 8
+"""The same where the smallest model is wanted: these also look for its size."""
+
 MIDWAY_SHARE = 0.3
 """Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
 
@@ -114,8 +117,9 @@ class JobSpec(Strict):
     @property
     def descent_rounds(self) -> int:
         """How often at most the genome to set out from is moved along the slopes of its loss; see `SearchSpec`."""
-        rounds = self.search.descent_rounds
-        return MOST_DESCENT_ROUNDS if rounds is None else rounds
+        if self.search.descent_rounds is not None:
+            return self.search.descent_rounds
+        return STAIRCASE_ROUNDS if isinstance(self.objective, MaxDrop) else MOST_DESCENT_ROUNDS
 
     def canonical(self) -> dict[str, Any]:
         """The spec as plain JSON values with every default written out."""

@@ -141,8 +141,9 @@ class SearchSpec(Strict):
         le=100,
         description="At most so many times after that the genome is run forwards and backwards over up to 1,024 "
         "calibration records, and steps that promise most by the slopes of its loss are taken together; a time that "
-        "promises little is the last at its size. Where the smallest model is wanted, they go down while it holds; "
-        "where many sizes are, from the middle to the smallest. The search sets out from where that leads. Null: 5.",
+        "promises little is the last at its size. Where the smallest model is wanted, they go down where it holds and "
+        "else up, and at last up; where many sizes are, from the middle to the smallest. The search sets out from "
+        "where that leads. Null: 8 where the smallest is wanted, else 5.",
     )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     constraints: tuple[ConstraintSpec, ...] = Field(

@@ -14,24 +14,21 @@ without those that the search would not have accepted.
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from functools import partial
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from in_process import InProcess
 from numpy.typing import NDArray
-from real_model import RealModel, descents, load, parser, preparation_plan, reweighed
+from real_model import RealModel, descents_for, load, parser, preparation_plan, reweighed_for
 from search_methods import Problem, search_of
 from search_table import accepted_in, finalists_of, run
 
 from search.confirmation import fallback
 from search.finalists import risks
 from search.objectives import MaxDrop
-from search.seeds import lagrangian
 from search.settings import SearchSettings
-from service.descent import downwards, starts_of
-from service.reweighing import smallest_share
+from service.descent import starts_of
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec
 from workers.scores import Scores
@@ -67,16 +64,17 @@ def main() -> None:
 def _found(arguments: Namespace) -> dict[str, Any]:
     """The finalists of a search, largest first, and which of all examples of both splits each gets right."""
     model = _model(arguments)
-    space, energies = model.space, model.prepared.energies
+    space = model.space
     scorer = TaskScorer(InProcess(model.scorer), space, model.task, kl_weight=0.5)
     dense = {split: scorer.score_dense(split).quality for split in ("search", "test")}
     objective = MaxDrop(points=arguments.points)
 
-    share = smallest_share(partial(lagrangian, space, energies), objective, scorer, arguments.confidence)
-    energies = reweighed(model, scorer, share)
-    starts = starts_of(descents(model, scorer, energies, downwards(objective, scorer, arguments.confidence)))
+    energies, begin = reweighed_for(model, scorer, objective, arguments.confidence)
+    rounds = descents_for(model, scorer, energies, begin, objective, arguments.confidence)
     settings = SearchSettings(full=arguments.search, seed=arguments.seed)
-    problem = Problem(space=space, energies=energies, objective=objective, settings=settings, starts=starts)
+    problem = Problem(
+        space=space, energies=energies, objective=objective, settings=settings, starts=starts_of(rounds)
+    )
     tokens = sum(len(row.ids) for example in model.task.splits["search"] for row in example.rows)
     outcomes = run(search_of("ranksieve", problem), scorer, arguments.confidence, arguments.budget * tokens)
     full = [one for one in outcomes if one.examples == arguments.search and one.failure is None]

@@ -7,24 +7,29 @@ made there where they are missing; a demo that ran in the same directory has mad
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+import numpy as np
 import torch
 
 from api.demo import demo_spec
 from search.matrix import Storage
+from search.objectives import MaxDrop
 from search.prices import Energies
-from search.reweighing import Floats, settled, weighted
+from search.reweighing import settled, weighted
+from search.seeds import lagrangian
 from search.space import Genome, SearchSpace
 from service import plans, wiring
-from service.descent import DESCENT_EXAMPLES, NextSize, Round, descent, until_little
-from service.reweighing import Reweighing, part_of
+from service.descent import NextSize, Round, descent, staircase, until_little
+from service.reweighing import NextShare, Reweighing, Weighing, on_stairs
+from service.rounds import DESCENT_EXAMPLES, part_of, records_of, smallest_share
 from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import MOST_DESCENT_ROUNDS, ROUND_EXAMPLES, usual_rounds
+from service.spec.job import MOST_DESCENT_ROUNDS, ROUND_EXAMPLES, STAIRCASE_ROUNDS, usual_rounds
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
@@ -110,21 +115,34 @@ def load(data_dir: Path, *, threads: int = 2, **variant: Unpack[Variant]) -> Rea
     )
 
 
-def reweighing(model: RealModel, scorer: TaskScorer) -> Reweighing:
-    """Of the job's energies, as the job itself does it."""
-    energies, projection = model.prepared.energies, model.spec.projection
-    return Reweighing(scorer, model.space, energies, model.task, projection)
-
-
 def reweighed(model: RealModel, scorer: TaskScorer, share: float) -> Energies:
     """The energies after as many rounds at a size as a job has by default."""
-    weights = weights_after(model, scorer, share, _rounds(model))
-    return weighted(model.prepared.energies, settled(weights))
+    return _weighted(model, weighings(model, scorer, lambda _: share))
 
 
-def weights_after(model: RealModel, scorer: TaskScorer, share: float, rounds: int) -> list[Floats]:
-    """The matrices' weights after each of so many rounds at a size."""
-    return [weights_M for _, weights_M in islice(reweighing(model, scorer).rounds(share), rounds)]
+def reweighed_for(
+    model: RealModel, scorer: TaskScorer, objective: MaxDrop, confidence: float
+) -> tuple[Energies, float | None]:
+    """The energies after as many rounds, where the smallest model is looked for, and the size they have led to."""
+    genome_of = partial(lagrangian, model.space, model.prepared.energies)
+    next_share = on_stairs(objective, lambda: smallest_share(genome_of, objective, scorer, confidence))
+    rounds = weighings(model, scorer, next_share)
+    _, tell = _records(model)
+    return _weighted(model, rounds), next_share(rounds) if tell else None
+
+
+def _weighted(model: RealModel, rounds: Sequence[Weighing]) -> Energies:
+    return weighted(model.prepared.energies, settled([np.array(one.weights) for one in rounds]))
+
+
+def weighings(
+    model: RealModel, scorer: TaskScorer, next_share: NextShare, rounds: int | None = None
+) -> list[Weighing]:
+    """So many rounds of reweighing; as many as a job has by default."""
+    records, tell = _records(model)
+    reweighing = Reweighing(scorer, model.space, model.prepared.energies, model.task, records)
+    made = reweighing.rounds(next_share, tell=tell)
+    return list(islice(made, _rounds(model) if rounds is None else rounds))
 
 
 def descents(
@@ -135,13 +153,30 @@ def descents(
     most: int = MOST_DESCENT_ROUNDS,
 ) -> Iterator[Round]:
     """Rounds of descent from the Lagrangian genome."""
-    calibration = len(model.task.splits["calibration"])
-    return islice(descent(model.space, energies, next_size, calibration, scorer), most)
+    records, tell = _records(model)
+    return islice(descent(model.space, energies, next_size, records, scorer, tell=tell), most)
+
+
+def descents_for(
+    model: RealModel,
+    scorer: TaskScorer,
+    energies: Energies,
+    begin: float | None,
+    objective: MaxDrop,
+    confidence: float,
+) -> list[Round]:
+    """As many as a job has by default where the smallest model is looked for."""
+    next_size = staircase(begin, objective, scorer, confidence, STAIRCASE_ROUNDS)
+    return list(descents(model, scorer, energies, next_size, STAIRCASE_ROUNDS))
 
 
 def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> Genome:
     """The genome after as many as a job has by default, at one size."""
     return list(descents(model, scorer, energies, until_little(share)))[-1].genome
+
+
+def _records(model: RealModel) -> tuple[range, bool]:
+    return records_of(model.spec, len(model.task.splits["calibration"]))
 
 
 def tokens_of_reweighing(model: RealModel) -> int:
@@ -157,7 +192,7 @@ def tokens_of_descent(model: RealModel, rounds: int) -> int:
 def _tokens_of_rounds(model: RealModel, size: int, rounds: int) -> int:
     """Forwards, and backwards, which counts as two; the dense model runs, too: for a `choice` over a record once."""
     calibration = model.task.splits["calibration"]
-    ran = [i for number in range(rounds) for i in part_of(len(calibration), size, number)]
+    ran = [i for number in range(rounds) for i in part_of(range(len(calibration)), size, number)]
     dense = sorted(set(ran)) if model.task.kind == "choice" else ran
     return sum(len(row.ids) for i in (*ran, *ran, *ran, *dense) for row in calibration[i].rows)
 

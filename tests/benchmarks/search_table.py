@@ -32,7 +32,16 @@ from statistics import mean
 from typing import Any
 
 from in_process import InProcess
-from real_model import descents, load, reweighed, task_parser, tokens_of_descent, tokens_of_reweighing
+from real_model import (
+    descents,
+    descents_for,
+    load,
+    reweighed,
+    reweighed_for,
+    task_parser,
+    tokens_of_descent,
+    tokens_of_reweighing,
+)
 from search_methods import (
     DESCENDED,
     NAMES,
@@ -58,8 +67,7 @@ from search.schedules import SEED_SHARES, Accepted
 from search.seeds import Starts, lagrangian, uniform
 from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
-from service.descent import STEPS_DOWN, downwards, starts_of, until_little
-from service.reweighing import smallest_share
+from service.descent import starts_of, until_little
 from service.scoring import Candidate, TaskScorer
 from workers.scores import Floats, Scores
 
@@ -88,8 +96,9 @@ class Arena:
     scorer: TaskScorer
     full_tokens: int
     scored: dict[tuple[Genome, str], Scores]
-    reweigh: Callable[[MaxDrop | TargetParams], tuple[Energies, int]]
-    """Energies that were reweighed for an objective, and the tokens it took, those of a way back as two."""
+    reweigh: Callable[[MaxDrop | TargetParams], tuple[Energies, float | None, int]]
+    """Energies that were reweighed for an objective, the size to go on from where it was looked for, and the tokens it
+    took, those of a way back as two."""
     descend: Callable[[MaxDrop | TargetParams], tuple[Starts, int]]
     """The genomes that descent leads to from there, and the tokens that takes on top."""
 
@@ -202,28 +211,27 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
     examples = task.splits["search"][: arguments.examples]
     tokens = sum(len(row.ids) for example in examples for row in example.rows)
 
-    def reweigh(objective: MaxDrop | TargetParams) -> tuple[Energies, int]:
+    def reweigh(objective: MaxDrop | TargetParams) -> tuple[Energies, float | None, int]:
         if arguments.synthetic:
             raise SystemExit(
                 "--synthetic: the task has no slopes to reweigh by; leave ranksieve and reweighed out"
             )
         if isinstance(objective, MaxDrop):
-            genome_of = partial(lagrangian, space, energies)
-            share = smallest_share(genome_of, objective, task_scorer, arguments.confidence)
+            better, begin = reweighed_for(model, task_scorer, objective, arguments.confidence)
         else:
-            share = objective.share
-        return reweighed(model, task_scorer, share), tokens_of_reweighing(model) + probing(objective)
+            better, begin = reweighed(model, task_scorer, objective.share), None
+        return better, begin, tokens_of_reweighing(model) + probing(objective)
 
     def descend(objective: MaxDrop | TargetParams) -> tuple[Starts, int]:
-        better, _ = arena.reweigh(objective)
-        next_size = (
-            downwards(objective, task_scorer, arguments.confidence)
-            if isinstance(objective, MaxDrop)
-            else until_little(objective.share)
-        )
-        rounds = list(descents(model, task_scorer, better, next_size))
-        steps = len(rounds) * len(STEPS_DOWN) * whole if isinstance(objective, MaxDrop) else 0
-        return starts_of(rounds), tokens_of_descent(model, len(rounds)) + probing(objective) + steps
+        better, begin, _ = arena.reweigh(objective)
+        if not isinstance(objective, MaxDrop):
+            rounds = list(descents(model, task_scorer, better, until_little(objective.share)))
+            return starts_of(rounds), tokens_of_descent(model, len(rounds))
+        rounds = descents_for(model, task_scorer, better, begin, objective, arguments.confidence)
+        tokens = tokens_of_descent(model, len(rounds))
+        if begin is None:  # the search split was asked
+            tokens += probing(objective) + len(rounds) * whole
+        return starts_of(rounds), tokens
 
     def probing(objective: MaxDrop | TargetParams) -> int:
         """Most tokens that it takes: it bisects."""
@@ -248,7 +256,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     settings = SearchSettings(full=examples, seed=seed, prescreens=tuple(arguments.prescreens), **chosen)
     energies, starts, before = arena.energies, {}, 0
     if method in REWEIGHED:
-        energies, before = arena.reweigh(objective)
+        energies, _, before = arena.reweigh(objective)
     if method in DESCENDED:
         starts, descent_tokens = arena.descend(objective)
         before += descent_tokens

@@ -14,8 +14,9 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from in_process import InProcess
-from real_model import descents, load, task_parser, weights_after
+from real_model import descents, load, task_parser, weighings
 from search_table import gain
 
 from api.spec_file import load_spec
@@ -80,7 +81,8 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
 
     space, plain = model.space, model.prepared.energies
     started = time.perf_counter()
-    weights = weights_after(model, scorer, arguments.share, arguments.after[-1])
+    rounds = weighings(model, scorer, lambda _: arguments.share, arguments.after[-1])
+    weights = [np.array(one.weights) for one in rounds]
     per_round = (time.perf_counter() - started) / len(weights)
     elsewhere = [share for share in arguments.at if share != arguments.share]
     first = {share: losses(lagrangian(space, plain, share)) for share in (arguments.share, *elsewhere)}

@@ -13,14 +13,12 @@ from search.errors import ConflictError, ScoringError
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, Pareto, TargetParams
 from search.schedules import SEED_SHARES
-from search.seeds import family, lagrangian
+from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
 from service.descent import (
-    DESCENT_EXAMPLES,
     FILE,
-    STEPS_DOWN,
     WORTHWHILE_NATS,
     Round,
     descended,
@@ -29,6 +27,7 @@ from service.descent import (
 )
 from service.events import EventType
 from service.files import read_json, write_json
+from service.rounds import DESCENT_EXAMPLES, FURTHEST, next_stair
 from service.scoring import Candidate
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -43,6 +42,7 @@ Run = Callable[..., tuple[Any, Any]]
 PLAN = SearchPlan(space=SPACE, objective=TargetParams(share=0.4), settings=SearchSettings())
 START = lagrangian(SPACE, ENERGIES, 0.4)
 SMALLEST = replace(PLAN, objective=MaxDrop(points=2.0))
+WRITTEN = {"kind": "generate", "choices": None, "max_new_tokens": 4}
 
 
 class FakeScorer:
@@ -51,23 +51,32 @@ class FakeScorer:
     Args:
         failure: Why nothing can be measured.
         gains: By how much it falls in each round; afterwards, as ever, by 0.9 nats.
-        holds_to: The smallest share that loses little enough, before each round and after the last.
+        holds_to: The smallest share that loses little enough, before the first round and afterwards.
     """
 
     def __init__(
-        self, failure: str | None = None, gains: Sequence[float] = (), holds_to: Sequence[float] = (0.0,)
+        self,
+        failure: str | None = None,
+        gains: Sequence[float] = (),
+        holds_to: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self.asked: list[tuple[Genome, range, int]] = []
+        self.looked_at: set[Genome] = set()
         self._failure, self._gains, self._holds_to = failure, list(gains), holds_to
 
     def score_candidates(self, candidates: Sequence[Candidate], split: str) -> list[float]:
         assert split == "search"
+        self.looked_at |= {candidate.genome for candidate in candidates}
         return [SPACE.kept_share(candidate.genome) for candidate in candidates]
 
     def drop(self, share: float, split: str, confidence: float, seed: int) -> DropInterval:
-        holds_to = self._holds_to[min(len(self.asked), len(self._holds_to) - 1)]
-        points = 1.0 if share >= holds_to else 5.0
+        points = 1.0 if share >= self._holds_to[bool(self.asked)] else 5.0
         return DropInterval(estimate=points, low=points, high=points, upper=points, confidence=confidence)
+
+    def drop_of(self, reaction: Reaction, examples: range) -> float:
+        genome, asked, _ = self.asked[-1]
+        assert len(reaction.kept) == len(examples) == len(asked)
+        return self.drop(SPACE.kept_share(genome), "calibration", 0.8, seed=0).estimate
 
     def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
         self.asked.append((genome, examples, window))
@@ -78,30 +87,45 @@ class FakeScorer:
         cut[:, 0] = -1.0
         scale = self._gains.pop(0) / 0.9 if self._gains else 1.0
         return Reaction(
-            start=rank - window, rank=rank, stop=rank + window, kept=scale * kept, cut=scale * cut
+            start=rank - window,
+            rank=rank,
+            stop=rank + window,
+            kept=scale * kept,
+            cut=scale * cut,
+            quality=np.ones(len(examples)),
+            dense_quality=np.ones(len(examples)),
         )
 
 
 @pytest.fixture
-def make(tiny_job: dict[str, Any]) -> Callable[[int | None], JobSpec]:
-    return lambda rounds: JobSpec.model_validate(
-        {**tiny_job, "search": {**tiny_job["search"], "descent_rounds": rounds}}
-    )
+def make(tiny_job: dict[str, Any]) -> Callable[..., JobSpec]:
+    def spec(rounds: int | None, **changes: dict[str, Any]) -> JobSpec:
+        tiny_job["search"]["descent_rounds"] = rounds
+        for part, fields in changes.items():
+            tiny_job[part] |= fields
+        return JobSpec.model_validate(tiny_job)
+
+    return spec
 
 
 @pytest.fixture
 def run(make_log: Callable[[Path, str], Any]) -> Run:
     def descend(
-        spec: JobSpec, directory: Path, scorer: FakeScorer, calibration: int = 100, plan: SearchPlan = PLAN
+        spec: JobSpec,
+        directory: Path,
+        scorer: FakeScorer,
+        calibration: int = 100,
+        plan: SearchPlan = PLAN,
+        begin: float | None = None,
     ) -> tuple[SearchPlan, Any]:
         log, made = make_log(directory, "descend"), cast("Any", scorer)
-        return descended(spec, plan, ENERGIES, calibration, made, log), log
+        return descended(spec, plan, ENERGIES, begin, calibration, made, log), log
 
     return descend
 
 
 def test_each_round_begins_where_the_one_before_ended(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
     plan, log = run(make(2), tmp_path, scorer)
@@ -115,11 +139,12 @@ def test_each_round_begins_where_the_one_before_ended(
         "kept_share": SPACE.kept_share(after[2]),
         "steps": 2,
         "expected_nats": pytest.approx(-0.9),
+        "drop_points": 1.0,
     }
 
 
 def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
     expected, _ = run(make(3), tmp_path / "whole", FakeScorer())
     run(make(2), tmp_path / "cut", FakeScorer())
@@ -130,7 +155,7 @@ def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
 
 
 def test_rounds_of_another_version_are_refused(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
     write_json(tmp_path / FILE, {"share": 0.4, "genomes": [START], "expected_nats": []})
     with pytest.raises(ConflictError, match=r"descent\.json is of another version; submit the job again"):
@@ -138,7 +163,7 @@ def test_rounds_of_another_version_are_refused(
 
 
 def test_rounds_go_round_a_large_calibration_split(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
     run(make(3), tmp_path, scorer, calibration=2 * DESCENT_EXAMPLES + 5)
@@ -147,7 +172,7 @@ def test_rounds_go_round_a_large_calibration_split(
 
 
 def test_a_round_that_promises_little_is_the_last(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer(gains=[1.1 * WORTHWHILE_NATS, 0.9 * WORTHWHILE_NATS])
     plan, log = run(make(5), tmp_path, scorer)
@@ -159,9 +184,7 @@ def test_a_round_that_promises_little_is_the_last(
     assert not again.asked
 
 
-def test_without_rounds_nothing_is_measured(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
-) -> None:
+def test_without_rounds_nothing_is_measured(make: Callable[..., JobSpec], tmp_path: Path, run: Run) -> None:
     scorer = FakeScorer()
     plan, _ = run(make(0), tmp_path, scorer)
     assert plan == PLAN
@@ -170,46 +193,79 @@ def test_without_rounds_nothing_is_measured(
 
 
 def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
     with pytest.raises(ScoringError, match=r"search.descent_rounds: no memory; 0 does without"):
         run(make(1), tmp_path, FakeScorer("no memory"))
 
 
-def test_where_the_smallest_model_is_wanted_it_goes_down_while_that_holds(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+def stairs(rounds: Sequence[Round], held: Sequence[bool]) -> list[float]:
+    """The sizes after the first: down where it holds, else up; a fourth of them up at last."""
+    sizes = [one.share for one in rounds]
+    below = len(rounds) - len(rounds) // 4
+    found = [next_stair(sizes[: n + 1], held=one) for n, one in enumerate(held[: below - 1])]
+    return found + [pytest.approx(sizes[n - 1] + FURTHEST) for n in range(below, len(rounds))]
+
+
+def test_where_the_smallest_model_is_wanted_it_goes_down_where_that_holds_and_else_up(
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
-    scorer = FakeScorer(gains=[0.5 * WORTHWHILE_NATS] * 20, holds_to=[0.41, 0.33])
-    plan, _ = run(make(20), tmp_path, scorer, plan=SMALLEST)
+    scorer = FakeScorer(gains=[2 * WORTHWHILE_NATS] * 12, holds_to=(0.41, 0.45))
+    plan, log = run(make(12), tmp_path, scorer, plan=SMALLEST)
     rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
     starts = [genome for genome, _, _ in scorer.asked]
     seeds = {share: lagrangian(SPACE, ENERGIES, share) for share in SEED_SHARES}
     assert rounds[0].share == min(share for share, seed in seeds.items() if SPACE.kept_share(seed) >= 0.41)
     assert starts[0] == seeds[rounds[0].share]
-    for before, after, start in zip(rounds, rounds[1:], starts[1:], strict=False):
-        assert round(before.share - after.share, 6) in STEPS_DOWN
-        assert SPACE.kept_share(start) >= 0.33
-        assert max(abs(np.subtract(start, starts[rounds.index(before)]))) <= 1  # a rung
-    assert len(rounds) > 3
+    held = [SPACE.kept_share(start) >= 0.45 for start in starts]
+    assert [one.share for one in rounds[1:]] == stairs(rounds, held)
+    assert {True, False} == set(held[-6:-3])  # it has come to where that changes
+    assert [event["drop_points"] for _, event in log.events] == [1.0 if one else 5.0 for one in held]
+    assert scorer.looked_at <= set(seeds.values())  # the search split is left alone afterwards
     assert plan.starts == starts_of(rounds)
-    genome_of = family(SPACE, ENERGIES, plan.starts)
-    assert all(SPACE.kept_share(genome_of(rounds[-1].share - step)) < 0.33 for step in STEPS_DOWN)
-    again = FakeScorer(holds_to=[0.33])
-    assert run(make(20), tmp_path, again, plan=SMALLEST)[0] == plan
+    again = FakeScorer()
+    assert run(make(12), tmp_path, again, plan=SMALLEST)[0] == plan
     assert not again.asked
 
 
-def test_where_nothing_smaller_holds_it_stays_until_little_is_promised(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+def test_of_stairs_that_promise_little_twice_in_a_row_only_those_up_are_left(
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
-    scorer = FakeScorer(gains=[0.9, 0.9, 0.5 * WORTHWHILE_NATS], holds_to=[0.41, 0.9])
-    run(make(5), tmp_path, scorer, plan=SMALLEST)
+    little, much = 0.5 * WORTHWHILE_NATS, 2 * WORTHWHILE_NATS
+    scorer = FakeScorer(gains=[little, much, little, little, much, little, much])
+    _, log = run(make(8), tmp_path, scorer, plan=SMALLEST, begin=0.5)
     sizes = [Round.from_json(saved).share for saved in read_json(tmp_path / FILE)]
-    assert sizes == [sizes[0]] * 3
+    assert sizes == [0.5, 0.48, 0.46, 0.44, 0.46, 0.48]
+    assert log.reports[-2:] == [(6, 8), (6, 6)]
+    again = FakeScorer()
+    run(make(8), tmp_path, again, plan=SMALLEST, begin=0.5)
+    assert not again.asked
+
+
+def test_it_begins_where_reweighing_has_led(make: Callable[..., JobSpec], tmp_path: Path, run: Run) -> None:
+    scorer = FakeScorer(holds_to=(0.41, 0.0))
+    run(make(2), tmp_path, scorer, plan=SMALLEST, begin=0.47)
+    sizes = [Round.from_json(saved).share for saved in read_json(tmp_path / FILE)]
+    assert sizes == [0.47, 0.45]
+    assert not scorer.looked_at
+
+
+@pytest.mark.parametrize("changes", [{"projection": {"refine_epochs": 1}}, {"task": WRITTEN}])
+def test_where_a_round_does_not_tell_what_is_lost_the_search_split_does(
+    make: Callable[..., JobSpec], changes: dict[str, Any], tmp_path: Path, run: Run
+) -> None:
+    scorer = FakeScorer(gains=[2 * WORTHWHILE_NATS] * 8, holds_to=(0.41, 0.45))
+    run(make(8, **changes), tmp_path, scorer, plan=SMALLEST)
+    rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
+    held = [SPACE.kept_share(one.genome) >= 0.45 for one in rounds]
+    assert [one.share for one in rounds[1:]] == stairs(rounds, held)
+    assert {True, False} == set(held)
+    assert scorer.looked_at >= {one.genome for one in rounds[:5]}  # the last two go up
+    assert [one.drop_points for one in rounds] == [None] * 8
 
 
 def test_where_many_sizes_are_wanted_it_walks_from_their_middle_to_the_smallest(
-    make: Callable[[int | None], JobSpec], tmp_path: Path, run: Run
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
     front = Pareto(smallest=0.2, largest=0.8, sizes=13, finalists=3, points=2.0)
     scorer = FakeScorer(gains=[0.5 * WORTHWHILE_NATS] * 5)
@@ -235,15 +291,15 @@ def test_more_rounds_than_sizes_stay_longer_at_each() -> None:
 def test_of_two_ways_to_a_size_the_last_one_counts() -> None:
     one, two, three = ((level, *START[1:]) for level in (1, 2, 3))
     rounds = [
-        Round(share=0.4, steps=1, expected_nats=-0.1, ladder=((0.4, one), (0.39, two))),
-        Round(share=0.39, steps=1, expected_nats=-0.1, ladder=((0.39, three), (0.38, one))),
+        Round(share=0.4, steps=1, expected_nats=-0.1, ladder=((0.4, one), (0.39, two)), drop_points=None),
+        Round(share=0.39, steps=1, expected_nats=-0.1, ladder=((0.39, three), (0.38, one)), drop_points=1.0),
     ]
     assert starts_of(rounds) == {0.4: one, 0.39: three, 0.38: one}
 
 
-@pytest.mark.parametrize("objective", [{"kind": "max_drop"}, {"kind": "pareto"}])
-def test_rounds_that_nobody_gave(tiny_job: dict[str, Any], objective: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("objective", "rounds"), [({"kind": "max_drop"}, 8), ({"kind": "pareto"}, 5)])
+def test_rounds_that_nobody_gave(tiny_job: dict[str, Any], objective: dict[str, Any], rounds: int) -> None:
     document = {**tiny_job, "objective": objective}
-    assert JobSpec.model_validate(document).descent_rounds == 5
+    assert JobSpec.model_validate(document).descent_rounds == rounds
     document["search"] = {**tiny_job["search"], "descent_rounds": 3}
     assert JobSpec.model_validate(document).descent_rounds == 3

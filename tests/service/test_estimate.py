@@ -17,12 +17,10 @@ from search.outcome import Outcome
 from search.schedules import SEED_SHARES
 from service import wiring
 from service.application import Application
-from service.descent import STEPS_DOWN
 from service.estimate import estimate_size, finalists, scorings
 from service.search_plan import search_plan
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.filesize import Remainder
 from workers.rates import DATA_SHEETS
 from workers.sizes import size_of
@@ -95,7 +93,16 @@ def test_training_on_fewer_records_takes_fewer_tokens(application: Application, 
     assert prepared(1) < prepared(calibration // 2) < prepared(None) == prepared(2 * calibration)
 
 
-def test_looking_for_a_size_is_counted(application: Application, tiny_job: Document) -> None:
+PROBES = len(SEED_SHARES).bit_length()
+
+
+@pytest.mark.parametrize(("trained", "passes"), [(0, 0), (1, PROBES + 2)])
+def test_looking_for_a_size_is_counted(
+    application: Application, tiny_job: Document, trained: int, passes: int
+) -> None:
+    tiny_job["projection"]["refine_epochs"] = trained
+    tiny_job["search"]["descent_rounds"] = 4
+
     def tokens(objective: Document) -> dict[str, int]:
         tiny_job["objective"] = objective
         phases = application.estimate(JobSpec.model_validate(tiny_job))["phases"]
@@ -107,8 +114,7 @@ def test_looking_for_a_size_is_counted(application: Application, tiny_job: Docum
     )
     looks = {name: looked_for[name] - known[name] for name in ("reweigh", "descend", "dense")}
     assert looks["reweigh"] > looks["dense"] == 0
-    once, probes = looks["reweigh"], len(SEED_SHARES).bit_length()
-    assert looks["descend"] * probes == once * (probes + len(STEPS_DOWN) * (MOST_DESCENT_ROUNDS - 1))
+    assert looks["descend"] * PROBES == looks["reweigh"] * passes
 
 
 @pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes", "pareto"])

@@ -10,14 +10,16 @@ import pytest
 from pydantic import ValidationError
 
 from search.confirmation import DropInterval
-from search.errors import ScoringError
+from search.errors import ConflictError, ScoringError
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, Pareto, TargetParams
 from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service.events import EventType
+from service.files import write_json
 from service.reweighing import FILE, reweighed
+from service.rounds import next_stair
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
 from service.spec.job import usual_rounds
@@ -52,8 +54,17 @@ class FakeScorer:
         kept[0] = -1e9
         count = len(examples)
         return Reaction(
-            start=start, rank=rank, stop=stop, kept=np.tile(kept, (count, 1)), cut=np.tile(cut, (count, 1))
+            start=start,
+            rank=rank,
+            stop=stop,
+            kept=np.tile(kept, (count, 1)),
+            cut=np.tile(cut, (count, 1)),
+            quality=np.ones(count),
+            dense_quality=np.ones(count),
         )
+
+    def drop_of(self, reaction: Reaction, examples: range) -> float:
+        return 0.0
 
 
 class DroppingScorer(FakeScorer):
@@ -63,6 +74,11 @@ class DroppingScorer(FakeScorer):
         super().__init__()
         self._holds_to = holds_to
         self.scored: list[float] = []
+
+    def drop_of(self, reaction: Reaction, examples: range) -> float:
+        genome, asked, _ = self.asked[-1]
+        assert len(reaction.kept) == len(examples) == len(asked)
+        return 1.0 if SPACE.kept_share(genome) >= self._holds_to else 5.0
 
     def score_candidates(self, candidates: Any, split: str) -> list[float]:
         assert split == "search"
@@ -110,12 +126,13 @@ def test_weights_grow_where_the_loss_reacts_more_and_the_plain_genome_joins_the_
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
-    (plan, energies), log = run(make(2, gram_examples=6), task, tmp_path, scorer)
+    (plan, energies, share), log = run(make(2, gram_examples=6), task, tmp_path, scorer)
 
     ratios = [float(after[0] / before[0]) for after, before in zip(energies, ENERGIES, strict=True)]
     assert ratios == pytest.approx([1.4**2, 1, 1, 1])
     plain = lagrangian(SPACE, ENERGIES, 0.4)
     assert plan.seeds == (plain,)
+    assert share == 0.4
     assert scorer.asked[0] == (plain, range(10), 4)
     assert scorer.asked[1][0] != plain  # allocated by the new weights
     types = [type for type, _ in log.events]
@@ -126,11 +143,11 @@ def test_weights_grow_where_the_loss_reacts_more_and_the_plain_genome_joins_the_
 def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
-    (_, expected), _ = run(make(3), task, tmp_path / "whole", FakeScorer())
+    (_, expected, _), _ = run(make(3), task, tmp_path / "whole", FakeScorer())
     run(make(2), task, tmp_path / "cut", FakeScorer())
 
     scorer = FakeScorer()
-    (_, energies), _ = run(make(3), task, tmp_path / "cut", scorer)
+    (_, energies, _), _ = run(make(3), task, tmp_path / "cut", scorer)
 
     assert len(scorer.asked) == 1
     for one, other in zip(energies, expected, strict=True):
@@ -160,8 +177,8 @@ def test_without_rounds_nothing_is_measured(
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
-    (plan, energies), _ = run(make(0), task, tmp_path, scorer)
-    assert (plan, energies) == (PLAN, ENERGIES)
+    result, _ = run(make(0), task, tmp_path, scorer)
+    assert result == (PLAN, ENERGIES, None)
     assert not scorer.asked
     assert not (tmp_path / FILE).exists()
 
@@ -183,6 +200,46 @@ def test_where_the_smallest_model_is_wanted_the_smallest_seed_that_holds_is_meas
     run(make(1), task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
     assert scorer.asked[0][0] == lagrangian(SPACE, ENERGIES, share)
     assert len(scorer.scored) <= 4  # of ten seeds
+
+
+def test_and_from_there_on_rounds_go_down_where_one_holds_and_else_up(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
+) -> None:
+    scorer = DroppingScorer(holds_to=0.28)
+    smallest = replace(PLAN, objective=MaxDrop(points=2.0))
+    (plan, _, share), log = run(make(6), task, tmp_path, scorer, smallest)
+    sizes = [event["kept_share"] for _, event in log.events]
+    held = [event["drop_points"] == 1.0 for _, event in log.events]
+    assert sizes[0] == 0.31
+    assert plan.seeds == (lagrangian(SPACE, ENERGIES, 0.31),)
+    assert [*sizes[1:], share] == [next_stair(sizes[: n + 1], held=one) for n, one in enumerate(held)]
+    assert {True, False} == set(held)
+    looks = len(scorer.scored)
+    again = DroppingScorer(holds_to=0.28)
+    result, _ = run(make(6), task, tmp_path, again, smallest)
+    assert (result[0], result[2]) == (plan, share)
+    assert not again.asked
+    assert not again.scored
+    assert looks <= 4
+
+
+def test_where_rounds_do_not_tell_what_is_lost_they_stay(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
+) -> None:
+    scorer = DroppingScorer(holds_to=0.28)
+    trained = make(3, refine_epochs=1)
+    (*_, share), log = run(trained, task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
+    assert [event["kept_share"] for _, event in log.events] == [0.31] * 3
+    assert [event["drop_points"] for _, event in log.events] == [None] * 3
+    assert share == 0.31
+
+
+def test_rounds_of_another_version_are_refused(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
+) -> None:
+    write_json(tmp_path / FILE, {"share": 0.4, "rounds": [[1.0] * 4]})
+    with pytest.raises(ConflictError, match=r"weights\.json is of another version; submit the job again"):
+        run(make(2), task, tmp_path, FakeScorer())
 
 
 @pytest.mark.parametrize(("calibration", "rounds"), [(1, 4), (511, 4), (512, 8), (1024, 8), (100_000, 8)])

@@ -12,21 +12,22 @@ from search.matrix import DENSE, MatrixShape
 from search.outcome import Outcome, Trial
 from search.space import SearchSpace
 from service.scoring import CHUNK, Candidate, TaskScorer
-from workers.plan import EncodedTask, Example, Row
-from workers.scores import Beliefs, Failure, ScoreRequest, Scores
+from workers.plan import EncodedTask, Example, Row, Span
+from workers.scores import Beliefs, Failure, Reaction, ScoreRequest, Scores
 
 Key = TypeVar("Key")
 SIZES = {"search": 40, "confirm": 600}
+ANSWER = Span(choice=0, start=0, ids=(2, 3))
 SPACE = SearchSpace(
     [MatrixShape(name=f"m{i}", out_features=8, in_features=8, layer=i, kind="m") for i in range(2)], 1
 )
 
 
 def make_task(kind: Any) -> EncodedTask:
-    example = Example(rows=(Row(ids=(1,), spans=()),), choices=2, label=0, prompt_ids=(1,))
+    example = Example(rows=(Row(ids=(1, 2, 3), spans=(ANSWER,)),), choices=2, label=0, prompt_ids=(1,))
     return EncodedTask(
         kind=kind,
-        splits={name: (example,) * size for name, size in SIZES.items()},
+        splits={name: (example,) * size for name, size in {**SIZES, "calibration": 6}.items()},
         max_new_tokens=1,
         digest="",
         split_digests={},
@@ -250,3 +251,26 @@ def test_the_drop_of_a_language_model_is_percent_of_perplexity(runner: FakeRunne
     assert scorer.metric(dense) == pytest.approx(np.exp(1.0))
     assert scorer.drop(scores, "confirm", 0.8, seed=0).estimate == pytest.approx(100 * np.expm1(0.1))
     assert scorer.interval(dense) == [scorer.metric(dense)] * 2
+
+
+def make_reaction(dense: float, quality: float, count: int) -> Reaction:
+    nothing, empty = np.zeros(2, dtype=np.int64), np.zeros((count, 2))
+    return Reaction(
+        start=nothing,
+        rank=nothing,
+        stop=nothing,
+        kept=empty,
+        cut=empty,
+        quality=np.full(count, quality),
+        dense_quality=np.full(count, dense),
+    )
+
+
+def test_a_reaction_tells_what_a_choice_loses_in_points(scorer: TaskScorer) -> None:
+    assert scorer.drop_of(make_reaction(1.0, 0.75, 4), range(2, 6)) == pytest.approx(25.0)
+
+
+def test_a_reaction_tells_what_a_language_model_loses_in_percent(runner: FakeRunner) -> None:
+    scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
+    drop = scorer.drop_of(make_reaction(-2.0, -2.2, 4), range(2, 6))
+    assert drop == pytest.approx(100 * np.expm1(0.1))

@@ -1,5 +1,5 @@
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.plan import EncodedTask
 from workers.reaction import react
-from workers.scores import Reaction, join_reactions
+from workers.scorer import Scorer
+from workers.scores import Reaction, ScoreRequest, Scores, join_reactions
 from workers.task_loss import log_likelihoods, task_loss
 
 BATCH_TOKENS = 64
@@ -62,9 +63,19 @@ class Subject:
             logits = answer_logits(self.switchable.model, batch)
             kind, examples = self.task.kind, self.examples
             known = log_likelihoods(kind, dense, examples, batch, choices)
-            loss = task_loss(kind, known, logits, examples, batch, choices, KL_WEIGHT)
+            logp = log_likelihoods(kind, logits, examples, batch, choices)
+            loss = task_loss(kind, known, logp, examples, batch, KL_WEIGHT)
             total += float(loss)
         return total
+
+    def quality(self, ranks: Sequence[int]) -> np.ndarray:
+        """As the scorer of candidates has it."""
+        scorer = Scorer(self.switchable, cast("Any", None), self.task, BATCH_TOKENS)
+        scores = scorer.score(
+            ScoreRequest(ranks=tuple(ranks), split="calibration", start=0, stop=len(self.examples))
+        )
+        assert isinstance(scores, Scores)
+        return scores.quality
 
     def slope(self, ranks: list[int], index: int, component: int) -> float:
         """Of the loss by the gate of a component that runs, by a central difference."""
@@ -159,6 +170,27 @@ def test_an_example_reacts_in_a_batch_as_it_does_alone(
     np.testing.assert_allclose(alone.kept, whole.kept, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(alone.cut, whole.cut, rtol=1e-3, atol=1e-5)
     np.testing.assert_array_equal(alone.rank, whole.rank)
+    np.testing.assert_allclose(alone.quality, whole.quality, rtol=1e-4)
+    np.testing.assert_allclose(alone.dense_quality, whole.dense_quality, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["choice", "lm"])
+def test_a_reaction_tells_what_both_models_score(make_subject: Callable[[str], Subject], kind: str) -> None:
+    subject, known = make_subject(kind), list[torch.Tensor]()
+    ranks, dense = [1] * len(subject.matrices), (DENSE,) * len(subject.matrices)
+    expected, expected_dense = subject.quality(ranks), subject.quality(dense)
+    assert (expected != expected_dense).any()
+    for _ in range(2):  # what is known of the dense model is enough
+        reaction = subject.react(ranks, known=known)
+        np.testing.assert_allclose(reaction.quality, expected, rtol=1e-4)
+        np.testing.assert_allclose(reaction.dense_quality, expected_dense, rtol=1e-4)
+
+
+def test_what_would_have_to_be_written_is_not_scored(make_subject: Callable[[str], Subject]) -> None:
+    subject = make_subject("generate")
+    reaction = subject.react([3] * len(subject.matrices))
+    assert np.isnan(reaction.quality).all()
+    assert np.isnan(reaction.dense_quality).all()
 
 
 def test_a_module_may_see_the_rows_behind_one_another(make_subject: Callable[[str], Subject]) -> None:

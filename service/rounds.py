@@ -1,0 +1,80 @@
+"""What rounds of reweighing and of descent have in common: the records that they look at, and how they find their size.
+
+Where the smallest model is wanted that loses little enough, its size is not known. A round's records tell what the
+genome that it measures loses on them, and the next round is at a smaller size where that is within the limit, else at a
+larger one. However little each round knows, they gather about the size where it is as likely to be as not (the
+up-and-down method, Dixon and Mood 1948), in smaller steps once they have turned (Kesten 1958).
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+
+from search.descent import RUNG
+from search.objectives import MaxDrop
+from search.schedules import SEED_SHARES
+from search.seeds import Family
+from search.space import Genome
+from service.scoring import Candidate, TaskScorer
+from service.spec import JobSpec
+from service.spec.job import parts_of
+from workers.scores import Failure
+
+DESCENT_EXAMPLES = 1024
+"""Of the calibration split in a round of descent, if it has as many."""
+
+STAIRS = (0.06, 0.03)
+"""Of the size, a step to the next one: at first, and after the first turn. To shed more leaves steps little choice."""
+
+FURTHEST = 0.02
+"""Of the dense cost: about as far as the steps of one round of descent lead."""
+
+
+def part_of(records: range, size: int, number: int) -> range:
+    """The calibration examples of a round, counted from 0: so many, the next ones each time, round and round."""
+    start = number % parts_of(len(records), size) * size
+    return records[start : start + size]
+
+
+def records_of(spec: JobSpec, calibration: int) -> tuple[range, bool]:
+    """Of so many calibration records those to measure on, and whether they tell what a genome loses.
+
+    Where factors are trained, it is those that training has not seen, if they are enough for a round. Others flatter.
+    And where answers are to be written, a round does not write any.
+    """
+    records = range(calibration)
+    trained = records[: spec.projection.refine_examples] if spec.projection.refine_epochs else records[:0]
+    unseen = records[len(trained) :]
+    if trained and len(unseen) < DESCENT_EXAMPLES:
+        return records, False
+    return unseen, spec.task.kind != "generate"
+
+
+def next_stair(shares: Sequence[float], *, held: bool) -> float:
+    """The size after those so far: a step down where the last one held, else up.
+
+    Args:
+        shares: Of the dense cost, in order; at least one.
+        held: Whether the last one lost little enough.
+    """
+    turned = any((after > before) == held for before, after in pairwise(shares))
+    rungs = max(1, round(min(shares[-1] * STAIRS[turned], FURTHEST) / RUNG))
+    return round(min(max(shares[-1] + (-rungs if held else rungs) * RUNG, RUNG), 1.0), 6)
+
+
+def smallest_share(genome_of: Family, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> float:
+    """The smallest of `SEED_SHARES` at which a family loses little enough on the search split; else the largest."""
+    smaller = bisect_left(
+        SEED_SHARES,
+        True,
+        key=lambda share: not holds(genome_of(share), objective, scorer, confidence),
+    )  # those before it hold
+    return SEED_SHARES[max(0, smaller - 1)]
+
+
+def holds(genome: Genome, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> bool:
+    """Whether a genome loses little enough on the search split."""
+    (scores,) = scorer.score_candidates([Candidate(genome=genome)], "search")
+    if isinstance(scores, Failure):
+        return False
+    return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)

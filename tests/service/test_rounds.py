@@ -1,0 +1,76 @@
+"""Which records rounds look at, and where the next one is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.descent import RUNG
+from service.rounds import DESCENT_EXAMPLES, FURTHEST, next_stair, part_of, records_of
+from service.spec import JobSpec
+
+
+def test_parts_follow_one_another_round_and_round_and_a_rest_is_left_out() -> None:
+    parts = [part_of(range(10, 33), 10, number) for number in range(3)]
+    assert parts == [range(10, 20), range(20, 30), range(10, 20)]
+
+
+def test_a_part_is_all_where_there_are_fewer() -> None:
+    assert part_of(range(3, 8), 10, 4) == range(3, 8)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "trained", "first", "told"),
+    [(0, 20, 0, True), (1, 20, 20, True), (1, 21, 0, False), (1, None, 0, False)],
+)
+def test_records_that_training_has_seen_are_left_out_where_others_are_enough(
+    tiny_job: dict[str, Any], epochs: int, trained: int | None, first: int, told: bool
+) -> None:
+    tiny_job["projection"] |= {"refine_epochs": epochs, "refine_examples": trained}
+    spec = JobSpec.model_validate(tiny_job)
+    calibration = DESCENT_EXAMPLES + 20
+    assert records_of(spec, calibration) == (range(first, calibration), told)
+
+
+def test_answers_that_are_to_be_written_are_not_told(tiny_job: dict[str, Any]) -> None:
+    tiny_job["task"] |= {"kind": "generate", "choices": None, "max_new_tokens": 4}
+    assert records_of(JobSpec.model_validate(tiny_job), 20) == (range(20), False)
+
+
+@pytest.mark.parametrize(
+    ("shares", "held", "expected"),
+    [
+        ([0.5], True, 0.48),
+        ([0.5], False, 0.52),
+        ([0.2], True, 0.19),
+        ([0.5, 0.48], True, 0.46),
+        ([0.5, 0.48], False, 0.495),
+        ([0.5, 0.52], True, 0.505),
+        ([0.5, 0.52, 0.505], True, 0.49),
+        ([0.02], True, 0.015),
+        ([0.005], True, 0.005),
+        ([0.99], False, 1.0),
+    ],
+)
+def test_stairs_lead_down_where_it_held_and_get_smaller_after_a_turn(
+    shares: list[float], held: bool, expected: float
+) -> None:
+    assert next_stair(shares, held=held) == pytest.approx(expected)
+
+
+def walked(limit: float, start: float, steps: int) -> list[float]:
+    shares = [start]
+    for _ in range(steps):
+        shares.append(next_stair(shares, held=shares[-1] >= limit))
+    return shares
+
+
+@given(limit=st.floats(0.1, 0.9), start=st.floats(0.05, 0.95))
+def test_stairs_come_to_where_it_changes_and_stay_there(limit: float, start: float) -> None:
+    shares = walked(limit, start, 100)
+    near: Sequence[float] = shares[-10:]
+    assert max(near) - limit < FURTHEST + RUNG
+    assert limit - min(near) < FURTHEST + RUNG
+    assert min(near) < limit <= max(near)
