@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from search.descent import Slopes
-from search.errors import ConflictError, ScoringError
+from search.errors import ScoringError
 from search.objectives import MaxDrop, Pareto
 from search.prices import Energies
 from search.seeds import Family, family
@@ -24,7 +24,7 @@ from search.sizes import Sizes
 from search.space import Genome, SearchSpace
 from service.confirmation import confidence_of
 from service.events import EventType
-from service.files import read_json, write_json
+from service.files import write_json
 from service.joblog import JobLog
 from service.rounds import (
     DESCENT_EXAMPLES,
@@ -33,6 +33,7 @@ from service.rounds import (
     next_stair,
     part_of,
     records_of,
+    rounds_in,
     smallest_share,
 )
 from service.scoring import TaskScorer
@@ -77,16 +78,8 @@ class Round:
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
-        """What `asdict` gave, after a round trip through JSON.
-
-        Raises:
-            ConflictError: It is of another version of this program.
-        """
-        try:
-            rungs = tuple((size, tuple(genome)) for size, genome in saved["ladder"])
-            return cls(**{**saved, "ladder": rungs})
-        except (KeyError, TypeError) as error:
-            raise ConflictError(f"{FILE} is of another version; submit the job again") from error
+        """What `asdict` gave, after a round trip through JSON."""
+        return cls(**{**saved, "ladder": tuple((size, tuple(genome)) for size, genome in saved["ladder"])})
 
 
 def descended(
@@ -119,10 +112,10 @@ def descended(
         return plan
     report, file = log.progress("descend"), log.directory / FILE
     report(0, most)
-    rounds = [Round.from_json(saved) for saved in read_json(file) or []]
+    rounds = rounds_in(file, Round.from_json)
     records, tell = records_of(spec, calibration)
     sizes = _sizes(spec, plan, begin if tell else None, scorer)
-    made = descent(plan.space, energies, sizes, records, scorer, tuple(rounds), tell=tell)
+    made = descent(plan.space, energies, sizes, records, scorer, rounds, tell=tell)
     for one in islice(made, most - len(rounds)):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from search.errors import ConflictError, ScoringError
+from search.errors import ScoringError
 from search.objectives import MaxDrop, Pareto
 from search.prices import Energies
 from search.reweighing import Floats, next_weights, settled, weighted
@@ -24,9 +24,9 @@ from search.sizes import Sizes
 from search.space import SearchSpace
 from service.confirmation import confidence_of
 from service.events import EventType
-from service.files import read_json, write_json
+from service.files import write_json
 from service.joblog import JobLog
-from service.rounds import next_stair, part_of, records_of, smallest_share
+from service.rounds import next_stair, part_of, records_of, rounds_in, smallest_share
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -56,15 +56,8 @@ class Weighing:
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
-        """What `asdict` gave, after a round trip through JSON.
-
-        Raises:
-            ConflictError: It is of another version of this program.
-        """
-        try:
-            return cls(**{**saved, "weights": tuple(saved["weights"])})
-        except (KeyError, TypeError) as error:
-            raise ConflictError(f"{FILE} is of another version; submit the job again") from error
+        """What `asdict` gave, after a round trip through JSON."""
+        return cls(**{**saved, "weights": tuple(saved["weights"])})
 
 
 NextShare = Callable[[Sequence[Weighing]], float]
@@ -91,7 +84,7 @@ def reweighed(
     report, file = log.progress("reweigh"), log.directory / FILE
     report(0, most)
     genome_of = partial(lagrangian, plan.space, energies)
-    rounds = [Weighing.from_json(saved) for saved in read_json(file) or []]
+    rounds = rounds_in(file, Weighing.from_json)
     records, tell = records_of(spec, len(task.splits["calibration"]))
     next_share = _next_share(spec, plan, scorer, genome_of)
     made = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds, tell=tell)

@@ -7,14 +7,18 @@ up-and-down method, Dixon and Mood 1948), in smaller steps once they have turned
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
 
 from search.descent import RUNG
+from search.errors import ConflictError
 from search.objectives import MaxDrop
 from search.schedules import SEED_SHARES
 from search.seeds import Family
 from search.space import Genome
+from service.files import read_json
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec
 from service.spec.job import parts_of
@@ -26,8 +30,22 @@ DESCENT_EXAMPLES = 1024
 STAIRS = (0.06, 0.03)
 """Of the size, a step to the next one: at first, and after the first turn. To shed more leaves steps little choice."""
 
+Kept = TypeVar("Kept")
+
 FURTHEST = 0.02
 """Of the dense cost: about as far as the steps of one round of descent lead."""
+
+
+def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
+    """The rounds that a job has kept in a file; none where there is no file.
+
+    Raises:
+        ConflictError: They are of another version of this program.
+    """
+    try:
+        return [from_json(saved) for saved in read_json(file) or []]
+    except (KeyError, TypeError) as error:
+        raise ConflictError(f"{file.name} is of another version; submit the job again") from error
 
 
 def part_of(records: range, size: int, number: int) -> range:

@@ -192,7 +192,8 @@ def tokens_of_descent(model: RealModel, rounds: int) -> int:
 def _tokens_of_rounds(model: RealModel, size: int, rounds: int) -> int:
     """Forwards, and backwards, which counts as two; the dense model runs, too: for a `choice` over a record once."""
     calibration = model.task.splits["calibration"]
-    ran = [i for number in range(rounds) for i in part_of(range(len(calibration)), size, number)]
+    records, _ = _records(model)
+    ran = [i for number in range(rounds) for i in part_of(records, size, number)]
     dense = sorted(set(ran)) if model.task.kind == "choice" else ran
     return sum(len(row.ids) for i in (*ran, *ran, *ran, *dense) for row in calibration[i].rows)
 
