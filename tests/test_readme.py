@@ -1,4 +1,4 @@
-"""The README keeps up with the code: its file map is complete, its job files are valid, its links lead somewhere."""
+"""The READMEs keep up with the code: the file map is complete, job files are valid, links lead somewhere."""
 
 import json
 import re
@@ -14,8 +14,12 @@ from service.spec import JobSpec
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHOWN = re.sub(r"<!--.*?-->", "", README, flags=re.DOTALL)
-LINKS = sorted(set(re.findall(r"\]\((?!https:|#)([^)]+)\)", SHOWN)))
+PAGES = {"README.md": README} | {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in ("tests/benchmarks/README.md",)
+}
+LINKS = sorted(
+    {(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\((?!https:)([^)]+)\)", text)}
+)
 PACKAGES = ("api", "service", "workers", "search")
 
 
@@ -52,9 +56,19 @@ def test_body_of_the_rest_example_is_valid():
     assert spec.name == "sentiment"
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_link_leads_to_a_file(link):
-    assert (ROOT / link).exists()
+def _anchors(text: str) -> set[str]:
+    """Of all headings, as a reader of Markdown makes them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_link_leads_to_a_file_and_a_heading_of_it(page, link):
+    name, _, heading = link.partition("#")
+    target = (ROOT / page).parent / name if name else ROOT / page
+
+    assert target.exists()
+    assert not heading or heading in _anchors(target.read_text(encoding="utf-8"))
 
 
 def test_every_command_and_setting_is_named():
@@ -66,7 +80,8 @@ def test_every_command_and_setting_is_named():
 
 
 def test_benchmark_commands_name_scripts_that_exist():
-    scripts = set(re.findall(r"tests/benchmarks/\w+\.py", README))
+    shown = "".join(PAGES.values())
+    scripts = set(re.findall(r"tests/benchmarks/(\w+\.py)", shown)) | set(re.findall(r"\| `(\w+\.py)", shown))
 
     assert scripts
-    assert all((ROOT / script).is_file() for script in scripts)
+    assert all((ROOT / "tests/benchmarks" / script).is_file() for script in scripts)
