@@ -9,6 +9,7 @@ import ray
 import torch
 
 from search.matrix import MatrixShape
+from workers.attention import suit_gradients
 from workers.devices import pick_device, require_memory
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer, weight_bytes
@@ -36,7 +37,7 @@ def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
     torch.backends.cuda.matmul.allow_tf32 = False
     device = pick_device(plan.device)
     require_memory(device, weight_bytes(plan.model_folder) + weight_bytes(plan.factors_folder))
-    model = load_prepared(plan.model_folder, device)
+    model = suit_gradients(load_prepared(plan.model_folder, device))
     switchable = SwitchableModel(model, plan.matrices, load_factors(plan.factors_folder))
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(plan.model_folder)))
     return Scorer(switchable, tokenizer, task, plan.batch_tokens)

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from search.matrix import MatrixShape, Storage
 from search.seeds import lagrangian
 from search.space import SearchSpace
+from workers.attention import suit_gradients
 from workers.cache import FolderCache, content_key
 from workers.calibration import passes
 from workers.devices import pick_device, require_memory
@@ -43,7 +44,7 @@ from workers.refinement import TRAINED_BYTES, Refinement, refine
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 11
+FORMAT = 12
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
@@ -217,7 +218,7 @@ def _build(
     precision: torch.dtype,
 ) -> Iterator[Progress]:
     """Does what nobody else has taken, waits for what others do, and puts all together if nobody has."""
-    model = load_prepared(prepared.folder, device, _compute_dtype(prepared))
+    model = suit_gradients(load_prepared(prepared.folder, device, _compute_dtype(prepared)))
     matrices = find_matrices(model, plan.model.include, plan.model.exclude)
     if towards is not None:
         factors, ranks = towards
@@ -295,7 +296,7 @@ def _refine(
     require_memory(
         device, weight_bytes(prepared.model.folder) + weight_bytes(prepared.factors) + trained_bytes
     )
-    model = load_prepared(prepared.model.folder, device, _compute_dtype(prepared.model))
+    model = suit_gradients(load_prepared(prepared.model.folder, device, _compute_dtype(prepared.model)))
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     examples = plan.task.splits["calibration"][: plan.refinement.examples]
     for done, total in refine(

@@ -30,6 +30,7 @@ from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
 from service.spec.job import MOST_DESCENT_ROUNDS, ROUND_EXAMPLES, STAIRCASE_ROUNDS, usual_rounds
+from workers.attention import suit_gradients
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
@@ -102,7 +103,7 @@ def load(data_dir: Path, *, threads: int = 2, **variant: Unpack[Variant]) -> Rea
     plan, spec = preparation_plan(data_dir, **variant)
     plan = replace(plan, threads=threads, device="cpu")
     (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
-    model = load_prepared(prepared.model.folder, CPU)
+    model = suit_gradients(load_prepared(prepared.model.folder, CPU))
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
     return RealModel(

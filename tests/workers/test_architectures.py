@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from search.errors import InputError
 from search.matrix import DENSE, MatrixShape
+from workers.attention import suit_gradients
 from workers.calibration import Calibrator
 from workers.export import Exported, ExportPlan, export, load_folder
 from workers.grams import Grams
@@ -270,6 +271,22 @@ def test_grams_whatever_the_padding(
         product_OD = factors.left_RO.T @ factors.right_RD
         expected_OD = weight_OD(model.get_submodule(matrix.name)).double()  # type: ignore[arg-type]
         torch.testing.assert_close(product_OD, expected_OD, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_short_rows_in_bfloat16(architecture: Architecture) -> None:
+    exact, usual, ours = (
+        randomized(AutoModelForCausalLM.from_config(architecture.config()))  # type: ignore[no-untyped-call]
+        for _ in range(3)
+    )
+    gradients = []
+    for model in (exact, usual.bfloat16(), suit_gradients(ours.bfloat16())):
+        model.requires_grad_()(IDS_BL).logits.float().logsumexp(dim=2).sum().backward()
+        reached = [p.grad.flatten().float() for p in model.parameters() if p.grad is not None]
+        gradients.append(torch.cat(reached))
+    errors = [float((some - gradients[0]).norm() / gradients[0].norm()) for some in gradients[1:]]
+    if not architecture.left_alone:  # rounding sends tokens to other experts
+        assert errors[1] < 2 * errors[0]
+    assert gradients[1].equal(gradients[2]) == (ours.config._attn_implementation != "ranksieve")
 
 
 @pytest.mark.usefixtures("_own_modules_cache")
