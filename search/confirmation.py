@@ -5,7 +5,7 @@ Shape letters: N examples, B bootstrap resamples.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,6 +41,14 @@ class DropInterval:
     def within(self, limit: float) -> bool:
         """Whether the drop is at most `limit` points, with `confidence`."""
         return self.upper <= limit
+
+    def of_as_many(self, times: float) -> "DropInterval":
+        """What so many times as many examples like these would tell: all bounds are nearer by the root of that."""
+        low, high, upper = (
+            self.estimate + (bound - self.estimate) / math.sqrt(times)
+            for bound in (self.low, self.high, self.upper)
+        )
+        return replace(self, low=low, high=high, upper=upper)
 
 
 def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:

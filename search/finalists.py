@@ -22,9 +22,9 @@ from search.space import Genome, SearchSpace
 RISES = (0.02, 0.02, 0.02, 0.02, 0.02, 0.04, 0.06, 0.12, 0.15)
 """Kept share by which each accepted finalist is at least above the one below it: of more tests more may fail."""
 
-FALLS = (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05, 0.08, 0.12)
+FALLS = (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05, 0.08, 0.12, 0.1, 0.1, 0.08, 0.08)
 """Kept share by which each smaller finalist is below the one above it: neighbours hold or fail together, so small steps
-cost the test little."""
+cost the test little. From the safest one they lead down to a fifth, where the search has accepted none."""
 
 NEARBY = 0.1
 """Kept share within which the smallest accepted one's allocation is worth more than a seed's."""

@@ -37,7 +37,8 @@ class Outcome:
         kl_nats: Mean KL divergence from the dense model's answer distribution.
         loss_nats: The fitness, minimised, where it is another one than the KL.
         drop_points: Metric lost against the dense model on the same examples, in points.
-        drop_bound: One-sided upper confidence bound of it; None where the scorer gives none.
+        drop_bound: One-sided upper bound of it that fresh examples are expected to give, as many as will confirm;
+            None where the scorer gives none.
         metric: The task metric.
         tokens: Tokens run through the model, without those of examples that were known.
         seconds: Time that took.

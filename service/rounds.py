@@ -95,4 +95,4 @@ def holds(genome: Genome, objective: MaxDrop, scorer: TaskScorer, confidence: fl
     (scores,) = scorer.score_candidates([Candidate(genome=genome)], "search")
     if isinstance(scores, Failure):
         return False
-    return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)
+    return scorer.foreseen(scores, confidence).within(objective.points)

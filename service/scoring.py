@@ -129,7 +129,7 @@ class TaskScorer:
 
         Args:
             ask: Gives that many trials or fewer; asked again after every outcome.
-            confidence: Of the upper bound of each drop.
+            confidence: Of the upper bound of each drop, see `foreseen`.
 
         Yields:
             Outcomes in the order in which they are done.
@@ -241,6 +241,15 @@ class TaskScorer:
             return [self.metric(scores)] * 2
         return list(mean_interval(scores.quality))
 
+    def foreseen(self, scores: Scores, confidence: float) -> DropInterval:
+        """How many points a candidate loses on the first examples of the search split, as the confirm split would tell.
+
+        What is looked for is a model that will be let through there. The few examples of the search split often bound
+        no model tightly enough, however good.
+        """
+        drop = self.drop(scores, "search", confidence, seed=0, resamples=SEARCH_RESAMPLES)
+        return drop.of_as_many(len(self._task.splits["confirm"]) / len(scores.quality))
+
     def drop(
         self, scores: Scores, split: str, confidence: float, seed: int, resamples: int = RESAMPLES
     ) -> DropInterval:
@@ -313,7 +322,7 @@ class TaskScorer:
         except ScoringError as error:
             return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
         dense_metric = self.metric(self._dense_like(result, "search"))
-        drop = self.drop(result, "search", confidence, seed=0, resamples=SEARCH_RESAMPLES)
+        drop = self.foreseen(result, confidence)
         return Outcome(
             genome=trial.genome,
             examples=trial.examples,

@@ -53,6 +53,21 @@ def test_many_examples_are_resampled_in_chunks() -> None:
     assert interval.upper == pytest.approx(50.0, abs=1.0)
 
 
+def test_a_few_examples_foretell_the_bounds_of_as_many_more_like_them() -> None:
+    rng = np.random.default_rng(3)
+    dense = (rng.random(200) < 0.8).astype(float)
+    candidate = np.where(rng.random(200) < 0.1, 1 - dense, dense)
+    few = paired_drop(dense, candidate, confidence=0.8, seed=0)
+    many = paired_drop(np.tile(dense, 9), np.tile(candidate, 9), confidence=0.8, seed=0)
+    foretold = few.of_as_many(9)
+    assert foretold.estimate == many.estimate == pytest.approx(few.estimate)
+    for bound in ("low", "high", "upper"):
+        width = getattr(many, bound) - many.estimate
+        assert getattr(foretold, bound) - few.estimate == pytest.approx(width, rel=0.2)
+    assert few.of_as_many(1) == few
+    assert few.of_as_many(0.25).upper - few.estimate == pytest.approx(2 * (few.upper - few.estimate))
+
+
 def test_perplexity_rise_by_hand() -> None:
     interval = perplexity_rise([1.0, 2.0], [1.1, 2.1], confidence=0.8, seed=0)
     assert interval.estimate == pytest.approx(100 * (math.exp(0.1) - 1))

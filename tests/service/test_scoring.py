@@ -243,6 +243,18 @@ def test_the_drop_of_a_choice_is_in_points(scorer: TaskScorer) -> None:
     assert scorer.interval(scores) == pytest.approx([0.75, 0.75])
 
 
+def test_few_examples_let_through_what_the_confirm_split_would(scorer: TaskScorer) -> None:
+    dense = scorer.score_dense("search")
+    right = np.ones(len(dense.quality))
+    right[:2] = 0.0  # of 40, and 600 to confirm
+    scores = replace(dense, quality=right)
+    alone, foreseen = scorer.drop(scores, "search", 0.95, seed=0), scorer.foreseen(scores, 0.95)
+    assert alone.estimate == foreseen.estimate == pytest.approx(5.0)
+    assert foreseen.upper - 5.0 == pytest.approx((alone.upper - 5.0) / np.sqrt(600 / 40), rel=0.3)
+    assert foreseen.within(8.0)
+    assert not alone.within(8.0)
+
+
 def test_the_drop_of_a_language_model_is_percent_of_perplexity(runner: FakeRunner) -> None:
     scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
     dense = scorer.score_dense("confirm")
