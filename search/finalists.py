@@ -90,23 +90,27 @@ def drop_finalists(
     chosen = _stepwise(known)
     safe = _safe(space, seed, space.kept_share(chosen[0])) if chosen else [seed(SAFEST_SHARE)]
     falling = _falling(space, of_size, front, space.kept_share([*safe, *chosen][-1]))
-    return _finalists([*safe, *chosen, *falling], risks(len(safe), len(chosen), len(falling)))
+    return _finalists(
+        [*safe, *chosen, *falling],
+        risks(len(safe), [space.kept_share(genome) for genome in chosen], len(falling)),
+    )
 
 
-def risks(safe: int, chosen: int, falling: int) -> list[float]:
+def risks(safe: int, chosen: Sequence[float], falling: int) -> list[float]:
     """How the objective's risk is spread over so many finalists: each one's own share of it.
 
     Args:
-        safe: Above all that was accepted.
-        chosen: Accepted.
-        falling: Below.
+        safe: How many are above all that was accepted.
+        chosen: What the accepted ones keep, falling.
+        falling: How many are below.
     """
-    count = safe + chosen + falling
+    count = safe + len(chosen) + falling
     if not (safe and chosen):
         return _spread(count, (0, 1.0))
-    return _spread(
-        count, (0, SAFE_RISK), (safe, 1 - SAFE_RISK - MIDDLE_RISK), (safe + chosen // 2, MIDDLE_RISK)
-    )
+    logs = [math.log(max(share, TOLERANCE)) for share in chosen]
+    middle = (logs[0] + logs[-1]) / 2  # by size: most of them are near the smallest
+    nearest = min(range(len(logs)), key=lambda index: (round(abs(logs[index] - middle), 9), logs[index]))
+    return _spread(count, (0, SAFE_RISK), (safe, 1 - SAFE_RISK - MIDDLE_RISK), (safe + nearest, MIDDLE_RISK))
 
 
 def _spread(count: int, *parts: tuple[int, float]) -> list[float]:

@@ -121,8 +121,9 @@ def _print(found: dict[str, Any], limits: Sequence[float]) -> None:
         ]
         accepted = [row["accepted"] for row in rows]
         chosen, safe = sum(accepted), accepted.index(True) if any(accepted) else 1
-        spread = risks(safe, chosen, len(rows) - safe - chosen)
-        fixed = risks(len(rows), 0, 0)
+        shares = [row["kept"] for row in rows if row["accepted"]]
+        spread = risks(safe, shares, len(rows) - safe - chosen)
+        fixed = risks(len(rows), [], 0)
         for risk in (0.2, 0.05):
             for size in SPLITS:
                 cells = [_cell(rows, limit, risk, size, shares) for shares in (fixed, spread)]
