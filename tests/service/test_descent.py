@@ -69,14 +69,14 @@ class FakeScorer:
         self.looked_at |= {candidate.genome for candidate in candidates}
         return [SPACE.kept_share(candidate.genome) for candidate in candidates]
 
-    def foreseen(self, share: float, confidence: float) -> DropInterval:
+    def drop(self, share: float, split: str, confidence: float, seed: int) -> DropInterval:
         points = 1.0 if share >= self._holds_to[bool(self.asked)] else 5.0
         return DropInterval(estimate=points, low=points, high=points, upper=points, confidence=confidence)
 
     def drop_of(self, reaction: Reaction, examples: range) -> float:
         genome, asked, _ = self.asked[-1]
         assert len(reaction.kept) == len(examples) == len(asked)
-        return self.foreseen(SPACE.kept_share(genome), 0.8).estimate
+        return self.drop(SPACE.kept_share(genome), "calibration", 0.8, seed=0).estimate
 
     def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
         self.asked.append((genome, examples, window))

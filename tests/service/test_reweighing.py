@@ -86,7 +86,7 @@ class DroppingScorer(FakeScorer):
         self.scored += shares
         return shares
 
-    def foreseen(self, share: float, confidence: float) -> DropInterval:
+    def drop(self, share: float, split: str, confidence: float, seed: int) -> DropInterval:
         points = 1.0 if share >= self._holds_to else 5.0
         return DropInterval(estimate=points, low=points, high=points, upper=points, confidence=confidence)
 
