@@ -63,6 +63,7 @@ class Round:
         expected_nats: The change of the loss that was expected, at most 0.
         ladder: Sizes, that one first, and where steps have led, or would have, within them.
         drop_points: What the genome that it began with loses on the round's records; None where they do not tell.
+        drop_bound: Upper bound of that, as the confirm split would tell; likewise.
     """
 
     share: float
@@ -70,6 +71,7 @@ class Round:
     expected_nats: float
     ladder: tuple[tuple[float, Genome], ...]
     drop_points: float | None
+    drop_bound: float | None
 
     @property
     def genome(self) -> Genome:
@@ -99,7 +101,7 @@ def descended(
         spec: The job.
         plan: Of its search.
         energies: The search's own, reweighed.
-        begin: Where reweighing would have gone on, if it was done.
+        begin: Where reweighing would have gone on, if that tells where to begin.
         calibration: Records of that split.
         scorer: Measures the slopes.
         log: The job.
@@ -114,8 +116,8 @@ def descended(
     report(0, most)
     rounds = rounds_in(file, Round.from_json)
     records, tell = records_of(spec, calibration)
-    sizes = _sizes(spec, plan, begin if tell else None, scorer)
-    made = descent(plan.space, energies, sizes, records, scorer, rounds, tell=tell)
+    sizes, confidence = _sizes(spec, plan, begin, scorer), confidence_of(spec) if tell else None
+    made = descent(plan.space, energies, sizes, records, scorer, rounds, confidence=confidence)
     for one in islice(made, most - len(rounds)):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -127,6 +129,7 @@ def descended(
             steps=one.steps,
             expected_nats=one.expected_nats,
             drop_points=one.drop_points,
+            drop_bound=one.drop_bound,
         )
     if (done := len(rounds)) < most:
         report(done, done)  # no more are needed
@@ -163,9 +166,9 @@ def staircase(
 ) -> NextSize:
     """Stairs about the smallest size that holds, see `service.rounds`, until two rounds in a row promise little.
 
-    A round's own records say whether what it began with loses too much in the mean: what the round gains is about what
-    the confidence costs. Where they do not tell, the search split says it of what came of it. The confirm split may ask
-    for more than either, so the last rounds go up from there.
+    A round's own records say whether the confirm split would let through what it began with. Where they do not tell,
+    the search split says it of what came of it. The confirm split may ask for more than either, so the last rounds go
+    up from there.
 
     Args:
         begin: The first size; None: the smallest that holds on the search split.
@@ -185,8 +188,8 @@ def staircase(
             return round(min(last.share + FURTHEST, 1.0), 6) if more > -upwards else None
         held = (
             holds(last.genome, objective, scorer, confidence)
-            if last.drop_points is None
-            else last.drop_points <= objective.points
+            if last.drop_bound is None
+            else last.drop_bound <= objective.points
         )
         return next_stair([one.share for one in done], held=held)
 
@@ -201,7 +204,7 @@ def descent(
     scorer: TaskScorer,
     earlier: Sequence[Round] = (),
     *,
-    tell: bool = False,
+    confidence: float | None = None,
 ) -> Iterator[Round]:
     """Rounds of descent.
 
@@ -212,7 +215,7 @@ def descent(
         records: Of the calibration split, those to measure on.
         scorer: Measures the slopes.
         earlier: Rounds that are done.
-        tell: Whether these records tell what a genome loses.
+        confidence: Of the bound of what a genome loses on these records; None: they do not tell.
 
     Raises:
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
@@ -230,8 +233,15 @@ def descent(
         genome, expected = rungs[share]
         steps = sum(old != new for old, new in zip(start, genome, strict=True))
         ladder = tuple((size, rung) for size, (rung, _) in rungs.items())
-        drop = scorer.drop_of(reaction, examples) if tell else None
+        drop = None if confidence is None else scorer.drop_of(reaction, examples, confidence)
         rounds.append(
-            Round(share=share, steps=steps, expected_nats=expected, ladder=ladder, drop_points=drop)
+            Round(
+                share=share,
+                steps=steps,
+                expected_nats=expected,
+                ladder=ladder,
+                drop_points=None if drop is None else drop.estimate,
+                drop_bound=None if drop is None else drop.upper,
+            )
         )
         yield rounds[-1]

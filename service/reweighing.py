@@ -48,11 +48,13 @@ class Weighing:
         share: The size that was measured, as the most that the genome might keep.
         weights: Of each matrix, after it.
         drop_points: What the genome loses on the round's records; None where they do not tell.
+        drop_bound: Upper bound of that, as the confirm split would tell; likewise.
     """
 
     share: float
     weights: tuple[float, ...]
     drop_points: float | None
+    drop_bound: float | None
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
@@ -73,7 +75,7 @@ def reweighed(
     best without them joins the seeds of the search.
 
     Returns:
-        The plan, the energies, and the size that the next round would be at, if there was one.
+        The plan, the energies, and the size that the next round would be at, if rounds tell.
 
     Raises:
         ConflictError: Rounds of another version of this program.
@@ -87,7 +89,9 @@ def reweighed(
     rounds = rounds_in(file, Weighing.from_json)
     records, tell = records_of(spec, len(task.splits["calibration"]))
     next_share = _next_share(spec, plan, scorer, genome_of)
-    made = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds, tell=tell)
+    confidence = confidence_of(spec) if tell else None
+    reweighing = Reweighing(scorer, plan.space, energies, task, records)
+    made = reweighing.rounds(next_share, rounds, confidence=confidence)
     for one in islice(made, max(0, most - len(rounds))):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -100,10 +104,11 @@ def reweighed(
             median=median(one.weights),
             most=max(one.weights),
             drop_points=one.drop_points,
+            drop_bound=one.drop_bound,
         )
     weights = settled([np.array(one.weights) for one in rounds[:most]])
     seeds = (genome_of(rounds[0].share), *plan.seeds)
-    return replace(plan, seeds=seeds), weighted(energies, weights), next_share(rounds)
+    return replace(plan, seeds=seeds), weighted(energies, weights), next_share(rounds) if tell else None
 
 
 class Reweighing:
@@ -128,14 +133,14 @@ class Reweighing:
         return sum(len(row.ids) for i in self._part(number) for row in self._calibration[i].rows)
 
     def rounds(
-        self, next_share: NextShare, earlier: Sequence[Weighing] = (), *, tell: bool = False
+        self, next_share: NextShare, earlier: Sequence[Weighing] = (), *, confidence: float | None = None
     ) -> Iterator[Weighing]:
         """Without an end.
 
         Args:
             next_share: Where to measure.
             earlier: Rounds that are done.
-            tell: Whether the records tell what a genome loses.
+            confidence: Of the bound of what a genome loses on the records; None: they do not tell.
 
         Raises:
             ScoringError: A genome's loss is not finite, or there is no memory for its backward pass.
@@ -149,8 +154,15 @@ class Reweighing:
             if isinstance(reaction, Failure):
                 raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
             weights_M = self._measured(weights_M, reaction, self.tokens(len(rounds)) / len(part))
-            drop = self._scorer.drop_of(reaction, part) if tell else None
-            rounds.append(Weighing(share=share, weights=tuple(weights_M.tolist()), drop_points=drop))
+            drop = None if confidence is None else self._scorer.drop_of(reaction, part, confidence)
+            rounds.append(
+                Weighing(
+                    share=share,
+                    weights=tuple(weights_M.tolist()),
+                    drop_points=None if drop is None else drop.estimate,
+                    drop_bound=None if drop is None else drop.upper,
+                )
+            )
             yield rounds[-1]
 
     def _part(self, number: int) -> range:
@@ -184,7 +196,7 @@ def on_stairs(objective: MaxDrop, first: Callable[[], float]) -> NextShare:
     def next_share(rounds: Sequence[Weighing]) -> float:
         if not rounds:
             return first()
-        if (drop := rounds[-1].drop_points) is None:
+        if (drop := rounds[-1].drop_bound) is None:
             return rounds[-1].share
         return next_stair([one.share for one in rounds], held=drop <= objective.points)
 

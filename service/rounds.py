@@ -1,9 +1,9 @@
 """What rounds of reweighing and of descent have in common: the records that they look at, and how they find their size.
 
 Where the smallest model is wanted that loses little enough, its size is not known. A round's records tell what the
-genome that it measures loses on them, and the next round is at a smaller size where that is within the limit, else at a
-larger one. However little each round knows, they gather about the size where it is as likely to be as not (the
-up-and-down method, Dixon and Mood 1948), in smaller steps once they have turned (Kesten 1958).
+genome that it measures loses on them, and with it whether the confirm split would let it through: if so, the next round
+is at a smaller size, else at a larger one. However little each round knows, they gather about the size where it is as
+likely to be as not (the up-and-down method, Dixon and Mood 1948), in smaller steps once they have turned (Kesten 1958).
 """
 
 from bisect import bisect_left

@@ -15,7 +15,7 @@ from search.errors import ScoringError
 from search.matrix import DENSE
 from search.outcome import Outcome, Trial
 from search.space import Genome, SearchSpace
-from workers.metrics import drop_points, perplexity
+from workers.metrics import drop_points
 from workers.plan import EncodedTask
 from workers.scores import (
     Beliefs,
@@ -248,39 +248,46 @@ class TaskScorer:
         no model tightly enough, however good.
         """
         drop = self.drop(scores, "search", confidence, seed=0, resamples=SEARCH_RESAMPLES)
-        return drop.of_as_many(len(self._task.splits["confirm"]) / len(scores.quality))
+        return self._as_confirmed(drop, len(scores.quality))
 
     def drop(
         self, scores: Scores, split: str, confidence: float, seed: int, resamples: int = RESAMPLES
     ) -> DropInterval:
         """How many points a candidate loses against dense on the first examples of a split, with intervals."""
         dense = self._dense_like(scores, split)
-        if self._task.kind == "lm":
-            mean_tokens = dense.answer_tokens.mean()
-            return perplexity_rise(
-                dense.nll_nats / mean_tokens,
-                scores.nll_nats / mean_tokens,
-                confidence=confidence,
-                seed=seed,
-                resamples=resamples,
-            )
-        return paired_drop(
-            dense.quality, scores.quality, confidence=confidence, seed=seed, resamples=resamples
+        return self._drop(
+            dense.quality, scores.quality, float(dense.answer_tokens.mean()), confidence, seed, resamples
         )
 
-    def drop_of(self, reaction: Reaction, examples: range) -> float:
-        """How many points a genome loses on the calibration examples that it has reacted on; not for `generate`."""
-        if self._task.kind != "lm":
-            return drop_points(
-                self._task.kind, float(reaction.dense_quality.mean()), float(reaction.quality.mean())
-            )
+    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
+        """How many points a genome loses on the calibration examples that it has reacted on; not for `generate`.
+
+        Bounds are as the confirm split would give them, see `foreseen`.
+        """
         chosen = self._task.splits["calibration"][examples.start : examples.stop]
-        tokens = sum(example.answer_tokens for example in chosen)
-        dense, ours = (
-            perplexity(-float(quality_E.sum()), tokens)
-            for quality_E in (reaction.dense_quality, reaction.quality)
+        tokens = sum(example.answer_tokens for example in chosen) / len(chosen)
+        drop = self._drop(
+            reaction.dense_quality, reaction.quality, tokens, confidence, seed=0, resamples=SEARCH_RESAMPLES
         )
-        return drop_points("lm", dense, ours)
+        return self._as_confirmed(drop, len(chosen))
+
+    def _drop(
+        self,
+        dense_E: Floats,
+        quality_E: Floats,
+        mean_tokens: float,
+        confidence: float,
+        seed: int,
+        resamples: int,
+    ) -> DropInterval:
+        """By the `quality` of both models on each example, with so many answer tokens in the mean."""
+        if self._task.kind == "lm":
+            dense_E, quality_E = -dense_E / mean_tokens, -quality_E / mean_tokens
+        measure = perplexity_rise if self._task.kind == "lm" else paired_drop
+        return measure(dense_E, quality_E, confidence=confidence, seed=seed, resamples=resamples)
+
+    def _as_confirmed(self, drop: DropInterval, examples: int) -> DropInterval:
+        return drop.of_as_many(len(self._task.splits["confirm"]) / examples)
 
     def _run(
         self, method: str, requests: Sequence[Request], report: Report, timeouts: float = 1.0

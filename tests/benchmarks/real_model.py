@@ -23,6 +23,7 @@ from search.reweighing import settled, weighted
 from search.seeds import lagrangian
 from search.space import Genome, SearchSpace
 from service import plans, wiring
+from service.confirmation import DEFAULT_CONFIDENCE
 from service.descent import NextSize, Round, descent, staircase, until_little
 from service.reweighing import NextShare, Reweighing, Weighing, on_stairs
 from service.rounds import DESCENT_EXAMPLES, part_of, records_of, smallest_share
@@ -127,7 +128,7 @@ def reweighed_for(
     """The energies after as many rounds, where the smallest model is looked for, and the size they have led to."""
     genome_of = partial(lagrangian, model.space, model.prepared.energies)
     next_share = on_stairs(objective, lambda: smallest_share(genome_of, objective, scorer, confidence))
-    rounds = weighings(model, scorer, next_share)
+    rounds = weighings(model, scorer, next_share, confidence=confidence)
     _, tell = _records(model)
     return _weighted(model, rounds), next_share(rounds) if tell else None
 
@@ -137,12 +138,16 @@ def _weighted(model: RealModel, rounds: Sequence[Weighing]) -> Energies:
 
 
 def weighings(
-    model: RealModel, scorer: TaskScorer, next_share: NextShare, rounds: int | None = None
+    model: RealModel,
+    scorer: TaskScorer,
+    next_share: NextShare,
+    rounds: int | None = None,
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> list[Weighing]:
     """So many rounds of reweighing; as many as a job has by default."""
     records, tell = _records(model)
     reweighing = Reweighing(scorer, model.space, model.prepared.energies, model.task, records)
-    made = reweighing.rounds(next_share, tell=tell)
+    made = reweighing.rounds(next_share, confidence=confidence if tell else None)
     return list(islice(made, _rounds(model) if rounds is None else rounds))
 
 
@@ -152,10 +157,12 @@ def descents(
     energies: Energies,
     next_size: NextSize,
     most: int = MOST_DESCENT_ROUNDS,
+    confidence: float = DEFAULT_CONFIDENCE,
 ) -> Iterator[Round]:
     """Rounds of descent from the Lagrangian genome."""
     records, tell = _records(model)
-    return islice(descent(model.space, energies, next_size, records, scorer, tell=tell), most)
+    made = descent(model.space, energies, next_size, records, scorer, confidence=confidence if tell else None)
+    return islice(made, most)
 
 
 def descents_for(
@@ -168,7 +175,7 @@ def descents_for(
 ) -> list[Round]:
     """As many as a job has by default where the smallest model is looked for."""
     next_size = staircase(begin, objective, scorer, confidence, STAIRCASE_ROUNDS)
-    return list(descents(model, scorer, energies, next_size, STAIRCASE_ROUNDS))
+    return list(descents(model, scorer, energies, next_size, STAIRCASE_ROUNDS, confidence))
 
 
 def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: float) -> Genome:

@@ -70,13 +70,13 @@ class FakeScorer:
         return [SPACE.kept_share(candidate.genome) for candidate in candidates]
 
     def drop(self, share: float, split: str, confidence: float, seed: int) -> DropInterval:
-        points = 1.0 if share >= self._holds_to[bool(self.asked)] else 5.0
-        return DropInterval(estimate=points, low=points, high=points, upper=points, confidence=confidence)
+        upper = 1.5 if share >= self._holds_to[bool(self.asked)] else 5.0
+        return DropInterval(estimate=1.0, low=0.5, high=upper, upper=upper, confidence=confidence)
 
-    def drop_of(self, reaction: Reaction, examples: range) -> float:
+    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
         genome, asked, _ = self.asked[-1]
         assert len(reaction.kept) == len(examples) == len(asked)
-        return self.drop(SPACE.kept_share(genome), "calibration", 0.8, seed=0).estimate
+        return self.drop(SPACE.kept_share(genome), "calibration", confidence, seed=0)
 
     def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
         self.asked.append((genome, examples, window))
@@ -140,6 +140,7 @@ def test_each_round_begins_where_the_one_before_ended(
         "steps": 2,
         "expected_nats": pytest.approx(-0.9),
         "drop_points": 1.0,
+        "drop_bound": 1.5,
     }
 
 
@@ -220,7 +221,8 @@ def test_where_the_smallest_model_is_wanted_it_goes_down_where_that_holds_and_el
     held = [SPACE.kept_share(start) >= 0.45 for start in starts]
     assert [one.share for one in rounds[1:]] == stairs(rounds, held)
     assert {True, False} == set(held[-6:-3])  # it has come to where that changes
-    assert [event["drop_points"] for _, event in log.events] == [1.0 if one else 5.0 for one in held]
+    assert [event["drop_points"] for _, event in log.events] == [1.0] * 12
+    assert [event["drop_bound"] for _, event in log.events] == [1.5 if one else 5.0 for one in held]
     assert scorer.looked_at <= set(seeds.values())  # the search split is left alone afterwards
     assert plan.starts == starts_of(rounds)
     again = FakeScorer()
@@ -261,7 +263,7 @@ def test_where_a_round_does_not_tell_what_is_lost_the_search_split_does(
     assert [one.share for one in rounds[1:]] == stairs(rounds, held)
     assert {True, False} == set(held)
     assert scorer.looked_at >= {one.genome for one in rounds[:5]}  # the last two go up
-    assert [one.drop_points for one in rounds] == [None] * 8
+    assert [(one.drop_points, one.drop_bound) for one in rounds] == [(None, None)] * 8
 
 
 def test_where_many_sizes_are_wanted_it_walks_from_their_middle_to_the_smallest(
@@ -291,8 +293,8 @@ def test_more_rounds_than_sizes_stay_longer_at_each() -> None:
 def test_of_two_ways_to_a_size_the_last_one_counts() -> None:
     one, two, three = ((level, *START[1:]) for level in (1, 2, 3))
     rounds = [
-        Round(share=0.4, steps=1, expected_nats=-0.1, ladder=((0.4, one), (0.39, two)), drop_points=None),
-        Round(share=0.39, steps=1, expected_nats=-0.1, ladder=((0.39, three), (0.38, one)), drop_points=1.0),
+        Round(share=size, steps=1, expected_nats=-0.1, ladder=ladder, drop_points=None, drop_bound=None)
+        for size, ladder in ((0.4, ((0.4, one), (0.39, two))), (0.39, ((0.39, three), (0.38, one))))
     ]
     assert starts_of(rounds) == {0.4: one, 0.39: three, 0.38: one}
 

@@ -63,8 +63,8 @@ class FakeScorer:
             dense_quality=np.ones(count),
         )
 
-    def drop_of(self, reaction: Reaction, examples: range) -> float:
-        return 0.0
+    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
+        return DropInterval(estimate=0.0, low=0.0, high=0.0, upper=0.0, confidence=confidence)
 
 
 class DroppingScorer(FakeScorer):
@@ -75,10 +75,11 @@ class DroppingScorer(FakeScorer):
         self._holds_to = holds_to
         self.scored: list[float] = []
 
-    def drop_of(self, reaction: Reaction, examples: range) -> float:
+    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
         genome, asked, _ = self.asked[-1]
         assert len(reaction.kept) == len(examples) == len(asked)
-        return 1.0 if SPACE.kept_share(genome) >= self._holds_to else 5.0
+        upper = 1.5 if SPACE.kept_share(genome) >= self._holds_to else 5.0
+        return DropInterval(estimate=1.0, low=0.5, high=upper, upper=upper, confidence=confidence)
 
     def score_candidates(self, candidates: Any, split: str) -> list[float]:
         assert split == "search"
@@ -209,7 +210,8 @@ def test_and_from_there_on_rounds_go_down_where_one_holds_and_else_up(
     smallest = replace(PLAN, objective=MaxDrop(points=2.0))
     (plan, _, share), log = run(make(6), task, tmp_path, scorer, smallest)
     sizes = [event["kept_share"] for _, event in log.events]
-    held = [event["drop_points"] == 1.0 for _, event in log.events]
+    held = [event["drop_bound"] == 1.5 for _, event in log.events]
+    assert {event["drop_points"] for _, event in log.events} == {1.0}
     assert sizes[0] == 0.31
     assert plan.seeds == (lagrangian(SPACE, ENERGIES, 0.31),)
     assert [*sizes[1:], share] == [next_stair(sizes[: n + 1], held=one) for n, one in enumerate(held)]
@@ -230,8 +232,8 @@ def test_where_rounds_do_not_tell_what_is_lost_they_stay(
     trained = make(3, refine_epochs=1)
     (*_, share), log = run(trained, task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
     assert [event["kept_share"] for _, event in log.events] == [0.31] * 3
-    assert [event["drop_points"] for _, event in log.events] == [None] * 3
-    assert share == 0.31
+    assert [(event["drop_points"], event["drop_bound"]) for _, event in log.events] == [(None, None)] * 3
+    assert share is None
 
 
 def test_rounds_of_another_version_are_refused(

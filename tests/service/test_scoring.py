@@ -48,10 +48,12 @@ def make_scores(request: ScoreRequest, quality: float, nll_nats: float = 2.0) ->
 
 
 class FakeRunner:
-    """Answers like a model that is right where dense, and half right at rank r of 4."""
+    """Answers like a model that is right where dense, and half right at rank r of 4; or like a language model."""
 
-    def __init__(self, refuse: Callable[[ScoreRequest], bool] = lambda request: False) -> None:
-        self._refuse = refuse
+    def __init__(
+        self, refuse: Callable[[ScoreRequest], bool] = lambda request: False, *, lm: bool = False
+    ) -> None:
+        self._refuse, self._lm = refuse, lm
         self.requests: list[ScoreRequest] = []
         self.beliefs: Any = None
 
@@ -84,10 +86,10 @@ class FakeRunner:
         if self._refuse(request):
             return Failure(reason="not finite")
         if method == "score":
-            return make_scores(request, request.ranks[0] / 4, nll_nats=2.2)
+            return make_scores(request, -2.2 if self._lm else request.ranks[0] / 4, nll_nats=2.2)
         rows = np.zeros((request.examples, 2), dtype=np.float32)
         offsets = np.arange(request.examples + 1)
-        return make_scores(request, 1.0), Beliefs(
+        return make_scores(request, -2.0 if self._lm else 1.0), Beliefs(
             logp_AK=rows, token_AK=rows.astype(np.int32), offset_E=offsets
         )
 
@@ -255,8 +257,8 @@ def test_few_examples_let_through_what_the_confirm_split_would(scorer: TaskScore
     assert not alone.within(8.0)
 
 
-def test_the_drop_of_a_language_model_is_percent_of_perplexity(runner: FakeRunner) -> None:
-    scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
+def test_the_drop_of_a_language_model_is_percent_of_perplexity() -> None:
+    scorer = TaskScorer(FakeRunner(lm=True), SPACE, make_task("lm"), kl_weight=0.5)
     dense = scorer.score_dense("confirm")
     (scores,) = scorer.score_candidates([Candidate(genome=(3, 3))], "confirm")
     assert isinstance(scores, Scores)
@@ -279,10 +281,19 @@ def make_reaction(dense: float, quality: float, count: int) -> Reaction:
 
 
 def test_a_reaction_tells_what_a_choice_loses_in_points(scorer: TaskScorer) -> None:
-    assert scorer.drop_of(make_reaction(1.0, 0.75, 4), range(2, 6)) == pytest.approx(25.0)
+    drop = scorer.drop_of(make_reaction(1.0, 0.75, 4), range(2, 6), 0.95)
+    assert (drop.estimate, drop.upper, drop.confidence) == (pytest.approx(25.0), pytest.approx(25.0), 0.95)
+
+
+def test_a_reaction_bounds_it_as_the_confirm_split_would(scorer: TaskScorer) -> None:
+    reaction = replace(make_reaction(1.0, 1.0, 6), quality=np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]))
+    drop = scorer.drop_of(reaction, range(6), 0.95)
+    assert drop.estimate == pytest.approx(50.0)
+    deviation = 100 * np.sqrt(0.5 * 0.5 / 600)  # of 600 records to confirm
+    assert drop.upper - 50.0 == pytest.approx(1.645 * deviation, rel=0.25)
 
 
 def test_a_reaction_tells_what_a_language_model_loses_in_percent(runner: FakeRunner) -> None:
     scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
-    drop = scorer.drop_of(make_reaction(-2.0, -2.2, 4), range(2, 6))
-    assert drop == pytest.approx(100 * np.expm1(0.1))
+    drop = scorer.drop_of(make_reaction(-2.0, -2.2, 4), range(2, 6), 0.95)
+    assert drop.estimate == pytest.approx(100 * np.expm1(0.1))
