@@ -209,6 +209,25 @@ def test_error_never_grows_with_rank(shape: tuple[int, int], method: Method, see
     assert torch.isfinite(factors.right_RD).all()
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.sampled_from((WIDE, TALL, SQUARE)),
+    method=st.sampled_from(METHODS),
+    seed=st.integers(0, 1000),
+    scales=st.tuples(*[st.sampled_from((1e-3, 0.1, 1.0, 30.0, 1e4))] * 3),
+)
+def test_units_of_inputs_gradients_and_weights_do_not_matter(
+    shape: tuple[int, int], method: Method, seed: int, scales: tuple[float, float, float]
+) -> None:
+    weight_OD, gram_C, gram_G = problem(shape, seed)
+    of_weight, of_inputs, of_gradients = scales
+    plain = factor(weight_OD, method, 3, gram_C, gram_G)
+    scaled = factor(of_weight * weight_OD, method, 3, of_inputs * gram_C, of_gradients * gram_G)
+    torch.testing.assert_close(product(scaled, 3) / of_weight, product(plain, 3), rtol=1e-6, atol=1e-7)
+    of_energies = of_weight**2 * of_inputs * of_gradients if method == "task" else 1.0  # else they are shares
+    torch.testing.assert_close(scaled.energy_K / of_energies, plain.energy_K, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("shape", [WIDE, TALL])
 @pytest.mark.parametrize("method", METHODS)
 def test_float32_arithmetic_is_near(shape: tuple[int, int], method: Method) -> None:
