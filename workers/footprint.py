@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from search.matrix import MatrixShape, Storage
+from workers.attention import SHORT
 from workers.factoring import CHUNK
 from workers.filesize import ITEM_BYTES
 from workers.grams import BYTES_PER_ENTRY, gram_numbers
@@ -178,14 +179,18 @@ def _largest_grams(model: ModelSize, job: JobSize) -> int:
 def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Method, item: int) -> int:
     """With autograd: every input and output of a linear map once, and the logits with their gradients.
 
-    For one layer of a GPT the first comes to 16·H numbers a token; arXiv 2205.05198, section 4.1, counts 17·H.
+    For one layer of a GPT the first comes to 16·H numbers a token; arXiv 2205.05198, section 4.1, counts 17·H. Where
+    attention's weights are written out, see `workers.attention`, they are kept in float32 and in the working dtype.
     """
     if method == "weight":
         return 0
     if method != "task":
         return _batch(model, load, item)
-    widths = sum(m.out_features + m.in_features for m in model.matrices)
-    return _on_one(load.largest_tokens * widths * item, model, job) + _logits(model, load, item + 12)
+    entries = item * sum(m.out_features + m.in_features for m in model.matrices)
+    length = load.squares / max(load.tokens, 1)
+    if job.device == "cpu" and job.dtype == "bfloat16" and length <= SHORT:
+        entries += round((item + 4) * length * model.heads * model.layers)
+    return _on_one(load.largest_tokens * entries, model, job) + _logits(model, load, item + 12)
 
 
 def _batch(model: ModelSize, load: Load, item: int) -> int:

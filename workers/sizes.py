@@ -30,6 +30,7 @@ class ModelSize:
     hidden: int
     vocabulary: int
     attention: int
+    heads: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +117,7 @@ def size_of(
         hidden=text.hidden_size,
         vocabulary=text.vocab_size,
         attention=text.num_attention_heads * head_size,
+        heads=text.num_attention_heads,
     )
 
 
