@@ -117,6 +117,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         gguf=gguf,
         method=spec.projection.method,
         storage=spec.projection.storage,
+        fisher=spec.projection.fisher,
         gram_bytes=resources.gram_bytes,
         midway_share=spec.midway_share,
         loads=loads,

@@ -25,7 +25,7 @@ from workers.fisher import Fisher, answers_of, loss_of
 from workers.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
 from workers.likelihood import answer_logits
 from workers.matrices import LinearModule
-from workers.midway import dense_module, gradient_share
+from workers.midway import as_dense, dense_module, gradient_share
 from workers.plan import Example
 
 SHARD_TOKENS = {"cpu": 4096, "cuda": 131_072}
@@ -106,7 +106,7 @@ class Calibrator:
         }
         self._gradients = gradients
         self._fisher = fisher
-        self._mask_BL: torch.Tensor | None = None
+        self._mask_BL: torch.Tensor | None = None  # while watching
         self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened
         self._last_input: tuple[str, torch.Tensor] | None = None
         self._batch = 0
@@ -170,6 +170,7 @@ class Calibrator:
         max_choices: int,
         generator: torch.Generator,
     ) -> None:
+        dense_NV = self._dense_logits(batch) if self._fisher == "kl" else None
         self._mask_BL, self._tokens_T = batch.mask_BL, batch.mask_BL.flatten().nonzero().squeeze(1)
         with torch.set_grad_enabled(self._gradients):
             logits_NV = answer_logits(self._model, batch)
@@ -179,16 +180,25 @@ class Calibrator:
                     "try model.dtype: float32, or look for broken records"
                 )
             if self._gradients:
-                loss = loss_of(kind, self._fisher, logits_NV, examples, batch, max_choices, generator)
+                loss = loss_of(
+                    kind, self._fisher, logits_NV, examples, batch, max_choices, generator, dense_NV
+                )
                 loss.backward()  # type: ignore[no-untyped-call]
-        self._last_input = None
+        self._last_input = self._mask_BL = None
         self.grams.tokens += batch.tokens
         self.grams.answers += answers_of(kind, batch)
+
+    def _dense_logits(self, batch: Batch) -> torch.Tensor | None:
+        """Of a model that is midway, without being watched."""
+        with as_dense(self._model) as midway, torch.no_grad():
+            return answer_logits(self._model, batch) if midway else None
 
     def _watch_output(
         self, name: str
     ) -> Callable[[LinearModule, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def after_forward(module: LinearModule, _: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
+            if self._mask_BL is None:
+                return
             y_TO = self._real(name, y_BLO.detach())
             if module.bias is not None:
                 y_TO = y_TO.float() - module.bias.detach().float()
@@ -204,6 +214,8 @@ class Calibrator:
 
         def before_forward(_: LinearModule, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             x_BLD, *rest = args
+            if self._mask_BL is None:
+                return args
             self._add_input(name, x_BLD)
             alias_BLD = x_BLD.view_as(x_BLD)
             self._watch_gradient(name, alias_BLD)

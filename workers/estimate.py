@@ -37,7 +37,16 @@ from workers.grams import BYTES_PER_ENTRY, gram_numbers
 from workers.latency import MOST_RANKS, ROUNDS, VERSIONS
 from workers.projections import Method
 from workers.rates import EIGH_FLOPS, Rates
-from workers.sizes import JobSize, Load, ModelSize, gram_passes, gram_width, grams_per_matrix, shards_of
+from workers.sizes import (
+    JobSize,
+    Load,
+    ModelSize,
+    gram_passes,
+    gram_width,
+    grams_per_matrix,
+    runs_dense,
+    shards_of,
+)
 
 START_S = (2.0, 10.0)
 """Start of a process: imports, a few seconds each."""
@@ -161,6 +170,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     calibration, none = loads["calibration"], _Work()
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
+    streamed += calibration.times(passes * runs_dense(job))
     streamed += loads["refinement"].times(job.refine_epochs)
     entries = 1 + midway + (job.refine_epochs > 0)  # factors of every round, and trained ones beside
     refit = loads["refit"].times(REFIT_PASSES * job.finalists)
@@ -229,7 +239,8 @@ def _preparing(model: ModelSize, job: JobSize) -> _Steps:
 def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _Work:
     """The passes over some calibration examples; the shards' sums are written, hashed and read back.
 
-    Midway every matrix runs low-rank as well, both ways, with this share of its parameters.
+    Midway every matrix runs low-rank as well, both ways, with this share of its parameters; and, if wanted, the dense
+    model.
     """
     weights = weight_bytes(model, job)
     streamed = load.times(len(gram_passes(model, job.method, job.gram_bytes)))
@@ -237,6 +248,8 @@ def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _
         flops=2 * 2 * low_rank * model.block_params * streamed.tokens,
         memory_bytes=2 * low_rank * streamed.batches * weights,
     )
+    if low_rank and runs_dense(job):
+        running += _forward(model, streamed, weights)
     summed = sum(_kept(model, job.method)) * grams_per_matrix(job.method) * BYTES_PER_ENTRY
     spilling = _Work(file_bytes=3 * shards_of(job, load) * summed)
     return running + _grams(model, job, load) + spilling

@@ -27,6 +27,7 @@ from workers.sizes import (
     gram_passes,
     gram_width,
     grams_per_matrix,
+    runs_dense,
     shards_of,
 )
 
@@ -190,7 +191,8 @@ def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Metho
     length = load.squares / max(load.tokens, 1)
     if job.device == "cpu" and job.dtype == "bfloat16" and length <= SHORT:
         entries += round((item + 4) * length * model.heads * model.layers)
-    return _on_one(load.largest_tokens * entries, model, job) + _logits(model, load, item + 12)
+    logits = (2 if runs_dense(job) else 1) * _logits(model, load, item + 12)
+    return _on_one(load.largest_tokens * entries, model, job) + logits
 
 
 def _batch(model: ModelSize, load: Load, item: int) -> int:

@@ -12,6 +12,7 @@ from search.matrix import MatrixShape, Storage
 from workers import calibration
 from workers.batches import make_batches
 from workers.calibration import passes, shard_count
+from workers.fisher import Fisher
 from workers.matrices import find_matrices, linear_params
 from workers.models import empty_model
 from workers.plan import EncodedTask
@@ -74,7 +75,7 @@ class JobSize:
     `search_passes`: over the search split, which scorings of all or of the first of it add up to. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one, or one actor has that of `devices_per_actor`. `gram_bytes`: for the
-    Grams of one actor. `midway_share`: as of `workers.preparation.PreparationPlan`.
+    Grams of one actor. `fisher`, `midway_share`: as of `workers.preparation.PreparationPlan`.
     """
 
     dtype: str
@@ -82,6 +83,7 @@ class JobSize:
     gguf: bool
     method: Method
     storage: Storage
+    fisher: Fisher
     gram_bytes: int
     midway_share: float | None
     loads: Mapping[str, Load]
@@ -172,6 +174,11 @@ def shards_of(job: JobSize, load: Load) -> int:
 def gram_width(matrix: MatrixShape, method: Method) -> int:
     """Width of the Grams that a method gathers of a matrix."""
     return calibration.gram_width(matrix, from_input=method == "input")
+
+
+def runs_dense(job: JobSize) -> bool:
+    """Whether the dense model runs as well where Grams are gathered midway."""
+    return job.fisher == "kl" and job.midway_share is not None
 
 
 def grams_per_matrix(method: Method) -> int:

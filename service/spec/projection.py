@@ -8,7 +8,7 @@ from service.spec.strict import Strict
 
 StorageName = Literal["pairs", "pivoted"]
 MethodName = Literal["task", "output", "input", "weight"]
-FisherName = Literal["true", "empirical"]
+FisherName = Literal["true", "empirical", "kl"]
 
 
 class ProjectionSpec(Strict):
@@ -18,7 +18,7 @@ class ProjectionSpec(Strict):
     fisher: FisherName = Field(
         "true",
         description="`task` only, whose gradients: `true` of the model's own distribution over the answers, "
-        "`empirical` of the right answers' likelihood.",
+        "`empirical` of the right answers' likelihood, `kl` of the divergence from the dense model's answers.",
     )
     storage: StorageName = Field(
         "pairs",

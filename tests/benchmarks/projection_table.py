@@ -1,8 +1,8 @@
 """What each projection method keeps of a model at each size, without any search: the table of the README.
 
 For every seed (of the data splits and of calibration) and method the model is calibrated and factored; for every
-allocation and size it is scored on the first test examples. With `--json FILE` every row is kept in FILE as soon as it
-is there, and what FILE holds is not run again.
+allocation and size it is scored on the first test examples; with `--split confirm`, to choose by, on those. With
+`--json FILE` every row is kept in FILE as soon as it is there, and what FILE holds is not run again.
 
     projection_table.py                            the demo's task, all methods, three seeds
     projection_table.py --job JOB.yaml --root DIR  a task of your own
@@ -39,7 +39,7 @@ from workers.propagation import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-KEY = ("method", "fisher", "midway", "refit", "gram_examples", "allocation", "share", "seed")
+KEY = ("method", "fisher", "midway", "refit", "gram_examples", "split", "allocation", "share", "seed")
 BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "reweighed", "descended", "per-type", "uniform")
 
@@ -56,6 +56,7 @@ def main() -> None:
                     _midway(arguments, method),
                     arguments.refit,
                     arguments.gram_examples,
+                    _split(arguments),
                     allocation,
                     share,
                     seed,
@@ -79,7 +80,7 @@ def _arguments() -> Namespace:
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--methods", nargs="+", default=["task", "output", "input", "weight"])
     options.add_argument(
-        "--fisher", choices=["true", "empirical"], default="true", help="gradients of `task`"
+        "--fisher", choices=["true", "empirical", "kl"], default="true", help="gradients of `task`"
     )
     options.add_argument(
         "--midway", type=float, default=MIDWAY_SHARE, help="share of the smaller model, 0..1"
@@ -88,7 +89,8 @@ def _arguments() -> Namespace:
     options.add_argument("--gram-examples", type=int, help="as `projection.gram_examples` of a job; its own")
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
-    options.add_argument("--examples", type=int, default=1000, help="test examples to score on")
+    options.add_argument("--split", choices=["test", "confirm"], default="test", help="to score on")
+    options.add_argument("--examples", type=int, default=1000, help="of it")
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
 
@@ -109,14 +111,14 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         threads=arguments.threads,
     )
     prepare_s = time.monotonic() - started
-    examples = min(arguments.examples, len(model.task.splits["test"]))
-    dense, beliefs = model.scorer.score_dense(_request(model, None, examples))
-    model.scorer.set_beliefs({"test": beliefs})
+    examples = min(arguments.examples, len(model.task.splits[arguments.split]))
+    dense, beliefs = model.scorer.score_dense(_request(model, None, arguments.split, examples))
+    model.scorer.set_beliefs({arguments.split: beliefs})
     closed_form_task = method == "task" and arguments.refit is None
-    for _, fisher, midway, refit_share, gram_examples, allocation, share, _ in keys:
+    for _, fisher, midway, refit_share, gram_examples, split, allocation, share, _ in keys:
         genome = _genome(allocation, model, share)
         with lent(model.switchable, _fitted(model, genome, refit_share)):
-            scores = model.scorer.score(_request(model, genome, examples))
+            scores = model.scorer.score(_request(model, genome, arguments.split, examples))
         if not isinstance(scores, Scores):
             raise SystemExit(f"{method} {allocation} at {share} cannot be scored: {scores.reason}")
         yield {
@@ -125,6 +127,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
             "midway": midway,
             "refit": refit_share,
             "gram_examples": gram_examples,
+            "split": split,
             "allocation": allocation,
             "share": share,
             "seed": seed,
@@ -144,9 +147,14 @@ def _midway(arguments: Namespace, method: str) -> float | None:
     return arguments.midway if method == "task" and arguments.midway < 1 else None
 
 
-def _request(model: RealModel, genome: Genome | None, examples: int) -> ScoreRequest:
+def _split(arguments: Namespace) -> str | None:
+    """As rows name it; those of the test split have none."""
+    return None if arguments.split == "test" else arguments.split
+
+
+def _request(model: RealModel, genome: Genome | None, split: str, examples: int) -> ScoreRequest:
     ranks = (DENSE,) * len(model.space) if genome is None else model.space.ranks(genome)
-    return ScoreRequest(ranks=ranks, split="test", start=0, stop=examples)
+    return ScoreRequest(ranks=ranks, split=split, start=0, stop=examples)
 
 
 def _fitted(model: RealModel, genome: Genome, dense_share: float | None) -> dict[str, torch.Tensor]:
@@ -182,9 +190,9 @@ def _print(arguments: Namespace, rows: list[Row]) -> None:
     """A table for every measure, means over the seeds with their standard deviation, and how well KL is predicted."""
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
-        shown = (row["fisher"], row.get("midway"), row["refit"], row.get("gram_examples"))
+        shown = (row["fisher"], row.get("midway"), row["refit"], row.get("gram_examples"), row.get("split"))
         midway = _midway(arguments, row["method"])
-        asked = (arguments.fisher, midway, arguments.refit, arguments.gram_examples)
+        asked = (arguments.fisher, midway, arguments.refit, arguments.gram_examples, _split(arguments))
         if row["seed"] in arguments.seeds and shown == asked:
             groups.setdefault((row["method"], row["allocation"], row["share"]), []).append(row)
     for title, measure, form in MEASURES:

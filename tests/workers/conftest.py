@@ -329,6 +329,7 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             gguf=False,
             method="task",
             storage="pairs",
+            fisher="true",
             gram_bytes=2**30,
             midway_share=None,
             loads=loads,
