@@ -2,16 +2,19 @@
 
 A search that compares many genomes on the same examples flatters its winner, so finalists are tested again on fresh
 ones, from the largest down until one fails (`search.confirmation.fallback`). Those that count are what the search has
-accepted: each was scored, and looked good enough. One that was not may fail whatever its size, and would then stand in
-the way of smaller ones that hold. So the larger ones above them, up to one that hardly differs from the dense model,
-have a part of the risk to themselves, to fall back on. Another part is for the middle of what was accepted: that looked
-good on few examples, and one that did so by luck should not end it all. Smaller ones follow that the search had
-refused or never scored: its own examples are few, and to go on after a success costs the test nothing.
+accepted: each was scored, and looked good enough. Where two of them are far apart, first guesses stand between them:
+the test ends at a size that is among its finalists, and neighbours hold or fail together. Larger ones that the search
+knows nothing of, up to one that hardly differs from the dense model, may fail whatever their size, and would then stand
+in the way of smaller ones that hold. So they have a part of the risk to themselves, to fall back on. Another part is
+for the middle of what was accepted: that looked good on few examples, and one that did so by luck should not end it
+all. Smaller ones follow that the search had refused or never scored: its own examples are few, and to go on after a
+success costs the test nothing.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -19,8 +22,12 @@ from search.outcome import Outcome
 from search.schedules import Accepted
 from search.space import Genome, SearchSpace
 
-RISES = (0.02, 0.02, 0.02, 0.02, 0.02, 0.04, 0.06, 0.12, 0.15)
-"""Kept share by which each accepted finalist is at least above the one below it: of more tests more may fail."""
+WIDEST, WIDEST_PART = 0.02, 0.1
+"""Kept share by which each accepted finalist is at most above the one below it, or this part of its own, if that is
+more; at least, half as much: of more tests more may fail, and each takes time."""
+
+MOST_ACCEPTED = 20
+"""Finalists from the smallest accepted one up, those between others included."""
 
 FALLS = (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05, 0.08, 0.12, 0.1, 0.1, 0.08, 0.08)
 """Kept share by which each smaller finalist is below the one above it: neighbours hold or fail together, so small steps
@@ -38,11 +45,7 @@ SAFE_RISK, MIDDLE_RISK = 0.2, 0.2
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
 
-MOST_FINALISTS = len(FALLS) + max(
-    chosen + math.ceil((SAFEST_SHARE - SAFE_STEP / 2 - sum(RISES[: chosen - 1])) / SAFE_STEP + TOLERANCE)
-    for chosen in range(1, 2 + len(RISES))
-)
-"""The more are chosen, the larger is the largest of them, and the fewer are above it."""
+MOST_FINALISTS = int(SAFEST_SHARE / SAFE_STEP) + MOST_ACCEPTED + len(FALLS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +79,8 @@ def drop_finalists(
 
     Returns:
         Distinct genomes of strictly falling size: seeds from just short of dense down to what was accepted, that itself
-        in steps, and smaller ones. Where the search has scored nothing near one of these, there is what stands beside
-        the smallest accepted one, or the seed if it is far away. The risks add up to one.
+        in steps, and smaller ones. Where the search has accepted, or below scored, nothing near one of these, there is
+        what stands beside the smallest accepted one, or the seed if it is far away. The risks add up to one.
     """
     known = {entry.share: entry.genome for entry in accepted}
     smallest = min(known, default=None)
@@ -87,7 +90,7 @@ def drop_finalists(
             return seed(share)
         return beside(known[smallest], share)
 
-    chosen = _stepwise(known)
+    chosen = _stepwise(space, of_size, known)
     safe = _safe(space, seed, space.kept_share(chosen[0])) if chosen else [seed(SAFEST_SHARE)]
     falling = _falling(space, of_size, front, space.kept_share([*safe, *chosen][-1]))
     return _finalists(
@@ -127,17 +130,28 @@ def _safe(space: SearchSpace, seed: Callable[[float], Genome], above: float) -> 
     return [genome for genome in dict.fromkeys(genomes) if space.kept_share(genome) > above]
 
 
-def _stepwise(known: Mapping[float, Genome]) -> list[Genome]:
-    """The smallest genome and larger ones in steps, largest first."""
-    if not known:
-        return []
-    shares = [min(known)]
-    for rise in RISES:
-        larger = [share for share in known if share > shares[-1] + rise - TOLERANCE]
-        if not larger:
-            break
-        shares.append(min(larger))
-    return [known[share] for share in reversed(shares)]
+def _stepwise(
+    space: SearchSpace, of_size: Callable[[float], Genome], known: Mapping[float, Genome]
+) -> list[Genome]:
+    """Of known genomes the smallest and larger ones, with others between those that are far apart; largest first."""
+    shares: list[float] = []
+    for share in sorted(known):
+        if not shares or share > shares[-1] + _widest(share) / 2 - TOLERANCE:
+            shares.append(share)
+    genomes = [known[share] for share in shares[:1]]
+    for below, above in pairwise(shares):
+        parts = math.ceil((above - below) / _widest(above) - TOLERANCE)
+        for wanted in np.linspace(below, above, parts + 1)[1:-1]:
+            between = of_size(float(wanted))
+            if space.kept_share(genomes[-1]) < space.kept_share(between) < above:
+                genomes.append(between)
+        genomes.append(known[above])
+    return genomes[:MOST_ACCEPTED][::-1]
+
+
+def _widest(share: float) -> float:
+    """How far an accepted finalist of a size is at most above the next one."""
+    return max(WIDEST, WIDEST_PART * share)
 
 
 def _falling(

@@ -4,7 +4,15 @@ from itertools import pairwise
 
 import pytest
 
-from search.finalists import MOST_FINALISTS, SAFE_STEP, Finalist, drop_finalists, front_finalists, risks
+from search.finalists import (
+    MOST_ACCEPTED,
+    MOST_FINALISTS,
+    SAFE_STEP,
+    Finalist,
+    drop_finalists,
+    front_finalists,
+    risks,
+)
 from search.outcome import Outcome
 from search.schedules import Accepted
 from search.seeds import fitted, lagrangian, uniform
@@ -38,7 +46,8 @@ def test_safe_ones_then_what_was_accepted_then_smaller_ones_to_hope_for(make_pro
 
     finalists = drop_finalists(space, seed, as_seed(seed), accepted, front)
 
-    safe, chosen = [0.95, 0.85, 0.75, 0.65], [0.6, 0.5, 0.46, 0.43, 0.4]  # 0.41 is less than a step above
+    safe = [0.95, 0.85, 0.75, 0.65]
+    chosen = [0.6, 0.55, 0.5, 0.46, 0.43, 0.4]  # 0.41 is less than half a step above, 0.55 halfway
     close = [0.387, 0.375, 0.365, 0.354, 0.343, 0.332]
     far_apart = [0.31, 0.289, 0.258, 0.2, 0.119]  # the step of 0.05 leads near the seed that was scored
     shares = [space.kept_share(genome) for genome in genomes(finalists)]
@@ -49,16 +58,43 @@ def test_safe_ones_then_what_was_accepted_then_smaller_ones_to_hope_for(make_pro
     assert risky(finalists) == {seed(0.95): 0.2, seed(0.6): 0.6, seed(0.5): 0.2}
 
 
-def test_only_what_was_accepted_stands_between_the_safe_ones_and_the_smallest(make_problem) -> None:
+def test_between_what_was_accepted_far_apart_first_guesses_stand_in_even_steps(make_problem) -> None:
+    problem = make_problem(layers=8)
+    space = problem.space
+    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, space, problem.energies)
+    found, smallest = uniform(space, 0.47), uniform(space, 0.3)
+    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (found, smallest)]
+    finalists = genomes(drop_finalists(space, seed, fit, accepted, []))
+    first, last = finalists.index(found), finalists.index(smallest)
+    shares = [space.kept_share(genome) for genome in finalists[first : last + 1]]
+    steps = [larger - smaller for larger, smaller in pairwise(shares)]
+    wide = shares[0] - shares[-1]
+    assert len(steps) == 5  # of at most a tenth of the larger one's size
+    assert steps == pytest.approx([wide / 5] * 5, abs=0.005)
+    wanted = [shares[-1] + part * wide / 5 for part in (4, 3, 2, 1)]
+    expected = [*map(seed, wanted[:2]), *(fit(smallest, share) for share in wanted[2:])]
+    assert finalists[first + 1 : last] == expected
+    assert all(genome == seed(space.kept_share(genome)) for genome in finalists[:first])
+
+
+def test_of_many_that_were_accepted_the_smallest_go_on(make_problem) -> None:
     problem = make_problem(layers=8)
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
-    found = uniform(space, 0.47)
-    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (found, seed(0.3))]
-    finalists = genomes(drop_finalists(space, seed, as_seed(seed), accepted, []))
-    at = finalists.index(found)
-    assert finalists[at + 1] == seed(0.3)
-    assert all(genome == seed(space.kept_share(genome)) for genome in finalists[:at])
+    accepted = [
+        Accepted(share=space.kept_share(seed(share / 200)), genome=seed(share / 200))
+        for share in range(20, 190)
+    ]
+    shares = [
+        space.kept_share(genome)
+        for genome in genomes(drop_finalists(space, seed, as_seed(seed), accepted, []))
+    ]
+    at = shares.index(accepted[0].share)
+    assert len(shares) <= MOST_FINALISTS
+    chosen = shares[at - MOST_ACCEPTED + 1 : at + 1]
+    assert set(chosen) <= {entry.share for entry in accepted}
+    assert all(0.009 < larger - smaller < 0.02 for larger, smaller in pairwise(chosen))
+    assert shares[at - MOST_ACCEPTED] - chosen[0] > 0.05  # of those above
 
 
 def test_no_gap_is_wide_above_what_was_accepted_by_luck(make_problem) -> None:
