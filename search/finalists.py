@@ -4,8 +4,8 @@ A search that compares many genomes on the same examples flatters its winner, so
 ones, from the largest down until one fails (`search.confirmation.fallback`). Those that count are what the search has
 accepted: each was scored, and looked good enough. Where two of them are far apart, first guesses stand between them:
 the test ends at a size that is among its finalists, and neighbours hold or fail together. Larger ones that the search
-knows nothing of, up to one that hardly differs from the dense model, may fail whatever their size, and would then stand
-in the way of smaller ones that hold. So they have a part of the risk to themselves, to fall back on. Another part is
+knows nothing of, up to one that hardly differs from the dense model, may fail by chance, and would then stand in the
+way of smaller ones that hold. So they have a part of the risk to themselves, to fall back on. Another part is
 for the middle of what was accepted: that looked good on few examples, and one that did so by luck should not end it
 all. Smaller ones follow that the search had refused or never scored: its own examples are few, and to go on after a
 success costs the test nothing.
@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 from search.outcome import Outcome
-from search.schedules import Accepted
+from search.schedules import SEED_SHARES, Accepted
 from search.space import Genome, SearchSpace
 
 WIDEST, WIDEST_PART = 0.02, 0.1
@@ -35,6 +35,9 @@ cost the test little. From the safest one they lead down to a fifth, where the s
 
 NEARBY = 0.1
 """Kept share within which the smallest accepted one's allocation is worth more than a seed's."""
+
+TRUSTED_SHARE = SEED_SHARES[0]
+"""Of a seed that counts as accepted where only smaller ones were: what is right for many may fail on few examples."""
 
 SAFEST_SHARE = 0.95
 SAFE_STEP = 0.1
@@ -84,6 +87,8 @@ def drop_finalists(
     """
     known = {entry.share: entry.genome for entry in accepted}
     smallest = min(known, default=None)
+    if smallest is not None and max(known) < TRUSTED_SHARE:
+        known[space.kept_share(seed(TRUSTED_SHARE))] = seed(TRUSTED_SHARE)
 
     def of_size(share: float) -> Genome:
         if smallest is None or abs(share - smallest) > NEARBY + TOLERANCE:
