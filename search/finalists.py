@@ -87,8 +87,9 @@ def drop_finalists(
     """
     known = {entry.share: entry.genome for entry in accepted}
     smallest = min(known, default=None)
-    if smallest is not None and max(known) < TRUSTED_SHARE:
-        known[space.kept_share(seed(TRUSTED_SHARE))] = seed(TRUSTED_SHARE)
+    trusted = seed(TRUSTED_SHARE)
+    if known and max(known) < space.kept_share(trusted):
+        known[space.kept_share(trusted)] = trusted
 
     def of_size(share: float) -> Genome:
         if smallest is None or abs(share - smallest) > NEARBY + TOLERANCE:
