@@ -156,6 +156,19 @@ def test_a_seed_stands_for_larger_ones_that_were_refused_by_bad_luck(make_proble
     assert risky(finalists) == {seed(0.95): 0.2, seed(0.6): 0.6, finalists[7].genome: 0.2}
 
 
+def test_no_seed_that_is_smaller_counts_as_accepted(make_problem) -> None:
+    problem = make_problem(layers=8)
+    space, found = problem.space, lagrangian(problem.space, problem.energies, 0.55)
+
+    def seed(share: float) -> Genome:
+        return lagrangian(space, problem.energies, min(share, 0.5))  # no larger ones are allowed
+
+    entry = Accepted(share=space.kept_share(found), genome=found)
+    finalists = drop_finalists(space, seed, as_seed(seed), [entry], [])
+    assert genomes(finalists)[0] == found
+    assert risky(finalists) == {found: 1.0}
+
+
 def test_with_nothing_accepted_a_safe_one_leads(make_problem) -> None:
     problem = make_problem()
     seed = partial(lagrangian, problem.space, problem.energies)
