@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from search.errors import InputError
+from search.errors import InputError, ScoringError
 
 RESAMPLES = 4000
 TWO_SIDED = 0.95
@@ -142,10 +142,15 @@ def perplexity_rise(
 
     Raises:
         InputError: Numbers that do not pair or are not finite.
+        ScoringError: The candidate is so bad that the rise is no number.
     """
     rises_N = -_pair(dense_nlls, candidate_nlls, confidence)
+    try:
+        estimate = 100 * math.expm1(float(rises_N.mean()))
+    except OverflowError as error:
+        raise ScoringError(f"perplexity overflows: {rises_N.mean():.1f} nats per token more") from error
     means_B = 100 * np.expm1(_resampled_means(rises_N, seed, resamples))
-    return _interval(100 * math.expm1(float(rises_N.mean())), means_B, confidence)
+    return _interval(estimate, means_B, confidence)
 
 
 def mean_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:

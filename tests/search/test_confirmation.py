@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.confirmation import fallback, mean_interval, paired_drop, perplexity_rise
-from search.errors import InputError
+from search.errors import InputError, ScoringError
 
 
 def test_equal_scores_lose_nothing_for_certain() -> None:
@@ -66,6 +66,11 @@ def test_a_few_examples_foretell_the_bounds_of_as_many_more_like_them() -> None:
         assert getattr(foretold, bound) - few.estimate == pytest.approx(width, rel=0.2)
     assert few.of_as_many(1) == few
     assert few.of_as_many(0.25).upper - few.estimate == pytest.approx(2 * (few.upper - few.estimate))
+
+
+def test_a_rise_that_is_no_number_is_told() -> None:
+    with pytest.raises(ScoringError, match=r"perplexity overflows: 800.0 nats per token more"):
+        perplexity_rise([1.0, 1.0], [801.0, 801.0], confidence=0.8, seed=0)
 
 
 def test_perplexity_rise_by_hand() -> None:
