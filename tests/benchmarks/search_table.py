@@ -381,7 +381,10 @@ def _smallest(
     confidence: float,
     seed: int,
 ) -> Row:
-    """Confirms finalists as a job does, then tests the smallest that held."""
+    """Confirms finalists as a job does, then tests the smallest that held.
+
+    Of every finalist the row has what it keeps, and its drop and the bound of that where it was confirmed.
+    """
     drops: dict[int, DropInterval] = {}
 
     def holds(index: int, confidence: float) -> bool:
@@ -398,9 +401,17 @@ def _smallest(
         "kept": arena.space.kept_share(winner) if held else 1.0,
         "held": bool(held),
         "confirm_drop": [drops[last].estimate, drops[last].upper],
+        "finalists": [
+            [arena.space.kept_share(one.genome), *_confirmed(drops.get(index))]
+            for index, one in enumerate(finalists)
+        ],
         "test_drop": [test.estimate, test.low, test.high],
         "test_kl": float(scores.kl_nats.mean()),
     }
+
+
+def _confirmed(drop: DropInterval | None) -> list[float]:
+    return [] if drop is None else [drop.estimate, drop.upper]
 
 
 def accepted_in(space: SearchSpace, outcomes: Sequence[Outcome], points: float) -> list[Accepted]:
