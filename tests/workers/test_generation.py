@@ -57,5 +57,41 @@ def test_answer_ends_at_a_line_break(
         def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
             return [" \n w1 w2 \nw3"] * len(rows)
 
-    answers = generate_answers(make_llama(), Lines(), prompts(text_example)[:2], NEW, 50)  # type: ignore[arg-type]
+    model, steps = make_llama(), []
+    model.get_output_embeddings().register_forward_hook(lambda *_: steps.append(1))
+    answers = generate_answers(model, Lines(), prompts(text_example)[:2], NEW, 50)  # type: ignore[arg-type]
     assert answers == ["w1 w2", "w1 w2"]
+    assert len(steps) == 1, "nothing is written after it"
+
+
+def test_no_answer_ends_before_the_last_of_its_batch(
+    make_llama: Callable[..., PreTrainedModel],
+    text_example: Callable[..., Example],
+) -> None:
+    class Lines:
+        """The first answer's first line ends with its second token, that of the other with its fourth."""
+
+        pad_token_id, eos_token_id = None, 2
+
+        def batch_decode(self, rows: torch.Tensor, skip_special_tokens: bool) -> list[str]:
+            count = rows.shape[1]
+            return ["\n" + "ab\ncd"[: count + 1], "efg\nh"[:count]]
+
+    model, steps = make_llama(), []
+    model.get_output_embeddings().register_forward_hook(lambda *_: steps.append(1))
+    answers = generate_answers(model, Lines(), prompts(text_example)[:2], NEW, 1000)  # type: ignore[arg-type]
+    assert (answers, len(steps)) == (["ab", "efg"], 4)
+
+
+def test_output_head_never_reads_a_strided_view(
+    make_llama: Callable[..., PreTrainedModel],
+    text_example: Callable[..., Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model, read = make_llama(), []
+    head = model.get_output_embeddings()
+    head.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
+    generate_answers(model, tokenizer, prompts(text_example), NEW, 10_000)
+    assert {len(hidden) for hidden in read} == {12}, "all prompts at once"
+    assert all(hidden.is_contiguous() for hidden in read)
+    assert not head._forward_pre_hooks, "as it was before"
