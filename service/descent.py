@@ -29,9 +29,9 @@ from service.joblog import JobLog
 from service.rounds import (
     DESCENT_EXAMPLES,
     FURTHEST,
+    RoundRecords,
     holds,
     next_stair,
-    part_of,
     records_of,
     rounds_in,
     smallest_share,
@@ -115,9 +115,8 @@ def descended(
     report, file = log.progress("descend"), log.directory / FILE
     report(0, most)
     rounds = rounds_in(file, Round.from_json)
-    records, tell = records_of(spec, calibration)
-    sizes, confidence = _sizes(spec, plan, begin, scorer), confidence_of(spec) if tell else None
-    made = descent(plan.space, energies, sizes, records, scorer, rounds, confidence=confidence)
+    sizes, records = _sizes(spec, plan, begin, scorer), records_of(spec, calibration)
+    made = descent(plan.space, energies, sizes, records, scorer, rounds)
     for one in islice(made, most - len(rounds)):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -200,11 +199,9 @@ def descent(
     space: SearchSpace,
     energies: Energies,
     next_size: NextSize,
-    records: range,
+    records: RoundRecords,
     scorer: TaskScorer,
     earlier: Sequence[Round] = (),
-    *,
-    confidence: float | None = None,
 ) -> Iterator[Round]:
     """Rounds of descent.
 
@@ -212,10 +209,9 @@ def descent(
         space: Of the genomes.
         energies: Tell the Lagrangian genomes, the first of which is where it begins.
         next_size: Where to descend next, if at all.
-        records: Of the calibration split, those to measure on.
+        records: To measure on.
         scorer: Measures the slopes.
         earlier: Rounds that are done.
-        confidence: Of the bound of what a genome loses on these records; None: they do not tell.
 
     Raises:
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
@@ -225,7 +221,7 @@ def descent(
         genome_of = family(space, energies, starts_of(rounds))
         if (share := next_size(genome_of, rounds)) is None:
             return
-        start, examples = genome_of(share), part_of(records, DESCENT_EXAMPLES, len(rounds))
+        start, examples = genome_of(share), records.part(DESCENT_EXAMPLES, len(rounds))
         reaction = scorer.react(start, examples, space.rank_step)
         if isinstance(reaction, Failure):
             raise ScoringError(f"search.descent_rounds: {reaction.reason}; 0 does without")
@@ -233,6 +229,7 @@ def descent(
         genome, expected = rungs[share]
         steps = sum(old != new for old, new in zip(start, genome, strict=True))
         ladder = tuple((size, rung) for size, (rung, _) in rungs.items())
+        confidence = records.confidence
         drop = None if confidence is None else scorer.drop_of(reaction, examples, confidence)
         rounds.append(
             Round(

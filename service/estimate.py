@@ -94,7 +94,7 @@ def _looks(spec: JobSpec) -> tuple[int, int]:
     if not isinstance(spec.objective, MaxDrop):
         return 0, 0
     look, descents = len(SEED_SHARES).bit_length(), spec.descent_rounds
-    _, tell = records_of(spec, spec.task.data.sizes.calibration)
+    tell = records_of(spec, spec.task.data.sizes.calibration).confidence is not None
     if tell and spec.reweigh_rounds:
         return look, 0
     later = 0 if tell else max(0, descents - descents // UPWARDS - 1)

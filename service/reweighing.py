@@ -26,7 +26,7 @@ from service.confirmation import confidence_of
 from service.events import EventType
 from service.files import write_json
 from service.joblog import JobLog
-from service.rounds import next_stair, part_of, records_of, rounds_in, smallest_share
+from service.rounds import RoundRecords, next_stair, records_of, rounds_in, smallest_share
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -87,11 +87,9 @@ def reweighed(
     report(0, most)
     genome_of = partial(lagrangian, plan.space, energies)
     rounds = rounds_in(file, Weighing.from_json)
-    records, tell = records_of(spec, len(task.splits["calibration"]))
+    records = records_of(spec, len(task.splits["calibration"]))
     next_share = _next_share(spec, plan, scorer, genome_of)
-    confidence = confidence_of(spec) if tell else None
-    reweighing = Reweighing(scorer, plan.space, energies, task, records)
-    made = reweighing.rounds(next_share, rounds, confidence=confidence)
+    made = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds)
     for one in islice(made, max(0, most - len(rounds))):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -108,7 +106,8 @@ def reweighed(
         )
     weights = settled([np.array(one.weights) for one in rounds[:most]])
     seeds = (genome_of(rounds[0].share), *plan.seeds)
-    return replace(plan, seeds=seeds), weighted(energies, weights), next_share(rounds) if tell else None
+    begin = None if records.confidence is None else next_share(rounds)
+    return replace(plan, seeds=seeds), weighted(energies, weights), begin
 
 
 class Reweighing:
@@ -123,7 +122,12 @@ class Reweighing:
     """
 
     def __init__(
-        self, scorer: TaskScorer, space: SearchSpace, energies: Energies, task: EncodedTask, records: range
+        self,
+        scorer: TaskScorer,
+        space: SearchSpace,
+        energies: Energies,
+        task: EncodedTask,
+        records: RoundRecords,
     ) -> None:
         self._calibration = task.splits["calibration"]
         self._scorer, self._space, self._energies, self._records = scorer, space, energies, records
@@ -132,15 +136,12 @@ class Reweighing:
         """Of one pass over the examples of a round, counted from 0."""
         return sum(len(row.ids) for i in self._part(number) for row in self._calibration[i].rows)
 
-    def rounds(
-        self, next_share: NextShare, earlier: Sequence[Weighing] = (), *, confidence: float | None = None
-    ) -> Iterator[Weighing]:
+    def rounds(self, next_share: NextShare, earlier: Sequence[Weighing] = ()) -> Iterator[Weighing]:
         """Without an end.
 
         Args:
             next_share: Where to measure.
             earlier: Rounds that are done.
-            confidence: Of the bound of what a genome loses on the records; None: they do not tell.
 
         Raises:
             ScoringError: A genome's loss is not finite, or there is no memory for its backward pass.
@@ -154,6 +155,7 @@ class Reweighing:
             if isinstance(reaction, Failure):
                 raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
             weights_M = self._measured(weights_M, reaction, self.tokens(len(rounds)) / len(part))
+            confidence = self._records.confidence
             drop = None if confidence is None else self._scorer.drop_of(reaction, part, confidence)
             rounds.append(
                 Weighing(
@@ -166,7 +168,7 @@ class Reweighing:
             yield rounds[-1]
 
     def _part(self, number: int) -> range:
-        return part_of(self._records, ROUND_EXAMPLES, number)
+        return self._records.part(ROUND_EXAMPLES, number)
 
     def _measured(self, weights_M: Floats, reaction: Reaction, tokens: float) -> Floats:
         """The next weights, after a genome that was allocated by these has reacted on examples of so many tokens."""

@@ -8,6 +8,7 @@ likely to be as not (the up-and-down method, Dixon and Mood 1948), in smaller st
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from search.objectives import MaxDrop
 from search.schedules import SEED_SHARES
 from search.seeds import Family
 from search.space import Genome
+from service.confirmation import confidence_of
 from service.files import read_json
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec
@@ -36,6 +38,24 @@ FURTHEST = 0.02
 """Of the dense cost: about as far as the steps of one round of descent lead."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundRecords:
+    """What rounds measure on.
+
+    Args:
+        indices: Of the calibration split.
+        confidence: Of the bound of what a genome loses on them; None: they do not tell.
+    """
+
+    indices: range
+    confidence: float | None = None
+
+    def part(self, size: int, number: int) -> range:
+        """The examples of a round, counted from 0: so many, the next ones each time, round and round."""
+        start = number % parts_of(len(self.indices), size) * size
+        return self.indices[start : start + size]
+
+
 def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
     """The rounds that a job has kept in a file; none where there is no file.
 
@@ -48,13 +68,7 @@ def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
         raise ConflictError(f"{file.name} is of another version; submit the job again") from error
 
 
-def part_of(records: range, size: int, number: int) -> range:
-    """The calibration examples of a round, counted from 0: so many, the next ones each time, round and round."""
-    start = number % parts_of(len(records), size) * size
-    return records[start : start + size]
-
-
-def records_of(spec: JobSpec, calibration: int) -> tuple[range, bool]:
+def records_of(spec: JobSpec, calibration: int) -> RoundRecords:
     """Of so many calibration records those to measure on, and whether they tell what a genome loses.
 
     Where factors are trained, it is those that training has not seen, if they are enough for a round. Others flatter.
@@ -64,8 +78,10 @@ def records_of(spec: JobSpec, calibration: int) -> tuple[range, bool]:
     trained = records[: spec.projection.refine_examples] if spec.projection.refine_epochs else records[:0]
     unseen = records[len(trained) :]
     if trained and len(unseen) < DESCENT_EXAMPLES:
-        return records, False
-    return unseen, spec.task.kind != "generate"
+        return RoundRecords(indices=records)
+    return RoundRecords(
+        indices=unseen, confidence=None if spec.task.kind == "generate" else confidence_of(spec)
+    )
 
 
 def next_stair(shares: Sequence[float], *, held: bool) -> float:

@@ -26,7 +26,7 @@ from service import plans, wiring
 from service.confirmation import DEFAULT_CONFIDENCE
 from service.descent import NextSize, Round, descent, staircase, until_little
 from service.reweighing import NextShare, Reweighing, Weighing, on_stairs
-from service.rounds import DESCENT_EXAMPLES, part_of, records_of, smallest_share
+from service.rounds import DESCENT_EXAMPLES, RoundRecords, records_of, smallest_share
 from service.scoring import TaskScorer
 from service.settings import Settings
 from service.spec import JobSpec
@@ -129,7 +129,7 @@ def reweighed_for(
     genome_of = partial(lagrangian, model.space, model.prepared.energies)
     next_share = on_stairs(objective, lambda: smallest_share(genome_of, objective, scorer, confidence))
     rounds = weighings(model, scorer, next_share, confidence=confidence)
-    _, tell = _records(model)
+    tell = _records(model, confidence).confidence is not None
     return _weighted(model, rounds), next_share(rounds) if tell else None
 
 
@@ -145,10 +145,9 @@ def weighings(
     confidence: float = DEFAULT_CONFIDENCE,
 ) -> list[Weighing]:
     """So many rounds of reweighing; as many as a job has by default."""
-    records, tell = _records(model)
+    records = _records(model, confidence)
     reweighing = Reweighing(scorer, model.space, model.prepared.energies, model.task, records)
-    made = reweighing.rounds(next_share, confidence=confidence if tell else None)
-    return list(islice(made, _rounds(model) if rounds is None else rounds))
+    return list(islice(reweighing.rounds(next_share), _rounds(model) if rounds is None else rounds))
 
 
 def descents(
@@ -160,9 +159,8 @@ def descents(
     confidence: float = DEFAULT_CONFIDENCE,
 ) -> Iterator[Round]:
     """Rounds of descent from the Lagrangian genome."""
-    records, tell = _records(model)
-    made = descent(model.space, energies, next_size, records, scorer, confidence=confidence if tell else None)
-    return islice(made, most)
+    records = _records(model, confidence)
+    return islice(descent(model.space, energies, next_size, records, scorer), most)
 
 
 def descents_for(
@@ -183,8 +181,10 @@ def descended(model: RealModel, scorer: TaskScorer, energies: Energies, share: f
     return list(descents(model, scorer, energies, until_little(share)))[-1].genome
 
 
-def _records(model: RealModel) -> tuple[range, bool]:
-    return records_of(model.spec, len(model.task.splits["calibration"]))
+def _records(model: RealModel, confidence: float = DEFAULT_CONFIDENCE) -> RoundRecords:
+    """As a job has them, of another confidence."""
+    records = records_of(model.spec, len(model.task.splits["calibration"]))
+    return records if records.confidence is None else replace(records, confidence=confidence)
 
 
 def tokens_of_reweighing(model: RealModel) -> int:
@@ -200,8 +200,8 @@ def tokens_of_descent(model: RealModel, rounds: int) -> int:
 def _tokens_of_rounds(model: RealModel, size: int, rounds: int) -> int:
     """Forwards, and backwards, which counts as two; the dense model runs, too: for a `choice` over a record once."""
     calibration = model.task.splits["calibration"]
-    records, _ = _records(model)
-    ran = [i for number in range(rounds) for i in part_of(records, size, number)]
+    records = _records(model)
+    ran = [i for number in range(rounds) for i in records.part(size, number)]
     dense = sorted(set(ran)) if model.task.kind == "choice" else ran
     return sum(len(row.ids) for i in (*ran, *ran, *ran, *dense) for row in calibration[i].rows)
 

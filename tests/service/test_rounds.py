@@ -8,35 +8,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.descent import RUNG
-from service.rounds import DESCENT_EXAMPLES, FURTHEST, next_stair, part_of, records_of
+from service.rounds import DESCENT_EXAMPLES, FURTHEST, RoundRecords, next_stair, records_of
 from service.spec import JobSpec
 
 
 def test_parts_follow_one_another_round_and_round_and_a_rest_is_left_out() -> None:
-    parts = [part_of(range(10, 33), 10, number) for number in range(3)]
+    parts = [RoundRecords(indices=range(10, 33)).part(10, number) for number in range(3)]
     assert parts == [range(10, 20), range(20, 30), range(10, 20)]
 
 
 def test_a_part_is_all_where_there_are_fewer() -> None:
-    assert part_of(range(3, 8), 10, 4) == range(3, 8)
+    assert RoundRecords(indices=range(3, 8)).part(10, 4) == range(3, 8)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "trained", "first", "told"),
-    [(0, 20, 0, True), (1, 20, 20, True), (1, 21, 0, False), (1, None, 0, False)],
+    ("epochs", "trained", "first", "confidence"),
+    [(0, 20, 0, 0.9), (1, 20, 20, 0.9), (1, 21, 0, None), (1, None, 0, None)],
 )
 def test_records_that_training_has_seen_are_left_out_where_others_are_enough(
-    tiny_job: dict[str, Any], epochs: int, trained: int | None, first: int, told: bool
+    tiny_job: dict[str, Any], epochs: int, trained: int | None, first: int, confidence: float | None
 ) -> None:
     tiny_job["projection"] |= {"refine_epochs": epochs, "refine_examples": trained}
+    tiny_job["objective"] = {"kind": "max_drop", "points": 5, "confidence": 0.9}
     spec = JobSpec.model_validate(tiny_job)
     calibration = DESCENT_EXAMPLES + 20
-    assert records_of(spec, calibration) == (range(first, calibration), told)
+    expected = RoundRecords(indices=range(first, calibration), confidence=confidence)
+    assert records_of(spec, calibration) == expected
 
 
 def test_answers_that_are_to_be_written_are_not_told(tiny_job: dict[str, Any]) -> None:
     tiny_job["task"] |= {"kind": "generate", "choices": None, "max_new_tokens": 4}
-    assert records_of(JobSpec.model_validate(tiny_job), 20) == (range(20), False)
+    assert records_of(JobSpec.model_validate(tiny_job), 20) == RoundRecords(indices=range(20))
 
 
 @pytest.mark.parametrize(
