@@ -1,11 +1,13 @@
 """Which genomes a generation compares: seeds first, children later, both where the target has just moved."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from search.breeding import Breeder, Scored
 from search.prices import Energies
 from search.schedules import SEED_SHARES, Ratchet, Schedule
-from search.seeds import Starts, family, fitted, lagrangian, uniform
+from search.seeds import Family, Starts, family, fitted, lagrangian, uniform
 from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
@@ -14,6 +16,7 @@ TARGET_SEEDS = 2
 """Where one size is wanted: the Lagrangian genome and the uniform one; all others come on top."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Proposer:
     """The candidates of every kind of generation.
 
@@ -26,97 +29,76 @@ class Proposer:
         starts: What to set out from, of the size wanted or of several.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        energies: Energies,
-        schedule: Schedule,
-        settings: SearchSettings,
-        given: Sequence[Genome] = (),
-        *,
-        starts: Starts,
-    ) -> None:
-        self._space, self._energies, self._given, self._starts = space, energies, given, starts
-        self._schedule, self._settings = schedule, settings
-        self.seed = family(space, energies, starts)
+    space: SearchSpace
+    energies: Energies
+    schedule: Schedule
+    settings: SearchSettings
+    given: Sequence[Genome] = ()
+    starts: Starts
+
+    @cached_property
+    def seed(self) -> Family:
         """The first guess at a size."""
+        return family(self.space, self.energies, self.starts)
 
     @property
     def budget(self) -> int:
         """Most parameters a candidate may keep at the present target."""
-        return self._space.budget(self._schedule.target)
+        return self.space.budget(self.schedule.target)
 
     def seeds(self, breeder: Breeder) -> list[Genome]:
         """Generation 0: the seeds of many sizes, or those and mutants of the one size wanted."""
-        if isinstance(self._schedule, Ratchet):
-            return [*map(self.seed, SEED_SHARES), *self._given]
-        target = self._schedule.target
-        given = [self.fitted(genome, target) for genome in self._given]
-        plain = lagrangian(self._space, self._energies, target)
-        seeds = [self.origin, plain, uniform(self._space, target), *given]
+        if isinstance(self.schedule, Ratchet):
+            return [*map(self.seed, SEED_SHARES), *self.given]
+        target = self.schedule.target
+        given = [self.fitted(genome, target) for genome in self.given]
+        plain = lagrangian(self.space, self.energies, target)
+        seeds = [self.origin, plain, uniform(self.space, target), *given]
         seeds = list(dict.fromkeys(seeds))
-        mutants = max(0, self._settings.population - len(seeds))
+        mutants = max(0, self.settings.population - len(seeds))
         return seeds + breeder.mutants(seeds[0], self.budget, mutants)
 
     @property
     def origin(self) -> Genome:
         """What a search at one size sets out from: no scoring has chosen it."""
-        return self.seed(self._schedule.target)
+        return self.seed(self.schedule.target)
 
     def moved(self, population: Sequence[Genome], breeder: Breeder) -> list[Genome]:
         """At a new target: its seed, what is known from the old one, and children of both."""
-        last = [entry.genome for entry in self._schedule.accepted[-1:]]
-        sources = [self.seed(self._schedule.target), *last, *population]
-        return breeder.moved(list(dict.fromkeys(sources)), self.budget, self._settings.offspring)
+        last = [entry.genome for entry in self.schedule.accepted[-1:]]
+        sources = [self.seed(self.schedule.target), *last, *population]
+        return breeder.moved(list(dict.fromkeys(sources)), self.budget, self.settings.offspring)
 
     def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
         """At an old target: new children of the population."""
-        return breeder.children(population, self.budget, self._settings.offspring)
+        return breeder.children(population, self.budget, self.settings.offspring)
 
     def fitted(self, genome: Genome, share: float) -> Genome:
         """A genome brought to `share`, its own allocation trusted."""
-        return fitted(self._space, self._energies, genome, share)
+        return fitted(self.space, self.energies, genome, share)
 
     def beside(self, genome: Genome, share: float) -> Genome:
         """The first guess at a size that is not far from a genome's: that one brought there, if nothing is known."""
-        return self.seed(share) if self._starts else self.fitted(genome, share)
+        return self.seed(share) if self.starts else self.fitted(genome, share)
 
 
+@dataclass(frozen=True, kw_only=True)
 class FrontProposer(Proposer):
     """The candidates where many sizes are wanted.
 
     Args:
-        space: All genomes.
-        energies: Per matrix, squared singular values in units of the task loss, descending.
-        schedule: Says the largest size.
-        settings: How many.
-        given: Genomes of the user's, of any size, to start from too.
-        sizes: The sizes.
+        sizes: The sizes. The largest is the schedule's; the rest is as of `Proposer`.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        energies: Energies,
-        schedule: Schedule,
-        settings: SearchSettings,
-        given: Sequence[Genome] = (),
-        *,
-        starts: Starts,
-        sizes: Sizes,
-    ) -> None:
-        super().__init__(space, energies, schedule, settings, given, starts=starts)
-        self._sizes = sizes
+    sizes: Sizes
 
     def seeds(self, breeder: Breeder) -> list[Genome]:
         """Generation 0: the seed of every size, largest first, and the user's at sizes that hold them."""
-        shares = self._sizes.shares
-        places = [self._sizes.place(genome) for genome in self._given]
-        given = [
-            self.fitted(genome, shares[place]) for genome, place in zip(self._given, places, strict=True)
-        ]
+        shares = self.sizes.shares
+        places = [self.sizes.place(genome) for genome in self.given]
+        given = [self.fitted(genome, shares[place]) for genome, place in zip(self.given, places, strict=True)]
         return [*map(self.seed, reversed(shares)), *given]
 
     def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
         """New children of the population, at the sizes of their parents or those beside them."""
-        return breeder.children_of_sizes(population, self._sizes, self._settings.offspring)
+        return breeder.children_of_sizes(population, self.sizes, self.settings.offspring)

@@ -84,11 +84,18 @@ class Evolution:
         self, objective: Objective, seeds: Sequence[Genome], starts: Starts
     ) -> tuple[Proposer, Standing]:
         """Who proposes candidates, and who takes in what they scored."""
-        given = (self._space, self._energies, self._schedule, self._settings, seeds)
+        proposer = Proposer(
+            space=self._space,
+            energies=self._energies,
+            schedule=self._schedule,
+            settings=self._settings,
+            given=seeds,
+            starts=starts,
+        )
         if isinstance(objective, Pareto):
             sizes = Sizes(self._space, objective)
             members = max(self._settings.population, objective.sizes)
-            of_sizes = FrontProposer(*given, starts=starts, sizes=sizes)
+            of_sizes = FrontProposer(**vars(proposer), sizes=sizes)
             return of_sizes, FrontStanding(
                 self._space,
                 self._schedule,
@@ -98,7 +105,6 @@ class Evolution:
                 settings=self._settings,
                 proposer=of_sizes,
             )
-        proposer = Proposer(*given, starts=starts)
         return proposer, Standing(
             self._space,
             self._schedule,

@@ -363,7 +363,13 @@ def finalists_of(
     Ours scores seeds of all sizes first. Others have not: theirs above the smallest that they accepted are trusted.
     """
     space = problem.space
-    knows = Proposer(space, problem.energies, problem.schedule, problem.settings, starts=problem.starts)
+    knows = Proposer(
+        space=space,
+        energies=problem.energies,
+        schedule=problem.schedule,
+        settings=problem.settings,
+        starts=problem.starts,
+    )
     seed_of, beside = knows.seed, knows.beside
     if method in UNIFORM:
         seed_of, beside = problem.uniform, lambda _, share: uniform(space, share)

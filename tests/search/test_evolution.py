@@ -389,7 +389,12 @@ def test_beside_a_genome_stands_what_the_search_set_out_from_or_else_the_genome_
     known, start = lagrangian(space, problem.true_energies, 0.32), uniform(space, 0.3)
     schedule = schedule_for(OBJECTIVES[0], space, patience=1)
     for starts, wanted in (({0.3: start}, start), ({}, fitted(space, energies, known, 0.3))):
-        assert Proposer(space, energies, schedule, SETTINGS, starts=starts).beside(known, 0.3) == wanted
+        assert (
+            Proposer(
+                space=space, energies=energies, schedule=schedule, settings=SETTINGS, starts=starts
+            ).beside(known, 0.3)
+            == wanted
+        )
 
 
 @pytest.mark.parametrize("objective", [*OBJECTIVES[:1], TargetParams(share=0.5), PARETO])
