@@ -28,7 +28,6 @@ from service.files import write_json
 from service.joblog import JobLog
 from service.rounds import (
     DESCENT_EXAMPLES,
-    FURTHEST,
     RoundRecords,
     holds,
     next_stair,
@@ -46,8 +45,8 @@ FILE = "descent.json"
 WORTHWHILE_NATS = 2e-3
 """A round that is expected to gain less is the last at its size: the next one gains about half of that."""
 
-UPWARDS = 4
-"""One of so many rounds of a staircase is for the sizes above."""
+UPWARDS, UPWARD = 4, 0.02
+"""One of so many rounds of a staircase is for the sizes above, each by so much of the dense cost."""
 
 NextSize = Callable[[Family, Sequence["Round"]], float | None]
 """The size to descend at next, by the best guess at every size and the rounds so far; None: no more is worth it."""
@@ -184,7 +183,7 @@ def staircase(
         last, little = done[-1], [one.expected_nats > -WORTHWHILE_NATS for one in done]
         ends = (number for number in range(2, len(done) + 1) if all(little[number - 2 : number]))
         if (more := min(next(ends, rounds), rounds - upwards) - len(done)) <= 0:
-            return round(min(last.share + FURTHEST, 1.0), 6) if more > -upwards else None
+            return round(min(last.share + UPWARD, 1.0), 6) if more > -upwards else None
         held = (
             holds(last.genome, objective, scorer, confidence)
             if last.drop_bound is None

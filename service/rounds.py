@@ -9,7 +9,7 @@ likely to be as not (the up-and-down method, Dixon and Mood 1948), in smaller st
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +29,15 @@ from workers.scores import Failure
 DESCENT_EXAMPLES = 1024
 """Of the calibration split in a round of descent, if it has as many."""
 
-STAIRS = (0.06, 0.03)
-"""Of the size, a step to the next one: at first, and after the first turn. To shed more leaves steps little choice."""
+STAIR, LEAST_STAIR, MOST_STAIR = 0.06, 0.03, 0.12
+"""Of the size, a step to the next one: at first, at least, and at most. To shed more leaves steps little choice."""
+
+ONE_WAY = 2
+"""After so many steps the same way each one is twice as large."""
 
 Kept = TypeVar("Kept")
 
-FURTHEST = 0.02
+FURTHEST = 0.03
 """Of the dense cost: about as far as the steps of one round of descent lead."""
 
 
@@ -91,8 +94,12 @@ def next_stair(shares: Sequence[float], *, held: bool) -> float:
         shares: Of the dense cost, in order; at least one.
         held: Whether the last one lost little enough.
     """
-    turned = any((after > before) == held for before, after in pairwise(shares))
-    rungs = max(1, round(min(shares[-1] * STAIRS[turned], FURTHEST) / RUNG))
+    step = STAIR
+    down = [after < before for before, after in pairwise(shares)] + [held]
+    for turns, (_, one_way) in enumerate(groupby(down)):
+        step = max(step / 2, LEAST_STAIR) if turns else step
+        step = min(step * 2 ** max(0, len(list(one_way)) - ONE_WAY), MOST_STAIR)
+    rungs = max(1, round(min(shares[-1] * step, FURTHEST) / RUNG))
     return round(min(max(shares[-1] + (-rungs if held else rungs) * RUNG, RUNG), 1.0), 6)
 
 

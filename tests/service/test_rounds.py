@@ -44,19 +44,26 @@ def test_answers_that_are_to_be_written_are_not_told(tiny_job: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("shares", "held", "expected"),
     [
-        ([0.5], True, 0.48),
-        ([0.5], False, 0.52),
+        ([0.5], True, 0.47),
+        ([0.5], False, 0.53),
+        ([0.25], True, 0.235),
         ([0.2], True, 0.19),
-        ([0.5, 0.48], True, 0.46),
-        ([0.5, 0.48], False, 0.495),
-        ([0.5, 0.52], True, 0.505),
-        ([0.5, 0.52, 0.505], True, 0.49),
+        ([0.25, 0.235], True, 0.22),
+        ([0.25, 0.235], False, 0.24),
+        ([0.25, 0.265], True, 0.255),
+        ([0.25, 0.265, 0.255], True, 0.245),
+        ([0.25, 0.265, 0.255, 0.245], True, 0.23),
+        ([0.25, 0.265, 0.255, 0.245, 0.23], True, 0.2),
+        ([0.25, 0.265, 0.255, 0.245, 0.23], False, 0.235),
+        ([0.2, 0.19, 0.18], True, 0.16),
+        ([0.2, 0.19, 0.18, 0.16], True, 0.14),
+        ([0.2, 0.19, 0.18, 0.16, 0.14], False, 0.15),
         ([0.02], True, 0.015),
         ([0.005], True, 0.005),
         ([0.99], False, 1.0),
     ],
 )
-def test_stairs_lead_down_where_it_held_and_get_smaller_after_a_turn(
+def test_stairs_lead_down_where_it_held_smaller_after_a_turn_and_larger_one_way(
     shares: list[float], held: bool, expected: float
 ) -> None:
     assert next_stair(shares, held=held) == pytest.approx(expected)
