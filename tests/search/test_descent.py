@@ -179,7 +179,9 @@ def test_no_steps_lead_below_the_last_ranks() -> None:
     assert Slopes(SPACE, GENOME, *slopes(1)).best(COST - 1) is None  # of one example, nothing is known
 
 
-def test_rungs_are_the_best_of_their_sizes_as_far_as_steps_lead() -> None:
+def test_rungs_are_the_best_of_their_sizes_down_to_half_of_what_steps_shed_and_up_as_far_as_they_lead() -> (
+    None
+):
     share = SPACE.cost_share(GENOME) + 1e-6
     found = Slopes(SPACE, GENOME, *slopes(kept0=-0.1, kept1=-0.4, kept2=-0.12, cut0=-0.3, cut1=-0.2))
     ladder = found.ladder(share)
@@ -187,11 +189,19 @@ def test_rungs_are_the_best_of_their_sizes_as_far_as_steps_lead() -> None:
     for size, rung in ladder.items():
         assert found.best(SPACE.budget(size)) == rung
     lowest, highest = min(ladder), max(ladder)
-    assert ladder[lowest][0] == (3, 3, 3)
-    assert found.best(SPACE.budget(lowest - RUNG)) is None
+    half = (SPACE.cost_share(GENOME) + SPACE.cost_share((3, 3, 3))) / 2
+    assert lowest - RUNG < half <= lowest
     assert ladder[highest][0] == (5, 5, 4)  # the third one's next components are worth nothing
     assert SPACE.cost(ladder[round(highest - RUNG, 6)][0]) < SPACE.cost((5, 5, 4))
     assert np.allclose(np.diff(sorted(ladder)), RUNG)
+
+
+def test_the_size_that_is_wanted_is_there_wherever_steps_lead() -> None:
+    wanted = SPACE.cost_share((3, 3, 3)) + 1e-6
+    ladder = Slopes(SPACE, GENOME, *slopes(kept0=-0.1, kept1=-0.4, kept2=-0.12)).ladder(wanted)
+    assert ladder[wanted][0] == (3, 3, 3)
+    assert min(ladder) == wanted
+    assert not Slopes(SPACE, GENOME, *slopes(kept0=-0.1)).ladder(wanted - 2e-6)
 
 
 @given(situations())
