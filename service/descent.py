@@ -228,8 +228,7 @@ def descent(
         genome, expected = rungs[share]
         steps = sum(old != new for old, new in zip(start, genome, strict=True))
         ladder = tuple((size, rung) for size, (rung, _) in rungs.items())
-        confidence = records.confidence
-        drop = None if confidence is None else scorer.drop_of(reaction, examples, confidence)
+        drop = records.drop_of(reaction, examples, scorer)
         rounds.append(
             Round(
                 share=share,

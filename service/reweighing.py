@@ -155,8 +155,7 @@ class Reweighing:
             if isinstance(reaction, Failure):
                 raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
             weights_M = self._measured(weights_M, reaction, self.tokens(len(rounds)) / len(part))
-            confidence = self._records.confidence
-            drop = None if confidence is None else self._scorer.drop_of(reaction, part, confidence)
+            drop = self._records.drop_of(reaction, part, self._scorer)
             rounds.append(
                 Weighing(
                     share=share,

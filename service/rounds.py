@@ -3,7 +3,8 @@
 Where the smallest model is wanted that loses little enough, its size is not known. A round's records tell what the
 genome that it measures loses on them, and with it whether the confirm split would let it through: if so, the next round
 is at a smaller size, else at a larger one. However little each round knows, they gather about the size where it is as
-likely to be as not (the up-and-down method, Dixon and Mood 1948), in smaller steps once they have turned (Kesten 1958).
+likely to be as not (the up-and-down method, Dixon and Mood 1948). Each turn halves the steps, and where they go on the
+same way they get larger again (PEST, Taylor and Creelman 1967).
 """
 
 from bisect import bisect_left
@@ -13,6 +14,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search.confirmation import DropInterval
 from search.descent import RUNG
 from search.errors import ConflictError
 from search.objectives import MaxDrop
@@ -24,7 +26,7 @@ from service.files import read_json
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec
 from service.spec.job import parts_of
-from workers.scores import Failure
+from workers.scores import Failure, Reaction
 
 DESCENT_EXAMPLES = 1024
 """Of the calibration split in a round of descent, if it has as many."""
@@ -57,6 +59,10 @@ class RoundRecords:
         """The examples of a round, counted from 0: so many, the next ones each time, round and round."""
         start = number % parts_of(len(self.indices), size) * size
         return self.indices[start : start + size]
+
+    def drop_of(self, reaction: Reaction, part: range, scorer: TaskScorer) -> DropInterval | None:
+        """What a genome that has reacted on a part loses there, as the confirm split would tell, if it tells."""
+        return None if self.confidence is None else scorer.drop_of(reaction, part, self.confidence)
 
 
 def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:

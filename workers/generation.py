@@ -27,21 +27,18 @@ def generate_answers(
     answers = [""] * len(examples)
     order = sorted(range(len(examples)), key=lambda index: (len(examples[index].prompt_ids), index))
     start = 0
-    with _compact_head(model):
-        while start < len(order):
-            size = 1
-            while (
-                start + size < len(order)
-                and (size + 1) * (len(examples[order[start + size]].prompt_ids) + max_new_tokens)
-                <= batch_tokens
-            ):
-                size += 1
-            group = order[start : start + size]
-            prompts = [examples[index].prompt_ids for index in group]
-            texts = _generate(model, tokenizer, prompts, max_new_tokens)
-            for index, text in zip(group, texts, strict=True):
-                answers[index] = text
-            start += size
+    while start < len(order):
+        size = 1
+        while (
+            start + size < len(order)
+            and (size + 1) * (len(examples[order[start + size]].prompt_ids) + max_new_tokens) <= batch_tokens
+        ):
+            size += 1
+        group = order[start : start + size]
+        texts = _generate(model, tokenizer, [examples[index].prompt_ids for index in group], max_new_tokens)
+        for index, text in zip(group, texts, strict=True):
+            answers[index] = text
+        start += size
     return answers
 
 
@@ -75,17 +72,18 @@ def _generate(
     ids_BL = torch.tensor([[pad] * (length - len(ids)) + list(ids) for ids in prompts])
     mask_BL = torch.tensor([[0] * (length - len(ids)) + [1] * len(ids) for ids in prompts])
     answers = _Answers(tokenizer, length)
-    out_BT = model.generate(  # type: ignore[operator]
-        input_ids=ids_BL.to(model.device),
-        attention_mask=mask_BL.to(model.device),
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=pad,
-        stopping_criteria=StoppingCriteriaList([answers]),
-    )
+    with _compact_head(model):
+        out_BT = model.generate(  # type: ignore[operator]
+            input_ids=ids_BL.to(model.device),
+            attention_mask=mask_BL.to(model.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=pad,
+            stopping_criteria=StoppingCriteriaList([answers]),
+        )
     return [text.split("\n", 1)[0].strip() for text in answers.texts(out_BT)]
 
 
