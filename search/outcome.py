@@ -20,11 +20,13 @@ class Trial:
         genome: The genome.
         examples: How many.
         known: On so many of them, the first ones, it was scored before, stage by stage: they cost nothing again.
+        screening: Only its loss will be looked at.
     """
 
     genome: Genome
     examples: int
     known: tuple[int, ...] = field(default=(), compare=False)
+    screening: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,13 +38,14 @@ class Outcome:
         examples: Search examples it was scored on.
         kl_nats: Mean KL divergence from the dense model's answer distribution.
         loss_nats: The fitness, minimised, where it is another one than the KL.
-        drop_points: Metric lost against the dense model on the same examples, in points.
+        drop_points: Metric lost against the dense model on the same examples, in points; None where only the loss was
+            wanted and the metric would have cost more.
         drop_bound: One-sided upper bound of it that fresh examples are expected to give, as many as will confirm;
             None where the scorer gives none.
-        metric: The task metric.
+        metric: The task metric; None like `drop_points`.
         tokens: Tokens run through the model, without those of examples that were known.
         seconds: Time that took.
-        failure: Why it could not be scored; then the three numbers are None.
+        failure: Why it could not be scored; then there are no numbers.
 
     Raises:
         ScoringError: A number is missing, not finite, or present beside a failure.
@@ -60,16 +63,16 @@ class Outcome:
     failure: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("loss_nats", "drop_bound"):
+        for name in ("kl_nats", "loss_nats", "drop_points", "drop_bound", "metric"):
             value = getattr(self, name)
             if value is not None and (self.failure is not None or not math.isfinite(value)):
                 raise ScoringError(f"{name} must be a finite number of a scored trial, got {value}")
-        for name in ("kl_nats", "drop_points", "metric"):
-            value = getattr(self, name)
-            if self.failure is not None and value is not None:
-                raise ScoringError(f"{name} of a failed outcome must be None, got {value}")
-            if self.failure is None and (value is None or not math.isfinite(value)):
-                raise ScoringError(f"{name} must be a finite number, got {value}; report it as a failure")
+        if self.failure is None and self.kl_nats is None:
+            raise ScoringError("kl_nats must be a finite number, got None; report it as a failure")
+        if (self.metric is None) != (self.drop_points is None):
+            raise ScoringError(
+                f"metric and drop_points go together, got {self.metric} and {self.drop_points}"
+            )
 
     @classmethod
     def failed(cls, trial: Trial, reason: str, *, tokens: int = 0, seconds: float = 0.0) -> Self:

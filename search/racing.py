@@ -92,7 +92,11 @@ class Race:
     def start(self) -> list[Trial]:
         """Trials of the first stage that need scoring; empty when what is known answers the whole race."""
         known = tuple(stage.examples for stage in self._stages[: self._stage])
-        stage = [Trial(genome=genome, examples=self._examples, known=known) for genome in self._running]
+        screening = self._stage < len(self._stages)
+        stage = [
+            Trial(genome=genome, examples=self._examples, known=known, screening=screening)
+            for genome in self._running
+        ]
         self._trials += stage
         unknown = []
         for trial in stage:

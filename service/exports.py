@@ -113,11 +113,17 @@ def export_of(job: Job, candidate: Mapping[str, Any], asked: dict[str, Any]) -> 
     """The export of a candidate of a job.
 
     Raises:
-        InputError: The candidate could not be scored.
+        InputError: The candidate could not be scored, or was screened by its loss alone.
         ConflictError: An older version made the result of the job, with less in it.
     """
     if candidate["failure"] is not None:
         raise InputError("candidate", f"could not be scored: {candidate['failure']}; choose another one")
+    if candidate["metric"] is None:
+        raise InputError(
+            "candidate",
+            f"was screened by its loss on {candidate['examples']} examples, and no answers were written, so there is "
+            "nothing that an export of it could be held to; choose one that was scored on all",
+        )
     result = job.result or {}
     if missing := [name for name in KNOWN if name not in result]:
         raise ConflictError(

@@ -6,7 +6,7 @@ the number of actors.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -125,7 +125,8 @@ class TaskScorer:
         """Scores trials on the first examples of the search split, as long as there are any.
 
         Examples on which a trial's genome was scored before are not run again, unless that was in a process before this
-        one. They are then run by themselves, as they were: the numbers are the same to the last bit.
+        one, or only for the loss. They are then run by themselves, as they were: the numbers are the same to the last
+        bit. Where answers have to be written for the metric, screening does without.
 
         Args:
             ask: Gives that many trials or fewer; asked again after every outcome.
@@ -301,11 +302,21 @@ class TaskScorer:
 
     def _request(self, trial: Trial) -> ScoreRequest:
         """The first of a trial's examples that are to be scored, up to where an earlier stage ended, or to its end."""
+        loss_only = self._loss_only(trial)
         scored = self._scored.get(trial.genome)
-        have = 0 if scored is None else len(scored.quality)
+        have = 0 if scored is None or (scored.unwritten and not loss_only) else len(scored.quality)
         start = max((end for end in trial.known if end <= have), default=0)
         stop = next(end for end in (*trial.known, trial.examples) if end > start)
-        return ScoreRequest(ranks=self._space.ranks(trial.genome), split="search", start=start, stop=stop)
+        return ScoreRequest(
+            ranks=self._space.ranks(trial.genome),
+            split="search",
+            start=start,
+            stop=stop,
+            loss_only=loss_only,
+        )
+
+    def _loss_only(self, trial: Trial) -> bool:
+        return trial.screening and self._task.kind == "generate"
 
     def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:
         total = len(self._task.splits[split])
@@ -324,22 +335,26 @@ class TaskScorer:
         if isinstance(result, Failure):
             return Outcome.failed(trial, result.reason)
         assert isinstance(result, Scores)
+        outcome = Outcome(
+            genome=trial.genome,
+            examples=trial.examples,
+            kl_nats=float(result.kl_nats.mean()),
+            loss_nats=self.loss(result, "search"),
+            tokens=result.tokens,
+            seconds=result.seconds,
+        )
+        if self._loss_only(trial):
+            return outcome
         try:
             metric = self.metric(result)
         except ScoringError as error:
             return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
         dense_metric = self.metric(self._dense_like(result, "search"))
-        drop = self.foreseen(result, confidence)
-        return Outcome(
-            genome=trial.genome,
-            examples=trial.examples,
-            kl_nats=float(result.kl_nats.mean()),
-            loss_nats=self.loss(result, "search"),
+        return replace(
+            outcome,
             drop_points=drop_points(self._task.kind, dense_metric, metric),
-            drop_bound=drop.upper,
+            drop_bound=self.foreseen(result, confidence).upper,
             metric=metric,
-            tokens=result.tokens,
-            seconds=result.seconds,
         )
 
 

@@ -121,12 +121,7 @@ class Scorer:
         else:
             scores, beliefs = self._predict(request, examples, reference, want_beliefs=want_beliefs)
         if self._task.kind == "generate":
-            texts = generate_answers(
-                self._model.model, self._tokenizer, examples, self._task.max_new_tokens, self._batch_tokens
-            )
-            pairs = [(text, example.references) for text, example in zip(texts, examples, strict=True)]
-            scores["quality"] = np.array([token_f1(text, refs) for text, refs in pairs])
-            scores["exact"] = np.array([exact_match(text, refs) for text, refs in pairs])
+            scores |= _unwritten(len(examples)) if request.loss_only else self._write(examples)
         tokens = sum(len(row.ids) for example in examples for row in example.rows)
         elapsed = time.perf_counter() - started
         return Scores(**scores, tokens=tokens, seconds=elapsed), beliefs
@@ -201,6 +196,16 @@ class Scorer:
             return scores, None
         return scores, Beliefs(logp_AK=top_AK, token_AK=token_AK, offset_E=offset_E)
 
+    def _write(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        texts = generate_answers(
+            self._model.model, self._tokenizer, examples, self._task.max_new_tokens, self._batch_tokens
+        )
+        pairs = [(text, example.references) for text, example in zip(texts, examples, strict=True)]
+        return {
+            "quality": np.array([token_f1(text, refs) for text, refs in pairs]),
+            "exact": np.array([exact_match(text, refs) for text, refs in pairs]),
+        }
+
     def _batched(self, request: ScoreRequest, examples: Sequence[Example]) -> tuple[int, list[Batch]]:
         key = (request.split, request.start, request.stop)
         if key not in self._batches:
@@ -216,6 +221,10 @@ class Scorer:
         if not torch.isfinite(logits_NV).all():
             raise NotFiniteError("the candidate's logits are not finite")
         return logits_NV
+
+
+def _unwritten(examples: int) -> dict[str, np.ndarray]:
+    return {name: np.full(examples, np.nan) for name in ("quality", "exact")}
 
 
 def _for_want_of_memory(error: RuntimeError | MemoryError) -> Failure:

@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 class ScoreRequest:
     """Score the candidate with these ranks on `split[start:stop]`.
 
-    `refit`: file with left factors and biases of its own, where it was refit.
+    `refit`: file with left factors and biases of its own, where it was refit. `loss_only`: no answers are written.
     """
 
     ranks: tuple[int, ...]
@@ -27,6 +27,7 @@ class ScoreRequest:
     start: int
     stop: int
     refit: Path | None = None
+    loss_only: bool = False
 
     @property
     def examples(self) -> int:
@@ -87,9 +88,10 @@ class Scores:
     """Per-example measures, all of length E.
 
     `quality`: 0/1 correctness of a choice, token F1 of a generated answer, minus the answer's negative
-    log-likelihood for `lm`. `nll_nats`: of the right answer. `answer_tokens`: what it is spread over.
-    `kl_nats`: from the dense model's belief to the candidate's, zero for the dense model itself. `exact`: 0/1
-    exact match (equals correctness for a choice). `tokens` run through the model, in `seconds`.
+    log-likelihood for `lm`; NaN, like `exact`, where no answer was written. `nll_nats`: of the right answer.
+    `answer_tokens`: what it is spread over. `kl_nats`: from the dense model's belief to the candidate's, zero for
+    the dense model itself. `exact`: 0/1 exact match (equals correctness for a choice). `tokens` run through the
+    model, in `seconds`.
     """
 
     quality: Floats
@@ -99,6 +101,11 @@ class Scores:
     answer_tokens: Floats
     tokens: int
     seconds: float
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether answers that `quality` wants were not written."""
+        return bool(np.isnan(self.quality).any())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 
@@ -29,11 +30,31 @@ def test_a_stored_row_reads_back_without_its_extra_columns() -> None:
     assert Outcome.from_json(row) == outcome()
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, None])
-@pytest.mark.parametrize("name", ["kl_nats", "drop_points", "metric"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("kl_nats", None),
+        *itertools.product(
+            ["kl_nats", "loss_nats", "drop_points", "drop_bound", "metric"], [math.nan, math.inf]
+        ),
+    ],
+)
 def test_a_score_without_a_number_is_refused(name: str, number: float | None) -> None:
     with pytest.raises(ScoringError, match=f"{name} must be a finite number"):
         outcome(**{name: number})
+
+
+@pytest.mark.parametrize("name", ["drop_points", "metric"])
+def test_a_metric_and_what_it_loses_go_together(name: str) -> None:
+    with pytest.raises(ScoringError, match="go together"):
+        outcome(**{name: None})
+
+
+def test_what_was_scored_for_its_loss_alone_passes_nothing() -> None:
+    screened = outcome(loss_nats=0.2, drop_points=None, metric=None)
+    assert screened.fitness == 0.2
+    assert not screened.within(100.0)
+    assert Outcome.from_json(json.loads(json.dumps(screened.to_json()))) == screened
 
 
 def test_a_failure_is_the_worst_and_never_a_pass() -> None:
@@ -42,7 +63,7 @@ def test_a_failure_is_the_worst_and_never_a_pass() -> None:
     assert not failed.within(100.0)
     assert failed.trial == Trial(genome=(1, 2), examples=8)
     assert Outcome.from_json(failed.to_json()) == failed
-    with pytest.raises(ScoringError, match="must be None"):
+    with pytest.raises(ScoringError, match="of a scored trial"):
         outcome(failure="boom")
 
 

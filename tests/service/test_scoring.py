@@ -35,10 +35,10 @@ def make_task(kind: Any) -> EncodedTask:
 
 
 def make_scores(request: ScoreRequest, quality: float, nll_nats: float = 2.0) -> Scores:
-    size = request.examples
+    size, written = request.examples, np.nan if request.loss_only else quality
     return Scores(
-        quality=np.full(size, quality),
-        exact=np.full(size, quality),
+        quality=np.full(size, written),
+        exact=np.full(size, written),
         nll_nats=np.full(size, nll_nats),
         kl_nats=np.full(size, 1 - quality),
         answer_tokens=np.full(size, 2.0),
@@ -146,6 +146,27 @@ def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner:
     assert (screened.tokens, whole.tokens) == (80, 320)
     (at_once,) = outcomes(scorer, Trial(genome=(2, 0), examples=40))
     assert replace(whole, tokens=400) == at_once
+
+
+def test_answers_are_not_written_to_screen(runner: FakeRunner) -> None:
+    scorer = TaskScorer(runner, SPACE, make_task("generate"), kl_weight=0.5)
+    scorer.score_dense("search")
+    runner.requests.clear()
+    stages = [
+        Trial(genome=(2, 0), examples=8, screening=True),
+        Trial(genome=(2, 0), examples=16, known=(8,), screening=True),
+        Trial(genome=(2, 0), examples=40, known=(8, 16)),
+    ]
+    *screened, whole = outcomes(scorer, *stages)
+    asked = [(r.start, r.stop, r.loss_only) for r in runner.requests]
+    assert asked == [(0, 8, True), (8, 16, True), (0, 8, False), (8, 16, False), (16, 40, False)]
+    assert [(one.metric, one.drop_points, one.drop_bound) for one in screened] == [(None, None, None)] * 2
+    assert [one.loss_nats for one in screened] == [pytest.approx(0.3)] * 2
+    assert (whole.metric, whole.drop_points, whole.tokens) == (0.5, 50.0, 240)
+
+    choices = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    choices.score_dense("search")
+    assert [one.metric for one in outcomes(choices, *stages)] == [0.5] * 3  # they cost nothing
 
 
 def test_a_genome_that_was_scored_on_more_may_still_be_asked_for_on_few(

@@ -147,6 +147,18 @@ def test_generate_scores_texts_and_beliefs(make_scorer: Callable[..., Any]) -> N
     assert ((scores.quality >= 0) & (scores.quality <= 1)).all()
     assert set(scores.exact) <= {0.0, 1.0}
     assert (scores.nll_nats > 0).all()
+    assert not scores.unwritten
+
+
+def test_the_loss_of_a_generate_task_wants_no_answers(make_scorer: Callable[..., Any]) -> None:
+    scorer, _, _ = make_scorer("generate")
+    scorer.set_beliefs({"search": scorer.score_dense(request())[1]})
+    whole, loss_only = scored(scorer, 6), scorer.score(replace(request(6), loss_only=True))
+    assert loss_only.unwritten
+    assert np.isnan(loss_only.exact).all()
+    for name in ("nll_nats", "kl_nats", "answer_tokens"):
+        assert getattr(loss_only, name).tolist() == getattr(whole, name).tolist()
+    assert loss_only.tokens == whole.tokens
 
 
 @pytest.mark.parametrize("kind", ["choice", "lm"])
