@@ -12,7 +12,16 @@ def test_tokens_differ_and_tell_their_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "rsk", "s3cret", "rsk_0_0", new_token()[:-1], new_token() + "x", "rsk_\0"]
+    "text",
+    [
+        "",
+        "rsk",
+        "s3cret",
+        "rsk_0_0",
+        pytest.param(new_token()[:-1], id="too short"),
+        pytest.param(new_token() + "x", id="too long"),
+        "rsk_\0",
+    ],
 )
 def test_other_text_is_no_token(text: str) -> None:
     assert id_of(text) is None
