@@ -6,6 +6,7 @@ C choices.
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -14,13 +15,26 @@ from workers.batches import Batch
 from workers.plan import Example
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Predicted:
+    """What a model makes of the right answers of some examples, and what it writes itself, where that was wanted.
+
+    `logits_NV`, float32, predict `token_N`, answer after answer in the order of `examples`; so are the `texts`.
+    """
+
+    examples: tuple[int, ...]
+    logits_NV: torch.Tensor
+    token_N: torch.Tensor
+    texts: tuple[str | None, ...]
+
+
 def answer_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
     """Runs the model and returns the logits that predict each answer token, N×V, float32.
 
     Only the read positions go through the output head, where the model's forward allows it: on a small model
     the head costs as much as several blocks.
     """
-    options = {"logits_to_keep": batch.positions_P} if keeps_logits(type(model)) else {}
+    options = {"logits_to_keep": batch.positions_P} if takes(type(model), "logits_to_keep") else {}
     logits: torch.Tensor = model(input_ids=batch.ids_BL, use_cache=False, **options).logits
     columns_N = batch.column_N if options else batch.positions_P[batch.column_N]
     return logits[batch.row_N, columns_N].float()
@@ -49,6 +63,6 @@ def right_choices(examples: Sequence[Example], batch: Batch, device: torch.devic
     return torch.tensor([examples[index].label for index in batch.examples], device=device)
 
 
-def keeps_logits(model_class: type[PreTrainedModel]) -> bool:
-    """Whether the model's forward can be told which positions go through the output head."""
-    return "logits_to_keep" in inspect.signature(model_class.forward).parameters
+def takes(model_class: type[torch.nn.Module], argument: str) -> bool:
+    """Whether the model's forward can be told so: the positions, or those that go through the output head."""
+    return argument in inspect.signature(model_class.forward).parameters

@@ -4,7 +4,7 @@ Legend: E examples, C choices, N answer tokens of a batch, V vocabulary, A belie
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from search.errors import ScoringError
 from workers.batches import Batch, make_batches
-from workers.generation import generate_answers
-from workers.likelihood import answer_logits, slot_log_likelihoods
+from workers.generation import answers
+from workers.likelihood import Predicted, answer_logits, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.metrics import exact_match, token_f1
 from workers.plan import EncodedTask, Example
@@ -120,8 +120,6 @@ class Scorer:
             scores, beliefs = self._choose(request, examples, reference)
         else:
             scores, beliefs = self._predict(request, examples, reference, want_beliefs=want_beliefs)
-        if self._task.kind == "generate":
-            scores |= _unwritten(len(examples)) if request.loss_only else self._write(examples)
         tokens = sum(len(row.ids) for example in examples for row in example.rows)
         elapsed = time.perf_counter() - started
         return Scores(**scores, tokens=tokens, seconds=elapsed), beliefs
@@ -136,7 +134,7 @@ class Scorer:
         choices, batches = self._batched(request, examples)
         logp_EC = torch.zeros(len(examples), choices, dtype=torch.float64)
         for batch in batches:
-            logits_NV = self._logits(batch)
+            logits_NV = _finite(answer_logits(self._model.model, batch))
             logp_EC += slot_log_likelihoods(logits_NV, batch, len(examples), choices).cpu()
         counts_E = torch.tensor([example.choices for example in examples])
         logp_EC[torch.arange(choices)[None] >= counts_E[:, None]] = -torch.inf
@@ -167,7 +165,6 @@ class Scorer:
         *,
         want_beliefs: bool,
     ) -> tuple[dict[str, np.ndarray], Beliefs | None]:
-        _, batches = self._batched(request, examples)
         counts_E = np.array([example.answer_tokens for example in examples])
         offset_E = np.concatenate([[0], np.cumsum(counts_E)])
         nll_A = np.zeros(offset_E[-1])
@@ -175,10 +172,13 @@ class Scorer:
         outcomes = min(TOP_TOKENS, self._model.model.config.get_text_config().vocab_size)
         top_AK = np.zeros((offset_E[-1], outcomes), dtype=np.float32)
         token_AK = np.zeros((offset_E[-1], outcomes), dtype=np.int32)
-        for batch in batches:
-            logp_NV = self._logits(batch).log_softmax(dim=1)
-            rows_N = np.concatenate([np.arange(offset_E[e], offset_E[e + 1]) for e in batch.examples])
-            nll_A[rows_N] = -logp_NV.gather(1, batch.token_N[:, None])[:, 0].double().cpu().numpy()
+        texts: list[str | None] = [None] * len(examples)
+        for predicted in self._predicted(request, examples):
+            logp_NV = _finite(predicted.logits_NV).log_softmax(dim=1)
+            rows_N = np.concatenate([np.arange(offset_E[e], offset_E[e + 1]) for e in predicted.examples])
+            nll_A[rows_N] = -logp_NV.gather(1, predicted.token_N[:, None])[:, 0].double().cpu().numpy()
+            for index, text in zip(predicted.examples, predicted.texts, strict=True):
+                texts[index] = text
             if reference is not None:
                 kl_A[rows_N] = _coarse_kl(logp_NV, reference.logp_AK[rows_N], reference.token_AK[rows_N])
             if want_beliefs:
@@ -186,8 +186,7 @@ class Scorer:
                 top_AK[rows_N], token_AK[rows_N] = top.values.cpu().numpy(), top.indices.cpu().numpy()
         nll_E = np.add.reduceat(nll_A, offset_E[:-1])
         scores = {
-            "quality": -nll_E,
-            "exact": np.zeros(len(examples)),
+            **(_of_texts(texts, examples) if self._task.kind == "generate" else _of_likelihood(nll_E)),
             "nll_nats": nll_E,
             "answer_tokens": counts_E.astype(np.float64),
             "kl_nats": np.add.reduceat(kl_A, offset_E[:-1]) / counts_E,
@@ -196,15 +195,18 @@ class Scorer:
             return scores, None
         return scores, Beliefs(logp_AK=top_AK, token_AK=token_AK, offset_E=offset_E)
 
-    def _write(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-        texts = generate_answers(
-            self._model.model, self._tokenizer, examples, self._task.max_new_tokens, self._batch_tokens
-        )
-        pairs = [(text, example.references) for text, example in zip(texts, examples, strict=True)]
-        return {
-            "quality": np.array([token_f1(text, refs) for text, refs in pairs]),
-            "exact": np.array([exact_match(text, refs) for text, refs in pairs]),
-        }
+    def _predicted(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
+        model = self._model.model
+        if self._task.kind == "generate":
+            new_tokens, write = self._task.max_new_tokens, not request.loss_only
+            yield from answers(model, self._tokenizer, examples, new_tokens, self._batch_tokens, write=write)
+            return
+        for batch in self._batched(request, examples)[1]:
+            logits_NV = answer_logits(model, batch)
+            unwritten = (None,) * len(batch.examples)
+            yield Predicted(
+                examples=batch.examples, logits_NV=logits_NV, token_N=batch.token_N, texts=unwritten
+            )
 
     def _batched(self, request: ScoreRequest, examples: Sequence[Example]) -> tuple[int, list[Batch]]:
         key = (request.split, request.start, request.stop)
@@ -216,15 +218,25 @@ class Scorer:
             self._batches[key] = (choices, [batch.to(device) for batch in batches])
         return self._batches[key]
 
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        logits_NV = answer_logits(self._model.model, batch)
-        if not torch.isfinite(logits_NV).all():
-            raise NotFiniteError("the candidate's logits are not finite")
-        return logits_NV
+
+def _finite(logits_NV: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(logits_NV).all():
+        raise NotFiniteError("the candidate's logits are not finite")
+    return logits_NV
 
 
-def _unwritten(examples: int) -> dict[str, np.ndarray]:
-    return {name: np.full(examples, np.nan) for name in ("quality", "exact")}
+def _of_texts(texts: Sequence[str | None], examples: Sequence[Example]) -> dict[str, np.ndarray]:
+    """`quality` and `exact` of answers, NaN where none was written."""
+    pairs = [(text, example.references) for text, example in zip(texts, examples, strict=True)]
+    return {
+        name: np.array([np.nan if text is None else measure(text, right) for text, right in pairs])
+        for name, measure in (("quality", token_f1), ("exact", exact_match))
+    }
+
+
+def _of_likelihood(nll_E: np.ndarray) -> dict[str, np.ndarray]:
+    """`quality` and `exact` where nothing is written."""
+    return {"quality": -nll_E, "exact": np.zeros(len(nll_E))}
 
 
 def _for_want_of_memory(error: RuntimeError | MemoryError) -> Failure:

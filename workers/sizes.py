@@ -126,7 +126,7 @@ def size_of(
 def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None = None) -> Load:
     """The load of a split's first examples, from the batches they really make.
 
-    Of `generate`, every answer is taken to be as long as it may be.
+    Of `generate`, every answer that is written is taken to be as long as it may be; on the calibration split none is.
     """
     examples = task.splits[split][:stop]
     batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
@@ -134,14 +134,10 @@ def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None =
     for batch in batches:
         rows, length = batch.ids_BL.shape
         load += _batch_load(rows, length, rows * len(batch.positions_P), batch.tokens)
-    if task.kind != "generate":
+    if task.kind != "generate" or split == "calibration":
         return load
-    prompt_tokens = sum(len(example.prompt_ids) for example in examples)
-    prompts = replace(
-        load, reads=len(examples), tokens=prompt_tokens, real_tokens=prompt_tokens, largest_reads=0
-    )
     new_tokens = task.max_new_tokens
-    return load + replace(prompts, decoded=len(examples) * new_tokens, steps=len(batches) * new_tokens)
+    return replace(load, decoded=len(examples) * new_tokens, steps=len(batches) * new_tokens)
 
 
 def uniform_load(examples: int, length: int, batch_tokens: int, reads: int = 1) -> Load:

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from workers.batches import make_batches
-from workers.likelihood import keeps_logits
+from workers.likelihood import takes
 from workers.plan import EncodedTask
 from workers.timing import Timed
 
@@ -54,9 +54,8 @@ def forward_pass(model: PreTrainedModel, workload: Workload) -> Timed:
     vocabulary = model.config.get_text_config().vocab_size
     ids_BL = torch.randint(vocabulary, size, generator=generator).to(model.device)
     options: dict[str, Any] = {}
-    if keeps_logits(
-        type(model)
-    ):  # by index, as scorers ask for them: of a slice torch would copy the head for each row
+    if takes(type(model), "logits_to_keep"):
+        # by index, as scorers ask for them: of a slice torch would copy the head for each row
         options["logits_to_keep"] = torch.tensor([workload.shape_BL[1] - 1], device=model.device)
 
     @torch.inference_mode()

@@ -22,11 +22,12 @@ from search.matrix import DENSE, MatrixShape
 from workers.attention import suit_gradients
 from workers.calibration import Calibrator
 from workers.export import Exported, ExportPlan, export, load_folder
+from workers.generation import answers
 from workers.grams import Grams
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, linear_params, weight_OD
 from workers.models import empty_model, load_prepared
-from workers.plan import EncodedTask, ModelSource
+from workers.plan import EncodedTask, Example, ModelSource
 from workers.preparation import PreparationPlan, Prepared, load_factors, prepare
 from workers.projections import factor
 
@@ -287,6 +288,29 @@ def test_gradients_of_short_rows_in_bfloat16(architecture: Architecture) -> None
     if not architecture.left_alone:  # rounding sends tokens to other experts
         assert errors[1] < 2 * errors[0]
     assert gradients[1].equal(gradients[2]) == (ours.config._attn_implementation != "ranksieve")
+
+
+@torch.inference_mode()
+def test_answers_go_on_from_prompts_that_were_read_once(
+    architecture: Architecture,
+    text_example: Callable[..., Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = build(architecture.config())
+    right = [(4, 9, 30), (20,), (3, 5), (12, 40, 6, 8)]
+    examples = [text_example(tuple(range(5 + index, 8 + 4 * index)), ids) for index, ids in enumerate(right)]
+    (together,) = answers(model, tokenizer, examples, 3, 10_000)
+    assert together.examples == (0, 1, 2, 3), "by length, with up to twelve tokens of padding"
+    expected, texts = [], []
+    for example, ids in zip(examples, right, strict=True):
+        whole = torch.tensor([[*example.prompt_ids, *ids[:-1]]])
+        expected.append(model(whole).logits[0, -len(ids) :])
+        prompt = torch.tensor([example.prompt_ids])
+        written = model.generate(prompt, max_new_tokens=3, do_sample=False, use_cache=False, pad_token_id=0)  # type: ignore[operator]
+        texts.append(tokenizer.decode(written[0, prompt.shape[1] :], skip_special_tokens=True))
+    assert_close(together.logits_NV, torch.cat(expected))
+    assert together.token_N.tolist() == [token for ids in right for token in ids]
+    assert together.texts == tuple(texts)
 
 
 @pytest.mark.usefixtures("_own_modules_cache")

@@ -1,10 +1,11 @@
 import random
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from workers.generation import generate_answers
+from workers.generation import answers
 from workers.plan import Example
 
 NEW = 6
@@ -21,10 +22,21 @@ def greedy(model: PreTrainedModel, prompt: tuple[int, ...], end: int) -> list[in
     return ids[len(prompt) :]
 
 
+def written(
+    model: PreTrainedModel, tokenizer: Any, examples: list[Example], budget: int
+) -> tuple[str | None, ...]:
+    parts = answers(model, tokenizer, examples, NEW, budget)
+    texts = {index: text for part in parts for index, text in zip(part.examples, part.texts, strict=True)}
+    return tuple(texts[index] for index in range(len(examples)))
+
+
 def prompts(text_example: Callable[..., Example]) -> list[Example]:
     rng = random.Random(0)
     return [
-        text_example(tuple(rng.randrange(3, 48) for _ in range(rng.randint(1, 12))), (4,)) for _ in range(12)
+        text_example(
+            tuple(rng.randrange(3, 48) for _ in range(rng.randint(1, 12))), (4, 9, 7)[: 1 + index % 3]
+        )
+        for index in range(12)
     ]
 
 
@@ -41,7 +53,7 @@ def test_answers_equal_naive_greedy_decoding_in_any_batching(
     ]
     assert len(set(expected)) > 6
     for budget in (1, 50, 10_000):
-        assert generate_answers(model, tokenizer, examples, NEW, budget) == expected
+        assert written(model, tokenizer, examples, budget) == tuple(expected)
 
 
 def test_answer_ends_at_a_line_break(
@@ -59,9 +71,8 @@ def test_answer_ends_at_a_line_break(
 
     model, steps = make_llama(), []
     model.get_output_embeddings().register_forward_hook(lambda *_: steps.append(1))
-    answers = generate_answers(model, Lines(), prompts(text_example)[:2], NEW, 50)  # type: ignore[arg-type]
-    assert answers == ["w1 w2", "w1 w2"]
-    assert len(steps) == 1, "nothing is written after it"
+    assert written(model, Lines(), prompts(text_example)[:2], 50) == ("w1 w2", "w1 w2")
+    assert len(steps) == 2, "the right answers, and one step: nothing is written after it"
 
 
 def test_no_answer_ends_before_the_last_of_its_batch(
@@ -79,8 +90,8 @@ def test_no_answer_ends_before_the_last_of_its_batch(
 
     model, steps = make_llama(), []
     model.get_output_embeddings().register_forward_hook(lambda *_: steps.append(1))
-    answers = generate_answers(model, Lines(), prompts(text_example)[:2], NEW, 1000)  # type: ignore[arg-type]
-    assert (answers, len(steps)) == (["ab", "efg"], 4)
+    assert written(model, Lines(), prompts(text_example)[:2], 1000) == ("ab", "efg")
+    assert len(steps) == 1 + 4
 
 
 def test_output_head_never_reads_a_strided_view(
@@ -91,7 +102,22 @@ def test_output_head_never_reads_a_strided_view(
     model, read = make_llama(), []
     head = model.get_output_embeddings()
     head.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
-    generate_answers(model, tokenizer, prompts(text_example), NEW, 10_000)
+    list(answers(model, tokenizer, prompts(text_example), NEW, 10_000))
     assert {len(hidden) for hidden in read} == {12}, "all prompts at once"
     assert all(hidden.is_contiguous() for hidden in read)
-    assert not head._forward_pre_hooks, "as it was before"
+
+
+@torch.inference_mode()
+def test_prompts_are_read_once(
+    make_llama: Callable[..., PreTrainedModel],
+    text_example: Callable[..., Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model, examples, widths = make_llama(), prompts(text_example), []
+    longest = max(len(example.prompt_ids) for example in examples)
+    model.base_model.embed_tokens.register_forward_hook(
+        lambda _, inputs, __: widths.append(inputs[0].shape[1])
+    )
+    list(answers(model, tokenizer, examples, NEW, 10_000))
+    assert widths[:2] == [longest - 1, 3], "all but the last tokens, then those and the right answers"
+    assert set(widths[2:]) == {1}
