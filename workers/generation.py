@@ -1,10 +1,10 @@
-"""What a model makes of prompts: how likely it finds the right answers, and what it answers by itself, greedily.
+"""What a model makes of prompts: how likely it finds the answers, and what it answers by itself, greedily.
 
-Both go on from one pass over the prompts, which are much longer than answers. Prompts of similar length are read
+All goes on from one pass over the prompts, which are much longer than answers. Prompts of similar length are read
 together, padded on the left, all of each but its last token; what is written is decoded by transformers.
 
-Legend: B prompts of a batch, L padded length, A padded length of the right answers, N tokens of them, V vocabulary,
-T tokens so far.
+Legend: B prompts of a batch, L padded length, R rows that go on from them, A padded length of what they go on with,
+N answer tokens, V vocabulary, T tokens so far.
 """
 
 import copy
@@ -15,57 +15,76 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from workers.likelihood import Predicted, takes
-from workers.plan import Example
+from workers.plan import EncodedTask, Example, Row
+
+
+def read_once(task: EncodedTask) -> bool:
+    """Whether something is to be had by it: several rows go on from a prompt, or an answer is written, too."""
+    examples = (example for split in task.splits.values() for example in split)
+    return task.kind == "generate" or any(len(example.rows) > 1 for example in examples)
 
 
 def answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
-    max_new_tokens: int,
+    max_choices: int,
     batch_tokens: int,
     *,
-    write: bool = True,
+    write: int = 0,
 ) -> Iterator[Predicted]:
-    """Predicts the right answer of every example, batch by batch.
+    """Predicts all answers of every example, batch by batch.
 
     Args:
         model: Any causal one.
         tokenizer: Its tokenizer.
-        examples: Each with one right answer.
-        max_new_tokens: Most that the model writes.
+        examples: What to answer.
+        max_choices: Most answers of an example.
         batch_tokens: Padded tokens of a batch, answers included.
-        write: Whether it writes answers of its own, too. They end at the end-of-sequence token, at a line break, or
-            after `max_new_tokens`.
+        write: Most tokens that the model writes itself, for examples of one row. It ends at the end-of-sequence token
+            and at a line break, too.
     """
-    for group in _groups(examples, max_new_tokens, batch_tokens):
+    for group in grouped(examples, batch_tokens, write):
         prompts = _Prompts(model, tokenizer, [examples[index].prompt_ids for index in group])
-        right = [examples[index].rows[0].spans[0].ids for index in group]
+        rows = [(b, row) for b, index in enumerate(group) for row in examples[index].rows]
         cache = prompts.read()
-        logits_NV = prompts.predict(right, copy.deepcopy(cache) if write else cache)
-        texts = prompts.write(cache, max_new_tokens) if write else [None] * len(group)
+        logits_RAV = prompts.go_on(rows, copy.deepcopy(cache) if write else cache)
+        reads = [
+            (r, span.start + 1 - prompts.lengths[b] + offset, token, group[b] * max_choices + span.choice)
+            for r, (b, row) in enumerate(rows)
+            for span in row.spans
+            for offset, token in enumerate(span.ids)
+        ]
+        row_N, column_N, token_N, slot_N = torch.tensor(reads, device=model.device).T
         yield Predicted(
             examples=tuple(group),
-            logits_NV=logits_NV,
-            token_N=torch.tensor([token for ids in right for token in ids], device=model.device),
-            texts=tuple(texts),
+            logits_NV=logits_RAV[row_N, column_N].float(),
+            token_N=token_N,
+            slot_N=slot_N,
+            texts=tuple(prompts.write(cache, write)) if write else (None,) * len(group),
         )
 
 
-def _groups(examples: Sequence[Example], max_new_tokens: int, batch_tokens: int) -> list[list[int]]:
-    """Examples by the length of their prompts, as many together as the budget allows."""
+def grouped(examples: Sequence[Example], batch_tokens: int, write: int = 0) -> list[list[int]]:
+    """Examples by the length of their prompts, as many together as the budget has room for their rows."""
     order = sorted(range(len(examples)), key=lambda index: (len(examples[index].prompt_ids), index))
     groups: list[list[int]] = []
-    longest = 0  # answer of the group
+    rows = longest = 0
     for index in order:
-        longest = max(longest, max_new_tokens, examples[index].answer_tokens)
-        padded = len(examples[index].prompt_ids) + longest
-        if groups and (len(groups[-1]) + 1) * padded <= batch_tokens:
+        example = examples[index]
+        length, following = len(example.prompt_ids), max(write, longest_answer(example))
+        if groups and (rows + len(example.rows)) * (length + max(longest, following)) <= batch_tokens:
             groups[-1].append(index)
+            rows, longest = rows + len(example.rows), max(longest, following)
         else:
             groups.append([index])
-            longest = max(max_new_tokens, examples[index].answer_tokens)
+            rows, longest = len(example.rows), following
     return groups
+
+
+def longest_answer(example: Example) -> int:
+    """Tokens of an example's longest answer."""
+    return max(len(row.ids) for row in example.rows) - len(example.prompt_ids) + 1
 
 
 class _Prompts:
@@ -80,8 +99,9 @@ class _Prompts:
         self._model, self._tokenizer = model, tokenizer
         pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         self._pad = next(pad for pad in pads if pad is not None)
-        self._length = max(map(len, prompts))
-        padding = [self._length - len(ids) for ids in prompts]
+        self.lengths = [len(ids) for ids in prompts]
+        self._length = max(self.lengths)
+        padding = [self._length - length for length in self.lengths]
         pairs = list(zip(padding, prompts, strict=True))
         self._ids_BL = self._tensor([[self._pad] * count + list(ids) for count, ids in pairs])
         self._mask_BL = self._tensor([[0] * count + [1] * len(ids) for count, ids in pairs])
@@ -94,19 +114,33 @@ class _Prompts:
         out = self._run(self._model.base_model, self._ids_BL[:, :end], self._mask_BL[:, :end], None)
         return getattr(out, "cache", None)
 
-    def predict(self, right: Sequence[tuple[int, ...]], cache: Any) -> torch.Tensor:
-        """Logits that predict each token of the right answers, N×V, float32. What it reads is added to the cache."""
-        longest = max(map(len, right))
-        following = [[*ids[:-1], *[self._pad] * (longest - len(ids))] for ids in right]
-        ids_BT = torch.cat([self._ids_BL, self._tensor(following)], dim=1)
-        real_BA = self._tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in right])
-        mask_BT = torch.cat([self._mask_BL[:, :-1], real_BA], dim=1)
-        read = 0 if cache is None else self._length - 1
-        logits_BTV: torch.Tensor = self._run(self._model, ids_BT[:, read:], mask_BT, cache).logits
-        return logits_BTV[:, -longest:][real_BA.bool()].float()
+    def go_on(self, rows: Sequence[tuple[int, Row]], cache: Any) -> torch.Tensor:
+        """Logits at the last token of a prompt and at those that follow in each row, R×A×V.
+
+        Args:
+            rows: Each with the number of its prompt.
+            cache: As `read` left it; used up.
+        """
+        following = [row.ids[self.lengths[b] :] for b, row in rows]
+        longest = 1 + max(map(len, following))
+        padded = [[*ids, *[self._pad] * (longest - 1 - len(ids))] for ids in following]
+        real = [[1] * (1 + len(ids)) + [0] * (longest - 1 - len(ids)) for ids in following]
+        prompt_R = self._tensor([b for b, _ in rows])
+        ids_RT = torch.cat([self._ids_BL[prompt_R], self._tensor(padded)], dim=1)
+        mask_RT = torch.cat([self._mask_BL[prompt_R, :-1], self._tensor(real)], dim=1)
+        if cache is not None:
+            cache.reorder_cache(prompt_R)
+            ids_RT = ids_RT[:, -longest:]
+        logits_RTV: torch.Tensor = self._run(self._model, ids_RT, mask_RT, cache).logits
+        return logits_RTV[:, -longest:]
 
     def write(self, cache: Any, max_new_tokens: int) -> list[str]:
-        """The model's own answers; they are added to the cache."""
+        """The model's own answers.
+
+        Args:
+            cache: As `read` left it; used up.
+            max_new_tokens: Most of each.
+        """
         answers = _Answers(self._tokenizer, self._length)
         out_BT = self._model.generate(  # type: ignore[operator]
             input_ids=self._ids_BL,
@@ -130,7 +164,7 @@ class _Prompts:
             options["cache"] = cache
         return model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=True, **options)
 
-    def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    def _tensor(self, rows: Sequence[Any]) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self._model.device)  # rows may be empty
 
 

@@ -17,14 +17,16 @@ from workers.plan import Example
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Predicted:
-    """What a model makes of the right answers of some examples, and what it writes itself, where that was wanted.
+    """What a model makes of the answers of some examples, and what it writes itself, where that was wanted.
 
     `logits_NV`, float32, predict `token_N`, answer after answer in the order of `examples`; so are the `texts`.
+    `slot_N`: which answer each token belongs to, as of a `Batch`.
     """
 
     examples: tuple[int, ...]
     logits_NV: torch.Tensor
     token_N: torch.Tensor
+    slot_N: torch.Tensor
     texts: tuple[str | None, ...]
 
 
@@ -41,7 +43,7 @@ def answer_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 
 
 def slot_log_likelihoods(
-    logits_NV: torch.Tensor, batch: Batch, examples: int, max_choices: int
+    logits_NV: torch.Tensor, batch: Batch | Predicted, examples: int, max_choices: int
 ) -> torch.Tensor:
     """Sums token log-probabilities into one log-likelihood per answer, E×C; answers not in the batch are 0."""
     logp_N = logits_NV.log_softmax(dim=1).gather(1, batch.token_N[:, None])[:, 0]

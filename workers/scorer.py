@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from search.errors import ScoringError
 from workers.batches import Batch, make_batches
-from workers.generation import answers
+from workers.generation import answers, read_once
 from workers.likelihood import Predicted, answer_logits, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.metrics import exact_match, token_f1
@@ -48,7 +48,8 @@ class Scorer:
         self._tokenizer = tokenizer
         self._task = task
         self._batch_tokens = batch_tokens
-        self._batches: dict[tuple[str, int, int], tuple[int, list[Batch]]] = {}
+        self._shares = read_once(task)
+        self._batches: dict[tuple[str, int, int], list[Batch]] = {}
         self._beliefs: dict[str, Beliefs] = {}
         self._dense_answers: dict[tuple[int, int], list[torch.Tensor]] = {}
 
@@ -131,11 +132,10 @@ class Scorer:
     def _choose(
         self, request: ScoreRequest, examples: Sequence[Example], reference: Beliefs | None
     ) -> tuple[dict[str, np.ndarray], Beliefs]:
-        choices, batches = self._batched(request, examples)
+        choices = self._choices(request.split)
         logp_EC = torch.zeros(len(examples), choices, dtype=torch.float64)
-        for batch in batches:
-            logits_NV = _finite(answer_logits(self._model.model, batch))
-            logp_EC += slot_log_likelihoods(logits_NV, batch, len(examples), choices).cpu()
+        for part in self._predicted(request, examples):
+            logp_EC += slot_log_likelihoods(part.logits_NV, part, len(examples), choices).cpu()
         counts_E = torch.tensor([example.choices for example in examples])
         logp_EC[torch.arange(choices)[None] >= counts_E[:, None]] = -torch.inf
         belief_EC = logp_EC.log_softmax(dim=1).numpy()
@@ -173,11 +173,11 @@ class Scorer:
         top_AK = np.zeros((offset_E[-1], outcomes), dtype=np.float32)
         token_AK = np.zeros((offset_E[-1], outcomes), dtype=np.int32)
         texts: list[str | None] = [None] * len(examples)
-        for predicted in self._predicted(request, examples):
-            logp_NV = _finite(predicted.logits_NV).log_softmax(dim=1)
-            rows_N = np.concatenate([np.arange(offset_E[e], offset_E[e + 1]) for e in predicted.examples])
-            nll_A[rows_N] = -logp_NV.gather(1, predicted.token_N[:, None])[:, 0].double().cpu().numpy()
-            for index, text in zip(predicted.examples, predicted.texts, strict=True):
+        for part in self._predicted(request, examples):
+            logp_NV = part.logits_NV.log_softmax(dim=1)
+            rows_N = np.concatenate([np.arange(offset_E[e], offset_E[e + 1]) for e in part.examples])
+            nll_A[rows_N] = -logp_NV.gather(1, part.token_N[:, None])[:, 0].double().cpu().numpy()
+            for index, text in zip(part.examples, part.texts, strict=True):
                 texts[index] = text
             if reference is not None:
                 kl_A[rows_N] = _coarse_kl(logp_NV, reference.logp_AK[rows_N], reference.token_AK[rows_N])
@@ -196,33 +196,45 @@ class Scorer:
         return scores, Beliefs(logp_AK=top_AK, token_AK=token_AK, offset_E=offset_E)
 
     def _predicted(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
-        model = self._model.model
-        if self._task.kind == "generate":
-            new_tokens, write = self._task.max_new_tokens, not request.loss_only
-            yield from answers(model, self._tokenizer, examples, new_tokens, self._batch_tokens, write=write)
-            return
-        for batch in self._batched(request, examples)[1]:
-            logits_NV = answer_logits(model, batch)
-            unwritten = (None,) * len(batch.examples)
+        """All answers of the examples; raises where their logits are not finite."""
+        for part in (
+            self._read_once(request, examples) if self._shares else self._row_by_row(request, examples)
+        ):
+            if not torch.isfinite(part.logits_NV).all():
+                raise NotFiniteError("the candidate's logits are not finite")
+            yield part
+
+    def _read_once(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
+        writes = self._task.kind == "generate" and not request.loss_only
+        return answers(
+            self._model.model,
+            self._tokenizer,
+            examples,
+            self._choices(request.split),
+            self._batch_tokens,
+            write=self._task.max_new_tokens if writes else 0,
+        )
+
+    def _row_by_row(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
+        for batch in self._batched(request, examples):
             yield Predicted(
-                examples=batch.examples, logits_NV=logits_NV, token_N=batch.token_N, texts=unwritten
+                examples=batch.examples,
+                logits_NV=answer_logits(self._model.model, batch),
+                token_N=batch.token_N,
+                slot_N=batch.slot_N,
+                texts=(None,) * len(batch.examples),
             )
 
-    def _batched(self, request: ScoreRequest, examples: Sequence[Example]) -> tuple[int, list[Batch]]:
+    def _choices(self, split: str) -> int:
+        """Over the whole split, so that the beliefs of its parts have one width."""
+        return max(example.choices for example in self._task.splits[split])
+
+    def _batched(self, request: ScoreRequest, examples: Sequence[Example]) -> list[Batch]:
         key = (request.split, request.start, request.stop)
         if key not in self._batches:
-            # Over the whole split, so that the beliefs of its parts have one width.
-            choices = max(example.choices for example in self._task.splits[request.split])
-            batches = make_batches(examples, choices, self._batch_tokens)
-            device = self._model.model.device
-            self._batches[key] = (choices, [batch.to(device) for batch in batches])
+            batches = make_batches(examples, self._choices(request.split), self._batch_tokens)
+            self._batches[key] = [batch.to(self._model.model.device) for batch in batches]
         return self._batches[key]
-
-
-def _finite(logits_NV: torch.Tensor) -> torch.Tensor:
-    if not torch.isfinite(logits_NV).all():
-        raise NotFiniteError("the candidate's logits are not finite")
-    return logits_NV
 
 
 def _of_texts(texts: Sequence[str | None], examples: Sequence[Example]) -> dict[str, np.ndarray]:

@@ -13,9 +13,10 @@ from workers import calibration
 from workers.batches import make_batches
 from workers.calibration import passes, shard_count
 from workers.fisher import Fisher
+from workers.generation import grouped, longest_answer, read_once
 from workers.matrices import find_matrices, linear_params
 from workers.models import empty_model
-from workers.plan import EncodedTask
+from workers.plan import EncodedTask, Example
 from workers.projections import Method
 from workers.workload import Workload
 
@@ -129,15 +130,16 @@ def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None =
     Of `generate`, every answer that is written is taken to be as long as it may be; on the calibration split none is.
     """
     examples = task.splits[split][:stop]
-    batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
+    if split != "calibration" and read_once(task):
+        write = task.max_new_tokens if task.kind == "generate" else 0
+        groups = grouped(examples, batch_tokens, write)
+        load = sum((_shared_load([examples[index] for index in group]) for group in groups), Load())
+        return replace(load, decoded=len(examples) * write, steps=len(groups) * write)
     load = Load()
-    for batch in batches:
+    for batch in make_batches(examples, max(example.choices for example in examples), batch_tokens):
         rows, length = batch.ids_BL.shape
         load += _batch_load(rows, length, rows * len(batch.positions_P), batch.tokens)
-    if task.kind != "generate" or split == "calibration":
-        return load
-    new_tokens = task.max_new_tokens
-    return replace(load, decoded=len(examples) * new_tokens, steps=len(batches) * new_tokens)
+    return load
 
 
 def uniform_load(examples: int, length: int, batch_tokens: int, reads: int = 1) -> Load:
@@ -179,6 +181,18 @@ def runs_dense(job: JobSize) -> bool:
 
 def grams_per_matrix(method: Method) -> int:
     return {"task": 2, "output": 1, "input": 1, "weight": 0}[method]
+
+
+def _shared_load(examples: Sequence[Example]) -> Load:
+    """Of prompts that are read once, all but their last tokens, and of the rows that go on from there."""
+    prompts = [len(example.prompt_ids) for example in examples]
+    length, following = max(prompts), max(map(longest_answer, examples))
+    rows = sum(len(example.rows) for example in examples)
+    real = sum(len(row.ids) - len(example.prompt_ids) + 1 for example in examples for row in example.rows)
+    reading = _batch_load(len(examples), length - 1, 0, sum(prompts) - len(prompts))
+    going_on = _batch_load(rows, following, rows * following, real)
+    whole = length - 1 + following
+    return reading + replace(going_on, squares=rows * following * whole, largest_tokens=rows * whole)
 
 
 def _batch_load(rows: int, length: int, reads: int, real_tokens: int) -> Load:

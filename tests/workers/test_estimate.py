@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from workers.batches import make_batches
 from workers.calibration import Calibrator
 from workers.estimate import PhaseEstimate, estimate
-from workers.likelihood import answer_logits
+from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask
 from workers.rates import Rates
+from workers.scorer import Scorer
+from workers.scores import ScoreRequest
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, pass_load, shards_of, size_of
 from workers.workload import Workload, WorkloadKind
 
@@ -64,14 +65,23 @@ def phases_of(model: ModelSize, job: JobSize, rates: Rates = RATES) -> dict[str,
     return {phase.phase: phase for phase in phases}
 
 
+@pytest.mark.parametrize("kind", ["choice", "lm"])  # prompts read once, and row by row
 def test_forward_flops_are_what_torch_counts(
-    make_llama: Callable[..., LlamaForCausalLM], model: ModelSize, job: JobSize, task: EncodedTask
+    make_llama: Callable[..., LlamaForCausalLM],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+    model: ModelSize,
+    job: JobSize,
+    kind: str,
 ) -> None:
     llama: Any = make_llama(attn_implementation="eager")  # torch does not count the fused one on a processor
+    scored = make_task(kind)
+    load, examples = load_of(scored, "test", BATCH_TOKENS), len(scored.splits["test"])
+    scorer = Scorer(SwitchableModel(llama, (), {}), tokenizer, scored, BATCH_TOKENS)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        for batch in make_batches(task.splits["test"], 3, BATCH_TOKENS):
-            answer_logits(llama, batch)
-    assert phases_of(model, job)["test"].flops == 2 * counter.get_total_flops()
+        scorer.score(ScoreRequest(ranks=(), split="test", start=0, stop=examples))
+    test = phases_of(model, replace(job, loads={**job.loads, "test": load}))["test"]
+    assert test.flops == 2 * counter.get_total_flops()
 
 
 def test_another_pass_costs_the_forward_and_backward_flops_that_torch_counts(

@@ -1,12 +1,15 @@
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from workers.generation import answers
-from workers.plan import Example
+from workers.batches import make_batches
+from workers.generation import answers, read_once
+from workers.likelihood import answer_logits
+from workers.plan import EncodedTask, Example
 
 NEW = 6
 
@@ -25,7 +28,7 @@ def greedy(model: PreTrainedModel, prompt: tuple[int, ...], end: int) -> list[in
 def written(
     model: PreTrainedModel, tokenizer: Any, examples: list[Example], budget: int
 ) -> tuple[str | None, ...]:
-    parts = answers(model, tokenizer, examples, NEW, budget)
+    parts = answers(model, tokenizer, examples, 1, budget, write=NEW)
     texts = {index: text for part in parts for index, text in zip(part.examples, part.texts, strict=True)}
     return tuple(texts[index] for index in range(len(examples)))
 
@@ -102,9 +105,41 @@ def test_output_head_never_reads_a_strided_view(
     model, read = make_llama(), []
     head = model.get_output_embeddings()
     head.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
-    list(answers(model, tokenizer, prompts(text_example), NEW, 10_000))
+    list(answers(model, tokenizer, prompts(text_example), 1, 10_000, write=NEW))
     assert {len(hidden) for hidden in read} == {12}, "all prompts at once"
     assert all(hidden.is_contiguous() for hidden in read)
+
+
+@torch.inference_mode()
+def test_all_choices_go_on_from_one_prompt(
+    make_llama: Callable[..., PreTrainedModel],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model, task, shapes = make_llama(), make_task("choice"), []
+    examples = task.splits["search"]
+    assert read_once(task)
+    model.base_model.embed_tokens.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
+    (part,) = answers(model, tokenizer, examples, 3, 10_000)
+    rows = sum(len(example.rows) for example in examples)
+    longest = max(len(example.prompt_ids) for example in examples)
+    assert shapes == [(len(examples), longest - 1), (rows, 3)]
+    assert part.texts == (None,) * len(examples)
+    (batch,) = make_batches(examples, 3, 10_000)
+    order = batch.slot_N.argsort(stable=True)
+    again = part.slot_N.argsort(stable=True)
+    assert part.slot_N[again].equal(batch.slot_N[order])
+    assert part.token_N[again].equal(batch.token_N[order])
+    torch.testing.assert_close(
+        part.logits_NV[again], answer_logits(model, batch)[order], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_what_gains_nothing_is_read_row_by_row(make_task: Callable[..., EncodedTask]) -> None:
+    one_row = replace(make_task("choice"), splits={"search": make_task("lm").splits["search"]})
+    assert not read_once(one_row)
+    assert not read_once(make_task("lm"))
+    assert read_once(make_task("generate"))
 
 
 @torch.inference_mode()
@@ -118,6 +153,6 @@ def test_prompts_are_read_once(
     model.base_model.embed_tokens.register_forward_hook(
         lambda _, inputs, __: widths.append(inputs[0].shape[1])
     )
-    list(answers(model, tokenizer, examples, NEW, 10_000))
+    list(answers(model, tokenizer, examples, 1, 10_000, write=NEW))
     assert widths[:2] == [longest - 1, 3], "all but the last tokens, then those and the right answers"
     assert set(widths[2:]) == {1}

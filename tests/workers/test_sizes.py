@@ -5,10 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+import torch
+from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from search.errors import InputError
 from workers.batches import make_batches
+from workers.generation import answers
 from workers.grams import gram_numbers
 from workers.matrices import find_matrices, linear_params
 from workers.plan import EncodedTask, Example
@@ -52,26 +54,45 @@ def test_a_large_model_is_sized_without_its_weights() -> None:
     assert len(gram_passes(size, "input", whole)) > 1  # seen from the wide side of down_proj
 
 
-@pytest.mark.parametrize("kind", ["choice", "lm"])
-def test_a_load_is_that_of_the_batches(make_task: Callable[..., EncodedTask], kind: str) -> None:
+@pytest.mark.parametrize(("kind", "split"), [("lm", "search"), ("choice", "calibration")])
+def test_a_load_is_that_of_the_batches(make_task: Callable[..., EncodedTask], kind: str, split: str) -> None:
     task = make_task(kind)
-    load = load_of(task, "search", 40)
-    batches = make_batches(task.splits["search"], 3, 40)
+    load = load_of(task, split, 40)
+    batches = make_batches(task.splits[split], 3, 40)
     assert load.batches == len(batches) > 1
     assert load.tokens == sum(batch.ids_BL.numel() for batch in batches)
-    assert load.real_tokens == sum(len(row.ids) for e in task.splits["search"] for row in e.rows)
+    assert load.real_tokens == sum(len(row.ids) for e in task.splits[split] for row in e.rows)
     assert load.squares == sum(len(b.ids_BL) * b.ids_BL.shape[1] ** 2 for b in batches)
     assert load.reads == sum(len(b.ids_BL) * len(b.positions_P) for b in batches)
     assert load.largest_tokens == max(b.ids_BL.numel() for b in batches)
     assert load.decoded == 0
-    assert load_of(task, "search", 40, stop=4).real_tokens < load.real_tokens
+    assert load_of(task, split, 40, stop=4).real_tokens < load.real_tokens
 
 
-def test_answers_that_are_written_add_every_token(make_task: Callable[..., EncodedTask]) -> None:
-    task = make_task("generate")
-    scored, load = load_of(replace(task, kind="lm"), "test", 64), load_of(task, "test", 64)
-    assert load == replace(scored, decoded=4 * len(task.splits["test"]), steps=4 * scored.batches)
-    assert load_of(task, "calibration", 64) == load_of(replace(task, kind="lm"), "calibration", 64)
+@pytest.mark.parametrize("kind", ["choice", "generate"])
+@torch.inference_mode()
+def test_a_load_counts_what_is_read_where_prompts_are_read_once(
+    make_llama: Callable[..., LlamaForCausalLM],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+    kind: str,
+) -> None:
+    model, task, shapes = make_llama(), make_task(kind), []
+    embedding = model.get_input_embeddings()
+    embedding.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
+    for _ in answers(model, tokenizer, task.splits["test"], 3, 40):
+        pass
+    load = load_of(task, "test", 40)
+    if kind == "choice":
+        assert load.tokens == sum(rows * length for rows, length in shapes)
+        assert load.batches == len(shapes) > 2
+        examples = task.splits["test"]
+        several = sum(len(row.ids) for example in examples for row in example.rows)
+        assert load.real_tokens < 0.8 * several
+    else:  # answers may be longer: fewer at once
+        assert load.decoded == 4 * len(task.splits["test"])
+        assert load.steps == 4 * load.batches / 2
+    assert load_of(task, "calibration", 40).decoded == 0
 
 
 def test_imagined_examples_are_like_real_ones_of_that_length(
