@@ -31,7 +31,8 @@ def answers(
     max_choices: int,
     batch_tokens: int,
     *,
-    write: int = 0,
+    new_tokens: int = 0,
+    write: bool = True,
 ) -> Iterator[Predicted]:
     """Predicts all answers of every example, batch by batch.
 
@@ -41,10 +42,12 @@ def answers(
         examples: What to answer.
         max_choices: Most answers of an example.
         batch_tokens: Padded tokens of a batch, answers included.
-        write: Most tokens that the model writes itself, for examples of one row. It ends at the end-of-sequence token
-            and at a line break, too.
+        new_tokens: Most tokens that the model writes itself, for examples of one row. It ends at the end-of-sequence
+            token and at a line break, too.
+        write: False leaves room for them, so that batches are the same, but nothing is written.
     """
-    for group in grouped(examples, batch_tokens, write):
+    write &= new_tokens > 0
+    for group in grouped(examples, batch_tokens, new_tokens):
         prompts = _Prompts(model, tokenizer, [examples[index].prompt_ids for index in group])
         rows = [(b, row) for b, index in enumerate(group) for row in examples[index].rows]
         cache = prompts.read()
@@ -61,18 +64,18 @@ def answers(
             logits_NV=logits_RAV[row_N, column_N].float(),
             token_N=token_N,
             slot_N=slot_N,
-            texts=tuple(prompts.write(cache, write)) if write else (None,) * len(group),
+            texts=tuple(prompts.write(cache, new_tokens)) if write else (None,) * len(group),
         )
 
 
-def grouped(examples: Sequence[Example], batch_tokens: int, write: int = 0) -> list[list[int]]:
+def grouped(examples: Sequence[Example], batch_tokens: int, new_tokens: int) -> list[list[int]]:
     """Examples by the length of their prompts, as many together as the budget has room for their rows."""
     order = sorted(range(len(examples)), key=lambda index: (len(examples[index].prompt_ids), index))
     groups: list[list[int]] = []
     rows = longest = 0
     for index in order:
         example = examples[index]
-        length, following = len(example.prompt_ids), max(write, longest_answer(example))
+        length, following = len(example.prompt_ids), max(new_tokens, longest_answer(example))
         if groups and (rows + len(example.rows)) * (length + max(longest, following)) <= batch_tokens:
             groups[-1].append(index)
             rows, longest = rows + len(example.rows), max(longest, following)

@@ -197,22 +197,21 @@ class Scorer:
 
     def _predicted(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
         """All answers of the examples; raises where their logits are not finite."""
-        for part in (
-            self._read_once(request, examples) if self._shares else self._row_by_row(request, examples)
-        ):
+        read = self._read_once if self._shares else self._row_by_row
+        for part in read(request, examples):
             if not torch.isfinite(part.logits_NV).all():
                 raise NotFiniteError("the candidate's logits are not finite")
             yield part
 
     def _read_once(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
-        writes = self._task.kind == "generate" and not request.loss_only
         return answers(
             self._model.model,
             self._tokenizer,
             examples,
             self._choices(request.split),
             self._batch_tokens,
-            write=self._task.max_new_tokens if writes else 0,
+            new_tokens=self._task.max_new_tokens if self._task.kind == "generate" else 0,
+            write=not request.loss_only,
         )
 
     def _row_by_row(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:

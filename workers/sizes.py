@@ -131,10 +131,10 @@ def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None =
     """
     examples = task.splits[split][:stop]
     if split != "calibration" and read_once(task):
-        write = task.max_new_tokens if task.kind == "generate" else 0
-        groups = grouped(examples, batch_tokens, write)
+        new_tokens = task.max_new_tokens if task.kind == "generate" else 0
+        groups = grouped(examples, batch_tokens, new_tokens)
         load = sum((_shared_load([examples[index] for index in group]) for group in groups), Load())
-        return replace(load, decoded=len(examples) * write, steps=len(groups) * write)
+        return replace(load, decoded=len(examples) * new_tokens, steps=len(groups) * new_tokens)
     load = Load()
     for batch in make_batches(examples, max(example.choices for example in examples), batch_tokens):
         rows, length = batch.ids_BL.shape

@@ -299,7 +299,7 @@ def test_answers_go_on_from_prompts_that_were_read_once(
     model = build(architecture.config())
     right = [(4, 9, 30), (20,), (3, 5), (12, 40, 6, 8)]
     examples = [text_example(tuple(range(5 + index, 8 + 4 * index)), ids) for index, ids in enumerate(right)]
-    (together,) = answers(model, tokenizer, examples, 1, 10_000, write=3)
+    (together,) = answers(model, tokenizer, examples, 1, 10_000, new_tokens=3)
     assert together.examples == (0, 1, 2, 3), "by length, with up to twelve tokens of padding"
     expected, texts = [], []
     for example, ids in zip(examples, right, strict=True):

@@ -28,7 +28,7 @@ def greedy(model: PreTrainedModel, prompt: tuple[int, ...], end: int) -> list[in
 def written(
     model: PreTrainedModel, tokenizer: Any, examples: list[Example], budget: int
 ) -> tuple[str | None, ...]:
-    parts = answers(model, tokenizer, examples, 1, budget, write=NEW)
+    parts = answers(model, tokenizer, examples, 1, budget, new_tokens=NEW)
     texts = {index: text for part in parts for index, text in zip(part.examples, part.texts, strict=True)}
     return tuple(texts[index] for index in range(len(examples)))
 
@@ -105,7 +105,7 @@ def test_output_head_never_reads_a_strided_view(
     model, read = make_llama(), []
     head = model.get_output_embeddings()
     head.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
-    list(answers(model, tokenizer, prompts(text_example), 1, 10_000, write=NEW))
+    list(answers(model, tokenizer, prompts(text_example), 1, 10_000, new_tokens=NEW))
     assert {len(hidden) for hidden in read} == {12}, "all prompts at once"
     assert all(hidden.is_contiguous() for hidden in read)
 
@@ -153,6 +153,6 @@ def test_prompts_are_read_once(
     model.base_model.embed_tokens.register_forward_hook(
         lambda _, inputs, __: widths.append(inputs[0].shape[1])
     )
-    list(answers(model, tokenizer, examples, 1, 10_000, write=NEW))
+    list(answers(model, tokenizer, examples, 1, 10_000, new_tokens=NEW))
     assert widths[:2] == [longest - 1, 3], "all but the last tokens, then those and the right answers"
     assert set(widths[2:]) == {1}
