@@ -20,6 +20,7 @@ import numpy as np
 
 from search.outcome import Outcome
 from search.schedules import SEED_SHARES, Accepted
+from search.seeds import on_the_way
 from search.space import Genome, SearchSpace
 
 WIDEST, WIDEST_PART = 0.02, 0.1
@@ -139,7 +140,11 @@ def _safe(space: SearchSpace, seed: Callable[[float], Genome], above: float) -> 
 def _stepwise(
     space: SearchSpace, of_size: Callable[[float], Genome], known: Mapping[float, Genome]
 ) -> list[Genome]:
-    """Of known genomes the smallest and larger ones, with others between those that are far apart; largest first."""
+    """Of known genomes the smallest and larger ones, with others between those that are far apart; largest first.
+
+    The first guess may be a much smaller one that is thought to be as good. Should that be wrong, what stands between
+    is on the way from one known genome to the other.
+    """
     shares: list[float] = []
     for share in sorted(known):
         if not shares or share > shares[-1] + _widest(share) / 2 - TOLERANCE:
@@ -147,8 +152,10 @@ def _stepwise(
     genomes = [known[share] for share in shares[:1]]
     for below, above in pairwise(shares):
         parts = math.ceil((above - below) / _widest(above) - TOLERANCE)
-        for wanted in np.linspace(below, above, parts + 1)[1:-1]:
-            between = of_size(float(wanted))
+        for wanted in map(float, np.linspace(below, above, parts + 1)[1:-1]):
+            between = of_size(wanted)
+            if space.kept_share(between) < wanted - (above - below) / parts / 2:
+                between = on_the_way(space, known[below], known[above], wanted)
             if space.kept_share(genomes[-1]) < space.kept_share(between) < above:
                 genomes.append(between)
         genomes.append(known[above])

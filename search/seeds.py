@@ -24,6 +24,8 @@ Starts = Mapping[float, Genome]
 """Genomes of some sizes, likewise, for a search to set out from; none: it does so from the Lagrangian ones."""
 
 BISECTIONS = 60
+WAY_STEPS = 100
+GOLDEN = (math.sqrt(5) - 1) / 2
 
 HARDLY = 0.005
 """Of the dense cost: what is smaller by so much is not worth to be enlarged by what energies predict."""
@@ -189,6 +191,30 @@ def fitted(space: SearchSpace, energies: Energies, genome: Genome, share: float)
         A genome of at most `share`, or the smallest one.
     """
     return repair(Prices(space, energies), genome, space.budget(share), Random(0), jitter=0.0)
+
+
+def on_the_way(space: SearchSpace, smaller: Genome, larger: Genome, share: float) -> Genome:
+    """A genome on the way from one to another: every level has gone the same part of its own way, but for rounding.
+
+    Levels often differ by one only. So each gene rounds at a point of its own, evenly spread over the genes (multiples
+    of the golden ratio), and a part of the way is that part of all such steps.
+
+    Args:
+        space: The search space.
+        smaller: Of at most `share`.
+        larger: Of more.
+        share: Most of the parameters to keep.
+
+    Returns:
+        Of the steps of that way the largest of at most `share`.
+    """
+    from_G, to_G = np.array(smaller), np.array(larger)
+    early_G = np.arange(len(smaller)) * GOLDEN % 1
+    parts = np.linspace(0, 1, WAY_STEPS + 1)
+    steps = [from_G + np.floor(part * (to_G - from_G) + early_G) for part in parts]
+    genomes = [tuple(int(level) for level in step_G) for step_G in steps]
+    fitting = [genome for genome in genomes if space.kept_share(genome) <= share]
+    return max(fitting, key=space.kept_share, default=smaller)
 
 
 def family(space: SearchSpace, energies: Energies, starts: Starts) -> Family:

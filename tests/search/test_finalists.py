@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -15,7 +16,7 @@ from search.finalists import (
 )
 from search.outcome import Outcome
 from search.schedules import Accepted
-from search.seeds import fitted, lagrangian, uniform
+from search.seeds import fitted, lagrangian, on_the_way, uniform
 from search.space import Genome
 
 
@@ -75,6 +76,27 @@ def test_between_what_was_accepted_far_apart_first_guesses_stand_in_even_steps(m
     expected = [*map(seed, wanted[:2]), *(fit(smallest, share) for share in wanted[2:])]
     assert finalists[first + 1 : last] == expected
     assert all(genome == seed(space.kept_share(genome)) for genome in finalists[:first])
+
+
+def test_a_guess_that_is_much_smaller_leaves_no_gap(make_problem) -> None:
+    problem = make_problem(layers=8)
+    space = problem.space
+    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, space, problem.energies)
+    largest_start, above, smallest = seed(0.3), uniform(space, 0.4), uniform(space, 0.2)
+    known = [above, largest_start, smallest]
+    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in known]
+
+    def as_it_is(share: float) -> Genome:
+        return largest_start if 0.3 <= share < 0.4 else seed(share)
+
+    finalists = genomes(drop_finalists(space, as_it_is, fit, accepted, []))
+    between = finalists[finalists.index(above) + 1 : finalists.index(largest_start)]
+    low, high = space.kept_share(largest_start), space.kept_share(above)
+    parts = len(between) + 1
+    assert parts == math.ceil((high - low) / (0.1 * high)) > 1
+    wanted = [high - part * (high - low) / parts for part in range(1, parts)]
+    assert between == [on_the_way(space, largest_start, above, share) for share in wanted]
+    assert [space.kept_share(genome) for genome in between] == pytest.approx(wanted, abs=0.01)
 
 
 def test_of_many_that_were_accepted_the_smallest_go_on(make_problem) -> None:

@@ -17,6 +17,7 @@ from search.seeds import (
     fitted,
     lagrangian,
     of_densities,
+    on_the_way,
     per_type,
     predicted_loss,
     random_densities,
@@ -253,6 +254,22 @@ def test_a_fitted_genome_keeps_what_it_knew(make_problem) -> None:
         genome = fitted(problem.space, problem.energies, known, share)
         assert share - 0.01 < problem.space.kept_share(genome) <= share
         assert problem.kl_nats(genome) < problem.kl_nats(lagrangian(problem.space, problem.energies, share))
+
+
+def test_on_the_way_every_level_is_between_those_of_the_ends(make_problem) -> None:
+    space = make_problem(layers=8).space
+    smaller, larger = uniform(space, 0.2), random_densities(space, Random(1))
+    low, high = space.kept_share(smaller), space.kept_share(larger)
+    assert low < high
+    shares = [low + part * (high - low) for part in (0.25, 0.5, 0.75)]
+    found = [on_the_way(space, smaller, larger, share) for share in shares]
+    for genome, share in zip(found, shares, strict=True):
+        assert share - 0.02 < space.kept_share(space.validate(genome)) <= share
+        assert all(
+            min(a, b) <= level <= max(a, b) for level, a, b in zip(genome, smaller, larger, strict=True)
+        )
+    assert on_the_way(space, smaller, larger, high) == larger
+    assert on_the_way(space, smaller, larger, low) == smaller
 
 
 def test_starts_stand_for_their_size_and_others_are_made_of_the_nearest(make_problem) -> None:
