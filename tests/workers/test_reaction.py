@@ -1,10 +1,10 @@
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from search.errors import ScoringError
 from search.matrix import DENSE, MatrixShape
@@ -26,9 +26,13 @@ class Subject:
     """A tiny model in float32 and one task."""
 
     def __init__(
-        self, switchable: SwitchableModel, matrices: tuple[MatrixShape, ...], task: EncodedTask
+        self,
+        switchable: SwitchableModel,
+        matrices: tuple[MatrixShape, ...],
+        task: EncodedTask,
+        tokenizer: PreTrainedTokenizerFast,
     ) -> None:
-        self.switchable, self.matrices, self.task = switchable, matrices, task
+        self.switchable, self.matrices, self.task, self.tokenizer = switchable, matrices, task, tokenizer
         self.examples = task.splits["calibration"]
 
     def index(self, name: str) -> int:
@@ -70,7 +74,7 @@ class Subject:
 
     def quality(self, ranks: Sequence[int]) -> np.ndarray:
         """As the scorer of candidates has it."""
-        scorer = Scorer(self.switchable, cast("Any", None), self.task, BATCH_TOKENS)
+        scorer = Scorer(self.switchable, self.tokenizer, self.task, BATCH_TOKENS)
         scores = scorer.score(
             ScoreRequest(ranks=tuple(ranks), split="calibration", start=0, stop=len(self.examples))
         )
@@ -95,8 +99,9 @@ def make_subject(
     make_llama: Callable[..., LlamaForCausalLM],
     make_switchable: Callable[..., tuple[SwitchableModel, tuple[MatrixShape, ...]]],
     make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
 ) -> Callable[[str], Subject]:
-    return lambda kind: Subject(*make_switchable(make_llama()), make_task(kind))
+    return lambda kind: Subject(*make_switchable(make_llama()), make_task(kind), tokenizer)
 
 
 @pytest.mark.parametrize("kind", ["choice", "generate", "lm"])
