@@ -335,27 +335,26 @@ class TaskScorer:
         if isinstance(result, Failure):
             return Outcome.failed(trial, result.reason)
         assert isinstance(result, Scores)
-        outcome = Outcome(
-            genome=trial.genome,
-            examples=trial.examples,
-            kl_nats=float(result.kl_nats.mean()),
-            loss_nats=self.loss(result, "search"),
-            tokens=result.tokens,
-            seconds=result.seconds,
-        )
-        if self._loss_only(trial):
-            return outcome
         try:
-            metric = self.metric(result)
+            outcome = Outcome(
+                genome=trial.genome,
+                examples=trial.examples,
+                kl_nats=float(result.kl_nats.mean()),
+                loss_nats=self.loss(result, "search"),
+                tokens=result.tokens,
+                seconds=result.seconds,
+            )
+            if self._loss_only(trial):
+                return outcome
+            metric, dense_metric = self.metric(result), self.metric(self._dense_like(result, "search"))
+            return replace(
+                outcome,
+                drop_points=drop_points(self._task.kind, dense_metric, metric),
+                drop_bound=self.foreseen(result, confidence).upper,
+                metric=metric,
+            )
         except ScoringError as error:
             return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
-        dense_metric = self.metric(self._dense_like(result, "search"))
-        return replace(
-            outcome,
-            drop_points=drop_points(self._task.kind, dense_metric, metric),
-            drop_bound=self.foreseen(result, confidence).upper,
-            metric=metric,
-        )
 
 
 def _joined(parts: Sequence[object]) -> Scores | Failure:
