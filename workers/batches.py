@@ -52,18 +52,33 @@ def make_batches(examples: Sequence[Example], max_choices: int, batch_tokens: in
     All rows of an example share a batch, so that its answers can be normalised over its choices there. An
     example over the budget gets a batch of its own.
     """
-    order = sorted(range(len(examples)), key=lambda index: (longest_row(examples[index]), index))
+    lengths = [longest_row(example) for example in examples]
+    groups = grouped(examples, lengths, [0] * len(examples), batch_tokens)
+    return [_batch(examples, group, max_choices) for group in groups]
+
+
+def grouped(
+    examples: Sequence[Example], lengths: Sequence[int], following: Sequence[int], batch_tokens: int
+) -> list[list[int]]:
+    """Examples of similar length together, by their index, as many as the budget has room for their rows.
+
+    Args:
+        examples: What to group.
+        lengths: Of each one, which they are sorted by: the rows of a group are padded to the longest.
+        following: Of each one, what its rows go on with, padded to the longest by itself.
+        batch_tokens: Padded tokens of a group of several.
+    """
     groups: list[list[int]] = []
-    rows = 0
-    for index in order:
-        example_rows, length = len(examples[index].rows), longest_row(examples[index])
-        if groups and (rows + example_rows) * length <= batch_tokens:
+    rows = longest = 0
+    for index in sorted(range(len(examples)), key=lambda index: (lengths[index], index)):
+        more, after = len(examples[index].rows), max(longest, following[index])
+        if groups and (rows + more) * (lengths[index] + after) <= batch_tokens:
             groups[-1].append(index)
-            rows += example_rows
+            rows, longest = rows + more, after
         else:
             groups.append([index])
-            rows = example_rows
-    return [_batch(examples, group, max_choices) for group in groups]
+            rows, longest = more, following[index]
+    return groups
 
 
 def longest_row(example: Example) -> int:

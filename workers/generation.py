@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
+from workers.batches import grouped, longest_row
 from workers.likelihood import Predicted, takes
 from workers.plan import EncodedTask, Example, Row
 
@@ -47,7 +48,7 @@ def answers(
         write: False leaves room for them, so that batches are the same, but nothing is written.
     """
     write &= new_tokens > 0
-    for group in grouped(examples, batch_tokens, new_tokens):
+    for group in by_prompt(examples, batch_tokens, new_tokens):
         prompts = _Prompts(model, tokenizer, [examples[index].prompt_ids for index in group])
         rows = [(b, row) for b, index in enumerate(group) for row in examples[index].rows]
         cache = prompts.read()
@@ -68,26 +69,16 @@ def answers(
         )
 
 
-def grouped(examples: Sequence[Example], batch_tokens: int, new_tokens: int) -> list[list[int]]:
+def by_prompt(examples: Sequence[Example], batch_tokens: int, new_tokens: int) -> list[list[int]]:
     """Examples by the length of their prompts, as many together as the budget has room for their rows."""
-    order = sorted(range(len(examples)), key=lambda index: (len(examples[index].prompt_ids), index))
-    groups: list[list[int]] = []
-    rows = longest = 0
-    for index in order:
-        example = examples[index]
-        length, following = len(example.prompt_ids), max(new_tokens, longest_answer(example))
-        if groups and (rows + len(example.rows)) * (length + max(longest, following)) <= batch_tokens:
-            groups[-1].append(index)
-            rows, longest = rows + len(example.rows), max(longest, following)
-        else:
-            groups.append([index])
-            rows, longest = len(example.rows), following
-    return groups
+    lengths = [len(example.prompt_ids) for example in examples]
+    following = [max(new_tokens, longest_answer(example)) for example in examples]
+    return grouped(examples, lengths, following, batch_tokens)
 
 
 def longest_answer(example: Example) -> int:
     """Tokens of an example's longest answer."""
-    return max(len(row.ids) for row in example.rows) - len(example.prompt_ids) + 1
+    return longest_row(example) - len(example.prompt_ids) + 1
 
 
 class _Prompts:

@@ -90,8 +90,8 @@ class Scores:
     `quality`: 0/1 correctness of a choice, token F1 of a generated answer, minus the answer's negative
     log-likelihood for `lm`; NaN, like `exact`, where no answer was written. `nll_nats`: of the right answer.
     `answer_tokens`: what it is spread over. `kl_nats`: from the dense model's belief to the candidate's, zero for
-    the dense model itself. `exact`: 0/1 exact match (equals correctness for a choice). `tokens` run through the
-    model, in `seconds`.
+    the dense model itself. `exact`: 0/1 exact match (equals correctness for a choice). `tokens` of all
+    rows, each with its prompt, which took `seconds`.
     """
 
     quality: Floats

@@ -13,7 +13,7 @@ from workers import calibration
 from workers.batches import make_batches
 from workers.calibration import passes, shard_count
 from workers.fisher import Fisher
-from workers.generation import grouped, longest_answer, read_once
+from workers.generation import by_prompt, longest_answer, read_once
 from workers.matrices import find_matrices, linear_params
 from workers.models import empty_model
 from workers.plan import EncodedTask, Example
@@ -132,7 +132,7 @@ def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None =
     examples = task.splits[split][:stop]
     if split != "calibration" and read_once(task):
         new_tokens = task.max_new_tokens if task.kind == "generate" else 0
-        groups = grouped(examples, batch_tokens, new_tokens)
+        groups = by_prompt(examples, batch_tokens, new_tokens)
         load = sum((_shared_load([examples[index] for index in group]) for group in groups), Load())
         return replace(load, decoded=len(examples) * new_tokens, steps=len(groups) * new_tokens)
     load = Load()

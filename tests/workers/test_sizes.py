@@ -80,18 +80,17 @@ def test_a_load_counts_what_is_read_where_prompts_are_read_once(
     model, task, shapes = make_llama(), make_task(kind), []
     embedding = model.get_input_embeddings()
     embedding.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
-    for _ in answers(model, tokenizer, task.splits["test"], 3, 40):
+    examples, new_tokens = task.splits["test"], 4 if kind == "generate" else 0
+    for _ in answers(model, tokenizer, examples, 3, 40, new_tokens=new_tokens, write=False):
         pass
     load = load_of(task, "test", 40)
+    assert load.tokens == sum(rows * length for rows, length in shapes)
+    assert load.batches == len(shapes) > 2
+    assert load.decoded == new_tokens * len(examples)
+    assert load.steps == new_tokens * load.batches / 2
     if kind == "choice":
-        assert load.tokens == sum(rows * length for rows, length in shapes)
-        assert load.batches == len(shapes) > 2
-        examples = task.splits["test"]
         several = sum(len(row.ids) for example in examples for row in example.rows)
         assert load.real_tokens < 0.8 * several
-    else:  # answers may be longer: fewer at once
-        assert load.decoded == 4 * len(task.splits["test"])
-        assert load.steps == 4 * load.batches / 2
     assert load_of(task, "calibration", 40).decoded == 0
 
 
