@@ -3,7 +3,7 @@
 With padding on the right and causal attention no real token ever looks at a padded one, so batches need
 no attention mask. The composition of batches depends on the examples alone, not on who scores them.
 
-Legend: B rows of a batch, L padded length, P read positions, N answer tokens of a batch.
+Legend: B rows of a batch, L padded length, N answer tokens of a batch.
 """
 
 from collections.abc import Sequence
@@ -19,15 +19,14 @@ class Batch:
     """Rows to run through the model and the answer tokens to read off their logits.
 
     `ids_BL` is padded with `0`; `mask_BL` marks real tokens. Answer token n of the batch is predicted by the
-    logits at row `row_N[n]`, position `positions_P[column_N[n]]`; it is `token_N[n]` and belongs to answer
+    logits at row `row_N[n]`, position `position_N[n]`; it is `token_N[n]` and belongs to answer
     `slot_N[n]`, numbered `example * max_choices + choice` over the examples given to `make_batches`.
     """
 
     ids_BL: torch.Tensor
     mask_BL: torch.Tensor
-    positions_P: torch.Tensor
     row_N: torch.Tensor
-    column_N: torch.Tensor
+    position_N: torch.Tensor
     token_N: torch.Tensor
     slot_N: torch.Tensor
     examples: tuple[int, ...]
@@ -41,7 +40,7 @@ class Batch:
         """The same batch on a device."""
         moved = {
             name: getattr(self, name).to(device)
-            for name in ("ids_BL", "mask_BL", "positions_P", "row_N", "column_N", "token_N", "slot_N")
+            for name in ("ids_BL", "mask_BL", "row_N", "position_N", "token_N", "slot_N")
         }
         return Batch(**moved, examples=self.examples)
 
@@ -98,14 +97,11 @@ def _batch(examples: Sequence[Example], group: Sequence[int], max_choices: int) 
         for span in row.spans:
             slot = index * max_choices + span.choice
             reads += [(b, span.start + offset, token, slot) for offset, token in enumerate(span.ids)]
-    positions = sorted({position for _, position, _, _ in reads})
-    column = {position: p for p, position in enumerate(positions)}
     return Batch(
         ids_BL=ids_BL,
         mask_BL=mask_BL,
-        positions_P=torch.tensor(positions),
         row_N=torch.tensor([read[0] for read in reads]),
-        column_N=torch.tensor([column[read[1]] for read in reads]),
+        position_N=torch.tensor([read[1] for read in reads]),
         token_N=torch.tensor([read[2] for read in reads]),
         slot_N=torch.tensor([read[3] for read in reads]),
         examples=tuple(group),

@@ -3,11 +3,12 @@
 All goes on from one pass over the prompts, which are much longer than answers. Prompts of similar length are read
 together, padded on the left, all of each but its last token; what is written is decoded by transformers.
 
-Legend: B prompts of a batch, L padded length, R rows that go on from them, A padded length of what they go on with,
-N answer tokens, V vocabulary, T tokens so far.
+Legend: B prompts of a batch, L padded length, R rows that go on from them, N answer tokens, V vocabulary, T tokens so
+far.
 """
 
 import copy
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from workers.batches import grouped, longest_row
-from workers.likelihood import Predicted, takes
+from workers.likelihood import Predicted, logits_at
 from workers.plan import EncodedTask, Example, Row
 
 
@@ -52,7 +53,6 @@ def answers(
         prompts = _Prompts(model, tokenizer, [examples[index].prompt_ids for index in group])
         rows = [(b, row) for b, index in enumerate(group) for row in examples[index].rows]
         cache = prompts.read()
-        logits_RAV = prompts.go_on(rows, copy.deepcopy(cache) if write else cache)
         reads = [
             (r, span.start + 1 - prompts.lengths[b] + offset, token, group[b] * max_choices + span.choice)
             for r, (b, row) in enumerate(rows)
@@ -62,7 +62,7 @@ def answers(
         row_N, column_N, token_N, slot_N = torch.tensor(reads, device=model.device).T
         yield Predicted(
             examples=tuple(group),
-            logits_NV=logits_RAV[row_N, column_N].float(),
+            logits_NV=prompts.go_on(rows, copy.deepcopy(cache) if write else cache, row_N, column_N),
             token_N=token_N,
             slot_N=slot_N,
             texts=tuple(prompts.write(cache, new_tokens)) if write else (None,) * len(group),
@@ -105,15 +105,20 @@ class _Prompts:
         if self._length == 1:
             return None
         end = self._length - 1
-        out = self._run(self._model.base_model, self._ids_BL[:, :end], self._mask_BL[:, :end], None)
-        return getattr(out, "cache", None)
+        model = self._model.base_model
+        inputs = self._inputs(model, self._ids_BL[:, :end], self._mask_BL[:, :end], None)
+        return getattr(model(**inputs), "cache", None)
 
-    def go_on(self, rows: Sequence[tuple[int, Row]], cache: Any) -> torch.Tensor:
-        """Logits at the last token of a prompt and at those that follow in each row, R×A×V.
+    def go_on(
+        self, rows: Sequence[tuple[int, Row]], cache: Any, row_N: torch.Tensor, column_N: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits in rows that go on from prompts, N×V.
 
         Args:
             rows: Each with the number of its prompt.
             cache: As `read` left it; used up.
+            row_N: Where logits are wanted: in which of the rows,
+            column_N: and there at the last token of the prompt, 0, or at which of those that follow.
         """
         following = [row.ids[self.lengths[b] :] for b, row in rows]
         longest = 1 + max(map(len, following))
@@ -125,8 +130,9 @@ class _Prompts:
         if cache is not None:
             cache.reorder_cache(prompt_R)
             ids_RT = ids_RT[:, -longest:]
-        logits_RTV: torch.Tensor = self._run(self._model, ids_RT, mask_RT, cache).logits
-        return logits_RTV[:, -longest:]
+        position_N = ids_RT.shape[1] - longest + column_N
+        inputs = self._inputs(self._model, ids_RT, mask_RT, cache)
+        return logits_at(self._model, row_N, position_N, **inputs)
 
     def write(self, cache: Any, max_new_tokens: int) -> list[str]:
         """The model's own answers.
@@ -150,13 +156,14 @@ class _Prompts:
         )
         return [text.split("\n", 1)[0].strip() for text in answers.texts(out_BT)]
 
-    def _run(self, model: torch.nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any) -> Any:
-        """Reads the last tokens of what the mask covers."""
-        position_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
-        options = {"position_ids": position_BT} if takes(type(model), "position_ids") else {}
-        if cache is not None:
-            options["cache"] = cache
-        return model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=True, **options)
+    def _inputs(
+        self, model: torch.nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any
+    ) -> dict[str, Any]:
+        """For a model to read the last tokens of what the mask covers."""
+        inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, "use_cache": True}
+        if "position_ids" in inspect.signature(model.forward).parameters:
+            inputs["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
+        return inputs if cache is None else {**inputs, "cache": cache}
 
     def _tensor(self, rows: Sequence[Any]) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self._model.device)  # rows may be empty

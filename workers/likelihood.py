@@ -1,12 +1,13 @@
 """From a batch to the log-likelihood of its answers.
 
-Legend: B rows, L padded length, P read positions, N answer tokens, V vocabulary, E examples, S those of a batch,
-C choices.
+Legend: B rows, L padded length, H hidden size, N answer tokens, Q positions that are read, V vocabulary, E examples,
+S those of a batch, C choices.
 """
 
-import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -31,15 +32,38 @@ class Predicted:
 
 
 def answer_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Runs the model and returns the logits that predict each answer token, N×V, float32.
+    """Runs the model and returns the logits that predict each answer token, N×V, float32."""
+    return logits_at(model, batch.row_N, batch.position_N, input_ids=batch.ids_BL, use_cache=False)
 
-    Only the read positions go through the output head, where the model's forward allows it: on a small model
-    the head costs as much as several blocks.
+
+def logits_at(
+    model: PreTrainedModel, row_N: torch.Tensor, position_N: torch.Tensor, **inputs: Any
+) -> torch.Tensor:
+    """Runs the model and returns its logits at some positions, N×V, float32.
+
+    Each of them goes through the output head once, the others not at all: on a small model the head costs as much as
+    several blocks.
+
+    Args:
+        model: Any causal one.
+        row_N: Of the inputs.
+        position_N: In those rows.
+        inputs: As the model's forward takes them.
     """
-    options = {"logits_to_keep": batch.positions_P} if takes(type(model), "logits_to_keep") else {}
-    logits: torch.Tensor = model(input_ids=batch.ids_BL, use_cache=False, **options).logits
-    columns_N = batch.column_N if options else batch.positions_P[batch.column_N]
-    return logits[batch.row_N, columns_N].float()
+    (row_Q, position_Q), read_N = torch.unique(torch.stack([row_N, position_N]), dim=1, return_inverse=True)
+    reads = False
+
+    def read(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        nonlocal reads
+        reads = True
+        (hidden_BLH,) = args
+        return (hidden_BLH[row_Q, position_Q][None],)
+
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    with nullcontext() if head is None else head.register_forward_pre_hook(read):
+        logits: torch.Tensor = model(**inputs).logits
+    logits_QV = logits[0] if reads else logits[row_Q, position_Q]
+    return logits_QV[read_N].float()
 
 
 def slot_log_likelihoods(
@@ -63,8 +87,3 @@ def choice_scores(
 def right_choices(examples: Sequence[Example], batch: Batch, device: torch.device) -> torch.Tensor:
     """The label of each of the batch's examples, S."""
     return torch.tensor([examples[index].label for index in batch.examples], device=device)
-
-
-def takes(model_class: type[torch.nn.Module], argument: str) -> bool:
-    """Whether the model's forward can be told so: the positions, or those that go through the output head."""
-    return argument in inspect.signature(model_class.forward).parameters

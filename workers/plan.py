@@ -81,6 +81,11 @@ class Row:
     ids: tuple[int, ...]
     spans: tuple[Span, ...]
 
+    @property
+    def reads(self) -> int:
+        """Positions whose logits predict answers; several answers may be predicted by the same."""
+        return len({span.start + offset for span in self.spans for offset in range(len(span.ids))})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:

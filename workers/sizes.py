@@ -3,7 +3,7 @@
 What `workers.estimate` computes with; nothing is loaded or run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from transformers import PreTrainedConfig
@@ -39,7 +39,8 @@ class ModelSize:
 class Load:
     """What a set of examples asks of a model; amounts scale, the two of the largest batch do not.
 
-    `tokens` T with padding, `real_tokens` without, `squares` the sum of rows · L² over the batches, `reads` N.
+    `tokens` T with padding, `real_tokens` without, `squares` the sum of rows · L² over the batches, `reads` the
+    positions that go through the output head.
     `decoded`: tokens generated one after another, in `steps` forward passes of their own.
     """
 
@@ -138,7 +139,7 @@ def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None =
     load = Load()
     for batch in make_batches(examples, max(example.choices for example in examples), batch_tokens):
         rows, length = batch.ids_BL.shape
-        load += _batch_load(rows, length, rows * len(batch.positions_P), batch.tokens)
+        load += _batch_load(rows, length, _reads(examples[index] for index in batch.examples), batch.tokens)
     return load
 
 
@@ -190,9 +191,13 @@ def _shared_load(examples: Sequence[Example]) -> Load:
     rows = sum(len(example.rows) for example in examples)
     real = sum(len(row.ids) - len(example.prompt_ids) + 1 for example in examples for row in example.rows)
     reading = _batch_load(len(examples), length - 1, 0, sum(prompts) - len(prompts))
-    going_on = _batch_load(rows, following, rows * following, real)
+    going_on = _batch_load(rows, following, _reads(examples), real)
     whole = length - 1 + following
     return reading + replace(going_on, squares=rows * following * whole, largest_tokens=rows * whole)
+
+
+def _reads(examples: Iterable[Example]) -> int:
+    return sum(row.reads for example in examples for row in example.rows)
 
 
 def _batch_load(rows: int, length: int, reads: int, real_tokens: int) -> Load:

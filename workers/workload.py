@@ -5,13 +5,14 @@ Legend: B rows, L tokens of a row that are run at once.
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel
 
 from workers.batches import make_batches
-from workers.likelihood import takes
+from workers.likelihood import logits_at
 from workers.plan import EncodedTask
 from workers.timing import Timed
 
@@ -53,14 +54,13 @@ def forward_pass(model: PreTrainedModel, workload: Workload) -> Timed:
     size = (workload.rows, workload.length)
     vocabulary = model.config.get_text_config().vocab_size
     ids_BL = torch.randint(vocabulary, size, generator=generator).to(model.device)
-    options: dict[str, Any] = {}
-    if takes(type(model), "logits_to_keep"):
-        # by index, as scorers ask for them: of a slice torch would copy the head for each row
-        options["logits_to_keep"] = torch.tensor([workload.shape_BL[1] - 1], device=model.device)
+    rows, length = workload.shape_BL
+    last_R = torch.full((rows,), length - 1, device=model.device)
+    logits = partial(logits_at, model, torch.arange(rows, device=model.device), last_R)
 
     @torch.inference_mode()
     def read() -> Any:
-        return model(input_ids=ids_BL, use_cache=False, **options)
+        return logits(input_ids=ids_BL, use_cache=False)
 
     if workload.kind == "prefill":
         return Timed(run=read)
@@ -72,6 +72,6 @@ def forward_pass(model: PreTrainedModel, workload: Workload) -> Timed:
 
     @torch.inference_mode()
     def write() -> Any:
-        return model(input_ids=ids_BL[:, -1:], cache=fresh[0], use_cache=True, **options)
+        return logits(input_ids=ids_BL[:, -1:], cache=fresh[0], use_cache=True)
 
     return Timed(run=write, prepare=copy_cache)

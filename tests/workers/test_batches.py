@@ -24,7 +24,7 @@ def test_short_rows_come_first_and_are_padded_on_the_right() -> None:
     assert batch.ids_BL.tolist() == [[1, 0, 0], [1, 2, 0], [1, 2, 3]]
     assert batch.mask_BL.tolist() == [[True, False, False], [True, True, False], [True, True, True]]
     assert batch.tokens == 6
-    assert batch.positions_P.tolist() == [0, 1, 2]
+    assert batch.position_N.tolist() == [0, 1, 2]
     assert batch.slot_N.tolist() == [1, 2, 0]
 
 
@@ -35,7 +35,7 @@ def test_multi_token_answers_are_read_at_their_positions(choice_example: Callabl
     assert batch.slot_N.tolist() == [0, 1, 1, 2, 2, 2]
     assert batch.token_N.tolist() == [5, 6, 7, 6, 8, 9]
     assert batch.row_N.tolist() == [0, 1, 1, 2, 2, 2]
-    assert batch.positions_P[batch.column_N].tolist() == [1, 1, 2, 1, 2, 3]
+    assert batch.position_N.tolist() == [1, 1, 2, 1, 2, 3]
 
 
 def test_one_token_answers_share_a_row(choice_example: Callable[..., Example]) -> None:

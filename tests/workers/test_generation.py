@@ -106,7 +106,7 @@ def test_output_head_never_reads_a_strided_view(
     head = model.get_output_embeddings()
     head.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
     list(answers(model, tokenizer, prompts(text_example), 1, 10_000, new_tokens=NEW))
-    assert {len(hidden) for hidden in read} == {12}, "all prompts at once"
+    assert {len(hidden) for hidden in read[1:]} == {12}, "all prompts at once"
     assert all(hidden.is_contiguous() for hidden in read)
 
 

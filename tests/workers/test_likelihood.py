@@ -22,34 +22,40 @@ def naive(model: PreTrainedModel, examples: Sequence[Example], choices: int) -> 
     return logp_EC
 
 
-class WithoutKeeping(torch.nn.Module):
-    """A model whose forward always computes all logits."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, use_cache: bool) -> object:
-        return self.model(input_ids=input_ids, use_cache=use_cache)
-
-
 @pytest.mark.parametrize("kind", ["choice", "lm"])
-@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("known", [True, False])
 @torch.inference_mode()
 def test_batched_equals_one_by_one(
-    make_llama: Callable[..., PreTrainedModel], make_task: Callable[..., EncodedTask], kind: str, keeps: bool
+    make_llama: Callable[..., PreTrainedModel],
+    make_task: Callable[..., EncodedTask],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    known: bool,
 ) -> None:
     examples = make_task(kind).splits["search"]
     choices = max(example.choices for example in examples)
     model = make_llama()
-    runner = model if keeps else WithoutKeeping(model)
+    if not known:  # a model that does not tell its head
+        monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
     batches = make_batches(examples, choices, batch_tokens=60)
     assert len(batches) > 2
     parts = [
-        slot_log_likelihoods(answer_logits(runner, batch), batch, len(examples), choices)  # type: ignore[arg-type]
-        for batch in batches
+        slot_log_likelihoods(answer_logits(model, batch), batch, len(examples), choices) for batch in batches
     ]
     torch.testing.assert_close(sum(parts), naive(model, examples, choices), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["choice", "lm"])
+def test_the_head_reads_each_position_once_and_no_other(
+    make_llama: Callable[..., PreTrainedModel], make_task: Callable[..., EncodedTask], kind: str
+) -> None:
+    examples = make_task(kind).splits["search"]
+    model, read = make_llama(), []
+    model.lm_head.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].shape[:-1].numel()))
+    for batch in make_batches(examples, max(example.choices for example in examples), batch_tokens=60):
+        answer_logits(model, batch)
+    assert len(read) > 2
+    assert sum(read) == sum(row.reads for example in examples for row in example.rows)
 
 
 def test_logits_are_float32_whatever_the_model(

@@ -63,7 +63,9 @@ def test_a_load_is_that_of_the_batches(make_task: Callable[..., EncodedTask], ki
     assert load.tokens == sum(batch.ids_BL.numel() for batch in batches)
     assert load.real_tokens == sum(len(row.ids) for e in task.splits[split] for row in e.rows)
     assert load.squares == sum(len(b.ids_BL) * b.ids_BL.shape[1] ** 2 for b in batches)
-    assert load.reads == sum(len(b.ids_BL) * len(b.positions_P) for b in batches)
+    assert load.reads == sum(
+        len(set(zip(b.row_N.tolist(), b.position_N.tolist(), strict=True))) for b in batches
+    )
     assert load.largest_tokens == max(b.ids_BL.numel() for b in batches)
     assert load.decoded == 0
     assert load_of(task, split, 40, stop=4).real_tokens < load.real_tokens
