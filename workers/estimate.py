@@ -14,12 +14,14 @@ A attention width (heads × head size).
     backward    2·P·T + 2·V·H·N + 8·A·L²·rows·layers    weights get no gradient, both sides of attention do
     a Gram      about K·(K + block) per real token      half of 2·K², by panels of columns
     training    2·forward + backward + 2·P·T            the dense model forwards; a candidate both ways
+    activations (ΣO + ΣD)·T numbers moved               again twice backwards; and all weights, once a batch
     factoring   14·K³ + 3·K²·R + 2·K·R·max(O, D)        eigenvectors 9·K³; Cholesky, congruence; solve; both factors
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from workers.filesize import ITEM_BYTES
 from workers.footprint import (
     Footprint,
     exporting,
@@ -159,12 +161,12 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         )
 
     def scored(name: str, load: Load, start: _Work) -> PhaseEstimate:
-        work = _scoring(model, load, weights) + start
+        work = _scoring(model, job, load) + start
         return phase(name, load, [(work, job.devices)], scoring(model, job, load))
 
     def reacted(name: str) -> PhaseEstimate:
         load, looks = loads[name], loads[f"{name}_looks"]
-        work = _reacting(model, load, weights) + _scoring(model, looks, weights)
+        work = _reacting(model, job, load) + _scoring(model, job, looks)
         return phase(name, load.times(2) + looks, [(work, job.devices)], reacting(model, job, load))
 
     calibration, none = loads["calibration"], _Work()
@@ -180,9 +182,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     if "latency" in loads:
         once = loads["latency"]
         timed = [
-            phase(
-                "latency", once.times(PASSES), [(_timing(model, once, weights), 1)], scoring(model, job, once)
-            )
+            phase("latency", once.times(PASSES), [(_timing(model, job, once), 1)], scoring(model, job, once))
         ]
     search = loads["search"].times(job.search_passes)
     return (
@@ -202,14 +202,14 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         reacted("reweigh"),
         reacted("descend"),
         scored("search", search, none),
-        phase("refit", refit, [(_scoring(model, refit, weights), job.devices)], refitting(model, job)),
+        phase("refit", refit, [(_scoring(model, job, refit), job.devices)], refitting(model, job)),
         scored("confirm", loads["confirm"].times(job.finalists), none),
         scored("test", loads["test"].times(2), none),
         phase("export", Load(), [(copying, 1)], exporting(model, job), disk=weights),
         phase(
             "verify",
             loads["verify"],
-            [(_scoring(model, loads["verify"], weights) + copying, 1)],
+            [(_scoring(model, job, loads["verify"]) + copying, 1)],
             verifying(model, job),
         ),
     )
@@ -233,7 +233,7 @@ def _preparing(model: ModelSize, job: JobSize) -> _Steps:
         gathering = _gathering(model, job, load, low_rank)
         factoring = _factoring(model, job, exact=exact) + writing
         steps += [(loading, 1), (gathering, workers), (factoring, job.devices)]
-    return [*steps, (_refining(model, job, loads["refinement"].times(job.refine_epochs), weights), 1)]
+    return [*steps, (_refining(model, job, loads["refinement"].times(job.refine_epochs)), 1)]
 
 
 def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _Work:
@@ -244,56 +244,63 @@ def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _
     """
     weights = weight_bytes(model, job)
     streamed = load.times(len(gram_passes(model, job.method, job.gram_bytes)))
-    running = _forward(model, streamed, weights, backward=job.method == "task") + _Work(
+    running = _forward(model, job, streamed, backward=job.method == "task") + _Work(
         flops=2 * 2 * low_rank * model.block_params * streamed.tokens,
         memory_bytes=2 * low_rank * streamed.batches * weights,
     )
     if low_rank and runs_dense(job):
-        running += _forward(model, streamed, weights)
+        running += _forward(model, job, streamed)
     summed = sum(_kept(model, job.method)) * grams_per_matrix(job.method) * BYTES_PER_ENTRY
     spilling = _Work(file_bytes=3 * shards_of(job, load) * summed)
     return running + _grams(model, job, load) + spilling
 
 
-def _timing(model: ModelSize, once: Load, weights: int) -> _Work:
+def _timing(model: ModelSize, job: JobSize, once: Load) -> _Work:
     """The whole model, and one matrix of each shape at all its ranks, each taken to be as dear as the dense one."""
     shapes = {(m.out_features, m.in_features): m.dense_params for m in model.matrices}
     products = sum(shapes.values()) * (MOST_RANKS + 2) * (ROUNDS + 1)
     alone = _Work(starts=1, flops=2 * products * (once.tokens + once.decoded))
-    return _scoring(model, once.times(PASSES), weights) + alone
+    return _scoring(model, job, once.times(PASSES)) + alone
 
 
-def _refining(model: ModelSize, job: JobSize, load: Load, weights: int) -> _Work:
+def _refining(model: ModelSize, job: JobSize, load: Load) -> _Work:
     """The dense model forwards, a candidate both ways, its factors' gradients, AdamW over all that are trained."""
     gradients = _Work(
         flops=2 * model.block_params * load.tokens,
         memory_bytes=load.batches * OPTIMIZER_TRAFFIC * factor_numbers(model.matrices, job.storage),
     )
-    return _reacting(model, load, weights) + gradients
+    return _reacting(model, job, load) + gradients
 
 
-def _reacting(model: ModelSize, load: Load, weights: int) -> _Work:
+def _reacting(model: ModelSize, job: JobSize, load: Load) -> _Work:
     """The dense model forwards, a candidate both ways."""
-    return _forward(model, load, weights) + _forward(model, load, weights, backward=True)
+    return _forward(model, job, load) + _forward(model, job, load, backward=True)
 
 
-def _forward(model: ModelSize, load: Load, weights: int, *, backward: bool = False) -> _Work:
-    """One forward pass, and a backward pass for the activations alone; every batch reads the weights from memory.
+def _forward(model: ModelSize, job: JobSize, load: Load, *, backward: bool = False) -> _Work:
+    """One forward pass, and a backward pass for the activations alone.
 
-    Attention is two products of 2·A·L² FLOPs per row and layer, twice as many backwards.
+    Attention is two products of 2·A·L² FLOPs per row and layer. Every batch reads the weights from memory; what a
+    matrix reads and writes is moved once more by what stands between matrices, norms and gates. Backwards attention and
+    those cost twice as much.
     """
     linear = 2 * model.block_params * load.tokens + 2 * model.vocabulary * model.hidden * load.reads
     attention = 4 * model.attention * load.squares * model.layers
+    numbers = sum(matrix.in_features + matrix.out_features for matrix in model.matrices)
+    weights, activations = (
+        load.batches * weight_bytes(model, job),
+        load.tokens * numbers * ITEM_BYTES[job.dtype],
+    )
     if backward:
-        linear, attention = 2 * linear, 3 * attention
-    return _Work(flops=linear + attention, memory_bytes=(2 if backward else 1) * load.batches * weights)
+        linear, attention, weights, activations = 2 * linear, 3 * attention, 2 * weights, 3 * activations
+    return _Work(flops=linear + attention, memory_bytes=weights + activations)
 
 
-def _scoring(model: ModelSize, load: Load, weights: int) -> _Work:
+def _scoring(model: ModelSize, job: JobSize, load: Load) -> _Work:
     """Forward passes over the rows, and for generated answers one small pass per token, which reads all weights."""
     per_token = 2 * (model.block_params + model.vocabulary * model.hidden)
-    decoding = _Work(flops=per_token * load.decoded, memory_bytes=load.steps * weights)
-    return _forward(model, load, weights) + decoding
+    decoding = _Work(flops=per_token * load.decoded, memory_bytes=load.steps * weight_bytes(model, job))
+    return _forward(model, job, load) + decoding
 
 
 def _grams(model: ModelSize, job: JobSize, load: Load) -> _Work:

@@ -165,7 +165,9 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
 
 def test_seconds_are_flops_and_bytes_over_the_rates(model: ModelSize, job: JobSize) -> None:
     test = phases_of(model, job)["test"]
-    moved = 2 * job.loads["test"].batches * 4 * model.total_params
+    activations = sum(matrix.in_features + matrix.out_features for matrix in model.matrices)
+    load = job.loads["test"]
+    moved = 2 * 4 * (load.batches * model.total_params + load.tokens * activations)
     best = (test.flops + moved) / 1e6 / 0.5
     assert (test.seconds_low, test.seconds_high) == (round(best, 1), round(2 * best, 1))
     faster = replace(RATES, flops={"float32": 2e6, "float64": 2e6}, decomposition_flops=2e6, memory_bytes=2e6)
