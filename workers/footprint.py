@@ -109,7 +109,7 @@ def spilled_bytes(model: ModelSize, job: JobSize) -> int:
 def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     """Each actor holds the model and a batch; on a host all share one memory map of the factors, a GPU gets copies."""
     weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.storage, job.dtype)
-    batch = _batch(model, load, ITEM_BYTES[job.dtype])
+    batch = _batch(model, job, load, ITEM_BYTES[job.dtype])
     if job.device == "cpu":
         return Footprint(host_bytes=job.actors * (PROCESS_BYTES + weights + batch) + factors)
     return Footprint(
@@ -152,7 +152,8 @@ def exporting(model: ModelSize, job: JobSize) -> Footprint:
 def verifying(model: ModelSize, job: JobSize) -> Footprint:
     """The exported and the dense model side by side."""
     weights = weight_bytes(model, job)
-    working = _on_one(2 * weights, model, job) + _batch(model, job.loads["verify"], ITEM_BYTES[job.dtype])
+    batch = _batch(model, job, job.loads["verify"], ITEM_BYTES[job.dtype])
+    working = _on_one(2 * weights, model, job) + batch
     if job.device == "cpu":
         return Footprint(host_bytes=PROCESS_BYTES + working)
     return Footprint(host_bytes=PROCESS_BYTES + weights, accelerator_bytes=CONTEXT_BYTES + working)
@@ -186,7 +187,7 @@ def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Metho
     if method == "weight":
         return 0
     if method != "task":
-        return _batch(model, load, item)
+        return _batch(model, job, load, item)
     entries = item * sum(m.out_features + m.in_features for m in model.matrices)
     length = load.squares / max(load.tokens, 1)
     if job.device == "cpu" and job.dtype == "bfloat16" and length <= SHORT:
@@ -195,10 +196,12 @@ def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Metho
     return _on_one(load.largest_tokens * entries, model, job) + logits
 
 
-def _batch(model: ModelSize, load: Load, item: int) -> int:
-    """Without autograd: the residual stream, both sides of the widest matrix twice, and the logits."""
+def _batch(model: ModelSize, job: JobSize, load: Load, item: int) -> int:
+    """Without autograd: the residual stream, both sides of the widest matrix twice, the cache, and the logits."""
     widest = max(m.out_features + m.in_features for m in model.matrices)
-    return load.largest_tokens * (model.hidden + 2 * widest) * item + _logits(model, load, item + 8)
+    running = load.largest_tokens * (model.hidden + 2 * widest) * item
+    cache = _on_one(load.largest_cached * model.layers * model.cached * item, model, job)
+    return running + cache + _logits(model, load, item + 8)
 
 
 def _logits(model: ModelSize, load: Load, entry: int) -> int:

@@ -23,7 +23,10 @@ from workers.workload import Workload
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSize:
-    """A model as numbers; `block_params` are all linear weights inside the blocks, tied weights count once."""
+    """A model as numbers; `block_params` are all linear weights inside the blocks, tied weights count once.
+
+    `cached`: numbers of a layer's keys and values of a token.
+    """
 
     matrices: tuple[MatrixShape, ...]
     total_params: int
@@ -33,15 +36,17 @@ class ModelSize:
     vocabulary: int
     attention: int
     heads: int
+    cached: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What a set of examples asks of a model; amounts scale, the two of the largest batch do not.
+    """What a set of examples asks of a model; amounts scale, those of the largest batch do not.
 
     `tokens` T with padding, `real_tokens` without, `squares` the sum of rows · L² over the batches, `reads` the
     positions that go through the output head.
-    `decoded`: tokens generated one after another, in `steps` forward passes of their own.
+    `decoded`: tokens generated one after another, in `steps` forward passes of their own. `largest_cached`: most tokens
+    whose keys and values are kept at once.
     """
 
     tokens: float = 0
@@ -53,6 +58,7 @@ class Load:
     steps: float = 0
     largest_tokens: int = 0
     largest_reads: int = 0
+    largest_cached: int = 0
 
     def times(self, factor: float) -> "Load":
         """The same examples so many times, or a share of them."""
@@ -60,7 +66,7 @@ class Load:
         return replace(self, **{name: getattr(self, name) * factor for name in amounts})
 
     def __add__(self, other: "Load") -> "Load":
-        largest = ("largest_tokens", "largest_reads")
+        largest = ("largest_tokens", "largest_reads", "largest_cached")
         names = [field.name for field in fields(self)]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return Load(**{name: max(pair) if name in largest else sum(pair) for name, pair in pairs.items()})
@@ -122,6 +128,7 @@ def size_of(
         vocabulary=text.vocab_size,
         attention=text.num_attention_heads * head_size,
         heads=text.num_attention_heads,
+        cached=2 * head_size * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
     )
 
 
@@ -134,7 +141,8 @@ def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None =
     if split != "calibration" and read_once(task):
         new_tokens = task.max_new_tokens if task.kind == "generate" else 0
         groups = by_prompt(examples, batch_tokens, new_tokens)
-        load = sum((_shared_load([examples[index] for index in group]) for group in groups), Load())
+        loads = [_shared_load([examples[index] for index in group], new_tokens) for group in groups]
+        load = sum(loads, Load())
         return replace(load, decoded=len(examples) * new_tokens, steps=len(groups) * new_tokens)
     load = Load()
     for batch in make_batches(examples, max(example.choices for example in examples), batch_tokens):
@@ -154,7 +162,10 @@ def pass_load(workload: Workload) -> Load:
     """The load of one forward pass that is timed; the cache that decoding starts from does not count."""
     rows, length = workload.rows, workload.length
     if workload.kind == "decode":
-        return Load(decoded=rows, steps=1, largest_tokens=rows * length, largest_reads=rows)
+        cached = 2 * rows * (length + 1)  # what decoding starts from, and a copy that it adds to
+        return Load(
+            decoded=rows, steps=1, largest_tokens=rows * length, largest_reads=rows, largest_cached=cached
+        )
     return _batch_load(rows, length, rows, rows * length)
 
 
@@ -184,8 +195,11 @@ def grams_per_matrix(method: Method) -> int:
     return {"task": 2, "output": 1, "input": 1, "weight": 0}[method]
 
 
-def _shared_load(examples: Sequence[Example]) -> Load:
-    """Of prompts that are read once, all but their last tokens, and of the rows that go on from there."""
+def _shared_load(examples: Sequence[Example], new_tokens: int) -> Load:
+    """Of prompts that are read once, all but their last tokens, and of the rows that go on from there.
+
+    Where answers are written, too, the prompts' cache is kept for them beside the one that the rows add to.
+    """
     prompts = [len(example.prompt_ids) for example in examples]
     length, following = max(prompts), max(map(longest_answer, examples))
     rows = sum(len(example.rows) for example in examples)
@@ -193,7 +207,13 @@ def _shared_load(examples: Sequence[Example]) -> Load:
     reading = _batch_load(len(examples), length - 1, 0, sum(prompts) - len(prompts))
     going_on = _batch_load(rows, following, _reads(examples), real)
     whole = length - 1 + following
-    return reading + replace(going_on, squares=rows * following * whole, largest_tokens=rows * whole)
+    cached = rows * whole + (len(examples) * (length + new_tokens) if new_tokens else 0)
+    return reading + replace(
+        going_on,
+        squares=rows * following * whole,
+        largest_tokens=rows * whole,
+        largest_cached=cached,
+    )
 
 
 def _reads(examples: Iterable[Example]) -> int:

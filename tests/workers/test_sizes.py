@@ -71,6 +71,10 @@ def test_a_load_is_that_of_the_batches(make_task: Callable[..., EncodedTask], ki
     assert load_of(task, split, 40, stop=4).real_tokens < load.real_tokens
 
 
+def numbers_in(cache: Any) -> int:
+    return sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
+
+
 @pytest.mark.parametrize("kind", ["choice", "generate"])
 @torch.inference_mode()
 def test_a_load_counts_what_is_read_where_prompts_are_read_once(
@@ -79,7 +83,8 @@ def test_a_load_counts_what_is_read_where_prompts_are_read_once(
     tokenizer: PreTrainedTokenizerFast,
     kind: str,
 ) -> None:
-    model, task, shapes = make_llama(), make_task(kind), []
+    model, task, shapes, cached = make_llama(), make_task(kind), [], []
+    model.register_forward_hook(lambda _, __, out: cached.append(numbers_in(out.cache)))
     embedding = model.get_input_embeddings()
     embedding.register_forward_hook(lambda _, inputs, __: shapes.append(inputs[0].shape))
     examples, new_tokens = task.splits["test"], 4 if kind == "generate" else 0
@@ -94,6 +99,12 @@ def test_a_load_counts_what_is_read_where_prompts_are_read_once(
         several = sum(len(row.ids) for example in examples for row in example.rows)
         assert load.real_tokens < 0.8 * several
     assert load_of(task, "calibration", 40).decoded == 0
+    size = size_of(model.config)
+    told = load.largest_cached * size.layers * size.cached
+    if kind == "choice":
+        assert told == max(cached)
+    else:  # what answers are written from is kept meanwhile
+        assert 1.5 * max(cached) < told < 2.5 * max(cached)
 
 
 def test_imagined_examples_are_like_real_ones_of_that_length(
