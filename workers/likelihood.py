@@ -50,20 +50,21 @@ def logits_at(
         position_N: In those rows.
         inputs: As the model's forward takes them.
     """
-    (row_Q, position_Q), read_N = torch.unique(torch.stack([row_N, position_N]), dim=1, return_inverse=True)
-    reads = False
+    places_2N = torch.stack([row_N, position_N])
+    (row_Q, position_Q), place_N = torch.unique(places_2N, dim=1, return_inverse=True)
+    narrowed = False
 
-    def read(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        nonlocal reads
-        reads = True
+    def narrow(_: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        nonlocal narrowed
+        narrowed = True
         (hidden_BLH,) = args
         return (hidden_BLH[row_Q, position_Q][None],)
 
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    with nullcontext() if head is None else head.register_forward_pre_hook(read):
+    with nullcontext() if head is None else head.register_forward_pre_hook(narrow):
         logits: torch.Tensor = model(**inputs).logits
-    logits_QV = logits[0] if reads else logits[row_Q, position_Q]
-    return logits_QV[read_N].float()
+    logits_QV = logits[0] if narrowed else logits[row_Q, position_Q]
+    return logits_QV[place_N].float()
 
 
 def slot_log_likelihoods(
