@@ -159,7 +159,7 @@ def uniform_load(examples: int, length: int, batch_tokens: int, reads: int = 1) 
 
 
 def pass_load(workload: Workload) -> Load:
-    """The load of one forward pass that is timed; the cache that decoding starts from does not count."""
+    """The load of one forward pass that is timed; making the cache that decoding starts from does not count."""
     rows, length = workload.rows, workload.length
     if workload.kind == "decode":
         cached = 2 * rows * (length + 1)  # what decoding starts from, and a copy that it adds to

@@ -106,6 +106,8 @@ def test_output_head_never_reads_a_strided_view(
     head = model.get_output_embeddings()
     head.register_forward_hook(lambda _, inputs, __: read.append(inputs[0]))
     list(answers(model, tokenizer, prompts(text_example), 1, 10_000, new_tokens=NEW))
+    right = sum(row.reads for example in prompts(text_example) for row in example.rows)
+    assert read[0].shape[:2] == (1, right), "all right answers at once"
     assert {len(hidden) for hidden in read[1:]} == {12}, "all prompts at once"
     assert all(hidden.is_contiguous() for hidden in read)
 

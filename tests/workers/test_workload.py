@@ -35,9 +35,11 @@ def test_both_workloads_run_and_make_the_logits_of_one_token_a_row(
     reading = forward_pass(model, Workload(kind="prefill", rows=3, length=7))
     assert reading.run().shape == (3, 48)
     writing = forward_pass(model, Workload(kind="decode", rows=3, length=7))
-    texts = []
+    texts, lengths = [], []
+    model.register_forward_hook(lambda _, __, out: lengths.append(out.cache.get_seq_length()))
     for _ in range(3):  # each from the same cache
         writing.prepare()
         texts.append(writing.run())
+        assert lengths[-1] == 8
     assert texts[0].shape == (3, 48)
     assert torch.equal(texts[0], texts[2])
