@@ -9,7 +9,7 @@ those that the job it comes from measured, and its card says on what.
 from pathlib import Path
 from typing import Any
 
-from search.errors import InputError, ScoringError
+from search.errors import ScoringError
 from service import plans, report
 from service.clock import Clock
 from service.events import EventType
@@ -17,12 +17,11 @@ from service.exports import Export
 from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.phases import Phases
+from service.sameness import require_same_data, require_same_model
 from service.settings import Settings
 from workers.cluster import Cluster
 from workers.metrics import drop_points
 from workers.plan import EncodedTask
-from workers.preflight import Checked
-from workers.preparation import Prepared
 from workers.scores import metric_of
 from workers.sharing import Share
 from workers.verification import Verified
@@ -53,10 +52,10 @@ class Materializer:
         spec, clock, phases = job.spec, Clock(), self._phases
         with clock.phase("prepare"):
             checked = phases.check(spec)
-            _require_same_data(export, checked)
+            require_same_data(export.known["data"], checked.task, export.job)
             log.state(JobState.PREPARING)
             prepared = phases.prepare(spec, checked, share, log)
-            _require_same_model(export, prepared)
+            require_same_model(export.known["model"], prepared, export.job)
         measured = export.latency
         space = phases.search_plan(spec, checked, prepared.model.dtype, measured).space
         genome = space.validate(export.genome)
@@ -82,28 +81,6 @@ def _measured_on(export: Export, refit: Path | None, task: EncodedTask) -> tuple
     if export.confirmed(refit) is not None:
         return "confirm", len(task.splits["confirm"])
     return "search", int(export.candidate["examples"])
-
-
-def _require_same_data(export: Export, checked: Checked) -> None:
-    found = {"task": checked.task.digest, **checked.task.split_digests}
-    changed = [name for name, digest in export.known["data"].items() if found.get(name) != digest]
-    if changed:
-        raise InputError(
-            "task.data",
-            f"is not what it was when job {export.job} ran ({', '.join(changed)} differ), so its factors cannot be "
-            "told to be the same; restore the records, or run the job again",
-        )
-
-
-def _require_same_model(export: Export, prepared: Prepared) -> None:
-    expected = export.known["model"]
-    if (prepared.model.digest, prepared.model.dtype) != (expected["digest"], expected["dtype"]):
-        raise InputError(
-            "model",
-            f"has other weights than when job {export.job} ran: expected sha256 {expected['digest']} in "
-            f"{expected['dtype']}, got {prepared.model.digest} in {prepared.model.dtype}; restore it, or run the job "
-            "again",
-        )
 
 
 def _require_reproduced(task: EncodedTask, expected: float, verified: Verified, log: JobLog) -> None:

@@ -21,6 +21,7 @@ from service.jobs import Job, JobState
 from service.phases import Phases
 from service.refitting import refit_finalists
 from service.reweighing import reweighed
+from service.sameness import data_of, model_of, require_same_data, require_same_model
 from service.scoring import TaskScorer
 from service.searching import search
 from service.settings import Settings
@@ -29,6 +30,7 @@ from workers.actor import ScorerPlan
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher
 from workers.metrics import METRIC_NAMES
+from workers.plan import EncodedTask
 from workers.preflight import Checked
 from workers.preparation import Prepared
 from workers.scores import first
@@ -68,7 +70,7 @@ class Pipeline:
         spec, clock, phases = job.spec, Clock(), self._phases
         with clock.phase("prepare"):
             checked = phases.check(spec)
-            _announce_data(log, checked)
+            _announce_data(log, checked.task)
             log.state(JobState.PREPARING)
             prepared = phases.prepare(spec, checked, share, log)
             _announce_model(log, prepared, spec.resources.device)
@@ -160,20 +162,25 @@ def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], checked: Checked, 
         )
 
 
-def _announce_data(log: JobLog, checked: Checked) -> None:
+def _announce_data(log: JobLog, task: EncodedTask) -> None:
+    if (before := log.last_event(EventType.DATA_LOADED)) and (known := before.get("digests")):
+        require_same_data(known, task, log.job.id)
     log.event(
         EventType.DATA_LOADED,
-        splits={name: len(examples) for name, examples in checked.task.splits.items()},
-        dropped_duplicates=checked.task.dropped_duplicates,
+        splits={name: len(examples) for name, examples in task.splits.items()},
+        dropped_duplicates=task.dropped_duplicates,
+        digests=data_of(task),
     )
 
 
 def _announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
+    if (before := log.last_event(EventType.MODEL_LOADED)) and "digest" in before:
+        require_same_model(before, prepared, log.job.id)
     log.event(
         EventType.MODEL_LOADED,
         matrices=len(prepared.matrices),
         block_params=prepared.block_params,
         total_params=prepared.total_params,
-        dtype=prepared.model.dtype,
+        **model_of(prepared),
         device=device,
     )

@@ -16,6 +16,7 @@ from service.capabilities import LIBRARIES
 from service.confirmation import Confirmed, Winner
 from service.exports import Export
 from service.jobs import Job
+from service.sameness import data_of, model_of
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -69,8 +70,8 @@ def summary(
         "generations": evolution.generation,
         "evaluations": evolution.evaluations,
         "tokens": evolution.tokens,
-        "data": {"task": checked.task.digest, **checked.task.split_digests},
-        "model": {"digest": prepared.model.digest, "dtype": prepared.model.dtype},
+        "data": data_of(checked.task),
+        "model": model_of(prepared),
         "dense": {
             "metric": {name: scorer.metric(scores) for name, scores in scorer.dense.items()},
             "interval": {"test": scorer.interval(scorer.dense["test"])},

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from search.errors import (
     CancelledError,
@@ -535,6 +535,34 @@ def test_an_interrupted_search_goes_on_from_its_last_generation(jobs: Jobs, tiny
             del speed["tokens_per_second"]
         assert result[model] == expected[model]
     assert [row["generation"] for row in jobs.store.generations(id)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("changed", ["records", "weights"])
+def test_a_job_does_not_go_on_with_other_records_or_another_model(
+    changed: str, jobs: Jobs, tiny_job: Document, tiny_root: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "data" / "mine"
+    shutil.copytree(tiny_root, mine)
+    tiny_job["model"]["path"] = str(mine / "model")
+    tiny_job["task"]["data"]["source"]["path"] = str(mine / "films.jsonl")
+    jobs.submit(tiny_job)
+
+    def die(request: ScoreRequest, result: Any) -> Any:
+        raise InfrastructureError("the machine was switched off")
+
+    with pytest.raises(InfrastructureError, match="switched off"):
+        jobs.run(LocalCluster(die))
+    if changed == "records":
+        records = (mine / "films.jsonl").read_text().replace("film 1", "film 9")
+        (mine / "films.jsonl").write_text(records)
+        error, words = "task.data", "is not what it was when job .* ran"
+    else:
+        file = mine / "model" / "model.safetensors"
+        save_file({name: 2 * tensor for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+        error, words = "model", "has other weights than when job .* ran"
+
+    with pytest.raises(InputError, match=f"{error}: {words}"):
+        jobs.run(LocalCluster())
 
 
 def essence(result: Document) -> Document:
