@@ -8,6 +8,9 @@ from search.errors import InfrastructureError
 
 HEADROOM = 1.1
 
+NO_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+"""How torch says so of the processor's memory; only for an accelerator's there is an exception."""
+
 
 def pick_device(name: str) -> torch.device:
     """Turns `cpu`, `cuda` or `auto` into a device.
@@ -62,3 +65,12 @@ def require_memory(device: torch.device, needed_bytes: int) -> None:
             f"{total_bytes / 2**30:.1f} GiB free, expected at least {needed_bytes * HEADROOM / 2**30:.1f} GiB; "
             "use fewer actors per GPU, or more GPUs per actor"
         )
+
+
+def lack_of_memory(error: BaseException) -> str | None:
+    """What memory there was too little of, if that is what an error says."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"out of accelerator memory: {error}"
+    if isinstance(error, MemoryError) or NO_CPU_MEMORY in str(error):
+        return f"out of memory: {error}"
+    return None

@@ -9,15 +9,33 @@ far.
 
 import copy
 import inspect
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
-from workers.batches import grouped, longest_row
-from workers.likelihood import Predicted, logits_at
+from workers.batches import grouped, longest_row, make_batches
+from workers.devices import lack_of_memory
+from workers.likelihood import Predicted, answer_logits, logits_at
+from workers.models import embeddings_of
 from workers.plan import EncodedTask, Example, Row
+
+logger = logging.getLogger(__name__)
+
+PROBED, PROBED_TOKENS = 64, 4
+"""Whether a model can go on from prompts is tried on three of so many examples, and on so many tokens it writes."""
+
+ROUNDING = 0.1
+"""Logits may be so far apart, relative to how they vary; in bfloat16 they are by a hundredth or two."""
 
 
 def read_once(task: EncodedTask) -> bool:
@@ -69,6 +87,70 @@ def answers(
         )
 
 
+@torch.inference_mode()
+def goes_on(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: EncodedTask, batch_tokens: int
+) -> bool:
+    """Whether a model makes of prompts that are read once what it makes of whole rows; tried on a few examples.
+
+    Models that keep a state do not, as padding changes it, nor do some that keep a cache but cannot go on from it with
+    several tokens, or write from one that was made before.
+
+    Args:
+        model: The dense one.
+        tokenizer: Its tokenizer.
+        task: Whose examples to try it on.
+        batch_tokens: Padded tokens of a batch.
+    """
+    if getattr(model, "_is_stateful", False):
+        return False
+    examples = _probes(next(iter(task.splits.values())))
+    choices = max(example.choices for example in examples)
+    whole = [
+        (batch.slot_N, answer_logits(model, batch.to(model.device)))
+        for batch in make_batches(examples, choices, batch_tokens)
+    ]
+    new_tokens = min(task.max_new_tokens, PROBED_TOKENS) if task.kind == "generate" else 0
+    try:
+        parts = list(answers(model, tokenizer, examples, choices, batch_tokens, new_tokens=new_tokens))
+    except Exception as error:  # whatever a model's own code makes of a cache that it did not expect
+        if lack_of_memory(error) is not None:
+            raise
+        logger.info("prompts are read with every answer, as going on from one raised: %r", error)
+        return False
+    once = [(part.slot_N, part.logits_NV) for part in parts]
+    texts = [text for part in parts for text in part.texts]
+    alone = [write_alone(model, tokenizer, examples[i], new_tokens) for part in parts for i in part.examples]
+    return _apart(once, whole) <= ROUNDING and (not new_tokens or texts == alone)
+
+
+def write_alone(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, example: Example, new_tokens: int
+) -> str | None:
+    """What a model answers to one prompt that it has not read before; None for no tokens."""
+    if not new_tokens:
+        return None
+    (text,) = _Prompts(model, tokenizer, [example.prompt_ids]).write(None, new_tokens)
+    return text
+
+
+def _probes(examples: Sequence[Example]) -> list[Example]:
+    """A short, a middling and a long prompt of the first ones."""
+    ordered = sorted(examples[:PROBED], key=lambda example: len(example.prompt_ids))
+    return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
+
+
+def _apart(*two: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    """How far the logits of the same answers are apart, relative to how they vary; both with their slots."""
+    first_NV, second_NV = (logits_NV[slot_N.argsort(stable=True)] for slot_N, logits_NV in map(_joined, two))
+    varying_NV = second_NV - second_NV.mean(dim=1, keepdim=True)
+    return float((first_NV - second_NV).norm() / varying_NV.norm())
+
+
+def _joined(parts: Sequence[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ...]:
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
 def by_prompt(examples: Sequence[Example], batch_tokens: int, new_tokens: int) -> list[list[int]]:
     """Examples by the length of their prompts, as many together as the budget has room for their rows."""
     lengths = [len(example.prompt_ids) for example in examples]
@@ -91,8 +173,7 @@ class _Prompts:
         prompts: Sequence[tuple[int, ...]],
     ) -> None:
         self._model, self._tokenizer = model, tokenizer
-        pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-        self._pad = next(pad for pad in pads if pad is not None)
+        self._pad = _padding(tokenizer, model)
         self.lengths = [len(ids) for ids in prompts]
         self._length = max(self.lengths)
         padding = [self._length - length for length in self.lengths]
@@ -138,22 +219,17 @@ class _Prompts:
         """The model's own answers.
 
         Args:
-            cache: As `read` left it; used up.
+            cache: As `read` left it; used up. None to read the prompts first.
             max_new_tokens: Most of each.
         """
         answers = _Answers(self._tokenizer, self._length)
-        out_BT = self._model.generate(  # type: ignore[operator]
-            input_ids=self._ids_BL,
-            attention_mask=self._mask_BL,
-            cache=cache,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=self._pad,
-            stopping_criteria=StoppingCriteriaList([answers]),
-        )
+        with _greedily(self._model, max_new_tokens, self._pad):
+            out_BT = self._model.generate(  # type: ignore[operator]
+                input_ids=self._ids_BL,
+                attention_mask=self._mask_BL,
+                **({} if cache is None else {"cache": cache}),
+                stopping_criteria=StoppingCriteriaList([answers]),
+            )
         return [text.split("\n", 1)[0].strip() for text in answers.texts(out_BT)]
 
     def _inputs(
@@ -167,6 +243,30 @@ class _Prompts:
 
     def _tensor(self, rows: Sequence[Any]) -> torch.Tensor:
         return torch.tensor(rows, dtype=torch.long, device=self._model.device)  # rows may be empty
+
+
+def _padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
+    """A token to pad with, which is masked; some tokenizers have one that the model has no embedding for."""
+    known = embeddings_of(model)
+    pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(pad for pad in pads if pad is not None and pad < known)
+
+
+@contextmanager
+def _greedily(model: PreTrainedModel, max_new_tokens: int, pad: int) -> Iterator[None]:
+    """Lets `generate` take the likeliest token each time, up to the model's own end of a sequence.
+
+    What else the model's generation config asks for would change the answers, as penalties of repeated tokens do, or
+    what is made of the cache.
+    """
+    own = model.generation_config
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=own.eos_token_id, pad_token_id=pad
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 class _Answers(StoppingCriteria):

@@ -146,6 +146,13 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
     return model
 
 
+def embeddings_of(model: PreTrainedModel) -> int:
+    """How many tokens it has an embedding for."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.shape[0]
+
+
 def context_length(config: PreTrainedConfig) -> int | None:
     """Longest sequence the model was made for, in tokens, or None where it names none."""
     text_config = config.get_text_config()

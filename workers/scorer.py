@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from search.errors import ScoringError
 from workers.batches import Batch, make_batches
-from workers.generation import answers, read_once
+from workers.devices import lack_of_memory
+from workers.generation import answers, goes_on, read_once, write_alone
 from workers.likelihood import Predicted, answer_logits, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.metrics import exact_match, token_f1
@@ -22,9 +23,6 @@ from workers.reaction import react
 from workers.scores import Beliefs, Failure, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
 
 TOP_TOKENS = 64
-
-NO_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-"""How torch says so of the processor's memory; only for an accelerator's there is an exception."""
 
 
 class NotFiniteError(ArithmeticError):
@@ -48,7 +46,7 @@ class Scorer:
         self._tokenizer = tokenizer
         self._task = task
         self._batch_tokens = batch_tokens
-        self._shares = read_once(task)
+        self._shares = read_once(task) and goes_on(model.model, tokenizer, task, batch_tokens)
         self._batches: dict[tuple[str, int, int], list[Batch]] = {}
         self._beliefs: dict[str, Beliefs] = {}
         self._dense_answers: dict[tuple[int, int], list[torch.Tensor]] = {}
@@ -87,8 +85,9 @@ class Scorer:
             )
         except ScoringError as error:
             return Failure(reason=str(error))
-        except (RuntimeError, MemoryError) as error:
-            return _for_want_of_memory(error)
+        except Exception as error:  # whatever a model's own code makes of blocks that are not run
+            reason = f"it cannot be refit block by block: {type(error).__name__}: {error}"
+            return Failure(reason=lack_of_memory(error) or reason)
         return None
 
     def react(self, request: ReactionRequest) -> Reaction | Failure:
@@ -210,19 +209,28 @@ class Scorer:
             examples,
             self._choices(request.split),
             self._batch_tokens,
-            new_tokens=self._task.max_new_tokens if self._task.kind == "generate" else 0,
+            new_tokens=self._new_tokens,
             write=not request.loss_only,
         )
 
     def _row_by_row(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
+        new_tokens = 0 if request.loss_only else self._new_tokens
         for batch in self._batched(request, examples):
             yield Predicted(
                 examples=batch.examples,
                 logits_NV=answer_logits(self._model.model, batch),
                 token_N=batch.token_N,
                 slot_N=batch.slot_N,
-                texts=(None,) * len(batch.examples),
+                texts=tuple(
+                    write_alone(self._model.model, self._tokenizer, examples[index], new_tokens)
+                    for index in batch.examples
+                ),
             )
+
+    @property
+    def _new_tokens(self) -> int:
+        """Most that the model writes itself."""
+        return self._task.max_new_tokens if self._task.kind == "generate" else 0
 
     def _choices(self, split: str) -> int:
         """Over the whole split, so that the beliefs of its parts have one width."""
@@ -252,11 +260,9 @@ def _of_likelihood(nll_E: np.ndarray) -> dict[str, np.ndarray]:
 
 def _for_want_of_memory(error: RuntimeError | MemoryError) -> Failure:
     """The failure of a candidate that there was no memory for; whatever else it is is raised again."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return Failure(reason=f"out of accelerator memory: {error}")
-    if isinstance(error, MemoryError) or NO_CPU_MEMORY in str(error):
-        return Failure(reason=f"out of memory: {error}")
-    raise error
+    if (lack := lack_of_memory(error)) is None:
+        raise error
+    return Failure(reason=lack)
 
 
 def _kl_rows(logp_EC: np.ndarray, logq_EC: np.ndarray) -> np.ndarray:

@@ -118,7 +118,8 @@ def size_of(
         InputError: The model cannot be used.
     """
     model, text = empty_model(config), config.get_text_config()
-    head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", 0)  # there are models without attention
+    head_size = getattr(text, "head_dim", None) or text.hidden_size // max(heads, 1)
     return ModelSize(
         matrices=find_matrices(model, include, exclude),
         total_params=sum(parameter.numel() for parameter in model.parameters()),
@@ -126,9 +127,9 @@ def size_of(
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         vocabulary=text.vocab_size,
-        attention=text.num_attention_heads * head_size,
-        heads=text.num_attention_heads,
-        cached=2 * head_size * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
+        attention=heads * head_size,
+        heads=heads,
+        cached=2 * head_size * (getattr(text, "num_key_value_heads", None) or heads),
     )
 
 

@@ -1,15 +1,28 @@
+import copy
 import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    GenerationConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RwkvConfig,
+    RwkvForCausalLM,
+)
 
 from workers.batches import make_batches
-from workers.generation import answers, read_once
+from workers.generation import answers, goes_on, read_once
 from workers.likelihood import answer_logits
+from workers.lowrank import SwitchableModel
+from workers.metrics import token_f1
 from workers.plan import EncodedTask, Example
+from workers.scorer import Scorer
+from workers.scores import ScoreRequest, Scores
 
 NEW = 6
 
@@ -158,3 +171,100 @@ def test_prompts_are_read_once(
     list(answers(model, tokenizer, examples, 1, 10_000, new_tokens=NEW))
     assert widths[:2] == [longest - 1, 3], "all but the last tokens, then those and the right answers"
     assert set(widths[2:]) == {1}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"use_cache": False},
+        {"repetition_penalty": 1.5},
+        {"no_repeat_ngram_size": 2},
+        {"num_beams": 2},
+        {"return_dict_in_generate": True},
+        {"cache_implementation": "static"},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_what_a_models_own_configuration_asks_of_generation_changes_no_answer(
+    asked: dict[str, Any],
+    make_llama: Callable[..., PreTrainedModel],
+    text_example: Callable[..., Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model, examples = make_llama(), prompts(text_example)
+    expected = written(model, tokenizer, examples, 50)
+    own = model.generation_config = GenerationConfig(eos_token_id=2, **asked)  # type: ignore[no-untyped-call]
+    assert written(model, tokenizer, examples, 50) == expected
+    assert model.generation_config is own
+
+
+@torch.inference_mode()
+def test_padding_that_the_model_has_no_embedding_for_is_not_taken(
+    make_llama: Callable[..., PreTrainedModel],
+    text_example: Callable[..., Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model, examples = make_llama(), prompts(text_example)
+    expected = written(model, tokenizer, examples, 10_000)
+    padded = copy.deepcopy(tokenizer)
+    padded.add_special_tokens({"pad_token": "<pad>"})
+    assert padded.pad_token_id == model.config.vocab_size
+    assert written(model, padded, examples, 10_000) == expected
+
+
+@torch.inference_mode()
+def test_models_that_cannot_go_on_from_prompts_are_told_from_those_that_can(
+    make_llama: Callable[..., PreTrainedModel],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "attention_hidden_size": 32, "vocab_size": 48, "num_hidden_layers": 2}
+    rwkv = RwkvForCausalLM(RwkvConfig(**sizes, intermediate_size=48)).eval()  # type: ignore[arg-type]
+    llama = make_llama()
+
+    class Forgetful(LlamaForCausalLM):
+        """Reads what follows a prompt as if it were all."""
+
+        def forward(self, *args: Any, cache: Any = None, **inputs: Any) -> Any:
+            return super().forward(*args, **inputs)
+
+    class Surprised(LlamaForCausalLM):
+        """Expects no cache."""
+
+        def forward(self, *args: Any, **inputs: Any) -> Any:
+            if "cache" in inputs:
+                raise IndexError("no such layer")
+            return super().forward(*args, **inputs)
+
+    for kind in ("choice", "generate"):
+        task = make_task(kind)
+        assert goes_on(llama, tokenizer, task, 1000)
+        assert not goes_on(rwkv, tokenizer, task, 1000)
+        for odd in (Forgetful, Surprised):
+            model = odd(llama.config).eval()
+            model.load_state_dict(llama.state_dict())
+            assert not goes_on(model, tokenizer, task, 1000)
+
+
+@torch.inference_mode()
+def test_a_model_with_a_state_writes_what_it_writes_alone(
+    make_task: Callable[..., EncodedTask], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "attention_hidden_size": 32, "vocab_size": 48, "num_hidden_layers": 2}
+    rwkv = RwkvForCausalLM(RwkvConfig(**sizes, intermediate_size=48)).eval()  # type: ignore[arg-type]
+    for parameter in rwkv.parameters():
+        parameter.copy_(0.3 * torch.randn_like(parameter))
+    task = make_task("generate")
+    scorer = Scorer(SwitchableModel(rwkv, (), {}), tokenizer, task, 200)
+    examples = task.splits["test"]
+    expected = [
+        tokenizer.decode(greedy(rwkv, e.prompt_ids, 2)[: task.max_new_tokens], skip_special_tokens=True)
+        for e in examples
+    ]
+    scores = scorer.score(ScoreRequest(ranks=(), split="test", start=0, stop=len(examples)))
+    assert isinstance(scores, Scores)
+    pairs = zip(expected, examples, strict=True)
+    assert list(scores.quality) == [token_f1(text, e.references) for text, e in pairs]

@@ -255,6 +255,20 @@ def test_a_candidate_that_cannot_be_refit_is_a_failure(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_model_whose_blocks_cannot_be_left_out_is_not_refit(
+    make_scorer: Callable[..., Any], tmp_path: Path
+) -> None:
+    scorer, model, _ = make_scorer("choice")
+
+    def want_keys(*_: Any, **__: Any) -> None:
+        raise KeyError("sliding_attention")  # as where layers share them
+
+    model.model.layers[1].register_forward_pre_hook(want_keys)
+    file = tmp_path / "refit.safetensors"
+    failure = scorer.refit(RefitRequest(ranks=(4,) * MATRICES, examples=8, dense_share=0.5, file=file))
+    assert failure == Failure(reason="it cannot be refit block by block: KeyError: 'sliding_attention'")
+
+
 def test_no_kl_without_beliefs_of_the_split(make_scorer: Callable[..., Any]) -> None:
     scorer, _, _ = make_scorer("choice")
     _, beliefs = scorer.score_dense(request())
