@@ -71,7 +71,11 @@ class Phases:
         cache = plans.cache(self._settings)
         with cache.lease():
             checked = check(
-                plans.model_source(spec, roots), plans.task_plan(spec), plans.data_plan(spec, roots), cache
+                plans.model_source(spec, roots),
+                plans.task_plan(spec),
+                plans.data_plan(spec, roots),
+                cache,
+                refit=spec.projection.refit is not None,
             )
         dtype = dtype_name(spec.model.dtype, spec.resources.device)
         check_search_plan(spec, checked.matrices, checked.remainder, dtype, roots)

@@ -103,6 +103,9 @@ def check_tokens(
 ) -> None:
     """Raise unless the model can tell the choices apart: each has tokens, no two have the same.
 
+    An answer is as likely as its tokens are, whatever would follow, so one that begins with another can never win. That
+    is refused of fixed choices, which can be given an end; a record's own options are what they are.
+
     Args:
         choices: Token ids of each option, in order.
         options: Their texts.
@@ -121,6 +124,15 @@ def check_tokens(
                 "make them differ",
             )
         seen[ids] = text
+    for start, text in seen.items() if task.choices is not None else ():
+        if longer := next(
+            (other for ids, other in seen.items() if ids != start and ids[: len(start)] == start), None
+        ):
+            raise InputError(
+                at,
+                f"choice {longer!r} begins with all tokens of {text!r}, so it can never be the likelier one; let both "
+                f"end in the same mark, e.g. {text + '.'!r} and {longer + '.'!r}",
+            )
 
 
 def _are_texts(value: Any) -> bool:

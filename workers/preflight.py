@@ -5,11 +5,22 @@ Reads the configuration, the tokenizer and the records; of the weights only whet
 
 from dataclasses import dataclass
 
+from transformers import PreTrainedModel
+
+from search.errors import InputError
 from search.matrix import MatrixShape
 from workers.cache import FolderCache
 from workers.filesize import Remainder, remainder
 from workers.matrices import find_matrices
-from workers.models import context_length, empty_model, head_folder, load_config, load_tokenizer, resolve
+from workers.models import (
+    context_length,
+    embeddings_of,
+    empty_model,
+    head_folder,
+    load_config,
+    load_tokenizer,
+    resolve,
+)
 from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
 from workers.tasks import encode
 
@@ -28,7 +39,9 @@ class Checked:
     context: int | None
 
 
-def check(model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCache) -> Checked:
+def check(
+    model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCache, *, refit: bool = False
+) -> Checked:
     """Checks the model and the task.
 
     Args:
@@ -36,6 +49,7 @@ def check(model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCach
         task: What it has to do.
         data: The records, and how they are split.
         models: Cache of prepared models.
+        refit: Whether finalists are to be refit, block by block.
 
     Raises:
         InputError: What is wrong, naming the field of the job file.
@@ -45,7 +59,24 @@ def check(model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCach
     config = load_config(head)
     empty = empty_model(config)
     matrices = find_matrices(empty, model.include, model.exclude)
+    if refit and getattr(config.get_text_config(), "num_kv_shared_layers", None):
+        raise InputError(
+            "projection.refit", "cannot be had of a model whose layers share keys and values; leave it out"
+        )
     context = context_length(config)
     encoded = encode(task, data, load_tokenizer(head), context)
+    _require_embeddings(encoded, empty)
     rest = remainder(empty, matrices)
     return Checked(model=local, matrices=matrices, remainder=rest, task=encoded, context=context)
+
+
+def _require_embeddings(task: EncodedTask, model: PreTrainedModel) -> None:
+    known = embeddings_of(model)
+    rows = (row for examples in task.splits.values() for example in examples for row in example.rows)
+    largest = max(max(*row.ids, *(token for span in row.spans for token in span.ids)) for row in rows)
+    if largest >= known:
+        raise InputError(
+            "model",
+            f"has {known:,} embeddings, but its tokenizer makes token {largest:,} of the records; resize the model's "
+            "embeddings to the tokenizer, or take the tokenizer that the model was trained with",
+        )

@@ -8,8 +8,10 @@ its label, its length in tokens. The tokenizer is one of transformers, by duck t
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Ids = tuple[int, ...]
+
+CHAT_DAY = datetime(2025, 1, 1, tzinfo=UTC)
+"""Today, to chat templates that tell the model: a task must not change overnight."""
+
+_TODAY = re.compile(r"""strftime_now\((["'])(.*?)\1\)""")
 
 _ANCHOR = ":"
 
@@ -107,7 +114,12 @@ class _Coder:
             return [prefix + ids for ids in self._ids(texts)]
         turns = [[{"role": "user", "content": text}] for text in texts]
         try:
-            wrapped = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            wrapped = self.tokenizer.apply_chat_template(
+                turns,
+                chat_template=_of_one_day(self.tokenizer.get_chat_template()),
+                add_generation_prompt=True,
+                tokenize=False,
+            )
         except (TemplateError, ValueError, TypeError) as error:
             raise InputError("task.chat_template", f"the model's chat template fails: {error}") from error
         return self._ids(list(map(str, wrapped)))
@@ -143,6 +155,18 @@ class _Coder:
         coded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
         by_text = dict(zip(distinct, map(tuple, coded), strict=True))
         return [by_text[text] for text in texts]
+
+
+def _of_one_day(template: str) -> str:
+    """A chat template that tells the model the day, with `CHAT_DAY` written into it."""
+    dated = _TODAY.sub(lambda call: json.dumps(f"{CHAT_DAY:{call[2]}}"), template)
+    if "strftime_now(" in dated:
+        raise InputError(
+            "task.chat_template",
+            "the model's chat template makes a day of a format of its own, so the task would change overnight; write "
+            "the template's text into task.prompt and set chat_template to false",
+        )
+    return dated
 
 
 def _prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:

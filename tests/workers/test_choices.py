@@ -105,3 +105,11 @@ def test_choices_that_the_model_cannot_tell_apart() -> None:
     ) as caught:
         check_tokens([(1, 2), ()], options, question, OWN)
     assert caught.value.field == "task.choices_field"
+
+
+def test_a_choice_that_another_begins_with_always_wins_so_fixed_ones_need_an_end() -> None:
+    (question,) = questions(("pos", None))
+    options = Options(("1", "10"))
+    with pytest.raises(InputError, match=r"choice '10' begins with all tokens of '1'.*'1\.' and '10\.'"):
+        check_tokens([(1,), (1, 2)], options, question, FIXED)
+    check_tokens([(1,), (1, 2)], options, question, OWN)

@@ -1,8 +1,11 @@
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from search.errors import InputError
 from workers.cache import FolderCache
@@ -41,3 +44,23 @@ def test_every_part_is_checked(model: ModelSource, data: DataPlan, tmp_path: Pat
         with pytest.raises(InputError) as caught:
             check(source, task, data, FolderCache(tmp_path / "models"))
         assert caught.value.field == field
+
+
+def test_a_tokenizer_of_another_model_is_refused(
+    make_llama: Callable[..., LlamaForCausalLM], llama_folder: Path, data: DataPlan, tmp_path: Path
+) -> None:
+    folder = tmp_path / "small"
+    shutil.copytree(llama_folder, folder)
+    make_llama(vocab_size=20).save_pretrained(folder)
+    with pytest.raises(InputError, match="model: has 20 embeddings, but its tokenizer makes token 22"):
+        check(ModelSource(kind="path", location=str(folder)), TASK, data, FolderCache(tmp_path / "models"))
+
+
+def test_what_cannot_be_refit_is_refused_at_once(
+    model: ModelSource, data: DataPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlamaConfig, "num_kv_shared_layers", 1, raising=False)  # as Gemma 3n has
+    models = FolderCache(tmp_path / "models")
+    with pytest.raises(InputError, match=r"projection\.refit: cannot be had of a model whose layers share"):
+        check(model, TASK, data, models, refit=True)
+    check(model, TASK, data, models)

@@ -255,6 +255,15 @@ def test_chat_template_wraps_the_prompt(plan: Any) -> None:
     assert example.prompt_ids == ids(tokenizer, "<user> Review : film 0 Mood : <model>")
 
 
+def test_chat_template_that_tells_the_day_gives_the_same_prompts_every_day(plan: Any) -> None:
+    tokenizer = words(template="{{ strftime_now('good film %d') }}" + TEMPLATE)
+    example = only(encode(replace(CHOICE, chat_template=True), plan(rows(1)), tokenizer, None))
+    assert example.prompt_ids[:4] == ids(tokenizer, "good film 0 1")
+    tokenizer = words(template="{{ strftime_now(format) }}" + TEMPLATE)
+    error = fails(replace(CHOICE, chat_template=True), plan(rows(1)), tokenizer)
+    assert (error.field, "would change overnight" in error.message) == ("task.chat_template", True)
+
+
 def test_chat_template_absent_or_failing(plan: Any) -> None:
     task = replace(CHOICE, chat_template=True)
     error = fails(task, plan(rows(1)), words())
