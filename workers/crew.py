@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
+from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayError
 
 from search.errors import InfrastructureError
 from workers.breaker import FAILURES, Breaker
@@ -116,7 +116,7 @@ class Crew:
         try:
             ray.get(actor.started)
         except LOST as error:
-            self.replace(number, f"died while it started: {first_line(error)}")
+            self.replace(number, f"died while it started: {reason_of(error)}")
         else:
             actor.is_up = True
         return actor.is_up
@@ -182,6 +182,7 @@ class Crew:
         return _Actor(handle=handle, started=handle.pid.remote(), deadline=time.monotonic() + START_S)
 
 
-def first_line(error: Exception) -> str:
-    """What an error of Ray says first; the rest is where it looked."""
-    return str(error).strip().split("\n", 1)[0]
+def reason_of(error: RayError) -> str:
+    """What an error of Ray says first, the rest being where it looked; of an actor that could not start, its own."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if getattr(error, "actor_init_failed", False) else 0]

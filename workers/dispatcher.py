@@ -19,7 +19,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
 from workers.attempts import Attempt
-from workers.crew import LOST, Crew, first_line
+from workers.crew import LOST, Crew, reason_of
 from workers.scores import Request
 from workers.sharing import Share
 
@@ -191,7 +191,7 @@ class Dispatcher:
         try:
             result = ray.get(reference)
         except LOST as error:
-            self._retry(work, call, f"died: {first_line(error)}")
+            self._retry(work, call, f"died: {reason_of(error)}")
             return
         except RayTaskError as error:
             cause = error.cause
@@ -199,7 +199,7 @@ class Dispatcher:
                 raise cause from error
             raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
         except RayError as error:
-            raise InfrastructureError(f"Ray failed: {first_line(error)}") from error
+            raise InfrastructureError(f"Ray failed: {reason_of(error)}") from error
         self._crew.answered(call.actor)
         work.idle.append(call.actor)
         yield call.attempt.key, call.attempt.outcome(result)

@@ -12,12 +12,15 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, RanksieveError
+from workers.devices import lack_of_memory
 from workers.preparation import Progress
 from workers.sharing import Share
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
+
+LESS_MEMORY = "free some, or take fewer resources.actors, resources.batch_tokens or resources.gram_memory_gib"
 
 
 class Furthest:
@@ -51,7 +54,7 @@ def last_item(
 
     Raises:
         CancelledError: `cancelled` was set; the workers are killed.
-        InfrastructureError: All workers died.
+        InfrastructureError: All workers died, or there is no memory for what one does.
     """
     last: dict[Any, Any] = {start(): None}  # of those that have not ended, the oldest first
     may_join, result = True, None  # where one has ended there is nothing left to do
@@ -76,6 +79,8 @@ def last_item(
                     del last[stream]
                     if isinstance(error.cause, RanksieveError | OSError):
                         raise error.cause from error
+                    if (lack := lack_of_memory(error.cause)) is not None:
+                        raise InfrastructureError(f"phase {phase}: {lack}; {LESS_MEMORY}") from error
                     raise
                 except RayError as error:
                     del last[stream]

@@ -12,6 +12,7 @@ from random import Random
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from search.errors import ScoringError
 from workers.devices import pick_device
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer, on_device
@@ -74,7 +75,7 @@ def verify(
         make_timer: Of a device and so many threads.
 
     Raises:
-        ArithmeticError: The exported model's logits are not finite.
+        ScoringError: The exported model cannot be scored.
     """
     torch.set_num_threads(plan.threads)
     device = pick_device(plan.device)
@@ -108,11 +109,11 @@ def score_plain(scorer: Scorer, split: str, start: int, stop: int) -> Scores:
     """Scores a model without switchable matrices.
 
     Raises:
-        ArithmeticError: It failed.
+        ScoringError: It failed.
     """
     scores = scorer.score(ScoreRequest(ranks=(), split=split, start=start, stop=stop))
     if isinstance(scores, Failure):
-        raise ArithmeticError(scores.reason)
+        raise ScoringError(f"the model in a folder cannot be scored: {scores.reason}")
     return scores
 
 

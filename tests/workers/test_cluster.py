@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
+from ray.exceptions import RayActorError
 
 from search.errors import CancelledError, InfrastructureError, InputError
 from workers.cluster import Cluster
+from workers.crew import reason_of
 from workers.plan import EncodedTask
 from workers.preparation import PreparationPlan, Prepared, Progress, closed_form, load_factors
 from workers.sharing import Share
@@ -142,6 +145,40 @@ def test_error_of_the_code_keeps_its_kind(run: Run) -> None:
 
     with pytest.raises(ZeroDivisionError, match="by zero"):
         run(phase)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes"),
+        MemoryError(),
+    ],
+    ids=["accelerator", "processor", "python"],
+)
+def test_a_lack_of_memory_in_a_worker_is_the_machines_fault_and_says_what_to_do(
+    run: Run, error: Exception
+) -> None:
+    def phase(error: Exception) -> Iterator[Progress]:
+        yield Progress(phase="check", done=0, total=1)
+        raise error
+
+    with pytest.raises(InfrastructureError, match=r"phase phase: out of .*take fewer resources\.actors"):
+        run(phase, error)
+
+
+def test_an_actor_that_could_not_start_says_why(cluster: Cluster) -> None:
+    @ray.remote
+    class Starved:
+        def __init__(self) -> None:
+            raise InfrastructureError("3.1 of 79.1 GiB free; use fewer actors per GPU")
+
+        def ping(self) -> None:
+            pass
+
+    with pytest.raises(RayActorError) as caught:
+        ray.get(Starved.remote().ping.remote())  # type: ignore[attr-defined]
+    assert reason_of(caught.value).endswith("3.1 of 79.1 GiB free; use fewer actors per GPU")
 
 
 def test_phase_that_dies_is_the_machines_fault(run: Run) -> None:

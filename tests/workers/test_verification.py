@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 import workers.verification
+from search.errors import ScoringError
 from search.matrix import DENSE
 from workers.export import ExportPlan, export
 from workers.lowrank import SwitchableModel
@@ -109,5 +110,5 @@ def test_broken_export_is_not_verified(plan: VerificationPlan, make_task: Callab
     tensors = load_file(file)
     tensors["model.norm.weight"][0] = torch.nan
     save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(ArithmeticError, match="not finite"):
+    with pytest.raises(ScoringError, match="not finite"):
         list(verify(plan, make_task("choice")))
