@@ -113,11 +113,8 @@ class Slopes:
         for sign, first in ((1, 0), (-1, 1)):
             for number in count(first):
                 size = round(share + sign * number * RUNG, 6) if number else share
-                if (
-                    not 0 < size < min(1.0, largest + RUNG)
-                    or (number and size < smallest)
-                    or (found := self.best(self._space.budget(size))) is None
-                ):
+                useful = not number or (size >= smallest and 0 < size < min(1.0, largest + RUNG))
+                if not useful or (found := self.best(self._space.budget(size))) is None:
                     break
                 rungs[size] = found
         return rungs

@@ -247,3 +247,9 @@ def test_no_single_step_more_would_be_better(
             allowed = level == genome[i] or is_small(gene, genome[i], level)
             if allowed and direct and space.cost(other) <= budget:
                 assert of(other) >= expected - 1e-8
+
+
+def test_the_dense_size_has_a_rung_of_its_own_and_none_above() -> None:
+    ladder = Slopes(SPACE, GENOME, *slopes(cut0=-0.3)).ladder(1.0)
+    assert next(iter(ladder)) == max(ladder) == 1.0
+    assert ladder[1.0][0] == (5, 4, 4)
