@@ -7,13 +7,15 @@ submitted with them.
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
+from search.errors import InputError
 from service.spec import (
     Actors,
     Evaluations,
     Generations,
     JobSpec,
+    Labels,
     Name,
     Priority,
     ResourceSpec,
@@ -33,9 +35,7 @@ class JobChanges(Strict):
     """What is to be changed of a job; what is left out stays as it is."""
 
     name: Name = ""
-    labels: dict[str, str] = Field(
-        default_factory=dict, description="All of them: they replace the former ones."
-    )
+    labels: Labels = Field(default_factory=dict, description="All of them: they replace the former ones.")
     priority: Priority = 0
     actors: Actors = Field(
         ResourceSpec.model_fields["actors"].default,
@@ -48,8 +48,17 @@ class JobChanges(Strict):
         return self.model_dump(mode="json", exclude_unset=True)
 
     def applied_to(self, spec: JobSpec) -> JobSpec:
-        """The spec with these changes."""
+        """The spec with these changes.
+
+        Raises:
+            InputError: They do not go with the rest of it.
+        """
         given, before = self.given(), spec.canonical()
         search = before["search"] | given.pop("search", {})
         resources = before["resources"] | {key: given.pop(key) for key in ("actors",) if key in given}
-        return JobSpec.model_validate({**before, **given, "search": search, "resources": resources})
+        changed = {**before, **given, "search": search, "resources": resources}
+        try:
+            return JobSpec.model_validate(changed)
+        except ValidationError as error:  # each is fine by itself, so this is a validator's of the whole spec
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise InputError(message.partition(" ")[0], message) from None

@@ -22,6 +22,7 @@ from api.schemas.jobs import JobBody, JobList, JobSummary
 from service.changes import JobChanges
 from service.jobs import JobState, Request
 from service.spec import JobSpec
+from service.store.schema import LONGEST_LABEL
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -45,7 +46,7 @@ def _within_reason(moment: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_within_reason)]
 IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_length=200)]
+Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_length=2 * LONGEST_LABEL + 1)]
 
 
 @router.post(
@@ -104,7 +105,7 @@ def list_jobs(
     """List jobs, newest first."""
     found = reader.jobs.jobs(
         state=state,
-        labels=dict(one.split(":", 1) for one in label),
+        labels=label,
         since=since,
         before=before,
         limit=limit + 1,

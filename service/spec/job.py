@@ -13,6 +13,7 @@ from service.spec.strict import Strict
 from service.spec.task import TaskSpec
 
 Name = Annotated[str, Field(max_length=200)]
+Labels = Annotated[dict[str, str], Field(max_length=100)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 
 
@@ -55,7 +56,7 @@ class JobSpec(Strict):
     """One pruning job."""
 
     name: Name = ""
-    labels: dict[str, str] = Field(default_factory=dict, max_length=100)
+    labels: Labels = Field(default_factory=dict)
     priority: Priority = Field(0, description="Of the jobs in the queue the highest goes first.")
     model: ModelSpec
     task: TaskSpec

@@ -1,10 +1,10 @@
 """What one owner may see of the store: every query goes through the owner's filter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, tuple_
 
 from search.errors import GoneError, InputError, NotFoundError
 from service.events import Event, EventType
@@ -55,7 +55,7 @@ class View:
         self,
         *,
         state: JobState | None = None,
-        labels: Mapping[str, str] | None = None,
+        labels: Iterable[str] = (),
         since: datetime | None = None,
         before: datetime | None = None,
         limit: int = 50,
@@ -65,7 +65,7 @@ class View:
 
         Args:
             state: Only jobs in this state.
-            labels: Only jobs with all of these.
+            labels: Only jobs with all of these, each `name:value`; both may hold colons.
             since: Only jobs created then or later.
             before: Only jobs created earlier.
             limit: Most jobs to return.
@@ -79,8 +79,8 @@ class View:
             query = query.where(JobRow.owner == self._owner)
         if state is not None:
             query = query.where(JobRow.state == state.value)
-        for name, value in (labels or {}).items():
-            query = query.where(JobRow.id.in_(_labelled(name, value)))
+        for label in labels:
+            query = query.where(JobRow.id.in_(_labelled(label)))
         if since is not None:
             query = query.where(JobRow.created_at >= since)
         if before is not None:
@@ -275,8 +275,10 @@ def _scorings_of(id: str) -> Select[Any]:
     return _SCORING.where(CandidateRow.job_id == id).order_by(CandidateRow.generation, CandidateRow.id)
 
 
-def _labelled(name: str, value: str) -> Select[str]:
-    """Ids of the jobs with a label, in SQL."""
-    if "\0" in name + value:  # PostgreSQL refuses to look for text that it could not hold
-        raise InputError("label", f"must be looked for by text without NUL; got {name!r}")
-    return select(LabelRow.job_id).where(LabelRow.name == name, LabelRow.value == value)
+def _labelled(label: str) -> Select[str]:
+    """Ids of the jobs with a label, in SQL; any of its colons may be the one between name and value."""
+    if "\0" in label:  # PostgreSQL refuses to look for text that it could not hold
+        raise InputError("label", f"must be looked for by text without NUL; got {label!r}")
+    colons = [place for place, character in enumerate(label) if character == ":"]
+    pairs = [(label[:colon], label[colon + 1 :]) for colon in colons]
+    return select(LabelRow.job_id).where(tuple_(LabelRow.name, LabelRow.value).in_(pairs))

@@ -347,3 +347,32 @@ def test_a_job_that_runs_is_not_deleted(http, spec, pipeline, application):
     assert response.status_code == 409
     assert "cancel it before" in response.json()["detail"]
     assert (application.settings.jobs_dir / id).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"search": {"max_evaluations": 5}}, "search.max_evaluations"),
+        ({"labels": {str(number): "" for number in range(101)}}, "labels"),
+    ],
+)
+def test_changes_that_the_rest_of_the_job_forbids_name_the_field(http, spec, pipeline, changes, field):
+    pipeline.go.clear()
+    spec["objective"] = {"kind": "pareto", "sizes": 13}
+    url = f"/v1/jobs/{http.post('/v1/jobs', json=spec).json()['id']}"
+
+    refused = http.patch(url, json=changes)
+
+    assert refused.status_code == 422
+    assert [error["field"] for error in refused.json()["errors"]] == [field]
+
+
+def test_jobs_have_all_labels_that_are_asked_for(http, spec):
+    long = "x" * 200
+    job = http.post("/v1/jobs", json={**spec, "labels": {"a": "2", "b:c": "d", long: long}}).json()["id"]
+
+    def found(*labels: str) -> list[str]:
+        return [one["id"] for one in http.get("/v1/jobs", params={"label": list(labels)}).json()["jobs"]]
+
+    assert found("a:2", "b:c:d", f"{long}:{long}") == [job]
+    assert found("a:1", "a:2") == found("a:2", "a:1") == []

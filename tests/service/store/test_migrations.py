@@ -77,7 +77,7 @@ def test_a_store_of_an_earlier_version_goes_on(
     try:
         assert [job.id for job in store.jobs()] == [CUT_OFF, QUEUED]
         assert store.job(QUEUED).spec == make_spec("reviews", team="nlp")
-        assert [job.id for job in store.jobs(labels={"team": "nlp"})] == [CUT_OFF, QUEUED]
+        assert [job.id for job in store.jobs(labels=["team:nlp"])] == [CUT_OFF, QUEUED]
         assert store.job(QUEUED).created_at == AT
         assert store.generations(CUT_OFF) == [{"generation": 0}]
         assert store.search_state(CUT_OFF) == {"next": 1}

@@ -288,8 +288,8 @@ def test_a_job_is_changed_found_by_its_new_labels_and_told(store: Store, make_sp
     assert store.job(job.id) == changed
     assert (changed.name, changed.labels, changed.spec.priority) == ("new", {"team": "speech"}, 3)
     assert changed.spec.search == job.spec.search
-    assert store.jobs(labels={"team": "speech"}) == [changed]
-    assert store.jobs(labels={"team": "nlp"}) == []
+    assert store.jobs(labels=["team:speech"]) == [changed]
+    assert store.jobs(labels=["team:nlp"]) == []
     event = store.events(job.id)[-1]
     assert (event.type, event.data) == (EventType.JOB_CHANGED, changes.given())
     assert store.change(job.id, changes) == changed  # nothing new

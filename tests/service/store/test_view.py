@@ -82,11 +82,26 @@ def test_jobs_are_listed_by_their_labels(store: Store, make_spec: MakeSpec) -> N
     store.create_job(make_spec(team="vision"))
     store.create_job(make_spec())
 
-    assert [job.id for job in store.jobs(labels={"team": "nlp"})] == [team.id, both.id]
-    assert [job.id for job in store.jobs(labels=both.labels)] == [both.id]
-    assert store.jobs(labels={"te": "nlp"}) == store.jobs(labels={"a.b[0]": "nlp"}) == []
+    assert [job.id for job in store.jobs(labels=["team:nlp"])] == [team.id, both.id]
+    assert [job.id for job in store.jobs(labels=["team:nlp", "stage:test run: 'a' % \\"])] == [both.id]
+    assert store.jobs(labels=["team:nlp", "team:vision"]) == []
+    assert (
+        store.jobs(labels=["te:nlp"])
+        == store.jobs(labels=["a.b[0]:nlp"])
+        == store.jobs(labels=["team"])
+        == []
+    )
     with pytest.raises(InputError, match="label: must be looked for"):
-        store.jobs(labels={"\0": "nlp"})
+        store.jobs(labels=["\0:nlp"])
+
+
+def test_any_colon_of_a_label_may_be_the_one_between_name_and_value(
+    store: Store, make_spec: MakeSpec
+) -> None:
+    first = store.create_job(make_spec(**{"a:b": "c"}))
+    second = store.create_job(make_spec(a="b:c"))
+
+    assert [job.id for job in store.jobs(labels=["a:b:c"])] == [second.id, first.id]
 
 
 def test_a_label_that_nobody_would_look_for_is_kept_all_the_same(store: Store, make_spec: MakeSpec) -> None:
@@ -95,8 +110,8 @@ def test_a_label_that_nobody_would_look_for_is_kept_all_the_same(store: Store, m
     job = store.create_job(make_spec(**labels))
 
     assert store.job(job.id).labels == labels
-    assert store.jobs(labels={"team": "nlp"}) == [job]
-    assert store.jobs(labels={"long": "x" * 10_000}) == []
+    assert store.jobs(labels=["team:nlp"]) == [job]
+    assert store.jobs(labels=["long:" + "x" * 10_000]) == []
 
 
 def test_jobs_are_listed_by_the_time_they_were_created(store: Store, make_spec: MakeSpec) -> None:
