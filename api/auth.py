@@ -24,6 +24,8 @@ _bearer = HTTPBearer(auto_error=False, description="RANKSIEVE_API_KEY of the ser
 class Authenticate:
     """Dependency that tells who is asking, as `request.state.principal`, and refuses whoever shows no good key.
 
+    `request.state.is_still_good` says whether the key has been so until now, for answers that go on for long.
+
     Args:
         application: Knows the keys.
         throttle: Counts the requests of every key, and of every address that showed no good one.
@@ -46,6 +48,7 @@ class Authenticate:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         request.state.principal = principal
+        request.state.is_still_good = lambda: self._principal(token) == principal
 
     def _principal(self, token: str) -> Principal | None:
         settings, keys = self._application.settings, self._application.store.keys

@@ -37,7 +37,7 @@ from api.tables import (
 )
 from search.errors import InputError, RanksieveError
 from service.jobs import JobState
-from service.keys import Scope
+from service.keys import LONGEST_GRACE_H, Scope
 from workers.cache import GIB, FolderCache
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may
@@ -374,7 +374,9 @@ def list_keys(data_dir: DataDir = None) -> None:
 @keys_app.command("rotate")
 def rotate_key(
     key_id: KeyId,
-    grace_hours: Annotated[int, typer.Option(min=0, help="So long the old one stays good, too.")] = 0,
+    grace_hours: Annotated[
+        int, typer.Option(min=0, max=LONGEST_GRACE_H, help="So long the old one stays good, too.")
+    ] = 0,
     data_dir: DataDir = None,
 ) -> None:
     """Replace a key by one of the same owner, scope and lifetime, and print its secret."""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import httpx2
 
 from api.webhook_client import Webhooks
-from search.errors import InfrastructureError, RanksieveError
+from search.errors import InfrastructureError, InputError, NotFoundError, RanksieveError
 from service.jobs import JobState
 
 _TIMEOUT = httpx2.Timeout(30.0, read=600.0)  # a submit may read and tokenize all the data before it answers
@@ -47,6 +47,9 @@ class Client:
         api_key: Sent as a bearer token; needed where the server has one.
         transport: Stands in for the network, e.g. in tests.
         wait: Called with the seconds to wait before a reconnect.
+
+    Raises:
+        InputError: The URL is none, or no key looks like this one.
     """
 
     def __init__(
@@ -57,8 +60,17 @@ class Client:
         *,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
+        if not (api_key or "").isascii():
+            raise InputError("api_key", "has characters that are in no key; copy it anew")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx2.Client(base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT)
+        try:
+            self._http = httpx2.Client(
+                base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT
+            )
+        except httpx2.InvalidURL as error:
+            raise InputError(
+                "url", f"{base_url!r} is none: {error}; expected http://127.0.0.1:8765"
+            ) from None
         self._wait = wait
         self.webhooks = Webhooks(self._request, self._send, wait)
 
@@ -233,9 +245,12 @@ class Client:
 
         Raises:
             ApiError: No such job.
+            NotFoundError: It has no exported model.
             InfrastructureError: The server offered a name outside the folder, or a transfer broke.
         """
         names = [str(artifact["name"]) for artifact in self.artifacts(job_id)]
+        if not names:
+            raise NotFoundError(f"job {job_id} is {self.job(job_id)['state']}; it has no exported model")
         targets = [_inside(directory, name) for name in names]
         for name, target in zip(names, targets, strict=True):
             self._fetch(_path(job_id, "artifacts", *PurePosixPath(name).parts), target)
@@ -276,8 +291,15 @@ class Client:
             part.unlink(missing_ok=True)
 
     def _request(self, method: str, url: str, **options: Any) -> dict[str, Any]:
-        body = self._send(method, url, **options).json()
-        assert isinstance(body, dict)
+        response = self._send(method, url, **options)
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise InfrastructureError(
+                f"{response.url} does not answer like ranksieve; is the URL that of a server?"
+            )
         return body
 
     def _send(self, method: str, url: str, **options: Any) -> httpx2.Response:
@@ -286,6 +308,8 @@ class Client:
         except httpx2.TransportError as error:
             base = self._http.base_url
             raise InfrastructureError(f"cannot reach {base}: {error}; is the server running?") from error
+        except ValueError as error:  # JSON has no NaN
+            raise InputError("request", f"cannot be sent: {error}") from None
         _raise_for_problem(response)
         return response
 

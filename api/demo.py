@@ -6,6 +6,7 @@ SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model 
 import json
 import secrets
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.table import Table
 from api.embedded import embedded
 from api.follow import run_job
 from api.server_settings import settings_from
+from api.spec_file import validated
 from api.stdout import stdout_to_stderr
 from api.tables import result_table
 from service import wiring
@@ -26,8 +28,12 @@ SAMPLES = 5
 
 
 def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epochs: int) -> JobSpec:
-    """The demo's job; the same as a job file of one's own would say."""
-    return JobSpec.model_validate(
+    """The demo's job; the same as a job file of one's own would say.
+
+    Raises:
+        SpecError: There is no such method, seed or number of epochs.
+    """
+    return validated(
         {
             "name": f"movie reviews, {method}, seed {seed}",
             "model": {"gguf": str(gguf)},
@@ -67,9 +73,11 @@ def demo(*, data_dir: Path | None, seed: int, method: str, refine_epochs: int, a
     console = Console(stderr=True)
     with stdout_to_stderr() if as_json else nullcontext():
         settings = settings_from(data_dir=data_dir, host="127.0.0.1", api_key=secrets.token_urlsafe())
+        of = partial(demo_spec, seed=seed, method=method, refine_epochs=refine_epochs)
+        of(Path("model.gguf"), Path("reviews.jsonl"))  # wrong options are told before anything is fetched
         console.print("fetching the model and the reviews (about 95 MB, once)")
         assets = wiring.demo_assets(settings)
-        spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method, refine_epochs=refine_epochs)
+        spec = of(assets.gguf, assets.reviews)
         with embedded(wiring.build(settings)) as client:
             outcome = run_job(client, spec, console)
         answers = _sample(settings, outcome.job, spec) if outcome.succeeded else []

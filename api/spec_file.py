@@ -14,6 +14,14 @@ from api.spec_errors import ROOT, spec_errors
 from search.errors import InputError, RanksieveError
 from service.spec import JobSpec
 
+LOCAL = (
+    ("model", "path"),
+    ("model", "gguf"),
+    ("task", "data", "source", "path"),
+    ("search", "seeds", "path"),
+)
+"""Where local paths are, besides those of `task.data.files`."""
+
 
 class SpecError(RanksieveError):
     """A job file was refused before it was sent.
@@ -40,7 +48,15 @@ def load_spec(path: Path) -> JobSpec:
         SpecError: A field is wrong; names each of them.
         InputError: The file cannot be read or is not YAML.
     """
-    document = resolve_paths(read_document(path), path.resolve().parent)
+    return validated(resolve_paths(read_document(path), path.resolve().parent))
+
+
+def validated(document: Any) -> JobSpec:
+    """A document as a spec.
+
+    Raises:
+        SpecError: A field is wrong; names each of them.
+    """
     try:
         return JobSpec.model_validate(document)
     except ValidationError as error:
@@ -68,12 +84,12 @@ def resolve_paths(document: Any, folder: Path) -> Any:
 
     Anything that does not look like a spec is returned as it is: validation names what is wrong.
     """
-    document = _replaced(document, ("model", "path"), folder)
-    document = _replaced(document, ("model", "gguf"), folder)
-    document = _replaced(document, ("task", "data", "source", "path"), folder)
     files = _at(document, ("task", "data", "files"))
-    for split in files if isinstance(files, Mapping) else ():
-        document = _replaced(document, ("task", "data", "files", split, "path"), folder)
+    of_files = (
+        [("task", "data", "files", split, "path") for split in files] if isinstance(files, Mapping) else []
+    )
+    for keys in (*LOCAL, *of_files):
+        document = _replaced(document, keys, folder)
     return document
 
 
@@ -86,10 +102,19 @@ def _at(document: Any, keys: tuple[str, ...]) -> Any:
 
 
 def _replaced(document: Any, keys: tuple[str, ...], folder: Path) -> Any:
-    """A copy of nested mappings with the path at `keys` made absolute, where there is one."""
+    """A copy of nested mappings with the path at `keys` made absolute, where there is one; of a list in all items."""
     if not keys:
-        return str(folder / Path(document).expanduser()) if isinstance(document, str) else document
+        return _absolute(document, folder) if isinstance(document, str) else document
+    if isinstance(document, list):
+        return [_replaced(item, keys, folder) for item in document]
     key, *rest = keys
     if not isinstance(document, Mapping) or key not in document:
         return document
     return {**document, key: _replaced(document[key], tuple(rest), folder)}
+
+
+def _absolute(path: str, folder: Path) -> str:
+    try:
+        return str(folder / Path(path).expanduser())
+    except RuntimeError as error:
+        raise InputError(ROOT, f"cannot tell what {path!r} means: {error}") from None

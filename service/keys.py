@@ -40,6 +40,10 @@ class Scope(StrEnum):
         return order.index(self) >= order.index(other)
 
 
+LONGEST_GRACE_H = 8760
+"""Hours that a key may stay good beside the one that replaces it, or a secret of a webhook: a year."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApiKey:
     """A key as it is kept, without its secret. Times are UTC; it is dead from `expires_at` on."""

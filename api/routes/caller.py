@@ -15,10 +15,11 @@ from service.store import View
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """The application, as far as one caller may use it."""
+    """The application, as far as one caller may use it; `is_still_good` asks whether the key has not ended since."""
 
     application: Application
     principal: Principal
+    is_still_good: Callable[[], bool]
 
     @property
     def jobs(self) -> View:
@@ -36,7 +37,7 @@ def _caller(scope: Scope) -> Callable[[Request, Application], Awaitable[Caller]]
                 HTTPStatus.FORBIDDEN,
                 f"needs a key of scope {scope}; this one is {principal.owner}'s, of scope {principal.scope}",
             )
-        return Caller(application=application, principal=principal)
+        return Caller(application=application, principal=principal, is_still_good=request.state.is_still_good)
 
     return caller
 

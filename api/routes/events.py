@@ -5,6 +5,7 @@ reconnects sends the last id it saw and misses nothing, because every event is r
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,8 @@ from service.feed import Subscription
 from service.store import View
 
 KEEPALIVE_S = 15.0
+"""So often a quiet stream sends something, and so often it is asked whether its reader's key has ended."""
+
 _PAGE = 500
 _PIECE_BYTES = 32_768
 """Sending costs by the piece; but what a reader that stalls leaves in the server's buffer is a piece or two."""
@@ -130,11 +133,16 @@ def events(
 
 
 async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """Server-sent events of one job after `after`, until it has ended or the server closes its streams."""
+    """Server-sent events of one job after `after`, until it, the reader's key or the server's streams have ended."""
     async with reader.application.feed.subscribe(job_id) as subscription:
         streams.add(subscription)
+        checked = time.monotonic()
         try:
             while not streams.closing:
+                if time.monotonic() - checked >= KEEPALIVE_S:
+                    if not await run_in_threadpool(reader.is_still_good):
+                        return
+                    checked = time.monotonic()
                 what = (job_id, reader.principal.sees, after, subscription.edition)
                 page = await streams.reads.share(what, partial(_page, reader.jobs, job_id, after))
                 for piece in page.pieces:

@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from api.schemas.common import Shown
-from service.keys import OWNER, Scope
+from service.keys import LONGEST_GRACE_H, OWNER, Scope
 from service.spec import Strict
 
 
@@ -30,7 +30,7 @@ class Rotation(Strict):
         default=0,
         strict=True,
         ge=0,
-        le=8760,
+        le=LONGEST_GRACE_H,
         description="So long the old key stays good beside the new one.",
     )
 

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from api.client import ApiError, Client
-from search.errors import InfrastructureError
+from search.errors import InfrastructureError, InputError, NotFoundError, ScoringError
 
 
 class CutStream(httpx2.SyncByteStream):
@@ -229,3 +229,36 @@ def test_jobs_are_found_by_their_labels(client, spec):
     client.submit(spec)
 
     assert [one["id"] for one in client.jobs(labels={"team": "nlp"})] == [job["id"]]
+
+
+@pytest.mark.parametrize("url", ["http://localhost:abc", "http://[::1"])
+def test_what_is_no_url_is_told(url):
+    with pytest.raises(InputError, match=r"url: .* is none: .*; expected http"):
+        Client(url)
+
+
+def test_a_key_of_odd_letters_is_told():
+    with pytest.raises(InputError, match="api_key: has characters that are in no key"):
+        Client("http://127.0.0.1", "schlüssel")
+
+
+@pytest.mark.parametrize("body", ["<html></html>", "[1]"])
+def test_a_server_that_is_another_one_is_told(body):
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, text=body))
+
+    with pytest.raises(InfrastructureError, match="does not answer like ranksieve"):
+        Client("http://127.0.0.1", transport=transport).jobs()
+
+
+def test_what_json_cannot_say_is_not_sent(client):
+    with pytest.raises(InputError, match="request: cannot be sent"):
+        client.export("a", share=float("nan"))
+
+
+def test_there_is_nothing_to_download_of_a_job_without_a_model(client, spec, pipeline, tmp_path):
+    pipeline.failure = ScoringError("no")
+    job = client.submit(spec)
+    list(client.events(job["id"]))
+
+    with pytest.raises(NotFoundError, match="is failed; it has no exported model"):
+        client.download(job["id"], tmp_path)

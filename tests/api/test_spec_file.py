@@ -84,3 +84,20 @@ def test_what_cannot_be_read_says_why(tmp_path, content, message):
 
     assert caught.value.field == "spec"
     assert "\n" not in caught.value.message
+
+
+def test_paths_of_seeds_count_from_the_file_too(tmp_path, spec):
+    spec["search"] = {"seeds": [{"path": "seed.json"}, {"random": 3}]}
+    (tmp_path / "job.yaml").write_text(json.dumps(spec))
+
+    first, second = load_spec(tmp_path / "job.yaml").search.seeds
+
+    assert (first.path, second.path) == (f"{tmp_path}/seed.json", None)
+
+
+def test_the_home_of_nobody_is_named(tmp_path, spec):
+    spec["model"] = {"path": "~nobody-of-this-name/model"}
+    (tmp_path / "job.yaml").write_text(json.dumps(spec))
+
+    with pytest.raises(InputError, match="cannot tell what '~nobody-of-this-name/model' means"):
+        load_spec(tmp_path / "job.yaml")

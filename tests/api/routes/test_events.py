@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from api.routes import events
 from search.errors import NotFoundError
 from service.events import Event, EventType
+from service.keys import Scope
 from service.store import View
 
 STREAM = {"Accept": "text/event-stream"}
@@ -232,3 +233,22 @@ def test_a_read_that_fails_fails_for_all_who_wait_and_for_nobody_later():
     assert isinstance(first, NotFoundError)
     assert isinstance(second, NotFoundError)
     assert page == events.Page(pieces=[], last=0, full=False, ended=True)
+
+
+def test_a_stream_ends_with_the_key_of_its_reader(http, spec, pipeline, application, monkeypatch):
+    pipeline.go.clear()
+    job = http.post("/v1/jobs", json=spec).json()["id"]
+    monkeypatch.setattr(events, "KEEPALIVE_S", 0.01)
+    key, secret = application.store.keys.create("admin", Scope.READ)
+    seen = 0
+
+    with http.stream(
+        "GET", f"/v1/jobs/{job}/events", headers={**STREAM, "Authorization": f"Bearer {secret}"}
+    ) as response:
+        for _ in _messages(response.iter_lines()):
+            seen += 1
+            application.store.keys.revoke(key.id)
+
+    assert seen
+    assert not pipeline.go.is_set(), "the job goes on, its stream does not"
+    pipeline.go.set()
