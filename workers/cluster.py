@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import wraps
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +25,7 @@ from ray.actor import ActorHandle
 
 from search.errors import InfrastructureError, InputError
 from workers.actor import ScorerPlan, ScoringActor
+from workers.devices import give_memory_back
 from workers.dispatcher import Dispatcher
 from workers.fairness import UNITS, amounts
 from workers.following import Furthest, last_item
@@ -193,7 +195,7 @@ class Cluster:
             CancelledError: `cancelled` was set; the workers are killed.
             InfrastructureError: All workers died.
         """
-        task = ray.remote(**_options(share), max_retries=0)(phase)
+        task = ray.remote(**_options(share), max_retries=0)(_tidied(phase))
         runtime_env = {"env_vars": dict(environment)} if environment else {}
         options = {"num_returns": "streaming", "name": phase.__name__, "runtime_env": runtime_env}
 
@@ -227,6 +229,19 @@ class Cluster:
         return Dispatcher(
             start_actor, share, timeout_s=timeout_s, cancelled=cancelled, on_replaced=on_replaced
         )
+
+
+def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """A phase whose process keeps no memory, when it has ended, that it has no more use for."""
+
+    @wraps(phase)
+    def run(*arguments: Any) -> Iterator[Any]:
+        try:
+            yield from phase(*arguments)
+        finally:
+            give_memory_back()
+
+    return run
 
 
 def _options(share: Share) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """Where tensors live: an accelerator where there is one and it was asked for, else the processor."""
 
+import ctypes
+import gc
 import os
 
 import torch
@@ -74,3 +76,14 @@ def lack_of_memory(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or NO_CPU_MEMORY in str(error):
         return f"out of memory: {error}"
     return None
+
+
+def give_memory_back() -> None:
+    """Returns what freed tensors have left in the heap to the system, where the C library can.
+
+    After calibration that is gigabytes, in a process that may wait for other work as long as Ray lives.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)

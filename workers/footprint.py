@@ -31,8 +31,12 @@ from workers.sizes import (
     shards_of,
 )
 
-PROCESS_BYTES = 350 * 2**20
-"""A Python process with torch and transformers, without a model."""
+PROCESS_BYTES = 450 * 2**20
+"""A Python process with torch, transformers and a tokenized task, without a model."""
+
+HEAP = 3
+"""On a host: what a process takes for a batch, relative to what is counted, inputs and outputs of matrices. The rest is
+what norms and gates keep beside them, and what the C library does not give back."""
 
 CONTEXT_BYTES = 500 * 2**20
 """What a process takes of a GPU before it holds a tensor."""
@@ -74,11 +78,12 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
     grams = _largest_grams(model, job)
     stored = max(factor_bytes(chunk, job.storage, job.dtype) for chunk in _chunks(model))
     chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
+    heap = HEAP if job.device == "cpu" else 1
     working = (
         dense
         + _on_one(int(model.block_params * compute * (job.midway_share or 0)), model, job)
         + max(
-            grams + _calibration_batch(model, job, job.loads["calibration"], job.method, compute),
+            grams + heap * _calibration_batch(model, job, job.loads["calibration"], job.method, compute),
             min(grams, chunk) + _workspace(model, job),
         )
     )
@@ -86,7 +91,7 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
     if job.refine_epochs:
         factors = factor_numbers(model.matrices, job.storage) * (compute + TRAINED_BYTES)
         batch = _calibration_batch(model, job, job.loads["refinement"], "task", compute)
-        trained = dense + _on_one(factors, model, job) + batch
+        trained = dense + _on_one(factors, model, job) + heap * batch
     loading = PROCESS_BYTES + weights + (model.total_params * 4 if job.gguf else 0)
     if job.device == "cpu":
         workers = job.actors * (PROCESS_BYTES + working + stored)
@@ -111,7 +116,7 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.storage, job.dtype)
     batch = _batch(model, job, load, ITEM_BYTES[job.dtype])
     if job.device == "cpu":
-        return Footprint(host_bytes=job.actors * (PROCESS_BYTES + weights + batch) + factors)
+        return Footprint(host_bytes=job.actors * (PROCESS_BYTES + weights + HEAP * batch) + factors)
     return Footprint(
         host_bytes=job.actors * (PROCESS_BYTES + weights) + factors,
         accelerator_bytes=job.actors_per_device
@@ -124,7 +129,7 @@ def reacting(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     batch = _calibration_batch(model, job, load, "task", ITEM_BYTES[job.dtype])
     base = scoring(model, job, load)
     if job.device == "cpu":
-        return Footprint(host_bytes=base.host_bytes + job.actors * batch)
+        return Footprint(host_bytes=base.host_bytes + job.actors * HEAP * batch)
     return Footprint(
         host_bytes=base.host_bytes, accelerator_bytes=base.accelerator_bytes + job.actors_per_device * batch
     )
@@ -155,7 +160,7 @@ def verifying(model: ModelSize, job: JobSize) -> Footprint:
     batch = _batch(model, job, job.loads["verify"], ITEM_BYTES[job.dtype])
     working = _on_one(2 * weights, model, job) + batch
     if job.device == "cpu":
-        return Footprint(host_bytes=PROCESS_BYTES + working)
+        return Footprint(host_bytes=PROCESS_BYTES + working + (HEAP - 1) * batch)
     return Footprint(host_bytes=PROCESS_BYTES + weights, accelerator_bytes=CONTEXT_BYTES + working)
 
 

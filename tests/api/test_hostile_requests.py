@@ -128,7 +128,7 @@ def test_a_hostile_name_is_no_artifact(shared_job, http, name):
         "label=:x",
         "label=a%00:b",
         "label=a:b%00",
-        "label=a:" + "x" * 300,
+        "label=a:" + "x" * 500,
         "&".join(["label=a:b"] * 21),
         "since=yesterday",
         "since=2026-11-02",

@@ -223,8 +223,10 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
     assert loaded == {
         "splits": {"calibration": 8, "search": 16, "confirm": 32, "test": 64},
         "dropped_duplicates": 0,
+        "digests": result["data"],
     }
     (model,) = jobs.events(id, "model.loaded")
+    assert result["model"].items() <= model.items()
     assert (model["matrices"], model["dtype"], model["device"]) == (14, "float32", "cpu")
     assert [data["split"] for data in jobs.events(id, "dense.scored")] == ["search", "confirm", "test"]
     assert [data["generation"] for data in jobs.events(id, "generation.completed")] == [0, 1, 2, 3]
