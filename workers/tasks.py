@@ -159,7 +159,7 @@ class _Coder:
 
 def _of_one_day(template: str) -> str:
     """A chat template that tells the model the day, with `CHAT_DAY` written into it."""
-    dated = _TODAY.sub(lambda call: json.dumps(f"{CHAT_DAY:{call[2]}}"), template)
+    dated = _TODAY.sub(lambda call: json.dumps(CHAT_DAY.strftime(call[2])), template)
     if "strftime_now(" in dated:
         raise InputError(
             "task.chat_template",

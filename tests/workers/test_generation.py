@@ -38,6 +38,17 @@ def greedy(model: PreTrainedModel, prompt: tuple[int, ...], end: int) -> list[in
     return ids[len(prompt) :]
 
 
+@torch.inference_mode()
+def make_rwkv() -> RwkvForCausalLM:
+    """A model that keeps a state, and no cache."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "attention_hidden_size": 32, "vocab_size": 48, "num_hidden_layers": 2}
+    rwkv = RwkvForCausalLM(RwkvConfig(**sizes, intermediate_size=48)).eval()  # type: ignore[arg-type]
+    for parameter in rwkv.parameters():
+        parameter.copy_(0.3 * torch.randn_like(parameter))
+    return rwkv
+
+
 def written(
     model: PreTrainedModel, tokenizer: Any, examples: list[Example], budget: int
 ) -> tuple[str | None, ...]:
@@ -219,9 +230,7 @@ def test_models_that_cannot_go_on_from_prompts_are_told_from_those_that_can(
     make_task: Callable[..., EncodedTask],
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "attention_hidden_size": 32, "vocab_size": 48, "num_hidden_layers": 2}
-    rwkv = RwkvForCausalLM(RwkvConfig(**sizes, intermediate_size=48)).eval()  # type: ignore[arg-type]
+    rwkv = make_rwkv()
     llama = make_llama()
 
     class Forgetful(LlamaForCausalLM):
@@ -252,11 +261,7 @@ def test_models_that_cannot_go_on_from_prompts_are_told_from_those_that_can(
 def test_a_model_with_a_state_writes_what_it_writes_alone(
     make_task: Callable[..., EncodedTask], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "attention_hidden_size": 32, "vocab_size": 48, "num_hidden_layers": 2}
-    rwkv = RwkvForCausalLM(RwkvConfig(**sizes, intermediate_size=48)).eval()  # type: ignore[arg-type]
-    for parameter in rwkv.parameters():
-        parameter.copy_(0.3 * torch.randn_like(parameter))
+    rwkv = make_rwkv()
     task = make_task("generate")
     scorer = Scorer(SwitchableModel(rwkv, (), {}), tokenizer, task, 200)
     examples = task.splits["test"]
