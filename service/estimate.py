@@ -74,7 +74,7 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
     refit, rounds, descents = spec.projection.refit, spec.reweigh_rounds, spec.descent_rounds
     gathered = len(range(spec.task.data.sizes.calibration)[: spec.projection.gram_examples])
     reweigh_looks, descend_looks = _looks(spec)
-    confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES)]
+    confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind])]
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),

@@ -17,7 +17,7 @@ from workers.models import load_prepared
 from workers.plan import EncodedTask
 from workers.preparation import Progress, load_factors
 from workers.scorer import Scorer
-from workers.scores import ScoreRequest, Scores
+from workers.scores import Failure, ScoreRequest, Scores
 from workers.timing import MakeTimer
 from workers.verification import VerificationPlan, Verified, verify
 from workers.workload import Workload, WorkloadKind
@@ -103,6 +103,23 @@ def test_long_split_comes_in_chunks(
     assert [item.done for item in progress if isinstance(item, Progress)] == [0, 7, 14, 16]
     assert isinstance(verified, Verified)
     assert len(verified.scores.quality) == 16
+
+
+def test_models_are_timed_on_the_examples_of_their_kind(
+    plan: VerificationPlan, make_task: Callable[..., EncodedTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers.verification, "SPEED_EXAMPLES", {"choice": 6, "generate": 2})
+    scored: list[int] = []
+
+    def score(scorer: Scorer, request: ScoreRequest) -> Scores | Failure:
+        scored.append(request.stop - request.start)
+        return untouched(scorer, request)
+
+    untouched = Scorer.score
+    monkeypatch.setattr(Scorer, "score", score)
+    for kind in ("choice", "generate"):
+        list(verify(plan, make_task(kind)))
+    assert scored == [10, *6 * [6], 10, *6 * [2]]
 
 
 def test_broken_export_is_not_verified(plan: VerificationPlan, make_task: Callable[..., EncodedTask]) -> None:
