@@ -137,6 +137,21 @@ def closed_form(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
     yield (yield from _closed_form(plan))
 
 
+def gathered_midway(
+    plan: PreparationPlan, way: Prepared, ranks: Sequence[int]
+) -> Generator[Progress, None, Prepared]:
+    """Yields progress and returns the job with factors whose Grams are gathered midway to a candidate.
+
+    Args:
+        plan: As of `closed_form`, but for `midway_share`.
+        way: Has the candidate's factors.
+        ranks: The candidate: one per matrix, -1 leaves it dense.
+    """
+    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
+    key = content_key("midway", way.factors.name, ranks, len(_gathered(plan)))
+    return (yield from _made(plan, way.model, pick_device(plan.device), cache, key, (way.factors, ranks)))
+
+
 def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Maps the factors into memory; every actor on the machine shares the pages.
 
@@ -188,8 +203,7 @@ def _closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     dense = yield from _made(few, model, device, cache, key, precision=torch.float32)
     space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
-    key = content_key("midway", key, ranks, examples)
-    return (yield from _made(plan, model, device, cache, key, (dense.factors, ranks)))
+    return (yield from gathered_midway(plan, dense, ranks))
 
 
 def _made(

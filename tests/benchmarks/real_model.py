@@ -37,7 +37,14 @@ from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
 from workers.plan import EncodedTask, ModelSource
 from workers.preflight import check
-from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+from workers.preparation import (
+    PreparationPlan,
+    Prepared,
+    Progress,
+    gathered_midway,
+    load_factors,
+    prepare,
+)
 from workers.projections import Method
 from workers.scorer import Scorer
 
@@ -48,6 +55,7 @@ CPU = torch.device("cpu")
 class RealModel:
     """The demo's model, its factors, and a scorer on its task."""
 
+    plan: PreparationPlan
     spec: JobSpec
     task: EncodedTask
     prepared: Prepared
@@ -104,10 +112,25 @@ def load(data_dir: Path, *, threads: int = 2, **variant: Unpack[Variant]) -> Rea
     plan, spec = preparation_plan(data_dir, **variant)
     plan = replace(plan, threads=threads, device="cpu")
     (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
+    return _loaded(plan, spec, prepared)
+
+
+def gathered_again(model: RealModel, genome: Genome) -> RealModel:
+    """The same with factors of second moments that are gathered midway to one of its genomes."""
+
+    def steps() -> Iterator[Progress | Prepared]:
+        yield (yield from gathered_midway(model.plan, model.prepared, model.space.ranks(genome)))
+
+    (prepared,) = (item for item in steps() if not isinstance(item, Progress))
+    return _loaded(model.plan, model.spec, prepared)
+
+
+def _loaded(plan: PreparationPlan, spec: JobSpec, prepared: Prepared) -> RealModel:
     model = suit_gradients(load_prepared(prepared.model.folder, CPU))
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
     return RealModel(
+        plan=plan,
         spec=spec,
         task=plan.task,
         prepared=prepared,
@@ -157,10 +180,11 @@ def descents(
     next_size: NextSize,
     most: int = MOST_DESCENT_ROUNDS,
     confidence: float = DEFAULT_CONFIDENCE,
+    earlier: Sequence[Round] = (),
 ) -> Iterator[Round]:
-    """Rounds of descent from the Lagrangian genome."""
+    """Rounds of descent from where earlier ones have led, or from the Lagrangian genome."""
     records = _records(model, confidence)
-    return islice(descent(model.space, energies, next_size, records, scorer), most)
+    return islice(descent(model.space, energies, next_size, records, scorer, earlier), most)
 
 
 def descents_for(

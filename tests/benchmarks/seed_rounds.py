@@ -5,18 +5,20 @@ Rounds are those of a job (`service.reweighing`, `service.descent`), from closed
 scored on the confirm split, which nothing else looks at: the loss, and by how much it is below that of the unweighted
 genome and of the last one of its size, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
 same weights, and the last one that was descended, brought there by what the energies predict, and then by the slopes of
-the last round, as far as those lead, as a job does it. Prints each row as it is measured.
+the last round, as far as those lead, as a job does it. With `--again` factors are then made anew, of second moments
+midway to the last genome, and the same genome scored with those, and what as many rounds of descent lead to from there.
+Prints each row as it is measured.
 """
 
 import json
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from in_process import InProcess
-from real_model import descents, load, task_parser, weighings
+from real_model import RealModel, descents, gathered_again, load, task_parser, weighings
 from search_table import gain
 
 from api.spec_file import load_spec
@@ -34,14 +36,17 @@ Row = dict[str, Any]
 def main() -> None:
     arguments = _arguments()
     print(
-        "| seed | kept | rounds | descents | s | loss, nats | below the unweighted one | below the last of its size |"
+        "| seed | kept | rounds | descents | factors | s | loss, nats | below the unweighted one "
+        "| below the last of its size |"
     )
-    print("|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     rows: list[Row] = []
     for seed in arguments.seeds:
         for row in _measure(arguments, seed):
             rows.append(row)
-            numbers = "| {seed} | {share:g} | {rounds} | {descents} | {seconds:.0f} | {loss:.4f} |"
+            numbers = (
+                "| {seed} | {share:g} | {rounds} | {descents} | {factors} | {seconds:.0f} | {loss:.4f} |"
+            )
             print(numbers.format_map(row), end=" ")
             gains = ["{:+.4f} ({:+.4f} to {:+.4f})".format(*row[name]) for name in ("gain", "step")]
             print(" | ".join(gains), "|", flush=True)
@@ -56,6 +61,7 @@ def _arguments() -> Namespace:
     options.add_argument("--at", nargs="*", type=float, default=[], help="other sizes to score seeds at")
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
     options.add_argument("--descents", type=int, default=MOST_DESCENT_ROUNDS)
+    options.add_argument("--again", action="store_true", help="make factors anew at the end")
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
@@ -70,15 +76,7 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         seed=seed,
         threads=arguments.threads,
     )
-    scorer = TaskScorer(InProcess(model.scorer), model.space, model.task, arguments.kl_weight)
-    scorer.score_dense("confirm")
-
-    def losses(genome: Genome) -> Floats:
-        (scores,) = scorer.score_candidates([Candidate(genome=genome)], "confirm")
-        if not isinstance(scores, Scores):
-            raise SystemExit(f"cannot be scored: {scores.reason}")
-        return scorer.losses(scores, "confirm")
-
+    scorer, losses = _scoring(model, arguments.kl_weight)
     space, plain = model.space, model.prepared.energies
     started = time.perf_counter()
     rounds = weighings(model, scorer, lambda _: arguments.share, arguments.after[-1])
@@ -87,8 +85,11 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
     elsewhere = [share for share in arguments.at if share != arguments.share]
     first = {share: losses(lagrangian(space, plain, share)) for share in (arguments.share, *elsewhere)}
 
+    factors = "first"
+
     def row(share: float, rounds: int, descents: int, seconds: float, after: Floats) -> Row:
         spent = {"seed": seed, "share": share, "rounds": rounds, "descents": descents, "seconds": seconds}
+        spent["factors"] = factors
         gained = {"gain": gain(first[share], after), "step": gain(last[share], after)}
         last[share] = after
         return spent | {"loss": float(after.mean())} | gained
@@ -114,6 +115,44 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         for share in elsewhere if descended else ():
             for brought in (fitted(space, energies, descended[-1].genome, share), genome_of(share)):
                 yield row(share, rounds, len(descended), seconds, losses(brought))
+    if not arguments.again or not descended:
+        return
+    genome, done, factors, started = descended[-1].genome, len(descended), "again", time.perf_counter()
+    model = gathered_again(model, genome)
+    seconds += time.perf_counter() - started
+    scorer, losses = _scoring(model, arguments.kl_weight)
+    yield row(
+        arguments.share, 0, 0, seconds, losses(lagrangian(space, model.prepared.energies, arguments.share))
+    )
+    yield row(arguments.share, rounds, done, seconds, losses(genome))
+    little = until_little(arguments.share)
+    further = descents(
+        model,
+        scorer,
+        energies,
+        lambda of, every: little(of, every[done:]),
+        arguments.descents,
+        earlier=descended,
+    )
+    started = time.perf_counter()
+    for number, made in enumerate(further, 1):
+        seconds += time.perf_counter() - started
+        yield row(arguments.share, rounds, done + number, seconds, losses(made.genome))
+        started = time.perf_counter()
+
+
+def _scoring(model: RealModel, kl_weight: float) -> tuple[TaskScorer, Callable[[Genome], Floats]]:
+    """A scorer, and what a genome loses on the confirm split."""
+    scorer = TaskScorer(InProcess(model.scorer), model.space, model.task, kl_weight)
+    scorer.score_dense("confirm")
+
+    def losses(genome: Genome) -> Floats:
+        (scores,) = scorer.score_candidates([Candidate(genome=genome)], "confirm")
+        if not isinstance(scores, Scores):
+            raise SystemExit(f"cannot be scored: {scores.reason}")
+        return scorer.losses(scores, "confirm")
+
+    return scorer, losses
 
 
 if __name__ == "__main__":
