@@ -16,6 +16,7 @@ from rich.table import Table
 
 from api.embedded import embedded
 from api.follow import run_job
+from api.plain import plain
 from api.server_settings import settings_from
 from api.spec_file import validated
 from api.stdout import stdout_to_stderr
@@ -97,9 +98,8 @@ def _show(result: dict[str, Any], answers: list[dict[str, str]]) -> None:
     console.print(result_table(result))
     table = Table("review (test split)", "label", "sieved model", title="the exported model, loaded back")
     for answer in answers:
-        table.add_row(
-            answer["prompt"].splitlines()[0].removeprefix("Review: "), answer["label"], answer["answer"]
-        )
+        review = answer["prompt"].splitlines()[0].removeprefix("Review: ")
+        table.add_row(plain(review), answer["label"], plain(answer["answer"]))
     console.print(table)
     folder = result["artifact"]
     console.print(f"The model lies in {folder}. Load it with", highlight=False, soft_wrap=True)

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from api.plain import plain
+
 Event = Mapping[str, Any]
 
 _PHASES = {
@@ -167,7 +169,7 @@ class Narrator:
 
 
 def _print_line(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(plain(line), soft_wrap=True)
 
 
 def _state(data: Mapping[str, Any]) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 from rich.table import Table
-from rich.text import Text
 
+from api.plain import plain
 from service.keys import ApiKey
 from workers.cache import GIB, Entry
 
@@ -54,9 +54,8 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(column, overflow="fold")
     for job in jobs:
         error = job["error"]["message"] if job["error"] else ""
-        table.add_row(
-            job["id"], job["name"], _state(job), str(job["created_at"])[:19].replace("T", " "), error
-        )
+        created = str(job["created_at"])[:19].replace("T", " ")
+        table.add_row(job["id"], plain(job["name"]), _state(job), created, plain(error))
     return table
 
 
@@ -69,7 +68,7 @@ def models_table(listed: Mapping[str, Any]) -> Table:
     table.add_column("weights, GB", justify="right")
     for one in listed["models"]:
         size = f"{one['weight_bytes'] / 1e9:,.2f}"
-        table.add_row(Text(_in_yaml(one)), one["architecture"] or "", size)
+        table.add_row(plain(_in_yaml(one)), plain(one["architecture"] or ""), size)
     return table
 
 
@@ -100,7 +99,7 @@ def keys_table(keys: Sequence[ApiKey]) -> Table:
     table = Table("id", "owner", "scope", "created", "good until")
     for key in keys:
         until = "it is revoked" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d %H:%M} UTC"
-        table.add_row(key.id, key.owner, key.scope, f"{key.created_at:%Y-%m-%d %H:%M} UTC", until)
+        table.add_row(key.id, plain(key.owner), key.scope, f"{key.created_at:%Y-%m-%d %H:%M} UTC", until)
     return table
 
 
@@ -113,13 +112,13 @@ def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> Table:
     for one in webhooks:
         enabled = "yes" if one["enabled"] else f"no: {one['disabled_reason'] or 'by its user'}"
         delivered = str(one["delivered_at"] or "never")[:19].replace("T", " ")
-        table.add_row(one["id"], one["url"], ", ".join(one["states"]), enabled, delivered)
+        table.add_row(one["id"], plain(one["url"]), ", ".join(one["states"]), plain(enabled), delivered)
     return table
 
 
 def estimate_table(estimate: Mapping[str, Any]) -> Table:
     """What a job will need, phase by phase, from `service.estimate`; times are ranges, memory is the peak."""
-    table = Table("", title="at most", caption=_estimate_caption(estimate), caption_justify="left")
+    table = Table("", title="at most", caption=plain(_estimate_caption(estimate)), caption_justify="left")
     for column in ("tokens", "TFLOP", "host, GB", "GPU, GB", "disk, GB", "time"):
         table.add_column(column, justify="right")
     for phase in estimate["phases"]:
@@ -149,7 +148,7 @@ def values_table(values: Mapping[str, Any]) -> Table:
     table.add_column()
     table.add_column(justify="right")
     for name, value in _flat(values):
-        table.add_row(name, _plain(value))
+        table.add_row(plain(name), plain(_told(value)))
     return table
 
 
@@ -253,7 +252,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _plain(value: object) -> str:
+def _told(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.4f}"
     if isinstance(value, int) and not isinstance(value, bool):

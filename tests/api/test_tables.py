@@ -16,6 +16,7 @@ from api.tables import (
     models_table,
     result_table,
     values_table,
+    webhooks_table,
 )
 from workers.cache import Entry
 
@@ -86,6 +87,25 @@ def test_jobs_say_what_will_become_of_them(done):
     assert state() == "searching"
     assert state(pause_requested=True) == "searching (pausing)"
     assert state(pause_requested=True, cancel_requested=True) == "searching (cancelling)"
+
+
+def test_what_users_write_is_shown_as_it_is_and_obeyed_by_no_terminal(done):
+    def shown(name, message):
+        job = {**done, "name": name, "state": "failed", "error": {"message": message}}
+        return " ".join(text(jobs_table([job])))
+
+    assert "sweep [baseline] [/x]" in shown("sweep [baseline] [/x]", "no")
+    assert "the records have [text, label]" in shown("x", "the records have [text, label]")
+    assert "\ufffd]0;owned" in shown("\x1b]0;owned", "no")
+    hook = {
+        "id": "x",
+        "url": "https://[fd00::1]:8443/hook",
+        "states": ["failed"],
+        "enabled": False,
+        "disabled_reason": "[/b]",
+        "delivered_at": None,
+    }
+    assert "https://[fd00::1]:8443/hook failed no: [/b] never" in " ".join(text(webhooks_table([hook])))
 
 
 def listed(location, **more):
