@@ -5,7 +5,6 @@ is its admin. Else every `/v1` route wants a key as a bearer token: the server's
 that `ranksieve keys create` made, for one owner and one scope.
 """
 
-import ipaddress
 from http import HTTPStatus
 from secrets import compare_digest
 from typing import Annotated
@@ -13,6 +12,7 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from api.hosts import is_loopback
 from api.throttle import Throttle
 from search.errors import InputError
 from service.application import Application
@@ -66,16 +66,6 @@ def _caller(request: Request, token: str, principal: Principal | None) -> str:
         return f"key {id}"
     address = request.client.host if request.client is not None else ""
     return f"address {address}" if principal is None else f"{principal.owner} at {address}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is reachable from this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def refuse_open_network(host: str, *, guarded: bool) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import httpx2
 
+from api.hosts import is_loopback
 from api.webhook_client import Webhooks
 from search.errors import InfrastructureError, InputError, NotFoundError, RanksieveError
 from service.jobs import JobState
@@ -45,11 +46,12 @@ class Client:
     Args:
         base_url: E.g. `http://127.0.0.1:8765`.
         api_key: Sent as a bearer token; needed where the server has one.
-        transport: Stands in for the network, e.g. in tests.
+        transport: Stands in for the network, e.g. in tests. Without one, the environment's proxies lead to any
+            server but those of this machine.
         wait: Called with the seconds to wait before a reconnect.
 
     Raises:
-        InputError: The URL is none, or no key looks like this one.
+        InputError: The URL is none, no proxy like the environment's is supported, or no key looks like this one.
     """
 
     def __init__(
@@ -64,6 +66,10 @@ class Client:
             raise InputError("api_key", "has characters that are in no key; copy it anew")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         try:
+            if transport is None and is_loopback(httpx2.URL(base_url).host):
+                transport = (
+                    httpx2.HTTPTransport()
+                )  # never through a proxy, which is elsewhere and sees the key
             self._http = httpx2.Client(
                 base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT
             )
@@ -71,6 +77,8 @@ class Client:
             raise InputError(
                 "url", f"{base_url!r} is none: {error}; expected http://127.0.0.1:8765"
             ) from None
+        except ImportError as error:  # of what a SOCKS proxy takes
+            raise InputError("url", f"{base_url!r} lies behind the environment's proxy: {error}") from None
         self._wait = wait
         self.webhooks = Webhooks(self._request, self._send, wait)
 

@@ -4,6 +4,7 @@ A web page cannot choose what its browser writes into `Host` and `Origin`. A pag
 machine (DNS rebinding) shows in the first; one that sends a form to another site than its own shows in the second.
 """
 
+import ipaddress
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from http import HTTPStatus
@@ -13,10 +14,18 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.auth import is_loopback
-
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, is reachable from this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def trusted_names(host: str, allowed: Sequence[str]) -> list[str]:

@@ -7,7 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.auth import is_loopback, refuse_open_network
+from api.auth import refuse_open_network
+from api.hosts import is_loopback
 from search.errors import InputError
 from service.keys import Scope
 from service.settings import Settings

@@ -1,6 +1,9 @@
 """The Python client against the real application, and over a network that breaks."""
 
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx2
 import pytest
@@ -235,6 +238,34 @@ def test_jobs_are_found_by_their_labels(client, spec):
 def test_what_is_no_url_is_told(url):
     with pytest.raises(InputError, match=r"url: .* is none: .*; expected http"):
         Client(url)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_stands_between_a_client_and_its_own_machine(monkeypatch, host):
+    class Jobs(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"jobs": []}')
+
+        def log_message(self, *_):
+            pass
+
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Jobs) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Client(f"http://{host}:{server.server_port}", "secret") as client:
+            assert client.jobs() == []
+        server.shutdown()
+
+
+def test_a_proxy_that_is_not_supported_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+
+    with pytest.raises(InputError, match=r"url: 'http://there.test' lies behind .* proxy: .*SOCKS"):
+        Client("http://there.test")
 
 
 def test_a_key_of_odd_letters_is_told():
