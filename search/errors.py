@@ -6,7 +6,8 @@
     ├── GoneError         it was there, and was not kept
     ├── ConflictError     the request does not fit the state of the job
     │   ├── SupersededError      another server has taken the job over since
-    │   └── OutdatedError        the job has changed since the caller looked
+    │   ├── OutdatedError        the job has changed since the caller looked
+    │   └── UnresumableError     what the job has kept is no use to this program, or to its spec
     ├── LimitError        the caller asks for more than one caller may have; later there may be room
     ├── CancelledError    the user asked the job to end
     ├── ScoringError      candidates cannot be scored: too many failed, or the baseline did
@@ -56,6 +57,10 @@ class SupersededError(ConflictError):
 
 class OutdatedError(ConflictError):
     """The job has changed since the caller looked."""
+
+
+class UnresumableError(ConflictError):
+    """What the job has kept is of another version of this program or of another search; it cannot go on from there."""
 
 
 class LimitError(RanksieveError):

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from search.asktell import Generation
-from search.errors import ConflictError
+from search.errors import UnresumableError
 from search.objectives import Objective
 from search.settings import SearchSettings
 from search.space import SearchSpace
@@ -48,14 +48,14 @@ def check(state: Mapping[str, Any], expected: str) -> None:
         expected: The fingerprint of the search that would go on.
 
     Raises:
-        ConflictError: It is of another version of this program, or of another search.
+        UnresumableError: It is of another version of this program, or of another search.
     """
     if state["version"] != STATE_VERSION:
-        raise ConflictError(
+        raise UnresumableError(
             f"saved search has version {state['version']}, expected {STATE_VERSION}; submit the job again"
         )
     if state["fingerprint"] != expected:
-        raise ConflictError(
+        raise UnresumableError(
             "the saved search is of another space, objective or setting (only "
             f"{', '.join(LIMITS)} may differ); submit the job again"
         )

@@ -106,7 +106,7 @@ def descended(
         log: The job.
 
     Raises:
-        ConflictError: Rounds of another version of this program.
+        UnresumableError: Rounds of another version of this program.
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
     """
     if not (most := spec.descent_rounds):

@@ -18,7 +18,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
-from search.errors import ConflictError, InfrastructureError, InputError, ScoringError
+from search.errors import (
+    ConflictError,
+    InfrastructureError,
+    InputError,
+    ScoringError,
+    UnresumableError,
+)
 from service.redaction import redact
 from service.spec import JobSpec
 
@@ -88,12 +94,14 @@ class JobError:
     def of(cls, error: Exception, job_id: str) -> Self:
         """The user's view of what a pipeline raised.
 
-        Errors of the user, of the scoring and of the machine speak for themselves; any other is a
-        fault of ours, whose traceback is in the server's log.
+        Errors of the user, of what a job has kept, of the scoring and of the machine speak for themselves; any
+        other is a fault of ours, whose traceback is in the server's log.
         """
         match error:
             case InputError():
                 return cls(code="input", message=redact(error.message), field=error.field)
+            case UnresumableError():
+                return cls(code="input", message=redact(str(error)))
             case ScoringError():
                 return cls(code="scoring", message=redact(str(error)))
             case InfrastructureError():

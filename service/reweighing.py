@@ -78,7 +78,7 @@ def reweighed(
         The plan, the energies, and the size that the next round would be at, if rounds tell.
 
     Raises:
-        ConflictError: Rounds of another version of this program.
+        UnresumableError: Rounds of another version of this program.
         ScoringError: A candidate's loss is not finite, or there is no memory for its backward pass.
     """
     if not (most := spec.reweigh_rounds):

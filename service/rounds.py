@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from search.confirmation import DropInterval
 from search.descent import RUNG
-from search.errors import ConflictError
+from search.errors import UnresumableError
 from search.objectives import MaxDrop
 from search.schedules import SEED_SHARES
 from search.seeds import Family
@@ -69,12 +69,12 @@ def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
     """The rounds that a job has kept in a file; none where there is no file.
 
     Raises:
-        ConflictError: They are of another version of this program.
+        UnresumableError: They are of another version of this program.
     """
     try:
         return [from_json(saved) for saved in read_json(file) or []]
     except (KeyError, TypeError) as error:
-        raise ConflictError(f"{file.name} is of another version; submit the job again") from error
+        raise UnresumableError(f"{file.name} is of another version; submit the job again") from error
 
 
 def records_of(spec: JobSpec, calibration: int) -> RoundRecords:

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from search.errors import ConflictError, InfrastructureError, InputError, ScoringError
+from search.errors import ConflictError, InfrastructureError, InputError, ScoringError, UnresumableError
 from service.jobs import TRANSITIONS, JobError, JobState
 
 
@@ -47,6 +47,7 @@ def test_a_job_cut_off_in_mid_run_is_interruptible() -> None:
             InputError("task.prompt", "is too long"),
             {"code": "input", "message": "is too long", "field": "task.prompt"},
         ),
+        (UnresumableError("is of version 1"), {"code": "input", "message": "is of version 1"}),
         (ScoringError("dense failed"), {"code": "scoring", "message": "dense failed"}),
         (InfrastructureError("no memory"), {"code": "infrastructure", "message": "no memory"}),
     ],
