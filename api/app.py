@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -34,6 +35,9 @@ from api.throttle import Throttle
 from api.version import installed_version
 from service.application import Application
 from service.settings import Settings
+
+CHECKS = 8
+"""Job files that are checked at once; more of them wait, and keep nothing else waiting."""
 
 _TAGS = [
     {"name": "jobs", "description": "Submit, list, look at, pause, stop and cancel pruning jobs."},
@@ -91,6 +95,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     )
     app.state.application = application
     app.state.streams = events.OpenStreams()
+    app.state.checks = CapacityLimiter(CHECKS)
     errors.install(app)
     _keep_foreign_pages_out(app, application.settings)
     known = Depends(Authenticate(application, Throttle(application.settings.requests_per_second)))

@@ -16,7 +16,7 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz", responses={503: {"model": Health, "description": "No job will run until a restart."}})
-def healthz(application: TheApplication, response: Response) -> Health:
+async def healthz(application: TheApplication, response: Response) -> Health:
     """Answer 200 while the server runs jobs, else 503. Needs no key."""
     healthy = bool(application.health()["healthy"])
     if not healthy:

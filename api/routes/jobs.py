@@ -1,13 +1,17 @@
 """Jobs: submit, list, look at; change, pause, resume, stop, cancel, delete.
 
-Plain functions, which FastAPI runs in its thread pool: submitting reads files and tokenizes.
+Plain functions, which FastAPI runs in its thread pool. Submitting reads files and tokenizes, which may take minutes:
+that has threads of its own, so that nothing else waits for it.
 """
 
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Response
+from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
 from pydantic.json_schema import SkipJsonSchema
@@ -59,9 +63,10 @@ Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_l
         **responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
     },
 )
-def submit(
+async def submit(
     spec: JobSpec,
     submitter: Submitter,
+    request: HttpRequest,
     response: Response,
     dry_run: Annotated[
         bool, Query(description="Check the job file and answer what the job would need; create nothing.")
@@ -74,14 +79,12 @@ def submit(
     ] = None,
 ) -> JobBody | JSONResponse:
     """Check a job file against the model and the data it names, and queue it."""
-    principal = submitter.principal
+    application, principal = submitter.application, submitter.principal
+    checked = partial(to_thread.run_sync, limiter=request.app.state.checks)
     if dry_run:
-        return JSONResponse(
-            EstimateBody.model_validate(submitter.application.estimate(spec, principal.sees)).model_dump(
-                mode="json"
-            )
-        )
-    job = submitter.application.submit(spec, principal.owner, idempotency_key, principal.sees)
+        estimate = await checked(application.estimate, spec, principal.sees)
+        return JSONResponse(EstimateBody.model_validate(estimate).model_dump(mode="json"))
+    job = await checked(application.submit, spec, principal.owner, idempotency_key, principal.sees)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobBody.of(job)
 

@@ -231,12 +231,20 @@ CANDIDATE = {
 
 
 class FakePreflight:
-    """Refuses every spec with `error`, once there is one; as an estimator it answers `ESTIMATE` to the others."""
+    """Refuses every spec with `error`, once there is one; as an estimator it answers `ESTIMATE` to the others.
+
+    While `go` is not set, every spec waits; `waiting` counts how many do.
+    """
 
     def __init__(self) -> None:
         self.error: InputError | None = None
+        self.go, self.waiting = threading.Event(), threading.Semaphore(0)
+        self.go.set()
 
     def __call__(self, spec: JobSpec) -> None:
+        if not self.go.is_set():
+            self.waiting.release()
+            self.go.wait()
         if self.error is not None:
             raise self.error
 
@@ -306,8 +314,10 @@ def pipeline() -> Iterator[FakePipeline]:
 
 
 @pytest.fixture
-def preflight() -> FakePreflight:
-    return FakePreflight()
+def preflight() -> Iterator[FakePreflight]:
+    preflight = FakePreflight()
+    yield preflight
+    preflight.go.set()
 
 
 @pytest.fixture

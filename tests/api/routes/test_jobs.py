@@ -1,10 +1,12 @@
 """Jobs over REST: the whole life, lists, cancel, and every wrong spec."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
+from api.app import CHECKS
 from search.errors import InputError, ScoringError
 
 
@@ -25,6 +27,19 @@ def test_submit_answers_at_once_and_says_where_the_job_is(http, spec):
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"
     assert job["name"] == "snippets"
     assert job["spec"]["search"]["population"] == 8  # defaults are written out
+
+
+def test_slow_checks_of_job_files_keep_nobody_else_waiting(http, spec, preflight):
+    preflight.go.clear()
+    with ThreadPoolExecutor(60) as clients:
+        asked = [clients.submit(http.post, "/v1/jobs?dry_run=true", json=spec) for _ in range(60)]
+        for _ in range(CHECKS):
+            preflight.waiting.acquire()
+        assert http.get("/healthz").status_code == 200
+        assert http.get("/v1/jobs").json()["jobs"] == []
+        assert not preflight.waiting.acquire(timeout=0.5)
+        preflight.go.set()
+        assert {one.result().status_code for one in asked} == {200}
 
 
 def test_a_dry_run_answers_what_the_job_needs_and_creates_nothing(http, spec, estimate):
