@@ -35,17 +35,17 @@ def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
     if "\0" in path:
         raise InputError(field, "must not contain a NUL character")
     candidates = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]
+    shown = ", ".join(map(str, roots))
     try:
-        found = [candidate for candidate in candidates if candidate.exists()]
-        inside = [file for file in (one.resolve(strict=True) for one in found) if _is_under(file, roots)]
-        if inside:
-            _refuse_links_out(inside[0], roots, field)
-            return inside[0]
+        inside = [one for one in candidates if _is_under(one.resolve(), roots)]
+        file = next((one.resolve() for one in inside if one.exists()), None)
+        if file is not None:
+            _refuse_links_out(file, roots, field)
+            return file
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise InputError(field, f"cannot read {path!r}: {error}") from error
-    shown = ", ".join(map(str, roots))
-    if found:
-        is_link = any(_is_under(Path(normpath(one)), roots) for one in found)
+    is_link = any(one not in inside and _is_under(Path(normpath(one)), roots) for one in candidates)
+    if is_link or not inside:  # whether anything is there is not told
         place = "is a link to a place outside" if is_link else "is outside"
         raise InputError(field, f"{path!r} {place} the folders this server may read ({shown}); see --root")
     raise InputError(field, f"no such file or folder: {path!r}; relative paths are looked for under {shown}")

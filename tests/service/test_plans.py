@@ -47,6 +47,8 @@ def test_the_first_root_that_has_it_wins(roots: list[Path]) -> None:
     [
         ("../outside/secret.csv", "is outside the folders"),
         ("{outside}/secret.csv", "is outside the folders"),
+        ("{outside}/gone.csv", "is outside the folders"),
+        ("../outside/gone.csv", "is outside the folders"),
         ("link.csv", "is a link to a place outside the folders"),
         ("{root}/link.csv", "is a link to a place outside the folders"),
         ("folder/secret.csv", "is a link to a place outside the folders"),
