@@ -50,6 +50,7 @@ LEASE_S = 30.0
 _OF_JOB = (SearchStateRow, OpenOutcomesRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
 """What goes with a job, whatever refers to something else first."""
 
+_TERMINAL = tuple(state for state in JobState if state.terminal)
 _INTERRUPTED = tuple(state for state in JobState if state.interruptible)
 
 
@@ -413,9 +414,15 @@ class Store(View):
             session.execute(update(WebhookRow).values(busy_until=None))
 
     def forget_events(self, older_than: timedelta) -> int:
-        """Deletes the events of jobs that ended longer ago than this; returns how many. A job's next `seq` stays."""
+        """Deletes the events of jobs that ended for good longer ago than this; returns how many.
+
+        A job's next `seq` stays, and so does what a crashed job knows of itself, for it may be resumed.
+        """
         with self.database.writing() as session:
-            ended = select(JobRow.id).where(JobRow.finished_at < self._clock(session) - older_than)
+            ended = select(JobRow.id).where(
+                JobRow.state.in_([state.value for state in _TERMINAL]),
+                JobRow.finished_at < self._clock(session) - older_than,
+            )
             gone = session.execute(delete(EventRow).where(EventRow.job_id.in_(ended)))
             return int(getattr(gone, "rowcount", 0))
 

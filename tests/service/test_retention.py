@@ -34,13 +34,13 @@ def store(store_url: str) -> Store:
     return Store(store_url, clock=later)
 
 
-def ended(store: Store, make_spec: MakeSpec) -> Job:
-    """A job that has failed, after four events."""
+def ended(store: Store, make_spec: MakeSpec, state: JobState = JobState.FAILED) -> Job:
+    """A job that has ended in a state, after four events."""
     store.create_job(make_spec())
     job = store.claim_next(lease_s=1e6)
     assert job is not None
     store.append_event(job.id, EventType.PHASE_PROGRESS, {"phase": "model"}, epoch=job.epoch)
-    return store.transition(job.id, JobState.FAILED, epoch=job.epoch)
+    return store.transition(job.id, state, epoch=job.epoch)
 
 
 def test_events_of_jobs_that_ended_long_ago_go_and_others_stay(store: Store, make_spec: MakeSpec) -> None:
@@ -54,6 +54,14 @@ def test_events_of_jobs_that_ended_long_ago_go_and_others_stay(store: Store, mak
 
     assert store.job(old.id).state is JobState.FAILED
     assert len(store.events(waiting.id)) == 1
+    store.close()
+
+
+def test_a_crashed_job_keeps_its_events_for_it_may_be_resumed(store: Store, make_spec: MakeSpec) -> None:
+    crashed = ended(store, make_spec, JobState.CRASHED)
+
+    assert store.forget_events(timedelta(days=9)) == 0
+    assert len(store.events(crashed.id)) == 4
     store.close()
 
 
