@@ -99,6 +99,25 @@ def test_claims_that_pods_mount_exist():
     assert mounted == claims
 
 
+def test_probes_name_a_host_that_the_server_always_knows():
+    (controller,) = (document for document in _manifests() if document["kind"] == "Deployment")
+    container = controller["spec"]["template"]["spec"]["containers"][0]
+    probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
+
+    assert [probe["path"] for probe in probes] == ["/healthz", "/healthz", "/readyz"]
+    assert all(probe["httpHeaders"] == [{"name": "Host", "value": "localhost"}] for probe in probes)
+
+
+def test_inputs_lie_beside_the_data_directory_and_not_in_it():
+    """What lies in it is the server's own: no model there is listed."""
+    (controller,) = (document for document in _manifests() if document["kind"] == "Deployment")
+    environment = {
+        e["name"]: e.get("value") for e in controller["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+
+    assert not Path(environment["RANKSIEVE_ROOTS"]).is_relative_to(environment["RANKSIEVE_DATA_DIR"])
+
+
 def test_ray_asks_for_a_token_and_the_controller_has_it():
     (cluster,) = (document for document in _manifests() if document["kind"] == "RayCluster")
     (controller,) = (document for document in _manifests() if document["kind"] == "Deployment")
