@@ -159,6 +159,7 @@ class Application:
             NotFoundError: There is no such job or candidate.
             ConflictError: The job has not succeeded.
             InputError: Not one of both was given, no candidate is so small, or this one could not be scored.
+            LimitError: The owner has as many queued jobs as one may have.
         """
         asked = {"share": share, "candidate": candidate}
         asked = {name: value for name, value in asked.items() if value is not None}
@@ -172,7 +173,7 @@ class Application:
         else:
             assert share is not None
             found = best_at(jobs.front(id), share)
-        export = self.store.create_export(job, export_of(job, found, asked))
+        export = self.store.create_export(job, export_of(job, found, asked), self.settings.queued_jobs)
         self.controller.wake()
         return export
 

@@ -119,11 +119,17 @@ class Store(View):
                 raise
             return job
 
-    def create_export(self, parent: Job, export: Export) -> Job:
+    def create_export(self, parent: Job, export: Export, most_queued: int | None = None) -> Job:
         """Queues the export of a candidate for the owner of its job, or returns the one that there is already.
+
+        Args:
+            parent: The job.
+            export: The candidate.
+            most_queued: So many of the owner's jobs may be queued; None for any number.
 
         Raises:
             NotFoundError: The job has gone.
+            LimitError: Its owner has so many queued jobs already.
         """
         with self.database.writing() as session:
             rows.find_job(session, parent.id, lock=True)  # who asks at the same time waits here
@@ -132,6 +138,8 @@ class Store(View):
             for row in session.scalars(of_job.where(JobRow.cancel_requested.is_(False))):
                 if Export.from_json(row.export or {}).genome == export.genome:
                     return rows.job_of(row)
+            if most_queued is not None:
+                rows.require_room(session, parent.owner, most_queued)
             job = self._add_job(session, parent.spec, parent.owner, export=export)
         self._tell(job.id)
         return job

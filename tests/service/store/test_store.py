@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import StatementError
 
-from search.errors import ConflictError, NotFoundError, OutdatedError, StoreError, SupersededError
+from search.errors import ConflictError, LimitError, NotFoundError, OutdatedError, StoreError, SupersededError
 from service.changes import JobChanges, SearchChanges
 from service.events import EventType
 from service.exports import KNOWN, export_of
@@ -793,6 +793,17 @@ def test_a_candidate_is_exported_again_only_if_that_was_given_up(
     assert store.create_export(job, export).id == first.id
     store.request(first.id, Request.CANCEL)
     assert store.create_export(job, export).id != first.id
+
+
+def test_exports_count_among_the_queued_jobs_of_an_owner(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = succeeded(store, make_spec(), [make_candidate(0, 1), make_candidate(0, 2)])
+    one, other = (export_of(job, row, {"candidate": row["id"]}) for row in store.candidates(job.id))
+    first = store.create_export(job, one, most_queued=1)
+    with pytest.raises(LimitError, match="alice has 1 queued jobs"):
+        store.create_export(job, other, most_queued=1)
+    assert store.create_export(job, one, most_queued=1) == first
 
 
 def test_exports_go_before_jobs_that_wait_and_after_those_cut_off(
