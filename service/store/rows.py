@@ -69,10 +69,12 @@ def find_held(session: Session, job_id: str, epoch: int) -> JobRow:
     """A job's row, for the server that holds it to change; nobody else does before this transaction ends.
 
     Raises:
-        NotFoundError: There is no such job.
-        SupersededError: The job was claimed again since `epoch`.
+        SupersededError: The job was claimed again since `epoch`, or deleted.
     """
-    row = find_job(session, job_id, lock=True)
+    try:
+        row = find_job(session, job_id, lock=True)
+    except NotFoundError:
+        raise SupersededError(f"job {job_id} was taken over or ended by others, and deleted") from None
     if row.epoch != epoch:
         raise SupersededError(
             f"job {job_id} was taken over or changed: it is at epoch {row.epoch}, its former holder's is {epoch}"

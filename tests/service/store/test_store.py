@@ -795,6 +795,21 @@ def test_a_candidate_is_exported_again_only_if_that_was_given_up(
     assert store.create_export(job, export).id != first.id
 
 
+def test_a_former_holder_is_told_that_it_was_superseded_even_if_the_job_is_deleted(
+    store: Store, make_spec: MakeSpec
+) -> None:
+    store.create_job(make_spec())
+    former, holder = store.claim_next(lease_s=0), store.claim_next()
+    assert former is not None
+    assert holder is not None
+    store.transition(holder.id, JobState.FAILED, epoch=holder.epoch)
+    store.delete_job(holder.id)
+    with pytest.raises(SupersededError, match="deleted"):
+        store.append_event(former.id, EventType.PHASE_PROGRESS, {}, epoch=former.epoch)
+    with pytest.raises(SupersededError, match="deleted"):
+        store.renew(former.id, epoch=former.epoch)
+
+
 def test_exports_count_among_the_queued_jobs_of_an_owner(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
