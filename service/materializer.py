@@ -18,6 +18,7 @@ from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.phases import Phases
 from service.sameness import require_same_data, require_same_model
+from service.search_plan import seedless
 from service.settings import Settings
 from workers.cluster import Cluster
 from workers.metrics import drop_points
@@ -51,13 +52,13 @@ class Materializer:
     def _run(self, job: Job, export: Export, share: Share, log: JobLog) -> dict[str, Any]:
         spec, clock, phases = job.spec, Clock(), self._phases
         with clock.phase("prepare"):
-            checked = phases.check(spec)
+            checked = phases.check(seedless(spec))
             require_same_data(export.known["data"], checked.task, export.job)
             log.state(JobState.PREPARING)
             prepared = phases.prepare(spec, checked, share, log)
             require_same_model(export.known["model"], prepared, export.job)
         measured = export.latency
-        space = phases.search_plan(spec, checked, prepared.model.dtype, measured).space
+        space = phases.search_plan(seedless(spec), checked, prepared.model.dtype, measured).space
         genome = space.validate(export.genome)
         refit = export.refit_file(self._settings.jobs_dir)
 

@@ -23,6 +23,7 @@ from service.refitting import refit_finalists
 from service.reweighing import reweighed
 from service.sameness import data_of, model_of, require_same_data, require_same_model
 from service.scoring import TaskScorer
+from service.search_plan import seedless
 from service.searching import search
 from service.settings import Settings
 from service.spec import JobSpec, TargetLatency
@@ -68,8 +69,9 @@ class Pipeline:
 
     def _run(self, job: Job, share: Share, log: JobLog) -> dict[str, Any]:
         spec, clock, phases = job.spec, Clock(), self._phases
+        asked = spec if log.search_state() is None else seedless(spec)
         with clock.phase("prepare"):
-            checked = phases.check(spec)
+            checked = phases.check(asked)
             _announce_data(log, checked.task)
             log.state(JobState.PREPARING)
             prepared = phases.prepare(spec, checked, share, log)
@@ -78,7 +80,7 @@ class Pipeline:
         if isinstance(spec.objective, TargetLatency):
             with clock.phase("latency"):
                 measured = phases.latency(spec.objective, spec, checked, prepared, share, log)
-        plan = phases.search_plan(spec, checked, prepared.model.dtype, measured)
+        plan = phases.search_plan(asked, checked, prepared.model.dtype, measured)
         space = plan.space
 
         log.state(JobState.SEARCHING)

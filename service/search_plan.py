@@ -43,6 +43,11 @@ class SearchPlan:
     latency: Latency | None = None
 
 
+def seedless(spec: JobSpec) -> JobSpec:
+    """The same without genomes to start from, whose files need not be there any more once a search has begun."""
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": ()})})
+
+
 def check_search_plan(
     spec: JobSpec, matrices: Sequence[MatrixShape], remainder: Remainder, dtype: str, roots: Sequence[Path]
 ) -> None:

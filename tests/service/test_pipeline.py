@@ -492,6 +492,28 @@ def test_constraints_and_seeds_go_through_a_whole_job(jobs: Jobs, tiny_job: Docu
     assert all(a == b or b == 0 for a, b in zip(ranks, exported, strict=True))  # 0: its sublayer is gone
 
 
+def test_a_search_that_has_begun_needs_the_files_of_its_seeds_no_more(jobs: Jobs, tiny_job: Document) -> None:
+    jobs.submit(tiny_job)
+    artifact = Path(jobs.run(LocalCluster())["artifact"])
+    seed = shutil.copy(artifact / "ranksieve.json", artifact.with_name("seed.json"))
+    tiny_job["search"] |= {"seeds": [{"path": str(seed)}]}
+    jobs.submit(tiny_job)
+    expected = jobs.run(LocalCluster())
+    id = jobs.submit(tiny_job)
+
+    def die_in_generation_1(request: ScoreRequest, result: Any) -> Any:
+        if len(jobs.store.generations(id)) == 1:
+            raise InfrastructureError("the machine was switched off")
+        return result
+
+    with pytest.raises(InfrastructureError, match="switched off"):
+        jobs.run(LocalCluster(die_in_generation_1))
+    seed.unlink()
+    assert jobs.run(LocalCluster())["genome"] == expected["genome"]
+    jobs.export(id, share=1)
+    assert jobs.run(LocalCluster())["ranks"]
+
+
 def test_trained_factors_are_searched_exported_and_named_as_such(jobs: Jobs, tiny_job: Document) -> None:
     jobs.submit(tiny_job)
     untrained = jobs.run(LocalCluster())
