@@ -225,6 +225,8 @@ class Calibrator:
 
     def _watch_gradient(self, name: str, values_BLK: torch.Tensor) -> None:
         if self._gradients:
+            if not values_BLK.requires_grad:
+                raise _not_prunable(name, "runs without gradients")
             values_BLK.register_hook(lambda grad: self._add_gradient(name, grad))  # type: ignore[no-untyped-call]
 
     def _add_input(self, name: str, x_BLD: torch.Tensor) -> None:

@@ -99,7 +99,7 @@ def load_folder(folder: Path) -> PreTrainedModel:
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise InputError("model_dir", f"expected a model folder with config.json, got {folder}")
-    values = json.loads(config_file.read_text(encoding="utf-8"))
+    values = json.loads(config_file.read_text(encoding="utf-8"), object_hook=_special_float)
     if "ranksieve" not in values:
         return load_prepared(folder, torch.device("cpu"))
     values.pop("auto_map", None)
@@ -121,6 +121,11 @@ def load_folder(folder: Path) -> PreTrainedModel:
         folder, config=config, dtype="auto", use_safetensors=True
     )
     return on_device(model, torch.device("cpu"))
+
+
+def _special_float(values: dict[str, Any]) -> Any:
+    """What JSON has no number for, as transformers writes it: `{"__float__": "Infinity"}`."""
+    return float(values["__float__"]) if values.keys() == {"__float__"} else values
 
 
 def _refit(

@@ -488,6 +488,15 @@ def test_matrix_that_not_every_token_passes_is_named(
         gather(model, make_task("choice"))
 
 
+def test_matrix_that_runs_without_gradients_is_named(
+    own_model: OwnModel, make_task: Callable[..., EncodedTask]
+) -> None:
+    forward = own_model.stack[1].forward
+    own_model.stack[1].forward = lambda x_BLD, routed: torch.no_grad()(forward)(x_BLD, routed)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"stack\.1\.wide cannot be calibrated: it runs without gradients"):
+        gather(own_model, make_task("choice"))
+
+
 def test_architecture_without_linear_blocks_is_refused(own_model: OwnModel) -> None:
     own_model.stack = nn.ModuleList([nn.Conv1d(HIDDEN, HIDDEN, 1) for _ in range(3)])
     with pytest.raises(InputError, match=r"model: OwnModel has no transformer blocks with linear layers"):

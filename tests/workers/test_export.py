@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -91,6 +92,13 @@ def test_our_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None
     assert not loaded.training
     expected = switchable(export_plan)(IDS_BL).logits
     torch.testing.assert_close(loaded(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_our_own_loader_reads_what_json_has_no_number_for(export_plan: ExportPlan) -> None:
+    config = run(export_plan).folder / "config.json"
+    values = json.loads(config.read_text()) | {"time_step_limit": [0.0, {"__float__": "Infinity"}]}
+    config.write_text(json.dumps(values))
+    assert load_folder(config.parent).config.time_step_limit == [0.0, math.inf]
 
 
 @torch.inference_mode()
