@@ -33,6 +33,9 @@ from workers.plan import ModelSource
 
 HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
+DEQUANTIZED = ("fp8", "mxfp4")
+"""Kinds of quantized weights that transformers makes plain ones of, where it cannot compute with them."""
+
 UNREADABLE = (ValueError, OSError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
 """What transformers raises at a damaged file, a gguf one above all: its sizes are believed as they stand."""
 
@@ -92,7 +95,20 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
     except UNREADABLE as error:
         raise InputError(f"model.{source.kind}", f"cannot read the model's configuration: {error}") from error
+    if source.kind != "gguf":
+        _refuse_quantized(config, f"model.{source.kind}")
     return config
+
+
+def _refuse_quantized(config: PreTrainedConfig, field: str) -> None:
+    quantization = getattr(config, "quantization_config", None) or {}
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else "in its own way"
+    if quantization and method not in DEQUANTIZED:
+        raise InputError(
+            field,
+            f"its weights are quantized ({method}); expected plain ones, or a gguf file: "
+            "give the model that it was made from",
+        )
 
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
@@ -228,7 +244,7 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
             use_safetensors=True,
             **options,
         )
-    except (*UNREADABLE, RuntimeError, SafetensorError) as error:
+    except (*UNREADABLE, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(f"model.{source.kind}", f"cannot load the weights: {error}") from error
     model, loading = loaded
     if loading["missing_keys"]:  # transformers would go on with random weights in their place

@@ -119,7 +119,9 @@ def size_of(
     """
     model, text = empty_model(config), config.get_text_config()
     heads = getattr(text, "num_attention_heads", 0)  # there are models without attention
-    head_size = getattr(text, "head_dim", None) or text.hidden_size // max(heads, 1)
+    layers = list(text.per_layer_config)  # of some models, their heads are not all alike
+    head_size = max(getattr(one, "head_dim", None) or text.hidden_size // max(heads, 1) for one in layers)
+    key_heads = max(getattr(one, "num_key_value_heads", None) or heads for one in layers)
     return ModelSize(
         matrices=find_matrices(model, include, exclude),
         total_params=sum(parameter.numel() for parameter in model.parameters()),
@@ -129,7 +131,7 @@ def size_of(
         vocabulary=text.vocab_size,
         attention=heads * head_size,
         heads=heads,
-        cached=2 * head_size * (getattr(text, "num_key_value_heads", None) or heads),
+        cached=2 * head_size * key_heads,
     )
 
 

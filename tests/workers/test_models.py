@@ -151,6 +151,17 @@ def test_config_tokenizer_and_empty_model(llama_folder: Path, make_llama: Callab
     assert context_length(T5Config()) is None
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "compressed-tensors"])
+def test_quantized_weights_are_refused(folder: Path, method: str) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | {"quantization_config": {"quant_method": method, "bits": 4}}
+    file.write_text(json.dumps(config))
+    with pytest.raises(
+        InputError, match=rf"model\.path: its weights are quantized \({method}\); expected plain"
+    ):
+        load_config(ModelSource(kind="path", location=str(folder)))
+
+
 def test_model_of_another_kind_is_refused() -> None:
     with pytest.raises(InputError, match="T5Config is not the configuration of a causal language model"):
         empty_model(T5Config())

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from search.errors import InputError
 from workers.batches import make_batches
@@ -30,6 +30,15 @@ def test_counts_are_those_of_the_model(make_llama: Callable[..., LlamaForCausalL
 def test_other_names_of_the_same_numbers(make_gpt2: Callable[[], GPT2LMHeadModel]) -> None:
     size = size_of(make_gpt2().config)
     assert (size.layers, size.hidden, size.vocabulary, size.attention) == (2, 24, 48, 24)
+
+
+def test_layers_whose_heads_differ_count_as_the_largest() -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 6, "vocab_size": 100}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 32}
+    config = AutoConfig.for_model("gemma4_text", **sizes, **heads, vocab_size_per_layer_input=100)
+    assert {layer.head_dim for layer in config.per_layer_config} == {16, 32}
+    size = size_of(config)
+    assert (size.attention, size.cached) == (4 * 32, 2 * 32 * 2)
 
 
 def test_patterns_choose_matrices_but_not_what_runs(make_llama: Callable[..., LlamaForCausalLM]) -> None:
