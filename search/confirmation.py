@@ -120,6 +120,17 @@ def paired_drop(
     return _interval(float(drops_N.mean()), _resampled_means(drops_N, seed, resamples), confidence)
 
 
+def hidden_points(examples: int, confidence: float) -> float:
+    """Most points that may be lost though none of so many examples shows it, of scores in [0, 1].
+
+    A bootstrap is certain of what its sample has none of; this is the exact binomial bound for it, one-sided.
+
+    Source: Clopper and Pearson 1934; at 95 % the rule of three.
+    """
+    points: float = 100 * (1 - (1 - confidence) ** (1 / examples))
+    return points
+
+
 def perplexity_rise(
     dense_nlls: ArrayLike,
     candidate_nlls: ArrayLike,

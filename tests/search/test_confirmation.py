@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.confirmation import fallback, mean_interval, paired_drop, perplexity_rise
+from search.confirmation import fallback, hidden_points, mean_interval, paired_drop, perplexity_rise
 from search.errors import InputError, ScoringError
 
 
@@ -14,6 +14,13 @@ def test_equal_scores_lose_nothing_for_certain() -> None:
     interval = paired_drop(scores, scores, confidence=0.8, seed=0)
     assert (interval.estimate, interval.low, interval.high, interval.upper) == (0, 0, 0, 0)
     assert interval.within(0.0)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_what_no_example_shows_is_lost_no_more_often_than_the_confidence_allows(confidence: float) -> None:
+    points = hidden_points(100, confidence)
+    assert (1 - points / 100) ** 100 == pytest.approx(1 - confidence)
+    assert hidden_points(100, 0.95) == pytest.approx(3, abs=0.1)  # the rule of three
 
 
 def test_estimate_is_in_percentage_points() -> None:

@@ -121,6 +121,23 @@ def test_larger_finalists_are_scored_where_their_risk_decides(
     assert (winner.candidate.genome, winner.held) == (winning, holds)
 
 
+@pytest.mark.parametrize(
+    ("points", "confidence", "holds"), [(1.0, 0.8, True), (0.5, 0.8, False), (1.0, 0.95, False)]
+)
+def test_too_few_examples_carry_no_promise_even_if_none_is_lost(
+    log: JobLog, tiny_job: Document, points: float, confidence: float, holds: bool
+) -> None:
+    """Of 200 examples none is lost where 0.8 points are, one time in five; where 1.5 are, one in twenty."""
+    winner = decide(log, FakeScorer({}), tiny_job, kind="max_drop", points=points, confidence=confidence)
+    assert winner.held is holds
+
+
+def test_the_dense_model_itself_keeps_every_promise(log: JobLog, tiny_job: Document) -> None:
+    dense = Candidate(genome=(len(SPACE.genes[0].levels) - 1,))
+    spec = JobSpec.model_validate({**tiny_job, "objective": {"kind": "max_drop", "points": 0}})
+    assert confirm(spec, SPACE, FakeScorer({}), [dense], [1.0], log).held  # type: ignore[arg-type]
+
+
 def test_none_holds(log: JobLog, tiny_job: Document) -> None:
     scorer = FakeScorer(dict.fromkeys(FINALISTS, 40))
     winner = decide(log, scorer, tiny_job, kind="max_drop", points=5.0)

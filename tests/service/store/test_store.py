@@ -889,11 +889,8 @@ def test_a_job_that_has_not_searched_has_no_state(store: Store, make_spec: MakeS
     "ask",
     [
         lambda store: store.job("none"),
-        lambda store: store.transition("none", JobState.FAILED, epoch=0),
         lambda store: store.request("none", Request.CANCEL),
-        lambda store: store.append_event("none", EventType.DATA_LOADED, {}, epoch=0),
         lambda store: store.events("none"),
-        lambda store: store.save_generation("none", {"generation": 0}, [], {}, epoch=0),
         lambda store: store.generations("none"),
         lambda store: store.candidates("none"),
         lambda store: store.memo("none"),
