@@ -6,6 +6,7 @@ that `choices_field` names: a list of texts, or lists `text` and `label` of equa
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from string import ascii_uppercase
 from types import MappingProxyType
 from typing import Any
@@ -124,10 +125,10 @@ def check_tokens(
                 "make them differ",
             )
         seen[ids] = text
-    for start, text in seen.items() if task.choices is not None else ():
-        if longer := next(
-            (other for ids, other in seen.items() if ids != start and ids[: len(start)] == start), None
-        ):
+    # sorted, what begins with another comes after it, with nothing between that does not
+    for start, ids in pairwise(sorted(seen)) if task.choices is not None else ():
+        if ids[: len(start)] == start:
+            text, longer = seen[start], seen[ids]
             raise InputError(
                 at,
                 f"choice {longer!r} begins with all tokens of {text!r}, so it can never be the likelier one; let both "
