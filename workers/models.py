@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from search.errors import InputError
 from workers.cache import FolderCache, content_key
@@ -159,7 +160,21 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
         raise InputError(
             "model", f"{type(config).__name__} is not the configuration of a causal language model: {error}"
         ) from error
+    if _reads_on(config):
+        raise InputError(
+            "model",
+            f"{type(config).__name__} is that of an encoder, which reads the tokens that it should predict; expected a "
+            "decoder, or is_decoder in a config.json whose weights were trained as one",
+        )
     return model
+
+
+def _reads_on(config: PreTrainedConfig) -> bool:
+    """Whether a model attends to later tokens: one of those that fill masks, which transformers builds as it is."""
+    causal = config.is_encoder_decoder or any(
+        getattr(config, name, False) for name in ("is_decoder", "causal")
+    )
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not causal
 
 
 def embeddings_of(model: PreTrainedModel) -> int:

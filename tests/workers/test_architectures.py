@@ -493,8 +493,10 @@ def test_matrix_that_runs_without_gradients_is_named(
 ) -> None:
     forward = own_model.stack[1].forward
     own_model.stack[1].forward = lambda x_BLD, routed: torch.no_grad()(forward)(x_BLD, routed)  # type: ignore[method-assign]
-    with pytest.raises(InputError, match=r"stack\.1\.wide cannot be calibrated: it runs without gradients"):
-        gather(own_model, make_task("choice"))
+    task, matrices = make_task("choice"), find_matrices(own_model, exclude=["experts.*"])
+    told = r"stack\.1\.wide cannot be calibrated: it runs without gradients; list it in model\.exclude"
+    with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, gradients=True) as calibrator:
+        list(calibrator.run("choice", task.splits["calibration"], 64, 0))
 
 
 def test_architecture_without_linear_blocks_is_refused(own_model: OwnModel) -> None:

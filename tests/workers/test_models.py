@@ -10,7 +10,14 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config
+from transformers import (
+    AutoConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
 
 import workers.models
 from search.errors import InputError
@@ -165,6 +172,14 @@ def test_quantized_weights_are_refused(folder: Path, method: str) -> None:
 def test_model_of_another_kind_is_refused() -> None:
     with pytest.raises(InputError, match="T5Config is not the configuration of a causal language model"):
         empty_model(T5Config())
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "electra"])
+def test_encoder_is_refused_unless_it_is_a_decoder(kind: str) -> None:
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    with pytest.raises(InputError, match=r"is that of an encoder, which reads the tokens"):
+        empty_model(AutoConfig.for_model(kind, **sizes))
+    assert empty_model(AutoConfig.for_model(kind, **sizes, is_decoder=True)).config.is_decoder
 
 
 def test_unknown_architecture_is_refused(folder: Path) -> None:
