@@ -225,7 +225,7 @@ class Calibrator:
 
     def _watch_gradient(self, name: str, values_BLK: torch.Tensor) -> None:
         if self._gradients:
-            if not values_BLK.requires_grad:
+            if not (torch.is_grad_enabled() and values_BLK.requires_grad):
                 raise _not_prunable(name, "runs without gradients")
             values_BLK.register_hook(lambda grad: self._add_gradient(name, grad))  # type: ignore[no-untyped-call]
 
