@@ -67,9 +67,8 @@ class Client:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         try:
             if transport is None and is_loopback(httpx2.URL(base_url).host):
-                transport = (
-                    httpx2.HTTPTransport()
-                )  # never through a proxy, which is elsewhere and sees the key
+                # never through a proxy, which is elsewhere and sees the key
+                transport = httpx2.HTTPTransport()
             self._http = httpx2.Client(
                 base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT
             )

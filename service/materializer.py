@@ -50,15 +50,15 @@ class Materializer:
             return self._run(job, job.export, share, log)  # nothing that it uses is evicted
 
     def _run(self, job: Job, export: Export, share: Share, log: JobLog) -> dict[str, Any]:
-        spec, clock, phases = job.spec, Clock(), self._phases
+        spec, clock, phases = seedless(job.spec), Clock(), self._phases
         with clock.phase("prepare"):
-            checked = phases.check(seedless(spec))
+            checked = phases.check(spec)
             require_same_data(export.known["data"], checked.task, export.job)
             log.state(JobState.PREPARING)
             prepared = phases.prepare(spec, checked, share, log)
             require_same_model(export.known["model"], prepared, export.job)
         measured = export.latency
-        space = phases.search_plan(seedless(spec), checked, prepared.model.dtype, measured).space
+        space = phases.search_plan(spec, checked, prepared.model.dtype, measured).space
         genome = space.validate(export.genome)
         refit = export.refit_file(self._settings.jobs_dir)
 

@@ -34,6 +34,13 @@ def _pods() -> list[dict[str, Any]]:
     return [owner["template"]["spec"] for owner in owners]
 
 
+def _controller() -> dict[str, Any]:
+    """The controller's container."""
+    (deployment,) = (document for document in _manifests() if document["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return container
+
+
 @pytest.mark.parametrize("file", YAML_FILES, ids=_name)
 def test_yaml_parses(file):
     documents = list(yaml.safe_load_all(file.read_text()))
@@ -100,8 +107,7 @@ def test_claims_that_pods_mount_exist():
 
 
 def test_probes_name_a_host_that_the_server_always_knows():
-    (controller,) = (document for document in _manifests() if document["kind"] == "Deployment")
-    container = controller["spec"]["template"]["spec"]["containers"][0]
+    container = _controller()
     probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
 
     assert [probe["path"] for probe in probes] == ["/healthz", "/healthz", "/readyz"]
@@ -110,18 +116,14 @@ def test_probes_name_a_host_that_the_server_always_knows():
 
 def test_inputs_lie_beside_the_data_directory_and_not_in_it():
     """What lies in it is the server's own: no model there is listed."""
-    (controller,) = (document for document in _manifests() if document["kind"] == "Deployment")
-    environment = {
-        e["name"]: e.get("value") for e in controller["spec"]["template"]["spec"]["containers"][0]["env"]
-    }
+    environment = {e["name"]: e.get("value") for e in _controller()["env"]}
 
     assert not Path(environment["RANKSIEVE_ROOTS"]).is_relative_to(environment["RANKSIEVE_DATA_DIR"])
 
 
 def test_ray_asks_for_a_token_and_the_controller_has_it():
     (cluster,) = (document for document in _manifests() if document["kind"] == "RayCluster")
-    (controller,) = (document for document in _manifests() if document["kind"] == "Deployment")
-    environment = {e["name"]: e for e in controller["spec"]["template"]["spec"]["containers"][0]["env"]}
+    environment = {e["name"]: e for e in _controller()["env"]}
 
     assert cluster["spec"]["authOptions"] == {"mode": "token"}
     token = environment["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]

@@ -183,6 +183,18 @@ class Jobs:
         return [event.data for event in self.store.events(id, limit=10_000) if event.type == type]
 
 
+def switch_off(jobs: Jobs, when: Callable[[ScoreRequest], bool], make_timer: Any = None) -> None:
+    """Runs the next job until the machine fails under the first request that it is to fail at."""
+
+    def die(request: ScoreRequest, result: Any) -> Any:
+        if when(request):
+            raise InfrastructureError("the machine was switched off")
+        return result
+
+    with pytest.raises(InfrastructureError, match="switched off"):
+        jobs.run(LocalCluster(die, make_timer))
+
+
 @pytest.fixture
 def jobs(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     # A real verification runs in a process of its own, which is told this by its environment.
@@ -410,13 +422,7 @@ def test_a_job_that_is_taken_up_again_keeps_its_table(
     expected = jobs.run(LocalCluster(make_timer=make_flop_timer))
     id = jobs.submit(fast)
 
-    def die_in_generation_1(request: ScoreRequest, result: Any) -> Any:
-        if len(jobs.store.generations(id)) == 1:
-            raise InfrastructureError("the machine was switched off")
-        return result
-
-    with pytest.raises(InfrastructureError, match="switched off"):
-        jobs.run(LocalCluster(die_in_generation_1, make_flop_timer))
+    switch_off(jobs, lambda _: len(jobs.store.generations(id)) == 1, make_flop_timer)
 
     class OtherMachine(make_flop_timer):  # type: ignore[misc]
         def collect(self) -> list[int]:
@@ -501,13 +507,7 @@ def test_a_search_that_has_begun_needs_the_files_of_its_seeds_no_more(jobs: Jobs
     expected = jobs.run(LocalCluster())
     id = jobs.submit(tiny_job)
 
-    def die_in_generation_1(request: ScoreRequest, result: Any) -> Any:
-        if len(jobs.store.generations(id)) == 1:
-            raise InfrastructureError("the machine was switched off")
-        return result
-
-    with pytest.raises(InfrastructureError, match="switched off"):
-        jobs.run(LocalCluster(die_in_generation_1))
+    switch_off(jobs, lambda _: len(jobs.store.generations(id)) == 1)
     seed.unlink()
     assert jobs.run(LocalCluster())["genome"] == expected["genome"]
     jobs.export(id, share=1)
@@ -537,13 +537,7 @@ def test_an_interrupted_search_goes_on_from_its_last_generation(jobs: Jobs, tiny
 
     id = jobs.submit(tiny_job)
 
-    def die_in_generation_2(request: ScoreRequest, result: Any) -> Any:
-        if len(jobs.store.generations(id)) == 2:
-            raise InfrastructureError("the machine was switched off")
-        return result
-
-    with pytest.raises(InfrastructureError, match="switched off"):
-        jobs.run(LocalCluster(die_in_generation_2))
+    switch_off(jobs, lambda _: len(jobs.store.generations(id)) == 2)
     known = {(tuple(row["genome"]), row["examples"]) for row in jobs.store.memo(id)}
     assert len(jobs.store.generations(id)) == 2
 
@@ -571,11 +565,7 @@ def test_a_job_does_not_go_on_with_other_records_or_another_model(
     tiny_job["task"]["data"]["source"]["path"] = str(mine / "films.jsonl")
     jobs.submit(tiny_job)
 
-    def die(request: ScoreRequest, result: Any) -> Any:
-        raise InfrastructureError("the machine was switched off")
-
-    with pytest.raises(InfrastructureError, match="switched off"):
-        jobs.run(LocalCluster(die))
+    switch_off(jobs, lambda _: True)
     if changed == "records":
         records = (mine / "films.jsonl").read_text().replace("film 1", "film 9")
         (mine / "films.jsonl").write_text(records)
@@ -679,13 +669,7 @@ def test_a_stopped_job_exports_what_one_with_so_many_generations_does(jobs: Jobs
 def test_a_job_killed_after_its_search_only_repeats_the_rest(jobs: Jobs, tiny_job: Document) -> None:
     id = jobs.submit(tiny_job)
 
-    def die_on_test(request: ScoreRequest, result: Any) -> Any:
-        if request.split == "test":
-            raise InfrastructureError("the machine was switched off")
-        return result
-
-    with pytest.raises(InfrastructureError, match="switched off"):
-        jobs.run(LocalCluster(die_on_test))
+    switch_off(jobs, lambda request: request.split == "test")
     resumed = LocalCluster()
     assert jobs.run(resumed)["best"]["kept_block_params"] <= 0.4
     searched = [request for request in resumed.actors[0].requests if request.split == "search"]
