@@ -9,6 +9,7 @@ from search.matrix import DENSE
 from search.space import SearchSpace
 from service.events import EventType
 from service.joblog import JobLog
+from service.refitting import Finalists
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec, MaxDrop, Pareto
 from workers.scores import Failure, Scores
@@ -60,11 +61,13 @@ def confirm(
     spec: JobSpec,
     space: SearchSpace,
     scorer: TaskScorer,
-    finalists: Sequence[Candidate],
+    finalists: Finalists,
     risks: Sequence[float],
     log: JobLog,
 ) -> Winner:
     """Scores the finalists on the confirm split and picks the winner.
+
+    One is refit, where the job wants that, when it is looked at.
 
     For `max_drop` and `pareto` they are tested (`search.confirmation.fallback`): the smallest one that holds wins, and
     the chance that it breaks the promise is that of a single test. For `max_drop` those that the test does not come to

@@ -19,7 +19,7 @@ from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.phases import Phases
-from service.refitting import refit_finalists
+from service.refitting import Finalists
 from service.reweighing import reweighed
 from service.sameness import data_of, model_of, require_same_data, require_same_model
 from service.scoring import TaskScorer
@@ -97,10 +97,9 @@ class Pipeline:
                 evolution = search(plan, energies, scorer, confidence_of(spec), log)
 
             log.state(JobState.FINALIZING)
-            with clock.phase("refit"):
-                finalists = evolution.finalists()
-                genomes, risks = [one.genome for one in finalists], [one.risk for one in finalists]
-                candidates = refit_finalists(spec, space, scorer, genomes, log)
+            finalists = evolution.finalists()
+            genomes, risks = [one.genome for one in finalists], [one.risk for one in finalists]
+            candidates = Finalists(spec, space, scorer, genomes, log, clock)
             with clock.phase("confirm"):
                 winner = confirm(spec, space, scorer, candidates, risks, log)
             with clock.phase("test"):

@@ -1,9 +1,10 @@
-"""Refits the finalists to the inputs their own matrices see, and keeps what makes a finalist better."""
+"""Refits finalists to the inputs their own matrices see, and keeps what makes a finalist better."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from search.space import Genome, SearchSpace
+from service.clock import Clock
 from service.events import EventType
 from service.joblog import JobLog
 from service.scoring import Candidate, TaskScorer
@@ -14,49 +15,85 @@ SPLIT = "search"
 """Tells whether a refit is better: it has chosen the finalists already, so the confirm split stays fresh."""
 
 
-def refit_finalists(
-    spec: JobSpec, space: SearchSpace, scorer: TaskScorer, finalists: Sequence[Genome], log: JobLog
-) -> list[Candidate]:
-    """The finalists in their order, each as the search knew it or refit, whichever loses less on the search split."""
-    plain = [Candidate(genome=genome) for genome in finalists]
-    if spec.projection.refit is None:
-        return plain
-    folder = log.directory / "refit"
-    folder.mkdir(parents=True, exist_ok=True)
-    refit = scorer.refit(finalists, spec.projection.refit, folder, log.progress("refit"))
-    pairs = [(b, a) for b, a in zip(plain, refit, strict=True) if isinstance(a, Candidate)]
-    scored = iter(_scored(scorer, [candidate for pair in pairs for candidate in pair]))
-    chosen: list[Candidate] = []
-    for before, after in zip(plain, refit, strict=True):
-        if isinstance(after, Failure):
-            log.event(EventType.CANDIDATE_FAILED, reason=after.reason, generation=None)
-            chosen.append(before)
-        else:
-            chosen.append(_better(space, scorer, next(scored), next(scored), log))
-    return chosen
+class Finalists:
+    """The finalists in their order, each as the search knew it or refit, whichever loses less on the search split.
 
+    A refit takes as long as a scoring of the confirm split, and most finalists are never looked at: one is refit when
+    it is asked for, and with it those after it that other actors have the time for.
 
-def _scored(scorer: TaskScorer, candidates: Sequence[Candidate]) -> list[Candidate]:
-    """With their scores on the search split; without, those that cannot be scored."""
-    return [
-        candidate if isinstance(scores, Failure) else replace(candidate, search=scores)
-        for candidate, scores in zip(candidates, scorer.score_candidates(candidates, SPLIT), strict=True)
-    ]
+    Args:
+        spec: The job.
+        space: Of its genomes.
+        scorer: Of the job.
+        genomes: The finalists.
+        log: Of the job.
+        clock: Counts the time as that of the phase "refit".
+    """
 
+    def __init__(
+        self,
+        spec: JobSpec,
+        space: SearchSpace,
+        scorer: TaskScorer,
+        genomes: Sequence[Genome],
+        log: JobLog,
+        clock: Clock,
+    ) -> None:
+        self._spec = spec
+        self._space = space
+        self._scorer = scorer
+        self._plain = [Candidate(genome=genome) for genome in genomes]
+        self._log = log
+        self._clock = clock
+        self._chosen: dict[int, Candidate] = {}
 
-def _better(
-    space: SearchSpace, scorer: TaskScorer, before: Candidate, after: Candidate, log: JobLog
-) -> Candidate:
-    loss_before, loss_after = (
-        None if candidate.search is None else scorer.loss(candidate.search, SPLIT)
-        for candidate in (before, after)
-    )
-    kept = loss_after is not None and (loss_before is None or loss_after < loss_before)
-    log.event(
-        EventType.FINALIST_REFIT,
-        kept_share=space.kept_share(before.genome),
-        loss_before=loss_before,
-        loss_after=loss_after,
-        kept=kept,
-    )
-    return after if kept else before
+    def __len__(self) -> int:
+        return len(self._plain)
+
+    def __getitem__(self, index: int) -> Candidate:
+        if self._spec.projection.refit is None:
+            return self._plain[index]
+        if index not in self._chosen:
+            after = [i for i in range(index, len(self)) if i not in self._chosen]
+            with self._clock.phase("refit"):
+                self._refit(after[: self._spec.resources.actors], self._spec.projection.refit)
+        return self._chosen[index]
+
+    def _refit(self, indices: Sequence[int], dense_share: float) -> None:
+        folder = self._log.directory / "refit"
+        folder.mkdir(parents=True, exist_ok=True)
+        wanted = [replace(self._plain[i], refit=folder / f"{i:03d}.safetensors") for i in indices]
+        failures = self._scorer.refit(wanted, dense_share, self._log.progress("refit"))
+        fitted = [i for i, failure in zip(indices, failures, strict=True) if failure is None]
+        pairs = [(self._plain[i], one) for i, one in zip(indices, wanted, strict=True) if i in fitted]
+        scored = iter(self._scored([candidate for pair in pairs for candidate in pair]))
+        for index, failure in zip(indices, failures, strict=True):
+            if failure is None:
+                self._chosen[index] = self._better(next(scored), next(scored))
+            else:
+                self._log.event(EventType.CANDIDATE_FAILED, reason=failure.reason, generation=None)
+                self._chosen[index] = self._plain[index]
+
+    def _scored(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """With their scores on the search split; without, those that cannot be scored."""
+        return [
+            candidate if isinstance(scores, Failure) else replace(candidate, search=scores)
+            for candidate, scores in zip(
+                candidates, self._scorer.score_candidates(candidates, SPLIT), strict=True
+            )
+        ]
+
+    def _better(self, before: Candidate, after: Candidate) -> Candidate:
+        loss_before, loss_after = (
+            None if candidate.search is None else self._scorer.loss(candidate.search, SPLIT)
+            for candidate in (before, after)
+        )
+        kept = loss_after is not None and (loss_before is None or loss_after < loss_before)
+        self._log.event(
+            EventType.FINALIST_REFIT,
+            kept_share=self._space.kept_share(before.genome),
+            loss_before=loss_before,
+            loss_after=loss_after,
+            kept=kept,
+        )
+        return after if kept else before

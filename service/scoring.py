@@ -37,7 +37,7 @@ from workers.scores import (
 CHUNK = 256
 SEARCH_RESAMPLES = 1000
 
-REFIT_EXAMPLES = 256
+REFIT_EXAMPLES = 512
 """Of the calibration split at most: a left factor has far fewer unknowns per output than these have tokens."""
 
 REFIT_TIMEOUTS = 8
@@ -155,31 +155,32 @@ class TaskScorer:
             yield self._outcome(trial, result, confidence)
 
     def refit(
-        self, genomes: Sequence[Genome], dense_share: float, folder: Path, report: Report
-    ) -> list[Candidate | Failure]:
+        self, candidates: Sequence[Candidate], dense_share: float, report: Report
+    ) -> list[Failure | None]:
         """Refits genomes on the first `REFIT_EXAMPLES` of the calibration split.
 
         Args:
-            genomes: What to refit.
+            candidates: What to refit, and the file that what is fitted goes to; the actors write there.
             dense_share: Of the dense flow in the target, 0..1.
-            folder: Where what is fitted goes; the actors write there.
-            report: Told how many genomes are done, of how many.
+            report: Told how many are done, of how many.
+
+        Returns:
+            Why each one could not be refit; None where it was.
         """
         examples = min(len(self._task.splits["calibration"]), REFIT_EXAMPLES)
         requests = [
             RefitRequest(
-                ranks=self._space.ranks(genome),
+                ranks=self._space.ranks(candidate.genome),
                 examples=examples,
                 dense_share=dense_share,
-                file=folder / f"{index:03d}.safetensors",
+                file=candidate.refit,
+                answer_bias=self._kl_weight < 1,
             )
-            for index, genome in enumerate(genomes)
+            for candidate in candidates
+            if candidate.refit is not None
         ]
         results = self._run("refit", requests, report, REFIT_TIMEOUTS)
-        return [
-            result if isinstance(result, Failure) else Candidate(genome=genome, refit=request.file)
-            for genome, request, result in zip(genomes, requests, results, strict=True)
-        ]
+        return [result if isinstance(result, Failure) else None for result in results]
 
     def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
         """How the loss of a genome reacts to its next components, on each of some calibration examples.

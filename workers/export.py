@@ -8,7 +8,7 @@ caches and tied weights work as before.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +21,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from search.errors import InputError
 from search.matrix import DENSE, MatrixShape, Storage
-from workers.lowrank_module import LowRankLinear, PivotedLinear, replace_linears
+from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, replace_linears
 from workers.matrices import linear_params
 from workers.models import load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
@@ -79,12 +79,12 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     }
     plan = replace(plan, ranks=live)
     factors = load_factors(plan.factors_folder)
-    _refit(model, factors, load_fitted(plan.refit))
+    biases = _refit(model, factors, load_fitted(plan.refit))
     _install(model, plan, factors)
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
-    _write(model, plan, _counted(plan, sizes, dense_params), scratch)
+    _write(model, plan, biases, _counted(plan, sizes, dense_params), scratch)
     shutil.rmtree(plan.folder, ignore_errors=True)
     scratch.rename(plan.folder)
     yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, **sizes)
@@ -115,6 +115,7 @@ def load_folder(folder: Path) -> PreTrainedModel:
     class Exported(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any) -> None:
             super().__init__(config)
+            add_biases(self, config.ranksieve.get("biases", []))
             replace_linears(self, config.ranksieve["ranks"], storage)
 
     model: PreTrainedModel = Exported.from_pretrained(
@@ -132,14 +133,23 @@ def _refit(
     model: PreTrainedModel,
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]],
     fitted: Mapping[str, torch.Tensor],
-) -> None:
-    """Puts what was fitted (see `workers.propagation`) in place of left factors and biases."""
+) -> list[str]:
+    """Puts what was fitted (see `workers.propagation`) in place of left factors and biases.
+
+    Returns:
+        The modules that had no bias before.
+    """
+    new: list[str] = []
     for key, tensor in fitted.items():
         name, part = key.rsplit(":", 1)
         if part == "left":
             factors[name] = (tensor, factors[name][1])
-        else:
-            model.get_submodule(name).bias = nn.Parameter(tensor, requires_grad=False)
+            continue
+        module = model.get_submodule(name)
+        if module.bias is None:
+            new.append(name)
+        module.bias = nn.Parameter(tensor, requires_grad=False)
+    return new
 
 
 def _install(
@@ -191,14 +201,25 @@ def _counted(plan: ExportPlan, sizes: Mapping[str, int], dense_params: int) -> d
     return {**plan.provenance, "summary": {**summary, "ranks": ranks, "best": best}}
 
 
-def _write(model: PreTrainedModel, plan: ExportPlan, provenance: Mapping[str, Any], folder: Path) -> None:
+def _write(
+    model: PreTrainedModel,
+    plan: ExportPlan,
+    biases: Sequence[str],
+    provenance: Mapping[str, Any],
+    folder: Path,
+) -> None:
     base_class = type(model).__name__
     shutil.copytree(
         plan.model_folder,
         folder,
         ignore=shutil.ignore_patterns("*.safetensors*", "config.json", "manifest.json"),
     )
-    model.config.ranksieve = {"base_class": base_class, "storage": plan.storage, "ranks": _replaced(plan)}
+    model.config.ranksieve = {
+        "base_class": base_class,
+        "storage": plan.storage,
+        "ranks": _replaced(plan),
+        "biases": list(biases),
+    }
     model.config.auto_map = {"AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}"}
     model.save_pretrained(folder, save_original_format=False)  # that format is known to the base class alone
     _fix_architecture(folder / "config.json", f"LowRank{base_class}")

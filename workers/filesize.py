@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from transformers import PreTrainedModel
 
 from search.matrix import MatrixShape
+from workers.answer_bias import linear_head
 
 ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -43,18 +44,24 @@ class Remainder:
         return self.numbers * ITEM_BYTES[dtype] + self.other_bytes + self.header_bytes
 
 
-def remainder(model: nn.Module, matrices: Sequence[MatrixShape]) -> Remainder:
+def remainder(
+    model: PreTrainedModel, matrices: Sequence[MatrixShape], *, head_bias: bool = False
+) -> Remainder:
     """What an export of a model holds besides the listed matrices; tied weights count once, as they are stored.
 
     Args:
         model: Its tensors may be on the meta device.
         matrices: Those that are pruned.
+        head_bias: Whether the output head may get a bias, see `workers.answer_bias`.
     """
     tensors: dict[int, tuple[str, torch.Tensor]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         tensors.setdefault(id(tensor), (name, tensor))
     pruned = {f"{matrix.name}.weight" for matrix in matrices}
     rest = [(name, tensor) for name, tensor in tensors.values() if name not in pruned]
+    if head_bias and (found := linear_head(model)) is not None and found[1].bias is None:
+        name, head = found
+        rest.append((f"{name}.bias", head.weight[:, 0]))
     floats = [tensor.numel() for _, tensor in rest if tensor.is_floating_point()]
     others = [tensor.nbytes for _, tensor in rest if not tensor.is_floating_point()]
     names = [name for name, _ in rest]

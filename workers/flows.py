@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from search.matrix import MatrixShape
 from workers.batches import Batch
+from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableModel
 
 
@@ -83,6 +84,12 @@ class Flow:
                 _, self._kept[index] = self._run_until(self._blocks[self._block], index)
         self._block += 1
         return seen
+
+    def answer_logits(self, index: int) -> torch.Tensor:
+        """The logits that predict a batch's answer tokens, N×V, float32; the flow has to be behind the last block."""
+        self._model.switch(self._ranks)
+        with _answering(self._blocks[: self._block], self._kept[index]):
+            return answer_logits(self._model.model, self._batches[index])
 
     def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
         return x_BLD.flatten(0, -2)[self._batches[index].mask_BL.flatten().to(x_BLD.device)]

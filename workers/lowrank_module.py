@@ -3,7 +3,7 @@
 Legend: O output width, D input width, R rank, N tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -63,6 +63,13 @@ def _columns(linear: nn.Module, x_DN: torch.Tensor) -> torch.Tensor:
     """A linear map of columns; an adapter or a quantized layer that was put in its place is called as it is."""
     y_ON: torch.Tensor = linear.weight @ x_DN if type(linear) is nn.Linear else linear(x_DN.T).T
     return y_ON
+
+
+def add_biases(model: nn.Module, names: Sequence[str]) -> None:
+    """Gives linear modules that have none a bias of zeros."""
+    for name in names:
+        linear = model.get_submodule(name)
+        linear.bias = nn.Parameter(torch.zeros_like(linear.weight[:, 0]))  # type: ignore[index]
 
 
 def replace_linears(model: nn.Module, ranks: Mapping[str, int], storage: str) -> None:

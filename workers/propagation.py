@@ -9,7 +9,8 @@ The minimiser is the same whatever weighs the outputs, so no gradient is needed.
 with the rest, like the row of one more component that is always 1: it makes up for the mean of what was cut off. The
 candidate is walked through in the order in which it runs: a matrix is fitted after everything before it, so it sees
 later what it was fitted to. Two flows of hidden states, the dense and the compressed one, are taken from block to
-block; no more than one block's activations is ever held.
+block; no more than one block's activations is ever held. Behind the last one, where the answers to choose from are
+fixed, the output head gets a bias for their tokens, see `workers.answer_bias`.
 
 Source: the layer-wise closed-form update of arXiv 2403.07378 (SVD-LLM, first version), here with the dense flow mixed
 into the target.
@@ -22,6 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +32,8 @@ from transformers import PreTrainedModel
 
 from search.errors import ScoringError
 from search.matrix import DENSE
-from workers.batches import make_batches
+from workers.answer_bias import fit_answer_bias, fixed_answers, linear_head
+from workers.batches import Batch, make_batches
 from workers.flows import Flow, blocks_of
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.plan import Example
@@ -44,9 +47,10 @@ PARTS = {"left": "left_RO", "bias": "bias"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefitBlock:
-    """What is new in one block, `done` blocks of `total`.
+    """What is new in one block, `done` blocks of `total`; the output head counts as the last one.
 
-    `fitted["NAME:left"]`: r×O, r the rank of the matrix; `fitted["NAME:bias"]`: O, where it has one.
+    `fitted["NAME:left"]`: r×O, r the rank of the matrix; `fitted["NAME:bias"]`: O, where it has one. Of
+    the head there is a bias at most, whether or not it had one before.
     """
 
     done: int
@@ -61,8 +65,12 @@ def refit(
     examples: Sequence[Example],
     batch_tokens: int,
     alpha: float,
+    *,
+    answer_bias: bool = True,
 ) -> Iterator[RefitBlock]:
     """Fits left factors and biases of one candidate block by block; right factors, dense and rank-0 matrices stay.
+
+    Then the output head's bias, where answers are fixed and its logits are what the model returns.
 
     The candidate's block is run once to its end and once up to each group of matrices that read the same activation;
     the dense block once, if `alpha` asks for it. Held for all examples, on the model's device and in its dtype: the
@@ -75,6 +83,7 @@ def refit(
         batch_tokens: Padded tokens per forward pass.
         alpha: Share of the dense flow in the target, 0..1. At 0 a matrix only adapts to its inputs; at 1 it also
             makes up for what the matrices before it lost.
+        answer_bias: Whether the right answers may have a say, by the output head's bias.
 
     Yields:
         Each block's factors as soon as it is done, in model order.
@@ -107,8 +116,10 @@ def refit(
                 fitted = _fit(model.model, group, compressed, wanted.get(names[0]), alpha)
                 _install(model.model, fitted)
                 new |= fitted
-            yield RefitBlock(done=index + 1, total=len(blocks), fitted=new)
+            yield RefitBlock(done=index + 1, total=len(blocks) + 1, fitted=new)
             compressed.advance()
+        answers = _answer_bias(model.model, compressed, examples, batches) if answer_bias else {}
+        yield RefitBlock(done=len(blocks) + 1, total=len(blocks) + 1, fitted=answers)
     finally:
         _install(model.model, own)
         model.switch(ranks)
@@ -121,10 +132,12 @@ def refit_to_file(
     batch_tokens: int,
     alpha: float,
     file: Path,
+    *,
+    answer_bias: bool = True,
 ) -> None:
     """Like `refit`, all blocks, into one safetensors file, which appears whole or not at all."""
     fitted: dict[str, torch.Tensor] = {}
-    for block in refit(model, ranks, examples, batch_tokens, alpha):
+    for block in refit(model, ranks, examples, batch_tokens, alpha, answer_bias=answer_bias):
         fitted |= {key: tensor.cpu().contiguous() for key, tensor in block.fitted.items()}
     scratch = file.with_name(f"{file.name}.{os.getpid()}.part")
     save_file(fitted, scratch)
@@ -179,14 +192,14 @@ def _own(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, torch.Tensor 
     own: dict[str, torch.Tensor | None] = {}
     for key in keys:
         name, part = key.rsplit(":", 1)
-        own[key] = getattr(switchable_module(model, name), PARTS[part])
+        own[key] = getattr(model.get_submodule(name), PARTS[part])
     return own
 
 
 def _install(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor | None]) -> None:
     for key, tensor in tensors.items():
         name, part = key.rsplit(":", 1)
-        module = switchable_module(model, name)
+        module: Any = model.get_submodule(name)
         value = None if tensor is None else tensor.to(module.weight.device)
         if part == "bias" and value is not None and not isinstance(value, nn.Parameter):
             value = nn.Parameter(value, requires_grad=False)
@@ -232,6 +245,39 @@ def _fit(
         if bias_O is not None:
             fitted[f"{name}:bias"] = (bias_O.double() + new_rO[-1]).to(bias_O.dtype)
     return fitted
+
+
+def _answer_bias(
+    model: PreTrainedModel, flow: Flow, examples: Sequence[Example], batches: Sequence[Batch]
+) -> dict[str, torch.Tensor]:
+    """The head's bias for the tokens of fixed answers, by a flow behind the last block; nothing where it has none."""
+    tokens, found = fixed_answers(examples), linear_head(model)
+    if not tokens or found is None:
+        return {}
+    name, head = found
+    token_U = torch.tensor(tokens, device=head.weight.device)
+    made: list[Any] = []
+    logp_NU: list[torch.Tensor] = []
+    with head.register_forward_hook(lambda _, __, logits: made.append(logits.float().aminmax())):
+        for index in range(len(flow)):
+            logits_NV = flow.answer_logits(index)
+            if made.pop() != logits_NV.aminmax():  # scaled or capped: not what a bias is added to
+                return {}
+            logp_NU.append(logits_NV.log_softmax(dim=1)[:, token_U].cpu())
+    choices = max(example.choices for example in examples)
+    bias_U = fit_answer_bias(
+        torch.cat(logp_NU),
+        torch.searchsorted(token_U, torch.cat([batch.token_N for batch in batches])).cpu(),
+        torch.cat([batch.slot_N for batch in batches]).cpu(),
+        torch.tensor([example.label for example in examples]),
+        torch.arange(choices) < torch.tensor([[example.choices] for example in examples]),
+    )
+    if not bias_U.isfinite().all():
+        raise ScoringError("the candidate's logits are not finite")
+    bias_V = (
+        torch.zeros(len(head.weight), dtype=torch.float64) if head.bias is None else head.bias.double().cpu()
+    )
+    return {f"{name}:bias": bias_V.index_add(0, token_U.cpu(), bias_U).to(head.weight.dtype)}
 
 
 def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> None:

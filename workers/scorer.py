@@ -81,7 +81,13 @@ class Scorer:
         examples = self._task.splits["calibration"][: request.examples]
         try:
             refit_to_file(
-                self._model, request.ranks, examples, self._batch_tokens, request.dense_share, request.file
+                self._model,
+                request.ranks,
+                examples,
+                self._batch_tokens,
+                request.dense_share,
+                request.file,
+                answer_bias=request.answer_bias,
             )
         except ScoringError as error:
             return Failure(reason=str(error))

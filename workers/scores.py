@@ -38,13 +38,15 @@ class ScoreRequest:
 class RefitRequest:
     """Refit the candidate with these ranks on so many calibration `examples`; what is fitted goes to `file`.
 
-    `dense_share`: of the dense flow in the target, see `workers.propagation`.
+    `dense_share`: of the dense flow in the target, see `workers.propagation`. `answer_bias`: whether the right answers
+    may have a say, see `workers.answer_bias`.
     """
 
     ranks: tuple[int, ...]
     examples: int
     dense_share: float
     file: Path
+    answer_bias: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,7 @@ from search.errors import (
     NotFoundError,
     ScoringError,
 )
+from search.finalists import MOST_FINALISTS
 from search.matrix import DENSE
 from service.application import Application
 from service.changes import JobChanges
@@ -250,8 +251,8 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
         "reweigh",
         "descend",
         "search",
-        "refit",
         "confirm",
+        "refit",
         "test",
         "export",
         "verify",
@@ -302,10 +303,37 @@ def test_a_finalist_that_gains_by_refitting_is_exported_refit(jobs: Jobs, tiny_j
     assert "left factors refit" in card
 
 
+@pytest.mark.parametrize("actors", [1, 3])
+def test_only_finalists_that_are_looked_at_are_refit_and_those_that_fill_the_actors(
+    jobs: Jobs, max_drop: Document, actors: int
+) -> None:
+    max_drop["resources"] = {"actors": actors}
+    id, cluster = jobs.submit(max_drop), LocalCluster()
+    result = jobs.run(cluster)
+    refit, confirmed = cluster.actors[0].others["refit"], len(result["finalists"])
+    assert len({request.file for request in refit}) == len(refit) == len(jobs.events(id, "finalist.refit"))
+    assert confirmed <= len(refit) <= confirmed + (actors - 1) * confirmed
+    if actors == 1:
+        assert len(refit) == confirmed < MOST_FINALISTS
+    assert all(request.answer_bias for request in refit)
+
+
+def test_right_answers_have_no_say_in_a_refit_where_the_loss_is_the_kl(
+    jobs: Jobs, tiny_job: Document
+) -> None:
+    tiny_job["search"]["kl_weight"] = 1.0
+    jobs.submit(tiny_job)
+    cluster = LocalCluster()
+    jobs.run(cluster)
+    assert not any(request.answer_bias for request in cluster.actors[0].others["refit"])
+
+
 def test_nothing_is_refit_where_the_job_says_so(jobs: Jobs, tiny_job: Document) -> None:
     tiny_job["projection"]["refit"] = None
     id, cluster = jobs.submit(tiny_job), LocalCluster()
-    assert jobs.run(cluster)["refit"] is False
+    result = jobs.run(cluster)
+    assert result["refit"] is False
+    assert "refit" not in result["seconds"]
     assert not cluster.actors[0].others["refit"]
     assert not jobs.events(id, "finalist.refit")
 

@@ -114,6 +114,28 @@ def test_refit_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) 
     torch.testing.assert_close(got, expected(IDS_BL).logits, rtol=1e-3, atol=1e-3)
 
 
+@torch.inference_mode()
+def test_bias_that_the_head_did_not_have_is_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
+    """To a stranger and to our own loader, and counted; the head is still tied."""
+    plain = run(export_plan)
+    save_file({"lm_head:bias": torch.arange(48.0)}, tmp_path / "fitted.safetensors")
+    exported = run(replace(export_plan, refit=tmp_path / "fitted.safetensors"))
+    assert exported.total_params - plain.total_params == 48
+    assert exported.block_params == plain.block_params
+    expected = switchable(export_plan)(IDS_BL).logits + torch.arange(48.0)
+    stranger = AutoModelForCausalLM.from_pretrained(exported.folder, trust_remote_code=True)
+    for model in (load_folder(exported.folder), stranger):
+        torch.testing.assert_close(model(IDS_BL).logits, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_exports_of_before_there_were_new_biases_are_read(export_plan: ExportPlan) -> None:
+    config = run(export_plan).folder / "config.json"
+    values = json.loads(config.read_text())
+    assert values["ranksieve"].pop("biases") == []
+    config.write_text(json.dumps(values))
+    assert load_folder(config.parent)(IDS_BL).logits.shape == (2, 5, 48)
+
+
 def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepared) -> None:
     exported = run(export_plan)
     tensors = load_file(exported.folder / "model.safetensors")

@@ -6,7 +6,7 @@ from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
 
 from search.matrix import MatrixShape
 from workers.filesize import ENTRY_BYTES, PREFIX_BYTES, remainder
-from workers.lowrank_module import replace_linears
+from workers.lowrank_module import add_biases, replace_linears
 from workers.matrices import find_matrices
 from workers.models import empty_model, weight_bytes
 
@@ -60,3 +60,17 @@ def test_matrices_that_stay_are_counted_with_the_rest() -> None:
     names = sum(len(name) for name in dict(model.named_parameters()))
     tensors = len(dict(model.named_parameters()))
     assert whole.header_bytes == PREFIX_BYTES + tensors * ENTRY_BYTES + names
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["tied llama with biases", "gpt2"])
+def test_a_bias_that_the_head_may_get_is_counted(config: PreTrainedConfig, tmp_path: Path) -> None:
+    model = empty_model(config)
+    matrices = find_matrices(model)
+    without, rest = (remainder(model, matrices, head_bias=wanted) for wanted in (False, True))
+    assert rest.numbers - without.numbers == config.vocab_size
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    add_biases(model, ["lm_head"])
+    model.save_pretrained(tmp_path)
+    assert weight_bytes(tmp_path) <= rest.size_bytes("float32") + stored(matrices, {}, "pairs", 4)
+    assert remainder(model, matrices, head_bias=True).numbers == rest.numbers  # it is there already

@@ -5,12 +5,17 @@ from typing import Any
 import pytest
 import torch
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from search.errors import ScoringError
 from search.matrix import DENSE, MatrixShape
+from workers.answer_bias import fixed_answers
+from workers.batches import make_batches
+from workers.likelihood import answer_logits, right_choices
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask, Example
 from workers.propagation import least_squares, lent, load_fitted, refit, refit_to_file
+from workers.task_loss import log_likelihoods
 
 BUDGET = 40
 
@@ -25,12 +30,13 @@ def run(
     alpha: float = 0.5,
     budget: int = BUDGET,
 ) -> Inputs:
-    blocks = list(refit(switchable, ranks, examples, budget, alpha))
-    assert [(block.done, block.total) for block in blocks] == [(1, 2), (2, 2)]
+    *blocks, head = list(refit(switchable, ranks, examples, budget, alpha))
+    assert [(block.done, block.total) for block in (*blocks, head)] == [(1, 3), (2, 3), (3, 3)]
+    assert set(head.fitted) == ({"lm_head:bias"} if examples[0].choices > 1 else set())
     for index, block in enumerate(blocks):
         layers = {matrix.name: matrix.layer for matrix in matrices}
         assert {layers[key.rsplit(":", 1)[0]] for key in block.fitted} <= {index}
-    return {key: tensor for block in blocks for key, tensor in block.fitted.items()}
+    return {key: tensor for block in (*blocks, head) for key, tensor in block.fitted.items()}
 
 
 @torch.inference_mode()
@@ -126,7 +132,7 @@ def test_full_rank_is_exact_and_stays(
     model = make_llama()
     switchable, matrices = make_switchable(model)
     ranks = [min(matrix.in_features, matrix.out_features) for matrix in matrices]
-    examples = make_task("choice").splits["search"]
+    examples = make_task("lm").splits["search"]
     new = run(switchable, matrices, ranks, examples, alpha=1.0)
     ids_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
     switchable.switch([DENSE] * len(matrices))
@@ -134,6 +140,44 @@ def test_full_rank_is_exact_and_stays(
     switchable.switch(ranks)
     with lent(switchable, new):
         torch.testing.assert_close(model(ids_BL).logits, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("own", [None, 0.5])
+def test_head_gets_the_bias_that_makes_right_answers_likeliest(
+    candidate: Any, make_task: Callable[..., EncodedTask], own: float | None
+) -> None:
+    """With the bias the model's own derivative of likelihood and prior is zero at each token of the answers."""
+    switchable, matrices, ranks = candidate
+    head = switchable.model.get_output_embeddings()
+    if own is not None:
+        head.bias = torch.nn.Parameter(torch.full((48,), own), requires_grad=False)
+    examples = make_task("choice").splits["search"]
+    new = run(switchable, matrices, ranks, examples)
+    (batch,) = make_batches(examples, 3, 10_000)
+    with lent(switchable, new):
+        bias_V = head.bias.requires_grad_()
+        logp = log_likelihoods("choice", answer_logits(switchable.model, batch), examples, batch, 3)
+        right = right_choices(examples, batch, logp.device)
+        (-logp[torch.arange(len(right)), right].sum()).backward()
+    shift_V = bias_V.detach() - (own or 0.0)
+    tokens = list(fixed_answers(examples))
+    assert shift_V.nonzero().flatten().tolist() == tokens
+    torch.testing.assert_close(-bias_V.grad[tokens], shift_V[tokens], atol=1e-3, rtol=1e-3)
+    assert (None if own is None else own) == (None if head.bias is None else float(head.bias[0]))
+
+
+def test_head_stays_where_its_logits_are_changed_behind_it(
+    candidate: Any, make_task: Callable[..., EncodedTask]
+) -> None:
+    switchable, _, ranks = candidate
+
+    def capped(_: torch.nn.Module, __: Any, output: CausalLMOutputWithPast) -> CausalLMOutputWithPast:
+        output.logits = 30 * (output.logits / 30).tanh()
+        return output
+
+    switchable.model.register_forward_hook(capped)
+    *_, head = refit(switchable, ranks, make_task("choice").splits["search"], BUDGET, 0.5)
+    assert not head.fitted
 
 
 def test_model_is_left_as_it_was(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:

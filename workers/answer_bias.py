@@ -1,0 +1,82 @@
+"""How much likelier each token of fixed answers has to get, everywhere, for the right answers to be likeliest.
+
+Every model leans towards some of the answers, whatever it reads (arXiv 2102.09690). One that knows less leans more
+heavily: least squares shrinks what cannot be predicted, so of a refit candidate (see `workers.propagation`) what speaks
+for an answer gets weaker, and the leaning does not. A bias b of the output head makes up for it, one number for each
+token of the answers, fitted to the right ones by maximum a posteriori, with n examples
+
+    min  1/n ( Σ -log P(label | b) + ½ ‖b‖² )        log pᵇ(token) = log p(token) + b_token - log Σ_v p(v) e^(b_v)
+
+where v runs over the whole vocabulary and b is zero but for those tokens. The prior, a standard normal one, weighs
+about as much as a handful of records; it keeps an answer that is right in none of them possible.
+
+Legend: E examples, C choices, N answer tokens, U different ones among them, V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from workers.plan import Example
+
+MOST_STEPS = 200
+
+
+def fixed_answers(examples: Sequence[Example]) -> tuple[int, ...]:
+    """The different tokens of the answers to choose from, rising; none where there is nothing to choose.
+
+    None, either, where examples have answers of their own: a choice of the same number is not spelt the same in all.
+    """
+    spelt: dict[int, tuple[int, ...]] = {}
+    for example in examples:
+        for span in (span for row in example.rows for span in row.spans):
+            if example.choices < 2 or spelt.setdefault(span.choice, span.ids) != span.ids:
+                return ()
+    return tuple(sorted({token for ids in spelt.values() for token in ids}))
+
+
+def linear_head(model: PreTrainedModel) -> tuple[str, nn.Linear] | None:
+    """The output head and its name, if it is one that a bias can be added to."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if not isinstance(head, nn.Linear):
+        return None
+    return next((name, head) for name, module in model.named_modules() if module is head)
+
+
+def fit_answer_bias(
+    logp_NU: torch.Tensor,
+    place_N: torch.Tensor,
+    slot_N: torch.Tensor,
+    labels_E: torch.Tensor,
+    offered_EC: torch.Tensor,
+) -> torch.Tensor:
+    """The bias of each token, U, float64; its mean is zero where all answers are one token.
+
+    Args:
+        logp_NU: How likely each of the tokens is in the place of each answer token.
+        place_N: Which of them is right there.
+        slot_N: `example * C + choice`: whose answer it is.
+        labels_E: The right choices.
+        offered_EC: Which of the choices each example has.
+    """
+    logp_NU = logp_NU.double()
+    bias_U = torch.zeros(logp_NU.shape[1], dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([bias_U], max_iter=MOST_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        solver.zero_grad()
+        with torch.enable_grad():
+            more_N = (logp_NU.exp() * bias_U.expm1()).sum(dim=1).log1p()
+            logp_N = logp_NU.gather(1, place_N[:, None])[:, 0] + bias_U[place_N] - more_N
+            score_EC = torch.zeros(offered_EC.numel(), dtype=torch.float64).index_add(0, slot_N, logp_N)
+            score_EC = score_EC.view_as(offered_EC).masked_fill(~offered_EC, -torch.inf)
+            total = F.cross_entropy(score_EC, labels_E, reduction="sum") + bias_U.square().sum() / 2
+            mean: torch.Tensor = total / len(labels_E)
+            mean.backward()  # type: ignore[no-untyped-call]
+        return mean
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    return bias_U.detach()
