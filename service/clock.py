@@ -21,9 +21,11 @@ class Clock:
         earlier = self.seconds.setdefault(name, 0.0)
         started = time.monotonic()
         self._inside.append(0.0)
-        with span(name):
-            yield
-        taken = time.monotonic() - started
-        self.seconds[name] = round(earlier + taken - self._inside.pop(), 3)
-        if self._inside:
-            self._inside[-1] += taken
+        try:
+            with span(name):
+                yield
+        finally:
+            taken = time.monotonic() - started
+            self.seconds[name] = round(earlier + taken - self._inside.pop(), 3)
+            if self._inside:
+                self._inside[-1] += taken

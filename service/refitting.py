@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from search.matrix import DENSE
 from search.space import Genome, SearchSpace
 from service.clock import Clock
 from service.events import EventType
@@ -18,8 +19,8 @@ SPLIT = "search"
 class Finalists:
     """The finalists in their order, each as the search knew it or refit, whichever loses less on the search split.
 
-    A refit takes as long as a scoring of the confirm split, and most finalists are never looked at: one is refit when
-    it is asked for, and with it those after it that other actors have the time for.
+    The dense model itself stays what it is. A refit takes as long as a scoring of the confirm split, and most finalists
+    are never looked at: one is refit when it is asked for, and with it those after it that other actors have time for.
 
     Args:
         spec: The job.
@@ -51,13 +52,16 @@ class Finalists:
         return len(self._plain)
 
     def __getitem__(self, index: int) -> Candidate:
-        if self._spec.projection.refit is None:
+        if self._spec.projection.refit is None or self._is_dense(index):
             return self._plain[index]
         if index not in self._chosen:
-            after = [i for i in range(index, len(self)) if i not in self._chosen]
+            after = [i for i in range(index, len(self)) if i not in self._chosen and not self._is_dense(i)]
             with self._clock.phase("refit"):
                 self._refit(after[: self._spec.resources.actors], self._spec.projection.refit)
         return self._chosen[index]
+
+    def _is_dense(self, index: int) -> bool:
+        return all(rank == DENSE for rank in self._space.ranks(self._plain[index].genome))
 
     def _refit(self, indices: Sequence[int], dense_share: float) -> None:
         folder = self._log.directory / "refit"

@@ -202,9 +202,10 @@ def result(
     """The job's result: the summary, what the export measured, and where it is.
 
     A promised file size is held, or not, by the files themselves, a promised latency by that of the exported model.
-    Matrices of a sublayer that lost its output are not exported, whatever rank the genome gave them.
+    Matrices of a sublayer that lost its output are not exported, whatever rank the genome gave them; a refit may have
+    added a bias.
     """
-    expected = summary["best"]["total_params"] - sum(exported.dead.values())
+    expected = summary["best"]["total_params"] - sum(exported.dead.values()) + exported.added
     if exported.total_params != expected:
         raise ScoringError(f"the export has {exported.total_params} parameters, expected {expected}")
     dense = {

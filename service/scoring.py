@@ -40,8 +40,8 @@ SEARCH_RESAMPLES = 1000
 REFIT_EXAMPLES = 512
 """Of the calibration split at most: a left factor has far fewer unknowns per output than these have tokens."""
 
-REFIT_TIMEOUTS = 8
-"""A refit may take as long as so many scorings of as many examples: it costs about five forward passes."""
+REFIT_TIMEOUTS = 8 * REFIT_EXAMPLES // CHUNK
+"""A refit may take as long as so many scorings of a chunk: it costs about five forward passes over its examples."""
 
 REACTION_CHUNK = 64
 """Examples of a request: small, so that all actors have work; fixed, so that sums do not depend on their number."""

@@ -10,7 +10,7 @@ token of the answers, fitted to the right ones by maximum a posteriori, with n e
 where v runs over the whole vocabulary and b is zero but for those tokens. The prior, a standard normal one, weighs
 about as much as a handful of records; it keeps an answer that is right in none of them possible.
 
-Legend: E examples, C choices, N answer tokens, U different ones among them, V vocabulary.
+Legend: E examples, C choices, N answer tokens, U different ones among them, Q positions that are read, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,8 @@ def linear_head(model: PreTrainedModel) -> tuple[str, nn.Linear] | None:
 
 
 def fit_answer_bias(
-    logp_NU: torch.Tensor,
+    logp_QU: torch.Tensor,
+    read_N: torch.Tensor,
     place_N: torch.Tensor,
     slot_N: torch.Tensor,
     labels_E: torch.Tensor,
@@ -56,21 +57,21 @@ def fit_answer_bias(
     """The bias of each token, U, float64; its mean is zero where all answers are one token.
 
     Args:
-        logp_NU: How likely each of the tokens is in the place of each answer token.
-        place_N: Which of them is right there.
+        logp_QU: How likely each of the tokens is at each position that is read.
+        read_N: At which of them each answer token is.
+        place_N: Which of the tokens it is.
         slot_N: `example * C + choice`: whose answer it is.
         labels_E: The right choices.
         offered_EC: Which of the choices each example has.
     """
-    logp_NU = logp_NU.double()
-    bias_U = torch.zeros(logp_NU.shape[1], dtype=torch.float64, requires_grad=True)
+    p_QU, own_N = logp_QU.double().exp(), logp_QU.double()[read_N, place_N]
+    bias_U = torch.zeros(logp_QU.shape[1], dtype=torch.float64, requires_grad=True)
     solver = torch.optim.LBFGS([bias_U], max_iter=MOST_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         solver.zero_grad()
         with torch.enable_grad():
-            more_N = (logp_NU.exp() * bias_U.expm1()).sum(dim=1).log1p()
-            logp_N = logp_NU.gather(1, place_N[:, None])[:, 0] + bias_U[place_N] - more_N
+            logp_N = own_N + bias_U[place_N] - (p_QU @ bias_U.expm1()).log1p()[read_N]
             score_EC = torch.zeros(offered_EC.numel(), dtype=torch.float64).index_add(0, slot_N, logp_N)
             score_EC = score_EC.view_as(offered_EC).masked_fill(~offered_EC, -torch.inf)
             total = F.cross_entropy(score_EC, labels_E, reduction="sum") + bias_U.square().sum() / 2

@@ -56,7 +56,8 @@ class ExportPlan:
 class Exported:
     """The exported folder and what it holds; indices count as parameters.
 
-    `dead`: matrix name → numbers that its rank would have cost, had its sublayer not lost its output.
+    `dead`: matrix name → numbers that its rank would have cost, had its sublayer not lost its output. `added`: numbers
+    that a refit has added.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Exported:
     total_params: int
     block_params: int
     dead: Mapping[str, int] = field(default_factory=dict)
+    added: int = 0
 
 
 def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
@@ -79,7 +81,9 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     }
     plan = replace(plan, ranks=live)
     factors = load_factors(plan.factors_folder)
+    before = _stored_numbers(model)
     biases = _refit(model, factors, load_fitted(plan.refit))
+    added = _stored_numbers(model) - before
     _install(model, plan, factors)
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
@@ -87,7 +91,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     _write(model, plan, biases, _counted(plan, sizes, dense_params), scratch)
     shutil.rmtree(plan.folder, ignore_errors=True)
     scratch.rename(plan.folder)
-    yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, **sizes)
+    yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, added=added, **sizes)
 
 
 def load_folder(folder: Path) -> PreTrainedModel:
@@ -145,10 +149,12 @@ def _refit(
         if part == "left":
             factors[name] = (tensor, factors[name][1])
             continue
-        module = model.get_submodule(name)
+        module: Any = model.get_submodule(name)
         if module.bias is None:
             new.append(name)
-        module.bias = nn.Parameter(tensor, requires_grad=False)
+            module.bias = nn.Parameter(tensor, requires_grad=False)
+        else:  # it may be tied to another
+            module.bias.data = tensor
     return new
 
 
@@ -233,7 +239,7 @@ def _write(
         base_class=base_class, module_source=module_source
     )
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
-    card = environment.get_template("README.md.jinja").render(**provenance)
+    card = environment.get_template("README.md.jinja").render(**provenance, head_bias=bool(biases))
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
 

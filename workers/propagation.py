@@ -41,6 +41,9 @@ from workers.projections import square_root
 
 DAMPING = 1e-6
 
+MOST_NUMBERS = 10_000_000
+"""Of the likelihoods that a bias for answers is fitted to, float64; where there would be more, it is left out."""
+
 PARTS = {"left": "left_RO", "bias": "bias"}
 """Of a matrix that are fitted, and where its module has them."""
 
@@ -252,21 +255,26 @@ def _answer_bias(
 ) -> dict[str, torch.Tensor]:
     """The head's bias for the tokens of fixed answers, by a flow behind the last block; nothing where it has none."""
     tokens, found = fixed_answers(examples), linear_head(model)
-    if not tokens or found is None:
+    places = [_places(batch) for batch in batches]
+    if not tokens or found is None or len(tokens) * sum(len(first_Q) for first_Q, _ in places) > MOST_NUMBERS:
         return {}
     name, head = found
     token_U = torch.tensor(tokens, device=head.weight.device)
     made: list[Any] = []
-    logp_NU: list[torch.Tensor] = []
+    logp_QU: list[torch.Tensor] = []
+    read_N: list[torch.Tensor] = []
     with head.register_forward_hook(lambda _, __, logits: made.append(logits.float().aminmax())):
-        for index in range(len(flow)):
+        for index, (first_Q, place_N) in enumerate(places):
             logits_NV = flow.answer_logits(index)
-            if made.pop() != logits_NV.aminmax():  # scaled or capped: not what a bias is added to
+            if [logits_NV.aminmax()] != made:  # not run, or scaled or capped behind it: no place for a bias
                 return {}
-            logp_NU.append(logits_NV.log_softmax(dim=1)[:, token_U].cpu())
+            made.clear()
+            read_N.append(place_N + sum(map(len, logp_QU)))
+            logp_QU.append(logits_NV[first_Q].log_softmax(dim=1)[:, token_U].cpu())
     choices = max(example.choices for example in examples)
     bias_U = fit_answer_bias(
-        torch.cat(logp_NU),
+        torch.cat(logp_QU),
+        torch.cat(read_N),
         torch.searchsorted(token_U, torch.cat([batch.token_N for batch in batches])).cpu(),
         torch.cat([batch.slot_N for batch in batches]).cpu(),
         torch.tensor([example.label for example in examples]),
@@ -278,6 +286,16 @@ def _answer_bias(
         torch.zeros(len(head.weight), dtype=torch.float64) if head.bias is None else head.bias.double().cpu()
     )
     return {f"{name}:bias": bias_V.index_add(0, token_U.cpu(), bias_U).to(head.weight.dtype)}
+
+
+def _places(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each position that is read the first answer token there, and of each answer token its position."""
+    places_2N = torch.stack([batch.row_N, batch.position_N]).cpu()
+    places_2Q, place_N = torch.unique(places_2N, dim=1, return_inverse=True)
+    first_Q = torch.full((places_2Q.shape[1],), len(place_N)).scatter_reduce(
+        0, place_N, torch.arange(len(place_N)), "amin"
+    )
+    return first_Q, place_N
 
 
 def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> None:

@@ -58,7 +58,8 @@ class ProjectionSpec(Strict):
         ge=0,
         le=1,
         description="Finalists' left factors are fitted to the inputs that their matrices see, towards outputs with "
-        "this share of the dense model's flow in them; kept where the loss on the search split falls. Null: never.",
+        "this share of the dense model's flow in them, and a bias of the output head to the right ones of fixed "
+        "answers; kept where the loss on the search split falls. Null: never.",
     )
     refine_learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest, of AdamW.")
 

@@ -1,12 +1,14 @@
 """What error propagation gives: Lagrangian genomes of the demo's model before and after their left factors are refit.
 
-For every size and share of the dense flow in the target, one pass over the calibration examples and one scoring of
-the confirm split. Prints the table as it is measured, with the seconds of every pass.
+For every size and share of the dense flow in the target, one pass over the calibration examples and two scorings of the
+confirm split, without and with the bias for the answers that comes out of it. Prints the table as it is measured, with
+the seconds of every pass.
 """
 
 import json
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from real_model import RealModel, load, parser
 
 from search.matrix import DENSE
 from search.seeds import lagrangian
+from workers.answer_bias import linear_head
 from workers.propagation import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
@@ -27,16 +30,16 @@ def main() -> None:
     dense, beliefs = model.scorer.score_dense(_request((DENSE,) * len(model.space), arguments.examples))
     model.scorer.set_beliefs({"confirm": beliefs})
     print(f"{arguments.examples} confirm examples, dense accuracy {metric_of('choice', dense):.4f}")
-    print(
-        "| kept | alpha | KL, nats | NLL rise, nats | accuracy drop, points | refit, s |\n|---|---|---|---|---|---|"
-    )
+    print("| kept | alpha | bias | KL, nats | NLL rise, nats | accuracy drop, points | refit, s |")
+    print("|---|---|---|---|---|---|---|")
     rows: list[Row] = []
     for share in arguments.shares:
         ranks = model.space.ranks(lagrangian(model.space, model.prepared.energies, share))
         for alpha in (None, *arguments.alphas):
-            rows.append({"share": share, "alpha": alpha, **_measure(model, dense, ranks, alpha, arguments)})
-            print("| {share} | {alpha} | {kl_nats:.4f} | {nll_rise_nats:+.4f} | {drop_points:+.2f} | {refit_s:.0f} |"
-                  .format_map(rows[-1]), flush=True)  # fmt: skip
+            for row in _measured(model, dense, ranks, alpha, arguments):
+                rows.append({"share": share, "alpha": alpha, **row})
+                print("| {share} | {alpha} | {bias} | {kl_nats:.4f} | {nll_rise_nats:+.4f} | {drop_points:+.2f} | "
+                      "{refit_s:.0f} |".format_map(rows[-1]), flush=True)  # fmt: skip
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -44,17 +47,17 @@ def main() -> None:
 def _arguments() -> Namespace:
     options = parser(__doc__)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--shares", nargs="+", type=float, default=[0.4, 0.3, 0.2])
+    options.add_argument("--shares", nargs="+", type=float, default=[0.4, 0.25, 0.1])
     options.add_argument("--alphas", nargs="+", type=float, default=[0.0, 0.5, 1.0])
-    options.add_argument("--calibration", type=int, default=256, help="calibration examples to fit to")
+    options.add_argument("--calibration", type=int, default=512, help="calibration examples to fit to")
     options.add_argument("--examples", type=int, default=512, help="confirm examples to score on")
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
 
 
-def _measure(
+def _measured(
     model: RealModel, dense: Scores, ranks: tuple[int, ...], alpha: float | None, arguments: Namespace
-) -> Row:
+) -> Iterator[Row]:
     started = time.perf_counter()
     new: dict[str, torch.Tensor] = {}
     if alpha is not None:
@@ -62,16 +65,22 @@ def _measure(
         for block in refit(model.switchable, ranks, examples, BATCH_TOKENS, alpha):
             new |= block.fitted
     refit_s = time.perf_counter() - started
-    with lent(model.switchable, new):
-        scores = model.scorer.score(_request(ranks, arguments.examples))
-    if not isinstance(scores, Scores):
-        raise SystemExit(f"cannot be scored: {scores.reason}")
-    return {
-        "kl_nats": float(scores.kl_nats.mean()),
-        "nll_rise_nats": float((scores.nll_nats - dense.nll_nats).mean()),
-        "drop_points": 100 * (metric_of("choice", dense) - metric_of("choice", scores)),
-        "refit_s": refit_s,
-    }
+    found = linear_head(model.switchable.model)
+    assert found is not None
+    of_head = f"{found[0]}:bias"
+    without = {key: tensor for key, tensor in new.items() if key != of_head}
+    for fitted in (without, new) if of_head in new else (new,):
+        with lent(model.switchable, fitted):
+            scores = model.scorer.score(_request(ranks, arguments.examples))
+        if not isinstance(scores, Scores):
+            raise SystemExit(f"cannot be scored: {scores.reason}")
+        yield {
+            "bias": of_head in fitted,
+            "kl_nats": float(scores.kl_nats.mean()),
+            "nll_rise_nats": float((scores.nll_nats - dense.nll_nats).mean()),
+            "drop_points": 100 * (metric_of("choice", dense) - metric_of("choice", scores)),
+            "refit_s": refit_s,
+        }
 
 
 def _request(ranks: tuple[int, ...], examples: int) -> ScoreRequest:

@@ -318,6 +318,47 @@ def test_only_finalists_that_are_looked_at_are_refit_and_those_that_fill_the_act
     assert all(request.answer_bias for request in refit)
 
 
+@pytest.fixture
+def mostly_good(tiny_job: Document, tiny_root: Path) -> Document:
+    """A job whose records call nine films in ten good, which its model does not: a bias for the answers gains."""
+    records = [{"text": f"film {i}", "label": "bad" if i % 10 == 0 else "good"} for i in range(200)]
+    (tiny_root / "mostly_good.jsonl").write_text("\n".join(map(json.dumps, records)))
+    tiny_job["task"]["data"] = {
+        "source": {"path": "mostly_good.jsonl"},
+        "sizes": {"calibration": 64, "search": 16, "confirm": 32, "test": 64},
+    }
+    tiny_job["search"] |= {"kl_weight": 0.0, "generations": 0, "reweigh_rounds": 0, "descent_rounds": 0}
+    return tiny_job
+
+
+def test_a_bias_for_the_answers_is_counted_and_exported(
+    jobs: Jobs, mostly_good: Document, tmp_path: Path
+) -> None:
+    id = jobs.submit(mostly_good)
+    jobs.run(LocalCluster())
+    result, winner = winner_of(jobs, id)
+    assert result["refit"] is True
+    tensors = load_file(Path(result["artifact"]) / "model.safetensors")
+    assert len(tensors["lm_head.bias"]) == 208
+    assert result["best"]["total_params"] == sum(tensor.numel() for tensor in tensors.values())
+    card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
+    assert "the output head given a bias for the answers" in card
+    jobs.export(id, candidate=winner)
+    exported = jobs.run(LocalCluster())
+    assert weights(exported) == weights(result)
+    assert exported["best"]["total_params"] == result["best"]["total_params"]
+
+
+def test_the_dense_model_is_never_refit(jobs: Jobs, mostly_good: Document) -> None:
+    mostly_good["objective"]["share"] = 1.0
+    id, cluster = jobs.submit(mostly_good), LocalCluster()
+    result = jobs.run(cluster)
+    refit = cluster.actors[0].others["refit"]
+    assert all(set(request.ranks) != {DENSE} for request in refit)
+    assert 1.0 in [finalist["kept_share"] for finalist in result["finalists"]]
+    assert 1.0 not in [event["kept_share"] for event in jobs.events(id, "finalist.refit")]
+
+
 def test_right_answers_have_no_say_in_a_refit_where_the_loss_is_the_kl(
     jobs: Jobs, tiny_job: Document
 ) -> None:

@@ -17,7 +17,8 @@ def fit() -> Fit:
     def fitted(labels: list[int], likely: list[float]) -> torch.Tensor:
         examples, choices = len(labels), len(likely)
         return fit_answer_bias(
-            torch.tensor(likely).log().repeat(examples * choices, 1),
+            torch.tensor(likely).log().repeat(examples, 1),
+            torch.arange(examples).repeat_interleave(choices),
             torch.arange(choices).repeat(examples),
             torch.arange(examples * choices),
             torch.tensor(labels),
@@ -48,11 +49,12 @@ def test_answer_that_is_never_right_stays_possible(fit: Fit) -> None:
 
 def test_longer_answers_by_their_own_tokens() -> None:
     """Answers of two tokens, the first of which they share: no bias can gain by it."""
-    logp_NU = torch.tensor(
+    logp_QU = torch.tensor(
         [[0.5, 0.2, 0.2], [0.1, 0.6, 0.2]]
     ).log()  # after the prompt, after the first token
     bias_U = fit_answer_bias(
-        logp_NU.repeat(2, 1).repeat(50, 1),
+        logp_QU.repeat(50, 1),
+        (torch.tensor([0, 1, 0, 1]) + 2 * torch.arange(50)[:, None]).flatten(),
         torch.tensor([0, 1, 0, 2]).repeat(50),
         torch.arange(100).repeat_interleave(2),
         torch.ones(50, dtype=torch.long),

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from search.errors import ScoringError
 from search.matrix import DENSE, MatrixShape
+from workers import propagation
 from workers.answer_bias import fixed_answers
 from workers.batches import make_batches
 from workers.likelihood import answer_logits, right_choices
@@ -178,6 +179,32 @@ def test_head_stays_where_its_logits_are_changed_behind_it(
     switchable.model.register_forward_hook(capped)
     *_, head = refit(switchable, ranks, make_task("choice").splits["search"], BUDGET, 0.5)
     assert not head.fitted
+
+
+def test_head_gets_no_bias_where_there_would_be_too_many_numbers(
+    candidate: Any, make_task: Callable[..., EncodedTask], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five tokens at each of the positions that are read; where two answers are predicted at one it counts once."""
+    switchable, _, ranks = candidate
+    examples = make_task("choice").splits["search"]
+    read = sum(row.reads for example in examples for row in example.rows)
+    for most, fitted in ((5 * read, {"lm_head:bias"}), (5 * read - 1, set())):
+        monkeypatch.setattr(propagation, "MOST_NUMBERS", most)
+        *_, head = refit(switchable, ranks, examples, BUDGET, 0.5)
+        assert set(head.fitted) == fitted
+
+
+def test_routers_that_are_to_tell_of_themselves_do_not_in_the_way(
+    make_switchable: Callable[..., Any], make_task: Callable[..., EncodedTask]
+) -> None:
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=48, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, num_local_experts=4, output_router_logits=True,
+    )  # fmt: skip
+    switchable, matrices = make_switchable(MixtralForCausalLM(config).eval())
+    *_, head = refit(switchable, [4] * len(matrices), make_task("choice").splits["search"], BUDGET, 0.5)
+    assert set(head.fitted) == {"lm_head:bias"}
 
 
 def test_model_is_left_as_it_was(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
