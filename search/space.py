@@ -274,6 +274,10 @@ class SearchSpace:
             )
         return tuple(levels_G.tolist())
 
+    def is_dense(self, genome: Genome) -> bool:
+        """Whether it is the dense model: no matrix has another form."""
+        return set(self.ranks(genome)) <= {DENSE}
+
     def ranks(self, genome: Genome) -> tuple[int, ...]:
         """The rank of every matrix, `DENSE` where it stays whole.
 

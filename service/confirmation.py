@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from search.confirmation import DropInterval, fallback, hidden_points
 from search.errors import ScoringError
-from search.matrix import DENSE
 from search.space import SearchSpace
 from service.events import EventType
 from service.joblog import JobLog
@@ -100,7 +99,7 @@ def confirm(
             return None
         assert isinstance(objective, MaxDrop | Pareto)
         drop = scorer.drop(one.scores, "confirm", confidence, spec.search.seed)
-        is_dense = all(rank == DENSE for rank in space.ranks(one.candidate.genome))
+        is_dense = space.is_dense(one.candidate.genome)
         certain = is_dense or spec.task.kind == "lm"  # the rise of a perplexity has no bound of its own
         hidden = 0.0 if certain else hidden_points(len(one.scores.quality), confidence)
         return drop.within(objective.points) and drop.estimate + hidden <= objective.points

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from search.matrix import DENSE
 from search.space import Genome, SearchSpace
 from service.clock import Clock
 from service.events import EventType
@@ -61,15 +60,18 @@ class Finalists:
         return self._chosen[index]
 
     def _is_dense(self, index: int) -> bool:
-        return all(rank == DENSE for rank in self._space.ranks(self._plain[index].genome))
+        return self._space.is_dense(self._plain[index].genome)
 
     def _refit(self, indices: Sequence[int], dense_share: float) -> None:
         folder = self._log.directory / "refit"
         folder.mkdir(parents=True, exist_ok=True)
         wanted = [replace(self._plain[i], refit=folder / f"{i:03d}.safetensors") for i in indices]
         failures = self._scorer.refit(wanted, dense_share, self._log.progress("refit"))
-        fitted = [i for i, failure in zip(indices, failures, strict=True) if failure is None]
-        pairs = [(self._plain[i], one) for i, one in zip(indices, wanted, strict=True) if i in fitted]
+        pairs = [
+            (self._plain[i], one)
+            for i, one, failure in zip(indices, wanted, failures, strict=True)
+            if failure is None
+        ]
         scored = iter(self._scored([candidate for pair in pairs for candidate in pair]))
         for index, failure in zip(indices, failures, strict=True):
             if failure is None:

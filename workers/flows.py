@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from search.matrix import MatrixShape
 from workers.batches import Batch
-from workers.likelihood import logits_at
+from workers.likelihood import logits_read
 from workers.lowrank import SwitchableModel
 
 
@@ -85,15 +85,15 @@ class Flow:
         self._block += 1
         return seen
 
-    def answer_logits(self, index: int) -> torch.Tensor:
-        """The logits that predict a batch's answer tokens, N×V, float32; the flow has to be behind the last block."""
+    def logits_read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `workers.likelihood` reads them, for a batch's answer tokens; the flow has to be behind the last block."""
         self._model.switch(self._ranks)
         model, batch = self._model.model, self._batches[index]
         inputs: dict[str, Any] = {"input_ids": batch.ids_BL, "use_cache": False}
         if getattr(model.config.get_text_config(), "output_router_logits", False):
             inputs["output_router_logits"] = False  # no router runs
         with _answering(self._blocks[: self._block], self._kept[index]):
-            return logits_at(model, batch.row_N, batch.position_N, **inputs)
+            return logits_read(model, batch.row_N, batch.position_N, **inputs)
 
     def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
         return x_BLD.flatten(0, -2)[self._batches[index].mask_BL.flatten().to(x_BLD.device)]

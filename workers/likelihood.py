@@ -39,7 +39,15 @@ def answer_logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
 def logits_at(
     model: PreTrainedModel, row_N: torch.Tensor, position_N: torch.Tensor, **inputs: Any
 ) -> torch.Tensor:
-    """Runs the model and returns its logits at some positions, N×V, float32.
+    """Runs the model and returns its logits at some positions, N×V, float32; see `logits_read`."""
+    logits_QV, place_N = logits_read(model, row_N, position_N, **inputs)
+    return logits_QV[place_N].float()
+
+
+def logits_read(
+    model: PreTrainedModel, row_N: torch.Tensor, position_N: torch.Tensor, **inputs: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Runs the model and returns its logits at each of some positions once, Q×V, and which of them each one is, N.
 
     Each of them goes through the output head once, the others not at all: on a small model the head costs as much as
     several blocks.
@@ -64,7 +72,7 @@ def logits_at(
     with nullcontext() if head is None else head.register_forward_pre_hook(narrow):
         logits: torch.Tensor = model(**inputs).logits
     logits_QV = logits[0] if narrowed else logits[row_Q, position_Q]
-    return logits_QV[place_N].float()
+    return logits_QV, place_N
 
 
 def slot_log_likelihoods(

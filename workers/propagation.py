@@ -89,7 +89,7 @@ def refit(
         answer_bias: Whether the right answers may have a say, by the output head's bias.
 
     Yields:
-        Each block's factors as soon as it is done, in model order.
+        Each block's factors as soon as it is done, in model order; last the head's bias.
 
     Raises:
         ValueError: `alpha` is outside 0..1.
@@ -255,8 +255,8 @@ def _answer_bias(
 ) -> dict[str, torch.Tensor]:
     """The head's bias for the tokens of fixed answers, by a flow behind the last block; nothing where it has none."""
     tokens, found = fixed_answers(examples), linear_head(model)
-    places = [_places(batch) for batch in batches]
-    if not tokens or found is None or len(tokens) * sum(len(first_Q) for first_Q, _ in places) > MOST_NUMBERS:
+    read = sum(row.reads for example in examples for row in example.rows)
+    if not tokens or found is None or len(tokens) * read > MOST_NUMBERS:
         return {}
     name, head = found
     token_U = torch.tensor(tokens, device=head.weight.device)
@@ -264,13 +264,15 @@ def _answer_bias(
     logp_QU: list[torch.Tensor] = []
     read_N: list[torch.Tensor] = []
     with head.register_forward_hook(lambda _, __, logits: made.append(logits.float().aminmax())):
-        for index, (first_Q, place_N) in enumerate(places):
-            logits_NV = flow.answer_logits(index)
-            if [logits_NV.aminmax()] != made:  # not run, or scaled or capped behind it: no place for a bias
+        for index in range(len(flow)):
+            logits_QV, place_N = flow.logits_read(index)
+            if [
+                logits_QV.float().aminmax()
+            ] != made:  # not run, or scaled or capped behind it: no place for a bias
                 return {}
             made.clear()
-            read_N.append(place_N + sum(map(len, logp_QU)))
-            logp_QU.append(logits_NV[first_Q].log_softmax(dim=1)[:, token_U].cpu())
+            read_N.append(place_N.cpu() + sum(map(len, logp_QU)))
+            logp_QU.append(logits_QV.float().log_softmax(dim=1)[:, token_U].cpu())
     choices = max(example.choices for example in examples)
     bias_U = fit_answer_bias(
         torch.cat(logp_QU),
@@ -286,16 +288,6 @@ def _answer_bias(
         torch.zeros(len(head.weight), dtype=torch.float64) if head.bias is None else head.bias.double().cpu()
     )
     return {f"{name}:bias": bias_V.index_add(0, token_U.cpu(), bias_U).to(head.weight.dtype)}
-
-
-def _places(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each position that is read the first answer token there, and of each answer token its position."""
-    places_2N = torch.stack([batch.row_N, batch.position_N]).cpu()
-    places_2Q, place_N = torch.unique(places_2N, dim=1, return_inverse=True)
-    first_Q = torch.full((places_2Q.shape[1],), len(place_N)).scatter_reduce(
-        0, place_N, torch.arange(len(place_N)), "amin"
-    )
-    return first_Q, place_N
 
 
 def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> None:
