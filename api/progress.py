@@ -22,6 +22,7 @@ _PHASES = {
     "projection": "factor matrices",
     "recalibration": "calibrate midway",
     "reprojection": "factor matrices again",
+    "propagation": "propagate errors",
     "refinement": "train factors",
     "dense": "score dense model",
     "reweigh": "reweigh matrices",
@@ -128,6 +129,8 @@ class Narrator:
                 return f"model: {data['matrices']} matrices, {params}, {data['dtype']} on {data['device']}"
             case "dense.scored":
                 return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
+            case "factors.propagated":
+                return _propagated(data)
             case "matrices.reweighed":
                 return (
                     f"matrices reweighed by {data['least']:.2f} to {data['most']:.2f}, round {data['round']}"
@@ -195,10 +198,19 @@ def _failed(data: Mapping[str, Any]) -> str:
     return f"{who} failed: {data['reason']}"
 
 
+def _propagated(data: Mapping[str, Any]) -> str:
+    if data["reason"] is not None:
+        return f"errors not propagated: {data['reason']}"
+    return f"factors after errors were propagated: {_losses(data)}"
+
+
 def _refit(data: Mapping[str, Any]) -> str:
+    return f"refit of the finalist keeping {_percent(data['kept_share'])}: {_losses(data)}"
+
+
+def _losses(data: Mapping[str, Any]) -> str:
     before, after = (_number(data[name], ".4f") for name in ("loss_before", "loss_after"))
-    verdict = "kept" if data["kept"] else "not kept"
-    return f"refit of the finalist keeping {_percent(data['kept_share'])}: loss {before} to {after} nats, {verdict}"
+    return f"loss {before} to {after} nats, {'kept' if data['kept'] else 'not kept'}"
 
 
 def _finalist(data: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The dry run: what a job will need, before it is submitted. Checks it as a submission does, and starts nothing."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,7 @@ from workers.estimate import PhaseEstimate, estimate
 from workers.midway import examples_of_the_way
 from workers.models import head_folder, load_config
 from workers.preflight import Checked
+from workers.propagation import MOST_EXAMPLES
 from workers.rates import Rates, dtype_name, rates_for
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, pass_load, size_of, uniform_load
 from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
@@ -46,6 +47,8 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     if isinstance(spec.objective, TargetLatency):
         loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
     job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
+    if not checked.by_block:
+        job = replace(job, propagated=0)
     return _described(model, job, rates, spec.search.max_evaluations)
 
 
@@ -79,6 +82,7 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),
         "way": first("calibration", examples_of_the_way(gathered)),
+        "propagation": first("calibration", MOST_EXAMPLES) if spec.propagated_shares else Load(),
         "refinement": first("calibration", spec.projection.refine_examples),
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
         "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
@@ -106,7 +110,8 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
 
     Args:
         spec: The job.
-        loads: Of every split, `calibration` as far as Grams are gathered, of `way`, `refinement`, `refit` and `verify`.
+        loads: Of every split, `calibration` as far as Grams are gathered, of `way`, `propagation`, `refinement`,
+            `refit` and `verify`.
         dtype: The working dtype.
         gguf: Whether the model has to be de-quantized.
     """
@@ -120,6 +125,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         fisher=spec.projection.fisher,
         gram_bytes=resources.gram_bytes,
         midway_share=spec.midway_share,
+        propagated=len(spec.propagated_shares),
         loads=loads,
         refine_epochs=spec.projection.refine_epochs,
         search_passes=sum(examples * count for examples, count in scorings(spec))

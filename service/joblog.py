@@ -159,9 +159,11 @@ class JobLog:
         if self.cancelled.is_set():
             self.end()
 
-    def count_preparation(self) -> None:
+    def count_preparation(self, *, propagated: bool) -> None:
         """Counts whether the cache had what the job was prepared with: whoever makes it tells of progress."""
         self._metrics.looked_up("factors", found=not self._phases & FACTORING)
+        if propagated:
+            self._metrics.looked_up("propagated_factors", found="propagation" not in self._phases)
         if self.job.spec.projection.refine_epochs:
             self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
 

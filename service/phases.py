@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from workers.export import Exported, ExportPlan, export
 from workers.latency import Latency, measure_latency
 from workers.plan import EncodedTask
 from workers.preflight import Checked, check
-from workers.preparation import Prepared, Progress, closed_form, prepare
+from workers.preparation import Prepared, Progress, closed_form, prepare, propagated
 from workers.rates import dtype_name
 from workers.sharing import Share
 from workers.verification import VerificationPlan, Verified, verify
@@ -76,6 +76,7 @@ class Phases:
                 plans.data_plan(spec, roots),
                 cache,
                 refit=spec.projection.refit is not None,
+                propagated=bool(spec.projection.propagated_shares),
             )
         dtype = dtype_name(spec.model.dtype, spec.resources.device)
         check_search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
@@ -94,10 +95,15 @@ class Phases:
         """The model on disk and its factors: from the cache, or made again."""
         plan, resources = plans.preparation_plan(spec, checked, self._settings), spec.resources
         prepared = self._run(closed_form, plan, share=share, log=log, workers=resources.actors)
+        if plan.propagated_shares:
+            prepared = self._run(propagated, plan, share=share, log=log)
         if plan.refinement.epochs:
             prepared = self._run(prepare, replace(plan, threads=resources.threads), share=share, log=log)
         assert isinstance(prepared, Prepared)
-        log.count_preparation()
+        if prepared.propagation is not None:
+            told = asdict(prepared.propagation)
+            log.event(EventType.FACTORS_PROPAGATED, **told, kept=prepared.propagation.kept)
+        log.count_preparation(propagated=bool(plan.propagated_shares))
         matrices.keep(log.directory, prepared.matrices)
         return prepared
 

@@ -1,7 +1,7 @@
 """How much likelier each token of fixed answers has to get, everywhere, for the right answers to be likeliest.
 
 Every model leans towards some of the answers, whatever it reads (arXiv 2102.09690). One that knows less leans more
-heavily: least squares shrinks what cannot be predicted, so of a refit candidate (see `workers.propagation`) what speaks
+heavily: least squares shrinks what cannot be predicted, so of a refit candidate (see `workers.refit`) what speaks
 for an answer gets weaker, and the leaning does not. A bias b of the output head makes up for it, one number for each
 token of the answers, fitted to the right ones by maximum a posteriori, with n examples
 

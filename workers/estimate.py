@@ -62,6 +62,12 @@ GGUF_PARAMS_PER_SECOND = (3e7, 5e6)
 OPTIMIZER_TRAFFIC = 32
 """Bytes per number and step of AdamW: number, gradient and two moments in float32, read and written."""
 
+CANDIDATE_PASSES = 3
+"""Forward passes that a candidate takes in which errors are propagated: to the end of each block, and parts of it."""
+
+JUDGING_PASSES = 2
+"""What scoring two models and the dense one twice comes to, on half as many records at most."""
+
 REFIT_PASSES = 5
 """Forward passes that a refit costs about, float32 products and all."""
 
@@ -173,8 +179,9 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
     streamed += calibration.times(passes * runs_dense(job))
+    streamed += loads["propagation"].times(_flowing_passes(job))
     streamed += loads["refinement"].times(job.refine_epochs)
-    entries = 1 + midway + (job.refine_epochs > 0)  # factors of every round, and trained ones beside
+    entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # factors of every kind
     refit = loads["refit"].times(REFIT_PASSES * job.finalists)
     if refit.tokens:
         refit += loads["search"].times(2 * job.finalists)  # as it was, and refit
@@ -218,8 +225,8 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
 def _preparing(model: ModelSize, job: JobSize) -> _Steps:
     """Loading, then forward (and backward) once per group of matrices, the Grams and factors of each matrix once.
 
-    Where it is done midway, the same for the way there before, from fewer examples and in float32. Loading and training
-    are up to one worker.
+    Where it is done midway, the same for the way there before, from fewer examples and in float32. Loading, propagation
+    and training are up to one worker, propagation with the threads of one.
     """
     loads, weights = job.loads, weight_bytes(model, job)
     rounds = [(loads["calibration"], job.midway_share or 0.0, True)]
@@ -233,7 +240,35 @@ def _preparing(model: ModelSize, job: JobSize) -> _Steps:
         gathering = _gathering(model, job, load, low_rank)
         factoring = _factoring(model, job, exact=exact) + writing
         steps += [(loading, 1), (gathering, workers), (factoring, job.devices)]
+    if job.propagated:
+        steps.append((_propagating(model, job) + writing, 1 / job.actors if job.device == "cpu" else 1))
     return [*steps, (_refining(model, job, loads["refinement"].times(job.refine_epochs)), 1)]
+
+
+def _flowing_passes(job: JobSize) -> int:
+    """Passes of propagation: the dense model's, those of each candidate, and what tells whether it has helped."""
+    return 1 + CANDIDATE_PASSES * job.propagated + JUDGING_PASSES if job.propagated else 0
+
+
+def _propagating(model: ModelSize, job: JobSize) -> _Work:
+    """Both flows, and of each matrix the moments of its inputs and a regression, as if none read what another reads.
+
+    A candidate adds two Grams and a square product of each. The regression takes D³/3 for a Cholesky factorisation,
+    2·R·D² for triangular solves, 4·R·D² + 4·R²·D + 2·R²·O for products, and eigenvectors 9·R³.
+    """
+    load = job.loads["propagation"]
+    numbers = flops = eigh_flops = 0.0
+    for matrix in model.matrices:
+        width, rank = matrix.in_features, matrix.largest_rank(job.storage)
+        numbers += 2 * gram_numbers(width) + width**2
+        flops += width**3 / 3 + 6 * rank * width**2 + 4 * rank**2 * width
+        flops += 2 * rank**2 * matrix.out_features
+        eigh_flops += EIGH_FLOPS * rank**3
+    products = 2 * job.propagated * load.real_tokens * numbers
+    moments = _Work(memory_bytes=job.propagated * load.batches * GRAM_TRAFFIC_BYTES * numbers)
+    moments += _Work(flops=products) if job.dtype == "bfloat16" else _Work(float32_flops=products)
+    regressing = _Work(float64_flops=flops, eigh_flops=eigh_flops)
+    return _forward(model, job, load.times(_flowing_passes(job))) + moments + regressing
 
 
 def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _Work:

@@ -26,7 +26,7 @@ from workers.matrices import linear_params
 from workers.models import load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
 from workers.preparation import Progress, load_factors
-from workers.propagation import load_fitted
+from workers.refit import load_fitted
 from workers.sublayers import find_sublayers, live_ranks
 
 TEMPLATES = Path(__file__).with_name("exported")
@@ -138,7 +138,7 @@ def _refit(
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]],
     fitted: Mapping[str, torch.Tensor],
 ) -> list[str]:
-    """Puts what was fitted (see `workers.propagation`) in place of left factors and biases.
+    """Puts what was fitted (see `workers.refit`) in place of left factors and biases.
 
     Returns:
         The modules that had no bias before.

@@ -3,8 +3,10 @@
 Legend: B rows, L padded length, T real tokens, D input width.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,9 +49,14 @@ class Flow:
         self._blocks = blocks
         self._block = 0
         self._kept: list[Any] = [None] * len(batches)
+        self._skipped = model.skipped(ranks)
 
     def __len__(self) -> int:
         return len(self._batches)
+
+    def runs(self, name: str) -> bool:
+        """Whether a matrix is run, though it may be at rank 0; not where its whole sublayer is skipped."""
+        return name not in self._skipped
 
     def input_of(self, name: str, index: int) -> torch.Tensor:
         """What reaches a matrix of the block, real tokens alone: T×D."""
@@ -57,11 +64,13 @@ class Flow:
         return self._real(x_BLD, index)
 
     def groups(self, names: Iterable[str]) -> list[list[str]]:
-        """Matrices of the block that read the same activation, in the order of running."""
+        """Matrices of the block that read the same activation, all tokens of it and once, in the order of running."""
         read: list[tuple[torch.Tensor, list[str]]] = []
 
         def note(name: str) -> Callable[..., None]:
             def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                if args[0].shape[:-1].numel() != self._batches[0].mask_BL.numel():
+                    return  # an expert of chosen tokens: which, is not told
                 if not read or read[-1][0] is not args[0]:
                     read.append((args[0], []))
                 read[-1][1].append(name)
@@ -70,15 +79,17 @@ class Flow:
 
         with pre_hooks(self._model.model, names, note):
             self._run_until(self._blocks[self._block], 0)
-        return [group for _, group in read]
+        runs = Counter(name for _, group in read for name in group)
+        once = [[name for name in group if runs[name] == 1] for _, group in read]
+        return [group for group in once if group]
 
     def advance(self, names: Sequence[str] = ()) -> dict[str, list[torch.Tensor]]:
-        """Runs all batches through the block; returns what reached these matrices of it, per batch T×D."""
+        """Runs all batches through the block; returns what reached these matrices of it, per batch T×D, on the host."""
         seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         for index in range(len(self)):
 
             def note(name: str, index: int = index) -> Callable[..., None]:
-                return lambda _, args: seen[name].append(self._real(args[0], index))
+                return lambda _, args: seen[name].append(self._real(args[0], index).cpu())
 
             with pre_hooks(self._model.model, names, note):
                 _, self._kept[index] = self._run_until(self._blocks[self._block], index)
@@ -116,6 +127,56 @@ class Flow:
         finally:
             hook.remove()
         raise AssertionError("the model ran past one of its blocks without calling it")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Matrices of a block that read the same activation.
+
+    Iterating gives, for one smaller model after the other and batch by batch, what they read there, by its factors as
+    they are by then, and what they read in the dense one, T×D each; without a flow of that, the former twice.
+    `places`: the smaller models that run any of them, each with one that it runs.
+    """
+
+    names: Sequence[str]
+    places: Sequence[tuple[Flow, str]]
+    dense_TD: Sequence[torch.Tensor] | None
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for flow, name in self.places:
+            for index in range(len(flow)):
+                x_TD = flow.input_of(name, index)
+                yield x_TD, x_TD if self.dense_TD is None else self.dense_TD[index].to(x_TD.device)
+
+
+def side_by_side(
+    smaller: Sequence[Flow], dense: Flow | None, names: Sequence[Sequence[str]]
+) -> Iterator[list[Group]]:
+    """Takes smaller models and the dense one through their blocks; yields the groups of one block after the other.
+
+    A smaller one is run through a block only when the next block is asked for, by the factors as they are then.
+
+    Args:
+        smaller: One at least, in front of the first block; afterwards behind the last.
+        dense: Likewise.
+        names: The matrices of each block that are wanted; those that no smaller model runs are left out.
+    """
+    for wanted in names:
+        groups = (dense or smaller[0]).groups(wanted)
+        read = {} if dense is None else dense.advance([group[0] for group in groups])
+        yield [_group(group, smaller, read.get(group[0])) for group in groups]
+        for flow in smaller:
+            flow.advance()
+
+
+def _group(names: Sequence[str], smaller: Sequence[Flow], dense_TD: Sequence[torch.Tensor] | None) -> Group:
+    run = [(flow, [name for name in names if flow.runs(name)]) for flow in smaller]
+    anywhere = {name for _, some in run for name in some}
+    return Group(
+        [name for name in names if name in anywhere],
+        [(flow, some[0]) for flow, some in run if some],
+        dense_TD,
+    )
 
 
 @contextmanager

@@ -66,12 +66,11 @@ def factor_numbers(matrices: Sequence[MatrixShape], storage: Storage) -> int:
 
 
 def preparing(model: ModelSize, job: JobSize) -> Footprint:
-    """The dearest of loading (a gguf file through float32), calibrating and factoring on all workers, and training.
+    """The dearest of loading (a gguf file through float32), calibrating and factoring on all workers, and what follows.
 
     A worker calibrates with the model, the Grams of the largest group and a batch, midway with the factors of a smaller
     model as well; it factors with the model, a chunk's Grams and factors, and float64 copies of a matrix. Sums it
-    writes pass through the host. Training is up to one worker: the model, its factors, and in float32 those that are
-    trained, with gradients and two moments; a batch.
+    writes pass through the host. Propagation and training are up to one worker.
     """
     compute = 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]  # float16 is calibrated in float32
     weights, dense = weight_bytes(model, job), _on_one(model.total_params * compute, model, job)
@@ -87,20 +86,55 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
             min(grams, chunk) + _workspace(model, job),
         )
     )
-    trained = 0
-    if job.refine_epochs:
-        factors = factor_numbers(model.matrices, job.storage) * (compute + TRAINED_BYTES)
-        batch = _calibration_batch(model, job, job.loads["refinement"], "task", compute)
-        trained = dense + _on_one(factors, model, job) + heap * batch
     loading = PROCESS_BYTES + weights + (model.total_params * 4 if job.gguf else 0)
+    later = (_propagating(model, job), _training(model, job, dense, compute))
     if job.device == "cpu":
         workers = job.actors * (PROCESS_BYTES + working + stored)
-        return Footprint(host_bytes=max(loading, workers, PROCESS_BYTES + trained))
+        return Footprint(host_bytes=max(loading, workers, *(one.host_bytes for one in later)))
     return Footprint(
-        host_bytes=max(loading, job.actors * (PROCESS_BYTES + weights + max(grams, stored))),
-        accelerator_bytes=max(
-            job.actors_per_device * (CONTEXT_BYTES + working), CONTEXT_BYTES + trained if trained else 0
+        host_bytes=max(
+            loading,
+            job.actors * (PROCESS_BYTES + weights + max(grams, stored)),
+            *(one.host_bytes for one in later),
         ),
+        accelerator_bytes=max(
+            job.actors_per_device * (CONTEXT_BYTES + working), *(one.accelerator_bytes for one in later)
+        ),
+    )
+
+
+def _propagating(model: ModelSize, job: JobSize) -> Footprint:
+    """One worker: the model, its factors, all flows, a batch; float64 moments of one input, and factors of one matrix.
+
+    Of moments there are up to five D×D at a time.
+    """
+    if not job.propagated:
+        return Footprint(host_bytes=0)
+    load = job.loads["propagation"]
+    weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.storage, job.dtype)
+    states, read = _flows(model, job, load, 1 + job.propagated)
+    regression = max(
+        8 * (5 * m.in_features**2 + 3 * factor_numbers([m], job.storage)) for m in model.matrices
+    )
+    batch = _batch(model, job, load, ITEM_BYTES[job.dtype])
+    return _placed(job, weights, read, _on_one(weights + factors, model, job) + states + regression, batch)
+
+
+def _training(model: ModelSize, job: JobSize, dense: int, compute: int) -> Footprint:
+    """One worker: the model, its factors, in float32 those that are trained, with gradients and moments; a batch."""
+    if not job.refine_epochs:
+        return Footprint(host_bytes=0)
+    factors = factor_numbers(model.matrices, job.storage) * (compute + TRAINED_BYTES)
+    batch = _calibration_batch(model, job, job.loads["refinement"], "task", compute)
+    return _placed(job, weight_bytes(model, job), 0, dense + _on_one(factors, model, job), batch)
+
+
+def _placed(job: JobSize, read_in: int, on_host: int, on_device: int, batch: int) -> Footprint:
+    """Of one process that reads in so much, and keeps so much, where it is told."""
+    if job.device == "cpu":
+        return Footprint(host_bytes=PROCESS_BYTES + on_host + on_device + HEAP * batch)
+    return Footprint(
+        host_bytes=PROCESS_BYTES + read_in + on_host, accelerator_bytes=CONTEXT_BYTES + on_device + batch
     )
 
 
@@ -137,16 +171,24 @@ def reacting(model: ModelSize, job: JobSize, load: Load) -> Footprint:
 
 def refitting(model: ModelSize, job: JobSize) -> Footprint:
     """Scoring, and for all examples the hidden states of both flows and what one block's matrices read."""
-    load, read = job.loads["refit"], [0] * model.layers
-    for matrix in model.matrices:
-        read[matrix.layer] += matrix.in_features
-    kept = round(load.real_tokens) * (2 * model.hidden + max(read)) * ITEM_BYTES[job.dtype]
+    load = job.loads["refit"]
+    states, read = _flows(model, job, load, 2)
     base = scoring(model, job, load)
     if job.device == "cpu":
-        return Footprint(host_bytes=base.host_bytes + job.actors * kept)
+        return Footprint(host_bytes=base.host_bytes + job.actors * (states + read))
     return Footprint(
-        host_bytes=base.host_bytes, accelerator_bytes=base.accelerator_bytes + job.actors_per_device * kept
+        host_bytes=base.host_bytes + job.actors * read,
+        accelerator_bytes=base.accelerator_bytes + job.actors_per_device * states,
     )
+
+
+def _flows(model: ModelSize, job: JobSize, load: Load, count: int) -> tuple[int, int]:
+    """For all examples the hidden states of so many flows; and what one block's matrices read in one, on the host."""
+    read = [0] * model.layers
+    for matrix in model.matrices:
+        read[matrix.layer] += matrix.in_features
+    item = ITEM_BYTES[job.dtype]
+    return round(load.tokens) * count * model.hidden * item, round(load.real_tokens) * max(read) * item
 
 
 def exporting(model: ModelSize, job: JobSize) -> Footprint:

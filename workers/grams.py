@@ -34,7 +34,7 @@ def gram_numbers(width: int) -> int:
 
 
 @contextmanager
-def _multiplied_as(dtype: torch.dtype) -> Iterator[None]:
+def multiplied_as(dtype: torch.dtype) -> Iterator[None]:
     """Within it float32 products may take their factors for numbers of this dtype."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else "highest")
@@ -59,7 +59,7 @@ class GramSum:
     def add_rows_(self, rows_TK: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
         """Adds scale·rowsᵀ·rows; returns the sum of the rows' squares, where any odd entry of a row shows."""
         squares = torch.zeros((), device=rows_TK.device)
-        with _multiplied_as(rows_TK.dtype):
+        with multiplied_as(rows_TK.dtype):
             rows_TK = rows_TK.float()
             for start, stop, panel in self._panels():
                 product = rows_TK[:, start:].T @ rows_TK[:, start:stop]

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from search.matrix import DENSE, MatrixShape
 from workers.matrices import LinearModule, weight_OD
-from workers.sublayers import Sublayer, find_sublayers, leaves_no_trace, live_ranks
+from workers.sublayers import Sublayer, find_sublayers, leaves_no_trace, live_ranks, skipped
 
 
 class SwitchableLinear(nn.Module):
@@ -72,6 +72,10 @@ class SwitchableModel:
         ranks = live_ranks(self.matrices, ranks, self._sublayers)
         for module, rank in zip(self._modules, ranks, strict=True):
             module.rank = rank
+
+    def skipped(self, ranks: Sequence[int]) -> frozenset[str]:
+        """The matrices of the sublayers that the candidate does not run."""
+        return skipped(self.matrices, ranks, self._sublayers)
 
 
 def switchable_module(model: PreTrainedModel, name: str) -> SwitchableLinear:

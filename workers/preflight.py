@@ -29,7 +29,8 @@ from workers.tasks import encode
 class Checked:
     """A job that can work: its model, now local, the matrices to prune, what else it holds, its tokenized task.
 
-    `context`: longest sequence of the model, in tokens, where it names one.
+    `context`: longest sequence of the model, in tokens, where it names one. `by_block`: whether it can be run block by
+    block, each from the hidden states behind the one before.
     """
 
     model: ModelSource
@@ -37,10 +38,17 @@ class Checked:
     remainder: Remainder
     task: EncodedTask
     context: int | None
+    by_block: bool = True
 
 
 def check(
-    model: ModelSource, task: TaskPlan, data: DataPlan, models: FolderCache, *, refit: bool = False
+    model: ModelSource,
+    task: TaskPlan,
+    data: DataPlan,
+    models: FolderCache,
+    *,
+    refit: bool = False,
+    propagated: bool = False,
 ) -> Checked:
     """Checks the model and the task.
 
@@ -50,6 +58,7 @@ def check(
         data: The records, and how they are split.
         models: Cache of prepared models.
         refit: Whether finalists are to be refit, block by block.
+        propagated: Whether it was asked for that errors are propagated, likewise.
 
     Raises:
         InputError: What is wrong, naming the field of the job file.
@@ -59,15 +68,25 @@ def check(
     config = load_config(head)
     empty = empty_model(config)
     matrices = find_matrices(empty, model.include, model.exclude)
-    if refit and getattr(config.get_text_config(), "num_kv_shared_layers", None):
-        raise InputError(
-            "projection.refit", "cannot be had of a model whose layers share keys and values; leave it out"
-        )
+    by_block = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
+    for name, wanted in (("refit", refit), ("propagated_shares", propagated)):
+        if wanted and not by_block:
+            raise InputError(
+                f"projection.{name}",
+                "cannot be had of a model whose layers share keys and values; leave it out",
+            )
     context = context_length(config)
     encoded = encode(task, data, load_tokenizer(head), context)
     _require_embeddings(encoded, empty)
     rest = remainder(empty, matrices, head_bias=refit and encoded.kind == "choice")
-    return Checked(model=local, matrices=matrices, remainder=rest, task=encoded, context=context)
+    return Checked(
+        model=local,
+        matrices=matrices,
+        remainder=rest,
+        task=encoded,
+        context=context,
+        by_block=by_block,
+    )
 
 
 def _require_embeddings(task: EncodedTask, model: PreTrainedModel) -> None:

@@ -1,4 +1,4 @@
-"""Everything before the search: model on disk, Grams, factors of every matrix, trained or not, in the cache.
+"""Everything before the search: model on disk, Grams, factors, which may be propagated and trained, in the cache.
 
 Generators, so that whoever runs them (a Ray task, a test) sees progress and can stop them between batches.
 
@@ -12,9 +12,12 @@ import json
 import logging
 import math
 import os
-from collections.abc import Generator, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import mode
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -24,13 +27,15 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from search.errors import InfrastructureError, ScoringError
 from search.matrix import MatrixShape, Storage
+from search.prices import Energies
 from search.seeds import lagrangian
 from search.space import SearchSpace
 from workers.attention import suit_gradients
 from workers.cache import FolderCache, content_key
 from workers.calibration import passes
-from workers.devices import pick_device, require_memory
+from workers.devices import lack_of_memory, pick_device, require_memory
 from workers.factoring import ENERGIES, FACTORS, MatrixGroup, Recipe, stored
 from workers.fisher import Fisher
 from workers.footprint import factor_numbers
@@ -40,11 +45,22 @@ from workers.midway import examples_of_the_way, go_midway
 from workers.models import PreparedModel, load_prepared, prepare_model, resolve, weight_bytes
 from workers.plan import EncodedTask, Example, ModelSource
 from workers.projections import Method
+from workers.propagation import (
+    ALPHA,
+    DENSE_WEIGHT,
+    MOST_EXAMPLES,
+    MOST_TOKENS,
+    propagate,
+    split_for_propagation,
+)
 from workers.refinement import TRAINED_BYTES, Refinement, refine
+from workers.task_loss import mean_loss
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 12
+
+FACTS, PROPAGATION = "facts.json", "propagation.json"
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
@@ -68,6 +84,8 @@ class PreparationPlan:
 
     `midway_share`: of `task` factors, the share of the parameters that the smaller model keeps on the way to which the
     second moments are taken, see `workers.midway`; None for the dense model's.
+    `propagated_shares`: of `task` factors, what the models keep in which errors are propagated, see
+    `workers.propagation`; none: they are not.
     `threads`: of one worker. `gram_bytes`: memory of one worker for Grams, see `workers.calibration.passes`.
     `workers`: how many run `closed_form` at once.
     """
@@ -79,6 +97,7 @@ class PreparationPlan:
     fisher: Fisher
     gram_examples: int | None = None
     midway_share: float | None = None
+    propagated_shares: tuple[float, ...] = ()
     refinement: Refinement = field(default_factory=Refinement)
     seed: int
     batch_tokens: int
@@ -91,11 +110,33 @@ class PreparationPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Propagation:
+    """What error propagation came to: the loss of a model in the middle of those sizes, before it and after.
+
+    In nats, on calibration records that had no part in it, see `workers.task_loss`. `reason`: why it could not be.
+    """
+
+    loss_before: float | None = None
+    loss_after: float | None = None
+    reason: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the new factors are taken: where a model loses less with them."""
+        return (
+            self.loss_before is not None
+            and self.loss_after is not None
+            and self.loss_after < self.loss_before
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
     """The prepared model and its factors, as paths and numbers.
 
     `energies[i]` belongs to `matrices[i]`, see `workers.projections.Factors`. Parameter counts: `total_params`
     counts tied weights once; `block_params` are all weight matrices inside the blocks, biases not counted.
+    `propagation`: what came of it, where it was wanted.
     """
 
     model: PreparedModel
@@ -104,6 +145,10 @@ class Prepared:
     energies: tuple[NDArray[np.float64], ...]
     total_params: int
     block_params: int
+    propagation: Propagation | None = None
+
+
+_Writer = Callable[[PreparationPlan, Prepared, torch.device, Path], Iterator[Progress]]
 
 
 def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
@@ -113,22 +158,25 @@ def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
         InputError: The model cannot be used.
         ScoringError: Activations or gradients are not finite.
     """
-    factored = yield from _closed_form(plan)
-    if plan.refinement.epochs == 0:
-        yield factored
-        return
-    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
-    calibration = plan.task.split_digests["calibration"]
-    key = content_key("refined", factored.factors.name, calibration, asdict(plan.refinement))
-    with cache.lock(key):
-        if cache.find(key) is None:
-            with cache.writing(key) as scratch:
-                yield from _refine(plan, factored, pick_device(plan.device), scratch)
-    yield replace(factored, factors=cache.path(key))
+    made = yield from _propagated(plan)
+    if plan.refinement.epochs:
+        trained = yield from _after(plan, made, "refined", asdict(plan.refinement), _refine)
+        made = replace(made, factors=trained)
+    yield made
+
+
+def propagated(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
+    """Yields progress and, last, the job with factors that are not trained.
+
+    Raises:
+        InputError: The model cannot be used.
+        ScoringError: Activations or gradients are not finite.
+    """
+    yield (yield from _propagated(plan))
 
 
 def closed_form(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
-    """Yields progress and, last, the job with factors that are not trained; several workers may run it at once.
+    """Yields progress and, last, the job with factors neither propagated nor trained; several workers may run it.
 
     Raises:
         InputError: The model cannot be used.
@@ -204,6 +252,26 @@ def _closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
     return (yield from gathered_midway(plan, dense, ranks))
+
+
+def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
+    made = yield from _closed_form(plan)
+    if not plan.propagated_shares:
+        return made
+    of_job = [plan.propagated_shares, plan.refinement.rank_step, plan.refinement.kl_weight]
+    settings = [of_job, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS]
+    try:
+        folder = yield from _after(plan, made, "propagated", settings, _propagate)
+    except (InfrastructureError, MemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:  # whatever a model's own code makes of blocks that are not run
+        if lack_of_memory(error):
+            raise
+        reason = str(error) if isinstance(error, ScoringError) else f"{type(error).__name__}: {error}"
+        logger.warning("errors cannot be propagated: %s", reason)
+        return replace(made, propagation=Propagation(reason=reason))
+    propagation = Propagation(**json.loads((folder / PROPAGATION).read_text()))
+    return replace(_read(made.model, folder) if propagation.kept else made, propagation=propagation)
 
 
 def _made(
@@ -301,17 +369,62 @@ def _recipe(plan: PreparationPlan, prepared: PreparedModel, precision: torch.dty
     )
 
 
+def _after(
+    plan: PreparationPlan, made: Prepared, name: str, settings: Any, write: _Writer
+) -> Generator[Progress, None, Path]:
+    """Yields progress and returns the entry of what becomes of factors on the calibration split."""
+    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
+    key = content_key(name, made.factors.name, plan.task.split_digests["calibration"], settings)
+    with cache.lock(key):
+        if cache.find(key) is None:
+            with cache.writing(key) as scratch:
+                yield from write(plan, made, pick_device(plan.device), scratch)
+    return cache.path(key)
+
+
+def _propagate(
+    plan: PreparationPlan, prepared: Prepared, device: torch.device, folder: Path
+) -> Iterator[Progress]:
+    """Makes the factors anew for what matrices read in smaller models; writes them and their energies, if they help."""
+    shares, before = plan.propagated_shares, prepared.energies
+    switchable = _switchable(prepared, device, _propagation_bytes(prepared, len(shares)))
+    space = SearchSpace(prepared.matrices, plan.refinement.rank_step, plan.storage)
+    examples, judges = split_for_propagation(plan.task.splits["calibration"])
+
+    def loss(energies: Energies) -> float:
+        ranks = space.ranks(lagrangian(space, energies, math.prod(shares) ** (1 / len(shares))))
+        kind, kl_weight = plan.task.kind, plan.refinement.kl_weight
+        return mean_loss(switchable, ranks, kind, judges, plan.batch_tokens, kl_weight)
+
+    loss_before = loss(before)
+    energies: dict[str, NDArray[np.floating]] = {}
+    candidates = [space.ranks(lagrangian(space, before, share)) for share in shares]
+    for block in propagate(switchable, candidates, before, examples, plan.batch_tokens):
+        energies |= block.energies
+        yield Progress(phase="propagation", done=block.done, total=block.total)
+    loss_after = loss([energies[matrix.name] for matrix in prepared.matrices])
+    propagation = Propagation(loss_before=loss_before, loss_after=loss_after)
+    (folder / PROPAGATION).write_text(json.dumps(asdict(propagation)))
+    if propagation.kept:
+        _write_factors(switchable, prepared, folder)
+        np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
+        shutil.copyfile(prepared.factors / FACTS, folder / FACTS)
+
+
+def _propagation_bytes(prepared: Prepared, candidates: int) -> int:
+    """About what the flows take, and five float64 moments of the widest input."""
+    widths = [matrix.in_features for matrix in prepared.matrices]
+    item: int = getattr(torch, prepared.model.dtype).itemsize
+    return (1 + candidates) * MOST_TOKENS * mode(widths) * item + 5 * 8 * max(widths) ** 2
+
+
 def _refine(
     plan: PreparationPlan, prepared: Prepared, device: torch.device, folder: Path
 ) -> Iterator[Progress]:
-    """Trains the closed-form factors and writes them beside; their energies stay what prices are made of."""
+    """Trains the factors and writes them; their energies stay what prices are made of."""
     space = SearchSpace(prepared.matrices, plan.refinement.rank_step, plan.storage)
     trained_bytes = TRAINED_BYTES * factor_numbers(prepared.matrices, plan.storage)
-    require_memory(
-        device, weight_bytes(prepared.model.folder) + weight_bytes(prepared.factors) + trained_bytes
-    )
-    model = suit_gradients(load_prepared(prepared.model.folder, device, _compute_dtype(prepared.model)))
-    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    switchable = _switchable(prepared, device, trained_bytes, _compute_dtype(prepared.model))
     examples = plan.task.splits["calibration"][: plan.refinement.examples]
     for done, total in refine(
         switchable,
@@ -324,10 +437,27 @@ def _refine(
         plan.seed,
     ):
         yield Progress(phase="refinement", done=done, total=total)
+    _write_factors(switchable, prepared, folder)
+
+
+def _switchable(
+    prepared: Prepared, device: torch.device, extra_bytes: int = 0, dtype: torch.dtype | None = None
+) -> SwitchableModel:
+    """The model with its factors, in its own dtype or another one, and room for so much more.
+
+    Raises:
+        InfrastructureError: An accelerator has not as much memory left.
+    """
+    require_memory(device, weight_bytes(prepared.model.folder) + weight_bytes(prepared.factors) + extra_bytes)
+    model = suit_gradients(load_prepared(prepared.model.folder, device, dtype))
+    return SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+
+
+def _write_factors(switchable: SwitchableModel, prepared: Prepared, folder: Path) -> None:
     dtype = getattr(torch, prepared.model.dtype)
     tensors: dict[str, torch.Tensor] = {}
     for matrix in prepared.matrices:
-        module = switchable_module(model, matrix.name)
+        module = switchable_module(switchable.model, matrix.name)
         tensors |= stored(matrix.name, module.left_RO, module.right_RD, dtype)
     save_file(tensors, folder / f"{FACTORS}.safetensors")
 
@@ -343,11 +473,11 @@ def _write_facts(folder: Path, model: PreTrainedModel, matrices: Sequence[Matrix
         "total_params": sum(parameter.numel() for parameter in model.parameters()),
         "block_params": linear_params(model),
     }
-    (folder / "facts.json").write_text(json.dumps(facts))
+    (folder / FACTS).write_text(json.dumps(facts))
 
 
 def _read(model: PreparedModel, folder: Path) -> Prepared:
-    facts = json.loads((folder / "facts.json").read_text())
+    facts = json.loads((folder / FACTS).read_text())
     matrices = tuple(MatrixShape(**matrix) for matrix in facts["matrices"])
     energies: dict[str, NDArray[np.float64]] = {}
     for shard in sorted(folder.glob(f"{ENERGIES}*.npz")):

@@ -98,6 +98,40 @@ def factor(
     return Factors(left_RO=left_RO.contiguous(), right_RD=right_RD.contiguous(), energy_K=energy_K)
 
 
+def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -> Factors:
+    """`task` factors of as many components, made anew for inputs x̃ that are not those the matrix was made for.
+
+    Of the outputs wanted there, W w, the old factors see z = right · w. The squared error of z_i costs so much of the
+    task loss, whatever the others do: left_iᵀ G left_j is zero but for i = j. That is energy_i for each E[z_i²] of the
+    inputs that the factors were made for, of which those at hand have to give an estimate. So the best map A of every
+    rank is that of a reduced-rank regression (Izenman 1975) with a diagonal metric S,
+
+        min E‖S (right · w - A x̃)‖²        s_i² = energy_i / E[(right · x̃)_i²]
+        S right E[w x̃ᵀ] L⁻ᵀ = U Σ Vᵀ       L Lᵀ = E[x̃ x̃ᵀ]
+
+    namely A = S⁻¹ U · Uᵀ S right E[w x̃ᵀ] E[x̃ x̃ᵀ]⁻¹. Its components are nested again, and worth Σ².
+
+    Args:
+        factors: Of the matrix so far; their energies behind the last component bound what is left to win there.
+        cross_DD: E[w x̃ᵀ].
+        gram_DD: E[x̃ x̃ᵀ], not all zero.
+    """
+    left_RO, right_RD = factors.left_RO.double(), factors.right_RD.double()
+    energy_R, rest = factors.energy_K[: len(left_RO)].double(), factors.energy_K[len(left_RO) :].double()
+    seen_R = ((right_RD @ gram_DD) * right_RD).sum(dim=1)
+    scale_R = torch.where(seen_R > 0, energy_R / seen_R, 0.0).sqrt()
+    root_DD = square_root(gram_DD, INPUT_DAMPING)
+    wanted_RD = scale_R[:, None] * right_RD @ cross_DD
+    target_RD = torch.linalg.solve_triangular(root_DD, wanted_RD.T, upper=False).T
+    vectors_RR, values_R = _leading(target_RD @ target_RD.T, len(left_RO))
+    inverse_R = torch.where(scale_R > 0, scale_R, torch.inf).reciprocal()
+    left_RO, right_RD = _balance(
+        (inverse_R[:, None] * vectors_RR).T @ left_RO, _unwhitened(root_DD, target_RD.T @ vectors_RR).T
+    )
+    energy_K = torch.cat((values_R, torch.minimum(rest, values_R[-1])))
+    return Factors(left_RO=left_RO.contiguous(), right_RD=right_RD.contiguous(), energy_K=energy_K)
+
+
 def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
     """The lower triangular L with L Lᵀ = gram + damping·mean(diag)·I.
 
@@ -109,10 +143,11 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
         damping: Relative to the mean of the diagonal.
     """
     mean = gram_NN.diagonal().mean()
-    eye = torch.eye(len(gram_NN), dtype=gram_NN.dtype, device=gram_NN.device)
     for step in range(JITTER_STEPS):
+        damped_NN = gram_NN.clone()
+        damped_NN.diagonal().add_(damping * JITTER_GROWTH**step * mean)
         root: torch.Tensor
-        root, info = torch.linalg.cholesky_ex(gram_NN + damping * JITTER_GROWTH**step * mean * eye)
+        root, info = torch.linalg.cholesky_ex(damped_NN)
         if info == 0:
             return root
     values, vectors = torch.linalg.eigh(gram_NN)

@@ -1,297 +1,173 @@
-"""Error propagation: left factors and biases of one candidate, fitted to the inputs its own matrices see.
+"""Error propagation: the factors of all matrices made anew, block by block, from what they read in a smaller model.
 
-A matrix deep in a compressed model reads x̃, not the x that its factors were made for. With its right factor kept,
-z = right · x̃ is what its left factor has to work with, and the best it can do is a least-squares problem:
+A matrix deep in a compressed model reads x̃, not the x that its factors were made for, and W x̃ is not what the dense
+model has there. The candidate is walked through in the order in which it runs, so that a matrix sees what all before it
+have lost after their own factors were made anew. What it should return is W w, with
 
-    min E‖W w - leftᵀ z‖²        leftᵀ = W E[w zᵀ] E[z zᵀ]⁻¹        w = alpha·x + (1-alpha)·x̃, the wanted input
+    w = ALPHA·x + (1 - ALPHA)·x̃
 
-The minimiser is the same whatever weighs the outputs, so no gradient is needed. Where a matrix has a bias it is fitted
-with the rest, like the row of one more component that is always 1: it makes up for the mean of what was cut off. The
-candidate is walked through in the order in which it runs: a matrix is fitted after everything before it, so it sees
-later what it was fitted to. Two flows of hidden states, the dense and the compressed one, are taken from block to
-block; no more than one block's activations is ever held. Behind the last one, where the answers to choose from are
-fixed, the output head gets a bias for their tokens, see `workers.answer_bias`.
+half of the way back to the dense model: what x̃ does not determine cannot be made up for. How factors come of that is
+told by `workers.projections.regressed`. Means are taken over the flows of all candidates and, for each with the weight
+`DENSE_WEIGHT`, that of the dense model, where w = x̃ = x. The activations of a compressed model lie in few directions,
+and factors that know those alone are worthless for every model whose activations lie in others: the next larger one.
 
-Source: the layer-wise closed-form update of arXiv 2403.07378 (SVD-LLM, first version), here with the dense flow mixed
-into the target.
+What few tokens do not tell is filled in by inputs that are wanted as they are: independent ones, as large as those that
+were seen, of the weight (D/T)², which did well with few tokens as with many. There a matrix stays what it was.
 
-Legend: B rows, L padded length, T real tokens, O output width, D input width, r rank in use.
+Factors stay nested, and serve every size; they are best at those near the candidate's. Two flows of hidden states are
+taken from block to block; no more than one block's activations is ever held.
+
+Source: layer-wise updates with the compressed model's inputs, arXiv 2403.07378 (SVD-LLM), here for nested factors in
+the metric of the task loss, with both flows in target and regressors.
+
+Legend: T real tokens, D input width.
 """
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from itertools import accumulate
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-from transformers import PreTrainedModel
+from numpy.typing import NDArray
 
 from search.errors import ScoringError
 from search.matrix import DENSE
-from workers.answer_bias import fit_answer_bias, fixed_answers, linear_head
-from workers.batches import Batch, make_batches
-from workers.flows import Flow, blocks_of
+from search.prices import Energies
+from workers.batches import make_batches
+from workers.flows import Flow, Group, blocks_of, side_by_side
+from workers.grams import GramSum, multiplied_as
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.plan import Example
-from workers.projections import square_root
+from workers.projections import Factors, regressed
 
-DAMPING = 1e-6
+ALPHA = 0.5
+DENSE_WEIGHT = 0.3
 
-MOST_NUMBERS = 10_000_000
-"""Of the likelihoods that a bias for answers is fitted to, float64; where there would be more, it is left out."""
+MOST_EXAMPLES, MOST_TOKENS = 512, 65_536
+"""Of the calibration split at most; flows are kept of all of them."""
 
-PARTS = {"left": "left_RO", "bias": "bias"}
-"""Of a matrix that are fitted, and where its module has them."""
+JUDGED, MOST_JUDGES = 0.25, 256
+"""Of the calibration split this share, or so many records, tells whether new factors are better."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RefitBlock:
-    """What is new in one block, `done` blocks of `total`; the output head counts as the last one.
-
-    `fitted["NAME:left"]`: r×O, r the rank of the matrix; `fitted["NAME:bias"]`: O, where it has one. Of
-    the head there is a bias at most, whether or not it had one before.
-    """
+class PropagatedBlock:
+    """What has come of one block, `done` of `total`: the energies of its matrices, by name."""
 
     done: int
     total: int
-    fitted: Mapping[str, torch.Tensor]
+    energies: Mapping[str, NDArray[np.floating]]
+
+
+def split_for_propagation(calibration: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
+    """The first records, which errors are propagated on, and the last, which tell whether it has helped."""
+    judges = min(max(1, round(JUDGED * len(calibration))), MOST_JUDGES)
+    first = calibration[: max(1, len(calibration) - judges)][:MOST_EXAMPLES]
+    tokens = list(accumulate(sum(len(row.ids) for row in example.rows) for example in first))
+    return first[: max(1, bisect_right(tokens, MOST_TOKENS))], calibration[-judges:]
 
 
 @torch.no_grad()
-def refit(
+def propagate(
     model: SwitchableModel,
-    ranks: Sequence[int],
+    candidates: Sequence[Sequence[int]],
+    energies: Energies,
     examples: Sequence[Example],
     batch_tokens: int,
-    alpha: float,
-    *,
-    answer_bias: bool = True,
-) -> Iterator[RefitBlock]:
-    """Fits left factors and biases of one candidate block by block; right factors, dense and rank-0 matrices stay.
+) -> Iterator[PropagatedBlock]:
+    """Makes the `task` factors of a model anew, in place, for what its matrices read in one of its candidates.
 
-    Then the output head's bias, where answers are fixed and its logits are what the model returns.
-
-    The candidate's block is run once to its end and once up to each group of matrices that read the same activation;
-    the dense block once, if `alpha` asks for it. Held for all examples, on the model's device and in its dtype: the
-    hidden states of either flow, and what the low-rank matrices of one dense block read.
+    Those that no candidate runs stay what they were; so do those that read something else than one vector for each
+    token, as some experts do.
 
     Args:
-        model: Runs at other ranks meanwhile; afterwards it has its own factors again, and is switched to `ranks`.
-        ranks: The candidate.
+        model: Runs at the candidates' ranks and dense meanwhile.
+        candidates: Ranks of each.
+        energies: Of the model's matrices, per token.
         examples: Calibration examples.
         batch_tokens: Padded tokens per forward pass.
-        alpha: Share of the dense flow in the target, 0..1. At 0 a matrix only adapts to its inputs; at 1 it also
-            makes up for what the matrices before it lost.
-        answer_bias: Whether the right answers may have a say, by the output head's bias.
 
     Yields:
-        Each block's factors as soon as it is done, in model order; last the head's bias.
+        Each block's energies as soon as its factors are there, in model order.
 
     Raises:
-        ValueError: `alpha` is outside 0..1.
         ScoringError: An activation is not finite.
     """
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     matrices = model.matrices
     batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
     batches = [batch.to(model.model.device) for batch in batches]
     blocks = blocks_of(model.model, matrices[0])
-    compressed = Flow(model, ranks, blocks, batches)
-    dense = Flow(model, [DENSE] * len(matrices), blocks, batches) if alpha > 0 else None
-    own = _own(model.model, [f"{matrix.name}:{part}" for matrix in matrices for part in PARTS])
-    try:
-        for index in range(len(blocks)):
-            low_rank = {
-                matrix.name: rank
-                for matrix, rank in zip(matrices, ranks, strict=True)
-                if matrix.layer == index and rank > 0
-            }
-            groups = compressed.groups(low_rank)
-            wanted = {} if dense is None else dense.advance([names[0] for names in groups])
-            new: dict[str, torch.Tensor] = {}
-            for names in groups:
-                group = {name: low_rank[name] for name in names}
-                fitted = _fit(model.model, group, compressed, wanted.get(names[0]), alpha)
-                _install(model.model, fitted)
-                new |= fitted
-            yield RefitBlock(done=index + 1, total=len(blocks) + 1, fitted=new)
-            compressed.advance()
-        answers = _answer_bias(model.model, compressed, examples, batches) if answer_bias else {}
-        yield RefitBlock(done=len(blocks) + 1, total=len(blocks) + 1, fitted=answers)
-    finally:
-        _install(model.model, own)
-        model.switch(ranks)
+    smaller = [Flow(model, ranks, blocks, batches) for ranks in candidates]
+    dense = Flow(model, [DENSE] * len(matrices), blocks, batches)
+    names = [[matrix.name for matrix in matrices if matrix.layer == index] for index in range(len(blocks))]
+    energy_of = {matrix.name: energy_K for matrix, energy_K in zip(matrices, energies, strict=True)}
+    for index, groups in enumerate(side_by_side(smaller, dense, names)):
+        made = {name: energy_of[name] for name in names[index]}
+        for group in groups:
+            made |= _renew_group_(model, group, energy_of)
+        yield PropagatedBlock(done=index + 1, total=len(blocks), energies=made)
 
 
-def refit_to_file(
-    model: SwitchableModel,
-    ranks: Sequence[int],
-    examples: Sequence[Example],
-    batch_tokens: int,
-    alpha: float,
-    file: Path,
-    *,
-    answer_bias: bool = True,
-) -> None:
-    """Like `refit`, all blocks, into one safetensors file, which appears whole or not at all."""
-    fitted: dict[str, torch.Tensor] = {}
-    for block in refit(model, ranks, examples, batch_tokens, alpha, answer_bias=answer_bias):
-        fitted |= {key: tensor.cpu().contiguous() for key, tensor in block.fitted.items()}
-    scratch = file.with_name(f"{file.name}.{os.getpid()}.part")
-    save_file(fitted, scratch)
-    scratch.replace(file)
-
-
-def load_fitted(file: Path | None) -> dict[str, torch.Tensor]:
-    """What `refit_to_file` wrote; without a file, nothing."""
-    return {} if file is None else load_file(file)
-
-
-@contextmanager
-def lent(model: SwitchableModel, fitted: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Lends the model what was fitted for as long as the `with` block lasts; it runs up to those ranks then."""
-    own = _own(model.model, fitted)
-    _install(model.model, fitted)
-    try:
-        yield
-    finally:
-        _install(model.model, own)
-
-
-def least_squares(
-    weight_OD: torch.Tensor, left_rO: torch.Tensor, cross_Dr: torch.Tensor, gram_rr: torch.Tensor
-) -> torch.Tensor:
-    """The left factor of least squared error, r×O, float64.
-
-    What the tokens do not determine stays as it was: the damping pulls towards the old factor, not towards zero, so
-    that the error never rises and an exact factor stays.
-
-    Args:
-        weight_OD: The dense matrix.
-        left_rO: The old left factor.
-        cross_Dr: Sum of (wanted input) zᵀ over tokens, float64.
-        gram_rr: Sum of z zᵀ, float64.
-    """
-    left_rO = left_rO.double()
-    scale_r = gram_rr.diagonal().sqrt()
-    scale_r = torch.where(scale_r > 0, scale_r, 1.0).reciprocal()  # components differ by orders of magnitude
-    if not gram_rr.any():
-        return left_rO
-    root_rr = square_root(scale_r[:, None] * gram_rr * scale_r, DAMPING)
-    missing_rO = cross_Dr.T @ weight_OD.double().T - gram_rr @ left_rO
-    step_rO: torch.Tensor = torch.linalg.solve(
-        root_rr.T, torch.linalg.solve(root_rr, scale_r[:, None] * missing_rO)
+def _renew_group_(
+    model: SwitchableModel, group: Group, energy_of: Mapping[str, NDArray[np.floating]]
+) -> dict[str, NDArray[np.floating]]:
+    """Gives the matrices of a group their new factors; returns the energies of these, by name."""
+    moments = _moments(group)
+    worth = [name for name in group.names if energy_of[name].any()]
+    return (
+        {} if moments is None else {name: _renew_(model, name, energy_of[name], *moments) for name in worth}
     )
-    return left_rO + scale_r[:, None] * step_rO
 
 
-def _own(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, torch.Tensor | None]:
-    """What the model has under these keys now."""
-    own: dict[str, torch.Tensor | None] = {}
-    for key in keys:
-        name, part = key.rsplit(":", 1)
-        own[key] = getattr(model.get_submodule(name), PARTS[part])
-    return own
-
-
-def _install(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor | None]) -> None:
-    for key, tensor in tensors.items():
-        name, part = key.rsplit(":", 1)
-        module: Any = model.get_submodule(name)
-        value = None if tensor is None else tensor.to(module.weight.device)
-        if part == "bias" and value is not None and not isinstance(value, nn.Parameter):
-            value = nn.Parameter(value, requires_grad=False)
-        setattr(module, PARTS[part], value)
-
-
-def _fit(
-    model: PreTrainedModel,
-    ranks: Mapping[str, int],
-    compressed: Flow,
-    dense_TD: Sequence[torch.Tensor] | None,
-    alpha: float,
-) -> dict[str, torch.Tensor]:
-    """What is new in matrices that read the same activation, given as name → rank.
-
-    `dense_TD`: per batch what they read in the dense model, where that is wanted.
-    """
-    modules = {name: switchable_module(model, name) for name in ranks}
-    right_rD = {name: module.right_RD[: ranks[name]].float() for name, module in modules.items()}
-    cross_Dr: dict[str, torch.Tensor] = {}
-    gram_rr: dict[str, torch.Tensor] = {}
-    for index in range(len(compressed)):
-        x_TD = compressed.input_of(next(iter(ranks)), index).float()
-        wanted_TD = x_TD if dense_TD is None else torch.lerp(x_TD, dense_TD[index].float(), alpha)
-        for name in ranks:
-            z_Tr = x_TD @ right_rD[name].T
-            if modules[name].bias is not None:
-                z_Tr = torch.cat([z_Tr, z_Tr.new_ones(len(z_Tr), 1)], dim=1)
-            _add(cross_Dr, name, wanted_TD.T @ z_Tr)
-            _add(gram_rr, name, z_Tr.T @ z_Tr)
-    fitted: dict[str, torch.Tensor] = {}
-    for name, module in modules.items():
-        if not (cross_Dr[name].isfinite().all() and gram_rr[name].isfinite().all()):
+def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """E[w x̃ᵀ] and E[x̃ x̃ᵀ] over all flows, D×D, float64; none where nothing is read."""
+    mixed_DD: torch.Tensor | None = None
+    for x_TD, dense_TD in group:
+        if mixed_DD is None:
+            width, device = x_TD.shape[1], x_TD.device
+            mixed_DD = torch.zeros(width, width, dtype=torch.float64, device=device)
+            own, of_dense, tokens = GramSum.zeros(width, device), GramSum.zeros(width, device), 0
+        with multiplied_as(x_TD.dtype):
+            mixed_DD += dense_TD.float().T @ x_TD.float()
+        squares = own.add_rows_(x_TD) + of_dense.add_rows_(dense_TD)
+        if not squares.isfinite():
             raise ScoringError(
-                f"what {name} reads in the candidate or in the dense model is not finite; "
-                "try model.dtype: float32, or keep more of the model"
+                f"what {group.names[0]} reads in a smaller model or in the dense one is not finite; "
+                "try model.dtype: float32, or projection.propagated_shares: [], which does without"
             )
-        old_rO, bias_O = module.left_RO[: ranks[name]], module.bias
-        if bias_O is not None:  # it is part of target and output alike, so what is fitted starts at zero
-            old_rO = torch.cat([old_rO, old_rO.new_zeros(1, len(bias_O))])
-        new_rO = least_squares(module.weight, old_rO, cross_Dr[name], gram_rr[name])
-        fitted[f"{name}:left"] = new_rO[: ranks[name]].to(old_rO.dtype)
-        if bias_O is not None:
-            fitted[f"{name}:bias"] = (bias_O.double() + new_rO[-1]).to(bias_O.dtype)
-    return fitted
+        tokens += len(x_TD)
+    if mixed_DD is None:
+        return None
+    weight = (1 + DENSE_WEIGHT) * tokens
+    dense_P = DENSE_WEIGHT * of_dense.panels_P
+    cross_DD = GramSum(own.width, (1 - ALPHA) * own.panels_P + dense_P).whole_KK().div_(weight)
+    cross_DD += mixed_DD.mul_(ALPHA / weight)
+    del mixed_DD
+    gram_DD = GramSum(own.width, own.panels_P + dense_P).whole_KK().div_(weight)
+    unknown_D = gram_DD.diagonal() * (own.width * len(group.places) / tokens) ** 2
+    cross_DD.diagonal().add_(unknown_D)
+    gram_DD.diagonal().add_(unknown_D)
+    return (cross_DD, gram_DD) if gram_DD.any() else None
 
 
-def _answer_bias(
-    model: PreTrainedModel, flow: Flow, examples: Sequence[Example], batches: Sequence[Batch]
-) -> dict[str, torch.Tensor]:
-    """The head's bias for the tokens of fixed answers, by a flow behind the last block; nothing where it has none."""
-    tokens, found = fixed_answers(examples), linear_head(model)
-    read = sum(row.reads for example in examples for row in example.rows)
-    if not tokens or found is None or len(tokens) * read > MOST_NUMBERS:
-        return {}
-    name, head = found
-    token_U = torch.tensor(tokens, device=head.weight.device)
-    made: list[Any] = []
-    logp_QU: list[torch.Tensor] = []
-    read_N: list[torch.Tensor] = []
-    with head.register_forward_hook(lambda _, __, logits: made.append(logits.float().aminmax())):
-        for index in range(len(flow)):
-            logits_QV, place_N = flow.logits_read(index)
-            if [
-                logits_QV.float().aminmax()
-            ] != made:  # not run, or scaled or capped behind it: no place for a bias
-                return {}
-            made.clear()
-            read_N.append(place_N.cpu() + sum(map(len, logp_QU)))
-            logp_QU.append(logits_QV.float().log_softmax(dim=1)[:, token_U].cpu())
-    choices = max(example.choices for example in examples)
-    bias_U = fit_answer_bias(
-        torch.cat(logp_QU),
-        torch.cat(read_N),
-        torch.searchsorted(token_U, torch.cat([batch.token_N for batch in batches])).cpu(),
-        torch.cat([batch.slot_N for batch in batches]).cpu(),
-        torch.tensor([example.label for example in examples]),
-        torch.arange(choices) < torch.tensor([[example.choices] for example in examples]),
+def _renew_(
+    model: SwitchableModel,
+    name: str,
+    energy_K: NDArray[np.floating],
+    cross_DD: torch.Tensor,
+    gram_DD: torch.Tensor,
+) -> NDArray[np.floating]:
+    """Gives a matrix its new factors; returns their energies."""
+    module = switchable_module(model.model, name)
+    old = Factors(
+        left_RO=module.left_RO,
+        right_RD=module.right_RD,
+        energy_K=torch.from_numpy(energy_K).to(gram_DD.device),
     )
-    if not bias_U.isfinite().all():
-        raise ScoringError("the candidate's logits are not finite")
-    bias_V = (
-        torch.zeros(len(head.weight), dtype=torch.float64) if head.bias is None else head.bias.double().cpu()
-    )
-    return {f"{name}:bias": bias_V.index_add(0, token_U.cpu(), bias_U).to(head.weight.dtype)}
-
-
-def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> None:
-    if name in sums:
-        sums[name] += product
-    else:
-        sums[name] = product.double()
+    new = regressed(old, cross_DD, gram_DD)
+    module.left_RO = new.left_RO.to(module.left_RO.dtype)
+    module.right_RD = new.right_RD.to(module.right_RD.dtype)
+    energies: NDArray[np.floating] = new.energy_K.cpu().numpy()
+    return energies

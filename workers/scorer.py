@@ -18,8 +18,8 @@ from workers.likelihood import Predicted, answer_logits, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.metrics import exact_match, token_f1
 from workers.plan import EncodedTask, Example
-from workers.propagation import lent, load_fitted, refit_to_file
 from workers.reaction import react
+from workers.refit import lent, load_fitted, refit_to_file
 from workers.scores import Beliefs, Failure, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
 
 TOP_TOKENS = 64

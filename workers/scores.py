@@ -38,7 +38,7 @@ class ScoreRequest:
 class RefitRequest:
     """Refit the candidate with these ranks on so many calibration `examples`; what is fitted goes to `file`.
 
-    `dense_share`: of the dense flow in the target, see `workers.propagation`. `answer_bias`: whether the right answers
+    `dense_share`: of the dense flow in the target, see `workers.refit`. `answer_bias`: whether the right answers
     may have a say, see `workers.answer_bias`.
     """
 

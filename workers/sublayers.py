@@ -90,9 +90,16 @@ def live_ranks(
     matrices: Sequence[MatrixShape], ranks: Sequence[int], sublayers: Sequence[Sublayer]
 ) -> tuple[int, ...]:
     """The same candidate, all matrices of its dead sublayers at rank 0."""
-    gone = {matrix.name for matrix, rank in zip(matrices, ranks, strict=True) if rank == 0}
-    dead = {name for sublayer in sublayers if sublayer.output in gone for name in sublayer.matrices}
+    dead = skipped(matrices, ranks, sublayers)
     return tuple(0 if matrix.name in dead else rank for matrix, rank in zip(matrices, ranks, strict=True))
+
+
+def skipped(
+    matrices: Sequence[MatrixShape], ranks: Sequence[int], sublayers: Sequence[Sublayer]
+) -> frozenset[str]:
+    """All matrices of a candidate's dead sublayers."""
+    gone = {matrix.name for matrix, rank in zip(matrices, ranks, strict=True) if rank == 0}
+    return frozenset(name for sublayer in sublayers if sublayer.output in gone for name in sublayer.matrices)
 
 
 def leaves_no_trace(values: Sequence[Any]) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from search.matrix import DENSE
-from workers.batches import Batch
+from workers.batches import Batch, make_batches
 from workers.likelihood import answer_logits, choice_scores, right_choices, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.plan import Example
@@ -61,6 +61,26 @@ def task_loss(
     right = right_choices(examples, batch, logp.device) if kind == "choice" else batch.token_N
     loss = kl_weight * kl(dense, logp) + (1 - kl_weight) * F.nll_loss(logp, right, reduction="none")
     return (loss if kind == "choice" or share_N is None else share_N * loss).sum()
+
+
+@torch.no_grad()
+def mean_loss(
+    model: SwitchableModel,
+    ranks: Sequence[int],
+    kind: str,
+    examples: Sequence[Example],
+    batch_tokens: int,
+    kl_weight: float,
+) -> float:
+    """Of a candidate, per example, in nats; not finite where its logits are not."""
+    max_choices, total = max(example.choices for example in examples), 0.0
+    for batch in make_batches(examples, max_choices, batch_tokens):
+        here = batch.to(model.model.device)
+        dense = log_likelihoods(kind, dense_logits(model, here), examples, here, max_choices)
+        model.switch(ranks)
+        logp = log_likelihoods(kind, answer_logits(model.model, here), examples, here, max_choices)
+        total += float(task_loss(kind, dense, logp, examples, here, kl_weight))
+    return total / len(examples)
 
 
 def qualities(

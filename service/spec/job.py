@@ -41,6 +41,9 @@ STAIRCASE_ROUNDS = 8
 MIDWAY_SHARE = 0.3
 """Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
 
+PROPAGATED_SHARE, PROPAGATED_AROUND = 0.15, (0.8, 1.6)
+"""Likewise, about where the smallest models are that lose little; and by what the shares around it are multiplied."""
+
 
 def parts_of(calibration: int, size: int) -> int:
     """Into how many parts of a size the calibration examples are divided for rounds; what is left over is in none."""
@@ -96,8 +99,23 @@ class JobSpec(Strict):
             return None
         share = self.projection.midway_share
         if share is None:
-            share = self.objective.share if isinstance(self.objective, TargetParams) else MIDWAY_SHARE
+            share = self._wanted_share or MIDWAY_SHARE
         return share if share < 1 else None
+
+    @property
+    def propagated_shares(self) -> tuple[float, ...]:
+        """The shares of the models in which errors are propagated, if they are; see `ProjectionSpec`."""
+        if self.projection.method != "task":
+            return ()
+        if self.projection.propagated_shares is not None:
+            return self.projection.propagated_shares
+        share = self._wanted_share or PROPAGATED_SHARE
+        around = [round(share * factor, 6) for factor in PROPAGATED_AROUND] if share < 1 else []
+        return tuple(one for one in around if 0 < one < 1)
+
+    @property
+    def _wanted_share(self) -> float | None:
+        return self.objective.share if isinstance(self.objective, TargetParams) else None
 
     @property
     def reweigh_rounds(self) -> int:

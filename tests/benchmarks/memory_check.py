@@ -20,7 +20,15 @@ from service import wiring
 from service.settings import Settings
 
 EVERY_S = 0.5
-PREPARING = {"model", "calibration", "projection", "recalibration", "reprojection", "refinement"}
+PREPARING = {
+    "model",
+    "calibration",
+    "projection",
+    "recalibration",
+    "reprojection",
+    "propagation",
+    "refinement",
+}
 OF_RAY = ("DashboardAgent", "RuntimeEnvAgent")
 
 

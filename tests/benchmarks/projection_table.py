@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 from in_process import InProcess
-from real_model import RealModel, descended, load, reweighed, task_parser
+from real_model import RealModel, descended, load, propagated_in, reweighed, task_parser
 
 from api.spec_file import load_spec
 from search.matrix import DENSE
@@ -35,11 +35,22 @@ from search.seeds import lagrangian, per_type, predicted_loss, uniform
 from search.space import Genome
 from service.scoring import REFIT_EXAMPLES, TaskScorer
 from service.spec.job import MIDWAY_SHARE
-from workers.propagation import lent, refit
+from workers.refit import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-KEY = ("method", "fisher", "midway", "refit", "gram_examples", "split", "allocation", "share", "seed")
+KEY = (
+    "method",
+    "fisher",
+    "midway",
+    "propagated",
+    "refit",
+    "gram_examples",
+    "split",
+    "allocation",
+    "share",
+    "seed",
+)
 BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "reweighed", "descended", "per-type", "uniform")
 
@@ -54,6 +65,7 @@ def main() -> None:
                     method,
                     arguments.fisher,
                     _midway(arguments, method),
+                    propagated_in(arguments, method),
                     arguments.refit,
                     arguments.gram_examples,
                     _split(arguments),
@@ -107,6 +119,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         calibration=arguments.calibration,
         gram_examples=arguments.gram_examples,
         midway_share=arguments.midway,
+        propagated_shares=arguments.propagated,
         seed=seed,
         threads=arguments.threads,
     )
@@ -115,7 +128,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     dense, beliefs = model.scorer.score_dense(_request(model, None, arguments.split, examples))
     model.scorer.set_beliefs({arguments.split: beliefs})
     closed_form_task = method == "task" and arguments.refit is None
-    for _, fisher, midway, refit_share, gram_examples, split, allocation, share, _ in keys:
+    for _, fisher, midway, propagated, refit_share, gram_examples, split, allocation, share, _ in keys:
         genome = _genome(allocation, model, share)
         with lent(model.switchable, _fitted(model, genome, refit_share)):
             scores = model.scorer.score(_request(model, genome, arguments.split, examples))
@@ -125,6 +138,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
             "method": method,
             "fisher": fisher,
             "midway": midway,
+            "propagated": propagated,
             "refit": refit_share,
             "gram_examples": gram_examples,
             "split": split,
@@ -190,9 +204,15 @@ def _print(arguments: Namespace, rows: list[Row]) -> None:
     """A table for every measure, means over the seeds with their standard deviation, and how well KL is predicted."""
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
-        shown = (row["fisher"], row.get("midway"), row["refit"], row.get("gram_examples"), row.get("split"))
-        midway = _midway(arguments, row["method"])
-        asked = (arguments.fisher, midway, arguments.refit, arguments.gram_examples, _split(arguments))
+        shown = tuple(row.get(name) for name in KEY[1:7])
+        asked = (
+            arguments.fisher,
+            _midway(arguments, row["method"]),
+            propagated_in(arguments, row["method"]),
+            arguments.refit,
+            arguments.gram_examples,
+            _split(arguments),
+        )
         if row["seed"] in arguments.seeds and shown == asked:
             groups.setdefault((row["method"], row["allocation"], row["share"]), []).append(row)
     for title, measure, form in MEASURES:

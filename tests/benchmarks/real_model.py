@@ -4,7 +4,7 @@ Nothing here starts Ray or a server. Model, data and factors come from the cache
 made there where they are missing; a demo that ran in the same directory has made them already.
 """
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -82,16 +82,28 @@ def task_parser(description: str | None) -> ArgumentParser:
     made.add_argument("--job", type=Path, help="job file of another task")
     made.add_argument("--root", type=Path, action="append", default=[], help="folder with its model and data")
     made.add_argument("--calibration", type=int, help="records of that split; the job's own")
+    made.add_argument(
+        "--propagated",
+        nargs="*",
+        type=float,
+        default=[],
+        help="as `projection.propagated_shares` of a job, for `task`",
+    )
     return made
+
+
+def propagated_in(arguments: Namespace, method: str) -> str | None:
+    """As rows name it; those where errors are not propagated have none."""
+    return " ".join(map(str, arguments.propagated)) or None if method == "task" else None
 
 
 class Variant(TypedDict, total=False):
     """Which job is prepared; left out, it is the demo's, with closed-form factors.
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
-    data. `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`,
-    `dtype`: as in a job file. `calibration`: records of that split (none: the job's own). `seed`: of the data splits,
-    of calibration and of the search.
+    data. `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `propagated_shares`,
+    `refine_epochs`, `dtype`: as in a job file. `calibration`: records of that split (none: the job's own). `seed`: of
+    the data splits, of calibration and of the search.
     """
 
     spec: JobSpec | None
@@ -102,6 +114,7 @@ class Variant(TypedDict, total=False):
     gram_examples: int | None
     calibration: int | None
     midway_share: float | None
+    propagated_shares: Sequence[float]
     refine_epochs: int
     seed: int
     dtype: str
@@ -247,6 +260,7 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
         "storage": variant.get("storage", "pairs"),
         "fisher": variant.get("fisher", "true"),
         "midway_share": variant.get("midway_share") if method == "task" else None,
+        "propagated_shares": variant.get("propagated_shares", ()) if method == "task" else None,
         "refine_epochs": variant.get("refine_epochs", 0),
     }
     if (gram_examples := variant.get("gram_examples")) is not None:

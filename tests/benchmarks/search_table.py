@@ -36,6 +36,7 @@ from real_model import (
     descents,
     descents_for,
     load,
+    propagated_in,
     reweighed,
     reweighed_for,
     task_parser,
@@ -72,7 +73,7 @@ from service.scoring import Candidate, TaskScorer
 from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
-KEY = ("method", "objective", "amount", "seed", "budget", "examples", "kl_weight")
+KEY = ("method", "objective", "amount", "seed", "budget", "examples", "kl_weight", "propagated")
 
 SETTINGS = (
     "population",
@@ -115,7 +116,7 @@ class Arena:
 def main() -> None:
     arguments = _arguments()
     rows: list[Row] = json.loads(arguments.json.read_text()) if _there(arguments.json) else []
-    known = {tuple(row[name] for name in KEY) for row in rows}
+    known = {tuple(row.get(name) for name in KEY) for row in rows}
     wanted = [key for key in _keys(arguments) if key not in known]
     for (projection, seed), keys in groupby(wanted, key=lambda key: (projection_of(key[0]), key[3])):
         arena = _arena(arguments, projection, seed)
@@ -124,7 +125,8 @@ def main() -> None:
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     print_tables(
-        arguments.methods, [row for row in rows if tuple(row[name] for name in KEY) in set(_keys(arguments))]
+        arguments.methods,
+        [row for row in rows if tuple(row.get(name) for name in KEY) in set(_keys(arguments))],
     )
 
 
@@ -173,7 +175,15 @@ def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
         ("drop", drop) for drop in arguments.drops
     ]
     keys = [
-        (method, *objective, seed, _budget(arguments, method), arguments.examples, arguments.kl_weight)
+        (
+            method,
+            *objective,
+            seed,
+            _budget(arguments, method),
+            arguments.examples,
+            arguments.kl_weight,
+            propagated_in(arguments, projection_of(method)),
+        )
         for seed in arguments.seeds
         for objective in objectives
         for method in arguments.methods
@@ -196,6 +206,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
             spec=None if arguments.job is None else load_spec(arguments.job),
             roots=arguments.root,
             method=projection,
+            propagated_shares=arguments.propagated,
             calibration=arguments.calibration,
             refine_epochs=0,
             seed=seed,
@@ -250,7 +261,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
 
 
 def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
-    method, kind, amount, seed, budget, examples, _ = key
+    method, kind, amount, seed, budget, examples, *_ = key
     objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
     settings = SearchSettings(full=examples, seed=seed, prescreens=tuple(arguments.prescreens), **chosen)

@@ -73,6 +73,7 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         spec=None if arguments.job is None else load_spec(arguments.job),
         roots=arguments.root,
         calibration=arguments.calibration,
+        propagated_shares=arguments.propagated,
         seed=seed,
         threads=arguments.threads,
     )

@@ -55,7 +55,10 @@ BAD_NUMBERS = [
     (field, value)
     for field, bounds in {**INTEGERS, **FLOATS}.items()
     for value in (*bounds, HUGE, math.nan, math.inf)
-] + [("resources.gpus_per_actor", 1.5)]
+] + [
+    ("resources.gpus_per_actor", 1.5),
+    *(("projection.propagated_shares", value) for value in ([0], [1], [0.5, HUGE], [math.nan], [0.5] * 9)),
+]
 
 PATHS = [
     "..",

@@ -90,13 +90,18 @@ def test_no_secret_is_kept_in_an_event(log: JobLog, store: Store) -> None:
     assert told == "GET https://me:[redacted]@hub/x: Bearer [redacted]"
 
 
+REFINED = {"propagated_shares": [], "refine_epochs": 1}
+
+
 @pytest.mark.parametrize(
-    ("phases", "epochs", "expected"),
+    ("phases", "projection", "expected"),
     [
-        (["model"], 0, [("factors", "hit")]),
-        (["model", "calibration", "projection"], 0, [("factors", "miss")]),
-        (["model"], 1, [("factors", "hit"), ("trained_factors", "hit")]),
-        (["model", "refinement"], 1, [("factors", "hit"), ("trained_factors", "miss")]),
+        (["model"], {"propagated_shares": []}, [("factors", "hit")]),
+        (["model", "calibration", "projection"], {"propagated_shares": []}, [("factors", "miss")]),
+        (["model"], {}, [("factors", "hit"), ("propagated_factors", "hit")]),
+        (["model", "propagation"], {}, [("factors", "hit"), ("propagated_factors", "miss")]),
+        (["model"], REFINED, [("factors", "hit"), ("trained_factors", "hit")]),
+        (["model", "refinement"], REFINED, [("factors", "hit"), ("trained_factors", "miss")]),
     ],
 )
 def test_what_the_cache_had_is_counted(
@@ -104,19 +109,18 @@ def test_what_the_cache_had_is_counted(
     make_spec: Callable[..., JobSpec],
     tmp_path: Path,
     phases: list[str],
-    epochs: int,
+    projection: dict[str, Any],
     expected: list[tuple[str, str]],
 ) -> None:
-    spec = make_spec()
-    projection = spec.projection.model_copy(update={"refine_epochs": epochs})
-    store.create_job(spec.model_copy(update={"projection": projection}))
+    document = make_spec().canonical() | {"projection": projection}
+    store.create_job(JobSpec.model_validate(document))
     job, metrics = store.claim_next(), Metrics()
     assert job is not None
     log = JobLog(store, job, tmp_path, metrics)
 
     for phase in phases:
         log.progress(phase)(1, 1)
-    log.count_preparation()
+    log.count_preparation(propagated=bool(job.spec.propagated_shares))
 
     counted = [
         line for line in metrics.text().decode().splitlines() if line.startswith("ranksieve_cache_total")

@@ -230,7 +230,7 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
 
     states = [data["state"] for data in jobs.events(id, "job.state")]
     assert states == ["queued", "validating", "preparing", "searching", "finalizing", "succeeded"]
-    assert cluster.phases == ["closed_form", "export", "verify"]
+    assert cluster.phases == ["closed_form", "propagated", "export", "verify"]
     assert [actors.closed for actors in cluster.actors] == [True]
     (loaded,) = jobs.events(id, "data.loaded")
     assert loaded == {
@@ -446,7 +446,7 @@ def test_a_latency_is_met_and_measured_again(
     fast["projection"]["storage"] = storage
     id, cluster = jobs.submit(fast), LocalCluster(make_timer=make_flop_timer)
     result = jobs.run(cluster)
-    assert cluster.phases == ["closed_form", "measure_latency", "export", "verify"]
+    assert cluster.phases == ["closed_form", "propagated", "measure_latency", "export", "verify"]
     assert list(result["seconds"])[:3] == ["prepare", "latency", "dense"]
     (told,) = jobs.events(id, "latency.measured")
     assert told == result["latency_table"]
@@ -514,7 +514,7 @@ def test_another_size_of_a_job_for_a_latency_has_the_levels_of_its_table(
     jobs.export(id, share=share)
     cluster = LocalCluster(make_timer=make_flop_timer)
     result = jobs.run(cluster)
-    assert cluster.phases == ["closed_form", "export", "verify"]
+    assert cluster.phases == ["closed_form", "propagated", "export", "verify"]
     assert result["latency_table"] == first["latency_table"]
     assert result["latency"]["target_share"] is None
     assert result["latency"]["measured_share"] == pytest.approx(result["latency"]["expected_share"])
@@ -816,7 +816,7 @@ def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
         return {entry.key for entry in cache.entries()}
 
     first, second = run("task"), run("output")
-    assert kinds(first) == ["midway", "model", "way"]
+    assert kinds(first) == ["midway", "model", "propagated", "way"]
     assert kinds(second) == ["factors", "model"]
     assert kinds(first & second) == ["model"]
 
@@ -854,7 +854,7 @@ def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, tin
     cluster = LocalCluster()
     result = jobs.run(cluster)
 
-    assert cluster.phases == ["closed_form", "export", "verify"]
+    assert cluster.phases == ["closed_form", "propagated", "export", "verify"]
     assert not cluster.actors
     states = [data["state"] for data in jobs.events(asked.id, "job.state")]
     assert states == ["queued", "validating", "preparing", "finalizing", "succeeded"]

@@ -193,6 +193,26 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
     assert JobSpec.model_validate(document).midway_share == midway
 
 
-def test_other_methods_have_no_midway() -> None:
-    with pytest.raises(ValidationError, match="midway_share is for the method task"):
-        ProjectionSpec.model_validate({"method": "output", "midway_share": 0.5})
+@pytest.mark.parametrize(
+    ("projection", "objective", "shares"),
+    [
+        ({}, {"kind": "max_drop"}, (0.12, 0.24)),
+        ({}, {"kind": "target_params", "share": 0.5}, (0.4, 0.8)),
+        ({}, {"kind": "target_params", "share": 0.7}, (0.56,)),
+        ({}, {"kind": "target_params", "share": 1.0}, ()),
+        ({"propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
+        ({"propagated_shares": []}, {"kind": "max_drop"}, ()),
+        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, ()),
+    ],
+)
+def test_in_which_models_errors_are_propagated(
+    make_spec: MakeSpec, projection: Document, objective: Document, shares: tuple[float, ...]
+) -> None:
+    document = make_spec().canonical() | {"projection": projection, "objective": objective}
+    assert JobSpec.model_validate(document).propagated_shares == shares
+
+
+@pytest.mark.parametrize(("name", "value"), [("midway_share", 0.5), ("propagated_shares", [0.5])])
+def test_other_methods_know_no_midway_and_propagate_nothing(name: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=f"{name} is for the method task"):
+        ProjectionSpec.model_validate({"method": "output", name: value})

@@ -3,7 +3,7 @@
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,49 @@ def make_switchable() -> Callable[..., tuple[SwitchableModel, tuple[MatrixShape,
 
 
 @pytest.fixture(scope="session")
+def inputs_of() -> Callable[
+    [PreTrainedModel, Sequence[MatrixShape], Sequence[Example]], dict[str, torch.Tensor]
+]:
+    """Tells what every matrix reads."""
+
+    @torch.inference_mode()
+    def read(
+        model: PreTrainedModel, matrices: Sequence[MatrixShape], examples: Sequence[Example]
+    ) -> dict[str, torch.Tensor]:
+        """What every matrix reads when rows run one by one, without padding: T×D."""
+        seen: dict[str, list[torch.Tensor]] = {matrix.name: [] for matrix in matrices}
+        hooks = [
+            model.get_submodule(name).register_forward_pre_hook(
+                lambda _, args, rows=rows: rows.append(args[0].flatten(0, -2))
+            )
+            for name, rows in seen.items()
+        ]
+        for example in examples:
+            for row in example.rows:
+                model(input_ids=torch.tensor([row.ids]))
+        for hook in hooks:
+            hook.remove()
+        return {name: torch.cat(rows) for name, rows in seen.items()}
+
+    return read
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def candidate(
+    request: pytest.FixtureRequest,
+    make_llama: Callable[..., PreTrainedModel],
+    make_gpt2: Callable[[], PreTrainedModel],
+    make_switchable: Callable[..., Any],
+) -> tuple[SwitchableModel, tuple[MatrixShape, ...], list[int]]:
+    """A model with a dense matrix, a sublayer that is gone, and low-rank matrices in both blocks."""
+    switchable, matrices = make_switchable(make_llama() if request.param == "llama" else make_gpt2())
+    ranks = [5 + index % 4 for index in range(len(matrices))]
+    gone = [i for i, matrix in enumerate(matrices) if matrix.kind in ("self_attn.o_proj", "attn.c_proj")]
+    ranks[0], ranks[gone[1]] = DENSE, 0
+    return switchable, matrices, ranks
+
+
+@pytest.fixture(scope="session")
 def preparation_plan(
     llama_folder: Path, make_task: Callable[..., EncodedTask], tmp_path_factory: pytest.TempPathFactory
 ) -> PreparationPlan:
@@ -332,6 +375,7 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             fisher="true",
             gram_bytes=2**30,
             midway_share=None,
+            propagated=0,
             loads=loads,
             refine_epochs=0,
             search_passes=7.5,

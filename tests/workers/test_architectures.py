@@ -30,6 +30,7 @@ from workers.models import empty_model, load_prepared
 from workers.plan import EncodedTask, Example, ModelSource
 from workers.preparation import PreparationPlan, Prepared, load_factors, prepare
 from workers.projections import factor
+from workers.refinement import Refinement
 
 CPU = torch.device("cpu")
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
@@ -354,7 +355,13 @@ def planned(
 ) -> tuple[ExportPlan, Prepared]:
     """A dense matrix, one of rank 0, low-rank ones."""
     source = ModelSource(kind="path", location=str(folder), dtype="float32")
-    plan = replace(preparation_plan, model=source, cache_dir=folder.with_name("cache"))
+    plan = replace(
+        preparation_plan,
+        model=source,
+        cache_dir=folder.with_name("cache"),
+        propagated_shares=(0.5,),
+        refinement=Refinement(rank_step=2),
+    )
     with torch.inference_mode(False):
         *_, prepared = prepare(plan)
     assert isinstance(prepared, Prepared)

@@ -47,6 +47,7 @@ def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) ->
     loads = {name: load_of(task, name, BATCH_TOKENS) for name in task.splits}
     extra = {
         "way": loads["calibration"],
+        "propagation": loads["calibration"],
         "refinement": loads["calibration"],
         "reweigh": loads["calibration"].times(3),
         "descend": loads["calibration"].times(2),
@@ -251,6 +252,32 @@ def test_training_costs_passes_factors_and_memory_of_its_own(model: ModelSize, j
     wide = replace(job, gram_bytes=0, actors=1)
     trained = phases_of(model, replace(wide, refine_epochs=1))["prepare"]
     assert trained.host_bytes > phases_of(model, wide)["prepare"].host_bytes
+
+
+def test_propagation_costs_flows_moments_and_regressions(model: ModelSize, job: JobSize) -> None:
+    load = job.loads["propagation"]
+    none, one, three = (phases_of(model, replace(job, propagated=count))["prepare"] for count in (0, 1, 3))
+    assert [phase.tokens - none.tokens for phase in (one, three)] == [6 * load.tokens, 12 * load.tokens]
+    factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
+    assert one.disk_bytes - none.disk_bytes == three.disk_bytes - none.disk_bytes == factors
+    forward = phases_of(model, replace(job, loads={**job.loads, "test": load}))["test"].flops / 2
+    moments = (
+        2 * load.real_tokens * sum(3 * m.in_features**2 for m in model.matrices)
+    )  # narrower than a panel
+    assert three.flops - one.flops == pytest.approx(2 * (3 * forward + moments), abs=1)
+    regressions = sum(
+        d**3 / 3 + 6 * r * d**2 + 4 * r**2 * d + 2 * r**2 * m.out_features + 9 * r**3
+        for m in model.matrices
+        for r, d in [(m.largest_rank("pairs"), m.in_features)]
+    )
+    assert one.flops - none.flops == pytest.approx(6 * forward + moments + regressions, abs=1)
+    assert (
+        one.seconds_high - none.seconds_high > (one.flops - none.flops) / 1e6 / 0.25 * 2
+    )  # one of two actors
+    many = {**job.loads, "propagation": load.times(10_000)}
+    one, three = (phases_of(model, replace(job, propagated=n, loads=many))["prepare"] for n in (1, 3))
+    held = round(load.times(10_000).tokens) * 4 * model.hidden  # states of a flow
+    assert three.host_bytes - one.host_bytes == 2 * held
 
 
 def find_wide(model: ModelSize) -> Any:

@@ -18,8 +18,8 @@ from workers.matrices import block_list
 from workers.placement import place
 from workers.plan import EncodedTask
 from workers.preparation import PreparationPlan, Prepared, prepare
-from workers.propagation import load_fitted
 from workers.refinement import Refinement
+from workers.refit import load_fitted
 from workers.scores import Beliefs, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
 
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])

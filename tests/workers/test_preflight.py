@@ -63,4 +63,9 @@ def test_what_cannot_be_refit_is_refused_at_once(
     models = FolderCache(tmp_path / "models")
     with pytest.raises(InputError, match=r"projection\.refit: cannot be had of a model whose layers share"):
         check(model, TASK, data, models, refit=True)
+    with pytest.raises(
+        InputError, match=r"projection\.propagated_shares: .* share keys and values; leave it out"
+    ):
+        check(model, TASK, data, models, propagated=True)
+    assert not check(model, TASK, data, models).by_block
     check(model, TASK, data, models)

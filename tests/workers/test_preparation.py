@@ -1,7 +1,8 @@
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,23 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from search.errors import InfrastructureError, ScoringError
+from search.seeds import lagrangian
+from search.space import SearchSpace
+from workers import preparation
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, weight_OD
 from workers.models import load_prepared
 from workers.plan import EncodedTask, ModelSource
-from workers.preparation import PreparationPlan, Prepared, Progress, closed_form, load_factors, prepare
+from workers.preparation import (
+    PreparationPlan,
+    Prepared,
+    Progress,
+    Propagation,
+    closed_form,
+    load_factors,
+    prepare,
+)
 from workers.refinement import Refinement
 
 
@@ -260,6 +273,103 @@ def test_refined_factors_are_an_entry_of_their_own_beside_the_closed_form(
     }
     assert any(not before[name][0].equal(after[name][0]) for name in before)
     assert [item.phase for item in run(plan)[0]] == ["model"]
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, *losses: float) -> list[Any]:
+    """Has candidates lose so much, one after the other; returns what was asked for."""
+    asked: list[Any] = []
+
+    def mean_loss(_: SwitchableModel, ranks: tuple[int, ...], *arguments: Any) -> float:
+        asked.append((ranks, *arguments))
+        return losses[len(asked) - 1]
+
+    monkeypatch.setattr(preparation, "mean_loss", mean_loss)
+    return asked
+
+
+def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_trained_then(
+    preparation_plan: PreparationPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = judged(monkeypatch, 0.2, 0.1)
+    plan = replace(
+        preparation_plan, propagated_shares=(0.4, 0.9), refinement=Refinement(rank_step=2, kl_weight=0.7)
+    )
+    progress, propagated = run(plan)
+    assert [item.phase for item in progress] == ["model", "propagation", "propagation"]
+    assert [(item.done, item.total) for item in progress[1:]] == [(1, 2), (2, 2)]
+    before, after = load_factors(prepared.factors), load_factors(propagated.factors)
+    assert {name: [half.shape for half in pair] for name, pair in before.items()} == {
+        name: [half.shape for half in pair] for name, pair in after.items()
+    }
+    assert any(not before[name][0].equal(after[name][0]) for name in before)
+    assert propagated.propagation == Propagation(loss_before=0.2, loss_after=0.1)
+    same = replace(propagated, factors=prepared.factors, energies=prepared.energies, propagation=None)
+    assert same == prepared
+    for old, new in zip(prepared.energies, propagated.energies, strict=True):
+        assert new.shape == old.shape
+        assert (np.diff(new) <= 0).all()
+        assert (new >= 0).all()
+    assert any(not np.array_equal(*pair) for pair in zip(prepared.energies, propagated.energies, strict=True))
+
+    space = SearchSpace(prepared.matrices, 2, "pairs")
+    calibration = plan.task.splits["calibration"]
+    for energies, (ranks, kind, judges, batch_tokens, kl_weight) in zip(
+        (prepared.energies, propagated.energies), asked, strict=True
+    ):
+        assert ranks == space.ranks(lagrangian(space, energies, 0.6))  # the middle one
+        assert judges == calibration[-3:]
+        assert (kind, batch_tokens, kl_weight) == ("choice", plan.batch_tokens, 0.7)
+
+    progress, trained = run(replace(plan, refinement=replace(plan.refinement, epochs=1)))
+    assert {item.phase for item in progress} == {"model", "refinement"}
+    assert trained.propagation == propagated.propagation
+    assert [item.phase for item in run(plan)[0]] == ["model"]
+    judged(monkeypatch, 0.2, 0.1)
+    others = [run(one)[1] for one in (preparation_plan, replace(plan, propagated_shares=(0.4,)))]
+    assert len({one.factors for one in (propagated, trained, *others)}) == 4
+
+
+@pytest.mark.parametrize("after", [0.2, 0.3, math.nan])
+def test_factors_stay_where_a_model_loses_no_less_with_propagated_ones(
+    preparation_plan: PreparationPlan,
+    prepared: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    after: float,
+) -> None:
+    judged(monkeypatch, 0.2, after)
+    plan = replace(
+        preparation_plan,
+        propagated_shares=(0.5,),
+        refinement=Refinement(rank_step=2),
+        cache_dir=tmp_path / "cache",
+    )
+    for _ in range(2):  # the second time from the cache
+        _, kept = run(plan)
+        assert kept.factors.name == prepared.factors.name
+        assert kept.propagation is not None
+        assert not kept.propagation.kept
+        assert repr(kept.propagation) == repr(Propagation(loss_before=0.2, loss_after=after))
+
+
+def test_factors_of_a_model_that_cannot_be_run_block_by_block_stay_and_why_is_told(
+    preparation_plan: PreparationPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(error: Exception, *_: Any) -> Iterator[Any]:
+        yield from ()
+        raise error
+
+    plan = replace(preparation_plan, propagated_shares=(0.45,), refinement=Refinement(rank_step=2))
+    reasons = {"KeyError: 'shared'": KeyError("shared"), "inf": ScoringError("inf")}
+    for reason, error in reasons.items():
+        monkeypatch.setattr(preparation, "propagate", partial(stumble, error))
+        _, kept = run(plan)
+        assert kept == replace(prepared, energies=kept.energies, propagation=Propagation(reason=reason))
+        assert not kept.propagation.kept  # type: ignore[union-attr]
+    for error in (MemoryError(), torch.OutOfMemoryError("no"), InfrastructureError("no")):
+        monkeypatch.setattr(preparation, "propagate", partial(stumble, error))
+        with pytest.raises(type(error)):
+            run(plan)
 
 
 def test_training_takes_the_first_examples_that_it_is_told_to(

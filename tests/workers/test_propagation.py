@@ -1,311 +1,255 @@
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from numpy.typing import NDArray
 
 from search.errors import ScoringError
 from search.matrix import DENSE, MatrixShape
-from workers import propagation
-from workers.answer_bias import fixed_answers
+from search.seeds import lagrangian
+from search.space import SearchSpace
 from workers.batches import make_batches
-from workers.likelihood import answer_logits, right_choices
-from workers.lowrank import SwitchableModel
+from workers.likelihood import answer_logits
+from workers.lowrank import SwitchableModel, switchable_module
+from workers.models import load_prepared
 from workers.plan import EncodedTask, Example
-from workers.propagation import least_squares, lent, load_fitted, refit, refit_to_file
-from workers.task_loss import log_likelihoods
+from workers.preparation import Prepared, load_factors
+from workers.projections import GRADIENT_DAMPING, Factors, factor, regressed
+from workers.propagation import (
+    ALPHA,
+    DENSE_WEIGHT,
+    MOST_EXAMPLES,
+    MOST_JUDGES,
+    propagate,
+    split_for_propagation,
+)
+from workers.task_loss import kl, log_likelihoods, mean_loss
 
 BUDGET = 40
 
 Inputs = dict[str, torch.Tensor]
 
 
-def run(
-    switchable: SwitchableModel,
-    matrices: Sequence[MatrixShape],
-    ranks: Sequence[int],
-    examples: Sequence[Example],
-    alpha: float = 0.5,
-    budget: int = BUDGET,
-) -> Inputs:
-    *blocks, head = list(refit(switchable, ranks, examples, budget, alpha))
-    assert [(block.done, block.total) for block in (*blocks, head)] == [(1, 3), (2, 3), (3, 3)]
-    assert set(head.fitted) == ({"lm_head:bias"} if examples[0].choices > 1 else set())
-    for index, block in enumerate(blocks):
-        layers = {matrix.name: matrix.layer for matrix in matrices}
-        assert {layers[key.rsplit(":", 1)[0]] for key in block.fitted} <= {index}
-    return {key: tensor for block in (*blocks, head) for key, tensor in block.fitted.items()}
+@pytest.fixture
+def moments() -> tuple[torch.Tensor, torch.Tensor]:
+    """E[w x̃ᵀ] and E[x̃ x̃ᵀ] of inputs of 12 numbers, some of which are nearly determined by others."""
+    torch.manual_seed(0)
+    x_TD = torch.randn(200, 12, dtype=torch.float64) @ torch.randn(12, 12, dtype=torch.float64)
+    x_TD[:, -2:] = x_TD[:, :2] + 0.1 * x_TD[:, -2:]
+    w_TD = x_TD + torch.randn(200, 12, dtype=torch.float64)
+    return w_TD.T @ x_TD / 200, x_TD.T @ x_TD / 200
+
+
+@pytest.mark.parametrize("out_features", [8, 20])
+def test_no_map_of_a_rank_does_better_for_the_loss(
+    moments: tuple[torch.Tensor, torch.Tensor], out_features: int
+) -> None:
+    """Against the truncated decomposition of the wanted map between whitened inputs and outputs, Izenman 1975."""
+    cross_DD, gram_DD = moments
+    weight_OD = torch.randn(out_features, 12, dtype=torch.float64)
+    gradients = torch.randn(100, out_features, dtype=torch.float64)
+    loss_OO = gradients.T @ gradients / 100
+    width = min(out_features, 12)
+    if out_features <= 12:
+        old = factor(weight_OD, "task", width, weight_OD @ gram_DD @ weight_OD.T, loss_OO)
+        loss_OO += GRADIENT_DAMPING * loss_OO.diagonal().mean() * torch.eye(out_features)
+    else:
+        old = factor(weight_OD, "task", width, gram_DD, weight_OD.T @ loss_OO @ weight_OD)
+    new = regressed(old, cross_DD, gram_DD)
+    root_OO, root_DD = torch.linalg.cholesky(loss_OO), torch.linalg.cholesky(gram_DD)
+    best = torch.linalg.svd(root_OO.T @ weight_OD @ cross_DD @ torch.linalg.inv(root_DD).T)
+    for rank in range(1, width + 1):
+        map_OD = new.left_RO[:rank].T @ new.right_RD[:rank]
+        seen_OD = root_OO.T @ map_OD @ root_DD
+        expected_OD = (best.U[:, :rank] * best.S[:rank]) @ best.Vh[:rank]
+        torch.testing.assert_close(seen_OD, expected_OD, rtol=1e-3, atol=1e-3 * float(best.S[0]))
+    torch.testing.assert_close(
+        new.energy_K, best.S[:width] ** 2, rtol=1e-3, atol=1e-5 * float(best.S[0] ** 2)
+    )
+
+
+def test_inputs_that_are_what_they_were_change_no_map(moments: tuple[torch.Tensor, torch.Tensor]) -> None:
+    _, gram_DD = moments
+    weight_OD, loss_OO = torch.randn(8, 12, dtype=torch.float64), torch.eye(8, dtype=torch.float64)
+    old = factor(weight_OD, "task", 8, weight_OD @ gram_DD @ weight_OD.T, loss_OO)
+    new = regressed(old, gram_DD, gram_DD)
+    for rank in (1, 4, 8):
+        before, after = (one.left_RO[:rank].T @ one.right_RD[:rank] for one in (old, new))
+        torch.testing.assert_close(after @ gram_DD, before @ gram_DD, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(new.energy_K, old.energy_K, rtol=1e-3, atol=1e-6)
+
+
+def test_components_without_worth_are_left_out(moments: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """And the energies behind those that there are factors of fall on."""
+    cross_DD, gram_DD = moments
+    torch.manual_seed(1)
+    energy_K = torch.tensor([3.0, 2.0, 0.0, 0.0, 5.0, 0.0], dtype=torch.float64)
+    old = Factors(left_RO=torch.randn(4, 8), right_RD=torch.randn(4, 12), energy_K=energy_K)
+    new = regressed(old, cross_DD, gram_DD)
+    assert all(half.isfinite().all() for half in (new.left_RO, new.right_RD))
+    map_OD, short_OD = (new.left_RO[:rank].T @ new.right_RD[:rank] for rank in (4, 2))
+    torch.testing.assert_close(map_OD, short_OD)
+    beside_OO = torch.linalg.pinv(old.left_RO[:2].double()) @ old.left_RO[:2].double()
+    torch.testing.assert_close(beside_OO @ map_OD, map_OD)  # nothing of the worthless ones is in it
+    assert (new.energy_K.diff() <= 0).all()
+    assert len(new.energy_K) == 6
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_matrix_is_regressed_on_what_it_reads_in_all_models(
+    candidate: tuple[SwitchableModel, Sequence[MatrixShape], list[int]],
+    make_task: Callable[..., EncodedTask],
+    inputs_of: Callable[..., Inputs],
+    count: int,
+) -> None:
+    switchable, matrices, ranks = candidate
+    switchable.model.double()
+    candidates = [ranks, [4] * len(matrices)][:count]
+    examples, energies = make_task("choice").splits["search"], _energies(matrices)
+    switchable.switch([DENSE] * len(matrices))
+    dense = inputs_of(switchable.model, matrices, examples)
+    old = {
+        matrix.name: Factors(
+            left_RO=module.left_RO, right_RD=module.right_RD, energy_K=torch.from_numpy(energy_K)
+        )
+        for matrix, energy_K in zip(matrices, energies, strict=True)
+        for module in [switchable_module(switchable.model, matrix.name)]
+    }
+    blocks = list(propagate(switchable, candidates, energies, examples, BUDGET))
+    assert [(block.done, block.total) for block in blocks] == [(1, 2), (2, 2)]
+    made = {name: energy_K for block in blocks for name, energy_K in block.energies.items()}
+    assert list(made) == [matrix.name for matrix in matrices]
+    read: list[Inputs] = []
+    for some in candidates:
+        switchable.switch(some)
+        skipped = switchable.skipped(some)
+        seen = inputs_of(switchable.model, matrices, examples)
+        read.append({name: x_TD for name, x_TD in seen.items() if name not in skipped})
+    assert len(read[0]) < len(matrices)
+    for matrix in matrices:
+        module, before = switchable_module(switchable.model, matrix.name), old[matrix.name]
+        places = [inputs[matrix.name] for inputs in read if matrix.name in inputs]
+        if not places:  # the whole sublayer is gone
+            assert module.left_RO is before.left_RO
+            assert module.right_RD is before.right_RD
+            continue
+        x_TD, dense_TD = torch.cat(places), torch.cat([dense[matrix.name]] * len(places))
+        wanted_TD = torch.lerp(x_TD, dense_TD, ALPHA)
+        weight = (1 + DENSE_WEIGHT) * len(x_TD)
+        cross_DD = (wanted_TD.T @ x_TD + DENSE_WEIGHT * dense_TD.T @ dense_TD) / weight
+        gram_DD = (x_TD.T @ x_TD + DENSE_WEIGHT * dense_TD.T @ dense_TD) / weight
+        unknown_DD = torch.diag(gram_DD.diagonal()) * (x_TD.shape[1] / len(dense[matrix.name])) ** 2
+        expected = regressed(before, cross_DD + unknown_DD, gram_DD + unknown_DD)
+        for rank in (3, 5):
+            got_TO, best_TO = (
+                (x_TD @ one.right_RD[:rank].T) @ one.left_RO[:rank] for one in (module, expected)
+            )
+            assert (got_TO - best_TO).norm() < 1e-3 * best_TO.norm()
+        np.testing.assert_allclose(made[matrix.name], expected.energy_K.numpy(), rtol=1e-3, atol=1e-6)
+
+
+def _energies(matrices: Sequence[MatrixShape]) -> list[NDArray[np.float64]]:
+    rng = np.random.default_rng(0)
+    widths = [min(matrix.out_features, matrix.in_features) for matrix in matrices]
+    return [np.sort(rng.exponential(size=width))[::-1].copy() for width in widths]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_models_of_that_size_come_nearer_to_the_dense_one_and_larger_ones_stay_of_use(
+    prepared: Prepared, make_task: Callable[..., EncodedTask], share: float
+) -> None:
+    model = load_prepared(prepared.model.folder, torch.device("cpu"))
+    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    space = SearchSpace(prepared.matrices, 1, "pairs")
+    examples = make_task("choice").splits["calibration"]
+
+    def divergence(kept: float) -> float:
+        ranks = space.ranks(lagrangian(space, prepared.energies, kept))
+        return _kl(switchable, ranks, examples)
+
+    before, larger = divergence(share), divergence(share + 0.2)
+    ranks = space.ranks(lagrangian(space, prepared.energies, share))
+    for _ in propagate(switchable, [ranks], prepared.energies, examples, BUDGET):
+        pass
+    assert divergence(share) < 0.8 * before
+    assert larger < divergence(share + 0.2) < before
+
+
+def test_few_records_are_left_to_tell_whether_it_helps(make_task: Callable[..., EncodedTask]) -> None:
+    calibration = make_task("choice").splits["calibration"]
+    assert len(calibration) == 12
+    assert split_for_propagation(calibration) == (calibration[:9], calibration[9:])
+    assert split_for_propagation(calibration[:1]) == (calibration[:1], calibration[:1])
+    many = list(calibration) * 200
+    first, judges = split_for_propagation(many)
+    assert (len(first), len(judges)) == (MOST_EXAMPLES, MOST_JUDGES)
+    (row, *_) = calibration[0].rows
+    long = replace(calibration[0], rows=[replace(row, ids=row.ids[:1] * 30_000)])
+    assert split_for_propagation([long] * 12) == ([long] * 2, [long] * 3)
+    assert split_for_propagation([replace(long, rows=long.rows * 3)] * 12)[0] == [
+        replace(long, rows=long.rows * 3)
+    ]
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_what_is_lost_is_divergence_and_unlikelihood(
+    prepared: Prepared, make_task: Callable[..., EncodedTask], weight: float
+) -> None:
+    model = load_prepared(prepared.model.folder, torch.device("cpu"))
+    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    examples, ranks = make_task("choice").splits["calibration"], [3] * len(prepared.matrices)
+    lost = mean_loss(switchable, ranks, "choice", examples, BUDGET, weight)
+    if weight:
+        assert lost == pytest.approx(_kl(switchable, ranks, examples))
+        return
+    logp = 0.0
+    for batch in make_batches(examples, 3, BUDGET):
+        switchable.switch(ranks)
+        scores = log_likelihoods("choice", answer_logits(model, batch), examples, batch, 3)
+        logp += sum(float(row[examples[i].label]) for i, row in zip(batch.examples, scores, strict=True))
+    assert lost == pytest.approx(-logp / len(examples))
 
 
 @torch.inference_mode()
-def inputs_of(model: PreTrainedModel, matrices: Sequence[MatrixShape], examples: Sequence[Example]) -> Inputs:
-    """What every matrix reads when rows run one by one, without padding: T×D."""
-    seen: dict[str, list[torch.Tensor]] = {matrix.name: [] for matrix in matrices}
-    hooks = [
-        model.get_submodule(name).register_forward_pre_hook(
-            lambda _, args, rows=rows: rows.append(args[0].flatten(0, -2))
-        )
-        for name, rows in seen.items()
-    ]
-    for example in examples:
-        for row in example.rows:
-            model(input_ids=torch.tensor([row.ids]))
-    for hook in hooks:
-        hook.remove()
-    return {name: torch.cat(rows) for name, rows in seen.items()}
+def _kl(switchable: SwitchableModel, ranks: Sequence[int], examples: Sequence[Example]) -> float:
+    """Mean divergence from the dense model's answers, nats."""
+    total = 0.0
+    for batch in make_batches(examples, 3, BUDGET):
+        pair = []
+        for some in ([DENSE] * len(ranks), ranks):
+            switchable.switch(some)
+            logits = answer_logits(switchable.model, batch)
+            pair.append(log_likelihoods("choice", logits, examples, batch, 3))
+        total += float(kl(*pair).sum())
+    return total / len(examples)
 
 
-@pytest.fixture(params=["llama", "gpt2"])
-def candidate(
-    request: pytest.FixtureRequest,
-    make_llama: Callable[..., PreTrainedModel],
-    make_gpt2: Callable[[], PreTrainedModel],
-    make_switchable: Callable[..., Any],
-) -> tuple[SwitchableModel, tuple[MatrixShape, ...], list[int]]:
-    """A model with a dense matrix, a sublayer that is gone, and low-rank matrices in both blocks."""
-    switchable, matrices = make_switchable(make_llama() if request.param == "llama" else make_gpt2())
-    ranks = [5 + index % 4 for index in range(len(matrices))]
-    gone = [i for i, matrix in enumerate(matrices) if matrix.kind in ("self_attn.o_proj", "attn.c_proj")]
-    ranks[0], ranks[gone[1]] = DENSE, 0
-    return switchable, matrices, ranks
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
-def test_every_matrix_equals_lstsq_on_what_it_reads(
-    candidate: Any, make_task: Callable[..., EncodedTask], alpha: float
-) -> None:
+def test_what_is_not_finite_is_named(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
     switchable, matrices, ranks = candidate
-    examples = make_task("choice").splits["search"]
-    assert len({len(row.ids) for example in examples for row in example.rows}) > 5
-    switchable.switch([DENSE] * len(matrices))
-    dense = inputs_of(switchable.model, matrices, examples)
-    new = run(switchable, matrices, ranks, examples, alpha)
-    with lent(switchable, new):
-        read = inputs_of(switchable.model, matrices, examples)
-    for matrix in matrices:
-        module: Any = switchable.model.get_submodule(matrix.name)
-        rank = module.rank  # 0 where the whole sublayer is gone
-        assert (f"{matrix.name}:left" in new) == (rank > 0)
-        assert (f"{matrix.name}:bias" in new) == (rank > 0 and module.bias is not None)
-        if rank > 0:
-            x_TD, wanted_TD = read[matrix.name], torch.lerp(read[matrix.name], dense[matrix.name], alpha)
-            z_Tr = (x_TD @ module.right_RD[:rank].T).double()
-            target_TO = (wanted_TD @ module.weight.T).double()
-            got_TO = z_Tr @ new[f"{matrix.name}:left"].double()
-            old_TO = z_Tr @ module.left_RO[:rank].double()
-            if module.bias is not None:
-                got_TO = got_TO + (new[f"{matrix.name}:bias"] - module.bias)
-                z_Tr = torch.cat([z_Tr, torch.ones(len(z_Tr), 1, dtype=torch.float64)], dim=1)
-            best_TO = z_Tr @ torch.linalg.lstsq(z_Tr, target_TO).solution
-            assert (got_TO - best_TO).norm() < 1e-3 * target_TO.norm()
-            assert (got_TO - target_TO).norm() < (old_TO - target_TO).norm()
+    first = switchable.model.get_submodule(matrices[0].name)
+    first.weight.data[0, 0] = torch.inf
+    with pytest.raises(
+        ScoringError, match=r"reads in a smaller model or in the dense one is not finite.*\[\], which"
+    ):
+        list(propagate(switchable, [ranks], _energies(matrices), make_task("lm").splits["search"], BUDGET))
 
 
-def test_candidate_comes_nearer_to_the_dense_model(
-    candidate: Any, make_task: Callable[..., EncodedTask]
-) -> None:
-    """Measured at the logits, on the tokens that it was fitted to."""
-    switchable, matrices, ranks = candidate
-    examples = make_task("choice").splits["search"]
-
-    @torch.inference_mode()
-    def logits(ranks: Sequence[int]) -> torch.Tensor:
-        switchable.switch(ranks)
-        rows = [row for example in examples for row in example.rows]
-        return torch.cat([switchable.model(input_ids=torch.tensor([row.ids])).logits[0] for row in rows])
-
-    def error() -> float:
-        return float((logits(ranks) - logits([DENSE] * len(matrices))).norm())
-
-    before = error()
-    with lent(switchable, run(switchable, matrices, ranks, examples, alpha=1.0)):
-        assert error() < 0.95 * before
-
-
-def test_full_rank_is_exact_and_stays(
-    make_llama: Callable[..., PreTrainedModel],
-    make_switchable: Callable[..., Any],
-    make_task: Callable[..., EncodedTask],
-) -> None:
-    model = make_llama()
-    switchable, matrices = make_switchable(model)
-    ranks = [min(matrix.in_features, matrix.out_features) for matrix in matrices]
-    examples = make_task("lm").splits["search"]
-    new = run(switchable, matrices, ranks, examples, alpha=1.0)
-    ids_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
-    switchable.switch([DENSE] * len(matrices))
-    expected = model(ids_BL).logits
-    switchable.switch(ranks)
-    with lent(switchable, new):
-        torch.testing.assert_close(model(ids_BL).logits, expected, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("own", [None, 0.5])
-def test_head_gets_the_bias_that_makes_right_answers_likeliest(
-    candidate: Any, make_task: Callable[..., EncodedTask], own: float | None
-) -> None:
-    """With the bias the model's own derivative of likelihood and prior is zero at each token of the answers."""
-    switchable, matrices, ranks = candidate
-    head = switchable.model.get_output_embeddings()
-    if own is not None:
-        head.bias = torch.nn.Parameter(torch.full((48,), own), requires_grad=False)
-    examples = make_task("choice").splits["search"]
-    new = run(switchable, matrices, ranks, examples)
-    (batch,) = make_batches(examples, 3, 10_000)
-    with lent(switchable, new):
-        bias_V = head.bias.requires_grad_()
-        logp = log_likelihoods("choice", answer_logits(switchable.model, batch), examples, batch, 3)
-        right = right_choices(examples, batch, logp.device)
-        (-logp[torch.arange(len(right)), right].sum()).backward()
-    shift_V = bias_V.detach() - (own or 0.0)
-    tokens = list(fixed_answers(examples))
-    assert shift_V.nonzero().flatten().tolist() == tokens
-    torch.testing.assert_close(-bias_V.grad[tokens], shift_V[tokens], atol=1e-3, rtol=1e-3)
-    assert (None if own is None else own) == (None if head.bias is None else float(head.bias[0]))
-
-
-def test_head_stays_where_its_logits_are_changed_behind_it(
-    candidate: Any, make_task: Callable[..., EncodedTask]
-) -> None:
-    switchable, _, ranks = candidate
-
-    def capped(_: torch.nn.Module, __: Any, output: CausalLMOutputWithPast) -> CausalLMOutputWithPast:
-        output.logits = 30 * (output.logits / 30).tanh()
-        return output
-
-    switchable.model.register_forward_hook(capped)
-    *_, head = refit(switchable, ranks, make_task("choice").splits["search"], BUDGET, 0.5)
-    assert not head.fitted
-
-
-def test_head_gets_no_bias_where_there_would_be_too_many_numbers(
-    candidate: Any, make_task: Callable[..., EncodedTask], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Five tokens at each of the positions that are read; where two answers are predicted at one it counts once."""
-    switchable, _, ranks = candidate
-    examples = make_task("choice").splits["search"]
-    read = sum(row.reads for example in examples for row in example.rows)
-    for most, fitted in ((5 * read, {"lm_head:bias"}), (5 * read - 1, set())):
-        monkeypatch.setattr(propagation, "MOST_NUMBERS", most)
-        *_, head = refit(switchable, ranks, examples, BUDGET, 0.5)
-        assert set(head.fitted) == fitted
-
-
-def test_routers_that_are_to_tell_of_themselves_do_not_in_the_way(
-    make_switchable: Callable[..., Any], make_task: Callable[..., EncodedTask]
-) -> None:
-    torch.manual_seed(0)
-    config = MixtralConfig(
-        vocab_size=48, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, num_local_experts=4, output_router_logits=True,
-    )  # fmt: skip
-    switchable, matrices = make_switchable(MixtralForCausalLM(config).eval())
-    *_, head = refit(switchable, [4] * len(matrices), make_task("choice").splits["search"], BUDGET, 0.5)
-    assert set(head.fitted) == {"lm_head:bias"}
-
-
-def test_model_is_left_as_it_was(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
-    switchable, matrices, ranks = candidate
-    examples = make_task("lm").splits["search"]
-    modules = [switchable.model.get_submodule(matrix.name) for matrix in matrices]
-    own = [
-        (module.left_RO, module.left_RO.clone(), module.right_RD.clone(), module.bias) for module in modules
-    ]
-    new = run(switchable, matrices, ranks, examples)
-    with lent(switchable, new):
-        assert all(len(module.left_RO) == module.rank for module in modules if module.rank > 0)
-    live = [module.rank for module in modules]
-    stopped = refit(switchable, ranks, examples, BUDGET, 1.0)
-    next(stopped)
-    stopped.close()  # type: ignore[attr-defined]
-    for module, (left_RO, left_copy, right_copy, bias), rank in zip(modules, own, live, strict=True):
-        assert module.left_RO is left_RO
-        assert module.bias is bias
-        assert left_RO.equal(left_copy)
-        assert module.right_RD.equal(right_copy)
-        assert module.rank == rank
-        assert not module._forward_hooks
-        assert not module._forward_pre_hooks
-    blocks = switchable.model.get_submodule(matrices[0].name.split(".0.")[0])
-    assert all("forward" not in vars(block) for block in blocks.children())
-
-
-def test_file_holds_what_was_fitted(
-    candidate: Any, make_task: Callable[..., EncodedTask], tmp_path: Path
-) -> None:
-    switchable, matrices, ranks = candidate
-    examples, file = make_task("choice").splits["search"], tmp_path / "left.safetensors"
-    refit_to_file(switchable, ranks, examples, BUDGET, 0.5, file)
-    expected, got = run(switchable, matrices, ranks, examples), load_fitted(file)
-    assert got.keys() == expected.keys()
-    assert all(got[key].equal(tensor) for key, tensor in expected.items())
-    assert list(tmp_path.iterdir()) == [file]
-    assert load_fitted(None) == {}
-
-
-def test_same_twice_and_with_any_batches(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
-    switchable, matrices, ranks = candidate
-    switchable.model.double()  # in float32, what processors round differently exceeds the bound below
-    examples = make_task("choice").splits["search"]
-    first, second, padded = (
-        run(switchable, matrices, ranks, examples, budget=budget) for budget in (BUDGET, BUDGET, 10_000)
-    )
-    for key, tensor in first.items():
-        assert tensor.equal(second[key])
-        assert (tensor - padded[key]).norm() < 1e-3 * tensor.norm()
-
-
-def test_half_precision_keeps_its_dtype(
-    make_llama: Callable[..., PreTrainedModel],
-    make_switchable: Callable[..., Any],
-    make_task: Callable[..., EncodedTask],
-) -> None:
-    switchable, matrices = make_switchable(make_llama().bfloat16())
-    new = run(switchable, matrices, [6] * len(matrices), make_task("choice").splits["search"])
-    assert {tensor.dtype for tensor in new.values()} == {torch.bfloat16}
-    assert all(torch.isfinite(tensor).all() for tensor in new.values())
-
-
-def random_problem(tokens: int) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(3)
-    scale_r = torch.tensor([1e3, 1.0, 1e-3, 1e-5])  # of the components: no reason to lose the smallest
-    weight_OD, left_rO = torch.randn(7, 9, generator=generator), torch.randn(4, 7, generator=generator)
-    x_TD = torch.randn(tokens, 9, generator=generator).double()
-    z_Tr = x_TD @ torch.randn(9, 4, generator=generator).double() * scale_r
-    return weight_OD, left_rO / scale_r[:, None], x_TD, z_Tr
-
-
-def test_least_squares_by_hand() -> None:
-    weight_OD, left_rO, x_TD, z_Tr = random_problem(50)
-    got = least_squares(weight_OD, left_rO, x_TD.T @ z_Tr, z_Tr.T @ z_Tr)
-    expected = torch.linalg.lstsq(z_Tr, x_TD @ weight_OD.double().T).solution
-    assert ((got - expected).norm(dim=1) < 1e-4 * expected.norm(dim=1)).all()
-
-
-def test_what_no_token_shows_stays() -> None:
-    weight_OD, left_rO, x_TD, z_Tr = random_problem(2)
-    z_Tr[:, 3] = 0
-    got_rO = least_squares(weight_OD, left_rO, x_TD.T @ z_Tr, z_Tr.T @ z_Tr)
-    target_TO = x_TD @ weight_OD.double().T
-    torch.testing.assert_close(z_Tr @ got_rO, target_TO, rtol=1e-3, atol=1e-3)
-    assert got_rO[3].equal(left_rO[3].double())
-    nothing = torch.zeros(4, 4, dtype=torch.float64)
-    assert least_squares(weight_OD, left_rO, torch.zeros(9, 4).double(), nothing).equal(left_rO.double())
-
-
-def test_refuses_a_share_outside_its_range(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
-    switchable, matrices, ranks = candidate
-    with pytest.raises(ValueError, match=r"alpha must be in \[0, 1\], got 1.5"):
-        run(switchable, matrices, ranks, make_task("lm").splits["search"], alpha=1.5)
-
-
-def test_names_the_matrix_whose_input_is_broken(
-    candidate: Any, make_task: Callable[..., EncodedTask]
-) -> None:
-    switchable, matrices, ranks = candidate
-    switchable.model.get_input_embeddings().weight.fill_(torch.inf)
-    with pytest.raises(ScoringError, match=rf"what {matrices[1].name} reads .* is not finite"):
-        run(switchable, matrices, ranks, make_task("lm").splits["search"])
+def test_same_twice(prepared: Prepared, make_task: Callable[..., EncodedTask]) -> None:
+    examples, made = make_task("choice").splits["calibration"], []
+    for _ in range(2):
+        model = load_prepared(prepared.model.folder, torch.device("cpu"))
+        switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+        ranks = [3] * len(prepared.matrices)
+        energies = [
+            energy_K
+            for block in propagate(switchable, [ranks], prepared.energies, examples, BUDGET)
+            for energy_K in block.energies.values()
+        ]
+        halves = [switchable_module(model, matrix.name).right_RD for matrix in prepared.matrices]
+        made.append((energies, halves))
+    (first, halves), (second, again) = made
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+    assert all(a.equal(b) for a, b in zip(halves, again, strict=True))

@@ -1,4 +1,4 @@
-"""What error propagation gives: Lagrangian genomes of the demo's model before and after their left factors are refit.
+"""What a refit gives: Lagrangian genomes of the demo's model before and after their left factors are fitted anew.
 
 For every size and share of the dense flow in the target, one pass over the calibration examples and two scorings of the
 confirm split, without and with the bias for the answers that comes out of it. Prints the table as it is measured, with
@@ -17,7 +17,7 @@ from real_model import RealModel, load, parser
 from search.matrix import DENSE
 from search.seeds import lagrangian
 from workers.answer_bias import linear_head
-from workers.propagation import lent, refit
+from workers.refit import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
