@@ -109,6 +109,8 @@ class JobSpec(Strict):
             return ()
         if self.projection.propagated_shares is not None:
             return self.projection.propagated_shares
+        if self.projection.refine_epochs:  # training changes far more, and nobody has measured both
+            return ()
         share = self._wanted_share or PROPAGATED_SHARE
         around = [round(share * factor, 6) for factor in PROPAGATED_AROUND] if share < 1 else []
         return tuple(one for one in around if 0 < one < 1)

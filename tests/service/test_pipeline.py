@@ -238,6 +238,9 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
         "dropped_duplicates": 0,
         "digests": result["data"],
     }
+    (propagated,) = jobs.events(id, "factors.propagated")
+    assert propagated["kept"] == (propagated["loss_after"] < propagated["loss_before"])
+    assert propagated["reason"] is None
     (model,) = jobs.events(id, "model.loaded")
     assert result["model"].items() <= model.items()
     assert (model["matrices"], model["dtype"], model["device"]) == (14, "float32", "cpu")
