@@ -41,8 +41,8 @@ STAIRCASE_ROUNDS = 8
 MIDWAY_SHARE = 0.3
 """Where neither the projection nor the objective gives one; models of other sizes gain nearly as much."""
 
-PROPAGATED_SHARE, PROPAGATED_AROUND = 0.15, (0.8, 1.6)
-"""Likewise, about where the smallest models are that lose little; and by what the shares around it are multiplied."""
+PROPAGATED_AROUND = (0.8, 1.6)
+"""By what the size that is wanted is multiplied."""
 
 
 def parts_of(calibration: int, size: int) -> int:
@@ -109,10 +109,11 @@ class JobSpec(Strict):
             return ()
         if self.projection.propagated_shares is not None:
             return self.projection.propagated_shares
-        if self.projection.refine_epochs:  # training changes far more, and nobody has measured both
+        share = self._wanted_share
+        # other objectives look at larger models, too, which may lose by it; training was not measured with it
+        if share is None or share == 1 or self.projection.refine_epochs:
             return ()
-        share = self._wanted_share or PROPAGATED_SHARE
-        around = [round(share * factor, 6) for factor in PROPAGATED_AROUND] if share < 1 else []
+        around = (round(share * factor, 6) for factor in PROPAGATED_AROUND)
         return tuple(one for one in around if 0 < one < 1)
 
     @property

@@ -45,10 +45,10 @@ class ProjectionSpec(Strict):
         None,
         max_length=8,
         description="`task` only: factors are made anew, block by block, for what their matrices read in models with "
-        "these shares of the parameters; an empty list leaves them as they are. Null: 0.8 and 1.6 times "
-        "`objective.share` of `target_params`, else 0.12 and 0.24; an empty list with `refine_epochs`, and where "
-        "layers share keys and values. "
-        "Kept where a model of such a size then loses less on calibration records that had no part in it.",
+        "these shares of the parameters; kept where a model of such a size then loses less on calibration records "
+        "that had no part in it. An empty list leaves them as they are. Null: 0.8 and 1.6 times `objective.share` of "
+        "`target_params`; an empty list for other objectives, with `refine_epochs`, and where layers share keys and "
+        "values.",
     )
     refine_epochs: int = Field(
         0,

@@ -177,11 +177,12 @@ def _play(spec: JobSpec, rng: random.Random) -> tuple[Counter[int], int]:
 
 @pytest.fixture
 def on_h100(make_spec: Callable[..., JobSpec]) -> Callable[..., Document]:
-    """Estimates a model from its configuration alone, on four H100s with the defaults of a job."""
+    """Estimates a model from its configuration alone, on four H100s with the defaults of a job, errors propagated."""
 
     def on_h100(config: LlamaConfig, **resources: Any) -> Document:
         document = make_spec().canonical()
         document["resources"] |= {"actors": 4, "gpus_per_actor": 1, **resources}
+        document["projection"]["propagated_shares"] = [0.12, 0.24]
         return estimate_size(size_of(config), JobSpec.model_validate(document), 256, DATA_SHEETS["H100"])
 
     return on_h100

@@ -90,16 +90,16 @@ def test_no_secret_is_kept_in_an_event(log: JobLog, store: Store) -> None:
     assert told == "GET https://me:[redacted]@hub/x: Bearer [redacted]"
 
 
-REFINED = {"propagated_shares": [], "refine_epochs": 1}
+PROPAGATED, REFINED = {"propagated_shares": [0.2]}, {"refine_epochs": 1}
 
 
 @pytest.mark.parametrize(
     ("phases", "projection", "expected"),
     [
-        (["model"], {"propagated_shares": []}, [("factors", "hit")]),
-        (["model", "calibration", "projection"], {"propagated_shares": []}, [("factors", "miss")]),
-        (["model"], {}, [("factors", "hit"), ("propagated_factors", "hit")]),
-        (["model", "propagation"], {}, [("factors", "hit"), ("propagated_factors", "miss")]),
+        (["model"], {}, [("factors", "hit")]),
+        (["model", "calibration", "projection"], {}, [("factors", "miss")]),
+        (["model"], PROPAGATED, [("factors", "hit"), ("propagated_factors", "hit")]),
+        (["model", "propagation"], PROPAGATED, [("factors", "hit"), ("propagated_factors", "miss")]),
         (["model"], REFINED, [("factors", "hit"), ("trained_factors", "hit")]),
         (["model", "refinement"], REFINED, [("factors", "hit"), ("trained_factors", "miss")]),
     ],

@@ -196,14 +196,15 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
 @pytest.mark.parametrize(
     ("projection", "objective", "shares"),
     [
-        ({}, {"kind": "max_drop"}, (0.12, 0.24)),
+        ({}, {"kind": "max_drop"}, ()),
+        ({"propagated_shares": [0.12, 0.24]}, {"kind": "max_drop"}, (0.12, 0.24)),
         ({}, {"kind": "target_params", "share": 0.5}, (0.4, 0.8)),
         ({}, {"kind": "target_params", "share": 0.7}, (0.56,)),
         ({}, {"kind": "target_params", "share": 1.0}, ()),
         ({"propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
         ({"propagated_shares": []}, {"kind": "max_drop"}, ()),
-        ({"refine_epochs": 1}, {"kind": "max_drop"}, ()),
-        ({"refine_epochs": 1, "propagated_shares": [0.4]}, {"kind": "max_drop"}, (0.4,)),
+        ({"refine_epochs": 1}, {"kind": "target_params", "share": 0.5}, ()),
+        ({"refine_epochs": 1, "propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
         ({"method": "output"}, {"kind": "target_params", "share": 0.5}, ()),
     ],
 )
