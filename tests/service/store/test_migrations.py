@@ -1,5 +1,6 @@
 """A database that any earlier version wrote is read by this one, and its jobs go on."""
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -93,3 +94,33 @@ def test_a_store_of_an_earlier_version_goes_on(
         assert store.append_event(CUT_OFF, EventType.DATA_LOADED, {}, epoch=claimed.epoch).seq == 4
     finally:
         store.close()
+
+
+@pytest.mark.parametrize(("method", "shares"), [("task", ()), ("output", None)])
+def test_jobs_of_before_errors_were_propagated_stay_without(
+    engine: Engine, store_url: str, make_spec: Callable[..., JobSpec], method: str, shares: object
+) -> None:
+    document = make_spec().canonical() | {"objective": {"kind": "target_params", "share": 0.4}}
+    new = JobSpec.model_validate(document | {"projection": {"method": method}})
+    assert bool(new.propagated_shares) == (method == "task")
+    old = new.canonical()
+    del old["projection"]["propagated_shares"]
+    rows = rows_of(new)
+    rows["jobs"][0]["spec"] = old
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "0011")
+        fill(connection, rows)
+
+    store = Store(store_url)
+    try:
+        assert store.job(QUEUED).spec.projection.propagated_shares == shares
+        assert store.job(QUEUED).spec.propagated_shares == ()
+        assert store.job(CUT_OFF).spec == new
+    finally:
+        store.close()
+    with engine.begin() as connection:
+        command.downgrade(migration_config(connection), "0011")
+        tables = MetaData()
+        tables.reflect(connection, only=["jobs"])
+        specs = connection.execute(tables.tables["jobs"].select()).all()
+    assert [row.spec if isinstance(row.spec, dict) else json.loads(row.spec) for row in specs] == [old, old]
