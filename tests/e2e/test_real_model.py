@@ -36,6 +36,7 @@ def test_the_real_model_keeps_its_task_at_less_than_half(
         "generations": 1, "max_evaluations": 8, "reweigh_rounds": 1,
     }  # fmt: skip
     spec["objective"] = {"kind": "target_params", "share": SHARE}
+    spec["projection"]["propagated_shares"] = [0.8 * SHARE, 1.6 * SHARE]
     file = tmp_path / "job.yaml"
     file.write_text(json.dumps(spec))
     root = assets.gguf.parent
@@ -47,4 +48,5 @@ def test_the_real_model_keeps_its_task_at_less_than_half(
     assert result["best"]["metric"]["test"] > 0.6
     assert 0.4 < result["best"]["kept_block_params"] <= SHARE
     assert len(result["genome"]) == 210
+    assert "factors after errors were propagated: loss" in done.stderr
     assert "loaded back in a fresh process" in done.stderr
