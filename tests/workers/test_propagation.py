@@ -227,6 +227,27 @@ def _kl(switchable: SwitchableModel, ranks: Sequence[int], examples: Sequence[Ex
     return total / len(examples)
 
 
+def test_a_matrix_that_a_block_runs_twice_stays_what_it_was(
+    make_llama: Callable[..., Any], make_switchable: Callable[..., Any], make_task: Callable[..., EncodedTask]
+) -> None:
+    switchable, matrices = make_switchable(make_llama())
+    mlp = switchable.model.model.layers[0].mlp
+    once = mlp.forward
+
+    def twice(x_BLD: torch.Tensor) -> torch.Tensor:
+        mlp.gate_proj(x_BLD)
+        made: torch.Tensor = once(x_BLD)
+        return made
+
+    mlp.forward = twice
+    before = {name: switchable_module(mlp, name).right_RD for name in ("gate_proj", "up_proj")}
+    examples = make_task("choice").splits["search"]
+    for _ in propagate(switchable, [[4] * len(matrices)], _energies(matrices), examples, BUDGET):
+        pass
+    assert switchable_module(mlp, "gate_proj").right_RD is before["gate_proj"]
+    assert switchable_module(mlp, "up_proj").right_RD is not before["up_proj"]
+
+
 def test_what_is_not_finite_is_named(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
     switchable, matrices, ranks = candidate
     first = switchable.model.get_submodule(matrices[0].name)
