@@ -449,7 +449,7 @@ def test_a_latency_is_met_and_measured_again(
     fast["projection"]["storage"] = storage
     id, cluster = jobs.submit(fast), LocalCluster(make_timer=make_flop_timer)
     result = jobs.run(cluster)
-    assert cluster.phases == ["closed_form", "propagated", "measure_latency", "export", "verify"]
+    assert cluster.phases == ["closed_form", "measure_latency", "export", "verify"]
     assert list(result["seconds"])[:3] == ["prepare", "latency", "dense"]
     (told,) = jobs.events(id, "latency.measured")
     assert told == result["latency_table"]
@@ -517,7 +517,7 @@ def test_another_size_of_a_job_for_a_latency_has_the_levels_of_its_table(
     jobs.export(id, share=share)
     cluster = LocalCluster(make_timer=make_flop_timer)
     result = jobs.run(cluster)
-    assert cluster.phases == ["closed_form", "propagated", "export", "verify"]
+    assert cluster.phases == ["closed_form", "export", "verify"]
     assert result["latency_table"] == first["latency_table"]
     assert result["latency"]["target_share"] is None
     assert result["latency"]["measured_share"] == pytest.approx(result["latency"]["expected_share"])
@@ -857,7 +857,7 @@ def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, tin
     cluster = LocalCluster()
     result = jobs.run(cluster)
 
-    assert cluster.phases == ["closed_form", "propagated", "export", "verify"]
+    assert cluster.phases == ["closed_form", "export", "verify"]
     assert not cluster.actors
     states = [data["state"] for data in jobs.events(asked.id, "job.state")]
     assert states == ["queued", "validating", "preparing", "finalizing", "succeeded"]
