@@ -114,11 +114,10 @@ def _renew_group_(
     model: SwitchableModel, group: Group, energy_of: Mapping[str, NDArray[np.floating]]
 ) -> dict[str, NDArray[np.floating]]:
     """Gives the matrices of a group their new factors; returns the energies of these, by name."""
-    moments = _moments(group)
+    if (moments := _moments(group)) is None:
+        return {}
     worth = [name for name in group.names if energy_of[name].any()]
-    return (
-        {} if moments is None else {name: _renew_(model, name, energy_of[name], *moments) for name in worth}
-    )
+    return {name: _renew_(model, name, energy_of[name], *moments) for name in worth}
 
 
 def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
