@@ -5,9 +5,10 @@ ones, from the largest down until one fails (`search.confirmation.fallback`). Th
 accepted: each was scored, and looked good enough. Where two of them are far apart, first guesses stand between them:
 the test ends at a size that is among its finalists, and neighbours hold or fail together. Larger ones that the search
 knows nothing of, up to one that hardly differs from the dense model, may fail by chance, and would then stand in the
-way of smaller ones that hold. So they have a part of the risk to themselves, to fall back on. Another part is
-for the middle of what was accepted: that looked good on few examples, and one that did so by luck should not end it
-all. Smaller ones follow that the search had refused or never scored: its own examples are few, and to go on after a
+way of smaller ones that hold. So they have a part of the risk to themselves, to fall back on. Another part is spread
+over the smallest of what was accepted. Larger ones are not always better: nothing was searched for between the seeds,
+and factors that are best at small sizes lose more at some larger ones. And the smallest of all may have been accepted
+by luck. Smaller ones follow that the search had refused or never scored: its own examples are few, and to go on after a
 success costs the test nothing.
 """
 
@@ -23,7 +24,7 @@ from search.schedules import SEED_SHARES, Accepted
 from search.seeds import on_the_way
 from search.space import Genome, SearchSpace
 
-WIDEST, WIDEST_PART = 0.02, 0.1
+WIDEST, WIDEST_PART = 0.01, 0.1
 """Kept share by which each accepted finalist is at most above the one below it, or this part of its own, if that is
 more; at least, half as much: of more tests more may fail, and each takes time."""
 
@@ -44,8 +45,16 @@ SAFEST_SHARE = 0.95
 SAFE_STEP = 0.1
 """Kept share by which one above all that was accepted is below the next larger one."""
 
-SAFE_RISK, MIDDLE_RISK = 0.2, 0.2
-"""Of the objective's risk: for those above all that was accepted; for the middle of that, or of a front."""
+SAFE_RISK, SMALL_RISK = 0.2, 0.5
+"""Of the objective's risk: for those above all that was accepted; for the smallest of that, in even parts: one for the
+smallest of all, one for the largest of them, one for the one between. At the small levels that many parts would be left
+with a bootstrap of few answers that differ is too sure of itself."""
+
+SMALL = 2.0
+"""Times the smallest accepted one at most."""
+
+MIDDLE_RISK = 0.2
+"""Of that of a front: for its middle."""
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
 
@@ -115,12 +124,12 @@ def risks(safe: int, chosen: Sequence[float], falling: int) -> list[float]:
         falling: How many are below.
     """
     count = safe + len(chosen) + falling
-    if not (safe and chosen):
+    if not chosen:
         return _spread(count, (0, 1.0))
-    logs = [math.log(max(share, TOLERANCE)) for share in chosen]
-    middle = (logs[0] + logs[-1]) / 2  # by size: most of them are near the smallest
-    nearest = min(range(len(logs)), key=lambda index: (round(abs(logs[index] - middle), 9), logs[index]))
-    return _spread(count, (0, SAFE_RISK), (safe, 1 - SAFE_RISK - MIDDLE_RISK), (safe + nearest, MIDDLE_RISK))
+    small = [index for index, share in enumerate(chosen, safe) if share <= SMALL * chosen[-1]]
+    three = dict.fromkeys((small[0], small[len(small) // 2], small[-1]))
+    parts = [(index, SMALL_RISK / len(three)) for index in three]
+    return _spread(count, (0, SAFE_RISK), (safe, 1 - SAFE_RISK - SMALL_RISK), *parts)
 
 
 def _spread(count: int, *parts: tuple[int, float]) -> list[float]:
