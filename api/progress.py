@@ -201,7 +201,9 @@ def _failed(data: Mapping[str, Any]) -> str:
 def _propagated(data: Mapping[str, Any]) -> str:
     if data["reason"] is not None:
         return f"errors not propagated: {data['reason']}"
-    return f"factors after errors were propagated: {_losses(data)}"
+    sizes = " and ".join(map(_percent, data.get("shares", ())))
+    models = f" in models of {sizes}" if sizes else ""
+    return f"factors after errors were propagated{models}: {_losses(data)}"
 
 
 def _refit(data: Mapping[str, Any]) -> str:

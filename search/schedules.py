@@ -5,7 +5,8 @@ in ever smaller steps when none is: a binary search over sizes whose every probe
 `Pareto` the target is the largest of all sizes that are searched at once.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,12 @@ class Accepted:
 
     share: float
     genome: Genome
+
+
+def smallest_seed_share(holds: Callable[[float], bool]) -> float:
+    """The smallest of `SEED_SHARES` whose seed is good enough, if all larger ones are; else the largest."""
+    smaller = bisect_left(SEED_SHARES, True, key=lambda share: not holds(share))  # those before it hold
+    return SEED_SHARES[max(0, smaller - 1)]
 
 
 class FixedTarget:

@@ -22,7 +22,7 @@ from workers.estimate import PhaseEstimate, estimate
 from workers.midway import examples_of_the_way
 from workers.models import head_folder, load_config
 from workers.preflight import Checked
-from workers.propagation import MOST_EXAMPLES
+from workers.propagation import MOST_EXAMPLES, judges_of, models_of
 from workers.rates import Rates, dtype_name, rates_for
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, pass_load, size_of, uniform_load
 from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
@@ -48,7 +48,7 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
         loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
     job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
     if not checked.by_block:
-        job = replace(job, propagated=0)
+        job = replace(job, propagated=0, loads={**loads, "propagation_looks": Load()})
     return _described(model, job, rates, spec.search.max_evaluations)
 
 
@@ -83,6 +83,7 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         "calibration": first("calibration", gathered),
         "way": first("calibration", examples_of_the_way(gathered)),
         "propagation": first("calibration", MOST_EXAMPLES) if spec.propagated_shares else Load(),
+        "propagation_looks": _propagation_looks(spec, first),
         "refinement": first("calibration", spec.projection.refine_examples),
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
         "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
@@ -91,6 +92,14 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": _verifying(*confirmed),
     }
+
+
+def _propagation_looks(spec: JobSpec, first: Callable[[str, int | None], Load]) -> Load:
+    """Where the sizes of its models have to be found: the dense model, and as many as halving the seeds takes."""
+    if isinstance(spec.propagated_shares, tuple):
+        return Load()
+    judges = judges_of(spec.task.data.sizes.calibration)
+    return first("calibration", judges).times(1 + len(SEED_SHARES).bit_length())
 
 
 def _looks(spec: JobSpec) -> tuple[int, int]:
@@ -125,7 +134,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         fisher=spec.projection.fisher,
         gram_bytes=resources.gram_bytes,
         midway_share=spec.midway_share,
-        propagated=len(spec.propagated_shares),
+        propagated=models_of(spec.propagated_shares),
         loads=loads,
         refine_epochs=spec.projection.refine_epochs,
         search_passes=sum(examples * count for examples, count in scorings(spec))

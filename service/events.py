@@ -21,8 +21,8 @@ class EventType(StrEnum):
     PHASE_PROGRESS = "phase.progress"
     """phase, done, total"""
     FACTORS_PROPAGATED = "factors.propagated"
-    """loss_before, loss_after (nats, of a model in the middle of the sizes it was done for; null: it could not be, with
-    the reason), kept"""
+    """shares (of the models it was done in); loss_before, loss_after (nats, of a model in the middle of these; null: it
+    could not be, with the reason), kept"""
     MATRICES_REWEIGHED = "matrices.reweighed"
     """round, kept_share; least, median and most: what energies of matrices are multiplied by from then on"""
     GENOME_DESCENDED = "genome.descended"

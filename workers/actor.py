@@ -11,10 +11,9 @@ import torch
 from search.matrix import MatrixShape
 from workers.attention import suit_gradients
 from workers.devices import pick_device, require_memory
-from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer, weight_bytes
 from workers.plan import EncodedTask, ModelSource
-from workers.preparation import load_factors
+from workers.preparation import with_factors
 from workers.scorer import Scorer
 from workers.scores import Beliefs, Failure, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
 
@@ -38,7 +37,7 @@ def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
     device = pick_device(plan.device)
     require_memory(device, weight_bytes(plan.model_folder) + weight_bytes(plan.factors_folder))
     model = suit_gradients(load_prepared(plan.model_folder, device))
-    switchable = SwitchableModel(model, plan.matrices, load_factors(plan.factors_folder))
+    switchable = with_factors(model, plan.matrices, plan.factors_folder)
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(plan.model_folder)))
     return Scorer(switchable, tokenizer, task, plan.batch_tokens)
 

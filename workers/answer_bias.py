@@ -10,19 +10,27 @@ token of the answers, fitted to the right ones by maximum a posteriori, with n e
 where v runs over the whole vocabulary and b is zero but for those tokens. The prior, a standard normal one, weighs
 about as much as a handful of records; it keeps an answer that is right in none of them possible.
 
+Of several candidates one bias is fitted to all at once: how they lean depends little on their size.
+
 Legend: E examples, C choices, N answer tokens, U different ones among them, Q positions that are read, V vocabulary.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from search.errors import ScoringError
+from workers.flows import Flow
+from workers.matrices import linear_head
 from workers.plan import Example
 
 MOST_STEPS = 200
+
+MOST_NUMBERS = 10_000_000
+"""Of the likelihoods that a bias is fitted to, float64; where there would be more, it is left out."""
 
 
 def fixed_answers(examples: Sequence[Example]) -> tuple[int, ...]:
@@ -36,14 +44,6 @@ def fixed_answers(examples: Sequence[Example]) -> tuple[int, ...]:
             if example.choices < 2 or spelt.setdefault(span.choice, span.ids) != span.ids:
                 return ()
     return tuple(sorted({token for ids in spelt.values() for token in ids}))
-
-
-def linear_head(model: PreTrainedModel) -> tuple[str, nn.Linear] | None:
-    """The output head and its name, if it is one that a bias can be added to."""
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    if not isinstance(head, nn.Linear):
-        return None
-    return next((name, head) for name, module in model.named_modules() if module is head)
 
 
 def fit_answer_bias(
@@ -81,3 +81,57 @@ def fit_answer_bias(
 
     solver.step(loss)  # type: ignore[no-untyped-call]
     return bias_U.detach()
+
+
+def answer_bias_of(
+    model: PreTrainedModel, flows: Sequence[Flow], examples: Sequence[Example]
+) -> dict[str, torch.Tensor]:
+    """The output head's bias for the tokens of fixed answers, fitted to candidates together.
+
+    Args:
+        model: Theirs.
+        flows: Each one's of the same batches, behind the last block.
+        examples: Of the batches; their labels are the right answers.
+
+    Returns:
+        "NAME:bias", V, NAME the head's; what it had before is part of it. Nothing where answers are not fixed, where
+        logits are changed behind the head or where there would be more than `MOST_NUMBERS`.
+
+    Raises:
+        ScoringError: A candidate's logits are not finite.
+    """
+    tokens, found = fixed_answers(examples), linear_head(model)
+    read = sum(row.reads for example in examples for row in example.rows)
+    if not tokens or found is None or len(flows) * len(tokens) * read > MOST_NUMBERS:
+        return {}
+    name, head = found
+    token_U = torch.tensor(tokens, device=head.weight.device)
+    choices = max(example.choices for example in examples)
+    made: list[Any] = []
+    logp_QU: list[torch.Tensor] = []
+    read_N: list[torch.Tensor] = []
+    with head.register_forward_hook(lambda _, __, logits: made.append(logits.float().aminmax())):
+        for flow in flows:
+            for index in range(len(flow)):
+                logits_QV, place_N = flow.logits_read(index)
+                if [logits_QV.float().aminmax()] != made:
+                    return {}  # not run, or scaled or capped behind it: no place for a bias
+                made.clear()
+                read_N.append(place_N.cpu() + sum(map(len, logp_QU)))
+                logp_QU.append(logits_QV.float().log_softmax(dim=1)[:, token_U].cpu())
+    batches = flows[0].batches
+    places = torch.searchsorted(token_U, torch.cat([batch.token_N for batch in batches])).cpu()
+    slots = torch.cat([batch.slot_N for batch in batches]).cpu()
+    offered_EC = torch.arange(choices) < torch.tensor([[example.choices] for example in examples])
+    bias_U = fit_answer_bias(
+        torch.cat(logp_QU),
+        torch.cat(read_N),
+        places.repeat(len(flows)),
+        torch.cat([slots + number * offered_EC.numel() for number in range(len(flows))]),
+        torch.tensor([example.label for example in examples]).repeat(len(flows)),
+        offered_EC.repeat(len(flows), 1),
+    )
+    if not bias_U.isfinite().all():
+        raise ScoringError("the candidate's logits are not finite")
+    own_V = torch.zeros(len(head.weight)) if head.bias is None else head.bias.cpu()
+    return {f"{name}:bias": own_V.double().index_add(0, token_U.cpu(), bias_U).to(head.weight.dtype)}

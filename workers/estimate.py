@@ -179,7 +179,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
     streamed += calibration.times(passes * runs_dense(job))
-    streamed += loads["propagation"].times(_flowing_passes(job))
+    streamed += loads["propagation"].times(_flowing_passes(job)) + loads["propagation_looks"]
     streamed += loads["refinement"].times(job.refine_epochs)
     entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # factors of every kind
     refit = loads["refit"].times(REFIT_PASSES * job.finalists)
@@ -268,7 +268,8 @@ def _propagating(model: ModelSize, job: JobSize) -> _Work:
     moments = _Work(memory_bytes=job.propagated * load.batches * GRAM_TRAFFIC_BYTES * numbers)
     moments += _Work(flops=products) if job.dtype == "bfloat16" else _Work(float32_flops=products)
     regressing = _Work(float64_flops=flops, eigh_flops=eigh_flops)
-    return _forward(model, job, load.times(_flowing_passes(job))) + moments + regressing
+    passes = load.times(_flowing_passes(job)) + job.loads["propagation_looks"]
+    return _forward(model, job, passes) + moments + regressing
 
 
 def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _Work:

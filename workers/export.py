@@ -22,10 +22,10 @@ from transformers import AutoConfig, PreTrainedModel
 from search.errors import InputError
 from search.matrix import DENSE, MatrixShape, Storage
 from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, replace_linears
-from workers.matrices import linear_params
+from workers.matrices import linear_head, linear_params
 from workers.models import load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
-from workers.preparation import Progress, load_factors
+from workers.preparation import Progress, load_answer_bias, load_factors
 from workers.refit import load_fitted
 from workers.sublayers import find_sublayers, live_ranks
 
@@ -37,7 +37,8 @@ MODULE = "modeling_ranksieve"
 class ExportPlan:
     """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`.
 
-    `refit`: file with left factors and biases of this candidate's own, where it was refit.
+    `refit`: file with left factors and biases of this candidate's own, where it was refit; a bias of the output head
+    takes the place of that of the factors.
 
     The sizes and ranks in its summary of the best model are replaced by those of the files.
     """
@@ -57,7 +58,7 @@ class Exported:
     """The exported folder and what it holds; indices count as parameters.
 
     `dead`: matrix name → numbers that its rank would have cost, had its sublayer not lost its output. `added`: numbers
-    that a refit has added.
+    of a bias that the model did not have.
     """
 
     folder: Path
@@ -82,13 +83,16 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     plan = replace(plan, ranks=live)
     factors = load_factors(plan.factors_folder)
     before = _stored_numbers(model)
-    biases = _refit(model, factors, load_fitted(plan.refit))
+    fitted = {**_answer_bias(model, plan), **load_fitted(plan.refit)}
+    head = linear_head(model)
+    says = head is not None and f"{head[0]}:bias" in fitted
+    biases = _refit(model, factors, fitted)
     added = _stored_numbers(model) - before
     _install(model, plan, factors)
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
     shutil.rmtree(scratch, ignore_errors=True)
-    _write(model, plan, biases, _counted(plan, sizes, dense_params), scratch)
+    _write(model, plan, biases, _counted(plan, sizes, dense_params), scratch, head_bias=says)
     shutil.rmtree(plan.folder, ignore_errors=True)
     scratch.rename(plan.folder)
     yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, added=added, **sizes)
@@ -131,6 +135,14 @@ def load_folder(folder: Path) -> PreTrainedModel:
 def _special_float(values: dict[str, Any]) -> Any:
     """What JSON has no number for, as transformers writes it: `{"__float__": "Infinity"}`."""
     return float(values["__float__"]) if values.keys() == {"__float__"} else values
+
+
+def _answer_bias(model: PreTrainedModel, plan: ExportPlan) -> dict[str, torch.Tensor]:
+    """What goes with the factors, unless the model is the dense one."""
+    found, bias_V = linear_head(model), load_answer_bias(plan.factors_folder)
+    if found is None or bias_V is None or not _replaced(plan):
+        return {}
+    return {f"{found[0]}:bias": bias_V}
 
 
 def _refit(
@@ -213,6 +225,8 @@ def _write(
     biases: Sequence[str],
     provenance: Mapping[str, Any],
     folder: Path,
+    *,
+    head_bias: bool,
 ) -> None:
     base_class = type(model).__name__
     shutil.copytree(
@@ -239,7 +253,7 @@ def _write(
         base_class=base_class, module_source=module_source
     )
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
-    card = environment.get_template("README.md.jinja").render(**provenance, head_bias=bool(biases))
+    card = environment.get_template("README.md.jinja").render(**provenance, head_bias=head_bias)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
 

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from search.matrix import MatrixShape
-from workers.answer_bias import linear_head
+from workers.matrices import linear_head
 
 ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 

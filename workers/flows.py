@@ -14,15 +14,36 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from search.matrix import MatrixShape
-from workers.batches import Batch
+from workers.batches import Batch, make_batches
 from workers.likelihood import logits_read
 from workers.lowrank import SwitchableModel
+from workers.plan import Example
 
 
 def blocks_of(model: PreTrainedModel, matrix: MatrixShape) -> list[nn.Module]:
     """All blocks of the model that one of its matrices is of."""
     blocks = model.get_submodule(matrix.name.removesuffix(f".{matrix.layer}.{matrix.kind}"))
     return list(blocks.children())
+
+
+def flows_of(
+    model: SwitchableModel,
+    candidates: Sequence[Sequence[int]],
+    examples: Sequence[Example],
+    batch_tokens: int,
+) -> list["Flow"]:
+    """A flow of each candidate, in front of the first block; they share their batches.
+
+    Args:
+        model: Runs at their ranks.
+        candidates: Ranks of each.
+        examples: One at least.
+        batch_tokens: Padded tokens per forward pass.
+    """
+    batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
+    batches = [batch.to(model.model.device) for batch in batches]
+    blocks = blocks_of(model.model, model.matrices[0])
+    return [Flow(model, ranks, blocks, batches) for ranks in candidates]
 
 
 class _ReachedError(Exception):
@@ -43,16 +64,16 @@ class Flow:
         blocks: Sequence[nn.Module],
         batches: Sequence[Batch],
     ) -> None:
+        self.batches = batches
+        self.blocks = blocks
         self._model = model
         self._ranks = ranks
-        self._batches = batches
-        self._blocks = blocks
         self._block = 0
         self._kept: list[Any] = [None] * len(batches)
         self._skipped = model.skipped(ranks)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return len(self.batches)
 
     def runs(self, name: str) -> bool:
         """Whether a matrix is run, though it may be at rank 0; not where its whole sublayer is skipped."""
@@ -69,7 +90,7 @@ class Flow:
 
         def note(name: str) -> Callable[..., None]:
             def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-                if args[0].shape[:-1].numel() != self._batches[0].mask_BL.numel():
+                if args[0].shape[:-1].numel() != self.batches[0].mask_BL.numel():
                     return  # an expert of chosen tokens: which, is not told
                 if not read or read[-1][0] is not args[0]:
                     read.append((args[0], []))
@@ -78,7 +99,7 @@ class Flow:
             return before_forward
 
         with pre_hooks(self._model.model, names, note):
-            self._run_until(self._blocks[self._block], 0)
+            self._run_until(self.blocks[self._block], 0)
         runs = Counter(name for _, group in read for name in group)
         once = [[name for name in group if runs[name] == 1] for _, group in read]
         return [group for group in once if group]
@@ -92,22 +113,22 @@ class Flow:
                 return lambda _, args: seen[name].append(self._real(args[0], index).cpu())
 
             with pre_hooks(self._model.model, names, note):
-                _, self._kept[index] = self._run_until(self._blocks[self._block], index)
+                _, self._kept[index] = self._run_until(self.blocks[self._block], index)
         self._block += 1
         return seen
 
     def logits_read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """As `workers.likelihood` reads them, for a batch's answer tokens; the flow has to be behind the last block."""
         self._model.switch(self._ranks)
-        model, batch = self._model.model, self._batches[index]
+        model, batch = self._model.model, self.batches[index]
         inputs: dict[str, Any] = {"input_ids": batch.ids_BL, "use_cache": False}
         if getattr(model.config.get_text_config(), "output_router_logits", False):
             inputs["output_router_logits"] = False  # no router runs
-        with _answering(self._blocks[: self._block], self._kept[index]):
+        with _answering(self.blocks[: self._block], self._kept[index]):
             return logits_read(model, batch.row_N, batch.position_N, **inputs)
 
     def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
-        return x_BLD.flatten(0, -2)[self._batches[index].mask_BL.flatten().to(x_BLD.device)]
+        return x_BLD.flatten(0, -2)[self.batches[index].mask_BL.flatten().to(x_BLD.device)]
 
     def _run_until(self, module: nn.Module, index: int) -> tuple[torch.Tensor, Any]:
         """First argument and output of a module of the block; nothing behind it is run."""
@@ -120,8 +141,8 @@ class Flow:
         self._model.switch(self._ranks)
         hook = module.register_forward_hook(stop)
         try:
-            with _answering(self._blocks[: self._block], self._kept[index]):
-                self._model.model(input_ids=self._batches[index].ids_BL, use_cache=False)
+            with _answering(self.blocks[: self._block], self._kept[index]):
+                self._model.model(input_ids=self.batches[index].ids_BL, use_cache=False)
         except _ReachedError:
             return caught[0]
         finally:

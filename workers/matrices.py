@@ -11,6 +11,7 @@ from typing import TypeGuard
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from search.constraints import matches
@@ -131,3 +132,11 @@ def _matrix_params(module: nn.Module) -> int:
         for name, parameter in module.named_parameters()
         if parameter.dim() > 1 and not name.endswith("bias")
     )
+
+
+def linear_head(model: PreTrainedModel) -> tuple[str, nn.Linear] | None:
+    """The output head and its name, if it is one that a bias can be added to."""
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    if not isinstance(head, nn.Linear):
+        return None
+    return next((name, head) for name, module in model.named_modules() if module is head)

@@ -78,7 +78,7 @@ def check(
     context = context_length(config)
     encoded = encode(task, data, load_tokenizer(head), context)
     _require_embeddings(encoded, empty)
-    rest = remainder(empty, matrices, head_bias=refit and encoded.kind == "choice")
+    rest = remainder(empty, matrices, head_bias=(refit or propagated) and encoded.kind == "choice")
     return Checked(
         model=local,
         matrices=matrices,

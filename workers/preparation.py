@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import mode
 from typing import Any
@@ -24,11 +25,12 @@ import safetensors
 import torch
 import transformers
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from search.errors import InfrastructureError, ScoringError
 from search.matrix import MatrixShape, Storage
+from search.objectives import MaxDrop
 from search.prices import Energies
 from search.seeds import lagrangian
 from search.space import SearchSpace
@@ -47,10 +49,16 @@ from workers.plan import EncodedTask, Example, ModelSource
 from workers.projections import Method
 from workers.propagation import (
     ALPHA,
+    AROUND,
     DENSE_WEIGHT,
+    JUDGED,
     MOST_EXAMPLES,
+    MOST_JUDGES,
     MOST_TOKENS,
+    Sizes,
+    models_of,
     propagate,
+    shares_within,
     split_for_propagation,
 )
 from workers.refinement import TRAINED_BYTES, Refinement, refine
@@ -60,7 +68,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 12
 
-FACTS, PROPAGATION = "facts.json", "propagation.json"
+FACTS, PROPAGATION, ANSWER_BIAS = "facts.json", "propagation.json", "answer_bias.safetensors"
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
@@ -84,8 +92,8 @@ class PreparationPlan:
 
     `midway_share`: of `task` factors, the share of the parameters that the smaller model keeps on the way to which the
     second moments are taken, see `workers.midway`; None for the dense model's.
-    `propagated_shares`: of `task` factors, what the models keep in which errors are propagated, see
-    `workers.propagation`; none: they are not.
+    `propagated_shares`: of `task` factors, what the models keep in which errors are propagated, or how much of the
+    metric of `choice` they may lose, see `workers.propagation`; none: they are not.
     `threads`: of one worker. `gram_bytes`: memory of one worker for Grams, see `workers.calibration.passes`.
     `workers`: how many run `closed_form` at once.
     """
@@ -97,7 +105,7 @@ class PreparationPlan:
     fisher: Fisher
     gram_examples: int | None = None
     midway_share: float | None = None
-    propagated_shares: tuple[float, ...] = ()
+    propagated_shares: Sizes = ()
     refinement: Refinement = field(default_factory=Refinement)
     seed: int
     batch_tokens: int
@@ -113,9 +121,11 @@ class PreparationPlan:
 class Propagation:
     """What error propagation came to: the loss of a model in the middle of those sizes, before it and after.
 
-    In nats, on calibration records that had no part in it, see `workers.task_loss`. `reason`: why it could not be.
+    In nats, on calibration records that the factors were not made of, see `workers.task_loss`. `shares`: what the
+    models keep in which they are propagated. `reason`: why it could not be.
     """
 
+    shares: tuple[float, ...] = ()
     loss_before: float | None = None
     loss_after: float | None = None
     reason: str | None = None
@@ -200,6 +210,20 @@ def gathered_midway(
     return (yield from _made(plan, way.model, pick_device(plan.device), cache, key, (way.factors, ranks)))
 
 
+def with_factors(model: PreTrainedModel, matrices: Sequence[MatrixShape], folder: Path) -> SwitchableModel:
+    """A model with the factors of a folder, and the bias of the output head that goes with them."""
+    made = SwitchableModel(model, matrices, load_factors(folder))
+    if (bias_V := load_answer_bias(folder)) is not None:
+        made.set_answer_bias(bias_V)
+    return made
+
+
+def load_answer_bias(folder: Path) -> torch.Tensor | None:
+    """What goes with the factors of a folder in every candidate but the dense model, see `workers.answer_bias`."""
+    file = folder / ANSWER_BIAS
+    return load_file(file)["bias"] if file.exists() else None
+
+
 def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """Maps the factors into memory; every actor on the machine shares the pages.
 
@@ -258,8 +282,10 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     made = yield from _closed_form(plan)
     if not plan.propagated_shares:
         return made
-    of_job = [plan.propagated_shares, plan.refinement.rank_step, plan.refinement.kl_weight]
-    settings = [of_job, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS]
+    sizes = plan.propagated_shares
+    told = sizes.points if isinstance(sizes, MaxDrop) else sizes
+    of_job = [told, plan.refinement.rank_step, plan.refinement.kl_weight]
+    settings = [of_job, AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES]
     try:
         folder = yield from _after(plan, made, "propagated", settings, _propagate)
     except (InfrastructureError, MemoryError, torch.AcceleratorError):
@@ -270,7 +296,8 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
         reason = str(error) if isinstance(error, ScoringError) else f"{type(error).__name__}: {error}"
         logger.warning("errors cannot be propagated: %s", reason)
         return replace(made, propagation=Propagation(reason=reason))
-    propagation = Propagation(**json.loads((folder / PROPAGATION).read_text()))
+    saved = json.loads((folder / PROPAGATION).read_text())
+    propagation = Propagation(**{**saved, "shares": tuple(saved["shares"])})
     return replace(_read(made.model, folder) if propagation.kept else made, propagation=propagation)
 
 
@@ -386,24 +413,33 @@ def _propagate(
     plan: PreparationPlan, prepared: Prepared, device: torch.device, folder: Path
 ) -> Iterator[Progress]:
     """Makes the factors anew for what matrices read in smaller models; writes them and their energies, if they help."""
-    shares, before = plan.propagated_shares, prepared.energies
-    switchable = _switchable(prepared, device, _propagation_bytes(prepared, len(shares)))
+    sizes, before = plan.propagated_shares, prepared.energies
+    switchable = _switchable(prepared, device, _propagation_bytes(prepared, models_of(sizes)))
     space = SearchSpace(prepared.matrices, plan.refinement.rank_step, plan.storage)
     examples, judges = split_for_propagation(plan.task.splits["calibration"])
 
+    def ranks_of(energies: Energies, share: float) -> tuple[int, ...]:
+        return space.ranks(lagrangian(space, energies, share))
+
+    if isinstance(sizes, MaxDrop):
+        shares = shares_within(sizes, switchable, partial(ranks_of, before), judges, plan.batch_tokens)
+    else:
+        shares = sizes
+
     def loss(energies: Energies) -> float:
-        ranks = space.ranks(lagrangian(space, energies, math.prod(shares) ** (1 / len(shares))))
+        ranks = ranks_of(energies, math.prod(shares) ** (1 / len(shares)))
         kind, kl_weight = plan.task.kind, plan.refinement.kl_weight
         return mean_loss(switchable, ranks, kind, judges, plan.batch_tokens, kl_weight)
 
     loss_before = loss(before)
     energies: dict[str, NDArray[np.floating]] = {}
-    candidates = [space.ranks(lagrangian(space, before, share)) for share in shares]
-    for block in propagate(switchable, candidates, before, examples, plan.batch_tokens):
+    candidates = [ranks_of(before, share) for share in shares]
+    says = plan.refinement.kl_weight < 1
+    for block in propagate(switchable, candidates, before, examples, plan.batch_tokens, answer_bias=says):
         energies |= block.energies
         yield Progress(phase="propagation", done=block.done, total=block.total)
     loss_after = loss([energies[matrix.name] for matrix in prepared.matrices])
-    propagation = Propagation(loss_before=loss_before, loss_after=loss_after)
+    propagation = Propagation(shares=shares, loss_before=loss_before, loss_after=loss_after)
     (folder / PROPAGATION).write_text(json.dumps(asdict(propagation)))
     if propagation.kept:
         _write_factors(switchable, prepared, folder)
@@ -450,7 +486,7 @@ def _switchable(
     """
     require_memory(device, weight_bytes(prepared.model.folder) + weight_bytes(prepared.factors) + extra_bytes)
     model = suit_gradients(load_prepared(prepared.model.folder, device, dtype))
-    return SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    return with_factors(model, prepared.matrices, prepared.factors)
 
 
 def _write_factors(switchable: SwitchableModel, prepared: Prepared, folder: Path) -> None:
@@ -460,6 +496,8 @@ def _write_factors(switchable: SwitchableModel, prepared: Prepared, folder: Path
         module = switchable_module(switchable.model, matrix.name)
         tensors |= stored(matrix.name, module.left_RO, module.right_RD, dtype)
     save_file(tensors, folder / f"{FACTORS}.safetensors")
+    if switchable.answer_bias is not None:
+        save_file({"bias": switchable.answer_bias.to(dtype)}, folder / ANSWER_BIAS)
 
 
 def _compute_dtype(model: PreparedModel) -> torch.dtype | None:

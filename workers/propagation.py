@@ -14,6 +14,9 @@ and factors that know those alone are worthless for every model whose activation
 What few tokens do not tell is filled in by inputs that are wanted as they are: independent ones, as large as those that
 were seen, of the weight (D/T)², which did well with few tokens as with many. There a matrix stays what it was.
 
+Behind the last block, where the answers to choose from are fixed, the output head gets a bias for their tokens, one for
+all candidates but the dense model (`workers.answer_bias`): what comes near to the dense model has its leaning, too.
+
 Factors stay nested, and serve every size; they are best at those near the candidate's. Two flows of hidden states are
 taken from block to block; no more than one block's activations is ever held.
 
@@ -24,7 +27,7 @@ Legend: T real tokens, D input width.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -34,13 +37,16 @@ from numpy.typing import NDArray
 
 from search.errors import ScoringError
 from search.matrix import DENSE
+from search.objectives import MaxDrop
 from search.prices import Energies
-from workers.batches import make_batches
-from workers.flows import Flow, Group, blocks_of, side_by_side
+from search.schedules import smallest_seed_share
+from workers.answer_bias import answer_bias_of
+from workers.flows import Group, flows_of, side_by_side
 from workers.grams import GramSum, multiplied_as
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.plan import Example
 from workers.projections import Factors, regressed
+from workers.task_loss import mean_quality
 
 ALPHA = 0.5
 DENSE_WEIGHT = 0.3
@@ -51,22 +57,66 @@ MOST_EXAMPLES, MOST_TOKENS = 512, 65_536
 JUDGED, MOST_JUDGES = 0.25, 256
 """Of the calibration split this share, or so many records, tells whether new factors are better."""
 
+Sizes = tuple[float, ...] | MaxDrop
+"""What the models keep in which errors are propagated; a drop: around the smallest one that stays within it."""
+
+AROUND = (0.4, 0.8)
+"""Times the smallest Lagrangian model within a drop: reweighing, descent and search lead to half of that and more."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PropagatedBlock:
-    """What has come of one block, `done` of `total`: the energies of its matrices, by name."""
+    """What has come of one block, `done` of `total`: the energies of its matrices, by name.
+
+    The output head counts as the last one, and has none.
+    """
 
     done: int
     total: int
     energies: Mapping[str, NDArray[np.floating]]
 
 
+def judges_of(calibration: int) -> int:
+    """How many of so many calibration records tell whether new factors are better."""
+    return min(max(1, round(JUDGED * calibration)), MOST_JUDGES)
+
+
 def split_for_propagation(calibration: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
     """The first records, which errors are propagated on, and the last, which tell whether it has helped."""
-    judges = min(max(1, round(JUDGED * len(calibration))), MOST_JUDGES)
+    judges = judges_of(len(calibration))
     first = calibration[: max(1, len(calibration) - judges)][:MOST_EXAMPLES]
     tokens = list(accumulate(sum(len(row.ids) for row in example.rows) for example in first))
     return first[: max(1, bisect_right(tokens, MOST_TOKENS))], calibration[-judges:]
+
+
+def models_of(sizes: Sizes) -> int:
+    """In how many models errors are propagated."""
+    return len(AROUND) if isinstance(sizes, MaxDrop) else len(sizes)
+
+
+def shares_within(
+    objective: MaxDrop,
+    model: SwitchableModel,
+    ranks_of: Callable[[float], Sequence[int]],
+    examples: Sequence[Example],
+    batch_tokens: int,
+) -> tuple[float, ...]:
+    """What models keep that are around the smallest Lagrangian one within a drop; of `choice`.
+
+    Args:
+        objective: The drop.
+        model: Runs at other ranks meanwhile.
+        ranks_of: The Lagrangian models, by what they keep.
+        examples: What they lose is told by these.
+        batch_tokens: Padded tokens per forward pass.
+    """
+
+    def right(ranks: Sequence[int]) -> float:
+        return mean_quality(model, ranks, "choice", examples, batch_tokens)
+
+    least = right([DENSE] * len(model.matrices)) - objective.points / 100
+    smallest = smallest_seed_share(lambda share: right(ranks_of(share)) >= least)
+    return tuple(round(smallest * factor, 6) for factor in AROUND)
 
 
 @torch.no_grad()
@@ -76,8 +126,10 @@ def propagate(
     energies: Energies,
     examples: Sequence[Example],
     batch_tokens: int,
+    *,
+    answer_bias: bool = True,
 ) -> Iterator[PropagatedBlock]:
-    """Makes the `task` factors of a model anew, in place, for what its matrices read in one of its candidates.
+    """Makes the `task` factors of a model anew, in place, for what its matrices read in some of its candidates.
 
     Those that no candidate runs stay what they were; so do those that read something else than one vector for each
     token, as some experts do.
@@ -88,26 +140,28 @@ def propagate(
         energies: Of the model's matrices, per token.
         examples: Calibration examples.
         batch_tokens: Padded tokens per forward pass.
+        answer_bias: Whether the right answers may have a say, by the output head's bias.
 
     Yields:
-        Each block's energies as soon as its factors are there, in model order.
+        Each block's energies as soon as its factors are there, in model order; none when the head has its bias.
 
     Raises:
         ScoringError: An activation is not finite.
     """
     matrices = model.matrices
-    batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
-    batches = [batch.to(model.model.device) for batch in batches]
-    blocks = blocks_of(model.model, matrices[0])
-    smaller = [Flow(model, ranks, blocks, batches) for ranks in candidates]
-    dense = Flow(model, [DENSE] * len(matrices), blocks, batches)
-    names = [[matrix.name for matrix in matrices if matrix.layer == index] for index in range(len(blocks))]
+    *smaller, dense = flows_of(model, [*candidates, [DENSE] * len(matrices)], examples, batch_tokens)
+    blocks, total = range(len(dense.blocks)), len(dense.blocks) + 1
+    names = [[matrix.name for matrix in matrices if matrix.layer == index] for index in blocks]
     energy_of = {matrix.name: energy_K for matrix, energy_K in zip(matrices, energies, strict=True)}
     for index, groups in enumerate(side_by_side(smaller, dense, names)):
         made = {name: energy_of[name] for name in names[index]}
         for group in groups:
             made |= _renew_group_(model, group, energy_of)
-        yield PropagatedBlock(done=index + 1, total=len(blocks), energies=made)
+        yield PropagatedBlock(done=index + 1, total=total, energies=made)
+    if answer_bias:
+        for bias_V in answer_bias_of(model.model, smaller, examples).values():
+            model.set_answer_bias(bias_V)
+    yield PropagatedBlock(done=total, total=total, energies={})
 
 
 def _renew_group_(
@@ -134,7 +188,7 @@ def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
         if not squares.isfinite():
             raise ScoringError(
                 f"what {group.names[0]} reads in a smaller model or in the dense one is not finite; "
-                "try model.dtype: float32, or projection.propagated_shares: [], which does without"
+                "try model.dtype: float32"
             )
         tokens += len(x_TD)
     if mixed_DD is None:

@@ -32,17 +32,13 @@ from transformers import PreTrainedModel
 
 from search.errors import ScoringError
 from search.matrix import DENSE
-from workers.answer_bias import fit_answer_bias, fixed_answers, linear_head
-from workers.batches import Batch, make_batches
-from workers.flows import Flow, Group, blocks_of, side_by_side
-from workers.lowrank import SwitchableModel, switchable_module
+from workers.answer_bias import answer_bias_of
+from workers.flows import Group, flows_of, side_by_side
+from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
 from workers.projections import square_root
 
 DAMPING = 1e-6
-
-MOST_NUMBERS = 10_000_000
-"""Of the likelihoods that a bias for answers is fitted to, float64; where there would be more, it is left out."""
 
 PARTS = {"left": "left_RO", "bias": "bias"}
 """Of a matrix that are fitted, and where its module has them."""
@@ -98,29 +94,27 @@ def refit(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     matrices = model.matrices
-    batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
-    batches = [batch.to(model.model.device) for batch in batches]
-    blocks = blocks_of(model.model, matrices[0])
-    compressed = Flow(model, ranks, blocks, batches)
-    dense = Flow(model, [DENSE] * len(matrices), blocks, batches) if alpha > 0 else None
-    own = _own(model.model, [f"{matrix.name}:{part}" for matrix in matrices for part in PARTS])
+    flows = flows_of(model, [ranks, [DENSE] * len(matrices)], examples, batch_tokens)
+    compressed, dense = flows if alpha > 0 else (flows[0], None)
+    total = len(compressed.blocks) + 1
+    own = _own(model, [f"{matrix.name}:{part}" for matrix in matrices for part in PARTS])
     low_rank = {matrix.name: rank for matrix, rank in zip(matrices, ranks, strict=True) if rank > 0}
     names = [
         [matrix.name for matrix in matrices if matrix.layer == index and matrix.name in low_rank]
-        for index in range(len(blocks))
+        for index in range(len(compressed.blocks))
     ]
     try:
         for index, groups in enumerate(side_by_side([compressed], dense, names)):
             new: dict[str, torch.Tensor] = {}
             for group in groups:
                 fitted = _fit(model.model, {name: low_rank[name] for name in group.names}, group, alpha)
-                _install(model.model, fitted)
+                _install(model, fitted)
                 new |= fitted
-            yield RefitBlock(done=index + 1, total=len(blocks) + 1, fitted=new)
-        answers = _answer_bias(model.model, compressed, examples, batches) if answer_bias else {}
-        yield RefitBlock(done=len(blocks) + 1, total=len(blocks) + 1, fitted=answers)
+            yield RefitBlock(done=index + 1, total=total, fitted=new)
+        answers = answer_bias_of(model.model, [compressed], examples) if answer_bias else {}
+        yield RefitBlock(done=total, total=total, fitted=answers)
     finally:
-        _install(model.model, own)
+        _install(model, own)
         model.switch(ranks)
 
 
@@ -151,12 +145,12 @@ def load_fitted(file: Path | None) -> dict[str, torch.Tensor]:
 @contextmanager
 def lent(model: SwitchableModel, fitted: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Lends the model what was fitted for as long as the `with` block lasts; it runs up to those ranks then."""
-    own = _own(model.model, fitted)
-    _install(model.model, fitted)
+    own = _own(model, fitted)
+    _install(model, fitted)
     try:
         yield
     finally:
-        _install(model.model, own)
+        _install(model, own)
 
 
 def least_squares(
@@ -186,19 +180,23 @@ def least_squares(
     return left_rO + scale_r[:, None] * step_rO
 
 
-def _own(model: PreTrainedModel, keys: Iterable[str]) -> dict[str, torch.Tensor | None]:
+def _own(model: SwitchableModel, keys: Iterable[str]) -> dict[str, torch.Tensor | None]:
     """What the model has under these keys now."""
     own: dict[str, torch.Tensor | None] = {}
     for key in keys:
         name, part = key.rsplit(":", 1)
-        own[key] = getattr(model.get_submodule(name), PARTS[part])
+        module = model.model.get_submodule(name)
+        own[key] = getattr(module, PARTS[part]) if isinstance(module, SwitchableLinear) else model.answer_bias
     return own
 
 
-def _install(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor | None]) -> None:
+def _install(model: SwitchableModel, tensors: Mapping[str, torch.Tensor | None]) -> None:
     for key, tensor in tensors.items():
         name, part = key.rsplit(":", 1)
-        module: Any = model.get_submodule(name)
+        module: Any = model.model.get_submodule(name)
+        if not isinstance(module, SwitchableLinear):
+            model.set_answer_bias(tensor)
+            continue
         value = None if tensor is None else tensor.to(module.weight.device)
         if part == "bias" and value is not None and not isinstance(value, nn.Parameter):
             value = nn.Parameter(value, requires_grad=False)
@@ -240,46 +238,6 @@ def _fit(
         if bias_O is not None:
             fitted[f"{name}:bias"] = (bias_O.double() + new_rO[-1]).to(bias_O.dtype)
     return fitted
-
-
-def _answer_bias(
-    model: PreTrainedModel, flow: Flow, examples: Sequence[Example], batches: Sequence[Batch]
-) -> dict[str, torch.Tensor]:
-    """The head's bias for the tokens of fixed answers, by a flow behind the last block; nothing where it has none."""
-    tokens, found = fixed_answers(examples), linear_head(model)
-    read = sum(row.reads for example in examples for row in example.rows)
-    if not tokens or found is None or len(tokens) * read > MOST_NUMBERS:
-        return {}
-    name, head = found
-    token_U = torch.tensor(tokens, device=head.weight.device)
-    made: list[Any] = []
-    logp_QU: list[torch.Tensor] = []
-    read_N: list[torch.Tensor] = []
-    with head.register_forward_hook(lambda _, __, logits: made.append(logits.float().aminmax())):
-        for index in range(len(flow)):
-            logits_QV, place_N = flow.logits_read(index)
-            if [
-                logits_QV.float().aminmax()
-            ] != made:  # not run, or scaled or capped behind it: no place for a bias
-                return {}
-            made.clear()
-            read_N.append(place_N.cpu() + sum(map(len, logp_QU)))
-            logp_QU.append(logits_QV.float().log_softmax(dim=1)[:, token_U].cpu())
-    choices = max(example.choices for example in examples)
-    bias_U = fit_answer_bias(
-        torch.cat(logp_QU),
-        torch.cat(read_N),
-        torch.searchsorted(token_U, torch.cat([batch.token_N for batch in batches])).cpu(),
-        torch.cat([batch.slot_N for batch in batches]).cpu(),
-        torch.tensor([example.label for example in examples]),
-        torch.arange(choices) < torch.tensor([[example.choices] for example in examples]),
-    )
-    if not bias_U.isfinite().all():
-        raise ScoringError("the candidate's logits are not finite")
-    bias_V = (
-        torch.zeros(len(head.weight), dtype=torch.float64) if head.bias is None else head.bias.double().cpu()
-    )
-    return {f"{name}:bias": bias_V.index_add(0, token_U.cpu(), bias_U).to(head.weight.dtype)}
 
 
 def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> None:

@@ -76,10 +76,11 @@ class Load:
 class JobSize:
     """A job as numbers.
 
-    `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, propagation (once),
-    refinement, of which `refine_epochs` are passes, reweigh and descend (all their rounds), reweigh_looks and
-    descend_looks (what is scored to find the sizes of the rounds), search, refit (of one finalist; none where nothing
-    is refit), confirm, test and verify; where latencies are measured, of one pass.
+    `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, propagation (once) and
+    propagation_looks (what is scored to find the sizes of its models), refinement, of which `refine_epochs` are passes,
+    reweigh and descend (all their rounds), reweigh_looks and descend_looks (what is scored to find the sizes of the
+    rounds), search, refit (of one finalist; none where nothing is refit), confirm, test and verify; where latencies are
+    measured, of one pass.
     `search_passes`: over the search split, which scorings of all or of the first of it add up to. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one, or one actor has that of `devices_per_actor`. `gram_bytes`: for the

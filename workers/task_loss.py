@@ -6,6 +6,7 @@ It is what the search minimises, but for what the dense model loses: KL from the
 negative log-likelihood. Over the answers for `choice`, over the vocabulary at answer positions otherwise.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -80,6 +81,23 @@ def mean_loss(
         model.switch(ranks)
         logp = log_likelihoods(kind, answer_logits(model.model, here), examples, here, max_choices)
         total += float(task_loss(kind, dense, logp, examples, here, kl_weight))
+    return total / len(examples)
+
+
+@torch.no_grad()
+def mean_quality(
+    model: SwitchableModel, ranks: Sequence[int], kind: str, examples: Sequence[Example], batch_tokens: int
+) -> float:
+    """What a candidate scores per example, see `qualities`; NaN where its logits are not finite."""
+    max_choices, total = max(example.choices for example in examples), 0.0
+    model.switch(ranks)
+    for batch in make_batches(examples, max_choices, batch_tokens):
+        here = batch.to(model.model.device)
+        logits_NV = answer_logits(model.model, here)
+        if not logits_NV.isfinite().all():
+            return math.nan
+        logp = log_likelihoods(kind, logits_NV, examples, here, max_choices)
+        total += float(qualities(kind, logp, examples, here, max_choices).sum())
     return total / len(examples)
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from search.objectives import MaxDrop as WithinDrop
 from service.spec.model import ModelSpec
 from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
 from service.spec.projection import ProjectionSpec
@@ -103,18 +104,21 @@ class JobSpec(Strict):
         return share if share < 1 else None
 
     @property
-    def propagated_shares(self) -> tuple[float, ...]:
+    def propagated_shares(self) -> tuple[float, ...] | WithinDrop:
         """The shares of the models in which errors are propagated, if they are; see `ProjectionSpec`."""
         if self.projection.method != "task":
             return ()
         if self.projection.propagated_shares is not None:
             return self.projection.propagated_shares
-        share = self._wanted_share
-        # other objectives look at larger models, too, which may lose by it; training was not measured with it
-        if share is None or share == 1 or self.projection.refine_epochs:
+        if self.projection.refine_epochs:  # not measured with it
             return ()
-        around = (round(share * factor, 6) for factor in PROPAGATED_AROUND)
-        return tuple(one for one in around if 0 < one < 1)
+        match self.objective:
+            case TargetParams(share=share) if share < 1:
+                around = (round(share * factor, 6) for factor in PROPAGATED_AROUND)
+                return tuple(one for one in around if 0 < one < 1)
+            case MaxDrop(points=points) if self.task.kind == "choice":  # written answers may get worse by it
+                return WithinDrop(points=points)
+        return ()
 
     @property
     def _wanted_share(self) -> float | None:

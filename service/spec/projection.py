@@ -45,10 +45,11 @@ class ProjectionSpec(Strict):
         None,
         max_length=8,
         description="`task` only: factors are made anew, block by block, for what their matrices read in models with "
-        "these shares of the parameters; kept where a model of such a size then loses less on calibration records "
-        "that had no part in it. An empty list leaves them as they are. Null: 0.8 and 1.6 times `objective.share` of "
-        "`target_params`; an empty list for other objectives, with `refine_epochs`, and where layers share keys and "
-        "values.",
+        "these shares of the parameters; kept where a model of such a size then loses less on others of the "
+        "calibration records. An empty list leaves them as they are. Null: 0.8 and 1.6 times `objective.share` of "
+        "`target_params`; for `max_drop` of a `choice` task 0.4 and 0.8 times what the smallest model keeps that loses "
+        "no more before anything is searched for; an empty list else, with `refine_epochs`, and where layers share "
+        "keys and values.",
     )
     refine_epochs: int = Field(
         0,

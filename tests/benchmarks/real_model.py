@@ -42,8 +42,8 @@ from workers.preparation import (
     Prepared,
     Progress,
     gathered_midway,
-    load_factors,
     prepare,
+    with_factors,
 )
 from workers.projections import Method
 from workers.scorer import Scorer
@@ -140,7 +140,7 @@ def gathered_again(model: RealModel, genome: Genome) -> RealModel:
 
 def _loaded(plan: PreparationPlan, spec: JobSpec, prepared: Prepared) -> RealModel:
     model = suit_gradients(load_prepared(prepared.model.folder, CPU))
-    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    switchable = with_factors(model, prepared.matrices, prepared.factors)
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
     return RealModel(
         plan=plan,

@@ -16,7 +16,7 @@ from real_model import RealModel, load, parser
 
 from search.matrix import DENSE
 from search.seeds import lagrangian
-from workers.answer_bias import linear_head
+from workers.matrices import linear_head
 from workers.refit import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 

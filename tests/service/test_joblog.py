@@ -90,14 +90,14 @@ def test_no_secret_is_kept_in_an_event(log: JobLog, store: Store) -> None:
     assert told == "GET https://me:[redacted]@hub/x: Bearer [redacted]"
 
 
-PROPAGATED, REFINED = {"propagated_shares": [0.2]}, {"refine_epochs": 1}
+PLAIN, PROPAGATED, REFINED = {"propagated_shares": []}, {"propagated_shares": [0.2]}, {"refine_epochs": 1}
 
 
 @pytest.mark.parametrize(
     ("phases", "projection", "expected"),
     [
-        (["model"], {}, [("factors", "hit")]),
-        (["model", "calibration", "projection"], {}, [("factors", "miss")]),
+        (["model"], PLAIN, [("factors", "hit")]),
+        (["model", "calibration", "projection"], PLAIN, [("factors", "miss")]),
         (["model"], PROPAGATED, [("factors", "hit"), ("propagated_factors", "hit")]),
         (["model", "propagation"], PROPAGATED, [("factors", "hit"), ("propagated_factors", "miss")]),
         (["model"], REFINED, [("factors", "hit"), ("trained_factors", "hit")]),

@@ -26,6 +26,7 @@ from search.errors import (
 )
 from search.finalists import MOST_FINALISTS
 from search.matrix import DENSE
+from search.schedules import SEED_SHARES
 from service.application import Application
 from service.changes import JobChanges
 from service.exports import Export, export_of
@@ -44,7 +45,8 @@ from workers.actor import ScorerPlan, build_scorer
 from workers.cache import FolderCache
 from workers.fairness import amounts
 from workers.plan import EncodedTask
-from workers.preparation import Progress
+from workers.preparation import Progress, Propagation
+from workers.propagation import AROUND
 from workers.scores import Failure, ScoreRequest
 from workers.sharing import Share, Sharing
 
@@ -321,6 +323,29 @@ def test_only_finalists_that_are_looked_at_are_refit_and_those_that_fill_the_act
     assert all(request.answer_bias for request in refit)
 
 
+def test_what_goes_with_propagated_factors_is_scored_confirmed_and_exported(
+    jobs: Jobs, max_drop: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The export, loaded back, does what was confirmed, and has a bias of the head."""
+    monkeypatch.setattr(Propagation, "kept", True)
+    max_drop["projection"]["refit"] = None
+    max_drop["objective"]["points"] = 5.0
+    cluster = LocalCluster()
+    id = jobs.submit(max_drop)
+    result = jobs.run(cluster)
+    assert "propagated" in cluster.phases
+    (propagated,) = jobs.events(id, "factors.propagated")
+    smallest = propagated["shares"][0] / AROUND[0]
+    assert smallest == pytest.approx(min(SEED_SHARES, key=lambda share: abs(share - smallest)))
+    tensors = load_file(Path(result["artifact"]) / "model.safetensors")
+    assert tensors["lm_head.bias"].any()
+    assert result["best"]["total_params"] == sum(tensor.numel() for tensor in tensors.values())
+    jobs.export(id, candidate=next(row["id"] for row in jobs.store.front(id) if -1 not in row["genome"]))
+    another = jobs.run(LocalCluster())
+    again = load_file(Path(another["artifact"]) / "model.safetensors")
+    assert again["lm_head.bias"].equal(tensors["lm_head.bias"])
+
+
 @pytest.fixture
 def mostly_good(tiny_job: Document, tiny_root: Path) -> Document:
     """A job whose records call nine films in ten good, which its model does not: a bias for the answers gains."""
@@ -331,6 +356,8 @@ def mostly_good(tiny_job: Document, tiny_root: Path) -> Document:
         "sizes": {"calibration": 64, "search": 16, "confirm": 32, "test": 64},
     }
     tiny_job["search"] |= {"kl_weight": 0.0, "generations": 0, "reweigh_rounds": 0, "descent_rounds": 0}
+    tiny_job["objective"] = {"kind": "target_params", "share": 0.5}
+    tiny_job["projection"]["propagated_shares"] = []
     return tiny_job
 
 
@@ -768,8 +795,12 @@ def test_a_promise_that_does_not_hold_on_fresh_examples_is_reported(jobs: Jobs, 
 
 
 def test_finalists_that_were_tested_are_told_from_the_largest_down(jobs: Jobs, max_drop: Document) -> None:
+    def small_ones_fail(request: ScoreRequest, result: Any) -> Any:
+        small = request.split == "confirm" and -1 not in request.ranks and sum(request.ranks) < 30
+        return replace(result, quality=0.0 * result.quality) if small else result
+
     id = jobs.submit(max_drop)
-    result = jobs.run(LocalCluster())
+    result = jobs.run(LocalCluster(small_ones_fail))
     shares = [finalist["kept_share"] for finalist in result["finalists"]]
     assert shares == sorted(shares, reverse=True)
     assert set(shares) == {one["kept_share"] for one in jobs.events(id, "finalist.confirmed")}

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from search.errors import InputError
+from search.objectives import MaxDrop
 from search.settings import Stage
 from service import plans
 from service.settings import Settings
@@ -196,7 +197,9 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
 @pytest.mark.parametrize(
     ("projection", "objective", "shares"),
     [
-        ({}, {"kind": "max_drop"}, ()),
+        ({}, {"kind": "max_drop", "points": 3}, MaxDrop(points=3)),
+        ({"refine_epochs": 1}, {"kind": "max_drop"}, ()),
+        ({}, {"kind": "pareto"}, ()),
         ({"propagated_shares": [0.12, 0.24]}, {"kind": "max_drop"}, (0.12, 0.24)),
         ({}, {"kind": "target_params", "share": 0.5}, (0.4, 0.8)),
         ({}, {"kind": "target_params", "share": 0.7}, (0.56,)),
@@ -209,10 +212,19 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
     ],
 )
 def test_in_which_models_errors_are_propagated(
-    make_spec: MakeSpec, projection: Document, objective: Document, shares: tuple[float, ...]
+    make_spec: MakeSpec, projection: Document, objective: Document, shares: tuple[float, ...] | MaxDrop
 ) -> None:
     document = make_spec().canonical() | {"projection": projection, "objective": objective}
     assert JobSpec.model_validate(document).propagated_shares == shares
+
+
+@pytest.mark.parametrize("task", [{"kind": "generate"}, {"kind": "lm"}])
+def test_where_there_is_nothing_to_choose_errors_are_not_propagated_for_a_drop(
+    make_spec: MakeSpec, task: Document
+) -> None:
+    document = make_spec().canonical()
+    changed = document["task"] | {"choices": None} | task
+    assert JobSpec.model_validate(document | {"task": changed}).propagated_shares == ()
 
 
 @pytest.mark.parametrize(("name", "value"), [("midway_share", 0.5), ("propagated_shares", [0.5])])

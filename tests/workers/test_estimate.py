@@ -48,6 +48,7 @@ def job(task: EncodedTask, make_job: Callable[[Mapping[str, Load]], JobSize]) ->
     extra = {
         "way": loads["calibration"],
         "propagation": loads["calibration"],
+        "propagation_looks": Load(),
         "refinement": loads["calibration"],
         "reweigh": loads["calibration"].times(3),
         "descend": loads["calibration"].times(2),
@@ -274,6 +275,10 @@ def test_propagation_costs_flows_moments_and_regressions(model: ModelSize, job: 
     assert (
         one.seconds_high - none.seconds_high > (one.flops - none.flops) / 1e6 / 0.25 * 2
     )  # one of two actors
+    looking = {**job.loads, "propagation_looks": load.times(5)}
+    looked = phases_of(model, replace(job, propagated=1, loads=looking))["prepare"]
+    assert looked.tokens - one.tokens == 5 * load.tokens
+    assert looked.flops - one.flops == pytest.approx(5 * forward, abs=1)
     many = {**job.loads, "propagation": load.times(10_000)}
     one, three = (phases_of(model, replace(job, propagated=n, loads=many))["prepare"] for n in (1, 3))
     held = round(load.times(10_000).tokens) * 4 * model.hidden  # states of a flow

@@ -1,6 +1,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,14 @@ from workers.export import Exported, ExportPlan, export, load_folder
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, weight_bytes
 from workers.plan import ModelSource
-from workers.preparation import PreparationPlan, Prepared, Progress, load_factors, prepare
+from workers.preparation import (
+    ANSWER_BIAS,
+    PreparationPlan,
+    Prepared,
+    Progress,
+    load_factors,
+    prepare,
+)
 
 CPU = torch.device("cpu")
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
@@ -112,6 +120,26 @@ def test_refit_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) 
     expected.get_submodule(name).left_RO[:rank] = left_rO  # type: ignore[index]
     got = load_folder(exported.folder)(IDS_BL).logits
     torch.testing.assert_close(got, expected(IDS_BL).logits, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_bias_of_the_head_that_goes_with_the_factors_is_exported_but_with_the_dense_model(
+    export_plan: ExportPlan, tmp_path: Path
+) -> None:
+    """And one that was fitted to the candidate takes its place."""
+    own, expected = run(export_plan), switchable(export_plan)(IDS_BL).logits
+    factors = shutil.copytree(export_plan.factors_folder, tmp_path / "factors")
+    save_file({"bias": torch.arange(48.0)}, factors / ANSWER_BIAS)
+    save_file({"lm_head:bias": -torch.arange(48.0)}, tmp_path / "fitted.safetensors")
+    plan = replace(export_plan, factors_folder=factors)
+    for one, sign in ((plan, 1), (replace(plan, refit=tmp_path / "fitted.safetensors"), -1)):
+        exported = run(one)
+        assert exported.added == 48 == exported.total_params - own.total_params
+        got = load_folder(exported.folder)(IDS_BL).logits
+        torch.testing.assert_close(got, expected + sign * torch.arange(48.0), rtol=1e-3, atol=1e-3)
+        assert "given a bias for the answers" in (exported.folder / "README.md").read_text()
+    dense = run(replace(plan, ranks=(DENSE,) * len(plan.ranks)))
+    assert dense.added == 0
 
 
 @torch.inference_mode()

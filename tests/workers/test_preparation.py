@@ -12,9 +12,10 @@ import torch
 from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from search.errors import InfrastructureError, ScoringError
+from search.objectives import MaxDrop
 from search.seeds import lagrangian
 from search.space import SearchSpace
-from workers import preparation
+from workers import preparation, propagation
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, weight_OD
 from workers.models import load_prepared
@@ -25,6 +26,7 @@ from workers.preparation import (
     Progress,
     Propagation,
     closed_form,
+    load_answer_bias,
     load_factors,
     prepare,
 )
@@ -295,14 +297,14 @@ def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_
         preparation_plan, propagated_shares=(0.4, 0.9), refinement=Refinement(rank_step=2, kl_weight=0.7)
     )
     progress, propagated = run(plan)
-    assert [item.phase for item in progress] == ["model", "propagation", "propagation"]
-    assert [(item.done, item.total) for item in progress[1:]] == [(1, 2), (2, 2)]
+    assert [item.phase for item in progress] == ["model"] + 3 * ["propagation"]
+    assert [(item.done, item.total) for item in progress[1:]] == [(1, 3), (2, 3), (3, 3)]
     before, after = load_factors(prepared.factors), load_factors(propagated.factors)
     assert {name: [half.shape for half in pair] for name, pair in before.items()} == {
         name: [half.shape for half in pair] for name, pair in after.items()
     }
     assert any(not before[name][0].equal(after[name][0]) for name in before)
-    assert propagated.propagation == Propagation(loss_before=0.2, loss_after=0.1)
+    assert propagated.propagation == Propagation(shares=(0.4, 0.9), loss_before=0.2, loss_after=0.1)
     same = replace(propagated, factors=prepared.factors, energies=prepared.energies, propagation=None)
     assert same == prepared
     for old, new in zip(prepared.energies, propagated.energies, strict=True):
@@ -323,6 +325,11 @@ def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_
     progress, trained = run(replace(plan, refinement=replace(plan.refinement, epochs=1)))
     assert {item.phase for item in progress} == {"model", "refinement"}
     assert trained.propagation == propagated.propagation
+    head_V = load_answer_bias(propagated.factors)
+    assert head_V is not None
+    assert head_V.any()
+    assert head_V.equal(load_answer_bias(trained.factors))
+    assert load_answer_bias(prepared.factors) is None
     assert [item.phase for item in run(plan)[0]] == ["model"]
     judged(monkeypatch, 0.2, 0.1)
     others = [run(one)[1] for one in (preparation_plan, replace(plan, propagated_shares=(0.4,)))]
@@ -349,13 +356,53 @@ def test_factors_stay_where_a_model_loses_no_less_with_propagated_ones(
         assert kept.factors.name == prepared.factors.name
         assert kept.propagation is not None
         assert not kept.propagation.kept
-        assert repr(kept.propagation) == repr(Propagation(loss_before=0.2, loss_after=after))
+        assert repr(kept.propagation) == repr(Propagation(shares=(0.5,), loss_before=0.2, loss_after=after))
+
+
+def test_right_answers_have_no_say_where_only_the_divergence_counts(
+    preparation_plan: PreparationPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged(monkeypatch, 0.2, 0.1)
+    refinement = Refinement(rank_step=2, kl_weight=1.0)
+    _, propagated = run(replace(preparation_plan, propagated_shares=(0.5,), refinement=refinement))
+    assert load_answer_bias(propagated.factors) is None
+
+
+@pytest.mark.parametrize(
+    ("points", "worst", "smallest"),
+    [(4.2, 0.28, 0.31), (4.5, 0.45, 0.5), (5.0, 0.7, 0.6), (5.5, 0.1, 0.14)],
+)
+def test_without_a_size_errors_are_propagated_around_the_smallest_model_within_the_drop(
+    preparation_plan: PreparationPlan,
+    prepared: Prepared,
+    monkeypatch: pytest.MonkeyPatch,
+    points: float,
+    worst: float,
+    smallest: float,
+) -> None:
+    """Smaller models than `worst` lose 6 points, larger ones 4."""
+    judged(monkeypatch, 0.2, 0.1)
+    judges = preparation_plan.task.splits["calibration"][-3:]
+
+    def quality(_: SwitchableModel, ranks: list[int], kind: str, examples: Any, *__: Any) -> float:
+        assert (kind, examples) == ("choice", judges)
+        kept = [matrix.price(rank, "pairs") for matrix, rank in zip(prepared.matrices, ranks, strict=True)]
+        share = sum(kept) / prepared.block_params
+        return 0.8 if share == 1 else 0.76 if share > worst else 0.74
+
+    monkeypatch.setattr(propagation, "mean_quality", quality)
+    plan = replace(
+        preparation_plan, propagated_shares=MaxDrop(points=points), refinement=Refinement(rank_step=1)
+    )
+    _, propagated = run(plan)
+    assert propagated.propagation is not None
+    assert propagated.propagation.shares == pytest.approx([0.4 * smallest, 0.8 * smallest])
 
 
 def test_factors_of_a_model_that_cannot_be_run_block_by_block_stay_and_why_is_told(
     preparation_plan: PreparationPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stumble(error: Exception, *_: Any) -> Iterator[Any]:
+    def stumble(error: Exception, *_: Any, **__: Any) -> Iterator[Any]:
         yield from ()
         raise error
 

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +12,9 @@ from search.errors import ScoringError
 from search.matrix import DENSE, MatrixShape
 from search.seeds import lagrangian
 from search.space import SearchSpace
+from workers.answer_bias import fixed_answers
 from workers.batches import make_batches
-from workers.likelihood import answer_logits
+from workers.likelihood import answer_logits, right_choices
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.models import load_prepared
 from workers.plan import EncodedTask, Example
@@ -26,7 +28,7 @@ from workers.propagation import (
     propagate,
     split_for_propagation,
 )
-from workers.task_loss import kl, log_likelihoods, mean_loss
+from workers.task_loss import kl, log_likelihoods, mean_loss, mean_quality
 
 BUDGET = 40
 
@@ -119,7 +121,7 @@ def test_every_matrix_is_regressed_on_what_it_reads_in_all_models(
         for module in [switchable_module(switchable.model, matrix.name)]
     }
     blocks = list(propagate(switchable, candidates, energies, examples, BUDGET))
-    assert [(block.done, block.total) for block in blocks] == [(1, 2), (2, 2)]
+    assert [(block.done, block.total) for block in blocks] == [(1, 3), (2, 3), (3, 3)]
     made = {name: energy_K for block in blocks for name, energy_K in block.energies.items()}
     assert list(made) == [matrix.name for matrix in matrices]
     read: list[Inputs] = []
@@ -151,6 +153,33 @@ def test_every_matrix_is_regressed_on_what_it_reads_in_all_models(
         np.testing.assert_allclose(made[matrix.name], expected.energy_K.numpy(), rtol=1e-3, atol=1e-6)
 
 
+def test_head_gets_one_bias_for_all_models_but_the_dense_one(
+    candidate: tuple[SwitchableModel, Sequence[MatrixShape], list[int]],
+    make_task: Callable[..., EncodedTask],
+) -> None:
+    """With it the models' own derivative of likelihood and prior is zero at each token of the answers."""
+    switchable, matrices, ranks = candidate
+    head = switchable.model.get_output_embeddings()
+    candidates, examples = [ranks, [4] * len(matrices)], make_task("choice").splits["search"]
+    for _ in propagate(switchable, candidates, _energies(matrices), examples, BUDGET):
+        pass
+    bias_V = switchable.answer_bias
+    assert bias_V is not None
+    (batch,) = make_batches(examples, 3, 10_000)
+    bias_V.requires_grad_()
+    for some in candidates:
+        switchable.switch(some)
+        assert head.bias is bias_V
+        logp = log_likelihoods("choice", answer_logits(switchable.model, batch), examples, batch, 3)
+        right = right_choices(examples, batch, logp.device)
+        (-logp[torch.arange(len(right)), right].sum()).backward()
+    tokens = list(fixed_answers(examples))
+    assert bias_V.detach().nonzero().flatten().tolist() == tokens
+    torch.testing.assert_close(-bias_V.grad[tokens], bias_V.detach()[tokens], atol=1e-3, rtol=1e-3)
+    switchable.switch([DENSE] * len(matrices))
+    assert head.bias is None
+
+
 def _energies(matrices: Sequence[MatrixShape]) -> list[NDArray[np.float64]]:
     rng = np.random.default_rng(0)
     widths = [min(matrix.out_features, matrix.in_features) for matrix in matrices]
@@ -172,7 +201,7 @@ def test_models_of_that_size_come_nearer_to_the_dense_one_and_larger_ones_stay_o
 
     before, larger = divergence(share), divergence(share + 0.2)
     ranks = space.ranks(lagrangian(space, prepared.energies, share))
-    for _ in propagate(switchable, [ranks], prepared.energies, examples, BUDGET):
+    for _ in propagate(switchable, [ranks], prepared.energies, examples, BUDGET, answer_bias=False):
         pass
     assert divergence(share) < 0.8 * before
     assert larger < divergence(share + 0.2) < before
@@ -211,6 +240,25 @@ def test_what_is_lost_is_divergence_and_unlikelihood(
         scores = log_likelihoods("choice", answer_logits(model, batch), examples, batch, 3)
         logp += sum(float(row[examples[i].label]) for i, row in zip(batch.examples, scores, strict=True))
     assert lost == pytest.approx(-logp / len(examples))
+
+
+def test_quality_is_the_share_of_right_answers(
+    prepared: Prepared, make_task: Callable[..., EncodedTask]
+) -> None:
+    model = load_prepared(prepared.model.folder, torch.device("cpu"))
+    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    examples, ranks = make_task("choice").splits["calibration"], [3] * len(prepared.matrices)
+    right = 0
+    for batch in make_batches(examples, 3, BUDGET):
+        switchable.switch(ranks)
+        scores = log_likelihoods("choice", answer_logits(model, batch), examples, batch, 3)
+        right += sum(
+            int(row.argmax()) == examples[i].label for i, row in zip(batch.examples, scores, strict=True)
+        )
+    assert 0 < right < len(examples)
+    assert mean_quality(switchable, ranks, "choice", examples, BUDGET) == right / len(examples)
+    switchable_module(model, prepared.matrices[-1].name).left_RO[0, 0] = torch.nan
+    assert math.isnan(mean_quality(switchable, ranks, "choice", examples, BUDGET))
 
 
 @torch.inference_mode()
@@ -253,7 +301,7 @@ def test_what_is_not_finite_is_named(candidate: Any, make_task: Callable[..., En
     first = switchable.model.get_submodule(matrices[0].name)
     first.weight.data[0, 0] = torch.inf
     with pytest.raises(
-        ScoringError, match=r"reads in a smaller model or in the dense one is not finite.*\[\], which"
+        ScoringError, match=r"what .* reads in a smaller model or in the dense one is not finite"
     ):
         list(propagate(switchable, [ranks], _energies(matrices), make_task("lm").splits["search"], BUDGET))
 

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from search.errors import ScoringError
 from search.matrix import DENSE, MatrixShape
-from workers import refit as refits
+from workers import answer_bias as answer_biases
 from workers.answer_bias import fixed_answers
 from workers.batches import make_batches
 from workers.likelihood import answer_logits, right_choices
@@ -74,7 +74,7 @@ def test_every_matrix_equals_lstsq_on_what_it_reads(
 def test_candidate_comes_nearer_to_the_dense_model(
     candidate: Any, make_task: Callable[..., EncodedTask]
 ) -> None:
-    """Measured at the logits, on the tokens that it was fitted to."""
+    """Measured at the logits, on the tokens that it was fitted to; the head's bias is for what is right."""
     switchable, matrices, ranks = candidate
     examples = make_task("choice").splits["search"]
 
@@ -87,8 +87,9 @@ def test_candidate_comes_nearer_to_the_dense_model(
     def error() -> float:
         return float((logits(ranks) - logits([DENSE] * len(matrices))).norm())
 
-    before = error()
-    with lent(switchable, run(switchable, matrices, ranks, examples, alpha=1.0)):
+    before, new = error(), run(switchable, matrices, ranks, examples, alpha=1.0)
+    del new["lm_head:bias"]
+    with lent(switchable, new):
         assert error() < 0.95 * before
 
 
@@ -111,13 +112,19 @@ def test_full_rank_is_exact_and_stays(
 
 
 @pytest.mark.parametrize("own", [None, 0.5])
+@pytest.mark.parametrize("factors", [False, True])
 def test_head_gets_the_bias_that_makes_right_answers_likeliest(
-    candidate: Any, make_task: Callable[..., EncodedTask], own: float | None
+    candidate: Any, make_task: Callable[..., EncodedTask], own: float | None, factors: bool
 ) -> None:
-    """With the bias the model's own derivative of likelihood and prior is zero at each token of the answers."""
+    """With the bias the model's own derivative of likelihood and prior is zero at each token of the answers.
+
+    It comes on top of the head's own, or of the one that goes with the factors.
+    """
     switchable, matrices, ranks = candidate
     head = switchable.model.get_output_embeddings()
-    if own is not None:
+    if own is not None and factors:
+        switchable.set_answer_bias(torch.full((48,), own))
+    elif own is not None:
         head.bias = torch.nn.Parameter(torch.full((48,), own), requires_grad=False)
     examples = make_task("choice").splits["search"]
     new = run(switchable, matrices, ranks, examples)
@@ -156,7 +163,7 @@ def test_head_gets_no_bias_where_there_would_be_too_many_numbers(
     examples = make_task("choice").splits["search"]
     read = sum(row.reads for example in examples for row in example.rows)
     for most, fitted in ((5 * read, {"lm_head:bias"}), (5 * read - 1, set())):
-        monkeypatch.setattr(refits, "MOST_NUMBERS", most)
+        monkeypatch.setattr(answer_biases, "MOST_NUMBERS", most)
         *_, head = refit(switchable, ranks, examples, BUDGET, 0.5)
         assert set(head.fitted) == fitted
 

@@ -72,12 +72,15 @@ def test_a_store_of_an_earlier_version_goes_on(
 ) -> None:
     with engine.begin() as connection:
         command.upgrade(migration_config(connection), revision)
-        fill(connection, rows_of(make_spec("reviews", team="nlp")))
+        document = make_spec("reviews", team="nlp").canonical()
+        document["projection"]["propagated_shares"] = []
+        spec = JobSpec.model_validate(document)
+        fill(connection, rows_of(spec))
 
     store = Store(store_url)
     try:
         assert [job.id for job in store.jobs()] == [CUT_OFF, QUEUED]
-        assert store.job(QUEUED).spec == make_spec("reviews", team="nlp")
+        assert store.job(QUEUED).spec == spec
         assert [job.id for job in store.jobs(labels=["team:nlp"])] == [CUT_OFF, QUEUED]
         assert store.job(QUEUED).created_at == AT
         assert store.generations(CUT_OFF) == [{"generation": 0}]
@@ -92,6 +95,37 @@ def test_a_store_of_an_earlier_version_goes_on(
         assert [event.seq for event in store.events(CUT_OFF)] == [1, 2, 3]
         assert [one.job_id for one in store.webhooks.deliveries(webhook.id)] == [CUT_OFF]
         assert store.append_event(CUT_OFF, EventType.DATA_LOADED, {}, epoch=claimed.epoch).seq == 4
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("objective", "method", "shares"),
+    [
+        ({"kind": "max_drop"}, "task", ()),
+        ({"kind": "max_drop"}, "output", None),
+        ({"kind": "target_params", "share": 0.4}, "task", None),
+    ],
+)
+def test_jobs_of_before_errors_were_propagated_for_a_drop_stay_without(
+    engine: Engine,
+    store_url: str,
+    make_spec: Callable[..., JobSpec],
+    objective: dict[str, object],
+    method: str,
+    shares: object,
+) -> None:
+    document = make_spec().canonical() | {"objective": objective, "projection": {"method": method}}
+    spec = JobSpec.model_validate(document)
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "0012")
+        fill(connection, rows_of(spec))
+
+    store = Store(store_url)
+    try:
+        kept = store.job(QUEUED).spec
+        assert kept.projection.propagated_shares == shares
+        assert kept.propagated_shares == (spec.propagated_shares if shares is None else ())
     finally:
         store.close()
 
