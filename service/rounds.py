@@ -7,7 +7,6 @@ likely to be as not (the up-and-down method, Dixon and Mood 1948). Each turn hal
 same way they get larger again (PEST, Taylor and Creelman 1967).
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -18,7 +17,7 @@ from search.confirmation import DropInterval
 from search.descent import RUNG
 from search.errors import UnresumableError
 from search.objectives import MaxDrop
-from search.schedules import SEED_SHARES
+from search.schedules import smallest_seed_share
 from search.seeds import Family
 from search.space import Genome
 from service.confirmation import confidence_of
@@ -26,6 +25,7 @@ from service.files import read_json
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec
 from service.spec.job import parts_of
+from workers.propagation import MOST_EXAMPLES
 from workers.scores import Failure, Reaction
 
 DESCENT_EXAMPLES = 1024
@@ -80,16 +80,20 @@ def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
 def records_of(spec: JobSpec, calibration: int) -> RoundRecords:
     """Of so many calibration records those to measure on, and whether they tell what a genome loses.
 
-    Where factors are trained, it is those that training has not seen, if they are enough for a round. Others flatter.
-    And where answers are to be written, a round does not write any.
+    Where factors are trained, or errors propagated, it is those that had no part in it, if they are enough for a round
+    (to tell whether propagation helps is no part). Others flatter, and after training too much to tell. Where answers
+    are to be written, a round does not write any.
     """
-    records = range(calibration)
-    trained = records[: spec.projection.refine_examples] if spec.projection.refine_epochs else records[:0]
-    unseen = records[len(trained) :]
-    if trained and len(unseen) < DESCENT_EXAMPLES:
+    records, trains = range(calibration), bool(spec.projection.refine_epochs)
+    propagated = records[:MOST_EXAMPLES] if spec.propagated_shares else records[:0]
+    trained = records[: spec.projection.refine_examples] if trains else records[:0]
+    unseen = records[max(len(propagated), len(trained)) :]
+    enough = len(unseen) >= DESCENT_EXAMPLES
+    if trains and not enough:
         return RoundRecords(indices=records)
     return RoundRecords(
-        indices=unseen, confidence=None if spec.task.kind == "generate" else confidence_of(spec)
+        indices=unseen if enough else records,
+        confidence=None if spec.task.kind == "generate" else confidence_of(spec),
     )
 
 
@@ -111,12 +115,7 @@ def next_stair(shares: Sequence[float], *, held: bool) -> float:
 
 def smallest_share(genome_of: Family, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> float:
     """The smallest of `SEED_SHARES` at which a family loses little enough on the search split; else the largest."""
-    smaller = bisect_left(
-        SEED_SHARES,
-        True,
-        key=lambda share: not holds(genome_of(share), objective, scorer, confidence),
-    )  # those before it hold
-    return SEED_SHARES[max(0, smaller - 1)]
+    return smallest_seed_share(lambda share: holds(genome_of(share), objective, scorer, confidence))
 
 
 def holds(genome: Genome, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> bool:

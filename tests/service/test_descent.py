@@ -32,6 +32,7 @@ from service.rounds import DESCENT_EXAMPLES, next_stair
 from service.scoring import Candidate
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
+from workers.propagation import MOST_EXAMPLES
 from workers.scores import Failure, Reaction
 
 SPACE = SearchSpace(
@@ -168,8 +169,9 @@ def test_rounds_go_round_a_large_calibration_split(
     make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
     scorer = FakeScorer()
-    run(make(3), tmp_path, scorer, calibration=2 * DESCENT_EXAMPLES + 5)
-    first, second = range(DESCENT_EXAMPLES), range(DESCENT_EXAMPLES, 2 * DESCENT_EXAMPLES)
+    begin, middle, end = (MOST_EXAMPLES + number * DESCENT_EXAMPLES for number in range(3))
+    run(make(3), tmp_path, scorer, calibration=end + 5)
+    first, second = range(begin, middle), range(middle, end)  # errors were propagated on those before
     assert [examples for _, examples, _ in scorer.asked] == [first, second, first]
 
 

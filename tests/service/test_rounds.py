@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from search.descent import RUNG
 from service.rounds import DESCENT_EXAMPLES, FURTHEST, RoundRecords, next_stair, records_of
 from service.spec import JobSpec
+from workers.propagation import MOST_EXAMPLES
 
 
 def test_parts_follow_one_another_round_and_round_and_a_rest_is_left_out() -> None:
@@ -34,6 +35,22 @@ def test_records_that_training_has_seen_are_left_out_where_others_are_enough(
     calibration = DESCENT_EXAMPLES + 20
     expected = RoundRecords(indices=range(first, calibration), confidence=confidence)
     assert records_of(spec, calibration) == expected
+
+
+@pytest.mark.parametrize(("more", "shares", "first"), [(0, None, MOST_EXAMPLES), (-1, None, 0), (0, [], 0)])
+def test_records_that_errors_were_propagated_on_are_left_out_where_others_are_enough(
+    tiny_job: dict[str, Any], more: int, shares: list[float] | None, first: int
+) -> None:
+    tiny_job["projection"]["propagated_shares"] = shares
+    tiny_job["objective"] = {"kind": "max_drop", "points": 5}
+    calibration = MOST_EXAMPLES + DESCENT_EXAMPLES + more
+    expected = RoundRecords(indices=range(first, calibration), confidence=0.8)
+    assert records_of(JobSpec.model_validate(tiny_job), calibration) == expected
+
+
+def test_records_of_propagation_are_left_out_after_training_too(tiny_job: dict[str, Any]) -> None:
+    tiny_job["projection"] |= {"refine_epochs": 1, "refine_examples": 100, "propagated_shares": [0.2]}
+    assert records_of(JobSpec.model_validate(tiny_job), 2048).indices == range(MOST_EXAMPLES, 2048)
 
 
 def test_answers_that_are_to_be_written_are_not_told(tiny_job: dict[str, Any]) -> None:
