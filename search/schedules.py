@@ -20,6 +20,9 @@ SEED_SHARES = (0.6, 0.5, 0.42, 0.36, 0.31, 0.27, 0.23, 0.2, 0.17, 0.14)
 SAFE_SHARE = 0.85
 """First target where even the largest seed loses too much, on the way from the smallest genome to the largest."""
 
+MOST_LOOKS = len(SEED_SHARES).bit_length()
+"""How many of them `smallest_seed_share` asks about at most."""
+
 FIRST_STEP = 0.04
 SMALLEST_STEP = 0.005
 

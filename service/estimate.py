@@ -7,7 +7,7 @@ from typing import Any
 
 from search.candidates import TARGET_SEEDS
 from search.finalists import MOST_FINALISTS
-from search.schedules import SEED_SHARES
+from search.schedules import MOST_LOOKS, SEED_SHARES
 from search.standing import BEST_FINALISTS
 from service import plans
 from service.descent import UPWARDS
@@ -99,14 +99,14 @@ def _propagation_looks(spec: JobSpec, first: Callable[[str, int | None], Load]) 
     if isinstance(spec.propagated_shares, tuple):
         return Load()
     judges = judges_of(spec.task.data.sizes.calibration)
-    return first("calibration", judges).times(1 + len(SEED_SHARES).bit_length())
+    return first("calibration", judges).times(1 + MOST_LOOKS)
 
 
 def _looks(spec: JobSpec) -> tuple[int, int]:
     """Most passes over the search split that rounds of reweighing and of descent take to find their sizes."""
     if not isinstance(spec.objective, MaxDrop):
         return 0, 0
-    look, descents = len(SEED_SHARES).bit_length(), spec.descent_rounds
+    look, descents = MOST_LOOKS, spec.descent_rounds
     tell = records_of(spec, spec.task.data.sizes.calibration).confidence is not None
     if tell and spec.reweigh_rounds:
         return look, 0

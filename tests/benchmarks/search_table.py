@@ -64,7 +64,7 @@ from search.finalists import Finalist, drop_finalists
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies
-from search.schedules import SEED_SHARES, Accepted
+from search.schedules import MOST_LOOKS, SEED_SHARES, Accepted
 from search.seeds import Starts, lagrangian, uniform
 from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
@@ -246,7 +246,7 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
 
     def probing(objective: MaxDrop | TargetParams) -> int:
         """Most tokens that it takes: it bisects."""
-        return len(SEED_SHARES).bit_length() * whole if isinstance(objective, MaxDrop) else 0
+        return MOST_LOOKS * whole if isinstance(objective, MaxDrop) else 0
 
     arena = Arena(
         space=space,
