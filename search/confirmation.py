@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from search.errors import InputError, ScoringError
 
 RESAMPLES = 4000
+RISK_DRAWS = 40_000
+"""For p-values, of which those far from even tell."""
 TWO_SIDED = 0.95
 WILSON_Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -28,7 +30,7 @@ class DropInterval:
         estimate: The drop on the examples at hand; negative where the candidate is better.
         low: Lower end of the two-sided 95 % interval.
         high: Upper end of it.
-        upper: One-sided upper bound at `confidence`; this is what a test compares.
+        upper: One-sided upper bound at `confidence`.
         confidence: Confidence of `upper`.
     """
 
@@ -78,13 +80,24 @@ def _interval(estimate: float, means_B: NDArray[np.float64], confidence: float) 
     )
 
 
-def _pair(first: ArrayLike, second: ArrayLike, confidence: float) -> NDArray[np.float64]:
+def _check_confidence(confidence: float) -> None:
     if not 0.5 <= confidence < 1:
         raise InputError("objective.confidence", f"must be in [0.5, 1), got {confidence}")
+
+
+def _pair(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
     first_N, second_N = _finite("dense scores", first), _finite("candidate scores", second)
     if len(first_N) != len(second_N):
         raise InputError("candidate scores", f"need one per dense score, {len(first_N)}, got {len(second_N)}")
     return first_N - second_N
+
+
+def _drops(dense_scores: ArrayLike, candidate_scores: ArrayLike) -> NDArray[np.float64]:
+    drops_N = _pair(dense_scores, candidate_scores)
+    for name, scores in (("dense scores", dense_scores), ("candidate scores", candidate_scores)):
+        if np.min(scores) < 0 or np.max(scores) > 1:
+            raise InputError(name, "must lie in [0, 1]")
+    return drops_N
 
 
 def paired_drop(
@@ -112,23 +125,68 @@ def paired_drop(
 
     Source: Efron and Tibshirani 1993, chapter 13 (percentile interval).
     """
-    drops_N = _pair(dense_scores, candidate_scores, confidence)
-    for name, scores in (("dense scores", dense_scores), ("candidate scores", candidate_scores)):
-        if np.min(scores) < 0 or np.max(scores) > 1:
-            raise InputError(name, "must lie in [0, 1]")
-    drops_N = 100 * drops_N
+    _check_confidence(confidence)
+    drops_N = 100 * _drops(dense_scores, candidate_scores)
     return _interval(float(drops_N.mean()), _resampled_means(drops_N, seed, resamples), confidence)
 
 
-def hidden_points(examples: int, confidence: float) -> float:
-    """Most points that may be lost though none of so many examples shows it, of scores in [0, 1].
+def risk_of_drop(
+    dense_scores: ArrayLike, candidate_scores: ArrayLike, limit: float, *, seed: int, draws: int = RISK_DRAWS
+) -> float:
+    """The least risk at which a drop in mean score can be said to be at most so many points.
 
-    A bootstrap is certain of what its sample has none of; this is the exact binomial bound for it, one-sided.
+    Whatever the scores are distributed like, and however few they are, a candidate that loses more than the limit is
+    let through at a risk no more often than that; of a bootstrap, which is certain of what its sample has none of, this
+    is not so. It is how often the mean is above the limit where examples have random weights (Dirichlet, all ones), and
+    one more example has lost everything. Where no example gains, this is the binomial test.
 
-    Source: Clopper and Pearson 1934; at 95 % the rule of three.
+    Args:
+        dense_scores: The dense model's score on each of N examples, in [0, 1].
+        candidate_scores: The candidate's, on the same examples in the same order.
+        limit: In percentage points.
+        seed: Of the weights.
+        draws: How often they are drawn.
+
+    Returns:
+        A p-value, at least 1 / (draws + 1).
+
+    Raises:
+        InputError: Scores that do not pair, are not finite or lie outside [0, 1].
+
+    Source: Gaffke 2005, Mathematical Methods of Statistics 14(4); for all distributions, arXiv 2607.08415.
     """
-    points: float = 100 * (1 - (1 - confidence) ** (1 / examples))
-    return points
+    drops_U, counts_U = np.unique(100 * _drops(dense_scores, candidate_scores), return_counts=True)
+    rng, above = np.random.default_rng(seed), 0
+    values_U, shape_U = np.append(drops_U, 100.0), np.append(counts_U, 1)
+    chunk = max(1, _CHUNK_DRAWS // len(values_U))
+    for start in range(0, draws, chunk):
+        weights_BU = rng.standard_gamma(shape_U, size=(min(chunk, draws - start), len(shape_U)))
+        above += int(np.count_nonzero(weights_BU @ (values_U - limit) > 0))
+    return (above + 1) / (draws + 1)
+
+
+def risk_of_rise(
+    dense_nlls: ArrayLike, candidate_nlls: ArrayLike, limit: float, *, seed: int, draws: int = RISK_DRAWS
+) -> float:
+    """The least risk at which a rise in perplexity can be said to be at most so many percent.
+
+    By a paired bootstrap: the rise has no upper end that a sure bound could start from.
+
+    Args:
+        dense_nlls: The dense model's mean negative log-likelihood per token on each of N examples, in nats.
+        candidate_nlls: The candidate's, on the same examples in the same order.
+        limit: In percent.
+        seed: Of the resampling.
+        draws: How many bootstrap resamples.
+
+    Returns:
+        A p-value, at least 1 / (draws + 1).
+
+    Raises:
+        InputError: Numbers that do not pair or are not finite.
+    """
+    means_B = _resampled_means(-_pair(dense_nlls, candidate_nlls), seed, draws)
+    return (int(np.count_nonzero(means_B > math.log1p(limit / 100))) + 1) / (draws + 1)
 
 
 def perplexity_rise(
@@ -155,7 +213,8 @@ def perplexity_rise(
         InputError: Numbers that do not pair or are not finite.
         ScoringError: The candidate is so bad that the rise is no number.
     """
-    rises_N = -_pair(dense_nlls, candidate_nlls, confidence)
+    _check_confidence(confidence)
+    rises_N = -_pair(dense_nlls, candidate_nlls)
     try:
         estimate = 100 * math.expm1(float(rises_N.mean()))
     except OverflowError as error:
@@ -192,7 +251,7 @@ def mean_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLE
 
 
 def fallback(
-    risks: Sequence[float], risk: float, holds: Callable[[int, float], bool | None]
+    risks: Sequence[float], risk: float, least_risk: Callable[[int], float | None]
 ) -> tuple[int, ...]:
     """Tests candidates from the largest down, so that the chance of any wrong acceptance is that of a single test.
 
@@ -207,8 +266,8 @@ def fallback(
     Args:
         risks: Of each candidate, the part that is its own; they add up to one at most.
         risk: Of any wrong acceptance, over all candidates.
-        holds: Whether the candidate at an index holds at a confidence, and then at any lower one too; None where it
-            cannot be told, and it is passed over. Asked again about the same candidate at other confidences.
+        least_risk: The least risk at which the candidate at an index holds, a p-value; None where it cannot be told,
+            and it is passed over. Asked of the same candidate more than once.
 
     Returns:
         Indices of candidates that hold, rising, as far as they had to be tested. The last one is that of a test of all.
@@ -223,10 +282,12 @@ def fallback(
             at_hand = min(at_hand + risks[index] * risk, risk)
             if at_hand <= 0:
                 continue
-            verdict = holds(index, 1 - at_hand)
-            if verdict:
+            needed = least_risk(index)
+            if needed is None:
+                continue
+            if needed <= at_hand:
                 held.append(index)
-            elif verdict is not None:
+            else:
                 at_hand = 0.0
         return tuple(held)
 

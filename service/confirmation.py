@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
-from search.confirmation import DropInterval, fallback, hidden_points
+from search.confirmation import DropInterval, fallback
 from search.errors import ScoringError
 from search.space import SearchSpace
 from service.events import EventType
@@ -93,19 +94,18 @@ def confirm(
             looked_at[index] = _score(space, scorer, finalists[index], confidence, spec.search.seed, log)
         return looked_at[index]
 
-    def holds(index: int, confidence: float) -> bool | None:
+    @cache
+    def least_risk(index: int) -> float | None:
         one = look_at(index)
         if one is None:
             return None
         assert isinstance(objective, MaxDrop | Pareto)
-        drop = scorer.drop(one.scores, "confirm", confidence, spec.search.seed)
-        is_dense = space.is_dense(one.candidate.genome)
-        certain = is_dense or spec.task.kind == "lm"  # the rise of a perplexity has no bound of its own
-        hidden = 0.0 if certain else hidden_points(len(one.scores.quality), confidence)
-        return drop.within(objective.points) and drop.estimate + hidden <= objective.points
+        if space.is_dense(one.candidate.genome):
+            return 0.0
+        return scorer.risk(one.scores, "confirm", objective.points, spec.search.seed)
 
     promised = isinstance(objective, MaxDrop | Pareto)
-    held = fallback(risks, 1 - confidence, holds) if promised else range(len(finalists))
+    held = fallback(risks, 1 - confidence, least_risk) if promised else range(len(finalists))
     if not isinstance(objective, MaxDrop):
         for index in range(len(finalists)):
             look_at(index)

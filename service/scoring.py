@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from search.confirmation import RESAMPLES, DropInterval, mean_interval, paired_drop, perplexity_rise
+from search.confirmation import (
+    RESAMPLES,
+    DropInterval,
+    mean_interval,
+    paired_drop,
+    perplexity_rise,
+    risk_of_drop,
+    risk_of_rise,
+)
 from search.errors import ScoringError
 from search.matrix import DENSE
 from search.outcome import Outcome, Trial
@@ -256,10 +264,12 @@ class TaskScorer:
         self, scores: Scores, split: str, confidence: float, seed: int, resamples: int = RESAMPLES
     ) -> DropInterval:
         """How many points a candidate loses against dense on the first examples of a split, with intervals."""
-        dense = self._dense_like(scores, split)
-        return self._drop(
-            dense.quality, scores.quality, float(dense.answer_tokens.mean()), confidence, seed, resamples
-        )
+        return self._drop(*self._measured(scores, split), confidence, seed, resamples)
+
+    def risk(self, scores: Scores, split: str, points: float, seed: int) -> float:
+        """The least risk at which a candidate can be said to lose at most so many points, from these examples."""
+        measure = risk_of_rise if self._task.kind == "lm" else risk_of_drop
+        return measure(*self._measured(scores, split), points, seed=seed)
 
     def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
         """How many points a genome loses on the calibration examples that it has reacted on; not for `generate`.
@@ -268,25 +278,26 @@ class TaskScorer:
         """
         chosen = self._task.splits["calibration"][examples.start : examples.stop]
         tokens = sum(example.answer_tokens for example in chosen) / len(chosen)
-        drop = self._drop(
-            reaction.dense_quality, reaction.quality, tokens, confidence, seed=0, resamples=SEARCH_RESAMPLES
-        )
+        measured = self._compared(reaction.dense_quality, reaction.quality, tokens)
+        drop = self._drop(*measured, confidence, seed=0, resamples=SEARCH_RESAMPLES)
         return self._as_confirmed(drop, len(chosen))
 
     def _drop(
-        self,
-        dense_E: Floats,
-        quality_E: Floats,
-        mean_tokens: float,
-        confidence: float,
-        seed: int,
-        resamples: int,
+        self, dense_E: Floats, candidate_E: Floats, confidence: float, seed: int, resamples: int
     ) -> DropInterval:
-        """By the `quality` of both models on each example, with so many answer tokens in the mean."""
-        if self._task.kind == "lm":
-            dense_E, quality_E = -dense_E / mean_tokens, -quality_E / mean_tokens
         measure = perplexity_rise if self._task.kind == "lm" else paired_drop
-        return measure(dense_E, quality_E, confidence=confidence, seed=seed, resamples=resamples)
+        return measure(dense_E, candidate_E, confidence=confidence, seed=seed, resamples=resamples)
+
+    def _measured(self, scores: Scores, split: str) -> tuple[Floats, Floats]:
+        """What is compared of both models on the first examples of a split."""
+        dense = self._dense_like(scores, split)
+        return self._compared(dense.quality, scores.quality, float(dense.answer_tokens.mean()))
+
+    def _compared(self, dense_E: Floats, candidate_E: Floats, mean_tokens: float) -> tuple[Floats, Floats]:
+        """The `quality` of both; of `lm` the loss per answer token, of which there are so many in the mean."""
+        if self._task.kind == "lm":
+            return -dense_E / mean_tokens, -candidate_E / mean_tokens
+        return dense_E, candidate_E
 
     def _as_confirmed(self, drop: DropInterval, examples: int) -> DropInterval:
         return drop.of_as_many(len(self._task.splits["confirm"]) / examples)

@@ -140,11 +140,11 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
         at = [_risk_at(drops_E, limit) for drops_E in drops_RE[:, drawn]]
         asked: set[int] = set()
 
-        def holds(index: int, confidence: float) -> bool:
+        def least_risk(index: int) -> float:
             asked.add(index)  # noqa: B023
-            return at[index] <= 1 - confidence  # noqa: B023
+            return at[index]  # noqa: B023
 
-        held = fallback(shares, risk, holds)
+        held = fallback(shares, risk, least_risk)
         scored.append(len(asked))
         kept.append(rows[held[-1]]["kept"] if held else 1.0)
         wrong += bool(held) and drops_RE[held[-1]].mean() > limit

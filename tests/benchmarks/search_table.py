@@ -404,12 +404,13 @@ def _smallest(
     """
     drops: dict[int, DropInterval] = {}
 
-    def holds(index: int, confidence: float) -> bool:
+    @cache
+    def least_risk(index: int) -> float:
         scores = arena.scores(finalists[index].genome, "confirm")
         drops[index] = arena.scorer.drop(scores, "confirm", confidence, seed)
-        return drops[index].within(objective.points)
+        return arena.scorer.risk(scores, "confirm", objective.points, seed)
 
-    held = fallback([one.risk for one in finalists], 1 - confidence, holds)
+    held = fallback([one.risk for one in finalists], 1 - confidence, least_risk)
     last = held[-1] if held else 0
     winner = finalists[last].genome
     scores = arena.scores(winner, "test")

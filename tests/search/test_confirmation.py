@@ -1,11 +1,20 @@
 import math
+from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.confirmation import fallback, hidden_points, mean_interval, paired_drop, perplexity_rise
+from search.confirmation import (
+    fallback,
+    mean_interval,
+    paired_drop,
+    perplexity_rise,
+    risk_of_drop,
+    risk_of_rise,
+)
 from search.errors import InputError, ScoringError
 
 
@@ -16,11 +25,67 @@ def test_equal_scores_lose_nothing_for_certain() -> None:
     assert interval.within(0.0)
 
 
-@pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_what_no_example_shows_is_lost_no_more_often_than_the_confidence_allows(confidence: float) -> None:
-    points = hidden_points(100, confidence)
-    assert (1 - points / 100) ** 100 == pytest.approx(1 - confidence)
-    assert hidden_points(100, 0.95) == pytest.approx(3, abs=0.1)  # the rule of three
+def _binomial(lost: int, examples: int, share: float) -> float:
+    """How often so few of the examples are lost, or fewer, where each is with this probability."""
+    return sum(
+        math.comb(examples, count) * share**count * (1 - share) ** (examples - count)
+        for count in range(lost + 1)
+    )
+
+
+@pytest.mark.parametrize(("lost", "limit"), [(0, 1.0), (0, 3.0), (2, 1.0), (2, 4.0), (7, 3.0), (7, 6.0)])
+def test_where_no_example_gains_the_risk_is_that_of_a_binomial_test(lost: int, limit: float) -> None:
+    dense = np.ones(200)
+    candidate = np.concatenate([np.zeros(lost), np.ones(200 - lost)])
+    expected = _binomial(lost, 200, limit / 100)
+    assert risk_of_drop(dense, candidate, limit, seed=0) == pytest.approx(expected, rel=0.05, abs=1e-3)
+
+
+def test_risk_falls_as_the_limit_rises_and_is_never_nothing() -> None:
+    dense, candidate = [1.0] * 100, [1.0] * 95 + [0.0] * 5
+    risks = [risk_of_drop(dense, candidate, limit, seed=0) for limit in (-5.0, 0.0, 5.0, 9.0, 20.0, 60.0)]
+    assert risks == sorted(risks, reverse=True)
+    assert risks[0] == 1
+    assert 0 < risks[-1] < 1e-4
+
+
+def test_of_many_examples_the_risk_is_that_of_a_normal_test() -> None:
+    """Graded scores, some lost and some gained."""
+    rng = np.random.default_rng(5)
+    dense, candidate = rng.random(4000), rng.random(4000)
+    drops = 100 * (dense - candidate)
+    for quantile in (0.02, 0.2, 0.6):
+        error = drops.std() / math.sqrt(len(drops))
+        limit = drops.mean() - NormalDist().inv_cdf(quantile) * error
+        risk = risk_of_drop(dense, candidate, limit, seed=0, draws=3000)
+        assert risk == pytest.approx(quantile, rel=0.2, abs=0.007)
+
+
+@pytest.mark.parametrize("risk", [0.2, 0.05, 0.01])
+@pytest.mark.parametrize("gained", [0.0, 0.01])
+def test_who_loses_more_than_the_limit_is_let_through_no_more_often_than_the_risk(
+    risk: float, gained: float
+) -> None:
+    """What a bootstrap of few answers that differ does not keep: a little over a point lost, 200 examples."""
+    rng, rounds, examples = np.random.default_rng(1), 2000, 200
+    drawn = rng.multinomial(examples, [gained + 0.0101, gained, 1 - 2 * gained - 0.0101], size=rounds)
+    worse: dict[tuple[int, int], float] = {}
+    for lost, won, _ in drawn.tolist():
+        if (lost, won) not in worse:
+            dense = np.concatenate([np.ones(lost), np.zeros(won), np.ones(examples - lost - won)])
+            candidate = np.concatenate([np.zeros(lost), np.ones(won), np.ones(examples - lost - won)])
+            worse[lost, won] = risk_of_drop(dense, candidate, 1.0, seed=0, draws=20_000)
+    passed = sum(worse[lost, won] <= risk for lost, won, _ in drawn.tolist()) / rounds
+    assert passed <= risk + 3 * math.sqrt(risk / rounds)
+
+
+def test_risk_of_a_rise_of_perplexity_is_that_of_its_bootstrap() -> None:
+    rng = np.random.default_rng(2)
+    dense = rng.random(300)
+    candidate = dense + rng.normal(0.01, 0.1, 300)
+    bound = perplexity_rise(dense, candidate, confidence=0.9, seed=0).upper
+    assert risk_of_rise(dense, candidate, bound, seed=0) == pytest.approx(0.1, abs=0.02)
+    assert risk_of_rise(dense, dense, 0.0, seed=0, draws=99) == 0.01
 
 
 def test_estimate_is_in_percentage_points() -> None:
@@ -101,75 +166,69 @@ def test_graded_scores_are_bootstrapped() -> None:
     assert high == pytest.approx(0.5 + 1.96 * error, abs=0.01)
 
 
-class Held:
-    """Candidates that hold up to a confidence, at any, at none or cannot be told, and at which each was tested."""
+class Risks:
+    """The least risks at which candidates hold, and who was asked."""
 
-    def __init__(self, *limits: float | bool | None) -> None:
-        self._limits = limits
-        self.tested: dict[int, list[float]] = {}
+    def __init__(self, *least: float | None) -> None:
+        self._least = least
+        self.asked: set[int] = set()
 
-    def __call__(self, index: int, confidence: float) -> bool | None:
-        confidence = round(confidence, 9)
-        if confidence not in self.tested.setdefault(index, []):
-            self.tested[index].append(confidence)
-        return _holds(self._limits[index], confidence)
+    def __call__(self, index: int) -> float | None:
+        self.asked.add(index)
+        return self._least[index]
 
 
-def _holds(limit: float | None, confidence: float) -> bool | None:
-    return None if limit is None else confidence <= limit
+ALWAYS, NEVER = 0.0, 1.0
 
 
 def test_with_all_risk_on_the_first_a_sequence_ends_at_its_first_failure() -> None:
-    held = Held(True, True, False, True)
-    assert fallback([1.0, 0.0, 0.0, 0.0], 0.2, held) == (0, 1)
-    assert held.tested == {0: [0.8], 1: [0.8], 2: [0.8]}
-    assert fallback([1.0, 0.0], 0.2, Held(False, True)) == ()
-    assert fallback([1.0, 0.0], 0.2, Held(True, True)) == (0, 1)
-    assert fallback([], 0.2, Held()) == ()
+    least = Risks(ALWAYS, 0.2, 0.21, ALWAYS)
+    assert fallback([1.0, 0.0, 0.0, 0.0], 0.2, least) == (0, 1)
+    assert least.asked == {0, 1, 2}
+    assert fallback([1.0, 0.0], 0.2, Risks(NEVER, ALWAYS)) == ()
+    assert fallback([1.0, 0.0], 0.2, Risks(ALWAYS, ALWAYS)) == (0, 1)
+    assert fallback([], 0.2, Risks()) == ()
 
 
 def test_risk_of_its_own_lets_a_later_one_be_tested_after_a_failure() -> None:
-    held = Held(0.94, False, True, 0.84, False)  # the fourth's own risk is for a test at 0.86
-    assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, held) == (0,)
-    assert held.tested == {0: [0.94], 1: [0.94], 3: [0.86, 0.8], 4: [0.8]}  # the third is left out
-    assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, Held(True, False, True, True, False)) == (3,)
+    least = Risks(0.05, NEVER, ALWAYS, 0.15, NEVER)  # the fourth's own risk is 0.14
+    assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, least) == (0,)
+    assert least.asked == {0, 1, 3, 4}  # the third is left out
+    assert fallback([0.3, 0.0, 0.0, 0.7, 0.0], 0.2, Risks(0.05, NEVER, ALWAYS, 0.13, NEVER)) == (3,)
 
 
 def test_who_holds_passes_on_what_it_was_tested_at() -> None:
-    held = Held(True, True, 0.8)
-    assert fallback([0.3, 0.0, 0.7], 0.2, held) == (0, 1, 2)
-    assert held.tested == {0: [0.94], 1: [0.94], 2: [0.86, 0.8]}
+    assert fallback([0.3, 0.0, 0.7], 0.2, Risks(0.05, 0.05, 0.19)) == (0, 1, 2)
+    assert fallback([0.3, 0.0, 0.7], 0.2, Risks(0.05, 0.07, 0.19)) == (0,)
 
 
 def test_those_before_are_not_tested_where_the_end_is_the_same() -> None:
-    held = Held(True, True, True, False)
-    assert fallback([0.3, 0.0, 0.7, 0.0], 0.2, held) == (2,)
-    assert held.tested == {2: [0.86, 0.8], 3: [0.86, 0.8]}
+    least = Risks(ALWAYS, ALWAYS, ALWAYS, NEVER)
+    assert fallback([0.3, 0.0, 0.7, 0.0], 0.2, least) == (2,)
+    assert least.asked == {2, 3}
 
 
 def test_who_cannot_be_told_is_passed_over() -> None:
-    held = Held(None, 0.9, None, 0.8)
-    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, held) == (1, 3)
-    assert held.tested == {0: [0.9], 1: [0.9], 2: [0.9, 0.8], 3: [0.9, 0.8]}
-    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, Held(None, True, None, True)) == (3,)
+    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, Risks(None, 0.09, None, 0.19)) == (1, 3)
+    assert fallback([0.5, 0.0, 0.5, 0.0], 0.2, Risks(None, ALWAYS, None, 0.05)) == (3,)
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1.2) | st.none()), max_size=12),
+    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1) | st.none()), max_size=12),
     st.floats(0.01, 0.5),
 )
 def test_the_end_is_that_of_a_test_of_all_from_the_largest_down(
     candidates: list[tuple[int, float | None]], risk: float
 ) -> None:
-    """Each candidate: parts of the risk that are its own, and the confidence up to which it holds."""
+    """Each candidate: parts of the risk that are its own, and the least risk at which it holds."""
     whole = sum(parts for parts, _ in candidates) or 1
-    risks, limits = [parts / whole for parts, _ in candidates], [limit for _, limit in candidates]
+    risks, least = [parts / whole for parts, _ in candidates], [needed for _, needed in candidates]
     last, at_hand = (), 0.0
-    for index, (own, limit) in enumerate(zip(risks, limits, strict=True)):
+    for index, (own, needed) in enumerate(zip(risks, least, strict=True)):
         at_hand = min(at_hand + own * risk, risk)
-        if at_hand > 0 and limit is not None:
-            last, at_hand = ((index,), at_hand) if 1 - at_hand <= limit else (last, 0.0)
-    held = fallback(risks, risk, lambda index, confidence: _holds(limits[index], confidence))
+        if at_hand > 0 and needed is not None:
+            last, at_hand = ((index,), at_hand) if needed <= at_hand else (last, 0.0)
+    held = fallback(risks, risk, least.__getitem__)
     assert held[-1:] == last
 
 
@@ -183,11 +242,11 @@ def test_a_sequence_keeps_the_error_of_one_test(risks: list[float]) -> None:
         lost = rng.random((4, 300)) < 0.05
         candidates = [np.where((dense == 1) & lost_N, 0.0, dense) for lost_N in lost]
 
-        def holds(index: int, confidence: float) -> bool:
-            drop = paired_drop(dense, candidates[index], confidence=confidence, seed=index, resamples=300)
-            return drop.within(3.999)
+        @cache
+        def least_risk(index: int) -> float:
+            return risk_of_drop(dense, candidates[index], 3.999, seed=index, draws=500)
 
-        return bool(fallback(risks, 0.2, holds))
+        return bool(fallback(risks, 0.2, least_risk))
 
     assert 0 < np.mean([passes_any() for _ in range(200)]) < 0.2 + 0.06
 

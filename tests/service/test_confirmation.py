@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.confirmation import DropInterval, paired_drop
+from search.confirmation import DropInterval, paired_drop, risk_of_drop
 from search.errors import ScoringError
 from search.matrix import MatrixShape
 from search.space import Genome, SearchSpace
@@ -43,6 +43,10 @@ class FakeScorer:
 
     def drop(self, scores: Scores, split: str, confidence: float, seed: int) -> DropInterval:
         return paired_drop(np.ones(EXAMPLES), scores.quality, confidence=confidence, seed=seed)
+
+    def risk(self, scores: Scores, split: str, points: float, seed: int) -> float:
+        assert split == "confirm"
+        return risk_of_drop(np.ones(EXAMPLES), scores.quality, points, seed=seed)
 
     def loss(self, scores: Scores, split: str) -> float:
         assert split == "confirm"
