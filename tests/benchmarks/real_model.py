@@ -14,6 +14,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from api.demo import demo_spec
 from search.matrix import Storage
@@ -46,6 +47,7 @@ from workers.preparation import (
     with_factors,
 )
 from workers.projections import Method
+from workers.propagation import propagate, split_for_propagation
 from workers.scorer import Scorer
 
 CPU = torch.device("cpu")
@@ -136,6 +138,17 @@ def gathered_again(model: RealModel, genome: Genome) -> RealModel:
 
     (prepared,) = (item for item in steps() if not isinstance(item, Progress))
     return _loaded(model.plan, model.spec, prepared)
+
+
+def propagated_again(model: RealModel, genome: Genome) -> RealModel:
+    """The same with errors propagated in one of its genomes, from the factors that it has; its own are changed."""
+    examples, _ = split_for_propagation(model.task.splits["calibration"])
+    candidates, before = [model.space.ranks(genome)], model.prepared.energies
+    energies: dict[str, NDArray[np.floating]] = {}
+    for block in propagate(model.switchable, candidates, before, examples, model.plan.batch_tokens):
+        energies |= block.energies
+    made = tuple(energies[matrix.name] for matrix in model.prepared.matrices)
+    return replace(model, prepared=replace(model.prepared, energies=made))
 
 
 def _loaded(plan: PreparationPlan, spec: JobSpec, prepared: Prepared) -> RealModel:

@@ -6,8 +6,8 @@ scored on the confirm split, which nothing else looks at: the loss, and by how m
 genome and of the last one of its size, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
 same weights, and the last one that was descended, brought there by what the energies predict, and then by the slopes of
 the last round, as far as those lead, as a job does it. With `--again` factors are then made anew, of second moments
-midway to the last genome, and the same genome scored with those, and what as many rounds of descent lead to from there.
-Prints each row as it is measured.
+midway to the last genome or for what its matrices read, and the same genome scored with those, and what as many rounds
+of descent lead to from there. Prints each row as it is measured.
 """
 
 import json
@@ -18,7 +18,15 @@ from typing import Any
 
 import numpy as np
 from in_process import InProcess
-from real_model import RealModel, descents, gathered_again, load, task_parser, weighings
+from real_model import (
+    RealModel,
+    descents,
+    gathered_again,
+    load,
+    propagated_again,
+    task_parser,
+    weighings,
+)
 from search_table import gain
 
 from api.spec_file import load_spec
@@ -31,6 +39,11 @@ from service.spec.job import MOST_DESCENT_ROUNDS
 from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
+
+AGAIN: dict[str, Callable[[RealModel, Genome], RealModel]] = {
+    "midway": gathered_again,
+    "propagated": propagated_again,
+}
 
 
 def main() -> None:
@@ -61,7 +74,9 @@ def _arguments() -> Namespace:
     options.add_argument("--at", nargs="*", type=float, default=[], help="other sizes to score seeds at")
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
     options.add_argument("--descents", type=int, default=MOST_DESCENT_ROUNDS)
-    options.add_argument("--again", action="store_true", help="make factors anew at the end")
+    options.add_argument(
+        "--again", choices=list(AGAIN), help="make factors anew at the end, and descend further"
+    )
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
@@ -119,7 +134,7 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
     if not arguments.again or not descended:
         return
     genome, done, factors, started = descended[-1].genome, len(descended), "again", time.perf_counter()
-    model = gathered_again(model, genome)
+    model = AGAIN[arguments.again](model, genome)
     seconds += time.perf_counter() - started
     scorer, losses = _scoring(model, arguments.kl_weight)
     yield row(
