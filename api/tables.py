@@ -35,14 +35,19 @@ def result_table(result: Result) -> Table:
 
 
 def finalists_table(result: Result) -> Table:
-    """The finalists of a job on the confirm split, from its result."""
-    metric = result["metric_name"]
-    table = Table("kept", metric, "drop, points", "", title="finalists, confirm split")
-    for one in result["finalists"]:
-        exported = "exported" if one["genome"] == result["genome"] else ""
-        table.add_row(
-            f"{one['kept_share']:.1%}", f"{one['metric']:.3f}", _interval(one["drop_points"]), exported
-        )
+    """The finalists of a job on the confirm split, from its result.
+
+    Whether one passed is not for the interval to say, but for the risk: see `service.confirmation`.
+    """
+    finalists, metric = result["finalists"], result["metric_name"]
+    promised = any(one.get("risk") is not None for one in finalists)
+    columns = ("risk", "passed") if promised else ()
+    table = Table("kept", metric, "drop, points", *columns, "", title="finalists, confirm split")
+    for one in finalists:
+        row = [f"{one['kept_share']:.1%}", f"{one['metric']:.3f}", _interval(one["drop_points"])]
+        if promised:
+            row += [f"{one['risk']:.3g}", "yes" if one["passed"] else "no"]
+        table.add_row(*row, "exported" if one["genome"] == result["genome"] else "")
     return table
 
 

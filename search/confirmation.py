@@ -15,6 +15,8 @@ from search.errors import InputError, ScoringError
 RESAMPLES = 4000
 RISK_DRAWS = 40_000
 """For p-values, of which those far from even tell."""
+GRID = 0.01
+"""Points to which drops are rounded up there, so that many records have no more different ones than that."""
 TWO_SIDED = 0.95
 WILSON_Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -24,7 +26,7 @@ _CHUNK_DRAWS = 4_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DropInterval:
-    """How much of the metric a candidate loses against the dense model, in points.
+    """How much of the metric a candidate loses against the dense model, in points; bounds are a bootstrap's.
 
     Args:
         estimate: The drop on the examples at hand; negative where the candidate is better.
@@ -155,7 +157,8 @@ def risk_of_drop(
 
     Source: Gaffke 2005, Mathematical Methods of Statistics 14(4); for all distributions, arXiv 2607.08415.
     """
-    drops_U, counts_U = np.unique(100 * _drops(dense_scores, candidate_scores), return_counts=True)
+    drops_N = np.ceil(100 / GRID * _drops(dense_scores, candidate_scores) - 1e-6) * GRID
+    drops_U, counts_U = np.unique(drops_N, return_counts=True)
     rng, above = np.random.default_rng(seed), 0
     values_U, shape_U = np.append(drops_U, 100.0), np.append(counts_U, 1)
     chunk = max(1, _CHUNK_DRAWS // len(values_U))
@@ -165,8 +168,20 @@ def risk_of_drop(
     return (above + 1) / (draws + 1)
 
 
+def fewest_examples(limit: float, confidence: float) -> int | None:
+    """How many examples it takes to let through, by `risk_of_drop`, who loses none of them; None: no number does.
+
+    Args:
+        limit: In percentage points.
+        confidence: Below 1.
+    """
+    if limit <= 0:
+        return None
+    return 1 if limit >= 100 else math.ceil(math.log(1 - confidence) / math.log1p(-limit / 100))
+
+
 def risk_of_rise(
-    dense_nlls: ArrayLike, candidate_nlls: ArrayLike, limit: float, *, seed: int, draws: int = RISK_DRAWS
+    dense_nlls: ArrayLike, candidate_nlls: ArrayLike, limit: float, *, seed: int, draws: int = RESAMPLES
 ) -> float:
     """The least risk at which a rise in perplexity can be said to be at most so many percent.
 

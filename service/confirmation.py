@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from search.confirmation import DropInterval, fallback
 from search.errors import ScoringError
@@ -19,11 +18,16 @@ DEFAULT_CONFIDENCE = 0.8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Confirmed:
-    """A finalist on the confirm split; `passed` tells whether the promise holds for it, as far as it was tested."""
+    """A finalist on the confirm split.
+
+    `risk`: the least at which it can be said to keep the objective's promise, where that makes one. `passed`: whether
+    it may, at its part of the objective's risk and what those before have passed on.
+    """
 
     candidate: Candidate
     scores: Scores
     drop: DropInterval
+    risk: float | None = None
     passed: bool = False
 
 
@@ -91,18 +95,12 @@ def confirm(
     def look_at(index: int) -> Confirmed | None:
         if index not in looked_at:
             report(len(looked_at), len(finalists))
-            looked_at[index] = _score(space, scorer, finalists[index], confidence, spec.search.seed, log)
+            looked_at[index] = _score(spec, space, scorer, finalists[index], log)
         return looked_at[index]
 
-    @cache
     def least_risk(index: int) -> float | None:
         one = look_at(index)
-        if one is None:
-            return None
-        assert isinstance(objective, MaxDrop | Pareto)
-        if space.is_dense(one.candidate.genome):
-            return 0.0
-        return scorer.risk(one.scores, "confirm", objective.points, spec.search.seed)
+        return None if one is None else one.risk
 
     promised = isinstance(objective, MaxDrop | Pareto)
     held = fallback(risks, 1 - confidence, least_risk) if promised else range(len(finalists))
@@ -139,24 +137,24 @@ def confidence_of(spec: JobSpec) -> float:
 
 
 def _score(
-    space: SearchSpace,
-    scorer: TaskScorer,
-    candidate: Candidate,
-    confidence: float,
-    seed: int,
-    log: JobLog,
+    spec: JobSpec, space: SearchSpace, scorer: TaskScorer, candidate: Candidate, log: JobLog
 ) -> Confirmed | None:
     """A finalist on the confirm split, before the test; None if it cannot be scored."""
     (scores,) = scorer.score_candidates([candidate], "confirm")
     if isinstance(scores, Failure):
         log.event(EventType.CANDIDATE_FAILED, reason=scores.reason, generation=None)
         return None
-    drop = scorer.drop(scores, "confirm", confidence, seed)
+    objective, seed = spec.objective, spec.search.seed
+    drop, risk = scorer.drop(scores, "confirm", confidence_of(spec), seed), None
+    if isinstance(objective, MaxDrop | Pareto):
+        certain = space.is_dense(candidate.genome)
+        risk = 0.0 if certain else scorer.risk(scores, "confirm", objective.points, seed)
     log.event(
         EventType.FINALIST_CONFIRMED,
         kept_share=space.kept_share(candidate.genome),
         drop_points=drop.estimate,
         drop_low=drop.low,
         drop_high=drop.high,
+        risk=risk,
     )
-    return Confirmed(candidate=candidate, scores=scores, drop=drop)
+    return Confirmed(candidate=candidate, scores=scores, drop=drop, risk=risk)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from search.candidates import TARGET_SEEDS
+from search.confirmation import fewest_examples
 from search.finalists import MOST_FINALISTS
 from search.schedules import MOST_LOOKS, SEED_SHARES
 from search.standing import BEST_FINALISTS
@@ -49,7 +50,7 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
     if not checked.by_block:
         job = replace(job, propagated=0, loads={**loads, "propagation_looks": Load()})
-    return _described(model, job, rates, spec.search.max_evaluations)
+    return _described(model, job, rates, spec)
 
 
 def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
         spec, lambda split, stop: uniform_load(len(range(sizes[split])[:stop]), length, batch_tokens)
     )
     dtype = "bfloat16" if spec.model.dtype == "auto" else spec.model.dtype
-    return _described(model, job_size(spec, loads, dtype), rates, spec.search.max_evaluations)
+    return _described(model, job_size(spec, loads, dtype), rates, spec)
 
 
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
@@ -189,7 +190,7 @@ def _verifying(once: Load, timed: Load) -> Load:
     return once + timed.times(2 * SPEED_ROUNDS)
 
 
-def _described(model: ModelSize, job: JobSize, rates: Rates, evaluations: int) -> dict[str, Any]:
+def _described(model: ModelSize, job: JobSize, rates: Rates, spec: JobSpec) -> dict[str, Any]:
     phases = estimate(model, job, rates)
     total = _total(phases)
     return {
@@ -207,10 +208,10 @@ def _described(model: ModelSize, job: JobSize, rates: Rates, evaluations: int) -
             "memory_bytes": round(rates.capacity_bytes),
         },
         "gram_passes": len(gram_passes(model, job.method, job.gram_bytes)),
-        "evaluations_at_most": evaluations,
+        "evaluations_at_most": spec.search.max_evaluations,
         "phases": [asdict(phase) for phase in phases],
         "total": total,
-        "notes": _notes(job, rates, total),
+        "notes": [*_notes(job, rates, total), *_promise_notes(spec)],
     }
 
 
@@ -240,3 +241,22 @@ def _notes(job: JobSize, rates: Rates, total: dict[str, Any]) -> list[str]:
         low, high = rates.utilisation
         notes.append(f"not timed: assumed {rates.name} at {low:.0%} to {high:.0%} of its data sheet's peak")
     return notes
+
+
+def _promise_notes(spec: JobSpec) -> list[str]:
+    """Where the confirm split is so small that a model may lose nothing there and still not pass."""
+    objective, records = spec.objective, spec.task.data.sizes.confirm
+    if not isinstance(objective, MaxDrop | Pareto) or spec.task.kind == "lm":
+        return []
+    wanted = fewest_examples(objective.points, objective.confidence)
+    if wanted is not None and wanted <= records:
+        return []
+    than = (
+        f"give task.data.sizes.confirm {wanted:,} or more, or allow more points or less confidence"
+        if wanted is not None
+        else "allow more points"
+    )
+    return [
+        f"{records:,} records to confirm cannot promise {objective.points:g} points with a confidence of "
+        f"{objective.confidence:g} for a model that only does as well as the dense one: {than}"
+    ]

@@ -159,7 +159,10 @@ def _counts(genome: Genome, space: SearchSpace, prepared: Prepared) -> dict[str,
 
 
 def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[str, Any]:
-    """What was confirmed of a finalist; the interval is its own, not one for all finalists together."""
+    """What was confirmed of a finalist; interval and risk are its own, not those of all finalists together.
+
+    The interval does not decide: it is a bootstrap, which tells less of few records than the risk does.
+    """
     refit = one.candidate.refit
     return {
         "kept_share": space.kept_share(one.candidate.genome),
@@ -168,6 +171,7 @@ def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[st
         "metric": scorer.metric(one.scores),
         "kl_nats": float(one.scores.kl_nats.mean()),
         "drop_points": _points(one.drop),
+        "risk": one.risk,
         "passed": one.passed,
     }
 

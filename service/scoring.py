@@ -300,7 +300,12 @@ class TaskScorer:
         return dense_E, candidate_E
 
     def _as_confirmed(self, drop: DropInterval, examples: int) -> DropInterval:
-        return drop.of_as_many(len(self._task.splits["confirm"]) / examples)
+        """The bounds of as many examples as will confirm, one of which counts as lost, see `risk_of_drop`."""
+        confirm = len(self._task.splits["confirm"])
+        foreseen = drop.of_as_many(confirm / examples)
+        if self._task.kind == "lm":
+            return foreseen
+        return replace(foreseen, upper=foreseen.upper + (100 - drop.estimate) / (confirm + 1))
 
     def _run(
         self, method: str, requests: Sequence[Request], report: Report, timeouts: float = 1.0

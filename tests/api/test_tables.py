@@ -49,6 +49,17 @@ def test_finalists_and_which_was_exported(result):
     assert "40.0% 0.780 +0.50 [-0.60, +1.60] exported" in lines
 
 
+def test_finalists_tell_the_risk_by_which_they_passed(result):
+    for one, risk in zip(result["finalists"], (0.00123, 0.25), strict=True):
+        one |= {"risk": risk, "passed": risk < 0.2}
+
+    lines = text(finalists_table(result))
+
+    assert "kept accuracy drop, points risk passed" in lines
+    assert "50.0% 0.790 -0.50 [-1.60, +0.60] 0.00123 yes" in lines
+    assert "40.0% 0.780 +0.50 [-0.60, +1.60] 0.25 no exported" in lines
+
+
 def test_an_export_says_what_it_was_measured_on(result):
     result["export"] = {"measured_on": ["search"]}
     result["promise_held"] = None

@@ -14,6 +14,7 @@ without those that the search would not have accepted.
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -24,7 +25,7 @@ from real_model import RealModel, descents_for, load, parser, preparation_plan, 
 from search_methods import Problem, search_of
 from search_table import accepted_in, finalists_of, run
 
-from search.confirmation import fallback
+from search.confirmation import RESAMPLES, fallback, risk_of_drop
 from search.finalists import risks
 from search.objectives import MaxDrop
 from search.settings import SearchSettings
@@ -137,12 +138,12 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
     kept, scored, wrong = [], [], 0
     for _ in range(DRAWS):
         drawn = rng.choice(drops_RE.shape[1], size, replace=False)
-        at = [_risk_at(drops_E, limit) for drops_E in drops_RE[:, drawn]]
+        lost, gained = (np.count_nonzero(sign * drops_RE[:, drawn] > 0, axis=1) for sign in (1, -1))
         asked: set[int] = set()
 
         def least_risk(index: int) -> float:
             asked.add(index)  # noqa: B023
-            return at[index]  # noqa: B023
+            return _least_risk(int(lost[index]), int(gained[index]), size, limit)  # noqa: B023
 
         held = fallback(shares, risk, least_risk)
         scored.append(len(asked))
@@ -151,8 +152,16 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
     return f"{np.mean(kept):.1%} ({wrong / DRAWS:.0%}), {np.mean(scored):.1f}"
 
 
+@cache
+def _least_risk(lost: int, gained: int, size: int, limit: float) -> float:
+    """As a job tests it, of so many answers that got wrong and right."""
+    dense, candidate = np.ones(size), np.ones(size)
+    dense[:gained], candidate[gained : gained + lost] = 0, 0
+    return risk_of_drop(dense, candidate, limit, seed=0, draws=RESAMPLES)
+
+
 def _risk_at(drops_E: Floats, limit: float) -> float:
-    """The least risk at which a test lets these drops pass, in the normal approximation."""
+    """The least risk at which the search lets these drops pass, in the normal approximation."""
     error = float(drops_E.std(ddof=1)) / len(drops_E) ** 0.5
     return NormalDist().cdf((float(drops_E.mean()) - limit) / (error + 1e-9))
 

@@ -1,5 +1,5 @@
 import math
-from functools import cache
+from functools import cache, partial
 from statistics import NormalDist
 
 import numpy as np
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from search.confirmation import (
     fallback,
+    fewest_examples,
     mean_interval,
     paired_drop,
     perplexity_rise,
@@ -41,6 +42,16 @@ def test_where_no_example_gains_the_risk_is_that_of_a_binomial_test(lost: int, l
     assert risk_of_drop(dense, candidate, limit, seed=0) == pytest.approx(expected, rel=0.05, abs=1e-3)
 
 
+@pytest.mark.parametrize(("limit", "confidence"), [(1.0, 0.8), (2.0, 0.95), (50.0, 0.5)])
+def test_fewest_examples_that_can_promise_anything(limit: float, confidence: float) -> None:
+    enough = fewest_examples(limit, confidence)
+    assert enough is not None
+    for examples, passes in ((enough - 1, False), (enough, True)):
+        assert (_binomial(0, examples, limit / 100) <= 1 - confidence + 1e-9) is passes
+    assert fewest_examples(0.0, 0.8) is None
+    assert fewest_examples(100.0, 0.8) == 1
+
+
 def test_risk_falls_as_the_limit_rises_and_is_never_nothing() -> None:
     dense, candidate = [1.0] * 100, [1.0] * 95 + [0.0] * 5
     risks = [risk_of_drop(dense, candidate, limit, seed=0) for limit in (-5.0, 0.0, 5.0, 9.0, 20.0, 60.0)]
@@ -66,8 +77,8 @@ def test_of_many_examples_the_risk_is_that_of_a_normal_test() -> None:
 def test_who_loses_more_than_the_limit_is_let_through_no_more_often_than_the_risk(
     risk: float, gained: float
 ) -> None:
-    """What a bootstrap of few answers that differ does not keep: a little over a point lost, 200 examples."""
-    rng, rounds, examples = np.random.default_rng(1), 2000, 200
+    """What a bootstrap of few answers that differ does not keep: a little over a point lost."""
+    rng, rounds, examples = np.random.default_rng(1), 2000, 800
     drawn = rng.multinomial(examples, [gained + 0.0101, gained, 1 - 2 * gained - 0.0101], size=rounds)
     worse: dict[tuple[int, int], float] = {}
     for lost, won, _ in drawn.tolist():
@@ -76,7 +87,23 @@ def test_who_loses_more_than_the_limit_is_let_through_no_more_often_than_the_ris
             candidate = np.concatenate([np.zeros(lost), np.ones(won), np.ones(examples - lost - won)])
             worse[lost, won] = risk_of_drop(dense, candidate, 1.0, seed=0, draws=20_000)
     passed = sum(worse[lost, won] <= risk for lost, won, _ in drawn.tolist()) / rounds
-    assert passed <= risk + 3 * math.sqrt(risk / rounds)
+    assert 0 < passed <= risk + 3 * math.sqrt(risk / rounds)
+
+
+def test_graded_scores_are_let_through_no_more_often_than_the_risk() -> None:
+    """Few that lose much, as answers that are written do: 5 % lose 40 to 100 points, in the mean 3.5."""
+    rng, rounds, examples = np.random.default_rng(4), 400, 60
+    passed = 0
+    for round_ in range(rounds):
+        lost = np.where(rng.random(examples) < 0.05, rng.uniform(0.4, 1.0, examples), 0.0)
+        passed += risk_of_drop(np.ones(examples), 1 - lost, 3.499, seed=round_, draws=1000) <= 0.2
+    assert 0 < passed / rounds <= 0.2 + 3 * math.sqrt(0.2 / rounds)
+
+
+def test_many_graded_scores_are_rounded_up() -> None:
+    dense, candidate = np.ones(3), np.array([1.0, 0.99995, 0.5])  # nothing, half a hundredth, fifty points
+    at = partial(risk_of_drop, dense, seed=0, draws=2000)
+    assert at(candidate, 20.0) == at([1.0, 0.9999, 0.5], 20.0)
 
 
 def test_risk_of_a_rise_of_perplexity_is_that_of_its_bootstrap() -> None:
@@ -264,3 +291,15 @@ def test_a_sequence_keeps_the_error_of_one_test(risks: list[float]) -> None:
 def test_scores_that_do_not_pair_are_refused(dense, candidate, confidence: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         paired_drop(dense, candidate, confidence=confidence, seed=0)
+
+
+@pytest.mark.parametrize("risk_of", [risk_of_drop, risk_of_rise])
+@pytest.mark.parametrize(("dense", "candidate"), [([1.0], [1.0, 0.0]), ([], []), ([1.0], [math.nan])])
+def test_no_risk_is_told_of_scores_that_do_not_pair(risk_of, dense, candidate) -> None:
+    with pytest.raises(InputError):
+        risk_of(dense, candidate, 1.0, seed=0)
+
+
+def test_no_risk_is_told_of_scores_that_have_no_upper_end() -> None:
+    with pytest.raises(InputError, match=r"must lie in \[0, 1\]"):
+        risk_of_drop([1.0, 7.0], [1.0, 1.0], 1.0, seed=0)

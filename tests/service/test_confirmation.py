@@ -101,6 +101,9 @@ def test_the_smallest_that_holds_before_the_first_failure_wins(
     assert winner.confirm_drop.estimate == pytest.approx(1.0)
     assert passed(winner) == [True, True, False]
     assert scored(log, store) == shares((9,), (6,), (4,))
+    risks = [one.risk for one in winner.confirmed]
+    assert [risk is not None and risk <= 0.1 for risk in risks] == [True, True, False]
+    assert risks == [event.data["risk"] for event in store.events(log.job.id) if "risk" in event.data]
 
 
 def test_larger_finalists_are_not_scored_where_their_risk_changes_nothing(
@@ -159,6 +162,7 @@ def test_at_a_given_size_the_lowest_loss_wins(log: JobLog, tiny_job: Document) -
     winner = decide(log, scorer, tiny_job, kind="target_params", share=0.5)
     assert (winner.candidate.genome, winner.held) == ((4,), True)
     assert passed(winner) == [True] * 4
+    assert [one.risk for one in winner.confirmed] == [None] * 4  # nothing is promised
 
 
 def test_of_a_front_all_are_confirmed_and_the_smallest_before_the_first_failure_wins(

@@ -208,6 +208,34 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document]) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("objective", "confirm", "advice"),
+    [
+        (
+            {"kind": "max_drop", "points": 1, "confidence": 0.95},
+            298,
+            "give task.data.sizes.confirm 299 or more",
+        ),
+        ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 299, None),
+        ({"kind": "pareto", "points": 2, "confidence": 0.8}, 64, "give task.data.sizes.confirm 80 or more"),
+        ({"kind": "max_drop", "points": 0}, 5000, "allow more points"),
+        ({"kind": "target_params", "share": 0.5}, 8, None),
+    ],
+)
+def test_a_promise_that_hardly_any_model_could_keep_is_told(
+    make_spec: Callable[..., JobSpec], objective: Document, confirm: int, advice: str | None
+) -> None:
+    document = make_spec().canonical()
+    document["objective"] = objective
+    document["task"]["data"]["sizes"]["confirm"] = confirm
+    config = LlamaConfig(**LLAMA_8B, num_attention_heads=32)  # type: ignore[arg-type]
+    spec = JobSpec.model_validate(document)
+    notes = estimate_size(size_of(config), spec, 256, DATA_SHEETS["H100"])["notes"]
+    told = [note for note in notes if note.startswith(f"{confirm:,} records to confirm cannot promise")]
+    assert len(told) == (advice is not None)
+    assert advice is None or advice in told[0]
+
+
 def test_llama_70b_fits_on_gpus_together_and_the_estimate_says_so(on_h100: Callable[..., Document]) -> None:
     config = LlamaConfig(**LLAMA_70B, num_attention_heads=64)  # type: ignore[arg-type]
     estimate = on_h100(config, gram_memory_gib=16)

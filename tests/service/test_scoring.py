@@ -134,7 +134,9 @@ def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRu
     assert (second.drop_points, second.tokens, second.seconds) == (50.0, 400, 0.5)
     # half the KL, half the rise of 0.2 nats over 2 answer tokens
     assert (first.loss_nats, second.loss_nats) == (pytest.approx(0.175), pytest.approx(0.3))
-    assert (first.drop_bound, second.drop_bound) == (25.0, 50.0)  # all examples lose alike
+    # all examples lose alike, and of 600 to confirm one more counts as lost
+    assert first.drop_bound == pytest.approx(25 + 75 / 601)
+    assert second.drop_bound == pytest.approx(50 + 50 / 601)
 
 
 def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner: FakeRunner) -> None:
@@ -263,7 +265,16 @@ def test_the_drop_of_a_choice_is_in_points(scorer: TaskScorer) -> None:
     assert isinstance(scores, Scores)
     drop = scorer.drop(scores, "confirm", 0.8, seed=0)
     assert (drop.estimate, drop.upper) == (25.0, 25.0)
+    assert [scorer.risk(scores, "confirm", limit, seed=0) < 0.2 for limit in (25.0, 26.0)] == [False, True]
     assert scorer.interval(scores) == pytest.approx([0.75, 0.75])
+
+
+def test_what_too_few_examples_could_promise_is_not_foreseen(scorer: TaskScorer) -> None:
+    """Where nothing is lost, either, as then the confirm split would not let it through."""
+    dense = scorer.score_dense("search")
+    assert scorer.drop(dense, "search", 0.8, seed=0).within(0.0)
+    assert not scorer.foreseen(dense, 0.8).within(0.1)
+    assert scorer.foreseen(dense, 0.8).within(0.2)  # 600 to confirm
 
 
 def test_few_examples_let_through_what_the_confirm_split_would(scorer: TaskScorer) -> None:
@@ -285,6 +296,7 @@ def test_the_drop_of_a_language_model_is_percent_of_perplexity() -> None:
     assert isinstance(scores, Scores)
     assert scorer.metric(dense) == pytest.approx(np.exp(1.0))
     assert scorer.drop(scores, "confirm", 0.8, seed=0).estimate == pytest.approx(100 * np.expm1(0.1))
+    assert [scorer.risk(scores, "confirm", limit, seed=0) < 0.2 for limit in (10.5, 10.6)] == [False, True]
     assert scorer.interval(dense) == [scorer.metric(dense)] * 2
 
 
@@ -303,7 +315,8 @@ def make_reaction(dense: float, quality: float, count: int) -> Reaction:
 
 def test_a_reaction_tells_what_a_choice_loses_in_points(scorer: TaskScorer) -> None:
     drop = scorer.drop_of(make_reaction(1.0, 0.75, 4), range(2, 6), 0.95)
-    assert (drop.estimate, drop.upper, drop.confidence) == (pytest.approx(25.0), pytest.approx(25.0), 0.95)
+    assert (drop.estimate, drop.confidence) == (pytest.approx(25.0), 0.95)
+    assert drop.upper == pytest.approx(25 + 75 / 601)
 
 
 def test_a_reaction_bounds_it_as_the_confirm_split_would(scorer: TaskScorer) -> None:
@@ -317,4 +330,4 @@ def test_a_reaction_bounds_it_as_the_confirm_split_would(scorer: TaskScorer) -> 
 def test_a_reaction_tells_what_a_language_model_loses_in_percent(runner: FakeRunner) -> None:
     scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
     drop = scorer.drop_of(make_reaction(-2.0, -2.2, 4), range(2, 6), 0.95)
-    assert drop.estimate == pytest.approx(100 * np.expm1(0.1))
+    assert drop.estimate == drop.upper == pytest.approx(100 * np.expm1(0.1))
