@@ -203,7 +203,8 @@ def _propagated(data: Mapping[str, Any]) -> str:
         return f"errors not propagated: {data['reason']}"
     sizes = " and ".join(map(_percent, data.get("shares", ())))
     models = f" in models of {sizes}" if sizes else ""
-    return f"factors after errors were propagated{models}: {_losses(data)}"
+    bias = ", with a bias of the answers" if data["kept"] and data.get("answer_bias") else ""
+    return f"factors after errors were propagated{models}: {_losses(data)}{bias}"
 
 
 def _refit(data: Mapping[str, Any]) -> str:

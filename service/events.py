@@ -22,7 +22,7 @@ class EventType(StrEnum):
     """phase, done, total"""
     FACTORS_PROPAGATED = "factors.propagated"
     """shares (of the models it was done in); loss_before, loss_after (nats, of a model in the middle of these; null: it
-    could not be, with the reason), kept"""
+    could not be, with the reason), kept; answer_bias (whether the output head has a bias with the new factors)"""
     MATRICES_REWEIGHED = "matrices.reweighed"
     """round, kept_share; least, median and most: what energies of matrices are multiplied by from then on"""
     GENOME_DESCENDED = "genome.descended"

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from statistics import mode
@@ -122,12 +122,15 @@ class Propagation:
     """What error propagation came to: the loss of a model in the middle of those sizes, before it and after.
 
     In nats, on calibration records that the factors were not made of, see `workers.task_loss`. `shares`: what the
-    models keep in which they are propagated. `reason`: why it could not be.
+    models keep in which they are propagated. `answer_bias`: whether the output head has a bias with them, which is not
+    in those losses: it makes the right answers likelier there, and may diverge from the dense model by it. `reason`:
+    why errors could not be propagated.
     """
 
     shares: tuple[float, ...] = ()
     loss_before: float | None = None
     loss_after: float | None = None
+    answer_bias: bool = False
     reason: str | None = None
 
     @property
@@ -285,7 +288,8 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     sizes = plan.propagated_shares
     told = sizes.points if isinstance(sizes, MaxDrop) else sizes
     of_job = [told, plan.refinement.rank_step, plan.refinement.kl_weight]
-    settings = [of_job, AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES]
+    told_of = [field.name for field in fields(Propagation)]
+    settings = [of_job, told_of, AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES]
     try:
         folder = yield from _after(plan, made, "propagated", settings, _propagate)
     except (InfrastructureError, MemoryError, torch.AcceleratorError):
@@ -426,20 +430,29 @@ def _propagate(
     else:
         shares = sizes
 
-    def loss(energies: Energies) -> float:
+    def loss(energies: Energies, kl_weight: float) -> float:
         ranks = ranks_of(energies, math.prod(shares) ** (1 / len(shares)))
-        kind, kl_weight = plan.task.kind, plan.refinement.kl_weight
-        return mean_loss(switchable, ranks, kind, judges, plan.batch_tokens, kl_weight)
+        return mean_loss(switchable, ranks, plan.task.kind, judges, plan.batch_tokens, kl_weight)
 
-    loss_before = loss(before)
+    loss_before = loss(before, plan.refinement.kl_weight)
     energies: dict[str, NDArray[np.floating]] = {}
     candidates = [ranks_of(before, share) for share in shares]
     says = plan.refinement.kl_weight < 1
     for block in propagate(switchable, candidates, before, examples, plan.batch_tokens, answer_bias=says):
         energies |= block.energies
         yield Progress(phase="propagation", done=block.done, total=block.total)
-    loss_after = loss([energies[matrix.name] for matrix in prepared.matrices])
-    propagation = Propagation(shares=shares, loss_before=loss_before, loss_after=loss_after)
+    after, bias_V = [energies[matrix.name] for matrix in prepared.matrices], switchable.answer_bias
+    if bias_V is not None:
+        unlikely = loss(after, 0.0)
+        switchable.set_answer_bias(None)
+        if not unlikely < loss(after, 0.0):
+            bias_V = None
+    loss_after = loss(after, plan.refinement.kl_weight)
+    if bias_V is not None:
+        switchable.set_answer_bias(bias_V)
+    propagation = Propagation(
+        shares=shares, loss_before=loss_before, loss_after=loss_after, answer_bias=bias_V is not None
+    )
     (folder / PROPAGATION).write_text(json.dumps(asdict(propagation)))
     if propagation.kept:
         _write_factors(switchable, prepared, folder)

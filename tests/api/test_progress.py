@@ -47,6 +47,17 @@ STORY = [
     ),
     (
         "factors.propagated",
+        {
+            "shares": [0.12],
+            "loss_before": 0.2,
+            "loss_after": 0.1,
+            "answer_bias": True,
+            "reason": None,
+            "kept": True,
+        },
+    ),
+    (
+        "factors.propagated",
         {"loss_before": 0.1, "loss_after": 0.2, "reason": None, "kept": False},
     ),
     (
@@ -80,6 +91,8 @@ LINES = [
     "job queued again in 20 s: Ray is gone",
     "job changed: priority, labels",
     "factors after errors were propagated in models of 12.0% and 24.0%: loss 0.2000 to 0.1000 nats, kept",
+    "factors after errors were propagated in models of 12.0%: loss 0.2000 to 0.1000 nats, kept, "
+    "with a bias of the answers",
     "factors after errors were propagated: loss 0.1000 to 0.2000 nats, not kept",
     "errors not propagated: no",
     "a candidate of generation 3 failed: not finite",

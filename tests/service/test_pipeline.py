@@ -41,6 +41,7 @@ from service.spec import JobSpec
 from service.spec.job import REWEIGH_PASSES
 from service.store import Store
 from service.wiring import build
+from workers import preparation
 from workers.actor import ScorerPlan, build_scorer
 from workers.cache import FolderCache
 from workers.fairness import amounts
@@ -328,6 +329,7 @@ def test_what_goes_with_propagated_factors_is_scored_confirmed_and_exported(
 ) -> None:
     """The export, loaded back, does what was confirmed, and has a bias of the head."""
     monkeypatch.setattr(Propagation, "kept", True)
+    monkeypatch.setattr(preparation, "mean_loss", lambda model, *_: float(model.answer_bias is None))
     max_drop["projection"]["refit"] = None
     max_drop["objective"]["points"] = 5.0
     cluster = LocalCluster()

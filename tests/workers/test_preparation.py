@@ -277,11 +277,16 @@ def test_refined_factors_are_an_entry_of_their_own_beside_the_closed_form(
     assert [item.phase for item in run(plan)[0]] == ["model"]
 
 
-def judged(monkeypatch: pytest.MonkeyPatch, *losses: float) -> list[Any]:
-    """Has candidates lose so much, one after the other; returns what was asked for."""
+def judged(
+    monkeypatch: pytest.MonkeyPatch, *losses: float, with_bias: float = 0.1, without: float = 0.2
+) -> list[Any]:
+    """Has candidates lose so much, one after the other, and be so unlikely right; returns who was asked for losses."""
     asked: list[Any] = []
 
-    def mean_loss(_: SwitchableModel, ranks: tuple[int, ...], *arguments: Any) -> float:
+    def mean_loss(model: SwitchableModel, ranks: tuple[int, ...], *arguments: Any) -> float:
+        if arguments[-1] == 0:
+            return without if model.answer_bias is None else with_bias
+        assert model.answer_bias is None
         asked.append((ranks, *arguments))
         return losses[len(asked) - 1]
 
@@ -304,7 +309,9 @@ def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_
         name: [half.shape for half in pair] for name, pair in after.items()
     }
     assert any(not before[name][0].equal(after[name][0]) for name in before)
-    assert propagated.propagation == Propagation(shares=(0.4, 0.9), loss_before=0.2, loss_after=0.1)
+    assert propagated.propagation == Propagation(
+        shares=(0.4, 0.9), loss_before=0.2, loss_after=0.1, answer_bias=True
+    )
     same = replace(propagated, factors=prepared.factors, energies=prepared.energies, propagation=None)
     assert same == prepared
     for old, new in zip(prepared.energies, propagated.energies, strict=True):
@@ -356,7 +363,25 @@ def test_factors_stay_where_a_model_loses_no_less_with_propagated_ones(
         assert kept.factors.name == prepared.factors.name
         assert kept.propagation is not None
         assert not kept.propagation.kept
-        assert repr(kept.propagation) == repr(Propagation(shares=(0.5,), loss_before=0.2, loss_after=after))
+        assert repr(kept.propagation) == repr(
+            Propagation(shares=(0.5,), loss_before=0.2, loss_after=after, answer_bias=True)
+        )
+
+
+@pytest.mark.parametrize("with_bias", [0.2, 0.3, math.nan])
+def test_bias_is_left_out_where_the_right_answers_get_no_likelier_by_it(
+    preparation_plan: PreparationPlan,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    with_bias: float,
+) -> None:
+    """The factors are judged without it, either way."""
+    judged(monkeypatch, 0.2, 0.1, with_bias=with_bias)
+    cache, refinement = tmp_path / "cache", Refinement(rank_step=2)
+    plan = replace(preparation_plan, propagated_shares=(0.5,), refinement=refinement, cache_dir=cache)
+    _, propagated = run(plan)
+    assert propagated.propagation == Propagation(shares=(0.5,), loss_before=0.2, loss_after=0.1)
+    assert load_answer_bias(propagated.factors) is None
 
 
 def test_right_answers_have_no_say_where_only_the_divergence_counts(
