@@ -25,7 +25,8 @@ contracts: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 unit: $(VENV)/installed-dev $(VENV)/postgres
-	$(BIN)/pytest --ignore=tests/e2e --cov --cov-report=term --cov-fail-under=90 --durations=15 $(ARGS)
+	$(BIN)/pytest --ignore=tests/e2e --numprocesses=2 --dist=loadfile --cov --cov-report=term --cov-fail-under=90 \
+		--durations=15 $(ARGS)
 
 e2e: $(VENV)/installed-dev
 	$(BIN)/pytest tests/e2e --durations=15 $(ARGS)
