@@ -307,7 +307,7 @@ def test_a_submission_with_hostile_headers_makes_no_job(http, spec, headers):
         b"\x00",
         b"\x80\x04\x95\x0c\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94.",
         b"PK\x03\x04" + b"\x00" * 64,
-        gzip.compress(b'{"name": "a"}'),
+        gzip.compress(b'{"name": "a"}', mtime=0),
         b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><a>&b;</a>",
         b"!!python/object/apply:os.system ['id']",
         b"!function os.system",
