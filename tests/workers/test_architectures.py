@@ -19,6 +19,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from search.errors import InputError
 from search.matrix import DENSE, MatrixShape
+from workers import preparation
 from workers.attention import suit_gradients
 from workers.calibration import Calibrator
 from workers.export import Exported, ExportPlan, export, load_folder
@@ -336,6 +337,7 @@ def test_export_is_the_searched_model(
 ) -> None:
     """With a bias of the head, where its logits are what the model returns."""
     monkeypatch.setattr(Propagation, "kept", True)
+    monkeypatch.setattr(preparation, "mean_loss", lambda model, *_: float(model.answer_bias is None))
     dense = build(architecture.config())
     dense.save_pretrained(tmp_path / "dense")
     tokenizer.save_pretrained(tmp_path / "dense")
