@@ -54,6 +54,10 @@ class DropInterval:
         )
         return replace(self, low=low, high=high, upper=upper)
 
+    def with_one_lost(self, examples: int) -> "DropInterval":
+        """With the upper bound for one more than so many examples, which has lost everything, see `risk_of_drop`."""
+        return replace(self, upper=self.upper + (100 - self.estimate) / (examples + 1))
+
 
 def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
     array_N = np.asarray(values, dtype=np.float64)

@@ -303,9 +303,7 @@ class TaskScorer:
         """The bounds of as many examples as will confirm, one of which counts as lost, see `risk_of_drop`."""
         confirm = len(self._task.splits["confirm"])
         foreseen = drop.of_as_many(confirm / examples)
-        if self._task.kind == "lm":
-            return foreseen
-        return replace(foreseen, upper=foreseen.upper + (100 - drop.estimate) / (confirm + 1))
+        return foreseen if self._task.kind == "lm" else foreseen.with_one_lost(confirm)
 
     def _run(
         self, method: str, requests: Sequence[Request], report: Report, timeouts: float = 1.0

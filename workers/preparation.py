@@ -441,12 +441,8 @@ def _propagate(
     for block in propagate(switchable, candidates, before, examples, plan.batch_tokens, answer_bias=says):
         energies |= block.energies
         yield Progress(phase="propagation", done=block.done, total=block.total)
-    after, bias_V = [energies[matrix.name] for matrix in prepared.matrices], switchable.answer_bias
-    if bias_V is not None:
-        unlikely = loss(after, 0.0)
-        switchable.set_answer_bias(None)
-        if not unlikely < loss(after, 0.0):
-            bias_V = None
+    after = [energies[matrix.name] for matrix in prepared.matrices]
+    bias_V = _take_bias_(switchable, lambda: loss(after, 0.0))
     loss_after = loss(after, plan.refinement.kl_weight)
     if bias_V is not None:
         switchable.set_answer_bias(bias_V)
@@ -458,6 +454,15 @@ def _propagate(
         _write_factors(switchable, prepared, folder)
         np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
         shutil.copyfile(prepared.factors / FACTS, folder / FACTS)
+
+
+def _take_bias_(switchable: SwitchableModel, unlikelihood: Callable[[], float]) -> torch.Tensor | None:
+    """Takes the answer bias away, where there is one; returns it where the right answers are likelier with it."""
+    if (bias_V := switchable.answer_bias) is None:
+        return None
+    with_bias = unlikelihood()
+    switchable.set_answer_bias(None)
+    return bias_V if with_bias < unlikelihood() else None
 
 
 def _propagation_bytes(prepared: Prepared, candidates: int) -> int:
