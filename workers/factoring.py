@@ -16,13 +16,13 @@ from transformers import PreTrainedModel
 from search.matrix import MatrixShape, Storage
 from workers.batches import make_batches
 from workers.cache import FolderCache, content_key
-from workers.calibration import Calibrator, shard_count, shard_of
+from workers.calibration import Calibrator, gram_width, shard_count, shard_of
 from workers.fisher import Fisher
 from workers.grams import Grams
 from workers.matrices import weight_OD
 from workers.midway import dense_module
 from workers.plan import Example
-from workers.projections import Method, factor
+from workers.projections import Method, Whitened, decomposed, whitened
 from workers.shards import ShardedSum
 from workers.shrinkage import shrunk
 
@@ -30,6 +30,9 @@ FACTORS, ENERGIES = "factors", "energies"
 
 CHUNK = 8
 """Matrices that are factored in one go: few, so that every worker finds some."""
+
+BATCH_BYTES = 32 << 20
+"""Squares of one size that are decomposed at once: as many as fit, or one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,18 +156,35 @@ class MatrixGroup:
     def _factor(self, chunk: Sequence[MatrixShape], grams: Grams, folder: Path) -> None:
         tensors: dict[str, torch.Tensor] = {}
         energies: dict[str, NDArray[np.float64]] = {}
-        for matrix in chunk:
-            weight = weight_OD(dense_module(self._model, matrix.name))
-            # one component at least: a file of factors names every matrix
-            rank = max(1, matrix.largest_rank(self._recipe.storage))
-            forward, backward = grams.of(matrix.name, weight.device, self._recipe.precision)
-            if backward is not None:
-                backward = shrunk(weight, backward, grams.answers)
-            result = factor(weight, self._recipe.method, rank, forward, backward, self._recipe.precision)
-            tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
-            energies[matrix.name] = result.energy_K.double().cpu().numpy()
+        for alike in decomposed_at_once(chunk, self._recipe.method):
+            made = decomposed([self._whitened(matrix, grams) for matrix in alike])
+            for matrix, result in zip(alike, made, strict=True):
+                tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
+                energies[matrix.name] = result.energy_K.double().cpu().numpy()
         save_file(tensors, folder / f"{FACTORS}.safetensors")
         np.savez(folder / f"{ENERGIES}.npz", allow_pickle=False, **energies)
+
+    def _whitened(self, matrix: MatrixShape, grams: Grams) -> Whitened:
+        weight = weight_OD(dense_module(self._model, matrix.name))
+        # one component at least: a file of factors names every matrix
+        rank = max(1, matrix.largest_rank(self._recipe.storage))
+        forward, backward = grams.of(matrix.name, weight.device, self._recipe.precision)
+        if backward is not None:
+            backward = shrunk(weight, backward, grams.answers)
+        return whitened(weight, self._recipe.method, rank, forward, backward, self._recipe.precision)
+
+
+def decomposed_at_once(chunk: Sequence[MatrixShape], method: Method) -> list[list[MatrixShape]]:
+    """The matrices of a chunk, those together whose squares are of one size, see `BATCH_BYTES`."""
+    of_width: dict[int, list[MatrixShape]] = {}
+    for matrix in chunk:
+        width = gram_width(matrix, from_input=method == "input")
+        of_width.setdefault(width, []).append(matrix)
+    batches = []
+    for width, alike in of_width.items():
+        count = max(1, BATCH_BYTES // (8 * width**2))
+        batches += [alike[start : start + count] for start in range(0, len(alike), count)]
+    return batches
 
 
 def stored(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from search.matrix import MatrixShape, Storage
 from workers.attention import SHORT
-from workers.factoring import CHUNK
+from workers.factoring import CHUNK, decomposed_at_once
 from workers.filesize import ITEM_BYTES
 from workers.grams import BYTES_PER_ENTRY, gram_numbers
 from workers.projections import Method
@@ -69,8 +69,8 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
     """The dearest of loading (a gguf file through float32), calibrating and factoring on all workers, and what follows.
 
     A worker calibrates with the model, the Grams of the largest group and a batch, midway with the factors of a smaller
-    model as well; it factors with the model, a chunk's Grams and factors, and float64 copies of a matrix. Sums it
-    writes pass through the host. Propagation and training are up to one worker.
+    model as well; it factors with the model, a chunk's Grams and factors, and float64 copies of the matrices
+    decomposed at once. Sums it writes pass through the host. Propagation and training are up to one worker.
     """
     compute = 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]  # float16 is calibrated in float32
     weights, dense = weight_bytes(model, job), _on_one(model.total_params * compute, model, job)
@@ -257,5 +257,12 @@ def _logits(model: ModelSize, load: Load, entry: int) -> int:
 
 
 def _workspace(model: ModelSize, job: JobSize) -> int:
-    """float64: six K×K (two Grams, root, product, eigenvectors, scratch) and three of the matrix's own size."""
-    return max(8 * (6 * gram_width(m, job.method) ** 2 + 3 * m.dense_params) for m in model.matrices)
+    """float64, of all matrices decomposed at once: seven K×K, three of the matrix's own size.
+
+    Two Grams, root, square, stack of squares, eigenvectors, scratch; the matrix and its factors.
+    """
+    return max(
+        sum(8 * (7 * gram_width(m, job.method) ** 2 + 3 * m.dense_params) for m in alike)
+        for chunk in _chunks(model)
+        for alike in decomposed_at_once(chunk, job.method)
+    )

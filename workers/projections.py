@@ -23,6 +23,7 @@ The eigenvectors U of either give both factors: `left = L⁻ᵀ U`, `right = U�
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +52,19 @@ class Factors:
     energy_K: torch.Tensor
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Whitened:
+    """A matrix on the way to its factors.
+
+    `square_NN`: symmetric, what is decomposed. `count`: how many of its leading eigenvectors are wanted. `finish`:
+    makes the factors of these, N×count, and of all eigenvalues, descending.
+    """
+
+    square_NN: torch.Tensor
+    count: int
+    finish: Callable[[torch.Tensor, torch.Tensor], Factors]
+
+
 def factor(
     weight_OD: torch.Tensor,
     method: Method,
@@ -59,7 +73,19 @@ def factor(
     backward_gram: torch.Tensor | None = None,
     precision: torch.dtype = torch.float64,
 ) -> Factors:
-    """Factors one matrix; any rank up to `max_rank` is then a slice.
+    """Factors one matrix; any rank up to `max_rank` is then a slice. As `whitened`, then `decomposed`."""
+    return decomposed([whitened(weight_OD, method, max_rank, forward_gram, backward_gram, precision)])[0]
+
+
+def whitened(
+    weight_OD: torch.Tensor,
+    method: Method,
+    max_rank: int,
+    forward_gram: torch.Tensor | None = None,
+    backward_gram: torch.Tensor | None = None,
+    precision: torch.dtype = torch.float64,
+) -> Whitened:
+    """What has to be decomposed for the factors of one matrix.
 
     Args:
         weight_OD: The dense matrix.
@@ -75,27 +101,48 @@ def factor(
     weight_OD = weight_OD.to(precision)
     forward_NN = _required(forward_gram, "forward_gram", method, precision) if method != "weight" else None
     backward_KK = _required(backward_gram, "backward_gram", method, precision) if method == "task" else None
+    worthless = False
     if forward_NN is not None and not forward_NN.diagonal().any():
         logger.warning(
             "no token reached a matrix of shape %s: factored by its weights", tuple(weight_OD.shape)
         )
-        return _worthless(factor(weight_OD, "weight", max_rank, precision=precision))
-    if backward_KK is not None and not backward_KK.diagonal().any():
+        method, forward_NN, backward_KK, worthless = "weight", None, None, True
+    elif backward_KK is not None and not backward_KK.diagonal().any():
         logger.warning(
             "the task loss ignores a matrix of shape %s: factored by its output", tuple(weight_OD.shape)
         )
-        return _worthless(factor(weight_OD, "output", max_rank, forward_NN, precision=precision))
+        method, backward_KK, worthless = "output", None, True
     if method == "input":
         assert forward_NN is not None
-        left_OR, right_RD, energy_K = _input_projection(weight_OD, max_rank, forward_NN)
+        square_NN, halves = _input_projection(weight_OD, forward_NN)
     elif weight_OD.shape[0] <= weight_OD.shape[1]:
-        left_OR, right_RD, energy_K = _seen_at_output(weight_OD, max_rank, forward_NN, backward_KK)
+        square_NN, halves = _seen_at_output(weight_OD, forward_NN, backward_KK)
     else:
-        left_OR, right_RD, energy_K = _seen_at_input(weight_OD, max_rank, forward_NN, backward_KK)
-    if method != "task":
-        energy_K = energy_K / energy_K.sum().clamp_min(torch.finfo(precision).tiny)
-    left_RO, right_RD = _balance(left_OR.T, right_RD)
-    return Factors(left_RO=left_RO.contiguous(), right_RD=right_RD.contiguous(), energy_K=energy_K)
+        square_NN, halves = _seen_at_input(weight_OD, forward_NN, backward_KK)
+
+    def finish(vectors_NR: torch.Tensor, values_N: torch.Tensor) -> Factors:
+        left_OR, right_RD = halves(vectors_NR)
+        energy_K = values_N[: min(weight_OD.shape)]
+        if worthless:
+            energy_K = torch.zeros_like(energy_K)
+        elif method != "task":
+            energy_K = energy_K / energy_K.sum().clamp_min(torch.finfo(precision).tiny)
+        left_RO, right_RD = _balance(left_OR.T, right_RD)
+        return Factors(left_RO=left_RO.contiguous(), right_RD=right_RD.contiguous(), energy_K=energy_K)
+
+    return Whitened(square_NN=square_NN, count=max_rank, finish=finish)
+
+
+def decomposed(matrices: Sequence[Whitened]) -> list[Factors]:
+    """The factors of several matrices, whose squares of one size are decomposed at once."""
+    made: dict[int, Factors] = {}
+    for size in {len(matrix.square_NN) for matrix in matrices}:
+        alike = [index for index, matrix in enumerate(matrices) if len(matrix.square_NN) == size]
+        values_BN, vectors_BNN = torch.linalg.eigh(torch.stack([matrices[i].square_NN for i in alike]))
+        for index, values_N, vectors_NN in zip(alike, values_BN, vectors_BNN, strict=True):
+            matrix = matrices[index]
+            made[index] = matrix.finish(*_descending(values_N, vectors_NN, matrix.count))
+    return [made[index] for index in range(len(matrices))]
 
 
 def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -> Factors:
@@ -123,7 +170,8 @@ def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -
     root_DD = square_root(gram_DD, INPUT_DAMPING)
     wanted_RD = scale_R[:, None] * right_RD @ cross_DD
     target_RD = torch.linalg.solve_triangular(root_DD, wanted_RD.T, upper=False).T
-    vectors_RR, values_R = _leading(target_RD @ target_RD.T, len(left_RO))
+    values_R, vectors_RR = torch.linalg.eigh(target_RD @ target_RD.T)
+    vectors_RR, values_R = _descending(values_R, vectors_RR, len(left_RO))
     inverse_R = torch.where(scale_R > 0, scale_R, torch.inf).reciprocal()
     left_RO, right_RD = _balance(
         (inverse_R[:, None] * vectors_RR).T @ left_RO, _unwhitened(root_DD, target_RD.T @ vectors_RR).T
@@ -159,43 +207,40 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
     return upper.T
 
 
+_Halves = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Leading eigenvectors, N×R → left O×R and right R×D."""
+
+
 def _seen_at_output(
-    weight_OD: torch.Tensor,
-    max_rank: int,
-    output_gram_OO: torch.Tensor | None,
-    grad_gram_OO: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    weight_OD: torch.Tensor, output_gram_OO: torch.Tensor | None, grad_gram_OO: torch.Tensor | None
+) -> tuple[torch.Tensor, _Halves]:
     if output_gram_OO is None:
         output_gram_OO = weight_OD @ weight_OD.T
     if grad_gram_OO is None:
-        vectors_OR, energy_K = _leading(output_gram_OO, max_rank)
-        return vectors_OR, vectors_OR.T @ weight_OD, energy_K
+        return output_gram_OO, lambda vectors_OR: (vectors_OR, vectors_OR.T @ weight_OD)
     root_OO = square_root(grad_gram_OO, GRADIENT_DAMPING)
-    vectors_OR, energy_K = _leading(root_OO.T @ output_gram_OO @ root_OO, max_rank)
-    return _unwhitened(root_OO, vectors_OR), (root_OO @ vectors_OR).T @ weight_OD, energy_K
+    return root_OO.T @ output_gram_OO @ root_OO, lambda vectors_OR: (
+        _unwhitened(root_OO, vectors_OR),
+        (root_OO @ vectors_OR).T @ weight_OD,
+    )
 
 
 def _seen_at_input(
-    weight_OD: torch.Tensor,
-    max_rank: int,
-    input_gram_DD: torch.Tensor | None,
-    passed_gram_DD: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    weight_OD: torch.Tensor, input_gram_DD: torch.Tensor | None, passed_gram_DD: torch.Tensor | None
+) -> tuple[torch.Tensor, _Halves]:
     if passed_gram_DD is None:
         passed_gram_DD = weight_OD.T @ weight_OD
     if input_gram_DD is None:
-        vectors_DR, energy_K = _leading(passed_gram_DD, max_rank)
-        return weight_OD @ vectors_DR, vectors_DR.T, energy_K
+        return passed_gram_DD, lambda vectors_DR: (weight_OD @ vectors_DR, vectors_DR.T)
     root_DD = square_root(input_gram_DD, INPUT_DAMPING)
-    vectors_DR, energy_K = _leading(root_DD.T @ passed_gram_DD @ root_DD, max_rank)
-    return weight_OD @ (root_DD @ vectors_DR), _unwhitened(root_DD, vectors_DR).T, energy_K
+    return root_DD.T @ passed_gram_DD @ root_DD, lambda vectors_DR: (
+        weight_OD @ (root_DD @ vectors_DR),
+        _unwhitened(root_DD, vectors_DR).T,
+    )
 
 
-def _input_projection(
-    weight_OD: torch.Tensor, max_rank: int, gram_DD: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    vectors_DR, values_D = _leading(gram_DD, max_rank)
-    return weight_OD @ vectors_DR, vectors_DR.T, values_D[: min(weight_OD.shape)]
+def _input_projection(weight_OD: torch.Tensor, gram_DD: torch.Tensor) -> tuple[torch.Tensor, _Halves]:
+    return gram_DD, lambda vectors_DR: (weight_OD @ vectors_DR, vectors_DR.T)
 
 
 def _unwhitened(root_NN: torch.Tensor, vectors_NR: torch.Tensor) -> torch.Tensor:
@@ -204,9 +249,10 @@ def _unwhitened(root_NN: torch.Tensor, vectors_NR: torch.Tensor) -> torch.Tensor
     return solved
 
 
-def _leading(gram_NN: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first eigenvectors, N×count, and all eigenvalues, descending; of its lower triangle."""
-    values_N, vectors_NN = torch.linalg.eigh(gram_NN)
+def _descending(
+    values_N: torch.Tensor, vectors_NN: torch.Tensor, count: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a decomposition, in ascending order, the first eigenvectors, N×count, and all eigenvalues."""
     return vectors_NN.flip(1)[:, :count], values_N.flip(0).clamp_min(0)
 
 
@@ -226,9 +272,3 @@ def _required(gram_NN: torch.Tensor | None, name: str, method: str, precision: t
     if not torch.isfinite(gram_NN).all():
         raise ValueError(f"{name} is not finite; the model's activations or gradients overflowed")
     return gram_NN.to(precision)
-
-
-def _worthless(factors: Factors) -> Factors:
-    return Factors(
-        left_RO=factors.left_RO, right_RD=factors.right_RD, energy_K=torch.zeros_like(factors.energy_K)
-    )

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,9 +7,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from search.matrix import MatrixShape
 from workers.cache import FolderCache
 from workers.calibration import Calibrator
-from workers.factoring import CHUNK, MatrixGroup, Recipe
+from workers.factoring import BATCH_BYTES, CHUNK, MatrixGroup, Recipe, decomposed_at_once
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask
 from workers.preparation import load_factors
@@ -134,3 +136,26 @@ def test_weights_alone_need_no_sum(groups: Groups, tmp_path: Path) -> None:
     assert list(group.gather()) == []
     assert list(group.factor())[-1] == (MATRICES, MATRICES)
     assert entries(tmp_path) == ["part", "part"]
+
+
+def test_matrices_of_one_width_are_decomposed_together_as_far_as_memory_goes() -> None:
+    most = math.isqrt(BATCH_BYTES // 16)  # of which two fit
+
+    def matrix(name: str, out_features: int, in_features: int) -> MatrixShape:
+        return MatrixShape(name=name, out_features=out_features, in_features=in_features, layer=0, kind=name)
+
+    chunk = [
+        matrix("q", 8, 8),
+        matrix("k", 4, 8),
+        matrix("up", 24, 8),
+        matrix("down", 8, 24),
+        matrix("v", 4, 8),
+    ]
+    names = [[one.name for one in alike] for alike in decomposed_at_once(chunk, "task")]
+    assert names == [["q", "up", "down"], ["k", "v"]]
+    by_input = [[one.name for one in alike] for alike in decomposed_at_once(chunk, "input")]
+    assert by_input == [["q", "k", "up", "v"], ["down"]]
+    large = [matrix(str(index), most, most) for index in range(5)]
+    assert [len(alike) for alike in decomposed_at_once(large, "task")] == [2, 2, 1]
+    huge = [matrix(str(index), 8 * most, 8 * most) for index in range(2)]
+    assert [len(alike) for alike in decomposed_at_once(huge, "task")] == [1, 1]

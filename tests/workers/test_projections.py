@@ -11,7 +11,9 @@ from workers.projections import (
     INPUT_DAMPING,
     Factors,
     Method,
+    decomposed,
     square_root,
+    whitened,
 )
 from workers.projections import factor as factor_narrow
 
@@ -342,3 +344,29 @@ def test_square_root_clamps_what_no_damping_saves(caplog: pytest.LogCaptureFixtu
     expected = torch.diag(torch.tensor([4.0, 1.0, 4e-6], dtype=torch.float64))
     torch.testing.assert_close(root_NN @ root_NN.T, expected)
     assert root_NN.equal(root_NN.tril())
+
+
+def test_several_matrices_are_decomposed_at_once_and_are_what_each_is_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wide, other, small = (randn(*shape, seed=seed) for seed, shape in enumerate([WIDE, WIDE, (3, 9)]))
+    gram_5, gram_3 = randn(5, 5), randn(3, 3)
+    seen = [wide @ wide.T, gram_5 @ gram_5.T, torch.zeros(5, 5), small @ small.T]
+    asked: list[tuple[torch.Tensor, Method, int, torch.Tensor, torch.Tensor]] = [
+        (wide, "task", 5, seen[0], gram_5 @ gram_5.T),
+        (small, "task", 2, seen[3], gram_3 @ gram_3.T),
+        (other, "task", 4, seen[1], gram_5 @ gram_5.T),
+        (other, "task", 5, seen[2], gram_5 @ gram_5.T),  # nothing reaches it
+    ]
+    alone = [factor_narrow(*one) for one in asked]
+    eigh, shapes = torch.linalg.eigh, []
+    monkeypatch.setattr(
+        torch.linalg, "eigh", lambda square: shapes.append(tuple(square.shape)) or eigh(square)
+    )
+    made = decomposed([whitened(*one) for one in asked])
+    assert sorted(shapes) == [(1, 3, 3), (3, 5, 5)]
+    for one, expected in zip(made, alone, strict=True):
+        assert torch.equal(one.left_RO, expected.left_RO)
+        assert torch.equal(one.right_RD, expected.right_RD)
+        assert torch.equal(one.energy_K, expected.energy_K)
+    assert not made[3].energy_K.any()
