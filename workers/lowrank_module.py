@@ -14,6 +14,7 @@ class LowRankLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool) -> None:
         super().__init__()
+        self.in_features = in_features
         self.out_features = out_features
         self.rank = rank
         if rank > 0:
@@ -28,6 +29,14 @@ class LowRankLinear(nn.Module):
             return y
         y = x.new_zeros((*x.shape[:-1], self.out_features))
         return y + self.bias if hasattr(self, "bias") else y
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """O×D, multiplied out, for a model's own code that asks for its shape or type; zeros of rank 0."""
+        if self.rank == 0:
+            return torch.zeros(self.out_features, self.in_features)
+        weight: torch.Tensor = self.up.weight @ self.down.weight
+        return weight
 
     def set_bias(self, bias: nn.Parameter) -> None:
         """Puts the dense module's bias in place of the empty one."""
@@ -53,6 +62,12 @@ class PivotedLinear(nn.Module):
         y_ON = torch.cat((z_RN, _columns(self.follow, z_RN))).index_select(0, self.order)
         y = y_ON.T.contiguous().view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """O×D, multiplied out, for a model's own code that asks for its shape or type."""
+        basis_RD, follow_QR = self.basis.weight, self.follow.weight
+        return torch.cat((basis_RD, follow_QR @ basis_RD)).index_select(0, self.order)
 
     def set_bias(self, bias: nn.Parameter) -> None:
         """Puts the dense module's bias in place of the empty one."""

@@ -68,10 +68,11 @@ def experts(count: int, inner: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """`shapes`: O×D of every kind of matrix in a block. `left_alone`: other weights of a block."""
+    """`shapes`: O×D of every kind of matrix in a block, or in the first one. `left_alone`: other weights of a block."""
 
     model_type: str
     shapes: Shapes
+    second: Shapes | None = None
     options: dict[str, Any] = field(default_factory=dict)
     left_alone: int = 0
     biases: bool = False
@@ -96,6 +97,14 @@ CAPPED = ("gemma2",)
 
 HEADS = {"num_key_value_heads": 2, "head_dim": 8}
 CONV1D = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": 64}
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+LINEAR_ATTENTION = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
 ROUTED = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 
 ARCHITECTURES = [
@@ -191,6 +200,39 @@ ARCHITECTURES = [
         left_alone=experts(4, 16),
         biases=True,
     ),
+    Architecture(  # a router that asks for the type of its own weight
+        model_type="hunyuan_v1_moe",
+        shapes={**GROUPED, "mlp.gate.wg": (4, HIDDEN)}
+        | {f"mlp.shared_mlp.{name.removeprefix('mlp.')}": shape for name, shape in GATED.items()},
+        options={**HEADS, **ROUTED, "moe_topk": 2},
+        left_alone=experts(4, INNER) - 4 * HIDDEN,
+    ),
+    Architecture(  # latent attention, and a router with a bias that is no parameter
+        model_type="deepseek_v3",
+        shapes={
+            "self_attn.q_a_proj": (8, HIDDEN),
+            "self_attn.q_b_proj": (32, 8),
+            "self_attn.kv_a_proj_with_mqa": (12, HIDDEN),
+            "self_attn.kv_b_proj": (48, 8),
+            "self_attn.o_proj": (HIDDEN, 32),
+            **GATED,
+        },
+        options={**LATENT, "num_key_value_heads": 4, "first_k_dense_replace": LAYERS},
+    ),
+    Architecture(  # a block of linear attention, and one of softmax attention with a gate beside its queries
+        model_type="qwen3_5_text",
+        shapes={
+            "linear_attn.in_proj_qkv": (64, HIDDEN),
+            "linear_attn.in_proj_z": (32, HIDDEN),
+            "linear_attn.in_proj_b": (4, HIDDEN),
+            "linear_attn.in_proj_a": (4, HIDDEN),
+            "linear_attn.out_proj": (HIDDEN, 32),
+            **GATED,
+        },
+        second=GROUPED | GATED | {"self_attn.q_proj": (2 * HIDDEN, HIDDEN)},
+        options={**HEADS, **LINEAR_ATTENTION},
+        left_alone=64 * 4 // LAYERS,  # the convolution of the first block
+    ),
 ]
 
 
@@ -202,6 +244,7 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
 
 def build(config: PreTrainedConfig) -> PreTrainedModel:
     """Weights wide enough for beliefs that differ between tokens, no bias of zero."""
+    torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
     return randomized(model)
 
@@ -233,8 +276,9 @@ def test_matrices_of_every_block(architecture: Architecture) -> None:
     matrices = find_matrices(model)
     for layer in range(LAYERS):
         shapes = {m.kind: (m.out_features, m.in_features) for m in matrices if m.layer == layer}
-        assert shapes == architecture.shapes
-    assert len(matrices) == LAYERS * len(architecture.shapes)
+        expected = architecture.second if layer and architecture.second else architecture.shapes
+        assert shapes == expected
+    assert {matrix.layer for matrix in matrices} == set(range(LAYERS))
     modules: list[Any] = [model.get_submodule(matrix.name) for matrix in matrices]
     weights = {id(module.weight) for module in modules}
     assert id(model.get_input_embeddings().weight) not in weights
@@ -361,7 +405,8 @@ def test_export_is_the_searched_model(
     ]
     written = sum(prices) - sum(exported.dead.values())
     assert exported.block_params == written + LAYERS * architecture.left_alone
-    assert exported.total_params == stranger.num_parameters()
+    indices = sum(buffer.numel() for name, buffer in stranger.named_buffers() if name.endswith(".order"))
+    assert exported.total_params == stranger.num_parameters() + indices
     told = (plan.factors_folder / ANSWER_BIAS).exists()
     assert told == (architecture.model_type not in CAPPED)
     assert exported.added == (VOCABULARY if told and dense.get_output_embeddings().bias is None else 0)
@@ -385,7 +430,7 @@ def planned(
         *_, prepared = prepare(plan)
     assert isinstance(prepared, Prepared)
     ranks = [
-        min(2 + index % 4, matrix.out_features, matrix.in_features)
+        min(2 + index % 4, max(1, matrix.largest_rank(plan.storage)))
         for index, matrix in enumerate(prepared.matrices)
     ]
     ranks[0], ranks[-1] = DENSE, 0

@@ -54,6 +54,18 @@ def test_pivoted_layer_can_be_tuned_and_its_order_stays_whole_numbers() -> None:
     assert all(parameter.grad is not None for parameter in layer.parameters())
 
 
+@pytest.mark.parametrize("layer", [LowRankLinear(4, 3, 2, bias=False), PivotedLinear(4, 3, 2, bias=False)])
+def test_weight_is_what_the_layer_multiplies_by(layer: LowRankLinear | PivotedLinear) -> None:
+    if isinstance(layer, PivotedLinear):
+        layer.order = torch.tensor([2, 0, 1], dtype=torch.int32)
+    torch.testing.assert_close(layer(torch.eye(4)), layer.weight.T)
+    assert not any(name == "weight" for name, _ in layer.named_parameters())
+
+
+def test_weight_of_rank_zero_is_zeros() -> None:
+    assert torch.equal(LowRankLinear(4, 3, 0, bias=True).weight, torch.zeros(3, 4))
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_rank_zero_holds_a_bias_at_most(bias: bool) -> None:
     layer = LowRankLinear(4, 3, rank=0, bias=bias)
