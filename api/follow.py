@@ -69,13 +69,21 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
 def _submit_or_resume(client: Client, document: dict[str, Any], console: Console) -> dict[str, Any]:
     unfinished = [job for job in client.jobs(limit=500) if not JobState(job["state"]).terminal]
     for job in (client.job(entry["id"]) for entry in unfinished):
-        if job["spec"] == document:
+        if _is_of(job["spec"], document):
             console.print(f"going on with the unfinished job {job['id']} of this spec", highlight=False)
             return client.resume(job["id"]) if job["state"] in _AT_REST else job
     waiting = [job for job in unfinished if job["state"] not in _AT_REST]
     if waiting:
         console.print(f"{len(waiting)} unfinished jobs in this data directory go first", highlight=False)
     return client.submit(document)
+
+
+def _is_of(spec: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether a job came of a document; a fork has its parent's models as seeds behind the document's own."""
+    if document.get("parent") is None:
+        return spec == document
+    seeds = spec["search"]["seeds"][: len(document["search"]["seeds"])]
+    return {**spec, "search": {**spec["search"], "seeds": seeds}} == document
 
 
 def _cancel(client: Client, job_id: str) -> Outcome:

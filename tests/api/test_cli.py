@@ -111,6 +111,27 @@ def test_run_of_a_job_that_crashes_goes_on_when_run_again(ranksieve, spec_file, 
     assert json.loads(done.stdout)["job_id"] == told["job_id"]
 
 
+def test_run_of_a_fork_that_crashed_goes_on_when_run_again(ranksieve, spec_file, spec, pipeline):
+    spec["task"]["data"]["sizes"] = {"search": 8}
+    spec["search"] = {"screen": 8}
+    spec_file.write_text(json.dumps(spec))
+    parent = json.loads(ranksieve("run", spec_file, "--json").stdout)["job_id"]
+    fork = {**spec, "parent": {"job": parent}}
+    spec_file.write_text(json.dumps(fork))
+    pipeline.failure = InfrastructureError("Ray is gone")
+    crashed = json.loads(ranksieve("run", spec_file, "--json").stdout)
+    assert crashed["state"] == "crashed"
+    pipeline.failure = None
+
+    spec_file.write_text(json.dumps({**fork, "search": {"screen": 8, "seeds": [{"random": 1}]}}))
+    other = json.loads(ranksieve("run", spec_file, "--json").stdout)
+    spec_file.write_text(json.dumps(fork))
+    done = json.loads(ranksieve("run", spec_file, "--json").stdout)
+
+    assert other["job_id"] not in (crashed["job_id"], parent)
+    assert (done["job_id"], done["state"]) == (crashed["job_id"], "succeeded")
+
+
 @pytest.fixture
 def heeds_ctrl_c():
     """Also where a shell has started the tests in the background, which are then told to ignore it."""
