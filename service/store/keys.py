@@ -95,7 +95,7 @@ class Keys:
                 raise ConflictError(
                     f"key {id} has ended at {row.expires_at:%Y-%m-%d %H:%M}; create a new one"
                 )
-            lifetime = None if row.expires_at is None else row.expires_at - row.created_at
+            lifetime = None if row.lifetime_s is None else timedelta(seconds=row.lifetime_s)
             end = now() + grace
             row.expires_at = end if row.expires_at is None else min(end, row.expires_at)
             return _add(session, row.owner, Scope(row.scope), lifetime)
@@ -110,6 +110,7 @@ def _add(session: Session, owner: str, scope: Scope, lifetime: timedelta | None)
         digest=digest_of(token),
         created_at=created,
         expires_at=None if lifetime is None else created + lifetime,
+        lifetime_s=None if lifetime is None else lifetime.total_seconds(),
     )
     session.add(row)
     return _key_of(row), token

@@ -117,7 +117,10 @@ class LabelRow(Base):
 
 
 class KeyRow(Base):
-    """An API key; `digest` is the SHA-256 of its secret. It is dead from `expires_at` on."""
+    """An API key; `digest` is the SHA-256 of its secret. It is dead from `expires_at` on.
+
+    That may be sooner than after the `lifetime_s` that it was made for, in seconds, which one that replaces it gets.
+    """
 
     __tablename__ = "api_keys"
 
@@ -127,6 +130,7 @@ class KeyRow(Base):
     digest: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
+    lifetime_s: Mapped[float | None] = mapped_column(Double)
 
 
 class EventRow(Base):

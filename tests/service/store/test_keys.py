@@ -103,6 +103,18 @@ def test_a_rotated_key_is_replaced_by_its_like(keys: Keys) -> None:
     assert new.expires_at - new.created_at == timedelta(days=30)
 
 
+@pytest.mark.parametrize("lifetime", [None, timedelta(days=30)])
+def test_a_key_whose_successor_was_lost_is_replaced_again_by_its_like(
+    keys: Keys, lifetime: timedelta | None
+) -> None:
+    old, _ = keys.create("alice", Scope.SUBMIT, lifetime)
+    keys.rotate(old.id, grace=timedelta(hours=1))
+
+    new, _ = keys.rotate(old.id, grace=timedelta(hours=1))
+
+    assert new.expires_at == (None if lifetime is None else new.created_at + lifetime)
+
+
 def test_the_old_key_may_stay_good_for_a_while_but_not_beyond_its_own_end(keys: Keys, clock: Clock) -> None:
     lasting, lasting_secret = keys.create("alice", Scope.SUBMIT)
     ending, ending_secret = keys.create("bob", Scope.SUBMIT, timedelta(hours=1))

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -95,6 +95,26 @@ def test_a_store_of_an_earlier_version_goes_on(
         assert [event.seq for event in store.events(CUT_OFF)] == [1, 2, 3]
         assert [one.job_id for one in store.webhooks.deliveries(webhook.id)] == [CUT_OFF]
         assert store.append_event(CUT_OFF, EventType.DATA_LOADED, {}, epoch=claimed.epoch).seq == 4
+    finally:
+        store.close()
+
+
+def test_keys_of_before_keep_how_long_they_were_made_for(engine: Engine, store_url: str) -> None:
+    key = {"owner": "alice", "scope": "read", "digest": "0" * 64, "created_at": datetime.now(UTC)}
+    month = timedelta(days=30)
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "0013")
+        rows = [
+            {**key, "id": "00000000000a", "expires_at": None},
+            {**key, "id": "00000000000b", "expires_at": key["created_at"] + month},
+        ]
+        fill(connection, {"api_keys": rows})
+
+    store = Store(store_url)
+    try:
+        assert store.keys.rotate("00000000000a")[0].expires_at is None
+        replaced, _ = store.keys.rotate("00000000000b")
+        assert replaced.expires_at == replaced.created_at + month
     finally:
         store.close()
 
