@@ -15,7 +15,7 @@ from service.joblog import JobLog
 from service.spec import JobSpec, TargetLatency
 from workers.latency import Latency, LatencyPlan
 from workers.preflight import Checked
-from workers.preparation import Prepared
+from workers.prepared import Prepared
 from workers.verification import Spent
 from workers.workload import Workload, typical_batch
 

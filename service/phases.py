@@ -17,7 +17,8 @@ from workers.export import Exported, ExportPlan, export
 from workers.latency import Latency, measure_latency
 from workers.plan import EncodedTask
 from workers.preflight import Checked, check
-from workers.preparation import Prepared, Progress, closed_form, prepare, propagated
+from workers.preparation import closed_form, prepare, propagated
+from workers.prepared import Prepared, Progress
 from workers.rates import dtype_name
 from workers.sharing import Share
 from workers.verification import VerificationPlan, Verified, verify

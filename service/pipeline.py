@@ -33,7 +33,7 @@ from workers.dispatcher import Dispatcher
 from workers.metrics import METRIC_NAMES
 from workers.plan import EncodedTask
 from workers.preflight import Checked
-from workers.preparation import Prepared
+from workers.prepared import Prepared
 from workers.scores import first
 from workers.sharing import Share
 

@@ -11,7 +11,7 @@ from service.spec import DataSource, JobSpec
 from workers.cache import FolderCache
 from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
 from workers.preflight import Checked
-from workers.preparation import PreparationPlan
+from workers.prepared import PreparationPlan
 from workers.refinement import Refinement
 
 

@@ -24,7 +24,7 @@ from workers.export import Exported
 from workers.metrics import METRIC_NAMES
 from workers.models import weight_bytes
 from workers.preflight import Checked
-from workers.preparation import Prepared
+from workers.prepared import Prepared
 from workers.scores import Scores
 from workers.verification import Verified
 

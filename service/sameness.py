@@ -8,7 +8,7 @@ from typing import Any
 
 from search.errors import InputError
 from workers.plan import EncodedTask
-from workers.preparation import Prepared
+from workers.prepared import Prepared
 
 
 def data_of(task: EncodedTask) -> dict[str, str]:

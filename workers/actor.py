@@ -13,7 +13,7 @@ from workers.attention import suit_gradients
 from workers.devices import pick_device, require_memory
 from workers.models import load_prepared, load_tokenizer, weight_bytes
 from workers.plan import EncodedTask, ModelSource
-from workers.preparation import with_factors
+from workers.prepared import with_factors
 from workers.scorer import Scorer
 from workers.scores import Beliefs, Failure, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
 

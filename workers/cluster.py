@@ -30,7 +30,7 @@ from workers.dispatcher import Dispatcher
 from workers.fairness import UNITS, amounts
 from workers.following import Furthest, last_item
 from workers.plan import EncodedTask
-from workers.preparation import Progress
+from workers.prepared import Progress
 from workers.probe import Probe
 from workers.sharing import Share, Sharing
 

@@ -25,7 +25,7 @@ from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, rep
 from workers.matrices import linear_head, linear_params
 from workers.models import load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
-from workers.preparation import Progress, load_answer_bias, load_factors
+from workers.prepared import Progress, load_answer_bias, load_factors
 from workers.refit import load_fitted
 from workers.sublayers import find_sublayers, live_ranks
 

@@ -22,11 +22,10 @@ from workers.grams import Grams
 from workers.matrices import weight_OD
 from workers.midway import dense_module
 from workers.plan import Example
+from workers.prepared import ENERGIES, FACTORS, stored
 from workers.projections import Method, Whitened, decomposed, whitened
 from workers.shards import ShardedSum
 from workers.shrinkage import shrunk
-
-FACTORS, ENERGIES = "factors", "energies"
 
 CHUNK = 8
 """Matrices that are factored in one go: few, so that every worker finds some."""
@@ -185,10 +184,3 @@ def decomposed_at_once(chunk: Sequence[MatrixShape], method: Method) -> list[lis
         count = max(1, BATCH_BYTES // (8 * width**2))
         batches += [alike[start : start + count] for start in range(0, len(alike), count)]
     return batches
-
-
-def stored(
-    name: str, left_RO: torch.Tensor, right_RD: torch.Tensor, dtype: torch.dtype
-) -> dict[str, torch.Tensor]:
-    """A matrix's factors as `workers.preparation.load_factors` finds them in the file."""
-    return {f"{name}:left": left_RO.to("cpu", dtype), f"{name}:right": right_RD.to("cpu", dtype)}

@@ -13,7 +13,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, RanksieveError
 from workers.devices import lack_of_memory
-from workers.preparation import Progress
+from workers.prepared import Progress
 from workers.sharing import Share
 
 logger = logging.getLogger(__name__)

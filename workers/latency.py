@@ -28,7 +28,7 @@ from search.matrix import DENSE, MatrixShape, Storage
 from workers.devices import device_name, pick_device, require_memory
 from workers.lowrank_module import PivotedLinear, replace_linears
 from workers.models import load_prepared, weight_bytes
-from workers.preparation import Progress
+from workers.prepared import Progress
 from workers.timing import MakeTimer, Timed, Timer, fastest, timer_for
 from workers.workload import Workload, forward_pass
 

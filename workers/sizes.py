@@ -84,7 +84,7 @@ class JobSize:
     `search_passes`: over the search split, which scorings of all or of the first of it add up to. `devices`: how many
     devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
     `actors_per_device` share the memory of one, or one actor has that of `devices_per_actor`. `gram_bytes`: for the
-    Grams of one actor. `fisher`, `midway_share`: as of `workers.preparation.PreparationPlan`.
+    Grams of one actor. `fisher`, `midway_share`: as of `workers.prepared.PreparationPlan`.
     `propagated`: in how many candidates errors are propagated.
     """
 

@@ -17,7 +17,7 @@ from workers.devices import pick_device
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer, on_device
 from workers.plan import EncodedTask, ModelSource
-from workers.preparation import Progress
+from workers.prepared import Progress
 from workers.scorer import Scorer
 from workers.scores import Failure, ScoreRequest, Scores, join_scores
 from workers.timing import MakeTimer, fastest, last_of, timer_for

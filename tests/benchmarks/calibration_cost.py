@@ -31,7 +31,8 @@ from workers.cache import FolderCache
 from workers.fisher import loss_of
 from workers.likelihood import answer_logits
 from workers.models import load_prepared, prepare_model, resolve
-from workers.preparation import PreparationPlan, Prepared, Progress, closed_form
+from workers.preparation import closed_form
+from workers.prepared import PreparationPlan, Prepared, Progress
 
 HEADER = f"{'':>34}{'wall, s':>10}{'processor, s':>14}{'memory, GiB':>13}"
 

@@ -33,19 +33,14 @@ from service.settings import Settings
 from service.spec import JobSpec
 from service.spec.job import MOST_DESCENT_ROUNDS, ROUND_EXAMPLES, STAIRCASE_ROUNDS, usual_rounds
 from workers.attention import suit_gradients
+from workers.closed_form import gathered_midway
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer
 from workers.plan import EncodedTask, ModelSource
 from workers.preflight import check
-from workers.preparation import (
-    PreparationPlan,
-    Prepared,
-    Progress,
-    gathered_midway,
-    prepare,
-    with_factors,
-)
+from workers.preparation import prepare
+from workers.prepared import PreparationPlan, Prepared, Progress, with_factors
 from workers.projections import Method
 from workers.propagation import propagate, split_for_propagation
 from workers.scorer import Scorer

@@ -46,7 +46,7 @@ from workers.actor import ScorerPlan, build_scorer
 from workers.cache import FolderCache
 from workers.fairness import amounts
 from workers.plan import EncodedTask
-from workers.preparation import Progress, Propagation
+from workers.prepared import Progress, Propagation
 from workers.propagation import AROUND
 from workers.scores import Failure, ScoreRequest
 from workers.sharing import Share, Sharing

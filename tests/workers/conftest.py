@@ -29,7 +29,8 @@ from workers.fairness import amounts
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example, ModelSource, Row, Span
-from workers.preparation import PreparationPlan, Prepared, prepare
+from workers.preparation import prepare
+from workers.prepared import PreparationPlan, Prepared
 from workers.projections import factor
 from workers.sharing import Share, Sharing
 from workers.sizes import JobSize, Load

@@ -14,7 +14,7 @@ from workers.actor import ScorerPlan, build_scorer
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher
 from workers.plan import EncodedTask
-from workers.preparation import PreparationPlan, Prepared
+from workers.prepared import PreparationPlan, Prepared
 from workers.scores import Beliefs, ScoreRequest, Scores
 from workers.sharing import Share
 

@@ -29,14 +29,8 @@ from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, linear_params, weight_OD
 from workers.models import empty_model, load_prepared
 from workers.plan import EncodedTask, Example, ModelSource
-from workers.preparation import (
-    ANSWER_BIAS,
-    PreparationPlan,
-    Prepared,
-    Propagation,
-    prepare,
-    with_factors,
-)
+from workers.preparation import prepare
+from workers.prepared import ANSWER_BIAS, PreparationPlan, Prepared, Propagation, with_factors
 from workers.projections import factor
 from workers.refinement import Refinement
 

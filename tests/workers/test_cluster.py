@@ -19,7 +19,8 @@ from search.errors import CancelledError, InfrastructureError, InputError
 from workers.cluster import Cluster
 from workers.crew import reason_of
 from workers.plan import EncodedTask
-from workers.preparation import PreparationPlan, Prepared, Progress, closed_form, load_factors
+from workers.preparation import closed_form
+from workers.prepared import PreparationPlan, Prepared, Progress, load_factors
 from workers.sharing import Share
 
 pytestmark = pytest.mark.usefixtures("cluster")

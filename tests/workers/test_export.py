@@ -21,14 +21,8 @@ from workers.export import Exported, ExportPlan, export, load_folder
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, weight_bytes
 from workers.plan import ModelSource
-from workers.preparation import (
-    ANSWER_BIAS,
-    PreparationPlan,
-    Prepared,
-    Progress,
-    load_factors,
-    prepare,
-)
+from workers.preparation import prepare
+from workers.prepared import ANSWER_BIAS, PreparationPlan, Prepared, Progress, load_factors
 
 CPU = torch.device("cpu")
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])

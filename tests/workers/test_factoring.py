@@ -13,7 +13,7 @@ from workers.calibration import Calibrator
 from workers.factoring import BATCH_BYTES, CHUNK, MatrixGroup, Recipe, decomposed_at_once
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask
-from workers.preparation import load_factors
+from workers.prepared import load_factors
 from workers.projections import factor
 from workers.shrinkage import shrunk
 

@@ -21,7 +21,7 @@ from workers.footprint import (
     weight_bytes,
 )
 from workers.plan import EncodedTask, Example
-from workers.preparation import Prepared
+from workers.prepared import Prepared
 from workers.sizes import JobSize, Load, ModelSize, load_of, size_of, uniform_load
 
 

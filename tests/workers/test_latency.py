@@ -18,7 +18,7 @@ from workers.latency import MOST_RANKS, Latency, LatencyPlan, measure_latency, m
 from workers.lowrank_module import replace_linears
 from workers.matrices import find_matrices
 from workers.models import load_prepared
-from workers.preparation import Prepared, Progress
+from workers.prepared import Prepared, Progress
 from workers.workload import Workload, WorkloadKind, forward_pass
 
 MakeTimer = Callable[[torch.device, int], Any]

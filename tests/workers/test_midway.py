@@ -13,7 +13,8 @@ from workers.likelihood import answer_logits
 from workers.matrices import find_matrices, weight_OD
 from workers.midway import MidwayLinear, as_dense, dense_module, examples_of_the_way, go_midway
 from workers.plan import EncodedTask
-from workers.preparation import PreparationPlan, Prepared, load_factors, prepare
+from workers.preparation import prepare
+from workers.prepared import PreparationPlan, Prepared, load_factors
 from workers.task_loss import kl, log_likelihoods
 
 

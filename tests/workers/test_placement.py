@@ -17,7 +17,8 @@ from workers.export import Exported, ExportPlan, export, load_folder
 from workers.matrices import block_list
 from workers.placement import place
 from workers.plan import EncodedTask
-from workers.preparation import PreparationPlan, Prepared, prepare
+from workers.preparation import prepare
+from workers.prepared import PreparationPlan, Prepared
 from workers.refinement import Refinement
 from workers.refit import load_fitted
 from workers.scores import Beliefs, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores

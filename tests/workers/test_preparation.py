@@ -20,16 +20,8 @@ from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, weight_OD
 from workers.models import load_prepared
 from workers.plan import EncodedTask, ModelSource
-from workers.preparation import (
-    PreparationPlan,
-    Prepared,
-    Progress,
-    Propagation,
-    closed_form,
-    load_answer_bias,
-    load_factors,
-    prepare,
-)
+from workers.preparation import closed_form, prepare
+from workers.prepared import PreparationPlan, Prepared, Progress, Propagation, load_answer_bias, load_factors
 from workers.refinement import Refinement
 
 

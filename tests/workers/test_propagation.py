@@ -18,7 +18,7 @@ from workers.likelihood import answer_logits, right_choices
 from workers.lowrank import SwitchableModel, switchable_module
 from workers.models import load_prepared
 from workers.plan import EncodedTask, Example
-from workers.preparation import Prepared, load_factors
+from workers.prepared import Prepared, load_factors
 from workers.projections import GRADIENT_DAMPING, Factors, factor, regressed
 from workers.propagation import (
     ALPHA,

@@ -15,7 +15,7 @@ from workers.export import ExportPlan, export
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared
 from workers.plan import EncodedTask
-from workers.preparation import Progress, load_factors
+from workers.prepared import Progress, load_factors
 from workers.scorer import Scorer
 from workers.scores import Failure, ScoreRequest, Scores
 from workers.timing import MakeTimer
