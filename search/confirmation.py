@@ -295,26 +295,46 @@ def fallback(
         arXiv 2110.01052, section 4.
     """
 
-    def held_from(start: int, passed_on: float) -> tuple[int, ...]:
-        held, at_hand = [], passed_on
-        for index in range(start, len(risks)):
-            at_hand = min(at_hand + risks[index] * risk, risk)
-            if at_hand <= 0:
-                continue
-            needed = least_risk(index)
-            if needed is None:
-                continue
-            if needed <= at_hand:
-                held.append(index)
-            else:
-                at_hand = 0.0
-        return tuple(held)
-
     for start in reversed([index for index, own in enumerate(risks) if own > 0]):
-        least, passed_on = held_from(start, 0.0), risk * sum(risks[:start])
+        passed_on = risk * sum(risks[:start])
+        least = fallback_from(start, 0.0, risks, risk, least_risk)
         if not passed_on:  # nobody is before
             return least
-        most = held_from(start, passed_on)
+        most = fallback_from(start, passed_on, risks, risk, least_risk)
         if least and least[-1] == most[-1]:
             return most
     return ()
+
+
+def fallback_from(
+    start: int,
+    passed_on: float,
+    risks: Sequence[float],
+    risk: float,
+    least_risk: Callable[[int], float | None],
+) -> tuple[int, ...]:
+    """The same test of a candidate and all behind it; from 0 on, with nothing passed on, of all.
+
+    Args:
+        start: Index of the first to test.
+        passed_on: The risk that those before have passed on.
+        risks: As of `fallback`.
+        risk: As of `fallback`.
+        least_risk: As of `fallback`.
+
+    Returns:
+        Indices of all of them that hold, rising.
+    """
+    held, at_hand = [], passed_on
+    for index in range(start, len(risks)):
+        at_hand = min(at_hand + risks[index] * risk, risk)
+        if at_hand <= 0:
+            continue
+        needed = least_risk(index)
+        if needed is None:
+            continue
+        if needed <= at_hand:
+            held.append(index)
+        else:
+            at_hand = 0.0
+    return tuple(held)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from search.confirmation import DropInterval, fallback
+from search.confirmation import DropInterval, fallback, fallback_from
 from search.errors import ScoringError
 from search.space import SearchSpace
 from service.events import EventType
@@ -103,10 +103,13 @@ def confirm(
         return None if one is None else one.risk
 
     promised = isinstance(objective, MaxDrop | Pareto)
-    held = fallback(risks, 1 - confidence, least_risk) if promised else range(len(finalists))
-    if not isinstance(objective, MaxDrop):
-        for index in range(len(finalists)):
+    if isinstance(objective, MaxDrop):
+        held = fallback(risks, 1 - confidence, least_risk)
+    else:
+        every = tuple(range(len(finalists)))
+        for index in every:
             look_at(index)
+        held = fallback_from(0, 0.0, risks, 1 - confidence, least_risk) if promised else every
     report(len(finalists), len(finalists))
     confirmed = {
         index: replace(one, passed=index in held)

@@ -177,6 +177,15 @@ def test_of_a_front_all_are_confirmed_and_the_smallest_before_the_first_failure_
     assert set(scorer.splits) == {"confirm"}
 
 
+def test_of_a_front_all_that_hold_are_told_also_where_only_the_last_risk_decides(
+    log: JobLog, tiny_job: Document
+) -> None:
+    scorer = FakeScorer({(9,): 0, (6,): 0, (4,): 30, (2,): 0})
+    winner = decide(log, scorer, tiny_job, risks=[0.5, 0, 0, 0.5], kind="pareto", points=5.0)
+    assert winner.candidate.genome == (2,)
+    assert passed(winner) == [True, True, False, True]
+
+
 def test_of_a_front_the_largest_wins_where_none_holds(log: JobLog, tiny_job: Document) -> None:
     winner = decide(log, FakeScorer(dict.fromkeys(FINALISTS, 40)), tiny_job, kind="pareto", points=5.0)
     assert (winner.candidate.genome, winner.held) == ((9,), False)
