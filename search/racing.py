@@ -55,6 +55,7 @@ class Race:
         """Everyone who is scored."""
         self.finished = False
         self._stages, self._full = stages, settings.full
+        self._cuts = tuple(stage.examples for stage in settings.stages)
         self._known, self._protected, self._order = known, protected, order
         self._trials: list[Trial] = []
         self._outcomes: dict[Trial, Outcome] = {}
@@ -91,10 +92,10 @@ class Race:
 
     def start(self) -> list[Trial]:
         """Trials of the first stage that need scoring; empty when what is known answers the whole race."""
-        known = tuple(stage.examples for stage in self._stages[: self._stage])
+        cuts = tuple(cut for cut in self._cuts if cut < self._examples)
         screening = self._stage < len(self._stages)
         stage = [
-            Trial(genome=genome, examples=self._examples, known=known, screening=screening)
+            Trial(genome=genome, examples=self._examples, cuts=cuts, screening=screening)
             for genome in self._running
         ]
         self._trials += stage

@@ -316,12 +316,12 @@ class TaskScorer:
         return first(self.dense[split], len(scores.quality))
 
     def _request(self, trial: Trial) -> ScoreRequest:
-        """The first of a trial's examples that are to be scored, up to where an earlier stage ended, or to its end."""
+        """The first of a trial's examples that are to be scored, up to its next cut, or to its end."""
         loss_only = self._loss_only(trial)
         scored = self._scored.get(trial.genome)
         have = 0 if scored is None or (scored.unwritten and not loss_only) else len(scored.quality)
-        start = max((end for end in trial.known if end <= have), default=0)
-        stop = next(end for end in (*trial.known, trial.examples) if end > start)
+        start = max((end for end in trial.cuts if end <= have), default=0)
+        stop = next(end for end in (*trial.cuts, trial.examples) if end > start)
         return ScoreRequest(
             ranks=self._space.ranks(trial.genome),
             split="search",

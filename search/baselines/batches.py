@@ -30,10 +30,10 @@ def race(candidates: Iterable[Genome], stages: Sequence[Stage]) -> Race:
     """
     running = list(dict.fromkeys(candidates))
     valid: list[Outcome] = []
-    known: tuple[int, ...] = ()
+    cuts: tuple[int, ...] = ()
     for stage in stages:
-        outcomes = yield [Trial(genome=genome, examples=stage.examples, known=known) for genome in running]
-        known = (*known, stage.examples)
+        outcomes = yield [Trial(genome=genome, examples=stage.examples, cuts=cuts) for genome in running]
+        cuts = (*cuts, stage.examples)
         valid = sorted((o for o in outcomes if o.failure is None), key=lambda outcome: outcome.fitness)
         valid = valid[: stage.survivors]
         running = [outcome.genome for outcome in valid]

@@ -110,10 +110,10 @@ def expected():
 def test_the_order_of_outcomes_changes_nothing(
     make_problem, expected, objective: Objective, overlap: int, scorers: int, order: int
 ) -> None:
-    problem = make_problem(layers=2)
+    problem = make_problem(layers=2, sublayers=True)
     search = replace(SETTINGS, overlap=overlap)
     run = Run(problem, objective, search, scorers=scorers, order=Random(order)).until(1000)
-    assert run.result == expected(make_problem(layers=2), objective, overlap)
+    assert run.result == expected(make_problem(layers=2, sublayers=True), objective, overlap)
     assert len(problem.calls) == len(set(problem.calls)) == run.evolution.evaluations
 
 
@@ -129,7 +129,7 @@ def test_a_resumed_search_ends_like_an_undisturbed_one(
     make_problem, expected, objective: Objective, overlap: int, scorers: int, deaths: list[int], order: int
 ) -> None:
     run = Run(
-        make_problem(layers=2),
+        make_problem(layers=2, sublayers=True),
         objective,
         replace(SETTINGS, overlap=overlap),
         scorers=scorers,
@@ -137,7 +137,7 @@ def test_a_resumed_search_ends_like_an_undisturbed_one(
     )
     for saved in deaths:
         run.until(saved).die_and_resume()
-    assert run.until(1000).result == expected(make_problem(layers=2), objective, overlap)
+    assert run.until(1000).result == expected(make_problem(layers=2, sublayers=True), objective, overlap)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -146,11 +146,15 @@ def test_resuming_after_every_generation_changes_nothing(
     make_problem, expected, objective: Objective, overlap: int
 ) -> None:
     run = Run(
-        make_problem(layers=2), objective, replace(SETTINGS, overlap=overlap), scorers=3, order=Random(1)
+        make_problem(layers=2, sublayers=True),
+        objective,
+        replace(SETTINGS, overlap=overlap),
+        scorers=3,
+        order=Random(1),
     )
     while not run.evolution.finished:
         run.until(len(run.records) + 1).die_and_resume()
-    assert run.result == expected(make_problem(layers=2), objective, overlap)
+    assert run.result == expected(make_problem(layers=2, sublayers=True), objective, overlap)
     assert len(run.records) > overlap + 1
 
 

@@ -52,7 +52,7 @@ def test_stages_before_the_screen_let_ever_fewer_on() -> None:
     race = start(*GENOMES, settings=settings)
     scored = run(race)
     assert [[trial.examples for trial in stage] for stage in scored] == [[1] * 5, [2] * 4, [4] * 3, [16] * 2]
-    assert [stage[0].known for stage in scored] == [(), (1,), (1, 2), (1, 2, 4)]
+    assert [stage[0].cuts for stage in scored] == [(), (1,), (1, 2), (1, 2, 4)]
     assert [{trial.screening for trial in stage} for stage in scored] == [{True}, {True}, {True}, {False}]
     assert [outcome.genome for outcome in race.finishers] == GENOMES[:2]
     assert race.cost == 5 + 4 + 3 + 2
@@ -112,6 +112,13 @@ def test_no_screen_where_it_cannot_select_or_save() -> None:
     ):
         assert not race.screened
         assert {trial.examples for trial in race.start()} == {16}
+
+
+def test_trials_are_cut_alike_with_a_screen_and_without() -> None:
+    settings = replace(SETTINGS, prescreens=(Stage(examples=2, survivors=3),))
+    raced = run(start(*GENOMES, settings=settings))[-1]
+    for race in (start(*GENOMES, settings=settings, screened=False), start(*GENOMES[:2], settings=settings)):
+        assert {trial.cuts for trial in race.start()} == {trial.cuts for trial in raced} == {(2, 4)}
 
 
 @pytest.mark.parametrize("prescreens", [(), (Stage(examples=2, survivors=3),)])

@@ -142,7 +142,7 @@ def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRu
 def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner: FakeRunner) -> None:
     scorer.score_dense("search")
     screened, whole = outcomes(
-        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=(8,))
+        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, cuts=(8,))
     )
     assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
     assert (screened.tokens, whole.tokens) == (80, 320)
@@ -156,8 +156,8 @@ def test_answers_are_not_written_to_screen(runner: FakeRunner) -> None:
     runner.requests.clear()
     stages = [
         Trial(genome=(2, 0), examples=8, screening=True),
-        Trial(genome=(2, 0), examples=16, known=(8,), screening=True),
-        Trial(genome=(2, 0), examples=40, known=(8, 16)),
+        Trial(genome=(2, 0), examples=16, cuts=(8,), screening=True),
+        Trial(genome=(2, 0), examples=40, cuts=(8, 16)),
     ]
     *screened, whole = outcomes(scorer, *stages)
     asked = [(r.start, r.stop, r.loss_only) for r in runner.requests]
@@ -185,9 +185,9 @@ def test_what_was_scored_in_another_process_is_run_as_it_was_there(
     scorer: TaskScorer, runner: FakeRunner
 ) -> None:
     scorer.score_dense("search")
-    trial, other = Trial(genome=(2, 0), examples=40, known=(8, 20)), Trial(genome=(3, 3), examples=8)
+    trial, other = Trial(genome=(2, 0), examples=40, cuts=(8, 20)), Trial(genome=(3, 3), examples=8)
     screened, _, _ = outcomes(
-        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=20, known=(8,)), trial
+        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=20, cuts=(8,)), trial
     )
     first_time = outcomes(scorer, trial)
 
@@ -209,7 +209,7 @@ def test_a_trial_that_fails_on_its_first_examples_has_failed() -> None:
     runner = FakeRunner(lambda request: request.ranks == (1, 0) and request.start == 0)
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
     scorer.score_dense("search")
-    (failed,) = outcomes(scorer, Trial(genome=(1, 0), examples=40, known=(8,)))
+    (failed,) = outcomes(scorer, Trial(genome=(1, 0), examples=40, cuts=(8,)))
     assert (failed.failure, failed.examples) == ("not finite", 40)
     assert runner.requests[-1].stop == 8
 
