@@ -138,8 +138,7 @@ class Ratchet:
         del improved
         if target >= self._floor:
             return False
-        if incumbent is not None and incumbent.within(self.points):
-            self._accept(share, incumbent.genome)
+        if incumbent is not None and self.take(incumbent, share):
             return True
         if target < self.target:
             return False
@@ -148,6 +147,13 @@ class Ratchet:
             self._step /= 2
             self._aim()
         return False
+
+    def take(self, outcome: Outcome, share: float) -> bool:
+        """Accept a genome that is smaller than all before it, if it is good enough; returns whether it is."""
+        good = share < self._floor and outcome.within(self.points)
+        if good:
+            self._accept(share, outcome.genome)
+        return good
 
     def _accept(self, share: float, genome: Genome) -> None:
         self.accepted.append(Accepted(share=share, genome=genome))

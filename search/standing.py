@@ -114,10 +114,16 @@ class Standing:
         )
 
     def _start(self, ratchet: Ratchet, finishers: Sequence[Outcome]) -> Outcome:
-        """Let the seeds along the size axis tell where to begin; the nearest ones are the first parents."""
+        """Let the seeds along the size axis tell where to begin; the nearest ones are the first parents.
+
+        What the user has given is believed like what a generation finds: a smaller one that holds is where it begins.
+        """
         by_genome = {outcome.genome: outcome for outcome in finishers}
         seeds = list(dict.fromkeys(map(self._proposer.seed, SEED_SHARES)))
         ratchet.start([(self._space.kept_share(genome), by_genome.get(genome)) for genome in seeds])
+        for genome in sorted(self._proposer.given, key=self._space.params, reverse=True):
+            if (outcome := by_genome.get(genome)) is not None:
+                ratchet.take(outcome, self._space.kept_share(genome))
         nearest = sorted(finishers, key=lambda o: abs(self._space.kept_share(o.genome) - ratchet.target))
         self.population.found(nearest)
         if ratchet.accepted:

@@ -108,7 +108,7 @@ def test_without_a_screen_there_is_one_stage(make_problem) -> None:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_same_seed_makes_the_same_run(make_problem, objective: Objective) -> None:
-    first, second, other = make_problem(), make_problem(), make_problem()
+    first, second, other = (make_problem(sublayers=True) for _ in range(3))
     assert drive(start(first, objective), first) == drive(start(second, objective), second)
     assert first.calls == second.calls
     drive(start(other, objective, changed(seed=1)), other)
@@ -381,6 +381,22 @@ def test_the_seed_of_a_size_is_made_of_the_nearest_start(make_problem) -> None:
     wanted = [fitted(space, energies, nearest[share], share) for share in SEED_SHARES]
     assert sorted(trial.genome for trial in evolution.ask()) == sorted(wanted)
     assert wanted != [fitted(space, energies, small, share) for share in SEED_SHARES]
+
+
+def test_a_smaller_genome_that_was_given_and_holds_is_where_the_search_begins(make_problem) -> None:
+    problem = make_problem()
+    space = problem.space
+    large, best, bad = (lagrangian(space, problem.true_energies, share) for share in (0.4, 0.3, 0.2))
+    objective = MaxDrop(points=1.01 * problem.points_per_nat * problem.kl_nats(best))
+    plain = start(problem, objective, changed(generations=0))
+    drive(plain, problem)
+    given = Evolution(space, problem.energies, objective, changed(generations=0), seeds=[bad, best, large])
+    (record,) = drive(given, problem)
+    assert space.kept_share(best) < space.kept_share(plain.incumbent.genome)
+    assert given.incumbent.genome == best
+    assert record.accepted
+    assert best in finalists(given)
+    assert given.target_share < space.kept_share(best)
 
 
 def test_beside_a_genome_stands_what_the_search_set_out_from_or_else_the_genome_itself(make_problem) -> None:
