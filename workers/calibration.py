@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from search.errors import InputError, ScoringError
@@ -24,7 +25,7 @@ from workers.batches import Batch, make_batches
 from workers.fisher import Fisher, answers_of, loss_of
 from workers.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
 from workers.likelihood import answer_logits
-from workers.matrices import LinearModule
+from workers.matrices import LinearModule, weight_OD
 from workers.midway import as_dense, dense_module, gradient_share
 from workers.plan import Example
 
@@ -160,6 +161,8 @@ class Calibrator:
             for name in self._at_output:
                 if name not in self.grams.forward and name not in self.grams.forward_of:
                     raise _not_prunable(name, "was not called: the model reads its weight by itself")
+                if self._gradients and name not in self.grams.backward:
+                    raise _not_prunable(name, "has no part in the loss that a gradient could tell")
             yield done, len(shard)
 
     def _pass(
@@ -196,12 +199,15 @@ class Calibrator:
     def _watch_output(
         self, name: str
     ) -> Callable[[LinearModule, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        def after_forward(module: LinearModule, _: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
+        def after_forward(module: LinearModule, args: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
             if self._mask_BL is None:
                 return
             y_TO = self._real(name, y_BLO.detach())
-            if module.bias is not None:
-                y_TO = y_TO.float() - module.bias.detach().float()
+            if (
+                module.bias is not None
+            ):  # which may be so large that little of W x is left of their rounded sum
+                x_TD = self._real(name, args[0].detach())
+                y_TO = F.linear(x_TD, weight_OD(module).detach())
             self._accumulate(self.grams.forward, name, y_TO, "activation")
             self._watch_gradient(name, y_BLO)
 

@@ -564,6 +564,18 @@ def test_matrix_that_runs_without_gradients_is_named(
         list(calibrator.run("choice", task.splits["calibration"], 64, 0))
 
 
+def test_matrix_that_no_gradient_reaches_is_named(
+    own_model: OwnModel, make_task: Callable[..., EncodedTask]
+) -> None:
+    """As of a router that only tells which expert is taken."""
+    block: Any = own_model.stack[1]
+    block.forward = lambda x_BLD, routed: x_BLD + block.wide(x_BLD).argmax(dim=-1, keepdim=True)
+    task, matrices = make_task("choice"), find_matrices(own_model, include=["stack.1.wide", "stack.2.wide"])
+    told = r"stack\.1\.wide cannot be calibrated: it has no part in the loss"
+    with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, gradients=True) as calibrator:
+        list(calibrator.run("choice", task.splits["calibration"], 64, 0))
+
+
 def test_architecture_without_linear_blocks_is_refused(own_model: OwnModel) -> None:
     own_model.stack = nn.ModuleList([nn.Conv1d(HIDDEN, HIDDEN, 1) for _ in range(3)])
     with pytest.raises(InputError, match=r"model: OwnModel has no transformer blocks with linear layers"):

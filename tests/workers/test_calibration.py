@@ -363,3 +363,21 @@ def test_logits_that_are_not_finite_are_refused(
     model.get_parameter("lm_head.weight")[0, 0] = torch.inf
     with pytest.raises(ScoringError, match="logits are not finite in calibration batch 0"):
         gather(model, make_task("choice"), gradients=gradients)
+
+
+def test_a_large_bias_leaves_the_outputs_of_a_matrix_what_they_are(
+    make_gpt2: Callable[[], GPT2LMHeadModel], make_task: Callable[..., EncodedTask]
+) -> None:
+    """In bfloat16, where little of W x is left of its sum with a bias of a hundred times its size."""
+    name, task = "transformer.h.0.attn.c_proj", make_task("choice")
+    grams = []
+    for dtype in (torch.bfloat16, torch.float32):
+        model = make_gpt2().bfloat16()
+        with torch.no_grad():
+            bias: Any = model.get_submodule(name).bias
+            bias.normal_(generator=torch.Generator().manual_seed(1)).mul_(100.0)
+        matrices = [matrix for matrix in find_matrices(model) if matrix.name == name]
+        with Calibrator(model.to(dtype), matrices, gradients=False) as calibrator:
+            assert list(calibrator.run("choice", task.splits["calibration"], ONE_BATCH, SEED))
+        grams.append(calibrator.grams.of(name)[0])
+    assert (grams[0] - grams[1]).norm() < 0.02 * grams[1].norm()
