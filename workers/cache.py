@@ -233,6 +233,8 @@ class FolderCache:
     def _is_whole(folder: Path) -> bool:
         try:
             manifest = json.loads((folder / MANIFEST).read_text())
+            if not (isinstance(manifest, dict) and manifest):
+                raise ValueError(f"{MANIFEST} lists no files")
             return all(checksum(folder / name) == digest for name, digest in manifest.items())
         except (OSError, ValueError) as error:
             logger.warning("cannot check %s: %s", folder, error)

@@ -39,7 +39,7 @@ from workers.prepared import (
     write_facts,
 )
 
-FORMAT = 12
+FORMAT = 13
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
@@ -62,10 +62,10 @@ def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, P
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
     model = prepare_model(resolve(plan.model), device, cache)
     if plan.midway_share is None:
-        return (yield from _made(plan, model, device, cache, _key(plan, model)))
+        return (yield from _made(plan, model, device, cache, key_of(plan, model)))
     examples = len(_gathered(plan))
     few = replace(plan, gram_examples=examples_of_the_way(examples))
-    key = content_key("way", _key(few, model))
+    key = content_key("way", key_of(few, model))
     dense = yield from _made(few, model, device, cache, key, precision=torch.float32)
     space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
@@ -87,7 +87,8 @@ def gathered_midway(
     return (yield from _made(plan, way.model, pick_device(plan.device), cache, key, (way.factors, ranks)))
 
 
-def _key(plan: PreparationPlan, model: PreparedModel) -> str:
+def key_of(plan: PreparationPlan, model: PreparedModel) -> str:
+    """The key of what the Grams of the dense model give."""
     calibration = plan.task.split_digests["calibration"] if plan.method != "weight" else None
     selection = [plan.model.include, plan.model.exclude]
     versions = [FORMAT, torch.__version__, transformers.__version__]
@@ -95,6 +96,7 @@ def _key(plan: PreparationPlan, model: PreparedModel) -> str:
         "factors",
         model.digest,
         model.dtype,
+        pick_device(plan.device).type,
         calibration,
         plan.method,
         plan.storage,

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from search.errors import ScoringError
 from search.matrix import MatrixShape
 from workers.batches import Batch, make_batches
+from workers.devices import lack_of_memory
 from workers.likelihood import logits_read
 from workers.lowrank import SwitchableModel
 from workers.plan import Example
@@ -48,6 +50,27 @@ def flows_of(
 
 class _ReachedError(Exception):
     """A forward pass got as far as it was wanted."""
+
+
+class BlockwiseError(ScoringError):
+    """A model's own code does not bear that blocks answer without being run."""
+
+
+@contextmanager
+def _blockwise() -> Iterator[None]:
+    """Says of what a model raises that it cannot be run block by block, but for what the machine lacks.
+
+    Raises:
+        BlockwiseError: It cannot.
+    """
+    try:
+        yield
+    except (_ReachedError, MemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:
+        if lack_of_memory(error):
+            raise
+        raise BlockwiseError(f"it cannot be run block by block: {type(error).__name__}: {error}") from error
 
 
 class Flow:
@@ -124,7 +147,7 @@ class Flow:
         inputs: dict[str, Any] = {"input_ids": batch.ids_BL, "use_cache": False}
         if getattr(model.config.get_text_config(), "output_router_logits", False):
             inputs["output_router_logits"] = False  # no router runs
-        with _answering(self.blocks[: self._block], self._kept[index]):
+        with _blockwise(), _answering(self.blocks[: self._block], self._kept[index]):
             return logits_read(model, batch.row_N, batch.position_N, **inputs)
 
     def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
@@ -141,13 +164,13 @@ class Flow:
         self._model.switch(self._ranks)
         hook = module.register_forward_hook(stop)
         try:
-            with _answering(self.blocks[: self._block], self._kept[index]):
+            with _blockwise(), _answering(self.blocks[: self._block], self._kept[index]):
                 self._model.model(input_ids=self.batches[index].ids_BL, use_cache=False)
         except _ReachedError:
             return caught[0]
         finally:
             hook.remove()
-        raise AssertionError("the model ran past one of its blocks without calling it")
+        raise BlockwiseError("it cannot be run block by block: it runs past a block without calling it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from search.errors import InfrastructureError, ScoringError
+from search.errors import ScoringError
 from search.objectives import MaxDrop
 from search.prices import Energies
 from search.seeds import lagrangian
@@ -26,7 +26,7 @@ from search.space import SearchSpace
 from workers.attention import suit_gradients
 from workers.cache import FolderCache, content_key
 from workers.closed_form import factors_in_closed_form
-from workers.devices import lack_of_memory, pick_device, require_memory
+from workers.devices import pick_device, require_memory
 from workers.footprint import factor_numbers
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, weight_bytes
@@ -110,14 +110,9 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     settings = [of_job, told_of, AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES]
     try:
         folder = yield from _after(plan, made, "propagated", settings, _propagate)
-    except (InfrastructureError, MemoryError, torch.AcceleratorError):
-        raise
-    except Exception as error:  # whatever a model's own code makes of blocks that are not run
-        if lack_of_memory(error):
-            raise
-        reason = str(error) if isinstance(error, ScoringError) else f"{type(error).__name__}: {error}"
-        logger.warning("errors cannot be propagated: %s", reason)
-        return replace(made, propagation=Propagation(reason=reason))
+    except ScoringError as error:
+        logger.warning("errors cannot be propagated: %s", error)
+        return replace(made, propagation=Propagation(reason=str(error)))
     saved = json.loads((folder / PROPAGATION).read_text())
     propagation = Propagation(**{**saved, "shares": tuple(saved["shares"])})
     return replace(read(made.model, folder) if propagation.kept else made, propagation=propagation)

@@ -91,9 +91,8 @@ class Scorer:
             )
         except ScoringError as error:
             return Failure(reason=str(error))
-        except Exception as error:  # whatever a model's own code makes of blocks that are not run
-            reason = f"it cannot be refit block by block: {type(error).__name__}: {error}"
-            return Failure(reason=lack_of_memory(error) or reason)
+        except (RuntimeError, MemoryError) as error:
+            return _for_want_of_memory(error)
         return None
 
     def react(self, request: ReactionRequest) -> Reaction | Failure:

@@ -62,7 +62,9 @@ def test_failed_build_leaves_nothing(cache: FolderCache) -> None:
     assert list(root.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["changed", "missing", "no manifest", "broken manifest"])
+@pytest.mark.parametrize(
+    "damage", ["changed", "missing", "no manifest", "broken manifest", "no list", "no files"]
+)
 def test_damaged_entry_is_dropped_and_built_again(cache: FolderCache, damage: str) -> None:
     folder = store(cache, "key")
     data, manifest = folder / "inner" / "data.txt", folder / MANIFEST
@@ -71,6 +73,8 @@ def test_damaged_entry_is_dropped_and_built_again(cache: FolderCache, damage: st
         "missing": data.unlink,
         "no manifest": manifest.unlink,
         "broken manifest": lambda: manifest.write_text("{"),
+        "no list": lambda: manifest.write_text("null"),
+        "no files": lambda: manifest.write_text("{}"),
     }[damage]()
     assert cache.find("key") is None
     assert not folder.exists()

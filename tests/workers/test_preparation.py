@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+import transformers
+from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from search.errors import InfrastructureError, ScoringError
 from search.objectives import MaxDrop
 from search.seeds import lagrangian
 from search.space import SearchSpace
+from workers import closed_form as closed_form_module
 from workers import preparation, propagation
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, weight_OD
@@ -118,12 +120,23 @@ def test_second_moments_of_the_first_examples(preparation_plan: PreparationPlan,
 
 
 def test_every_part_of_the_plan_that_shapes_the_factors_is_in_their_key(
-    preparation_plan: PreparationPlan, prepared: Prepared, make_task: Callable[..., EncodedTask]
+    preparation_plan: PreparationPlan,
+    prepared: Prepared,
+    make_task: Callable[..., EncodedTask],
+    make_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
 ) -> None:
-    source = preparation_plan.model
+    source, other = preparation_plan.model, make_llama()
+    other.model.norm.weight.data[0] *= 2
+    for part in (other, tokenizer):
+        part.save_pretrained(tmp_path)
     changed = [
         replace(preparation_plan, seed=1),
         replace(preparation_plan, method="output"),
+        replace(preparation_plan, fisher="empirical"),
+        replace(preparation_plan, storage="pivoted"),
+        replace(preparation_plan, model=replace(source, location=str(tmp_path))),
         replace(preparation_plan, batch_tokens=32),
         replace(preparation_plan, task=make_task("choice", seed=1)),
         replace(preparation_plan, model=replace(source, exclude=("q_proj",))),
@@ -135,6 +148,24 @@ def test_every_part_of_the_plan_that_shapes_the_factors_is_in_their_key(
     task = preparation_plan.task
     other_test = replace(task, digest="other", split_digests={**task.split_digests, "test": "other"})
     assert run(replace(preparation_plan, task=other_test, threads=1))[1].factors == prepared.factors
+
+
+def test_factors_of_another_version_or_kind_of_device_are_others(
+    preparation_plan: PreparationPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def key() -> str:
+        return closed_form_module.key_of(preparation_plan, prepared.model)
+
+    assert key() == prepared.factors.name
+    for module, name, value in (
+        (torch, "__version__", "another"),
+        (transformers, "__version__", "another"),
+        (closed_form_module, "FORMAT", -1),
+        (closed_form_module, "pick_device", lambda _: torch.device("cuda")),
+    ):
+        with monkeypatch.context() as changed:
+            changed.setattr(module, name, value)
+            assert key() != prepared.factors.name
 
 
 def test_include_decides_what_is_factored(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
@@ -241,13 +272,29 @@ def test_a_part_that_is_damaged_on_the_way_is_made_again(
     assert sorted(entry.name.split("-")[0] for entry in tmp_path.glob("*-*/")) == ["factors", "model"]
 
 
-def test_float16_is_calibrated_in_float32(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
-    plan = replace(
-        preparation_plan, model=replace(preparation_plan.model, dtype="float16"), cache_dir=tmp_path
-    )
-    _, prepared = run(plan)
+@pytest.mark.parametrize(("stored", "computed"), [("float16", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_float16_alone_is_calibrated_and_trained_in_float32(
+    preparation_plan: PreparationPlan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stored: str,
+    computed: torch.dtype,
+) -> None:
+    ran = set()
+
+    def noted(*arguments: Any) -> PreTrainedModel:
+        model = load_prepared(*arguments)
+        ran.add(model.dtype)
+        return model
+
+    for module in (closed_form_module, preparation):
+        monkeypatch.setattr(module, "load_prepared", noted)
+    source = replace(preparation_plan.model, dtype=stored)
+    refinement = Refinement(epochs=1, rank_step=4)
+    _, prepared = run(replace(preparation_plan, model=source, cache_dir=tmp_path, refinement=refinement))
     left_RO, _ = load_factors(prepared.factors)[prepared.matrices[0].name]
-    assert left_RO.dtype is torch.float16
+    assert left_RO.dtype is getattr(torch, stored)
+    assert ran == {computed}
 
 
 def test_refined_factors_are_an_entry_of_their_own_beside_the_closed_form(
@@ -424,13 +471,17 @@ def test_factors_of_a_model_that_cannot_be_run_block_by_block_stay_and_why_is_to
         raise error
 
     plan = replace(preparation_plan, propagated_shares=(0.45,), refinement=Refinement(rank_step=2))
-    reasons = {"KeyError: 'shared'": KeyError("shared"), "inf": ScoringError("inf")}
-    for reason, error in reasons.items():
-        monkeypatch.setattr(preparation, "propagate", partial(stumble, error))
-        _, kept = run(plan)
-        assert kept == replace(prepared, energies=kept.energies, propagation=Propagation(reason=reason))
-        assert not kept.propagation.kept  # type: ignore[union-attr]
-    for error in (MemoryError(), torch.OutOfMemoryError("no"), InfrastructureError("no")):
+    monkeypatch.setattr(preparation, "propagate", partial(stumble, ScoringError("inf")))
+    _, kept = run(plan)
+    assert kept == replace(prepared, energies=kept.energies, propagation=Propagation(reason="inf"))
+    assert not kept.propagation.kept  # type: ignore[union-attr]
+    faults = (
+        MemoryError(),
+        torch.OutOfMemoryError("no"),
+        InfrastructureError("no"),
+        KeyError("a fault of ours"),
+    )
+    for error in faults:
         monkeypatch.setattr(preparation, "propagate", partial(stumble, error))
         with pytest.raises(type(error)):
             run(plan)

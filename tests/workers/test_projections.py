@@ -336,6 +336,14 @@ def test_square_root_of_a_rank_one_gram() -> None:
     assert torch.isfinite(torch.linalg.inv(root_NN)).all()
 
 
+def test_square_root_damps_more_where_less_is_not_enough(caplog: pytest.LogCaptureFixture) -> None:
+    gram_NN = torch.diag(torch.tensor([4.0, 2.0, -1e-4], dtype=torch.float64))  # indefinite by rounding
+    with caplog.at_level(logging.WARNING):
+        root_NN = square_root(gram_NN, 1e-6)
+    assert not caplog.text
+    torch.testing.assert_close(root_NN @ root_NN.T, damped(gram_NN, 1e-4), rtol=0, atol=1e-12)
+
+
 def test_square_root_clamps_what_no_damping_saves(caplog: pytest.LogCaptureFixture) -> None:
     gram_NN = torch.diag(torch.tensor([4.0, 1.0, -0.5], dtype=torch.float64))  # indefinite by rounding
     with caplog.at_level(logging.WARNING):
