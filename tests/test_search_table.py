@@ -43,8 +43,14 @@ def test_times_fewer_compares_with_where_the_papers_search_got_its_last_improvem
     table: ModuleType,
 ) -> None:
     papers = {0: {"trace": [(100, 0.5), (4000, 0.3)]}, 1: {"trace": [(2000, 0.4)]}}
-    rows = [{"seed": 0, "trace": [(100, 0.35), (200, 0.3)]}, {"seed": 1, "trace": [(100, 0.2)]}]
+    spent = {"tokens": 400, "evaluations": 40.0, "evaluations_before": 0.0}
+    rows = [
+        {**spent, "seed": 0, "trace": [(100, 0.35), (200, 0.3)]},
+        {**spent, "seed": 1, "trace": [(100, 0.2)]},
+    ]
     assert list(table._reached(rows, papers)) == ["150", "20.0"]
+    rows[1]["evaluations_before"] = 30.0
+    assert list(table._reached(rows, papers)) == ["300", "12.5"]
     rows[1]["trace"] = [(100, 0.5)]
     assert list(table._reached(rows, papers)) == ["never", ""]
     assert list(table._reached(rows, {})) == ["", ""]

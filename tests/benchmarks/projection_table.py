@@ -46,6 +46,7 @@ KEY = (
     "propagated",
     "refit",
     "gram_examples",
+    "calibration",
     "split",
     "allocation",
     "share",
@@ -68,6 +69,7 @@ def main() -> None:
                     propagated_in(arguments, method),
                     arguments.refit,
                     arguments.gram_examples,
+                    arguments.calibration,
                     _split(arguments),
                     allocation,
                     share,
@@ -128,23 +130,15 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     dense, beliefs = model.scorer.score_dense(_request(model, None, arguments.split, examples))
     model.scorer.set_beliefs({arguments.split: beliefs})
     closed_form_task = method == "task" and arguments.refit is None
-    for _, fisher, midway, propagated, refit_share, gram_examples, split, allocation, share, _ in keys:
-        genome = _genome(allocation, model, share)
-        with lent(model.switchable, _fitted(model, genome, refit_share)):
+    for key in keys:
+        asked = dict(zip(KEY, key, strict=True))
+        genome = _genome(asked["allocation"], model, asked["share"])
+        with lent(model.switchable, _fitted(model, genome, arguments.refit)):
             scores = model.scorer.score(_request(model, genome, arguments.split, examples))
         if not isinstance(scores, Scores):
-            raise SystemExit(f"{method} {allocation} at {share} cannot be scored: {scores.reason}")
+            raise SystemExit(f"{asked} cannot be scored: {scores.reason}")
         yield {
-            "method": method,
-            "fisher": fisher,
-            "midway": midway,
-            "propagated": propagated,
-            "refit": refit_share,
-            "gram_examples": gram_examples,
-            "split": split,
-            "allocation": allocation,
-            "share": share,
-            "seed": seed,
+            **asked,
             "kept": model.space.kept_share(genome),
             "dense": metric_of(model.task.kind, dense),
             "metric": metric_of(model.task.kind, scores),
@@ -204,13 +198,14 @@ def _print(arguments: Namespace, rows: list[Row]) -> None:
     """A table for every measure, means over the seeds with their standard deviation, and how well KL is predicted."""
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
-        shown = tuple(row.get(name) for name in KEY[1:7])
+        shown = tuple(row.get(name) for name in KEY[1:8])
         asked = (
             arguments.fisher,
             _midway(arguments, row["method"]),
             propagated_in(arguments, row["method"]),
             arguments.refit,
             arguments.gram_examples,
+            arguments.calibration,
             _split(arguments),
         )
         if row["seed"] in arguments.seeds and shown == asked:

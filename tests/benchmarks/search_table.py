@@ -73,7 +73,17 @@ from service.scoring import Candidate, TaskScorer
 from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
-KEY = ("method", "objective", "amount", "seed", "budget", "examples", "kl_weight", "propagated")
+KEY = (
+    "method",
+    "objective",
+    "amount",
+    "seed",
+    "budget",
+    "examples",
+    "kl_weight",
+    "propagated",
+    "calibration",
+)
 
 SETTINGS = (
     "population",
@@ -183,6 +193,7 @@ def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
             arguments.examples,
             arguments.kl_weight,
             propagated_in(arguments, projection_of(method)),
+            arguments.calibration,
         )
         for seed in arguments.seeds
         for objective in objectives
@@ -338,6 +349,11 @@ def trace(outcomes: Sequence[Outcome], examples: int) -> list[tuple[int, float]]
 def spent_until(steps: Sequence[tuple[int, float]], loss: float) -> int | None:
     """Tokens until the trace is down to `loss`; None if it never is."""
     return next((spent for spent, best in steps if best <= loss), None)
+
+
+def tokens_before(row: Row) -> float:
+    """Of reweighing and descent."""
+    return float(row["evaluations_before"] * row["tokens"] / row["evaluations"])
 
 
 def _best(
@@ -505,7 +521,8 @@ def _reached(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
     for row in group:
         if (paper := papers.get(row["seed"])) is not None:
             final = paper["trace"][-1]
-            pairs.append((spent_until(row["trace"], final[1]), final[0]))
+            spent = spent_until(row["trace"], final[1])
+            pairs.append((spent if spent is None else spent + tokens_before(row), final[0]))
     reached = [(spent, by_paper) for spent, by_paper in pairs if spent is not None]
     if not pairs or len(reached) < len(pairs):
         yield from (("never", "") if pairs else ("", ""))
