@@ -1,7 +1,9 @@
 """A job that starts from what another one found: the best of each size become seeds of its own spec.
 
-Only the ranks are taken over, at submission: the fork may have another objective, budget or task, scores everything
-itself, and needs its parent no more. The saved state of a search would bind it to the parent's settings instead.
+Only the ranks are taken over, at submission: the fork may have another objective, budget or task, and needs its parent
+no more. The saved state of a search would bind it to the parent's settings instead. Where it scores just as its parent
+did (`service.sameness.scored_as`), what that has scored is not scored again (`service.searching`), and nothing else
+changes.
 """
 
 from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from search.errors import CancelledError
+from search.errors import CancelledError, NotFoundError
 from service.events import EventType
 from service.jobs import Job, JobState
 from service.metrics import Metrics
@@ -149,6 +149,22 @@ class JobLog:
     def memo(self) -> list[dict[str, Any]]:
         """Every scoring this job has saved, oldest first."""
         return self._store.memo(self.job.id)
+
+    def parent_memo(self, scores: str | None) -> list[dict[str, Any]]:
+        """Every scoring of the job that this one is a fork of, where that scored likewise and is still there.
+
+        Args:
+            scores: What `sameness.scored_as` says of this one.
+        """
+        parent = self.job.spec.parent
+        if parent is None or scores is None:
+            return []
+        try:
+            told = self._store.last_event(parent.job, EventType.MODEL_LOADED)
+            alike = told is not None and told.data.get("scored_as") == scores
+            return self._store.memo(parent.job) if alike else []
+        except NotFoundError:  # deleted: what it found is found out again
+            return []
 
     def raise_if_cancelled(self) -> None:
         """Lets the pipeline go on, or not.

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from search.outcome import Outcome
 from service import plans, report
 from service.clock import Clock
 from service.confirmation import confidence_of, confirm
@@ -21,7 +22,14 @@ from service.jobs import Job, JobState
 from service.phases import Phases
 from service.refitting import Finalists
 from service.reweighing import reweighed
-from service.sameness import data_of, model_of, require_same_data, require_same_model
+from service.sameness import (
+    data_of,
+    model_of,
+    require_same_data,
+    require_same_model,
+    require_same_scores,
+    scored_as,
+)
 from service.scoring import TaskScorer
 from service.search_plan import seedless
 from service.searching import search
@@ -75,7 +83,8 @@ class Pipeline:
             _announce_data(log, checked.task)
             log.state(JobState.PREPARING)
             prepared = phases.prepare(spec, checked, share, log)
-            _announce_model(log, prepared, spec.resources.device)
+            scores = scored_as(spec, prepared, checked.task)
+            _announce_model(log, prepared, spec.resources.device, scores)
         measured = None
         if isinstance(spec.objective, TargetLatency):
             with clock.phase("latency"):
@@ -94,7 +103,8 @@ class Pipeline:
                 calibration = len(checked.task.splits["calibration"])
                 plan = descended(spec, plan, energies, begin, calibration, scorer, log)
             with clock.phase("search"):
-                evolution = search(plan, energies, scorer, confidence_of(spec), log)
+                known = [Outcome.from_json(row) for row in log.parent_memo(scores)]
+                evolution = search(plan, energies, scorer, confidence_of(spec), log, known)
 
             log.state(JobState.FINALIZING)
             finalists = evolution.finalists()
@@ -104,15 +114,15 @@ class Pipeline:
                 winner = confirm(spec, space, scorer, candidates, risks, log)
             with clock.phase("test"):
                 _score_dense(scorer, ("test",), checked, log)
-                scores = winner.with_test(scorer, log)
+                tested = winner.with_test(scorer, log)
 
         with clock.phase("export"):
-            summary = report.summary(spec, plan, checked, prepared, scorer, scores, evolution)
-            ranks, refit = space.ranks(scores.candidate.genome), scores.candidate.refit
+            summary = report.summary(spec, plan, checked, prepared, scorer, tested, evolution)
+            ranks, refit = space.ranks(tested.candidate.genome), tested.candidate.refit
             provenance = report.provenance(job, summary)
             exported = phases.export(spec, prepared, ranks, refit, provenance, share, log)
         with clock.phase("verify"):
-            expected = first(scores.confirm, min(VERIFIED_EXAMPLES, len(scores.confirm.quality)))
+            expected = first(tested.confirm, min(VERIFIED_EXAMPLES, len(tested.confirm.quality)))
             count = len(expected.quality)
             verified = phases.verify(
                 spec, checked.task, prepared, exported, "confirm", count, share, log, measured
@@ -174,9 +184,10 @@ def _announce_data(log: JobLog, task: EncodedTask) -> None:
     )
 
 
-def _announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
+def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str | None) -> None:
     if (before := log.last_event(EventType.MODEL_LOADED)) and "digest" in before:
         require_same_model(before, prepared, log.job.id)
+        require_same_scores(before, scores, log.job.id)
     log.event(
         EventType.MODEL_LOADED,
         matrices=len(prepared.matrices),
@@ -184,4 +195,5 @@ def _announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
         total_params=prepared.total_params,
         **model_of(prepared),
         device=device,
+        scored_as=scores,
     )

@@ -1,12 +1,17 @@
 """Whether a job that goes on, or is exported from, still has the records and the weights it began with, by digests.
 
-What it has found - weights, genomes, scorings - says nothing of others.
+What it has found - weights, genomes, scorings - says nothing of others. And whether another job has scored as this one
+does: then what it found need not be found out again.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from search.errors import InputError
+from search.errors import InputError, UnresumableError
+from service.confirmation import confidence_of
+from service.plans import search_settings
+from service.spec import JobSpec, TargetBytes, TargetLatency
+from workers.cache import content_key
 from workers.plan import EncodedTask
 from workers.prepared import Prepared
 
@@ -19,6 +24,44 @@ def data_of(task: EncodedTask) -> dict[str, str]:
 def model_of(prepared: Prepared) -> dict[str, str]:
     """What tells models apart."""
     return {"digest": prepared.model.digest, "dtype": prepared.model.dtype}
+
+
+def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask) -> str | None:
+    """A digest of all that the outcome of a trial depends on, to the last bit, besides genome and number of examples.
+
+    None where levels are priced by what was measured for one job alone.
+    """
+    if isinstance(spec.objective, TargetLatency):
+        return None
+    settings = search_settings(spec)
+    levels = [spec.projection.rank_step, spec.projection.storage, isinstance(spec.objective, TargetBytes)]
+    return content_key(
+        "scores",
+        prepared.factors.name,
+        data_of(task),
+        [*levels, [constraint.model_dump(mode="json") for constraint in spec.search.constraints]],
+        [settings.full, *(stage.examples for stage in settings.stages)],
+        [spec.search.kl_weight, confidence_of(spec)],
+        [spec.resources.tokens_per_batch, spec.resources.threads_per_actor, spec.resources.device],
+    )
+
+
+def require_same_scores(known: Mapping[str, Any], found: str | None, job_id: str) -> None:
+    """Checks that a search that goes on scores as it did before.
+
+    Args:
+        known: The event that `scored_as` was told by, of an earlier run.
+        found: What it is now.
+        job_id: The job.
+
+    Raises:
+        UnresumableError: It scores otherwise; such as after an update that makes other factors.
+    """
+    if known.get("scored_as") not in (None, found):
+        raise UnresumableError(
+            f"job {job_id} would score otherwise than before: another version of the program makes other factors; "
+            "submit the job again"
+        )
 
 
 def require_same_data(known: Mapping[str, str], task: EncodedTask, job_id: str) -> None:

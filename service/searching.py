@@ -7,7 +7,8 @@ result that a job with so many `search.generations` has.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from search.evolution import Evolution
 from search.outcome import Outcome, Trial
@@ -24,7 +25,12 @@ PROGRESS_STEPS = 100
 
 
 def search(
-    plan: SearchPlan, energies: Energies, scorer: TaskScorer, confidence: float, log: JobLog
+    plan: SearchPlan,
+    energies: Energies,
+    scorer: TaskScorer,
+    confidence: float,
+    log: JobLog,
+    known: Iterable[Outcome] = (),
 ) -> Evolution:
     """Searches from where the job is, until the search is over or its user has asked to stop it.
 
@@ -34,6 +40,7 @@ def search(
         scorer: Scores the trials.
         confidence: Of the upper bound of each drop.
         log: The job.
+        known: What another job has scored, just as this one would; it costs nothing again.
 
     Returns:
         The search; with at least one generation retired, the seeds.
@@ -42,7 +49,7 @@ def search(
         CancelledError: The job is to end, or to be paused.
     """
     with log.draining():
-        searching = _Searching(plan, _start_or_resume(plan, energies, log), log)
+        searching = _Searching(plan, _start_or_resume(plan, energies, log), log, known)
         searching.run(scorer, confidence)
         if not searching.over:
             searching.keep_open()
@@ -51,11 +58,16 @@ def search(
 
 
 class _Searching:
-    def __init__(self, plan: SearchPlan, evolution: Evolution, log: JobLog) -> None:
+    def __init__(self, plan: SearchPlan, evolution: Evolution, log: JobLog, known: Iterable[Outcome]) -> None:
         self.evolution = evolution
         self._plan, self._log = plan, log
         self._open: dict[Trial, Outcome] = {}  # told, and of generations that are not retired
         self._answers = {outcome.trial: outcome for outcome in map(Outcome.from_json, log.open_outcomes())}
+        self._free = {
+            outcome.trial: replace(outcome, tokens=0, seconds=0.0)
+            for outcome in known
+            if outcome.failure is None
+        }
 
     @property
     def over(self) -> bool:
@@ -82,7 +94,7 @@ class _Searching:
         unknown: list[Trial] = []
         while not self._drains and (trials := self.evolution.ask(limit - len(unknown))):
             for trial in trials:
-                if (outcome := self._answers.pop(trial, None)) is None:
+                if (outcome := self._answers.pop(trial, None) or self._free.get(trial)) is None:
                     unknown.append(trial)
                 else:
                     self._tell(outcome)
