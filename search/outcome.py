@@ -19,14 +19,15 @@ class Trial:
     Args:
         genome: The genome.
         examples: How many.
-        cuts: After so many of them, rising, scoring is cut: a race may have scored it on those, and they cost nothing
-            again. The same in all races of a search, also in one that scores everybody on all at once: what is computed
-            at once is rounded together.
+        known: On so many of them, the first ones, a race has scored it before: they cost nothing again.
+        cuts: After so many of them, rising, scoring is cut, as races may have looked at it there. The same in all
+            races of a search, also in one that scores everybody on all: what is computed at once is rounded together.
         screening: Only its loss will be looked at.
     """
 
     genome: Genome
     examples: int
+    known: int = field(default=0, compare=False)
     cuts: tuple[int, ...] = field(default=(), compare=False)
     screening: bool = field(default=False, compare=False)
 

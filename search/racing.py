@@ -93,9 +93,10 @@ class Race:
     def start(self) -> list[Trial]:
         """Trials of the first stage that need scoring; empty when what is known answers the whole race."""
         cuts = tuple(cut for cut in self._cuts if cut < self._examples)
+        known = self._stages[self._stage - 1].examples if self._stage else 0
         screening = self._stage < len(self._stages)
         stage = [
-            Trial(genome=genome, examples=self._examples, cuts=cuts, screening=screening)
+            Trial(genome=genome, examples=self._examples, known=known, cuts=cuts, screening=screening)
             for genome in self._running
         ]
         self._trials += stage

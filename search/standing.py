@@ -116,7 +116,7 @@ class Standing:
     def _start(self, ratchet: Ratchet, finishers: Sequence[Outcome]) -> Outcome:
         """Let the seeds along the size axis tell where to begin; the nearest ones are the first parents.
 
-        What the user has given is believed like what a generation finds: a smaller one that holds is where it begins.
+        What was given besides is believed like what a generation finds: a smaller one that holds is where it begins.
         """
         by_genome = {outcome.genome: outcome for outcome in finishers}
         seeds = list(dict.fromkeys(map(self._proposer.seed, SEED_SHARES)))

@@ -73,9 +73,9 @@ def confirm(
 
     One is refit, where the job wants that, when it is looked at.
 
-    For `max_drop` and `pareto` they are tested (`search.confirmation.fallback`): the smallest one that holds wins, and
-    the chance that it breaks the promise is that of a single test. For `max_drop` those that the test does not come to
-    are not scored. Where a size or a time is given the lowest loss wins.
+    For `max_drop` and `pareto` they are tested (`search.confirmation`): the smallest one that holds wins, and the
+    chance that it breaks the promise is that of a single test. For `max_drop` those that the test does not come to are
+    not scored. Where a size or a time is given the lowest loss wins.
 
     Args:
         spec: The job.

@@ -109,7 +109,8 @@ class TaskScorer:
         self._kl_weight = kl_weight
         self.dense: dict[str, Scores] = {}
         self._beliefs: dict[str, Beliefs] = {}
-        self._scored: dict[Genome, Scores] = {}  # by `outcomes`, on some first examples of the search split
+        self._scored: dict[tuple[Genome, bool], Scores] = {}
+        """By `outcomes`, the longest on some first examples of the search split, and whether only the loss is told."""
 
     def score_dense(self, split: str, report: Report = lambda done, total: None) -> Scores:
         """Scores the dense model on a split; candidates are measured against it from then on.
@@ -143,22 +144,22 @@ class TaskScorer:
         Yields:
             Outcomes in the order in which they are done.
         """
-        begun: deque[Trial] = deque()  # their first examples are scored, the others are not
+        begun: deque[tuple[Trial, Scores]] = deque()  # scored on their first examples, not on the others
 
-        def take(idle: int) -> list[tuple[tuple[Trial, int], ScoreRequest]]:
-            trials = [begun.popleft() for _ in range(min(idle, len(begun)))]
-            trials += ask(idle - len(trials))
-            requests = [(trial, self._request(trial)) for trial in trials]
-            return [((trial, request.start), request) for trial, request in requests]
+        def take(idle: int) -> list[tuple[tuple[Trial, Scores | None], ScoreRequest]]:
+            parts: list[tuple[Trial, Scores | None]] = [begun.popleft() for _ in range(min(idle, len(begun)))]
+            parts += [(trial, self._known(trial)) for trial in ask(idle - len(parts))]
+            return [((trial, scores), self._request(trial, scores)) for trial, scores in parts]
 
-        for (trial, start), result in self._runner.stream("score", take):
+        for (trial, scores), result in self._runner.stream("score", take):
             if isinstance(result, Scores):
-                known = [first(self._scored[trial.genome], start)] if start else []
-                result = join_scores([*known, result])
-                if len(result.quality) < len(self._task.splits["search"]):  # nothing follows on all of them
-                    self._scored[trial.genome] = result
+                have = 0 if scores is None else len(scores.quality)
+                if have < trial.known:  # run again, as it was
+                    result = replace(result, tokens=0, seconds=0.0)
+                result = result if scores is None else join_scores([scores, result])
+                self._keep(trial.genome, result)
                 if len(result.quality) < trial.examples:
-                    begun.append(trial)
+                    begun.append((trial, result))
                     continue
             yield self._outcome(trial, result, confidence)
 
@@ -315,19 +316,31 @@ class TaskScorer:
         """The dense model's scores on the same examples, the first of the split."""
         return first(self.dense[split], len(scores.quality))
 
-    def _request(self, trial: Trial) -> ScoreRequest:
-        """The first of a trial's examples that are to be scored, up to its next cut, or to its end."""
-        loss_only = self._loss_only(trial)
-        scored = self._scored.get(trial.genome)
-        have = 0 if scored is None or (scored.unwritten and not loss_only) else len(scored.quality)
-        start = max((end for end in trial.cuts if end <= have), default=0)
-        stop = next(end for end in (*trial.cuts, trial.examples) if end > start)
+    def _known(self, trial: Trial) -> Scores | None:
+        """What was scored of a trial's genome in the race before it, as far as this process knows of it."""
+        kinds = (False, True) if self._loss_only(trial) else (False,)
+        found = [self._scored[trial.genome, kind] for kind in kinds if (trial.genome, kind) in self._scored]
+        longest = max(found, key=lambda scores: len(scores.quality), default=None)
+        have = 0 if longest is None else len(longest.quality)
+        start = max((cut for cut in trial.cuts if cut <= min(have, trial.known)), default=0)
+        return None if longest is None or not start else first(longest, start)
+
+    def _keep(self, genome: Genome, scores: Scores) -> None:
+        """Remembers scores that others of the genome may go on from; nothing follows on all of the split."""
+        place = genome, scores.unwritten
+        known, total = self._scored.get(place), len(self._task.splits["search"])
+        if (0 if known is None else len(known.quality)) < len(scores.quality) < total:
+            self._scored[place] = scores
+
+    def _request(self, trial: Trial, scores: Scores | None) -> ScoreRequest:
+        """The next of a trial's examples behind those that were scored, up to its next cut, or to its end."""
+        start = 0 if scores is None else len(scores.quality)
         return ScoreRequest(
             ranks=self._space.ranks(trial.genome),
             split="search",
             start=start,
-            stop=stop,
-            loss_only=loss_only,
+            stop=next(end for end in (*trial.cuts, trial.examples) if end > start),
+            loss_only=self._loss_only(trial),
         )
 
     def _loss_only(self, trial: Trial) -> bool:

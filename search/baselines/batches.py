@@ -32,7 +32,10 @@ def race(candidates: Iterable[Genome], stages: Sequence[Stage]) -> Race:
     valid: list[Outcome] = []
     cuts: tuple[int, ...] = ()
     for stage in stages:
-        outcomes = yield [Trial(genome=genome, examples=stage.examples, cuts=cuts) for genome in running]
+        known = cuts[-1] if cuts else 0
+        outcomes = yield [
+            Trial(genome=genome, examples=stage.examples, known=known, cuts=cuts) for genome in running
+        ]
         cuts = (*cuts, stage.examples)
         valid = sorted((o for o in outcomes if o.failure is None), key=lambda outcome: outcome.fitness)
         valid = valid[: stage.survivors]

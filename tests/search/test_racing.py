@@ -53,6 +53,7 @@ def test_stages_before_the_screen_let_ever_fewer_on() -> None:
     scored = run(race)
     assert [[trial.examples for trial in stage] for stage in scored] == [[1] * 5, [2] * 4, [4] * 3, [16] * 2]
     assert [stage[0].cuts for stage in scored] == [(), (1,), (1, 2), (1, 2, 4)]
+    assert [stage[0].known for stage in scored] == [0, 1, 2, 4]
     assert [{trial.screening for trial in stage} for stage in scored] == [{True}, {True}, {True}, {False}]
     assert [outcome.genome for outcome in race.finishers] == GENOMES[:2]
     assert race.cost == 5 + 4 + 3 + 2

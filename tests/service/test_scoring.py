@@ -142,7 +142,7 @@ def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRu
 def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner: FakeRunner) -> None:
     scorer.score_dense("search")
     screened, whole = outcomes(
-        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, cuts=(8,))
+        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cuts=(8,))
     )
     assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
     assert (screened.tokens, whole.tokens) == (80, 320)
@@ -156,8 +156,8 @@ def test_answers_are_not_written_to_screen(runner: FakeRunner) -> None:
     runner.requests.clear()
     stages = [
         Trial(genome=(2, 0), examples=8, screening=True),
-        Trial(genome=(2, 0), examples=16, cuts=(8,), screening=True),
-        Trial(genome=(2, 0), examples=40, cuts=(8, 16)),
+        Trial(genome=(2, 0), examples=16, known=8, cuts=(8,), screening=True),
+        Trial(genome=(2, 0), examples=40, known=16, cuts=(8, 16)),
     ]
     *screened, whole = outcomes(scorer, *stages)
     asked = [(r.start, r.stop, r.loss_only) for r in runner.requests]
@@ -185,9 +185,10 @@ def test_what_was_scored_in_another_process_is_run_as_it_was_there(
     scorer: TaskScorer, runner: FakeRunner
 ) -> None:
     scorer.score_dense("search")
-    trial, other = Trial(genome=(2, 0), examples=40, cuts=(8, 20)), Trial(genome=(3, 3), examples=8)
+    trial = Trial(genome=(2, 0), examples=40, known=20, cuts=(8, 20))
+    other = Trial(genome=(3, 3), examples=8)
     screened, _, _ = outcomes(
-        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=20, cuts=(8,)), trial
+        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=20, known=8, cuts=(8,)), trial
     )
     first_time = outcomes(scorer, trial)
 
@@ -203,6 +204,41 @@ def test_what_was_scored_in_another_process_is_run_as_it_was_there(
     ]
     assert second_time[:1] == first_time
     assert screened.examples == 8
+
+
+def test_a_trial_that_nobody_has_screened_costs_all_its_examples(
+    scorer: TaskScorer, runner: FakeRunner
+) -> None:
+    scorer.score_dense("search")
+    (whole,) = outcomes(scorer, Trial(genome=(2, 0), examples=40, cuts=(8, 16)))
+    assert [(r.start, r.stop) for r in runner.requests[1:]] == [(0, 8), (8, 16), (16, 40)]
+    assert (whole.tokens, whole.seconds) == (400, 1.5)
+
+
+@pytest.mark.parametrize("kind", ["choice", "generate"])
+def test_scorings_of_one_genome_that_run_at_once_do_not_mix(kind: str) -> None:
+    """One race screens it, another has it scored on all examples; each answer is another one's turn."""
+
+    class Turns(FakeRunner):
+        """Gives out all that there is, and answers the last request first."""
+
+        def stream(self, method, take):  # type: ignore[no-untyped-def]
+            running: list[tuple[Any, ScoreRequest]] = []
+            while running or (running := list(take(2))):
+                key, request = running.pop()
+                self.requests.append(request)
+                scores = make_scores(request, 0.5)
+                yield key, replace(scores, kl_nats=np.arange(request.start, request.stop, dtype=float))
+                running += list(take(2 - len(running)))
+
+    whole = Trial(genome=(2, 0), examples=40, cuts=(8, 16))
+    found = []
+    for trials in ([whole], [whole, Trial(genome=(2, 0), examples=8, screening=True)]):
+        scorer = TaskScorer(Turns(), SPACE, make_task(kind), kl_weight=1.0)
+        scorer.score_dense("search")
+        found.append([one for one in outcomes(scorer, *trials) if one.examples == 40])
+    assert found[0] == found[1]
+    assert found[0][0].kl_nats == pytest.approx(19.5)
 
 
 def test_a_trial_that_fails_on_its_first_examples_has_failed() -> None:
