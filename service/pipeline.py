@@ -185,9 +185,11 @@ def _announce_data(log: JobLog, task: EncodedTask) -> None:
 
 
 def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str | None) -> None:
-    if (before := log.last_event(EventType.MODEL_LOADED)) and "digest" in before:
+    before = log.last_event(EventType.MODEL_LOADED) or {}
+    if "digest" in before:
         require_same_model(before, prepared, log.job.id)
-        require_same_scores(before, scores, log.job.id)
+    if log.search_state() is not None:
+        scores = require_same_scores(before, scores, log.job.id)
     log.event(
         EventType.MODEL_LOADED,
         matrices=len(prepared.matrices),

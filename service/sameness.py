@@ -15,6 +15,9 @@ from workers.cache import content_key
 from workers.plan import EncodedTask
 from workers.prepared import Prepared
 
+SCORING = 1
+"""Version of how outcomes come of factors: of `workers.scorer`, `service.scoring`, and where a search cuts."""
+
 
 def data_of(task: EncodedTask) -> dict[str, str]:
     """What tells records apart: digests of all that the model sees of them, and of each split."""
@@ -37,6 +40,7 @@ def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask) -> str | Non
     levels = [spec.projection.rank_step, spec.projection.storage, isinstance(spec.objective, TargetBytes)]
     return content_key(
         "scores",
+        SCORING,
         prepared.factors.name,
         data_of(task),
         [*levels, [constraint.model_dump(mode="json") for constraint in spec.search.constraints]],
@@ -46,22 +50,27 @@ def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask) -> str | Non
     )
 
 
-def require_same_scores(known: Mapping[str, Any], found: str | None, job_id: str) -> None:
+def require_same_scores(known: Mapping[str, Any], found: str | None, job_id: str) -> str | None:
     """Checks that a search that goes on scores as it did before.
 
     Args:
-        known: The event that `scored_as` was told by, of an earlier run.
+        known: The event that `scored_as` was told by, of an earlier run; one of before it was told says nothing.
         found: What it is now.
         job_id: The job.
+
+    Returns:
+        What can be said of all that it has scored.
 
     Raises:
         UnresumableError: It scores otherwise; such as after an update that makes other factors.
     """
-    if known.get("scored_as") not in (None, found):
+    before: str | None = known.get("scored_as")
+    if before not in (None, found):
         raise UnresumableError(
             f"job {job_id} would score otherwise than before: another version of the program makes other factors; "
             "submit the job again"
         )
+    return before
 
 
 def require_same_data(known: Mapping[str, str], task: EncodedTask, job_id: str) -> None:

@@ -3,7 +3,7 @@
 Legend: O output width, D input width, R rank, N tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ class LowRankLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool) -> None:
         super().__init__()
+        self._dtype = torch.get_default_dtype()  # the layer's, also where it has no parameter
         self.in_features = in_features
         self.out_features = out_features
         self.rank = rank
@@ -34,9 +35,13 @@ class LowRankLinear(nn.Module):
     def weight(self) -> torch.Tensor:
         """O×D, multiplied out, for a model's own code that asks for its shape or type; zeros of rank 0."""
         if self.rank == 0:
-            return torch.zeros(self.out_features, self.in_features)
+            return torch.zeros(self.out_features, self.in_features, dtype=self._dtype)
         weight: torch.Tensor = self.up.weight @ self.down.weight
         return weight
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "LowRankLinear":
+        self._dtype = fn(torch.empty(0, dtype=self._dtype, device="cpu")).dtype
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def set_bias(self, bias: nn.Parameter) -> None:
         """Puts the dense module's bias in place of the empty one."""

@@ -134,10 +134,12 @@ def whitened(
 
 
 def decomposed(matrices: Sequence[Whitened]) -> list[Factors]:
-    """The factors of several matrices, whose squares of one size are decomposed at once."""
+    """The factors of several matrices, whose squares of one size, and on one device, are decomposed at once."""
+    groups: dict[tuple[int, torch.device], list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        groups.setdefault((len(matrix.square_NN), matrix.square_NN.device), []).append(index)
     made: dict[int, Factors] = {}
-    for size in {len(matrix.square_NN) for matrix in matrices}:
-        alike = [index for index, matrix in enumerate(matrices) if len(matrix.square_NN) == size]
+    for alike in groups.values():
         values_BN, vectors_BNN = torch.linalg.eigh(torch.stack([matrices[i].square_NN for i in alike]))
         for index, values_N, vectors_NN in zip(alike, values_BN, vectors_BNN, strict=True):
             matrix = matrices[index]

@@ -28,6 +28,7 @@ from search.errors import (
 from search.finalists import MOST_FINALISTS
 from search.matrix import DENSE
 from search.schedules import SEED_SHARES
+from service import pipeline
 from service.application import Application
 from service.changes import JobChanges
 from service.exports import Export, export_of
@@ -617,6 +618,17 @@ def test_a_job_that_would_score_otherwise_than_it_did_does_not_go_on(
     monkeypatch.setattr(closed_form, "FORMAT", -1)  # another version makes other factors
     with pytest.raises(UnresumableError, match=f"job {id} would score otherwise than before"):
         jobs.run(LocalCluster())
+
+
+def test_what_an_earlier_version_has_scored_is_not_said_to_be_scored_as_this_one_does(
+    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = jobs.submit(tiny_job)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(pipeline, "scored_as", lambda *_: None)
+        switch_off(jobs, lambda request: request.split == "confirm" and jobs.log.search_state() is not None)
+    jobs.run(LocalCluster())
+    assert [data["scored_as"] for data in jobs.events(id, "model.loaded")] == [None, None]
 
 
 def test_constraints_and_seeds_go_through_a_whole_job(jobs: Jobs, tiny_job: Document) -> None:

@@ -62,8 +62,11 @@ def test_weight_is_what_the_layer_multiplies_by(layer: LowRankLinear | PivotedLi
     assert not any(name == "weight" for name, _ in layer.named_parameters())
 
 
-def test_weight_of_rank_zero_is_zeros() -> None:
-    assert torch.equal(LowRankLinear(4, 3, 0, bias=True).weight, torch.zeros(3, 4))
+@pytest.mark.parametrize("bias", [True, False])
+def test_weight_of_rank_zero_is_zeros_of_its_type(bias: bool) -> None:
+    layer = LowRankLinear(4, 3, 0, bias=bias)
+    assert torch.equal(layer.weight, torch.zeros(3, 4))
+    assert layer.to(torch.bfloat16).weight.dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -11,6 +11,7 @@ from workers.projections import (
     INPUT_DAMPING,
     Factors,
     Method,
+    Whitened,
     decomposed,
     square_root,
     whitened,
@@ -378,3 +379,13 @@ def test_several_matrices_are_decomposed_at_once_and_are_what_each_is_alone(
         assert torch.equal(one.right_RD, expected.right_RD)
         assert torch.equal(one.energy_K, expected.energy_K)
     assert not made[3].energy_K.any()
+
+
+def test_squares_on_several_devices_are_decomposed_apart() -> None:
+    here, there = torch.eye(4), torch.empty(4, 4, device="meta")
+
+    def halves(vectors_NR: torch.Tensor, values_N: torch.Tensor) -> Factors:
+        return Factors(left_RO=vectors_NR.T, right_RD=vectors_NR.T, energy_K=values_N)
+
+    made = decomposed([Whitened(square_NN=one, count=2, finish=halves) for one in (here, there, here)])
+    assert [one.left_RO.device.type for one in made] == ["cpu", "meta", "cpu"]
