@@ -29,7 +29,7 @@ unit: $(VENV)/installed-dev $(VENV)/postgres
 		--durations=15 $(ARGS)
 
 e2e: $(VENV)/installed-dev
-	$(BIN)/pytest tests/e2e --numprocesses=2 --dist=loadfile --durations=15 $(ARGS)
+	$(BIN)/pytest tests/e2e --durations=15 $(ARGS)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

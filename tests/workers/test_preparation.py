@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from search.errors import InfrastructureError, ScoringError
@@ -158,14 +157,14 @@ def test_factors_of_another_version_or_kind_of_device_are_others(
 
     assert key() == prepared.factors.name
     for module, name, value in (
-        (torch, "__version__", "another"),
-        (transformers, "__version__", "another"),
+        (closed_form_module.torch, "__version__", "another"),
+        (closed_form_module.transformers, "__version__", "another"),
         (closed_form_module, "FORMAT", -1),
         (closed_form_module, "pick_device", lambda _: torch.device("cuda")),
     ):
         with monkeypatch.context() as changed:
             changed.setattr(module, name, value)
-            assert key() != prepared.factors.name
+            assert key() != prepared.factors.name, name
 
 
 def test_include_decides_what_is_factored(preparation_plan: PreparationPlan, tmp_path: Path) -> None:
