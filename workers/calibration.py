@@ -202,12 +202,10 @@ class Calibrator:
         def after_forward(module: LinearModule, args: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
             if self._mask_BL is None:
                 return
-            y_TO = self._real(name, y_BLO.detach())
-            if (
-                module.bias is not None
-            ):  # which may be so large that little of W x is left of their rounded sum
-                x_TD = self._real(name, args[0].detach())
-                y_TO = F.linear(x_TD, weight_OD(module).detach())
+            if module.bias is None:
+                y_TO = self._real(name, y_BLO.detach())
+            else:  # it may be so large that little of W x is left of their rounded sum
+                y_TO = F.linear(self._real(name, args[0].detach()), weight_OD(module).detach())
             self._accumulate(self.grams.forward, name, y_TO, "activation")
             self._watch_gradient(name, y_BLO)
 

@@ -172,8 +172,8 @@ def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -
     root_DD = square_root(gram_DD, INPUT_DAMPING)
     wanted_RD = scale_R[:, None] * right_RD @ cross_DD
     target_RD = torch.linalg.solve_triangular(root_DD, wanted_RD.T, upper=False).T
-    values_R, vectors_RR = torch.linalg.eigh(target_RD @ target_RD.T)
-    vectors_RR, values_R = _descending(values_R, vectors_RR, len(left_RO))
+    rising_R, rising_RR = torch.linalg.eigh(target_RD @ target_RD.T)
+    vectors_RR, values_R = _descending(rising_R, rising_RR, len(left_RO))
     inverse_R = torch.where(scale_R > 0, scale_R, torch.inf).reciprocal()
     left_RO, right_RD = _balance(
         (inverse_R[:, None] * vectors_RR).T @ left_RO, _unwhitened(root_DD, target_RD.T @ vectors_RR).T
