@@ -36,7 +36,7 @@ def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
     torch.backends.cuda.matmul.allow_tf32 = False
     device = pick_device(plan.device)
     require_memory(device, weight_bytes(plan.model_folder) + weight_bytes(plan.factors_folder))
-    model = suit_gradients(load_prepared(plan.model_folder, device))
+    model = suit_gradients(load_prepared(plan.model_folder, device, matrices=plan.matrices))
     switchable = with_factors(model, plan.matrices, plan.factors_folder)
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(plan.model_folder)))
     return Scorer(switchable, tokenizer, task, plan.batch_tokens)

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from search.errors import InputError, ScoringError
 from search.matrix import MatrixShape
 from workers.batches import Batch, make_batches
+from workers.experts_module import expert_of
 from workers.fisher import Fisher, answers_of, loss_of
 from workers.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
 from workers.likelihood import answer_logits
@@ -105,6 +106,9 @@ class Calibrator:
         self._at_output = {
             matrix.name: matrix.out_features <= matrix.in_features and not from_input for matrix in matrices
         }
+        self._widths = {matrix.name: gram_width(matrix, from_input=from_input) for matrix in matrices}
+        experts = {matrix.name: expert_of(model, matrix.name) for matrix in matrices}
+        self._experts = {name: expert for name, expert in experts.items() if expert is not None}
         self._gradients = gradients
         self._fisher = fisher
         self._mask_BL: torch.Tensor | None = None  # while watching
@@ -159,11 +163,22 @@ class Calibrator:
             batch = batches[self._batch].to(self._model.device)
             self._pass(kind, examples, batch, max_choices, _generator(seed, self._batch))
             for name in self._at_output:
+                if name in self._experts:
+                    continue
                 if name not in self.grams.forward and name not in self.grams.forward_of:
                     raise _not_prunable(name, "was not called: the model reads its weight by itself")
                 if self._gradients and name not in self.grams.backward:
                     raise _not_prunable(name, "has no part in the loss that a gradient could tell")
             yield done, len(shard)
+        self._add_unreached()
+
+    def _add_unreached(self) -> None:
+        """Experts that no token was sent to have Grams of zeros."""
+        for name in self._experts:
+            device = dense_module(self._model, name).weight.device
+            for sums in (self.grams.forward, self.grams.backward)[: 1 + self._gradients]:
+                if name not in sums:
+                    sums[name] = GramSum.zeros(self._widths[name], device)
 
     def _pass(
         self,
@@ -250,6 +265,13 @@ class Calibrator:
         """The rows of real tokens, T×N; some models flatten B and L, or put an axis of length one among them."""
         assert self._mask_BL is not None
         assert self._tokens_T is not None
+        if (expert := self._experts.get(name)) is not None:
+            if expert.of != self._mask_BL.numel():
+                raise _not_prunable(
+                    name, f"is of {expert.of} tokens where the batch has {self._mask_BL.numel()}"
+                )
+            assert expert.tokens_P is not None
+            return rows_BLN[self._mask_BL.flatten().to(rows_BLN.device)[expert.tokens_P]]
         got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)
         if got not in (tokens, [self._mask_BL.numel()]):
             raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")

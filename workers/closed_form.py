@@ -25,8 +25,8 @@ from workers.devices import pick_device
 from workers.factoring import MatrixGroup, Recipe
 from workers.matrices import find_matrices
 from workers.midway import examples_of_the_way, go_midway
-from workers.models import PreparedModel, load_prepared, prepare_model, resolve
-from workers.plan import Example
+from workers.models import PreparedModel, empty_model, load_config, load_prepared, prepare_model, resolve
+from workers.plan import Example, ModelSource
 from workers.prepared import (
     ENERGIES,
     FACTORS,
@@ -39,7 +39,7 @@ from workers.prepared import (
     write_facts,
 )
 
-FORMAT = 13
+FORMAT = 14
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
@@ -135,8 +135,9 @@ def _build(
     precision: torch.dtype,
 ) -> Iterator[Progress]:
     """Does what nobody else has taken, waits for what others do, and puts all together if nobody has."""
-    model = suit_gradients(load_prepared(prepared.folder, device, compute_dtype(prepared)))
-    matrices = find_matrices(model, plan.model.include, plan.model.exclude)
+    config = load_config(ModelSource(kind="path", location=str(prepared.folder)))
+    matrices = find_matrices(empty_model(config), plan.model.include, plan.model.exclude)
+    model = suit_gradients(load_prepared(prepared.folder, device, compute_dtype(prepared), matrices))
     if towards is not None:
         factors, ranks = towards
         go_midway(model, matrices, ranks, load_factors(factors))

@@ -21,6 +21,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from search.errors import InputError
 from search.matrix import DENSE, MatrixShape, Storage
+from workers.experts_module import Experts, take_apart
 from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, replace_linears
 from workers.matrices import linear_head, linear_params
 from workers.models import load_prepared, on_device, weight_bytes
@@ -72,7 +73,7 @@ class Exported:
 def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     """Yields progress and, last, the exported model; the folder appears whole or not at all."""
     yield Progress(phase="export", done=0, total=1)
-    model = load_prepared(plan.model_folder, torch.device("cpu"))
+    model = load_prepared(plan.model_folder, torch.device("cpu"), matrices=plan.matrices)
     dense_params = linear_params(model)
     live = live_ranks(plan.matrices, plan.ranks, find_sublayers(model, plan.matrices))
     dead = {
@@ -123,6 +124,7 @@ def load_folder(folder: Path) -> PreTrainedModel:
     class Exported(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any) -> None:
             super().__init__(config)
+            take_apart(self, config.ranksieve.get("experts", []))
             add_biases(self, config.ranksieve.get("biases", []))
             replace_linears(self, config.ranksieve["ranks"], storage)
 
@@ -229,6 +231,7 @@ def _write(
     head_bias: bool,
 ) -> None:
     base_class = type(model).__name__
+    experts = [name for name, module in model.named_modules() if isinstance(module, Experts)]
     shutil.copytree(
         plan.model_folder,
         folder,
@@ -239,6 +242,7 @@ def _write(
         "storage": plan.storage,
         "ranks": _replaced(plan),
         "biases": list(biases),
+        "experts": experts,
     }
     model.config.auto_map = {"AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}"}
     model.save_pretrained(folder, save_original_format=False)  # that format is known to the base class alone
@@ -248,14 +252,19 @@ def _write(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    module_source = (Path(__file__).with_name("lowrank_module.py")).read_text(encoding="utf-8")
     code = environment.get_template("modeling_ranksieve.py.jinja").render(
-        base_class=base_class, module_source=module_source
+        base_class=base_class,
+        lowrank_source=_source("lowrank_module"),
+        experts_source=_source("experts_module") if experts else "",
     )
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
     card = environment.get_template("README.md.jinja").render(**provenance, head_bias=head_bias)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
+
+
+def _source(module: str) -> str:
+    return Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
 
 
 def _fix_architecture(config_file: Path, architecture: str) -> None:

@@ -17,6 +17,7 @@ from search.errors import ScoringError
 from search.matrix import MatrixShape
 from workers.batches import Batch, make_batches
 from workers.devices import lack_of_memory
+from workers.experts_module import expert_of
 from workers.likelihood import logits_read
 from workers.lowrank import SwitchableModel
 from workers.plan import Example
@@ -108,20 +109,24 @@ class Flow:
         return self._real(x_BLD, index)
 
     def groups(self, names: Iterable[str]) -> list[list[str]]:
-        """Matrices of the block that read the same activation, all tokens of it and once, in the order of running."""
+        """Matrices of the block that read the same activation, all tokens of it and once, in the order of running.
+
+        Experts are not among them: to which a token is sent differs between models.
+        """
         read: list[tuple[torch.Tensor, list[str]]] = []
 
         def note(name: str) -> Callable[..., None]:
             def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
                 if args[0].shape[:-1].numel() != self.batches[0].mask_BL.numel():
-                    return  # an expert of chosen tokens: which, is not told
+                    return  # chosen tokens: which, is not told
                 if not read or read[-1][0] is not args[0]:
                     read.append((args[0], []))
                 read[-1][1].append(name)
 
             return before_forward
 
-        with pre_hooks(self._model.model, names, note):
+        for_all = [name for name in names if expert_of(self._model.model, name) is None]
+        with pre_hooks(self._model.model, for_all, note):
             self._run_until(self.blocks[self._block], 0)
         runs = Counter(name for _, group in read for name in group)
         once = [[name for name in group if runs[name] == 1] for _, group in read]

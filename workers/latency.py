@@ -130,7 +130,10 @@ def measure_latency(plan: LatencyPlan, make_timer: MakeTimer = timer_for) -> Ite
     device, total = pick_device(plan.device), 2 * ROUNDS
     yield Progress(phase="latency", done=0, total=total)
     require_memory(device, 2 * weight_bytes(plan.model_folder))
-    model, timer = load_prepared(plan.model_folder, device), make_timer(device, plan.threads)
+    model, timer = (
+        load_prepared(plan.model_folder, device, matrices=plan.matrices),
+        make_timer(device, plan.threads),
+    )
     shapes = _by_shape(model, plan.matrices)
     alone = yield from _progress(_time_shapes(model, shapes, plan, timer), 0, total)
     whole = yield from _progress(_time_model(model, plan, timer), ROUNDS, total)

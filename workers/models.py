@@ -6,6 +6,7 @@ de-quantized once. Nothing here runs code that comes with a model, and nothing i
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from search.errors import InputError
+from search.matrix import MatrixShape
 from workers.cache import FolderCache, content_key
 from workers.devices import given
+from workers.experts_module import stacked_experts, take_apart
 from workers.local_models import check_local, model_files
 from workers.placement import place
 from workers.plan import ModelSource
@@ -146,7 +149,7 @@ def head_folder(source: ModelSource, cache: FolderCache) -> ModelSource:
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model's modules on the meta device: shapes without memory.
+    """The model's modules on the meta device, its experts taken apart: shapes without memory.
 
     Raises:
         InputError: The configuration is not one of a causal language model.
@@ -166,6 +169,7 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
             f"{type(config).__name__} is that of an encoder, which reads the tokens that it should predict; expected a "
             "decoder, or is_decoder in a config.json whose weights were trained as one",
         )
+    take_apart(model, stacked_experts(model))
     return model
 
 
@@ -229,12 +233,31 @@ def weight_bytes(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
-def load_prepared(folder: Path, device: torch.device, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """Loads a prepared model for inference; `dtype` None keeps the stored one."""
+def load_prepared(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+    matrices: Sequence[MatrixShape] = (),
+) -> PreTrainedModel:
+    """Loads a prepared model for inference.
+
+    Args:
+        folder: Of the model.
+        device: Where it will run.
+        dtype: None keeps the stored one.
+        matrices: Those that will be worked on: where experts are among them, these are taken apart.
+    """
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
     )
+    take_apart(model, experts_with(model, matrices))
     return on_device(model, device)
+
+
+def experts_with(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> list[str]:
+    """The modules of stacked experts that some of the matrices are in, by name."""
+    names = [matrix.name for matrix in matrices]
+    return [stack for stack in stacked_experts(model) if any(name.startswith(f"{stack}.") for name in names)]
 
 
 def on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

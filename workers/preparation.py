@@ -221,5 +221,5 @@ def _switchable(
         InfrastructureError: An accelerator has not as much memory left.
     """
     require_memory(device, weight_bytes(prepared.model.folder) + weight_bytes(prepared.factors) + extra_bytes)
-    model = suit_gradients(load_prepared(prepared.model.folder, device, dtype))
+    model = suit_gradients(load_prepared(prepared.model.folder, device, dtype, prepared.matrices))
     return with_factors(model, prepared.matrices, prepared.factors)

@@ -103,9 +103,7 @@ def whitened(
     backward_KK = _required(backward_gram, "backward_gram", method, precision) if method == "task" else None
     worthless = False
     if forward_NN is not None and not forward_NN.diagonal().any():
-        logger.warning(
-            "no token reached a matrix of shape %s: factored by its weights", tuple(weight_OD.shape)
-        )
+        logger.info("no token reached a matrix of shape %s: factored by its weights", tuple(weight_OD.shape))
         method, forward_NN, backward_KK, worthless = "weight", None, None, True
     elif backward_KK is not None and not backward_KK.diagonal().any():
         logger.warning(

@@ -20,6 +20,7 @@ from search.errors import ScoringError
 from search.matrix import DENSE
 from workers.batches import Batch, make_batches
 from workers.calibration import require_grad
+from workers.experts_module import Expert, expert_of
 from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
@@ -89,7 +90,8 @@ class _Watch:
         self._example_R: list[int] = []  # of all rows so far
         model.switch(ranks)
         self._windows = [
-            _Window(switchable_module(model.model, matrix.name), window) for matrix in model.matrices
+            _Window(switchable_module(model.model, name), expert_of(model.model, name), window)
+            for name in (matrix.name for matrix in model.matrices)
         ]
 
     def __enter__(self) -> "_Watch":
@@ -128,8 +130,9 @@ class _Watch:
 class _Window:
     """The components of one matrix from `start` to `stop`, on either side of its `rank`; empty where it is gone."""
 
-    def __init__(self, module: SwitchableLinear, window: int) -> None:
+    def __init__(self, module: SwitchableLinear, expert: Expert | None, window: int) -> None:
         self.module = module
+        self._expert = expert
         stored = len(module.left_RO)
         self.rank = stored if module.rank == DENSE else module.rank
         self.start = max(0, self.rank - window)
@@ -151,23 +154,35 @@ class _Window:
         right_WD, left_WO = (factor[self.start : self.stop] for factor in (module.right_RD, module.left_RO))
         hidden_BLW = F.linear(args[0].detach(), right_WD)
         slopes_2B = self.slopes[-1]
+        tokens_P = self._sent(slopes_2B.shape[1] * self._length)
 
         def take(grad_BLO: torch.Tensor) -> None:
             products_BLW = hidden_BLW.float() * F.linear(grad_BLO, left_WO).float()
-            slopes_BW = _by_row(products_BLW, slopes_2B.shape[1], self._length)
+            slopes_BW = _by_row(products_BLW, slopes_2B.shape[1], self._length, tokens_P)
             kept = self.rank - self.start
             slopes_2B[0].add_(slopes_BW[:, :kept].sum(dim=1))
             slopes_2B[1].add_(slopes_BW[:, kept:].sum(dim=1))
 
         y_BLO.register_hook(take)  # type: ignore[no-untyped-call]
 
+    def _sent(self, tokens: int) -> torch.Tensor | None:
+        """Which of the batch's tokens are sent to the matrix, if it is an expert's, and of these tokens."""
+        expert = self._expert
+        return expert.tokens_P if expert is not None and expert.of == tokens else None
 
-def _by_row(products_BLW: torch.Tensor, rows: int, length: int) -> torch.Tensor:
+
+def _by_row(
+    products_BLW: torch.Tensor, rows: int, length: int, tokens_P: torch.Tensor | None
+) -> torch.Tensor:
     """Summed over each row's tokens, B×W; rows share alike in what does not say whose it is.
 
-    Some modules see the rows behind one another; to one that sees a choice of tokens, as an expert does, none is told.
+    Some modules see the rows behind one another; `tokens_P` of these are sent to an expert.
     """
     products_TW = products_BLW.flatten(0, -2)
+    if tokens_P is not None:
+        return products_TW.new_zeros(rows, products_TW.shape[1]).index_add_(
+            0, tokens_P // length, products_TW
+        )
     if len(products_TW) != rows * length:
         return products_TW.sum(dim=0).expand(rows, -1) / rows
     return products_TW.reshape(rows, length, -1).sum(dim=1)

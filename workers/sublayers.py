@@ -1,15 +1,15 @@
 """Which matrix alone carries a sublayer's output: where it is gone, so is the sublayer.
 
-Found by running the dense model, not by name: an attention or feed-forward module inside a block returns the very
-tensor that one of its matrices made. At rank 0 that matrix makes its bias at most, whatever the others do: they are
-dead.
+Found by running the dense model, not by name, unless it is an expert: an attention or feed-forward module inside a
+block returns the very tensor that one of its matrices made. At rank 0 that matrix makes its bias at most, whatever the
+others do: they are dead.
 
 Not found, and so never skipped, is a sublayer that adds to that tensor or scales it (the residual of BLOOM, the
 experts beside a shared expert), that returns something else besides (eager attention its weights), that takes
 something it might leave a trace in (keys and values that layers share), or that is no module of its own (OPT).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from search.matrix import MatrixShape
+from workers.experts_module import expert_of
 
 TOKENS = 4
 
@@ -49,7 +50,8 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
         matrices: Those that may be at rank 0.
 
     Returns:
-        The sublayers that can be skipped, in the order of their output matrices; the outermost module of each.
+        The sublayers that can be skipped, in the order of their output matrices, experts last; the outermost module of
+        each.
     """
     if not matrices:
         return ()
@@ -69,7 +71,11 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
 
         return after_forward
 
-    candidates = [sublayer for matrix in matrices for sublayer in _around(matrix, matrices)]
+    names = [matrix.name for matrix in matrices]
+    experts = [name for name in names if expert_of(model, name) is not None]
+    of_experts = [_expert(name, set(experts)) for name in experts if name.endswith(".down")]
+    matrices = [matrix for matrix in matrices if matrix.name not in set(experts)]
+    candidates = [sublayer for matrix in matrices for sublayer in _around(matrix, names)]
     with ExitStack() as hooks:
         for matrix in matrices:
             module = model.get_submodule(matrix.name)
@@ -83,7 +89,7 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
         seen = found.get((sublayer.name, sublayer.output))
         if seen is not None:
             outermost.setdefault(seen.output, seen)
-    return tuple(outermost.values())
+    return (*outermost.values(), *of_experts)
 
 
 def live_ranks(
@@ -112,7 +118,16 @@ def leaves_no_trace(values: Sequence[Any]) -> bool:
     )
 
 
-def _around(matrix: MatrixShape, matrices: Sequence[MatrixShape]) -> list[Sublayer]:
+def _expert(output: str, names: Container[str]) -> Sublayer:
+    """The expert that a matrix is the last one of; of its matrices those that are among the names."""
+    expert = output.rpartition(".")[0]
+    matrices = tuple(f"{expert}.{name}" for name in ("gate_up", "up", "down"))
+    return Sublayer(
+        name=expert, output=output, matrices=tuple(name for name in matrices if name in names), rest=None
+    )
+
+
+def _around(matrix: MatrixShape, all_names: Sequence[str]) -> list[Sublayer]:
     """The modules between a block and a matrix, the outermost first."""
     block, parts = matrix.name.removesuffix(f".{matrix.kind}"), matrix.kind.split(".")
     names = [".".join((block, *parts[:depth])) for depth in range(1, len(parts))]
@@ -120,7 +135,7 @@ def _around(matrix: MatrixShape, matrices: Sequence[MatrixShape]) -> list[Sublay
         Sublayer(
             name=name,
             output=matrix.name,
-            matrices=tuple(other.name for other in matrices if other.name.startswith(f"{name}.")),
+            matrices=tuple(other for other in all_names if other.startswith(f"{name}.")),
             rest=None,
         )
         for name in names

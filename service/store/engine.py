@@ -18,8 +18,11 @@ from search.errors import ConflictError, InputError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30
-LONGEST_IDLE_S = 5
-"""So long a transaction may do nothing, on PostgreSQL, before the database ends it: a store's take milliseconds."""
+LONGEST_IDLE_S = 20
+"""So long a transaction may do nothing, on PostgreSQL, before the database ends it.
+
+A store's take milliseconds, but a starved machine may hold up a process for seconds in the midst of one.
+"""
 
 # Alembic keeps the migration under way in a global, so one thread migrates at a time.
 _MIGRATING = threading.Lock()

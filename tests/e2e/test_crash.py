@@ -16,7 +16,7 @@ Document = dict[str, Any]
 Essence = Callable[[Document], Document]
 Serve = Callable[[Path], AbstractContextManager[Any]]
 
-LAST_GENERATION = 5
+LAST_GENERATION = 3
 CANCELLED_WITHIN_S = 10
 
 

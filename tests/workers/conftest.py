@@ -18,12 +18,15 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     dynamic_module_utils,
 )
 
 from search.matrix import DENSE, MatrixShape, Storage
 from workers.actor import ScorerPlan
 from workers.cluster import Cluster
+from workers.experts_module import stacked_experts, take_apart
 from workers.export import ExportPlan
 from workers.fairness import amounts
 from workers.lowrank import SwitchableModel
@@ -215,6 +218,27 @@ def inputs_of() -> Callable[
         return {name: torch.cat(rows) for name, rows in seen.items()}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def make_mixture() -> Callable[..., Qwen3MoeForCausalLM]:
+    """A model with a mixture of experts, taken apart, in each of its two blocks; a token is sent to two of them."""
+
+    def make(experts: int = 4) -> Qwen3MoeForCausalLM:
+        torch.manual_seed(0)
+        config = Qwen3MoeConfig(
+            vocab_size=48, hidden_size=32, moe_intermediate_size=20, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=8, num_experts=experts, num_experts_per_tok=2,
+            max_position_embeddings=64, initializer_range=0.3, pad_token_id=None,
+        )  # fmt: skip
+        model = Qwen3MoeForCausalLM(config).eval()
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.data.normal_(std=0.3)
+        take_apart(model, stacked_experts(model))
+        return model.requires_grad_(False)
+
+    return make
 
 
 @pytest.fixture(params=["llama", "gpt2"])

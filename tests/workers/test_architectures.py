@@ -22,6 +22,7 @@ from search.matrix import DENSE, MatrixShape
 from workers import preparation
 from workers.attention import suit_gradients
 from workers.calibration import Calibrator
+from workers.experts_module import stacked_experts, take_apart
 from workers.export import Exported, ExportPlan, export, load_folder
 from workers.generation import answers
 from workers.grams import Grams
@@ -55,9 +56,15 @@ GATED: Shapes = {
 }
 
 
-def experts(count: int, inner: int) -> int:
-    """Weights of a block's stacked experts and of their router."""
-    return count * 3 * inner * HIDDEN + count * HIDDEN
+ROUTER = 4 * HIDDEN
+"""Weights of a block's router to four experts."""
+
+
+def experts(inner: int, *, gated: bool = True) -> Shapes:
+    """Four of them."""
+    first = {"gate_up": (2 * inner, HIDDEN)} if gated else {"up": (inner, HIDDEN)}
+    shapes = {**first, "down": (HIDDEN, inner)}
+    return {f"mlp.experts.{index}.{name}": shape for index in range(4) for name, shape in shapes.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,31 +182,57 @@ ARCHITECTURES = [
         options={**CONV1D, "dff": INNER},
         biases=True,
     ),
-    Architecture(model_type="mixtral", shapes=GROUPED, options=HEADS | ROUTED, left_alone=experts(4, INNER)),
-    Architecture(model_type="qwen3_moe", shapes=GROUPED, options=HEADS | ROUTED, left_alone=experts(4, 16)),
-    Architecture(model_type="olmoe", shapes=GROUPED, options=HEADS | ROUTED, left_alone=experts(4, INNER)),
-    Architecture(  # its router is an nn.Linear that returns two tensors
-        model_type="phimoe", shapes=GROUPED, options=HEADS | ROUTED, left_alone=experts(4, INNER)
+    *(
+        Architecture(
+            model_type=kind, shapes=GROUPED | experts(inner), options=HEADS | ROUTED, left_alone=ROUTER
+        )
+        for kind, inner in (
+            ("mixtral", INNER),
+            ("qwen3_moe", 16),
+            ("olmoe", INNER),
+            ("phimoe", INNER),  # its router is an nn.Linear that returns two tensors
+        )
+    ),
+    Architecture(  # experts with biases, stored transposed, gate and up interleaved
+        model_type="gpt_oss",
+        shapes=GROUPED | experts(INNER),
+        options=HEADS | ROUTED,
+        left_alone=ROUTER,
+        biases=True,
+    ),
+    Architecture(  # experts that are not gated; each block is either attention or a mixture
+        model_type="nemotron_h",
+        shapes={name.replace("self_attn", "mixer"): shape for name, shape in GROUPED.items()},
+        second={name.replace("mlp", "mixer"): shape for name, shape in experts(16, gated=False).items()}
+        | {"mixer.shared_experts.up_proj": (16, HIDDEN), "mixer.shared_experts.down_proj": (HIDDEN, 16)},
+        options={
+            **HEADS,
+            **ROUTED,
+            "layers_block_type": ["full_attention", "moe"],
+            "n_routed_experts": 4,
+            "moe_shared_expert_intermediate_size": 16,
+        },
+        left_alone=ROUTER // LAYERS,
     ),
     Architecture(  # shared experts, which see batch and length flattened, and a gate of one output
         model_type="qwen2_moe",
         shapes={
             **GROUPED,
+            **experts(16),
             "mlp.shared_expert.gate_proj": (16, HIDDEN),
             "mlp.shared_expert.up_proj": (16, HIDDEN),
             "mlp.shared_expert.down_proj": (HIDDEN, 16),
             "mlp.shared_expert_gate": (1, HIDDEN),
         },
         options={**HEADS, **ROUTED, "shared_expert_intermediate_size": 16},
-        left_alone=experts(4, 16),
+        left_alone=ROUTER,
         biases=True,
     ),
     Architecture(  # a router that asks for the type of its own weight
         model_type="hunyuan_v1_moe",
-        shapes={**GROUPED, "mlp.gate.wg": (4, HIDDEN)}
+        shapes={**GROUPED, **experts(INNER), "mlp.gate.wg": (4, HIDDEN)}
         | {f"mlp.shared_mlp.{name.removeprefix('mlp.')}": shape for name, shape in GATED.items()},
         options={**HEADS, **ROUTED, "moe_topk": 2},
-        left_alone=experts(4, INNER) - 4 * HIDDEN,
     ),
     Architecture(  # latent attention, and a router with a bias that is no parameter
         model_type="deepseek_v3",
@@ -236,11 +269,14 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
     return made
 
 
-def build(config: PreTrainedConfig) -> PreTrainedModel:
-    """Weights wide enough for beliefs that differ between tokens, no bias of zero."""
+def build(config: PreTrainedConfig, *, apart: bool = True) -> PreTrainedModel:
+    """Weights wide enough for beliefs that differ between tokens, no bias of zero; experts taken apart, if wanted."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")  # type: ignore[no-untyped-call]
-    return randomized(model)
+    model = randomized(model)
+    if apart:
+        take_apart(model, stacked_experts(model))
+    return model.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -325,10 +361,11 @@ def test_grams_whatever_the_padding(
 
 
 def test_gradients_of_short_rows_in_bfloat16(architecture: Architecture) -> None:
-    exact, usual, ours = (
-        randomized(AutoModelForCausalLM.from_config(architecture.config()))  # type: ignore[no-untyped-call]
-        for _ in range(3)
-    )
+    models = []
+    for _ in range(3):
+        torch.manual_seed(0)
+        models.append(randomized(AutoModelForCausalLM.from_config(architecture.config())))  # type: ignore[no-untyped-call]
+    exact, usual, ours = models
     gradients = []
     for model in (exact, usual.bfloat16(), suit_gradients(ours.bfloat16())):
         model.requires_grad_()(IDS_BL).logits.float().logsumexp(dim=2).sum().backward()
@@ -376,14 +413,15 @@ def test_export_is_the_searched_model(
     """With a bias of the head, where its logits are what the model returns."""
     monkeypatch.setattr(Propagation, "kept", True)
     monkeypatch.setattr(preparation, "mean_loss", lambda model, *_: float(model.answer_bias is None))
-    dense = build(architecture.config())
+    dense = build(architecture.config(), apart=False)
     dense.save_pretrained(tmp_path / "dense")
+    take_apart(dense, stacked_experts(dense))
     tokenizer.save_pretrained(tmp_path / "dense")
     plan, prepared = planned(tmp_path / "dense", preparation_plan, export_plan)
     *_, exported = export(plan)
     assert isinstance(exported, Exported)
 
-    searched = load_prepared(plan.model_folder, CPU)
+    searched = load_prepared(plan.model_folder, CPU, matrices=plan.matrices)
     with_factors(searched, plan.matrices, plan.factors_folder).switch(plan.ranks)
     expected = searched(IDS_BL).logits
     assert (expected - dense(IDS_BL).logits).abs().max() > 0.1
@@ -450,17 +488,29 @@ def biases(model: PreTrainedModel, plan: ExportPlan) -> dict[str, list[float]]:
 
 def test_experts_that_no_token_reached(make_task: Callable[..., EncodedTask]) -> None:
     options = {**HEADS, **ROUTED, "num_local_experts": 64, "num_experts_per_tok": 1}
-    model = build(Architecture(model_type="mixtral", shapes=GROUPED, options=options).config())
-    reached: set[int] = set()
+    model = build(Architecture(model_type="mixtral", shapes={}, options=options).config())
+    reached: set[str] = set()
+
+    def note(layer: int) -> Callable[..., None]:
+        def after_forward(_: nn.Module, __: Any, routes: tuple[torch.Tensor, ...]) -> None:
+            reached.update(f"model.layers.{layer}.mlp.experts.{i}" for i in routes[2].flatten().tolist())
+
+        return after_forward
+
     for layer in range(LAYERS):
-        gate = model.get_submodule(f"model.layers.{layer}.mlp.gate")
-        gate.register_forward_hook(lambda _, __, routes: reached.update(routes[2].flatten().tolist()))
+        model.get_submodule(f"model.layers.{layer}.mlp.gate").register_forward_hook(note(layer))
     grams = gather(model, make_task("choice"))
-    assert 1 < len(reached) < 64
+    assert 1 < len(reached) < 64 * LAYERS
     for matrix in find_matrices(model):
         gram, gradients = grams.of(matrix.name)
+        assert gram is not None
+        expert = matrix.name.rpartition(".")[0]
+        assert gram.any() == (expert in reached or "experts" not in expert)
         weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]
-        assert torch.isfinite(factor(weight, "task", KEYS, gram, gradients).left_RO).all()
+        made = factor(weight, "task", KEYS, gram, gradients)
+        assert torch.isfinite(made.left_RO).all()
+        if not gram.any():
+            assert not made.energy_K.any(), "nothing is lost where it is cut"
 
 
 class OwnConfig(PreTrainedConfig):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, PreTrainedModel
 
-from search.errors import ScoringError
+from search.errors import InputError, ScoringError
 from search.matrix import MatrixShape
 from workers.batches import make_batches
 from workers.calibration import Calibrator, passes, shard_count, shard_of
@@ -157,15 +157,17 @@ def naive_tokens(model: PreTrainedModel, task: EncodedTask) -> Moments:
 
 
 @pytest.mark.parametrize("kind", ["choice", "lm"])
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mixture"])
 def test_grams_equal_a_naive_computation(
     make_llama: Callable[[], PreTrainedModel],
     make_gpt2: Callable[[], GPT2LMHeadModel],
+    make_mixture: Callable[[], PreTrainedModel],
     make_task: Callable[..., EncodedTask],
     kind: str,
     architecture: str,
 ) -> None:
-    make, task = {"llama": make_llama, "gpt2": make_gpt2}[architecture], make_task(kind)
+    make = {"llama": make_llama, "gpt2": make_gpt2, "mixture": make_mixture}[architecture]
+    task = make_task(kind)
     if kind == "choice":
         task = with_choices(task, 2)  # one direction each, which any probe finds
     grams = gather(make(), task)
@@ -224,6 +226,18 @@ def test_probes_of_tokens_average_to_the_fisher_information_of_a_model_that_is_s
     assert (
         norms_SN.std(dim=0) < norms_SN.mean(dim=0)
     ).all()  # of drawn labels, ten times the mean for the sure one
+
+
+def test_experts_of_other_tokens_than_the_batch_has_are_refused(
+    make_mixture: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
+) -> None:
+    model: Any = make_mixture()
+    mlp = model.model.layers[0].mlp
+    forward = mlp.forward
+    mlp.forward = lambda x_BLD: torch.cat([forward(x_BLD[:, :-1].contiguous()), x_BLD[:, -1:]], dim=1)
+    refused = r"0\.mlp\.experts\.\d\.\w+ cannot be calibrated: it is of \d+ tokens where the batch has"
+    with pytest.raises(InputError, match=refused):
+        gather(model, make_task("choice"))
 
 
 def test_one_input_gram_for_matrices_that_read_the_same(

@@ -284,7 +284,7 @@ def test_one_token_is_kept_by_one_component(shape: tuple[int, int], method: Meth
 
 def test_zero_input_gram_falls_back_to_the_weights(caplog: pytest.LogCaptureFixture) -> None:
     weight_OD, gram_C, gram_G = problem(WIDE)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         factors = factor(weight_OD, "task", 3, torch.zeros_like(gram_C), gram_G)
     torch.testing.assert_close(product(factors, 3), product(factor(weight_OD, "weight", 3), 3))
     assert not factors.energy_K.any()

@@ -296,6 +296,21 @@ def test_a_matrix_that_a_block_runs_twice_stays_what_it_was(
     assert switchable_module(mlp, "up_proj").right_RD is not before["up_proj"]
 
 
+def test_experts_stay_what_they_were_though_all_tokens_are_sent_to_them(
+    make_mixture: Callable[..., Any],
+    make_switchable: Callable[..., Any],
+    make_task: Callable[..., EncodedTask],
+) -> None:
+    switchable, matrices = make_switchable(make_mixture(experts=2))
+    before = {m.name: switchable_module(switchable.model, m.name).right_RD for m in matrices}
+    examples = make_task("choice").splits["search"]
+    for _ in propagate(switchable, [[4] * len(matrices)], _energies(matrices), examples, BUDGET):
+        pass
+    for name, right_RD in before.items():
+        stayed = switchable_module(switchable.model, name).right_RD is right_RD
+        assert stayed == (".experts." in name)
+
+
 def test_what_is_not_finite_is_named(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
     switchable, matrices, ranks = candidate
     first = switchable.model.get_submodule(matrices[0].name)

@@ -104,6 +104,16 @@ def make_subject(
     return lambda kind: Subject(*make_switchable(make_llama()), make_task(kind), tokenizer)
 
 
+@pytest.fixture
+def mixture(
+    make_mixture: Callable[..., Any],
+    make_switchable: Callable[..., tuple[SwitchableModel, tuple[MatrixShape, ...]]],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+) -> Subject:
+    return Subject(*make_switchable(make_mixture()), make_task("choice"), tokenizer)
+
+
 @pytest.mark.parametrize("kind", ["choice", "generate", "lm"])
 @pytest.mark.parametrize("name", ["0.self_attn.q_proj", "1.mlp.down_proj", "0.mlp.gate_proj"])
 def test_the_slope_of_what_is_kept_is_that_of_the_loss(
@@ -207,6 +217,24 @@ def test_a_module_may_see_the_rows_behind_one_another(make_subject: Callable[[st
     mlp.forward = lambda x_BLD: forward(x_BLD.flatten(0, 1)).unflatten(0, x_BLD.shape[:2])
     reaction = subject.react(ranks)
     np.testing.assert_allclose(reaction.kept[:, index], expected.kept[:, index], rtol=1e-3, atol=1e-6)
+
+
+def test_experts_react_to_the_tokens_that_are_sent_to_them(mixture: Subject) -> None:
+    ranks = [3] * len(mixture.matrices)
+    whole = mixture.react(ranks, batch_tokens=4096)
+    for name in (
+        "1.mlp.experts.0.down",
+        "1.mlp.experts.3.gate_up",
+    ):  # no router behind them sends tokens elsewhere
+        index = mixture.index(name)
+        expected = mixture.slope(ranks, index, 2)
+        assert whole.kept[:, index].sum() == pytest.approx(expected, rel=0.02, abs=1e-4)
+    examples, parts = mixture.examples, []
+    for example in examples:
+        mixture.examples = (example,)
+        parts.append(mixture.react(ranks))
+    np.testing.assert_allclose(join_reactions(parts).kept, whole.kept, rtol=1e-3, atol=1e-5)
+    assert whole.kept[:, mixture.index("1.mlp.experts.0.down")].std() > 1e-4
 
 
 def test_rows_share_what_a_module_makes_of_a_choice_of_tokens(

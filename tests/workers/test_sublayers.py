@@ -272,6 +272,37 @@ def test_without_matrices_nothing_is_run() -> None:
     assert find_sublayers(model, ()) == ()
 
 
+@torch.inference_mode()
+def test_an_expert_is_gone_with_its_last_matrix_whoever_is_sent_to_it(
+    make_mixture: Callable[..., Any], make_switchable: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_mixture(experts=16)  # more than the tokens that it is looked at with are sent to
+    found = find_sublayers(model, find_matrices(model))
+    experts = {sublayer.name: sublayer for sublayer in found if ".experts." in sublayer.name}
+    assert len(experts) == 2 * 16
+    for name, expert in experts.items():
+        assert expert.output == f"{name}.down"
+        assert expert.matrices == (f"{name}.gate_up", f"{name}.down")
+    alone = find_sublayers(model, find_matrices(model, include=["down"]))
+    assert {sublayer.matrices for sublayer in alone} == {(f"{name}.down",) for name in experts}
+    assert find_sublayers(model, find_matrices(model, include=["gate_up"])) == ()
+
+    skipping, matrices = make_switchable(copy.deepcopy(model))
+    monkeypatch.setattr(workers.lowrank, "find_sublayers", lambda *_: ())
+    running, _ = make_switchable(model)
+    ranks = [0 if m.kind.endswith(".down") and "1" in m.kind else 5 for m in matrices]
+    ran: list[str] = []
+    for name, module in skipping.model.named_modules():
+        module.register_forward_pre_hook(lambda _, __, name=name: ran.append(name))
+    skipping.switch(ranks)
+    running.switch(ranks)
+    ids_BL = torch.arange(40)[None]
+    assert skipping.model(ids_BL, use_cache=False).logits.equal(running.model(ids_BL, use_cache=False).logits)
+    reached = [name for name in ran if name.endswith("gate_up")]
+    assert reached
+    assert not any("1" in name.split("experts.")[1] for name in reached)
+
+
 def test_a_model_of_outputs_alone_is_skipped_too(make_llama: Callable[..., PreTrainedModel]) -> None:
     model = make_llama()
     matrices = find_matrices(model, include=["o_proj"])

@@ -1,0 +1,132 @@
+"""Experts of a mixture, each with linear maps of its own. Copied into exports, so it knows torch and nothing else.
+
+transformers keeps all experts of a block in one module, their weights stacked: E×O×D, or E×D×O where it calls them
+transposed. Here each is a module with two `nn.Linear`, `gate_up` (`up` where nothing is gated) and `down`, which can be
+compressed like any other.
+
+Legend: E experts, N tokens, k experts of a token, P tokens of one expert, O output width, D input width.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+STACKED = ("down_proj", "has_gate", "has_bias", "has_post_expert_norm", "is_transposed", "num_experts")
+"""What a module of stacked experts has by transformers' own interface for them."""
+
+
+class Expert(nn.Module):
+    """One expert, for the tokens that are sent to it.
+
+    `tokens_P`: which of the `of` tokens these are, at its last call.
+    """
+
+    def __init__(
+        self, inner: nn.Linear, down: nn.Linear, activate: Callable[[torch.Tensor], torch.Tensor], gated: bool
+    ) -> None:
+        super().__init__()
+        self._inner = "gate_up" if gated else "up"
+        self._activate = activate
+        self.add_module(self._inner, inner)
+        self.down = down
+        self.tokens_P: torch.Tensor | None = None
+        self.of = 0
+
+    def forward(self, x_PD: torch.Tensor) -> torch.Tensor:
+        y_PD: torch.Tensor = self.down(self._activate(getattr(self, self._inner)(x_PD)))
+        return y_PD
+
+
+class Experts(nn.Module):
+    """In place of a module of stacked experts: takes what that took, and returns what that returned.
+
+    Args:
+        stacked: The module; its weights are copied, everything else is shared.
+    """
+
+    num_experts: int
+    has_gate: bool
+    has_post_expert_norm: bool
+    act_fn: Callable[[torch.Tensor], torch.Tensor]
+    post_expert_norm: Callable[[torch.Tensor], torch.Tensor]
+
+    def __init__(self, stacked: nn.Module) -> None:
+        super().__init__()
+        own = {*stacked._parameters, *vars(nn.Module())}
+        vars(self).update({name: value for name, value in vars(stacked).items() if name not in own})
+        for name, module in stacked.named_children():
+            self.add_module(name, module)
+        self._stacked_class: Any = type(stacked)
+        for index in range(self.num_experts):
+            inner = _linear(stacked, "gate_up_proj" if self.has_gate else "up_proj", index)
+            expert = Expert(inner, _linear(stacked, "down_proj", index), self._activated, self.has_gate)
+            self.add_module(str(index), expert)
+
+    def forward(
+        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """The weighted sum of each token's experts.
+
+        Args:
+            hidden_states: N×D.
+            top_k_index: N×k, by number; `num_experts` and above is none.
+            top_k_weights: N×k.
+        """
+        tokens, chosen = top_k_index.shape
+        order = top_k_index.flatten().argsort(stable=True)
+        weights = top_k_weights.flatten()
+        sizes = torch.bincount(top_k_index.flatten(), minlength=self.num_experts).tolist()
+        summed = torch.zeros_like(hidden_states)
+        start = 0
+        for index, size in enumerate(sizes[: self.num_experts]):
+            pairs_P = order[start : start + size]
+            start += size
+            expert: Any = self._modules[str(index)]
+            expert.tokens_P, expert.of = pairs_P // chosen, tokens
+            if size == 0:
+                continue
+            y_PD = expert(hidden_states[expert.tokens_P])
+            if self.has_post_expert_norm:
+                y_PD = self.post_expert_norm(y_PD)
+            y_PD = y_PD * weights[pairs_P, None]
+            summed.index_add_(0, expert.tokens_P, y_PD.to(summed.dtype))
+        return summed
+
+    def _activated(self, inner: torch.Tensor) -> torch.Tensor:
+        """Between the two maps, as the stacked experts have it."""
+        gated: torch.Tensor = (
+            self._stacked_class._apply_gate(self, inner) if self.has_gate else self.act_fn(inner)
+        )
+        return gated
+
+
+def stacked_experts(model: nn.Module) -> list[str]:
+    """The modules of a model that hold stacked experts, by name."""
+    return [name for name, module in model.named_modules() if all(hasattr(module, has) for has in STACKED)]
+
+
+def take_apart(model: nn.Module, names: Iterable[str]) -> None:
+    """Puts `Experts` in place of these modules of stacked ones."""
+    for name in names:
+        model.set_submodule(name, Experts(model.get_submodule(name)))
+
+
+def expert_of(model: nn.Module, name: str) -> Expert | None:
+    """The expert that a matrix belongs to, if it is of one."""
+    parent = model.get_submodule(name.rpartition(".")[0])
+    return parent if isinstance(parent, Expert) else None
+
+
+def _linear(stacked: nn.Module, name: str, index: int) -> nn.Linear:
+    """One expert's map, its weight O×D and contiguous."""
+    weight_OD = getattr(stacked, name)[index].detach()
+    if stacked.is_transposed:
+        weight_OD = weight_OD.T
+    bias_O = getattr(stacked, f"{name}_bias")[index].detach() if stacked.has_bias else None
+    linear = nn.Linear(weight_OD.shape[1], weight_OD.shape[0], bias=bias_O is not None, device="meta")
+    linear.weight = nn.Parameter(weight_OD.clone(memory_format=torch.contiguous_format))
+    if bias_O is not None:
+        linear.bias = nn.Parameter(bias_O.clone())
+    return linear.train(stacked.training)
