@@ -3,12 +3,12 @@
 Pure arithmetic: nothing is loaded, run or timed here (`workers.rates` times). Counts are upper bounds where what a job
 does depends on what it finds: every candidate is taken to be as dear as the dense model, every search to use up its
 scorings, the dense model to run in every round of reweighing and descent, though it answers a choice once; so all these
-may end before the low end of their range, and confirm and test, too. Of a mixture of experts, every expert is taken to
-run.
+may end before the low end of their range, and confirm and test, too. Of a mixture, every expert is taken to get as many
+tokens as the others.
 
-Legend: P parameters inside the blocks, O×D a matrix, K = min(O, D), R its largest rank that is kept, T tokens with
-padding, L padded length of a batch, N positions that go through the output head, V vocabulary, H hidden width,
-A attention width (heads × head size).
+Legend: P parameters inside the blocks that a token runs through, O×D a matrix, K = min(O, D), R its largest rank that
+is kept, T tokens with padding, L padded length of a batch, N positions that go through the output head, V vocabulary,
+H hidden width, A attention width (heads × head size).
 
     forward     2·P·T + 2·V·H·N + 4·A·L²·rows·layers    a product takes 2 FLOPs per weight and token
     backward    2·P·T + 2·V·H·N + 8·A·L²·rows·layers    weights get no gradient, both sides of attention do
@@ -258,7 +258,7 @@ def _propagating(model: ModelSize, job: JobSize) -> _Work:
     """
     load = job.loads["propagation"]
     numbers = flops = eigh_flops = 0.0
-    for matrix in model.matrices:
+    for matrix in model.propagated:
         width, rank = matrix.in_features, matrix.largest_rank(job.storage)
         numbers += 2 * gram_numbers(width) + width**2
         flops += width**3 / 3 + 6 * rank * width**2 + 4 * rank**2 * width
@@ -281,7 +281,7 @@ def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> _
     weights = weight_bytes(model, job)
     streamed = load.times(len(gram_passes(model, job.method, job.gram_bytes)))
     running = _forward(model, job, streamed, backward=job.method == "task") + _Work(
-        flops=2 * 2 * low_rank * model.block_params * streamed.tokens,
+        flops=2 * 2 * low_rank * model.running_params * streamed.tokens,
         memory_bytes=2 * low_rank * streamed.batches * weights,
     )
     if low_rank and runs_dense(job):
@@ -302,7 +302,7 @@ def _timing(model: ModelSize, job: JobSize, once: Load) -> _Work:
 def _refining(model: ModelSize, job: JobSize, load: Load) -> _Work:
     """The dense model forwards, a candidate both ways, its factors' gradients, AdamW over all that are trained."""
     gradients = _Work(
-        flops=2 * model.block_params * load.tokens,
+        flops=2 * model.running_params * load.tokens,
         memory_bytes=load.batches * OPTIMIZER_TRAFFIC * factor_numbers(model.matrices, job.storage),
     )
     return _reacting(model, job, load) + gradients
@@ -320,9 +320,9 @@ def _forward(model: ModelSize, job: JobSize, load: Load, *, backward: bool = Fal
     matrix reads and writes is moved once more by what stands between matrices, norms and gates. Backwards attention and
     those cost twice as much.
     """
-    linear = 2 * model.block_params * load.tokens + 2 * model.vocabulary * model.hidden * load.reads
+    linear = 2 * model.running_params * load.tokens + 2 * model.vocabulary * model.hidden * load.reads
     attention = 4 * model.attention * load.squares * model.layers
-    numbers = sum(matrix.in_features + matrix.out_features for matrix in model.matrices)
+    numbers = model.activations
     weights, activations = (
         load.batches * weight_bytes(model, job),
         load.tokens * numbers * ITEM_BYTES[job.dtype],
@@ -334,15 +334,17 @@ def _forward(model: ModelSize, job: JobSize, load: Load, *, backward: bool = Fal
 
 def _scoring(model: ModelSize, job: JobSize, load: Load) -> _Work:
     """Forward passes over the rows, and for generated answers one small pass per token, which reads all weights."""
-    per_token = 2 * (model.block_params + model.vocabulary * model.hidden)
+    per_token = 2 * (model.running_params + model.vocabulary * model.hidden)
     decoding = _Work(flops=per_token * load.decoded, memory_bytes=load.steps * weight_bytes(model, job))
     return _forward(model, job, load) + decoding
 
 
 def _grams(model: ModelSize, job: JobSize, load: Load) -> _Work:
     """Products in bfloat16 where that is the dtype, else in float32; sums in float64; both by panels of a triangle."""
-    count, kept = grams_per_matrix(job.method), sum(_kept(model, job.method))
-    flops = count * load.real_tokens * 2 * kept
+    numbers = _kept(model, job.method)
+    count, kept = grams_per_matrix(job.method), sum(numbers)
+    seen = sum(model.seen(matrix) * number for matrix, number in zip(model.matrices, numbers, strict=True))
+    flops = count * load.real_tokens * 2 * seen
     work = _Work(memory_bytes=count * load.batches * GRAM_TRAFFIC_BYTES * kept)
     return work + (_Work(flops=flops) if job.dtype == "bfloat16" else _Work(float32_flops=flops))
 

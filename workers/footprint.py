@@ -185,7 +185,7 @@ def refitting(model: ModelSize, job: JobSize) -> Footprint:
 def _flows(model: ModelSize, job: JobSize, load: Load, count: int) -> tuple[int, int]:
     """For all examples the hidden states of so many flows; and what one block's matrices read in one, on the host."""
     read = [0] * model.layers
-    for matrix in model.matrices:
+    for matrix in model.propagated:
         read[matrix.layer] += matrix.in_features
     item = ITEM_BYTES[job.dtype]
     return round(load.tokens) * count * model.hidden * item, round(load.real_tokens) * max(read) * item
@@ -235,7 +235,7 @@ def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Metho
         return 0
     if method != "task":
         return _batch(model, job, load, item)
-    entries = item * sum(m.out_features + m.in_features for m in model.matrices)
+    entries = round(item * model.activations)
     length = load.squares / max(load.tokens, 1)
     if job.device == "cpu" and job.dtype == "bfloat16" and length <= SHORT:
         entries += round((item + 4) * length * model.heads * model.layers)

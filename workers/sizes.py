@@ -5,16 +5,18 @@ What `workers.estimate` computes with; nothing is loaded or run.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from search.matrix import MatrixShape, Storage
 from workers import calibration
 from workers.batches import make_batches
 from workers.calibration import passes, shard_count
+from workers.experts_module import expert_of
 from workers.fisher import Fisher
 from workers.generation import by_prompt, longest_answer, read_once
-from workers.matrices import find_matrices, linear_params
+from workers.matrices import find_matrices, iter_linears, linear_params
 from workers.models import empty_model
 from workers.plan import EncodedTask, Example
 from workers.projections import Method
@@ -25,18 +27,41 @@ from workers.workload import Workload
 class ModelSize:
     """A model as numbers; `block_params` are all linear weights inside the blocks, tied weights count once.
 
+    `reach`: of experts' matrices, by name, the share of all tokens that they see if all experts get alike.
+    `idle_params`: how much of the blocks' weights a token does not run through by that.
     `cached`: numbers of a layer's keys and values of a token.
     """
 
     matrices: tuple[MatrixShape, ...]
     total_params: int
     block_params: int
+    idle_params: int
+    reach: Mapping[str, float]
     layers: int
     hidden: int
     vocabulary: int
     attention: int
     heads: int
     cached: int
+
+    @property
+    def activations(self) -> float:
+        """Numbers that go into all matrices and come out of them, a token."""
+        return sum(self.seen(matrix) * (matrix.in_features + matrix.out_features) for matrix in self.matrices)
+
+    @property
+    def running_params(self) -> int:
+        """What a token runs through of the blocks' weights."""
+        return self.block_params - self.idle_params
+
+    @property
+    def propagated(self) -> list[MatrixShape]:
+        """The matrices that errors are propagated into, and that are refit: those that see all tokens."""
+        return [matrix for matrix in self.matrices if matrix.name not in self.reach]
+
+    def seen(self, matrix: MatrixShape) -> float:
+        """The share of all tokens that a matrix sees."""
+        return self.reach.get(matrix.name, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,10 +150,14 @@ def size_of(
     layers = list(text.per_layer_config)  # of some models, their heads are not all alike
     head_size = max(getattr(one, "head_dim", None) or text.hidden_size // max(heads, 1) for one in layers)
     key_heads = max(getattr(one, "num_key_value_heads", None) or heads for one in layers)
+    weights = {name: module.weight.numel() for name, _, module in iter_linears(model)}
+    reach = {name: _reach(model, name) for name in weights if expert_of(model, name) is not None}
     return ModelSize(
         matrices=find_matrices(model, include, exclude),
         total_params=sum(parameter.numel() for parameter in model.parameters()),
         block_params=linear_params(model),
+        idle_params=round(sum((1 - share) * weights[name] for name, share in reach.items())),
+        reach=reach,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
         vocabulary=text.vocab_size,
@@ -136,6 +165,15 @@ def size_of(
         heads=heads,
         cached=2 * head_size * key_heads,
     )
+
+
+def _reach(model: PreTrainedModel, name: str) -> float:
+    """Of an expert's matrix; 1 where the configuration does not tell how many experts a token is sent to."""
+    experts: Any = model.get_submodule(name.rsplit(".", 2)[0])
+    chosen = getattr(model.config.get_text_config(), "num_experts_per_tok", None)
+    if isinstance(chosen, list):  # by layer
+        chosen = max(chosen)
+    return min(1.0, chosen / experts.num_experts) if chosen else 1.0
 
 
 def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None = None) -> Load:

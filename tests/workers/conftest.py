@@ -224,12 +224,12 @@ def inputs_of() -> Callable[
 def make_mixture() -> Callable[..., Qwen3MoeForCausalLM]:
     """A model with a mixture of experts, taken apart, in each of its two blocks; a token is sent to two of them."""
 
-    def make(experts: int = 4) -> Qwen3MoeForCausalLM:
+    def make(experts: int = 4, **options: Any) -> Qwen3MoeForCausalLM:
         torch.manual_seed(0)
         config = Qwen3MoeConfig(
             vocab_size=48, hidden_size=32, moe_intermediate_size=20, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, head_dim=8, num_experts=experts, num_experts_per_tok=2,
-            max_position_embeddings=64, initializer_range=0.3, pad_token_id=None,
+            max_position_embeddings=64, pad_token_id=None, **options,
         )  # fmt: skip
         model = Qwen3MoeForCausalLM(config).eval()
         for parameter in model.parameters():

@@ -68,15 +68,19 @@ def phases_of(model: ModelSize, job: JobSize, rates: Rates = RATES) -> dict[str,
 
 
 @pytest.mark.parametrize("kind", ["choice", "lm"])  # prompts read once, and row by row
+@pytest.mark.parametrize("architecture", ["llama", "mixture"])
 def test_forward_flops_are_what_torch_counts(
     make_llama: Callable[..., LlamaForCausalLM],
+    make_mixture: Callable[..., Any],
     make_task: Callable[..., EncodedTask],
     tokenizer: PreTrainedTokenizerFast,
-    model: ModelSize,
     job: JobSize,
     kind: str,
+    architecture: str,
 ) -> None:
-    llama: Any = make_llama(attn_implementation="eager")  # torch does not count the fused one on a processor
+    make = {"llama": make_llama, "mixture": make_mixture}[architecture]
+    llama: Any = make(attn_implementation="eager")  # torch does not count the fused one on a processor
+    model = size_of(llama.config)
     scored = make_task(kind)
     load, examples = load_of(scored, "test", BATCH_TOKENS), len(scored.splits["test"])
     scorer = Scorer(SwitchableModel(llama, (), {}), tokenizer, scored, BATCH_TOKENS)

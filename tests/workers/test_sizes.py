@@ -41,6 +41,21 @@ def test_layers_whose_heads_differ_count_as_the_largest() -> None:
     assert (size.attention, size.cached) == (4 * 32, 2 * 32 * 2)
 
 
+def test_a_token_runs_through_the_experts_that_it_is_sent_to(make_mixture: Callable[..., Any]) -> None:
+    model = make_mixture(experts=8)
+    size = size_of(model.config)
+    assert size.matrices == find_matrices(model)
+    experts = [matrix for matrix in size.matrices if ".experts." in matrix.name]
+    assert size.reach == {matrix.name: 2 / 8 for matrix in experts}
+    assert size.running_params == linear_params(model) - 0.75 * sum(m.dense_params for m in experts)
+    assert [m for m in size.matrices if m not in experts] == size.propagated
+    wide = sum(m.in_features + m.out_features for m in size.propagated)
+    assert size.activations == wide + 2 / 8 * sum(m.in_features + m.out_features for m in experts)
+    for told, share in (([1, 4], 4 / 8), (None, 1.0)):  # by layer; not at all
+        vars(model.config)["num_experts_per_tok"] = told
+        assert set(size_of(model.config).reach.values()) == {share}
+
+
 def test_patterns_choose_matrices_but_not_what_runs(make_llama: Callable[..., LlamaForCausalLM]) -> None:
     config = make_llama().config
     some, every = size_of(config, ("mlp.*",)), size_of(config)
