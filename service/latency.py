@@ -27,8 +27,15 @@ def workload_of(objective: TargetLatency, spec: JobSpec, checked: Checked) -> Wo
     """The forward pass that is timed: as the job file says, else of a typical batch of the search split.
 
     Raises:
-        InputError: It is longer than the model's context.
+        InputError: It is longer than the model's context, or experts are among the matrices: what runs of them, the
+            tokens decide.
     """
+    if checked.expert is not None:
+        raise InputError(
+            "objective",
+            f"a latency cannot be told of experts, {checked.expert} among them: what one takes depends on what is sent "
+            'to it; keep them as they are by model.exclude: ["*.experts.*"], or ask for a share of the parameters',
+        )
     rows, length = typical_batch(checked.task, "search", spec.resources.tokens_per_batch)
     workload = Workload(
         kind=objective.workload, rows=objective.rows or rows, length=objective.length or length

@@ -175,6 +175,7 @@ class Calibrator:
     def _add_unreached(self) -> None:
         """Experts that no token was sent to have Grams of zeros."""
         for name in self._experts:
+            self.grams.moved.setdefault(name, 0)
             device = dense_module(self._model, name).weight.device
             for sums in (self.grams.forward, self.grams.backward)[: 1 + self._gradients]:
                 if name not in sums:
@@ -217,12 +218,13 @@ class Calibrator:
         def after_forward(module: LinearModule, args: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
             if self._mask_BL is None:
                 return
+            rows_T = self._real_rows(name, y_BLO)
             if module.bias is None:
-                y_TO = self._real(name, y_BLO.detach())
+                y_TO = _rows_of(y_BLO, rows_T)
             else:  # it may be so large that little of W x is left of their rounded sum
-                y_TO = F.linear(self._real(name, args[0].detach()), weight_OD(module).detach())
+                y_TO = F.linear(_rows_of(args[0], rows_T), weight_OD(module).detach())
             self._accumulate(self.grams.forward, name, y_TO, "activation")
-            self._watch_gradient(name, y_BLO)
+            self._watch_gradient(name, y_BLO, rows_T)
 
         return after_forward
 
@@ -235,34 +237,37 @@ class Calibrator:
             x_BLD, *rest = args
             if self._mask_BL is None:
                 return args
-            self._add_input(name, x_BLD)
+            rows_T = self._real_rows(name, x_BLD)
+            self._add_input(name, x_BLD, rows_T)
             alias_BLD = x_BLD.view_as(x_BLD)
-            self._watch_gradient(name, alias_BLD)
+            self._watch_gradient(name, alias_BLD, rows_T)
             return alias_BLD, *rest
 
         return before_forward
 
-    def _watch_gradient(self, name: str, values_BLK: torch.Tensor) -> None:
+    def _watch_gradient(self, name: str, values_BLK: torch.Tensor, rows_T: torch.Tensor) -> None:
         if self._gradients:
             if not (torch.is_grad_enabled() and values_BLK.requires_grad):
                 raise _not_prunable(name, "runs without gradients")
-            values_BLK.register_hook(lambda grad: self._add_gradient(name, grad))  # type: ignore[no-untyped-call]
+            values_BLK.register_hook(lambda grad: self._add_gradient(name, _rows_of(grad, rows_T)))  # type: ignore[no-untyped-call]
 
-    def _add_input(self, name: str, x_BLD: torch.Tensor) -> None:
+    def _add_input(self, name: str, x_BLD: torch.Tensor, rows_T: torch.Tensor) -> None:
         if self._last_input is not None and self._last_input[1] is x_BLD:
             self.grams.forward_of[name] = self._last_input[0]
             return
         self._last_input = (name, x_BLD)
         self.grams.forward_of[name] = name
-        self._accumulate(self.grams.forward, name, self._real(name, x_BLD.detach()), "activation")
+        self._accumulate(self.grams.forward, name, _rows_of(x_BLD, rows_T), "activation")
 
-    def _add_gradient(self, name: str, grad_BLK: torch.Tensor) -> None:
-        grad_TK = self._real(name, grad_BLK.detach())
+    def _add_gradient(self, name: str, grad_TK: torch.Tensor) -> None:
+        if name in self._experts:
+            moved = int(grad_TK.any(dim=1).sum())
+            self.grams.moved[name] = self.grams.moved.get(name, 0) + moved
         scale = gradient_share(self._model, name) ** -2
         self._accumulate(self.grams.backward, name, grad_TK, "gradient", scale)
 
-    def _real(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
-        """The rows of real tokens, T×N; some models flatten B and L, or put an axis of length one among them."""
+    def _real_rows(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
+        """Which rows are of real tokens; some models flatten B and L, or put an axis of length one among them."""
         assert self._mask_BL is not None
         assert self._tokens_T is not None
         if (expert := self._experts.get(name)) is not None:
@@ -271,11 +276,11 @@ class Calibrator:
                     name, f"is of {expert.of} tokens where the batch has {self._mask_BL.numel()}"
                 )
             assert expert.tokens_P is not None
-            return rows_BLN[self._mask_BL.flatten().to(rows_BLN.device)[expert.tokens_P]]
+            return self._mask_BL.flatten().to(rows_BLN.device)[expert.tokens_P].nonzero().squeeze(1)
         got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)
         if got not in (tokens, [self._mask_BL.numel()]):
             raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")
-        return rows_BLN.flatten(0, -2).index_select(0, self._tokens_T.to(rows_BLN.device))
+        return self._tokens_T.to(rows_BLN.device)
 
     def _accumulate(
         self, sums: dict[str, GramSum], name: str, rows_TK: torch.Tensor, what: str, scale: float = 1.0
@@ -293,6 +298,11 @@ def _generator(seed: int, batch: int) -> torch.Generator:
     """Of a batch's draws, whoever runs it and whatever ran before."""
     state = np.random.SeedSequence((seed, batch)).generate_state(1, np.uint64)
     return torch.Generator(device="cpu").manual_seed(int(state[0]))
+
+
+def _rows_of(rows_BLN: torch.Tensor, rows_T: torch.Tensor) -> torch.Tensor:
+    """T×N."""
+    return rows_BLN.detach().flatten(0, -2).index_select(0, rows_T)
 
 
 def _sizes(shape: torch.Size) -> list[int]:

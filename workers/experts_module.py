@@ -63,6 +63,7 @@ class Experts(nn.Module):
             inner = _linear(stacked, "gate_up_proj" if self.has_gate else "up_proj", index)
             expert = Expert(inner, _linear(stacked, "down_proj", index), self._activated, self.has_gate)
             self.add_module(str(index), expert)
+        self.train(stacked.training)
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -78,15 +79,16 @@ class Experts(nn.Module):
         order = top_k_index.flatten().argsort(stable=True)
         weights = top_k_weights.flatten()
         sizes = torch.bincount(top_k_index.flatten(), minlength=self.num_experts).tolist()
-        summed = torch.zeros_like(hidden_states)
-        start = 0
+        summed, none, start = torch.zeros_like(hidden_states), order[:0], 0
         for index, size in enumerate(sizes[: self.num_experts]):
-            pairs_P = order[start : start + size]
-            start += size
             expert: Any = self._modules[str(index)]
-            expert.tokens_P, expert.of = pairs_P // chosen, tokens
+            expert.of = tokens
             if size == 0:
+                expert.tokens_P = none
                 continue
+            pairs_P = order[start : start + size]
+            expert.tokens_P = pairs_P // chosen
+            start += size
             y_PD = expert(hidden_states[expert.tokens_P])
             if self.has_post_expert_norm:
                 y_PD = self.post_expert_norm(y_PD)
@@ -129,4 +131,4 @@ def _linear(stacked: nn.Module, name: str, index: int) -> nn.Linear:
     linear.weight = nn.Parameter(weight_OD.clone(memory_format=torch.contiguous_format))
     if bias_O is not None:
         linear.bias = nn.Parameter(bias_O.clone())
-    return linear.train(stacked.training)
+    return linear

@@ -128,6 +128,10 @@ def load_folder(folder: Path) -> PreTrainedModel:
             add_biases(self, config.ranksieve.get("biases", []))
             replace_linears(self, config.ranksieve["ranks"], storage)
 
+        @classmethod
+        def _can_set_experts_implementation(cls) -> bool:  # transformers would look for it in this file
+            return bool(base._can_set_experts_implementation())  # type: ignore[union-attr]
+
     model: PreTrainedModel = Exported.from_pretrained(
         folder, config=config, dtype="auto", use_safetensors=True
     )

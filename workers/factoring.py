@@ -169,7 +169,7 @@ class MatrixGroup:
         rank = max(1, matrix.largest_rank(self._recipe.storage))
         forward, backward = grams.of(matrix.name, weight.device, self._recipe.precision)
         if backward is not None:
-            backward = shrunk(weight, backward, grams.answers)
+            backward = shrunk(weight, backward, grams.answers_of(matrix.name))
         return whitened(weight, self._recipe.method, rank, forward, backward, self._recipe.precision)
 
 

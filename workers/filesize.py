@@ -4,7 +4,7 @@ Embeddings, head, norms, biases, matrices that stay as they are, and the headers
 upper bound is taken: how many tensors a matrix becomes is not known before its rank is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ class Remainder:
 
     Args:
         numbers: Stored in the working dtype.
-        other_bytes: Bytes of tensors that are no floats.
+        other_bytes: Bytes of tensors that are no floats, or are kept in float32.
         header_bytes: At most.
     """
 
@@ -62,8 +62,10 @@ def remainder(
     if head_bias and (found := linear_head(model)) is not None and found[1].bias is None:
         name, head = found
         rest.append((f"{name}.bias", head.weight[:, 0]))
-    floats = [tensor.numel() for _, tensor in rest if tensor.is_floating_point()]
+    wide = _kept_wide(model)
+    floats = [tensor.numel() for name, tensor in rest if tensor.is_floating_point() and not wide(name)]
     others = [tensor.nbytes for _, tensor in rest if not tensor.is_floating_point()]
+    others += [4 * tensor.numel() for name, tensor in rest if tensor.is_floating_point() and wide(name)]
     names = [name for name, _ in rest]
     names += [f"{matrix.name}.{suffix}" for matrix in matrices for suffix in LOW_RANK_SUFFIXES]
     return Remainder(
@@ -71,3 +73,9 @@ def remainder(
         other_bytes=sum(others),
         header_bytes=PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names),
     )
+
+
+def _kept_wide(model: PreTrainedModel) -> Callable[[str], bool]:
+    """Whether transformers may keep a tensor in float32, whatever the working dtype is."""
+    parts = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    return lambda name: any(part in name for part in parts)

@@ -91,7 +91,8 @@ class Grams:
     """Second moments over task tokens, summed.
 
     `forward[name]` is the one of what passes the matrix forwards, `backward[name]` of what passes it backwards.
-    `answers` counts the independent ones that the gradients came from, see `workers.fisher.answers_of`.
+    `answers` counts the independent ones that the gradients came from, see `workers.fisher.answers_of`; `moved[name]`,
+    of an expert's matrix, the tokens that had a gradient there.
     Matrices seen from their input that read the same activation share one sum, that of `forward_of[name]`.
     """
 
@@ -100,6 +101,11 @@ class Grams:
     forward: dict[str, GramSum] = field(default_factory=dict)
     forward_of: dict[str, str] = field(default_factory=dict)
     backward: dict[str, GramSum] = field(default_factory=dict)
+    moved: dict[str, int] = field(default_factory=dict)
+
+    def answers_of(self, name: str) -> int:
+        """About how many answers tell of a matrix: all, but of an expert no more than tokens had a gradient there."""
+        return min(self.answers, self.moved.get(name, self.answers))
 
     def of(
         self, name: str, device: torch.device | None = None, dtype: torch.dtype = torch.float64
@@ -119,6 +125,9 @@ class Grams:
         self.tokens += other.tokens
         self.answers += other.answers
         self.forward_of |= other.forward_of
+        self.moved = {
+            name: self.moved.get(name, 0) + other.moved.get(name, 0) for name in self.moved | other.moved
+        }
         for sums, more in ((self.forward, other.forward), (self.backward, other.backward)):
             for name, gram in more.items():
                 if name in sums:
@@ -142,6 +151,7 @@ class Grams:
             "tokens": self.tokens,
             "answers": self.answers,
             "forward_of": self.forward_of,
+            "moved": self.moved,
             "widths": widths,
         }
         (folder / _FACTS).write_text(json.dumps(facts))
@@ -150,7 +160,8 @@ class Grams:
     def load(cls, folder: Path) -> "Grams":
         """Maps the sums into memory; what is done to them is not done to the files: the mapping is private."""
         facts = json.loads((folder / _FACTS).read_text())
-        grams = cls(tokens=facts["tokens"], answers=facts["answers"], forward_of=facts["forward_of"])
+        told = {name: facts[name] for name in ("tokens", "answers", "forward_of", "moved")}
+        grams = cls(**told)
         with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
             for side, sums in (("forward", grams.forward), ("backward", grams.backward)):
                 for name, width in facts["widths"][side].items():

@@ -64,7 +64,8 @@ class PivotedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # outputs in rows: they are put in order several times faster than columns
         z_RN = _columns(self.basis, x.flatten(0, -2).T)
-        y_ON = torch.cat((z_RN, _columns(self.follow, z_RN))).index_select(0, self.order)
+        # the order is of floats in modules that transformers keeps in float32
+        y_ON = torch.cat((z_RN, _columns(self.follow, z_RN))).index_select(0, self.order.int())
         y = y_ON.T.contiguous().view(*x.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
 
@@ -72,7 +73,7 @@ class PivotedLinear(nn.Module):
     def weight(self) -> torch.Tensor:
         """O×D, multiplied out, for a model's own code that asks for its shape or type."""
         basis_RD, follow_QR = self.basis.weight, self.follow.weight
-        return torch.cat((basis_RD, follow_QR @ basis_RD)).index_select(0, self.order)
+        return torch.cat((basis_RD, follow_QR @ basis_RD)).index_select(0, self.order.int())
 
     def set_bias(self, bias: nn.Parameter) -> None:
         """Puts the dense module's bias in place of the empty one."""

@@ -2,8 +2,8 @@
 
 Architecture names stay out of here: the transformer blocks are the children of the `ModuleList` that holds the most
 weights, and every linear map inside them is a candidate, those of experts once they are taken apart
-(`workers.experts_module`). Left as they are, but counted among the blocks' weights: routers and others that do more
-than `x Wᵀ + b`, and weights used at several places.
+(`workers.experts_module`). Left as they are, but counted among the blocks' weights: experts that a model stacks in a
+way of its own, routers and others that do more than `x Wᵀ + b`, and weights used at several places.
 """
 
 from collections import Counter

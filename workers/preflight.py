@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from search.errors import InputError
 from search.matrix import MatrixShape
 from workers.cache import FolderCache
+from workers.experts_module import expert_of
 from workers.filesize import Remainder, remainder
 from workers.matrices import find_matrices
 from workers.models import (
@@ -29,8 +30,9 @@ from workers.tasks import encode
 class Checked:
     """A job that can work: its model, now local, the matrices to prune, what else it holds, its tokenized task.
 
-    `context`: longest sequence of the model, in tokens, where it names one. `by_block`: whether it can be run block by
-    block, each from the hidden states behind the one before.
+    `expert`: one of the matrices that is of an expert, by name, if there is any. `context`: longest sequence of the
+    model, in tokens, where it names one. `by_block`: whether it can be run block by block, each from the hidden states
+    behind the one before.
     """
 
     model: ModelSource
@@ -38,6 +40,7 @@ class Checked:
     remainder: Remainder
     task: EncodedTask
     context: int | None
+    expert: str | None = None
     by_block: bool = True
 
 
@@ -85,6 +88,7 @@ def check(
         remainder=rest,
         task=encoded,
         context=context,
+        expert=next((m.name for m in matrices if expert_of(empty, m.name) is not None), None),
         by_block=by_block,
     )
 

@@ -106,7 +106,7 @@ def whitened(
         logger.info("no token reached a matrix of shape %s: factored by its weights", tuple(weight_OD.shape))
         method, forward_NN, backward_KK, worthless = "weight", None, None, True
     elif backward_KK is not None and not backward_KK.diagonal().any():
-        logger.warning(
+        logger.info(
             "the task loss ignores a matrix of shape %s: factored by its output", tuple(weight_OD.shape)
         )
         method, backward_KK, worthless = "output", None, True

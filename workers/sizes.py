@@ -22,6 +22,9 @@ from workers.plan import EncodedTask, Example
 from workers.projections import Method
 from workers.workload import Workload
 
+EXPERTS_PER_TOKEN = ("num_experts_per_tok", "top_k_experts", "moe_topk")
+"""What configurations call the number of experts that a token is sent to."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSize:
@@ -170,7 +173,8 @@ def size_of(
 def _reach(model: PreTrainedModel, name: str) -> float:
     """Of an expert's matrix; 1 where the configuration does not tell how many experts a token is sent to."""
     experts: Any = model.get_submodule(name.rsplit(".", 2)[0])
-    chosen = getattr(model.config.get_text_config(), "num_experts_per_tok", None)
+    config = model.config.get_text_config()
+    chosen = next((told for name in EXPERTS_PER_TOKEN if (told := getattr(config, name, None))), None)
     if isinstance(chosen, list):  # by layer
         chosen = max(chosen)
     return min(1.0, chosen / experts.num_experts) if chosen else 1.0

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from starlette.testclient import TestClient
-from transformers import ViTConfig
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, ViTConfig
 from typer.testing import CliRunner
 
 from api import cli
@@ -276,6 +276,38 @@ def test_options_of_a_record_may_be_absent(rest: TestClient, job: Document) -> N
     job["task"]["choices_field"] = "options"
     (error,) = rest.post("/v1/jobs", json=job).json()["errors"]
     assert error["field"] == "task.choices_field"
+
+
+def test_a_latency_of_experts_is_refused(rest: TestClient, root: Path, job: Document) -> None:
+    folder = root / "mixture"
+    shutil.copytree(root / "model", folder)
+    known = json.loads((folder / "config.json").read_text())
+    kept = (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+    )
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+        "num_key_value_heads": 1,
+    }
+    config = Qwen3MoeConfig(**{name: known[name] for name in kept}, **experts)
+    Qwen3MoeForCausalLM(config).save_pretrained(folder)
+    job["model"]["path"] = str(folder)
+    job["objective"] = {"kind": "target_latency", "share": 0.8}
+    (error,) = rest.post("/v1/jobs", json=job).json()["errors"]
+    assert error["field"] == "objective"
+    assert (
+        "latency cannot be told of experts, model.layers.0.mlp.experts.0.gate_up among them"
+        in error["detail"]
+    )
+    job["model"]["exclude"] = ["*.experts.*"]
+    response = rest.post("/v1/jobs", params={"dry_run": True}, json=job)
+    assert response.status_code == 200, response.text
 
 
 def test_what_is_right_passes(application: Application, job: Document) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -447,10 +448,10 @@ def test_export_is_the_searched_model(
 
 
 def planned(
-    folder: Path, preparation_plan: PreparationPlan, export_plan: ExportPlan
+    folder: Path, preparation_plan: PreparationPlan, export_plan: ExportPlan, exclude: tuple[str, ...] = ()
 ) -> tuple[ExportPlan, Prepared]:
     """A dense matrix, one of rank 0, low-rank ones."""
-    source = ModelSource(kind="path", location=str(folder), dtype="float32")
+    source = ModelSource(kind="path", location=str(folder), dtype="float32", exclude=exclude)
     plan = replace(
         preparation_plan,
         model=source,
@@ -484,6 +485,33 @@ def biases(model: PreTrainedModel, plan: ExportPlan) -> dict[str, list[float]]:
         for name, parameter in model.get_submodule(matrix.name).named_parameters()
         if name.endswith("bias")
     }
+
+
+@pytest.mark.usefixtures("_own_modules_cache")
+def test_experts_that_are_left_out_stay_stacked_and_run_as_before(
+    tokenizer: PreTrainedTokenizerFast,
+    preparation_plan: PreparationPlan,
+    export_plan: ExportPlan,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Whether or not this process has loaded the model before: transformers keeps the answer with the class."""
+    mixtral = next(one for one in ARCHITECTURES if one.model_type == "mixtral").config()
+    dense = build(mixtral, apart=False)
+    dense.save_pretrained(tmp_path / "dense")
+    tokenizer.save_pretrained(tmp_path / "dense")
+    plan, _ = planned(tmp_path / "dense", preparation_plan, export_plan, exclude=("*.experts.*",))
+    assert not any(".experts." in matrix.name for matrix in plan.matrices)
+    *_, exported = export(plan)
+    assert isinstance(exported, Exported)
+    assert "class Experts" not in (plan.folder / "modeling_ranksieve.py").read_text()
+    expected = load_prepared(plan.model_folder, CPU).config._experts_implementation
+    assert expected == "grouped_mm"
+    for load in (load_folder, partial(AutoModelForCausalLM.from_pretrained, trust_remote_code=True)):
+        monkeypatch.delattr(type(dense), "_can_set_experts_implementation_cached_value", raising=False)
+        loaded = load(plan.folder)
+        assert len(stacked_experts(loaded)) == LAYERS
+        assert loaded.config._experts_implementation == expected
 
 
 def test_experts_that_no_token_reached(make_task: Callable[..., EncodedTask]) -> None:

@@ -228,6 +228,38 @@ def test_probes_of_tokens_average_to_the_fisher_information_of_a_model_that_is_s
     ).all()  # of drawn labels, ten times the mean for the sure one
 
 
+def test_an_expert_that_runs_twice_is_seen_twice(
+    make_mixture: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
+) -> None:
+    """With other tokens: each time those count, forwards and backwards, that are sent to it then."""
+
+    def make() -> Any:
+        model: Any = make_mixture()
+        once = model.model.layers[0].mlp.forward
+        model.model.layers[0].mlp.forward = lambda x_BLD: once(once(x_BLD))
+        return model
+
+    task = with_choices(make_task("choice"), 2)
+    assert_same(gather(make(), task), naive_choice(make(), task))
+
+
+def test_an_expert_is_told_of_by_the_answers_that_its_tokens_lead_to(
+    make_mixture: Callable[..., PreTrainedModel], make_task: Callable[..., EncodedTask]
+) -> None:
+    task = make_task("choice")
+    grams = gather(make_mixture(experts=16), task)
+    last = [name for name in grams.moved if "layers.1." in name]
+    reads = sum(row.reads for example in task.splits["calibration"] for row in example.rows)
+    downs = [grams.moved[name] for name in last if name.endswith("down")]
+    assert 0 < sum(downs) <= 2 * reads  # of the last block only the tokens that are read; each is sent to two
+    assert 0 in downs
+    for name, moved in grams.moved.items():
+        assert ".experts." in name
+        assert grams.answers_of(name) == min(moved, grams.answers)
+    assert any(0 < grams.answers_of(name) < grams.answers for name in last)
+    assert grams.answers_of("model.layers.1.self_attn.q_proj") == grams.answers
+
+
 def test_experts_of_other_tokens_than_the_batch_has_are_refused(
     make_mixture: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:

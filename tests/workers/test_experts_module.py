@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.muse_spark.configuration_muse_spark import MuseSparkTextConfig
+from transformers.models.muse_spark.modeling_muse_spark import MuseSparkExperts
 
 import workers.experts_module
 from workers.experts_module import Experts, expert_of, stacked_experts, take_apart
@@ -38,7 +40,7 @@ def build(kind: str) -> Any:
         "nemotron_h",  # nothing gated
         "gpt_oss",  # biases, weights transposed, gate and up interleaved, limits of its own
         "minimax_m3_vl_text",  # a gate of its own
-        "hy_v4",  # a norm behind each expert
+        "hy_v4",  # a gate that is cut off at both ends
         "jamba",  # in some of its blocks
     ],
 )
@@ -61,6 +63,22 @@ def test_experts_taken_apart_are_the_stacked_ones(kind: str) -> None:
         if isinstance(module, Experts):
             module._stacked_class = None  # a copy does not lean on what it was made of
     torch.testing.assert_close(copy(IDS_BL, use_cache=False).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_norm_behind_each_expert() -> None:
+    config: Any = MuseSparkTextConfig(num_local_experts=4, moe_hidden_size=32, moe_intermediate_size=16)
+    config._experts_implementation = "eager"
+    stacked = MuseSparkExperts(config).eval()
+    for parameter in stacked.parameters():
+        parameter.copy_(torch.randn(parameter.shape))
+    apart = Experts(stacked)
+    assert not any(module.training for module in apart.modules())
+    inputs = (torch.randn(5, 32), torch.tensor([[0, 2]] * 4 + [[2, 1]]), torch.rand(5, 2))
+    expected = stacked(*inputs)
+    torch.testing.assert_close(apart(*inputs), expected)
+    apart.post_expert_norm = nn.Identity()
+    assert (apart(*inputs) - expected).abs().max() > 0.1
 
 
 def test_tokens_of_an_expert_and_of_one_that_gets_none() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, PreTrainedConfig
+from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
 from search.matrix import MatrixShape
 from workers.filesize import ENTRY_BYTES, PREFIX_BYTES, remainder
@@ -49,6 +49,17 @@ def test_a_file_is_no_larger_than_what_is_counted_and_hardly_smaller(
     file_bytes = written(config, ranks, storage, dtype, tmp_path)
     assert file_bytes <= counted
     assert counted - file_bytes < rest.header_bytes  # the numbers are exact
+
+
+def test_what_is_kept_in_float32_is_counted_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As many routers are."""
+    monkeypatch.setattr(LlamaForCausalLM, "_keep_in_fp32_modules_strict", ["embed_tokens", "layernorm"])
+    LlamaForCausalLM(LLAMA).save_pretrained(tmp_path / "dense")
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "dense", dtype=torch.bfloat16)
+    assert model.get_input_embeddings().weight.dtype is torch.float32
+    model.save_pretrained(tmp_path / "saved")
+    rest = remainder(empty_model(LLAMA), ())
+    assert 0 <= rest.size_bytes("bfloat16") - weight_bytes(tmp_path / "saved") < rest.header_bytes
 
 
 def test_matrices_that_stay_are_counted_with_the_rest() -> None:

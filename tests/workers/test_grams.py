@@ -13,7 +13,9 @@ def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def gathered(seed: int, names: tuple[str, ...] = ("a", "b")) -> Grams:
-    grams = Grams(tokens=5, answers=2, forward_of={"c": "a"})
+    grams = Grams(
+        tokens=5, answers=2, forward_of={"c": "a"}, moved={name: 3 for name in names if name == "b"}
+    )
     for index, name in enumerate(names):
         for sums in (grams.forward, grams.backward):
             sums[name] = GramSum.zeros(7, CPU)
@@ -68,6 +70,7 @@ def test_adding_either_way_round_gives_the_same_bits() -> None:
     other.add_(gathered(0))
     assert one.tokens == other.tokens == 10
     assert one.answers == other.answers == 4
+    assert one.moved == other.moved == {"b": 6}
     for sums, others in ((one.forward, other.forward), (one.backward, other.backward)):
         assert all(sums[name].panels_P.equal(others[name].panels_P) for name in ("a", "b"))
 
@@ -76,6 +79,7 @@ def test_what_only_one_of_them_has_is_kept() -> None:
     grams = gathered(0, names=("a",))
     grams.add_(gathered(1, names=("b",)))
     assert grams.forward.keys() == {"a", "b"}
+    assert grams.moved == {"b": 3}
 
 
 def test_files_hold_the_sums_and_stay_as_they_are(tmp_path: Path) -> None:
@@ -86,6 +90,7 @@ def test_files_hold_the_sums_and_stay_as_they_are(tmp_path: Path) -> None:
     for grams_again in (again, Grams.load(tmp_path)):
         assert (grams_again.tokens, grams_again.answers) == (5, 2)
         assert grams_again.forward_of == {"c": "a"}
+        assert grams_again.moved == {"b": 3}
         assert all(grams_again.backward[name].panels_P.equal(grams.backward[name].panels_P) for name in "ab")
 
 

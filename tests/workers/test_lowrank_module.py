@@ -38,6 +38,10 @@ def test_pivoted_layer_orders_its_rows_and_those_that_follow() -> None:
     layer.basis = nn.Sequential(layer.basis)  # as adapters wrap it
     torch.testing.assert_close(layer(x_BLD), expected)
     layer.basis = layer.basis[0]
+    layer.order = layer.order.float()  # as transformers loads it in a module that it keeps in float32
+    torch.testing.assert_close(layer(x_BLD), expected)
+    torch.testing.assert_close(torch.eye(4) @ layer.weight.T + layer.bias, layer(torch.eye(4)))
+    layer.order = layer.order.int()
     assert layer(x_BLD).is_contiguous()
     assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
         "basis.weight": (2, 4),

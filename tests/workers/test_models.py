@@ -16,12 +16,14 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen3MoeForCausalLM,
     T5Config,
 )
 
 import workers.models
 from search.errors import InputError
 from workers.cache import FolderCache
+from workers.experts_module import stacked_experts
 from workers.matrices import find_matrices
 from workers.models import (
     choose_dtype,
@@ -222,6 +224,19 @@ def test_prepared_model_is_the_model(
     assert load_prepared(prepared.folder, CPU, torch.float32).dtype is torch.float32
     tokenizer = load_tokenizer(local(prepared.folder))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 2
+
+
+def test_experts_that_are_worked_on_are_taken_apart_and_others_stay(
+    make_mixture: Callable[..., Any], tmp_path: Path
+) -> None:
+    config = make_mixture().config
+    Qwen3MoeForCausalLM(config).save_pretrained(tmp_path)
+    matrices = find_matrices(empty_model(config), include=["self_attn.*", "1.mlp.experts.2.down"])
+    assert stacked_experts(load_prepared(tmp_path, CPU, matrices=matrices)) == ["model.layers.0.mlp.experts"]
+    assert len(stacked_experts(load_prepared(tmp_path, CPU))) == 2
+    worked_on = load_prepared(tmp_path, CPU, matrices=matrices)
+    assert not any(module.training for module in worked_on.modules())
+    assert not any(parameter.requires_grad for parameter in worked_on.parameters())
 
 
 def test_prepared_model_is_written_once_per_dtype(llama_folder: Path, tmp_path: Path) -> None:

@@ -3,9 +3,10 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeForCausalLM
 
 from search.errors import InputError
 from workers.cache import FolderCache
@@ -32,6 +33,17 @@ def test_job_that_can_work(model: ModelSource, data: DataPlan, tmp_path: Path) -
     assert checked.model == model
     assert {matrix.kind for matrix in checked.matrices} == {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}
     assert len(checked.task.splits["test"]) == 20
+
+
+def test_experts_are_told_of(
+    make_mixture: Callable[..., Any], llama_folder: Path, data: DataPlan, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mixture"
+    shutil.copytree(llama_folder, folder)
+    Qwen3MoeForCausalLM(make_mixture().config).save_pretrained(folder)
+    for exclude, expert in ((), "model.layers.0.mlp.experts.0.gate_up"), (("*.experts.*",), None):
+        source = ModelSource(kind="path", location=str(folder), exclude=exclude)
+        assert check(source, TASK, data, FolderCache(tmp_path / "models")).expert == expert
 
 
 def test_every_part_is_checked(model: ModelSource, data: DataPlan, tmp_path: Path) -> None:
