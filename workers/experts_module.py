@@ -77,24 +77,22 @@ class Experts(nn.Module):
         """
         tokens, chosen = top_k_index.shape
         order = top_k_index.flatten().argsort(stable=True)
-        weights = top_k_weights.flatten()
-        sizes = torch.bincount(top_k_index.flatten(), minlength=self.num_experts).tolist()
-        summed, none, start = torch.zeros_like(hidden_states), order[:0], 0
-        for index, size in enumerate(sizes[: self.num_experts]):
+        sizes = torch.bincount(top_k_index.flatten(), minlength=self.num_experts)[: self.num_experts].tolist()
+        order = order[: sum(sizes)]  # behind them is what no expert here is chosen for
+        # each token k times, and then in order: so its gradients add up in one order, whatever the threads do
+        pairs = hidden_states[:, None].expand(-1, chosen, -1).flatten(0, 1)
+        inputs, returned = torch.split(pairs[order], sizes), []
+        for index, tokens_P in enumerate(torch.split(order // chosen, sizes)):
             expert: Any = self._modules[str(index)]
-            expert.of = tokens
-            if size == 0:
-                expert.tokens_P = none
-                continue
-            pairs_P = order[start : start + size]
-            expert.tokens_P = pairs_P // chosen
-            start += size
-            y_PD = expert(hidden_states[expert.tokens_P])
-            if self.has_post_expert_norm:
-                y_PD = self.post_expert_norm(y_PD)
-            y_PD = y_PD * weights[pairs_P, None]
-            summed.index_add_(0, expert.tokens_P, y_PD.to(summed.dtype))
-        return summed
+            expert.tokens_P, expert.of = tokens_P, tokens
+            if len(tokens_P):
+                returned.append(expert(inputs[index]))
+        y_PD = torch.cat(returned) if returned else pairs[order]
+        if self.has_post_expert_norm:
+            y_PD = self.post_expert_norm(y_PD)
+        y_PD = y_PD * top_k_weights.flatten()[order, None]
+        weighted = torch.zeros_like(pairs, dtype=y_PD.dtype).index_copy(0, order, y_PD)
+        return weighted.view(tokens, chosen, -1).sum(dim=1).to(hidden_states.dtype)
 
     def _activated(self, inner: torch.Tensor) -> torch.Tensor:
         """Between the two maps, as the stacked experts have it."""
