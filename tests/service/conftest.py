@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,20 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = [{"text": f"film {i}", "label": "good" if i % 2 else "bad"} for i in range(200)]
     (root / "films.jsonl").write_text("\n".join(map(json.dumps, records)))
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_mixture(tiny_root: Path) -> str:
+    """A folder beside `model/` with a mixture of four experts a block, of random weights; its name."""
+    import torch
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    folder = tiny_root / "mixture"
+    shutil.copytree(tiny_root / "model", folder)
+    torch.manual_seed(0)
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
+    Qwen3MoeForCausalLM(Qwen3MoeConfig(**TINY_CONFIG | experts)).save_pretrained(folder)
+    return folder.name
 
 
 @pytest.fixture

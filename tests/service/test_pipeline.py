@@ -268,6 +268,22 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
     assert list(result["seconds"]) == phases
 
 
+def test_the_experts_of_a_mixture_are_searched_refit_around_and_exported(
+    jobs: Jobs, tiny_job: Document, tiny_mixture: str
+) -> None:
+    tiny_job["model"]["path"] = tiny_mixture
+    tiny_job["search"]["constraints"] = [{"matrices": ["*.experts.*"], "tied": "layer"}]
+    id, cluster = jobs.submit(tiny_job), LocalCluster()
+    result = jobs.run(cluster)
+    (model,) = jobs.events(id, "model.loaded")
+    assert model["matrices"] == 2 * (4 + 4 * 2)  # attention; each expert's two
+    assert result["best"]["kept_block_params"] <= 0.4 + 2 * 4 * 16 / model["block_params"]  # routers stay
+    (verified,) = jobs.events(id, "artifact.verified")
+    assert verified["metric"] == pytest.approx(verified["expected"])
+    stored = load_file(Path(result["artifact"]) / "model.safetensors")
+    assert any(".mlp.experts.3." in name for name in stored)
+
+
 def test_the_test_split_is_scored_once_and_last(jobs: Jobs, tiny_job: Document) -> None:
     jobs.submit(tiny_job)
     cluster = LocalCluster()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from starlette.testclient import TestClient
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, ViTConfig
+from transformers import ViTConfig
 from typer.testing import CliRunner
 
 from api import cli
@@ -278,26 +278,11 @@ def test_options_of_a_record_may_be_absent(rest: TestClient, job: Document) -> N
     assert error["field"] == "task.choices_field"
 
 
-def test_a_latency_of_experts_is_refused(rest: TestClient, root: Path, job: Document) -> None:
-    folder = root / "mixture"
-    shutil.copytree(root / "model", folder)
-    known = json.loads((folder / "config.json").read_text())
-    kept = (
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "max_position_embeddings",
-    )
-    experts = {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 8,
-        "num_key_value_heads": 1,
-    }
-    config = Qwen3MoeConfig(**{name: known[name] for name in kept}, **experts)
-    Qwen3MoeForCausalLM(config).save_pretrained(folder)
-    job["model"]["path"] = str(folder)
+def test_a_latency_of_experts_is_refused(
+    rest: TestClient, root: Path, job: Document, tiny_root: Path, tiny_mixture: str
+) -> None:
+    shutil.copytree(tiny_root / tiny_mixture, root / "experts")
+    job["model"]["path"] = "experts"
     job["objective"] = {"kind": "target_latency", "share": 0.8}
     (error,) = rest.post("/v1/jobs", json=job).json()["errors"]
     assert error["field"] == "objective"
