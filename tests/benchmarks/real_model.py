@@ -147,7 +147,7 @@ def propagated_again(model: RealModel, genome: Genome) -> RealModel:
 
 
 def _loaded(plan: PreparationPlan, spec: JobSpec, prepared: Prepared) -> RealModel:
-    model = suit_gradients(load_prepared(prepared.model.folder, CPU))
+    model = suit_gradients(load_prepared(prepared.model.folder, CPU, matrices=prepared.matrices))
     switchable = with_factors(model, prepared.matrices, prepared.factors)
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(prepared.model.folder)))
     return RealModel(

@@ -1,0 +1,80 @@
+"""Makes a mixture of experts of the demo's model, for want of a real one, and the job file of the demo's task on it.
+
+    .venv/bin/python tests/benchmarks/upcycle.py FOLDER [--experts 4] [--chosen 2]
+    .venv/bin/python tests/benchmarks/projection_table.py --job FOLDER/job.json --root FOLDER --propagated ...
+
+Every feed-forward network becomes so many experts, each a copy of it (sparse upcycling, arXiv 2212.05055, before any
+training), behind a router of random weights: by the mean of its chosen experts a token gets what it got, so the mixture
+is as good at the task as the model it was made of, to rounding. What differs is what each expert sees.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from real_model import CPU, parser, preparation_plan
+from transformers import MixtralConfig, MixtralForCausalLM
+
+from workers.cache import FolderCache
+from workers.models import load_prepared, prepare_model, resolve
+
+ROUTER_STD = 0.05
+"""Wide enough for tokens to be sent to all experts; how their chosen ones are weighed makes no difference."""
+
+SHARED = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+    "max_position_embeddings", "rms_norm_eps", "rope_parameters", "tie_word_embeddings", "bos_token_id",
+    "eos_token_id", "pad_token_id",
+)  # fmt: skip
+
+
+def main() -> None:
+    options = parser(__doc__)
+    options.add_argument("folder", type=Path, help="is made")
+    options.add_argument("--experts", type=int, default=4)
+    options.add_argument("--chosen", type=int, default=2, help="experts of a token")
+    arguments = options.parse_args()
+    plan, spec = preparation_plan(arguments.data_dir)
+    prepared = prepare_model(resolve(plan.model), CPU, FolderCache(plan.cache_dir))
+    mixture = upcycled(load_prepared(prepared.folder, CPU), arguments.experts, arguments.chosen)
+    shutil.copytree(
+        prepared.folder, arguments.folder / "model", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    mixture.save_pretrained(arguments.folder / "model")
+    source = spec.task.data.source
+    assert source is not None
+    reviews = shutil.copy(str(source.path), arguments.folder)
+    job = spec.model_dump(mode="json", exclude_unset=True)
+    job["model"] = {"path": "model"}
+    job["task"]["data"]["source"] = {"path": Path(reviews).name}
+    (arguments.folder / "job.json").write_text(json.dumps(job, indent=2))
+    print(
+        f"{sum(parameter.numel() for parameter in mixture.parameters()):,} parameters in {arguments.folder}"
+    )
+
+
+@torch.no_grad()
+def upcycled(dense: torch.nn.Module, experts: int, chosen: int) -> MixtralForCausalLM:
+    """A Llama as a mixture whose experts are all the same."""
+    known = dense.config
+    config = MixtralConfig(
+        **{name: getattr(known, name) for name in SHARED},
+        head_dim=getattr(known, "head_dim", None),
+        num_local_experts=experts,
+        num_experts_per_tok=chosen,
+        sliding_window=None,
+    )
+    torch.manual_seed(0)
+    mixture = MixtralForCausalLM(config).to(dense.dtype)
+    mixture.load_state_dict(dense.state_dict(), strict=False)
+    for block, of_dense in zip(mixture.model.layers, dense.model.layers, strict=True):
+        mlp = of_dense.mlp
+        block.mlp.experts.gate_up_proj[:] = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
+        block.mlp.experts.down_proj[:] = mlp.down_proj.weight
+        block.mlp.gate.weight.normal_(std=ROUTER_STD)
+    return mixture.eval()
+
+
+if __name__ == "__main__":
+    main()
