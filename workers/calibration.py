@@ -175,6 +175,7 @@ class Calibrator:
     def _add_unreached(self) -> None:
         """Experts that no token was sent to have Grams of zeros."""
         for name in self._experts:
+            self.grams.sent.setdefault(name, 0)
             self.grams.moved.setdefault(name, 0)
             device = dense_module(self._model, name).weight.device
             for sums in (self.grams.forward, self.grams.backward)[: 1 + self._gradients]:
@@ -276,7 +277,9 @@ class Calibrator:
                     name, f"is of {expert.of} tokens where the batch has {self._mask_BL.numel()}"
                 )
             assert expert.tokens_P is not None
-            return self._mask_BL.flatten().to(rows_BLN.device)[expert.tokens_P].nonzero().squeeze(1)
+            rows_T = self._mask_BL.flatten().to(rows_BLN.device)[expert.tokens_P].nonzero().squeeze(1)
+            self.grams.sent[name] = self.grams.sent.get(name, 0) + len(rows_T)
+            return rows_T
         got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)
         if got not in (tokens, [self._mask_BL.numel()]):
             raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")

@@ -11,7 +11,7 @@ Legend: K width of a Gram, T rows, P numbers in its panels.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,8 +91,8 @@ class Grams:
     """Second moments over task tokens, summed.
 
     `forward[name]` is the one of what passes the matrix forwards, `backward[name]` of what passes it backwards.
-    `answers` counts the independent ones that the gradients came from, see `workers.fisher.answers_of`; `moved[name]`,
-    of an expert's matrix, the tokens that had a gradient there.
+    `answers` counts the independent ones that the gradients came from, see `workers.fisher.answers_of`. Of an expert's
+    matrix `sent[name]` counts the tokens that it ran on, `moved[name]` those that had a gradient there.
     Matrices seen from their input that read the same activation share one sum, that of `forward_of[name]`.
     """
 
@@ -101,6 +101,7 @@ class Grams:
     forward: dict[str, GramSum] = field(default_factory=dict)
     forward_of: dict[str, str] = field(default_factory=dict)
     backward: dict[str, GramSum] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
 
     def answers_of(self, name: str) -> int:
@@ -112,22 +113,24 @@ class Grams:
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Forward and backward Gram of one matrix, K×K, normalised by tokens; None where not gathered.
 
+        Their product is to be the mean over all tokens of what a token costs. Where a share p of them is sent to an
+        expert that is p·E[x xᵀ] and E[g gᵀ], means over those that are: the backward Gram is normalised by these alone.
+
         Args:
             name: Of the matrix.
             device: Where they are wanted; None for where they are.
             dtype: What they are wanted as.
         """
         forward, backward = self.forward.get(self.forward_of.get(name, name)), self.backward.get(name)
-        return self._mean(forward, device, dtype), self._mean(backward, device, dtype)
+        sent = self.sent.get(name, self.tokens)
+        return self._mean(forward, self.tokens, device, dtype), self._mean(backward, sent, device, dtype)
 
     def add_(self, other: "Grams") -> None:
         """Adds the sums over other tokens; `a + b` and `b + a` are the same, bit for bit."""
         self.tokens += other.tokens
         self.answers += other.answers
         self.forward_of |= other.forward_of
-        self.moved = {
-            name: self.moved.get(name, 0) + other.moved.get(name, 0) for name in self.moved | other.moved
-        }
+        self.sent, self.moved = _summed(self.sent, other.sent), _summed(self.moved, other.moved)
         for sums, more in ((self.forward, other.forward), (self.backward, other.backward)):
             for name, gram in more.items():
                 if name in sums:
@@ -151,6 +154,7 @@ class Grams:
             "tokens": self.tokens,
             "answers": self.answers,
             "forward_of": self.forward_of,
+            "sent": self.sent,
             "moved": self.moved,
             "widths": widths,
         }
@@ -160,7 +164,7 @@ class Grams:
     def load(cls, folder: Path) -> "Grams":
         """Maps the sums into memory; what is done to them is not done to the files: the mapping is private."""
         facts = json.loads((folder / _FACTS).read_text())
-        told = {name: facts[name] for name in ("tokens", "answers", "forward_of", "moved")}
+        told = {name: facts[name] for name in ("tokens", "answers", "forward_of", "sent", "moved")}
         grams = cls(**told)
         with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
             for side, sums in (("forward", grams.forward), ("backward", grams.backward)):
@@ -169,9 +173,13 @@ class Grams:
         return grams
 
     def _mean(
-        self, gram: GramSum | None, device: torch.device | None, dtype: torch.dtype
+        self, gram: GramSum | None, tokens: int, device: torch.device | None, dtype: torch.dtype
     ) -> torch.Tensor | None:
         if gram is None:
             return None
-        mean_P = gram.panels_P.to(device or gram.panels_P.device) / max(self.tokens, 1)
+        mean_P = gram.panels_P.to(device or gram.panels_P.device) / max(tokens, 1)
         return GramSum(gram.width, mean_P.to(dtype)).whole_KK()
+
+
+def _summed(counts: Mapping[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    return {name: counts.get(name, 0) + more.get(name, 0) for name in {**counts, **more}}

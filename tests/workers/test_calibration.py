@@ -37,9 +37,10 @@ def gather(
 
 @dataclass(kw_only=True)
 class Moments:
-    """Unnormalised, the forward and the backward one of every matrix."""
+    """Unnormalised, the forward and the backward one of every matrix; `sent`: how many tokens each ran on."""
 
     tokens: int
+    sent: dict[str, int]
     of_name: dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -70,7 +71,8 @@ class Naive:
         flat = [output for name in self._names for output in self._outputs[name]]
         each = [torch.autograd.grad(loss, flat, retain_graph=True) for loss in losses]
         grads = iter([torch.stack(tensors) for tensors in zip(*each, strict=True)])
-        moments = Moments(tokens=self.tokens, of_name={})
+        sent = {name: sum(rows.shape[:-1].numel() for rows in self._inputs[name]) for name in self._names}
+        moments = Moments(tokens=self.tokens, sent=sent, of_name={})
         for name in self._names:
             weight = weight_OD(self._model.get_submodule(name)).detach()  # type: ignore[arg-type]
             gram_C = gram(self._inputs[name])
@@ -95,10 +97,12 @@ class Naive:
 def assert_same(grams: Grams, expected: Moments) -> None:
     assert grams.tokens == expected.tokens
     for name, pair in expected.of_name.items():
-        for got, summed in zip(grams.of(name), pair, strict=True):
+        for got, summed, tokens in zip(
+            grams.of(name), pair, (expected.tokens, expected.sent[name]), strict=True
+        ):
             assert got is not None
             assert got.dtype == torch.float64
-            wanted = summed / expected.tokens
+            wanted = summed / tokens
             scale = float(wanted.abs().max())
             torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5 * scale)
 

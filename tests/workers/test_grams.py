@@ -13,9 +13,9 @@ def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:
 
 
 def gathered(seed: int, names: tuple[str, ...] = ("a", "b")) -> Grams:
-    grams = Grams(
-        tokens=5, answers=2, forward_of={"c": "a"}, moved={name: 3 for name in names if name == "b"}
-    )
+    grams = Grams(tokens=5, answers=2, forward_of={"c": "a"})
+    if "b" in names:
+        grams.sent, grams.moved = {"b": 4}, {"b": 3}
     for index, name in enumerate(names):
         for sums in (grams.forward, grams.backward):
             sums[name] = GramSum.zeros(7, CPU)
@@ -71,6 +71,7 @@ def test_adding_either_way_round_gives_the_same_bits() -> None:
     assert one.tokens == other.tokens == 10
     assert one.answers == other.answers == 4
     assert one.moved == other.moved == {"b": 6}
+    assert one.sent == other.sent == {"b": 8}
     for sums, others in ((one.forward, other.forward), (one.backward, other.backward)):
         assert all(sums[name].panels_P.equal(others[name].panels_P) for name in ("a", "b"))
 
@@ -80,6 +81,7 @@ def test_what_only_one_of_them_has_is_kept() -> None:
     grams.add_(gathered(1, names=("b",)))
     assert grams.forward.keys() == {"a", "b"}
     assert grams.moved == {"b": 3}
+    assert grams.sent == {"b": 4}
 
 
 def test_files_hold_the_sums_and_stay_as_they_are(tmp_path: Path) -> None:
@@ -91,6 +93,7 @@ def test_files_hold_the_sums_and_stay_as_they_are(tmp_path: Path) -> None:
         assert (grams_again.tokens, grams_again.answers) == (5, 2)
         assert grams_again.forward_of == {"c": "a"}
         assert grams_again.moved == {"b": 3}
+        assert grams_again.sent == {"b": 4}
         assert all(grams_again.backward[name].panels_P.equal(grams.backward[name].panels_P) for name in "ab")
 
 
@@ -101,3 +104,13 @@ def test_matrices_that_read_the_same_share_a_sum() -> None:
     assert backward_KK is None
     assert forward_KK.equal(grams.forward["a"].whole_KK() / 5)
     assert grams.of("unknown") == (None, None)
+
+
+def test_gradients_of_an_expert_are_means_over_what_was_sent_to_it() -> None:
+    """Else the product of both Grams would be as much too small as few tokens are sent there."""
+    grams = gathered(0)
+    forward_KK, backward_KK = grams.of("b")
+    assert forward_KK is not None
+    assert backward_KK is not None
+    assert forward_KK.equal(grams.forward["b"].whole_KK() / 5)
+    assert backward_KK.equal(grams.backward["b"].whole_KK() / 4)
