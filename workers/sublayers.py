@@ -72,9 +72,9 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
         return after_forward
 
     names = [matrix.name for matrix in matrices]
-    experts = [name for name in names if expert_of(model, name) is not None]
-    of_experts = [_expert(name, set(experts)) for name in experts if name.endswith(".down")]
-    matrices = [matrix for matrix in matrices if matrix.name not in set(experts)]
+    experts = {name for name in names if expert_of(model, name) is not None}
+    of_experts = [_expert(name, experts) for name in names if name in experts and name.endswith(".down")]
+    matrices = [matrix for matrix in matrices if matrix.name not in experts]
     candidates = [sublayer for matrix in matrices for sublayer in _around(matrix, names)]
     with ExitStack() as hooks:
         for matrix in matrices:

@@ -1,7 +1,7 @@
 """Makes a mixture of experts of the demo's model, for want of a real one, and the job file of the demo's task on it.
 
     .venv/bin/python tests/benchmarks/upcycle.py FOLDER [--experts 4] [--chosen 2]
-    .venv/bin/python tests/benchmarks/projection_table.py --job FOLDER/job.json --root FOLDER --propagated ...
+    .venv/bin/python tests/benchmarks/projection_table.py --job FOLDER/job.json --root FOLDER
 
 Every feed-forward network becomes so many experts, each a copy of it (sparse upcycling, arXiv 2212.05055, before any
 training), behind a router of random weights: by the mean of its chosen experts a token gets what it got, so the mixture
