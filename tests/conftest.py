@@ -13,11 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 
 DOWNLOADED = Path(sys.prefix) / "postgres"
 """Where `make test` puts Debian's packages, if no server is installed."""
+
+# On a busy machine an example takes as long as it takes; and what is run is the same everywhere.
+hypothesis.settings.register_profile(
+    "ranksieve", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ranksieve")
 
 FAST = ("fsync", "synchronous_commit", "full_page_writes")  # what only matters after a power cut
 _NAME = "tests"

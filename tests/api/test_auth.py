@@ -80,7 +80,7 @@ def test_the_key_opens_and_health_needs_none(locked):
 def test_a_job_is_its_owners_and_the_admins(locked, secret, spec, pipeline):
     alice, bob, admin = secret("alice"), secret("bob"), secret("carol", "admin")
     job = locked.post("/v1/jobs", json=spec, headers=bearer(alice)).json()
-    pipeline.searching.wait(10)
+    pipeline.searching.wait(60)
 
     assert job["owner"] == "alice"
     for token in (alice, admin, "s3cret"):

@@ -21,15 +21,8 @@ from service.store import Store
 
 KEY = "s3cret"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
-SOME = hypothesis.settings(
-    max_examples=15,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture
-    ],  # of the server there may be one for all examples
-)
+# Of the server there may be one for all examples.
+SOME = hypothesis.settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Relay:

@@ -80,7 +80,7 @@ def test_an_owner_has_so_many_queued_jobs_and_no_more(serve, spec, pipeline):
     alice, bob = key_of(http, "alice"), key_of(http, "bob")
     pipeline.go.clear()
     running = http.post("/v1/jobs", json=spec, headers=alice).json()
-    assert pipeline.searching.wait(10)
+    assert pipeline.searching.wait(60)
     queued = [
         http.post("/v1/jobs", json=spec, headers={**alice, "Idempotency-Key": name})
         for name in ("a", "b", "c")

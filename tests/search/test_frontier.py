@@ -45,7 +45,7 @@ def told(problem, examples: int = SETTINGS.full) -> list[Outcome]:
     return [outcome for outcome in replace(problem, calls=[]).score(trials) if outcome.failure is None]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**32 - 1),
     problem_seed=st.integers(0, 50),
@@ -210,7 +210,7 @@ def test_what_cannot_be_wanted_is_refused(wrong: dict[str, float], field: str) -
     assert raised.value.field == field
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(losses=st.lists(st.floats(0, 1), min_size=1, max_size=12), order=st.integers(0, 2**32))
 def test_the_order_of_nsga_ii_puts_no_beaten_child_before_its_better(
     make_problem, losses: list[float], order: int

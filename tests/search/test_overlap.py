@@ -100,7 +100,7 @@ def expected():
     return find
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     objective=st.sampled_from(OBJECTIVES),
     overlap=st.sampled_from(OVERLAPS),
@@ -117,7 +117,7 @@ def test_the_order_of_outcomes_changes_nothing(
     assert len(problem.calls) == len(set(problem.calls)) == run.evolution.evaluations
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     objective=st.sampled_from(OBJECTIVES),
     overlap=st.sampled_from(OVERLAPS),

@@ -1,5 +1,4 @@
 import itertools
-import time
 from collections.abc import Callable
 from random import Random
 
@@ -192,24 +191,6 @@ def test_the_number_of_an_expert_makes_no_type() -> None:
     energies = [np.full(8, worth) for worth in (4.0, 1.0, 0.5, 0.0)]
     assert lagrangian(space, energies, 0.75) == (4, 4, 4, 0)
     assert per_type(space, energies, 0.75) == (4, 4, 2, 2)  # 32 of 64 each
-
-
-@pytest.mark.parametrize("seed", [lagrangian, per_type])
-def test_two_hundred_matrices_take_well_under_a_tenth_of_a_second(seed: Callable[..., Genome]) -> None:
-    shapes = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)] * 30
-    matrices = [
-        MatrixShape(name=str(i), out_features=o, in_features=d, layer=i // 7, kind=f"m{i % 7}")
-        for i, (o, d) in enumerate(shapes)
-    ]
-    space = SearchSpace(matrices, 16, "pivoted")
-    rng = np.random.default_rng(0)
-    energies = [rng.lognormal() * np.arange(1, min(shape) + 1) ** -1.0 for shape in shapes]
-    taken = []
-    for _ in range(3):
-        start = time.perf_counter()
-        seed(space, energies, 0.3)
-        taken.append(time.perf_counter() - start)
-    assert min(taken) < 0.1
 
 
 def test_a_wish_is_rounded_down_to_levels() -> None:

@@ -38,7 +38,7 @@ class Pipeline:
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         self.started.set()
-        assert log.cancelled.wait(10)
+        assert log.cancelled.wait(60)
         log.raise_if_cancelled()
         return {}
 
@@ -88,7 +88,7 @@ def test_a_submitted_job_runs_and_is_cancelled(application: Application, make_sp
             while not (job := application.store.job(job.id)).state.terminal:
                 if job.state is JobState.VALIDATING and not asked:
                     asked = await asyncio.to_thread(application.request, job.id, Request.CANCEL) is not None
-                assert await subscription.wait(10)
+                assert await subscription.wait(60)
         return job
 
     job = asyncio.run(follow())
@@ -149,7 +149,7 @@ def test_with_sqlite_a_job_of_a_dead_server_is_taken_up_at_once(
 
     pipeline = next_one.controller._pipeline
     assert isinstance(pipeline, Pipeline)
-    assert pipeline.started.wait(10)
+    assert pipeline.started.wait(60)
     assert next_one.health()["running_jobs"] == [job.id]
 
 

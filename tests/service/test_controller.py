@@ -80,7 +80,7 @@ class Held:
         log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         self.searching.set()
-        assert log.cancelled.wait(10)
+        assert log.cancelled.wait(60)
         log.raise_if_cancelled()
         raise AssertionError("unreachable")
 
@@ -215,7 +215,7 @@ def test_a_running_job_is_cancelled(
     held = Held()
     job = store.create_job(make_spec())
     controller = start_controller(held)
-    assert held.searching.wait(10)
+    assert held.searching.wait(60)
     assert controller.running_jobs == [job.id]
 
     assert controller.request(job.id, Request.CANCEL).cancel_requested
@@ -234,7 +234,7 @@ class Drained(Held):
         log.state(JobState.SEARCHING)
         with log.draining():
             self.searching.set()
-            assert log.pausing.wait(10)
+            assert log.pausing.wait(60)
             log.keep_open([{"genome": [1]}])
             assert not log.cancelled.is_set()
         raise AssertionError("unreachable")
@@ -256,7 +256,7 @@ def test_a_running_job_is_paused_the_next_one_runs_and_it_goes_on_when_resumed(
 
     first, second = store.create_job(make_spec("first")), store.create_job(make_spec("second"))
     controller = start_controller(pipeline)
-    assert held.searching.wait(10)
+    assert held.searching.wait(60)
 
     assert controller.request(first.id, Request.PAUSE).pause_requested
 
@@ -275,7 +275,7 @@ def test_a_paused_job_stays_paused_when_servers_come_and_go_and_can_be_cancelled
     job = store.create_job(make_spec())
     held = Held()
     controller = start_controller(held)
-    assert held.searching.wait(10)
+    assert held.searching.wait(60)
     controller.request(job.id, Request.PAUSE)
     wait_until(lambda: store.job(job.id).state is JobState.PAUSED)
     controller.stop()
@@ -300,7 +300,7 @@ def test_a_pause_that_was_asked_of_another_server_is_heard_of_and_may_be_called_
         log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         with log.draining():
-            assert log.pausing.wait(10)
+            assert log.pausing.wait(60)
             heard.set()
             while log.pausing.is_set():
                 assert not log.cancelled.wait(0.01)
@@ -312,9 +312,9 @@ def test_a_pause_that_was_asked_of_another_server_is_heard_of_and_may_be_called_
     start_controller(pipeline, store, SHORT_S)
     wait_until(lambda: store.job(job.id).state is JobState.SEARCHING)
     other_store.request(job.id, Request.PAUSE)
-    assert heard.wait(10)
+    assert heard.wait(60)
     other_store.request(job.id, Request.RESUME)
-    assert called_off.wait(10)
+    assert called_off.wait(60)
 
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
 
@@ -347,13 +347,13 @@ def test_a_job_that_is_to_stop_goes_on_to_its_end(
         log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         searching.set()
-        assert log.stopping.wait(10)
+        assert log.stopping.wait(60)
         log.state(JobState.FINALIZING)
         return {"stopped": True}
 
     job = store.create_job(make_spec())
     controller = start_controller(pipeline)
-    assert searching.wait(10)
+    assert searching.wait(60)
 
     assert controller.request(job.id, Request.STOP).state is JobState.STOPPING
 
@@ -426,7 +426,7 @@ def test_a_queued_job_is_cancelled_while_another_runs(
     held = Held()
     running, queued = store.create_job(make_spec()), store.create_job(make_spec())
     controller = start_controller(held)
-    assert held.searching.wait(10)
+    assert held.searching.wait(60)
 
     assert controller.request(queued.id, Request.CANCEL).state is JobState.CANCELLED
     assert store.job(running.id).state is JobState.SEARCHING
@@ -504,7 +504,7 @@ def test_stop_leaves_the_running_job_for_the_next_start(
     held = Held()
     first, second = store.create_job(make_spec("first")), store.create_job(make_spec("second"))
     controller = start_controller(held)
-    assert held.searching.wait(10)
+    assert held.searching.wait(60)
 
     controller.stop()
 
@@ -542,7 +542,7 @@ class Places:
     def reach(self, *names: str) -> None:
         """Waits until these jobs search, anew."""
         for name in names:
-            assert self.searching[name].wait(10), name
+            assert self.searching[name].wait(60), name
             self.searching[name].clear()
 
     def end(self, name: str, error: Exception | None = None) -> None:
@@ -702,7 +702,7 @@ def test_a_job_that_was_taken_from_its_run_starts_again_when_that_has_ended(
             return places(job, log)
         finally:
             if job.name == "changed" and len(runs) == 1:
-                assert leave.wait(10)
+                assert leave.wait(60)
                 ended.set()
 
     ids = submit("changed", "other")
@@ -728,12 +728,12 @@ def test_what_breaks_while_stopping_does_not_fail_the_job(
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
         searching.set()
-        assert log.cancelled.wait(10)
+        assert log.cancelled.wait(60)
         raise InfrastructureError("the actors are gone")
 
     job = store.create_job(make_spec())
     controller = start_controller(pipeline)
-    assert searching.wait(10)
+    assert searching.wait(60)
 
     controller.stop()
 
@@ -783,7 +783,7 @@ def test_two_servers_share_the_jobs_and_run_each_once(
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
         if job.id in ids[:2]:
-            both_run.wait(10)
+            both_run.wait(60)
         ran.append(job.id)
         return succeed(job, log)
 
@@ -825,13 +825,13 @@ def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
 
     job = store.create_job(make_spec())
     former = start_controller(stubborn, other_store, SHORT_S)
-    assert held.searching.wait(10)
+    assert held.searching.wait(60)
     start_controller(succeed, store, SHORT_S)
     wait_until(lambda: store.job(job.id).state.terminal)
     assert not ended.is_set()
     heard_again.set()
 
-    assert ended.wait(10)
+    assert ended.wait(60)
     former.stop()
     assert "this run of it ends" in caplog.text
     told = [event.data["state"] for event in store.events(job.id)]
@@ -859,7 +859,7 @@ def test_a_job_is_cancelled_by_way_of_another_server(
     held = Held()
     job = store.create_job(make_spec())
     start_controller(held, store, SHORT_S)
-    assert held.searching.wait(10)
+    assert held.searching.wait(60)
 
     other_store.request(job.id, Request.CANCEL)
 
@@ -885,7 +885,7 @@ def test_a_database_that_was_away_is_used_again(
     monkeypatch.setattr(store, "claim_next", away)
     job = store.create_job(make_spec())
     controller = start_controller(succeed, lease_s=SHORT_S)
-    assert asked.wait(10)
+    assert asked.wait(60)
     back.set()
 
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)

@@ -223,7 +223,7 @@ def test_jobs_under_a_controller_live_as_the_model_says(
     run_state_machine_as_test(
         life(make_spec(), running_jobs),
         settings=settings(
-            max_examples=10, stateful_step_count=15, deadline=None, derandomize=True,
+            max_examples=10, stateful_step_count=15,
             phases=[Phase.generate], suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

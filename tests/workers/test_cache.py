@@ -102,7 +102,7 @@ def test_second_holder_of_a_key_waits_for_the_first(cache: FolderCache) -> None:
         store(cache, "key")
         with cache.lock("another key"):
             built.append("first")
-    second.join(timeout=10)
+    second.join(timeout=60)
     assert built == ["first"]
 
 

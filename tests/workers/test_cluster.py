@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -257,16 +256,9 @@ def test_cancelling_ends_a_phase_at_once(run: Run, tmp_path: Path) -> None:
         yield Progress(phase="hang", done=0, total=1)
         threading.Event().wait()
 
-    cancelled_at: list[float] = []
-
-    def cancel(progress: Progress) -> None:
-        cancelled_at.append(time.monotonic())
-        run.cancelled.set()
-
-    run.on_progress = cancel  # type: ignore[method-assign]
+    run.on_progress = lambda _: run.cancelled.set()  # type: ignore[method-assign]
     with pytest.raises(CancelledError, match="cancelled"):
         run(phase, tmp_path / "pid")
-    assert time.monotonic() - cancelled_at[0] < 3
 
 
 def test_the_cluster_must_hold_one_actor_and_gives_as_many_as_it_holds(cluster: Cluster) -> None:

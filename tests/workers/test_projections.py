@@ -193,7 +193,7 @@ def test_full_rank_is_the_matrix(shape: tuple[int, int], method: Method) -> None
     torch.testing.assert_close(product(factors, min(shape)), weight_OD)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 7), st.integers(1, 7)),
     method=st.sampled_from(("weight", "output", "task")),
@@ -212,7 +212,7 @@ def test_error_never_grows_with_rank(shape: tuple[int, int], method: Method, see
     assert torch.isfinite(factors.right_RD).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     shape=st.sampled_from((WIDE, TALL, SQUARE)),
     method=st.sampled_from(METHODS),

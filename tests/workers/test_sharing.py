@@ -77,7 +77,7 @@ def test_a_job_that_starts_gets_its_part_when_the_other_one_gives_back(entered: 
     with first._changed:
         assert first._changed.wait_for(lambda: first.excess == 1, 10)  # the other one waits, and can use one
     first.give_back()
-    assert ran.wait(10)
+    assert ran.wait(60)
     thread.join()
 
     assert second_has == [1, 2]

@@ -1,6 +1,5 @@
 import json
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -376,10 +375,3 @@ def test_digest_identifies_content_not_order(plan: Any) -> None:
             encode(other, plan(records, **sizes), words(), None).split_digests["test"]
             != first.split_digests["test"]
         )
-
-
-def test_six_thousand_records_take_seconds(plan: Any) -> None:
-    data = plan(rows(6000), calibration=1000, search=1000, confirm=1000, test=3000)
-    started = time.monotonic()
-    encode(CHOICE, data, words(), 512)
-    assert time.monotonic() - started < 10

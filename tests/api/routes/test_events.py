@@ -104,7 +104,7 @@ def test_a_stream_looks_for_what_another_server_has_told(http, spec, pipeline, a
     monkeypatch.setattr(events, "KEEPALIVE_S", 0.01)
     pipeline.go.clear()
     job = http.post("/v1/jobs", json=spec).json()
-    assert pipeline.searching.wait(10)
+    assert pipeline.searching.wait(60)
     monkeypatch.setattr(application.store, "listener", None)  # another server's news wakes nobody here
     epoch = application.store.job(job["id"]).epoch
     last = application.store.append_event(job["id"], EventType.PHASE_PROGRESS, {"done": 1}, epoch=epoch).seq
@@ -196,7 +196,7 @@ def test_many_readers_of_a_job_read_the_store_once():
 
     def read() -> events.Page:
         reads.append(1)
-        go.wait(10)
+        go.wait(60)
         return events.Page(pieces=[b"a"], last=1, full=False, ended=False)
 
     async def follow() -> list[events.Page]:

@@ -41,7 +41,7 @@ def test_a_candidate_that_is_not_there(http, done, candidate):
 def test_a_job_that_has_not_come_so_far(http, spec, pipeline):
     pipeline.go.clear()
     job_id, queued = (http.post("/v1/jobs", json=spec).json()["id"] for _ in range(2))
-    assert pipeline.searching.wait(10)
+    assert pipeline.searching.wait(60)
 
     assert "no result" in http.get(f"/v1/jobs/{job_id}/ranks").json()["detail"]
     [first, _] = http.get(f"/v1/jobs/{job_id}/candidates").json()["candidates"]

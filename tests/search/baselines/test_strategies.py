@@ -175,7 +175,7 @@ def test_the_first_population_of_the_paper_is_diverse(make_problem) -> None:
 
 
 @given(seed=st.integers(0, 2**32), start=st.floats(0, 1), share=st.floats(0.05, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_random_steps_end_on_budget(make_space, seed: int, start: float, share: float) -> None:
     space = make_space(layers=2)
     genome, budget = uniform(space, start), space.budget(share)
@@ -194,7 +194,7 @@ def test_random_steps_end_on_budget(make_space, seed: int, start: float, share: 
 
 
 @given(seed=st.integers(0, 2**32), share=st.floats(0.01, 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_random_genomes_are_on_budget(make_space, seed: int, share: float) -> None:
     space = make_space(layers=2)
     assert space.cost(random_genome(space, space.budget(share), Random(seed))) <= space.budget(share)

@@ -19,7 +19,7 @@ from search.seeds import lagrangian, per_type, uniform
 from search.space import Genome, SearchSpace, Tie
 
 WIDTHS = [(8, 8), (8, 24), (24, 8), (3, 20), (16, 16)]
-thorough = settings(max_examples=60, deadline=None)
+thorough = settings(max_examples=60)
 
 
 @st.composite

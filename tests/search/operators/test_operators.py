@@ -32,7 +32,7 @@ PIVOTED = SearchSpace(SPACE.matrices, 2, "pivoted")
 
 genomes = st.tuples(*(st.integers(0, count - 1) for count in SPACE.counts_G.tolist()))
 seeds = st.integers(0, 2**32 - 1)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 OPERATORS: dict[str, Callable[[Genome, Genome, Random], Genome]] = {
     "one_point": one_point,

@@ -272,7 +272,7 @@ def test_jobs_live_as_the_model_says(store_url: str, make_spec: Callable[..., Jo
     run_state_machine_as_test(
         lifecycle(make, make_spec()),
         settings=settings(
-            max_examples=20, stateful_step_count=30, deadline=None, derandomize=True,
+            max_examples=20, stateful_step_count=30,
             suppress_health_check=list(HealthCheck), phases=[Phase.generate],
         ),
     )  # fmt: skip

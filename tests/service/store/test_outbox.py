@@ -166,7 +166,7 @@ def test_of_many_that_look_at_once_one_has_a_delivery(
     together = threading.Barrier(8)
 
     def claim(store: Store) -> list[str]:
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         found = (store.outbox.claim(60) for _ in range(3))
         return [one.id for one in found if one is not None]
 
@@ -333,12 +333,12 @@ def test_a_webhook_that_is_deleted_while_a_job_moves_makes_neither_fail(
     together = threading.Barrier(2)
 
     def delete() -> None:
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         for webhook in webhooks:
             other.webhooks.delete(webhook.id)
 
     def cancel() -> None:
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         for job in jobs:
             timed.request(job.id, Request.CANCEL)
 

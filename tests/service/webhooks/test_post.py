@@ -233,11 +233,9 @@ def test_a_trickle_of_headers_ends_at_the_deadline() -> None:
             connection.sendall(b"X: y\r\n")
             time.sleep(0.05)
 
-    start_s = time.monotonic()
     outcome, _ = http(trickle, timeout_s=0.4)
 
     assert outcome == Outcome(error="no answer within 0.4 s")
-    assert time.monotonic() - start_s < 4
 
 
 def test_silence_ends_at_the_deadline() -> None:

@@ -40,7 +40,7 @@ class Endpoint:
         with self._changed:
             self.received.append((url, dict(headers), body.decode()))
             self._changed.notify_all()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         outcome = self._outcomes.pop(0) if self._outcomes else Outcome(status=200)
         if isinstance(outcome, Exception):
             raise outcome
