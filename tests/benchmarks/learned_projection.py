@@ -73,7 +73,7 @@ def main() -> None:
     dense = load_prepared(model.prepared.model.folder, CPU)
     matrices = _sample(model.prepared.matrices, arguments.blocks, arguments.kinds)
     seen, unseen = (
-        _activations(dense, matrices, _first(model.task.splits[split], tokens))
+        activations(dense, matrices, first_examples(model.task.splits[split], tokens))
         for split, tokens in (("calibration", arguments.tokens), ("confirm", arguments.unseen_tokens))
     )
     training = Training(learning_rate=arguments.learning_rate, epochs=arguments.epochs, batch=arguments.batch)
@@ -120,7 +120,7 @@ def _sample(
     return chosen
 
 
-def _first(examples: Sequence[Example], tokens: int) -> list[Example]:
+def first_examples(examples: Sequence[Example], tokens: int) -> list[Example]:
     """The first examples, up to the one that completes `tokens`."""
     taken: list[Example] = []
     for example in examples:
@@ -132,7 +132,7 @@ def _first(examples: Sequence[Example], tokens: int) -> list[Example]:
 
 
 @torch.no_grad()
-def _activations(
+def activations(
     model: PreTrainedModel, matrices: Sequence[MatrixShape], examples: Sequence[Example]
 ) -> dict[str, list[torch.Tensor]]:
     """The inputs of every matrix at all real tokens; matrices that read the same tensor share its rows."""
@@ -167,11 +167,11 @@ def _compare(
 ) -> Iterator[Row]:
     ranks = {share: int(share * matrix.dense_params) // sum(weight.shape) for share in shares}
     started = time.perf_counter()
-    closed = _closed_form(weight, seen_TD, max(ranks.values()))
+    closed = closed_form(weight, seen_TD, max(ranks.values()))
     closed_s = time.perf_counter() - started
     for share, rank in ranks.items():
         started = time.perf_counter()
-        learned = _learn(weight, seen_TD, rank, training)
+        learned = learn(weight, seen_TD, rank, training)
         learned_s = time.perf_counter() - started
         sliced = (closed[0][:, :rank], closed[1][:rank])
         yield {
@@ -179,23 +179,23 @@ def _compare(
             "share": share,
             "rank": rank,
             "tokens": len(seen_TD),
-            "learned_seen": _error(weight, *learned, seen_TD),
-            "closed_seen": _error(weight, *sliced, seen_TD),
-            "learned_unseen": _error(weight, *learned, unseen_TD),
-            "closed_unseen": _error(weight, *sliced, unseen_TD),
+            "learned_seen": error(weight, *learned, seen_TD),
+            "closed_seen": error(weight, *sliced, seen_TD),
+            "learned_unseen": error(weight, *learned, unseen_TD),
+            "closed_unseen": error(weight, *sliced, unseen_TD),
             "learned_s": learned_s,
             "closed_s": closed_s,
         }
 
 
-def _closed_form(weight: torch.Tensor, x_TD: torch.Tensor, rank: int) -> Pair:
+def closed_form(weight: torch.Tensor, x_TD: torch.Tensor, rank: int) -> Pair:
     """From activations to factors, the Gram included, on the matrix's narrow side."""
     rows_TK = F.linear(x_TD, weight) if weight.shape[0] <= weight.shape[1] else x_TD
     factors = factor(weight, "output", rank, (rows_TK.T @ rows_TK).double() / len(rows_TK))
     return factors.left_RO.T.float(), factors.right_RD.float()
 
 
-def _learn(weight: torch.Tensor, x_TD: torch.Tensor, rank: int, training: Training) -> Pair:
+def learn(weight: torch.Tensor, x_TD: torch.Tensor, rank: int, training: Training) -> Pair:
     y_TO = F.linear(x_TD, weight)
     # inputs and outputs of unit mean square: one learning rate suits all matrices
     x_scale, y_scale = x_TD.square().mean().sqrt(), y_TO.square().mean().sqrt()
@@ -221,7 +221,7 @@ def _descend_(
             schedule.step()
 
 
-def _error(weight: torch.Tensor, left_OR: torch.Tensor, right_RD: torch.Tensor, x_TD: torch.Tensor) -> float:
+def error(weight: torch.Tensor, left_OR: torch.Tensor, right_RD: torch.Tensor, x_TD: torch.Tensor) -> float:
     """Share of the output's energy that is lost, E‖W x - left·right·x‖² / E‖W x‖²."""
     y_TO = F.linear(x_TD, weight)
     lost_TO = y_TO - F.linear(F.linear(x_TD, right_RD), left_OR)
