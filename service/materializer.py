@@ -17,7 +17,7 @@ from service.exports import Export
 from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.phases import Phases
-from service.sameness import require_same_data, require_same_model
+from service.sameness import require_same_data, require_same_matrices, require_same_model
 from service.search_plan import seedless
 from service.settings import Settings
 from workers.cluster import Cluster
@@ -54,6 +54,7 @@ class Materializer:
         with clock.phase("prepare"):
             checked = phases.check(spec)
             require_same_data(export.known["data"], checked.task, export.job)
+            require_same_matrices(self._settings.jobs_dir / export.job, checked.matrices, export.job)
             log.state(JobState.PREPARING)
             prepared = phases.prepare(spec, checked, share, log)
             require_same_model(export.known["model"], prepared, export.job)

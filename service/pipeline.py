@@ -26,6 +26,7 @@ from service.sameness import (
     data_of,
     model_of,
     require_same_data,
+    require_same_matrices,
     require_same_model,
     require_same_scores,
     scored_as,
@@ -80,6 +81,7 @@ class Pipeline:
         asked = spec if log.search_state() is None else seedless(spec)
         with clock.phase("prepare"):
             checked = phases.check(asked)
+            require_same_matrices(log.directory, checked.matrices, job.id)
             _announce_data(log, checked.task)
             log.state(JobState.PREPARING)
             prepared = phases.prepare(spec, checked, share, log)

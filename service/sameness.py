@@ -1,13 +1,16 @@
-"""Whether a job that goes on, or is exported from, still has the records and the weights it began with, by digests.
+"""Whether a job that goes on, or is exported from, still has the records, the weights and the matrices it began with.
 
 What it has found - weights, genomes, scorings - says nothing of others. And whether another job has scored as this one
 does: then what it found need not be found out again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from search.errors import InputError, UnresumableError
+from search.errors import InputError, NotFoundError, UnresumableError
+from search.matrix import MatrixShape
+from service import matrices
 from service.confirmation import confidence_of
 from service.plans import search_settings
 from service.spec import JobSpec, TargetBytes, TargetLatency
@@ -111,3 +114,33 @@ def require_same_model(known: Mapping[str, Any], prepared: Prepared, job_id: str
             f"has other weights than when job {job_id} ran: expected sha256 {known['digest']} in {known['dtype']}, got "
             f"{found['digest']} in {found['dtype']}; restore it, or submit the job anew",
         )
+
+
+def require_same_matrices(directory: Path, found: Sequence[MatrixShape], job_id: str) -> None:
+    """Checks which matrices of the model are pruned, in their order: genomes and ranks are theirs.
+
+    Args:
+        directory: Folder of the job, which may have kept those of then, or not.
+        found: As they are now; another version of the program may take the same model apart otherwise.
+        job_id: The job.
+
+    Raises:
+        InputError: They are others.
+    """
+    try:
+        known = matrices.kept(directory)
+    except NotFoundError:  # it has not come so far, or has run on a server that keeps its files elsewhere
+        return
+    if known == list(found):
+        return
+    gone = [matrix.name for matrix in known if matrix not in found]
+    new = [matrix.name for matrix in found if matrix not in known]
+    told = [
+        f"{len(names)} {what}, like {names[0]}" for names, what in ((gone, "gone"), (new, "new")) if names
+    ]
+    raise InputError(
+        "model",
+        f"has other matrices to prune than when job {job_id} ran: expected {len(known)}, got {len(found)} "
+        f"({'; '.join(told) or 'in another order'}). Another version of the program takes the same model apart "
+        "otherwise, and what the job found says nothing of these matrices; submit the job anew, not as a fork",
+    )

@@ -192,7 +192,8 @@ def _of_list(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float
     if len(ranks) != len(space.matrices):
         raise InputError(
             field,
-            f"must be the ranks of {len(space.matrices)} matrices, got {len(ranks)}; are they of another model?",
+            f"must be the ranks of {len(space.matrices)} matrices, got {len(ranks)}; are they of another model, or of "
+            "a version of the program that took this one apart otherwise? Leave them out, or the parent they come from",
         )
     pairs = zip(space.matrices, ranks, strict=True)
     return [min(1.0, shape.density(rank, space.storage)) for shape, rank in pairs]

@@ -28,7 +28,7 @@ from search.errors import (
 from search.finalists import MOST_FINALISTS
 from search.matrix import DENSE
 from search.schedules import SEED_SHARES
-from service import pipeline
+from service import matrices, pipeline
 from service.application import Application
 from service.changes import JobChanges
 from service.exports import Export, export_of
@@ -757,6 +757,16 @@ def test_a_job_does_not_go_on_with_other_records_or_another_model(
         jobs.run(LocalCluster())
 
 
+def test_a_job_does_not_go_on_with_other_matrices(jobs: Jobs, tiny_job: Document, tmp_path: Path) -> None:
+    id = jobs.submit(tiny_job)
+    switch_off(jobs, lambda _: True)
+    of_another_version(tmp_path / "data" / "jobs" / id)
+    cluster = LocalCluster()
+    with pytest.raises(InputError, match=f"model: has other matrices to prune than when job {id} ran"):
+        jobs.run(cluster)
+    assert not cluster.phases  # nothing is prepared for it
+
+
 def essence(result: Document) -> Document:
     """What has to be the same in a run that was disturbed."""
     sides = {
@@ -1050,6 +1060,27 @@ def test_an_export_of_something_else_is_refused(jobs: Jobs, tiny_job: Document) 
             jobs.run(LocalCluster())
         claimed = jobs.store.exports(job.id)[0]
         jobs.store.transition(claimed.id, JobState.FAILED, epoch=claimed.epoch)
+
+
+def of_another_version(directory: Path) -> None:
+    """Leaves in a job's folder what a version wrote that pruned one matrix fewer."""
+    matrices.keep(directory, matrices.kept(directory)[:-1])
+
+
+def test_an_export_for_which_the_model_is_taken_apart_otherwise_is_refused(
+    jobs: Jobs, tiny_job: Document, tmp_path: Path
+) -> None:
+    id = finished(jobs, tiny_job)
+    jobs.export(id, share=0.5)
+    of_another_version(tmp_path / "data" / "jobs" / id)
+    cluster = LocalCluster()
+    words = (
+        rf"model: has other matrices to prune than when job {id} ran: expected 13, got 14 \(1 new, like "
+        r"model\.layers\.1\.mlp\.down_proj\)\. .*; submit the job anew, not as a fork"
+    )
+    with pytest.raises(InputError, match=words):
+        jobs.run(cluster)
+    assert not cluster.phases
 
 
 def test_what_cannot_be_exported(jobs: Jobs, tiny_job: Document) -> None:
