@@ -148,6 +148,11 @@ class Race:
         return [outcome for outcome in outcomes if outcome.failure is None]
 
 
+def promotions(settings: SearchSettings, candidates: int) -> int:
+    """Most scorings that a race of so many candidates takes on top of one of each."""
+    return _promotions(_useful(settings, candidates))
+
+
 def _useful(settings: SearchSettings, candidates: int) -> tuple[Stage, ...]:
     """The stages that so many candidates go through before they are scored on all examples."""
     stages = []

@@ -5,10 +5,9 @@ from dataclasses import asdict, replace
 from itertools import pairwise
 from typing import Any
 
-from search.candidates import TARGET_SEEDS
 from search.confirmation import fewest_examples
 from search.finalists import MOST_FINALISTS
-from search.schedules import MOST_LOOKS, SEED_SHARES
+from search.schedules import MOST_LOOKS
 from search.standing import BEST_FINALISTS
 from service import plans
 from service.descent import UPWARDS
@@ -16,6 +15,7 @@ from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
 from service.rounds import DESCENT_EXAMPLES, records_of
 from service.scoring import REFIT_EXAMPLES
+from service.search_plan import own_seeds
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
 from service.spec.job import ROUND_EXAMPLES
@@ -155,14 +155,6 @@ def finalists(spec: JobSpec) -> int:
     return MOST_FINALISTS if isinstance(spec.objective, MaxDrop) else BEST_FINALISTS + 1
 
 
-def _own_seeds(spec: JobSpec) -> int:
-    if isinstance(spec.objective, Pareto):
-        return spec.objective.sizes
-    if isinstance(spec.objective, MaxDrop):
-        return len(SEED_SHARES)
-    return TARGET_SEEDS + bool(spec.descent_rounds)
-
-
 def scorings(spec: JobSpec) -> list[tuple[int, int]]:
     """On how many examples a search scores how often at most, the largest first.
 
@@ -172,8 +164,8 @@ def scorings(spec: JobSpec) -> list[tuple[int, int]]:
     search, whole = spec.search, spec.task.data.sizes.search
     if search.screen >= whole:
         return [(whole, search.max_evaluations)]
-    given = sum(seed.random or 1 for seed in search.seeds) + bool(spec.reweigh_rounds)
-    seeds = max(_own_seeds(spec) + given, search.population)
+    given = sum(seed.random or 1 for seed in search.seeds)
+    seeds = max(own_seeds(spec) + given, search.population)
     most = [(whole, seeds + search.generations * search.survivors)]
     for before, stage in reversed(list(pairwise(search.stages))):
         most.append((stage.examples, (1 + search.generations) * before.survivors))

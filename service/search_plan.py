@@ -11,12 +11,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from search.candidates import TARGET_SEEDS
 from search.constraints import Constraint, constrained, matches
 from search.errors import InputError
 from search.latency import LatencyTable
 from search.matrix import DENSE, MatrixShape, Price
 from search.objectives import MaxDrop, Objective, Pareto, TargetBytes, TargetLatency, TargetParams
-from search.schedules import schedule_for
+from search.racing import promotions
+from search.schedules import SEED_SHARES, schedule_for
 from search.seeds import Starts, of_densities, random_densities
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
@@ -54,10 +56,10 @@ def check_search_plan(
     """Checks what `search_plan` would, as far as it can be before matrices are timed.
 
     Raises:
-        InputError: Constraints, objective or seeds that cannot be; names the field.
+        InputError: Constraints, objective or seeds that cannot be, or more seeds than scorings; names the field.
     """
     if isinstance(spec.objective, job.TargetLatency):
-        list(_seeds(spec, _space(spec, matrices, None), roots))
+        _seeds(spec, _space(spec, matrices, None), roots)
     else:
         search_plan(spec, matrices, remainder, dtype, roots)
 
@@ -81,7 +83,7 @@ def search_plan(
         latency: What was timed, for an objective of that kind.
 
     Raises:
-        InputError: Constraints, objective or seeds that cannot be; names the field.
+        InputError: Constraints, objective or seeds that cannot be, or more seeds than scorings; names the field.
     """
     table = None if latency is None else latency.table
     space = _space(spec, matrices, _price(spec, dtype, table))
@@ -154,7 +156,34 @@ def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Gen
             genomes += [random_densities(space, rng) for _ in range(seed.random)]
         else:
             genomes.append(of_densities(space, _densities(seed, space, field, roots)))
+    _require_scorings(spec, len(set(genomes)))
     return genomes
+
+
+def own_seeds(spec: JobSpec) -> int:
+    """How many genomes a search starts from by itself, at most; those of the user come on top."""
+    reweighed = bool(spec.reweigh_rounds)
+    if isinstance(spec.objective, job.Pareto):
+        return spec.objective.sizes + reweighed
+    if isinstance(spec.objective, job.MaxDrop):
+        return len(SEED_SHARES) + reweighed
+    return TARGET_SEEDS + bool(spec.descent_rounds) + reweighed
+
+
+def _require_scorings(spec: JobSpec, given: int) -> None:
+    """Checks that each of so many genomes of the user's can be scored: a search that ends before would not say so."""
+    if not given:
+        return
+    own, most = own_seeds(spec), spec.search.max_evaluations
+    needed = own + given
+    if not isinstance(spec.objective, job.Pareto | job.MaxDrop):  # seeds of one size race
+        needed += promotions(search_settings(spec), max(needed, spec.search.population))
+    if needed > most:
+        raise InputError(
+            "search.max_evaluations",
+            f"must be at least {needed}, for each of the {given} genomes of search.seeds, or of the parent, is scored "
+            f"beside the {own} that the search starts from by itself; got {most}. Raise it, or give fewer seeds",
+        )
 
 
 def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[Path]) -> list[float]:

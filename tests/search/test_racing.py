@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from search.outcome import Outcome, Trial
-from search.racing import Race
+from search.racing import Race, promotions
 from search.settings import SearchSettings, Stage
 
 SETTINGS = SearchSettings(population=4, offspring=5, survivors=2, screen=4, full=16)
@@ -60,6 +60,13 @@ def test_stages_before_the_screen_let_ever_fewer_on() -> None:
 
     fewer = start(*GENOMES[:3], settings=settings)
     assert [[trial.examples for trial in stage] for stage in run(fewer)] == [[4] * 3, [16] * 2]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_with_a_scoring_of_each_and_of_those_who_go_on_nobody_is_left_out(count: int) -> None:
+    enough = count + promotions(SETTINGS, count)
+    assert start(*GENOMES[:count], limit=enough).candidates == GENOMES[:count]
+    assert start(*GENOMES[:count], limit=enough - 1).misses(GENOMES[:count])
 
 
 def test_a_stage_ends_with_its_last_answer() -> None:

@@ -180,6 +180,27 @@ def test_seeds_of_every_kind(tiny_job: Document, tmp_path: Path) -> None:
     assert drawn != planned(tiny_job, roots=(tmp_path,)).seeds[5:]
 
 
+@pytest.mark.parametrize(
+    ("objective", "needed"),
+    [
+        ({"kind": "pareto", "sizes": 4}, 4 + 1 + 9),  # of each size, that of reweighing, the user's
+        ({"kind": "max_drop"}, 10 + 1 + 9),
+        # Lagrangian, uniform and descended; of all that race, two go on
+        ({"kind": "target_params", "share": 0.4}, 3 + 1 + 9 + 2),
+    ],
+)
+def test_no_seed_is_left_out_for_want_of_scorings(
+    tiny_job: Document, objective: Document, needed: int
+) -> None:
+    tiny_job["objective"] = objective
+    tiny_job["search"] |= {"seeds": [{"densities": {"*": 0.5}}, {"random": 8}], "max_evaluations": needed}
+    assert len(set(planned(tiny_job).seeds)) == 9
+    tiny_job["search"]["max_evaluations"] = needed - 1
+    words = rf"search\.max_evaluations: must be at least {needed}, .* 9 genomes of search\.seeds.*; got {needed - 1}\."
+    with pytest.raises(InputError, match=words):
+        planned(tiny_job)
+
+
 def test_the_example_with_constraints_can_be_done_on_its_model() -> None:
     spec = load_spec(Path(__file__).parents[2] / "deploy" / "examples" / "constrained.yaml")
     smollm2_135m = LlamaConfig(
