@@ -11,6 +11,9 @@ from search.outcome import Outcome, Trial
 from search.settings import Stage
 from search.space import Genome
 
+STALE_BATCHES = 1000
+"""After so many in a row with nothing new in them a strategy is over: it draws from a space that it has used up."""
+
 Strategy = Generator[Sequence[Trial], list[Outcome], None]
 """Yields trials, is sent their outcomes in the same order; ends when it has nothing left to try."""
 
@@ -46,7 +49,8 @@ def race(candidates: Iterable[Genome], stages: Sequence[Stage]) -> Race:
 class BatchSearch:
     """Serves one strategy: its trials go out, their outcomes come back in any order.
 
-    No trial goes out twice: what was scored before is answered from memory.
+    No trial goes out twice: what was scored before is answered from memory. A strategy that goes on for ever ends where
+    it proposes nothing new any more (`STALE_BATCHES`).
 
     Args:
         strategy: Not started yet.
@@ -105,8 +109,8 @@ class BatchSearch:
             self._advance()
 
     def _advance(self, *, first: bool = False) -> None:
-        """Run the strategy up to the next batch with a trial that is not known."""
-        while not (self._waiting or self.finished):
+        """Run the strategy up to the next batch with a trial that is not known, if there is one."""
+        for _ in range(STALE_BATCHES):
             try:
                 if first:
                     self._batch, first = next(self._strategy), False
@@ -116,3 +120,7 @@ class BatchSearch:
                 self.finished = True
                 return
             self._waiting = [trial for trial in dict.fromkeys(self._batch) if trial not in self._outcomes]
+            if self._waiting:
+                return
+        self._strategy.close()
+        self.finished = True

@@ -1,3 +1,5 @@
+from itertools import count
+
 import pytest
 
 from search.baselines.batches import BatchSearch, Strategy, race
@@ -57,6 +59,25 @@ def test_trials_go_out_in_portions_and_once() -> None:
     assert search.finished  # the second race was known
     assert search.evaluations == 8
     assert search.retire() is None
+
+
+def test_a_strategy_that_proposes_nothing_new_any_more_is_over() -> None:
+    closed: list[bool] = []
+
+    def endless() -> Strategy:
+        try:
+            for batch in count():
+                yield from race(GENOMES[: 2 + (batch == 100)], STAGES[:1])
+        finally:
+            closed.append(True)
+
+    search = BatchSearch(endless())
+    search.tell(map(score, search.ask()))
+    (late,) = search.ask()
+    assert late == trials(4, 2)[0]  # a while without news is not the end
+    search.tell([score(late)])
+    assert (search.finished, closed) == (True, [True])
+    assert (search.ask(), search.evaluations) == ([], 3)
 
 
 def test_misuse_says_what_to_do() -> None:
