@@ -30,10 +30,12 @@ _HEADERS = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosni
 def add_page(app: FastAPI) -> None:
     """Adds the page and what it loads to an application."""
 
+    @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
     def page() -> Response:
         return HTMLResponse(_PAGE, headers=_HEADERS)
 
+    @app.head("/docs/start.js", include_in_schema=False)
     @app.get("/docs/start.js", include_in_schema=False)
     def start() -> Response:
         return Response(_START, media_type="text/javascript", headers=_HEADERS)

@@ -21,6 +21,7 @@ router = APIRouter(
 )
 
 
+@router.head("", include_in_schema=False)
 @router.get("", responses={200: {"links": ARTIFACT_LINKS}})
 def list_artifacts(job_id: str, reader: Reader) -> ArtifactList:
     """List the files of the exported model; none until there is one."""
@@ -28,6 +29,7 @@ def list_artifacts(job_id: str, reader: Reader) -> ArtifactList:
     return ArtifactList(artifacts=[ArtifactBody(**artifact) for artifact in artifacts.list(directory)])
 
 
+@router.head("/{name:path}", include_in_schema=False)  # tells its size and ETag
 @router.get(
     "/{name:path}",
     response_class=FileResponse,

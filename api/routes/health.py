@@ -1,4 +1,7 @@
-"""Whether the server runs jobs, whether requests are worth sending to it, and what it has counted."""
+"""Whether the server runs jobs, whether requests are worth sending to it, and what it has counted.
+
+Who asks with HEAD, as `curl -I` and many a probe do, gets status and headers alone.
+"""
 
 from http import HTTPStatus
 
@@ -15,6 +18,7 @@ from api.version import installed_version
 router = APIRouter(tags=["health"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", responses={503: {"model": Health, "description": "No job will run until a restart."}})
 async def healthz(application: TheApplication, response: Response) -> Health:
     """Answer 200 while the server runs jobs, else 503. Needs no key."""
@@ -24,6 +28,7 @@ async def healthz(application: TheApplication, response: Response) -> Health:
     return Health(status="ok" if healthy else "unhealthy", version=installed_version())
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Send no requests here for now."}})
 def readyz(application: TheApplication, response: Response) -> Readiness:
     """Answer 200 while the job store and Ray answer and jobs are run, else 503. Needs no key, starts nothing."""
@@ -37,6 +42,7 @@ def readyz(application: TheApplication, response: Response) -> Readiness:
 guarded = APIRouter(tags=["health"], responses=responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
 
 
+@guarded.head("/metrics", include_in_schema=False)
 @guarded.get("/metrics", response_class=PlainTextResponse)
 def metrics(admin: Admin) -> Response:
     """Tell what was counted, in Prometheus' text format. For the admin's key, where there are keys."""

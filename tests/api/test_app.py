@@ -28,8 +28,18 @@ def test_health_fails_once_no_job_will_run(http, application):
 
     response = http.get("/healthz")
 
-    assert response.status_code == 503
+    assert response.status_code == http.head("/healthz").status_code == 503
     assert response.json()["status"] == "unhealthy"
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/metrics", "/docs", "/docs/start.js", "/openapi.json"]
+)
+def test_head_is_answered_as_get_is(http, path):
+    got, asked = http.get(path), http.head(path)
+
+    assert asked.status_code == got.status_code == 200
+    assert asked.headers["content-type"] == got.headers["content-type"]
 
 
 def test_health_fails_once_no_webhook_will_be_sent_to(http, application):

@@ -70,6 +70,7 @@ def test_every_v1_route_wants_a_key(locked, header):
         assert response.status_code == 401, path
         assert response.headers["www-authenticate"] == "Bearer"
         assert response.headers["content-type"] == "application/problem+json"
+    assert locked.head("/v1/jobs/1/artifacts/config.json", headers=header).status_code == 401
 
 
 def test_the_key_opens_and_health_needs_none(locked):

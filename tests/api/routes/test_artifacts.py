@@ -33,6 +33,19 @@ def test_a_file_is_tagged_with_its_digest_and_comes_in_parts(http, done):
     assert (held.status_code, held.content) == (304, b"")
 
 
+def test_what_a_file_is_can_be_asked_without_it(http, done):
+    url = f"/v1/jobs/{done['id']}/artifacts/config.json"
+    got, asked = http.get(url), http.head(url)
+
+    assert (asked.status_code, asked.content) == (200, b"")
+    for name in ("content-length", "etag", "content-disposition"):
+        assert asked.headers[name] == got.headers[name]
+    held = http.head(url, headers={"If-None-Match": got.headers["etag"]})
+    assert held.status_code == 304
+    assert http.head(f"/v1/jobs/{done['id']}/artifacts").status_code == 200
+    assert http.head(f"{url}.not").status_code == 404
+
+
 @pytest.mark.parametrize(("range", "status"), [("bytes=99-", 416), ("bytes=5-2", 400), ("lines=1-2", 400)])
 def test_a_range_that_cannot_be_is_a_problem_document(http, done, range, status):
     response = http.get(f"/v1/jobs/{done['id']}/artifacts/config.json", headers={"Range": range})
