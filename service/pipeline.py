@@ -114,6 +114,7 @@ class Pipeline:
             candidates = Finalists(spec, space, scorer, genomes, log, clock)
             with clock.phase("confirm"):
                 winner = confirm(spec, space, scorer, candidates, risks, log)
+                candidates.end()
             with clock.phase("test"):
                 _score_dense(scorer, ("test",), checked, log)
                 tested = winner.with_test(scorer, log)

@@ -7,7 +7,7 @@ from search.space import Genome, SearchSpace
 from service.clock import Clock
 from service.events import EventType
 from service.joblog import JobLog
-from service.scoring import Candidate, TaskScorer
+from service.scoring import Candidate, Report, TaskScorer
 from service.spec import JobSpec
 from workers.scores import Failure
 
@@ -59,6 +59,11 @@ class Finalists:
                 self._refit(after[: self._spec.resources.actors], self._spec.projection.refit)
         return self._chosen[index]
 
+    def end(self) -> None:
+        """Tells that no more of them will be refit."""
+        if self._chosen:
+            self._log.progress("refit")(len(self._chosen), len(self._chosen))
+
     def _is_dense(self, index: int) -> bool:
         return self._space.is_dense(self._plain[index].genome)
 
@@ -66,7 +71,7 @@ class Finalists:
         folder = self._log.directory / "refit"
         folder.mkdir(parents=True, exist_ok=True)
         wanted = [replace(self._plain[i], refit=folder / f"{i:03d}.safetensors") for i in indices]
-        failures = self._scorer.refit(wanted, dense_share, self._log.progress("refit"))
+        failures = self._scorer.refit(wanted, dense_share, self._report())
         pairs = [
             (self._plain[i], one)
             for i, one, failure in zip(indices, wanted, failures, strict=True)
@@ -79,6 +84,12 @@ class Finalists:
             else:
                 self._log.event(EventType.CANDIDATE_FAILED, reason=failure.reason, generation=None)
                 self._chosen[index] = self._plain[index]
+
+    def _report(self) -> Report:
+        """Counts those of this batch with the ones before, of all that there could be: the phase ends once."""
+        report, before = self._log.progress("refit"), len(self._chosen)
+        most = sum(not self._is_dense(i) for i in range(len(self)))
+        return lambda done, _: report(before + done, most)
 
     def _scored(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """With their scores on the search split; without, those that cannot be scored."""
