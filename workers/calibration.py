@@ -114,6 +114,9 @@ class Calibrator:
         self._mask_BL: torch.Tensor | None = None  # while watching
         self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened
         self._last_input: tuple[str, torch.Tensor] | None = None
+        self._last_sent: tuple[torch.Tensor, torch.Tensor] | None = (
+            None  # to an expert, and which of these are real
+        )
         self._batch = 0
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -204,7 +207,7 @@ class Calibrator:
                     kind, self._fisher, logits_NV, examples, batch, max_choices, generator, dense_NV
                 )
                 loss.backward()  # type: ignore[no-untyped-call]
-        self._last_input = self._mask_BL = None
+        self._last_input = self._last_sent = self._mask_BL = None
         self.grams.tokens += batch.tokens
         self.grams.answers += answers_of(kind, batch)
 
@@ -276,8 +279,14 @@ class Calibrator:
                 raise _not_prunable(
                     name, f"is of {expert.of} tokens where the batch has {self._mask_BL.numel()}"
                 )
-            assert expert.tokens_P is not None
-            rows_T = self._mask_BL.flatten().to(rows_BLN.device)[expert.tokens_P].nonzero().squeeze(1)
+            tokens_P = expert.tokens_P
+            assert tokens_P is not None
+            if (
+                self._last_sent is None or self._last_sent[0] is not tokens_P
+            ):  # its matrices run one after the other
+                mask_P = self._mask_BL.flatten().to(rows_BLN.device)[tokens_P]
+                self._last_sent = tokens_P, mask_P.nonzero().squeeze(1)
+            _, rows_T = self._last_sent
             self.grams.sent[name] = self.grams.sent.get(name, 0) + len(rows_T)
             return rows_T
         got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)

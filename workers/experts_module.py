@@ -20,22 +20,24 @@ STACKED = ("down_proj", "has_gate", "has_bias", "has_post_expert_norm", "is_tran
 class Expert(nn.Module):
     """One expert, for the tokens that are sent to it.
 
-    `tokens_P`: which of the `of` tokens these are, at its last call.
+    `maps`: the names of its linear maps inside it, the last of which makes its output. `tokens_P`: which of the `of`
+    tokens these are, at its last call.
     """
 
     def __init__(
         self, inner: nn.Linear, down: nn.Linear, activate: Callable[[torch.Tensor], torch.Tensor], gated: bool
     ) -> None:
         super().__init__()
-        self._inner = "gate_up" if gated else "up"
+        self.maps = ("gate_up" if gated else "up", "down")
         self._activate = activate
-        self.add_module(self._inner, inner)
-        self.down = down
+        for name, linear in zip(self.maps, (inner, down), strict=True):
+            self.add_module(name, linear)
         self.tokens_P: torch.Tensor | None = None
         self.of = 0
 
     def forward(self, x_PD: torch.Tensor) -> torch.Tensor:
-        y_PD: torch.Tensor = self.down(self._activate(getattr(self, self._inner)(x_PD)))
+        inner, down = (getattr(self, name) for name in self.maps)
+        y_PD: torch.Tensor = down(self._activate(inner(x_PD)))
         return y_PD
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from search.matrix import MatrixShape
-from workers.experts_module import expert_of
+from workers.experts_module import Expert, expert_of
 
 TOKENS = 4
 
@@ -72,8 +72,10 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
         return after_forward
 
     names = [matrix.name for matrix in matrices]
-    experts = {name for name in names if expert_of(model, name) is not None}
-    of_experts = [_expert(name, experts) for name in names if name in experts and name.endswith(".down")]
+    experts = {name: expert for name in names if (expert := expert_of(model, name)) is not None}
+    of_experts = [
+        one for name, expert in experts.items() if (one := _expert(name, expert, experts)).output == name
+    ]
     matrices = [matrix for matrix in matrices if matrix.name not in experts]
     candidates = [sublayer for matrix in matrices for sublayer in _around(matrix, names)]
     with ExitStack() as hooks:
@@ -118,12 +120,15 @@ def leaves_no_trace(values: Sequence[Any]) -> bool:
     )
 
 
-def _expert(output: str, names: Container[str]) -> Sublayer:
-    """The expert that a matrix is the last one of; of its matrices those that are among the names."""
-    expert = output.rpartition(".")[0]
-    matrices = tuple(f"{expert}.{name}" for name in ("gate_up", "up", "down"))
+def _expert(matrix: str, expert: Expert, names: Container[str]) -> Sublayer:
+    """The expert that a matrix is of; of its matrices those that are among the names."""
+    module = matrix.rpartition(".")[0]
+    matrices = [f"{module}.{name}" for name in expert.maps]
     return Sublayer(
-        name=expert, output=output, matrices=tuple(name for name in matrices if name in names), rest=None
+        name=module,
+        output=matrices[-1],
+        matrices=tuple(name for name in matrices if name in names),
+        rest=None,
     )
 
 

@@ -9,6 +9,7 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 
 from search.errors import InputError, ScoringError
 from search.matrix import MatrixShape
+from workers import calibration
 from workers.batches import make_batches
 from workers.calibration import Calibrator, passes, shard_count, shard_of
 from workers.fisher import Fisher, loss_of
@@ -245,6 +246,28 @@ def test_an_expert_that_runs_twice_is_seen_twice(
 
     task = with_choices(make_task("choice"), 2)
     assert_same(gather(make(), task), naive_choice(make(), task))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_which_tokens_of_an_expert_are_real_is_found_once_for_its_matrices(
+    make_mixture: Callable[[], PreTrainedModel],
+    make_task: Callable[..., EncodedTask],
+    monkeypatch: pytest.MonkeyPatch,
+    gradients: bool,
+) -> None:
+    rows: list[torch.Tensor] = []
+
+    def kept(rows_BLN: torch.Tensor, rows_T: torch.Tensor) -> torch.Tensor:
+        rows.append(rows_T)
+        return rows_of(rows_BLN, rows_T)
+
+    rows_of = calibration._rows_of
+    monkeypatch.setattr(calibration, "_rows_of", kept)
+    grams = gather(make_mixture(), make_task("choice"), gradients=gradients)
+    reached = {name.rpartition(".")[0] for name, sent in grams.sent.items() if sent}
+    assert len({id(rows_T) for rows_T in rows}) == 1 + len(
+        reached
+    )  # those of the batch, those of each expert
 
 
 def test_an_expert_is_told_of_by_the_answers_that_its_tokens_lead_to(

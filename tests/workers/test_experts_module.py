@@ -58,6 +58,10 @@ def test_experts_taken_apart_are_the_stacked_ones(kind: str) -> None:
         n for n, module in model.named_modules() if isinstance(module, nn.Linear) and expert_of(model, n)
     ]
     assert len(of_experts) == 2 * 4 * len(names)
+    for name in of_experts:
+        expert: Any = expert_of(model, name)
+        assert tuple(one for one, _ in expert.named_children()) == expert.maps
+        assert expert.maps[-1] == "down"
     copy = deepcopy(model)
     for module in model.modules():
         if isinstance(module, Experts):
