@@ -141,6 +141,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         search_passes=sum(examples * count for examples, count in scorings(spec))
         / spec.task.data.sizes.search,
         finalists=finalists(spec),
+        fewest_finalists=1 if isinstance(spec.objective, MaxDrop) else finalists(spec),
         actors=resources.actors,
         actors_per_device=resources.actors_per_device,
         devices_per_actor=resources.devices_per_actor,

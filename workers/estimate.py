@@ -3,8 +3,8 @@
 Pure arithmetic: nothing is loaded, run or timed here (`workers.rates` times). Counts are upper bounds where what a job
 does depends on what it finds: every candidate is taken to be as dear as the dense model, every search to use up its
 scorings, the dense model to run in every round of reweighing and descent, though it answers a choice once; so all these
-may end before the low end of their range, and confirm and test, too. Of a mixture, every expert is taken to get as many
-tokens as the others.
+may end before the low end of their range, and the test, too. But the low ends of refit and confirm are of the fewest
+finalists that may have to be looked at. Of a mixture, every expert is taken to get as many tokens as the others.
 
 Legend: P parameters inside the blocks that a token runs through, O×D a matrix, K = min(O, D), R its largest rank that
 is kept, T tokens with padding, L padded length of a batch, N positions that go through the output head, V vocabulary,
@@ -153,8 +153,13 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     factors = factor_bytes(model.matrices, job.storage, job.dtype)
     copying = _Work(starts=1, file_bytes=3 * weights)  # read, write, hash; or read twice and look for more
 
-    def phase(name: str, load: Load, work: _Steps, peak: Footprint, disk: int = 0) -> PhaseEstimate:
-        seconds = [part.seconds(job.dtype, rates, devices) for part, devices in work]
+    def seconds(work: _Steps) -> tuple[float, float]:
+        ranges = [part.seconds(job.dtype, rates, devices) for part, devices in work]
+        return sum(low for low, _ in ranges), sum(high for _, high in ranges)
+
+    def phase(
+        name: str, load: Load, work: _Steps, peak: Footprint, disk: int = 0, least: _Steps | None = None
+    ) -> PhaseEstimate:
         return PhaseEstimate(
             phase=name,
             tokens=round(load.tokens + load.decoded),
@@ -162,13 +167,13 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
             host_bytes=peak.host_bytes,
             accelerator_bytes=peak.accelerator_bytes,
             disk_bytes=disk,
-            seconds_low=round(sum(low for low, _ in seconds), 1),
-            seconds_high=round(sum(high for _, high in seconds), 1),
+            seconds_low=round(seconds(least or work)[0], 1),
+            seconds_high=round(seconds(work)[1], 1),
         )
 
-    def scored(name: str, load: Load, start: _Work) -> PhaseEstimate:
-        work = _scoring(model, job, load) + start
-        return phase(name, load, [(work, job.devices)], scoring(model, job, load))
+    def scored(name: str, load: Load, start: _Work, least: Load | None = None) -> PhaseEstimate:
+        work, fewer = ([(_scoring(model, job, one) + start, job.devices)] for one in (load, least or load))
+        return phase(name, load, work, scoring(model, job, load), least=fewer)
 
     def reacted(name: str) -> PhaseEstimate:
         load, looks = loads[name], loads[f"{name}_looks"]
@@ -182,9 +187,11 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     streamed += loads["propagation"].times(_flowing_passes(job)) + loads["propagation_looks"]
     streamed += loads["refinement"].times(job.refine_epochs)
     entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # factors of every kind
-    refit = loads["refit"].times(REFIT_PASSES * job.finalists)
-    if refit.tokens:
-        refit += loads["search"].times(2 * job.finalists)  # as it was, and refit
+    refit_one = loads["refit"].times(REFIT_PASSES)
+    if refit_one.tokens:
+        refit_one += loads["search"].times(2)  # as it was, and refit
+    refit = refit_one.times(job.finalists)
+    at_once = min(max(job.fewest_finalists, job.actors), job.finalists)  # with one those that fill the actors
     timed = []
     if "latency" in loads:
         once = loads["latency"]
@@ -209,8 +216,19 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         reacted("reweigh"),
         reacted("descend"),
         scored("search", search, none),
-        phase("refit", refit, [(_scoring(model, job, refit), job.devices)], refitting(model, job)),
-        scored("confirm", loads["confirm"].times(job.finalists), none),
+        phase(
+            "refit",
+            refit,
+            [(_scoring(model, job, refit), job.devices)],
+            refitting(model, job),
+            least=[(_scoring(model, job, refit_one.times(at_once)), job.devices)],
+        ),
+        scored(
+            "confirm",
+            loads["confirm"].times(job.finalists),
+            none,
+            loads["confirm"].times(job.fewest_finalists),
+        ),
         scored("test", loads["test"].times(2), none),
         phase("export", Load(), [(copying, 1)], exporting(model, job), disk=weights),
         phase(

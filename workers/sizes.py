@@ -109,11 +109,12 @@ class JobSize:
     reweigh and descend (all their rounds), reweigh_looks and descend_looks (what is scored to find the sizes of the
     rounds), search, refit (of one finalist; none where nothing is refit), confirm, test and verify; where latencies are
     measured, of one pass.
-    `search_passes`: over the search split, which scorings of all or of the first of it add up to. `devices`: how many
-    devices' worth of work the actors do at the same time (1 for a processor, whose rates are those of all its threads);
-    `actors_per_device` share the memory of one, or one actor has that of `devices_per_actor`. `gram_bytes`: for the
-    Grams of one actor. `fisher`, `midway_share`: as of `workers.prepared.PreparationPlan`.
-    `propagated`: in how many candidates errors are propagated.
+    `search_passes`: over the search split, which scorings of all or of the first of it add up to. `finalists`: so
+    many are refit and confirmed at most; `fewest_finalists`: after so many confirming may have its answer.
+    `devices`: how many devices' worth of work the actors do at the same time (1 for a processor, whose rates are
+    those of all its threads); `actors_per_device` share the memory of one, or one actor has that of
+    `devices_per_actor`. `gram_bytes`: for the Grams of one actor. `fisher`, `midway_share`: as of
+    `workers.prepared.PreparationPlan`. `propagated`: in how many candidates errors are propagated.
     """
 
     dtype: str
@@ -129,6 +130,7 @@ class JobSize:
     refine_epochs: int
     search_passes: float
     finalists: int
+    fewest_finalists: int
     actors: int
     actors_per_device: int
     devices_per_actor: int

@@ -12,6 +12,7 @@ from transformers import LlamaConfig
 
 from search.errors import InputError
 from search.evolution import Evolution
+from search.finalists import MOST_FINALISTS
 from search.matrix import MatrixShape
 from search.outcome import Outcome
 from search.schedules import SEED_SHARES
@@ -144,6 +145,20 @@ def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, see
     else:
         assert sum(n * e for e, n in examples.items()) <= sum(n * e for e, n in bounds.items())
     assert confirmed <= finalists(spec)
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("max_drop", MOST_FINALISTS), ("pareto", 1)])
+def test_a_test_that_may_end_with_its_first_finalist_has_a_low_end_of_one(
+    make_spec: Callable[..., JobSpec], kind: str, parts: int
+) -> None:
+    document = make_spec().canonical()
+    document["objective"] = {"kind": kind}
+    document["resources"]["actors"] = 1
+    size = size_of(LlamaConfig(**LLAMA_8B, num_attention_heads=32))  # type: ignore[arg-type]
+    phases = estimate_size(size, JobSpec.model_validate(document), 256, DATA_SHEETS["H100"])["phases"]
+    (confirm,) = (phase for phase in phases if phase["phase"] == "confirm")
+    low, high = DATA_SHEETS["H100"].utilisation
+    assert confirm["seconds_high"] / confirm["seconds_low"] == pytest.approx(parts * high / low, rel=0.01)
 
 
 def _play(spec: JobSpec, rng: random.Random) -> tuple[Counter[int], int]:

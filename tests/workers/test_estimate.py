@@ -218,6 +218,18 @@ def test_refitting_costs_passes_and_memory_where_there_is_any(model: ModelSize, 
     assert refit.host_bytes > phases_of(model, job)["search"].host_bytes + held
 
 
+@pytest.mark.parametrize(("actors", "refit_share"), [(2, 2 / 4), (1, 1 / 4), (9, 1)])
+def test_where_confirming_may_end_early_the_low_ends_are_of_the_fewest_finalists(
+    model: ModelSize, job: JobSize, actors: int, refit_share: float
+) -> None:
+    all_four, one = (
+        phases_of(model, replace(job, actors=actors, fewest_finalists=fewest)) for fewest in (4, 1)
+    )
+    for phase, share in (("refit", refit_share), ("confirm", 1 / 4)):
+        assert one[phase].seconds_low == pytest.approx(share * all_four[phase].seconds_low, abs=0.1)
+        assert replace(one[phase], seconds_low=0.0) == replace(all_four[phase], seconds_low=0.0)
+
+
 def test_decoding_reads_all_weights_for_every_token(model: ModelSize, job: JobSize) -> None:
     written = replace(job.loads["test"], decoded=100, steps=50)
     before, after = (
