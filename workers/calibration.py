@@ -114,9 +114,8 @@ class Calibrator:
         self._mask_BL: torch.Tensor | None = None  # while watching
         self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened
         self._last_input: tuple[str, torch.Tensor] | None = None
-        self._last_sent: tuple[torch.Tensor, torch.Tensor] | None = (
-            None  # to an expert, and which of these are real
-        )
+        # to an expert, and which of these are real: its matrices run one after the other
+        self._last_sent: tuple[torch.Tensor, torch.Tensor] | None = None
         self._batch = 0
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -281,9 +280,7 @@ class Calibrator:
                 )
             tokens_P = expert.tokens_P
             assert tokens_P is not None
-            if (
-                self._last_sent is None or self._last_sent[0] is not tokens_P
-            ):  # its matrices run one after the other
+            if self._last_sent is None or self._last_sent[0] is not tokens_P:
                 mask_P = self._mask_BL.flatten().to(rows_BLN.device)[tokens_P]
                 self._last_sent = tokens_P, mask_P.nonzero().squeeze(1)
             _, rows_T = self._last_sent
