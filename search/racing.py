@@ -148,9 +148,10 @@ class Race:
         return [outcome for outcome in outcomes if outcome.failure is None]
 
 
-def promotions(settings: SearchSettings, candidates: int) -> int:
-    """Most scorings that a race of so many candidates takes on top of one of each."""
-    return _promotions(_useful(settings, candidates))
+def room_of(settings: SearchSettings, candidates: int, limit: int) -> int:
+    """How many of so many candidates, the first of them, a race scores that has so many scorings."""
+    race = Race([(i,) for i in range(candidates)], settings=settings, known=lambda _: None, limit=limit)
+    return len(race.candidates)
 
 
 def _useful(settings: SearchSettings, candidates: int) -> tuple[Stage, ...]:

@@ -32,7 +32,7 @@ from service.sameness import (
     scored_as,
 )
 from service.scoring import TaskScorer
-from service.search_plan import seedless
+from service.search_plan import require_scorings, seedless
 from service.searching import search
 from service.settings import Settings
 from service.spec import JobSpec, TargetLatency
@@ -64,12 +64,14 @@ class Pipeline:
         self._phases = Phases(settings, cluster)
 
     def check(self, spec: JobSpec) -> Checked:
-        """Checks a spec against the files and the model it names.
+        """Checks the spec of a new job against the files and the model it names.
 
         Raises:
             InputError: It cannot work; names the field.
         """
-        return self._phases.check(spec)
+        checked = self._phases.check(spec)
+        require_scorings(spec, checked.matrices, plans.allowed_roots(self._settings))
+        return checked
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one job; returns its result (see `service.report`)."""

@@ -60,9 +60,14 @@ class Finalists:
         return self._chosen[index]
 
     def end(self) -> None:
-        """Tells that no more of them will be refit."""
-        if self._chosen:
+        """Tells that no more of them will be refit, if not all are."""
+        if 0 < len(self._chosen) < self._most:
             self._log.progress("refit")(len(self._chosen), len(self._chosen))
+
+    @property
+    def _most(self) -> int:
+        """All that could be refit."""
+        return sum(not self._is_dense(i) for i in range(len(self)))
 
     def _is_dense(self, index: int) -> bool:
         return self._space.is_dense(self._plain[index].genome)
@@ -88,8 +93,7 @@ class Finalists:
     def _report(self) -> Report:
         """Counts those of this batch with the ones before, of all that there could be: the phase ends once."""
         report, before = self._log.progress("refit"), len(self._chosen)
-        most = sum(not self._is_dense(i) for i in range(len(self)))
-        return lambda done, _: report(before + done, most)
+        return lambda done, _: report(before + done, self._most)
 
     def _scored(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """With their scores on the search split; without, those that cannot be scored."""

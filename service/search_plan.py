@@ -7,6 +7,7 @@ whether a model can be as fast as a job wants is not known before its matrices h
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +18,7 @@ from search.errors import InputError
 from search.latency import LatencyTable
 from search.matrix import DENSE, MatrixShape, Price
 from search.objectives import MaxDrop, Objective, Pareto, TargetBytes, TargetLatency, TargetParams
-from search.racing import promotions
+from search.racing import room_of
 from search.schedules import SEED_SHARES, schedule_for
 from search.seeds import Starts, of_densities, random_densities
 from search.settings import SearchSettings
@@ -56,7 +57,7 @@ def check_search_plan(
     """Checks what `search_plan` would, as far as it can be before matrices are timed.
 
     Raises:
-        InputError: Constraints, objective or seeds that cannot be, or more seeds than scorings; names the field.
+        InputError: Constraints, objective or seeds that cannot be; names the field.
     """
     if isinstance(spec.objective, job.TargetLatency):
         _seeds(spec, _space(spec, matrices, None), roots)
@@ -83,7 +84,7 @@ def search_plan(
         latency: What was timed, for an objective of that kind.
 
     Raises:
-        InputError: Constraints, objective or seeds that cannot be, or more seeds than scorings; names the field.
+        InputError: Constraints, objective or seeds that cannot be; names the field.
     """
     table = None if latency is None else latency.table
     space = _space(spec, matrices, _price(spec, dtype, table))
@@ -156,7 +157,6 @@ def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Gen
             genomes += [random_densities(space, rng) for _ in range(seed.random)]
         else:
             genomes.append(of_densities(space, _densities(seed, space, field, roots)))
-    _require_scorings(spec, len(set(genomes)))
     return genomes
 
 
@@ -170,20 +170,31 @@ def own_seeds(spec: JobSpec) -> int:
     return TARGET_SEEDS + bool(spec.descent_rounds) + reweighed
 
 
-def _require_scorings(spec: JobSpec, given: int) -> None:
-    """Checks that each of so many genomes of the user's can be scored: a search that ends before would not say so."""
-    if not given:
+def require_scorings(spec: JobSpec, matrices: Sequence[MatrixShape], roots: Sequence[Path]) -> None:
+    """Checks that each of the user's genomes will be scored: a search that ends before would not say so.
+
+    Of a job that is new: one that was accepted with fewer does what it can.
+
+    Raises:
+        InputError: The search has too few scorings; says how many do.
+    """
+    given, own = len(set(_seeds(spec, _space(spec, matrices, None), roots))), own_seeds(spec)
+    asked = spec.search.max_evaluations
+    if not given or _room(spec, own + given, asked) >= own + given:
         return
-    own, most = own_seeds(spec), spec.search.max_evaluations
-    needed = own + given
-    if not isinstance(spec.objective, job.Pareto | job.MaxDrop):  # seeds of one size race
-        needed += promotions(search_settings(spec), max(needed, spec.search.population))
-    if needed > most:
-        raise InputError(
-            "search.max_evaluations",
-            f"must be at least {needed}, for each of the {given} genomes of search.seeds, or of the parent, is scored "
-            f"beside the {own} that the search starts from by itself; got {most}. Raise it, or give fewer seeds",
-        )
+    least = next(limit for limit in count(asked + 1) if _room(spec, own + given, limit) >= own + given)
+    raise InputError(
+        "search.max_evaluations",
+        f"must be at least {least}, for each of the {given} genomes of search.seeds, or of the parent, is scored "
+        f"beside up to {own} that the search starts from by itself; got {asked}. Raise it, or give fewer seeds",
+    )
+
+
+def _room(spec: JobSpec, seeds: int, limit: int) -> int:
+    """How many genomes a search scores in its first generation; those of one size race, with mutants among them."""
+    if isinstance(spec.objective, job.Pareto | job.MaxDrop):
+        return limit
+    return room_of(search_settings(spec), max(seeds, spec.search.population), limit)
 
 
 def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[Path]) -> list[float]:

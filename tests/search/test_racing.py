@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from search.outcome import Outcome, Trial
-from search.racing import Race, promotions
+from search.racing import Race, room_of
 from search.settings import SearchSettings, Stage
 
 SETTINGS = SearchSettings(population=4, offspring=5, survivors=2, screen=4, full=16)
@@ -63,10 +63,11 @@ def test_stages_before_the_screen_let_ever_fewer_on() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_with_a_scoring_of_each_and_of_those_who_go_on_nobody_is_left_out(count: int) -> None:
-    enough = count + promotions(SETTINGS, count)
-    assert start(*GENOMES[:count], limit=enough).candidates == GENOMES[:count]
-    assert start(*GENOMES[:count], limit=enough - 1).misses(GENOMES[:count])
+@pytest.mark.parametrize("limit", range(1, 9))
+def test_how_many_have_room_is_told_before_they_are_known(count: int, limit: int) -> None:
+    race = start(*GENOMES[:count], limit=limit)
+    assert len(race.candidates) == room_of(SETTINGS, count, limit)
+    assert race.misses(GENOMES[:count]) == (room_of(SETTINGS, count, limit) < count)
 
 
 def test_a_stage_ends_with_its_last_answer() -> None:

@@ -115,6 +115,13 @@ CASES: list[tuple[str, str, Any, str, str]] = [
         ]
     ),
     (
+        "more seeds than scorings",
+        "search.seeds",
+        [{"random": 300}],
+        "search.max_evaluations",
+        "must be at least",
+    ),
+    (
         "constraints above the target",
         "search.constraints",
         [{"matrices": ["*"], "min_density": 0.5}],

@@ -12,7 +12,7 @@ from search.errors import InputError
 from search.latency import Curve, LatencyTable
 from search.matrix import DENSE, MatrixShape
 from search.objectives import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
-from service.search_plan import SearchPlan, check_search_plan, search_plan
+from service.search_plan import SearchPlan, check_search_plan, require_scorings, search_plan
 from service.spec import JobSpec
 from workers.filesize import Remainder, remainder
 from workers.latency import Latency
@@ -49,6 +49,10 @@ def test_a_spec_with_every_default_written_out_is_the_same(tiny_job: Document) -
 
 def planned(job: Document, dtype: str = "float32", roots: tuple[Path, ...] = ()) -> SearchPlan:
     return search_plan(JobSpec.model_validate(job), MATRICES, REST, dtype, roots)
+
+
+def require(job: Document) -> None:
+    require_scorings(JobSpec.model_validate(job), MATRICES, ())
 
 
 def test_plain_objectives(tiny_job: Document) -> None:
@@ -195,10 +199,23 @@ def test_no_seed_is_left_out_for_want_of_scorings(
     tiny_job["objective"] = objective
     tiny_job["search"] |= {"seeds": [{"densities": {"*": 0.5}}, {"random": 8}], "max_evaluations": needed}
     assert len(set(planned(tiny_job).seeds)) == 9
+    require(tiny_job)
     tiny_job["search"]["max_evaluations"] = needed - 1
     words = rf"search\.max_evaluations: must be at least {needed}, .* 9 genomes of search\.seeds.*; got {needed - 1}\."
     with pytest.raises(InputError, match=words):
-        planned(tiny_job)
+        require(tiny_job)
+    assert len(set(planned(tiny_job).seeds)) == 9  # a job that was accepted goes on
+
+
+def test_so_few_scorings_that_there_is_no_race_may_do_for_all_seeds(tiny_job: Document) -> None:
+    tiny_job["objective"] = {"kind": "target_params", "share": 0.4}
+    tiny_job["task"]["data"]["sizes"]["search"] = 64
+    tiny_job["search"] |= {"population": 16, "offspring": 20, "survivors": 10, "screen": 8}
+    tiny_job["search"] |= {"seeds": [{"densities": {"*": 0.5}}], "max_evaluations": 5}
+    require(tiny_job)
+    tiny_job["search"]["max_evaluations"] = 4
+    with pytest.raises(InputError, match="must be at least 5"):
+        require(tiny_job)
 
 
 def test_the_example_with_constraints_can_be_done_on_its_model() -> None:
