@@ -133,8 +133,9 @@ def require_same_matrices(directory: Path, found: Sequence[MatrixShape], job_id:
         return
     if known == list(found):
         return
-    gone = [matrix.name for matrix in known if matrix not in found]
-    new = [matrix.name for matrix in found if matrix not in known]
+    then, now = set(known), set(found)
+    gone = [matrix.name for matrix in known if matrix not in now]
+    new = [matrix.name for matrix in found if matrix not in then]
     told = [
         f"{len(names)} {what}, like {names[0]}" for names, what in ((gone, "gone"), (new, "new")) if names
     ]

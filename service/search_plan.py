@@ -5,9 +5,9 @@ whether a model can be as fast as a job wants is not known before its matrices h
 """
 
 import json
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -178,11 +178,14 @@ def require_scorings(spec: JobSpec, matrices: Sequence[MatrixShape], roots: Sequ
     Raises:
         InputError: The search has too few scorings; says how many do.
     """
-    given, own = len(set(_seeds(spec, _space(spec, matrices, None), roots))), own_seeds(spec)
-    asked = spec.search.max_evaluations
-    if not given or _room(spec, own + given, asked) >= own + given:
+    if not spec.search.seeds:
         return
-    least = next(limit for limit in count(asked + 1) if _room(spec, own + given, limit) >= own + given)
+    given, own = len(set(_seeds(spec, _space(spec, matrices, None), roots))), own_seeds(spec)
+    seeds, asked = own + given, spec.search.max_evaluations
+    if _room(spec, seeds, asked) >= seeds:
+        return
+    enough = (1 + len(spec.search.stages)) * max(seeds, spec.search.population)  # all of them in every stage
+    least = bisect_left(range(enough), seeds, key=lambda limit: _room(spec, seeds, limit))
     raise InputError(
         "search.max_evaluations",
         f"must be at least {least}, for each of the {given} genomes of search.seeds, or of the parent, is scored "

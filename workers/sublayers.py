@@ -74,7 +74,9 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
     names = [matrix.name for matrix in matrices]
     experts = {name: expert for name in names if (expert := expert_of(model, name)) is not None}
     of_experts = [
-        one for name, expert in experts.items() if (one := _expert(name, expert, experts)).output == name
+        _expert(name, expert, experts)
+        for name, expert in experts.items()
+        if name.endswith(f".{expert.maps[-1]}")
     ]
     matrices = [matrix for matrix in matrices if matrix.name not in experts]
     candidates = [sublayer for matrix in matrices for sublayer in _around(matrix, names)]
@@ -120,15 +122,12 @@ def leaves_no_trace(values: Sequence[Any]) -> bool:
     )
 
 
-def _expert(matrix: str, expert: Expert, names: Container[str]) -> Sublayer:
-    """The expert that a matrix is of; of its matrices those that are among the names."""
-    module = matrix.rpartition(".")[0]
-    matrices = [f"{module}.{name}" for name in expert.maps]
+def _expert(output: str, expert: Expert, names: Container[str]) -> Sublayer:
+    """The expert that a matrix is the last one of; of its matrices those that are among the names."""
+    module = output.rpartition(".")[0]
+    matrices = tuple(f"{module}.{name}" for name in expert.maps)
     return Sublayer(
-        name=module,
-        output=matrices[-1],
-        matrices=tuple(name for name in matrices if name in names),
-        rest=None,
+        name=module, output=output, matrices=tuple(name for name in matrices if name in names), rest=None
     )
 
 
