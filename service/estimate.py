@@ -1,8 +1,12 @@
-"""The dry run: what a job will need, before it is submitted. Checks it as a submission does, and starts nothing."""
+"""The dry run: what a job will need, before it is submitted. Starts nothing.
+
+Checks it as a submission does, but for the model's weights, of which nothing is read or fetched.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from search.confirmation import fewest_examples
@@ -20,6 +24,7 @@ from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
 from service.spec.job import ROUND_EXAMPLES
 from workers.estimate import PhaseEstimate, estimate
+from workers.local_models import holds_weights
 from workers.midway import examples_of_the_way
 from workers.models import head_folder, load_config
 from workers.preflight import Checked
@@ -27,6 +32,8 @@ from workers.propagation import MOST_EXAMPLES, judges_of, models_of
 from workers.rates import Rates, dtype_name, rates_for
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, pass_load, size_of, uniform_load
 from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
+
+NO_WEIGHTS = "no weights are here yet: a job fetches those of a hub model, model.path must hold them"
 
 
 def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[str, Any]:
@@ -50,7 +57,10 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
     if not checked.by_block:
         job = replace(job, propagated=0, loads={**loads, "propagation_looks": Load()})
-    return _described(model, job, rates, spec)
+    described = _described(model, job, rates, spec)
+    if checked.model.kind == "path" and not holds_weights(Path(checked.model.location)):
+        described["notes"].append(NO_WEIGHTS)
+    return described
 
 
 def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) -> dict[str, Any]:

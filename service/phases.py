@@ -15,6 +15,7 @@ from service.spec import JobSpec, TargetLatency
 from workers.cluster import Cluster
 from workers.export import Exported, ExportPlan, export
 from workers.latency import Latency, measure_latency
+from workers.models import Weights
 from workers.plan import EncodedTask
 from workers.preflight import Checked, check
 from workers.preparation import closed_form, prepare, propagated
@@ -62,8 +63,8 @@ class Phases:
         ):
             yield share
 
-    def check(self, spec: JobSpec) -> Checked:
-        """Checks a spec against the files and the model it names.
+    def check(self, spec: JobSpec, weights: Weights = "fetched") -> Checked:
+        """Checks a spec against the files and the model it names, of whose weights so much is asked.
 
         Raises:
             InputError: It cannot work; names the field.
@@ -76,6 +77,7 @@ class Phases:
                 plans.task_plan(spec),
                 plans.data_plan(spec, roots),
                 cache,
+                weights=weights,
                 refit=spec.projection.refit is not None,
                 propagated=bool(spec.projection.propagated_shares),
             )

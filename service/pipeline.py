@@ -40,6 +40,7 @@ from workers.actor import ScorerPlan
 from workers.cluster import Cluster
 from workers.dispatcher import Dispatcher
 from workers.metrics import METRIC_NAMES
+from workers.models import Weights
 from workers.plan import EncodedTask
 from workers.preflight import Checked
 from workers.prepared import Prepared
@@ -63,13 +64,13 @@ class Pipeline:
         self._cluster = cluster
         self._phases = Phases(settings, cluster)
 
-    def check(self, spec: JobSpec) -> Checked:
-        """Checks the spec of a new job against the files and the model it names.
+    def check(self, spec: JobSpec, weights: Weights = "listed") -> Checked:
+        """Checks the spec of a new job against the files and the model it names, of whose weights so much is asked.
 
         Raises:
             InputError: It cannot work; names the field.
         """
-        checked = self._phases.check(spec)
+        checked = self._phases.check(spec, weights)
         require_scorings(spec, checked.matrices, plans.allowed_roots(self._settings))
         return checked
 

@@ -51,7 +51,7 @@ def build(settings: Settings) -> Application:
         pipeline.check(spec)
 
     def estimator(spec: JobSpec) -> dict[str, Any]:
-        return estimate_job(settings, spec, pipeline.check(spec))
+        return estimate_job(settings, spec, pipeline.check(spec, weights="ignored"))
 
     return Application(
         settings,

@@ -23,12 +23,18 @@ def model_files(folder: Path) -> list[Path]:
     ]
 
 
-def check_local(source: ModelSource, parsed_bytes: float = math.inf) -> Config:
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder has weights that may be loaded."""
+    return any(folder.glob("*.safetensors"))
+
+
+def check_local(source: ModelSource, parsed_bytes: float = math.inf, *, weights: bool = True) -> Config:
     """Refuses a local model that no job may take: not one, pickled, unreadable, or with code of its own.
 
     Args:
         source: A folder or a gguf file.
         parsed_bytes: JSON files of a folder that are larger are not looked into; its config.json must not be.
+        weights: Whether a folder has to hold some.
 
     Returns:
         The folder's config.json; nothing of a gguf file.
@@ -41,7 +47,7 @@ def check_local(source: ModelSource, parsed_bytes: float = math.inf) -> Config:
         if source.kind == "gguf":
             _check_gguf(location, field)
             return {}
-        return _check_folder(location, field, parsed_bytes)
+        return _check_folder(location, field, parsed_bytes, weights)
     except PermissionError as error:
         raise InputError(
             field, f"this server may not read {error.filename}; change its permissions"
@@ -56,12 +62,12 @@ def _check_gguf(location: Path, field: str) -> None:
             raise InputError(field, f"{location} is not a gguf file (it does not start with GGUF)")
 
 
-def _check_folder(location: Path, field: str, parsed_bytes: float) -> Config:
+def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool) -> Config:
     if not (location / "config.json").is_file():
         raise InputError(
             field, f"expected a folder with config.json, as save_pretrained writes; got {location}"
         )
-    if not any(location.glob("*.safetensors")):
+    if weights and not holds_weights(location):
         raise InputError(
             field,
             f"{location} holds no .safetensors weights; pickled ones are never loaded, convert them first",

@@ -7,13 +7,14 @@ de-quantized once. Nothing here runs code that comes with a model, and nothing i
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
-from huggingface_hub import snapshot_download
+from huggingface_hub import list_repo_files, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
@@ -31,11 +32,17 @@ from search.matrix import MatrixShape
 from workers.cache import FolderCache, content_key
 from workers.devices import given
 from workers.experts_module import stacked_experts, take_apart
-from workers.local_models import check_local, model_files
+from workers.local_models import check_local, holds_weights, model_files
 from workers.placement import place
 from workers.plan import ModelSource
 
-HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+"""Configuration and tokenizer of a model on the hub."""
+
+WEIGHT_FILES = "*.safetensors"
+
+Weights = Literal["fetched", "listed", "ignored"]
+"""What is asked of a model's weights: that they are here, that they are here or on the hub, or nothing."""
 
 DEQUANTIZED = ("fp8", "mxfp4")
 """Kinds of quantized weights that transformers makes plain ones of, where it cannot compute with them."""
@@ -64,32 +71,35 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def resolve(source: ModelSource) -> ModelSource:
+def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
     """Turns a hub source into a local folder, through the hub's own cache; local sources come back checked.
 
     Raises:
         InputError: The model cannot be had, is pickled, or asks to run its own code.
     """
     if source.kind != "hub":
-        check_local(source)
+        check_local(source, weights=weights != "ignored")
         return source
+    wanted = [*HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
     try:
-        folder = snapshot_download(source.location, revision=source.revision, allow_patterns=list(HUB_FILES))
+        folder = snapshot_download(source.location, revision=source.revision, allow_patterns=wanted)
+        there = weights == "ignored" or (weights == "listed" and _lists_weights(source, Path(folder)))
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
         raise InputError(
             "model.hub",
             f"{source.location!r} (revision {source.revision or 'default'}) could not be fetched: {error}; "
             "check the id, your network and your access, or give a local folder as model.path",
         ) from error
-    local = ModelSource(
-        kind="path",
-        location=folder,
-        dtype=source.dtype,
-        include=source.include,
-        exclude=source.exclude,
-    )
-    check_local(local)
+    local = replace(source, kind="path", location=folder, revision=None)
+    check_local(local, weights=not there)
     return local
+
+
+def _lists_weights(source: ModelSource, folder: Path) -> bool:
+    """Whether a model of the hub has weights, here already or there."""
+    return holds_weights(folder) or any(
+        fnmatch(file, WEIGHT_FILES) for file in list_repo_files(source.location, revision=source.revision)
+    )
 
 
 def load_config(source: ModelSource) -> PreTrainedConfig:

@@ -14,6 +14,7 @@ from workers.experts_module import expert_of
 from workers.filesize import Remainder, remainder
 from workers.matrices import find_matrices
 from workers.models import (
+    Weights,
     context_length,
     embeddings_of,
     empty_model,
@@ -50,6 +51,7 @@ def check(
     data: DataPlan,
     models: FolderCache,
     *,
+    weights: Weights = "fetched",
     refit: bool = False,
     propagated: bool = False,
 ) -> Checked:
@@ -60,13 +62,14 @@ def check(
         task: What it has to do.
         data: The records, and how they are split.
         models: Cache of prepared models.
+        weights: What is asked of the model's.
         refit: Whether finalists are to be refit, block by block.
         propagated: Whether it was asked for that errors are propagated, likewise.
 
     Raises:
         InputError: What is wrong, naming the field of the job file.
     """
-    local = resolve(model)
+    local = resolve(model, weights)
     head = head_folder(local, models)
     config = load_config(head)
     empty = empty_model(config)

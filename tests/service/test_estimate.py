@@ -1,6 +1,7 @@
 """The dry run of a job: the same checks as a submission, true bounds, and nothing left behind."""
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from search.outcome import Outcome
 from search.schedules import SEED_SHARES
 from service import wiring
 from service.application import Application
-from service.estimate import estimate_size, finalists, scorings
+from service.estimate import NO_WEIGHTS, estimate_size, finalists, scorings
 from service.search_plan import search_plan
 from service.settings import Settings
 from service.spec import JobSpec
@@ -74,6 +75,22 @@ def test_what_a_submission_refuses_is_refused_alike(application: Application, ti
         application.submit(spec)
     assert str(from_estimate.value) == str(from_submission.value)
     assert from_estimate.value.field == "task.prompt"
+
+
+def test_a_model_without_weights_can_be_told_of_but_not_submitted(
+    application: Application, tiny_job: Document, tiny_root: Path, tmp_path: Path
+) -> None:
+    spec = JobSpec.model_validate(tiny_job)
+    whole = application.estimate(spec)
+    bare = shutil.copytree(tiny_root, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    application = wiring.build(Settings(data_dir=tmp_path / "data", roots=[bare]))
+    estimate = application.estimate(spec)
+    assert [phase["host_bytes"] for phase in estimate["phases"]] == [
+        phase["host_bytes"] for phase in whole["phases"]
+    ]
+    assert estimate["notes"] == [NO_WEIGHTS]
+    with pytest.raises(InputError, match=r"holds no \.safetensors weights"):
+        application.submit(spec)
 
 
 def test_less_memory_for_grams_takes_more_passes(application: Application, tiny_job: Document) -> None:

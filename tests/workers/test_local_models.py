@@ -33,6 +33,12 @@ def test_a_folder_is_told_by_its_configuration(folder: Path) -> None:
     assert check_local(source(folder)) == CONFIG
 
 
+def test_weights_are_only_missed_where_they_are_wanted(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert check_local(source(folder), weights=False) == CONFIG
+    assert "holds no .safetensors weights" in refused(folder)
+
+
 def test_a_gguf_file_has_none(tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF")

@@ -26,6 +26,7 @@ from workers.cache import FolderCache
 from workers.experts_module import stacked_experts
 from workers.matrices import find_matrices
 from workers.models import (
+    Weights,
     choose_dtype,
     context_length,
     empty_model,
@@ -136,7 +137,50 @@ def test_hub_model_is_fetched_without_code_or_pickles(monkeypatch: pytest.Monkey
     assert resolve(hub) == local(folder, dtype="float16", exclude=("q_proj",))
     ((name, revision, patterns),) = asked
     assert (name, revision) == ("some/model", "abc")
+    assert "*.safetensors" in patterns
     assert not {"*.py", "*.bin", "*.pt", "*.pth", "*"} & set(patterns)
+
+
+@pytest.mark.parametrize(
+    ("weights", "files", "here", "error"),
+    [
+        ("ignored", None, False, None),
+        ("listed", None, True, None),
+        ("listed", ["config.json", "model.safetensors"], False, None),
+        ("listed", ["config.json", "pytorch_model.bin"], False, "holds no .safetensors weights"),
+    ],
+)
+def test_weights_of_a_hub_model_are_left_there(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    weights: Weights,
+    files: list[str] | None,
+    here: bool,
+    error: str | None,
+) -> None:
+    """Where nothing is asked of them, or they are here already, the hub's list of files is not looked at either."""
+    asked: list[str] = []
+
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.extend(allow_patterns)
+        return str(folder)
+
+    def listed(name: str, revision: str | None) -> list[str]:
+        assert files is not None
+        return files
+
+    monkeypatch.setattr(workers.models, "snapshot_download", download)
+    monkeypatch.setattr(workers.models, "list_repo_files", listed)
+    if not here:
+        (folder / "model.safetensors").unlink()
+    hub = ModelSource(kind="hub", location="some/model", revision="abc")
+    if error is None:
+        assert resolve(hub, weights) == local(folder)
+    else:
+        with pytest.raises(InputError, match=error):
+            resolve(hub, weights)
+    assert "*.json" in asked
+    assert "*.safetensors" not in asked
 
 
 def test_hub_model_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
