@@ -4,7 +4,8 @@ torch's fused kernel there is made for long rows. Its backward pass takes a thir
 some thirty tokens; what writes the weights of all pairs out takes a fraction of that, and its gradients are as near to
 those in float32. Everything else goes to the fused kernel, all that is scored among it.
 
-Legend: B rows of a batch, L length, S keys' length, H heads, K heads of keys and values, D width of a head.
+Legend: B rows of a batch, L length, S keys' length, H heads, K heads of keys and values, D width of a query
+and a key, W of a value.
 """
 
 from typing import Any
@@ -39,14 +40,14 @@ def attend(
     module: torch.nn.Module,
     query_BHLD: torch.Tensor,
     key_BKSD: torch.Tensor,
-    value_BKSD: torch.Tensor,
+    value_BKSW: torch.Tensor,
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What `sdpa_attention_forward` of transformers does, with the same arguments and result, B×L×H×D."""
+    """What `sdpa_attention_forward` of transformers does, with the same arguments and result, B×L×H×W."""
     length = query_BHLD.shape[2]
     short = length == key_BKSD.shape[2] <= SHORT and query_BHLD.dtype == torch.bfloat16
     plain = dropout == 0 and all(kwargs.get(name) is None for name in ("position_bias", "softcap"))
@@ -55,7 +56,7 @@ def attend(
             module,
             query_BHLD,
             key_BKSD,
-            value_BKSD,
+            value_BKSW,
             attention_mask,
             dropout=dropout,
             scaling=scaling,
@@ -66,17 +67,17 @@ def attend(
     mask = attention_mask
     if mask is None and causal:
         mask = torch.ones(length, length, dtype=torch.bool).tril()
-    return _in_full(query_BHLD, key_BKSD, value_BKSD, mask, scaling).transpose(1, 2).contiguous(), None
+    return _in_full(query_BHLD, key_BKSD, value_BKSW, mask, scaling).transpose(1, 2).contiguous(), None
 
 
 def _in_full(
     query_BHLD: torch.Tensor,
     key_BKLD: torch.Tensor,
-    value_BKLD: torch.Tensor,
+    value_BKLW: torch.Tensor,
     mask: torch.Tensor | None,
     scaling: float | None,
 ) -> torch.Tensor:
-    """B×H×L×D. `mask`: what may be seen, or what is added; broadcast to B×H×L×L."""
+    """B×H×L×W. `mask`: what may be seen, or what is added; broadcast to B×H×L×L."""
     batch, heads, length, width = query_BHLD.shape
     groups = key_BKLD.shape[1]
     # heads that share their keys stand below each other, as if they were one longer row
@@ -87,5 +88,5 @@ def _in_full(
         lowest = torch.finfo(torch.float32).min
         seen = mask.dtype == torch.bool
         scores_BHLL = scores_BHLL.masked_fill(~mask, lowest) if seen else scores_BHLL + mask
-    weights_BHLL = F.softmax(scores_BHLL, dim=-1).to(value_BKLD.dtype)
-    return (weights_BHLL.view(batch, groups, -1, length) @ value_BKLD).view(batch, heads, length, width)
+    weights_BHLL = F.softmax(scores_BHLL, dim=-1).to(value_BKLW.dtype)
+    return (weights_BHLL.view(batch, groups, -1, length) @ value_BKLW).view(batch, heads, length, -1)

@@ -99,7 +99,7 @@ CAPPED = ("gemma2",)
 
 HEADS = {"num_key_value_heads": 2, "head_dim": 8}
 CONV1D = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": 64}
-LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}
+LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}
 LINEAR_ATTENTION = {
     "layer_types": ["linear_attention", "full_attention"],
     "linear_num_key_heads": 2,
@@ -241,8 +241,8 @@ ARCHITECTURES = [
             "self_attn.q_a_proj": (8, HIDDEN),
             "self_attn.q_b_proj": (32, 8),
             "self_attn.kv_a_proj_with_mqa": (12, HIDDEN),
-            "self_attn.kv_b_proj": (48, 8),
-            "self_attn.o_proj": (HIDDEN, 32),
+            "self_attn.kv_b_proj": (32, 8),
+            "self_attn.o_proj": (HIDDEN, 16),
             **GATED,
         },
         options={**LATENT, "num_key_value_heads": 4, "first_k_dense_replace": LAYERS},

@@ -17,12 +17,17 @@ IDS_BL = torch.arange(40).view(4, 10)
 
 
 def heads(
-    length: int, dtype: torch.dtype = torch.bfloat16, groups: int = 3, *, wanted: bool = True
+    length: int,
+    dtype: torch.dtype = torch.bfloat16,
+    groups: int = 3,
+    value_width: int = 8,
+    *,
+    wanted: bool = True,
 ) -> list[torch.Tensor]:
     """Query, key and value of four rows, six heads, width 8."""
     generator = torch.Generator().manual_seed(0)
-    counts = (6, 6 // groups, 6 // groups)
-    made = [torch.randn(4, count, length, 8, generator=generator).to(dtype) for count in counts]
+    sizes = ((6, 8), (6 // groups, 8), (6 // groups, value_width))
+    made = [torch.randn(4, count, length, width, generator=generator).to(dtype) for count, width in sizes]
     return [one.requires_grad_(wanted) for one in made]
 
 
@@ -85,6 +90,16 @@ def test_masks_of_both_kinds_hide(boolean: bool, fused: list[int]) -> None:
     for mine, true in zip(
         run(attend, inputs, mask), exact(inputs, mask.double() if not boolean else mask), strict=True
     ):
+        torch.testing.assert_close(mine, true, rtol=2e-2, atol=2e-2)
+    assert not fused
+
+
+@pytest.mark.parametrize("value_width", [4, 12])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_values_may_be_of_another_width_than_keys(groups: int, value_width: int, fused: list[int]) -> None:
+    inputs = heads(12, groups=groups, value_width=value_width)
+    module = GROUPED if groups > 1 else CAUSAL
+    for mine, true in zip(run(attend, inputs, None, module), exact(inputs, None), strict=True):
         torch.testing.assert_close(mine, true, rtol=2e-2, atol=2e-2)
     assert not fused
 
