@@ -1,9 +1,9 @@
 """One request's way from actor to actor, and whose fault it is when they fail on it. Knows nothing of Ray.
 
-Where an actor fails - dies, or misses a deadline - it may be its own fault, its machine's, or the candidate's. A
-candidate that an actor failed on is given to another one. Three failures make it suspect: then the dense model is
-scored in its place, on the same examples, by an actor that failed on it. Where that goes well it was the candidate;
-where it does not it was the machine, and the candidate is tried again.
+Where an actor fails - dies, loses its accelerator, or misses a deadline - it may be its own fault, its machine's, or
+the candidate's. A candidate that an actor failed on is given to another one. Three failures make it suspect: then the
+dense model is scored in its place, on the same examples, by an actor that failed on it. Where that goes well it was
+the candidate; where it does not it was the machine, and the candidate is tried again.
 """
 
 from collections.abc import Collection, Sequence

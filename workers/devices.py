@@ -13,6 +13,9 @@ HEADROOM = 1.1
 NO_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """How torch says so of the processor's memory; only for an accelerator's there is an exception."""
 
+NO_GPU_MEMORY = ("_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""How libraries (cuBLAS, cuSOLVER) and the driver say so of what torch's own allocator did not ask for."""
+
 
 def pick_device(name: str) -> torch.device:
     """Turns `cpu`, `cuda` or `auto` into a device.
@@ -71,11 +74,19 @@ def require_memory(device: torch.device, needed_bytes: int) -> None:
 
 def lack_of_memory(error: BaseException) -> str | None:
     """What memory there was too little of, if that is what an error says."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_GPU_MEMORY):
         return f"out of accelerator memory: {error}"
     if isinstance(error, MemoryError) or NO_CPU_MEMORY in str(error):
         return f"out of memory: {error}"
     return None
+
+
+def accelerator_fault(error: BaseException) -> str | None:
+    """What broke an accelerator, if that is what an error says: its process can compute nothing there any more."""
+    if not isinstance(error, torch.AcceleratorError) or lack_of_memory(error) is not None:
+        return None
+    what, _, _ = str(error).partition("\n")
+    return f"lost its accelerator: {what}"
 
 
 def give_memory_back() -> None:

@@ -20,6 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
 from workers.attempts import Attempt
 from workers.crew import LOST, Crew, reason_of
+from workers.devices import accelerator_fault
 from workers.scores import Request
 from workers.sharing import Share
 
@@ -197,6 +198,9 @@ class Dispatcher:
             cause = error.cause
             if isinstance(cause, RanksieveError | OSError):
                 raise cause from error
+            if (fault := accelerator_fault(cause)) is not None:
+                self._retry(work, call, fault)
+                return
             raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
         except RayError as error:
             raise InfrastructureError(f"Ray failed: {reason_of(error)}") from error

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from search.errors import ScoringError
 from search.matrix import MatrixShape
 from workers.batches import Batch, make_batches
-from workers.devices import lack_of_memory
+from workers.devices import accelerator_fault, lack_of_memory
 from workers.experts_module import expert_of
 from workers.likelihood import logits_read
 from workers.lowrank import SwitchableModel
@@ -66,10 +66,10 @@ def _blockwise() -> Iterator[None]:
     """
     try:
         yield
-    except (_ReachedError, MemoryError, torch.AcceleratorError):
+    except _ReachedError:
         raise
     except Exception as error:
-        if lack_of_memory(error):
+        if lack_of_memory(error) or accelerator_fault(error):
             raise
         raise BlockwiseError(f"it cannot be run block by block: {type(error).__name__}: {error}") from error
 

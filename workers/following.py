@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, RanksieveError
-from workers.devices import lack_of_memory
+from workers.devices import accelerator_fault, lack_of_memory
 from workers.prepared import Progress
 from workers.sharing import Share
 
@@ -54,7 +54,7 @@ def last_item(
 
     Raises:
         CancelledError: `cancelled` was set; the workers are killed.
-        InfrastructureError: All workers died, or there is no memory for what one does.
+        InfrastructureError: All workers died, or one lost its accelerator or has no memory for what it does.
     """
     last: dict[Any, Any] = {start(): None}  # of those that have not ended, the oldest first
     may_join, result = True, None  # where one has ended there is nothing left to do
@@ -81,6 +81,8 @@ def last_item(
                         raise error.cause from error
                     if (lack := lack_of_memory(error.cause)) is not None:
                         raise InfrastructureError(f"phase {phase}: {lack}; {LESS_MEMORY}") from error
+                    if (fault := accelerator_fault(error.cause)) is not None:
+                        raise InfrastructureError(f"the worker of phase {phase} {fault}") from error
                     raise
                 except RayError as error:
                     del last[stream]

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from workers.batches import grouped, longest_row, make_batches
-from workers.devices import lack_of_memory
+from workers.devices import accelerator_fault, lack_of_memory
 from workers.likelihood import Predicted, answer_logits, logits_at
 from workers.models import embeddings_of
 from workers.plan import EncodedTask, Example, Row
@@ -114,7 +114,7 @@ def goes_on(
     try:
         parts = list(answers(model, tokenizer, examples, choices, batch_tokens, new_tokens=new_tokens))
     except Exception as error:  # whatever a model's own code makes of a cache that it did not expect
-        if lack_of_memory(error) is not None:
+        if lack_of_memory(error) or accelerator_fault(error):
             raise
         logger.info("prompts are read with every answer, as going on from one raised: %r", error)
         return False

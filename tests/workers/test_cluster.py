@@ -167,6 +167,17 @@ def test_a_lack_of_memory_in_a_worker_is_the_machines_fault_and_says_what_to_do(
         run(phase, error)
 
 
+def test_a_worker_that_loses_its_accelerator_is_the_machines_fault(run: Run) -> None:
+    def phase() -> Iterator[Progress]:
+        yield Progress(phase="check", done=0, total=1)
+        raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+
+    with pytest.raises(
+        InfrastructureError, match="phase phase lost its accelerator: CUDA error: uncorrectable"
+    ):
+        run(phase)
+
+
 def test_an_actor_that_could_not_start_says_why(cluster: Cluster) -> None:
     @ray.remote
     class Starved:

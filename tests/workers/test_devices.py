@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from search.errors import InfrastructureError
-from workers.devices import given, pick_device, present, require_memory
+from workers.devices import accelerator_fault, given, lack_of_memory, pick_device, present, require_memory
 
 
 @pytest.fixture
@@ -49,3 +49,29 @@ def test_the_processor_is_present_with_its_memory() -> None:
     kind, name, memory_bytes = present()[0]
     assert (kind, name.endswith(" processors")) == ("cpu", True)
     assert memory_bytes > 2**28
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("tried to allocate 2 GiB"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
+    ],
+)
+def test_whoever_wants_an_accelerators_memory_says_so(error: Exception) -> None:
+    assert lack_of_memory(error) == f"out of accelerator memory: {error}"
+    assert accelerator_fault(error) is None
+
+
+def test_an_accelerator_that_is_broken_is_told_from_one_that_is_full() -> None:
+    error = torch.AcceleratorError(
+        "CUDA error: an illegal memory access was encountered\nTry CUDA_LAUNCH_BLOCKING"
+    )
+    assert lack_of_memory(error) is None
+    assert (
+        accelerator_fault(error)
+        == "lost its accelerator: CUDA error: an illegal memory access was encountered"
+    )
+    assert accelerator_fault(RuntimeError("shapes cannot be multiplied")) is None

@@ -78,6 +78,10 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
                 raise InputError("task.prompt", "is bad")
             if word == "bug":
                 raise ZeroDivisionError("by zero")
+            if word == "illegal access once" and first_time:
+                from torch import AcceleratorError  # here, so that no other test waits for torch
+
+                raise AcceleratorError("CUDA error: an illegal memory access was encountered")
             if word == "beliefs":
                 return self._beliefs
             value = np.array([float(request.start)])
@@ -167,6 +171,13 @@ def test_dead_actor_is_replaced_and_the_results_are_the_same(make_job: Callable[
     ((actor, reason),) = job.replaced
     assert actor in {0, 1}
     assert reason.startswith("died: ")
+
+
+def test_an_actor_that_lost_its_accelerator_is_replaced(make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    assert starts(job.run(request("illegal access once", 3), *fine(2))) == [3, 0, 1]
+    reason = "lost its accelerator: CUDA error: an illegal memory access was encountered"
+    assert job.replaced == [(0, reason)]
 
 
 def test_missed_deadline_is_tried_again_elsewhere(make_job: Callable[..., Job]) -> None:

@@ -15,6 +15,7 @@ from transformers import (
     RwkvForCausalLM,
 )
 
+from workers import generation
 from workers.batches import make_batches
 from workers.generation import answers, goes_on, read_once
 from workers.likelihood import answer_logits
@@ -255,6 +256,20 @@ def test_models_that_cannot_go_on_from_prompts_are_told_from_those_that_can(
             model = odd(llama.config).eval()
             model.load_state_dict(llama.state_dict())
             assert not goes_on(model, tokenizer, task, 1000)
+
+
+def test_a_broken_accelerator_is_not_what_a_model_makes_of_its_cache(
+    make_llama: Callable[..., LlamaForCausalLM],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(generation, "answers", fail)
+    with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
+        goes_on(make_llama(), tokenizer, make_task("choice"), 1000)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from search.objectives import MaxDrop
 from search.seeds import lagrangian
 from search.space import SearchSpace
 from workers import closed_form as closed_form_module
-from workers import preparation, propagation
+from workers import flows, preparation, propagation
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, weight_OD
 from workers.models import load_prepared
@@ -484,6 +484,26 @@ def test_factors_of_a_model_that_cannot_be_run_block_by_block_stay_and_why_is_to
         monkeypatch.setattr(preparation, "propagate", partial(stumble, error))
         with pytest.raises(type(error)):
             run(plan)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    ],
+)
+def test_what_the_machine_lacks_for_a_block_is_no_models_fault(
+    preparation_plan: PreparationPlan, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(flows, "_answering", fail)
+    plan = replace(preparation_plan, propagated_shares=(0.45,), refinement=Refinement(rank_step=2))
+    with pytest.raises(type(error), match=str(error)[:20]):
+        run(plan)
 
 
 def test_training_takes_the_first_examples_that_it_is_told_to(
