@@ -44,6 +44,9 @@ SPIN_COUNT = "4000"
 """Rounds that a torch thread waits busily at a barrier before it sleeps, in an embedded cluster. By default there are
 300,000 (GNU OpenMP); beside other work, threads then mostly wait for one that is not running."""
 
+CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""Lets workers' products on a GPU come out alike each time: cuBLAS reads it when a process first uses one."""
+
 
 class Cluster:
     """A connection to Ray, made at the first use.
@@ -82,11 +85,18 @@ class Cluster:
 
     def _init(self) -> None:
         if self._address is not None:
-            ray.init(address=self._address, namespace="ranksieve", logging_level=logging.WARNING)
+            ray.init(
+                address=self._address,
+                namespace="ranksieve",
+                logging_level=logging.WARNING,
+                runtime_env={"env_vars": CUBLAS},
+            )
             return
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+        for name, value in CUBLAS.items():
+            os.environ.setdefault(name, value)
         options: dict[str, Any] = {} if self._temp_dir is None else {"_temp_dir": str(self._temp_dir)}
         ray.init(
             address="local",  # without it, Ray joins whatever cluster was started last on this machine

@@ -116,6 +116,13 @@ def test_waiting_threads_of_a_worker_give_way_to_other_work(run: Run) -> None:
     assert run(phase) < 10_000
 
 
+def test_a_worker_computes_on_a_gpu_alike_each_time(run: Run) -> None:
+    def phase() -> Iterator[str]:
+        yield os.environ["CUBLAS_WORKSPACE_CONFIG"]
+
+    assert run(phase) == ":4096:8"
+
+
 def test_phase_with_an_environment_has_a_process_of_its_own(run: Run, tmp_path: Path) -> None:
     def phase() -> Iterator[tuple[int, str | None]]:
         yield os.getpid(), os.environ.get("HF_MODULES_CACHE")

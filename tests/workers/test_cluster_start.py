@@ -1,5 +1,6 @@
 """What can be told of the start of Ray without starting one."""
 
+import os
 import subprocess
 import sys
 
@@ -28,6 +29,22 @@ def test_an_embedded_ray_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     Cluster().connect()
     Cluster("127.0.0.1:2").connect()
     assert asked == ["local", "127.0.0.1:2"]
+
+
+def test_workers_of_every_cluster_are_told_to_compute_alike_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[object] = []
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(
+        ray, "init", lambda **options: told.append((os.environ.get(name), options.get("runtime_env")))
+    )
+    monkeypatch.setenv(name, "")
+    monkeypatch.delenv(name)
+    Cluster("127.0.0.1:2").connect()
+    Cluster().connect()
+    assert told == [(None, {"env_vars": {name: ":4096:8"}}), (":4096:8", None)]
 
 
 def test_a_ray_that_does_not_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,15 @@ def test_without_gpu() -> None:
 
 
 def test_with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[tuple[bool, dict[str, bool]]] = []
+    monkeypatch.setattr(
+        torch, "use_deterministic_algorithms", lambda mode, **options: wanted.append((mode, options))
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
     assert pick_device("cpu") == torch.device("cpu")
+    assert not wanted
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
+    assert wanted == [(True, {"warn_only": True})] * 2
 
 
 def test_memory_is_asked_for_with_headroom(monkeypatch: pytest.MonkeyPatch) -> None:
