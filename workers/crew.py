@@ -16,7 +16,14 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError, RayError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from search.errors import InfrastructureError
 from workers.breaker import FAILURES, Breaker
@@ -33,7 +40,7 @@ LOST = (RayActorError, OutOfMemoryError, ObjectLostError, NodeDiedError)
 
 @dataclass(kw_only=True, slots=True)
 class _Actor:
-    """An actor, what is answered once it has started, and the deadline of that; or when it will have rested."""
+    """An actor, what is answered once it is ready for work, and the deadline of that; or when it will have rested."""
 
     handle: ActorHandle
     started: Any
@@ -76,7 +83,7 @@ class Crew:
         return self._places[number].actor.handle
 
     def up(self) -> list[int]:
-        """Those that have started."""
+        """Those that have started, and have the beliefs where there are any."""
         return [number for number, actor in self._actors() if actor.is_up]
 
     def starting(self) -> dict[Any, int]:
@@ -88,10 +95,11 @@ class Crew:
         }
 
     def set_beliefs(self, beliefs: Any) -> None:
-        """Gives every actor, and every later one, the dense model's beliefs."""
+        """Gives every actor, and every later one, the dense model's beliefs; none is up again before it has them."""
         self._beliefs = ray.put(beliefs)
-        for _, actor in self._actors():
-            actor.handle.set_beliefs.remote(self._beliefs)
+        for place in self._places.values():
+            if place.actor.rests_until is None:
+                place.actor = self._readied(place.actor.handle)
 
     def resize(self, idle: deque[int]) -> None:
         """Starts and ends actors as the share wants it.
@@ -111,12 +119,12 @@ class Crew:
                 place.actor = self._started()
 
     def joins(self, number: int) -> bool:
-        """Whether an actor is up by now that Ray has answered for; it is replaced if it died instead."""
+        """Whether an actor is up by now that Ray has answered for; it is replaced if it failed instead."""
         actor = self._places[number].actor
         try:
             ray.get(actor.started)
-        except LOST as error:
-            self.replace(number, f"died while it started: {reason_of(error)}")
+        except RayError as error:
+            self.replace(number, f"failed before its work: {reason_of(error)}")
         else:
             actor.is_up = True
         return actor.is_up
@@ -176,13 +184,15 @@ class Crew:
         self._places[next(self._numbers)] = _Place(actor=self._started())
 
     def _started(self) -> _Actor:
-        handle = self._start_actor()
-        if self._beliefs is not None:
-            handle.set_beliefs.remote(self._beliefs)
-        return _Actor(handle=handle, started=handle.pid.remote(), deadline=time.monotonic() + START_S)
+        return self._readied(self._start_actor())
+
+    def _readied(self, handle: ActorHandle) -> _Actor:
+        ready = handle.pid.remote() if self._beliefs is None else handle.set_beliefs.remote(self._beliefs)
+        return _Actor(handle=handle, started=ready, deadline=time.monotonic() + START_S)
 
 
 def reason_of(error: RayError) -> str:
-    """What an error of Ray says first, the rest being where it looked; of an actor that could not start, its own."""
+    """What an error of Ray says first, the rest being where it looked; of an actor that raised one, its own."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1 if getattr(error, "actor_init_failed", False) else 0]
+    own = isinstance(error, RayTaskError) or getattr(error, "actor_init_failed", False)
+    return lines[-1 if own else 0]

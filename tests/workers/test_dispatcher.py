@@ -59,6 +59,8 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
             return os.getpid()
 
         def set_beliefs(self, beliefs: object) -> None:
+            if self._fate == "no beliefs":
+                raise OSError("they cannot be fetched")
             self._beliefs = beliefs
 
         def score(self, request: ScoreRequest) -> Any:
@@ -294,6 +296,21 @@ def test_beliefs_reach_replacements_too(make_job: Callable[..., Job]) -> None:
     job.run(request("die once"))
     assert len(job.replaced) == 1
     assert job.run(request("beliefs")) == [{"search": 5}]
+
+
+@pytest.mark.parametrize(
+    "fates", [("no beliefs",), ("", "no beliefs")], ids=["while it is up", "as it starts"]
+)
+def test_an_actor_that_does_not_get_the_beliefs_is_replaced(
+    start_fake: Callable[..., Any], make_job: Callable[..., Job], fates: tuple[str, ...]
+) -> None:
+    fate = itertools.chain(fates, itertools.repeat(""))
+    job = make_job(start=lambda: start_fake(next(fate)))
+    assert starts(job.run(*fine(1))) == [0]
+    job.dispatcher.set_beliefs({"search": 5})
+    job.run(*([request("die once")] if len(fates) > 1 else []))
+    assert job.run(request("beliefs")) == [{"search": 5}]
+    assert job.replaced[-1] == (0, "failed before its work: OSError: they cannot be fetched")
 
 
 def test_an_idle_actor_gets_more_while_another_works(make_job: Callable[..., Job]) -> None:
