@@ -56,7 +56,7 @@ class Materializer:
             require_same_data(export.known["data"], checked.task, export.job)
             require_same_matrices(self._settings.jobs_dir / export.job, checked.matrices, export.job)
             log.state(JobState.PREPARING)
-            prepared = phases.prepare(spec, checked, share, log)
+            prepared = phases.prepare(spec, checked, share, log, export.known["model"]["dtype"])
             require_same_model(export.known["model"], prepared, export.job)
         measured = export.latency
         space = phases.search_plan(spec, checked, prepared.model.dtype, measured).space

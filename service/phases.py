@@ -94,9 +94,18 @@ class Phases:
         roots = plans.allowed_roots(self._settings)
         return search_plan(spec, checked.matrices, checked.remainder, dtype, roots, measured)
 
-    def prepare(self, spec: JobSpec, checked: Checked, share: Share, log: JobLog) -> Prepared:
-        """The model on disk and its factors: from the cache, or made again."""
+    def prepare(
+        self, spec: JobSpec, checked: Checked, share: Share, log: JobLog, dtype: str | None = None
+    ) -> Prepared:
+        """The model on disk and its factors: from the cache, or made again.
+
+        All workers take the same dtype, whatever nodes they are on: `dtype`, where it is known, else the one that was
+        settled when the job first came here.
+        """
+        told = log.last_event(EventType.MODEL_LOADED) or {}
+        settled = dtype or told.get("dtype") or dtype_name(spec.model.dtype, spec.resources.device)
         plan, resources = plans.preparation_plan(spec, checked, self._settings), spec.resources
+        plan = replace(plan, model=replace(plan.model, dtype=settled))  # type: ignore[arg-type]
         prepared = self._run(closed_form, plan, share=share, log=log, workers=resources.actors)
         if plan.propagated_shares:
             prepared = self._run(propagated, plan, share=share, log=log)

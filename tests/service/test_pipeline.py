@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from search.errors import (
@@ -28,7 +29,7 @@ from search.errors import (
 from search.finalists import MOST_FINALISTS
 from search.matrix import DENSE
 from search.schedules import SEED_SHARES
-from service import matrices, pipeline
+from service import matrices, phases, pipeline
 from service.application import Application
 from service.changes import JobChanges
 from service.exports import Export, export_of
@@ -736,6 +737,22 @@ def test_an_interrupted_search_goes_on_from_its_last_generation(jobs: Jobs, tiny
             del speed["tokens_per_second"]
         assert result[model] == expected[model]
     assert [row["generation"] for row in jobs.store.generations(id)] == [0, 1, 2, 3]
+
+
+def test_every_worker_of_a_job_takes_the_dtype_that_was_settled_at_first(
+    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_job["model"]["dtype"] = "auto"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})  # of nodes that differ
+    monkeypatch.setattr(phases, "dtype_name", lambda wanted, device: "float32")
+    id = jobs.submit(tiny_job)
+    switch_off(jobs, lambda _: True)
+    monkeypatch.setattr(phases, "dtype_name", lambda wanted, device: "bfloat16")
+    jobs.run(LocalCluster())
+    export = jobs.export(id, share=0.4)
+    jobs.run(LocalCluster())
+    told = [event["dtype"] for event in jobs.events(id, "model.loaded")]
+    assert (told, jobs.store.job(export.id).state) == (["float32"] * 2, "succeeded")
 
 
 @pytest.mark.parametrize("changed", ["records", "weights"])
