@@ -37,7 +37,7 @@ NO_WEIGHTS = "no weights are here yet: a job fetches those of a hub model, model
 
 
 def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[str, Any]:
-    """Estimates a job that has been checked; takes about a second where the job's device is here and is timed.
+    """Estimates a job that has been checked; takes about a second where it is for the processor, which is timed.
 
     Returns:
         `model`, `machine`, `gram_passes`, `evaluations_at_most`, `phases` in order, their `total`, and `notes` on what

@@ -1,4 +1,6 @@
-"""How fast a machine computes: timed here in about a second, or from a data sheet for a device that is not here.
+"""How fast a machine computes: a processor is timed here in about a second, a GPU is taken from its data sheet.
+
+To time a GPU would take memory of it for as long as this process lives, and more than there is where actors fill it.
 
 `workers.estimate` turns amounts of work into seconds with it.
 """
@@ -75,7 +77,7 @@ DATA_SHEETS: Mapping[str, Rates] = {
     "A100": _sheet("A100 SXM 80 GB", 312e12, 19.5e12, 19.5e12, 2.039e12, 80e9),
 }
 IMAGINED = "H100"
-"""What a job that wants a GPU is assumed to get where there is none to time."""
+"""What a job that wants a GPU is assumed to get where there is none here whose data sheet is known."""
 
 
 def rates_for(device: str, dtype: str, threads: int) -> Rates:
@@ -87,11 +89,12 @@ def rates_for(device: str, dtype: str, threads: int) -> Rates:
         threads: Threads of the whole job, for `cpu`; more than this machine has are taken to be more of the same.
 
     Returns:
-        Timed where the device is here, else those of the data sheet of `IMAGINED`.
+        Timed for `cpu`, else those of a data sheet: of the GPU that is here, or of `IMAGINED`.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        return DATA_SHEETS[IMAGINED]
-    return measure(torch.device(device), dtype, threads)
+    if device == "cpu":
+        return measure(dtype, threads)
+    name = device_name(torch.device("cuda")) if torch.cuda.is_available() else IMAGINED
+    return next((sheet for key, sheet in DATA_SHEETS.items() if key in name), DATA_SHEETS[IMAGINED])
 
 
 def dtype_name(wanted: str, device: str) -> str:
@@ -101,8 +104,8 @@ def dtype_name(wanted: str, device: str) -> str:
     return str(choose_dtype(wanted, torch.device(device))).removeprefix("torch.")
 
 
-def measure(device: torch.device, dtype: str, threads: int) -> Rates:
-    """Times products and one decomposition on a device; takes about a second.
+def measure(dtype: str, threads: int) -> Rates:
+    """Times products and one decomposition on this machine's processor; takes about a second.
 
     Every rate is that of the fastest repetition, the one that other work on the machine disturbed least.
     """
@@ -110,63 +113,47 @@ def measure(device: torch.device, dtype: str, threads: int) -> Rates:
     used = min(threads, os.cpu_count() or 1)
     torch.set_num_threads(used)
     try:
-        more = threads / used if device.type == "cpu" else 1.0
-        flops = {
-            name: more * _product_rate(device, name) for name in dict.fromkeys((dtype, "float32", "float64"))
-        }
-        decomposition_flops = more * _decomposition_rate(device)
-        memory_bytes = _memory_rate(device)
+        more = threads / used
+        flops = {name: more * _product_rate(name) for name in dict.fromkeys((dtype, "float32", "float64"))}
+        decomposition_flops = more * _decomposition_rate()
+        memory_bytes = _memory_rate()
     finally:
         torch.set_num_threads(before)
     return Rates(
-        name=f"{device_name(device)}, {threads} threads" if device.type == "cpu" else device_name(device),
+        name=f"{device_name(torch.device('cpu'))}, {threads} threads",
         measured=True,
         flops=flops,
         decomposition_flops=decomposition_flops,
         memory_bytes=memory_bytes,
-        capacity_bytes=_capacity(device),
+        capacity_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
         utilisation=MEASURED,
     )
 
 
-def _product_rate(device: torch.device, dtype: str) -> float:
-    x_TD = torch.ones(ROWS, SIZE, dtype=getattr(torch, dtype), device=device)
-    w_OD = torch.ones(SIZE, SIZE, dtype=getattr(torch, dtype), device=device)
-    return 2 * ROWS * SIZE**2 / _fastest(lambda: torch.nn.functional.linear(x_TD, w_OD), device)
+def _product_rate(dtype: str) -> float:
+    x_TD = torch.ones(ROWS, SIZE, dtype=getattr(torch, dtype))
+    w_OD = torch.ones(SIZE, SIZE, dtype=getattr(torch, dtype))
+    return 2 * ROWS * SIZE**2 / _fastest(lambda: torch.nn.functional.linear(x_TD, w_OD))
 
 
-def _decomposition_rate(device: torch.device) -> float:
-    x_NN = torch.randn(
-        DECOMPOSED, DECOMPOSED, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    ).to(device)
+def _decomposition_rate() -> float:
+    generator = torch.Generator().manual_seed(0)
+    x_NN = torch.randn(DECOMPOSED, DECOMPOSED, dtype=torch.float64, generator=generator)
     gram_NN = x_NN @ x_NN.T
-    return EIGH_FLOPS * DECOMPOSED**3 / _fastest(lambda: torch.linalg.eigh(gram_NN), device)
+    return EIGH_FLOPS * DECOMPOSED**3 / _fastest(lambda: torch.linalg.eigh(gram_NN))
 
 
-def _memory_rate(device: torch.device) -> float:
-    values = torch.ones(COPIED_BYTES // 4, dtype=torch.float32, device=device)
+def _memory_rate() -> float:
+    values = torch.ones(COPIED_BYTES // 4, dtype=torch.float32)
     target = torch.zeros_like(values)  # made before: fresh pages cost more than the copy
-    return 2 * COPIED_BYTES / _fastest(lambda: target.copy_(values), device)
+    return 2 * COPIED_BYTES / _fastest(lambda: target.copy_(values))
 
 
-def _fastest(run: Callable[[], object], device: torch.device) -> float:
+def _fastest(run: Callable[[], object]) -> float:
     """Seconds of the fastest of some repetitions, the first one, which may set things up, left out."""
-    _finish(run, device)
-    started, fastest = time.perf_counter(), float("inf")
-    while time.perf_counter() - started < BUDGET_S:
-        fastest = min(fastest, _finish(run, device))
-    return fastest
-
-
-def _finish(run: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
     run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def _capacity(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    started, fastest = time.perf_counter(), float("inf")
+    while (begun := time.perf_counter()) < started + BUDGET_S:
+        run()
+        fastest = min(fastest, time.perf_counter() - begun)
+    return fastest

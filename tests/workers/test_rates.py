@@ -5,12 +5,12 @@ import torch
 
 from workers.rates import DATA_SHEETS, dtype_name, measure, rates_for
 
-NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to time")
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 
 
 def test_this_processor_is_timed_and_torch_left_as_it_was() -> None:
     threads = torch.get_num_threads()
-    rates = measure(torch.device("cpu"), "bfloat16", 1)
+    rates = measure("bfloat16", 1)
     assert torch.get_num_threads() == threads
     assert rates.measured
     assert set(rates.flops) == {"bfloat16", "float32", "float64"}
@@ -26,6 +26,16 @@ def test_a_gpu_that_is_not_here_is_taken_from_its_data_sheet() -> None:
     assert not rates.measured
     assert dtype_name("auto", "cuda") == "bfloat16"
     assert dtype_name("float16", "cuda") == "float16"
+
+
+@pytest.mark.parametrize(
+    ("name", "sheet"),
+    [("NVIDIA H200", "H200"), ("NVIDIA A100-SXM4-80GB", "A100"), ("NVIDIA GeForce RTX 4090", "H100")],
+)
+def test_a_gpu_that_is_here_is_not_touched(monkeypatch: pytest.MonkeyPatch, name: str, sheet: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    assert rates_for("cuda", "bfloat16", 8) is DATA_SHEETS[sheet]
 
 
 def test_the_dtype_is_the_one_a_job_would_get() -> None:
