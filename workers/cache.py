@@ -34,6 +34,10 @@ from workers.leases import Leases
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+LOCKS = "locks"
+"""Folder of the locks of keys, out of the way of whoever looks through the entries: there is one for every key that
+ever was. A lock whose file were removed could be held twice."""
+
 GIB = 2**30
 
 
@@ -219,7 +223,7 @@ class FolderCache:
         os.utime(folder, ns=(stamp_ns, stamp_ns))
 
     def _key_lock(self, key: str, timeout_s: float = -1) -> FileLock:
-        return FileLock(self._root / f"{key}.lock", timeout=timeout_s)
+        return FileLock(self._root / LOCKS / f"{key}.lock", timeout=timeout_s)
 
     def _disk_full(self, key: str) -> str:
         held_gib = sum(entry.size_bytes for entry in self.entries()) / GIB

@@ -12,7 +12,7 @@ import pytest
 from safetensors import SafetensorError
 
 from search.errors import InfrastructureError
-from workers.cache import GIB, MANIFEST, FolderCache, checksum, content_key
+from workers.cache import GIB, LOCKS, MANIFEST, FolderCache, checksum, content_key
 
 
 @pytest.fixture
@@ -284,6 +284,19 @@ def test_a_lease_keeps_its_entries_when_the_clock_is_set_back(
         put(small, "published")
         put(small, "more")
         assert sorted(held(small)) == ["found", "more", "published"]
+
+
+def test_locks_lie_apart_from_entries_and_outlive_them(cache: FolderCache) -> None:
+    root = cache.path("key").parent
+    for key in ("a", "b"):
+        put(cache, key)
+    assert {path.name for path in root.iterdir()} == {"a", "b", LOCKS, "leases.lock"}
+    with cache.lock("a"):
+        assert held(cache) == ["a", "b"]
+        assert [entry.key for entry in cache.shrink(0)] == ["b"]
+    assert [entry.key for entry in cache.shrink(0)] == ["a"]
+    assert {path.name for path in root.iterdir()} == {LOCKS, "leases.lock"}
+    assert {path.stem for path in (root / LOCKS).iterdir()} == {"a", "b"}
 
 
 def test_an_entry_whose_key_is_held_stays(small: FolderCache) -> None:
