@@ -150,6 +150,39 @@ def test_generate_scores_texts_and_beliefs(make_scorer: Callable[..., Any]) -> N
     assert not scores.unwritten
 
 
+@torch.inference_mode()
+def greedy_text(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, prompt: tuple[int, ...], most: int
+) -> str:
+    """The likeliest token each time, each from a whole forward pass over one prompt, up to the end of the sequence."""
+    ids: list[int] = []
+    while len(ids) < most and tokenizer.eos_token_id not in ids:
+        ids.append(int(model(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, -1].argmax()))
+    return tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("rank", [DENSE, 6])
+def test_generated_answers_are_right_where_they_are_the_greedy_ones(
+    make_llama: Callable[..., PreTrainedModel],
+    make_switchable: Callable[..., Any],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+    rank: int,
+) -> None:
+    task, model = make_task("generate"), make_llama()
+    switchable, _ = make_switchable(model)
+    switchable.switch((rank,) * MATRICES)
+    texts = [greedy_text(model, tokenizer, e.prompt_ids, task.max_new_tokens) for e in task.splits["search"]]
+    known = tuple(
+        replace(example, references=("nothing like it", text) if index % 2 else ("nothing like it",))
+        for index, (example, text) in enumerate(zip(task.splits["search"], texts, strict=True))
+    )
+    task = replace(task, splits={**task.splits, "search": known})
+    scores = scored(Scorer(switchable, tokenizer, task, 60), rank)
+    assert len(set(texts)) > WHOLE / 2
+    assert scores.exact.tolist() == scores.quality.tolist() == [0.0, 1.0] * (WHOLE // 2)
+
+
 def test_the_loss_of_a_generate_task_wants_no_answers(make_scorer: Callable[..., Any]) -> None:
     scorer, _, _ = make_scorer("generate")
     scorer.set_beliefs({"search": scorer.score_dense(request())[1]})
