@@ -196,7 +196,7 @@ def test_full_rank_is_the_matrix(shape: tuple[int, int], method: Method) -> None
 @settings(max_examples=60)
 @given(
     shape=st.tuples(st.integers(1, 7), st.integers(1, 7)),
-    method=st.sampled_from(("weight", "output", "task")),
+    method=st.sampled_from(METHODS),
     seed=st.integers(0, 1000),
     tokens=st.integers(1, 12),
 )
