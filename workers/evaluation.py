@@ -6,12 +6,10 @@ import torch
 from transformers import PreTrainedModel
 
 from search.errors import InputError
-from workers.batches import make_batches
 from workers.export import load_folder
-from workers.likelihood import answer_logits, slot_log_likelihoods
 from workers.models import context_length, load_tokenizer
 from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
-from workers.scores import Scores, join_scores
+from workers.scores import ScoreRequest, Scores, join_scores
 from workers.tasks import encode
 from workers.verification import CHUNK, plain_scorer, score_plain
 
@@ -34,7 +32,6 @@ def evaluate_folder(
     return join_scores([score_plain(scorer, split, start, min(start + CHUNK, total)) for start in starts])
 
 
-@torch.inference_mode()
 def choose_answers(folder: Path, task: TaskPlan, data: DataPlan, count: int) -> list[tuple[str, int, int]]:
     """Lets a model choose answers for the first test prompts of a choice task.
 
@@ -44,12 +41,10 @@ def choose_answers(folder: Path, task: TaskPlan, data: DataPlan, count: int) -> 
     model, encoded = _load(folder, task, data)
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(folder)))
     examples = encoded.splits["test"][:count]
-    choices = max(example.choices for example in examples)
-    logp_EC = torch.zeros(len(examples), choices)
-    for batch in make_batches(examples, choices, batch_tokens=4096):
-        logp_EC += slot_log_likelihoods(answer_logits(model, batch), batch, len(examples), choices)
+    scorer = plain_scorer(model, folder, encoded, batch_tokens=4096)
+    _, beliefs = scorer.score_dense(ScoreRequest(ranks=(), split="test", start=0, stop=len(examples)))
     prompts = [tokenizer.decode(list(example.prompt_ids), skip_special_tokens=True) for example in examples]
-    chosen = logp_EC.argmax(dim=1).tolist()
+    chosen = beliefs.logp_AK.argmax(axis=1).tolist()
     return [
         (str(prompt), example.label, choice)
         for prompt, example, choice in zip(prompts, examples, chosen, strict=True)

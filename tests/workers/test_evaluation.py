@@ -34,6 +34,22 @@ def test_exported_model_at_work(export_plan: ExportPlan, data: DataPlan) -> None
     assert len(choose_answers(export_plan.folder, TASK, data, 3)) == 3
 
 
+def test_an_example_with_fewer_choices_is_given_one_of_its_own(llama_folder: Path, tmp_path: Path) -> None:
+    offered = [["w3", "w4"], ["w3", "w4", "w5", "w6"]]
+    records = [
+        {"text": f"w{i % 40} w{i % 7}", "offered": offered[i % 2], "label": "w3", "id": i} for i in range(60)
+    ]
+    file = tmp_path / "offers.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    source = RecordSource(field="task.data.source", path=file)
+    task = TaskPlan(kind="choice", prompt="w1 {{ text }} w2", answer="{{ label }}", choices_field="offered")
+    data = DataPlan(source=source, sizes={"test": 20})
+    answers = choose_answers(llama_folder, task, data, 20)
+    scores = evaluate_folder(llama_folder, task, data, "test", batch_tokens=64, threads=1)
+    assert [float(right == chosen) for _, right, chosen in answers] == scores.quality.tolist()
+    assert scores.quality.any()
+
+
 def test_plain_model_at_work(llama_folder: Path, data: DataPlan) -> None:
     scores = evaluate_folder(llama_folder, TASK, data, "search", batch_tokens=64, threads=1)
     assert len(scores.quality) == 10
