@@ -23,42 +23,6 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def best_choice(log_likelihoods: Sequence[float]) -> int:
-    """Index of the most likely answer; the first of equals.
-
-    Args:
-        log_likelihoods: One sum of token log-probabilities per answer, in nats.
-
-    Raises:
-        ScoringError: If there is none, or one is NaN.
-    """
-    if not log_likelihoods or any(math.isnan(value) for value in log_likelihoods):
-        raise ScoringError(f"cannot choose among log-likelihoods {list(log_likelihoods)}")
-    return max(range(len(log_likelihoods)), key=log_likelihoods.__getitem__)
-
-
-def accuracy(log_likelihoods: Sequence[Sequence[float]], labels: Sequence[int]) -> float:
-    """Share of examples whose most likely answer is the right one.
-
-    Args:
-        log_likelihoods: Per example, one value per answer, in nats.
-        labels: Per example, the index of the right answer.
-    """
-    hits = [best_choice(row) == label for row, label in zip(log_likelihoods, labels, strict=True)]
-    return mean([float(hit) for hit in hits])
-
-
-def mean(scores: Sequence[float]) -> float:
-    """Mean of per-example scores.
-
-    Raises:
-        ScoringError: If there are none.
-    """
-    if not scores:
-        raise ScoringError("cannot average the scores of no examples")
-    return math.fsum(scores) / len(scores)
-
-
 def normalize_answer(text: str) -> str:
     """Lower case, no punctuation, no articles, single spaces.
 

@@ -110,6 +110,10 @@ class Scores:
         return bool(np.isnan(self.quality).any())
 
 
+PER_EXAMPLE = tuple(item.name for item in fields(Scores) if item.name not in ("tokens", "seconds"))
+"""The measures of `Scores`."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """The candidate could not be scored, by its own fault."""
@@ -143,11 +147,7 @@ class Beliefs:
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
     """Scores of consecutive example ranges as one."""
-    arrays = {
-        item.name: np.concatenate([getattr(part, item.name) for part in parts])
-        for item in fields(Scores)
-        if item.name not in ("tokens", "seconds")
-    }
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in PER_EXAMPLE}
     return Scores(
         **arrays, tokens=sum(part.tokens for part in parts), seconds=sum(part.seconds for part in parts)
     )
@@ -184,9 +184,5 @@ def metric_of(kind: Kind, scores: Scores) -> float:
 
 def first(scores: Scores, examples: int) -> Scores:
     """The scores of the first examples; tokens and seconds in proportion are not known and stay zero."""
-    arrays = {
-        item.name: getattr(scores, item.name)[:examples]
-        for item in fields(Scores)
-        if item.name not in ("tokens", "seconds")
-    }
+    arrays = {name: getattr(scores, name)[:examples] for name in PER_EXAMPLE}
     return Scores(**arrays, tokens=0, seconds=0.0)

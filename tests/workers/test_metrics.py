@@ -6,23 +6,6 @@ from search.errors import ScoringError
 from workers import metrics
 
 
-def test_best_choice_takes_the_first_of_equals() -> None:
-    assert metrics.best_choice([-2.0, -1.0, -1.0]) == 1
-    assert metrics.best_choice([-math.inf, -5.0]) == 1
-
-
-@pytest.mark.parametrize("values", [[], [-1.0, math.nan], [math.nan, -1.0]])
-def test_best_choice_refuses_nan(values: list[float]) -> None:
-    with pytest.raises(ScoringError, match="cannot choose"):
-        metrics.best_choice(values)
-
-
-def test_accuracy() -> None:
-    assert metrics.accuracy([[-1.0, -2.0], [-3.0, -2.0], [-1.0, -9.0]], [0, 1, 1]) == pytest.approx(2 / 3)
-    with pytest.raises(ScoringError, match="no examples"):
-        metrics.accuracy([], [])
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("The  Cat, sat!", "cat sat"), ("a an the", ""), ("theatre", "theatre"), ("U.S.A.", "usa"), ("", "")],
