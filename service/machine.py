@@ -3,7 +3,7 @@
 import errno
 import os
 
-from search.errors import InfrastructureError
+from search.errors import InfrastructureError, InputError
 
 _FAULTS = {
     errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
@@ -16,12 +16,16 @@ _FULL = os.strerror(errno.ENOSPC)
 def machine_fault(error: Exception) -> InfrastructureError | None:
     """An error as a fault of the machine, or None if it is something else.
 
+    What could not be read is the input's fault only where reading it again would be in vain.
+
     Args:
         error: Whatever a pipeline raised.
     """
     match error:
         case InfrastructureError():
             return error
+        case InputError(__cause__=OSError() | MemoryError() as cause):
+            return machine_fault(cause)
         case MemoryError():
             return InfrastructureError("the server has no memory left; free some")
         case OSError() if error.errno in _FAULTS or isinstance(error, ConnectionError):

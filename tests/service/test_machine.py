@@ -6,6 +6,13 @@ from search.errors import InfrastructureError, InputError, ScoringError, StoreEr
 from service.machine import machine_fault
 
 
+def unreadable(cause: Exception) -> InputError:
+    """The input error that a reader makes of what it meets."""
+    with pytest.raises(InputError) as caught:
+        raise InputError("task.data.source.path", f"cannot read x: {cause}") from cause
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -26,6 +33,33 @@ def test_what_the_machine_did_is_its_fault(error: Exception, words: str) -> None
 @pytest.mark.parametrize("error", [InfrastructureError("actors die"), StoreError("locked")])
 def test_what_is_a_fault_already_stays_as_it_is(error: Exception) -> None:
     assert machine_fault(error) is error
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        OSError(errno.ESTALE, "Stale file handle", "/data/x"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.EMFILE, "Too many open files"),
+        ConnectionResetError("the hub hung up"),
+        MemoryError(),
+    ],
+)
+def test_an_input_that_the_machine_could_not_read_is_the_machines_fault(cause: Exception) -> None:
+    assert str(machine_fault(unreadable(cause))) == str(machine_fault(cause))
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"),
+        PermissionError(errno.EACCES, "Permission denied", "/x"),
+        OSError("no file named config.json"),
+        ValueError("not JSON"),
+    ],
+)
+def test_an_input_that_is_not_there_or_not_readable_is_not(cause: Exception) -> None:
+    assert machine_fault(unreadable(cause)) is None
 
 
 @pytest.mark.parametrize(
