@@ -1,7 +1,9 @@
-"""What users ask of their jobs: done at once where nobody runs the job, else left as a mark for whoever does.
+"""What users ask of their jobs: done at once where nobody holds the job, else left as a mark for whoever does.
 
 Each can be asked again without a difference. Commits nothing.
 """
+
+from datetime import datetime
 
 from sqlalchemy.orm import Session
 
@@ -10,11 +12,15 @@ from service.jobs import JobState, Request
 from service.store import rows
 from service.store.schema import JobRow
 
-_WAITING = (JobState.QUEUED, JobState.PAUSED, JobState.CRASHED)
 
-
-def ask(session: Session, row: JobRow, request: Request) -> None:
+def ask(session: Session, row: JobRow, request: Request, now: datetime) -> None:
     """Carries out what the user of a job asks, or marks the job with it; its row is locked.
+
+    Args:
+        session: Holds the row.
+        row: The job.
+        request: What is asked.
+        now: Tells whether anybody still holds the job.
 
     Raises:
         ConflictError: It makes no sense in the state that the job is in.
@@ -24,26 +30,27 @@ def ask(session: Session, row: JobRow, request: Request) -> None:
         raise ConflictError(f"job {row.id} has already ended: {state}; there is nothing to {request}")
     if row.cancel_requested and request is not Request.CANCEL:
         raise ConflictError(f"job {row.id} is being cancelled; it is too late to {request} it")
+    held = state.interruptible and row.leased_until is not None and row.leased_until > now
     match request:
         case Request.PAUSE:
-            _pause(session, row, state)
+            _pause(session, row, state, held)
         case Request.RESUME:
             _resume(session, row, state)
         case Request.STOP:
             _stop(session, row, state)
         case Request.CANCEL:
-            _cancel(session, row, state)
+            _cancel(session, row, held)
 
 
-def _pause(session: Session, row: JobRow, state: JobState) -> None:
+def _pause(session: Session, row: JobRow, state: JobState, held: bool) -> None:
     if row.stop_requested:
         raise ConflictError(f"job {row.id} is stopping; it ends by itself with what it has found")
     if state is JobState.CRASHED:
         raise ConflictError(f"job {row.id} has crashed: nothing of it runs; resume or cancel it")
-    if state is JobState.QUEUED:
-        rows.move(session, row, JobState.PAUSED)
-    elif state is not JobState.PAUSED:
+    if held:
         row.pause_requested = True
+    elif state is not JobState.PAUSED:
+        rows.move(session, row, JobState.PAUSED)
 
 
 def _resume(session: Session, row: JobRow, state: JobState) -> None:
@@ -66,7 +73,7 @@ def _stop(session: Session, row: JobRow, state: JobState) -> None:
         rows.move(session, row, JobState.STOPPING)
 
 
-def _cancel(session: Session, row: JobRow, state: JobState) -> None:
+def _cancel(session: Session, row: JobRow, held: bool) -> None:
     row.cancel_requested = True
-    if state in _WAITING:
+    if not held:
         rows.move(session, row, JobState.CANCELLED)

@@ -145,7 +145,7 @@ def move(
     row.state = to.value
     if to is JobState.VALIDATING and row.started_at is None:
         row.started_at = now()
-    if to in (JobState.QUEUED, JobState.PAUSED, JobState.CRASHED):
+    if to in (JobState.QUEUED, JobState.PAUSED, JobState.CRASHED, JobState.CANCELLED):
         row.epoch += 1  # whoever held it may write no more
     if to is JobState.PAUSED or to.ended:
         row.pause_requested = False

@@ -263,7 +263,7 @@ class Store(View):
         return job
 
     def request(self, id: str, request: Request, owner: str | None = None) -> Job:
-        """Does what a job's user asks at once where nobody runs it; else marks it, and whoever runs it does so.
+        """Does what a job's user asks at once where nobody holds it; else marks it, and whoever runs it does so.
 
         Args:
             id: The job.
@@ -277,7 +277,7 @@ class Store(View):
         with self.database.writing() as session:
             row = rows.find_job(session, id, owner, lock=True)
             told = row.event_count
-            ask(session, row, request)
+            ask(session, row, request, self._clock(session))
             job, news = rows.job_of(row), row.event_count > told
         if news:
             self._tell(id)

@@ -177,8 +177,10 @@ class Jobs:
         return result
 
     def ask(self, id: str, request: Request) -> None:
-        """Passes on to the running pipeline what its user asks, as the controller does."""
+        """Passes on to the running pipeline, which holds its job, what its user asks, as the controller does."""
+        self.store.renew(id, epoch=self.log.job.epoch)
         self.log.heed(self.store.request(id, request))
+        self.store.renew(id, lease_s=0, epoch=self.log.job.epoch)
 
     def export(self, id: str, **asked: Any) -> Job:
         """Asks a job for one more model, as the application does."""

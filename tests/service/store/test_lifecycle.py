@@ -55,33 +55,35 @@ class Model:
     generations: int = 0
 
     def claimable(self, now: datetime) -> bool:
-        leased = self.leased_until is not None and self.leased_until > now
-        return self.state in [JobState.QUEUED, *RUNNING] and not leased
+        return self.state in [JobState.QUEUED, *RUNNING] and not self.leased(now)
+
+    def leased(self, now: datetime) -> bool:
+        return self.leased_until is not None and self.leased_until > now
 
     def move(self, to: JobState) -> None:
         self.state, self.events = to, self.events + 1
         if to.ended or to in WAITING:
             self.leased_until = None
-        if to in WAITING:
+        if to in [*WAITING, JobState.CANCELLED]:
             self.epoch += 1
         if to is JobState.PAUSED or to.ended:
             self.pause_requested = False
 
-    def ask(self, request: Request) -> bool:
+    def ask(self, request: Request, now: datetime) -> bool:
         """Does what its user asks; whether that makes sense."""
-        state = self.state
+        state, held = self.state, self.state in RUNNING and self.leased(now)
         if state.terminal or (self.cancel_requested and request is not Request.CANCEL):
             return False
         if request is Request.CANCEL:
             self.cancel_requested = True
-            if state in WAITING:
+            if not held:
                 self.move(JobState.CANCELLED)
         elif request is Request.PAUSE:
             if self.stop_requested or state is JobState.CRASHED:
                 return False
-            if state is JobState.QUEUED:
+            if not held and state is not JobState.PAUSED:
                 self.move(JobState.PAUSED)
-            self.pause_requested = state in RUNNING
+            self.pause_requested = held
         else:
             if request is Request.STOP and not self.stop_requested:
                 if not self.started or state is JobState.FINALIZING:
@@ -226,7 +228,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
 
         @rule(id=jobs, request=st.sampled_from(Request), times=st.integers(1, 2))
         def ask(self, id: str, request: Request, times: int) -> None:
-            if self.world.jobs[id].ask(request):
+            if self.world.jobs[id].ask(request, self.world.now):
                 for _ in range(times if request is not Request.CANCEL else 1):
                     self.store.request(id, request)
             else:

@@ -17,7 +17,7 @@ from service.events import EventType
 from service.exports import KNOWN, export_of
 from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
 from service.spec import JobSpec
-from service.store import FAULTS, Store, rows
+from service.store import FAULTS, LEASE_S, Store, rows
 
 MakeSpec = Callable[..., JobSpec]
 Advance = Callable[[float], None]
@@ -40,6 +40,11 @@ def bring(store: Store, job: Job, state: JobState) -> Job:
     for step in WAYS_TO[state]:
         job = store.transition(job.id, step, epoch=job.epoch)
     return job
+
+
+def held(store: Store, job: Job) -> Job:
+    """A job, held by whoever runs it where its state says that somebody does."""
+    return store.renew(job.id, epoch=job.epoch) if job.state.interruptible else job
 
 
 def plain(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -156,7 +161,7 @@ def test_cancelling_a_queued_job_ends_it_at_once(store: Store, make_spec: MakeSp
 
 
 def test_cancelling_a_running_job_marks_it(store: Store, make_spec: MakeSpec) -> None:
-    job = bring(store, store.create_job(make_spec()), JobState.SEARCHING)
+    job = held(store, bring(store, store.create_job(make_spec()), JobState.SEARCHING))
 
     marked = store.request(job.id, Request.CANCEL)
 
@@ -166,7 +171,7 @@ def test_cancelling_a_running_job_marks_it(store: Store, make_spec: MakeSpec) ->
 
 
 def test_a_job_that_is_to_be_cancelled_does_not_succeed(store: Store, make_spec: MakeSpec) -> None:
-    job = bring(store, store.create_job(make_spec()), JobState.FINALIZING)
+    job = held(store, bring(store, store.create_job(make_spec()), JobState.FINALIZING))
     store.request(job.id, Request.CANCEL)
 
     with pytest.raises(ConflictError, match="asked to cancel"):
@@ -212,7 +217,7 @@ WAYS_OF_ASKING = {
 def test_what_is_asked_is_done_or_marked_or_refused(
     store: Store, make_spec: MakeSpec, request_: Request, state: JobState
 ) -> None:
-    job = bring(store, store.create_job(make_spec()), state)
+    job = held(store, bring(store, store.create_job(make_spec()), state))
     before = store.events(job.id)
 
     if state not in WAYS_OF_ASKING[request_]:
@@ -228,6 +233,35 @@ def test_what_is_asked_is_done_or_marked_or_refused(
     if request_ is not Request.CANCEL or not asked.state.terminal:  # asked again, it makes no difference
         assert store.request(job.id, request_) == asked
         assert store.events(job.id) == told
+
+
+@pytest.mark.parametrize("released", [True, False])
+@pytest.mark.parametrize("state", [state for state in JobState if state.interruptible])
+@pytest.mark.parametrize(
+    ("request_", "to"), [(Request.PAUSE, JobState.PAUSED), (Request.CANCEL, JobState.CANCELLED)]
+)
+def test_what_nobody_holds_is_paused_and_cancelled_at_once_and_a_silent_holder_is_refused(
+    timed: Store,
+    advance: Advance,
+    make_spec: MakeSpec,
+    request_: Request,
+    to: JobState,
+    state: JobState,
+    released: bool,
+) -> None:
+    job = held(timed, bring(timed, timed.create_job(make_spec()), state))
+    if released:
+        timed.release(job.id, epoch=job.epoch)
+    else:
+        advance(LEASE_S)
+
+    asked = timed.request(job.id, request_)
+
+    assert (asked.state, asked.pause_requested) == (to, False)
+    assert states_told(timed, job.id)[-1] == to
+    assert timed.claim_next() is None
+    with pytest.raises(SupersededError):
+        timed.renew(job.id, epoch=job.epoch)
 
 
 def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no_more(
