@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from search.errors import InfrastructureError, NotFoundError, StoreError, SupersededError
+from search.errors import ConflictError, InfrastructureError, NotFoundError, StoreError
 from service.joblog import JobLog
 from service.jobs import Job, Request
 from service.lease import BEATS
@@ -235,6 +235,6 @@ class Controller:
             assert isinstance(run.error, StoreError)
             try:
                 run.put_back(run.error)
-            except (SupersededError, NotFoundError) as gone:
+            except (ConflictError, NotFoundError) as gone:
                 logger.warning("job %s: it went on without this server: %s", run.log.job.id, gone)
             self._unsettled.pop()

@@ -81,7 +81,7 @@ class Run:
         """Puts the job back into the queue, for a while.
 
         Raises:
-            SupersededError: It went on without this run.
+            ConflictError: It went on without this run, or has ended: what the database refused was done.
             NotFoundError: It has been deleted since.
         """
         job = self.log.job

@@ -946,6 +946,32 @@ def test_a_job_whose_writes_the_database_refused_is_taken_up_again(
     assert told == {"code": "infrastructure", "message": "disk full"}
 
 
+def test_a_write_that_was_made_though_the_database_did_not_answer_is_not_made_again(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    transition, losses = store.transition, [StoreError("the server hung up")]
+
+    def lossy(id: str, to: JobState, **options: Any) -> Job:
+        job = transition(id, to, **options)
+        if to is JobState.SUCCEEDED and losses:
+            raise losses.pop()
+        return job
+
+    monkeypatch.setattr(store, "transition", lossy)
+    told, next_one = store.create_job(make_spec()), store.create_job(make_spec())
+    controller = start_controller(succeed, lease_s=SHORT_S)
+    wait_until(lambda: store.job(next_one.id).state is JobState.SUCCEEDED)
+
+    assert controller.alive
+    assert store.job(told.id).state is JobState.SUCCEEDED
+    assert "it went on without this server" in caplog.text
+
+
 CHILD = """
 import sys
 from pathlib import Path
