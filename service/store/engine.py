@@ -46,7 +46,10 @@ def new_engine(url: str) -> Engine:
     is_sqlite = parsed.get_backend_name() == "sqlite"
     try:
         engine = create_engine(
-            parsed, json_serializer=partial(json.dumps, allow_nan=False), pool_pre_ping=not is_sqlite
+            parsed,
+            json_serializer=partial(json.dumps, allow_nan=False),
+            pool_pre_ping=not is_sqlite,
+            hide_parameters=True,  # errors are logged, and among the values are webhooks and their secrets
         )
     except ModuleNotFoundError as error:
         raise InputError(

@@ -12,6 +12,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from search.errors import ConflictError, InputError, StoreError
 from service.jobs import Job
@@ -70,6 +71,14 @@ def test_a_database_of_a_newer_version_is_left_alone(engine: Engine) -> None:
 
     with pytest.raises(ConflictError, match="run the newer ranksieve"):
         upgrade(engine)
+
+
+def test_what_was_to_be_written_is_in_no_error(engine: Engine) -> None:
+    with engine.connect() as connection, pytest.raises(DBAPIError) as caught:
+        connection.execute(text("INSERT INTO nowhere VALUES (:url)"), {"url": "https://hooks.test/T0KEN"})
+
+    assert "nowhere" in str(caught.value)
+    assert "T0KEN" not in str(caught.value)
 
 
 def test_sqlite_is_set_up_to_lose_nothing(sqlite_engine: Engine) -> None:
