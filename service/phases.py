@@ -158,6 +158,7 @@ class Phases:
             refit=refit,
             storage=spec.projection.storage,
             folder=folder,
+            scratch=log.directory / "model.tmp",
             provenance=provenance,
         )
         exported = self._run(export, plan, share=share, log=log)

@@ -38,6 +38,8 @@ MODULE = "modeling_ranksieve"
 class ExportPlan:
     """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`.
 
+    `scratch`: where the folder is while it is written, in the same file system; nobody looks there.
+
     `refit`: file with left factors and biases of this candidate's own, where it was refit; a bias of the output head
     takes the place of that of the factors.
 
@@ -51,6 +53,7 @@ class ExportPlan:
     refit: Path | None = None
     storage: Storage
     folder: Path
+    scratch: Path
     provenance: Mapping[str, Any]
 
 
@@ -91,11 +94,10 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     added = _stored_numbers(model) - before
     _install(model, plan, factors)
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
-    scratch = plan.folder.with_name(f".{plan.folder.name}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    _write(model, plan, biases, _counted(plan, sizes, dense_params), scratch, head_bias=says)
+    shutil.rmtree(plan.scratch, ignore_errors=True)
+    _write(model, plan, biases, _counted(plan, sizes, dense_params), plan.scratch, head_bias=says)
     shutil.rmtree(plan.folder, ignore_errors=True)
-    scratch.rename(plan.folder)
+    plan.scratch.rename(plan.folder)
     yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, added=added, **sizes)
 
 

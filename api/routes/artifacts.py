@@ -10,7 +10,9 @@ from api.routes.caller import Reader
 from api.routes.etags import IfNoneMatch, is_held
 from api.routes.links import ARTIFACT_LINKS
 from api.schemas.jobs import ArtifactBody, ArtifactList
+from search.errors import NotFoundError
 from service import artifacts
+from service.jobs import Job, JobState
 
 FILE: dict[str, dict[str, object]] = {
     "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
@@ -24,9 +26,10 @@ router = APIRouter(
 @router.head("", include_in_schema=False)
 @router.get("", responses={200: {"links": ARTIFACT_LINKS}})
 def list_artifacts(job_id: str, reader: Reader) -> ArtifactList:
-    """List the files of the exported model; none until there is one."""
-    directory = reader.application.artifacts_dir(reader.jobs.job(job_id).id)
-    return ArtifactList(artifacts=[ArtifactBody(**artifact) for artifact in artifacts.list(directory)])
+    """List the files of the exported model; none before the job has succeeded."""
+    job = reader.jobs.job(job_id)
+    found = artifacts.list(reader.application.artifacts_dir(job.id)) if _has_model(job) else ()
+    return ArtifactList(artifacts=[ArtifactBody(**artifact) for artifact in found])
 
 
 @router.head("/{name:path}", include_in_schema=False)  # tells its size and ETag
@@ -42,9 +45,16 @@ def list_artifacts(job_id: str, reader: Reader) -> ArtifactList:
 )
 def artifact(job_id: str, name: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Download one file, or a `Range` of it; its `ETag` is its SHA-256."""
-    directory = reader.application.artifacts_dir(reader.jobs.job(job_id).id)
-    path = artifacts.resolve(directory, name)
+    job = reader.jobs.job(job_id)
+    if not _has_model(job):
+        raise NotFoundError(f"job {job.id} is {job.state}; it has no exported model")
+    path = artifacts.resolve(reader.application.artifacts_dir(job.id), name)
     headers = {"ETag": f'"{artifacts.sha256(path)}"', "X-Content-Type-Options": "nosniff"}
     if is_held(headers["ETag"], if_none_match):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return FileResponse(path, filename=path.name, headers=headers)
+
+
+def _has_model(job: Job) -> bool:
+    """Whether what lies in a job's folder is a model: before it has succeeded nobody has verified that."""
+    return job.state is JobState.SUCCEEDED

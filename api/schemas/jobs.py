@@ -180,6 +180,6 @@ class ArtifactBody(BaseModel):
 
 
 class ArtifactList(BaseModel):
-    """The files of the exported model; empty until there is one."""
+    """The files of the exported model; none before the job has succeeded."""
 
     artifacts: list[ArtifactBody]

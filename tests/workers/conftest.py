@@ -373,6 +373,7 @@ def export_plan(
         ranks=tuple(ranks),
         storage=storage,
         folder=tmp_path / "exported",
+        scratch=tmp_path / "scratch",
         provenance=provenance,
     )
 

@@ -276,6 +276,21 @@ def test_failed_export_leaves_the_old_folder(export_plan: ExportPlan) -> None:
     assert (export_plan.folder / "README.md").read_text() == before
 
 
+def test_nothing_half_written_lies_beside_the_folder_and_what_was_left_goes(
+    export_plan: ExportPlan, tmp_path: Path
+) -> None:
+    folder = tmp_path / "artifacts" / "model"
+    folder.parent.mkdir()
+    plan = replace(export_plan, folder=folder)
+    with pytest.raises(UndefinedError):
+        run(replace(plan, provenance={**plan.provenance, "versions": {}}))
+    assert plan.scratch.is_dir()
+    assert list(folder.parent.iterdir()) == []
+    run(plan)
+    assert not plan.scratch.exists()
+    assert list(folder.parent.iterdir()) == [folder]
+
+
 @pytest.mark.parametrize("rank", [DENSE, 0])
 @torch.inference_mode()
 def test_all_dense_and_all_gone(export_plan: ExportPlan, rank: int) -> None:

@@ -62,6 +62,22 @@ def test_a_job_without_export_has_no_files(http, spec, pipeline):
     assert http.get(f"/v1/jobs/{job_id}/artifacts").json() == {"artifacts": []}
 
 
+def test_files_of_a_job_that_has_not_succeeded_are_not_handed_out(http, spec, pipeline, application):
+    pipeline.go.clear()
+    job_id = http.post("/v1/jobs", json=spec).json()["id"]
+    assert pipeline.searching.wait(60)
+    folder = application.artifacts_dir(job_id)
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+
+    assert http.get(f"/v1/jobs/{job_id}/artifacts").json() == {"artifacts": []}
+    refused = http.get(f"/v1/jobs/{job_id}/artifacts/config.json")
+    assert (refused.status_code, refused.json()["detail"]) == (
+        404, f"job {job_id} is searching; it has no exported model",
+    )  # fmt: skip
+    folder.rename(folder.with_name("aside"))  # the pipeline makes its own
+
+
 @pytest.mark.parametrize(
     "name",
     [
