@@ -3,7 +3,7 @@
 import gc
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import uvicorn
@@ -29,9 +29,10 @@ class Server(uvicorn.Server):
     Args:
         app: Made by `create_app`.
         access_log: Whether to log every request.
+        trusted_proxies: Addresses and networks whose word is taken for where a request comes from.
     """
 
-    def __init__(self, app: FastAPI, *, access_log: bool) -> None:
+    def __init__(self, app: FastAPI, *, access_log: bool, trusted_proxies: Sequence[str] = ()) -> None:
         config = uvicorn.Config(
             app,
             http=Protocol,
@@ -39,6 +40,8 @@ class Server(uvicorn.Server):
             log_config=None,
             access_log=access_log,
             timeout_graceful_shutdown=GRACE_S,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
         )
         super().__init__(config)
         self._streams = app.state.streams
@@ -111,7 +114,8 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
             app = create_app(application, started=True)
             if settings.tracing:
                 trace_requests(app)
-            server = Server(app, access_log=True)
+            proxies = [str(proxy) for proxy in settings.trusted_proxies]
+            server = Server(app, access_log=True, trusted_proxies=proxies)
             with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful shutdown
                 server.run(sockets=[sock])
         finally:

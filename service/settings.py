@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(default=None, min_length=1, description="Asked of every HTTP caller.")
     allowed_hosts: Annotated[list[HostName], NoDecode] = Field(
         default=[], description="More names that the server is called by, with commas between."
+    )
+    trusted_proxies: Annotated[list[IPvAnyNetwork], NoDecode] = Field(
+        default=[],
+        description="Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with "
+        "commas between.",
     )
     requests_per_second: int = Field(
         default=100, ge=0, le=100_000, description="Of one key, or of one address without a key; 0: no limit."
@@ -74,7 +79,7 @@ class Settings(BaseSettings):
             return json.loads(value)
         return [folder for folder in value.split(os.pathsep) if folder]
 
-    @field_validator("allowed_hosts", "webhook_hosts", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", "webhook_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
         return (

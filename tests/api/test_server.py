@@ -73,6 +73,24 @@ def test_a_network_is_served_once_there_is_an_api_key(tmp_path, build):
     assert answers == [[]]
 
 
+@pytest.mark.parametrize(("proxies", "statuses"), [([], {401, 429}), (["127.0.0.1"], {401})])
+def test_where_a_request_comes_from_is_a_trusted_proxys_to_tell(tmp_path, build, proxies, statuses):
+    settings = Settings(
+        data_dir=tmp_path, port=0, api_key="s3cret", requests_per_second=2, trusted_proxies=proxies
+    )
+    answers: list[int] = []
+
+    def use(url: str) -> None:
+        for number in range(20):
+            headers = {"X-Forwarded-For": f"192.0.2.{number}"}
+            answers.append(httpx2.get(f"{url}/v1/jobs", headers=headers, trust_env=False).status_code)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    serve(settings, build, lambda url: threading.Thread(target=use, args=(url,)).start())
+
+    assert set(answers) == statuses
+
+
 def test_a_taken_port_is_said(tmp_path, build):
     with listen("127.0.0.1", 0) as sock:
         port = sock.getsockname()[1]

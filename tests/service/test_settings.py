@@ -73,6 +73,8 @@ def test_arguments_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ("RANKSIEVE_API_KEY", ""),
         ("RANKSIEVE_ROOTS", '["/data"'),
         ("RANKSIEVE_WEBHOOK_HOSTS", "https://hooks.internal/"),
+        ("RANKSIEVE_TRUSTED_PROXIES", "*"),
+        ("RANKSIEVE_TRUSTED_PROXIES", "10.0.0.1/8"),
         ("RANKSIEVE_WEBHOOKS", "-1"),
         ("RANKSIEVE_CACHE_LIMIT_GIB", "0"),
         ("RANKSIEVE_CACHE_LIMIT_GIB", "nan"),
@@ -88,7 +90,10 @@ def test_impossible_values_are_refused(monkeypatch: pytest.MonkeyPatch, name: st
 def test_names_are_joined_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKSIEVE_WEBHOOK_HOSTS", "Hooks.internal, *.corp.example,[::1]")
 
+    monkeypatch.setenv("RANKSIEVE_TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8,::1")
+
     assert Settings().webhook_hosts == ["hooks.internal", "*.corp.example", "[::1]"]
+    assert list(map(str, Settings().trusted_proxies)) == ["127.0.0.1/32", "10.0.0.0/8", "::1/128"]
 
 
 @pytest.mark.parametrize(("text", "limit_bytes"), [("0.5", 2**29), ("inf", math.inf)])
