@@ -27,8 +27,12 @@ KILLED = JobError(
 def take_over(session: Session, row: JobRow) -> bool:
     """Counts the silence of the server that a job is taken over from; False where it was one too many: a crash.
 
-    A job that was given up as it stood has no lease. One that waits in the queue was counted when it was put back.
+    A job that was given up as it stood has no lease. One that waits in the queue was counted when it was put back. One
+    that its user has given up is cancelled: False, too.
     """
+    if row.cancel_requested:
+        rows.move(session, row, JobState.CANCELLED)
+        return False
     if row.state == JobState.QUEUED.value:
         return True
     if row.leased_until is not None:
@@ -39,7 +43,10 @@ def take_over(session: Session, row: JobRow) -> bool:
 
 
 def wait_or_crash(session: Session, row: JobRow, error: JobError, now: datetime, retry_s: float) -> None:
-    """Counts a fault of the machine that runs the job; puts the job back, or crashes it."""
+    """Counts a fault of the machine that runs the job; puts the job back, or crashes it, or cancels what is to be."""
+    if row.cancel_requested:
+        rows.move(session, row, JobState.CANCELLED)
+        return
     row.faults += 1
     if row.faults >= FAULTS:
         crash(session, row, error)

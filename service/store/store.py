@@ -326,7 +326,8 @@ class Store(View):
     def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
         """The next job to run, moved to validating: of the highest priority, one cut off, an export, or the oldest.
 
-        A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes.
+        A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes; one that is to be
+        cancelled is cancelled.
 
         Args:
             lease_s: So long the job is the caller's, in seconds, if the lease is not renewed.
@@ -345,21 +346,23 @@ class Store(View):
             now = self._clock(session)
             free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
             # A row that somebody is changing is left alone: another claimer takes it, or its user cancels it.
-            next_free, crashed = free.limit(1).with_for_update(skip_locked=True), []
+            next_free, ended = free.limit(1).with_for_update(skip_locked=True), []
             while (row := session.scalars(next_free).first()) and not faults.take_over(session, row):
-                crashed.append(row.id)
+                ended.append(row.id)
             if row is not None:
                 resumed = row.started_at is not None
                 row.epoch += 1
                 row.leased_until = now + timedelta(seconds=lease_s)
                 rows.move(session, row, JobState.VALIDATING, data={"resumed": True} if resumed else None)
             job = None if row is None else rows.job_of(row)
-        for id in [*crashed, *([] if job is None else [job.id])]:
+        for id in [*ended, *([] if job is None else [job.id])]:
             self._tell(id)
         return job
 
     def put_back(self, id: str, error: JobError, *, epoch: int, retry_s: float = faults.RETRY_S) -> Job:
         """Puts a job that the machine cut off back into the queue, for a while; too many faults in a row crash it.
+
+        One that its user has asked to cancel is cancelled.
 
         Args:
             id: The job.

@@ -112,9 +112,12 @@ class World:
         return min(free, key=lambda id: self.jobs[id].state is JobState.QUEUED, default=None)
 
     def take_over(self) -> str | None:
-        """The job that is claimed next; those before it whose servers died too often crash."""
+        """The job that is claimed next; those before it end that are to be cancelled, or killed too many servers."""
         while (id := self.next_claimable()) is not None:
             job = self.jobs[id]
+            if job.cancel_requested:
+                job.move(JobState.CANCELLED)
+                continue
             if job.state is JobState.QUEUED:
                 return id
             job.faults += job.leased_until is not None
@@ -181,6 +184,9 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
                 lambda: self.store.put_back(claim.id, FAULT, epoch=claim.epoch, retry_s=RETRY_S),
                 legal,
             ):
+                if model.cancel_requested:
+                    model.move(JobState.CANCELLED)
+                    return
                 model.faults += 1
                 model.move(JobState.CRASHED if model.faults == FAULTS else JobState.QUEUED)
                 if model.state is JobState.QUEUED:

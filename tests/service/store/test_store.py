@@ -433,6 +433,38 @@ def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashe
     assert claim(timed).id == id
 
 
+@pytest.mark.parametrize("faults", [1, FAULTS])
+def test_a_fault_of_the_machine_ends_a_job_that_is_to_be_cancelled(
+    timed: Store, advance: Advance, make_spec: MakeSpec, faults: int
+) -> None:
+    id = timed.create_job(make_spec()).id
+    for _ in range(faults - 1):
+        timed.put_back(id, FULL, epoch=claim(timed).epoch)
+        advance(1000)
+    holder = claim(timed)
+    timed.request(id, Request.CANCEL)
+
+    ended = timed.put_back(id, FULL, epoch=holder.epoch)
+
+    assert (ended.state, ended.error) == (JobState.CANCELLED, None)
+    assert ended.finished_at is not None
+
+
+def test_a_job_that_is_to_be_cancelled_ends_with_its_server(
+    timed: Store, advance: Advance, make_spec: MakeSpec
+) -> None:
+    dropped, next_one = (timed.create_job(make_spec()).id for _ in range(2))
+    former = claim(timed)
+    timed.request(dropped, Request.CANCEL)
+    advance(10)
+
+    assert claim(timed).id == next_one
+
+    assert timed.job(dropped).state is JobState.CANCELLED
+    with pytest.raises(SupersededError):
+        timed.renew(dropped, epoch=former.epoch)
+
+
 def test_a_saved_generation_makes_up_for_faults(timed: Store, advance: Advance, make_spec: MakeSpec) -> None:
     id = timed.create_job(make_spec()).id
     for generation in range(2 * FAULTS):
