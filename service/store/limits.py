@@ -13,8 +13,10 @@ def change(session: Session, row: JobRow, spec: JobSpec) -> None:
     """Checks a job's new limits; its row is locked. A run under way ends by it, and starts over from what is saved.
 
     Raises:
-        ConflictError: The search is over or ending, or cannot go on with these limits.
+        ConflictError: The search is over or ending, or cannot go on with these limits; or the job is an export.
     """
+    if row.parent is not None:
+        raise ConflictError(f"job {row.id} is an export: it searches nothing, so it has no limits")
     state = JobState(row.state)
     if state.terminal or state is JobState.FINALIZING or row.stop_requested or row.cancel_requested:
         raise ConflictError(f"job {row.id} is {state}: its search is over or ending, so its limits stay")

@@ -61,6 +61,8 @@ def _resume(session: Session, row: JobRow, state: JobState) -> None:
 
 
 def _stop(session: Session, row: JobRow, state: JobState) -> None:
+    if row.parent is not None:
+        raise ConflictError(f"job {row.id} is an export: it searches nothing that could stop; cancel it")
     if row.stop_requested:
         return
     if row.started_at is None:

@@ -876,6 +876,22 @@ def test_a_former_holder_is_told_that_it_was_superseded_even_if_the_job_is_delet
         store.renew(former.id, epoch=former.epoch)
 
 
+def test_an_export_has_no_search_to_stop_or_to_limit(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = succeeded(store, make_spec(), [make_candidate(0, 1)])
+    store.create_export(job, export_of(job, store.candidates(job.id)[0], {"share": 0.5}))
+    export = claim(store)
+
+    with pytest.raises(ConflictError, match="is an export: it searches nothing that could stop"):
+        store.request(export.id, Request.STOP)
+    with pytest.raises(ConflictError, match="is an export: it searches nothing, so it has no limits"):
+        store.change(export.id, JobChanges(search=SearchChanges(generations=7)))
+
+    assert store.job(export.id) == export
+    assert store.request(export.id, Request.PAUSE).pause_requested
+
+
 def test_exports_count_among_the_queued_jobs_of_an_owner(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
