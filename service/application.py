@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,17 +237,14 @@ class Application:
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The job, or one of its exports, has not ended.
+            ConflictError: The job, or one of its exports, has not ended, or somebody has just asked for one more.
         """
         jobs = self.store.seen_by(owner)
         family = [*jobs.exports(id), jobs.job(id)]
         for one in family:
             check_deletable(one.id, one.state)
         for one in family:
-            folder = self.settings.jobs_dir / one.id
-            if folder.exists():
-                shutil.rmtree(folder)
-            self.store.delete_job(one.id, owner)
+            self.store.delete_job(one.id, owner, partial(self._remove_files, one.id))
 
     def create_webhook(
         self, owner: str, url: str, states: Sequence[JobState], *, enabled: bool = True
@@ -336,6 +334,11 @@ class Application:
             "controller": self.controller.alive and not self.controller.trouble,
             "ray": self._ray_answers(),
         }
+
+    def _remove_files(self, id: str) -> None:
+        folder = self.settings.jobs_dir / id
+        if folder.exists():
+            shutil.rmtree(folder)
 
     def _committed(self, job_id: str) -> None:
         self.feed.notify(job_id)

@@ -207,20 +207,27 @@ class Store(View):
         rows.tell_state(session, row, {"state": JobState.QUEUED.value})
         return rows.job_of(row)
 
-    def delete_job(self, id: str, owner: str | None = None) -> None:
+    def delete_job(
+        self, id: str, owner: str | None = None, remove_files: Callable[[], None] = lambda: None
+    ) -> None:
         """Forgets a job that has ended, and all that happened to it.
 
         Args:
             id: The job.
             owner: Whose it has to be; None for anybody's.
+            remove_files: Called before anything is forgotten, once it is certain that it may be.
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The job has not ended.
+            ConflictError: The job has not ended, or there are exports of it.
         """
         with self.database.writing() as session:
-            row = rows.find_job(session, id, owner, lock=True)
+            row = rows.find_job(session, id, owner, lock=True)  # who asks for an export of it waits here
             check_deletable(id, JobState(row.state))
+            export = session.scalars(select(JobRow.id).where(JobRow.parent == id).limit(1)).first()
+            if export is not None:
+                raise ConflictError(f"job {id} has an export, {export}, which goes first; delete it again")
+            remove_files()
             for table in _OF_JOB:
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)

@@ -861,6 +861,36 @@ def test_a_candidate_is_exported_again_only_if_that_was_given_up(
     assert store.create_export(job, export).id != first.id
 
 
+def test_a_job_is_deleted_after_its_exports(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
+) -> None:
+    job = succeeded(store, make_spec(), [make_candidate(0, 1)])
+    export = store.create_export(job, export_of(job, store.candidates(job.id)[0], {"share": 0.5}))
+    removed: list[str] = []
+
+    with pytest.raises(ConflictError, match=f"has an export, {export.id}, which goes first"):
+        store.delete_job(job.id, remove_files=lambda: removed.append("job"))
+    assert (store.job(job.id), store.exports(job.id), removed) == (job, [export], [])
+    store.request(export.id, Request.CANCEL)
+    store.delete_job(export.id, remove_files=lambda: removed.append("export"))
+    store.delete_job(job.id, remove_files=lambda: removed.append("job"))
+
+    assert removed == ["export", "job"]
+    with pytest.raises(NotFoundError):
+        store.create_export(job, export_of(job, make_candidate(0, 1) | {"id": 1}, {"share": 0.5}))
+
+
+def test_a_job_whose_files_cannot_be_removed_stays(store: Store, make_spec: MakeSpec) -> None:
+    job = bring(store, store.create_job(make_spec()), JobState.FAILED)
+
+    def fail() -> None:
+        raise PermissionError("read-only")
+
+    with pytest.raises(PermissionError):
+        store.delete_job(job.id, remove_files=fail)
+    assert store.job(job.id) == job
+
+
 def test_a_former_holder_is_told_that_it_was_superseded_even_if_the_job_is_deleted(
     store: Store, make_spec: MakeSpec
 ) -> None:
