@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from search.objectives import MaxDrop as WithinDrop
 from service.spec.model import ModelSpec
@@ -45,6 +45,8 @@ MIDWAY_SHARE = 0.3
 PROPAGATED_AROUND = (0.8, 1.6)
 """By what the size that is wanted is multiplied."""
 
+_STORED = {"stored": True}
+
 
 def parts_of(calibration: int, size: int) -> int:
     """Into how many parts of a size the calibration examples are divided for rounds; what is left over is in none."""
@@ -75,21 +77,29 @@ class JobSpec(Strict):
         description="What this job of the same model found by then is added to `search.seeds`, at submission.",
     )
 
+    @classmethod
+    def stored(cls, document: dict[str, Any]) -> Self:
+        """A spec that was taken once, perhaps by an older version: its parts may demand more of each other by now."""
+        return cls.model_validate(document, context=_STORED)
+
     @model_validator(mode="after")
-    def _screen_fits_search_split(self) -> Self:
+    def _parts_fit(self, info: ValidationInfo) -> Self:
+        if info.context == _STORED:
+            return self
         if self.search.screen > self.task.data.sizes.search:
             raise ValueError(
                 f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "
                 f"got {self.search.screen}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _every_size_is_scored(self) -> Self:
         if isinstance(self.objective, Pareto) and self.objective.sizes > self.search.max_evaluations:
             raise ValueError(
                 f"search.max_evaluations must be at least objective.sizes, {self.objective.sizes}; "
                 f"got {self.search.max_evaluations}"
+            )
+        if self.search.reweigh_rounds and self.projection.method != "task":
+            raise ValueError(
+                "search.reweigh_rounds must be 0 or left out where projection.method is not task, whose energies "
+                f"alone are in units of the loss; got {self.search.reweigh_rounds}"
             )
         return self
 
@@ -130,15 +140,6 @@ class JobSpec(Strict):
         if self.search.reweigh_rounds is not None:
             return self.search.reweigh_rounds
         return usual_rounds(self.task.data.sizes.calibration) if self.projection.method == "task" else 0
-
-    @model_validator(mode="after")
-    def _reweighs_what_can_be(self) -> Self:
-        if self.search.reweigh_rounds and self.projection.method != "task":
-            raise ValueError(
-                "search.reweigh_rounds must be 0 or left out where projection.method is not task, whose energies "
-                f"alone are in units of the loss; got {self.search.reweigh_rounds}"
-            )
-        return self
 
     @property
     def descent_rounds(self) -> int:

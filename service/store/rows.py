@@ -161,7 +161,7 @@ def move(
 
 def job_of(row: JobRow) -> Job:
     """The job a row holds."""
-    spec = JobSpec.model_validate(row.spec)
+    spec = JobSpec.stored(row.spec)
     return Job(
         id=row.id,
         owner=row.owner,

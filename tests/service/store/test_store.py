@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy.exc import StatementError
 
 from search.errors import ConflictError, LimitError, NotFoundError, OutdatedError, StoreError, SupersededError
@@ -16,7 +17,7 @@ from service.changes import JobChanges, SearchChanges
 from service.events import EventType
 from service.exports import KNOWN, export_of
 from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
-from service.spec import JobSpec
+from service.spec import JobSpec, Pareto
 from service.store import FAULTS, LEASE_S, Store, rows
 
 MakeSpec = Callable[..., JobSpec]
@@ -68,6 +69,23 @@ def test_created_job_is_queued_and_read_back_as_it_was(store: Store, make_spec: 
     assert (job.started_at, job.finished_at, job.error, job.result) == (None, None, None, None)
     assert job.created_at.tzinfo is UTC
     assert [(event.seq, event.data) for event in store.events(job.id)] == [(1, {"state": "queued"})]
+
+
+def test_a_spec_that_would_be_refused_by_now_is_read_and_run_as_it_stands(
+    store: Store, make_spec: MakeSpec
+) -> None:
+    job = store.create_job(make_spec())
+    document = make_spec().canonical()
+    document["objective"] = Pareto(kind="pareto", sizes=13).model_dump(mode="json")
+    document["search"] |= {"max_evaluations": 5, "reweigh_rounds": 2, "screen": 10_000}
+    document["projection"]["method"] = "weight"
+    with store.database.writing() as session:
+        rows.find_job(session, job.id).spec = document
+    with pytest.raises(ValidationError):
+        JobSpec.model_validate(document)
+
+    assert [one.id for one in store.jobs()] == [job.id]
+    assert claim(store).spec.canonical() == document
 
 
 def test_jobs_are_listed_newest_first_in_pages(store: Store, make_spec: MakeSpec) -> None:
