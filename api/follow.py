@@ -50,8 +50,8 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
     """Submit a job and follow it; Ctrl-C cancels it and waits until it has ended.
 
     Jobs that an earlier process left unfinished in the data directory go on first; if one of them has this very
-    spec, it is the one that is followed, and nothing is submitted. So it is with a paused or crashed one, which is
-    resumed.
+    spec, it is the one that is followed, and nothing is submitted. So it is with one that is paused, is to be,
+    or has crashed: it is resumed.
 
     Raises:
         ApiError: The server refused the spec.
@@ -67,11 +67,16 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
 
 
 def _submit_or_resume(client: Client, document: dict[str, Any], console: Console) -> dict[str, Any]:
-    unfinished = [job for job in client.jobs(limit=500) if not JobState(job["state"]).terminal]
+    unfinished = [
+        job
+        for job in client.jobs(limit=500)
+        if not (JobState(job["state"]).terminal or job["cancel_requested"])
+    ]
     for job in (client.job(entry["id"]) for entry in unfinished):
         if _is_of(job["spec"], document):
             console.print(f"going on with the unfinished job {job['id']} of this spec", highlight=False)
-            return client.resume(job["id"]) if job["state"] in _AT_REST else job
+            at_rest = job["state"] in _AT_REST or job["pause_requested"]
+            return client.resume(job["id"]) if at_rest else job
     waiting = [job for job in unfinished if job["state"] not in _AT_REST]
     if waiting:
         console.print(f"{len(waiting)} unfinished jobs in this data directory go first", highlight=False)

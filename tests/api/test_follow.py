@@ -1,0 +1,47 @@
+"""Which job `ranksieve run` follows: one that is there already, or a new one."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from api.follow import _submit_or_resume
+
+SPEC = {"name": "snippets", "parent": None}
+
+
+class Jobs:
+    """A server with one job of this spec."""
+
+    def __init__(self, **job):
+        self._job = {
+            "id": "there", "state": "searching", "cancel_requested": False, "pause_requested": False, "spec": SPEC
+        } | job  # fmt: skip
+
+    def jobs(self, limit):
+        return [self._job]
+
+    def job(self, id):
+        return self._job
+
+    def resume(self, id):
+        return {"id": f"{id}, resumed"}
+
+    def submit(self, document):
+        return {"id": "new"}
+
+
+@pytest.mark.parametrize(
+    ("job", "followed"),
+    [
+        ({}, "there"),
+        ({"spec": {**SPEC, "name": "other"}}, "new"),
+        ({"state": "succeeded"}, "new"),
+        ({"cancel_requested": True}, "new"),
+        ({"state": "paused"}, "there, resumed"),
+        ({"state": "crashed"}, "there, resumed"),
+        ({"pause_requested": True}, "there, resumed"),
+    ],
+)
+def test_an_unfinished_job_of_the_same_spec_is_followed_unless_it_is_being_cancelled(job, followed):
+    assert _submit_or_resume(Jobs(**job), SPEC, Console(file=io.StringIO()))["id"] == followed
