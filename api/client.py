@@ -169,7 +169,7 @@ class Client:
     def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
         """Follow a job: every event after `after`, ending with the one that says how it ended.
 
-        A broken connection is taken up again where it ended.
+        A broken connection is taken up again where it ended, also after too many requests.
 
         Raises:
             ApiError: No such job, or the key is wrong.
@@ -189,7 +189,10 @@ class Client:
             except (httpx2.TransportError, InfrastructureError) as error:
                 reason = error
             except ApiError as error:
-                if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                if (
+                    error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+                    and error.status != HTTPStatus.TOO_MANY_REQUESTS
+                ):
                     raise
                 reason = error
             delay = next(delays, None)

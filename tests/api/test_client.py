@@ -118,11 +118,11 @@ def test_a_broken_stream_is_taken_up_where_it_ended(flaky, flaky_client, client,
 
 
 def test_a_server_that_is_away_for_a_moment_is_waited_for(flaky, flaky_client, waits, done):
-    answers = iter([None, httpx2.Response(503), httpx2.Response(502)])
+    answers = iter([None, httpx2.Response(503), httpx2.Response(429), httpx2.Response(502)])
     flaky.refuse = lambda request: next(answers, None)
 
     assert list(flaky_client.events(done["id"]))[-1]["data"]["state"] == "succeeded"
-    assert len(waits) >= 3
+    assert len(waits) >= 4
 
 
 def test_a_server_that_stays_away_is_given_up(flaky, flaky_client, waits, done):
