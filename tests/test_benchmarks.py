@@ -1,13 +1,16 @@
-"""What the benchmarks import from the project is there: nobody runs them all after every change."""
+"""Nobody runs all benchmarks after every change: what they import is there, and those of synthetic tasks still run."""
 
 import ast
+import runpy
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = sorted((Path(__file__).parent / "benchmarks").glob("*.py"))
+FOLDER = Path(__file__).parent / "benchmarks"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
 PACKAGES = ("api", "search", "service", "workers")
 
 
@@ -31,3 +34,28 @@ def exists(module: str, name: str) -> bool:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_what_a_benchmark_imports_is_there(script: Path) -> None:
     assert [name for name in imported(script) if not exists(*name)] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("search_dispatch.py --parts machinery --evaluations 12 --layers 1", "search, bootstrap, store"),
+        (
+            "search_dispatch.py --parts utilisation --searches small --actors 1 2 --layers 1",
+            "the same as one actor",
+        ),
+        (
+            "search_table.py --synthetic --layers 1 --seeds 0 --shares .3 --drops 5 --budget 3 --methods lagrangian "
+            "ranksieve-plain evopress paper --paper-population 3",
+            "| `paper` |",
+        ),
+    ],
+)
+def test_benchmarks_of_synthetic_tasks_run(
+    command: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, *arguments = command.split()
+    monkeypatch.setattr(sys, "argv", [script, *arguments])
+    monkeypatch.syspath_prepend(FOLDER)
+    runpy.run_path(str(FOLDER / script), run_name="__main__")
+    assert told in capsys.readouterr().out

@@ -382,7 +382,7 @@ def _task() -> EncodedTask:
     example = Example(rows=(Row(ids=(1,), spans=()),), choices=2, label=0, prompt_ids=(1,))
     return EncodedTask(
         kind="choice",
-        splits={"search": (example,) * EXAMPLES},
+        splits=dict.fromkeys(("search", "confirm"), (example,) * EXAMPLES),
         max_new_tokens=1,
         digest="",
         split_digests={},
