@@ -22,7 +22,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from statistics import mean
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from in_process import InProcess
 from real_model import RealModel, descended, load, propagated_in, reweighed, task_parser
 
 from api.spec_file import load_spec
-from search.matrix import DENSE
+from search.matrix import DENSE, Storage
 from search.seeds import lagrangian, per_type, predicted_loss, uniform
 from search.space import Genome
 from service.scoring import REFIT_EXAMPLES, TaskScorer
@@ -39,19 +39,8 @@ from workers.refit import lent, refit
 from workers.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-KEY = (
-    "method",
-    "fisher",
-    "midway",
-    "propagated",
-    "refit",
-    "gram_examples",
-    "calibration",
-    "split",
-    "allocation",
-    "share",
-    "seed",
-)
+VARIANT = ("fisher", "midway", "propagated", "refit", "gram_examples", "calibration", "split", "storage")
+KEY = ("method", *VARIANT, "allocation", "share", "seed")
 BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "reweighed", "descended", "per-type", "uniform")
 
@@ -62,19 +51,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for method in arguments.methods:
             wanted = [
-                (
-                    method,
-                    arguments.fisher,
-                    _midway(arguments, method),
-                    propagated_in(arguments, method),
-                    arguments.refit,
-                    arguments.gram_examples,
-                    arguments.calibration,
-                    _split(arguments),
-                    allocation,
-                    share,
-                    seed,
-                )
+                (method, *_variant(arguments, method), allocation, share, seed)
                 for share in arguments.shares
                 for allocation in arguments.allocations
             ]
@@ -101,6 +78,7 @@ def _arguments() -> Namespace:
     )
     options.add_argument("--refit", type=float, help="refit with this share of the dense model's flow, 0..1")
     options.add_argument("--gram-examples", type=int, help="as `projection.gram_examples` of a job; its own")
+    options.add_argument("--storage", choices=get_args(Storage), default="pairs", help="of the factors")
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     options.add_argument("--split", choices=["test", "confirm"], default="test", help="to score on")
@@ -120,6 +98,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         fisher=arguments.fisher,
         calibration=arguments.calibration,
         gram_examples=arguments.gram_examples,
+        storage=arguments.storage,
         midway_share=arguments.midway,
         propagated_shares=arguments.propagated,
         seed=seed,
@@ -150,14 +129,18 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         }
 
 
-def _midway(arguments: Namespace, method: str) -> float | None:
-    """As rows name it; those of before there was one have none."""
-    return arguments.midway if method == "task" and arguments.midway < 1 else None
-
-
-def _split(arguments: Namespace) -> str | None:
-    """As rows name it; those of the test split have none."""
-    return None if arguments.split == "test" else arguments.split
+def _variant(arguments: Namespace, method: str) -> tuple[Any, ...]:
+    """`VARIANT` as rows name it: None where it is as it was before there was a choice."""
+    return (
+        arguments.fisher,
+        arguments.midway if method == "task" and arguments.midway < 1 else None,
+        propagated_in(arguments, method),
+        arguments.refit,
+        arguments.gram_examples,
+        arguments.calibration,
+        None if arguments.split == "test" else arguments.split,
+        None if arguments.storage == "pairs" else arguments.storage,
+    )
 
 
 def _request(model: RealModel, genome: Genome | None, split: str, examples: int) -> ScoreRequest:
@@ -198,17 +181,8 @@ def _print(arguments: Namespace, rows: list[Row]) -> None:
     """A table for every measure, means over the seeds with their standard deviation, and how well KL is predicted."""
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
-        shown = tuple(row.get(name) for name in KEY[1:8])
-        asked = (
-            arguments.fisher,
-            _midway(arguments, row["method"]),
-            propagated_in(arguments, row["method"]),
-            arguments.refit,
-            arguments.gram_examples,
-            arguments.calibration,
-            _split(arguments),
-        )
-        if row["seed"] in arguments.seeds and shown == asked:
+        shown = tuple(row.get(name) for name in VARIANT)
+        if row["seed"] in arguments.seeds and shown == _variant(arguments, row["method"]):
             groups.setdefault((row["method"], row["allocation"], row["share"]), []).append(row)
     for title, measure, form in MEASURES:
         print(f"\n{title}\n\n| method | allocation | " + " | ".join(map(str, arguments.shares)) + " |")
