@@ -18,7 +18,7 @@ from workers.cache import content_key
 from workers.plan import EncodedTask
 from workers.prepared import Prepared
 
-SCORING = 1
+SCORING = 2
 """Version of how outcomes come of factors: of `workers.scorer`, `service.scoring`, and where a search cuts."""
 
 

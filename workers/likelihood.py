@@ -93,6 +93,20 @@ def choice_scores(
     return score_SC, (torch.arange(max_choices)[None] < offered_S1).to(score_SC.device)
 
 
+def right_share(score_SC: torch.Tensor, label_S: torch.Tensor) -> torch.Tensor:
+    """What each example scores, S: 1 where its label is likeliest, 1/n where n choices are, it among them, else 0.
+
+    In bfloat16 one answer in a hundred is such a tie. Given to the first, a model would be the better or the worse for
+    the order of the choices.
+
+    Args:
+        score_SC: Log-likelihoods, -inf where a choice is not offered.
+        label_S: The right ones.
+    """
+    best_SC = score_SC == score_SC.amax(dim=1, keepdim=True)
+    return best_SC.gather(1, label_S[:, None])[:, 0].double() / best_SC.sum(dim=1)
+
+
 def right_choices(examples: Sequence[Example], batch: Batch, device: torch.device) -> torch.Tensor:
     """The label of each of the batch's examples, S."""
     return torch.tensor([examples[index].label for index in batch.examples], device=device)

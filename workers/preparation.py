@@ -56,7 +56,7 @@ from workers.propagation import (
     split_for_propagation,
 )
 from workers.refinement import TRAINED_BYTES, refine
-from workers.task_loss import mean_loss
+from workers.task_loss import QUALITIES, mean_loss
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     if not plan.propagated_shares:
         return made
     sizes = plan.propagated_shares
-    told = sizes.points if isinstance(sizes, MaxDrop) else sizes
+    told = [sizes.points, QUALITIES] if isinstance(sizes, MaxDrop) else sizes
     of_job = [told, plan.refinement.rank_step, plan.refinement.kl_weight]
     told_of = [field.name for field in fields(Propagation)]
     settings = [of_job, told_of, AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES]

@@ -14,7 +14,7 @@ from search.errors import ScoringError
 from workers.batches import Batch, make_batches
 from workers.devices import lack_of_memory
 from workers.generation import answers, goes_on, read_once, write_alone
-from workers.likelihood import Predicted, answer_logits, slot_log_likelihoods
+from workers.likelihood import Predicted, answer_logits, right_share, slot_log_likelihoods
 from workers.lowrank import SwitchableModel
 from workers.metrics import exact_match, token_f1
 from workers.plan import EncodedTask, Example
@@ -144,7 +144,7 @@ class Scorer:
         logp_EC[torch.arange(choices)[None] >= counts_E[:, None]] = -torch.inf
         belief_EC = logp_EC.log_softmax(dim=1).numpy()
         labels_E = np.array([example.label for example in examples])
-        right_E = (logp_EC.argmax(dim=1).numpy() == labels_E).astype(np.float64)
+        right_E = right_share(logp_EC, torch.from_numpy(labels_E)).numpy()
         scores = {
             "quality": right_E,
             "exact": right_E,

@@ -89,11 +89,11 @@ class Reaction:
 class Scores:
     """Per-example measures, all of length E.
 
-    `quality`: 0/1 correctness of a choice, token F1 of a generated answer, minus the answer's negative
-    log-likelihood for `lm`; NaN, like `exact`, where no answer was written. `nll_nats`: of the right answer.
-    `answer_tokens`: what it is spread over. `kl_nats`: from the dense model's belief to the candidate's, zero for
-    the dense model itself. `exact`: 0/1 exact match (equals correctness for a choice). `tokens` of all
-    rows, each with its prompt, which took `seconds`.
+    `quality`: 1 for a right choice, 1/n where it is one of n equally likely ones; token F1 of a generated answer;
+    minus the answer's negative log-likelihood for `lm`. NaN, like `exact`, where no answer was written. `nll_nats`: of
+    the right answer. `answer_tokens`: what it is spread over. `kl_nats`: from the dense model's belief to the
+    candidate's, zero for the dense model itself. `exact`: 0/1 exact match (for a choice the same as `quality`).
+    `tokens` of all rows, each with its prompt, which took `seconds`.
     """
 
     quality: Floats

@@ -3,7 +3,8 @@
 Legend: S examples of a batch, C choices, N answer tokens, V vocabulary.
 
 It is what the search minimises, but for what the dense model loses: KL from the dense model, and the right answers'
-negative log-likelihood. Over the answers for `choice`, over the vocabulary at answer positions otherwise.
+negative log-likelihood. Over the answers for `choice`, over the vocabulary at answer positions otherwise; there every
+answer token counts alike, unless `share_N` says otherwise, where in the search every answer does.
 """
 
 import math
@@ -14,9 +15,18 @@ from torch.nn import functional as F
 
 from search.matrix import DENSE
 from workers.batches import Batch, make_batches
-from workers.likelihood import answer_logits, choice_scores, right_choices, slot_log_likelihoods
+from workers.likelihood import (
+    answer_logits,
+    choice_scores,
+    right_choices,
+    right_share,
+    slot_log_likelihoods,
+)
 from workers.lowrank import SwitchableModel
 from workers.plan import Example
+
+QUALITIES = 2
+"""Version of `qualities`."""
 
 
 def dense_logits(model: SwitchableModel, batch: Batch) -> torch.Tensor:
@@ -109,7 +119,7 @@ def qualities(
     NaN for `generate`: its answers would have to be written.
     """
     if kind == "choice":
-        return (logp.argmax(dim=1) == right_choices(examples, batch, logp.device)).double()
+        return right_share(logp, right_choices(examples, batch, logp.device))
     if kind == "lm":
         return slot_log_likelihoods(logp, batch, len(examples), max_choices)[list(batch.examples), 0].double()
     return torch.full((len(batch.examples),), torch.nan, dtype=torch.float64)

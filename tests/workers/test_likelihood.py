@@ -5,7 +5,7 @@ import torch
 from transformers import PreTrainedModel
 
 from workers.batches import make_batches
-from workers.likelihood import answer_logits, slot_log_likelihoods
+from workers.likelihood import answer_logits, right_share, slot_log_likelihoods
 from workers.plan import EncodedTask, Example
 
 
@@ -65,3 +65,12 @@ def test_logits_are_float32_whatever_the_model(
     logits_NV = answer_logits(make_llama().bfloat16(), batch)
     assert logits_NV.dtype == torch.float32
     assert logits_NV.shape == (len(batch.token_N), 48)
+
+
+def test_credit_is_shared_by_those_who_tie() -> None:
+    off = -torch.inf
+    score_SC = torch.tensor(
+        [[-1, -2, -3], [-2, -1, -1], [-2, -1, -1], [-1, -1, -1], [-1, -1, off], [-1, -2, off]]
+    )
+    label_S = torch.tensor([0, 2, 0, 1, 1, 1])
+    assert right_share(score_SC, label_S).tolist() == pytest.approx([1, 0.5, 0, 1 / 3, 0.5, 0])

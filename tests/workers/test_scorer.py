@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+import workers.scorer
 from search.matrix import DENSE
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask, Example
@@ -78,6 +79,14 @@ def test_choice_equals_a_naive_computation(make_scorer: Callable[..., Any], rank
     assert scores.answer_tokens.tolist() == [1] * WHOLE
     assert scores.tokens == sum(len(row.ids) for e in examples for row in e.rows)
     assert scores.seconds > 0
+
+
+def test_equally_likely_choices_share_the_credit(
+    make_scorer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, _, examples = make_scorer("choice")
+    monkeypatch.setattr(workers.scorer, "slot_log_likelihoods", lambda *of: torch.zeros(of[2], of[3]))
+    assert scored(scorer, DENSE).quality.tolist() == [1 / example.choices for example in examples]
 
 
 def test_choice_kl_is_that_of_the_beliefs(make_scorer: Callable[..., Any]) -> None:
