@@ -3,6 +3,7 @@
     .venv/bin/python tests/benchmarks/calibration_cost.py
     .venv/bin/python tests/benchmarks/calibration_cost.py --processes 1 2 --threads 1 --rounds 3
     .venv/bin/python tests/benchmarks/calibration_cost.py --midway 1    without the second pass, midway
+    .venv/bin/python tests/benchmarks/calibration_cost.py --propagated .12 .24    and errors propagated after it
 
 The plain pass is what training would do: the loss of the right answers and gradients of all weights, over the same
 batches in the same dtype, with as many threads as all processes together. Everything runs in fresh processes, a plain
@@ -31,7 +32,7 @@ from workers.cache import FolderCache
 from workers.fisher import loss_of
 from workers.likelihood import answer_logits
 from workers.models import load_prepared, prepare_model, resolve
-from workers.preparation import closed_form
+from workers.preparation import closed_form, propagated
 from workers.prepared import PreparationPlan, Prepared, Progress
 
 HEADER = f"{'':>34}{'wall, s':>10}{'processor, s':>14}{'memory, GiB':>13}"
@@ -50,7 +51,11 @@ class Cost:
 def main() -> None:
     arguments = _arguments()
     plan, _ = preparation_plan(
-        arguments.data_dir, seed=arguments.seed, dtype=arguments.dtype, midway_share=arguments.midway
+        arguments.data_dir,
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+        midway_share=arguments.midway,
+        propagated_shares=arguments.propagated or (),
     )
     plan = _first_examples(replace(plan, device="cpu", threads=arguments.threads), arguments.examples)
     folder = prepare_model(resolve(plan.model), CPU, FolderCache(plan.cache_dir)).folder
@@ -71,6 +76,7 @@ def main() -> None:
 def _arguments() -> Namespace:
     options = parser(__doc__)
     options.add_argument("--examples", type=int, default=1024, help="calibration examples")
+    options.add_argument("--propagated", nargs="*", type=float, help="as `projection.propagated_shares`")
     options.add_argument("--processes", nargs="+", type=int, default=[1, 2])
     options.add_argument("--threads", type=int, default=1, help="of each process")
     options.add_argument("--rounds", type=int, default=1)
@@ -138,7 +144,7 @@ def _plain(plan: PreparationPlan, folder: Path) -> float:
 
 def _closed_form(plan: PreparationPlan, _: Path) -> float:
     calibrated = time.time()
-    for item in closed_form(plan):
+    for item in propagated(plan) if plan.propagated_shares else closed_form(plan):
         if isinstance(item, Progress) and item.phase.endswith("calibration"):
             calibrated = time.time()
     assert isinstance(item, Prepared)
