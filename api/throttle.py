@@ -5,20 +5,20 @@ from time import time
 
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from limits.strategies import FixedWindowRateLimiter
 
 from search.errors import LimitError
 
 
 class Throttle:
-    """Counts the requests of the last second, in this process.
+    """Counts requests in this process, in seconds that begin with a caller's first; who makes none is forgotten.
 
     Args:
         per_second: Most requests of one caller; 0 for no limit.
     """
 
     def __init__(self, per_second: int) -> None:
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._most = RateLimitItemPerSecond(per_second) if per_second else None
 
     def count(self, caller: str) -> None:

@@ -1,5 +1,8 @@
 """Too many requests, and too many queued jobs, of one caller."""
 
+import time
+
+import limits.storage.memory
 import pytest
 from starlette.testclient import TestClient
 
@@ -95,3 +98,18 @@ def test_an_owner_has_so_many_queued_jobs_and_no_more(serve, spec, pipeline):
     http.post(f"/v1/jobs/{queued[1].json()['id']}/cancel", headers=alice)
     assert http.post("/v1/jobs", json=spec, headers=alice).status_code == 202
     assert running["state"] == "queued"
+
+
+def test_callers_of_before_are_forgotten(monkeypatch):
+    throttle = Throttle(per_second=2)
+    storage = throttle._limiter.storage
+    for number in range(1000):
+        throttle.count(f"address 2001:db8::{number:x}")
+    storage.timer.join()
+    assert len(storage.storage) == 1000
+
+    now_s = time.time()
+    monkeypatch.setattr(limits.storage.memory.time, "time", lambda: now_s + 2)
+    throttle.count("alice")
+    storage.timer.join()
+    assert len(storage.storage) == len(storage.expirations) == len(storage.locks) == 1
