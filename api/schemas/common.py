@@ -20,7 +20,7 @@ class Shown(BaseModel):
     """The body of something that has attributes of the same names."""
 
     @classmethod
-    def of(cls, shown: object, **more: Any) -> Self:
+    def of(cls, shown: Any, **more: Any) -> Self:
         """Its body; `more` are the fields that it has no attributes for."""
         return cls(**{name: getattr(shown, name) for name in cls.model_fields if name not in more}, **more)
 

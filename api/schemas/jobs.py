@@ -11,7 +11,7 @@ from service.jobs import Job, JobState
 from service.spec import JobSpec, Strict
 
 
-class JobErrorBody(BaseModel):
+class JobErrorBody(Shown):
     """Why a job failed or crashed."""
 
     code: str = Field(description="`input`, `scoring`, `infrastructure` or `internal`.")
@@ -21,7 +21,7 @@ class JobErrorBody(BaseModel):
     )
 
 
-class JobSummary(BaseModel):
+class JobSummary(Shown):
     """A job in a list: without its spec and result."""
 
     id: str
@@ -42,24 +42,13 @@ class JobSummary(BaseModel):
     error: JobErrorBody | None
 
     @classmethod
-    def of(cls, job: Job, **more: Any) -> Self:
-        """The body of a job; `more` are the fields a subclass adds."""
-        error = job.error
-        return cls(
-            id=job.id,
-            owner=job.owner,
-            parent=None if job.export is None else job.export.job,
-            name=job.name,
-            labels=job.labels,
-            priority=job.spec.priority,
-            state=job.state,
-            cancel_requested=job.cancel_requested,
-            pause_requested=job.pause_requested,
-            stop_requested=job.stop_requested,
-            created_at=job.created_at,
-            started_at=job.started_at,
-            finished_at=job.finished_at,
-            error=None if error is None else JobErrorBody.model_validate(error.as_json()),
+    def of(cls, shown: Job, **more: Any) -> Self:
+        """The body of a job; `more` are the fields that it has no attributes for."""
+        return super().of(
+            shown,
+            parent=None if shown.export is None else shown.export.job,
+            priority=shown.spec.priority,
+            error=None if shown.error is None else JobErrorBody.of(shown.error),
             **more,
         )
 
@@ -69,11 +58,6 @@ class JobBody(JobSummary):
 
     spec: JobSpec
     result: dict[str, Any] | None = Field(description="Dense and sieved model in numbers.")
-
-    @classmethod
-    def of(cls, job: Job, **more: Any) -> Self:
-        """The body of a job."""
-        return super().of(job, spec=job.spec, result=job.result, **more)
 
 
 class JobList(BaseModel):
@@ -114,17 +98,13 @@ class ExportBody(JobSummary):
     )
 
     @classmethod
-    def of(cls, job: Job, **more: Any) -> Self:
+    def of(cls, shown: Job, **more: Any) -> Self:
         """The body of an export."""
-        export = job.export
+        export = shown.export
         assert export is not None
+        scoring = export.candidate
         return super().of(
-            job,
-            asked=export.asked,
-            candidate=export.candidate["id"],
-            kept_share=export.candidate["kept_share"],
-            result=job.result,
-            **more,
+            shown, asked=export.asked, candidate=scoring["id"], kept_share=scoring["kept_share"], **more
         )
 
 
