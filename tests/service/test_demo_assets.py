@@ -15,6 +15,7 @@ import pytest
 
 from search.errors import InfrastructureError
 from service import demo_assets
+from workers.cache import LOCKS
 
 RATED = "1\t2.4\tA joy\tto watch .\n2\t-3.0\tDreadful .\n3\t0.4\tIt exists .\n4\t-1.0\tDull \u00e9t\u00e9 .\n"
 
@@ -109,7 +110,7 @@ def test_an_unreachable_index_is_said_and_leaves_nothing(pip: FakePip, tmp_path:
     pip.stderr = "no route to host"
     with pytest.raises(InfrastructureError, match="no route to host; check the network"):
         demo_assets.fetch(tmp_path)
-    assert not [entry for entry in (tmp_path / "demo").iterdir() if entry.is_dir()]
+    assert [entry.name for entry in (tmp_path / "demo").iterdir() if entry.is_dir()] == [LOCKS]
 
 
 @pytest.fixture
