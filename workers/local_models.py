@@ -13,6 +13,9 @@ from workers.plan import ModelSource
 
 Config = dict[str, Any]
 
+WEIGHT_FILES = "*.safetensors"
+"""Those that weights are loaded from."""
+
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a folder that make the model, in no order."""
@@ -25,7 +28,7 @@ def model_files(folder: Path) -> list[Path]:
 
 def holds_weights(folder: Path) -> bool:
     """Whether a folder has weights that may be loaded."""
-    return any(folder.glob("*.safetensors"))
+    return any(folder.glob(WEIGHT_FILES))
 
 
 def check_local(source: ModelSource, parsed_bytes: float = math.inf, *, weights: bool = True) -> Config:

@@ -32,14 +32,12 @@ from search.matrix import MatrixShape
 from workers.cache import FolderCache, content_key
 from workers.devices import given
 from workers.experts_module import stacked_experts, take_apart
-from workers.local_models import check_local, holds_weights, model_files
+from workers.local_models import WEIGHT_FILES, check_local, holds_weights, model_files
 from workers.placement import place
 from workers.plan import ModelSource
 
 HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 """Configuration and tokenizer of a model on the hub."""
-
-WEIGHT_FILES = "*.safetensors"
 
 Weights = Literal["fetched", "listed", "ignored"]
 """What is asked of a model's weights: that they are here, that they are here or on the hub, or nothing."""
@@ -240,7 +238,7 @@ def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache)
 
 def weight_bytes(folder: Path) -> int:
     """Bytes of a folder's weight files, or of its factors."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in folder.glob(WEIGHT_FILES))
 
 
 def load_prepared(
