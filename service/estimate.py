@@ -93,7 +93,7 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),
         "way": first("calibration", examples_of_the_way(gathered)),
-        "propagation": first("calibration", MOST_EXAMPLES) if spec.propagated_shares else Load(),
+        "propagation": first("calibration", MOST_EXAMPLES) if spec.propagates else Load(),
         "propagation_looks": _propagation_looks(spec, first),
         "refinement": first("calibration", spec.projection.refine_examples),
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
@@ -107,7 +107,7 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
 
 def _propagation_looks(spec: JobSpec, first: Callable[[str, int | None], Load]) -> Load:
     """Where the sizes of its models have to be found: the dense model, and as many as halving the seeds takes."""
-    if isinstance(spec.propagated_shares, tuple):
+    if isinstance(spec.propagated_shares(), tuple):
         return Load()
     judges = judges_of(spec.task.data.sizes.calibration)
     return first("calibration", judges).times(1 + MOST_LOOKS)
@@ -145,7 +145,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         fisher=spec.projection.fisher,
         gram_bytes=resources.gram_bytes,
         midway_share=spec.midway_share,
-        propagated=models_of(spec.propagated_shares),
+        propagated=models_of(spec.propagated_shares()),
         loads=loads,
         refine_epochs=spec.projection.refine_epochs,
         search_passes=sum(examples * count for examples, count in scorings(spec))

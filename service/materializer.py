@@ -56,10 +56,12 @@ class Materializer:
             require_same_data(export.known["data"], checked.task, export.job)
             require_same_matrices(self._settings.jobs_dir / export.job, checked.matrices, export.job)
             log.state(JobState.PREPARING)
-            prepared = phases.prepare(spec, checked, share, log, export.known["model"]["dtype"])
-            require_same_model(export.known["model"], prepared, export.job)
-        measured = export.latency
-        space = phases.search_plan(spec, checked, prepared.model.dtype, measured).space
+            made = phases.factor(spec, checked, share, log, export.known["model"]["dtype"])
+            require_same_model(export.known["model"], made, export.job)
+            measured = export.latency
+            plan = phases.search_plan(spec, checked, made.model.dtype, measured)
+            prepared = phases.prepare(spec, checked, made, plan, share, log)
+        space = plan.space
         genome = space.validate(export.genome)
         refit = export.refit_file(self._settings.jobs_dir)
 

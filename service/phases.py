@@ -19,7 +19,7 @@ from workers.models import Weights
 from workers.plan import EncodedTask
 from workers.preflight import Checked, check
 from workers.preparation import closed_form, prepare, propagated
-from workers.prepared import Prepared, Progress
+from workers.prepared import PreparationPlan, Prepared, Progress
 from workers.rates import dtype_name
 from workers.sharing import Share
 from workers.verification import VerificationPlan, Verified, verify
@@ -78,8 +78,8 @@ class Phases:
                 plans.data_plan(spec, roots),
                 cache,
                 weights=weights,
-                refit=spec.projection.refit is not None,
-                propagated=bool(spec.projection.propagated_shares),
+                by_block=spec.projection.by_block,
+                head_bias=spec.projection.refit is not None or spec.propagates,
             )
         dtype = dtype_name(spec.model.dtype, spec.resources.device)
         check_search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
@@ -94,23 +94,35 @@ class Phases:
         roots = plans.allowed_roots(self._settings)
         return search_plan(spec, checked.matrices, checked.remainder, dtype, roots, measured)
 
-    def prepare(
+    def factor(
         self, spec: JobSpec, checked: Checked, share: Share, log: JobLog, dtype: str | None = None
     ) -> Prepared:
-        """The model on disk and its factors: from the cache, or made again.
+        """The model on disk and its factors in closed form: from the cache, or made again.
 
         All workers take the same dtype, whatever nodes they are on: `dtype`, where it is known, else the one that was
         settled when the job first came here.
         """
         told = log.last_event(EventType.MODEL_LOADED) or {}
         settled = dtype or told.get("dtype") or dtype_name(spec.model.dtype, spec.resources.device)
-        plan, resources = plans.preparation_plan(spec, checked, self._settings), spec.resources
-        plan = replace(plan, model=replace(plan.model, dtype=settled))  # type: ignore[arg-type]
-        prepared = self._run(closed_form, plan, share=share, log=log, workers=resources.actors)
+        plan = self._plan(spec, checked, settled)
+        made = self._run(closed_form, plan, share=share, log=log, workers=spec.resources.actors)
+        assert isinstance(made, Prepared)
+        return made
+
+    def prepare(
+        self, spec: JobSpec, checked: Checked, made: Prepared, search: SearchPlan, share: Share, log: JobLog
+    ) -> Prepared:
+        """The factors that a job goes on with: those in closed form, propagated and trained, where it wants that.
+
+        Errors are propagated around the size that the search will aim at.
+        """
+        plan, prepared = self._plan(spec, checked, made.model.dtype), made
         if plan.propagated_shares:
+            plan = replace(plan, propagated_shares=spec.propagated_shares(search.share(made.energies)))
             prepared = self._run(propagated, plan, share=share, log=log)
         if plan.refinement.epochs:
-            prepared = self._run(prepare, replace(plan, threads=resources.threads), share=share, log=log)
+            threads = spec.resources.threads
+            prepared = self._run(prepare, replace(plan, threads=threads), share=share, log=log)
         assert isinstance(prepared, Prepared)
         if prepared.propagation is not None:
             told = asdict(prepared.propagation)
@@ -118,6 +130,10 @@ class Phases:
         log.count_preparation(propagated=bool(plan.propagated_shares))
         matrices.keep(log.directory, prepared.matrices)
         return prepared
+
+    def _plan(self, spec: JobSpec, checked: Checked, dtype: str) -> PreparationPlan:
+        plan = plans.preparation_plan(spec, checked, self._settings)
+        return replace(plan, model=replace(plan.model, dtype=dtype))  # type: ignore[arg-type]
 
     def latency(
         self,

@@ -87,15 +87,17 @@ class Pipeline:
             require_same_matrices(log.directory, checked.matrices, job.id)
             _announce_data(log, checked.task)
             log.state(JobState.PREPARING)
-            prepared = phases.prepare(spec, checked, share, log)
-            scores = scored_as(spec, prepared, checked.task)
-            _announce_model(log, prepared, spec.resources.device, scores)
+            made = phases.factor(spec, checked, share, log)
         measured = None
         if isinstance(spec.objective, TargetLatency):
             with clock.phase("latency"):
-                measured = phases.latency(spec.objective, spec, checked, prepared, share, log)
-        plan = phases.search_plan(asked, checked, prepared.model.dtype, measured)
+                measured = phases.latency(spec.objective, spec, checked, made, share, log)
+        plan = phases.search_plan(asked, checked, made.model.dtype, measured)
         space = plan.space
+        with clock.phase("prepare"):
+            prepared = phases.prepare(spec, checked, made, plan, share, log)
+            scores = scored_as(spec, prepared, checked.task)
+            _announce_model(log, prepared, spec.resources.device, scores)
 
         log.state(JobState.SEARCHING)
         with self._actors(spec, checked, prepared, share, log) as dispatcher:

@@ -146,7 +146,7 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
         fisher=spec.projection.fisher,
         gram_examples=spec.projection.gram_examples,
         midway_share=spec.midway_share,
-        propagated_shares=spec.propagated_shares if checked.by_block else (),
+        propagated_shares=spec.propagated_shares() if checked.by_block else (),
         refinement=Refinement(
             epochs=spec.projection.refine_epochs,
             examples=spec.projection.refine_examples,

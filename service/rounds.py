@@ -85,7 +85,7 @@ def records_of(spec: JobSpec, calibration: int) -> RoundRecords:
     are to be written, a round does not write any.
     """
     records, trains = range(calibration), bool(spec.projection.refine_epochs)
-    propagated = records[:MOST_EXAMPLES] if spec.propagated_shares else records[:0]
+    propagated = records[:MOST_EXAMPLES] if spec.propagates else records[:0]
     trained = records[: spec.projection.refine_examples] if trains else records[:0]
     unseen = records[max(len(propagated), len(trained)) :]
     enough = len(unseen) >= DESCENT_EXAMPLES

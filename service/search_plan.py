@@ -18,9 +18,10 @@ from search.errors import InputError
 from search.latency import LatencyTable
 from search.matrix import DENSE, MatrixShape, Price
 from search.objectives import MaxDrop, Objective, Pareto, TargetBytes, TargetLatency, TargetParams
+from search.prices import Energies
 from search.racing import room_of
 from search.schedules import SEED_SHARES, schedule_for
-from search.seeds import Starts, of_densities, random_densities
+from search.seeds import Starts, lagrangian, of_densities, random_densities
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service import spec as job
@@ -44,6 +45,13 @@ class SearchPlan:
     seeds: tuple[Genome, ...] = ()
     starts: Starts = field(default_factory=dict)
     latency: Latency | None = None
+
+    def share(self, energies: Energies) -> float | None:
+        """Of the prunable parameters, what the Lagrangian model of the target keeps; None where that is looked for."""
+        if isinstance(self.objective, MaxDrop | Pareto):
+            return None
+        target = self.objective.target(self.space)
+        return self.space.kept_share(lagrangian(self.space, energies, target))
 
 
 def seedless(spec: JobSpec) -> JobSpec:

@@ -3,6 +3,7 @@
 Reads the configuration, the tokenizer and the records; of the weights only whether they are there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
@@ -52,8 +53,8 @@ def check(
     models: FolderCache,
     *,
     weights: Weights = "fetched",
-    refit: bool = False,
-    propagated: bool = False,
+    by_block: Sequence[str] = (),
+    head_bias: bool = False,
 ) -> Checked:
     """Checks the model and the task.
 
@@ -63,8 +64,8 @@ def check(
         data: The records, and how they are split.
         models: Cache of prepared models.
         weights: What is asked of the model's.
-        refit: Whether finalists are to be refit, block by block.
-        propagated: Whether it was asked for that errors are propagated, likewise.
+        by_block: Fields of the projection that ask for what goes block by block.
+        head_bias: Whether what goes block by block may give the output head a bias for fixed answers.
 
     Raises:
         InputError: What is wrong, naming the field of the job file.
@@ -74,17 +75,16 @@ def check(
     config = load_config(head)
     empty = empty_model(config)
     matrices = find_matrices(empty, model.include, model.exclude)
-    by_block = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
-    for name, wanted in (("refit", refit), ("propagated_shares", propagated)):
-        if wanted and not by_block:
-            raise InputError(
-                f"projection.{name}",
-                "cannot be had of a model whose layers share keys and values; leave it out",
-            )
+    walked = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
+    if by_block and not walked:
+        raise InputError(
+            f"projection.{by_block[0]}",
+            "cannot be had of a model whose layers share keys and values; leave it out",
+        )
     context = context_length(config)
     encoded = encode(task, data, load_tokenizer(head), context)
     _require_embeddings(encoded, empty)
-    rest = remainder(empty, matrices, head_bias=(refit or propagated) and encoded.kind == "choice")
+    rest = remainder(empty, matrices, head_bias=head_bias and walked and encoded.kind == "choice")
     return Checked(
         model=local,
         matrices=matrices,
@@ -92,7 +92,7 @@ def check(
         task=encoded,
         context=context,
         expert=next((m.name for m in matrices if expert_of(empty, m.name) is not None), None),
-        by_block=by_block,
+        by_block=walked,
     )
 
 

@@ -114,8 +114,16 @@ class JobSpec(Strict):
         return share if share < 1 else None
 
     @property
-    def propagated_shares(self) -> tuple[float, ...] | WithinDrop:
-        """The shares of the models in which errors are propagated, if they are; see `ProjectionSpec`."""
+    def propagates(self) -> bool:
+        """Whether errors are propagated, where the model lets them."""
+        return bool(self.propagated_shares())
+
+    def propagated_shares(self, share: float | None = None) -> tuple[float, ...] | WithinDrop:
+        """The shares of the models in which errors are propagated, if they are; see `ProjectionSpec`.
+
+        Args:
+            share: Of the prunable parameters, what an objective in bytes or time leaves; None while that is not known.
+        """
         if self.projection.method != "task":
             return ()
         if self.projection.propagated_shares is not None:
@@ -123,12 +131,13 @@ class JobSpec(Strict):
         if self.projection.refine_epochs:  # not measured with it
             return ()
         match self.objective:
-            case TargetParams(share=share) if share < 1:
-                around = (round(share * factor, 6) for factor in PROPAGATED_AROUND)
-                return tuple(one for one in around if 0 < one < 1)
             case MaxDrop(points=points) if self.task.kind == "choice":  # written answers may get worse by it
                 return WithinDrop(points=points)
-        return ()
+            case MaxDrop() | Pareto():
+                return ()
+        wanted = self._wanted_share or share or MIDWAY_SHARE
+        around = (round(wanted * factor, 6) for factor in PROPAGATED_AROUND) if wanted < 1 else ()
+        return tuple(one for one in around if 0 < one < 1)
 
     @property
     def _wanted_share(self) -> float | None:

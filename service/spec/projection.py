@@ -47,9 +47,9 @@ class ProjectionSpec(Strict):
         description="`task` only: factors are made anew, block by block, for what their matrices read in models with "
         "these shares of the parameters; kept where a model of such a size then loses less on others of the "
         "calibration records. An empty list leaves them as they are. Null: 0.8 and 1.6 times `objective.share` of "
-        "`target_params`; for `max_drop` of a `choice` task 0.4 and 0.8 times what the smallest model keeps that loses "
-        "no more before anything is searched for; an empty list else, with `refine_epochs`, and where layers share "
-        "keys and values.",
+        "`target_params`, or of what the Lagrangian model of `target_bytes` or `target_latency` keeps; for `max_drop` "
+        "of a `choice` task 0.4 and 0.8 times what the smallest model keeps that loses no more before anything is "
+        "searched for; an empty list else, with `refine_epochs`, and where layers share keys and values.",
     )
     refine_epochs: int = Field(
         0,
@@ -73,6 +73,12 @@ class ProjectionSpec(Strict):
         "answers; kept where the loss on the search split falls. Null: never.",
     )
     refine_learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest, of AdamW.")
+
+    @property
+    def by_block(self) -> tuple[str, ...]:
+        """Fields that ask for what goes through a model block by block."""
+        asked = {"refit": self.refit is not None, "propagated_shares": bool(self.propagated_shares)}
+        return tuple(name for name, wanted in asked.items() if wanted)
 
     @model_validator(mode="after")
     def _has_energies_of_the_loss(self) -> Self:

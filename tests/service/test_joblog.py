@@ -120,7 +120,7 @@ def test_what_the_cache_had_is_counted(
 
     for phase in phases:
         log.progress(phase)(1, 1)
-    log.count_preparation(propagated=bool(job.spec.propagated_shares))
+    log.count_preparation(propagated=job.spec.propagates)
 
     counted = [
         line for line in metrics.text().decode().splitlines() if line.startswith("ranksieve_cache_total")

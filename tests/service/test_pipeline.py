@@ -41,7 +41,7 @@ from service.materializer import Materializer
 from service.pipeline import Pipeline
 from service.settings import Settings
 from service.spec import JobSpec
-from service.spec.job import REWEIGH_PASSES
+from service.spec.job import PROPAGATED_AROUND, REWEIGH_PASSES
 from service.store import Store
 from service.wiring import build
 from workers import closed_form, preparation
@@ -490,6 +490,23 @@ def test_a_file_size_is_met(jobs: Jobs, tiny_job: Document, storage: str) -> Non
     )
 
 
+@pytest.mark.parametrize("kind", ["target_bytes", "target_latency"])
+def test_errors_are_propagated_around_what_bytes_and_time_leave(
+    jobs: Jobs, tiny_job: Document, kind: str, make_flop_timer: Any
+) -> None:
+    tiny_job["objective"] = {"kind": kind, "share": 0.8}
+    id, cluster = jobs.submit(tiny_job), LocalCluster(make_timer=make_flop_timer)
+    result = jobs.run(cluster)
+    (told,) = jobs.events(id, "factors.propagated")
+    around = [share / factor for share, factor in zip(told["shares"], PROPAGATED_AROUND, strict=False)]
+    assert around == pytest.approx([result["best"]["kept_block_params"]] * len(around), abs=0.1)
+    assert around[0] < tiny_job["objective"]["share"] - 0.01  # embeddings take their part of bytes and time
+    jobs.export(id, candidate=jobs.store.front(id)[-1]["id"])
+    again = LocalCluster(make_timer=make_flop_timer)
+    jobs.run(again)
+    assert again.phases == ["closed_form", "propagated", "export", "verify"]
+
+
 @pytest.fixture
 def fast(tiny_job: Document) -> Document:
     """A job for a latency, its forward pass that of two rows."""
@@ -504,7 +521,7 @@ def test_a_latency_is_met_and_measured_again(
     fast["projection"]["storage"] = storage
     id, cluster = jobs.submit(fast), LocalCluster(make_timer=make_flop_timer)
     result = jobs.run(cluster)
-    assert cluster.phases == ["closed_form", "measure_latency", "export", "verify"]
+    assert cluster.phases == ["closed_form", "measure_latency", "propagated", "export", "verify"]
     assert list(result["seconds"])[:3] == ["prepare", "latency", "dense"]
     (told,) = jobs.events(id, "latency.measured")
     assert told == result["latency_table"]
@@ -572,7 +589,7 @@ def test_another_size_of_a_job_for_a_latency_has_the_levels_of_its_table(
     jobs.export(id, share=share)
     cluster = LocalCluster(make_timer=make_flop_timer)
     result = jobs.run(cluster)
-    assert cluster.phases == ["closed_form", "export", "verify"]
+    assert cluster.phases == ["closed_form", "propagated", "export", "verify"]
     assert result["latency_table"] == first["latency_table"]
     assert result["latency"]["target_share"] is None
     assert result["latency"]["measured_share"] == pytest.approx(result["latency"]["expected_share"])

@@ -209,13 +209,19 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
         ({"refine_epochs": 1}, {"kind": "target_params", "share": 0.5}, ()),
         ({"refine_epochs": 1, "propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
         ({"method": "output"}, {"kind": "target_params", "share": 0.5}, ()),
+        ({}, {"kind": "target_bytes", "share": 0.5}, (0.2, 0.4)),
+        ({}, {"kind": "target_latency", "milliseconds": 9.0}, (0.2, 0.4)),
+        ({"propagated_shares": []}, {"kind": "target_bytes", "share": 0.5}, ()),
+        ({"method": "output"}, {"kind": "target_latency", "share": 0.5}, ()),
     ],
 )
 def test_in_which_models_errors_are_propagated(
     make_spec: MakeSpec, projection: Document, objective: Document, shares: tuple[float, ...] | MaxDrop
 ) -> None:
     document = make_spec().canonical() | {"projection": projection, "objective": objective}
-    assert JobSpec.model_validate(document).propagated_shares == shares
+    spec = JobSpec.model_validate(document)
+    assert spec.propagated_shares(0.25) == shares
+    assert spec.propagates == bool(shares)
 
 
 @pytest.mark.parametrize("task", [{"kind": "generate"}, {"kind": "lm"}])
@@ -224,7 +230,7 @@ def test_where_there_is_nothing_to_choose_errors_are_not_propagated_for_a_drop(
 ) -> None:
     document = make_spec().canonical()
     changed = document["task"] | {"choices": None} | task
-    assert JobSpec.model_validate(document | {"task": changed}).propagated_shares == ()
+    assert JobSpec.model_validate(document | {"task": changed}).propagated_shares() == ()
 
 
 @pytest.mark.parametrize(("name", "value"), [("midway_share", 0.5), ("propagated_shares", [0.5])])

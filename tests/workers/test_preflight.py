@@ -74,10 +74,10 @@ def test_what_cannot_be_refit_is_refused_at_once(
     monkeypatch.setattr(LlamaConfig, "num_kv_shared_layers", 1, raising=False)  # as Gemma 3n has
     models = FolderCache(tmp_path / "models")
     with pytest.raises(InputError, match=r"projection\.refit: cannot be had of a model whose layers share"):
-        check(model, TASK, data, models, refit=True)
+        check(model, TASK, data, models, by_block=["refit"])
     with pytest.raises(
         InputError, match=r"projection\.propagated_shares: .* share keys and values; leave it out"
     ):
-        check(model, TASK, data, models, propagated=True)
+        check(model, TASK, data, models, by_block=["propagated_shares"], head_bias=True)
     assert not check(model, TASK, data, models).by_block
     check(model, TASK, data, models)

@@ -120,17 +120,22 @@ def test_keys_of_before_keep_how_long_they_were_made_for(engine: Engine, store_u
 
 
 @pytest.mark.parametrize(
-    ("objective", "method", "shares"),
+    ("before", "objective", "method", "shares"),
     [
-        ({"kind": "max_drop"}, "task", ()),
-        ({"kind": "max_drop"}, "output", None),
-        ({"kind": "target_params", "share": 0.4}, "task", None),
+        ("0012", {"kind": "max_drop"}, "task", ()),
+        ("0012", {"kind": "max_drop"}, "output", None),
+        ("0012", {"kind": "target_params", "share": 0.4}, "task", None),
+        ("0014", {"kind": "target_bytes", "share": 0.4}, "task", ()),
+        ("0014", {"kind": "target_latency", "share": 0.4}, "task", ()),
+        ("0014", {"kind": "target_latency", "share": 0.4}, "output", None),
+        ("0014", {"kind": "max_drop"}, "task", None),
     ],
 )
-def test_jobs_of_before_errors_were_propagated_for_a_drop_stay_without(
+def test_jobs_of_before_errors_were_propagated_for_their_objective_stay_without(
     engine: Engine,
     store_url: str,
     make_spec: Callable[..., JobSpec],
+    before: str,
     objective: dict[str, object],
     method: str,
     shares: object,
@@ -138,14 +143,14 @@ def test_jobs_of_before_errors_were_propagated_for_a_drop_stay_without(
     document = make_spec().canonical() | {"objective": objective, "projection": {"method": method}}
     spec = JobSpec.model_validate(document)
     with engine.begin() as connection:
-        command.upgrade(migration_config(connection), "0012")
+        command.upgrade(migration_config(connection), before)
         fill(connection, rows_of(spec))
 
     store = Store(store_url)
     try:
         kept = store.job(QUEUED).spec
         assert kept.projection.propagated_shares == shares
-        assert kept.propagated_shares == (spec.propagated_shares if shares is None else ())
+        assert kept.propagated_shares() == (spec.propagated_shares() if shares is None else ())
     finally:
         store.close()
 
@@ -156,7 +161,7 @@ def test_jobs_of_before_errors_were_propagated_stay_without(
 ) -> None:
     document = make_spec().canonical() | {"objective": {"kind": "target_params", "share": 0.4}}
     new = JobSpec.model_validate(document | {"projection": {"method": method}})
-    assert bool(new.propagated_shares) == (method == "task")
+    assert new.propagates == (method == "task")
     old = new.canonical()
     del old["projection"]["propagated_shares"]
     rows = rows_of(new)
@@ -168,7 +173,7 @@ def test_jobs_of_before_errors_were_propagated_stay_without(
     store = Store(store_url)
     try:
         assert store.job(QUEUED).spec.projection.propagated_shares == shares
-        assert store.job(QUEUED).spec.propagated_shares == ()
+        assert store.job(QUEUED).spec.propagated_shares() == ()
         assert store.job(CUT_OFF).spec == new
     finally:
         store.close()
