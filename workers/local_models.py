@@ -5,6 +5,8 @@ Knows nothing of tensors. A model that passes can still be refused, by whoever r
 
 import json
 import math
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from workers.plan import ModelSource
 Config = dict[str, Any]
 
 WEIGHT_FILES = "*.safetensors"
-"""Those that weights are loaded from."""
+"""Those that weights are loaded from, in the folder itself."""
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -29,6 +31,11 @@ def model_files(folder: Path) -> list[Path]:
 def holds_weights(folder: Path) -> bool:
     """Whether a folder has weights that may be loaded."""
     return any(folder.glob(WEIGHT_FILES))
+
+
+def lists_weights(files: Iterable[str]) -> bool:
+    """The same of a repository, by the paths of its files: those in a subfolder are not loaded."""
+    return any(fnmatch(file, WEIGHT_FILES) and "/" not in file for file in files)
 
 
 def check_local(source: ModelSource, parsed_bytes: float = math.inf, *, weights: bool = True) -> Config:

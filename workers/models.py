@@ -8,7 +8,6 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +31,7 @@ from search.matrix import MatrixShape
 from workers.cache import FolderCache, content_key
 from workers.devices import given
 from workers.experts_module import stacked_experts, take_apart
-from workers.local_models import WEIGHT_FILES, check_local, holds_weights, model_files
+from workers.local_models import WEIGHT_FILES, check_local, holds_weights, lists_weights, model_files
 from workers.placement import place
 from workers.plan import ModelSource
 
@@ -80,7 +79,12 @@ def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
         return source
     wanted = [*HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
     try:
-        folder = snapshot_download(source.location, revision=source.revision, allow_patterns=wanted)
+        folder = snapshot_download(
+            source.location,
+            revision=source.revision,
+            allow_patterns=wanted,
+            ignore_patterns=f"*/{WEIGHT_FILES}",  # of other formats, or other models; nobody would read them
+        )
         there = weights == "ignored" or (weights == "listed" and _lists_weights(source, Path(folder)))
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
         raise InputError(
@@ -88,16 +92,13 @@ def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
             f"{source.location!r} (revision {source.revision or 'default'}) could not be fetched: {error}; "
             "check the id, your network and your access, or give a local folder as model.path",
         ) from error
-    local = replace(source, kind="path", location=folder, revision=None)
-    check_local(local, weights=not there)
-    return local
+    check_local(replace(source, location=folder), weights=not there)
+    return replace(source, kind="path", location=folder, revision=None)
 
 
 def _lists_weights(source: ModelSource, folder: Path) -> bool:
     """Whether a model of the hub has weights, here already or there."""
-    return holds_weights(folder) or any(
-        fnmatch(file, WEIGHT_FILES) for file in list_repo_files(source.location, revision=source.revision)
-    )
+    return holds_weights(folder) or lists_weights(list_repo_files(source.location, revision=source.revision))
 
 
 def load_config(source: ModelSource) -> PreTrainedConfig:

@@ -128,8 +128,9 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
 def test_hub_model_is_fetched_without_code_or_pickles(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     asked = []
 
-    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+    def download(name: str, revision: str | None, allow_patterns: list[str], ignore_patterns: str) -> str:
         asked.append((name, revision, allow_patterns))
+        assert ignore_patterns == "*/*.safetensors"
         return str(folder)
 
     monkeypatch.setattr(workers.models, "snapshot_download", download)
@@ -148,6 +149,7 @@ def test_hub_model_is_fetched_without_code_or_pickles(monkeypatch: pytest.Monkey
         ("listed", None, True, None),
         ("listed", ["config.json", "model.safetensors"], False, None),
         ("listed", ["config.json", "pytorch_model.bin"], False, "holds no .safetensors weights"),
+        ("listed", ["config.json", "original/model.safetensors"], False, "holds no .safetensors weights"),
     ],
 )
 def test_weights_of_a_hub_model_are_left_there(
@@ -161,7 +163,7 @@ def test_weights_of_a_hub_model_are_left_there(
     """Where nothing is asked of them, or they are here already, the hub's list of files is not looked at either."""
     asked: list[str] = []
 
-    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+    def download(name: str, revision: str | None, allow_patterns: list[str], ignore_patterns: str) -> str:
         asked.extend(allow_patterns)
         return str(folder)
 
@@ -177,7 +179,7 @@ def test_weights_of_a_hub_model_are_left_there(
     if error is None:
         assert resolve(hub, weights) == local(folder)
     else:
-        with pytest.raises(InputError, match=error):
+        with pytest.raises(InputError, match=rf"model\.hub: .*{error}"):
             resolve(hub, weights)
     assert "*.json" in asked
     assert "*.safetensors" not in asked
