@@ -1,6 +1,5 @@
 """Builds the concrete objects; everywhere else they arrive as arguments."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,13 @@ from service.spec import JobSpec
 from service.store import Store
 from service.webhooks.post import HttpPost
 from service.webhooks.sender import Sender
-from workers import devices
+from workers import devices, hub
 from workers.cluster import Cluster
 
 
 def build(settings: Settings) -> Application:
     """The service on these settings, not started yet. Ray is joined, or started, by the first job."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    hub.configure()
     store = Store(settings.store_url)
     cluster = Cluster(settings.ray_address)
     pipeline, materializer = Pipeline(settings, cluster), Materializer(settings, cluster)

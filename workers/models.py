@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from huggingface_hub import list_repo_files, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
@@ -28,6 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from search.errors import InputError
 from search.matrix import MatrixShape
+from workers import hub
 from workers.cache import FolderCache, content_key
 from workers.devices import given
 from workers.experts_module import stacked_experts, take_apart
@@ -78,27 +77,13 @@ def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
         check_local(source, weights=weights != "ignored")
         return source
     wanted = [*HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
-    try:
-        folder = snapshot_download(
-            source.location,
-            revision=source.revision,
-            allow_patterns=wanted,
-            ignore_patterns=f"*/{WEIGHT_FILES}",  # of other formats, or other models; nobody would read them
-        )
-        there = weights == "ignored" or (weights == "listed" and _lists_weights(source, Path(folder)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError, OSError) as error:
-        raise InputError(
-            "model.hub",
-            f"{source.location!r} (revision {source.revision or 'default'}) could not be fetched: {error}; "
-            "check the id, your network and your access, or give a local folder as model.path",
-        ) from error
-    check_local(replace(source, location=folder), weights=not there)
-    return replace(source, kind="path", location=folder, revision=None)
-
-
-def _lists_weights(source: ModelSource, folder: Path) -> bool:
-    """Whether a model of the hub has weights, here already or there."""
-    return holds_weights(folder) or lists_weights(list_repo_files(source.location, revision=source.revision))
+    # Weights in subfolders are of other formats, or other models: nobody would read them.
+    folder = hub.fetch(source.location, source.revision, wanted, unwanted=f"*/{WEIGHT_FILES}")
+    listed = weights == "listed" and (
+        holds_weights(folder) or lists_weights(hub.listed(source.location, folder))
+    )
+    check_local(replace(source, location=str(folder)), weights=not listed and weights != "ignored")
+    return replace(source, kind="path", location=str(folder), revision=None)
 
 
 def load_config(source: ModelSource) -> PreTrainedConfig:

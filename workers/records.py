@@ -178,6 +178,8 @@ def _hub(source: RecordSource) -> Iterator[Record]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
+    from workers.hub import cause_of
+
     try:
         yield from load_dataset(hub_id, source.config, split=source.split, revision=source.revision)
     except (OSError, ValueError, RuntimeError, DatasetsError, httpx2.HTTPError) as error:
@@ -186,4 +188,4 @@ def _hub(source: RecordSource) -> Iterator[Record]:
             field,
             f"cannot load {wanted} of {hub_id}: {error}; check id, config, split and revision, and that the "
             "hub can be reached (HF_TOKEN for gated data), or download it and give a file as path",
-        ) from error
+        ) from cause_of(error)

@@ -8,7 +8,6 @@ from typing import Any
 import gguf
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoConfig,
@@ -20,13 +19,11 @@ from transformers import (
     T5Config,
 )
 
-import workers.models
 from search.errors import InputError
 from workers.cache import LOCKS, FolderCache
 from workers.experts_module import stacked_experts
 from workers.matrices import find_matrices
 from workers.models import (
-    Weights,
     choose_dtype,
     context_length,
     empty_model,
@@ -123,76 +120,6 @@ def test_what_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"PK\x03\x04 a zip file")
     error = refused(source)
     assert (error.field, "does not start with GGUF" in error.message) == ("model.gguf", True)
-
-
-def test_hub_model_is_fetched_without_code_or_pickles(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    asked = []
-
-    def download(name: str, revision: str | None, allow_patterns: list[str], ignore_patterns: str) -> str:
-        asked.append((name, revision, allow_patterns))
-        assert ignore_patterns == "*/*.safetensors"
-        return str(folder)
-
-    monkeypatch.setattr(workers.models, "snapshot_download", download)
-    hub = ModelSource(kind="hub", location="some/model", revision="abc", dtype="float16", exclude=("q_proj",))
-    assert resolve(hub) == local(folder, dtype="float16", exclude=("q_proj",))
-    ((name, revision, patterns),) = asked
-    assert (name, revision) == ("some/model", "abc")
-    assert "*.safetensors" in patterns
-    assert not {"*.py", "*.bin", "*.pt", "*.pth", "*"} & set(patterns)
-
-
-@pytest.mark.parametrize(
-    ("weights", "files", "here", "error"),
-    [
-        ("ignored", None, False, None),
-        ("listed", None, True, None),
-        ("listed", ["config.json", "model.safetensors"], False, None),
-        ("listed", ["config.json", "pytorch_model.bin"], False, "holds no .safetensors weights"),
-        ("listed", ["config.json", "original/model.safetensors"], False, "holds no .safetensors weights"),
-    ],
-)
-def test_weights_of_a_hub_model_are_left_there(
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Path,
-    weights: Weights,
-    files: list[str] | None,
-    here: bool,
-    error: str | None,
-) -> None:
-    """Where nothing is asked of them, or they are here already, the hub's list of files is not looked at either."""
-    asked: list[str] = []
-
-    def download(name: str, revision: str | None, allow_patterns: list[str], ignore_patterns: str) -> str:
-        asked.extend(allow_patterns)
-        return str(folder)
-
-    def listed(name: str, revision: str | None) -> list[str]:
-        assert files is not None
-        return files
-
-    monkeypatch.setattr(workers.models, "snapshot_download", download)
-    monkeypatch.setattr(workers.models, "list_repo_files", listed)
-    if not here:
-        (folder / "model.safetensors").unlink()
-    hub = ModelSource(kind="hub", location="some/model", revision="abc")
-    if error is None:
-        assert resolve(hub, weights) == local(folder)
-    else:
-        with pytest.raises(InputError, match=rf"model\.hub: .*{error}"):
-            resolve(hub, weights)
-    assert "*.json" in asked
-    assert "*.safetensors" not in asked
-
-
-def test_hub_model_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("no network")
-
-    monkeypatch.setattr(workers.models, "snapshot_download", fail)
-    error = refused(ModelSource(kind="hub", location="some/model"))
-    assert error.field == "model.hub"
-    assert "'some/model' (revision default) could not be fetched: no network" in error.message
 
 
 def test_config_tokenizer_and_empty_model(llama_folder: Path, make_llama: Callable[..., Any]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import httpx2
 import pyarrow as arrow
 import pytest
 from pyarrow import parquet
@@ -157,6 +158,16 @@ def test_hub_failure_says_what_to_do(use_hub: Any, error: Exception) -> None:
         records.read(hub("a/b", config="x"))
     assert e.value.field == "task.data.files.test.hub"
     assert str(error) in e.value.message
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("couldn't reach the hub"), httpx2.ReadError("reset by peer")]
+)
+def test_hub_that_does_not_answer_may_do_so_later(use_hub: Any, error: Exception) -> None:
+    use_hub(FakeHub([], error))
+    with pytest.raises(InputError) as caught:
+        records.read(hub("a/b"))
+    assert isinstance(caught.value.__cause__, ConnectionError)
 
 
 def test_hub_split_without_records(use_hub: Any) -> None:
