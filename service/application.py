@@ -1,16 +1,15 @@
 """What the API talks to: one server's jobs, from submission to the last event."""
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from search.errors import ConflictError, InputError, StoreError
+from service import leftovers
 from service.capabilities import Devices, capabilities
 from service.changes import JobChanges
 from service.controller import Controller
@@ -229,7 +228,7 @@ class Application:
         return job
 
     def delete(self, id: str, owner: str | None = None) -> None:
-        """Deletes a job that has ended and its exports, files first: cut off in between, it can be deleted again.
+        """Deletes a job that has ended and its exports, and then their files.
 
         Args:
             id: The job.
@@ -244,7 +243,8 @@ class Application:
         for one in family:
             check_deletable(one.id, one.state)
         for one in family:
-            self.store.delete_job(one.id, owner, partial(self._remove_files, one.id))
+            self.store.delete_job(one.id, owner)
+            leftovers.remove(self.store, self.settings.jobs_dir, one.id)
 
     def create_webhook(
         self, owner: str, url: str, states: Sequence[JobState], *, enabled: bool = True
@@ -334,11 +334,6 @@ class Application:
             "controller": self.controller.alive and not self.controller.trouble,
             "ray": self._ray_answers(),
         }
-
-    def _remove_files(self, id: str) -> None:
-        folder = self.settings.jobs_dir / id
-        if folder.exists():
-            shutil.rmtree(folder)
 
     def _committed(self, job_id: str) -> None:
         self.feed.notify(job_id)

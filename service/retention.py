@@ -1,10 +1,15 @@
-"""Forgets the events of jobs that ended long ago, and deliveries; what a search found, and its result, stays."""
+"""Forgets the events of jobs that ended long ago, and deliveries; what a search found, and its result, stays.
+
+Files that are left of deleted jobs go, too.
+"""
 
 import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
+from service import leftovers
 from service.store import Store
 
 logger = logging.getLogger(__name__)
@@ -19,12 +24,16 @@ class Retention:
     Args:
         store: Where they are.
         days: So long events are kept after their job's end, and deliveries after theirs.
+        jobs_dir: Folder with one folder of files per job.
         clock: Seconds that only grow.
     """
 
-    def __init__(self, store: Store, days: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, store: Store, days: float, jobs_dir: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
         self._days = days
+        self._jobs_dir = jobs_dir
         self._clock = clock
         self._next_s = clock()
 
@@ -39,6 +48,7 @@ class Retention:
         age = timedelta(days=self._days)
         forgotten = self._store.forget_events(age)
         self._store.outbox.forget(age)
+        leftovers.sweep(self._store, self._jobs_dir)
         self._next_s = self._clock() + EVERY_S
         if forgotten:
             logger.info("forgot %s events of jobs that ended over %g days ago", f"{forgotten:,}", self._days)

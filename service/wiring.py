@@ -43,7 +43,7 @@ def build(settings: Settings) -> Application:
         session=cluster,
         running_jobs=settings.running_jobs,
         metrics=metrics,
-        tidy=Retention(store, settings.event_retention_days),
+        tidy=Retention(store, settings.event_retention_days, settings.jobs_dir),
     )
 
     def preflight(spec: JobSpec) -> None:

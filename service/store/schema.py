@@ -1,6 +1,7 @@
 """The tables. Portable types only: SQLite by default, PostgreSQL by URL.
 
-Every row but those of API keys and webhooks hangs off a job; a delivery may outlive the job that it tells of.
+Every row but those of API keys and webhooks hangs off a job; a delivery may outlive the job that it tells of, and a
+removal follows it.
 `jobs.event_count` numbers the job's events: whoever appends one holds the job's row, so the numbers have no gaps.
 `jobs.epoch` and `jobs.leased_until` say who may write to a job that runs: whoever claimed it last, while it keeps its
 lease. `jobs.parent` of an export is the job it comes from. Change a table here and add a migration beside the others.
@@ -213,6 +214,14 @@ class OpenOutcomesRow(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     outcomes: Mapped[list[dict[str, Any]]]
+
+
+class RemovalRow(Base):
+    """A job that was deleted, whose files are still to be removed."""
+
+    __tablename__ = "removals"
+
+    job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 class WebhookRow(Base):

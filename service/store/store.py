@@ -36,6 +36,7 @@ from service.store.schema import (
     JobRow,
     LabelRow,
     OpenOutcomesRow,
+    RemovalRow,
     SearchStateRow,
     WebhookRow,
 )
@@ -207,15 +208,12 @@ class Store(View):
         rows.tell_state(session, row, {"state": JobState.QUEUED.value})
         return rows.job_of(row)
 
-    def delete_job(
-        self, id: str, owner: str | None = None, remove_files: Callable[[], None] = lambda: None
-    ) -> None:
-        """Forgets a job that has ended, and all that happened to it.
+    def delete_job(self, id: str, owner: str | None = None) -> None:
+        """Forgets a job that has ended, and all that happened to it; all that stays is that its files have to go.
 
         Args:
             id: The job.
             owner: Whose it has to be; None for anybody's.
-            remove_files: Called before anything is forgotten, once it is certain that it may be.
 
         Raises:
             NotFoundError: There is no such job.
@@ -227,10 +225,20 @@ class Store(View):
             export = session.scalars(select(JobRow.id).where(JobRow.parent == id).limit(1)).first()
             if export is not None:
                 raise ConflictError(f"job {id} has an export, {export}, which goes first; delete it again")
-            remove_files()
             for table in _OF_JOB:
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)
+            session.add(RemovalRow(job_id=id))
+
+    def removals(self) -> list[str]:
+        """The deleted jobs whose files are still to be removed."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(RemovalRow.job_id).order_by(RemovalRow.job_id)))
+
+    def removed(self, id: str) -> None:
+        """Forgets a deleted job for good: its files have gone."""
+        with self.database.writing() as session:
+            session.execute(delete(RemovalRow).where(RemovalRow.job_id == id))
 
     def transition(
         self,

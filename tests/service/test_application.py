@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -135,6 +136,28 @@ def test_an_estimate_needs_no_start_and_makes_no_job(application: Application, m
     application.start()
     assert application.estimate(make_spec()) == {"name": "sentiment"}
     assert application.store.jobs() == []
+
+
+def test_nobody_waits_for_the_disk_while_files_of_a_deleted_job_are_removed(
+    application: Application, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    application.start()
+    job = application.submit(make_spec())
+    application.request(job.id, Request.CANCEL)
+    application.controller.stop()  # waits until it is cancelled
+    folder = application.settings.jobs_dir / job.id
+    folder.mkdir(parents=True, exist_ok=True)
+    usual, queued = shutil.rmtree, []
+
+    def remove(path: Path) -> None:
+        queued.append(application.store.create_job(make_spec()))
+        usual(path)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    application.delete(job.id)
+
+    assert not folder.exists()
+    assert [one.id for one in application.store.jobs()] == [one.id for one in queued]
 
 
 def test_with_sqlite_a_job_of_a_dead_server_is_taken_up_at_once(

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy.orm import Session
@@ -78,9 +79,9 @@ def test_a_reader_is_told_that_what_comes_next_is_gone(store: Store, make_spec: 
     store.close()
 
 
-def test_it_is_done_once_an_hour(store: Store, make_spec: MakeSpec) -> None:
+def test_it_is_done_once_an_hour(store: Store, make_spec: MakeSpec, tmp_path: Path) -> None:
     clock = Clock()
-    retention = Retention(store, 9, clock)
+    retention = Retention(store, 9, tmp_path, clock)
     old = ended(store, make_spec)
 
     retention()
@@ -97,7 +98,9 @@ def test_it_is_done_once_an_hour(store: Store, make_spec: MakeSpec) -> None:
     store.close()
 
 
-def test_deliveries_that_are_over_go_too(store: Store, store_url: str, make_spec: MakeSpec) -> None:
+def test_deliveries_that_are_over_go_too(
+    store: Store, store_url: str, make_spec: MakeSpec, tmp_path: Path
+) -> None:
     today = Store(store_url)
     webhook, _ = today.webhooks.create("admin", "https://hooks.example.com/", [JobState.FAILED])
     for _ in range(2):
@@ -107,8 +110,20 @@ def test_deliveries_that_are_over_go_too(store: Store, store_url: str, make_spec
     today.outbox.settle(sending, Outcome(status=200), None)
     today.close()
 
-    Retention(store, 9)()
+    Retention(store, 9, tmp_path)()
 
     [waiting] = store.webhooks.deliveries(webhook.id)
     assert waiting.id != sending.id
+    store.close()
+
+
+def test_so_do_files_of_jobs_that_were_deleted(store: Store, make_spec: MakeSpec, tmp_path: Path) -> None:
+    old = ended(store, make_spec)
+    jobs_dir = tmp_path / "jobs"
+    (jobs_dir / old.id).mkdir(parents=True)
+    store.delete_job(old.id)  # and here its server dies
+
+    Retention(store, 9, jobs_dir)()
+
+    assert list(jobs_dir.iterdir()) == store.removals() == []
     store.close()

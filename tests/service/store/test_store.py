@@ -884,29 +884,28 @@ def test_a_job_is_deleted_after_its_exports(
 ) -> None:
     job = succeeded(store, make_spec(), [make_candidate(0, 1)])
     export = store.create_export(job, export_of(job, store.candidates(job.id)[0], {"share": 0.5}))
-    removed: list[str] = []
 
     with pytest.raises(ConflictError, match=f"has an export, {export.id}, which goes first"):
-        store.delete_job(job.id, remove_files=lambda: removed.append("job"))
-    assert (store.job(job.id), store.exports(job.id), removed) == (job, [export], [])
+        store.delete_job(job.id)
+    assert (store.job(job.id), store.exports(job.id), store.removals()) == (job, [export], [])
     store.request(export.id, Request.CANCEL)
-    store.delete_job(export.id, remove_files=lambda: removed.append("export"))
-    store.delete_job(job.id, remove_files=lambda: removed.append("job"))
+    store.delete_job(export.id)
+    store.delete_job(job.id)
 
-    assert removed == ["export", "job"]
+    assert store.removals() == sorted([export.id, job.id])
     with pytest.raises(NotFoundError):
         store.create_export(job, export_of(job, make_candidate(0, 1) | {"id": 1}, {"share": 0.5}))
 
 
-def test_a_job_whose_files_cannot_be_removed_stays(store: Store, make_spec: MakeSpec) -> None:
-    job = bring(store, store.create_job(make_spec()), JobState.FAILED)
+def test_that_files_are_to_be_removed_is_known_until_they_are(store: Store, make_spec: MakeSpec) -> None:
+    jobs = [bring(store, store.create_job(make_spec()), JobState.FAILED) for _ in range(2)]
+    for job in jobs:
+        store.delete_job(job.id)
 
-    def fail() -> None:
-        raise PermissionError("read-only")
+    for _ in range(2):  # two servers may have removed them
+        store.removed(jobs[0].id)
 
-    with pytest.raises(PermissionError):
-        store.delete_job(job.id, remove_files=fail)
-    assert store.job(job.id) == job
+    assert store.removals() == [jobs[1].id]
 
 
 def test_a_former_holder_is_told_that_it_was_superseded_even_if_the_job_is_deleted(
