@@ -1,6 +1,7 @@
-"""Removes the files of deleted jobs: once the store has forgotten the job, so that nobody waits for the disk.
+"""Removes files that nobody needs any more: all of a deleted job, and what ended jobs had only half-written.
 
-The store keeps which are still to be removed. Whoever is cut off in between leaves them to the next one that sweeps.
+The files of a deleted job go once the store has forgotten it, so that nobody waits for the disk. The store keeps which
+are still to be removed. Whoever is cut off in between leaves them to the next one that sweeps.
 """
 
 import logging
@@ -12,16 +13,31 @@ from service.store import Store
 
 logger = logging.getLogger(__name__)
 
+HALF_WRITTEN = ("*/model.tmp", "*/refit/*.part")
+"""What a killed worker leaves in the folders of jobs: a model, or factors."""
+
 
 def sweep(store: Store, jobs_dir: Path) -> None:
-    """Removes the files that are left of deleted jobs.
+    """Removes what is left of deleted jobs, and what is half-written of jobs that nobody runs.
 
     Args:
-        store: Where the jobs were.
+        store: Where the jobs are, or were.
         jobs_dir: Folder with one folder of files per job.
     """
     for id in store.removals():
         remove(store, jobs_dir, id)
+    parts = [path for pattern in HALF_WRITTEN for path in jobs_dir.glob(pattern)]
+    owners = [path.relative_to(jobs_dir).parts[0] for path in parts]
+    idle = store.idle(set(owners)) if owners else set()
+    for path in (path for path, id in zip(parts, owners, strict=True) if id in idle):
+        try:
+            _remove(path)
+        except OSError as error:
+            logger.warning(
+                "%s is half-written and could not be removed, which is tried again: %s", path, error
+            )
+        else:
+            logger.info("removed %s, which was half-written", path)
 
 
 def remove(store: Store, jobs_dir: Path, id: str) -> None:
@@ -34,7 +50,10 @@ def remove(store: Store, jobs_dir: Path, id: str) -> None:
         store.removed(id)
 
 
-def _remove(folder: Path) -> None:
-    while folder.exists():
-        with suppress(FileNotFoundError):  # another server removes them, too
-            shutil.rmtree(folder)
+def _remove(path: Path) -> None:
+    while path.exists():
+        with suppress(FileNotFoundError):  # another server removes it, too
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -1,6 +1,6 @@
 """Forgets the events of jobs that ended long ago, and deliveries; what a search found, and its result, stays.
 
-Files that are left of deleted jobs go, too.
+Files that nobody needs any more go, too: see `service.leftovers`.
 """
 
 import logging

@@ -95,9 +95,13 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     _install(model, plan, factors)
     sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
     shutil.rmtree(plan.scratch, ignore_errors=True)
-    _write(model, plan, biases, _counted(plan, sizes, dense_params), plan.scratch, head_bias=says)
-    shutil.rmtree(plan.folder, ignore_errors=True)
-    plan.scratch.rename(plan.folder)
+    try:
+        _write(model, plan, biases, _counted(plan, sizes, dense_params), plan.scratch, head_bias=says)
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        plan.scratch.rename(plan.folder)
+    except BaseException:
+        shutil.rmtree(plan.scratch, ignore_errors=True)
+        raise
     yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, added=added, **sizes)
 
 

@@ -133,8 +133,11 @@ def refit_to_file(
     for block in refit(model, ranks, examples, batch_tokens, alpha, answer_bias=answer_bias):
         fitted |= {key: tensor.cpu().contiguous() for key, tensor in block.fitted.items()}
     scratch = file.with_name(f"{file.name}.{os.getpid()}.part")
-    save_file(fitted, scratch)
-    scratch.replace(file)
+    try:
+        save_file(fitted, scratch)
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def load_fitted(file: Path | None) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ raises the job's epoch, and whatever the former holder, which may only have been
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -428,6 +428,14 @@ class Store(View):
         counts = select(JobRow.state, func.count()).group_by(JobRow.state)
         with self.database.reading() as session:
             return {JobState(state): count for state, count in session.execute(counts)}
+
+    def idle(self, ids: Collection[str]) -> set[str]:
+        """Those of these jobs that nobody runs, or was cut off from: what such a job was about it begins anew."""
+        known = select(JobRow.id).where(JobRow.id.in_(ids))
+        with self.database.reading() as session:
+            return set(
+                session.scalars(known.where(JobRow.state.not_in([state.value for state in _INTERRUPTED])))
+            )
 
     def release_all(self) -> None:
         """Ends every lease: for a server that knows that it is the only one on this database."""

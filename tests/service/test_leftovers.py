@@ -75,3 +75,49 @@ def test_two_servers_may_remove_the_same_files(
     leftovers.remove(store, tmp_path, deleted.id)
     assert not (tmp_path / deleted.id).exists()
     assert store.removals() == []
+
+
+def test_what_is_half_written_goes_unless_its_job_may_be_writing_it(
+    store: Store, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    running, paused, cancelled = (store.create_job(make_spec(), idempotency_key=str(i)).id for i in range(3))
+    assert store.claim_next() is not None
+    store.request(paused, Request.PAUSE)
+    store.request(cancelled, Request.CANCEL)
+    names = (
+        "model.tmp/config.json",
+        "refit/000.safetensors.17.part",
+        "refit/000.safetensors",
+        "matrices.json",
+    )
+    for id in (running, paused, cancelled, "of another database"):
+        for name in names:
+            (tmp_path / id / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / id / name).write_text("")
+
+    leftovers.sweep(store, tmp_path)
+
+    for id in (running, "of another database"):
+        assert all((tmp_path / id / name).is_file() for name in names)
+    for id in (paused, cancelled):
+        left = sorted(str(file.relative_to(tmp_path / id)) for file in (tmp_path / id).rglob("*"))
+        assert left == ["matrices.json", "refit", "refit/000.safetensors"]
+
+
+def test_what_is_half_written_and_cannot_be_removed_is_tried_again(
+    store: Store, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (tmp_path / store.create_job(make_spec()).id / "model.tmp" for _ in range(2))
+    for folder in (first, second):
+        folder.mkdir(parents=True)
+    usual = shutil.rmtree
+
+    def fail_once(folder: Path) -> None:
+        monkeypatch.setattr(shutil, "rmtree", usual)
+        raise PermissionError(folder)
+
+    monkeypatch.setattr(shutil, "rmtree", fail_once)
+    leftovers.sweep(store, tmp_path)
+    assert first.exists() != second.exists()
+    leftovers.sweep(store, tmp_path)
+    assert not any(folder.exists() for folder in (first, second))

@@ -284,10 +284,13 @@ def test_nothing_half_written_lies_beside_the_folder_and_what_was_left_goes(
     plan = replace(export_plan, folder=folder)
     with pytest.raises(UndefinedError):
         run(replace(plan, provenance={**plan.provenance, "versions": {}}))
-    assert plan.scratch.is_dir()
+    assert not plan.scratch.exists()
     assert list(folder.parent.iterdir()) == []
+    plan.scratch.mkdir()
+    (plan.scratch / "of one who was killed").write_text("")
     run(plan)
     assert not plan.scratch.exists()
+    assert not (folder / "of one who was killed").exists()
     assert list(folder.parent.iterdir()) == [folder]
 
 

@@ -220,6 +220,17 @@ def test_file_holds_what_was_fitted(
     assert load_fitted(None) == {}
 
 
+def test_no_part_of_a_file_is_left(
+    candidate: Any, make_task: Callable[..., EncodedTask], tmp_path: Path
+) -> None:
+    switchable, _, ranks = candidate
+    file = tmp_path / "left.safetensors"
+    file.mkdir()  # nothing can be put in its place
+    with pytest.raises(IsADirectoryError):
+        refit_to_file(switchable, ranks, make_task("choice").splits["search"], BUDGET, 0.5, file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_same_twice_and_with_any_batches(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
     switchable, matrices, ranks = candidate
     switchable.model.double()  # in float32, what processors round differently exceeds the bound below
