@@ -7,7 +7,7 @@ submitted with them.
 
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from search.errors import InputError
 from service.spec import (
@@ -50,15 +50,17 @@ class JobChanges(Strict):
     def applied_to(self, spec: JobSpec) -> JobSpec:
         """The spec with these changes.
 
+        What was amiss before is not theirs: versions before this one took jobs that it would refuse.
+
         Raises:
             InputError: They do not go with the rest of it.
         """
         given, before = self.given(), spec.canonical()
         search = before["search"] | given.pop("search", {})
         resources = before["resources"] | {key: given.pop(key) for key in ("actors",) if key in given}
-        changed = {**before, **given, "search": search, "resources": resources}
-        try:
-            return JobSpec.model_validate(changed)
-        except ValidationError as error:  # each is fine by itself, so this is a validator's of the whole spec
-            message = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise InputError(message.partition(" ")[0], message) from None
+        changed = JobSpec.stored({**before, **given, "search": search, "resources": resources})
+        for misfit in changed.misfits():
+            if misfit not in spec.misfits():
+                field, _, message = misfit.partition(" ")
+                raise InputError(field, message)
+        return changed

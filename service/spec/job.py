@@ -84,24 +84,29 @@ class JobSpec(Strict):
 
     @model_validator(mode="after")
     def _parts_fit(self, info: ValidationInfo) -> Self:
-        if info.context == _STORED:
-            return self
-        if self.search.screen > self.task.data.sizes.search:
-            raise ValueError(
-                f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "
-                f"got {self.search.screen}"
-            )
-        if isinstance(self.objective, Pareto) and self.objective.sizes > self.search.max_evaluations:
-            raise ValueError(
-                f"search.max_evaluations must be at least objective.sizes, {self.objective.sizes}; "
-                f"got {self.search.max_evaluations}"
-            )
-        if self.search.reweigh_rounds and self.projection.method != "task":
-            raise ValueError(
-                "search.reweigh_rounds must be 0 or left out where projection.method is not task, whose energies "
-                f"alone are in units of the loss; got {self.search.reweigh_rounds}"
-            )
+        if info.context != _STORED and (wrong := self.misfits()):
+            raise ValueError(wrong[0])
         return self
+
+    def misfits(self) -> list[str]:
+        """What its parts demand of each other in vain; each begins with the field to change."""
+        search, wrong = self.search, []
+        if search.screen > self.task.data.sizes.search:
+            wrong.append(
+                f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "
+                f"got {search.screen}"
+            )
+        if isinstance(self.objective, Pareto) and self.objective.sizes > search.max_evaluations:
+            wrong.append(
+                f"search.max_evaluations must be at least objective.sizes, {self.objective.sizes}; "
+                f"got {search.max_evaluations}"
+            )
+        if search.reweigh_rounds and self.projection.method != "task":
+            wrong.append(
+                "search.reweigh_rounds must be 0 or left out where projection.method is not task, whose energies "
+                f"alone are in units of the loss; got {search.reweigh_rounds}"
+            )
+        return wrong
 
     @property
     def midway_share(self) -> float | None:

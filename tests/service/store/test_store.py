@@ -12,7 +12,15 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy.exc import StatementError
 
-from search.errors import ConflictError, LimitError, NotFoundError, OutdatedError, StoreError, SupersededError
+from search.errors import (
+    ConflictError,
+    InputError,
+    LimitError,
+    NotFoundError,
+    OutdatedError,
+    StoreError,
+    SupersededError,
+)
 from service.changes import JobChanges, SearchChanges
 from service.events import EventType
 from service.exports import KNOWN, export_of
@@ -71,21 +79,48 @@ def test_created_job_is_queued_and_read_back_as_it_was(store: Store, make_spec: 
     assert [(event.seq, event.data) for event in store.events(job.id)] == [(1, {"state": "queued"})]
 
 
-def test_a_spec_that_would_be_refused_by_now_is_read_and_run_as_it_stands(
-    store: Store, make_spec: MakeSpec
-) -> None:
+@pytest.fixture
+def outdated(store: Store, make_spec: MakeSpec) -> Job:
+    """A job that was taken before parts of a spec demanded of each other what they do now."""
     job = store.create_job(make_spec())
     document = make_spec().canonical()
     document["objective"] = Pareto(kind="pareto", sizes=13).model_dump(mode="json")
     document["search"] |= {"max_evaluations": 5, "reweigh_rounds": 2, "screen": 10_000}
     document["projection"]["method"] = "weight"
-    with store.database.writing() as session:
-        rows.find_job(session, job.id).spec = document
     with pytest.raises(ValidationError):
         JobSpec.model_validate(document)
+    with store.database.writing() as session:
+        rows.find_job(session, job.id).spec = document
+    return store.job(job.id)
 
-    assert [one.id for one in store.jobs()] == [job.id]
-    assert claim(store).spec.canonical() == document
+
+def test_a_spec_that_would_be_refused_by_now_is_read_and_run_as_it_stands(
+    store: Store, outdated: Job
+) -> None:
+    assert [one.id for one in store.jobs()] == [outdated.id]
+    assert claim(store).spec == outdated.spec
+
+
+def test_it_is_changed_where_the_change_is_not_to_blame(store: Store, outdated: Job) -> None:
+    changes = JobChanges(name="new", labels={"team": "nlp"}, priority=3, actors=2)
+    changed = store.change(outdated.id, changes).spec
+    assert changed.search == outdated.spec.search
+    assert (changed.name, changed.labels, changed.priority, changed.resources.actors) == (
+        "new",
+        {"team": "nlp"},
+        3,
+        2,
+    )
+
+    few = JobChanges(search=SearchChanges(max_evaluations=12))
+    with pytest.raises(
+        InputError, match=r"^search\.max_evaluations: must be at least objective\.sizes, 13; got 12$"
+    ):
+        store.change(outdated.id, few)
+    assert store.job(outdated.id).spec == changed
+
+    enough = store.change(outdated.id, JobChanges(search=SearchChanges(max_evaluations=13))).spec
+    assert enough.search == outdated.spec.search.model_copy(update={"max_evaluations": 13})
 
 
 def test_jobs_are_listed_newest_first_in_pages(store: Store, make_spec: MakeSpec) -> None:
