@@ -221,6 +221,7 @@ class Application:
 
         Raises:
             NotFoundError: There is no such job.
+            InputError: The changes do not go with the rest of its spec.
             ConflictError: Its actors or limits cannot be changed any more.
         """
         job = self.store.change(id, changes, owner, expect)

@@ -19,7 +19,7 @@ from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
 from service.rounds import DESCENT_EXAMPLES, records_of
 from service.scoring import REFIT_EXAMPLES
-from service.search_plan import own_seeds
+from service.search_plan import given_seeds, own_seeds
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
 from service.spec.job import ROUND_EXAMPLES
@@ -175,8 +175,7 @@ def scorings(spec: JobSpec) -> list[tuple[int, int]]:
     search, whole = spec.search, spec.task.data.sizes.search
     if search.screen >= whole:
         return [(whole, search.max_evaluations)]
-    given = sum(seed.random or 1 for seed in search.seeds)
-    seeds = max(own_seeds(spec) + given, search.population)
+    seeds = max(own_seeds(spec) + given_seeds(spec), search.population)
     most = [(whole, seeds + search.generations * search.survivors)]
     for before, stage in reversed(list(pairwise(search.stages))):
         most.append((stage.examples, (1 + search.generations) * before.survivors))

@@ -178,17 +178,22 @@ def own_seeds(spec: JobSpec) -> int:
     return TARGET_SEEDS + bool(spec.descent_rounds) + reweighed
 
 
-def require_scorings(spec: JobSpec, matrices: Sequence[MatrixShape], roots: Sequence[Path]) -> None:
+def given_seeds(spec: JobSpec) -> int:
+    """How many genomes of its user's a search starts from, at most: on a model some may turn out to be the same."""
+    return sum(seed.random or 1 for seed in spec.search.seeds)
+
+
+def require_scorings(spec: JobSpec) -> None:
     """Checks that each of the user's genomes will be scored: a search that ends before would not say so.
 
-    Of a job that is new: one that was accepted with fewer does what it can.
+    Of a job that is new; one that was accepted with fewer does what it can.
 
     Raises:
         InputError: The search has too few scorings; says how many do.
     """
     if not spec.search.seeds:
         return
-    given, own = len(set(_seeds(spec, _space(spec, matrices, None), roots))), own_seeds(spec)
+    given, own = given_seeds(spec), own_seeds(spec)
     seeds, asked = own + given, spec.search.max_evaluations
     if _room(spec, seeds, asked) >= seeds:
         return

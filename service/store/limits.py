@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 from search.budget import check_limits
 from search.errors import ConflictError
 from service.jobs import JobState
+from service.search_plan import require_scorings
 from service.spec import JobSpec
 from service.store.schema import JobRow, SearchStateRow
 
@@ -13,6 +14,7 @@ def change(session: Session, row: JobRow, spec: JobSpec) -> None:
     """Checks a job's new limits; its row is locked. A run under way ends by it, and starts over from what is saved.
 
     Raises:
+        InputError: Not all of the user's genomes would be scored, as none is yet.
         ConflictError: The search is over or ending, or cannot go on with these limits; or the job is an export.
     """
     if row.parent is not None:
@@ -24,5 +26,7 @@ def change(session: Session, row: JobRow, spec: JobSpec) -> None:
     if saved is not None:
         search = spec.search
         check_limits(saved.state, generations=search.generations, max_evaluations=search.max_evaluations)
+    elif spec.search.max_evaluations < row.spec["search"]["max_evaluations"]:
+        require_scorings(spec)
     if state.interruptible:
         row.epoch, row.leased_until = row.epoch + 1, None

@@ -318,6 +318,7 @@ class Store(View):
 
         Raises:
             NotFoundError: There is no such job.
+            InputError: The changes do not go with the rest of its spec.
             ConflictError: The job has ended, so it has no actors; or the limits of its search cannot be changed any
                 more.
         """

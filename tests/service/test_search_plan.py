@@ -53,7 +53,7 @@ def planned(job: Document, dtype: str = "float32", roots: tuple[Path, ...] = ())
 
 
 def require(job: Document) -> None:
-    require_scorings(JobSpec.model_validate(job), MATRICES, ())
+    require_scorings(JobSpec.model_validate(job))
 
 
 def test_plain_objectives(tiny_job: Document) -> None:

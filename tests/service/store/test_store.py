@@ -443,6 +443,35 @@ def test_new_limits_end_the_run_which_goes_on_from_its_last_generation(
     assert claim(store).spec == changed.spec
 
 
+def test_no_seed_is_left_out_by_a_change_before_they_are_scored(store: Store, make_spec: MakeSpec) -> None:
+    document = make_spec().canonical()
+    document["search"] |= {"seeds": [{"random": 30}], "max_evaluations": 50}
+    document["objective"] = {"kind": "max_drop"}  # starts from 11 of its own
+    job = store.create_job(JobSpec.model_validate(document))
+    fewest, fewer = (JobChanges(search=SearchChanges(max_evaluations=limit)) for limit in (41, 40))
+
+    claim(store)  # that it runs makes no difference before a generation is done
+    with pytest.raises(InputError, match=r"^search\.max_evaluations: must be at least 41, .*; got 40\."):
+        store.change(job.id, fewer)
+    assert store.job(job.id).spec == job.spec
+    assert store.change(job.id, fewest).spec.search.max_evaluations == 41
+
+    job = claim(store)
+    state = {"generation": 0, "flight": [], "budget": {"needed": 39, "binds": False}}
+    store.save_generation(job.id, {"generation": 0}, [], state, epoch=job.epoch)
+    assert store.change(job.id, fewer).spec.search.max_evaluations == 40  # they are scored: two were the same
+
+
+def test_a_job_taken_with_too_few_scorings_for_its_seeds_may_get_more(
+    store: Store, make_spec: MakeSpec
+) -> None:
+    document = make_spec().canonical()
+    document["search"] |= {"seeds": [{"random": 30}], "max_evaluations": 5}
+    job = store.create_job(JobSpec.model_validate(document))
+    changed = store.change(job.id, JobChanges(search=SearchChanges(generations=3, max_evaluations=10)))
+    assert changed.spec.search.max_evaluations == 10
+
+
 def test_a_job_is_known_by_its_key_after_a_change(store: Store, make_spec: MakeSpec) -> None:
     job = store.create_job(make_spec("as submitted"), idempotency_key="k")
     changed = store.change(job.id, JobChanges(name="new"))
