@@ -30,6 +30,7 @@ from api.routes import (
     tasks,
     webhooks,
 )
+from api.routes.ignored import refuse_ignored
 from api.schemas.common import MAX_BODY_BYTES
 from api.throttle import Throttle
 from api.version import installed_version
@@ -116,7 +117,7 @@ def _v1(known: Any) -> APIRouter:
         HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
-    router = APIRouter(prefix="/v1", dependencies=[known], responses=refused)
+    router = APIRouter(prefix="/v1", dependencies=[known, Depends(refuse_ignored)], responses=refused)
     modules = (
         jobs, events, search, ranks, artifacts, exports, webhooks, keys, capabilities, models, tasks,
     )  # fmt: skip

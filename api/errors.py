@@ -170,7 +170,8 @@ def _parameter(record: Mapping[str, Any]) -> FieldProblem:
     """An offending query parameter or header: outside the document, so without a pointer."""
     _, name, *rest = record["loc"]
     path = (name, *(part for part in rest if isinstance(part, int)))  # the others are names of pydantic's
-    return FieldProblem(field=dotted(path), detail=f"{record['msg']}; got {record['input']!r}")
+    got = f"; got {record['input']!r}" if "input" in record else ""
+    return FieldProblem(field=dotted(path), detail=f"{record['msg']}{got}")
 
 
 def _summary(fields: Sequence[FieldProblem]) -> str:

@@ -6,7 +6,7 @@ Knows `JobSpec`, nothing of HTTP: the command line must start without loading Fa
 """
 
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -75,6 +75,16 @@ def pointer(path: FieldPath) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
+def suggestion(name: str, known: Collection[str]) -> str:
+    """What was probably meant by a name that is not known; all that are where it is like none of them."""
+    close = get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}?" if close else f"expected {_one_of(known)}"
+
+
+def _one_of(names: Collection[str]) -> str:
+    return f"one of {', '.join(names)}" if names else "none"
+
+
 def _locate(loc: FieldPath) -> _Place:
     place = _Place(path=(), annotation=JobSpec)
     for part in loc:
@@ -121,7 +131,7 @@ def _describe(place: _Place, error: ErrorRecord) -> tuple[FieldPath, str, str]:
     if kind == "missing":
         return place.path, "this field is required", ""
     if kind == "extra_forbidden":
-        return place.path, f"unknown field; {_suggestion(str(place.path[-1]), place.parent)}", ""
+        return place.path, f"unknown field; {suggestion(str(place.path[-1]), place.parent.model_fields)}", ""
     if kind in _NOT_A_MAPPING:
         message = "expected a mapping of fields"
     elif kind in _NOT_A_LIST:
@@ -138,11 +148,6 @@ def _named_first(reason: str, annotation: Any) -> FieldPath:
             return ()
         annotation = model.model_fields[part].annotation
     return tuple(parts)
-
-
-def _suggestion(name: str, model: type[BaseModel]) -> str:
-    close = get_close_matches(name, model.model_fields, n=1)
-    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(model.model_fields)}"
 
 
 def _got(value: object) -> str:

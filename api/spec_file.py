@@ -35,6 +35,29 @@ class SpecError(RanksieveError):
         self.errors = errors
 
 
+class _RepeatedKeyError(Exception):
+    """A mapping has a key twice."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML, whose mappings have no key twice; PyYAML would take the last one for all."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping, before other mappings are merged into it: keys of those may be given again."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # PyYAML refuses a key that is no text
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in lines:
+                raise _RepeatedKeyError(
+                    f"{key.value} is given in line {lines[name]} and again in line {line}"
+                )
+            lines[name] = line
+        return node
+
+
 def load_spec(path: Path) -> JobSpec:
     """Read and validate a job file.
 
@@ -70,11 +93,13 @@ def read_document(path: Path) -> Any:
         InputError: The file cannot be read or is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
     except OSError as error:
         raise InputError(ROOT, f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(ROOT, f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
+    except _RepeatedKeyError as error:
+        raise InputError(ROOT, f"{path}: {error}; keep one, with all that belongs there") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a timestamp or number YAML cannot hold
         raise InputError(ROOT, f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from None
 

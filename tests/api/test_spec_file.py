@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from api.spec_file import SpecError, load_spec, resolve_paths
+from api.spec_file import SpecError, load_spec, read_document, resolve_paths
 from search.errors import InputError
 
 
@@ -101,3 +101,33 @@ def test_the_home_of_nobody_is_named(tmp_path, spec):
 
     with pytest.raises(InputError, match="cannot tell what '~nobody-of-this-name/model' means"):
         load_spec(tmp_path / "job.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "repeated"),
+    [
+        (
+            "search: {seed: 1}\nmodel: {path: m}\nsearch: {overlap: 3}\n",
+            "search is given in line 1 and again in line 3",
+        ),
+        ("a:\n  - b: 1\n    'b': 2\n", "b is given in line 2 and again in line 3"),
+        ('{"model": {"path": "a",\n"path": "b"}}', "path is given in line 1 and again in line 2"),
+        ("base: &b {x: 1}\nb:\n  <<: *b\n  x: 2\n  x: 2\n", "x is given in line 4 and again in line 5"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused_with_its_lines(tmp_path, content, repeated):
+    path = tmp_path / "job.yaml"
+    path.write_text(content)
+
+    with pytest.raises(InputError) as caught:
+        read_document(path)
+
+    assert caught.value.message == f"{path}: {repeated}; keep one, with all that belongs there"
+
+
+def test_a_key_may_be_given_again_beside_those_of_a_merged_mapping(tmp_path):
+    (tmp_path / "job.yaml").write_text("a: &a {x: 1, y: 1}\nb:\n  <<: *a\n  x: 2\n")
+
+    document = read_document(tmp_path / "job.yaml")
+
+    assert document == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}}
