@@ -22,6 +22,7 @@ from transformers import AutoConfig, PreTrainedModel
 from search.errors import InputError
 from search.matrix import DENSE, MatrixShape, Storage
 from workers.experts_module import Experts, take_apart
+from workers.local_models import WEIGHT_FILES
 from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, replace_linears
 from workers.matrices import linear_head, linear_params
 from workers.models import load_prepared, on_device, weight_bytes
@@ -271,6 +272,8 @@ def _write(
     card = environment.get_template("README.md.jinja").render(**provenance, head_bias=head_bias)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
+    for file in folder.glob(WEIGHT_FILES):  # safetensors lets their owner alone read them, whatever the umask says
+        shutil.copymode(folder / "config.json", file)
 
 
 def _source(module: str) -> str:

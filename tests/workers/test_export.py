@@ -2,6 +2,7 @@ import json
 import math
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -211,6 +212,18 @@ def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
     card = (folder / "README.md").read_text()
     assert "# Small films" in card
     assert "| accuracy, confirm split | 0.9000 | 0.9000 |" in card
+
+
+def test_who_may_read_the_folder_may_read_all_of_it(export_plan: ExportPlan) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = run(export_plan).folder
+    finally:
+        os.umask(before)
+    written = ("config.json", "model.safetensors", "ranksieve.json")
+    assert {name: stat.S_IMODE((folder / name).stat().st_mode) for name in written} == dict.fromkeys(
+        written, 0o640
+    )
 
 
 def test_provenance_tells_the_sizes_of_the_files(
