@@ -1,14 +1,19 @@
 """What is told of a local model without loading it: whether a job may take it at all, and its configuration.
 
-Knows nothing of tensors. A model that passes can still be refused, by whoever reads its weights.
+Knows nothing of tensors but the headers of their files. A model that passes can still be refused, by whoever reads its
+weights.
 """
 
+import errno
 import json
 import math
+import os
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from search.errors import InputError
 from workers.plan import ModelSource
@@ -64,6 +69,26 @@ def check_local(source: ModelSource, parsed_bytes: float = math.inf, *, weights:
         ) from error
 
 
+def check_headers(source: ModelSource) -> None:
+    """Refuses a folder with a file of weights whose header does not fit it: cut off, not fetched, or something else.
+
+    Args:
+        source: A folder that `check_local` took.
+
+    Raises:
+        InputError: Names the file.
+    """
+    for file in sorted(Path(source.location).glob(WEIGHT_FILES)):
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise InputError(
+                f"model.{source.kind}",
+                f"{file} is damaged ({error}), it has {file.stat().st_size:,} bytes; fetch or save it again",
+            ) from error
+
+
 def _check_gguf(location: Path, field: str) -> None:
     if not location.is_file():
         raise InputError(field, f"no such file: {location}")
@@ -80,12 +105,15 @@ def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool
     if weights and not holds_weights(location):
         raise InputError(
             field,
-            f"{location} holds no .safetensors weights; pickled ones are never loaded, convert them first",
+            f"{location} holds no .safetensors weights, as save_pretrained writes them; pickled ones are never loaded: "
+            "convert them, where there are such",
         )
     files = sorted(model_files(location))
     for file in files:
         if not file.is_file():  # whoever opens a named pipe waits for its writer
             raise InputError(field, f"{file.name} in it is not a regular file; replace it by one")
+        if not os.access(file, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     small = [file for file in files if file.suffix == ".json" and file.stat().st_size <= parsed_bytes]
     contents = {file.name: _without_code(file, field) for file in small}
     if "config.json" not in contents:

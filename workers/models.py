@@ -30,7 +30,14 @@ from workers import hub
 from workers.cache import FolderCache, content_key
 from workers.devices import given
 from workers.experts_module import stacked_experts, take_apart
-from workers.local_models import WEIGHT_FILES, check_local, holds_weights, lists_weights, model_files
+from workers.local_models import (
+    WEIGHT_FILES,
+    check_headers,
+    check_local,
+    holds_weights,
+    lists_weights,
+    model_files,
+)
 from workers.placement import place
 from workers.plan import ModelSource
 
@@ -75,6 +82,8 @@ def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
     """
     if source.kind != "hub":
         check_local(source, weights=weights != "ignored")
+        if source.kind == "path" and weights != "ignored":
+            check_headers(source)
         return source
     wanted = [*HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
     # Weights in subfolders are of other formats, or other models: nobody would read them.
@@ -83,6 +92,8 @@ def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
         holds_weights(folder) or lists_weights(hub.listed(source.location, folder))
     )
     check_local(replace(source, location=str(folder)), weights=not listed and weights != "ignored")
+    if weights == "fetched":
+        check_headers(replace(source, location=str(folder)))
     return replace(source, kind="path", location=str(folder), revision=None)
 
 

@@ -178,7 +178,8 @@ def test_links_in_a_circle_end(settings: Settings, first: Path) -> None:
 
 @pytest.mark.as_user
 def test_what_the_server_may_not_read_is_passed_over(settings: Settings, first: Path) -> None:
-    closed = [saved(first / "closed"), saved(first / "config") / "config.json", packed(first / "a.gguf")]
+    closed = [saved(first / "closed"), packed(first / "a.gguf")]
+    closed += [saved(first / name) / name for name in ("config.json", "model.safetensors")]
     saved(first / "open")
     for path in closed:
         path.chmod(0)

@@ -65,6 +65,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "safetensors with a second ending": {"model.safetensors.bin": pickled()},
     "safetensors in a folder below": {"deep/model.safetensors": b""},
     "no weights": {},
+    "a pickle called safetensors": {"model.safetensors": pickled()},
+    "empty safetensors": {"model.safetensors": b""},
     "auto_map in config": {"config.json": CONFIG | AUTO_MAP, "model.safetensors": b""},
     "auto_map in text_config": {"config.json": CONFIG | {"text_config": AUTO_MAP}, "model.safetensors": b""},
     "auto_map in a list": {"config.json": CONFIG | {"parts": [[AUTO_MAP]]}, "model.safetensors": b""},

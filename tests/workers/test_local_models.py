@@ -2,10 +2,12 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from search.errors import InputError
-from workers.local_models import check_local
+from workers.local_models import check_headers, check_local
 from workers.plan import ModelSource
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
@@ -37,6 +39,25 @@ def test_weights_are_only_missed_where_they_are_wanted(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     assert check_local(source(folder), weights=False) == CONFIG
     assert "holds no .safetensors weights" in refused(folder)
+
+
+def test_a_folder_without_weights_is_not_told_to_convert_what_is_not_there(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    assert refused(folder).endswith("convert them, where there are such")
+
+
+@pytest.mark.parametrize("kept", [0, 5, -1])
+def test_a_file_of_weights_that_is_cut_off_is_named(folder: Path, kept: int) -> None:
+    file = folder / "model.safetensors"
+    save_file({"weight": np.zeros((4, 4))}, file)
+    check_headers(source(folder))
+    file.write_bytes(file.read_bytes()[:kept])
+
+    with pytest.raises(
+        InputError, match=r"model\.safetensors is damaged .*; fetch or save it again"
+    ) as caught:
+        check_headers(source(folder))
+    assert caught.value.field == "model.path"
 
 
 def test_a_gguf_file_has_none(tmp_path: Path) -> None:
@@ -100,6 +121,9 @@ def test_a_pipe_is_no_gguf_file(tmp_path: Path) -> None:
 def test_what_the_server_may_not_read_is_refused(folder: Path) -> None:
     (folder / "config.json").chmod(0)
     assert refused(folder) == f"this server may not read {folder}/config.json; change its permissions"
+    (folder / "config.json").chmod(0o600)
+    (folder / "model.safetensors").chmod(0)
+    assert refused(folder) == f"this server may not read {folder}/model.safetensors; change its permissions"
     (folder / "model.gguf").write_bytes(b"GGUF")
     (folder / "model.gguf").chmod(0)
     assert "may not read" in refused(folder / "model.gguf", kind="gguf")
