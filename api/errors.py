@@ -13,12 +13,14 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from api.requests import HEADER, request_id
 from api.schemas.common import FieldProblem, Problem
-from api.spec_errors import ROOT, dotted, name_errors, pointer
+from api.spec_errors import ROOT, dotted, name_errors, pointer, root_of
 from search.errors import (
     ConflictError,
     GoneError,
@@ -62,7 +64,8 @@ CODES = {
 """What a client may rely on; the phrases of HTTP change with its revisions."""
 
 _REFUSALS = {
-    HTTPStatus.BAD_REQUEST: "this server is not known by the name in the Host header, or Range cannot be read",
+    HTTPStatus.BAD_REQUEST: "this server is not known by the name in the Host header, which RANKSIEVE_ALLOWED_HOSTS "
+    "would have to hold; or Range cannot be read",
     HTTPStatus.FORBIDDEN: "a page of another origin may change nothing here; RANKSIEVE_ALLOWED_HOSTS names a proxy",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "the file does not reach to where Range asks",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is larger than this server takes",
@@ -106,8 +109,12 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
     assert isinstance(error, RequestValidationError)
     body = [{**record, "loc": record["loc"][1:]} for record in error.errors() if record["loc"][0] == "body"]
-    outside = [record for record in error.errors() if record["loc"][0] != "body"]
-    fields = [*_body_fields(body), *map(_parameter, outside)]
+    outside = [
+        record
+        for record in error.errors()
+        if record["loc"][0] != "body" and record["type"] != "none_required"
+    ]  # a parameter that may be left out cannot be given as nothing
+    fields = [*_body_fields(request, body), *map(_parameter, outside)]
     return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, _summary(fields), fields)
 
 
@@ -157,13 +164,31 @@ def _log(request: Request, error: Exception) -> None:
     logger.error("request %s: %s %s failed", *named, exc_info=error)
 
 
-def _body_fields(records: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
-    """The offending fields of a job file; its text may not even be JSON."""
+def _body_fields(request: Request, records: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
+    """The offending fields of a job file or another body; its text may not even be JSON."""
+    if not records:
+        return []
+    model = _body_model(request)
     for record in records:
         if record["type"] == "json_invalid":
             detail = f"not valid JSON: {record['ctx']['error']} at character {record['loc'][0]}"
-            return [FieldProblem(field=ROOT, pointer="", detail=detail)]
-    return [FieldProblem(**named) for named in name_errors(records)]
+            return [FieldProblem(field=root_of(model), pointer="", detail=detail)]
+        if isinstance(record.get("input"), bytes):  # FastAPI reads as JSON what says that it is
+            sent = request.headers.get("Content-Type") or "no Content-Type"
+            detail = f"expected JSON sent as such, got {sent}; send it with `Content-Type: application/json`"
+            return [FieldProblem(field=root_of(model), pointer="", detail=detail)]
+    return [FieldProblem(**named) for named in name_errors(records, model)]
+
+
+def _body_model(request: Request) -> type[BaseModel]:
+    """What the route of a request takes its body for."""
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)
+    assert route.body_field is not None
+    model = route.body_field.field_info.annotation
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    return model
 
 
 def _parameter(record: Mapping[str, Any]) -> FieldProblem:

@@ -229,7 +229,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 DETAILS: dict[int, str] = {
-    400: "this server is not known by the name in the Host header",
+    400: "this server is not known by the name in the Host header, which RANKSIEVE_ALLOWED_HOSTS would have to hold; "
+    "or Range cannot be read",
     401: "this server wants an API key as `Authorization: Bearer <key>`",
     403: "needs a key of scope submit; this one is alice's, of scope read",
     404: "there is no job '0650f3a1c2b7e49d3f20a18c'",

@@ -51,8 +51,8 @@ def rejection(error: RanksieveError) -> dict[str, Any]:
 
 
 def _lines(error: RanksieveError) -> list[str]:
-    fields = _fields(error)
-    return [f"{field['field']}: {field['detail']}" for field in fields] or [f"error: {error}"]
+    told = [f"{field['field']}: {field['detail']}" for field in _fields(error)] or [f"error: {error}"]
+    return [" ".join(one.split()) for one in told]  # libraries, whose words may be in it, take several lines
 
 
 def _fields(error: RanksieveError) -> list[dict[str, str]]:

@@ -1,8 +1,8 @@
-"""Names the fields of a job file that pydantic refused, the same over REST and on the command line.
+"""Names the fields of a job file, or another body, that pydantic refused, the same over REST and on the command line.
 
 Pydantic's own locations carry the tags of union members (`objective.max_drop.points`) and report every
 member of a union. Here a field is called what the user wrote (`objective.points`) and is reported once.
-Knows `JobSpec`, nothing of HTTP: the command line must start without loading FastAPI.
+Knows `JobSpec` and the models it is given, nothing of HTTP: the command line must start without loading FastAPI.
 """
 
 import types
@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 
 from service.spec import JobSpec
 
-ROOT = "spec"  # how an error of the document as a whole is called
+ROOT = "spec"  # how an error of a job file as a whole is called
+BODY = "body"  # the same, of another document
 _NOT_A_MAPPING = {"model_type", "model_attributes_type", "dict_type"}
 _NOT_A_LIST = {"tuple_type", "list_type"}
 _SHOWN_INPUT_CHARS = 80
@@ -26,7 +27,7 @@ ErrorRecord = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Place:
-    """A location in the job file.
+    """A location in the job file, or in another body.
 
     `path` is what the user wrote, without union tags; `annotation` the type there, `parent` the type around
     it; `union` the length of `path` at the last union, if one was crossed.
@@ -47,27 +48,33 @@ def spec_errors(error: ValidationError) -> list[dict[str, str]]:
     Returns:
         `{"field": dotted path, "pointer": JSON pointer, "detail": what is wrong}`, in pydantic's order.
     """
-    return name_errors(error.errors(include_url=False))
+    return name_errors(error.errors(include_url=False), JobSpec)
 
 
-def name_errors(errors: Sequence[ErrorRecord]) -> list[dict[str, str]]:
-    """Like `spec_errors`, for pydantic's error records whose `loc` starts at the top of `JobSpec`."""
+def name_errors(errors: Sequence[ErrorRecord], model: type[BaseModel]) -> list[dict[str, str]]:
+    """Like `spec_errors`, for pydantic's error records whose `loc` starts at the top of any model."""
     reasons: dict[FieldPath, list[str]] = {}
     shown: dict[FieldPath, str] = {}
-    for place, error in _furthest([(_locate(error["loc"]), error) for error in errors]):
+    root = root_of(model)
+    for place, error in _furthest([(_locate(error["loc"], model), error) for error in errors]):
         path, reason, got = _describe(place, error)
         shown[path] = got
         if reason not in reasons.setdefault(path, []):
             reasons[path].append(reason)
     return [
-        {"field": dotted(path), "pointer": pointer(path), "detail": " or ".join(found) + shown[path]}
+        {"field": dotted(path, root), "pointer": pointer(path), "detail": " or ".join(found) + shown[path]}
         for path, found in reasons.items()
     ]
 
 
-def dotted(path: FieldPath) -> str:
-    """A path as people read it: `task.choices.1`."""
-    return ".".join(str(part) for part in path) or ROOT
+def root_of(model: type[BaseModel]) -> str:
+    """How an error of a whole document of this model is called."""
+    return ROOT if model is JobSpec else BODY
+
+
+def dotted(path: FieldPath, root: str = ROOT) -> str:
+    """A path as people read it: `task.choices.1`; `root` is what they call the document as a whole."""
+    return ".".join(str(part) for part in path) or root
 
 
 def pointer(path: FieldPath) -> str:
@@ -85,8 +92,8 @@ def _one_of(names: Collection[str]) -> str:
     return f"one of {', '.join(names)}" if names else "none"
 
 
-def _locate(loc: FieldPath) -> _Place:
-    place = _Place(path=(), annotation=JobSpec)
+def _locate(loc: FieldPath, model: type[BaseModel]) -> _Place:
+    place = _Place(path=(), annotation=model)
     for part in loc:
         place = _step(place, part)
     return place
@@ -123,11 +130,14 @@ def _describe(place: _Place, error: ErrorRecord) -> tuple[FieldPath, str, str]:
     got = _got(error.get("input"))
     if kind == "value_error":
         reason = message.removeprefix("Value error, ")
-        return (*place.path, *_named_first(reason, place.annotation)), reason, ""
+        named = _named_first(reason, place.annotation)
+        return (*place.path, *named), reason.removeprefix(dotted(named)).lstrip(), ""
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         tag = error["ctx"].get("tag")
         got = "; got nothing" if tag is None else _got(tag)
         return (*place.path, "kind"), f"expected one of {', '.join(_kinds(place.annotation))}", got
+    if kind == "missing" and not place.path:
+        return (), f"a body is required: JSON, with {_one_of(place.annotation.model_fields)}", ""
     if kind == "missing":
         return place.path, "this field is required", ""
     if kind == "extra_forbidden":

@@ -67,9 +67,10 @@ class TargetLatency(Strict):
 
     @model_validator(mode="after")
     def _not_too_much(self) -> Self:
-        tokens = (self.rows or 1) * (self.length or 1)
-        if tokens > MOST_TOKENS:
-            raise ValueError(f"rows times length must be at most {MOST_TOKENS:,}; got {tokens:,}")
+        rows, length = self.rows or 1, self.length or 1
+        if rows * length > MOST_TOKENS:
+            most = MOST_TOKENS // length
+            raise ValueError(f"rows must be at most {most:,} of length {length:,}; got {rows:,}")
         return self
 
 

@@ -213,6 +213,17 @@ def test_what_preflight_refuses_is_told_by_field(ranksieve, spec_file, preflight
         assert done.stderr.splitlines() == ["task.data.source.path: no such file: /data/reviews.jsonl"]
 
 
+def test_a_failure_takes_one_line_whatever_a_library_said(ranksieve, spec_file, preflight):
+    preflight.error = InputError(
+        "model.path", "cannot read the tokenizer: none of:\n(1) a file,\n(2) a slow one."
+    )
+
+    done = ranksieve("submit", spec_file)
+
+    told = "model.path: cannot read the tokenizer: none of: (1) a file, (2) a slow one."
+    assert done.stderr.splitlines() == [told]
+
+
 def test_a_missing_file_and_wrong_usage_exit_2(ranksieve, spec_file):
     missing = ranksieve("run", "nope.yaml")
 

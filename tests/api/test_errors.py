@@ -15,6 +15,7 @@ from search.errors import (
     StoreError,
 )
 
+JSON = {"Content-Type": "application/json"}
 SECRET = "/home/someone/secret.txt"
 
 
@@ -134,3 +135,65 @@ def test_an_id_that_could_do_harm_is_replaced(http, id):
     assert len(given.headers["x-request-id"]) == 16
     assert given.json()["request_id"] == given.headers["x-request-id"]
     assert http.get("/nope").headers["x-request-id"] != given.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "errors"),
+    [
+        ("PATCH", "/v1/jobs/x", {"nmae": ""}, {"nmae": "unknown field; did you mean name?"}),
+        (
+            "POST",
+            "/v1/webhooks",
+            {"url": "https://a.example", "state": []},
+            {"state": "unknown field; did you mean states?"},
+        ),
+        (
+            "POST",
+            "/v1/jobs/x/exports",
+            {"model": 1},
+            {"model": "unknown field; expected one of share, candidate"},
+        ),
+        (
+            "POST",
+            "/v1/jobs/x/exports",
+            None,
+            {"body": "a body is required: JSON, with one of share, candidate"},
+        ),
+        ("POST", "/v1/keys", [], {"body": "expected a mapping of fields; got a list"}),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_told_in_its_own_fields(http, method, path, body, errors):
+    answer = http.request(method, path, **({} if body is None else {"json": body}))
+
+    assert {error["field"]: error["detail"] for error in answer.json()["errors"]} == errors
+
+
+def test_a_body_that_is_no_json_is_called_what_it_is(http):
+    answers = [http.post(f"/v1/{route}", content="{", headers=JSON).json() for route in ("jobs", "keys")]
+
+    assert [error["field"] for answer in answers for error in answer["errors"]] == ["spec", "body"]
+
+
+@pytest.mark.parametrize("sent", ["application/x-www-form-urlencoded", None])
+def test_a_body_that_is_not_said_to_be_json_is_told_how(http, sent):
+    answer = http.post("/v1/jobs", content=b"{}", headers={} if sent is None else {"Content-Type": sent})
+
+    [error] = answer.json()["errors"]
+    got = sent or "no Content-Type"
+    assert error["detail"] == (
+        f"expected JSON sent as such, got {got}; send it with `Content-Type: application/json`"
+    )
+
+
+def test_a_parameter_that_cannot_be_is_told_once(http):
+    [error] = http.get("/v1/jobs?state=foo").json()["errors"]
+
+    assert error["field"] == "state"
+    assert error["detail"].startswith("Input should be 'queued', ")
+    assert error["detail"].endswith("; got 'foo'")
+
+
+def test_a_foreign_host_is_told_of_the_setting(http):
+    assert (
+        "RANKSIEVE_ALLOWED_HOSTS" in http.get("/v1/jobs", headers={"Host": "evil.example"}).json()["detail"]
+    )

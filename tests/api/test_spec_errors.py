@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from api.spec_errors import spec_errors
+from api.spec_errors import name_errors, spec_errors
+from service.changes import JobChanges
 from service.spec import JobSpec
 
 
@@ -75,3 +76,21 @@ def test_pointers_escape_what_a_label_may_hold(spec):
 
     assert error["pointer"] == "/labels/a~1b~0c.d"
     assert error["field"] == "labels.a/b~c.d"
+
+
+def test_a_field_that_demands_something_of_another_is_named_once(spec):
+    spec["search"] = {"screen": 300, "survivors": 13}
+    assert errors_of(spec) == {"search.survivors": "must be at most offspring, 12; got 13"}
+
+    spec["search"] = {"screen": 300}
+    assert errors_of(spec) == {"search.screen": "must be at most task.data.sizes.search, 256; got 300"}
+
+
+def test_fields_are_those_of_the_model_that_refused_them():
+    with pytest.raises(ValidationError) as caught:
+        JobChanges.model_validate({"resources": {"actors": 1}, "search": {"patience": 3}})
+
+    assert {error["field"]: error["detail"] for error in name_errors(caught.value.errors(), JobChanges)} == {
+        "search.patience": "unknown field; expected one of generations, max_evaluations",
+        "resources": "unknown field; expected one of name, labels, priority, actors, search",
+    }

@@ -168,7 +168,7 @@ CASES: list[tuple[str, str, Any, str, str]] = [
         "objective",
         {"kind": "target_latency", "share": 0.5, "rows": 1_000_000, "length": 11},
         "objective.rows",
-        "rows times length must be at most 10,000,000; got 11,000,000",
+        "must be at most 909,090 of length 11; got 1,000,000",
     ),
     (
         "a pass over the context",
