@@ -1,13 +1,27 @@
 """`objective` of a job file: what makes one model better than another."""
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Literal, Self
 
-from pydantic import ByteSize, Field, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, model_validator
 
 from service.spec.strict import Strict
 
 MOST_TOKENS = 10_000_000
 """Of a forward pass that is timed; as many as `resources.batch_tokens` may be."""
+
+
+_SIZE = re.compile(r"\s*\d*\.?\d+\s*[A-Za-z]*\s*")
+
+
+def _whole_size(value: object) -> object:
+    """Pydantic would read the beginning of a text, and take `1,5 GB` for one byte."""
+    if isinstance(value, str) and not _SIZE.fullmatch(value):
+        raise ValueError(f"expected one number and its unit, like 120 MB or 1.5 GB; got {value!r}")
+    return value
+
+
+Size = Annotated[ByteSize, BeforeValidator(_whole_size)]
 
 
 class MaxDrop(Strict):
@@ -32,7 +46,7 @@ class TargetBytes(Strict):
     """The best metric with weight files of at most `size`, or `share` of the dense model's; exactly one of them."""
 
     kind: Literal["target_bytes"] = "target_bytes"
-    size: ByteSize | None = Field(None, ge=1, description="`120 MB`, `1.5 GB`, or a number of bytes.")
+    size: Size | None = Field(None, ge=1, description="`120 MB`, `1.5 GB`, or a number of bytes.")
     share: float | None = Field(None, gt=0, lt=1)
 
     @model_validator(mode="after")

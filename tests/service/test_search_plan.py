@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 import pytest
+from pydantic import ValidationError
 from transformers import LlamaConfig
 
 from api.spec_file import load_spec
@@ -46,6 +47,13 @@ def test_a_spec_with_every_default_written_out_is_the_same(tiny_job: Document) -
     spec = JobSpec.model_validate(tiny_job)
     assert JobSpec.model_validate(spec.canonical()) == spec
     assert spec.canonical()["objective"] == {"kind": "target_bytes", "size": 1_500_000_000, "share": None}
+
+
+@pytest.mark.parametrize("size", ["2 GB 500 MB", "1,5 GB", "1.5.2 GB", "1 G B", "-3 MB"])
+def test_a_size_is_one_number_and_its_unit(tiny_job: Document, size: str) -> None:
+    tiny_job["objective"] = {"kind": "target_bytes", "size": size}
+    with pytest.raises(ValidationError, match=r"one number and its unit, like 120 MB or 1\.5 GB; got '"):
+        JobSpec.model_validate(tiny_job)
 
 
 def planned(job: Document, dtype: str = "float32", roots: tuple[Path, ...] = ()) -> SearchPlan:
