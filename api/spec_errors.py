@@ -8,6 +8,7 @@ Knows `JobSpec` and the models it is given, nothing of HTTP: the command line mu
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -146,6 +147,10 @@ def _describe(place: _Place, error: ErrorRecord) -> tuple[FieldPath, str, str]:
         message = "expected a mapping of fields"
     elif kind in _NOT_A_LIST:
         message = "expected a list"
+    elif kind == "string_type" and isinstance(error["input"], bool | int | float | date):
+        message = (
+            "expected text; put quotes around it, for YAML takes yes, no, numbers and dates for what they are"
+        )
     return place.path, message, got
 
 

@@ -1,11 +1,14 @@
 """Field names and messages of refused job files."""
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from api.spec_errors import name_errors, spec_errors
 from service.changes import JobChanges
 from service.spec import JobSpec
+
+QUOTE = "expected text; put quotes around it, for YAML takes yes, no, numbers and dates for what they are"
 
 
 def errors_of(document):
@@ -59,7 +62,16 @@ def test_a_union_is_reported_once_and_by_the_member_that_was_meant(spec):
     assert errors_of(spec) == {"task.choices": "expected a mapping of fields or expected a list; got True"}
 
     spec["task"]["choices"] = {"pos": "good", "neg": 0}
-    assert errors_of(spec) == {"task.choices.neg": "Input should be a valid string; got 0"}
+    assert errors_of(spec) == {"task.choices.neg": f"{QUOTE}; got 0"}
+
+
+@pytest.mark.parametrize("written", ["yes", "0", "1.5", "2026-11-30"])
+def test_what_yaml_takes_for_something_else_than_text_has_to_be_quoted(spec, written):
+    spec["task"]["choices"] = yaml.safe_load(f"[{written}, 'no']")
+    assert errors_of(spec) == {"task.choices.0": f"{QUOTE}; got {spec['task']['choices'][0]!r}"}
+
+    spec["task"]["choices"] = yaml.safe_load(f"['{written}', 'no']")
+    JobSpec.model_validate(spec)
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
