@@ -73,7 +73,7 @@ KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Database, job folders and caches.  [default: .ranksieve]", show_default=False),
+    typer.Option(help="Database, job folders and caches.", show_default=".ranksieve"),
 ]
 Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
@@ -82,8 +82,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 @app.command()
 def serve(
     ctx: typer.Context,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="0 for any free one.  [default: 8765]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="0 for any free one.", show_default="8765")] = None,
     data_dir: DataDir = None,
     root: Roots = None,
 ) -> None:

@@ -20,7 +20,9 @@ def create(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="Where it leads, https://….")],
     state: Annotated[
         list[JobState] | None,
-        typer.Option(help="A state that it is told of; may be repeated.  [default: those that end a job]"),
+        typer.Option(
+            help="A state that it is told of; may be repeated.", show_default="those that end a job"
+        ),
     ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,

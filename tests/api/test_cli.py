@@ -234,6 +234,15 @@ def test_a_missing_file_and_wrong_usage_exit_2(ranksieve, spec_file):
     assert ranksieve("jobs", "--state", "lost").exit_code == 2
 
 
+def test_help_tells_the_defaults_that_the_settings_have(ranksieve):
+    served = " ".join(ranksieve("serve", "--help").stdout.replace("│", " ").split())
+    created = " ".join(ranksieve("webhooks", "create", "--help").stdout.replace("│", " ").split())
+
+    for name in ("host", "port", "data_dir"):
+        assert f"[default: ({Settings.model_fields[name].default})]" in served
+    assert "[default: (those that" in created
+
+
 def test_submit_prints_the_id_and_watch_follows(ranksieve, spec_file, client):
     submitted = ranksieve("submit", spec_file)
     job_id = submitted.stdout.strip()
