@@ -76,7 +76,12 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         if value.lstrip().startswith("["):
-            return json.loads(value)
+            try:
+                return json.loads(value)
+            except ValueError as error:
+                raise ValueError(
+                    f"expected folders joined by {os.pathsep!r}, or a JSON list: {error}"
+                ) from None
         return [folder for folder in value.split(os.pathsep) if folder]
 
     @field_validator("allowed_hosts", "trusted_proxies", "webhook_hosts", mode="before")
