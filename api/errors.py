@@ -5,6 +5,7 @@ about the job file lists each offending field by its dotted name and its JSON po
 logged for the operator and told to the user without its text, which may hold paths or data.
 """
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -76,6 +77,10 @@ class ProblemResponse(JSONResponse):
     """A problem document."""
 
     media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        """The document as JSON; half of a surrogate pair, which may be in what is told of a body, stays escaped."""
+        return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def install(app: FastAPI) -> None:

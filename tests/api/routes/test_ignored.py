@@ -1,5 +1,7 @@
 """What a route would ignore is refused, before anything is done."""
 
+import json
+
 import pytest
 from starlette.testclient import TestClient
 
@@ -66,3 +68,10 @@ def test_who_has_no_key_is_asked_for_one_first(build, tmp_path):
     settings = Settings(data_dir=tmp_path / "data", api_key="s3cret")
     with TestClient(create_app(build(settings)), base_url="http://127.0.0.1") as locked:
         assert locked.get("/v1/jobs?limits=3").status_code == 401
+
+
+def test_a_key_that_is_no_text_can_be_told_of(http):
+    answer = http.post("/v1/jobs", content='{"\\ud800": 1, "\\ud800": 2}', headers=JSON)
+
+    assert answer.status_code == 422
+    assert json.loads(answer.text)["errors"][0]["field"] == "\ud800"
