@@ -224,7 +224,7 @@ def test_a_model_without_weights_of_its_own_is_refused_by_submission_and_job(
     error = refused(weights)
 
     assert error.field == "model.hub"
-    assert "holds no .safetensors weights; pickled ones are never loaded" in error.message
+    assert "holds no .safetensors weights, as save_pretrained writes them" in error.message
     resolve(source(), "ignored")
 
 
