@@ -10,11 +10,12 @@ is as good at the task as the model it was made of, to rounding. What differs is
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from real_model import CPU, parser, preparation_plan
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
 from workers.cache import FolderCache
 from workers.models import load_prepared, prepare_model, resolve
@@ -35,23 +36,28 @@ def main() -> None:
     options.add_argument("--experts", type=int, default=4)
     options.add_argument("--chosen", type=int, default=2, help="experts of a token")
     arguments = options.parse_args()
-    plan, spec = preparation_plan(arguments.data_dir)
-    prepared = prepare_model(resolve(plan.model), CPU, FolderCache(plan.cache_dir))
-    mixture = upcycled(load_prepared(prepared.folder, CPU), arguments.experts, arguments.chosen)
-    shutil.copytree(
-        prepared.folder, arguments.folder / "model", ignore=shutil.ignore_patterns("*.safetensors")
+    with_job(
+        lambda dense: upcycled(dense, arguments.experts, arguments.chosen),
+        arguments.data_dir,
+        arguments.folder,
     )
-    mixture.save_pretrained(arguments.folder / "model")
+
+
+def with_job(made: Callable[[PreTrainedModel], PreTrainedModel], data_dir: Path, folder: Path) -> None:
+    """Writes what is made of the demo's model into a folder, and the job file of the demo's task on it."""
+    plan, spec = preparation_plan(data_dir)
+    prepared = prepare_model(resolve(plan.model), CPU, FolderCache(plan.cache_dir))
+    model = made(load_prepared(prepared.folder, CPU))
+    shutil.copytree(prepared.folder, folder / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    model.save_pretrained(folder / "model")
     source = spec.task.data.source
     assert source is not None
-    reviews = shutil.copy(str(source.path), arguments.folder)
+    reviews = shutil.copy(str(source.path), folder)
     job = spec.model_dump(mode="json", exclude_unset=True)
     job["model"] = {"path": "model"}
     job["task"]["data"]["source"] = {"path": Path(reviews).name}
-    (arguments.folder / "job.json").write_text(json.dumps(job, indent=2))
-    print(
-        f"{sum(parameter.numel() for parameter in mixture.parameters()):,} parameters in {arguments.folder}"
-    )
+    (folder / "job.json").write_text(json.dumps(job, indent=2))
+    print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters in {folder}")
 
 
 @torch.no_grad()
