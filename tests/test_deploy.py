@@ -1,6 +1,10 @@
 """What can be checked of `deploy/` without a cluster: files parse, variables exist, job files are valid."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,12 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 FILES = sorted(file for file in DEPLOY.rglob("*") if file.is_file())
 YAML_FILES = [file for file in FILES if file.suffix == ".yaml"]
 EXAMPLES = sorted((DEPLOY / "examples").glob("*.yaml"))
+AS_SUBREAPER = """
+import ctypes, os, sys
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 KNOWN_VARIABLES = {f"RANKSIEVE_{name.upper()}" for name in Settings.model_fields}
 
 
@@ -137,6 +147,59 @@ def test_workers_have_a_fixed_number_and_the_head_none_of_the_work():
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     for group in cluster["workerGroupSpecs"]:
         assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+
+
+def _start_controller(folder: Path, **programs: str) -> subprocess.Popen[str]:
+    """The controller's container with these scripts for programs; like the first process, it is given all orphans."""
+    for name, code in programs.items():
+        (folder / name).write_text(code)
+        (folder / name).chmod(0o755)
+    container = _controller()
+    given = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+    path = os.pathsep.join([str(folder), os.path.dirname(sys.executable), os.environ["PATH"]])
+    return subprocess.Popen(
+        [sys.executable, "-c", AS_SUBREAPER, *container["command"], *container["args"]],
+        cwd=folder,
+        env={**os.environ, **given, "PATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the first process is given orphans")
+def test_controller_ends_with_its_node_of_the_cluster(tmp_path):
+    for pipe in ("started", "orders"):
+        os.mkfifo(tmp_path / pipe)
+    serve = f"""#!{sys.executable}
+import pathlib, psutil, signal, sys
+raylet = psutil.Process(int(pathlib.Path("raylet.pid").read_text()))
+signal.signal(signal.SIGTERM, lambda *_: print("ended, the raylet is a", raylet.status(), flush=True))
+print(*sys.argv[1:], flush=True)
+while True: signal.pause()
+"""
+    controller = _start_controller(
+        tmp_path,
+        ray="#!/bin/sh\nraylet & echo $! > raylet.pid; read started < started\n",
+        raylet="#!/bin/sh\necho yes > started; read order < orders\n",
+        ranksieve=serve,
+    )
+    with controller:
+        try:
+            assert controller.stdout.readline() == "serve\n"
+            os.kill(int((tmp_path / "raylet.pid").read_text()), signal.SIGKILL)
+            assert controller.stdout.readline() == "ended, the raylet is a zombie\n"
+        finally:
+            os.killpg(controller.pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the first process is given orphans")
+def test_controller_serves_only_as_a_node_of_the_cluster(tmp_path):
+    controller = _start_controller(tmp_path, ray="#!/bin/sh\nexit 1\n", ranksieve="#!/bin/sh\necho serves\n")
+    output, _ = controller.communicate()
+
+    assert output == ""
+    assert controller.returncode == 1
 
 
 def test_server_unit_and_image_start_the_same_command():
