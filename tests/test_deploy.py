@@ -1,15 +1,17 @@
-"""What can be checked of `deploy/` without a cluster: files parse, variables exist, job files are valid."""
+"""What can be checked of `deploy/` without a cluster: variables exist, job files are valid, files agree."""
 
 import os
 import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from api.spec_file import load_spec
 from service.settings import Settings
@@ -27,28 +29,43 @@ os.execv(sys.argv[1], sys.argv[1:])
 KNOWN_VARIABLES = {f"RANKSIEVE_{name.upper()}" for name in Settings.model_fields}
 
 
+MANIFESTS = [
+    document
+    for file in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    for document in yaml.safe_load_all(file.read_text())
+]
+COMPOSE = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"]["api"]
+DOCKERFILE = (DEPLOY / "compose" / "Dockerfile").read_text()
+UNIT = (DEPLOY / "systemd" / "ranksieve.service").read_text().splitlines()
+PROJECT = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
+
+
 def _name(file: Path) -> str:
     return str(file.relative_to(DEPLOY))
 
 
-def _manifests() -> list[dict[str, Any]]:
-    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-    return [document for file in files for document in yaml.safe_load_all(file.read_text())]
+def _of(kind: str) -> dict[str, dict[str, Any]]:
+    """The manifests of a kind, by name."""
+    return {d["metadata"]["name"]: d for d in MANIFESTS if d["kind"] == kind}
 
 
-def _pods() -> list[dict[str, Any]]:
-    """Pod specs of the controller, the head and the workers."""
-    owners = [document["spec"] for document in _manifests() if document["kind"] == "Deployment"]
-    for cluster in (document["spec"] for document in _manifests() if document["kind"] == "RayCluster"):
-        owners += [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    return [owner["template"]["spec"] for owner in owners]
+DEPLOYMENT = _of("Deployment")["ranksieve"]["spec"]
+CLUSTER = _of("RayCluster")["ranksieve-ray"]["spec"]
+PODS = {"controller": DEPLOYMENT["template"], "head": CLUSTER["headGroupSpec"]["template"]} | {
+    group["groupName"]: group["template"] for group in CLUSTER["workerGroupSpecs"]
+}
+"""Templates of all pods there are."""
+(CONTROLLER,) = PODS["controller"]["spec"]["containers"]
+CONTROLLER_ENV = {variable["name"]: variable.get("value") for variable in CONTROLLER["env"]}
 
 
-def _controller() -> dict[str, Any]:
-    """The controller's container."""
-    (deployment,) = (document for document in _manifests() if document["kind"] == "Deployment")
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    return container
+def _picked(selector: dict[str, Any]) -> set[str]:
+    """The pods that a selector picks."""
+    return {
+        name
+        for name, pod in PODS.items()
+        if selector["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    }
 
 
 @pytest.mark.parametrize("file", YAML_FILES, ids=_name)
@@ -90,62 +107,186 @@ def test_examples_cover_every_kind_and_model_source():
     }
 
 
-def test_containers_run_without_root():
-    dockerfile = (DEPLOY / "compose" / "Dockerfile").read_text()
-    pods = [
-        document["spec"]["template"]["spec"] for document in _manifests() if document["kind"] == "Deployment"
+def test_all_run_one_image_of_this_version():
+    images = re.findall(r"ranksieve:(\d[\w.]*)", "".join(file.read_text() for file in FILES))
+
+    assert set(images) == {PROJECT["project"]["version"]}
+    assert {c["image"] for pod in PODS.values() for c in pod["spec"]["containers"]} == {COMPOSE["image"]}
+
+
+def test_image_holds_all_that_is_installed():
+    packages = {
+        name.removesuffix("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
+    needed = packages | {"pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
+    copied = {
+        name
+        for names in re.findall(r"^COPY ([^-].*) \S+$", DOCKERFILE, re.MULTILINE)
+        for name in names.split()
+    }
+    let_in = re.findall(
+        r"^!(\S+)$", (DEPLOY / "compose" / "Dockerfile.dockerignore").read_text(), re.MULTILINE
+    )
+
+    assert copied == needed
+    assert set(let_in) == needed
+
+
+def test_clusters_version_of_ray_is_one_that_the_image_may_have():
+    requirements = map(Requirement, PROJECT["project"]["dependencies"])
+    (ray,) = (requirement for requirement in requirements if requirement.name == "ray")
+
+    assert CLUSTER["rayVersion"] in ray.specifier
+
+
+@pytest.mark.parametrize("pod", PODS)
+def test_pod_may_do_no_more_than_it_has_to(pod):
+    spec = PODS[pod]["spec"]
+
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "runAsGroup": 10001,
+        "fsGroup": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    assert [container["securityContext"] for container in spec["containers"]] == [
+        {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
     ]
-    for cluster in (document["spec"] for document in _manifests() if document["kind"] == "RayCluster"):
-        groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-        pods += [group["template"]["spec"] for group in groups]
-
-    assert re.findall(r"^USER (\S+)", dockerfile, re.MULTILINE) == ["10001:10001"]
-    assert len(pods) == 3
-    assert all(pod["securityContext"]["runAsNonRoot"] for pod in pods)
 
 
-def test_no_pod_has_variables_made_of_services():
-    """A Service named ranksieve would set RANKSIEVE_PORT to a URL."""
-    assert all(pod["enableServiceLinks"] is False for pod in _pods())
+@pytest.mark.parametrize("pod", PODS)
+def test_pod_mounts_what_there_is(pod):
+    spec = PODS[pod]["spec"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    (mounts,) = ({m["name"]: m["mountPath"] for m in c["volumeMounts"]} for c in spec["containers"])
+    claims = {
+        v["persistentVolumeClaim"]["claimName"] for v in volumes.values() if "persistentVolumeClaim" in v
+    }
+
+    assert mounts.keys() == volumes.keys()
+    assert claims <= _of("PersistentVolumeClaim").keys()
+    assert {"/data", "/tmp", "/dev/shm"} <= set(mounts.values())
+    assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
+    assert spec["enableServiceLinks"] is False, "the Service would set RANKSIEVE_PORT to a URL"
 
 
-def test_claims_that_pods_mount_exist():
-    claims = {d["metadata"]["name"] for d in _manifests() if d["kind"] == "PersistentVolumeClaim"}
-    mounted = set(re.findall(r"claimName: ([a-z-]+)", "".join(f.read_text() for f in YAML_FILES)))
+def test_every_claim_is_mounted():
+    volumes = [volume for pod in PODS.values() for volume in pod["spec"]["volumes"]]
+    mounted = {v["persistentVolumeClaim"]["claimName"] for v in volumes if "persistentVolumeClaim" in v}
 
-    assert mounted == claims
+    assert mounted == _of("PersistentVolumeClaim").keys()
+
+
+def test_container_may_do_no_more_than_it_has_to():
+    assert re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE) == ["10001:10001"]
+    assert COMPOSE["read_only"] is True
+    assert COMPOSE["cap_drop"] == ["ALL"]
+    assert COMPOSE["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "network_mode", "pid", "devices", "user"} & COMPOSE.keys()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "User=ranksieve",
+        "UMask=0077",
+        "StateDirectoryMode=0700",
+        "NoNewPrivileges=yes",
+        "CapabilityBoundingSet=",
+        "AmbientCapabilities=",
+        "ProtectSystem=strict",
+        "ProtectHome=yes",
+        "PrivateTmp=yes",
+        "ProtectKernelTunables=yes",
+        "ProtectKernelModules=yes",
+        "ProtectKernelLogs=yes",
+        "ProtectControlGroups=yes",
+        "ProtectHostname=yes",
+        "ProtectProc=invisible",
+        "RestrictNamespaces=yes",
+        "RestrictRealtime=yes",
+        "RestrictSUIDSGID=yes",
+        "LockPersonality=yes",
+        "RemoveIPC=yes",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+    ],
+)
+def test_unit_may_do_no_more_than_it_has_to(line):
+    name, _, _ = line.partition("=")
+
+    assert [each for each in UNIT if each.startswith(f"{name}=")] == [line]
+
+
+def test_selectors_pick_the_pods_they_are_for():
+    inside, api = (_of("NetworkPolicy")[name]["spec"] for name in ("ranksieve", "ranksieve-api"))
+    (peer,) = (peer for rule in inside["ingress"] for peer in rule["from"])
+
+    assert _picked(DEPLOYMENT["selector"]) == {"controller"}
+    assert _picked({"matchLabels": _of("Service")["ranksieve"]["spec"]["selector"]}) == {"controller"}
+    assert _picked(api["podSelector"]) == {"controller"}
+    assert _picked(inside["podSelector"]) == _picked(peer["podSelector"]) == PODS.keys()
+    assert inside["egress"][0] == {"to": inside["ingress"][0]["from"]}
+
+
+def test_one_port_is_served_published_and_let_in():
+    (served,) = re.findall(r"RANKSIEVE_PORT=(\d+)", DOCKERFILE)
+    (service,) = _of("Service")["ranksieve"]["spec"]["ports"]
+    (ports,) = (rule["ports"] for rule in _of("NetworkPolicy")["ranksieve-api"]["spec"]["ingress"])
+
+    assert re.findall(r"^EXPOSE (\d+)$", DOCKERFILE, re.MULTILINE) == [served]
+    assert COMPOSE["ports"] == [f"127.0.0.1:{served}:{served}"]
+    assert CONTROLLER_ENV["RANKSIEVE_PORT"] == served
+    assert CONTROLLER["ports"] == [{"name": service["targetPort"], "containerPort": int(served)}]
+    assert service["port"] == int(served)
+    assert ports == [{"protocol": "TCP", "port": int(served)}]
 
 
 def test_probes_name_a_host_that_the_server_always_knows():
-    container = _controller()
-    probes = [container[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
+    probes = [CONTROLLER[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
 
     assert [probe["path"] for probe in probes] == ["/healthz", "/healthz", "/readyz"]
+    assert {probe["port"] for probe in probes} == {CONTROLLER["ports"][0]["name"]}
     assert all(probe["httpHeaders"] == [{"name": "Host", "value": "localhost"}] for probe in probes)
 
 
-def test_inputs_lie_beside_the_data_directory_and_not_in_it():
-    """What lies in it is the server's own: no model there is listed."""
-    environment = {e["name"]: e.get("value") for e in _controller()["env"]}
+def test_what_is_kept_and_what_is_read_lies_in_volumes():
+    """What lies in the data directory is the server's own: no model there is listed."""
+    given = dict(re.findall(r"(\w+)=(\S+)", DOCKERFILE))
+    binds = {mount["target"]: mount for mount in COMPOSE["volumes"] if isinstance(mount, dict)}
+    mounts = {mount["name"]: mount["mountPath"] for mount in CONTROLLER["volumeMounts"]}
+    roots, data_dir = Path(CONTROLLER_ENV["RANKSIEVE_ROOTS"]), Path(CONTROLLER_ENV["RANKSIEVE_DATA_DIR"])
 
-    assert not Path(environment["RANKSIEVE_ROOTS"]).is_relative_to(environment["RANKSIEVE_DATA_DIR"])
+    assert f"data:{given['RANKSIEVE_DATA_DIR']}" in COMPOSE["volumes"]
+    assert binds.keys() == {COMPOSE["environment"]["RANKSIEVE_ROOTS"]}
+    assert all(mount["read_only"] for mount in binds.values())
+    assert all(path.is_relative_to(mounts["data"]) for path in (roots, data_dir, Path(given["HF_HOME"])))
+    assert not roots.is_relative_to(data_dir)
+    assert CONTROLLER_ENV["RANKSIEVE_DATABASE_URL"].startswith(f"sqlite:///{mounts['db']}/")
+    assert "Environment=RANKSIEVE_DATA_DIR=/var/lib/ranksieve" in UNIT
+    assert "StateDirectory=ranksieve" in UNIT
 
 
 def test_ray_asks_for_a_token_and_the_controller_has_it():
-    (cluster,) = (document for document in _manifests() if document["kind"] == "RayCluster")
-    environment = {e["name"]: e for e in _controller()["env"]}
+    (token,) = (e["valueFrom"] for e in CONTROLLER["env"] if e["name"] == "RAY_AUTH_TOKEN")
+    (head,) = PODS["head"]["spec"]["containers"]
+    (port,) = (port["containerPort"] for port in head["ports"] if port["name"] == "gcs-server")
 
-    assert cluster["spec"]["authOptions"] == {"mode": "token"}
-    token = environment["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
-    assert token == {"name": cluster["metadata"]["name"], "key": "auth_token"}
-    assert environment["RAY_HEAD"]["value"].startswith(f"{cluster['metadata']['name']}-head-svc:")
+    assert CLUSTER["authOptions"] == {"mode": CONTROLLER_ENV["RAY_AUTH_MODE"]}
+    assert token == {"secretKeyRef": {"name": "ranksieve-ray", "key": "auth_token"}}
+    assert CONTROLLER_ENV["RAY_HEAD"] == f"ranksieve-ray-head-svc:{port}"
 
 
 def test_workers_have_a_fixed_number_and_the_head_none_of_the_work():
-    (cluster,) = (document["spec"] for document in _manifests() if document["kind"] == "RayCluster")
-
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    for group in cluster["workerGroupSpecs"]:
+    assert CLUSTER["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    for group in CLUSTER["workerGroupSpecs"]:
         assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
 
 
@@ -154,11 +295,10 @@ def _start_controller(folder: Path, **programs: str) -> subprocess.Popen[str]:
     for name, code in programs.items():
         (folder / name).write_text(code)
         (folder / name).chmod(0o755)
-    container = _controller()
-    given = {e["name"]: e["value"] for e in container["env"] if "value" in e}
+    given = {name: value for name, value in CONTROLLER_ENV.items() if value is not None}
     path = os.pathsep.join([str(folder), os.path.dirname(sys.executable), os.environ["PATH"]])
     return subprocess.Popen(
-        [sys.executable, "-c", AS_SUBREAPER, *container["command"], *container["args"]],
+        [sys.executable, "-c", AS_SUBREAPER, *CONTROLLER["command"], *CONTROLLER["args"]],
         cwd=folder,
         env={**os.environ, **given, "PATH": path},
         stdout=subprocess.PIPE,
@@ -203,8 +343,6 @@ def test_controller_serves_only_as_a_node_of_the_cluster(tmp_path):
 
 
 def test_server_unit_and_image_start_the_same_command():
-    unit = (DEPLOY / "systemd" / "ranksieve.service").read_text()
-    dockerfile = (DEPLOY / "compose" / "Dockerfile").read_text()
-
-    assert re.search(r"^ExecStart=\S+/bin/ranksieve serve$", unit, re.MULTILINE)
-    assert 'CMD ["ranksieve", "serve"]' in dockerfile
+    assert "ExecStart=/opt/ranksieve/.venv/bin/ranksieve serve" in UNIT
+    assert 'CMD ["ranksieve", "serve"]' in DOCKERFILE
+    assert CONTROLLER["args"][0].rstrip().endswith("exec ranksieve serve")
