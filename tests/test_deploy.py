@@ -114,6 +114,11 @@ def test_all_run_one_image_of_this_version():
     assert {c["image"] for pod in PODS.values() for c in pod["spec"]["containers"]} == {COMPOSE["image"]}
 
 
+def test_another_image_replaces_all_pods():
+    assert DEPLOYMENT["strategy"] == {"type": "Recreate"}
+    assert CLUSTER["upgradeStrategy"] == {"type": "Recreate"}
+
+
 def test_image_holds_all_that_is_installed():
     packages = {
         name.removesuffix("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
