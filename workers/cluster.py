@@ -100,7 +100,6 @@ class Cluster:
         options: dict[str, Any] = {} if self._temp_dir is None else {"_temp_dir": str(self._temp_dir)}
         ray.init(
             address="local",  # without it, Ray joins whatever cluster was started last on this machine
-            num_cpus=os.cpu_count(),
             include_dashboard=False,
             namespace="ranksieve",
             logging_level=logging.ERROR,

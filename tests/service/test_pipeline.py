@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -1153,7 +1152,7 @@ def test_where_answers_are_written_screening_goes_by_the_loss_alone(jobs: Jobs, 
 @pytest.fixture
 def two_processors(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Application]:
     """The whole service, which runs two jobs at once on a real Ray with two processors."""
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", '{"CPU": 2}')
     application = build(Settings(data_dir=tmp_path / "shared", roots=[tiny_root], running_jobs=2))
     application.start()
     yield application

@@ -284,7 +284,7 @@ def test_the_cluster_must_hold_one_actor_and_gives_as_many_as_it_holds(cluster: 
         share.use(4096)
         while share.take():
             pass
-        assert share.held == os.cpu_count()
+        assert share.held == ray.cluster_resources()["CPU"]
     with pytest.raises(InputError) as caught:
         enter(cluster, threads=1000)
     assert caught.value.field == "resources.threads_per_actor"

@@ -31,6 +31,15 @@ def test_an_embedded_ray_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == ["local", "127.0.0.1:2"]
 
 
+def test_an_embedded_ray_counts_processors_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows of a container's limit; Python tells of all that the machine has."""
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **options: told.append(options))
+    Cluster().connect()
+    assert [options.get("num_cpus") for options in told] == [None]
+
+
 def test_workers_of_every_cluster_are_told_to_compute_alike_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
