@@ -86,6 +86,7 @@ class Application:
 
         Raises:
             ConflictError: Another server owns the directory, or a newer version wrote its database.
+            StoreError: The database cannot be opened.
         """
         self._make_data_dir()
         with ExitStack() as owned:

@@ -1,5 +1,6 @@
 """The one way to a database: its schema brought up to date once, then transactions."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -10,6 +11,9 @@ from sqlalchemy.orm import Session
 
 from search.errors import StoreError
 from service.store.engine import new_engine, upgrade
+
+FAILURES = (OperationalError, InterfaceError, InternalError, TimeoutError)
+"""What SQLAlchemy raises where the database is at fault, not the program."""
 
 
 class Database:
@@ -31,10 +35,16 @@ class Database:
 
         Raises:
             ConflictError: A newer version of the program has migrated this database.
+            StoreError: It is not there, or must not be written to; tells which one, and what to do.
         """
         with self._opening:
             if not self._opened:
-                upgrade(self._engine)
+                try:
+                    upgrade(self._engine)
+                except FAILURES as error:
+                    raise StoreError(
+                        f"the job store {self._engine.url!r} cannot be opened: {_cause(error)}; {self._remedy()}"
+                    ) from error
                 self._opened = True
 
     def close(self) -> None:
@@ -59,7 +69,19 @@ class Database:
             self.open()
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except (OperationalError, InterfaceError, InternalError, TimeoutError) as error:
-            # SQLAlchemy's own text holds the statement and its values.
-            cause = getattr(error, "orig", None) or error
-            raise StoreError(f"the job store failed: {type(cause).__name__}: {cause}") from error
+        except FAILURES as error:
+            raise StoreError(f"the job store failed: {_cause(error)}") from error
+
+    def _remedy(self) -> str:
+        if self._engine.dialect.name != "sqlite":
+            return "see that it runs and lets this server in"
+        return (
+            f"let user {os.geteuid()} write to its folder, or give another RANKSIEVE_DATA_DIR or "
+            "RANKSIEVE_DATABASE_URL"
+        )
+
+
+def _cause(error: Exception) -> str:
+    """What the driver said; SQLAlchemy's own text holds the statement and its values."""
+    cause = getattr(error, "orig", None) or error
+    return f"{type(cause).__name__}: {cause}"

@@ -77,6 +77,7 @@ class Store(View):
 
         Raises:
             ConflictError: A newer version of the program has migrated this database.
+            StoreError: It is not there, or must not be written to; tells which one, and what to do.
         """
         self.database.open()
 

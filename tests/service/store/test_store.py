@@ -1,5 +1,6 @@
 """The contract of a job store; every backend of `store_url` must keep it."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from sqlalchemy import text
 from sqlalchemy.exc import StatementError
 
 from search.errors import (
@@ -756,10 +758,37 @@ def test_the_databases_clock_is_close_to_ours(store: Store) -> None:
 
 
 def test_a_database_that_fails_is_a_failure_of_the_store(tmp_path: Path, make_spec: MakeSpec) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'no such folder' / 'jobs.db'}")
+    store = Store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    with store.database.writing() as session:
+        session.execute(text("DROP TABLE jobs"))
 
-    with pytest.raises(StoreError, match="the job store failed: OperationalError: unable to open"):
+    with pytest.raises(StoreError, match=r"^the job store failed: OperationalError: no such table: jobs$"):
         store.create_job(make_spec("secret"))
+
+
+def test_a_database_that_cannot_be_opened_is_named_with_what_to_do(
+    tmp_path: Path, make_spec: MakeSpec
+) -> None:
+    file = tmp_path / "no such folder" / "jobs.db"
+
+    with pytest.raises(StoreError) as caught:
+        Store(f"sqlite:///{file}").create_job(make_spec("secret"))
+
+    assert str(caught.value) == (
+        f"the job store sqlite:///{file} cannot be opened: OperationalError: unable to open database file; let user "
+        f"{os.geteuid()} write to its folder, or give another RANKSIEVE_DATA_DIR or RANKSIEVE_DATABASE_URL"
+    )
+
+
+def test_a_server_of_databases_that_is_not_there_is_named_without_a_password() -> None:
+    with pytest.raises(StoreError) as caught:
+        Store("postgresql://me:s3cret@127.0.0.1:1/jobs").open()
+
+    told = str(caught.value)
+    assert told.startswith("the job store postgresql")
+    assert "me:***@127.0.0.1:1/jobs cannot be opened: OperationalError: connection" in told
+    assert told.endswith("; see that it runs and lets this server in")
+    assert "s3cret" not in told
 
 
 def test_events_come_in_pages(store: Store, make_spec: MakeSpec) -> None:
