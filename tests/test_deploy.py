@@ -13,6 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from api.failures import USAGE
 from api.spec_file import load_spec
 from service.settings import Settings
 
@@ -228,6 +229,25 @@ def test_unit_may_do_no_more_than_it_has_to(line):
     name, _, _ = line.partition("=")
 
     assert [each for each in UNIT if each.startswith(f"{name}=")] == [line]
+
+
+def test_unit_hides_no_gpu_and_no_memory():
+    """`ProtectClock` closes all devices but the clock's before systemd 252."""
+    hiding = ("ProtectClock", "PrivateDevices", "Device", "MemoryDenyWriteExecute", "ProcSubset")
+
+    assert not [line for line in UNIT if line.startswith(hiding)]
+
+
+def test_unit_stays_down_with_settings_that_cannot_be():
+    assert f"RestartPreventExitStatus={USAGE}" in UNIT
+
+
+def test_keys_of_the_unit_are_made_in_its_data_directory_by_its_user():
+    unit = dict(line.split("=", 1) for line in UNIT if line.startswith(("User=", "ExecStart=")))
+    program = unit["ExecStart"].removesuffix(" serve")
+    make = f"sudo -u {unit['User']} {program} keys create OWNER --data-dir /var/lib/ranksieve"
+
+    assert re.findall(r"`(.*keys create.*)`", (DEPLOY / "systemd" / "README.md").read_text()) == [make]
 
 
 def test_selectors_pick_the_pods_they_are_for():
