@@ -309,6 +309,18 @@ def test_ray_asks_for_a_token_and_the_controller_has_it():
     assert CONTROLLER_ENV["RAY_HEAD"] == f"ranksieve-ray-head-svc:{port}"
 
 
+def test_token_of_the_hub_is_taken_where_there_is_one():
+    (token,) = (e["valueFrom"] for e in CONTROLLER["env"] if e["name"] == "HF_TOKEN")
+
+    assert token == {"secretKeyRef": {"name": "ranksieve", "key": "hf-token", "optional": True}}
+    assert COMPOSE["environment"]["HF_TOKEN"] is None  # that of the shell
+
+
+@pytest.mark.parametrize("way", ["compose", "kubernetes", "systemd", ".."])
+def test_token_of_the_hub_is_told_of(way):
+    assert re.search("HF_TOKEN|hf-token", (DEPLOY / way / "README.md").read_text())
+
+
 def test_workers_have_a_fixed_number_and_the_head_none_of_the_work():
     assert CLUSTER["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     for group in CLUSTER["workerGroupSpecs"]:
