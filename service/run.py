@@ -16,9 +16,9 @@ from service.joblog import JobLog
 from service.jobs import Job, JobError, JobState
 from service.lease import Lease
 from service.logs import about
-from service.machine import machine_fault
 from service.store import Store
 from service.tracing import span
+from workers.machine import machine_fault
 
 logger = logging.getLogger(__name__)
 

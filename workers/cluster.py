@@ -29,6 +29,7 @@ from workers.devices import give_memory_back
 from workers.dispatcher import Dispatcher
 from workers.fairness import UNITS, amounts
 from workers.following import Furthest, last_item
+from workers.machine import machine_fault
 from workers.plan import EncodedTask
 from workers.prepared import Progress
 from workers.probe import Probe
@@ -241,12 +242,19 @@ class Cluster:
 
 
 def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """A phase whose process keeps no memory, when it has ended, that it has no more use for."""
+    """A phase whose process keeps no memory, when it has ended, that it has no more use for.
+
+    What the machine kept from being read is raised as its fault: of an input error only the message leaves the process.
+    """
 
     @wraps(phase)
     def run(*arguments: Any) -> Iterator[Any]:
         try:
             yield from phase(*arguments)
+        except InputError as error:
+            if (fault := machine_fault(error)) is not None:
+                raise fault from error
+            raise
         finally:
             give_memory_back()
 

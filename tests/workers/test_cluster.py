@@ -137,12 +137,24 @@ def test_phase_with_an_environment_has_a_process_of_its_own(run: Run, tmp_path: 
 def test_error_of_the_user_arrives_as_it_is(run: Run) -> None:
     def phase() -> Iterator[Progress]:
         yield Progress(phase="check", done=0, total=1)
-        raise InputError("model.path", "is bad")
+        raise InputError("model.path", "is bad") from FileNotFoundError(errno.ENOENT, "No such file", "/x")
 
     with pytest.raises(InputError) as caught:
         run(phase)
     assert (caught.value.field, caught.value.message) == ("model.path", "is bad")
     assert len(run.progress) == 1
+
+
+def test_an_input_that_the_machine_kept_a_worker_from_reading_is_the_machines_fault(run: Run) -> None:
+    def phase() -> Iterator[Progress]:
+        yield Progress(phase="model", done=0, total=1)
+        try:
+            raise OSError(errno.ESTALE, "Stale file handle", "/models/x")
+        except OSError as error:
+            raise InputError("model.path", f"cannot load the weights: {error}") from error
+
+    with pytest.raises(InfrastructureError, match=r"Stale file handle: '/models/x'; see to it"):
+        run(phase)
 
 
 def test_error_of_the_code_keeps_its_kind(run: Run) -> None:

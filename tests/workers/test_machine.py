@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from search.errors import InfrastructureError, InputError, ScoringError, StoreError
-from service.machine import machine_fault
+from workers.machine import machine_fault
 
 
 def unreadable(cause: Exception) -> InputError:
@@ -20,6 +20,10 @@ def unreadable(cause: Exception) -> InputError:
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
         (ConnectionRefusedError("no cluster there"), "no cluster there"),
         (MemoryError(), "no memory left"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            "no memory left",
+        ),
         (RuntimeError("IoError: No space left on device (os error 28)"), "No space left on device"),
     ],
 )
@@ -43,6 +47,7 @@ def test_what_is_a_fault_already_stays_as_it_is(error: Exception) -> None:
         OSError(errno.EMFILE, "Too many open files"),
         ConnectionResetError("the hub hung up"),
         MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
     ],
 )
 def test_an_input_that_the_machine_could_not_read_is_the_machines_fault(cause: Exception) -> None:
@@ -56,6 +61,7 @@ def test_an_input_that_the_machine_could_not_read_is_the_machines_fault(cause: E
         PermissionError(errno.EACCES, "Permission denied", "/x"),
         OSError("no file named config.json"),
         ValueError("not JSON"),
+        RuntimeError("size mismatch for lm_head.weight"),
     ],
 )
 def test_an_input_that_is_not_there_or_not_readable_is_not(cause: Exception) -> None:

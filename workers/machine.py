@@ -4,6 +4,7 @@ import errno
 import os
 
 from search.errors import InfrastructureError, InputError
+from workers.devices import lack_of_memory
 
 _FAULTS = {
     errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM, errno.EMFILE, errno.ENFILE,
@@ -16,18 +17,19 @@ _FULL = os.strerror(errno.ENOSPC)
 def machine_fault(error: Exception) -> InfrastructureError | None:
     """An error as a fault of the machine, or None if it is something else.
 
-    What could not be read is the input's fault only where reading it again would be in vain.
+    What could not be read is the input's fault only where reading it again would be in vain. Its cause tells, and has
+    to be asked in the process that raised it, for causes are not pickled.
 
     Args:
-        error: Whatever a pipeline raised.
+        error: Whatever a pipeline or a phase raised.
     """
     match error:
         case InfrastructureError():
             return error
-        case InputError(__cause__=OSError() | MemoryError() as cause):
+        case InputError(__cause__=OSError() | MemoryError() | RuntimeError() as cause):
             return machine_fault(cause)
-        case MemoryError():
-            return InfrastructureError("the server has no memory left; free some")
+        case _ if lack_of_memory(error) is not None:
+            return InfrastructureError("there is no memory left; free some")
         case OSError() if error.errno in _FAULTS or isinstance(error, ConnectionError):
             return InfrastructureError(f"the machine failed: {error}; see to it, then resume the job")
         case _ if _FULL in str(error):  # safetensors tells of it in an error of its own
