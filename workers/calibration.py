@@ -29,19 +29,18 @@ from workers.likelihood import answer_logits
 from workers.matrices import LinearModule, weight_OD
 from workers.midway import as_dense, dense_module, gradient_share
 from workers.plan import Example
+from workers.projections import Method
 
 SHARD_TOKENS = {"cpu": 4096, "cuda": 131_072}
 """Padded tokens of a shard at least, by device: so many that its sums take less time to write than to compute."""
 
 
-def gram_width(matrix: MatrixShape, *, from_input: bool = False) -> int:
-    """K of a matrix: its narrow side, or its input."""
-    return matrix.in_features if from_input else min(matrix.in_features, matrix.out_features)
+def gram_width(matrix: MatrixShape, method: Method) -> int:
+    """K of a matrix: its narrow side, or its input where a method is about that alone."""
+    return matrix.in_features if method == "input" else min(matrix.in_features, matrix.out_features)
 
 
-def passes(
-    matrices: Sequence[MatrixShape], gram_bytes: int, *, from_input: bool = False
-) -> list[tuple[MatrixShape, ...]]:
+def passes(matrices: Sequence[MatrixShape], gram_bytes: int, method: Method) -> list[tuple[MatrixShape, ...]]:
     """Cuts the matrices into groups whose Grams fit into memory together; each is gathered in a pass of its own.
 
     The Grams of all matrices of a 70 B model would take more memory than the model; another pass over the examples
@@ -50,12 +49,12 @@ def passes(
     Args:
         matrices: In model order; neighbours share a group.
         gram_bytes: Memory for Grams; a matrix that needs more gets a group of its own.
-        from_input: As for `Calibrator`.
+        method: As for `Calibrator`.
     """
     groups: list[list[MatrixShape]] = []
     free = 0
     for matrix in matrices:
-        size = 2 * gram_numbers(gram_width(matrix, from_input=from_input)) * BYTES_PER_ENTRY
+        size = 2 * gram_numbers(gram_width(matrix, method)) * BYTES_PER_ENTRY
         if not groups or size > free:
             groups.append([])
             free = gram_bytes
@@ -86,8 +85,8 @@ class Calibrator:
     Args:
         model: The dense model, in the dtype it will run in; or midway to a smaller one, see `workers.midway`.
         matrices: Matrices to watch.
-        gradients: Whether backward Grams are wanted (a backward pass per batch).
-        from_input: See every matrix from its input, also where that is the wide side; without gradients.
+        method: What the Grams are for: `task` wants backward ones, too (a backward pass per batch); for `input` every
+            matrix is seen from its input, also where that is the wide side.
         fisher: Which loss the gradients are of, see `workers.fisher`.
     """
 
@@ -95,21 +94,19 @@ class Calibrator:
         self,
         model: PreTrainedModel,
         matrices: Sequence[MatrixShape],
-        *,
-        gradients: bool,
-        from_input: bool = False,
+        method: Method,
         fisher: Fisher = "true",
     ) -> None:
-        assert not (gradients and from_input)
         self.grams = Grams()
         self._model = model
         self._at_output = {
-            matrix.name: matrix.out_features <= matrix.in_features and not from_input for matrix in matrices
+            matrix.name: matrix.out_features <= matrix.in_features and method != "input"
+            for matrix in matrices
         }
-        self._widths = {matrix.name: gram_width(matrix, from_input=from_input) for matrix in matrices}
+        self._widths = {matrix.name: gram_width(matrix, method) for matrix in matrices}
         experts = {matrix.name: expert_of(model, matrix.name) for matrix in matrices}
         self._experts = {name: expert for name, expert in experts.items() if expert is not None}
-        self._gradients = gradients
+        self._gradients = method == "task"
         self._fisher = fisher
         self._mask_BL: torch.Tensor | None = None  # while watching
         self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened

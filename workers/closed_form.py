@@ -142,7 +142,7 @@ def _build(
         factors, ranks = towards
         go_midway(model, matrices, ranks, load_factors(factors))
     recipe = _recipe(plan, prepared, precision)
-    passed = passes(matrices, plan.gram_bytes, from_input=plan.method == "input")
+    passed = passes(matrices, plan.gram_bytes, plan.method)
     groups = [
         MatrixGroup(cache, key, model, some, recipe, plan.workers)
         for some in ([matrices] if plan.method == "weight" else passed)

@@ -21,6 +21,7 @@ H hidden width, A attention width (heads × head size).
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+from workers.calibration import gram_width
 from workers.filesize import ITEM_BYTES
 from workers.footprint import (
     Footprint,
@@ -44,7 +45,6 @@ from workers.sizes import (
     Load,
     ModelSize,
     gram_passes,
-    gram_width,
     grams_per_matrix,
     runs_dense,
     shards_of,

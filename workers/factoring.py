@@ -131,13 +131,7 @@ class MatrixGroup:
     def _shard(self, index: int) -> Generator[tuple[int, int], None, Grams]:
         recipe = self._recipe
         before = sum(len(self._batches_of(shard)) for shard in self._sum.done())
-        with Calibrator(
-            self._model,
-            self._matrices,
-            gradients=recipe.method == "task",
-            from_input=recipe.method == "input",
-            fisher=recipe.fisher,
-        ) as calibrator:
+        with Calibrator(self._model, self._matrices, recipe.method, recipe.fisher) as calibrator:
             for done, _ in calibrator.run(
                 recipe.kind, recipe.examples, recipe.batch_tokens, recipe.seed, self._batches_of(index)
             ):
@@ -177,7 +171,7 @@ def decomposed_at_once(chunk: Sequence[MatrixShape], method: Method) -> list[lis
     """The matrices of a chunk, those together whose squares are of one size, see `BATCH_BYTES`."""
     of_width: dict[int, list[MatrixShape]] = {}
     for matrix in chunk:
-        width = gram_width(matrix, from_input=method == "input")
+        width = gram_width(matrix, method)
         of_width.setdefault(width, []).append(matrix)
     batches = []
     for width, alike in of_width.items():

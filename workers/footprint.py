@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from search.matrix import MatrixShape, Storage
 from workers.attention import SHORT
+from workers.calibration import gram_width
 from workers.factoring import CHUNK, decomposed_at_once
 from workers.filesize import ITEM_BYTES
 from workers.grams import BYTES_PER_ENTRY, gram_numbers
@@ -25,7 +26,6 @@ from workers.sizes import (
     Load,
     ModelSize,
     gram_passes,
-    gram_width,
     grams_per_matrix,
     runs_dense,
     shards_of,

@@ -10,7 +10,6 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from search.matrix import MatrixShape, Storage
-from workers import calibration
 from workers.batches import make_batches
 from workers.calibration import passes, shard_count
 from workers.experts_module import expert_of
@@ -223,17 +222,12 @@ def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple
     """The groups of matrices that calibration passes gather; without Grams there are none."""
     if method == "weight":
         return []
-    return passes(model.matrices, gram_bytes, from_input=method == "input")
+    return passes(model.matrices, gram_bytes, method)
 
 
 def shards_of(job: JobSize, load: Load) -> int:
     """Shards that a round of the job's calibration is cut into."""
     return shard_count(load.tokens, max(1, round(load.batches)), job.device)
-
-
-def gram_width(matrix: MatrixShape, method: Method) -> int:
-    """Width of the Grams that a method gathers of a matrix."""
-    return calibration.gram_width(matrix, from_input=method == "input")
 
 
 def runs_dense(job: JobSize) -> bool:

@@ -120,7 +120,7 @@ def _choices() -> Mapping[str, tuple[str, ...]]:
 
 
 def _separate(model: RealModel, plain: PreTrainedModel, examples: Sequence[Example]) -> list[Part]:
-    with Calibrator(plain, model.prepared.matrices, gradients=True) as calibrator:
+    with Calibrator(plain, model.prepared.matrices, "task") as calibrator:
         for _ in calibrator.run(model.task.kind, examples, BATCH_TOKENS, 0):
             pass
     return [_part([matrix], plain, *calibrator.grams.of(matrix.name)) for matrix in model.prepared.matrices]

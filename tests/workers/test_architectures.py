@@ -292,7 +292,7 @@ def randomized(model: Any) -> Any:
 def gather(model: PreTrainedModel, task: EncodedTask, budget: int = 10_000) -> Grams:
     """Of examples with two answers: their gradients do not depend on a draw."""
     examples = [example for example in task.splits["calibration"] if example.choices == 2]
-    with Calibrator(model, find_matrices(model), gradients=True) as calibrator:
+    with Calibrator(model, find_matrices(model), "task") as calibrator:
         for _ in calibrator.run(task.kind, examples, budget, 0):
             pass
     return calibrator.grams
@@ -603,7 +603,7 @@ def test_unknown_architecture_works(own_model: OwnModel, make_task: Callable[...
     ]
     matrices = find_matrices(own_model, exclude=["experts.*"])
     task = make_task("choice")
-    with Calibrator(own_model, matrices, gradients=True) as calibrator:
+    with Calibrator(own_model, matrices, "task") as calibrator:
         for _ in calibrator.run("choice", task.splits["calibration"], 64, 0):
             pass
     pairs = {}
@@ -638,7 +638,7 @@ def test_matrix_that_runs_without_gradients_is_named(
     own_model.stack[1].forward = lambda x_BLD, routed: torch.no_grad()(forward)(x_BLD, routed)  # type: ignore[method-assign]
     task, matrices = make_task("choice"), find_matrices(own_model, exclude=["experts.*"])
     told = r"stack\.1\.wide cannot be calibrated: it runs without gradients; list it in model\.exclude"
-    with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, gradients=True) as calibrator:
+    with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, "task") as calibrator:
         list(calibrator.run("choice", task.splits["calibration"], 64, 0))
 
 
@@ -650,7 +650,7 @@ def test_matrix_that_no_gradient_reaches_is_named(
     block.forward = lambda x_BLD, routed: x_BLD + block.wide(x_BLD).argmax(dim=-1, keepdim=True)
     task, matrices = make_task("choice"), find_matrices(own_model, include=["stack.1.wide", "stack.2.wide"])
     told = r"stack\.1\.wide cannot be calibrated: it has no part in the loss"
-    with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, gradients=True) as calibrator:
+    with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, "task") as calibrator:
         list(calibrator.run("choice", task.splits["calibration"], 64, 0))
 
 

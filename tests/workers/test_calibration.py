@@ -16,6 +16,7 @@ from workers.fisher import Fisher, loss_of
 from workers.grams import Grams, GramSum
 from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example
+from workers.projections import Method
 
 ONE_BATCH = 10_000
 SEED = 7
@@ -25,12 +26,12 @@ def gather(
     model: PreTrainedModel,
     task: EncodedTask,
     *,
-    gradients: bool = True,
+    method: Method = "task",
     seed: int = SEED,
     budget: int = ONE_BATCH,
     fisher: Fisher = "true",
 ) -> Grams:
-    with Calibrator(model, find_matrices(model), gradients=gradients, fisher=fisher) as calibrator:
+    with Calibrator(model, find_matrices(model), method, fisher) as calibrator:
         steps = list(calibrator.run(task.kind, task.splits["calibration"], budget, seed))
     assert steps == [(index + 1, len(steps)) for index in range(len(steps))]
     return calibrator.grams
@@ -248,12 +249,12 @@ def test_an_expert_that_runs_twice_is_seen_twice(
     assert_same(gather(make(), task), naive_choice(make(), task))
 
 
-@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("method", ["task", "output"])
 def test_which_tokens_of_an_expert_are_real_is_found_once_for_its_matrices(
     make_mixture: Callable[[], PreTrainedModel],
     make_task: Callable[..., EncodedTask],
     monkeypatch: pytest.MonkeyPatch,
-    gradients: bool,
+    method: Method,
 ) -> None:
     rows: list[torch.Tensor] = []
 
@@ -263,7 +264,7 @@ def test_which_tokens_of_an_expert_are_real_is_found_once_for_its_matrices(
 
     rows_of = calibration._rows_of
     monkeypatch.setattr(calibration, "_rows_of", kept)
-    grams = gather(make_mixture(), make_task("choice"), gradients=gradients)
+    grams = gather(make_mixture(), make_task("choice"), method=method)
     reached = {name.rpartition(".")[0] for name, sent in grams.sent.items() if sent}
     assert len({id(rows_T) for rows_T in rows}) == 1 + len(
         reached
@@ -314,7 +315,7 @@ def test_padding_and_batching_leave_input_grams_alone(
     make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:
     model, task = make_llama(), make_task("choice")
-    whole, parts = (gather(model, task, gradients=False, budget=budget) for budget in (ONE_BATCH, 1))
+    whole, parts = (gather(model, task, method="output", budget=budget) for budget in (ONE_BATCH, 1))
     assert whole.tokens == parts.tokens
     for name, gram_P in sums(whole.forward).items():
         torch.testing.assert_close(sums(parts.forward)[name], gram_P, rtol=1e-4, atol=1e-4)
@@ -323,7 +324,7 @@ def test_padding_and_batching_leave_input_grams_alone(
 def test_without_gradients_there_is_no_gradient_gram(
     make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:
-    grams = gather(make_llama(), make_task("lm"), gradients=False)
+    grams = gather(make_llama(), make_task("lm"), method="output")
     gram_C, gram_G = grams.of("model.layers.0.mlp.up_proj")
     assert gram_C is not None
     assert gram_G is None
@@ -359,7 +360,7 @@ def test_shards_in_any_order_add_up_to_one_pass_over_all(
     batches = len(make_batches(task.splits["calibration"], 1, 20))
     total = Grams()
     for index in (2, 0, 1):
-        with Calibrator(model, find_matrices(model), gradients=True) as calibrator:
+        with Calibrator(model, find_matrices(model), "task") as calibrator:
             shard = shard_of(index, 3, batches)
             steps = list(calibrator.run("lm", task.splits["calibration"], 20, SEED, shard))
         assert steps == [(done, len(shard)) for done in range(1, len(shard) + 1)]
@@ -391,9 +392,13 @@ def test_passes_fill_the_memory_in_order() -> None:
     ]
     sizes = [2 * 8 * min(8, out) ** 2 for out in (4, 4, 8, 2, 2, 4)]
     assert sizes == [256, 256, 1024, 64, 64, 256]
-    assert [[m.name for m in group] for group in passes(shapes, 512)] == [["0", "1"], ["2"], ["3", "4", "5"]]
-    assert len(passes(shapes, 10**6)) == 1
-    assert [len(group) for group in passes(shapes, 1024, from_input=True)] == [1] * 6
+    assert [[m.name for m in group] for group in passes(shapes, 512, "task")] == [
+        ["0", "1"],
+        ["2"],
+        ["3", "4", "5"],
+    ]
+    assert len(passes(shapes, 10**6, "task")) == 1
+    assert [len(group) for group in passes(shapes, 1024, "input")] == [1] * 6
 
 
 def test_model_is_left_as_it_was(
@@ -413,7 +418,7 @@ def test_activation_that_is_not_finite_is_named(
     model = make_llama()
     model.get_parameter("model.layers.0.mlp.gate_proj.weight")[0, 0] = torch.nan
     with pytest.raises(ScoringError, match=r"activation of model\.layers\.0\.mlp\.down_proj .* batch 0"):
-        gather(model, make_task("choice"), gradients=False)
+        gather(model, make_task("choice"), method="output")
 
 
 def test_gradient_that_is_not_finite_is_named(
@@ -428,14 +433,14 @@ def test_gradient_that_is_not_finite_is_named(
         gather(model, make_task("choice"))
 
 
-@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("method", ["task", "output"])
 def test_logits_that_are_not_finite_are_refused(
-    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask], gradients: bool
+    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask], method: Method
 ) -> None:
     model = make_llama()
     model.get_parameter("lm_head.weight")[0, 0] = torch.inf
     with pytest.raises(ScoringError, match="logits are not finite in calibration batch 0"):
-        gather(model, make_task("choice"), gradients=gradients)
+        gather(model, make_task("choice"), method=method)
 
 
 def test_a_large_bias_leaves_the_outputs_of_a_matrix_what_they_are(
@@ -450,7 +455,7 @@ def test_a_large_bias_leaves_the_outputs_of_a_matrix_what_they_are(
             bias: Any = model.get_submodule(name).bias
             bias.normal_(generator=torch.Generator().manual_seed(1)).mul_(100.0)
         matrices = [matrix for matrix in find_matrices(model) if matrix.name == name]
-        with Calibrator(model.to(dtype), matrices, gradients=False) as calibrator:
+        with Calibrator(model.to(dtype), matrices, "output") as calibrator:
             assert list(calibrator.run("choice", task.splits["calibration"], ONE_BATCH, SEED))
         grams.append(calibrator.grams.of(name)[0])
     assert (grams[0] - grams[1]).norm() < 0.02 * grams[1].norm()

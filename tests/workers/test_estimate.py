@@ -94,7 +94,7 @@ def test_another_pass_costs_the_forward_and_backward_flops_that_torch_counts(
     make_llama: Callable[..., LlamaForCausalLM], model: ModelSize, job: JobSize, task: EncodedTask
 ) -> None:
     llama: Any = make_llama(attn_implementation="eager")
-    with FlopCounterMode(display=False) as counter, Calibrator(llama, (), gradients=True) as calibrator:
+    with FlopCounterMode(display=False) as counter, Calibrator(llama, (), "task") as calibrator:
         for _ in calibrator.run("choice", task.splits["calibration"], BATCH_TOKENS, seed=0):
             pass
     total_grams = 16 * sum(min(m.out_features, m.in_features) ** 2 for m in model.matrices)

@@ -68,7 +68,7 @@ def test_factors_are_those_of_the_shrunk_gradients(
     part = len(group.parts) - 1  # the last block's
     matrices = find_matrices(model)[part * CHUNK :]
     few = 0
-    with Calibrator(model, matrices, gradients=True) as calibrator:
+    with Calibrator(model, matrices, "task") as calibrator:
         assert list(calibrator.run("choice", examples, 64, 0))
     for matrix in matrices:
         weight = weight_OD(model.get_submodule(matrix.name))  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def test_activations_are_those_that_autograd_keeps(
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with hooks, Calibrator(llama, (), gradients=True) as calibrator:
+    with hooks, Calibrator(llama, (), "task") as calibrator:
         (progress,) = calibrator.run("choice", examples, 64 * length, seed=0)  # one batch
     assert progress == (1, 1)
 
@@ -91,7 +91,7 @@ def test_grams_are_those_that_calibration_keeps(
 ) -> None:
     llama, task = make_llama(), make_task("choice")
     size = size_of(llama.config)
-    with Calibrator(llama, size.matrices, gradients=True) as calibrator:
+    with Calibrator(llama, size.matrices, "task") as calibrator:
         for _ in calibrator.run("choice", task.splits["calibration"], 64, seed=0):
             pass
     grams = [*calibrator.grams.forward.values(), *calibrator.grams.backward.values()]

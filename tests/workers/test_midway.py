@@ -87,7 +87,7 @@ def test_second_moments_are_of_the_dense_maps_at_the_midway_models_inputs_and_gr
 
         handles.append(model.get_submodule(matrix.name).register_forward_hook(watch))
 
-    with Calibrator(model, matrices, gradients=True) as calibrator:
+    with Calibrator(model, matrices, "task") as calibrator:
         for example in examples:  # one by one, without padding
             list(calibrator.run("lm", [example], 64, seed=0))
     for handle in handles:
@@ -132,7 +132,7 @@ def test_gradients_of_the_divergence_are_of_both_models_answers(
         for handle in handles:
             handle.remove()
 
-    with Calibrator(model, matrices, gradients=True, fisher="kl") as calibrator:
+    with Calibrator(model, matrices, "task", "kl") as calibrator:
         list(calibrator.run(kind, examples, 1024, seed=0))
 
     for name, gram in expected.items():
@@ -146,7 +146,7 @@ def test_in_the_dense_model_the_divergence_has_the_curvature_of_the_true_fisher_
     model, examples = make_llama(), make_task("choice").splits["calibration"]
     sums = []
     for fisher in ("true", "kl"):
-        with Calibrator(model, find_matrices(model), gradients=True, fisher=fisher) as calibrator:
+        with Calibrator(model, find_matrices(model), "task", fisher) as calibrator:
             list(calibrator.run("choice", examples, 64, seed=0))
         sums.append(calibrator.grams)
     ours, true = sums
