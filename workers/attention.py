@@ -1,13 +1,21 @@
-"""Attention where gradients are wanted of short rows in bfloat16 on a processor: two products and a softmax.
+"""Attention where gradients are wanted: faster on a processor, in one order on a GPU.
 
-torch's fused kernel there is made for long rows. Its backward pass takes a third of the time of a round over records of
-some thirty tokens; what writes the weights of all pairs out takes a fraction of that, and its gradients are as near to
-those in float32. Everything else goes to the fused kernel, all that is scored among it.
+Of short rows in bfloat16 on a processor it is two products and a softmax. torch's fused kernel there is made for long
+rows. Its backward pass takes a third of the time of a round over records of some thirty tokens; what writes the weights
+of all pairs out takes a fraction of that, and its gradients are as near to those in float32.
+
+On a GPU the fused kernels sum gradients in whatever order threads come, unless torch may refuse what it has no order
+for, which for the rest of a model it may not, see `workers.devices`. So it may for attention alone.
+
+Everything else goes to the fused kernel as it is, all that is scored among it.
 
 Legend: B rows of a batch, L length, S keys' length, H heads, K heads of keys and values, D width of a query
 and a key, W of a value.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,12 +32,11 @@ SHORT = 64
 
 
 def suit_gradients(model: PreTrainedModel) -> PreTrainedModel:
-    """Lets a model on a processor take the faster way wherever there is one; others stay as they are.
+    """Lets a model attend this way, if transformers would give it the fused kernel; others stay as they are.
 
-    Those that transformers does not give the fused kernel, as they do something of their own between the products, are
-    among the others.
+    Those do something of their own between the products.
     """
-    if model.device.type == "cpu" and model.config._attn_implementation == FUSED:
+    if model.config._attn_implementation == FUSED:
         AttentionInterface.register(OURS, attend)
         AttentionMaskInterface.register(OURS, sdpa_mask)
         model.set_attn_implementation(OURS)
@@ -48,21 +55,17 @@ def attend(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What `sdpa_attention_forward` of transformers does, with the same arguments and result, B×L×H×W."""
-    length = query_BHLD.shape[2]
-    short = length == key_BKSD.shape[2] <= SHORT and query_BHLD.dtype == torch.bfloat16
+    length, on_cpu = query_BHLD.shape[2], query_BHLD.device.type == "cpu"
+    short = on_cpu and length == key_BKSD.shape[2] <= SHORT and query_BHLD.dtype == torch.bfloat16
     plain = dropout == 0 and all(kwargs.get(name) is None for name in ("position_bias", "softcap"))
     if not (short and plain and query_BHLD.requires_grad):
-        return sdpa_attention_forward(
-            module,
-            query_BHLD,
-            key_BKSD,
-            value_BKSW,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            is_causal=is_causal,
-            **kwargs,
+        fused: Callable[..., tuple[torch.Tensor, None]] = partial(
+            sdpa_attention_forward, module, dropout=dropout, scaling=scaling, is_causal=is_causal, **kwargs
         )
+        inputs = (query_BHLD, key_BKSD, value_BKSW, attention_mask)
+        if plain and query_BHLD.requires_grad and torch.are_deterministic_algorithms_enabled():
+            return _InOrder.apply(fused, *inputs), None  # type: ignore[no-untyped-call]
+        return fused(*inputs)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     mask = attention_mask
     if mask is None and causal:
@@ -90,3 +93,36 @@ def _in_full(
         scores_BHLL = scores_BHLL.masked_fill(~mask, lowest) if seen else scores_BHLL + mask
     weights_BHLL = F.softmax(scores_BHLL, dim=-1).to(value_BKLW.dtype)
     return (weights_BHLL.view(batch, groups, -1, length) @ value_BKLW).view(batch, heads, length, -1)
+
+
+class _InOrder(torch.autograd.Function):
+    """What a function of tensors returns first; backwards it is run once more, where torch may refuse."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, run: Callable[..., tuple[torch.Tensor, None]], *inputs: torch.Tensor | None
+    ) -> torch.Tensor:
+        ctx.run = run
+        ctx.save_for_backward(*inputs)
+        return run(*inputs)[0]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slopes: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[1:]
+        inputs: list[Any] = [one if one is None else one.detach() for one in ctx.saved_tensors]
+        leaves = [one.requires_grad_() for one, want in zip(inputs, wanted, strict=True) if want]
+        with torch.enable_grad(), _refusing():
+            gradients = iter(torch.autograd.grad(ctx.run(*inputs)[0], leaves, slopes))
+        return None, *(next(gradients) if want else None for want in wanted)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Lets torch refuse what it has no fixed order for: so long its fused kernels have one."""
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)

@@ -1,6 +1,6 @@
 """Attention of short rows against the fused kernel: the same outputs and gradients, only where gradients are wanted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -120,6 +120,74 @@ def test_everything_else_is_left_to_the_fused_kernel(
 ) -> None:
     attend(GROUPED, *inputs, None, **options)  # type: ignore[arg-type]
     assert fused == [inputs[0].shape[2]]
+
+
+@pytest.fixture
+def refuses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """As in a process that has a GPU; whether torch may refuse, at each run of the fused kernel and of its way back."""
+    told: list[bool] = []
+
+    def tell(_: object = None) -> None:
+        told.append(not torch.is_deterministic_algorithms_warn_only_enabled())
+
+    def noted(*inputs: object, **options: object) -> tuple[torch.Tensor, None]:
+        tell()
+        output, _ = sdpa_attention_forward(*inputs, **options)  # type: ignore[arg-type]
+        if output.requires_grad:
+            output.register_hook(tell)
+        return output, None
+
+    monkeypatch.setattr(attention, "sdpa_attention_forward", noted)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield told
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("hidden", [False, True])
+def test_where_sums_have_to_be_in_one_order_attention_goes_back_with_torch_refusing_others(
+    dtype: torch.dtype, hidden: bool, refuses: list[bool]
+) -> None:
+    inputs, length = heads(SHORT + 6, dtype), SHORT + 6
+    mask = torch.ones(length, length, dtype=torch.bool).tril().triu(-9).expand(4, 1, -1, -1)
+    options = (inputs, mask if hidden else None)
+    ours = run(attend, *options)
+    assert refuses == [False, True, True]  # forwards, once more, back
+    assert torch.is_deterministic_algorithms_warn_only_enabled()
+    for mine, other in zip(ours, run(sdpa_attention_forward, *options), strict=True):
+        assert mine.equal(other)
+
+
+def test_a_mask_gets_its_gradient_too_where_one_is_wanted(refuses: list[bool]) -> None:
+    gradients = []
+    for function in (attend, sdpa_attention_forward):
+        mask = torch.zeros(4, 6, 8, 8, requires_grad=True)
+        output, _ = function(GROUPED, *heads(8, torch.float32), mask)  # type: ignore[arg-type]
+        output.square().sum().backward()
+        assert mask.grad is not None
+        gradients.append(mask.grad)
+    assert refuses == [False, True, True]
+    assert gradients[0].equal(gradients[1])
+    assert gradients[0].any()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options"),
+    [(heads(8, torch.float32, wanted=False), {}), (heads(8, torch.float32), {"dropout": 0.5})],
+    ids=["no gradient", "dropout"],
+)
+def test_what_has_no_way_back_or_another_one_each_time_runs_once(
+    inputs: list[torch.Tensor], options: dict[str, float], refuses: list[bool]
+) -> None:
+    attend(GROUPED, *inputs, None, **options)  # type: ignore[arg-type]
+    assert refuses == [False]
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_models_are_suited_on_every_device(make_llama: Callable[..., LlamaForCausalLM], device: str) -> None:
+    assert suit_gradients(make_llama().to(device)).config._attn_implementation == attention.OURS  # type: ignore[arg-type]
+    eager = suit_gradients(make_llama(attn_implementation="eager"))
+    assert eager.config._attn_implementation == "eager"
 
 
 def test_a_models_scores_stay_and_its_gradients_are_about_the_same(
