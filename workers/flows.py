@@ -203,7 +203,8 @@ def side_by_side(
 ) -> Iterator[list[Group]]:
     """Takes smaller models and the dense one through their blocks; yields the groups of one block after the other.
 
-    A smaller one is run through a block only when the next block is asked for, by the factors as they are then.
+    A smaller one is run through a block only when the next block is asked for, by the factors as they are then. What
+    the dense one read is forgotten then: a block's groups are of no use any more.
 
     Args:
         smaller: One at least, in front of the first block; afterwards behind the last.
@@ -214,6 +215,8 @@ def side_by_side(
         groups = (dense or smaller[0]).groups(wanted)
         read = {} if dense is None else dense.advance([group[0] for group in groups])
         yield [_group(group, smaller, read.get(group[0])) for group in groups]
+        for rows_TD in read.values():
+            rows_TD.clear()  # whoever asks for the next block's groups still has these
         for flow in smaller:
             flow.advance()
 

@@ -1,0 +1,35 @@
+import weakref
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from search.matrix import DENSE, MatrixShape
+from workers.flows import flows_of, side_by_side
+from workers.lowrank import SwitchableModel
+from workers.plan import EncodedTask
+
+
+def test_what_a_block_has_read_is_gone_before_the_next_one_runs(
+    candidate: tuple[SwitchableModel, Sequence[MatrixShape], list[int]],
+    make_task: Callable[..., EncodedTask],
+) -> None:
+    switchable, matrices, ranks = candidate
+    models = [ranks, [DENSE] * len(matrices)]
+    smaller, dense = flows_of(switchable, models, make_task("choice").splits["search"], 40)
+    names = [[matrix.name for matrix in matrices if matrix.layer == index] for index in range(2)]
+    read: list[weakref.ref[torch.Tensor]] = []
+    still_there: list[int] = []
+
+    def note(_: nn.Module, __: object) -> None:
+        still_there.append(sum(rows() is not None for rows in read))
+
+    dense.blocks[1].register_forward_pre_hook(note)
+    for groups in side_by_side([smaller], dense, names):
+        rows_TD = [one for group in groups for one in group.dense_TD or ()]
+        assert len(rows_TD) == len(groups) * len(dense)
+        read += map(weakref.ref, rows_TD)
+        del rows_TD
+        if not still_there:
+            assert all(rows() is not None for rows in read)
+    assert still_there[0] == 0
