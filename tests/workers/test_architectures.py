@@ -235,6 +235,23 @@ ARCHITECTURES = [
         | {f"mlp.shared_mlp.{name.removeprefix('mlp.')}": shape for name, shape in GATED.items()},
         options={**HEADS, **ROUTED, "moe_topk": 2},
     ),
+    Architecture(  # experts stacked in a way of its own, for which every token is weighted before it reaches them
+        model_type="llama4_text",
+        shapes=GROUPED
+        | {name.replace("mlp", "feed_forward.shared_expert"): shape for name, shape in GATED.items()},
+        options={**HEADS, **ROUTED, "interleave_moe_layer_step": 1},
+        left_alone=ROUTER + 4 * 3 * INNER * HIDDEN,
+    ),
+    Architecture(  # experts stacked in a way of its own, in attention, too; routers that are a linear map
+        model_type="jetmoe",
+        shapes={
+            "mlp.router.layer": (4, HIDDEN),
+            "self_attention.experts.router.layer": (4, HIDDEN),
+            "self_attention.kv_proj": (2 * KEYS, HIDDEN),
+        },
+        options={**ROUTED, "num_key_value_heads": 2, "kv_channels": 8},
+        left_alone=4 * 3 * INNER * HIDDEN + 4 * 2 * KEYS * HIDDEN,
+    ),
     Architecture(  # latent attention, and a router with a bias that is no parameter
         model_type="deepseek_v3",
         shapes={
