@@ -247,7 +247,10 @@ class Evolution:
         if number == 0:
             return self._proposer.seeds(breeder)
         if self._standing.moved:
-            return self._proposer.moved(self._standing.population.genomes, breeder)
+            moved = self._proposer.moved(self._standing.population.genomes, breeder)
+            # in two races at once, of other stages, it would cost what the one costs that comes first
+            racing = {genome for older in self._counter.flight for genome in older.race.candidates}
+            return [genome for genome in moved if genome not in racing]
         return self._proposer.children(self._standing.population.scored, breeder)
 
     def _launch(

@@ -51,7 +51,7 @@ class Problem:
 
     def _outcome(self, trial: Trial) -> Outcome:
         if (reason := self.fails(trial)) is not None:
-            return Outcome.failed(trial, reason, tokens=trial.examples)
+            return Outcome.failed(trial, reason, tokens=trial.examples - trial.known)
         kl_nats = self.kl_nats(trial.genome)
         # the screen ranks close genomes a little differently than all examples do, and what is computed at once matters
         bias = 1.0 + 0.01 * (sum(trial.genome) % 7) / trial.examples + 1e-9 * len(trial.cuts)
@@ -61,7 +61,7 @@ class Problem:
             kl_nats=kl_nats * bias,
             drop_points=self.points_per_nat * kl_nats,
             metric=1.0 - self.points_per_nat * kl_nats / 100,
-            tokens=trial.examples,
+            tokens=trial.examples - trial.known,
             seconds=0.5,
         )
 
