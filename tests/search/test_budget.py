@@ -10,13 +10,17 @@ import pytest
 from search.budget import check_limits
 from search.errors import ConflictError
 from search.evolution import Evolution
-from search.objectives import MaxDrop, Objective, TargetParams
+from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.settings import SearchSettings
 
 SETTINGS = SearchSettings(
     population=4, offspring=6, survivors=2, screen=8, full=32, generations=6, max_evaluations=60, patience=9
 )
-OBJECTIVES = [MaxDrop(points=2.0), TargetParams(share=0.4)]
+OBJECTIVES = [
+    MaxDrop(points=2.0),
+    TargetParams(share=0.4),
+    Pareto(smallest=0.2, largest=0.8, sizes=4, finalists=3, points=2.0),
+]
 LIMITS = [
     {"generations": generations, "max_evaluations": evaluations}
     for generations in (2, 5, 6, 9)
@@ -46,13 +50,8 @@ def start(problem: Any, objective: Objective, settings: SearchSettings) -> Saves
     return Saves(problem, Evolution(problem.space, problem.energies, objective, settings))
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["max_drop", "target_params"])
-@pytest.mark.parametrize("overlap", [1, 2, 3])
-def test_limits_that_are_not_refused_are_as_if_they_had_been_there_from_the_start(
-    make_problem: Callable[..., Any], objective: Objective, overlap: int
-) -> None:
-    problem = make_problem(layers=2)
-    before = replace(SETTINGS, overlap=overlap)
+def go_on(problem: Any, objective: Objective, before: SearchSettings) -> tuple[int, int]:
+    """Goes on from everything saved with all other limits; returns how many were accepted and refused."""
     former = start(problem, objective, before)
     accepted = refused = 0
     for number, state in enumerate(former.states):
@@ -70,7 +69,27 @@ def test_limits_that_are_not_refused_are_as_if_they_had_been_there_from_the_star
             expected = start(problem, objective, after)
             assert records == expected.records
             assert going_on.finalists() == expected.evolution.finalists()
+    return accepted, refused
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["max_drop", "target_params", "pareto"])
+@pytest.mark.parametrize("overlap", [1, 2, 3])
+def test_limits_that_are_not_refused_are_as_if_they_had_been_there_from_the_start(
+    make_problem: Callable[..., Any], objective: Objective, overlap: int
+) -> None:
+    accepted, refused = go_on(make_problem(layers=2), objective, replace(SETTINGS, overlap=overlap))
     assert accepted > 10
+    assert refused > 10
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["max_drop", "target_params", "pareto"])
+@pytest.mark.parametrize("overlap", [1, 2])
+@pytest.mark.parametrize("evaluations", [10, 23])
+def test_a_search_that_its_limits_have_cut_short_is_not_gone_on_with_as_another(
+    make_problem: Callable[..., Any], objective: Objective, overlap: int, evaluations: int
+) -> None:
+    before = replace(SETTINGS, overlap=overlap, max_evaluations=evaluations)
+    _, refused = go_on(make_problem(layers=2), objective, before)
     assert refused > 10
 
 
