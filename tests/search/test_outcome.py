@@ -70,3 +70,8 @@ def test_a_failure_is_the_worst_and_never_a_pass() -> None:
 def test_within_includes_the_limit() -> None:
     assert outcome(drop_points=2.0).within(2.0)
     assert not outcome(drop_points=2.1).within(2.0)
+
+
+def test_where_there_is_a_bound_it_decides() -> None:
+    assert not outcome(drop_points=1.0, drop_bound=3.0).within(2.0)
+    assert outcome(drop_points=1.0, drop_bound=2.0).within(2.0)

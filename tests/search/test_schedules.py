@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,15 @@ def test_where_no_seed_holds_the_search_starts_large_and_approaches_dense() -> N
         made.observe(dropping(5.0), 0.5, target=made.target, improved=True)
     assert targets == pytest.approx([0.85, 0.925, 0.9625, 0.98125, 0.990625])
     assert made.accepted == []
+
+
+def test_a_target_is_accepted_by_the_bound_of_its_drop() -> None:
+    made = ratchet()
+    held = made.accepted[-1].share
+    unsure = replace(dropping(1.0), drop_bound=2.1)
+    assert not made.observe(unsure, made.target, target=made.target, improved=True)
+    assert made.accepted[-1].share == held
+    assert made.observe(replace(unsure, drop_bound=2.0), made.target, target=made.target, improved=True)
 
 
 def test_a_failed_seed_ends_the_run_of_good_ones() -> None:
