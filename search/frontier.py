@@ -51,7 +51,7 @@ class FrontStanding(Standing):
     ) -> None:
         super().__init__(space, schedule, population, memo, full=settings.full, proposer=proposer)
         self._population, self._objective = population, objective
-        self._worst_nats: float | None = None  # of the seeds: from where the front's area counts
+        self._worst_nats: float | None = None  # of the smallest: from where the front's area counts
         self._area = 0.0
         self._remembered: dict[int, int] = {}  # generation in flight -> outcomes known when it was bred
 
@@ -87,8 +87,8 @@ class FrontStanding(Standing):
         if finishers:
             self.population.join(finishers, target)
         best = self._best()
-        if self._worst_nats is None:
-            self._worst_nats = best[0].fitness
+        if self._worst_nats is None or best[0].fitness > self._worst_nats:  # smaller than any before
+            self._worst_nats, self._area = best[0].fitness, 0.0
         area = self._covered(best, self._worst_nats)
         improved = area > self._area * (1 + GAIN)
         if improved:

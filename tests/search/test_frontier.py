@@ -193,6 +193,16 @@ def test_a_front_that_gains_nothing_ends_the_search(make_problem) -> None:
     assert run(problem, search=search).generation < 200
 
 
+def test_a_front_that_gets_to_smaller_sizes_does_not_end(make_problem) -> None:
+    """All seeds but the largest fail: every smaller point that is found loses more than what was scored before."""
+    problem = make_problem(layers=2)
+    broken = {lagrangian(problem.space, problem.energies, share) for share in SIZES[:-1]}
+    problem.fails = lambda trial: "broken" if trial.genome in broken else None
+    evolution = run(problem, search=replace(SETTINGS, overlap=1, generations=100, max_evaluations=10_000))
+    sizes = Sizes(problem.space, OBJECTIVE)
+    assert {sizes.place(point.genome) for point in evolution.front()} == set(range(len(SIZES)))
+
+
 @pytest.mark.parametrize(
     ("wrong", "field"),
     [
