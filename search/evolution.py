@@ -31,7 +31,7 @@ from search.schedules import schedule_for
 from search.seeds import Starts
 from search.settings import SearchSettings
 from search.sizes import Sizes
-from search.snapshot import STATE_VERSION, check, fingerprint, flight_json
+from search.snapshot import STATE_VERSION, check, fingerprint, flight_json, prices
 from search.space import Genome, SearchSpace
 from search.standing import BEST_FINALISTS, Standing
 
@@ -68,7 +68,7 @@ class Evolution:
     ) -> None:
         known = list(memo)
         self._space, self._energies, self._settings = space, energies, settings
-        self._fingerprint = fingerprint(space, objective, settings)
+        self._fingerprint, self._costs = fingerprint(space, objective, settings), prices(space)
         self._prices, self._memo = Prices(space, energies), Memo(space, known)
         self._schedule = schedule_for(objective, space, patience=settings.patience)
         self._proposer, self._standing = self._parts(objective, seeds, starts or {})
@@ -124,6 +124,7 @@ class Evolution:
         state: Mapping[str, Any],
         memo: Iterable[Outcome],
         *,
+        seeds: Sequence[Genome] = (),
         starts: Starts | None = None,
     ) -> Self:
         """Go on from a saved state, bit for bit as if nothing had happened.
@@ -135,13 +136,14 @@ class Evolution:
             settings: As at the start; limits may be raised.
             state: What `state` returned, also after a round trip through JSON.
             memo: The outcomes of every record up to that state.
+            seeds: As at the start.
             starts: As at the start.
 
         Raises:
             ConflictError: The state is of another version of this program or of another search, or the memo is
                 incomplete.
         """
-        return cls(space, energies, objective, settings, starts=starts, memo=memo, state=state)
+        return cls(space, energies, objective, settings, seeds=seeds, starts=starts, memo=memo, state=state)
 
     @property
     def finished(self) -> bool:
@@ -283,6 +285,7 @@ class Evolution:
         return {
             "version": STATE_VERSION,
             "fingerprint": self._fingerprint,
+            "prices": self._costs,
             "evaluations": self.evaluations,
             "tokens": self.tokens,
             "budget": self._budget.state(),
@@ -291,7 +294,7 @@ class Evolution:
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        check(state, self._fingerprint)
+        check(state, self._fingerprint, self._costs)
         self._counter = Counter(self._memo, evaluations=state["evaluations"], tokens=state["tokens"])
         self._standing.restore(state)
         self._bred, self._budget = self.generation, Budget.of(state)

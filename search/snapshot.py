@@ -10,6 +10,8 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
+import numpy as np
+
 from search.asktell import Generation
 from search.errors import UnresumableError
 from search.objectives import Objective
@@ -40,12 +42,25 @@ def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettin
     return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
-def check(state: Mapping[str, Any], expected: str) -> None:
+def prices(space: SearchSpace) -> str:
+    """A hash of what all levels cost, in the unit of the space: two latency tables may have the same levels.
+
+    Args:
+        space: Its genes and settled matrices count.
+    """
+    costs = np.concatenate(
+        [space.cost_GL.ravel(), space.dense_cost_G, [space.smallest_cost, space.total_cost]]
+    )
+    return sha256(costs.astype("<i8").tobytes()).hexdigest()
+
+
+def check(state: Mapping[str, Any], expected: str, costs: str) -> None:
     """Refuse a state that cannot be gone on from.
 
     Args:
         state: What a search saved.
         expected: The fingerprint of the search that would go on.
+        costs: What its levels cost, see `prices`. Earlier versions did not save it; their states are believed.
 
     Raises:
         UnresumableError: It is of another version of this program, or of another search.
@@ -58,6 +73,10 @@ def check(state: Mapping[str, Any], expected: str) -> None:
         raise UnresumableError(
             "the saved search is of another space, objective or setting (only "
             f"{', '.join(LIMITS)} may differ); submit the job again"
+        )
+    if state.get("prices", costs) != costs:
+        raise UnresumableError(
+            "the saved search is of a space whose ranks cost something else; submit the job again"
         )
 
 

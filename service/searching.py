@@ -133,5 +133,12 @@ def _start_or_resume(plan: SearchPlan, energies: Energies, log: JobLog) -> Evolu
     memo = [Outcome.from_json(row) for row in log.memo()]
     logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
     return Evolution.resume(
-        plan.space, energies, plan.objective, plan.settings, state, memo, starts=plan.starts
+        plan.space,
+        energies,
+        plan.objective,
+        plan.settings,
+        state,
+        memo,
+        seeds=plan.seeds,
+        starts=plan.starts,
     )

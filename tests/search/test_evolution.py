@@ -17,7 +17,7 @@ from search.record import GenerationRecord
 from search.schedules import SEED_SHARES, schedule_for
 from search.seeds import fitted, lagrangian, uniform
 from search.settings import SearchSettings
-from search.space import Genome
+from search.space import Genome, SearchSpace
 from search.standing import BEST_FINALISTS
 
 SETTINGS = SearchSettings(
@@ -139,6 +139,12 @@ def test_a_saved_search_is_checked(make_problem) -> None:
     for other in (TargetParams(share=0.3), PARETO):
         with pytest.raises(ConflictError, match="another space, objective or setting"):
             resume(objective=other)
+    matrices = problem.space.matrices
+    problem = replace(
+        problem, space=SearchSpace(matrices, 4, price=lambda shape, rank: 2 * shape.price(rank, "pairs"))
+    )
+    with pytest.raises(ConflictError, match="whose ranks cost something else"):
+        resume()
     problem = make_problem(rank_step=8)
     with pytest.raises(ConflictError, match="another space, objective or setting"):
         resume()
@@ -397,6 +403,23 @@ def test_a_smaller_genome_that_was_given_and_holds_is_where_the_search_begins(ma
     assert record.accepted
     assert best in finalists(given)
     assert given.target_share < space.kept_share(best)
+
+
+def test_a_search_that_is_resumed_before_its_seeds_are_retired_begins_at_the_same_genome(
+    make_problem,
+) -> None:
+    problem = make_problem()
+    best = lagrangian(problem.space, problem.true_energies, 0.3)
+    objective = MaxDrop(points=1.01 * problem.points_per_nat * problem.kl_nats(best))
+    settings = changed(generations=3)
+    evolution = Evolution(problem.space, problem.energies, objective, settings, seeds=[best])
+    resumed = Evolution.resume(
+        problem.space, problem.energies, objective, settings, evolution.state(), [], seeds=[best]
+    )
+    records = drive(evolution, problem)
+    assert records[0].kept_share == problem.space.kept_share(best)
+    assert drive(resumed, problem) == records
+    assert resumed.finalists() == evolution.finalists()
 
 
 def test_beside_a_genome_stands_what_the_search_set_out_from_or_else_the_genome_itself(make_problem) -> None:

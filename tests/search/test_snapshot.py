@@ -7,7 +7,8 @@ from search.errors import ConflictError
 from search.objectives import MaxDrop, TargetParams
 from search.racing import Race
 from search.settings import SearchSettings
-from search.snapshot import STATE_VERSION, check, fingerprint, flight_json
+from search.snapshot import STATE_VERSION, check, fingerprint, flight_json, prices
+from search.space import SearchSpace
 
 SETTINGS = SearchSettings()
 OBJECTIVE = TargetParams(share=0.4)
@@ -30,12 +31,45 @@ def test_only_limits_may_differ(make_space) -> None:
     assert len({mine, *others}) == 7
 
 
+def test_the_same_ranks_in_another_storage_are_another_search(make_space) -> None:
+    matrices = make_space().matrices
+    spaces = [
+        SearchSpace(matrices, 4, storage, allowed=[(0, 4, 8)] * len(matrices))
+        for storage in ("pairs", "pivoted")
+    ]
+    assert spaces[0].genes == spaces[1].genes
+    assert len({fingerprint(space, OBJECTIVE, SETTINGS) for space in spaces}) == 2
+
+
 def test_a_state_of_another_version_or_search_is_refused() -> None:
-    check({"version": STATE_VERSION, "fingerprint": "mine"}, "mine")
+    mine = {"version": STATE_VERSION, "fingerprint": "mine", "prices": "2 each"}
+    check(mine, "mine", "2 each")
     with pytest.raises(ConflictError, match=r"has version 2, expected 6; submit the job again"):
-        check({"version": 2}, "mine")
+        check({"version": 2}, "mine", "2 each")
     with pytest.raises(ConflictError, match=r"only generations, max_evaluations, patience may differ"):
-        check({"version": STATE_VERSION, "fingerprint": "yours"}, "mine")
+        check(mine, "yours", "2 each")
+    with pytest.raises(ConflictError, match=r"whose ranks cost something else; submit the job again"):
+        check(mine, "mine", "3 each")
+
+
+def test_a_state_that_an_earlier_version_saved_without_prices_is_believed() -> None:
+    check({"version": STATE_VERSION, "fingerprint": "mine"}, "mine", "2 each")
+
+
+def test_prices_tell_apart_what_levels_do_not(make_space) -> None:
+    matrices = make_space().matrices
+
+    def priced(dear: str) -> SearchSpace:
+        return SearchSpace(
+            matrices,
+            4,
+            price=lambda shape, rank: (3 if shape.kind == dear else 1) * shape.price(rank, "pairs"),
+        )
+
+    spaces = [make_space(), priced("q_proj"), priced("down_proj")]
+    assert len({fingerprint(space, OBJECTIVE, SETTINGS) for space in spaces}) == 1
+    assert len({prices(space) for space in spaces}) == 3
+    assert prices(priced("q_proj")) == prices(priced("q_proj"))
 
 
 def test_of_a_generation_in_flight_its_candidates_are_kept() -> None:
