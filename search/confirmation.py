@@ -18,6 +18,8 @@ RISK_DRAWS = 40_000
 GRID = 0.01
 """Points to which drops are rounded up there, so that many records have no more different ones than that."""
 TWO_SIDED = 0.95
+MOST_NATS = 700.0
+"""Of a rise per token: the exponential of a little more is no number."""
 WILSON_Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
 
@@ -234,12 +236,10 @@ def perplexity_rise(
     """
     _check_confidence(confidence)
     rises_N = -_pair(dense_nlls, candidate_nlls)
-    try:
-        estimate = 100 * math.expm1(float(rises_N.mean()))
-    except OverflowError as error:
-        raise ScoringError(f"perplexity overflows: {rises_N.mean():.1f} nats per token more") from error
-    means_B = 100 * np.expm1(_resampled_means(rises_N, seed, resamples))
-    return _interval(estimate, means_B, confidence)
+    means_B = _resampled_means(rises_N, seed, resamples)
+    if max(float(rises_N.mean()), float(means_B.max())) > MOST_NATS:
+        raise ScoringError(f"perplexity overflows: {rises_N.mean():.1f} nats per token more")
+    return _interval(100 * math.expm1(float(rises_N.mean())), 100 * np.expm1(means_B), confidence)
 
 
 def mean_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:

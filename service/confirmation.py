@@ -143,12 +143,15 @@ def _score(
     spec: JobSpec, space: SearchSpace, scorer: TaskScorer, candidate: Candidate, log: JobLog
 ) -> Confirmed | None:
     """A finalist on the confirm split, before the test; None if it cannot be scored."""
-    (scores,) = scorer.score_candidates([candidate], "confirm")
-    if isinstance(scores, Failure):
-        log.event(EventType.CANDIDATE_FAILED, reason=scores.reason, generation=None)
-        return None
     objective, seed = spec.objective, spec.search.seed
-    drop, risk = scorer.drop(scores, "confirm", confidence_of(spec), seed), None
+    (scores,) = scorer.score_candidates([candidate], "confirm")
+    try:
+        if isinstance(scores, Failure):
+            raise ScoringError(scores.reason)
+        drop, risk = scorer.drop(scores, "confirm", confidence_of(spec), seed), None
+    except ScoringError as error:
+        log.event(EventType.CANDIDATE_FAILED, reason=str(error), generation=None)
+        return None
     if isinstance(objective, MaxDrop | Pareto):
         certain = space.is_dense(candidate.genome)
         risk = 0.0 if certain else scorer.risk(scores, "confirm", objective.points, seed)

@@ -128,6 +128,20 @@ def test_larger_finalists_are_scored_where_their_risk_decides(
     assert (winner.candidate.genome, winner.held) == (winning, holds)
 
 
+def test_a_finalist_whose_drop_is_no_number_has_failed(log: JobLog, store: Store, tiny_job: Document) -> None:
+    class Overflowing(FakeScorer):
+        def drop(self, scores: Scores, split: str, confidence: float, seed: int) -> DropInterval:
+            if not scores.quality.all():
+                raise ScoringError("perplexity overflows")
+            return super().drop(scores, split, confidence, seed)
+
+    winner = decide(log, Overflowing({(4,): 1}), tiny_job, kind="max_drop", points=5.0)
+    assert winner.candidate.genome == (2,)
+    assert scored(log, store) == shares((9,), (6,), (2,))
+    failed = [event for event in store.events(log.job.id) if event.type == "candidate.failed"]
+    assert [event.data["reason"] for event in failed] == ["perplexity overflows"]
+
+
 @pytest.mark.parametrize(
     ("points", "confidence", "holds"), [(1.0, 0.8, True), (0.5, 0.8, False), (1.0, 0.95, False)]
 )
