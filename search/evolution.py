@@ -188,7 +188,7 @@ class Evolution:
 
         Returns:
             For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first, last what the search set
-            out from.
+            out from, unless it failed.
         """
         return self._standing.finalists()
 

@@ -68,7 +68,9 @@ class Standing:
             accepted, seeds = self.schedule.accepted, self._proposer
             return drop_finalists(self._space, seeds.seed, seeds.beside, accepted, self.front())
         # The best of many on few examples is flattered; what it started from is not, and may be the better one.
-        genomes = dict.fromkeys([*self.population.hall_of_fame, self._proposer.origin])
+        origin = self._memo.get(self._proposer.origin, self._full)
+        last = [] if origin is None or origin.failure is not None else [origin.genome]
+        genomes = dict.fromkeys([*self.population.hall_of_fame, *last])
         return [Finalist(genome=genome) for genome in genomes]
 
     def order(self, number: int) -> Order:
@@ -120,6 +122,7 @@ class Standing:
         """
         by_genome = {outcome.genome: outcome for outcome in finishers}
         seeds = list(dict.fromkeys(map(self._proposer.seed, SEED_SHARES)))
+        seeds.sort(key=self._space.kept_share, reverse=True)  # a start may keep much less than its size
         ratchet.start([(self._space.kept_share(genome), by_genome.get(genome)) for genome in seeds])
         for genome in sorted(self._proposer.given, key=self._space.params, reverse=True):
             if (outcome := by_genome.get(genome)) is not None:

@@ -422,6 +422,32 @@ def test_a_search_that_is_resumed_before_its_seeds_are_retired_begins_at_the_sam
     assert resumed.finalists() == evolution.finalists()
 
 
+def test_a_start_smaller_than_its_size_is_not_taken_for_a_larger_one(make_problem) -> None:
+    """What the start of 0.36 keeps is less than what that of 0.31 does; both hold."""
+    problem = make_problem(layers=6)
+    problem.points_per_nat = 0.0
+    space = problem.space
+    starts = {
+        0.36: lagrangian(space, problem.energies, 0.29),
+        0.31: lagrangian(space, problem.energies, 0.31),
+    }
+    evolution = Evolution(space, problem.energies, MaxDrop(points=2.0), changed(generations=0), starts=starts)
+    drive(evolution, problem)
+    accepted = [share for share, _ in evolution.state()["schedule"]["accepted"]]
+    assert accepted == sorted(set(accepted), reverse=True)
+    assert {space.kept_share(genome) for genome in starts.values()} <= set(accepted)
+
+
+def test_a_start_that_failed_is_no_finalist(make_problem) -> None:
+    problem = make_problem()
+    origin = lagrangian(problem.space, problem.energies, 0.4)
+    problem.fails = lambda trial: "broken" if trial.genome == origin else None
+    evolution = start(problem, TargetParams(share=0.4))
+    drive(evolution, problem)
+    assert len(finalists(evolution)) == BEST_FINALISTS
+    assert origin not in finalists(evolution)
+
+
 def test_beside_a_genome_stands_what_the_search_set_out_from_or_else_the_genome_itself(make_problem) -> None:
     problem = make_problem()
     space, energies = problem.space, problem.energies
