@@ -108,7 +108,7 @@ class Evolution:
         return proposer, Standing(
             self._space,
             self._schedule,
-            Population(self._settings.population, BEST_FINALISTS),
+            Population(self._settings.population, BEST_FINALISTS, self._space.cost),
             self._memo,
             full=self._settings.full,
             proposer=proposer,

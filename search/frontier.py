@@ -101,8 +101,9 @@ class FrontStanding(Standing):
         return incumbent, bool(good)
 
     def _best(self) -> list[Outcome]:
-        """The best of every size that no smaller one beats, smallest first; of twins, one."""
-        found = (self._memo.get(genome, self._full) for genome in self.population.hall_of_fame)
+        """The best of every size that no smaller one beats, smallest first; of twins, the one that costs least."""
+        falling = sorted(self.population.hall_of_fame, key=self._space.cost, reverse=True)
+        found = (self._memo.get(genome, self._full) for genome in falling)
         by_loss = {outcome.fitness: outcome for outcome in found if outcome is not None}
         return [by_loss[loss] for loss in sorted(by_loss, reverse=True)]
 

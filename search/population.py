@@ -1,8 +1,9 @@
 """The population of a search in DEAP's containers, and its operators in DEAP's toolbox.
 
-`Population` is that of one size after another: its members are ordered by their loss. `FrontPopulation` holds many
-sizes at once: its members are ordered as NSGA-II does it, by how many layers of better ones lie before them in size and
-loss, then by how far away their neighbours are (Deb et al. 2002, sections III-A to III-C).
+`Population` is that of one size after another: its members are ordered by their loss, equals by what they cost.
+`FrontPopulation` holds many sizes at once: its members are ordered as NSGA-II does it, by how many layers of better
+ones lie before them in size and loss, then by how far away their neighbours are (Deb et al. 2002, sections III-A to
+III-C).
 
 The only module to import deap.
 """
@@ -26,9 +27,9 @@ from search.space import Genome
 
 
 class LossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
-    """`Outcome.fitness`, in nats, minimised."""
+    """`Outcome.fitness`, in nats, and of equals the cost; both minimised."""
 
-    weights = (-1.0,)
+    weights = (-1.0, -1.0)
 
 
 class SizeLossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
@@ -41,18 +42,14 @@ class Individual(tuple[int, ...]):
     """A genome with its fitness, as DEAP's containers expect it."""
 
     fitness: LossFitness | SizeLossFitness
+    loss_nats: float
 
     @classmethod
-    def of(cls, genome: Sequence[int], fitness: LossFitness | SizeLossFitness) -> Self:
+    def of(cls, genome: Sequence[int], fitness: LossFitness | SizeLossFitness, loss_nats: float) -> Self:
         """A scored genome."""
         individual = cls(genome)
-        individual.fitness = fitness
+        individual.fitness, individual.loss_nats = fitness, loss_nats
         return individual
-
-    @property
-    def loss_nats(self) -> float:
-        """Its loss: the last of its goals, or the only one."""
-        return float(self.fitness.values[-1])
 
     @property
     def genome(self) -> Genome:
@@ -60,7 +57,7 @@ class Individual(tuple[int, ...]):
         return tuple(self)
 
     def to_json(self) -> list[Any]:
-        """As plain JSON values: the levels and the fitness."""
+        """As plain JSON values: the levels and the loss."""
         return [list(self), self.loss_nats]
 
 
@@ -97,10 +94,11 @@ class Population:
     Args:
         size: Most genomes.
         hall_size: How many of the best ones ever to remember.
+        cost: That of a genome.
     """
 
-    def __init__(self, size: int, hall_size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, hall_size: int, cost: Callable[[Genome], int]) -> None:
+        self._size, self._cost = size, cost
         self._members: list[Individual] = []
         self._hall, self._logbook = self._empty_hall(hall_size), tools.Logbook()
         self._statistics = _statistics()
@@ -148,7 +146,7 @@ class Population:
         return tools.HallOfFame(size)
 
     def _individual(self, genome: Sequence[int], loss_nats: float) -> Individual:
-        return Individual.of(genome, LossFitness((loss_nats,)))
+        return Individual.of(genome, LossFitness((loss_nats, self._cost(tuple(genome)))), loss_nats)
 
     def _select(self, candidates: list[Individual]) -> list[Individual]:
         """Those that live, best first."""
@@ -190,8 +188,7 @@ class FrontPopulation(Population):
     """
 
     def __init__(self, size: int, place: Callable[[Genome], int]) -> None:
-        self._place = place
-        super().__init__(size, size)
+        super().__init__(size, size, place)
 
     @property
     def scored(self) -> list[Scored]:
@@ -214,7 +211,7 @@ class FrontPopulation(Population):
         return tools.ParetoFront()
 
     def _individual(self, genome: Sequence[int], loss_nats: float) -> Individual:
-        return Individual.of(genome, SizeLossFitness((self._place(tuple(genome)), loss_nats)))
+        return Individual.of(genome, SizeLossFitness((self._cost(tuple(genome)), loss_nats)), loss_nats)
 
     def _select(self, candidates: list[Individual]) -> list[Individual]:
         return _crowded(tools.selNSGA2(candidates, self._size))

@@ -139,7 +139,7 @@ class Standing:
         if finishers:
             self.population.join(finishers, target)
         here = bool(finishers) or not moved
-        incumbent = self._memo.get(self.population.genomes[0], self._full) if here else previous
+        incumbent = self._memo.get(self.population.hall_of_fame[0], self._full) if here else previous
         assert incumbent is not None  # nobody joins a population unscored
         accepted = self.schedule.observe(
             incumbent if here else None,

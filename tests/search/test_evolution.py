@@ -448,6 +448,31 @@ def test_a_start_that_failed_is_no_finalist(make_problem) -> None:
     assert origin not in finalists(evolution)
 
 
+def test_the_incumbent_of_many_equals_is_the_first_finalist(make_problem) -> None:
+    problem = replace(make_problem(), weights=np.zeros(16))  # nobody loses anything
+    evolution = start(problem, TargetParams(share=0.4), changed(generations=3))
+    while not evolution.finished:
+        evolution.tell(problem.score(evolution.ask()))
+        while evolution.retire() is not None:
+            assert evolution.incumbent.genome == finalists(evolution)[0]
+    scored = [trial.genome for trial in problem.calls if trial.examples == SETTINGS.full]
+    assert problem.space.cost(finalists(evolution)[0]) == min(map(problem.space.cost, scored))
+
+
+def test_of_equals_that_cost_the_same_the_incumbent_is_the_first_finalist_too(make_problem) -> None:
+    problem = make_problem(layers=2)
+    first, second = (tuple(int(i == raised) for i in range(8)) for raised in (0, 4))
+    known = [
+        Outcome(genome=genome, examples=SETTINGS.full, kl_nats=0.1, drop_points=0.0, metric=1.0)
+        for genome in (first, second)
+    ]
+    assert problem.space.cost(first) == problem.space.cost(second)
+    evolution = Evolution(problem.space, problem.energies, TargetParams(share=0.4), SETTINGS, memo=known)
+    for outcome in known:
+        incumbent, _ = evolution._standing._select([outcome], 0.4)
+        assert incumbent.genome == finalists(evolution)[0]
+
+
 def test_beside_a_genome_stands_what_the_search_set_out_from_or_else_the_genome_itself(make_problem) -> None:
     problem = make_problem()
     space, energies = problem.space, problem.energies

@@ -220,6 +220,22 @@ def test_what_cannot_be_wanted_is_refused(wrong: dict[str, float], field: str) -
     assert raised.value.field == field
 
 
+def test_of_twins_the_one_that_costs_less_stands_in_the_front(make_problem) -> None:
+    problem = make_problem(layers=2)
+    space = problem.space
+    whole = lagrangian(space, problem.energies, 0.8)
+    fewer = (*whole[:-1], whole[-1] - 1)
+    assert Sizes(space, OBJECTIVE).place(fewer) == Sizes(space, OBJECTIVE).place(whole)
+    twins = [
+        Outcome(genome=genome, examples=SETTINGS.full, kl_nats=0.1, drop_points=0.0, metric=1.0)
+        for genome in (whole, fewer)
+    ]
+    for outcomes in (twins, twins[::-1]):
+        evolution = Evolution(space, problem.energies, OBJECTIVE, SETTINGS, memo=outcomes)
+        evolution._standing.population.join(outcomes, 0.8)
+        assert [one.genome for one in evolution.finalists()] == [fewer]
+
+
 @settings(max_examples=20)
 @given(losses=st.lists(st.floats(0, 1), min_size=1, max_size=12), order=st.integers(0, 2**32))
 def test_the_order_of_nsga_ii_puts_no_beaten_child_before_its_better(
