@@ -2,7 +2,7 @@ from collections.abc import Collection
 from random import Random
 
 from search.archive import Memo
-from search.breeding import Breeder
+from search.breeding import NEIGHBOURS, Breeder
 from search.outcome import Outcome
 from search.settings import SearchSettings
 from search.space import Genome
@@ -100,3 +100,50 @@ def test_where_no_sublayer_can_go_children_change_in_other_ways(tiny) -> None:
     settings = SearchSettings(crossover_rate=0.0, removal_rate=1.0)
     bred = Breeder(Kept(), settings, Memo(tiny[0]), Random(0)).children([((0, 0, 0), 0.5)], 99, 2)
     assert bred == [(1, 0, 0), (2, 0, 0)]
+
+
+def test_repair_leaves_alone_what_a_child_was_changed_at(tiny) -> None:
+    class Watched(Counting):
+        fixed: list[list[int]]
+
+        def repair(self, genome: Genome, budget: int, /, *, fixed: Collection[int] = ()) -> Genome:
+            self.fixed.append(list(fixed))
+            return super().repair(genome, budget)
+
+    operators = Watched()
+    operators.fixed = []
+    settings = SearchSettings(crossover_rate=0.0)
+    Breeder(operators, settings, Memo(tiny[0]), Random(0)).children([((0, 0, 0), 0.5)], 99, 3)
+    assert len(operators.fixed) >= 3
+    assert all(fixed == [0] for fixed in operators.fixed)
+
+
+def test_mates_are_of_the_nearest_sizes(tiny) -> None:
+    """Of twenty parents of as many sizes, those far away are the best, and yet no mates."""
+
+    class Watched(Counting):
+        mates: set[int]
+
+        def mate(self, first: Genome, second: Genome, /) -> Genome:
+            self.mates.add(abs(first[0] - second[0]))
+            return super().mate(first, second)
+
+    operators = Watched()
+    operators.mates = set()
+    parents = [((i, 0, 0), 1.0 / (1 + i)) for i in range(20)]
+    settings = SearchSettings(crossover_rate=1.0, removal_rate=0.0)
+    Breeder(operators, settings, Memo(tiny[0]), Random(0)).children_of_sizes(parents, Ladder(), 100)  # type: ignore[arg-type]
+    assert max(operators.mates) <= NEIGHBOURS
+
+
+class Ladder:
+    """As many sizes as numbers."""
+
+    def place(self, genome: Genome) -> int:
+        return genome[0]
+
+    def step(self, place: int, by: int) -> int:
+        return max(0, place + by)
+
+    def budget(self, place: int) -> int:
+        return place

@@ -337,6 +337,8 @@ def test_the_users_seeds_are_scored_with_the_others(make_problem, objective: Obj
 def test_a_search_at_one_size_sets_out_from_the_start_it_is_given_and_may_return_to_it(make_problem) -> None:
     problem, objective = make_problem(), TargetParams(share=0.4)
     poor = uniform(problem.space, 0.4)  # so it is not among the best in the end
+    plain = [trial.genome for trial in start(problem, objective).ask()]
+    assert plain[:2] == [lagrangian(problem.space, problem.energies, 0.4), poor]
     given = {"starts": {0.4: poor}}
     evolution = Evolution(problem.space, problem.energies, objective, SETTINGS, **given)
     first = [trial.genome for trial in evolution.ask()]
@@ -392,16 +394,22 @@ def test_the_seed_of_a_size_is_made_of_the_nearest_start(make_problem) -> None:
 def test_a_smaller_genome_that_was_given_and_holds_is_where_the_search_begins(make_problem) -> None:
     problem = make_problem()
     space = problem.space
-    large, best, bad = (lagrangian(space, problem.true_energies, share) for share in (0.4, 0.3, 0.2))
+    large, middle, best, bad = (
+        lagrangian(space, problem.true_energies, share) for share in (0.4, 0.32, 0.3, 0.2)
+    )
     objective = MaxDrop(points=1.01 * problem.points_per_nat * problem.kl_nats(best))
     plain = start(problem, objective, changed(generations=0))
     drive(plain, problem)
-    given = Evolution(space, problem.energies, objective, changed(generations=0), seeds=[bad, best, large])
+    given = Evolution(
+        space, problem.energies, objective, changed(generations=0), seeds=[bad, best, middle, large]
+    )
     (record,) = drive(given, problem)
     assert space.kept_share(best) < space.kept_share(plain.incumbent.genome)
     assert given.incumbent.genome == best
     assert record.accepted
     assert best in finalists(given)
+    accepted = [share for share, _ in given.state()["schedule"]["accepted"]]
+    assert accepted[-2:] == [space.kept_share(middle), space.kept_share(best)]
     assert given.target_share < space.kept_share(best)
 
 
@@ -471,6 +479,24 @@ def test_of_equals_that_cost_the_same_the_incumbent_is_the_first_finalist_too(ma
     for outcome in known:
         incumbent, _ = evolution._standing._select([outcome], 0.4)
         assert incumbent.genome == finalists(evolution)[0]
+
+
+def test_a_new_target_is_approached_from_what_was_accepted_last_too(make_problem) -> None:
+    problem = make_problem()
+    space, energies = problem.space, problem.energies
+    schedule = schedule_for(MaxDrop(points=2.0), space, patience=6)
+    held, parent = uniform(space, 0.5), uniform(space, 0.3)
+    good = Outcome(genome=held, examples=32, kl_nats=0.1, drop_points=1.0, metric=0.9)
+    schedule.start([(space.kept_share(held), good)])
+    proposer = Proposer(space=space, energies=energies, schedule=schedule, settings=SETTINGS, starts={})
+
+    class Sources:
+        def moved(self, sources: list[Genome], budget: int, count: int) -> list[Genome]:
+            assert (budget, count) == (proposer.budget, SETTINGS.offspring)
+            return sources
+
+    seed = lagrangian(space, energies, schedule.target)
+    assert proposer.moved([parent], Sources()) == [seed, held, parent]  # type: ignore[arg-type]
 
 
 def test_beside_a_genome_stands_what_the_search_set_out_from_or_else_the_genome_itself(make_problem) -> None:

@@ -236,6 +236,23 @@ def test_of_twins_the_one_that_costs_less_stands_in_the_front(make_problem) -> N
         assert [one.genome for one in evolution.finalists()] == [fewer]
 
 
+def test_a_front_that_hardly_covers_more_has_gained_nothing(make_problem) -> None:
+    problem = make_problem(layers=2)
+    small, middle, large = (lagrangian(problem.space, problem.energies, share) for share in (0.2, 0.5, 0.6))
+
+    def outcome(genome, loss: float) -> Outcome:
+        return Outcome(genome=genome, examples=SETTINGS.full, kl_nats=loss, drop_points=9.0, metric=0.5)
+
+    found = [outcome(small, 1.0), outcome(middle, 0.5), outcome(large, 0.4999)]
+    evolution = Evolution(problem.space, problem.energies, OBJECTIVE, SETTINGS, memo=found)
+    stalled = []
+    for finishers in (found[:2], found[2:]):
+        evolution._standing.order(0)
+        evolution._standing._select(finishers, 0.8)
+        stalled.append(evolution.state()["schedule"]["stalled"])
+    assert stalled == [0, 1]
+
+
 @settings(max_examples=20)
 @given(losses=st.lists(st.floats(0, 1), min_size=1, max_size=12), order=st.integers(0, 2**32))
 def test_the_order_of_nsga_ii_puts_no_beaten_child_before_its_better(
