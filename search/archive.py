@@ -18,20 +18,15 @@ class Memo:
     def __init__(self, space: SearchSpace, outcomes: Iterable[Outcome] = ()) -> None:
         self._space = space
         self._outcomes: dict[tuple[Genome, int], Outcome] = {}
-        self._genomes: set[Genome] = set()
         for outcome in outcomes:
             self.add(outcome)
 
     def __len__(self) -> int:
         return len(self._outcomes)
 
-    def __contains__(self, genome: Genome) -> bool:
-        return genome in self._genomes
-
     def add(self, outcome: Outcome) -> None:
         """Remember an outcome, in place of an earlier one of the same trial."""
         self._outcomes[outcome.genome, outcome.examples] = outcome
-        self._genomes.add(outcome.genome)
 
     def get(self, genome: Genome, examples: int) -> Outcome | None:
         """What `genome` scored on `examples` examples, or None if it has not been."""

@@ -44,7 +44,7 @@ class Counter:
     def __init__(self, memo: Memo, *, evaluations: int = 0, tokens: int = 0) -> None:
         self.memo, self.evaluations, self.tokens = memo, evaluations, tokens
         self._flight: deque[Generation] = deque()
-        self._waiting: list[tuple[int, int, int, Trial]] = []
+        self._waiting: list[tuple[int, int, Trial]] = []
         self._wanted: set[Trial] = set()  # waiting or handed out
         self._handed_out: set[Trial] = set()
         self._offered = 0
@@ -71,7 +71,7 @@ class Counter:
         self._offer(generation, trials)
 
     def ask(self, limit: int | None = None) -> list[Trial]:
-        """Hand out trials: the oldest generation first, and in it the later stage.
+        """Hand out trials, those of the oldest generation first.
 
         Args:
             limit: How many at most; None for all.
@@ -130,5 +130,5 @@ class Counter:
         for trial in trials:
             if trial not in self._wanted:
                 self._wanted.add(trial)
-                heappush(self._waiting, (generation.number, -trial.examples, self._offered, trial))
+                heappush(self._waiting, (generation.number, self._offered, trial))
                 self._offered += 1

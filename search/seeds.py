@@ -37,17 +37,6 @@ PAPER_DENSITIES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2, 0.1, 0.05)
 """The levels of LLM-Sieve, arXiv 2505.18350."""
 
 
-def predicted_loss(space: SearchSpace, energies: Energies, genome: Genome) -> float:
-    """Loss that the energies predict for `genome`: what its ranks cut off, summed over genes.
-
-    Args:
-        space: The search space.
-        energies: Per matrix, squared singular values in units of the task loss, descending.
-        genome: One level per gene.
-    """
-    return Prices(space, energies).loss(genome)
-
-
 def lagrangian(space: SearchSpace, energies: Energies, share: float) -> Genome:
     """The genome of least predicted loss at a size, on the convex hull of all sizes.
 

@@ -21,7 +21,8 @@ from real_model import CPU, RealModel, load, parser
 
 from search.latency import LatencyTable
 from search.matrix import DENSE
-from search.seeds import lagrangian, predicted_loss
+from search.prices import Prices
+from search.seeds import lagrangian
 from search.space import SearchSpace
 from workers.latency import Latency, LatencyPlan, measure_latency, pass_with, stand_in
 from workers.models import load_prepared
@@ -124,7 +125,7 @@ def _rows(model: RealModel, table: LatencyTable, shares: Sequence[float]) -> lis
                     "wanted": share,
                     "expected": table.nanoseconds(space.matrices, ranks) / table.dense_nanoseconds,
                     "kept": space.kept_share(genome),
-                    "predicted_loss": predicted_loss(space, energies, genome),
+                    "predicted_loss": Prices(space, energies).loss(genome),
                     "ranks": ranks,
                 }
             )

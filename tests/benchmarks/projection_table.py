@@ -31,7 +31,8 @@ from real_model import RealModel, descended, load, propagated_in, reweighed, tas
 
 from api.spec_file import load_spec
 from search.matrix import DENSE, Storage
-from search.seeds import lagrangian, per_type, predicted_loss, uniform
+from search.prices import Prices
+from search.seeds import lagrangian, per_type, uniform
 from search.space import Genome
 from service.scoring import REFIT_EXAMPLES, TaskScorer
 from service.spec.job import MIDWAY_SHARE
@@ -174,7 +175,7 @@ def _predicted(model: RealModel, genome: Genome) -> float:
     """Energies are per token of the calibration split; the KL is per example (for `choice`)."""
     examples = model.task.splits["calibration"]
     tokens = sum(len(row.ids) for example in examples for row in example.rows)
-    return predicted_loss(model.space, model.prepared.energies, genome) / 2 * tokens / len(examples)
+    return Prices(model.space, model.prepared.energies).loss(genome) / 2 * tokens / len(examples)
 
 
 def _print(arguments: Namespace, rows: list[Row]) -> None:

@@ -47,7 +47,7 @@ def launch(counter: Counter, number: int, genomes: Sequence[Genome]) -> None:
     counter.launch(Generation(number=number, target_share=0.5, race=race))
 
 
-def test_the_oldest_generation_goes_first_and_in_it_the_later_stage(counter: Counter) -> None:
+def test_the_oldest_generation_goes_first(counter: Counter) -> None:
     launch(counter, 1, OLD)
     launch(counter, 2, NEW)
     assert counter.ask(2) == [screen(OLD[0]), screen(OLD[1])]

@@ -1,9 +1,7 @@
 from collections.abc import Collection
 from random import Random
 
-from search.archive import Memo
 from search.breeding import NEIGHBOURS, Breeder
-from search.outcome import Outcome
 from search.settings import SearchSettings
 from search.space import Genome
 
@@ -33,28 +31,24 @@ class Counting:
         return (min(genome[0], budget), 0, 0)
 
 
-def known(value: int) -> Outcome:
-    return Outcome(genome=(value, 0, 0), examples=4, kl_nats=0.0, drop_points=0.0, metric=0.0)
-
-
-def breeder(memo: Memo, **changes: float) -> Breeder:
+def breeder(known: set[Genome], **changes: float) -> Breeder:
     settings = SearchSettings(**{"removal_rate": 0.0} | changes)  # type: ignore[arg-type]
-    return Breeder(Counting(), settings, memo, Random(0))
+    return Breeder(Counting(), settings, known, Random(0))
 
 
-def test_known_children_are_changed_again(tiny) -> None:
-    memo = Memo(tiny[0], [known(1), known(2)])
-    children = breeder(memo, crossover_rate=0.0).children([((0, 0, 0), 0.5)], 99, 3)
+def test_known_children_are_changed_again() -> None:
+    known = {(1, 0, 0), (2, 0, 0)}
+    children = breeder(known, crossover_rate=0.0).children([((0, 0, 0), 0.5)], 99, 3)
     assert children == [(3, 0, 0), (4, 0, 0), (5, 0, 0)]
 
 
-def test_a_space_with_nothing_new_gives_fewer_children(tiny) -> None:
-    memo = Memo(tiny[0], [known(value) for value in range(3)])
-    assert breeder(memo).children([((0, 0, 0), 0.5)], 2, 4) == []
-    assert breeder(memo).children([((0, 0, 0), 0.5)], 3, 4) == [(3, 0, 0)]
+def test_a_space_with_nothing_new_gives_fewer_children() -> None:
+    known = {(value, 0, 0) for value in range(3)}
+    assert breeder(known).children([((0, 0, 0), 0.5)], 2, 4) == []
+    assert breeder(known).children([((0, 0, 0), 0.5)], 3, 4) == [(3, 0, 0)]
 
 
-def test_better_parents_have_more_children(tiny) -> None:
+def test_better_parents_have_more_children() -> None:
     class Jumping(Counting):
         """Every change lands somewhere new within a thousand."""
 
@@ -67,42 +61,40 @@ def test_better_parents_have_more_children(tiny) -> None:
 
     parents = [((0, 0, 0), 0.1), ((1000, 0, 0), 0.9)]
     settings = SearchSettings(crossover_rate=0.0, removal_rate=0.0)
-    children = Breeder(Jumping(), settings, Memo(tiny[0]), Random(0)).children(parents, 5000, 200)
+    children = Breeder(Jumping(), settings, set(), Random(0)).children(parents, 5000, 200)
     assert len(set(children)) == 200
     # the worse parent wins a tournament only against itself, one time in four
     assert 130 < sum(child[0] < 1000 for child in children) < 170
 
 
-def test_a_move_keeps_half_of_the_places_for_children(tiny) -> None:
+def test_a_move_keeps_half_of_the_places_for_children() -> None:
     sources = [(value, 0, 0) for value in (10, 20, 30, 40, 50)]
-    moved = breeder(Memo(tiny[0])).moved(sources, 99, 6)
+    moved = breeder(set()).moved(sources, 99, 6)
     assert moved[:3] == sources[:3]
     assert len(set(moved)) == 6
 
 
-def test_mutants_never_repeat_their_origin(tiny) -> None:
-    mutants = breeder(Memo(tiny[0])).mutants((5, 0, 0), 99, 4)
+def test_mutants_never_repeat_their_origin() -> None:
+    mutants = breeder(set()).mutants((5, 0, 0), 99, 4)
     assert mutants == [(25, 0, 0), (35, 0, 0), (6, 0, 0), (7, 0, 0)]
 
 
-def test_some_children_lose_a_sublayer(tiny) -> None:
-    children = breeder(Memo(tiny[0]), crossover_rate=0.0, removal_rate=1.0).children(
-        [((0, 0, 0), 0.5)], 99, 2
-    )
+def test_some_children_lose_a_sublayer() -> None:
+    children = breeder(set(), crossover_rate=0.0, removal_rate=1.0).children([((0, 0, 0), 0.5)], 99, 2)
     assert children == [(10, 0, 0), (20, 0, 0)]
 
 
-def test_where_no_sublayer_can_go_children_change_in_other_ways(tiny) -> None:
+def test_where_no_sublayer_can_go_children_change_in_other_ways() -> None:
     class Kept(Counting):
         def removable(self, genome: Genome, /) -> bool:
             return False
 
     settings = SearchSettings(crossover_rate=0.0, removal_rate=1.0)
-    bred = Breeder(Kept(), settings, Memo(tiny[0]), Random(0)).children([((0, 0, 0), 0.5)], 99, 2)
+    bred = Breeder(Kept(), settings, set(), Random(0)).children([((0, 0, 0), 0.5)], 99, 2)
     assert bred == [(1, 0, 0), (2, 0, 0)]
 
 
-def test_repair_leaves_alone_what_a_child_was_changed_at(tiny) -> None:
+def test_repair_leaves_alone_what_a_child_was_changed_at() -> None:
     class Watched(Counting):
         fixed: list[list[int]]
 
@@ -113,12 +105,12 @@ def test_repair_leaves_alone_what_a_child_was_changed_at(tiny) -> None:
     operators = Watched()
     operators.fixed = []
     settings = SearchSettings(crossover_rate=0.0)
-    Breeder(operators, settings, Memo(tiny[0]), Random(0)).children([((0, 0, 0), 0.5)], 99, 3)
+    Breeder(operators, settings, set(), Random(0)).children([((0, 0, 0), 0.5)], 99, 3)
     assert len(operators.fixed) >= 3
     assert all(fixed == [0] for fixed in operators.fixed)
 
 
-def test_mates_are_of_the_nearest_sizes(tiny) -> None:
+def test_mates_are_of_the_nearest_sizes() -> None:
     """Of twenty parents of as many sizes, those far away are the best, and yet no mates."""
 
     class Watched(Counting):
@@ -132,7 +124,7 @@ def test_mates_are_of_the_nearest_sizes(tiny) -> None:
     operators.mates = set()
     parents = [((i, 0, 0), 1.0 / (1 + i)) for i in range(20)]
     settings = SearchSettings(crossover_rate=1.0, removal_rate=0.0)
-    Breeder(operators, settings, Memo(tiny[0]), Random(0)).children_of_sizes(parents, Ladder(), 100)  # type: ignore[arg-type]
+    Breeder(operators, settings, set(), Random(0)).children_of_sizes(parents, Ladder(), 100)  # type: ignore[arg-type]
     assert max(operators.mates) <= NEIGHBOURS
 
 

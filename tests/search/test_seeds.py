@@ -18,7 +18,6 @@ from search.seeds import (
     of_densities,
     on_the_way,
     per_type,
-    predicted_loss,
     random_densities,
     uniform,
 )
@@ -105,7 +104,7 @@ def test_the_cheaper_storage_predicts_less_loss(make_problem) -> None:
     pivoted = SearchSpace(problem.space.matrices, problem.space.rank_step, "pivoted")
     for share in (0.9, 0.8, 0.7):
         loss_of = [
-            predicted_loss(space, problem.energies, lagrangian(space, problem.energies, share))
+            Prices(space, problem.energies).loss(lagrangian(space, problem.energies, share))
             for space in (problem.space, pivoted)
         ]
         assert loss_of[1] < loss_of[0]
@@ -118,8 +117,8 @@ def test_a_seed_beats_uniform_and_both_fit(make_problem) -> None:
         assert problem.space.kept_share(seed) <= share
         assert problem.space.kept_share(flat) <= share
         assert problem.space.kept_share(seed) > share - 0.01
-        loss_of_seed = predicted_loss(problem.space, problem.energies, seed)
-        assert loss_of_seed < predicted_loss(problem.space, problem.energies, flat)
+        loss_of_seed = Prices(problem.space, problem.energies).loss(seed)
+        assert loss_of_seed < Prices(problem.space, problem.energies).loss(flat)
 
 
 @pytest.mark.parametrize("seed", [lagrangian, per_type])
@@ -174,7 +173,7 @@ def test_per_type_lies_between_lagrangian_and_uniform(make_problem) -> None:
     problem = make_problem()
     for share in (0.7, 0.4, 0.2):
         free, typed, flat = (
-            predicted_loss(problem.space, problem.energies, genome)
+            Prices(problem.space, problem.energies).loss(genome)
             for genome in (
                 lagrangian(problem.space, problem.energies, share),
                 per_type(problem.space, problem.energies, share),

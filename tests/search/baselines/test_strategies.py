@@ -19,8 +19,9 @@ from search.baselines.sizes import random_genome, stepped
 from search.errors import InputError
 from search.objectives import MaxDrop, Objective, TargetParams
 from search.outcome import Outcome, Trial
+from search.prices import Prices
 from search.schedules import schedule_for
-from search.seeds import lagrangian, predicted_loss, uniform
+from search.seeds import lagrangian, uniform
 from search.settings import Stage
 
 FULL = 32
@@ -117,7 +118,7 @@ def test_evopress_reaches_the_optimum_of_a_small_space(tiny) -> None:
     space, energies = tiny
     best = lagrangian(space, energies, 0.6)
     lost = {
-        genome: predicted_loss(space, energies, genome)
+        genome: Prices(space, energies).loss(genome)
         for genome in _all_genomes(space)
         if space.kept_share(genome) <= 0.6
     }
