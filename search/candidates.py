@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from search.breeding import Breeder, Scored
-from search.prices import Energies
+from search.prices import Prices
 from search.schedules import SEED_SHARES, Ratchet, Schedule
-from search.seeds import Family, Starts, family, fitted, lagrangian, uniform
+from search.seeds import Family, Starts, cheapest, family, fitted, uniform
 from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
@@ -21,25 +21,28 @@ class Proposer:
     """The candidates of every kind of generation.
 
     Args:
-        space: All genomes.
-        energies: Per matrix, squared singular values in units of the task loss, descending.
+        prices: Predicted losses; their space holds all genomes.
         schedule: Says which size is wanted.
         settings: Sizes.
         given: Genomes of the user's, of any size, to start from too.
         starts: What to set out from, of the size wanted or of several.
     """
 
-    space: SearchSpace
-    energies: Energies
+    prices: Prices
     schedule: Schedule
     settings: SearchSettings
     given: Sequence[Genome] = ()
     starts: Starts
 
+    @property
+    def space(self) -> SearchSpace:
+        """All genomes."""
+        return self.prices.space
+
     @cached_property
     def seed(self) -> Family:
         """The first guess at a size."""
-        return family(self.space, self.energies, self.starts)
+        return family(self.prices, self.starts)
 
     @property
     def budget(self) -> int:
@@ -52,7 +55,7 @@ class Proposer:
             return [*map(self.seed, SEED_SHARES), *self.given]
         target = self.schedule.target
         given = [self.fitted(genome, target) for genome in self.given]
-        plain = lagrangian(self.space, self.energies, target)
+        plain = cheapest(self.prices, target)
         seeds = [self.origin, plain, uniform(self.space, target), *given]
         seeds = list(dict.fromkeys(seeds))
         mutants = max(0, self.settings.population - len(seeds))
@@ -75,7 +78,7 @@ class Proposer:
 
     def fitted(self, genome: Genome, share: float) -> Genome:
         """A genome brought to `share`, its own allocation trusted."""
-        return fitted(self.space, self.energies, genome, share)
+        return fitted(self.prices, genome, share)
 
     def beside(self, genome: Genome, share: float) -> Genome:
         """The first guess at a size that is not far from a genome's: that one brought there, if nothing is known."""

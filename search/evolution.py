@@ -67,7 +67,7 @@ class Evolution:
         state: Mapping[str, Any] | None = None,
     ) -> None:
         known = list(memo)
-        self._space, self._energies, self._settings = space, energies, settings
+        self._space, self._settings = space, settings
         self._fingerprint, self._costs = fingerprint(space, objective, settings), prices(space)
         self._prices, self._memo = Prices(space, energies), Memo(space, known)
         self._schedule = schedule_for(objective, space, patience=settings.patience)
@@ -85,8 +85,7 @@ class Evolution:
     ) -> tuple[Proposer, Standing]:
         """Who proposes candidates, and who takes in what they scored."""
         proposer = Proposer(
-            space=self._space,
-            energies=self._energies,
+            prices=self._prices,
             schedule=self._schedule,
             settings=self._settings,
             given=seeds,

@@ -56,11 +56,12 @@ def lagrangian(space: SearchSpace, energies: Energies, share: float) -> Genome:
 
     Source: Everett 1963 (generalised Lagrange multipliers).
     """
-    return _cheapest(Prices(space, energies), space.budget(share))
+    return cheapest(Prices(space, energies), share)
 
 
-def _cheapest(prices: Prices, budget: int) -> Genome:
-    cost_GL, lost_GL = prices.space.cost_GL, prices.lost_GL
+def cheapest(prices: Prices, share: float) -> Genome:
+    """The same of prices, which take long to make where matrices are large; as many sizes as wanted share them."""
+    cost_GL, lost_GL, budget = prices.space.cost_GL, prices.lost_GL, prices.space.budget(share)
 
     def at(rate: float) -> NDArray[np.int64]:
         return np.asarray((lost_GL + rate * cost_GL).argmin(axis=1), dtype=np.int64)
@@ -167,19 +168,18 @@ def random_densities(space: SearchSpace, rng: Random) -> Genome:
     return of_densities(space, [rng.choice(PAPER_DENSITIES) for _ in space.matrices])
 
 
-def fitted(space: SearchSpace, energies: Energies, genome: Genome, share: float) -> Genome:
+def fitted(prices: Prices, genome: Genome, share: float) -> Genome:
     """A genome brought to a size with the fewest predicted losses, its own allocation trusted.
 
     Args:
-        space: The search space.
-        energies: Per matrix, squared singular values in units of the task loss, descending.
+        prices: Predicted losses.
         genome: Of any size.
         share: Most of the dense cost to keep, in [0, 1].
 
     Returns:
         A genome of at most `share`, or the smallest one.
     """
-    return repair(Prices(space, energies), genome, space.budget(share), Random(0), jitter=0.0)
+    return repair(prices, genome, prices.space.budget(share), Random(0), jitter=0.0)
 
 
 def on_the_way(space: SearchSpace, smaller: Genome, larger: Genome, share: float) -> Genome:
@@ -206,12 +206,11 @@ def on_the_way(space: SearchSpace, smaller: Genome, larger: Genome, share: float
     return max(fitting, key=space.kept_share, default=smaller)
 
 
-def family(space: SearchSpace, energies: Energies, starts: Starts) -> Family:
+def family(prices: Prices, starts: Starts) -> Family:
     """The first guess at every size.
 
     Args:
-        space: The search space.
-        energies: Per matrix, squared singular values in units of the task loss, descending.
+        prices: Predicted losses.
         starts: Better ones than what the energies tell, if there are any.
 
     Returns:
@@ -219,13 +218,13 @@ def family(space: SearchSpace, energies: Energies, starts: Starts) -> Family:
         not far above it. Of others, the nearest start brought there. The Lagrangian genome where there are no starts.
     """
     if not starts:
-        return partial(lagrangian, space, energies)
+        return partial(cheapest, prices)
 
     def brought(share: float) -> Genome:
         below = max((size for size in starts if size <= share), default=-math.inf)
         if share - below < (ABOVE if below == max(starts) else HARDLY):
             return starts[below]
-        return fitted(space, energies, starts[min(starts, key=lambda size: abs(size - share))], share)
+        return fitted(prices, starts[min(starts, key=lambda size: abs(size - share))], share)
 
     return brought
 

@@ -18,7 +18,7 @@ import numpy as np
 from search.descent import Slopes
 from search.errors import ScoringError
 from search.objectives import MaxDrop, Pareto
-from search.prices import Energies
+from search.prices import Energies, Prices
 from search.seeds import Family, family
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
@@ -215,9 +215,9 @@ def descent(
     Raises:
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
     """
-    rounds = list(earlier)
+    rounds, prices = list(earlier), Prices(space, energies)
     while True:
-        genome_of = family(space, energies, starts_of(rounds))
+        genome_of = family(prices, starts_of(rounds))
         if (share := next_size(genome_of, rounds)) is None:
             return
         start, examples = genome_of(share), records.part(DESCENT_EXAMPLES, len(rounds))

@@ -14,7 +14,7 @@ from search.baselines.random_search import random_search
 from search.evolution import Evolution
 from search.objectives import MaxDrop, Objective
 from search.outcome import Outcome, Trial
-from search.prices import Energies
+from search.prices import Energies, Prices
 from search.schedules import Schedule, schedule_for
 from search.seeds import Family, Starts, family, uniform
 from search.settings import SearchSettings, Stage
@@ -75,7 +75,7 @@ class Problem:
     @property
     def seeds(self) -> Family:
         """What it begins with, brought to every size; else the Lagrangian genomes."""
-        return family(self.space, self.energies, self.starts)
+        return family(Prices(self.space, self.energies), self.starts)
 
 
 def _ranksieve(problem: Problem) -> Evolution:

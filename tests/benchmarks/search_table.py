@@ -63,7 +63,7 @@ from search.confirmation import DropInterval, fallback, mean_interval
 from search.finalists import Finalist, drop_finalists
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
-from search.prices import Energies
+from search.prices import Energies, Prices
 from search.schedules import MOST_LOOKS, SEED_SHARES, Accepted
 from search.seeds import Starts, lagrangian, uniform
 from search.settings import SearchSettings, Stage
@@ -391,8 +391,7 @@ def finalists_of(
     """
     space = problem.space
     knows = Proposer(
-        space=space,
-        energies=problem.energies,
+        prices=Prices(space, problem.energies),
         schedule=problem.schedule,
         settings=problem.settings,
         starts=problem.starts,

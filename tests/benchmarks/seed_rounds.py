@@ -30,6 +30,7 @@ from real_model import (
 from search_table import gain
 
 from api.spec_file import load_spec
+from search.prices import Prices
 from search.reweighing import settled, weighted
 from search.seeds import family, fitted, lagrangian
 from search.space import Genome
@@ -127,9 +128,10 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
             descended.append(one)
             yield row(arguments.share, rounds, len(descended), seconds, losses(one.genome))
             started = time.perf_counter()
-        genome_of = family(space, energies, starts_of(descended))
+        prices = Prices(space, energies)
+        genome_of = family(prices, starts_of(descended))
         for share in elsewhere if descended else ():
-            for brought in (fitted(space, energies, descended[-1].genome, share), genome_of(share)):
+            for brought in (fitted(prices, descended[-1].genome, share), genome_of(share)):
                 yield row(share, rounds, len(descended), seconds, losses(brought))
     if not arguments.again or not descended:
         return

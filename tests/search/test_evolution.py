@@ -13,6 +13,7 @@ from search.finalists import FALLS, MOST_FINALISTS, TOLERANCE
 from search.matrix import DENSE
 from search.objectives import MaxDrop, Objective, Pareto, TargetParams
 from search.outcome import Outcome, Trial
+from search.prices import Prices
 from search.record import GenerationRecord
 from search.schedules import SEED_SHARES, schedule_for
 from search.seeds import fitted, lagrangian, uniform
@@ -369,10 +370,8 @@ def test_seeds_of_many_sizes_are_what_the_search_sets_out_from_brought_there(
     trials = evolution.ask()
     assert {trial.examples for trial in trials} == {SETTINGS.full}
     seeds = [trial.genome for trial in trials]
-    assert sorted(seeds) == sorted(fitted(space, problem.energies, known, share) for share in shares)
-    apart = {
-        share: sum(abs(np.subtract(fitted(space, problem.energies, known, share), known))) for share in shares
-    }
+    assert sorted(seeds) == sorted(fitted(problem.prices, known, share) for share in shares)
+    apart = {share: sum(abs(np.subtract(fitted(problem.prices, known, share), known))) for share in shares}
     assert min(apart, key=apart.__getitem__) == size
     assert apart[size] <= 1  # what was left of the budget may be spent
 
@@ -386,9 +385,9 @@ def test_the_seed_of_a_size_is_made_of_the_nearest_start(make_problem) -> None:
     small, large = (lagrangian(space, problem.true_energies, share) for share in (0.2, 0.42))
     evolution = Evolution(space, energies, MaxDrop(points=2.0), SETTINGS, starts={0.42: large, 0.2: small})
     nearest = {share: large if share >= 0.31 else small for share in SEED_SHARES}
-    wanted = [fitted(space, energies, nearest[share], share) for share in SEED_SHARES]
+    wanted = [fitted(problem.prices, nearest[share], share) for share in SEED_SHARES]
     assert sorted(trial.genome for trial in evolution.ask()) == sorted(wanted)
-    assert wanted != [fitted(space, energies, small, share) for share in SEED_SHARES]
+    assert wanted != [fitted(problem.prices, small, share) for share in SEED_SHARES]
 
 
 def test_a_smaller_genome_that_was_given_and_holds_is_where_the_search_begins(make_problem) -> None:
@@ -488,7 +487,7 @@ def test_a_new_target_is_approached_from_what_was_accepted_last_too(make_problem
     held, parent = uniform(space, 0.5), uniform(space, 0.3)
     good = Outcome(genome=held, examples=32, kl_nats=0.1, drop_points=1.0, metric=0.9)
     schedule.start([(space.kept_share(held), good)])
-    proposer = Proposer(space=space, energies=energies, schedule=schedule, settings=SETTINGS, starts={})
+    proposer = Proposer(prices=problem.prices, schedule=schedule, settings=SETTINGS, starts={})
 
     class Sources:
         def moved(self, sources: list[Genome], budget: int, count: int) -> list[Genome]:
@@ -499,16 +498,34 @@ def test_a_new_target_is_approached_from_what_was_accepted_last_too(make_problem
     assert proposer.moved([parent], Sources()) == [seed, held, parent]  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_prices_are_made_once_for_all_sizes_of_a_search(
+    make_problem, monkeypatch: pytest.MonkeyPatch, objective: Objective
+) -> None:
+    problem, made, make = make_problem(layers=2), [], Prices.__init__
+
+    def counted(self: Prices, *arguments: Any) -> None:
+        made.append(self)
+        make(self, *arguments)
+
+    assert problem.prices
+    monkeypatch.setattr(Prices, "__init__", counted)
+    evolution = start(problem, objective, changed(generations=2))
+    drive(evolution, problem)
+    assert evolution.finalists()
+    assert len(made) == 1
+
+
 def test_beside_a_genome_stands_what_the_search_set_out_from_or_else_the_genome_itself(make_problem) -> None:
     problem = make_problem()
-    space, energies = problem.space, problem.energies
+    space = problem.space
     known, start = lagrangian(space, problem.true_energies, 0.32), uniform(space, 0.3)
     schedule = schedule_for(OBJECTIVES[0], space, patience=1)
-    for starts, wanted in (({0.3: start}, start), ({}, fitted(space, energies, known, 0.3))):
+    for starts, wanted in (({0.3: start}, start), ({}, fitted(problem.prices, known, 0.3))):
         assert (
-            Proposer(
-                space=space, energies=energies, schedule=schedule, settings=SETTINGS, starts=starts
-            ).beside(known, 0.3)
+            Proposer(prices=problem.prices, schedule=schedule, settings=SETTINGS, starts=starts).beside(
+                known, 0.3
+            )
             == wanted
         )
 

@@ -229,9 +229,9 @@ def test_a_fitted_genome_keeps_what_it_knew(make_problem) -> None:
     problem = make_problem(layers=6, rank_step=1)
     known = lagrangian(problem.space, problem.true_energies, 0.5)
     own_share = problem.space.kept_share(known)
-    assert fitted(problem.space, problem.energies, known, own_share) == known
+    assert fitted(problem.prices, known, own_share) == known
     for share in (0.4, 0.6):
-        genome = fitted(problem.space, problem.energies, known, share)
+        genome = fitted(problem.prices, known, share)
         assert share - 0.01 < problem.space.kept_share(genome) <= share
         assert problem.kl_nats(genome) < problem.kl_nats(lagrangian(problem.space, problem.energies, share))
 
@@ -256,11 +256,11 @@ def test_starts_stand_for_their_size_and_others_are_made_of_the_nearest(make_pro
     problem = make_problem(layers=6, rank_step=1)
     space, energies = problem.space, problem.energies
     starts = {share: uniform(space, share) for share in (0.3, 0.5)}
-    genome_of = family(space, energies, starts)
+    genome_of = family(problem.prices, starts)
     assert genome_of(0.3) == genome_of(0.3 + 0.9 * HARDLY) == starts[0.3]
-    assert genome_of(0.3 - 1e-9) == fitted(space, energies, starts[0.3], 0.3 - 1e-9) != starts[0.3]
-    assert genome_of(0.3 + HARDLY) == fitted(space, energies, starts[0.3], 0.3 + HARDLY)
-    assert genome_of(0.45) == fitted(space, energies, starts[0.5], 0.45)
+    assert genome_of(0.3 - 1e-9) == fitted(problem.prices, starts[0.3], 0.3 - 1e-9) != starts[0.3]
+    assert genome_of(0.3 + HARDLY) == fitted(problem.prices, starts[0.3], 0.3 + HARDLY)
+    assert genome_of(0.45) == fitted(problem.prices, starts[0.5], 0.45)
     assert genome_of(0.5 + 0.9 * ABOVE) == starts[0.5]
-    assert genome_of(0.9) == fitted(space, energies, starts[0.5], 0.9)
-    assert family(space, energies, {})(0.3) == lagrangian(space, energies, 0.3)
+    assert genome_of(0.9) == fitted(problem.prices, starts[0.5], 0.9)
+    assert family(problem.prices, {})(0.3) == lagrangian(space, energies, 0.3)
