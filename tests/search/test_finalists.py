@@ -15,6 +15,7 @@ from search.finalists import (
     risks,
 )
 from search.outcome import Outcome
+from search.prices import Prices
 from search.schedules import Accepted
 from search.seeds import fitted, lagrangian, on_the_way, uniform
 from search.space import Genome
@@ -63,7 +64,7 @@ def test_safe_ones_then_what_was_accepted_then_smaller_ones_to_hope_for(make_pro
 def test_between_what_was_accepted_far_apart_first_guesses_stand_in_even_steps(make_problem) -> None:
     problem = make_problem(layers=8)
     space = problem.space
-    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, space, problem.energies)
+    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, Prices(space, problem.energies))
     found, smallest = uniform(space, 0.47), uniform(space, 0.3)
     accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (found, smallest)]
     finalists = genomes(drop_finalists(space, seed, fit, accepted, []))
@@ -82,7 +83,7 @@ def test_between_what_was_accepted_far_apart_first_guesses_stand_in_even_steps(m
 def test_a_guess_that_is_much_smaller_leaves_no_gap(make_problem) -> None:
     problem = make_problem(layers=8)
     space = problem.space
-    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, space, problem.energies)
+    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, Prices(space, problem.energies))
     largest_start, above, smallest = seed(0.3), uniform(space, 0.4), uniform(space, 0.2)
     known = [above, largest_start, smallest]
     accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in known]
@@ -132,7 +133,7 @@ def test_no_gap_is_wide_above_what_was_accepted_by_luck(make_problem) -> None:
 def test_near_the_smallest_accepted_one_its_allocation_goes_on(make_problem) -> None:
     problem = make_problem(layers=8)
     space = problem.space
-    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, space, problem.energies)
+    seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, Prices(space, problem.energies))
     found = uniform(space, 0.4)
     smallest = Accepted(share=space.kept_share(found), genome=found)
 
