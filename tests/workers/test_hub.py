@@ -21,10 +21,10 @@ from transformers import LlamaForCausalLM
 
 from search.errors import InputError
 from service import wiring
-from service.machine import machine_fault
 from service.settings import Settings
 from workers import hub
 from workers.cache import FolderCache
+from workers.machine import machine_fault
 from workers.models import Weights, load_config, load_prepared, load_tokenizer, prepare_model, resolve
 from workers.plan import ModelSource
 
