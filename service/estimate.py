@@ -43,24 +43,28 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
         `model`, `machine`, `gram_passes`, `evaluations_at_most`, `phases` in order, their `total`, and `notes` on what
         will not fit. Units are in the names; memory of a phase is its peak, of the whole the largest.
     """
-    cache = plans.cache(settings)
-    with cache.lease():
-        config = load_config(head_folder(checked.model, cache))
-    model = size_of(config, checked.model.include, checked.model.exclude)
-    device = spec.resources.device
-    dtype = dtype_name(spec.model.dtype, device)
-    rates = rates_for(device, dtype, spec.resources.threads)
-    batch_tokens, task = spec.resources.tokens_per_batch, checked.task
-    loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
-    if isinstance(spec.objective, TargetLatency):
-        loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
-    job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
-    if not checked.by_block:
-        job = replace(job, propagated=0, loads={**loads, "propagation_looks": Load()})
+    model, job = sizes_of(settings, spec, checked)
+    rates = rates_for(job.device, job.dtype, spec.resources.threads)
     described = _described(model, job, rates, spec)
     if checked.model.kind == "path" and not holds_weights(Path(checked.model.location)):
         described["notes"].append(NO_WEIGHTS)
     return described
+
+
+def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[ModelSize, JobSize]:
+    """The model and the job that are estimated, as numbers."""
+    cache = plans.cache(settings)
+    with cache.lease():
+        config = load_config(head_folder(checked.model, cache))
+    batch_tokens, task = spec.resources.tokens_per_batch, checked.task
+    loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
+    if isinstance(spec.objective, TargetLatency):
+        loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
+    dtype = dtype_name(spec.model.dtype, spec.resources.device)
+    job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
+    if not checked.by_block:
+        job = replace(job, propagated=0, loads={**loads, "propagation_looks": Load()})
+    return size_of(config, checked.model.include, checked.model.exclude), job
 
 
 def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from workers.footprint import (
     refitting,
     scoring,
     spilled_bytes,
+    timing,
     verifying,
     weight_bytes,
 )
@@ -195,9 +196,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     timed = []
     if "latency" in loads:
         once = loads["latency"]
-        timed = [
-            phase("latency", once.times(PASSES), [(_timing(model, job, once), 1)], scoring(model, job, once))
-        ]
+        timed = [phase("latency", once.times(PASSES), [(_timing(model, job, once), 1)], timing(model, job))]
     search = loads["search"].times(job.search_passes)
     return (
         phase(

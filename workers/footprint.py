@@ -18,6 +18,7 @@ from workers.calibration import gram_width
 from workers.factoring import CHUNK, decomposed_at_once
 from workers.filesize import ITEM_BYTES
 from workers.grams import BYTES_PER_ENTRY, gram_numbers
+from workers.latency import MOST_RANKS
 from workers.projections import Method
 from workers.refinement import TRAINED_BYTES
 from workers.shards import SPILLED_PER_WORKER
@@ -66,47 +67,67 @@ def factor_numbers(matrices: Sequence[MatrixShape], storage: Storage) -> int:
 
 
 def preparing(model: ModelSize, job: JobSize) -> Footprint:
-    """The dearest of loading (a gguf file through float32), calibrating and factoring on all workers, and what follows.
+    """The dearest part of it."""
+    parts = preparation(model, job).values()
+    return Footprint(
+        host_bytes=max(part.host_bytes for part in parts),
+        accelerator_bytes=max(part.accelerator_bytes for part in parts),
+    )
+
+
+def preparation(model: ModelSize, job: JobSize) -> dict[str, Footprint]:
+    """Of each part, one after the other, by what its progress is called; nothing of what is not wanted."""
+    return {
+        "model": _loading(model, job),
+        "calibration": _calibrating(model, job),
+        "propagation": _propagating(model, job),
+        "refinement": _training(model, job),
+    }
+
+
+def _loading(model: ModelSize, job: JobSize) -> Footprint:
+    """A gguf file goes through float32."""
+    dequantized = model.total_params * 4 if job.gguf else 0
+    return Footprint(host_bytes=PROCESS_BYTES + weight_bytes(model, job) + dequantized)
+
+
+def _calibrating(model: ModelSize, job: JobSize) -> Footprint:
+    """The dearer of calibrating and factoring, on all workers.
 
     A worker calibrates with the model, the Grams of the largest group and a batch, midway with the factors of a smaller
     model as well; it factors with the model, a chunk's Grams and factors, and float64 copies of the matrices
-    decomposed at once. Sums it writes pass through the host. Propagation and training are up to one worker.
+    decomposed at once. Sums it writes pass through the host.
     """
-    compute = 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]  # float16 is calibrated in float32
-    weights, dense = weight_bytes(model, job), _on_one(model.total_params * compute, model, job)
+    compute = _compute_bytes(job)
     grams = _largest_grams(model, job)
     stored = max(factor_bytes(chunk, job.storage, job.dtype) for chunk in _chunks(model))
     chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
     heap = HEAP if job.device == "cpu" else 1
     working = (
-        dense
+        _on_one(model.total_params * compute, model, job)
         + _on_one(int(model.block_params * compute * (job.midway_share or 0)), model, job)
         + max(
             grams + heap * _calibration_batch(model, job, job.loads["calibration"], job.method, compute),
             min(grams, chunk) + _workspace(model, job),
         )
     )
-    loading = PROCESS_BYTES + weights + (model.total_params * 4 if job.gguf else 0)
-    later = (_propagating(model, job), _training(model, job, dense, compute))
     if job.device == "cpu":
-        workers = job.actors * (PROCESS_BYTES + working + stored)
-        return Footprint(host_bytes=max(loading, workers, *(one.host_bytes for one in later)))
+        return Footprint(host_bytes=job.actors * (PROCESS_BYTES + working + stored))
     return Footprint(
-        host_bytes=max(
-            loading,
-            job.actors * (PROCESS_BYTES + weights + max(grams, stored)),
-            *(one.host_bytes for one in later),
-        ),
-        accelerator_bytes=max(
-            job.actors_per_device * (CONTEXT_BYTES + working), *(one.accelerator_bytes for one in later)
-        ),
+        host_bytes=job.actors * (PROCESS_BYTES + weight_bytes(model, job) + max(grams, stored)),
+        accelerator_bytes=job.actors_per_device * (CONTEXT_BYTES + working),
     )
+
+
+def _compute_bytes(job: JobSize) -> int:
+    """Of a number where gradients are taken: float16 is calibrated and trained in float32."""
+    return 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]
 
 
 def _propagating(model: ModelSize, job: JobSize) -> Footprint:
     """One worker: the model, its factors, all flows, a batch; float64 moments of one input, and factors of one matrix.
 
-    Of moments there are up to five D×D at a time.
+    Of moments there are up to five D×D at a time. On a host the old factors are mapped into memory beside the new ones.
     """
     if not job.propagated:
         return Footprint(host_bytes=0)
@@ -117,16 +138,20 @@ def _propagating(model: ModelSize, job: JobSize) -> Footprint:
         8 * (5 * m.in_features**2 + 3 * factor_numbers([m], job.storage)) for m in model.matrices
     )
     batch = _batch(model, job, load, ITEM_BYTES[job.dtype])
-    return _placed(job, weights, read, _on_one(weights + factors, model, job) + states + regression, batch)
+    kept = _on_one(weights + factors * (2 if job.device == "cpu" else 1), model, job)
+    return _placed(job, weights, read, kept + states + regression, batch)
 
 
-def _training(model: ModelSize, job: JobSize, dense: int, compute: int) -> Footprint:
+def _training(model: ModelSize, job: JobSize) -> Footprint:
     """One worker: the model, its factors, in float32 those that are trained, with gradients and moments; a batch."""
     if not job.refine_epochs:
         return Footprint(host_bytes=0)
+    compute = _compute_bytes(job)
+    dense = model.total_params * compute
     factors = factor_numbers(model.matrices, job.storage) * (compute + TRAINED_BYTES)
     batch = _calibration_batch(model, job, job.loads["refinement"], "task", compute)
-    return _placed(job, weight_bytes(model, job), 0, dense + _on_one(factors, model, job), batch)
+    kept = _on_one(dense, model, job) + _on_one(factors, model, job)
+    return _placed(job, weight_bytes(model, job), 0, kept, batch)
 
 
 def _placed(job: JobSize, read_in: int, on_host: int, on_device: int, batch: int) -> Footprint:
@@ -143,6 +168,19 @@ def spilled_bytes(model: ModelSize, job: JobSize) -> int:
     shards = shards_of(job, job.loads["calibration"])
     entries = 1 if shards == 1 else 2 + min(shards - 1, SPILLED_PER_WORKER * job.actors)
     return entries * _largest_grams(model, job)
+
+
+def timing(model: ModelSize, job: JobSize) -> Footprint:
+    """One worker: the model, a batch, and layers that stand in for its own.
+
+    Those are first of one matrix of each shape, at ranks spread evenly; then of all matrices, one with half of its
+    numbers and one with as many at most as it has. What the first took is not given back before the others are there.
+    """
+    of_shape = {(m.out_features, m.in_features): m.dense_params for m in model.matrices}
+    numbers = (MOST_RANKS + 3) * sum(of_shape.values()) + 3 * sum(m.dense_params for m in model.matrices)
+    layers, weights = numbers // 2 * ITEM_BYTES[job.dtype], weight_bytes(model, job)
+    batch = _batch(model, job, job.loads["latency"], ITEM_BYTES[job.dtype])
+    return _placed(job, weights, 0, _on_one(weights + layers, model, job), batch)
 
 
 def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
@@ -170,15 +208,28 @@ def reacting(model: ModelSize, job: JobSize, load: Load) -> Footprint:
 
 
 def refitting(model: ModelSize, job: JobSize) -> Footprint:
-    """Scoring, and for all examples the hidden states of both flows and what one block's matrices read."""
+    """Scoring, and for all examples the hidden states of both flows and what one block's matrices read.
+
+    And the new left factors, and float64 copies for the least squares of one matrix: its weight, five times its left
+    factor, what links its inputs to its components, and these to each other.
+    """
     load = job.loads["refit"]
-    states, read = _flows(model, job, load, 2)
     base = scoring(model, job, load)
+    if not load.tokens:
+        return base
+    states, read = _flows(model, job, load, 2)
+    ranked = [(m, m.largest_rank(job.storage)) for m in model.propagated]
+    fitted = sum(rank * m.out_features for m, rank in ranked) * ITEM_BYTES[job.dtype]
+    solving = [
+        m.dense_params + rank * (5 * m.out_features + 2 * m.in_features + 4 * rank) for m, rank in ranked
+    ]
+    working = states + 8 * max(solving, default=0)
     if job.device == "cpu":
-        return Footprint(host_bytes=base.host_bytes + job.actors * (states + read))
+        return Footprint(host_bytes=base.host_bytes + job.actors * (working + fitted + read))
     return Footprint(
-        host_bytes=base.host_bytes + job.actors * read,
-        accelerator_bytes=base.accelerator_bytes + job.actors_per_device * states,
+        host_bytes=base.host_bytes + job.actors * (fitted + read),
+        accelerator_bytes=base.accelerator_bytes
+        + job.actors_per_device * (working + _on_one(fitted, model, job)),
     )
 
 

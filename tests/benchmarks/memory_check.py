@@ -1,43 +1,78 @@
-"""Estimated against taken memory, phase by phase, of the demo's job with a seed that nothing is cached of yet.
+"""Estimated against taken memory of every phase of a job that nothing is cached of yet: on the demo's task, or any.
 
     .venv/bin/python tests/benchmarks/memory_check.py --seed 7
+    .venv/bin/python tests/benchmarks/memory_check.py --job job.yaml --root . --data-dir new/folder
 
-Counts what the worker processes hold by themselves, and their parts of what they share (PSS, Linux alone); not the
-server and Ray, which an estimate does not count either. Load on the machine makes no difference.
+Counts what the processes at work hold by themselves, and their parts of what they share (PSS, Linux alone); what idle
+ones hold meanwhile is told apart. Not the server and Ray, which an estimate does not count either. Load on the machine
+makes no difference. Which phase it is, the spans of the job say; the parts of preparing are told apart by what its
+workers are called.
 """
 
 import secrets
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import psutil
+from opentelemetry import trace
 from real_model import parser
 
 from api.demo import demo_spec
 from api.embedded import embedded
+from api.spec_file import load_spec, validated
 from service import wiring
+from service.estimate import sizes_of
+from service.pipeline import Pipeline
 from service.settings import Settings
+from service.spec import JobSpec
+from workers.cluster import Cluster
+from workers.footprint import preparation
+from workers.preparation import closed_form, prepare, propagated
 
 EVERY_S = 0.5
-PREPARING = {
-    "model",
-    "calibration",
-    "projection",
-    "recalibration",
-    "reprojection",
-    "propagation",
-    "refinement",
+PARTS = {
+    closed_form.__name__: "calibration",
+    propagated.__name__: "propagation",
+    prepare.__name__: "refinement",
 }
 OF_RAY = ("DashboardAgent", "RuntimeEnvAgent")
 
 
-class Peaks:
-    """The most that workers held at once in each phase; `phase` says which it is."""
+class Spans(trace.TracerProvider, trace.Tracer):
+    """Knows which span is the innermost; those of one job follow each other or lie in each other."""
 
     def __init__(self) -> None:
-        self.phase = "prepare"
-        self.bytes: dict[str, int] = {}
+        self._open = [""]
+
+    @property
+    def innermost(self) -> str:
+        return self._open[-1]
+
+    def get_tracer(self, *_: Any, **__: Any) -> trace.Tracer:
+        return self
+
+    def start_span(self, *_: Any, **__: Any) -> trace.Span:
+        return trace.INVALID_SPAN
+
+    @contextmanager
+    def start_as_current_span(self, name: str, *_: Any, **__: Any) -> Iterator[trace.Span]:
+        self._open.append(name)
+        try:
+            yield trace.INVALID_SPAN
+        finally:
+            self._open.pop()
+
+
+class Peaks:
+    """The most that processes at work held at once in each phase, and what idle ones held then."""
+
+    def __init__(self, spans: Spans) -> None:
+        self.bytes: dict[str, tuple[int, int]] = {}
+        self._spans = spans
         self._over = threading.Event()
 
     @contextmanager
@@ -53,48 +88,72 @@ class Peaks:
 
     def _look(self) -> None:
         while not self._over.wait(EVERY_S):
-            held = sum(map(_held, psutil.Process().children(recursive=True)))
-            self.bytes[self.phase] = max(held, self.bytes.get(self.phase, 0))
+            phase = self._spans.innermost
+            held = list(filter(None, map(_held, psutil.Process().children(recursive=True))))
+            if phase == "prepare":
+                phase = next((PARTS[name] for name in PARTS for title, _ in held if name in title), phase)
+            idle = sum(size for title, size in held if "IDLE" in title)
+            most = sum(size for _, size in held) - idle, idle
+            self.bytes[phase] = max(most, self.bytes.get(phase, most))
 
 
-def _held(process: psutil.Process) -> int:
+def _held(process: psutil.Process) -> tuple[str, int] | None:
+    """Of a worker, what it does and what it holds."""
     try:
         title = " ".join(process.cmdline())
         if not title.startswith("ray::") or any(name in title for name in OF_RAY):
-            return 0
-        return int(process.memory_full_info().pss)
+            return None
+        return title, int(process.memory_full_info().pss)
     except psutil.Error:  # it has ended meanwhile
-        return 0
+        return None
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--seed", type=int, default=7)
-    arguments = options.parse_args()
+    arguments = _arguments()
     settings = Settings(
         data_dir=arguments.data_dir,
         host="127.0.0.1",
+        roots=arguments.root,
         api_key=secrets.token_urlsafe(),  # type: ignore[arg-type]
     )
-    assets = wiring.demo_assets(settings)
-    spec = demo_spec(assets.gguf, assets.reviews, seed=arguments.seed, method="task", refine_epochs=1)
-    peaks = Peaks()
+    spec = _spec(arguments, settings)
+    spans = Spans()
+    trace.set_tracer_provider(spans)
+    peaks = Peaks(spans)
     with embedded(wiring.build(settings)) as client, peaks.measured():
         estimate = client.estimate(spec.canonical())
-        told = {phase["phase"]: phase["host_bytes"] for phase in estimate["phases"]}
-        print(f"{'phase':>10}{'told, GB':>10}{'taken, GB':>10}")
-        for event in client.events(client.submit(spec.canonical())["id"]):
-            name = event["data"].get("phase") if event["type"] == "phase.progress" else None
-            phase = "prepare" if name in PREPARING else name
-            if phase and phase != peaks.phase:
-                _print(peaks, told)
-                peaks.phase = phase
-    _print(peaks, told)
+        (*_, ended) = client.events(client.submit(spec.canonical())["id"])
+    model, job = sizes_of(settings, spec, Pipeline(settings, Cluster()).check(spec))
+    told = {name: part.host_bytes for name, part in preparation(model, job).items()}
+    told |= {one["phase"]: one["host_bytes"] for one in estimate["phases"] if one["phase"] != "prepare"}
+    print(f"the job: {ended['data']['state']}")
+    print(f"{'phase':>12}{'told, GB':>10}{'taken, GB':>11}{'idle, GB':>10}")
+    for name, told_bytes in told.items():
+        if name in peaks.bytes:
+            taken, idle = peaks.bytes[name]
+            print(f"{name:>12}{told_bytes / 1e9:>10.2f}{taken / 1e9:>11.2f}{idle / 1e9:>10.2f}")
 
 
-def _print(peaks: Peaks, told: dict[str, int]) -> None:
-    taken = peaks.bytes.get(peaks.phase, 0)
-    print(f"{peaks.phase:>10}{told[peaks.phase] / 1e9:>10.1f}{taken / 1e9:>10.1f}", flush=True)
+def _arguments() -> Namespace:
+    options = parser(__doc__)
+    options.add_argument("--seed", type=int, default=7, help="of the job")
+    options.add_argument("--job", type=Path, help="job file of another one than on the demo's task")
+    options.add_argument(
+        "--root", type=Path, action="append", default=[], help="folder that the job's files are in"
+    )
+    arguments: Namespace = options.parse_args()
+    return arguments
+
+
+def _spec(arguments: Namespace, settings: Settings) -> JobSpec:
+    if arguments.job is not None:
+        return load_spec(arguments.job)
+    assets = wiring.demo_assets(settings)
+    demo = demo_spec(assets.gguf, assets.reviews, seed=arguments.seed, method="task", refine_epochs=1)
+    document = demo.canonical()
+    document["projection"] |= {"propagated_shares": [0.2, 0.4], "refit": 0.5}
+    document["objective"] = {"kind": "target_latency", "share": 0.7}
+    return validated(document)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,42 @@
 """Peak memory against tensors that really are kept, and files that really are written."""
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoConfig, LlamaForCausalLM
 
 from workers.attention import suit_gradients
 from workers.calibration import Calibrator
 from workers.footprint import (
     HEAP,
+    PROCESS_BYTES,
     exporting,
     factor_bytes,
+    preparation,
     preparing,
+    refitting,
     scoring,
     spilled_bytes,
+    timing,
     verifying,
     weight_bytes,
 )
+from workers.latency import LatencyPlan, measure_latency
+from workers.lowrank import SwitchableModel
+from workers.matrices import find_matrices, weight_OD
 from workers.plan import EncodedTask, Example
 from workers.prepared import Prepared
-from workers.sizes import JobSize, Load, ModelSize, load_of, size_of, uniform_load
+from workers.projections import factor
+from workers.propagation import propagate
+from workers.refit import refit
+from workers.sizes import JobSize, Load, ModelSize, load_of, pass_load, size_of, uniform_load
+from workers.workload import Workload
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +49,30 @@ def job(make_job: Callable[[Mapping[str, Load]], JobSize]) -> JobSize:
     names = ("calibration", "propagation", "refinement", "refit", "search", "confirm", "test", "verify")
     made = make_job({name: uniform_load(64, 32, 2048) for name in names})
     return replace(made, actors=1, actors_per_device=1)
+
+
+class Held(TorchDispatchMode):
+    """The most bytes of tensors that are made within it and are there at once, but for those given."""
+
+    def __init__(self, given: list[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._given = [tensor.untyped_storage() for tensor in given]
+        self._sizes = {id(storage): 0 for storage in self._given}
+
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and id(tensor.untyped_storage()) not in self._sizes:
+                storage = tensor.untyped_storage()
+                self._sizes[id(storage)] = storage.nbytes()
+                self._now += storage.nbytes()
+                self.most = max(self.most, self._now)
+                weakref.finalize(storage, self._forget, id(storage))
+        return made
+
+    def _forget(self, storage: int) -> None:
+        self._now -= self._sizes.pop(storage)
 
 
 def with_calibration(job: JobSize, load: Load) -> JobSize:
@@ -99,6 +137,58 @@ def test_grams_are_those_that_calibration_keeps(
     told = preparing(size, job).host_bytes - preparing(size, replace(job, gram_bytes=1)).host_bytes
     # with a byte of memory for Grams a group is one matrix: at most 2 x 8 x 32² bytes
     assert real <= told + 2 * 8 * 32**2 <= 1.3 * real
+
+
+@pytest.mark.parametrize("name", ["propagation", "refit"])
+@pytest.mark.parametrize(("rows", "length"), [(256, 32), (4, 8)], ids=["flows", "regressions"])
+def test_flows_and_regressions_are_those_that_are_held(
+    name: str,
+    rows: int,
+    length: int,
+    make_llama: Callable[..., LlamaForCausalLM],
+    choice_example: Callable[..., Example],
+    make_task: Callable[..., EncodedTask],
+    job: JobSize,
+) -> None:
+    sizes = {"hidden_size": 96, "intermediate_size": 512, "num_attention_heads": 8}
+    llama: Any = make_llama(**sizes)
+    matrices, pairs, energies = find_matrices(llama), {}, []
+    for matrix in matrices:
+        weight: Any = weight_OD(llama.get_submodule(matrix.name))
+        made = factor(weight, "weight", matrix.largest_rank("pairs"))
+        pairs[matrix.name] = (made.left_RO.float(), made.right_RD.float())
+        energies.append(made.energy_K.numpy())
+    model = SwitchableModel(llama, matrices, pairs)
+    examples = [choice_example((5,) * (length - 1) + (number % 48,), ((6,), (7,))) for number in range(rows)]
+    task = replace(make_task("choice"), splits={"calibration": tuple(examples)})
+    load, ranks = load_of(task, "calibration", 256), [matrix.largest_rank("pairs") for matrix in matrices]
+    job = replace(job, propagated=1, loads={**job.loads, name: load})
+    with Held([*llama.parameters(), *llama.buffers()]) as held:
+        if name == "refit":
+            list(refit(model, ranks, examples, 256, 0.5))
+        else:
+            list(propagate(model, [ranks], energies, examples, 256))
+    size = size_of(llama.config)
+    told = refitting(size, job) if name == "refit" else preparation(size, job)["propagation"]
+    there = PROCESS_BYTES + weight_bytes(size, job) + factor_bytes(size.matrices, "pairs", "float32")
+    assert 0.6 < held.most / (told.host_bytes - there) < 1
+
+
+def test_stand_ins_are_those_that_are_timed(prepared: Prepared, make_flop_timer: Any, job: JobSize) -> None:
+    plan = LatencyPlan(
+        model_folder=prepared.model.folder,
+        matrices=prepared.matrices,
+        rank_step=1,
+        storage="pairs",
+        workload=Workload(kind="prefill", rows=2, length=5),
+        threads=1,
+        device="cpu",
+    )
+    with Held([]) as held:
+        list(measure_latency(plan, make_flop_timer))
+    job = replace(job, loads={**job.loads, "latency": pass_load(plan.workload)})
+    told = timing(size_of(AutoConfig.from_pretrained(plan.model_folder)), job).host_bytes - PROCESS_BYTES
+    assert 0.5 < held.most / told < 1
 
 
 def test_every_worker_holds_a_model_grams_and_a_batch(model: ModelSize, job: JobSize) -> None:
