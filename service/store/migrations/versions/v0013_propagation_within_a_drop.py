@@ -4,36 +4,18 @@ Those that propagated errors before do so still, but get a bias of the output he
 with: what they have not finished, or is exported from them, is of other factors.
 """
 
-from typing import Any
-
-import sqlalchemy as sa
-from alembic import op
+from service.store.migrations.specs import keep_unpropagated
 
 revision = "0013"
 down_revision = "0012"
 branch_labels = None
 depends_on = None
 
-FIELD = "propagated_shares"
-
 
 def upgrade() -> None:
     """To this revision."""
-    connection = op.get_bind()
-    jobs = sa.table("jobs", sa.column("id", sa.String()), sa.column("spec", sa.JSON()))
-    for id, spec in connection.execute(sa.select(jobs.c.id, jobs.c.spec)).all():
-        if _would_gain(spec):
-            projection = {**spec["projection"], FIELD: []}
-            changed = {**spec, "projection": projection}
-            connection.execute(jobs.update().where(jobs.c.id == id).values(spec=changed))
+    keep_unpropagated("max_drop")
 
 
 def downgrade() -> None:
     """From this revision: an empty list says the same before it."""
-
-
-def _would_gain(spec: dict[str, Any]) -> bool:
-    """Whether nothing was said of it, which has come to mean something else."""
-    projection, objective = spec["projection"], spec["objective"]
-    unsaid = projection["method"] == "task" and projection.get(FIELD) is None
-    return unsaid and bool(objective["kind"] == "max_drop")
