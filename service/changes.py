@@ -59,8 +59,9 @@ class JobChanges(Strict):
         search = before["search"] | given.pop("search", {})
         resources = before["resources"] | {key: given.pop(key) for key in ("actors",) if key in given}
         changed = JobSpec.stored({**before, **given, "search": search, "resources": resources})
+        known = spec.misfits()
         for misfit in changed.misfits():
-            if misfit not in spec.misfits():
+            if misfit not in known:
                 field, _, message = misfit.partition(" ")
                 raise InputError(field, message)
         return changed

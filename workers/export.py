@@ -272,9 +272,8 @@ def _write(
     card = environment.get_template("README.md.jinja").render(**provenance, head_bias=head_bias)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
-    for file in folder.glob(
-        WEIGHT_FILES
-    ):  # safetensors lets their owner alone read them, whatever the umask says
+    for file in folder.glob(WEIGHT_FILES):
+        # safetensors lets their owner alone read them, whatever the umask says
         shutil.copymode(folder / "config.json", file)
 
 

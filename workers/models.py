@@ -91,10 +91,11 @@ def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
     listed = weights == "listed" and (
         holds_weights(folder) or lists_weights(hub.listed(source.location, folder))
     )
-    check_local(replace(source, location=str(folder)), weights=not listed and weights != "ignored")
+    here = replace(source, location=str(folder))  # still of the hub, which errors are to speak of
+    check_local(here, weights=not listed and weights != "ignored")
     if weights == "fetched":
-        check_headers(replace(source, location=str(folder)))
-    return replace(source, kind="path", location=str(folder), revision=None)
+        check_headers(here)
+    return replace(here, kind="path", revision=None)
 
 
 def load_config(source: ModelSource) -> PreTrainedConfig:
