@@ -25,7 +25,7 @@ types: $(VENV)/installed-dev
 contracts: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/installed-dev $(VENV)/postgres
+unit: $(VENV)/installed-dev $(VENV)/postgres $(VENV)/chromium
 	nice -n 19 $(BIN)/pytest --ignore=tests/e2e --numprocesses=2 --dist=loadfile --durations=15 $(ARGS)
 
 # Apart from `make test`: to count lines as they run takes half as long again as to run them.
@@ -46,9 +46,12 @@ $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/installed
 
-# Debian's PostgreSQL server, for the tests alone. Where it cannot be had, they say so and do without.
+# Debian's PostgreSQL server and browser, for the tests alone. Where they cannot be had, those say so and do without.
 $(VENV)/postgres: | $(VENV)/bin/python
-	-tests/download_postgres.sh $@
+	-tests/download_debian.sh $@ postgres postgresql 'postgresql-[0-9]|lib'
+
+$(VENV)/chromium: | $(VENV)/bin/python
+	-tests/download_debian.sh $@ chromium-headless-shell chromium-headless-shell 'chromium|lib|font'
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import Receive, Scope, Send
 
-from api import docs, errors
+from api import docs, errors, page
 from api.auth import Authenticate
 from api.documentation import documented
 from api.hosts import OwnPages, trusted_names
@@ -105,6 +105,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.include_router(_v1(known))
     app.webhooks.include_router(webhooks.sent)
     docs.add_page(app)
+    page.add_page(app)
     return app
 
 

@@ -148,6 +148,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "layers": [0, 1],
         "matrices": ["self_attn.q_proj", "mlp.down_proj"],
         "ranks": [[96, 208], [-1, 0]],
+        "densities": [[0.3333, 0.4965], [1.0, 0.0]],
     },
     "ExportRequest": {"share": 0.35},
     "ExportBody": _EXPORT,

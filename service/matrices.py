@@ -7,12 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from search.errors import NotFoundError
 from search.matrix import MatrixShape
 from service.files import write_json
 
 _FILE = "matrices.json"
+
+Value = TypeVar("Value")
 
 
 def keep(directory: Path, matrices: Sequence[MatrixShape]) -> None:
@@ -34,21 +37,21 @@ def kept(directory: Path) -> list[MatrixShape]:
 
 
 def by_layer(
-    matrices: Sequence[MatrixShape], ranks: Mapping[str, int]
-) -> tuple[list[int], list[str], list[list[int | None]]]:
-    """Ranks as a table.
+    matrices: Sequence[MatrixShape], values: Mapping[str, Value]
+) -> tuple[list[int], list[str], list[list[Value | None]]]:
+    """What is known of each matrix, its rank for example, as a table.
 
     Args:
         matrices: Those of the model.
-        ranks: Name of a matrix → its rank, -1 for dense.
+        values: Name of a matrix → its value.
 
     Returns:
-        The layers, L of them; the names of matrices inside a layer, K of them; and L rows of K ranks, None where a
+        The layers, L of them; the names of matrices inside a layer, K of them; and L rows of K values, None where a
         layer has no such matrix.
     """
     layers = sorted({matrix.layer for matrix in matrices})
     columns = list(dict.fromkeys(_inside(matrix) for matrix in matrices))
-    found = {(matrix.layer, _inside(matrix)): ranks.get(matrix.name) for matrix in matrices}
+    found = {(matrix.layer, _inside(matrix)): values.get(matrix.name) for matrix in matrices}
     return layers, columns, [[found.get((layer, column)) for column in columns] for layer in layers]
 
 

@@ -1,4 +1,7 @@
-"""A PostgreSQL server of the test run's own, from Debian's packages: on a socket, in a folder that goes at the end."""
+"""What is real in the tests and not Python's: a PostgreSQL server of the run's own, and a browser, both Debian's.
+
+The server listens on a socket, in a folder that goes at the end.
+"""
 
 import itertools
 import os
@@ -17,8 +20,8 @@ import hypothesis
 import psycopg
 import pytest
 
-DOWNLOADED = Path(sys.prefix) / "postgres"
-"""Where `make test` puts Debian's packages, if no server is installed."""
+DOWNLOADED = Path(sys.prefix)
+"""Where `make test` puts Debian's packages of what is not installed, in a folder for each program."""
 
 # On a busy machine an example takes as long as it takes; and what is run is the same everywhere.
 hypothesis.settings.register_profile(
@@ -80,7 +83,8 @@ def postgres() -> Iterator[PostgresServer]:
     """The server; tests that ask for it are skipped where it cannot be had."""
     with tempfile.TemporaryDirectory(prefix="postgres-") as name:
         folder = Path(name)
-        programs, environment = _programs(folder)
+        server, environment = _program("postgres", "postgresql", folder)
+        programs = server.parent
         owner = _unprivileged(folder)
 
         def run(program: str, *arguments: str) -> None:
@@ -101,23 +105,44 @@ def postgres() -> Iterator[PostgresServer]:
             run("pg_ctl", "-w", "-m", "immediate", "stop")
 
 
-def _programs(folder: Path) -> tuple[Path, dict[str, str]]:
-    """The folder with the server's programs, and the environment they run in."""
-    installed = [Path(found) for found in [shutil.which("postgres")] if found]
-    installed += Path("/usr/lib/postgresql").glob("*/bin/postgres")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Browser:
+    """Debian's Chromium without a window: its program, and the environment that it runs in."""
+
+    program: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Browser:
+    """The browser; tests that ask for it are skipped where it cannot be had."""
+    name = "chromium-headless-shell"
+    program, environment = _program(name, "chromium", tmp_path_factory.mktemp("chromium"))
+    tried = subprocess.run(
+        [program, "--version"], env=environment, capture_output=True, text=True, check=False
+    )
+    if tried.returncode != 0:
+        pytest.skip(f"{name} is NOT tested: it does not start on this machine: {tried.stderr.strip()}")
+    return Browser(program=program, environment=environment)
+
+
+def _program(name: str, package: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    """A program, unpacked into a folder unless it is installed, and the environment it runs in."""
+    installed = [Path(found) for found in [shutil.which(name)] if found]
+    installed += Path("/usr/lib", package).glob(f"*/bin/{name}")
     if installed:
-        return installed[0].resolve().parent, dict(os.environ)
-    packages = sorted(DOWNLOADED.glob("*.deb"))
+        return installed[0].resolve(), dict(os.environ)
+    packages = sorted((DOWNLOADED / name.partition("-")[0]).glob("*.deb"))
     if not packages:
         pytest.skip(
-            "PostgreSQL is NOT tested: it is neither installed nor could `make test` download it; "
-            "see what tests/download_postgres.sh says"
+            f"{name} is NOT tested: it is neither installed nor could `make test` download it; "
+            "see what tests/download_debian.sh says"
         )
-    for package in packages:
-        subprocess.run(["dpkg-deb", "--extract", package, folder], check=True)
-    [server] = folder.glob("usr/lib/postgresql/*/bin/postgres")
+    for file in packages:
+        subprocess.run(["dpkg-deb", "--extract", file, folder], check=True)
+    [program] = [found for found in folder.glob(f"usr/lib/**/{name}") if found.is_file()]
     libraries = {str(library.parent) for library in folder.rglob("*.so*")}
-    return server.parent, {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}
+    return program, {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(sorted(libraries))}
 
 
 def _unprivileged(folder: Path) -> dict[str, Any]:

@@ -49,8 +49,11 @@ def openapi(tmp_path: Path) -> dict[str, Any]:
 
 def _source_files() -> set[str]:
     files = {file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file()}
+    kinds = {".py", ".js", ".html", ".css", ".jinja", ".mako"}
     shown = (
-        file for file in files if file.suffix in {".py", ".jinja", ".mako"} and file.name != "__init__.py"
+        file
+        for file in files
+        if file.suffix in kinds and file.name != "__init__.py" and file.parent.name != "uplot"
     )
     return {file.relative_to(ROOT).as_posix() for file in shown}
 

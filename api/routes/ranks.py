@@ -37,12 +37,17 @@ def ranks(
     ] = None,
 ) -> Response:
     """Show the rank of every matrix of the exported model, or of a candidate, as a table of layers (-1: dense)."""
-    kept = matrices.kept(reader.application.settings.jobs_dir / reader.jobs.job(job_id).id)
-    names = [matrix.name for matrix in kept]
-    layers, columns, rows = matrices.by_layer(kept, _ranks(reader, job_id, names, candidate))
+    job = reader.jobs.job(job_id)
+    kept = matrices.kept(reader.application.settings.jobs_dir / job.id)
+    ranks = _ranks(reader, job_id, [matrix.name for matrix in kept], candidate)
+    layers, columns, rows = matrices.by_layer(kept, ranks)
     if format == "csv" or (format is None and "text/csv" in request.headers.get("accept", "")):
         return Response(_csv(layers, columns, rows), media_type="text/csv")
-    return JSONResponse(RanksBody(layers=layers, matrices=columns, ranks=rows).model_dump())
+    storage = job.spec.projection.storage
+    shares = {matrix.name: matrix.density(ranks[matrix.name], storage) for matrix in kept}
+    _, _, densities = matrices.by_layer(kept, shares)
+    body = RanksBody(layers=layers, matrices=columns, ranks=rows, densities=densities)
+    return JSONResponse(body.model_dump())
 
 
 def _ranks(reader: Caller, job_id: str, names: list[str], candidate: int | None) -> dict[str, int]:

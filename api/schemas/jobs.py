@@ -150,6 +150,9 @@ class RanksBody(BaseModel):
     ranks: list[list[int | None]] = Field(
         description="A row for each layer, in it the rank of each matrix: -1 for dense, null where there is none."
     )
+    densities: list[list[float | None]] = Field(
+        description="Likewise the share of its numbers that each matrix keeps: 1 for dense."
+    )
 
 
 class ArtifactBody(BaseModel):

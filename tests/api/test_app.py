@@ -33,7 +33,8 @@ def test_health_fails_once_no_job_will_run(http, application):
 
 
 @pytest.mark.parametrize(
-    "path", ["/healthz", "/readyz", "/metrics", "/docs", "/docs/start.js", "/openapi.json"]
+    "path",
+    ["/healthz", "/readyz", "/metrics", "/", "/page/main.js", "/docs", "/docs/start.js", "/openapi.json"],
 )
 def test_head_is_answered_as_get_is(http, path):
     got, asked = http.get(path), http.head(path)

@@ -8,6 +8,7 @@ def test_the_ranks_of_the_result_are_a_table_of_layers(http, done):
         "layers": [0, 1],
         "matrices": ["q_proj"],
         "ranks": [[16], [-1]],
+        "densities": [[0.5], [1.0]],
     }
 
 

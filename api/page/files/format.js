@@ -1,0 +1,33 @@
+// Numbers and times as people read them.
+
+const whole = new Intl.NumberFormat("en");
+
+export const count = (value) => (value == null ? "–" : whole.format(Math.round(value)));
+export const percent = (share, digits = 1) => (share == null ? "–" : `${(100 * share).toFixed(digits)} %`);
+export const fixed = (value, digits = 3) => (value == null ? "–" : value.toFixed(digits));
+export const signed = (value, digits = 2) => (value == null ? "–" : (value < 0 ? "" : "+") + value.toFixed(digits));
+
+// Bytes in the largest unit that leaves a digit before the point.
+export function size(bytes) {
+  if (bytes == null) return "–";
+  const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
+  return `${(bytes / 1000 ** power).toFixed(power === 0 ? 0 : 1)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+}
+
+// A number of any size, to four digits.
+export const short = (value) => (typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(4))) : String(value));
+
+export const moment = (text) => (text == null ? "–" : new Date(text).toLocaleString());
+
+export function span(seconds) {
+  const [hours, minutes, rest] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60, Math.floor(seconds % 60)];
+  if (hours > 0) return `${hours} h ${minutes} min`;
+  return minutes > 0 ? `${minutes} min ${rest} s` : `${rest} s`;
+}
+
+// How long a job has run: until now, if it has not ended.
+export function took(job) {
+  if (job.started_at == null) return "–";
+  const end = job.finished_at == null ? Date.now() : Date.parse(job.finished_at);
+  return span(Math.max(0, (end - Date.parse(job.started_at)) / 1000));
+}

@@ -1,0 +1,47 @@
+// What has happened to a job, as its events tell it.
+
+const LONGEST_LOG = 500;
+
+export class History {
+  phase = null; // { phase, done, total } while one goes on
+  steps = []; // rounds and generations in order, each with its name and what was told of it
+  log = []; // events but those of progress, the newest last
+
+  // Takes events in; tells whether the job itself, and what its search has found, has to be read anew.
+  add(events) {
+    for (const event of events) this.#add(event);
+    return {
+      job: events.some((event) => event.type.startsWith("job.")),
+      search: events.some((event) => event.type === "generation.completed"),
+    };
+  }
+
+  // What is left where events are past retention.
+  recall(generations) {
+    for (const record of generations) this.#step(`generation ${record.generation}`, record);
+  }
+
+  get generations() {
+    return this.steps.filter((step) => step.generation !== undefined);
+  }
+
+  #add(event) {
+    const { type, data } = event;
+    if (type === "phase.progress") {
+      this.phase = data.done < data.total ? data : null;
+      return;
+    }
+    this.log.push(event);
+    if (this.log.length > LONGEST_LOG) this.log.shift();
+    if (type === "job.state") this.phase = null;
+    if (type === "matrices.reweighed") this.#step(`reweighing ${data.round}`, data);
+    if (type === "genome.descended") this.#step(`descent ${data.round}`, data);
+    if (type === "generation.completed") this.#step(`generation ${data.generation}`, data);
+  }
+
+  // A job that is taken up again does some steps again, and comes to the same.
+  #step(name, data) {
+    const known = this.steps.findIndex((step) => step.name === name);
+    this.steps[known < 0 ? this.steps.length : known] = { ...data, name };
+  }
+}

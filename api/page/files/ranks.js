@@ -1,0 +1,31 @@
+// The rank of every matrix of a model, as a map: layers from left to right.
+
+import { get } from "./client.js";
+import { h } from "./elements.js";
+import { percent } from "./format.js";
+
+const DENSE = -1;
+
+export async function rankMap(id, candidate, signal) {
+  const { layers, matrices, ranks, densities } = await get(`jobs/${id}/ranks${candidate === null ? "" : `?candidate=${candidate}`}`, signal);
+  const rows = matrices.map((name, column) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name),
+      layers.map((layer, row) => cell(`${name} of layer ${layer}`, ranks[row][column], densities[row][column])),
+    ),
+  );
+  const head = h("tr", {}, h("th", { scope: "col" }, "layer"), layers.map((layer) => h("th", { scope: "col" }, String(layer))));
+  const caption = h("caption", {}, "Columns are layers, numbers ranks; a dot is a dense matrix. The stronger its colour, the more of its numbers a matrix keeps.");
+  return h("div", { class: "wide" }, h("table", { class: "ranks" }, caption, h("thead", {}, head), h("tbody", {}, rows)));
+}
+
+function cell(name, rank, density) {
+  if (rank === null) return h("td");
+  const told = rank === DENSE ? "dense" : `rank ${rank}, ${percent(density)} of its numbers`;
+  const made = h("td", { title: `${name}: ${told}` }, rank === DENSE ? "·" : String(rank));
+  made.style.setProperty("--kept", density);
+  made.classList.toggle("full", density > 0.5);
+  return made;
+}

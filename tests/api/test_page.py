@@ -1,0 +1,330 @@
+"""The page in a real browser, Debian's Chromium: what it shows of jobs as they go on, and what may be done there."""
+
+import hashlib
+import re
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from api.embedded import embedded
+from api.page import FILES
+from service.settings import Settings
+
+expect.set_options(timeout=60_000)
+
+PUBLISHED = {
+    "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+    "LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+}
+"""SHA-256 of what uPlot 1.6.32 has of these files."""
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium.program,
+            env=chromium.environment,
+            args=["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """An empty tab. What its pages say on the console, and whom they ask but their server, is a failure."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        said, asked = [], set()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.add("/".join(request.url.split("/")[:3])))
+        yield page
+        assert [text for text in said if "Failed to load resource" not in text] == []
+        assert len(asked) <= 1
+
+
+@pytest.fixture
+def serving(build):
+    """Serves an application, and has the URL and a client that is its admin."""
+
+    @contextmanager
+    def serving(settings):
+        with embedded(build(settings)) as client:
+            yield str(client._http.base_url).rstrip("/"), client
+
+    return serving
+
+
+@pytest.fixture
+def server(serving, settings):
+    with serving(settings) as (url, client):
+        yield url, client
+
+
+def finished(client, spec):
+    job = client.submit(spec)
+    for _ in client.events(job["id"]):
+        pass
+    return job["id"]
+
+
+@pytest.fixture
+def scored(spec):
+    """A job file whose candidate is scored on all its search examples, and so is on the front."""
+    spec["task"]["data"]["sizes"] = {"search": 8}
+    spec["search"] = {"screen": 8}
+    return spec
+
+
+def section(page, title):
+    return page.locator("section", has=page.get_by_role("heading", name=title, exact=True))
+
+
+def row(table, name):
+    return table.get_by_role("row", name=re.compile(f"^{name}"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_others_wrote_is_as_they_published_it(name):
+    assert hashlib.sha256((FILES / "uplot" / name).read_bytes()).hexdigest() == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("path", ["/", "/page/main.js", "/page/uplot/uPlot.iife.min.js"])
+def test_files_allow_themselves_alone(shared, path):
+    response = shared.get(path)
+
+    assert response.status_code == 200
+    assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+    assert response.headers["cache-control"] == "no-cache"
+    assert shared.head(path).headers["content-length"] == response.headers["content-length"]
+    assert shared.get(path, headers={"If-None-Match": response.headers["etag"]}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/../__init__.py", "/page/%2e%2e/__init__.py", "/page/none.js"]
+)
+def test_there_are_no_other_files(shared, path):
+    assert shared.get(path).status_code == 404
+
+
+def test_a_job_that_has_ended_is_shown_with_all_that_it_came_to(page, server, scored):
+    url, client = server
+    id = finished(client, scored)
+
+    page.goto(url)
+    page.get_by_role("link", name="snippets").click()
+
+    expect(page).to_have_url(f"{url}/#/jobs/{id}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+    result = section(page, "Result")
+    expect(result).to_contain_text("loses at most 2 points, with 80 % confidence. The promise is held.")
+    expect(row(result, "block parameters")).to_contain_text("400 (40.0 % kept)")
+    expect(row(result, "accuracy, test")).to_contain_text("0.781 [0.755, 0.806], drop +0.70 [-0.50, +1.90]")
+    expect(section(page, "The search").locator("canvas")).to_have_count(2)
+    expect(section(page, "Files").get_by_role("link", name="tokenizer/vocab.txt")).to_be_visible()
+    expect(section(page, "Events").get_by_role("listitem").first).to_contain_text("job.state state succeeded")
+    with page.expect_download() as downloaded:
+        section(page, "Files").get_by_role("link", name="config.json").click()
+    assert downloaded.value.path().read_text() == '{"ranks": [1, 2]}'
+
+
+def test_ranks_are_those_of_the_model_that_is_chosen(page, server, scored):
+    url, client = server
+    id = finished(client, scored)
+    [found] = client._http.get(f"/v1/jobs/{id}/candidates?pareto=true").json()["candidates"]
+    page.goto(f"{url}/#/jobs/{id}")
+    models = section(page, "Models found")
+
+    def cells():
+        return row(models.get_by_role("table"), "q_proj").get_by_role("cell")
+
+    expect(cells()).to_have_text(["16", "·"])
+    expect(cells().first).to_have_attribute("title", "q_proj of layer 0: rank 16, 50.0 % of its numbers")
+    models.get_by_label("Model").select_option(str(found["id"]))
+    expect(cells()).to_have_text(["16", "32"])
+    models.get_by_label("Model").select_option(label="the exported model")
+    expect(cells()).to_have_text(["16", "·"])
+    models.locator(".u-over").click()  # the one point of the front is the nearest
+    expect(models.get_by_label("Model")).to_have_value(str(found["id"]))
+    expect(cells()).to_have_text(["16", "32"])
+
+
+def test_a_job_goes_on_before_ones_eyes(page, server, pipeline, spec):
+    url, client = server
+    pipeline.go.clear()
+    id = client.submit(spec)["id"]
+    assert pipeline.searching.wait(60)
+
+    page.goto(f"{url}/#/jobs/{id}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets searching")
+    expect(section(page, "Result")).to_be_hidden()
+    pipeline.go.set()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+    expect(section(page, "Result")).to_be_visible()
+    expect(page.get_by_role("button", name="pause")).to_have_count(0)
+
+
+def test_a_connection_that_breaks_is_mended_without_a_gap(page, server, pipeline, spec):
+    url, client = server
+    pipeline.go.clear()
+    id = client.submit(spec)["id"]
+    assert pipeline.searching.wait(60)
+    broken = []
+
+    def break_twice(route):
+        if len(broken) < 2:
+            broken.append(route.request.url)
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/events?*", break_twice)
+    page.goto(f"{url}/#/jobs/{id}")
+    expect(section(page, "The search")).to_be_visible()
+    pipeline.go.set()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+    assert len(broken) == 2
+    told = section(page, "Events").get_by_role("listitem")
+    events = client._http.get(f"/v1/jobs/{id}/events").json()["events"]
+    expect(told).to_have_count(sum(event["type"] != "phase.progress" for event in events))
+
+
+def test_a_job_is_stopped_and_cancelled_from_the_page(page, server, pipeline, spec):
+    url, client = server
+    pipeline.go.clear()
+    first, second = (client.submit(spec)["id"] for _ in range(2))
+    assert pipeline.searching.wait(60)
+
+    page.goto(f"{url}/#/jobs/{second}")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    page.get_by_role("button", name="cancel").click()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="cancel").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets cancelled")
+    page.goto(f"{url}/#/jobs/{first}")
+    page.get_by_role("button", name="stop").click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+
+
+def test_a_paused_job_goes_on_from_the_page(page, server, pipeline, spec):
+    url, client = server
+    pipeline.go.clear()
+    first, second = (client.submit(spec)["id"] for _ in range(2))
+    assert pipeline.searching.wait(60)
+
+    page.goto(f"{url}/#/jobs/{second}")
+    page.get_by_role("button", name="pause").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets paused")
+    page.get_by_role("button", name="resume").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets queued")
+    pipeline.go.set()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+    assert client.job(first)["state"] == "succeeded"
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(page, serving, tmp_path, scored):
+    settings = Settings(data_dir=tmp_path / "data", api_key="open sesame")
+    with serving(settings) as (url, client):
+        id = finished(client, scored)
+        page.goto(url)
+        page.get_by_label("API key").last.fill("open barley")
+        page.get_by_role("button", name="Use").click()
+        expect(page.get_by_role("alert")).to_have_text("This server wants an API key.")
+        page.get_by_label("API key").last.fill("open sesame")
+        page.get_by_role("button", name="Use").click()
+        page.get_by_role("link", name="snippets").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+        expect(section(page, "Files").get_by_role("link")).to_have_count(0)
+        page.reload()
+        expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+
+        page.get_by_role("button", name="API key").click()
+        page.get_by_role("button", name="Forget").click()
+        expect(page.get_by_role("alert")).to_have_text("This server wants an API key.")
+        assert page.evaluate("sessionStorage.length + localStorage.length") == 0
+        assert id not in page.content()
+
+
+def test_what_the_server_has_against_a_request_is_said(page, serving, tmp_path, pipeline, spec):
+    settings = Settings(data_dir=tmp_path / "data", api_key="open sesame")
+    with serving(settings) as (url, client):
+        key = client._http.post("/v1/keys", json={"owner": "admin", "scope": "read"}).json()
+        pipeline.go.clear()
+        id = client.submit(spec)["id"]
+        page.add_init_script(f"sessionStorage.setItem('ranksieve.key', '{key['secret']}')")
+        page.goto(f"{url}/#/jobs/{id}")
+        page.get_by_role("button", name="pause").click()
+
+        expect(page.get_by_role("alert")).to_contain_text("scope")
+
+
+def test_what_is_left_of_a_job_whose_events_are_past_retention(page, build, settings, scored):
+    application = build(settings)
+    with embedded(application) as client:
+        id = finished(client, scored)
+        application.store.forget_events(timedelta(seconds=-1))
+        page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
+
+        expect(page.get_by_role("alert")).to_have_text("The events of this job are past retention.")
+        expect(section(page, "The search").locator("canvas")).to_have_count(2)
+        expect(section(page, "Confirmed on fresh records").locator("tbody tr")).to_have_text(
+            ["50.0 %-0.50-1.60 to +0.60", "40.0 %+0.50-0.60 to +1.60"]
+        )
+
+
+def test_texts_of_jobs_are_texts(page, server, spec):
+    url, client = server
+    hostile = "<img src=x onerror=alert(1)>"
+    id = finished(client, {**spec, "name": hostile, "labels": {hostile: hostile}})
+
+    page.goto(url)
+    page.get_by_role("link", name=hostile).click()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"{hostile} succeeded")
+    expect(page.get_by_text(f"{hostile}: {hostile}")).to_be_visible()
+    assert page.locator("main img").count() == 0
+    assert client.job(id)["name"] == hostile
+
+
+def test_a_job_that_failed_says_why_and_one_that_is_not_there_that_it_is_not(page, server, pipeline, spec):
+    url, client = server
+    pipeline.failure = ValueError("a fault of ours")
+    finished(client, spec)
+
+    page.goto(url)
+    expect(page.get_by_role("cell", name="unexpected ValueError")).to_be_visible()
+    page.get_by_role("link", name="snippets").click()
+    expect(page.locator(".problem").first).to_contain_text("unexpected ValueError")
+    page.goto(f"{url}/#/jobs/00000000")
+    expect(page.get_by_role("alert")).to_contain_text("00000000")
+
+
+def test_jobs_are_listed_by_state_and_a_page_at_a_time(page, server, pipeline, spec):
+    url, client = server
+    finished(client, {**spec, "name": "the first"})
+    pipeline.go.clear()
+    for number in range(26):
+        client.submit({**spec, "name": f"job {number}"})
+
+    page.goto(url)
+    expect(page.get_by_role("link", name="job 25", exact=True)).to_be_visible()
+    expect(page.locator("tbody tr")).to_have_count(25)
+    page.get_by_role("button", name="older").click()
+    expect(page.get_by_role("link", name="the first")).to_be_visible()
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="newer").click()
+    expect(page.locator("tbody tr")).to_have_count(25)
+    page.get_by_label("State").select_option("succeeded")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    pipeline.go.set()
+    expect(page.locator("tbody tr")).to_have_count(25)  # the list is read anew as jobs end
