@@ -158,10 +158,10 @@ def _named_first(reason: str, annotation: Any) -> FieldPath:
     """The field that a validator of a whole model means: its message starts with the field's dotted name."""
     parts = reason.partition(" ")[0].split(".")
     for part in parts:
-        model = _bare(annotation)
-        if not _is_model(model) or part not in model.model_fields:
+        models = [model for model in _members(annotation) if _is_model(model) and part in model.model_fields]
+        if not models:
             return ()
-        annotation = model.model_fields[part].annotation
+        annotation = models[0].model_fields[part].annotation
     return tuple(parts)
 
 
@@ -180,6 +180,12 @@ def _bare(annotation: Any) -> Any:
         members = [member for member in get_args(annotation) if member is not types.NoneType]
         return _bare(members[0]) if len(members) == 1 else annotation
     return annotation
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """What a union is of; an annotation that is none alone."""
+    annotation = _bare(annotation)
+    return get_args(annotation) if _is_union(annotation) else (annotation,)
 
 
 def _is_union(annotation: Any) -> bool:
@@ -203,7 +209,7 @@ def _child(annotation: Any, part: str | int) -> Any:
 
 def _member(union: Any, tag: str) -> Any:
     """The member of a union that pydantic calls `tag`: a discriminator's value or a type's name."""
-    for member in get_args(union):
+    for member in _members(union):
         if tag in _kinds(member) or tag.partition("[")[0] == getattr(member, "__name__", None):
             return member
     return Any
@@ -213,6 +219,6 @@ def _kinds(annotation: Any) -> list[str]:
     """The discriminator values of a model, or of each model in a union."""
     annotation = _bare(annotation)
     if _is_union(annotation):
-        return [kind for member in get_args(annotation) for kind in _kinds(member)]
+        return [kind for member in _members(annotation) for kind in _kinds(member)]
     kind = annotation.model_fields.get("kind") if _is_model(annotation) else None
     return list(get_args(kind.annotation)) if kind and get_origin(kind.annotation) is Literal else []

@@ -15,6 +15,8 @@ from search.errors import InputError, ScoringError
 RESAMPLES = 4000
 RISK_DRAWS = 40_000
 """For p-values, of which those far from even tell."""
+MOST_CONFIDENCE = 0.999
+"""No p-value is below 1 / (`RISK_DRAWS` + 1), and a finalist's part of the risk may be a sixth."""
 GRID = 0.01
 """Points to which drops are rounded up there, so that many records have no more different ones than that."""
 TWO_SIDED = 0.95
@@ -187,7 +189,7 @@ def fewest_examples(limit: float, confidence: float) -> int | None:
 
 
 def risk_of_rise(
-    dense_nlls: ArrayLike, candidate_nlls: ArrayLike, limit: float, *, seed: int, draws: int = RESAMPLES
+    dense_nlls: ArrayLike, candidate_nlls: ArrayLike, limit: float, *, seed: int, draws: int = RISK_DRAWS
 ) -> float:
     """The least risk at which a rise in perplexity can be said to be at most so many percent.
 

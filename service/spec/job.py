@@ -4,6 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
+from search.confirmation import MOST_CONFIDENCE
 from search.objectives import MaxDrop as WithinDrop
 from service.spec.model import ModelSpec
 from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
@@ -100,6 +101,11 @@ class JobSpec(Strict):
             wrong.append(
                 f"search.max_evaluations must be at least objective.sizes, {self.objective.sizes}; "
                 f"got {search.max_evaluations}"
+            )
+        if isinstance(self.objective, MaxDrop | Pareto) and self.objective.confidence > MOST_CONFIDENCE:
+            wrong.append(
+                f"objective.confidence must be at most {MOST_CONFIDENCE}, more than which no test of finalists can "
+                f"tell; got {self.objective.confidence}"
             )
         if search.reweigh_rounds and self.projection.method != "task":
             wrong.append(

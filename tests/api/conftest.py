@@ -136,6 +136,12 @@ BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
     ("objective without kind", ("objective",), {"points": 1}, "objective.kind"),
     ("unknown objective", ("objective",), {"kind": "fastest"}, "objective.kind"),
     ("drop over 100", ("objective",), {"kind": "max_drop", "points": 101}, "objective.points"),
+    (
+        "more sure than any test",
+        ("objective",),
+        {"kind": "max_drop", "confidence": 0.9991},
+        "objective.confidence",
+    ),
     ("objective without share", ("objective",), {"kind": "target_params"}, "objective.share"),
     ("ends in the wrong order", ("objective",), {"kind": "pareto", "smallest": 0.9}, "objective.smallest"),
     ("one size", ("objective",), {"kind": "pareto", "sizes": 1}, "objective.sizes"),

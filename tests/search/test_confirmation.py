@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.confirmation import (
+    MOST_CONFIDENCE,
+    RISK_DRAWS,
     fallback,
     fewest_examples,
     mean_interval,
@@ -17,6 +19,7 @@ from search.confirmation import (
     risk_of_rise,
 )
 from search.errors import InputError, ScoringError
+from search.finalists import risks
 
 
 def test_equal_scores_lose_nothing_for_certain() -> None:
@@ -104,6 +107,14 @@ def test_many_graded_scores_are_rounded_up() -> None:
     dense, candidate = np.ones(3), np.array([1.0, 0.99995, 0.5])  # nothing, half a hundredth, fifty points
     at = partial(risk_of_drop, dense, seed=0, draws=2000)
     assert at(candidate, 20.0) == at([1.0, 0.9999, 0.5], 20.0)
+
+
+def test_the_most_confidence_can_be_held_by_every_finalist_that_has_a_part_of_the_risk() -> None:
+    parts = [part for part in risks(3, [0.5, 0.3, 0.25, 0.22, 0.2], 4) if part > 0]
+    least = 1 / (RISK_DRAWS + 1)
+    assert min(parts) * (1 - MOST_CONFIDENCE) > 4 * least
+    drops = np.zeros(5000)
+    assert risk_of_drop(drops, drops, 5.0, seed=0) == risk_of_rise(drops, drops, 5.0, seed=0) == least
 
 
 def test_risk_of_a_rise_of_perplexity_is_that_of_its_bootstrap() -> None:
