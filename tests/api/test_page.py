@@ -155,6 +155,25 @@ def test_ranks_are_those_of_the_model_that_is_chosen(page, server, scored):
     expect(cells()).to_have_text(["16", "32"])
 
 
+def test_another_size_of_a_job_is_asked_for(page, server, scored):
+    url, client = server
+    id = finished(client, scored)
+    page.goto(f"{url}/#/jobs/{id}")
+    others = section(page, "Other sizes")
+
+    others.get_by_role("spinbutton").fill("30")
+    others.get_by_role("button", name="export").click()
+    expect(page.locator("article > [role=alert]")).to_contain_text("share")
+    others.get_by_role("spinbutton").fill("50")
+    others.get_by_role("button", name="export").click()
+
+    expect(page.get_by_role("link", name="another size of this job")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("succeeded$"))
+    expect(section(page, "Other sizes")).to_be_hidden()
+    page.get_by_role("link", name="another size of this job").click()
+    expect(others.get_by_role("link", name="41.0 % kept")).to_be_visible()
+
+
 def test_a_job_goes_on_before_ones_eyes(page, server, pipeline, spec):
     url, client = server
     pipeline.go.clear()

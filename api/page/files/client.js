@@ -16,17 +16,18 @@ export class Problem extends Error {
   }
 }
 
-async function ask(path, { method = "GET", accept = "application/json", signal } = {}) {
+async function ask(path, { method = "GET", accept = "application/json", body, signal } = {}) {
   const headers = { Accept: accept };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
   if (key.get() !== "") headers.Authorization = `Bearer ${key.get()}`;
-  const answer = await fetch(`v1/${path}`, { method, headers, signal, cache: "no-store" });
+  const answer = await fetch(`v1/${path}`, { method, headers, body: JSON.stringify(body), signal, cache: "no-store" });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   throw new Problem(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`);
 }
 
 export const get = async (path, signal) => (await ask(path, { signal })).json();
-export const post = async (path, signal) => (await ask(path, { method: "POST", signal })).json();
+export const post = async (path, body, signal) => (await ask(path, { method: "POST", body, signal })).json();
 
 // The events of a job from its first, as many at once as there are, until it has ended; a broken connection is mended.
 export async function* events(id, signal) {

@@ -3,6 +3,7 @@
 import { ended, events, get, post, Problem } from "./client.js";
 import { Chart } from "./charts.js";
 import { h } from "./elements.js";
+import { otherSizes } from "./exports.js";
 import { moment, percent, short, took } from "./format.js";
 import { History } from "./history.js";
 import { stateChip } from "./jobs.js";
@@ -32,7 +33,7 @@ export async function showJob(place, id, signal) {
 class JobView {
   history = new History();
   #ofRanks = null; // the model whose ranks are shown
-  #hasFiles = false;
+  #isComplete = false;
 
   constructor(id, signal) {
     this.id = id;
@@ -45,10 +46,11 @@ class JobView {
     this.models = section("Models found");
     this.finalists = section("Confirmed on fresh records");
     this.files = section("Files");
+    this.others = section("Other sizes");
     this.log = section("Events");
     this.spec = section("Job file");
     this.element = h("article", {}, this.heading, this.message, this.progress, this.result, this.search, this.models);
-    this.element.append(this.finalists, this.files, this.log, this.spec);
+    this.element.append(this.finalists, this.files, this.others, this.log, this.spec);
 
     const [steps, losses, sizes] = [chartPlace(), chartPlace(), chartPlace()];
     this.choice = h("select", { "aria-label": "Model", onchange: () => this.#attempt(() => this.#showRanks(this.choice.value)) });
@@ -102,15 +104,17 @@ class JobView {
     this.#showSpec();
     this.#showCurves();
     await this.#showModels();
-    if (job.state === "succeeded" && !this.#hasFiles) {
-      this.#hasFiles = true;
+    if (job.state === "succeeded" && !this.#isComplete) {
+      this.#isComplete = true;
       fill(this.files, [await files(this.id, this.signal)]);
+      if (job.parent === null) fill(this.others, [await otherSizes(this.id, this.signal, (act) => this.#attempt(act))]);
     }
   }
 
   #showHeading() {
     const { job } = this;
-    const facts = [`created ${moment(job.created_at)}`, `took ${took(job)}`, `owner ${job.owner}`];
+    const facts = job.parent === null ? [] : [h("a", { href: `#/jobs/${job.parent}` }, "another size of this job")];
+    facts.push(`created ${moment(job.created_at)}`, `took ${took(job)}`, `owner ${job.owner}`);
     facts.push(...Object.entries(job.labels).map(([name, value]) => `${name}: ${value}`));
     const acts = ["pause", "resume", "stop", "cancel"].filter((request) => mayBe(request, job));
     this.heading.replaceChildren(
@@ -170,7 +174,7 @@ class JobView {
   async #request(request) {
     if (request === "cancel" && !window.confirm("End this job now? What it has found is kept, but not exported.")) return;
     const before = this.job.state;
-    this.job = await post(`jobs/${this.id}/${request}`, this.signal);
+    this.job = await post(`jobs/${this.id}/${request}`, undefined, this.signal);
     this.#showHeading();
     if (ended(before) && !ended(this.job.state)) window.dispatchEvent(new Event("hashchange")); // its stream is open again
   }
