@@ -8,40 +8,32 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from api import webhook_commands
+from api import cache_commands, key_commands, webhook_commands
 from api.client import Client
 from api.failures import FAILED, INTERRUPTED, ReportingGroup, rejection
 from api.follow import Outcome, follow, run_job
-from api.options import DEFAULT_URL, ApiKey, Url, parts_of, stdout
+from api.options import DEFAULT_URL, ApiKey, DataDir, Url, parts_of, stdout
 from api.parts import Parts
 from api.spec_file import load_spec
 from api.stdout import stdout_to_stderr
 from api.tables import (
-    cache_table,
     estimate_table,
     finalists_table,
     jobs_table,
-    keys_table,
     models_table,
     result_table,
     values_table,
 )
 from search.errors import InputError, RanksieveError
 from service.jobs import JobState
-from service.keys import LONGEST_GRACE_H, Scope
-from workers.cache import GIB, FolderCache
-
-if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may
-    from service.store.keys import Keys
 
 app = typer.Typer(
     name="ranksieve",
@@ -51,12 +43,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-cache_app = typer.Typer(help="What prepared models and factors take of the disk.", no_args_is_help=True)
-app.add_typer(cache_app, name="cache")
-keys_app = typer.Typer(
-    help="API keys: who may do what on a server of this data directory.", no_args_is_help=True
-)
-app.add_typer(keys_app, name="keys")
+app.add_typer(cache_commands.app, name="cache")
+app.add_typer(key_commands.app, name="keys")
 app.add_typer(webhook_commands.app, name="webhooks")
 
 
@@ -69,12 +57,7 @@ class Split(StrEnum):
 
 
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
-KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(help="Database, job folders and caches.", show_default=".ranksieve"),
-]
 Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
 
@@ -334,65 +317,6 @@ def demo(
     raise typer.Exit(parts_of(ctx).demo(data_dir=data_dir, as_json=as_json, **options))
 
 
-@cache_app.command("list")
-def list_cache(data_dir: DataDir = None) -> None:
-    """List what the cache holds; what was used longest ago comes first, and goes first."""
-    cache = _cache(data_dir)
-    stdout().print(cache_table(cache.entries(), cache.limit_bytes))
-
-
-@cache_app.command("clear")
-def clear_cache(data_dir: DataDir = None) -> None:
-    """Remove all that no running job uses; what a later job needs is made again."""
-    cache = _cache(data_dir)
-    gone = cache.shrink(0)
-    freed_bytes = sum(entry.size_bytes for entry in gone)
-    typer.echo(f"removed {len(gone)} entries, {freed_bytes / GIB:.2f} GiB; {len(cache.entries())} are in use")
-
-
-@keys_app.command("create")
-def create_key(
-    owner: Annotated[str, typer.Argument(help="Whose jobs it is for.")],
-    scope: Annotated[Scope, typer.Option(help="Each includes the ones before it.")] = Scope.SUBMIT,
-    days: Annotated[int | None, typer.Option(min=1, max=3650, help="So long it is good.")] = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Make a key and print its secret, which is kept nowhere."""
-    lifetime = None if days is None else timedelta(days=days)
-    with _keys(data_dir) as keys:
-        _, secret = keys.create(owner, scope, lifetime)
-    typer.echo(secret)
-
-
-@keys_app.command("list")
-def list_keys(data_dir: DataDir = None) -> None:
-    """List the keys, ended ones too."""
-    with _keys(data_dir) as keys:
-        stdout().print(keys_table(keys.list()))
-
-
-@keys_app.command("rotate")
-def rotate_key(
-    key_id: KeyId,
-    grace_hours: Annotated[
-        int, typer.Option(min=0, max=LONGEST_GRACE_H, help="So long the old one stays good, too.")
-    ] = 0,
-    data_dir: DataDir = None,
-) -> None:
-    """Replace a key by one of the same owner, scope and lifetime, and print its secret."""
-    with _keys(data_dir) as keys:
-        _, secret = keys.rotate(key_id, timedelta(hours=grace_hours))
-    typer.echo(secret)
-
-
-@keys_app.command("revoke")
-def revoke_key(key_id: KeyId, data_dir: DataDir = None) -> None:
-    """End a key at once."""
-    with _keys(data_dir) as keys:
-        keys.revoke(key_id)
-    typer.echo(f"{key_id} revoked")
-
-
 def main() -> None:
     """Entry point of the `ranksieve` command."""
     app()
@@ -408,34 +332,6 @@ def _client(
     from api.server_settings import local_settings
 
     return embedded(parts.build(local_settings(data_dir, data_dir, roots or [])))
-
-
-@contextmanager
-def _keys(data_dir: Path | None) -> Iterator["Keys"]:
-    """The keys in the database of a data directory, beside a server that may be running on it."""
-    from api.server_settings import settings_from
-    from service.store import Store
-
-    settings = settings_from(data_dir=data_dir)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = Store(settings.store_url)
-    try:
-        yield store.keys
-    finally:
-        store.close()
-
-
-def _cache(data_dir: Path | None) -> FolderCache:
-    """The cache of a data directory; a mistyped one is not made by looking at it."""
-    from api.server_settings import settings_from
-
-    settings = settings_from(data_dir=data_dir)
-    if not settings.cache_dir.is_dir():
-        raise InputError(
-            "data_dir",
-            f"{settings.data_dir} holds no cache; name a directory that jobs ran in with --data-dir",
-        )
-    return FolderCache(settings.cache_dir, settings.cache_limit_bytes)
 
 
 def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path] | None) -> Outcome:

@@ -1,5 +1,6 @@
 """What several files of commands share: options, the parts behind the commands, and where results are printed."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,10 @@ from api.parts import Parts
 
 Url = Annotated[str, typer.Option(envvar="RANKSIEVE_URL", help="The server.")]
 ApiKey = Annotated[str | None, typer.Option(envvar="RANKSIEVE_API_KEY", help="The server's key.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Database, job folders and caches.", show_default=".ranksieve"),
+]
 DEFAULT_URL = "http://127.0.0.1:8765"
 _PIPE_COLUMNS = 120
 

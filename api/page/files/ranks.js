@@ -17,8 +17,9 @@ export async function rankMap(id, candidate, signal) {
     ),
   );
   const head = h("tr", {}, h("th", { scope: "col" }, "layer"), layers.map((layer) => h("th", { scope: "col" }, String(layer))));
-  const caption = h("caption", {}, "Columns are layers, numbers ranks; a dot is a dense matrix. The stronger its colour, the more of its numbers a matrix keeps.");
-  return h("div", { class: "wide" }, h("table", { class: "ranks" }, caption, h("thead", {}, head), h("tbody", {}, rows)));
+  const shown = h("table", { class: "ranks" }, h("thead", {}, head), h("tbody", {}, rows));
+  const key = "Columns are layers, numbers ranks; a dot is a dense matrix. The stronger its colour, the more of its numbers a matrix keeps.";
+  return h("div", { class: "wide" }, shown, h("p", { class: "facts" }, key));
 }
 
 function cell(name, rank, density) {
