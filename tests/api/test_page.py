@@ -216,6 +216,33 @@ def test_a_connection_that_breaks_is_mended_without_a_gap(page, server, pipeline
     expect(told).to_have_count(sum(event["type"] != "phase.progress" for event in events))
 
 
+def test_a_tab_that_nobody_looks_at_keeps_no_connection(page, build, settings, pipeline, spec):
+    def show(hidden):
+        page.evaluate(
+            "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});"
+            " document.dispatchEvent(new Event('visibilitychange')); }",
+            hidden,
+        )
+
+    pipeline.go.clear()
+    application = build(settings)
+    with embedded(application) as client:
+        id = client.submit(spec)["id"]
+        assert pipeline.searching.wait(60)
+        page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
+        expect(section(page, "The search")).to_be_visible()
+        with page.expect_event("requestfailed", lambda request: "/events?" in request.url):
+            show(True)
+        pipeline.go.set()
+        for _ in client.events(id):
+            pass
+        expect(page.get_by_role("heading", level=1)).to_have_text("snippets searching")
+
+        show(False)
+
+        expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+
+
 def test_a_job_is_stopped_and_cancelled_from_the_page(page, server, pipeline, spec):
     url, client = server
     pipeline.go.clear()

@@ -29,20 +29,38 @@ async function ask(path, { method = "GET", accept = "application/json", body, si
 export const get = async (path, signal) => (await ask(path, { signal })).json();
 export const post = async (path, body, signal) => (await ask(path, { method: "POST", body, signal })).json();
 
-// The events of a job from its first, as many at once as there are, until it has ended; a broken connection is mended.
+// The events of a job from its first, as many at once as there are, until it has ended. A broken connection is mended,
+// and there is none while nobody looks: browsers keep six to a server at most, for all tabs together.
 export async function* events(id, signal) {
   for (let after = 0; ; ) {
+    await looked(signal);
+    const left = new AbortController();
+    const leave = () => document.hidden && left.abort();
+    document.addEventListener("visibilitychange", leave);
     try {
-      const answer = await ask(`jobs/${id}/events?after=${after}`, { accept: "text/event-stream", signal });
-      for await (const some of messages(answer.body)) {
-        after = some.at(-1).seq;
-        yield some;
+      const some = { accept: "text/event-stream", signal: AbortSignal.any([signal, left.signal]) };
+      const answer = await ask(`jobs/${id}/events?after=${after}`, some);
+      for await (const found of messages(answer.body)) {
+        after = found.at(-1).seq;
+        yield found;
       }
       if (ended((await get(`jobs/${id}`, signal)).state)) return;
     } catch (error) {
       if (signal.aborted || (error instanceof Problem && error.status < 500 && error.status !== 429)) throw error;
+    } finally {
+      document.removeEventListener("visibilitychange", leave);
     }
     await pause(RETRY_MS, signal); // the server has gone, or is busy
+  }
+}
+
+// Waits until somebody looks at the tab.
+async function looked(signal) {
+  while (document.hidden) {
+    await new Promise((resolve, reject) => {
+      document.addEventListener("visibilitychange", resolve, { once: true });
+      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    });
   }
 }
 
