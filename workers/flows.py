@@ -22,6 +22,9 @@ from workers.likelihood import logits_read
 from workers.lowrank import SwitchableModel
 from workers.plan import Example
 
+ROWS = 2048
+"""To add up products of fewer takes about as long as to make them."""
+
 
 def blocks_of(model: PreTrainedModel, matrix: MatrixShape) -> list[nn.Module]:
     """All blocks of the model that one of its matrices is of."""
@@ -182,8 +185,8 @@ class Flow:
 class Group:
     """Matrices of a block that read the same activation.
 
-    Iterating gives, for one smaller model after the other and batch by batch, what they read there, by its factors as
-    they are by then, and what they read in the dense one, T×D each; without a flow of that, the former twice.
+    Iterating gives, for one smaller model after the other, what they read there, by its factors as they are by then,
+    and what they read in the dense one, T×D each, some batches at once; without a flow of that, the former twice.
     `places`: the smaller models that run any of them, each with one that it runs.
     """
 
@@ -191,11 +194,32 @@ class Group:
     places: Sequence[tuple[Flow, str]]
     dense_TD: Sequence[torch.Tensor] | None
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+        return _together(self._pairs())
+
+    def read_dense(self) -> Iterator[torch.Tensor]:
+        """What they read in the dense one alone, T×D; there has to be a flow of that."""
+        assert self.dense_TD is not None
+        for (dense_TD,) in _together([x_TD] for x_TD in self.dense_TD):
+            yield dense_TD
+
+    def _pairs(self) -> Iterator[list[torch.Tensor]]:
         for flow, name in self.places:
             for index in range(len(flow)):
                 x_TD = flow.input_of(name, index)
-                yield x_TD, x_TD if self.dense_TD is None else self.dense_TD[index].to(x_TD.device)
+                yield [x_TD, x_TD if self.dense_TD is None else self.dense_TD[index].to(x_TD.device)]
+
+
+def _together(batches: Iterable[Sequence[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:
+    """Successive batches, each of tensors with as many rows, behind one another until they are `ROWS`."""
+    some: list[Sequence[torch.Tensor]] = []
+    for batch in batches:
+        some.append(batch)
+        if sum(len(first) for first, *_ in some) >= ROWS:
+            yield [torch.cat(columns) for columns in zip(*some, strict=True)]
+            some = []
+    if some:
+        yield [torch.cat(columns) for columns in zip(*some, strict=True)]
 
 
 def side_by_side(

@@ -68,12 +68,16 @@ class SwitchableModel:
         self._modules = [_replace(model, matrix.name, *factors[matrix.name]) for matrix in matrices]
         for sublayer in self._sublayers:
             _skip_while_dead(model, sublayer)
+        self._ranks: tuple[int, ...] = ()
 
     def switch(self, ranks: Sequence[int]) -> None:
         """Makes the model the candidate with these ranks, in the order of the matrices (-1 is dense)."""
-        ranks = live_ranks(self.matrices, ranks, self._sublayers)
-        for module, rank in zip(self._modules, ranks, strict=True):
+        if (wanted := tuple(ranks)) == self._ranks:
+            return
+        live = live_ranks(self.matrices, wanted, self._sublayers)
+        for module, rank in zip(self._modules, live, strict=True):
             module.rank = rank
+        self._ranks = wanted
         if self.answer_bias is not None:
             self._choose_bias()
 

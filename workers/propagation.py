@@ -184,17 +184,14 @@ def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
             own, of_dense, tokens = GramSum.zeros(width, device), GramSum.zeros(width, device), 0
         with multiplied_as(x_TD.dtype):
             mixed_DD += dense_TD.float().T @ x_TD.float()
-        squares = own.add_rows_(x_TD) + of_dense.add_rows_(dense_TD)
-        if not squares.isfinite():
-            raise ScoringError(
-                f"what {group.names[0]} reads in a smaller model or in the dense one is not finite; "
-                "try model.dtype: float32"
-            )
+        _require_finite(own.add_rows_(x_TD), group)
         tokens += len(x_TD)
     if mixed_DD is None:
         return None
+    for dense_TD in group.read_dense():
+        _require_finite(of_dense.add_rows_(dense_TD.to(device)), group)
     weight = (1 + DENSE_WEIGHT) * tokens
-    dense_P = DENSE_WEIGHT * of_dense.panels_P
+    dense_P = DENSE_WEIGHT * len(group.places) * of_dense.panels_P
     cross_DD = GramSum(own.width, (1 - ALPHA) * own.panels_P + dense_P).whole_KK().div_(weight)
     cross_DD += mixed_DD.mul_(ALPHA / weight)
     del mixed_DD
@@ -203,6 +200,14 @@ def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
     cross_DD.diagonal().add_(unknown_D)
     gram_DD.diagonal().add_(unknown_D)
     return (cross_DD, gram_DD) if gram_DD.any() else None
+
+
+def _require_finite(squares: torch.Tensor, group: Group) -> None:
+    if not squares.isfinite():
+        raise ScoringError(
+            f"what {group.names[0]} reads in a smaller model or in the dense one is not finite; "
+            "try model.dtype: float32"
+        )
 
 
 def _renew_(

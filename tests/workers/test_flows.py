@@ -1,10 +1,12 @@
 import weakref
 from collections.abc import Callable, Sequence
 
+import pytest
 import torch
 from torch import nn
 
 from search.matrix import DENSE, MatrixShape
+from workers import flows
 from workers.flows import flows_of, side_by_side
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask
@@ -33,3 +35,29 @@ def test_what_a_block_has_read_is_gone_before_the_next_one_runs(
         if not still_there:
             assert all(rows() is not None for rows in read)
     assert still_there[0] == 0
+
+
+@pytest.mark.parametrize("rows", [1, 30, 10_000])
+def test_rows_come_together_in_their_order_and_none_is_lost(
+    candidate: tuple[SwitchableModel, Sequence[MatrixShape], list[int]],
+    make_task: Callable[..., EncodedTask],
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+) -> None:
+    monkeypatch.setattr(flows, "ROWS", rows)
+    switchable, matrices, ranks = candidate
+    models = [ranks, ranks[::-1], [DENSE] * len(matrices)]
+    *smaller, dense = flows_of(switchable, models, make_task("choice").splits["search"], 40)
+    assert len(dense) > 2
+    [group, *_] = next(
+        side_by_side(smaller, dense, [[matrix.name for matrix in matrices if matrix.layer == 0]])
+    )
+    alone = [flow.input_of(name, index) for flow, name in group.places for index in range(len(flow))]
+
+    x_TD, dense_TD = zip(*group, strict=True)
+    assert torch.equal(torch.cat(x_TD), torch.cat(alone))
+    once = torch.cat(list(group.read_dense()))
+    assert torch.equal(torch.cat(dense_TD), torch.cat([once] * len(group.places)))
+    sizes = [len(part) for part in x_TD]
+    assert all(size >= rows for size in sizes[:-1])
+    assert (len(sizes) == len(alone), len(sizes) == 1) == (rows == 1, rows == 10_000)
