@@ -246,10 +246,10 @@ class TaskScorer:
         losses_E: Floats = self._kl_weight * scores.kl_nats + (1 - self._kl_weight) * rise_E
         return losses_E
 
-    def interval(self, scores: Scores) -> list[float]:
-        """A 95 % interval of the metric (for `lm`, none is given: the metric twice)."""
+    def interval(self, scores: Scores) -> list[float] | None:
+        """A 95 % interval of the metric; None for `lm`, where none is told."""
         if self._task.kind == "lm":
-            return [self.metric(scores)] * 2
+            return None
         return list(mean_interval(scores.quality))
 
     def foreseen(self, scores: Scores, confidence: float) -> DropInterval:
