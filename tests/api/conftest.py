@@ -180,6 +180,8 @@ class FakePipeline:
         self.go.set()
         self.searching = threading.Event()
         self.failure: Exception | None = None
+        self.result = deepcopy(RESULT)
+        self.generations = 1
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         matrices.keep(log.directory, MATRICES)
@@ -189,9 +191,10 @@ class FakePipeline:
         log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
         if log.search_state() is None:
-            log.generation(
-                RECORD, [CANDIDATE, {**CANDIDATE, "failure": "not finite"}], {"generation": 0, "flight": []}
-            )
+            scored = [CANDIDATE, {**CANDIDATE, "failure": "not finite"}]
+            for generation in range(self.generations):
+                state = {"generation": generation, "flight": []}
+                log.generation({**RECORD, "generation": generation}, [] if generation else scored, state)
         self.searching.set()
         while not (self.go.wait(timeout=0.01) or log.stopping.is_set()):
             log.raise_if_cancelled()
@@ -202,7 +205,7 @@ class FakePipeline:
         (artifacts / "tokenizer").mkdir(parents=True)
         (artifacts / "config.json").write_text('{"ranks": [1, 2]}')
         (artifacts / "tokenizer" / "vocab.txt").write_text("a\nb\n")
-        return RESULT
+        return self.result
 
 
 MATRICES = [

@@ -10,6 +10,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from api.embedded import embedded
 from api.page import FILES
+from search.errors import InfrastructureError
 from service.settings import Settings
 
 expect.set_options(timeout=60_000)
@@ -146,12 +147,12 @@ def test_ranks_are_those_of_the_model_that_is_chosen(page, server, scored):
 
     expect(cells()).to_have_text(["16", "·"])
     expect(cells().first).to_have_attribute("title", "q_proj of layer 0: rank 16, 50.0 % of its numbers")
-    models.get_by_label("Model").select_option(str(found["id"]))
+    models.get_by_role("combobox", name="Model").select_option(str(found["id"]))
     expect(cells()).to_have_text(["16", "32"])
-    models.get_by_label("Model").select_option(label="the exported model")
+    models.get_by_role("combobox", name="Model").select_option(label="the exported model")
     expect(cells()).to_have_text(["16", "·"])
     models.locator(".u-over").click()  # the one point of the front is the nearest
-    expect(models.get_by_label("Model")).to_have_value(str(found["id"]))
+    expect(models.get_by_role("combobox", name="Model")).to_have_value(str(found["id"]))
     expect(cells()).to_have_text(["16", "32"])
 
 
@@ -374,3 +375,300 @@ def test_jobs_are_listed_by_state_and_a_page_at_a_time(page, server, pipeline, s
     expect(page.locator("tbody tr")).to_have_count(1)
     pipeline.go.set()
     expect(page.locator("tbody tr")).to_have_count(25)  # the list is read anew as jobs end
+
+
+def test_a_key_is_used_by_enter_and_left_as_it_was_by_escape(page, serving, tmp_path, scored):
+    def stored():
+        return page.evaluate("sessionStorage.getItem('ranksieve.key')")
+
+    settings = Settings(data_dir=tmp_path / "data", api_key="open sesame")
+    with serving(settings) as (url, client):
+        finished(client, scored)
+        page.goto(url)
+        asked = page.get_by_label("API key").last
+        asked.fill("schlüssel")
+        asked.press("Enter")  # it is in no header: the browser says so
+        expect(page.get_by_role("dialog")).to_be_visible()
+        asked.fill("open sesame")
+        asked.press("Enter")
+        expect(page.get_by_role("link", name="snippets")).to_be_visible()
+        assert stored() == "open sesame"
+
+        page.get_by_role("button", name="API key").click()
+        asked.fill("another")
+        asked.press("Escape")
+
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        assert stored() == "open sesame"
+
+
+def test_a_server_that_is_away_or_busy_is_asked_again(page, server, pipeline, spec):
+    url, client = server
+    pipeline.go.clear()
+    id = client.submit(spec)["id"]
+    assert pipeline.searching.wait(60)
+    answers = iter([None, 503, 429])
+
+    def refuse(route):
+        status = next(answers, 200)
+        if status is None:
+            route.abort()
+        elif status == 200:
+            route.fallback()
+        else:
+            problem = {"status": status, "detail": f"{status} for a while"}
+            route.fulfill(status=status, json=problem)
+
+    page.route(f"**/jobs/{id}", refuse)
+    page.goto(f"{url}/#/jobs/{id}")
+    trouble = page.locator("#trouble")
+    expect(trouble).to_contain_text("503 for a while")
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets searching")
+    expect(trouble).to_be_hidden()
+    answers = iter([503])
+    pipeline.go.set()
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+    answers = iter([])
+    page.route("**/v1/jobs?*", refuse)
+    page.goto(url)
+    expect(page.get_by_role("link", name="snippets")).to_be_visible()
+    answers = iter([503])
+    expect(trouble).to_contain_text("503 for a while")
+    expect(trouble).to_be_hidden()
+    expect(page.get_by_role("link", name="snippets")).to_be_visible()
+
+
+def test_a_job_that_crashed_and_is_resumed_elsewhere_goes_on(page, build, settings, pipeline, spec):
+    application = build(settings)
+    with embedded(application) as client:
+        pipeline.failure = InfrastructureError("the machine is at fault")
+        id = finished(client, spec)
+        assert client.job(id)["state"] == "crashed"
+        page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
+        expect(page.get_by_role("heading", level=1)).to_have_text("snippets crashed")
+        expect(section(page, "Events").get_by_text("message the machine is at fault").first).to_be_visible()
+
+        pipeline.failure = None
+        client.resume(id)
+
+        expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+        expect(section(page, "Confirmed on fresh records").locator("tbody tr")).to_have_count(2)
+
+
+def test_a_stream_is_not_kept_where_its_page_shows_an_error(page, server, pipeline, spec):
+    url, client = server
+    pipeline.go.clear()
+    id = client.submit(spec)["id"]
+    assert pipeline.searching.wait(60)
+    page.goto(f"{url}/#/jobs/{id}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets searching")
+
+    page.route(f"**/jobs/{id}", lambda route: route.fulfill(status=403, json={"detail": "not for you"}))
+    with page.expect_event("requestfailed", lambda request: "/events?" in request.url):
+        client.change(id, {"name": "another"})
+
+    expect(page.get_by_role("alert")).to_have_text("not for you")
+
+
+def test_what_an_lm_loses_is_percent_of_perplexity(page, server, pipeline, spec):
+    url, client = server
+    spec["task"] = {"kind": "lm", "answer": "{{ text }}", "data": spec["task"]["data"]}
+    pipeline.result["metric_name"] = "perplexity"
+    id = finished(client, spec)
+    page.goto(f"{url}/#/jobs/{id}")
+
+    result = section(page, "Result")
+    expect(result).to_contain_text(
+        "the smallest model whose perplexity rises by at most 2 %, with 80 % confidence"
+    )
+    expect(row(result, "perplexity, test")).to_contain_text("drop +0.70 [-0.50, +1.90] % of perplexity")
+    expect(section(page, "Confirmed on fresh records").get_by_role("columnheader")).to_have_text(
+        ["kept", "drop, % of perplexity", "interval"]
+    )
+    expect(page.get_by_role("img", name=re.compile("^Size and drop"))).to_have_accessible_name(
+        re.compile(r"generation 0: kept 41\.0 %, .* 0\.80 % of perplexity$")
+    )
+
+
+def test_a_latency_is_told_with_what_was_expected(page, server, pipeline, spec):
+    url, client = server
+    pipeline.result["objective"] = {"kind": "target_latency", "share": 0.6, "milliseconds": None}
+    pipeline.result["latency"] = {
+        "workload": {"kind": "prefill", "rows": 4, "length": 30},
+        "measured_dense_ms": 100.0, "measured_ms": 62.5, "measured_share": 0.625, "expected_share": 0.6,
+    }  # fmt: skip
+    id = finished(client, spec)
+    page.goto(f"{url}/#/jobs/{id}")
+
+    expect(row(section(page, "Result"), "prefill of 4 × 30, ms").get_by_role("cell")).to_have_text(
+        ["prefill of 4 × 30, ms", "100.0", "62.5 (62.5 %, 60.0 % expected)"]
+    )
+
+
+def test_an_export_tells_what_was_asked_and_on_what_it_was_measured(page, server, pipeline, scored):
+    url, client = server
+    id = finished(client, scored)
+    pipeline.result["export"] = {
+        "job": id, "asked": {"share": 0.5}, "measured_on": ["search"], "search_examples": 8,
+        "search_drop_points": 0.8,
+    }  # fmt: skip
+    pipeline.result["promise_held"] = None
+    pipeline.result["best"]["metric"] = {"search": 0.77}
+    pipeline.result["best"]["drop_points"] = {}
+    made = client.export(id, share=0.5)["id"]
+    page.goto(f"{url}/#/jobs/{made}")
+
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+    result = section(page, "Result")
+    expect(result).to_contain_text("the best candidate that keeps at most 50.0 % of the parameters")
+    expect(result).not_to_contain_text("loses at most")
+    expect(row(result, "accuracy, search")).to_contain_text("0.7900.770")
+    ranks = section(page, "Models found").get_by_role("table").filter(has_text="q_proj")
+    expect(row(ranks, "q_proj").get_by_role("cell")).to_have_text(["16", "·"])
+
+
+def test_what_is_asked_of_a_job_is_what_it_may_be_asked(page, server, pipeline, spec):
+    def buttons():
+        return page.locator("article > header").get_by_role("button")
+
+    url, client = server
+    pipeline.go.clear()
+    first, second = (client.submit(spec)["id"] for _ in range(2))
+    assert pipeline.searching.wait(60)
+
+    page.goto(f"{url}/#/jobs/{second}")
+    expect(buttons()).to_have_text(["pause", "cancel"])  # it has found nothing that it could stop with
+    page.goto(f"{url}/#/jobs/{first}")
+    expect(buttons()).to_have_text(["pause", "stop", "cancel"])
+    page.route(
+        f"**/jobs/{first}", lambda route: route.fulfill(json={**client.job(first), "stop_requested": True})
+    )
+    page.reload()
+    expect(buttons()).to_have_text(["cancel"])
+
+
+def test_what_has_the_focus_keeps_it_as_numbers_change(page, server, pipeline, spec):
+    url, client = server
+    pipeline.go.clear()
+    id = client.submit(spec)["id"]
+    assert pipeline.searching.wait(60)
+
+    page.goto(url)
+    link = page.get_by_role("link", name="snippets")
+    link.focus()
+    client.change(id, {"labels": {"team": "nlp"}})
+    expect(page.get_by_text("team: nlp")).to_be_visible()
+    expect(link).to_be_focused()
+    link.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    button = page.get_by_role("button", name="cancel")
+    button.focus()
+    client.change(id, {"name": "another"})
+    expect(page.get_by_role("heading", level=1)).to_have_text("another searching")
+    expect(button).to_be_focused()
+
+
+def test_a_log_that_is_read_stays_where_it_is(page, server, pipeline, spec):
+    url, client = server
+    pipeline.go.clear()
+    id = client.submit(spec)["id"]
+    assert pipeline.searching.wait(60)
+    for number in range(30):
+        client.change(id, {"name": f"name {number}"})
+    page.goto(f"{url}/#/jobs/{id}")
+    told = section(page, "Events").get_by_role("listitem")
+    expect(told.first).to_contain_text("name 29")
+    read = told.filter(has_text="name 5")
+    read.evaluate("item => item.parentElement.scrollTop = item.offsetTop")
+    before = read.bounding_box()
+
+    client.change(id, {"name": "the last"})
+
+    expect(told.first).to_contain_text("the last")
+    assert read.bounding_box()["y"] == pytest.approx(before["y"], abs=2)
+
+
+def test_the_ranks_shown_are_those_of_the_last_choice(page, server, scored):
+    url, client = server
+    id = finished(client, scored)
+    [found] = client.candidates(id, pareto=True)
+    held = []
+    page.goto(f"{url}/#/jobs/{id}")
+    models = section(page, "Models found")
+    expect(models.locator(".ranks")).to_be_visible()
+
+    page.route("**/ranks?candidate=*", lambda route: held.append(route))
+    choice = models.get_by_role("combobox", name="Model")
+    with page.expect_request("**/ranks?candidate=*"):
+        choice.select_option(str(found["id"]))
+    choice.select_option(label="the exported model")
+    with page.expect_response("**/ranks?candidate=*") as late:
+        held.pop().continue_()
+    late.value.finished()
+    page.evaluate(
+        "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )  # it was taken in
+
+    expect(row(models.locator(".ranks"), "q_proj").get_by_role("cell")).to_have_text(["16", "·"])
+
+
+def test_a_job_whose_ranks_were_not_kept_is_shown_without(page, server, scored, settings):
+    url, client = server
+    id = finished(client, scored)
+    (settings.jobs_dir / id / "matrices.json").unlink()
+    page.goto(f"{url}/#/jobs/{id}")
+
+    expect(section(page, "Models found").get_by_text("has no matrices")).to_be_visible()
+    expect(section(page, "Files").get_by_role("link", name="config.json")).to_be_visible()
+
+
+def test_another_state_that_is_asked_for_is_not_overtaken_by_the_one_before(page, server, pipeline, spec):
+    url, client = server
+    finished(client, {**spec, "name": "done"})
+    pipeline.go.clear()
+    client.submit({**spec, "name": "under way"})
+    assert pipeline.searching.wait(60)
+    held = []
+    page.goto(url)
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+    page.route("**/v1/jobs?*state=searching*", lambda route: held.append(route))
+    page.get_by_label("State").select_option("searching")
+    page.get_by_label("State").select_option("succeeded")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    for route in held:
+        route.abort()
+
+    expect(page.locator("tbody tr")).to_contain_text(["done"])
+
+
+def test_curves_follow_the_scheme_of_the_page(page, server, scored):
+    def marker():
+        return page.locator(".u-marker").nth(1).evaluate("marker => getComputedStyle(marker).borderColor")
+
+    url, client = server
+    page.emulate_media(color_scheme="light")
+    page.goto(f"{url}/#/jobs/{finished(client, scored)}")
+    expect(section(page, "The search").locator("canvas")).to_have_count(2)
+    assert marker() == "rgb(11, 114, 133)"
+
+    page.emulate_media(color_scheme="dark")
+
+    expect(section(page, "The search").locator("canvas")).to_have_count(2)
+    page.wait_for_function(
+        "getComputedStyle(document.querySelectorAll('.u-marker')[1]).borderColor === 'rgb(102, 217, 232)'"
+    )
+
+
+def test_all_generations_are_recalled_past_retention(page, build, settings, pipeline, spec):
+    pipeline.generations = 1001
+    application = build(settings)
+    with embedded(application) as client:
+        id = finished(client, spec)
+        application.store.forget_events(timedelta(seconds=-1))
+        page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
+
+        expect(page.get_by_role("img", name=re.compile("^Fitness"))).to_have_accessible_name(
+            re.compile("1001 points, the last at generation 1000")
+        )

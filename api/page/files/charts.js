@@ -7,17 +7,41 @@ const HEIGHT = 260;
 //   series   [{ label, unit, axis: "left" | "right", dashed }], of the values behind x
 //   name(i)  what point i is called; without it, x is a number with `unit`
 //   pick(i)  a point was clicked
+//
+// It is given up when the signal aborts: uPlot holds every plot until then.
 export class Chart {
-  constructor(place, { title, x, series, name, pick }) {
+  constructor(place, signal, { title, x, series, name, pick }) {
     this.place = place;
     this.options = { title, x, series, name, pick };
     new ResizeObserver(() => this.plot?.setSize({ width: place.clientWidth, height: HEIGHT })).observe(place);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#drawAnew(), { signal });
+    signal.addEventListener("abort", () => this.plot?.destroy(), { once: true });
+    place.setAttribute("role", "img");
   }
 
   draw(columns) {
-    if (columns[0].length === 0) return;
+    this.place.hidden = columns[0].length === 0;
+    if (this.place.hidden) return;
     if (this.plot === undefined) this.plot = new window.uPlot(this.#settings(), columns, this.place);
     else this.plot.setData(columns);
+    this.place.setAttribute("aria-label", this.#inWords(columns));
+  }
+
+  // A plot keeps the colours that it was made with.
+  #drawAnew() {
+    if (this.plot === undefined) return;
+    const { data } = this.plot;
+    this.plot.destroy();
+    this.plot = undefined;
+    this.draw(data);
+  }
+
+  // The last point, for whoever does not see the others.
+  #inWords([xs, ...columns]) {
+    const { title, x, series, name } = this.options;
+    const last = xs.length - 1;
+    const values = series.map((one, index) => `${one.label} ${told(one, columns[index][last])}`);
+    return `${title}. ${xs.length} points, the last at ${x} ${name ? name(last) : xs[last].toFixed(1)}: ${values.join(", ")}`;
   }
 
   #settings() {
@@ -42,7 +66,7 @@ export class Chart {
           dash: one.dashed ? [6, 4] : undefined,
           points: { show: true, size: 6 },
           spanGaps: true,
-          value: (_, value) => (value == null ? "–" : `${value.toFixed(one.digits ?? 3)} ${one.unit}`),
+          value: (_, value) => told(one, value),
         })),
       ],
       axes: [
@@ -54,6 +78,8 @@ export class Chart {
     };
   }
 }
+
+const told = ({ digits = 3, unit }, value) => (value == null ? "–" : `${value.toFixed(digits)} ${unit}`);
 
 // A variable of the style sheet as a canvas takes it: for the light page or the dark one, whichever is shown.
 function colourOf(place, variable) {

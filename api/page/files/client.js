@@ -16,6 +16,14 @@ export class Problem extends Error {
   }
 }
 
+let tell = () => {};
+
+// `told` is called with what keeps the server from answering, and with nothing once it answers again.
+export const onTrouble = (told) => { tell = told; };
+
+// The server has gone, or is busy: asked again it may answer.
+const passes = (error) => !(error instanceof Problem) || error.status >= 500 || error.status === 429;
+
 async function ask(path, { method = "GET", accept = "application/json", body, signal } = {}) {
   const headers = { Accept: accept };
   if (body !== undefined) headers["Content-Type"] = "application/json";
@@ -26,13 +34,27 @@ async function ask(path, { method = "GET", accept = "application/json", body, si
   throw new Problem(answer.status, problem.detail ?? `${answer.status} ${answer.statusText}`);
 }
 
-export const get = async (path, signal) => (await ask(path, { signal })).json();
 export const post = async (path, body, signal) => (await ask(path, { method: "POST", body, signal })).json();
 
-// The events of a job from its first, as many at once as there are, until it has ended. A broken connection is mended,
-// and there is none while nobody looks: browsers keep six to a server at most, for all tabs together.
+// What there is at a path; it is waited for until the server can answer.
+export async function get(path, signal) {
+  for (;;) {
+    try {
+      const found = await (await ask(path, { signal })).json();
+      tell("");
+      return found;
+    } catch (error) {
+      if (signal.aborted || !passes(error)) throw error;
+      tell(error.message);
+    }
+    await pause(RETRY_MS, signal);
+  }
+}
+
+// The events of a job from its first, as many at once as there are, until it has ended for good. A broken connection is
+// mended, and there is none while nobody looks: browsers keep six to a server at most, for all tabs together.
 export async function* events(id, signal) {
-  for (let after = 0; ; ) {
+  for (let after = 0, state = ""; ; ) {
     await looked(signal);
     const left = new AbortController();
     const leave = () => document.hidden && left.abort();
@@ -40,28 +62,27 @@ export async function* events(id, signal) {
     try {
       const some = { accept: "text/event-stream", signal: AbortSignal.any([signal, left.signal]) };
       const answer = await ask(`jobs/${id}/events?after=${after}`, some);
+      tell("");
       for await (const found of messages(answer.body)) {
         after = found.at(-1).seq;
+        state = found.findLast((event) => event.type === "job.state")?.data.state ?? state;
         yield found;
       }
-      if (ended((await get(`jobs/${id}`, signal)).state)) return;
+      if (ended(state) && state !== "crashed") return; // one that crashed may be resumed
     } catch (error) {
-      if (signal.aborted || (error instanceof Problem && error.status < 500 && error.status !== 429)) throw error;
+      if (signal.aborted || !passes(error)) throw error;
+      if (!left.signal.aborted) tell(error.message);
     } finally {
       document.removeEventListener("visibilitychange", leave);
+      left.abort(); // its reader may have left before its end
     }
-    await pause(RETRY_MS, signal); // the server has gone, or is busy
+    await pause(RETRY_MS, signal);
   }
 }
 
 // Waits until somebody looks at the tab.
 async function looked(signal) {
-  while (document.hidden) {
-    await new Promise((resolve, reject) => {
-      document.addEventListener("visibilitychange", resolve, { once: true });
-      signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    });
-  }
+  while (document.hidden) await occurs(document, "visibilitychange", signal);
 }
 
 // Nothing more will happen to such a job, unless one that crashed is resumed.
@@ -85,9 +106,27 @@ function dataOf(message) {
   return lines.map((line) => line.slice("data:".length)).join("\n");
 }
 
-export function pause(milliseconds, signal) {
+export async function pause(milliseconds, signal) {
+  const clock = new EventTarget();
+  const timer = setTimeout(() => clock.dispatchEvent(new Event("rings")), milliseconds);
+  try {
+    await occurs(clock, "rings", signal);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+// Waits for an event; nothing of that is left on a signal that lives on, or on what had no such event.
+function occurs(target, name, signal) {
+  signal.throwIfAborted();
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+    const settle = () => {
+      target.removeEventListener(name, settle);
+      signal.removeEventListener("abort", settle);
+      if (signal.aborted) reject(signal.reason);
+      else resolve();
+    };
+    target.addEventListener(name, settle);
+    signal.addEventListener("abort", settle);
   });
 }

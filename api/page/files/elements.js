@@ -19,3 +19,19 @@ export function table(head, rows, attributes = {}) {
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => (cell instanceof HTMLTableCellElement ? cell : h("td", {}, cell)))))),
   );
 }
+
+// Gives an element other children, but leaves alone what is as it was: it keeps the focus, and the click that is under
+// way. What stays has the handlers it had, so they must go by nothing but what is in their element.
+export function refill(element, ...children) {
+  const wanted = children.flat().filter((child) => child != null);
+  for (const [index, child] of wanted.entries()) {
+    const there = element.childNodes[index];
+    if (there === undefined) element.append(child);
+    else if (there.isEqualNode(child)) continue;
+    else if (isShell(there, child)) refill(there, ...child.childNodes);
+    else there.replaceWith(child);
+  }
+  while (element.childNodes.length > wanted.length) element.lastChild.remove();
+}
+
+const isShell = (one, other) => one.nodeType === Node.ELEMENT_NODE && one.cloneNode().isEqualNode(other.cloneNode());

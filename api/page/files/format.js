@@ -14,6 +14,9 @@ export function size(bytes) {
   return `${(bytes / 1000 ** power).toFixed(power === 0 ? 0 : 1)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
 
+// What a drop is told in, by the kind of task: the service's "points".
+export const dropUnit = (kind) => (kind === "lm" ? "% of perplexity" : "points");
+
 // A number of any size, to four digits.
 export const short = (value) => (typeof value === "number" && !Number.isInteger(value) ? String(Number(value.toPrecision(4))) : String(value));
 

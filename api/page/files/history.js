@@ -5,7 +5,9 @@ const LONGEST_LOG = 500;
 export class History {
   phase = null; // { phase, done, total } while one goes on
   steps = []; // rounds and generations in order, each with its name and what was told of it
+  finalists = []; // those that were confirmed in the run under way, or the last one
   log = []; // events but those of progress, the newest last
+  #known = new Map(); // where each step is among them, by its name
 
   // Takes events in; tells whether the job itself, and what its search has found, has to be read anew.
   add(events) {
@@ -34,6 +36,8 @@ export class History {
     this.log.push(event);
     if (this.log.length > LONGEST_LOG) this.log.shift();
     if (type === "job.state") this.phase = null;
+    if (type === "job.state" && data.state === "validating") this.finalists = [];
+    if (type === "finalist.confirmed") this.finalists.push(data);
     if (type === "matrices.reweighed") this.#step(`reweighing ${data.round}`, data);
     if (type === "genome.descended") this.#step(`descent ${data.round}`, data);
     if (type === "generation.completed") this.#step(`generation ${data.generation}`, data);
@@ -41,7 +45,7 @@ export class History {
 
   // A job that is taken up again does some steps again, and comes to the same.
   #step(name, data) {
-    const known = this.steps.findIndex((step) => step.name === name);
-    this.steps[known < 0 ? this.steps.length : known] = { ...data, name };
+    if (!this.#known.has(name)) this.#known.set(name, this.steps.length);
+    this.steps[this.#known.get(name)] = { ...data, name };
   }
 }

@@ -1,32 +1,38 @@
 // One job, as it goes on: what it does now, its curves, the models it has found, and what it has come to.
 
-import { ended, events, get, post, Problem } from "./client.js";
+import { ended, events, get, pause, post, Problem } from "./client.js";
 import { Chart } from "./charts.js";
-import { h } from "./elements.js";
+import { h, refill } from "./elements.js";
 import { otherSizes } from "./exports.js";
-import { moment, percent, short, took } from "./format.js";
+import { dropUnit, moment, percent, short, took } from "./format.js";
 import { History } from "./history.js";
-import { stateChip } from "./jobs.js";
+import { nameOf, stateChip } from "./jobs.js";
 import { rankMap } from "./ranks.js";
 import { files, finalistTable, promise, resultTable } from "./result.js";
 
 const EXPORTED = ""; // what the choice of models calls the one without an id
+const PACE_MS = 250; // events may come by the hundred
 
 export async function showJob(place, id, signal) {
-  const view = new JobView(id, signal);
-  await view.read({ job: true, search: true });
+  const view = new JobView(await get(`jobs/${id}`, signal), signal);
+  await view.read({ search: true });
   place.replaceChildren(view.element);
   await view.show();
   try {
-    for await (const some of events(id, signal)) {
-      await view.read(view.history.add(some));
-      await view.show();
-    }
+    await view.follow();
   } catch (error) {
     if (!(error instanceof Problem && error.status === 410)) throw error;
-    view.history.recall((await get(`jobs/${id}/generations`, signal)).generations);
+    view.history.recall(await generations(id, signal));
     await view.show();
     view.say("The events of this job are past retention.");
+  }
+}
+
+async function generations(id, signal) {
+  for (const found = []; ; ) {
+    const page = await get(`jobs/${id}/generations?limit=1000&after=${found.at(-1)?.generation ?? -1}`, signal);
+    if (page.generations.length === 0) return found;
+    found.push(...page.generations);
   }
 }
 
@@ -34,12 +40,17 @@ class JobView {
   history = new History();
   #ofRanks = null; // the model whose ranks are shown
   #isComplete = false;
+  #told = 0; // the last event in the list of them
+  #stale = null; // what has to be read anew, where anything has happened since it was last shown
+  #news = Promise.withResolvers();
 
-  constructor(id, signal) {
-    this.id = id;
+  constructor(job, signal) {
+    this.id = job.id;
+    this.job = job;
     this.signal = signal;
+    const drop = dropUnit(job.spec.task.kind);
     this.heading = h("header");
-    this.progress = h("p", { role: "status" });
+    this.progress = h("p");
     this.message = h("p", { role: "alert" });
     this.result = section("Result");
     this.search = section("The search");
@@ -53,20 +64,22 @@ class JobView {
     this.element.append(this.finalists, this.files, this.others, this.log, this.spec);
 
     const [steps, losses, sizes] = [chartPlace(), chartPlace(), chartPlace()];
+    this.list = h("ol", { class: "log", tabindex: 0, "aria-label": "Events" });
+    this.log.append(this.list);
     this.choice = h("select", { "aria-label": "Model", onchange: () => this.#attempt(() => this.#showRanks(this.choice.value)) });
     this.map = h("div");
     this.search.append(steps, losses);
     this.models.append(sizes, h("p", {}, "Ranks of ", this.choice), this.map);
-    this.steps = new Chart(steps, {
+    this.steps = new Chart(steps, signal, {
       title: "Size and drop, step by step",
       x: "step",
       name: (index) => this.history.steps[index].name,
       series: [
         { label: "kept", unit: "%", digits: 1, axisLabel: "kept, %" },
-        { label: "drop on the records looked at", unit: "points", digits: 2, axis: "right", axisLabel: "drop, points", dashed: true },
+        { label: "drop on the records looked at", unit: drop, digits: 2, axis: "right", axisLabel: `drop, ${drop}`, dashed: true },
       ],
     });
-    this.losses = new Chart(losses, {
+    this.losses = new Chart(losses, signal, {
       title: "Fitness by generation",
       x: "generation",
       name: (index) => String(this.history.generations[index].generation),
@@ -76,7 +89,7 @@ class JobView {
         { label: "KL from the dense model", unit: "nats" },
       ],
     });
-    this.sizes = new Chart(sizes, {
+    this.sizes = new Chart(sizes, signal, {
       title: "Models that no smaller one beats on the search split",
       x: "kept, %",
       series: [{ label: "loss", unit: "nats", axisLabel: "loss, nats" }],
@@ -91,16 +104,46 @@ class JobView {
 
   say(text) {
     this.message.textContent = text;
+    if (text !== "") this.message.scrollIntoView({ block: "nearest" }); // what it is about may be far below
+  }
+
+  // Takes the job's events in until it has ended, and shows what has come of them a few times a second.
+  async follow() {
+    let isOver = false;
+    const take = async () => {
+      for await (const some of events(this.id, this.signal)) {
+        const { job, search } = this.history.add(some);
+        this.#stale = { job: this.#stale?.job || job, search: this.#stale?.search || search };
+        this.#news.resolve();
+      }
+      isOver = true;
+      this.#news.resolve();
+    };
+    const keepShown = async () => {
+      while (!isOver || this.#stale !== null) {
+        if (this.#stale === null) {
+          this.#news = Promise.withResolvers();
+          await this.#news.promise;
+          continue;
+        }
+        const stale = this.#stale;
+        this.#stale = null;
+        await this.read(stale);
+        await this.show();
+        await pause(PACE_MS, this.signal);
+      }
+    };
+    await Promise.all([take(), keepShown()]);
   }
 
   async show() {
     const { job, history } = this;
-    document.title = `${job.name || job.id} · ranksieve`;
+    document.title = `${nameOf(job)} · ranksieve`;
     this.#showHeading();
     this.#showProgress();
-    fill(this.result, job.result?.best ? [promise(job.result), resultTable(job.result)] : []);
-    fill(this.finalists, [finalistTable(job.result, history.log)]);
-    fill(this.log, [logList(history.log)]);
+    fill(this.result, job.result?.best ? [promise(job), resultTable(job)] : []);
+    fill(this.finalists, [finalistTable(job, history.finalists)]);
+    this.#showLog();
     this.#showSpec();
     this.#showCurves();
     await this.#showModels();
@@ -114,21 +157,32 @@ class JobView {
   #showHeading() {
     const { job } = this;
     const facts = job.parent === null ? [] : [h("a", { href: `#/jobs/${job.parent}` }, "another size of this job")];
-    facts.push(`created ${moment(job.created_at)}`, `took ${took(job)}`, `owner ${job.owner}`);
+    const times = ended(job.state) ? `took ${took(job)}` : `started ${moment(job.started_at)}`;
+    facts.push(`created ${moment(job.created_at)}`, times, `owner ${job.owner}`);
     facts.push(...Object.entries(job.labels).map(([name, value]) => `${name}: ${value}`));
     const acts = ["pause", "resume", "stop", "cancel"].filter((request) => mayBe(request, job));
-    this.heading.replaceChildren(
-      h("h1", {}, job.name || job.id, " ", stateChip(job)),
+    refill(
+      this.heading,
+      h("h1", {}, nameOf(job), " ", h("span", { role: "status" }, stateChip(job))),
       h("p", { class: "facts" }, [h("code", {}, job.id), ...facts].flatMap((fact) => [fact, " · "]).slice(0, -1)),
-      h("p", {}, acts.map((request) => h("button", { type: "button", onclick: () => this.#attempt(() => this.#request(request)) }, request))),
+      h("p", {}, acts.map((request) => h("button", { type: "button", name: request, onclick: () => this.#attempt(() => this.#request(request)) }, request))),
+      job.error === null ? null : h("p", { class: "problem" }, job.error.field ? `${job.error.field}: ${job.error.message}` : job.error.message),
     );
-    if (job.error !== null) this.heading.append(h("p", { class: "problem" }, job.error.field ? `${job.error.field}: ${job.error.message}` : job.error.message));
   }
 
   #showProgress() {
     const { phase } = this.history;
-    if (ended(this.job.state) || phase === null) this.progress.replaceChildren();
-    else this.progress.replaceChildren(h("label", {}, `${phase.phase} `, h("progress", { value: phase.done, max: phase.total }), ` ${phase.done} of ${phase.total}`));
+    if (ended(this.job.state) || phase === null) refill(this.progress);
+    else refill(this.progress, h("label", {}, `${phase.phase} `, h("progress", { value: phase.done, max: phase.total }), ` ${phase.done} of ${phase.total}`));
+  }
+
+  // What is new goes on top, and what is there stays where a reader has scrolled to.
+  #showLog() {
+    const { log } = this.history;
+    this.log.hidden = log.length === 0;
+    this.list.prepend(...log.filter((event) => event.seq > this.#told).toReversed().map(logItem));
+    this.#told = log.at(-1)?.seq ?? 0;
+    while (this.list.childNodes.length > log.length) this.list.lastChild.remove();
   }
 
   // A reader may have it open: it is left as it is while it says the same.
@@ -152,13 +206,15 @@ class JobView {
   }
 
   async #showModels() {
-    this.models.hidden = this.front.length === 0;
-    if (this.front.length === 0) return;
-    this.sizes.draw([this.front.map((one) => 100 * one.kept_share), this.front.map((one) => one.loss_nats)]);
+    const { front, job } = this;
+    this.models.hidden = front.length === 0 && !job.result?.ranks;
+    if (this.models.hidden) return;
+    this.sizes.draw([front.map((one) => 100 * one.kept_share), front.map((one) => one.loss_nats)]);
     const chosen = this.choice.value;
-    this.choice.replaceChildren(
-      ...(this.job.result?.ranks ? [h("option", { value: EXPORTED }, "the exported model")] : []),
-      ...this.front.map((one) => h("option", { value: one.id }, `candidate ${one.id}, ${percent(one.kept_share)} kept`)),
+    refill(
+      this.choice,
+      job.result?.ranks ? h("option", { value: EXPORTED }, "the exported model") : null,
+      front.map((one) => h("option", { value: one.id }, `candidate ${one.id}, ${percent(one.kept_share)} kept`)),
     );
     const options = [...this.choice.options].map((option) => option.value);
     await this.#showRanks(this.#ofRanks !== null && options.includes(chosen) ? chosen : options[0]);
@@ -168,15 +224,14 @@ class JobView {
     this.choice.value = model;
     if (model === this.#ofRanks) return;
     this.#ofRanks = model;
-    this.map.replaceChildren(await rankMap(this.id, model === EXPORTED ? null : model, this.signal));
+    const map = await rankMap(this.id, model === EXPORTED ? null : model, this.signal).catch(notKept);
+    if (model === this.#ofRanks) this.map.replaceChildren(map); // else another was chosen meanwhile
   }
 
   async #request(request) {
     if (request === "cancel" && !window.confirm("End this job now? What it has found is kept, but not exported.")) return;
-    const before = this.job.state;
     this.job = await post(`jobs/${this.id}/${request}`, undefined, this.signal);
     this.#showHeading();
-    if (ended(before) && !ended(this.job.state)) window.dispatchEvent(new Event("hashchange")); // its stream is open again
   }
 
   // Does what the reader asked for; what the server has against it is told beside the job.
@@ -190,6 +245,12 @@ class JobView {
   }
 }
 
+// An older version may have run the job, which kept less of it.
+function notKept(error) {
+  if (error instanceof Problem && error.status === 404) return h("p", { class: "facts" }, error.message);
+  throw error;
+}
+
 const chartPlace = () => h("div", { class: "chart" });
 const section = (title) => h("section", { hidden: true }, h("h2", {}, title));
 
@@ -200,16 +261,20 @@ function fill(section, children) {
   section.hidden = found.length === 0;
 }
 
+// As the server has it: see `service/store/requests.py`.
 function mayBe(request, job) {
-  if (request === "resume") return job.pause_requested || ["paused", "crashed"].includes(job.state);
-  if (request === "cancel") return !job.cancel_requested && (!ended(job.state) || job.state === "crashed");
-  const asked = job.cancel_requested || job[`${request}_requested`];
-  return !asked && !ended(job.state) && job.state !== "paused" && !(request === "stop" && job.state === "stopping");
+  const { state, cancel_requested: cancelled, pause_requested: paused, stop_requested: stopped } = job;
+  if (cancelled || (ended(state) && state !== "crashed")) return false;
+  if (request === "cancel") return true;
+  if (request === "resume") return paused || ["paused", "crashed"].includes(state);
+  if (request === "pause") return !paused && !stopped && !["paused", "crashed"].includes(state);
+  return job.parent === null && job.started_at !== null && !stopped && state !== "finalizing";
 }
 
-function logList(log) {
-  const told = (data) => Object.entries(data).filter(([, value]) => value !== null && typeof value !== "object");
-  const item = ({ at, type, data }) =>
-    h("li", {}, h("time", { datetime: at }, new Date(at).toLocaleTimeString()), " ", h("b", {}, type), " ", told(data).map(([name, value]) => `${name} ${short(value)}`).join(", "));
-  return h("ol", { class: "log" }, log.toReversed().map(item));
+function logItem({ at, type, data }) {
+  const isPlain = (value) => value !== null && typeof value !== "object";
+  const inside = ([name, value]) => (isPlain(value) || Array.isArray(value) ? [[name, value]] : Object.entries(value ?? {}));
+  const told = Object.entries(data).flatMap(inside).filter(([, value]) => isPlain(value));
+  const time = h("time", { datetime: at }, new Date(at).toLocaleTimeString());
+  return h("li", {}, time, " ", h("b", {}, type), " ", told.map(([name, value]) => `${name} ${short(value)}`).join(", "));
 }

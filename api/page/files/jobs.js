@@ -1,7 +1,7 @@
 // The jobs, newest first, a page at a time; the first page is read anew while it is looked at.
 
 import { ended, get, pause } from "./client.js";
-import { h, table } from "./elements.js";
+import { h, refill, table } from "./elements.js";
 import { moment, took } from "./format.js";
 
 const REFRESH_MS = 3000;
@@ -12,47 +12,58 @@ const STATES = [
 
 export async function showJobs(place, signal) {
   document.title = "ranksieve";
-  const list = h("div", { "aria-busy": "true" });
+  let pages = [null]; // `after` of the page that is asked for, behind those of the pages before it
+  let shown = null; // the page that is shown, and its `pages`
+  let asking = new AbortController();
+  const want = (others) => {
+    pages = others;
+    asking.abort(); // the answer to what was asked before comes too late
+  };
+  const newer = h("button", { type: "button", hidden: true, onclick: () => want(shown.pages.slice(0, -1)) }, "newer");
+  const older = h("button", { type: "button", hidden: true, onclick: () => want([...shown.pages, shown.next]) }, "older");
+  const anew = () => {
+    newer.hidden = older.hidden = true;
+    want([null]);
+  };
   const states = h(
     "select",
-    { "aria-label": "State", onchange: () => { pages = [null]; refresh().catch(fail); } },
+    { "aria-label": "State", onchange: anew },
     h("option", { value: "" }, "all states"),
     STATES.map((state) => h("option", { value: state }, state)),
   );
-  let pages = [null]; // `after` of this page, behind those of the pages before it
-  let fail;
-  const failed = new Promise((_, reject) => { fail = reject; });
+  const list = h("div", { class: "wide" });
+  place.replaceChildren(h("h1", {}, "Jobs"), h("p", {}, states), list, h("p", { class: "pages" }, newer, older));
 
-  async function refresh() {
+  async function show(here) {
     const query = new URLSearchParams({ limit: 25 });
     if (states.value !== "") query.set("state", states.value);
     if (pages.at(-1) !== null) query.set("after", pages.at(-1));
-    const asked = query.toString();
-    const found = await get(`jobs?${asked}`, signal);
-    const turn = (change) => () => { change(); refresh().catch(fail); };
-    list.replaceChildren(
-      found.jobs.length === 0 ? h("p", {}, "No jobs. `ranksieve submit job.yaml` makes one.") : jobTable(found.jobs),
-      h(
-        "p",
-        { class: "pages" },
-        pages.length > 1 ? h("button", { type: "button", onclick: turn(() => pages.pop()) }, "newer") : null,
-        found.next !== null ? h("button", { type: "button", onclick: turn(() => pages.push(found.next)) }, "older") : null,
-      ),
-    );
+    shown = { ...(await get(`jobs?${query}`, here)), pages };
     list.setAttribute("aria-busy", "false");
+    refill(list, shown.jobs.length > 0 ? jobTable(shown.jobs) : h("p", {}, "No jobs. `ranksieve submit job.yaml` makes one."));
+    newer.hidden = pages.length === 1;
+    older.hidden = shown.next === null;
   }
 
-  place.replaceChildren(h("h1", {}, "Jobs"), h("p", {}, states), list);
-  await refresh();
   for (;;) {
-    await Promise.race([pause(REFRESH_MS, signal), failed]);
-    if (pages.length === 1 && !document.hidden) await refresh();
+    asking = new AbortController();
+    const here = AbortSignal.any([signal, asking.signal]);
+    list.setAttribute("aria-busy", "true");
+    try {
+      await show(here);
+      for (;;) {
+        await pause(REFRESH_MS, here);
+        if (pages.length === 1 && !document.hidden) await show(here);
+      }
+    } catch (error) {
+      if (signal.aborted || !asking.signal.aborted) throw error;
+    }
   }
 }
 
 function jobTable(jobs) {
   const rows = jobs.map((job) => [
-    h("a", { href: `#/jobs/${job.id}` }, job.name || job.id),
+    h("a", { href: `#/jobs/${job.id}` }, nameOf(job)),
     stateChip(job),
     Object.entries(job.labels).map(([name, value]) => `${name}: ${value}`).join(", "),
     moment(job.created_at),
@@ -61,6 +72,8 @@ function jobTable(jobs) {
   ]);
   return table(["job", "state", "labels", "created", "took", "error"], rows, { class: "jobs" });
 }
+
+export const nameOf = (job) => (job.name.trim() === "" ? job.id : job.name);
 
 export function stateChip(job) {
   const asked = ended(job.state) ? [] : ["cancel", "pause", "stop"].filter((request) => job[`${request}_requested`]);

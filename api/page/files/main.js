@@ -1,39 +1,59 @@
 // Which view an address shows, `#/` the jobs and `#/jobs/ID` one of them, and the key that the server may want.
 
-import { key, Problem } from "./client.js";
+import { key, onTrouble, Problem } from "./client.js";
 import { h } from "./elements.js";
 import { showJob } from "./job.js";
 import { showJobs } from "./jobs.js";
 
 const place = document.getElementById("view");
+const trouble = document.getElementById("trouble");
 const dialog = document.getElementById("ask-key");
 let leave = new AbortController();
 
 function show() {
   leave.abort(); // whatever the view before was still waiting for
   leave = new AbortController();
+  tell("");
   const [, id] = location.hash.match(/^#\/jobs\/([0-9a-zA-Z]+)$/) ?? [];
-  const here = leave.signal;
-  const view = id === undefined ? showJobs(place, here) : showJob(place, id, here);
-  view.catch((error) => here.aborted || report(error));
+  const here = leave;
+  const view = id === undefined ? showJobs(place, here.signal) : showJob(place, id, here.signal);
+  view.catch((error) => {
+    if (here.signal.aborted) return;
+    here.abort(); // whatever else of it goes on
+    report(error);
+  });
+}
+
+// What keeps the server from answering; it is asked again until it does.
+function tell(reason) {
+  const text = reason === "" ? "" : `The server does not answer at present, and is asked again: ${reason}`;
+  if (trouble.textContent !== text) trouble.textContent = text;
 }
 
 function report(error) {
   const wanted = error instanceof Problem && error.status === 401;
+  tell("");
+  document.title = "ranksieve";
   place.replaceChildren(h("p", { role: "alert", class: "problem" }, wanted ? "This server wants an API key." : error.message));
   if (wanted) askKey();
 }
 
 function askKey() {
   dialog.querySelector("input").value = key.get();
+  dialog.returnValue = ""; // what it was left by the last time
   dialog.showModal();
 }
 
 dialog.addEventListener("close", () => {
   if (dialog.returnValue === "use") key.set(dialog.querySelector("input").value.trim());
   if (dialog.returnValue === "forget") key.set("");
+  dialog.querySelector("input").value = "";
   if (dialog.returnValue !== "") show();
 });
 document.getElementById("key").addEventListener("click", askKey);
-window.addEventListener("hashchange", show);
+window.addEventListener("hashchange", () => {
+  show();
+  place.focus(); // the link that was followed has gone, and whoever listens hears that this is another page
+});
+onTrouble(tell);
 show();

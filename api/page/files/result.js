@@ -2,59 +2,74 @@
 
 import { get, key } from "./client.js";
 import { h, table } from "./elements.js";
-import { count, fixed, percent, signed, size } from "./format.js";
+import { count, dropUnit, fixed, percent, signed, size } from "./format.js";
 
 const SPLITS = ["confirm", "test"];
+const OF_EXPORTS = ["search", ...SPLITS];
 
-export function resultTable({ dense, best, metric_name: metric }) {
+export function resultTable({ spec, result }) {
+  const { dense, best, metric_name: metric, latency } = result;
+  const unit = dropUnit(spec.task.kind);
   const interval = (values) => (values == null ? "" : ` [${values.map((value) => fixed(value)).join(", ")}]`);
   const measured = (model, split) => fixed(model.metric[split]) + interval(model.interval?.[split]);
   const rows = [
     ["block parameters", count(dense.block_params), `${count(best.block_params)} (${percent(best.kept_block_params)} kept)`],
     ["all parameters", count(dense.total_params), count(best.total_params)],
     ["weight files", size(dense.file_bytes), size(best.file_bytes)],
-    ...SPLITS.filter((split) => dense.metric[split] != null).map((split) => [
+    ...(result.export ? OF_EXPORTS : SPLITS).filter((split) => best.metric[split] != null).map((split) => [
       `${metric}, ${split}`,
       measured(dense, split),
-      `${measured(best, split)}${drop(best.drop_points?.[split])}`,
+      `${measured(best, split)}${drop(best.drop_points?.[split], unit)}`,
     ]),
     ["tokens/s", count(dense.tokens_per_second), count(best.tokens_per_second)],
   ];
+  if (latency != null) {
+    const { kind, rows: prompts, length } = latency.workload;
+    const share = `${percent(latency.measured_share)}, ${percent(latency.expected_share)} expected`;
+    rows.push([`${kind} of ${prompts} × ${length}, ms`, fixed(latency.measured_dense_ms, 1), `${fixed(latency.measured_ms, 1)} (${share})`]);
+  }
   return table(["", "dense", "sieved"], rows, { class: "numbers" });
 }
 
-const drop = (points) => (points == null ? "" : `, drop ${signed(points[0])} [${signed(points[1])}, ${signed(points[2])}]`);
+const drop = (points, unit) => (points == null ? "" : `, drop ${signed(points[0])} [${signed(points[1])}, ${signed(points[2])}] ${unit}`);
 
 // What was asked for, and whether it is promised.
-export function promise({ objective, promise_held: held }) {
-  const wanted = h("p", {}, wish(objective));
-  if (held != null) wanted.append(" ", h("strong", { class: held ? "held" : "problem" }, held ? "The promise is held." : "The promise is not held."));
+export function promise({ spec, result }) {
+  const { export: one, objective, promise_held: held } = result;
+  if (one != null) return h("p", {}, `Wanted: ${wishOfExport(one)}`);
+  const wanted = h("p", {}, `Wanted: ${wish(objective, spec.task.kind)}.`);
+  if (held != null && objective.kind !== "target_params") {
+    wanted.append(" ", h("strong", { class: held ? "held" : "problem" }, held ? "The promise is held." : "The promise is not held."));
+  }
   return wanted;
 }
 
-function wish({ kind, points, confidence, share, size: bytes, milliseconds }) {
-  const within = `loses at most ${points} ${points === 1 ? "point" : "points"}, with ${percent(confidence, 0)} confidence`;
-  if (kind === "max_drop") return `Wanted: the smallest model that ${within}.`;
-  if (kind === "pareto") return `Wanted: the best models of many sizes, and of these the smallest that ${within}.`;
-  if (kind === "target_params") return `Wanted: the best model with ${percent(share)} of the parameters.`;
+function wish({ kind, points, confidence, share, size: bytes, milliseconds }, task) {
+  const limit = task === "lm" ? `whose perplexity rises by at most ${points} %` : `that loses at most ${points} ${points === 1 ? "point" : "points"}`;
+  const within = `smallest model ${limit}, with ${percent(confidence, 0)} confidence`;
+  if (kind === "max_drop") return `the ${within}`;
+  if (kind === "pareto") return `the best models of many sizes, and of these the ${within}`;
+  if (kind === "target_params") return `the best model with ${percent(share)} of the parameters`;
   const least = share == null ? (bytes == null ? `${milliseconds} ms` : size(bytes)) : `${percent(share)} of the dense model's`;
-  return `Wanted: the best model whose ${kind === "target_bytes" ? "files take" : "pass takes"} at most ${least}.`;
+  return `the best model whose ${kind === "target_bytes" ? "files take" : "pass takes"} at most ${least}`;
+}
+
+function wishOfExport({ asked, measured_on: splits }) {
+  const which = asked.share == null ? `candidate ${asked.candidate}` : `the best candidate that keeps at most ${percent(asked.share)} of the parameters`;
+  const flattered = splits.includes("search") ? " The search chose it by the search split, which flatters it." : "";
+  return `${which}, of another job. It met no test split.${flattered}`;
 }
 
 // The models that were tested on the confirm split, with intervals of the drop: as the result has them, or so far.
-export function finalistTable(result, log) {
-  const rows = result?.finalists?.map(({ kept_share: kept, drop_points: drop }) => [kept, ...drop]) ?? confirmed(log);
+export function finalistTable({ spec, result }, confirmed) {
+  const soFar = confirmed.map((one) => [one.kept_share, one.drop_points, one.drop_low, one.drop_high]);
+  const rows = result?.finalists?.map(({ kept_share: kept, drop_points: drop }) => [kept, ...drop]) ?? soFar;
   if (rows.length === 0) return null;
   const shown = rows
     .toSorted(([one], [other]) => other - one)
     .map(([kept, points, low, high]) => [percent(kept), signed(points), `${signed(low)} to ${signed(high)}`]);
-  return table(["kept", "drop", "interval"], shown, { class: "numbers" });
+  return table(["kept", `drop, ${dropUnit(spec.task.kind)}`, "interval"], shown, { class: "numbers" });
 }
-
-const confirmed = (log) =>
-  log
-    .filter(({ type }) => type === "finalist.confirmed")
-    .map(({ data }) => [data.kept_share, data.drop_points, data.drop_low, data.drop_high]);
 
 export async function files(id, signal) {
   const { artifacts } = await get(`jobs/${id}/artifacts`, signal);
