@@ -643,6 +643,36 @@ def test_another_state_that_is_asked_for_is_not_overtaken_by_the_one_before(page
     expect(page.locator("tbody tr")).to_contain_text(["done"])
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_ranks_can_be_read_however_much_a_matrix_keeps(page, server, scored, scheme):
+    url, client = server
+    id = finished(client, scored)
+    page.emulate_media(color_scheme=scheme)
+    page.goto(f"{url}/#/jobs/{id}")
+    cell = section(page, "Models found").locator(".ranks td").first
+    expect(cell).to_be_visible()
+
+    for density in (0, 0.25, 0.5, 0.51, 0.75, 1):
+        assert cell.evaluate(CONTRAST, density) >= 4.5  # Source: WCAG 2.2, success criterion 1.4.3
+
+
+CONTRAST = """(cell, density) => {
+  cell.style.setProperty("--kept", density);
+  const { color, backgroundColor } = getComputedStyle(cell);
+  const luminance = (colour) => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const channels = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((value) => value / 255);
+    const [r, g, b] = channels.map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [darker, lighter] = [color, backgroundColor].map(luminance).sort((one, other) => one - other);
+  return (lighter + 0.05) / (darker + 0.05);
+}"""
+"""How a cell of the map contrasts with its text, if its matrix kept such a share of its numbers."""
+
+
 def test_curves_follow_the_scheme_of_the_page(page, server, scored):
     def marker():
         return page.locator(".u-marker").nth(1).evaluate("marker => getComputedStyle(marker).borderColor")
@@ -659,6 +689,16 @@ def test_curves_follow_the_scheme_of_the_page(page, server, scored):
     page.wait_for_function(
         "getComputedStyle(document.querySelectorAll('.u-marker')[1]).borderColor === 'rgb(102, 217, 232)'"
     )
+
+
+def test_a_name_of_one_long_word_keeps_the_page_as_wide_as_it_is(page, server, spec):
+    url, client = server
+    name = "x" * 200
+    id = finished(client, {**spec, "name": name, "labels": {"y" * 60: "z" * 60}})
+    for place in ("", f"#/jobs/{id}"):
+        page.goto(f"{url}/{place}")
+        expect(page.get_by_text(name).first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
 def test_all_generations_are_recalled_past_retention(page, build, settings, pipeline, spec):

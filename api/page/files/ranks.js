@@ -27,6 +27,5 @@ function cell(name, rank, density) {
   const told = rank === DENSE ? "dense" : `rank ${rank}, ${percent(density)} of its numbers`;
   const made = h("td", { title: `${name}: ${told}` }, rank === DENSE ? "·" : String(rank));
   made.style.setProperty("--kept", density);
-  made.classList.toggle("full", density > 0.5);
   return made;
 }
