@@ -69,9 +69,12 @@ def load_spec(path: Path) -> JobSpec:
 
     Raises:
         SpecError: A field is wrong; names each of them.
-        InputError: The file cannot be read or is not YAML.
+        InputError: The file cannot be read, is not YAML, or is nested too deeply.
     """
-    return validated(resolve_paths(read_document(path), path.resolve().parent))
+    try:
+        return validated(resolve_paths(read_document(path), path.resolve().parent))
+    except RecursionError:
+        raise InputError(ROOT, f"{path} has a part that is nested too deeply, or in itself") from None
 
 
 def validated(document: Any) -> JobSpec:

@@ -131,3 +131,11 @@ def test_a_key_may_be_given_again_beside_those_of_a_merged_mapping(tmp_path):
     document = read_document(tmp_path / "job.yaml")
 
     assert document == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}}
+
+
+@pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "&all [*all]"])
+def test_what_is_nested_without_end_is_told(tmp_path, text):
+    (tmp_path / "job.yaml").write_text(text)
+
+    with pytest.raises(InputError, match=r"job\.yaml has a part that is nested too deeply, or in itself"):
+        load_spec(tmp_path / "job.yaml")
