@@ -14,8 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from api.plain import plain
+from workers.metrics import drop_unit
 
 Event = Mapping[str, Any]
+
+_RUN_OVER = frozenset({"queued", "validating", "paused", "succeeded", "failed", "crashed", "cancelled"})
+"""States that a job comes to when a run of it is over, or another begins: no phase of before goes on."""
 
 _PHASES = {
     "calibration": "calibrate",
@@ -89,6 +93,8 @@ class LiveView:
             _print_line(self._console, line)
         if event["type"] == "phase.progress":
             self._move(event["data"])
+        elif _ends_run(event):
+            self._clear()
 
     def _move(self, data: Mapping[str, Any]) -> None:
         phase, done, total = data["phase"], data["done"], data["total"]
@@ -97,20 +103,29 @@ class LiveView:
         task = self._tasks[phase]
         self._bars.update(task, completed=done, total=total, visible=done < total)
 
+    def _clear(self) -> None:
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self._tasks.clear()
+        self._search = ""
+
     def _render(self) -> RenderableType:
         return Group(self._bars, Text(self._search))
 
 
 class Narrator:
-    """Puts events into words; remembers when each phase began."""
+    """Puts events into words; remembers when each phase began, and what drops are told in."""
 
     def __init__(self) -> None:
+        self._drop_unit = "points"
         self._began: dict[str, datetime] = {}
         self._finished: set[str] = set()
 
     def line(self, event: Event) -> str | None:
         """One line for an event, or `None` if it only moves a bar."""
         data = event["data"]
+        if _ends_run(event):
+            self._began.clear()
         match event["type"]:
             case "phase.progress":
                 return self._phase(datetime.fromisoformat(event["at"]), data)
@@ -119,7 +134,7 @@ class Narrator:
             case "job.changed":
                 return f"job changed: {', '.join(data)}"
             case "generation.completed":
-                return _generation(data)
+                return _generation(data, self._drop_unit)
             case "data.loaded":
                 sizes = ", ".join(f"{name} {count}" for name, count in data["splits"].items())
                 dropped = data["dropped_duplicates"]
@@ -128,6 +143,7 @@ class Narrator:
                 params = f"{data['block_params']:,} of {data['total_params']:,} parameters in blocks"
                 return f"model: {data['matrices']} matrices, {params}, {data['dtype']} on {data['device']}"
             case "dense.scored":
+                self._drop_unit = drop_unit(data["metric_name"])
                 return f"dense {data['metric_name']} on {data['split']}: {data['metric']:.4f}"
             case "factors.propagated":
                 return _propagated(data)
@@ -143,7 +159,7 @@ class Narrator:
             case "finalist.refit":
                 return _refit(data)
             case "finalist.confirmed":
-                return _finalist(data)
+                return _finalist(data, self._drop_unit)
             case "actor.replaced":
                 return f"actor {data['actor']} replaced: {data['reason']}"
             case "candidate.failed":
@@ -171,6 +187,10 @@ class Narrator:
         return f"{_PHASES.get(phase, phase)}: done in {(at - began).total_seconds():.1f} s"
 
 
+def _ends_run(event: Event) -> bool:
+    return event["type"] == "job.state" and event["data"]["state"] in _RUN_OVER
+
+
 def _print_line(console: Console, line: str) -> None:
     console.print(plain(line), soft_wrap=True)
 
@@ -184,11 +204,11 @@ def _state(data: Mapping[str, Any]) -> str:
     return f"job {data['state']}" + (" again, to go on from where it was" if data.get("resumed") else "")
 
 
-def _generation(data: Mapping[str, Any]) -> str:
+def _generation(data: Mapping[str, Any], unit: str) -> str:
     return (
         f"generation {data['generation']}: {data['evaluations']} evaluations, "
         f"target {_percent(data['target_share'])}, best kept {_percent(data['kept_share'])}, "
-        f"KL {_number(data['kl_nats'], '.4f')} nats, drop {_number(data['drop_points'], '+.2f')} points"
+        f"KL {_number(data['kl_nats'], '.4f')} nats, drop {_number(data['drop_points'], '+.2f')} {unit}"
     )
 
 
@@ -216,10 +236,10 @@ def _losses(data: Mapping[str, Any]) -> str:
     return f"loss {before} to {after} nats, {'kept' if data['kept'] else 'not kept'}"
 
 
-def _finalist(data: Mapping[str, Any]) -> str:
+def _finalist(data: Mapping[str, Any], unit: str) -> str:
     interval = f"[{_number(data['drop_low'], '+.2f')}, {_number(data['drop_high'], '+.2f')}]"
     drop = _number(data["drop_points"], "+.2f")
-    return f"finalist keeping {_percent(data['kept_share'])}: drop {drop} points {interval}"
+    return f"finalist keeping {_percent(data['kept_share'])}: drop {drop} {unit} {interval}"
 
 
 def _percent(share: float | None) -> str:

@@ -11,6 +11,7 @@ from rich.table import Table
 from api.plain import plain
 from service.keys import ApiKey
 from workers.cache import GIB, Entry
+from workers.metrics import drop_unit
 
 Result = Mapping[str, Any]
 _SPLITS = ("confirm", "test")
@@ -42,7 +43,9 @@ def finalists_table(result: Result) -> Table:
     finalists, metric = result["finalists"], result["metric_name"]
     promised = any(one.get("risk") is not None for one in finalists)
     columns = ("risk", "passed") if promised else ()
-    table = Table("kept", metric, "drop, points", *columns, "", title="finalists, confirm split")
+    table = Table(
+        "kept", metric, f"drop, {drop_unit(metric)}", *columns, "", title="finalists, confirm split"
+    )
     for one in finalists:
         row = [f"{one['kept_share']:.1%}", f"{one['metric']:.3f}", _interval(one["drop_points"])]
         if promised:
@@ -55,7 +58,7 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
     """A list of jobs, newest first."""
     table = Table()
     table.add_column("id", no_wrap=True)
-    for column in ("name", "state", "created", "error"):
+    for column in ("name", "state", "created, UTC", "error"):
         table.add_column(column, overflow="fold")
     for job in jobs:
         error = job["error"]["message"] if job["error"] else ""
@@ -112,7 +115,7 @@ def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> Table:
     """Webhooks, oldest first, and whether they are sent to."""
     table = Table()
     table.add_column("id", no_wrap=True)
-    for column in ("url", "states", "enabled", "last delivery"):
+    for column in ("url", "states", "enabled", "last delivery, UTC"):
         table.add_column(column, overflow="fold")
     for one in webhooks:
         enabled = "yes" if one["enabled"] else f"no: {one['disabled_reason'] or 'by its user'}"
@@ -237,7 +240,8 @@ def _caption(result: Result) -> str:
         if epochs
         else ""
     )
-    return f"{verdict}drops in points; in brackets 95 % intervals{trained}{_of_export(result)}"
+    unit = drop_unit(result["metric_name"])
+    return f"{verdict}drops in {unit}; in brackets 95 % intervals{trained}{_of_export(result)}"
 
 
 def _of_export(result: Result) -> str:

@@ -25,6 +25,7 @@ from workers.experts_module import Experts, take_apart
 from workers.local_models import WEIGHT_FILES
 from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, replace_linears
 from workers.matrices import linear_head, linear_params
+from workers.metrics import drop_unit
 from workers.models import load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
 from workers.prepared import Progress, load_answer_bias, load_factors
@@ -269,7 +270,9 @@ def _write(
         experts_source=_source("experts_module") if experts else "",
     )
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
-    card = environment.get_template("README.md.jinja").render(**provenance, head_bias=head_bias)
+    card = environment.get_template("README.md.jinja").render(
+        **provenance, head_bias=head_bias, drop_unit=drop_unit(provenance["summary"]["metric_name"])
+    )
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
     for file in folder.glob(WEIGHT_FILES):

@@ -71,6 +71,11 @@ def perplexity(nll_nats: float, tokens: int) -> float:
         raise ScoringError(f"perplexity overflows at {nll_nats / tokens:.1f} nats per token") from error
 
 
+def drop_unit(metric_name: str) -> str:
+    """What the drop of a metric, by its name, is told in: what `drop_points` counts."""
+    return "% of perplexity" if metric_name == METRIC_NAMES["lm"] else "points"
+
+
 def drop_points(kind: Kind, dense_metric: float, metric: float) -> float:
     """How much worse than dense, in points; negative if better.
 

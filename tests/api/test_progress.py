@@ -5,7 +5,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from api.progress import Narrator, progress_view
+from api.progress import LiveView, Narrator, progress_view
 
 AT = "2026-01-01T00:00:{:02d}Z"
 STORY = [
@@ -132,6 +132,64 @@ def test_bars_and_a_search_line_on_a_terminal():
     assert "\x1b[" in output
     for line in LINES:
         assert line in output or line.startswith("generation")
+
+
+def progress(phase, at, done, total):
+    data = {"phase": phase, "done": done, "total": total}
+    return {"type": "phase.progress", "at": AT.format(at), "data": data}
+
+
+def state(at, state):
+    return {"type": "job.state", "at": AT.format(at), "data": {"state": state}}
+
+
+def test_a_pause_is_no_part_of_the_phase_that_it_cut_off():
+    narrator = Narrator()
+    run = [progress("calibration", 1, 0, 2), state(2, "paused"), state(40, "validating")]
+    run += [progress("calibration", 41, 0, 2), progress("calibration", 43, 2, 2)]
+
+    assert [narrator.line(event) for event in run][-1] == "calibrate: done in 2.0 s"
+
+
+def test_a_search_that_is_stopped_began_before_that():
+    narrator = Narrator()
+    run = [progress("search", 1, 0, 2), state(5, "stopping"), progress("search", 7, 2, 2)]
+
+    assert [narrator.line(event) for event in run][-1] == "search: done in 6.0 s"
+
+
+def test_a_run_that_is_over_leaves_no_bar():
+    console = Console(file=StringIO(), force_terminal=True, width=80)
+    view = LiveView(console)
+    view.update(progress("calibration", 1, 1, 2))
+    [generation] = [event for event in events() if event["type"] == "generation.completed"]
+    view.update(generation)
+    with console.capture() as before:
+        console.print(view.live.get_renderable())
+    view.update(state(2, "paused"))
+    with console.capture() as after:
+        console.print(view.live.get_renderable())
+
+    assert "calibrate" in before.get()
+    assert "generation 3" in before.get()
+    assert after.get().strip() == ""
+
+
+def test_what_an_lm_loses_is_percent_of_perplexity():
+    narrator = Narrator()
+    scored = {"split": "search", "metric": 12.5, "metric_name": "perplexity"}
+    narrator.line({"type": "dense.scored", "at": AT.format(1), "data": scored})
+
+    lines = [
+        narrator.line(one)
+        for one in events()
+        if one["type"] in ("generation.completed", "finalist.confirmed")
+    ]
+
+    assert [line.rpartition("drop ")[2] for line in lines] == [
+        "-0.30 % of perplexity",
+        "+0.50 % of perplexity [-0.40, +1.40]",
+    ]
 
 
 def test_an_event_of_a_newer_server_is_passed_over():

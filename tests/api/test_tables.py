@@ -49,6 +49,18 @@ def test_finalists_and_which_was_exported(result):
     assert "40.0% 0.780 +0.50 [-0.60, +1.60] exported" in lines
 
 
+def test_what_an_lm_loses_is_percent_of_perplexity(result):
+    result["metric_name"] = "perplexity"
+    for side in ("dense", "best"):
+        result[side]["interval"]["test"] = None
+
+    lines = text(result_table(result))
+
+    assert "perplexity, test 0.788 0.781 drop +0.70 [-0.50, +1.90]" in lines
+    assert "drops in % of perplexity; in brackets 95 % intervals" in " ".join(lines)
+    assert "kept perplexity drop, % of perplexity" in text(finalists_table(result))
+
+
 def test_finalists_tell_the_risk_by_which_they_passed(result):
     for one, risk in zip(result["finalists"], (0.00123, 0.25), strict=True):
         one |= {"risk": risk, "passed": risk < 0.2}

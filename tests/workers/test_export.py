@@ -214,6 +214,18 @@ def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
     assert "| accuracy, confirm split | 0.9000 | 0.9000 |" in card
 
 
+def test_card_tells_what_a_drop_is_told_in(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:
+    summary = provenance["summary"]
+    summary["best"]["drop_points"] = {"test": [1.5, 0.5, 2.5]}
+
+    def card() -> str:
+        return (run(replace(export_plan, provenance=provenance)).folder / "README.md").read_text()
+
+    assert "Drop on the test split: 1.50 points\n" in card()
+    summary["metric_name"] = "perplexity"
+    assert "Drop on the test split: 1.50 % of perplexity\n" in card()
+
+
 def test_who_may_read_the_folder_may_read_all_of_it(export_plan: ExportPlan) -> None:
     before = os.umask(0o027)
     try:
