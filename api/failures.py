@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from api.client import ApiError
+from api.plain import plain
 from api.spec_errors import ROOT
 from api.spec_file import SpecError
 from search.errors import InputError, RanksieveError
@@ -52,7 +53,8 @@ def rejection(error: RanksieveError) -> dict[str, Any]:
 
 def _lines(error: RanksieveError) -> list[str]:
     told = [f"{field['field']}: {field['detail']}" for field in _fields(error)] or [f"error: {error}"]
-    return [" ".join(one.split()) for one in told]  # libraries, whose words may be in it, take several lines
+    # Libraries, whose words may be in it, take several lines; records and servers may hold what a terminal obeys.
+    return [plain(" ".join(one.split())).plain for one in told]
 
 
 def _fields(error: RanksieveError) -> list[dict[str, str]]:

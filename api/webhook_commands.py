@@ -6,6 +6,7 @@ import typer
 
 from api.failures import FAILED
 from api.options import DEFAULT_URL, ApiKey, Url, parts_of, stdout
+from api.plain import plain
 from api.tables import webhooks_table
 from service.jobs import JobState
 
@@ -49,7 +50,7 @@ def send_test(
         delivery = client.webhooks.test(webhook_id)
     typer.echo(f"{delivery['id']} {delivery['state']}")
     if delivery["error"] is not None:
-        typer.echo(f"error: {delivery['error']}", err=True)
+        typer.echo(plain(f"error: {delivery['error']}").plain, err=True)
     if delivery["state"] != "delivered":
         raise typer.Exit(FAILED)
 

@@ -380,6 +380,15 @@ def test_a_data_directory_in_use_exits_1(ranksieve, application, spec_file):
     assert "another ranksieve server owns" in done.stderr
 
 
+def test_a_refusal_is_obeyed_by_no_terminal(ranksieve, spec_file, preflight):
+    preflight.error = InputError("task.choices", "no record has the answer \x1b]0;owned\x07 of the choices")
+
+    done = ranksieve("submit", spec_file)
+
+    assert done.exit_code == 2
+    assert done.stderr == "task.choices: no record has the answer \ufffd]0;owned\ufffd of the choices\n"
+
+
 def test_serve_refuses_a_network_without_a_key(ranksieve):
     done = ranksieve("serve", "--host", "0.0.0.0")
 
