@@ -19,7 +19,7 @@ export function resultTable({ spec, result }) {
     ...(result.export ? OF_EXPORTS : SPLITS).filter((split) => best.metric[split] != null).map((split) => [
       `${metric}, ${split}`,
       measured(dense, split),
-      `${measured(best, split)}${drop(best.drop_points?.[split], unit)}`,
+      `${measured(best, split)}${drop(best.drop_points?.[split], unit)}${split === "search" ? searchDrop(result.export, unit) : ""}`,
     ]),
     ["tokens/s", count(dense.tokens_per_second), count(best.tokens_per_second)],
   ];
@@ -32,6 +32,8 @@ export function resultTable({ spec, result }) {
 }
 
 const drop = (points, unit) => (points == null ? "" : `, drop ${signed(points[0])} [${signed(points[1])}, ${signed(points[2])}] ${unit}`);
+
+const searchDrop = ({ search_drop_points: points }, unit) => (points == null ? "" : `, drop ${signed(points)} ${unit}`);
 
 // What was asked for, and whether it is promised.
 export function promise({ spec, result }) {
