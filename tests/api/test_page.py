@@ -707,3 +707,36 @@ def test_all_generations_are_recalled_past_retention(page, build, settings, pipe
         expect(page.get_by_role("img", name=re.compile("^Fitness"))).to_have_accessible_name(
             re.compile("1001 points, the last at generation 1000")
         )
+
+
+def test_a_key_that_is_revoked_ends_what_its_page_shows(page, serving, tmp_path, pipeline, spec, monkeypatch):
+    monkeypatch.setattr("api.routes.events.KEEPALIVE_S", 0.1)
+    settings = Settings(data_dir=tmp_path / "data", api_key="open sesame")
+    with serving(settings) as (url, client):
+        key = client._http.post("/v1/keys", json={"owner": "admin", "scope": "read"}).json()
+        pipeline.go.clear()
+        id = client.submit(spec)["id"]
+        page.add_init_script(f"sessionStorage.setItem('ranksieve.key', '{key['secret']}')")
+        page.goto(f"{url}/#/jobs/{id}")
+        expect(section(page, "The search")).to_be_visible()
+
+        client._http.post(f"/v1/keys/{key['id']}/revoke")
+
+        expect(page.get_by_role("alert")).to_have_text("This server wants an API key.")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert id not in page.content()
+
+
+def test_a_job_that_is_deleted_leaves_its_page(page, server, pipeline, spec):
+    url, client = server
+    pipeline.failure = InfrastructureError("the machine is at fault")
+    id = finished(client, spec)
+    page.goto(f"{url}/#/jobs/{id}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets crashed")
+
+    page.route("**/events?*", lambda route: route.abort())  # it is cancelled and deleted between two looks
+    client.cancel(id)
+    client.delete(id)
+    page.unroute_all()
+
+    expect(page.get_by_role("alert")).to_contain_text(f"no job '{id}'")
