@@ -150,14 +150,14 @@ class JobLog:
         """Every scoring this job has saved, oldest first."""
         return self._store.memo(self.job.id)
 
-    def parent_memo(self, scores: str | None) -> list[dict[str, Any]]:
+    def parent_memo(self, scores: str) -> list[dict[str, Any]]:
         """Every scoring of the job that this one is a fork of, where that scored likewise and is still there.
 
         Args:
             scores: What `sameness.scored_as` says of this one.
         """
         parent = self.job.spec.parent
-        if parent is None or scores is None:
+        if parent is None:
             return []
         try:
             told = self._store.last_event(parent.job, EventType.MODEL_LOADED)

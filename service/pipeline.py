@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from search.outcome import Outcome
-from service import plans, report
+from service import descent, plans, report, reweighing
 from service.clock import Clock
 from service.confirmation import confidence_of, confirm
 from service.descent import descended
@@ -30,6 +30,7 @@ from service.sameness import (
     require_same_model,
     require_same_scores,
     scored_as,
+    scores_otherwise,
 )
 from service.scoring import TaskScorer
 from service.search_plan import require_scorings, seedless
@@ -95,7 +96,7 @@ class Pipeline:
         space = plan.space
         with clock.phase("prepare"):
             prepared = phases.prepare(spec, checked, made, plan, share, log)
-            scores = scored_as(spec, prepared, checked.task)
+            scores = scored_as(spec, prepared, checked.task, measured)
             _announce_model(log, prepared, spec.resources.device, scores)
 
         log.state(JobState.SEARCHING)
@@ -191,12 +192,15 @@ def _announce_data(log: JobLog, task: EncodedTask) -> None:
     )
 
 
-def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str | None) -> None:
+def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str) -> None:
     before = log.last_event(EventType.MODEL_LOADED) or {}
+    told: str | None = scores
     if "digest" in before:
         require_same_model(before, prepared, log.job.id)
     if log.search_state() is not None:
-        scores = require_same_scores(before, scores, log.job.id)
+        told = require_same_scores(before, scores, log.job.id)
+    elif scores_otherwise(before, scores):
+        _forget_what_was_measured(log)
     log.event(
         EventType.MODEL_LOADED,
         matrices=len(prepared.matrices),
@@ -204,5 +208,12 @@ def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str | 
         total_params=prepared.total_params,
         **model_of(prepared),
         device=device,
-        scored_as=scores,
+        scored_as=told,
     )
+
+
+def _forget_what_was_measured(log: JobLog) -> None:
+    """Before its first generation a job can begin anew: what it knows of other factors says nothing of these."""
+    for name in (reweighing.FILE, descent.FILE):
+        (log.directory / name).unlink(missing_ok=True)
+    log.keep_open([])

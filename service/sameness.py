@@ -13,8 +13,9 @@ from search.matrix import MatrixShape
 from service import matrices
 from service.confirmation import confidence_of
 from service.plans import search_settings
-from service.spec import JobSpec, TargetBytes, TargetLatency
+from service.spec import JobSpec, TargetBytes
 from workers.cache import content_key
+from workers.latency import Latency
 from workers.plan import EncodedTask
 from workers.prepared import Prepared
 
@@ -32,15 +33,18 @@ def model_of(prepared: Prepared) -> dict[str, str]:
     return {"digest": prepared.model.digest, "dtype": prepared.model.dtype}
 
 
-def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask) -> str | None:
+def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask, latency: Latency | None = None) -> str:
     """A digest of all that the outcome of a trial depends on, to the last bit, besides genome and number of examples.
 
-    None where levels are priced by what was measured for one job alone.
+    Args:
+        spec: The job.
+        prepared: Its factors.
+        task: Its records.
+        latency: What its levels are priced by, where that is measured: for one job alone.
     """
-    if isinstance(spec.objective, TargetLatency):
-        return None
     settings = search_settings(spec)
     levels = [spec.projection.rank_step, spec.projection.storage, isinstance(spec.objective, TargetBytes)]
+    priced = [] if latency is None else [latency.to_json()]
     return content_key(
         "scores",
         SCORING,
@@ -50,29 +54,40 @@ def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask) -> str | Non
         [settings.full, *(stage.examples for stage in settings.stages)],
         [spec.search.kl_weight, confidence_of(spec)],
         [spec.resources.tokens_per_batch, spec.resources.threads_per_actor, spec.resources.device],
+        *priced,
     )
 
 
-def require_same_scores(known: Mapping[str, Any], found: str | None, job_id: str) -> str | None:
-    """Checks that a search that goes on scores as it did before.
+def scores_otherwise(known: Mapping[str, Any], found: str) -> bool:
+    """Whether a job scores otherwise than it did before, such as after an update that makes other factors.
 
     Args:
         known: The event that `scored_as` was told by, of an earlier run; one of before it was told says nothing.
         found: What it is now.
+    """
+    return known.get("scored_as") not in (None, found)
+
+
+def require_same_scores(known: Mapping[str, Any], found: str, job_id: str) -> str | None:
+    """Checks that a search that goes on scores as it did before.
+
+    Args:
+        known: As of `scores_otherwise`.
+        found: Likewise.
         job_id: The job.
 
     Returns:
         What can be said of all that it has scored.
 
     Raises:
-        UnresumableError: It scores otherwise; such as after an update that makes other factors.
+        UnresumableError: It scores otherwise.
     """
-    before: str | None = known.get("scored_as")
-    if before not in (None, found):
+    if scores_otherwise(known, found):
         raise UnresumableError(
             f"job {job_id} would score otherwise than before: another version of the program makes other factors; "
             "submit the job again"
         )
+    before: str | None = known.get("scored_as")
     return before
 
 

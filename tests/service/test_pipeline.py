@@ -660,6 +660,45 @@ def test_a_job_that_would_score_otherwise_than_it_did_does_not_go_on(
         jobs.run(LocalCluster())
 
 
+def test_what_was_measured_of_other_factors_is_measured_again(
+    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.submit(tiny_job)
+    undisturbed = LocalCluster()
+    expected = jobs.run(undisturbed)
+    id = jobs.submit(tiny_job)
+
+    def pause_among_the_seeds(request: ScoreRequest, result: Any) -> Any:
+        if request.split == "search" and paused.actors[0].requests:
+            jobs.ask(id, Request.PAUSE)
+        return result
+
+    paused, resumed = LocalCluster(pause_among_the_seeds), LocalCluster()
+    with pytest.raises(CancelledError):
+        jobs.run(paused)
+    assert jobs.store.open_outcomes(id)
+    jobs.store.transition(id, JobState.PAUSED, epoch=jobs.log.job.epoch)
+    jobs.store.request(id, Request.RESUME)
+    monkeypatch.setattr(closed_form, "FORMAT", -1)  # another version makes other factors
+    assert essence(jobs.run(resumed)) == essence(expected)
+    for method in ("requests", "react"):
+        asked = [
+            cluster.actors[0].requests if method == "requests" else cluster.actors[0].others[method]
+            for cluster in (undisturbed, resumed)
+        ]
+        assert len(asked[0]) == len(asked[1]) > 0
+
+
+def test_a_job_for_a_latency_does_not_go_on_with_other_factors(
+    jobs: Jobs, fast: Document, make_flop_timer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = jobs.submit(fast)
+    switch_off(jobs, lambda _: jobs.log.search_state() is not None, make_flop_timer)
+    monkeypatch.setattr(closed_form, "FORMAT", -1)
+    with pytest.raises(UnresumableError, match=f"job {id} would score otherwise than before"):
+        jobs.run(LocalCluster(make_timer=make_flop_timer))
+
+
 def test_what_an_earlier_version_has_scored_is_not_said_to_be_scored_as_this_one_does(
     jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
 ) -> None:
