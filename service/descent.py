@@ -112,11 +112,11 @@ def descended(
     if not (most := spec.descent_rounds):
         return plan
     report, file = log.progress("descend"), log.directory / FILE
-    report(0, most)
     rounds = rounds_in(file, Round.from_json)
+    report(min(len(rounds), most), most)
     sizes, records = _sizes(spec, plan, begin, scorer), records_of(spec, calibration)
     made = descent(plan.space, energies, sizes, records, scorer, rounds)
-    for one in islice(made, most - len(rounds)):
+    for one in islice(made, max(0, most - len(rounds))):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
         report(len(rounds), most)

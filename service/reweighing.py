@@ -45,21 +45,23 @@ class Weighing:
     """What came of a round of reweighing.
 
     Args:
-        share: The size that was measured, as the most that the genome might keep.
+        share: The size that was measured, as the most that the genome might take of the dense cost.
+        kept_share: Of the prunable parameters, what it kept.
         weights: Of each matrix, after it.
         drop_points: What the genome loses on the round's records; None where they do not tell.
         drop_bound: Upper bound of that, as the confirm split would tell; likewise.
     """
 
     share: float
+    kept_share: float
     weights: tuple[float, ...]
     drop_points: float | None
     drop_bound: float | None
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
-        """What `asdict` gave, after a round trip through JSON."""
-        return cls(**{**saved, "weights": tuple(saved["weights"])})
+        """What `asdict` gave, after a round trip through JSON; earlier versions did not keep what the genome kept."""
+        return cls(**{"kept_share": saved["share"], **saved, "weights": tuple(saved["weights"])})
 
 
 NextShare = Callable[[Sequence[Weighing]], float]
@@ -84,9 +86,9 @@ def reweighed(
     if not (most := spec.reweigh_rounds):
         return plan, energies, None
     report, file = log.progress("reweigh"), log.directory / FILE
-    report(0, most)
-    genome_of = partial(lagrangian, plan.space, energies)
     rounds = rounds_in(file, Weighing.from_json)
+    report(min(len(rounds), most), most)
+    genome_of = partial(lagrangian, plan.space, energies)
     records = records_of(spec, len(task.splits["calibration"]))
     next_share = _next_share(spec, plan, scorer, genome_of)
     made = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds)
@@ -97,14 +99,14 @@ def reweighed(
         log.event(
             EventType.MATRICES_REWEIGHED,
             round=len(rounds),
-            kept_share=one.share,
+            kept_share=one.kept_share,
             least=min(one.weights),
             median=median(one.weights),
             most=max(one.weights),
             drop_points=one.drop_points,
             drop_bound=one.drop_bound,
         )
-    weights = settled([np.array(one.weights) for one in rounds[:most]])
+    weights = settled([np.array(one.weights) for one in rounds])
     seeds = (genome_of(rounds[0].share), *plan.seeds)
     begin = None if records.confidence is None else next_share(rounds)
     return replace(plan, seeds=seeds), weighted(energies, weights), begin
@@ -159,6 +161,7 @@ class Reweighing:
             rounds.append(
                 Weighing(
                     share=share,
+                    kept_share=self._space.kept_share(genome),
                     weights=tuple(weights_M.tolist()),
                     drop_points=None if drop is None else drop.estimate,
                     drop_bound=None if drop is None else drop.upper,

@@ -68,6 +68,8 @@ class RoundRecords:
 def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
     """The rounds that a job has kept in a file; none where there is no file.
 
+    All of them count, also where this version would take fewer: a search may have set out from them.
+
     Raises:
         UnresumableError: They are of another version of this program.
     """

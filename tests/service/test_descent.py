@@ -152,9 +152,19 @@ def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
     expected, _ = run(make(3), tmp_path / "whole", FakeScorer())
     run(make(2), tmp_path / "cut", FakeScorer())
     scorer = FakeScorer()
-    plan, _ = run(make(3), tmp_path / "cut", scorer)
+    plan, log = run(make(3), tmp_path / "cut", scorer)
     assert len(scorer.asked) == 1
+    assert log.reports == [(2, 3), (3, 3)]
     assert plan == expected
+
+
+def test_of_more_rounds_than_are_wanted_by_now_all_count(
+    make: Callable[..., JobSpec], tmp_path: Path, run: Run
+) -> None:
+    expected, _ = run(make(2), tmp_path, FakeScorer())
+    plan, log = run(make(1), tmp_path, FakeScorer())
+    assert plan == expected
+    assert not log.events
 
 
 def test_rounds_of_another_version_are_refused(

@@ -17,7 +17,7 @@ from search.seeds import lagrangian
 from search.settings import SearchSettings
 from search.space import Genome, SearchSpace
 from service.events import EventType
-from service.files import write_json
+from service.files import read_json, write_json
 from service.reweighing import FILE, reweighed
 from service.rounds import next_stair
 from service.search_plan import SearchPlan
@@ -148,9 +148,44 @@ def test_a_job_that_goes_on_repeats_no_round_and_ends_with_the_same(
     run(make(2), task, tmp_path / "cut", FakeScorer())
 
     scorer = FakeScorer()
-    (_, energies, _), _ = run(make(3), task, tmp_path / "cut", scorer)
+    (_, energies, _), log = run(make(3), task, tmp_path / "cut", scorer)
 
     assert len(scorer.asked) == 1
+    assert log.reports == [(2, 3), (3, 3)]
+    for one, other in zip(energies, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_of_more_rounds_than_are_wanted_by_now_all_count(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
+) -> None:
+    (plan, expected, _), _ = run(make(3), task, tmp_path, FakeScorer())
+    (again, energies, _), log = run(make(2), task, tmp_path, FakeScorer())
+    assert again == plan
+    assert not log.events
+    for one, other in zip(energies, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_it_tells_what_the_genome_keeps_and_not_what_it_may_cost(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
+) -> None:
+    scorer = FakeScorer()
+    _, log = run(make(2), task, tmp_path, scorer)
+    kept = [SPACE.kept_share(genome) for genome, _, _ in scorer.asked]
+    assert [event["kept_share"] for _, event in log.events] == kept
+    assert kept[0] < 0.4
+
+
+def test_rounds_that_an_earlier_version_kept_still_count(
+    make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
+) -> None:
+    (_, expected, _), _ = run(make(2), task, tmp_path, FakeScorer())
+    saved = read_json(tmp_path / FILE)
+    write_json(tmp_path / FILE, [{k: v for k, v in one.items() if k != "kept_share"} for one in saved])
+    scorer = FakeScorer()
+    (_, energies, _), _ = run(make(2), task, tmp_path, scorer)
+    assert not scorer.asked
     for one, other in zip(energies, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -209,7 +244,7 @@ def test_and_from_there_on_rounds_go_down_where_one_holds_and_else_up(
     scorer = DroppingScorer(holds_to=0.28)
     smallest = replace(PLAN, objective=MaxDrop(points=2.0))
     (plan, _, share), log = run(make(6), task, tmp_path, scorer, smallest)
-    sizes = [event["kept_share"] for _, event in log.events]
+    sizes = [one["share"] for one in read_json(tmp_path / FILE)]
     held = [event["drop_bound"] == 1.5 for _, event in log.events]
     assert {event["drop_points"] for _, event in log.events} == {1.0}
     assert sizes[0] == 0.31
@@ -231,7 +266,7 @@ def test_where_rounds_do_not_tell_what_is_lost_they_stay(
     scorer = DroppingScorer(holds_to=0.28)
     trained = make(3, refine_epochs=1)
     (*_, share), log = run(trained, task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
-    assert [event["kept_share"] for _, event in log.events] == [0.31] * 3
+    assert [one["share"] for one in read_json(tmp_path / FILE)] == [0.31] * 3
     assert [(event["drop_points"], event["drop_bound"]) for _, event in log.events] == [(None, None)] * 3
     assert share is None
 
