@@ -62,6 +62,7 @@ class _Searching:
         self.evolution = evolution
         self._plan, self._log = plan, log
         self._open: dict[Trial, Outcome] = {}  # told, and of generations that are not retired
+        self._told = evolution.evaluations
         self._answers = {outcome.trial: outcome for outcome in map(Outcome.from_json, log.open_outcomes())}
         self._free = {
             outcome.trial: replace(outcome, tokens=0, seconds=0.0)
@@ -77,11 +78,7 @@ class _Searching:
     def run(self, scorer: TaskScorer, confidence: float) -> None:
         """Scores until the search is over, or nothing is in flight and nothing new is to be started."""
         self._keep_retired()
-        total = self._plan.settings.max_evaluations
-        outcomes = scorer.outcomes(self._ask, confidence)
-        for done, outcome in enumerate(outcomes, start=self.evolution.evaluations + 1):
-            if PROGRESS_STEPS * done // total > PROGRESS_STEPS * (done - 1) // total:
-                self._log.event(EventType.PHASE_PROGRESS, phase="search", done=done, total=total)
+        for outcome in scorer.outcomes(self._ask, confidence):
             self._tell(outcome)
 
     def keep_open(self) -> None:
@@ -108,6 +105,10 @@ class _Searching:
         return self.over or self._log.pausing.is_set()
 
     def _tell(self, outcome: Outcome) -> None:
+        self._told += 1
+        done, total = self._told, self._plan.settings.max_evaluations
+        if PROGRESS_STEPS * done // total > PROGRESS_STEPS * (done - 1) // total:
+            self._log.event(EventType.PHASE_PROGRESS, phase="search", done=done, total=total)
         self._open[outcome.trial] = outcome
         self.evolution.tell([outcome])
         self._keep_retired()

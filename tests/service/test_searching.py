@@ -17,6 +17,7 @@ from search.outcome import Outcome, Trial
 from search.prices import Prices
 from search.settings import SearchSettings
 from search.space import SearchSpace
+from service.events import EventType
 from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.search_plan import SearchPlan
@@ -74,6 +75,7 @@ class Memory:
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
         self.candidates: list[dict[str, Any]] = []
+        self.progress: list[tuple[int, int]] = []
         self._state = self._open = "null"
 
     def save_generation(
@@ -101,8 +103,9 @@ class Memory:
     def memo(self, id: str) -> list[dict[str, Any]]:
         return self.candidates
 
-    def append_event(self, *arguments: Any, **options: Any) -> None:
-        pass
+    def append_event(self, id: str, type: EventType, data: Mapping[str, Any], *, epoch: int) -> None:
+        assert type is EventType.PHASE_PROGRESS
+        self.progress.append((data["done"], data["total"]))
 
 
 @pytest.fixture
@@ -174,6 +177,16 @@ def test_a_search_paused_over_and_over_ends_as_if_undisturbed(make_log: MakeLog,
     assert runs > 5
     assert memory.candidates == expected.candidates
     assert len(all_at_once.scored) == len(expected.candidates)
+
+
+def test_progress_counts_what_is_known_already_too(make_log: MakeLog) -> None:
+    expected, _, _ = undisturbed(PLANS[0], make_log)
+    known = [Outcome.from_json(row) for row in expected.candidates]
+    memory, scorer = Memory(), Scorer()
+    search(PLANS[0], ENERGIES, scorer, 0.8, make_log(memory), known)  # type: ignore[arg-type]
+    assert not scorer.scored
+    assert memory.progress == expected.progress
+    assert memory.progress[-1][0] == len(known)
 
 
 def test_a_pause_called_off_in_time_changes_nothing(make_log: MakeLog) -> None:
