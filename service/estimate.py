@@ -31,7 +31,7 @@ from workers.preflight import Checked
 from workers.propagation import MOST_EXAMPLES, judges_of, models_of
 from workers.rates import Rates, dtype_name, rates_for
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, pass_load, size_of, uniform_load
-from workers.verification import SPEED_EXAMPLES, SPEED_ROUNDS
+from workers.verification import LATENCY_ROUNDS, SPEED_EXAMPLES, SPEED_ROUNDS
 
 NO_WEIGHTS = "no weights are here yet: a job fetches those of a hub model, model.path must hold them"
 
@@ -60,6 +60,7 @@ def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[Model
     loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
     if isinstance(spec.objective, TargetLatency):
         loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
+        loads["verify"] += loads["latency"].times(2 * (1 + LATENCY_ROUNDS))  # both models, warm
     dtype = dtype_name(spec.model.dtype, spec.resources.device)
     job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
     if not checked.by_block:

@@ -26,6 +26,7 @@ from service.spec import JobSpec
 from workers.filesize import Remainder
 from workers.rates import DATA_SHEETS
 from workers.sizes import size_of
+from workers.verification import LATENCY_ROUNDS
 
 Document = dict[str, Any]
 PHASES = ["prepare", "dense", "reweigh", "descend", "search", "refit", "confirm", "test", "export", "verify"]
@@ -64,6 +65,24 @@ def test_measuring_latencies_is_a_phase(application: Application, tiny_job: Docu
     assert [phase["phase"] for phase in estimate["phases"]] == ["prepare", "latency", *PHASES[1:]]
     assert estimate["phases"][1]["tokens"] > 0
     assert estimate["phases"][1]["seconds_high"] > 0
+
+
+def test_what_is_timed_is_timed_again_when_it_is_verified(
+    application: Application, tiny_job: Document
+) -> None:
+    def verify(length: int) -> Document:
+        tiny_job["objective"] = {"kind": "target_latency", "share": 0.8, "rows": 100, "length": length}
+        (phase,) = (
+            phase
+            for phase in application.estimate(JobSpec.model_validate(tiny_job))["phases"]
+            if phase["phase"] == "verify"
+        )
+        return phase  # type: ignore[no-any-return]
+
+    short, long = verify(8), verify(16)
+    passes = 2 * (1 + LATENCY_ROUNDS)
+    assert long["tokens"] - short["tokens"] == passes * 100 * 8
+    assert long["host_bytes"] > short["host_bytes"]
 
 
 def test_what_a_submission_refuses_is_refused_alike(application: Application, tiny_job: Document) -> None:
