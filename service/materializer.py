@@ -52,11 +52,12 @@ class Materializer:
     def _run(self, job: Job, export: Export, share: Share, log: JobLog) -> dict[str, Any]:
         spec, clock, phases = seedless(job.spec), Clock(), self._phases
         with clock.phase("prepare"):
-            checked = phases.check(spec)
+            dtype = export.known["model"]["dtype"]
+            checked = phases.check(spec, dtype=dtype)
             require_same_data(export.known["data"], checked.task, export.job)
             require_same_matrices(self._settings.jobs_dir / export.job, checked.matrices, export.job)
             log.state(JobState.PREPARING)
-            made = phases.factor(spec, checked, share, log, export.known["model"]["dtype"])
+            made = phases.factor(spec, checked, share, log, dtype)
             require_same_model(export.known["model"], made, export.job)
             measured = export.latency
             plan = phases.search_plan(spec, checked, made.model.dtype, measured)

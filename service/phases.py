@@ -63,8 +63,20 @@ class Phases:
         ):
             yield share
 
-    def check(self, spec: JobSpec, weights: Weights = "fetched") -> Checked:
-        """Checks a spec against the files and the model it names, of whose weights so much is asked.
+    def settled_dtype(self, spec: JobSpec, log: JobLog) -> str:
+        """The dtype that a job works in: as it was settled when it first came here, whatever this node would take."""
+        for type in (EventType.MODEL_LOADED, EventType.LATENCY_MEASURED):
+            if dtype := (log.last_event(type) or {}).get("dtype"):
+                return str(dtype)
+        return dtype_name(spec.model.dtype, spec.resources.device)
+
+    def check(self, spec: JobSpec, weights: Weights = "fetched", dtype: str | None = None) -> Checked:
+        """Checks a spec against the files and the model it names.
+
+        Args:
+            spec: The job.
+            weights: So much is asked of the model's.
+            dtype: What it works in, where that is settled: it tells what sizes in bytes there are.
 
         Raises:
             InputError: It cannot work; names the field.
@@ -81,7 +93,7 @@ class Phases:
                 by_block=spec.projection.by_block,
                 head_bias=spec.projection.refit is not None or spec.propagates,
             )
-        dtype = dtype_name(spec.model.dtype, spec.resources.device)
+        dtype = dtype or dtype_name(spec.model.dtype, spec.resources.device)
         check_search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
         if isinstance(spec.objective, TargetLatency):
             latency.workload_of(spec.objective, spec, checked)
@@ -94,17 +106,12 @@ class Phases:
         roots = plans.allowed_roots(self._settings)
         return search_plan(spec, checked.matrices, checked.remainder, dtype, roots, measured)
 
-    def factor(
-        self, spec: JobSpec, checked: Checked, share: Share, log: JobLog, dtype: str | None = None
-    ) -> Prepared:
+    def factor(self, spec: JobSpec, checked: Checked, share: Share, log: JobLog, dtype: str) -> Prepared:
         """The model on disk and its factors in closed form: from the cache, or made again.
 
-        All workers take the same dtype, whatever nodes they are on: `dtype`, where it is known, else the one that was
-        settled when the job first came here.
+        All workers take the same dtype, whatever nodes they are on.
         """
-        told = log.last_event(EventType.MODEL_LOADED) or {}
-        settled = dtype or told.get("dtype") or dtype_name(spec.model.dtype, spec.resources.device)
-        plan = self._plan(spec, checked, settled)
+        plan = self._plan(spec, checked, dtype)
         made = self._run(closed_form, plan, share=share, log=log, workers=spec.resources.actors)
         assert isinstance(made, Prepared)
         return made

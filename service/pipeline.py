@@ -83,11 +83,12 @@ class Pipeline:
         spec, clock, phases = job.spec, Clock(), self._phases
         asked = spec if log.search_state() is None else seedless(spec)
         with clock.phase("prepare"):
-            checked = phases.check(asked)
+            dtype = phases.settled_dtype(spec, log)
+            checked = phases.check(asked, dtype=dtype)
             require_same_matrices(log.directory, checked.matrices, job.id)
             _announce_data(log, checked.task)
             log.state(JobState.PREPARING)
-            made = phases.factor(spec, checked, share, log)
+            made = phases.factor(spec, checked, share, log, dtype)
         measured = None
         if isinstance(spec.objective, TargetLatency):
             with clock.phase("latency"):

@@ -579,6 +579,28 @@ def test_a_job_that_is_taken_up_again_keeps_its_table(
     assert result["genome"] == expected["genome"]
 
 
+def test_a_table_settles_the_dtype(
+    jobs: Jobs, fast: Document, make_flop_timer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast["model"]["dtype"] = "auto"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr(phases, "dtype_name", lambda wanted, device: "float32")
+    id = jobs.submit(fast)
+    with monkeypatch.context() as cut:
+        cut.setattr(phases, "propagated", off)
+        with pytest.raises(InfrastructureError):
+            jobs.run(LocalCluster(make_timer=make_flop_timer))
+    assert len(jobs.events(id, "latency.measured")) == 1
+    monkeypatch.setattr(phases, "dtype_name", lambda wanted, device: "bfloat16")  # another node
+    jobs.run(LocalCluster(make_timer=make_flop_timer))
+    assert [event["dtype"] for event in jobs.events(id, "model.loaded")] == ["float32"]
+
+
+def off(plan: Any) -> Iterator[Any]:
+    """A phase under which the machine fails."""
+    raise InfrastructureError("the machine was switched off")
+
+
 def test_another_size_of_a_job_for_a_latency_has_the_levels_of_its_table(
     jobs: Jobs, fast: Document, make_flop_timer: Any
 ) -> None:
@@ -796,17 +818,25 @@ def test_an_interrupted_search_goes_on_from_its_last_generation(jobs: Jobs, tiny
     assert [row["generation"] for row in jobs.store.generations(id)] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"kind": "target_params", "share": 0.4},
+        {"kind": "target_bytes", "size": 22_000},  # the dense model in bfloat16 is smaller
+    ],
+)
 def test_every_worker_of_a_job_takes_the_dtype_that_was_settled_at_first(
-    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch, objective: Document
 ) -> None:
     tiny_job["model"]["dtype"] = "auto"
+    tiny_job["objective"] = objective
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})  # of nodes that differ
     monkeypatch.setattr(phases, "dtype_name", lambda wanted, device: "float32")
     id = jobs.submit(tiny_job)
     switch_off(jobs, lambda _: True)
     monkeypatch.setattr(phases, "dtype_name", lambda wanted, device: "bfloat16")
     jobs.run(LocalCluster())
-    export = jobs.export(id, share=0.4)
+    export = jobs.export(id, share=1.0)
     jobs.run(LocalCluster())
     told = [event["dtype"] for event in jobs.events(id, "model.loaded")]
     assert (told, jobs.store.job(export.id).state) == (["float32"] * 2, "succeeded")
