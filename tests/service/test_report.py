@@ -104,3 +104,12 @@ def test_provenance_names_spec_versions_and_numbers(store: Store, tiny_job: dict
     assert provenance["spec"]["search"]["seed"] == 0  # defaults are written out
     assert set(provenance["versions"]) == {"python", *report.LIBRARIES}
     assert provenance["summary"] is SUMMARY
+
+
+@pytest.mark.parametrize("wanted", [{"target_bytes": 1000}, {"latency": {"target_share": 0.5}}])
+def test_a_model_does_not_say_of_itself_what_is_not_known_yet(
+    store: Store, tiny_job: dict[str, Any], wanted: dict[str, Any]
+) -> None:
+    job = store.create_job(JobSpec.model_validate(tiny_job))
+    told = report.provenance(job, {**SUMMARY, **wanted})["summary"]
+    assert told == {**SUMMARY, **wanted, "promise_held": None}
