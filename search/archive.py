@@ -1,6 +1,7 @@
 """Everything ever scored: no genome is scored twice, and any size can be asked for afterwards."""
 
 from collections.abc import Iterable
+from functools import cache
 from itertools import islice
 
 from search.outcome import Outcome
@@ -16,8 +17,8 @@ class Memo:
     """
 
     def __init__(self, space: SearchSpace, outcomes: Iterable[Outcome] = ()) -> None:
-        self._space = space
         self._outcomes: dict[tuple[Genome, int], Outcome] = {}
+        self._params = cache(space.params)  # fronts are wanted again and again
         for outcome in outcomes:
             self.add(outcome)
 
@@ -45,7 +46,7 @@ class Memo:
         remembered = islice(self._outcomes.values(), first)
         scored = [o for o in remembered if o.examples == examples and o.failure is None]
         front: list[Outcome] = []
-        for outcome in sorted(scored, key=lambda o: (self._space.params(o.genome), o.fitness)):
+        for outcome in sorted(scored, key=lambda o: (self._params(o.genome), o.fitness)):
             if not front or outcome.fitness < front[-1].fitness:
                 front.append(outcome)
         return front

@@ -23,3 +23,13 @@ def test_the_front_holds_what_no_smaller_genome_beats(tiny) -> None:
     memo.add(scored((0, 1, 0), 0.0, examples=4))  # fewer examples do not compare
     assert [outcome.genome for outcome in memo.front(8)] == [small, medium, large]
     assert memo.front(99) == []
+
+
+def test_each_genome_is_priced_once_however_often_a_front_is_wanted(tiny, monkeypatch) -> None:
+    space, _ = tiny
+    priced = []
+    monkeypatch.setattr(type(space), "params", lambda _, genome: priced.append(genome) or sum(genome))
+    memo = Memo(space, [scored((0, 0, 1), 0.9), scored((1, 1, 1), 0.2)])
+    for _ in range(3):
+        assert [outcome.genome for outcome in memo.front(8)] == [(0, 0, 1), (1, 1, 1)]
+    assert priced == [(0, 0, 1), (1, 1, 1)]
