@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from search.confirmation import DropInterval
 from search.descent import RUNG
-from search.errors import UnresumableError
+from search.errors import ScoringError, UnresumableError
 from search.objectives import MaxDrop
 from search.schedules import smallest_seed_share
 from search.seeds import Family
@@ -125,4 +125,7 @@ def holds(genome: Genome, objective: MaxDrop, scorer: TaskScorer, confidence: fl
     (scores,) = scorer.score_candidates([Candidate(genome=genome)], "search")
     if isinstance(scores, Failure):
         return False
-    return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)
+    try:
+        return scorer.drop(scores, "search", confidence, seed=0).within(objective.points)
+    except ScoringError:  # so much worse that the rise of its perplexity is no number
+        return False

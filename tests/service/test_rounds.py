@@ -7,8 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.confirmation import DropInterval
 from search.descent import RUNG
-from service.rounds import DESCENT_EXAMPLES, FURTHEST, RoundRecords, next_stair, records_of
+from search.errors import ScoringError
+from search.objectives import MaxDrop
+from service.rounds import DESCENT_EXAMPLES, FURTHEST, RoundRecords, holds, next_stair, records_of
+from service.scoring import Candidate
 from service.spec import JobSpec
 from workers.propagation import MOST_EXAMPLES
 
@@ -100,3 +104,15 @@ def test_stairs_come_to_where_it_changes_and_stay_there(limit: float, start: flo
     assert max(near) - limit < FURTHEST + RUNG
     assert limit - min(near) < FURTHEST + RUNG
     assert min(near) < limit <= max(near)
+
+
+def test_a_genome_whose_drop_is_no_number_does_not_hold() -> None:
+    class Overflowing:
+        def score_candidates(self, candidates: Sequence[Candidate], split: str) -> list[str]:
+            return ["scores"] * len(candidates)
+
+        def drop(self, *_: Any, **__: Any) -> DropInterval:
+            raise ScoringError("perplexity overflows: 800.0 nats per token more")
+
+    scorer: Any = Overflowing()
+    assert holds((0,), MaxDrop(points=2.0), scorer, 0.8) is False
