@@ -100,7 +100,7 @@ class Population:
     def __init__(self, size: int, hall_size: int, cost: Callable[[Genome], int]) -> None:
         self._size, self._cost = size, cost
         self._members: list[Individual] = []
-        self._hall = self._empty_hall(hall_size)
+        self._hall, self._logbook = self._empty_hall(hall_size), tools.Logbook()
         self._statistics = _statistics()
         self.target_share: float | None = None
         """The size its members were bred for; None for seeds of many sizes."""
@@ -153,9 +153,11 @@ class Population:
         chosen: list[Individual] = tools.selBest(candidates, self._size)
         return chosen
 
-    def summarise(self) -> dict[str, float]:
-        """The statistics of the members' loss."""
-        return {name: float(value) for name, value in self._statistics.compile(self._members).items()}
+    def summarise(self, generation: int, evaluations: int) -> dict[str, float]:
+        """Enter a generation into the logbook; returns the statistics of the members' loss."""
+        row = {name: float(value) for name, value in self._statistics.compile(self._members).items()}
+        self._logbook.record(generation=generation, evaluations=evaluations, **row)
+        return row
 
     def state(self) -> dict[str, Any]:
         """As plain JSON values; `restore` takes them back."""
@@ -163,6 +165,7 @@ class Population:
             "target_share": self.target_share,
             "members": [individual.to_json() for individual in self._members],
             "hall_of_fame": [individual.to_json() for individual in self._hall],
+            "logbook": [dict(row) for row in self._logbook],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -172,6 +175,8 @@ class Population:
         # the hall puts newcomers before their equals, so it is filled from the back
         for genome, loss_nats in reversed(state["hall_of_fame"]):
             self._hall.insert(self._individual(genome, loss_nats))
+        for row in state["logbook"]:
+            self._logbook.record(**row)
 
 
 class FrontPopulation(Population):

@@ -112,7 +112,7 @@ class Standing:
             tokens=tokens,
             accepted=accepted,
             outcomes=tuple(told),
-            **self.population.summarise(),
+            **self.population.summarise(generation.number, len(told)),
         )
 
     def _start(self, ratchet: Ratchet, finishers: Sequence[Outcome]) -> Outcome:

@@ -43,29 +43,22 @@ def test_seeds_of_many_sizes_have_no_target_and_make_room_for_the_first_that_hav
     assert population.genomes == [(4, 0)]
 
 
-def test_statistics_are_over_the_members() -> None:
+def test_a_row_of_the_logbook_is_over_the_members() -> None:
     population = Population(2, hall_size=3, cost=sum)
     population.join([scored(1, 0.1), scored(2, 0.3)], 0.4)
-    assert population.summarise() == pytest.approx(
-        {"loss_min": 0.1, "loss_avg": 0.2, "loss_max": 0.3, "loss_std": 0.1}
-    )
-
-
-def test_a_state_does_not_grow_with_generations() -> None:
-    population, sizes = Population(2, hall_size=3, cost=sum), set()
-    for _ in range(3):
-        population.join([scored(1, 0.1), scored(2, 0.3)], 0.4)
-        population.summarise()
-        sizes.add(len(json.dumps(population.state())))
-    assert len(sizes) == 1
+    row = population.summarise(4, evaluations=7)
+    assert row == pytest.approx({"loss_min": 0.1, "loss_avg": 0.2, "loss_max": 0.3, "loss_std": 0.1})
+    assert population.state()["logbook"] == [{"generation": 4, "evaluations": 7, **row}]
 
 
 def test_a_population_goes_on_from_its_state() -> None:
     population, restored = Population(3, hall_size=2, cost=sum), Population(3, hall_size=2, cost=sum)
     population.join([scored(1, 0.1), scored(2, 0.1), scored(3, 0.2)], 0.4)  # two equals
+    population.summarise(0, evaluations=3)
     restored.restore(json.loads(json.dumps(population.state())))
     for one in (population, restored):
         one.join([scored(4, 0.1)], 0.4)
+        one.summarise(1, evaluations=1)
     assert restored.state() == population.state()
 
 
