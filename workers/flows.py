@@ -194,7 +194,7 @@ class Group:
     places: Sequence[tuple[Flow, str]]
     dense_TD: Sequence[torch.Tensor] | None
 
-    def __iter__(self) -> Iterator[list[torch.Tensor]]:
+    def __iter__(self) -> Iterator[Sequence[torch.Tensor]]:
         return _together(self._pairs())
 
     def read_dense(self) -> Iterator[torch.Tensor]:
@@ -210,16 +210,20 @@ class Group:
                 yield [x_TD, x_TD if self.dense_TD is None else self.dense_TD[index].to(x_TD.device)]
 
 
-def _together(batches: Iterable[Sequence[torch.Tensor]]) -> Iterator[list[torch.Tensor]]:
-    """Successive batches, each of tensors with as many rows, behind one another until they are `ROWS`."""
+def _together(batches: Iterable[Sequence[torch.Tensor]]) -> Iterator[Sequence[torch.Tensor]]:
+    """Successive batches, each of tensors with as many rows, behind one another while they are `ROWS` at most."""
     some: list[Sequence[torch.Tensor]] = []
     for batch in batches:
+        if some and sum(len(first) for first, *_ in (*some, batch)) > ROWS:
+            joined, some = _joined(some), []  # the batches themselves may go
+            yield joined
         some.append(batch)
-        if sum(len(first) for first, *_ in some) >= ROWS:
-            yield [torch.cat(columns) for columns in zip(*some, strict=True)]
-            some = []
     if some:
-        yield [torch.cat(columns) for columns in zip(*some, strict=True)]
+        yield _joined(some)
+
+
+def _joined(batches: Sequence[Sequence[torch.Tensor]]) -> Sequence[torch.Tensor]:
+    return batches[0] if len(batches) == 1 else [torch.cat(columns) for columns in zip(*batches, strict=True)]
 
 
 def side_by_side(

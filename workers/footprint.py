@@ -17,6 +17,7 @@ from workers.attention import SHORT
 from workers.calibration import gram_width
 from workers.factoring import CHUNK, decomposed_at_once
 from workers.filesize import ITEM_BYTES
+from workers.flows import ROWS
 from workers.grams import BYTES_PER_ENTRY, gram_numbers
 from workers.latency import MOST_RANKS
 from workers.projections import Method
@@ -234,12 +235,18 @@ def refitting(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def _flows(model: ModelSize, job: JobSize, load: Load, count: int) -> tuple[int, int]:
-    """For all examples the hidden states of so many flows; and what one block's matrices read in one, on the host."""
-    read = [0] * model.layers
+    """What there is of so many flows where they run, and on the host.
+
+    For all examples their hidden states, and some batches of what the widest matrix reads in two of them, in the
+    model's dtype and in float32; and what one block's matrices read in one flow.
+    """
+    read, widest = [0] * model.layers, 0
     for matrix in model.propagated:
         read[matrix.layer] += matrix.in_features
-    item = ITEM_BYTES[job.dtype]
-    return round(load.tokens) * count * model.hidden * item, round(load.real_tokens) * max(read) * item
+        widest = max(widest, matrix.in_features)
+    item, rows = ITEM_BYTES[job.dtype], min(round(load.real_tokens), ROWS)
+    states = round(load.tokens) * count * model.hidden * item
+    return states + rows * widest * 2 * (item + 4), round(load.real_tokens) * max(read) * item
 
 
 def exporting(model: ModelSize, job: JobSize) -> Footprint:

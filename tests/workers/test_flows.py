@@ -37,7 +37,7 @@ def test_what_a_block_has_read_is_gone_before_the_next_one_runs(
     assert still_there[0] == 0
 
 
-@pytest.mark.parametrize("rows", [1, 30, 10_000])
+@pytest.mark.parametrize("rows", [1, 80, 10_000])
 def test_rows_come_together_in_their_order_and_none_is_lost(
     candidate: tuple[SwitchableModel, Sequence[MatrixShape], list[int]],
     make_task: Callable[..., EncodedTask],
@@ -59,5 +59,5 @@ def test_rows_come_together_in_their_order_and_none_is_lost(
     once = torch.cat(list(group.read_dense()))
     assert torch.equal(torch.cat(dense_TD), torch.cat([once] * len(group.places)))
     sizes = [len(part) for part in x_TD]
-    assert all(size >= rows for size in sizes[:-1])
+    assert max(sizes) <= max(rows, *map(len, alone))
     assert (len(sizes) == len(alone), len(sizes) == 1) == (rows == 1, rows == 10_000)
