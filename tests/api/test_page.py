@@ -75,6 +75,14 @@ def finished(client, spec):
     return job["id"]
 
 
+def in_mid_search(pipeline, client, spec, jobs=1):
+    """Submits jobs, the first of which searches until `pipeline.go` is set while the others wait; returns their ids."""
+    pipeline.go.clear()
+    ids = [client.submit(spec)["id"] for _ in range(jobs)]
+    assert pipeline.searching.wait(60)
+    return ids
+
+
 @pytest.fixture
 def scored(spec):
     """A job file whose candidate is scored on all its search examples, and so is on the front."""
@@ -177,9 +185,7 @@ def test_another_size_of_a_job_is_asked_for(page, server, scored):
 
 def test_a_job_goes_on_before_ones_eyes(page, server, pipeline, spec):
     url, client = server
-    pipeline.go.clear()
-    id = client.submit(spec)["id"]
-    assert pipeline.searching.wait(60)
+    [id] = in_mid_search(pipeline, client, spec)
 
     page.goto(f"{url}/#/jobs/{id}")
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets searching")
@@ -193,9 +199,7 @@ def test_a_job_goes_on_before_ones_eyes(page, server, pipeline, spec):
 
 def test_a_connection_that_breaks_is_mended_without_a_gap(page, server, pipeline, spec):
     url, client = server
-    pipeline.go.clear()
-    id = client.submit(spec)["id"]
-    assert pipeline.searching.wait(60)
+    [id] = in_mid_search(pipeline, client, spec)
     broken = []
 
     def break_twice(route):
@@ -246,9 +250,7 @@ def test_a_tab_that_nobody_looks_at_keeps_no_connection(page, build, settings, p
 
 def test_a_job_is_stopped_and_cancelled_from_the_page(page, server, pipeline, spec):
     url, client = server
-    pipeline.go.clear()
-    first, second = (client.submit(spec)["id"] for _ in range(2))
-    assert pipeline.searching.wait(60)
+    first, second = in_mid_search(pipeline, client, spec, jobs=2)
 
     page.goto(f"{url}/#/jobs/{second}")
     page.once("dialog", lambda dialog: dialog.dismiss())
@@ -264,9 +266,7 @@ def test_a_job_is_stopped_and_cancelled_from_the_page(page, server, pipeline, sp
 
 def test_a_paused_job_goes_on_from_the_page(page, server, pipeline, spec):
     url, client = server
-    pipeline.go.clear()
-    first, second = (client.submit(spec)["id"] for _ in range(2))
-    assert pipeline.searching.wait(60)
+    first, second = in_mid_search(pipeline, client, spec, jobs=2)
 
     page.goto(f"{url}/#/jobs/{second}")
     page.get_by_role("button", name="pause").click()
@@ -404,9 +404,7 @@ def test_a_key_is_used_by_enter_and_left_as_it_was_by_escape(page, serving, tmp_
 
 def test_a_server_that_is_away_or_busy_is_asked_again(page, server, pipeline, spec):
     url, client = server
-    pipeline.go.clear()
-    id = client.submit(spec)["id"]
-    assert pipeline.searching.wait(60)
+    [id] = in_mid_search(pipeline, client, spec)
     answers = iter([None, 503, 429])
 
     def refuse(route):
@@ -458,9 +456,7 @@ def test_a_job_that_crashed_and_is_resumed_elsewhere_goes_on(page, build, settin
 
 def test_a_stream_is_not_kept_where_its_page_shows_an_error(page, server, pipeline, spec):
     url, client = server
-    pipeline.go.clear()
-    id = client.submit(spec)["id"]
-    assert pipeline.searching.wait(60)
+    [id] = in_mid_search(pipeline, client, spec)
     page.goto(f"{url}/#/jobs/{id}")
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets searching")
 
@@ -533,9 +529,7 @@ def test_what_is_asked_of_a_job_is_what_it_may_be_asked(page, server, pipeline, 
         return page.locator("article > header").get_by_role("button")
 
     url, client = server
-    pipeline.go.clear()
-    first, second = (client.submit(spec)["id"] for _ in range(2))
-    assert pipeline.searching.wait(60)
+    first, second = in_mid_search(pipeline, client, spec, jobs=2)
 
     page.goto(f"{url}/#/jobs/{second}")
     expect(buttons()).to_have_text(["pause", "cancel"])  # it has found nothing that it could stop with
@@ -550,9 +544,7 @@ def test_what_is_asked_of_a_job_is_what_it_may_be_asked(page, server, pipeline, 
 
 def test_what_has_the_focus_keeps_it_as_numbers_change(page, server, pipeline, spec):
     url, client = server
-    pipeline.go.clear()
-    id = client.submit(spec)["id"]
-    assert pipeline.searching.wait(60)
+    [id] = in_mid_search(pipeline, client, spec)
 
     page.goto(url)
     link = page.get_by_role("link", name="snippets")
@@ -571,9 +563,7 @@ def test_what_has_the_focus_keeps_it_as_numbers_change(page, server, pipeline, s
 
 def test_a_log_that_is_read_stays_where_it_is(page, server, pipeline, spec):
     url, client = server
-    pipeline.go.clear()
-    id = client.submit(spec)["id"]
-    assert pipeline.searching.wait(60)
+    [id] = in_mid_search(pipeline, client, spec)
     for number in range(30):
         client.change(id, {"name": f"name {number}"})
     page.goto(f"{url}/#/jobs/{id}")
