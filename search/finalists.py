@@ -9,7 +9,8 @@ way of smaller ones that hold. So they have a part of the risk to themselves, to
 over the smallest of what was accepted. Larger ones are not always better: nothing was searched for between the seeds,
 and factors that are best at small sizes lose more at some larger ones. And the smallest of all may have been accepted
 by luck. Smaller ones follow that the search had refused or never scored: its own examples are few, and to go on after a
-success costs the test nothing.
+success costs the test nothing. Where it has refused all its seeds, these have a part of the risk, too: that the dense
+model was lucky on those few examples speaks against all of them at once.
 """
 
 import math
@@ -52,6 +53,10 @@ at a sixth of 5 %, one point may be promised where no more than 4 of 1,200 recor
 
 SMALL = 2.0
 """Times the smallest accepted one at most."""
+
+MISSED_RISK = 0.3
+"""Of what would be for the small ones: for seeds of `TRUSTED_SHARE` and less, in even parts as there, where the search
+has accepted nothing as small. The smallest of what it has accepted has the rest."""
 
 MIDDLE_RISK = 0.2
 """Of that of a front: for its middle."""
@@ -111,25 +116,33 @@ def drop_finalists(
     falling = _falling(space, of_size, front, space.kept_share([*safe, *chosen][-1]))
     return _finalists(
         [*safe, *chosen, *falling],
-        risks(len(safe), [space.kept_share(genome) for genome in chosen], len(falling)),
+        risks(len(safe), [*map(space.kept_share, chosen)], [*map(space.kept_share, falling)]),
     )
 
 
-def risks(safe: int, chosen: Sequence[float], falling: int) -> list[float]:
+def risks(safe: int, chosen: Sequence[float], falling: Sequence[float]) -> list[float]:
     """How the objective's risk is spread over so many finalists: each one's own share of it.
 
     Args:
-        safe: How many are above all that was accepted.
+        safe: How many are above all that was accepted; at least one, if nothing was.
         chosen: What the accepted ones keep, falling.
-        falling: How many are below.
+        falling: What those below keep, falling.
     """
-    count = safe + len(chosen) + falling
-    if not chosen:
-        return _spread(count, (0, 1.0))
+    last = safe + len(chosen) - 1
     small = [index for index, share in enumerate(chosen, safe) if share <= SMALL * chosen[-1]]
-    three = dict.fromkeys((small[0], small[len(small) // 2], small[-1]))
-    parts = [(index, SMALL_RISK / len(three)) for index in three]
-    return _spread(count, (0, SAFE_RISK), (safe, 1 - SAFE_RISK - SMALL_RISK), *parts)
+    missed = [index for index, share in enumerate(falling, last + 1) if share <= TRUSTED_SHARE + TOLERANCE]
+    if missed and not (chosen and chosen[-1] <= TRUSTED_SHARE + TOLERANCE):
+        parts = [(last, SMALL_RISK - MISSED_RISK), *_three(missed, MISSED_RISK)]
+    else:
+        parts = _three(small or [0], SMALL_RISK)
+    count = last + 1 + len(falling)
+    return _spread(count, (0, SAFE_RISK), (min(safe, last), 1 - SAFE_RISK - SMALL_RISK), *parts)
+
+
+def _three(indices: Sequence[int], risk: float) -> list[tuple[int, float]]:
+    """Even parts for the first, the middle and the last of some finalists."""
+    three = dict.fromkeys((indices[0], indices[len(indices) // 2], indices[-1]))
+    return [(index, risk / len(three)) for index in three]
 
 
 def _spread(count: int, *parts: tuple[int, float]) -> list[float]:

@@ -123,8 +123,8 @@ def _print(found: dict[str, Any], limits: Sequence[float]) -> None:
         accepted = [row["accepted"] for row in rows]
         chosen, safe = sum(accepted), accepted.index(True) if any(accepted) else 1
         shares = [row["kept"] for row in rows if row["accepted"]]
-        spread = risks(safe, shares, len(rows) - safe - chosen)
-        fixed = risks(len(rows), [], 0)
+        spread = risks(safe, shares, [row["kept"] for row in rows[safe + chosen :]])
+        fixed = [1.0] + [0.0] * (len(rows) - 1)
         for risk in (0.2, 0.05):
             for size in SPLITS:
                 cells = [_cell(rows, limit, risk, size, shares) for shares in (fixed, spread)]
