@@ -47,6 +47,7 @@ from workers.propagation import (
     AROUND,
     DENSE_WEIGHT,
     JUDGED,
+    JUDGING,
     MOST_EXAMPLES,
     MOST_JUDGES,
     MOST_TOKENS,
@@ -107,7 +108,8 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     told = [sizes.points, QUALITIES] if isinstance(sizes, MaxDrop) else sizes
     of_job = [told, plan.refinement.rank_step, plan.refinement.kl_weight]
     told_of = [field.name for field in fields(Propagation)]
-    settings = [of_job, told_of, AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES]
+    constants = [AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES, JUDGING]
+    settings = [of_job, told_of, *constants]
     try:
         folder = yield from _after(plan, made, "propagated", settings, _propagate)
     except ScoringError as error:
@@ -148,11 +150,12 @@ def _propagate(
     else:
         shares = sizes
 
-    def loss(energies: Energies, kl_weight: float) -> float:
-        ranks = ranks_of(energies, math.prod(shares) ** (1 / len(shares)))
+    def loss(energies: Energies, share: float, kl_weight: float) -> float:
+        ranks = ranks_of(energies, share)
         return mean_loss(switchable, ranks, plan.task.kind, judges, plan.batch_tokens, kl_weight)
 
-    loss_before = loss(before, plan.refinement.kl_weight)
+    middle = math.prod(shares) ** (1 / len(shares))
+    loss_before = loss(before, middle, plan.refinement.kl_weight)
     energies: dict[str, NDArray[np.floating]] = {}
     candidates = [ranks_of(before, share) for share in shares]
     says = plan.refinement.kl_weight < 1
@@ -160,8 +163,8 @@ def _propagate(
         energies |= block.energies
         yield Progress(phase="propagation", done=block.done, total=block.total)
     after = [energies[matrix.name] for matrix in prepared.matrices]
-    bias_V = _take_bias_(switchable, lambda: loss(after, 0.0))
-    loss_after = loss(after, plan.refinement.kl_weight)
+    bias_V = _take_bias_(switchable, lambda: sum(loss(after, share, 0.0) for share in shares))
+    loss_after = loss(after, middle, plan.refinement.kl_weight)
     if bias_V is not None:
         switchable.set_answer_bias(bias_V)
     propagation = Propagation(

@@ -57,6 +57,9 @@ MOST_EXAMPLES, MOST_TOKENS = 512, 65_536
 JUDGED, MOST_JUDGES = 0.25, 256
 """Of the calibration split this share, or so many records, tells whether new factors are better."""
 
+JUDGING = 2
+"""Version of how they tell."""
+
 Sizes = tuple[float, ...] | MaxDrop
 """What the models keep in which errors are propagated; a drop: around the smallest one that stays within it."""
 

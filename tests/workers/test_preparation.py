@@ -1,6 +1,6 @@
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -316,14 +316,19 @@ def test_refined_factors_are_an_entry_of_their_own_beside_the_closed_form(
 
 
 def judged(
-    monkeypatch: pytest.MonkeyPatch, *losses: float, with_bias: float = 0.1, without: float = 0.2
+    monkeypatch: pytest.MonkeyPatch,
+    *losses: float,
+    with_bias: Sequence[float] = (0.1,),
+    without: Sequence[float] = (0.2,),
 ) -> list[Any]:
-    """Has candidates lose so much, one after the other, and be so unlikely right; returns who was asked for losses."""
+    """Has candidates lose so much, one after the other, and be so unlikely right, in turns; returns who was asked for
+    losses."""
     asked: list[Any] = []
+    unlikely = {True: itertools.cycle(without), False: itertools.cycle(with_bias)}
 
     def mean_loss(model: SwitchableModel, ranks: tuple[int, ...], *arguments: Any) -> float:
         if arguments[-1] == 0:
-            return without if model.answer_bias is None else with_bias
+            return next(unlikely[model.answer_bias is None])
         assert model.answer_bias is None
         asked.append((ranks, *arguments))
         return losses[len(asked) - 1]
@@ -406,20 +411,33 @@ def test_factors_stay_where_a_model_loses_no_less_with_propagated_ones(
         )
 
 
-@pytest.mark.parametrize("with_bias", [0.2, 0.3, math.nan])
-def test_bias_is_left_out_where_the_right_answers_get_no_likelier_by_it(
+@pytest.mark.parametrize(
+    ("with_bias", "without", "kept"),
+    [
+        ([0.2, 0.2], [0.2, 0.2], False),
+        ([0.3, 0.3], [0.2, 0.2], False),
+        ([0.1, math.nan], [0.2, 0.2], False),
+        ([0.1, 0.4], [0.2, 0.2], False),
+        ([0.3, 0.05], [0.2, 0.2], True),  # of one size it may be told otherwise by chance
+    ],
+)
+def test_bias_stays_where_the_right_answers_get_likelier_by_it_in_both_models_together(
     preparation_plan: PreparationPlan,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    with_bias: float,
+    with_bias: list[float],
+    without: list[float],
+    kept: bool,
 ) -> None:
     """The factors are judged without it, either way."""
-    judged(monkeypatch, 0.2, 0.1, with_bias=with_bias)
+    judged(monkeypatch, 0.2, 0.1, with_bias=with_bias, without=without)
     cache, refinement = tmp_path / "cache", Refinement(rank_step=2)
-    plan = replace(preparation_plan, propagated_shares=(0.5,), refinement=refinement, cache_dir=cache)
+    plan = replace(preparation_plan, propagated_shares=(0.3, 0.8), refinement=refinement, cache_dir=cache)
     _, propagated = run(plan)
-    assert propagated.propagation == Propagation(shares=(0.5,), loss_before=0.2, loss_after=0.1)
-    assert load_answer_bias(propagated.factors) is None
+    assert propagated.propagation == Propagation(
+        shares=(0.3, 0.8), loss_before=0.2, loss_after=0.1, answer_bias=kept
+    )
+    assert (load_answer_bias(propagated.factors) is not None) == kept
 
 
 def test_right_answers_have_no_say_where_only_the_divergence_counts(
