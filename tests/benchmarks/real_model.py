@@ -98,20 +98,22 @@ class Variant(TypedDict, total=False):
     """Which job is prepared; left out, it is the demo's, with closed-form factors.
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
-    data. `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `propagated_shares`,
-    `refine_epochs`, `dtype`: as in a job file. `calibration`: records of that split (none: the job's own). `seed`: of
-    the data splits, of calibration and of the search.
+    data. `objective`: as in a job file. `propagated_shares`: likewise; None: what that objective makes of it.
+    `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`, `dtype`: as
+    in a job file. `calibration`: records of that split (none: the job's own). `seed`: of the data splits, of
+    calibration and of the search.
     """
 
     spec: JobSpec | None
     roots: Sequence[Path]
+    objective: dict[str, Any] | None
     method: Method
     storage: Storage
     fisher: Fisher
     gram_examples: int | None
     calibration: int | None
     midway_share: float | None
-    propagated_shares: Sequence[float]
+    propagated_shares: Sequence[float] | None
     refine_epochs: int
     seed: int
     dtype: str
@@ -273,7 +275,14 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
     }
     if (gram_examples := variant.get("gram_examples")) is not None:
         projection["gram_examples"] = gram_examples
-    spec = _changed(spec, projection, seed, variant.get("dtype", "auto"), variant.get("calibration"))
+    spec = _changed(
+        spec,
+        projection,
+        seed,
+        variant.get("calibration"),
+        dtype=variant.get("dtype", "auto"),
+        objective=variant.get("objective"),
+    )
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)
     checked = check(
@@ -283,9 +292,17 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
 
 
 def _changed(
-    spec: JobSpec, projection: dict[str, Any], seed: int, dtype: str, calibration: int | None
+    spec: JobSpec,
+    projection: dict[str, Any],
+    seed: int,
+    calibration: int | None,
+    *,
+    dtype: str,
+    objective: dict[str, Any] | None,
 ) -> JobSpec:
     document = spec.canonical()
+    if objective is not None:
+        document["objective"] = objective
     if calibration is not None:
         document["task"]["data"]["sizes"]["calibration"] = calibration
     document["model"]["dtype"] = dtype

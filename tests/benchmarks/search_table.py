@@ -70,6 +70,7 @@ from search.settings import SearchSettings, Stage
 from search.space import Genome, SearchSpace
 from service.descent import starts_of, until_little
 from service.scoring import Candidate, TaskScorer
+from workers.projections import Method
 from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
@@ -128,8 +129,8 @@ def main() -> None:
     rows: list[Row] = json.loads(arguments.json.read_text()) if _there(arguments.json) else []
     known = {tuple(row.get(name) for name in KEY) for row in rows}
     wanted = [key for key in _keys(arguments) if key not in known]
-    for (projection, seed), keys in groupby(wanted, key=lambda key: (projection_of(key[0]), key[3])):
-        arena = _arena(arguments, projection, seed)
+    for (projection, seed, objective), keys in groupby(wanted, key=partial(_model_of, arguments)):
+        arena = _arena(arguments, projection, seed, objective)
         for key in keys:
             rows.append(_row(arguments, arena, key))
             if arguments.json:
@@ -138,6 +139,12 @@ def main() -> None:
         arguments.methods,
         [row for row in rows if tuple(row.get(name) for name in KEY) in set(_keys(arguments))],
     )
+
+
+def _model_of(arguments: Namespace, key: Sequence[Any]) -> tuple[Method, int, tuple[str, float] | None]:
+    """Method, seed and, where that matters, objective that a row's factors are made for."""
+    method, kind, amount, seed = key[:4]
+    return projection_of(method), seed, (kind, amount) if arguments.propagate else None
 
 
 def _there(file: Path | None) -> bool:
@@ -170,6 +177,9 @@ def _arguments() -> Namespace:
         metavar="N:SURVIVORS",
     )
     options.add_argument("--kl-weight", type=float, default=0.5)
+    options.add_argument(
+        "--propagate", action="store_true", help="errors, as a job for the objective does by default"
+    )
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
 
@@ -192,7 +202,7 @@ def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
             _budget(arguments, method),
             arguments.examples,
             arguments.kl_weight,
-            propagated_in(arguments, projection_of(method)),
+            _propagated(arguments, projection_of(method)),
             arguments.calibration,
         )
         for seed in arguments.seeds
@@ -202,12 +212,20 @@ def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
     return sorted(keys, key=lambda key: (key[3], projection_of(key[0]) != "task"))
 
 
+def _propagated(arguments: Namespace, projection: Method) -> str | None:
+    if arguments.propagate and projection == "task":
+        return "as a job"
+    return propagated_in(arguments, projection)
+
+
 def _budget(arguments: Namespace, method: str) -> int:
     paper = method.startswith("paper") and arguments.paper_budget is not None
     return int(arguments.paper_budget if paper else arguments.budget)
 
 
-def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
+def _arena(
+    arguments: Namespace, projection: Method, seed: int, objective_of_factors: tuple[str, float] | None
+) -> Arena:
     if arguments.synthetic:
         problem = make(seed, arguments.layers)
         task, space, energies, scorer = problem.task, problem.space, problem.energies, problem.scorer
@@ -217,7 +235,8 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
             spec=None if arguments.job is None else load_spec(arguments.job),
             roots=arguments.root,
             method=projection,
-            propagated_shares=arguments.propagated,
+            objective=None if objective_of_factors is None else _in_job(*objective_of_factors),
+            propagated_shares=None if arguments.propagate else arguments.propagated,
             calibration=arguments.calibration,
             refine_epochs=0,
             seed=seed,
@@ -269,6 +288,13 @@ def _arena(arguments: Namespace, projection: Any, seed: int) -> Arena:
         descend=cache(descend),
     )
     return arena
+
+
+def _in_job(kind: str, amount: float) -> dict[str, Any]:
+    """An objective as a job file has it."""
+    if kind == "share":
+        return {"kind": "target_params", "share": amount}
+    return {"kind": "max_drop", "points": amount}
 
 
 def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
