@@ -354,11 +354,14 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def _watch(client: Client, job_id: str) -> None:
-    _finish(follow(client, job_id, Console(stderr=True)), as_json=False)
+    _finish(follow(client, job_id, Console(stderr=True)), here=False)
 
 
-def _finish(outcome: Outcome, *, as_json: bool) -> None:
-    """Print a job's outcome and leave with its exit code; why it failed was among its events."""
+def _finish(outcome: Outcome, *, here: bool = True, as_json: bool = False) -> None:
+    """Print a job's outcome and leave with its exit code; why it failed was among its events.
+
+    Where it ran `here`, its model is there already; else it has to be fetched.
+    """
     if as_json:
         _echo_json(outcome.as_json())
     elif outcome.succeeded:
@@ -366,7 +369,8 @@ def _finish(outcome: Outcome, *, as_json: bool) -> None:
         if result["objective"]["kind"] == "pareto" and "export" not in result:
             stdout().print(finalists_table(result))
         stdout().print(result_table(result))
-        typer.echo(f"model: {result['artifact']}")
+        fetch = f"ranksieve download {outcome.job['id']} -o DIR"
+        typer.echo(f"model: {result['artifact'] if here else fetch}")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if not outcome.succeeded:

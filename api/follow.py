@@ -69,8 +69,10 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
 def _submit_or_resume(client: Client, document: dict[str, Any], console: Console) -> dict[str, Any]:
     unfinished = [
         job
-        for job in client.jobs(limit=500)
-        if not (JobState(job["state"]).terminal or job["cancel_requested"])
+        for state in JobState
+        if not state.terminal
+        for job in client.jobs(state=state, limit=500)
+        if not job["cancel_requested"]
     ]
     for job in (client.job(entry["id"]) for entry in unfinished):
         if _is_of(job["spec"], document):
