@@ -676,6 +676,37 @@ def test_curves_follow_the_scheme_of_the_page(page, server, scored):
     expect(section(page, "The search").locator("canvas")).to_have_count(2)
 
 
+def test_what_was_zoomed_to_stays_in_view(page, server, pipeline, spec):
+    url, client = server
+    pipeline.generations = 9
+    [id] = in_mid_search(pipeline, client, spec)
+    page.goto(url)
+    page.evaluate("""() => {
+        const { uPlot } = window;
+        window.plots = [];
+        window.uPlot = function (...given) { window.plots.push(new uPlot(...given)); return window.plots.at(-1); };
+    }""")
+    page.get_by_role("link", name="snippets").click()
+    losses = page.get_by_role("img", name="Fitness by generation")
+    box = losses.locator(".u-over").bounding_box()
+    seen = """() => {
+        const { x } = window.plots.find((plot) => plot.series[0].label === "generation").scales;
+        return [x.min, x.max];
+    }"""
+    assert page.evaluate(seen) == [0, 8]
+
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 30, steps=5)
+    page.mouse.up()
+    assert page.evaluate(seen) == pytest.approx([2, 6], abs=0.1)
+    client.change(id, {"name": "another"})
+    expect(page.get_by_role("heading", level=1)).to_have_text("another searching")
+    assert page.evaluate(seen) == pytest.approx([2, 6], abs=0.1)
+    losses.locator(".u-over").dblclick()
+    assert page.evaluate(seen) == [0, 8]
+
+
 def test_a_name_of_one_long_word_keeps_the_page_as_wide_as_it_is(page, server, spec):
     url, client = server
     name = "x" * 200

@@ -23,8 +23,17 @@ export class Chart {
     this.place.hidden = columns[0].length === 0;
     if (this.place.hidden) return;
     if (this.plot === undefined) this.plot = new window.uPlot(this.#settings(), columns, this.place);
-    else this.plot.setData(columns);
+    else this.#renew(columns);
     this.place.setAttribute("aria-label", this.#inWords(columns));
+  }
+
+  // What a reader has zoomed to stays in view; a double click shows all again.
+  #renew(columns) {
+    const { plot } = this;
+    const { min, max } = plot.scales.x;
+    const isZoomed = min > plot.data[0][0] || max < plot.data[0].at(-1);
+    plot.setData(columns, !isZoomed);
+    if (isZoomed) plot.redraw();
   }
 
   // A plot keeps the colours that it was made with.
