@@ -55,8 +55,8 @@ SMALL = 2.0
 """Times the smallest accepted one at most."""
 
 MISSED_RISK = 0.3
-"""Of what would be for the small ones: for seeds of `TRUSTED_SHARE` and less, in even parts as there, where the search
-has accepted nothing as small. The smallest of what it has accepted has the rest."""
+"""Of what would be for the small ones: for those of the sizes of seeds, in even parts as there, where the search has
+accepted nothing as small. The smallest of what it has accepted has the rest."""
 
 MIDDLE_RISK = 0.2
 """Of that of a front: for its middle."""
@@ -130,13 +130,17 @@ def risks(safe: int, chosen: Sequence[float], falling: Sequence[float]) -> list[
     """
     last = safe + len(chosen) - 1
     small = [index for index, share in enumerate(chosen, safe) if share <= SMALL * chosen[-1]]
-    missed = [index for index, share in enumerate(falling, last + 1) if share <= TRUSTED_SHARE + TOLERANCE]
+    missed = [index for index, share in enumerate(falling, last + 1) if _is_of_a_seed(share)]
     if missed and not (chosen and chosen[-1] <= TRUSTED_SHARE + TOLERANCE):
         parts = [(last, SMALL_RISK - MISSED_RISK), *_three(missed, MISSED_RISK)]
     else:
         parts = _three(small or [0], SMALL_RISK)
     count = last + 1 + len(falling)
     return _spread(count, (0, SAFE_RISK), (min(safe, last), 1 - SAFE_RISK - SMALL_RISK), *parts)
+
+
+def _is_of_a_seed(share: float) -> bool:
+    return SEED_SHARES[-1] - TOLERANCE <= share <= SEED_SHARES[0] + TOLERANCE
 
 
 def _three(indices: Sequence[int], risk: float) -> list[tuple[int, float]]:
