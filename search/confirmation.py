@@ -16,7 +16,7 @@ RESAMPLES = 4000
 RISK_DRAWS = 40_000
 """For p-values, of which those far from even tell."""
 MOST_CONFIDENCE = 0.999
-"""No p-value is below 1 / (`RISK_DRAWS` + 1), and a finalist's part of the risk may be a sixth."""
+"""No p-value is below 1 / (`RISK_DRAWS` + 1), and a finalist's part of the risk may be a tenth."""
 GRID = 0.01
 """Points to which drops are rounded up there, so that many records have no more different ones than that."""
 TWO_SIDED = 0.95

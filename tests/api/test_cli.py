@@ -251,9 +251,7 @@ def test_submit_prints_the_id_and_watch_follows(ranksieve, spec_file, client):
     assert submitted.exit_code == watched.exit_code == 0
     assert client.job(job_id)["name"] == "snippets"
     assert "block parameters" in watched.stdout
-    assert watched.stdout.endswith(
-        f"model: ranksieve download {job_id} -o DIR\n"
-    )  # the server's folders are its own
+    assert watched.stdout.endswith(f"model: ranksieve download {job_id} -o DIR\n")
     assert job_id in ranksieve("jobs").stdout
     assert job_id not in ranksieve("jobs", "--state", "failed").stdout
 
