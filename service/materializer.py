@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import ScoringError
-from service import plans, report
+from service import plans, report, repropagation
 from service.clock import Clock
 from service.events import EventType
 from service.exports import Export
@@ -61,7 +61,10 @@ class Materializer:
             require_same_model(export.known["model"], made, export.job)
             measured = export.latency
             plan = phases.search_plan(spec, checked, made.model.dtype, measured)
-            prepared = phases.prepare(spec, checked, made, plan, share, log)
+            times = repropagation.kept(self._settings.jobs_dir / export.job)
+            again = repropagation.best(times)
+            before = times[again - 1] if again else None
+            prepared = phases.prepare(spec, checked, made, plan, share, log, before)
         space = plan.space
         genome = space.validate(export.genome)
         refit = export.refit_file(self._settings.jobs_dir)

@@ -9,6 +9,7 @@ from typing import Any
 from service import latency, matrices, plans
 from service.events import EventType
 from service.joblog import JobLog
+from service.repropagation import Led
 from service.search_plan import SearchPlan, check_search_plan, search_plan
 from service.settings import Settings
 from service.spec import JobSpec, TargetLatency
@@ -117,15 +118,26 @@ class Phases:
         return made
 
     def prepare(
-        self, spec: JobSpec, checked: Checked, made: Prepared, search: SearchPlan, share: Share, log: JobLog
+        self,
+        spec: JobSpec,
+        checked: Checked,
+        made: Prepared,
+        search: SearchPlan,
+        share: Share,
+        log: JobLog,
+        before: Led | None = None,
     ) -> Prepared:
         """The factors that a job goes on with: those in closed form, propagated and trained, where it wants that.
 
-        Errors are propagated around the size that the search will aim at.
+        Errors are propagated around the size that the search will aim at, in Lagrangian models or in those that the
+        rounds before have led to.
         """
         plan, prepared = self._plan(spec, checked, made.model.dtype), made
         if plan.propagated_shares:
-            plan = replace(plan, propagated_shares=spec.propagated_shares(search.share(made.energies)))
+            sizes = spec.propagated_shares(search.share(made.energies))
+            plan = replace(plan, propagated_shares=sizes)
+            if before is not None:
+                plan = replace(plan, propagated_shares=before.shares, propagated_in=before.models)
             prepared = self._run(propagated, plan, share=share, log=log)
         if plan.refinement.epochs:
             threads = spec.resources.threads

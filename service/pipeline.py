@@ -1,18 +1,21 @@
 """One job from its spec to its exported model, top to bottom.
 
-    spec → checked → prepared (calibration, projections; latencies) → reweighed energies → descended genome
+    spec → checked → prepared (calibration, projections; latencies) ⇄ reweighed energies, descended genome
     → search ⇄ scoring → refit finalists → confirmation → test → export → verified
 
 Every stage returns what a later one needs. Stopped anywhere and run again, it ends with the same result: the
 preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from search.outcome import Outcome
-from service import descent, plans, report, reweighing
+from search.prices import Energies
+from search.space import SearchSpace
+from service import descent, plans, report, repropagation, reweighing
 from service.clock import Clock
 from service.confirmation import confidence_of, confirm
 from service.descent import descended
@@ -21,7 +24,9 @@ from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.phases import Phases
 from service.refitting import Finalists
+from service.repropagation import Led, led
 from service.reweighing import reweighed
+from service.rounds import rounds_files
 from service.sameness import (
     data_of,
     model_of,
@@ -33,14 +38,12 @@ from service.sameness import (
     scores_otherwise,
 )
 from service.scoring import TaskScorer
-from service.search_plan import require_scorings, seedless
+from service.search_plan import SearchPlan, require_scorings, seedless
 from service.searching import search
 from service.settings import Settings
 from service.spec import JobSpec, TargetLatency
 from workers.actor import ScorerPlan
 from workers.cluster import Cluster
-from workers.dispatcher import Dispatcher
-from workers.metrics import METRIC_NAMES
 from workers.models import Weights
 from workers.plan import EncodedTask
 from workers.preflight import Checked
@@ -101,15 +104,14 @@ class Pipeline:
             _announce_model(log, prepared, spec.resources.device, scores)
 
         log.state(JobState.SEARCHING)
-        with self._actors(spec, checked, prepared, share, log) as dispatcher:
-            scorer = TaskScorer(dispatcher, space, checked.task, spec.search.kl_weight)
+        scoring = partial(self._scoring, spec, checked, space, share, log)
+        set_out = partial(_set_out, spec, plan, checked.task, clock, log)
+        prepare = partial(phases.prepare, spec, checked, made, plan, share, log)
+        prepared, again = _coarse_to_fine(spec, prepared, prepare, scoring, set_out, clock, log)
+        with scoring(prepared) as scorer:
             with clock.phase("dense"):
-                _score_dense(scorer, ("search", "confirm"), checked, log)
-            with clock.phase("reweigh"):
-                plan, energies, begin = reweighed(spec, plan, prepared.energies, checked.task, scorer, log)
-            with clock.phase("descend"):
-                calibration = len(checked.task.splits["calibration"])
-                plan = descended(spec, plan, energies, begin, calibration, scorer, log)
+                _score_dense(scorer, ("search", "confirm"), log)
+            plan, energies = set_out(prepared, scorer, again)
             with clock.phase("search"):
                 known = [Outcome.from_json(row) for row in log.parent_memo(scores)]
                 evolution = search(plan, energies, scorer, confidence_of(spec), log, known)
@@ -122,7 +124,7 @@ class Pipeline:
                 winner = confirm(spec, space, scorer, candidates, risks, log)
                 candidates.end()
             with clock.phase("test"):
-                _score_dense(scorer, ("test",), checked, log)
+                _score_dense(scorer, ("test",), log)
                 tested = winner.with_test(scorer, log)
 
         with clock.phase("export"):
@@ -145,9 +147,16 @@ class Pipeline:
         return report.result(summary, prepared, exported, verified, clock.seconds)
 
     @contextmanager
-    def _actors(
-        self, spec: JobSpec, checked: Checked, prepared: Prepared, share: Share, log: JobLog
-    ) -> Iterator[Dispatcher]:
+    def _scoring(
+        self,
+        spec: JobSpec,
+        checked: Checked,
+        space: SearchSpace,
+        share: Share,
+        log: JobLog,
+        prepared: Prepared,
+    ) -> Iterator[TaskScorer]:
+        """Actors that have loaded the factors, as long as the `with` block is in."""
         resources = spec.resources
         plan = ScorerPlan(
             model_folder=prepared.model.folder,
@@ -166,19 +175,71 @@ class Pipeline:
             on_replaced=lambda actor, reason: log.event(EventType.ACTOR_REPLACED, actor=actor, reason=reason),
         )
         try:
-            yield dispatcher
+            yield TaskScorer(dispatcher, space, checked.task, spec.search.kl_weight)
         finally:
             dispatcher.close()
 
 
-def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], checked: Checked, log: JobLog) -> None:
+def _coarse_to_fine(
+    spec: JobSpec,
+    prepared: Prepared,
+    prepare: Callable[[Led | None], Prepared],
+    scoring: Callable[[Prepared], AbstractContextManager[TaskScorer]],
+    set_out: Callable[[Prepared, TaskScorer, int], tuple[SearchPlan, Energies]],
+    clock: Clock,
+    log: JobLog,
+) -> tuple[Prepared, int]:
+    """Propagates errors again in the models that were led to, as often as the job wants; see `service.repropagation`.
+
+    Returns:
+        The factors to search with, and how often errors were propagated again for them.
+    """
+    rounds, propagation = spec.projection.propagation_rounds, prepared.propagation
+    if rounds == 1 or propagation is None or propagation.reason is not None:
+        return prepared, 0
+    times = repropagation.kept(log.directory)
+    for again in range(len(times), rounds):
+        with clock.phase("prepare"):
+            made = prepare(times[-1]) if times else prepared
+        with scoring(made) as scorer:
+            with clock.phase("dense"):
+                _score_dense(scorer, ("search",), log)
+            plan, energies = set_out(made, scorer, again)
+            with clock.phase("descend"):
+                times.append(led(plan, energies, propagation.shares, scorer))
+        repropagation.keep(log.directory, times)
+        log.event(EventType.MODELS_LED, round=again + 1, loss=times[-1].loss)
+    again = repropagation.best(times)
+    with clock.phase("prepare"):
+        return (prepare(times[again - 1]) if again else prepared), again
+
+
+def _set_out(
+    spec: JobSpec,
+    plan: SearchPlan,
+    task: EncodedTask,
+    clock: Clock,
+    log: JobLog,
+    prepared: Prepared,
+    scorer: TaskScorer,
+    again: int,
+) -> tuple[SearchPlan, Energies]:
+    """The plan with the genomes that reweighing and descent lead to, and the reweighed energies."""
+    with clock.phase("reweigh"):
+        plan, energies, begin = reweighed(spec, plan, prepared.energies, task, scorer, log, again)
+    with clock.phase("descend"):
+        calibration = len(task.splits["calibration"])
+        return descended(spec, plan, energies, begin, calibration, scorer, log, again), energies
+
+
+def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], log: JobLog) -> None:
     for split in splits:
         scores = scorer.score_dense(split, log.progress("dense"))
         log.event(
             EventType.DENSE_SCORED,
             split=split,
             metric=scorer.metric(scores),
-            metric_name=METRIC_NAMES[checked.task.kind],
+            metric_name=scorer.metric_name,
         )
 
 
@@ -215,6 +276,7 @@ def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str) -
 
 def _forget_what_was_measured(log: JobLog) -> None:
     """Before its first generation a job can begin anew: what it knows of other factors says nothing of these."""
-    for name in (reweighing.FILE, descent.FILE):
-        (log.directory / name).unlink(missing_ok=True)
+    for name in (reweighing.FILE, descent.FILE, repropagation.FILE):
+        for file in rounds_files(log.directory, name):
+            file.unlink(missing_ok=True)
     log.keep_open([])

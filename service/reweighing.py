@@ -26,7 +26,7 @@ from service.confirmation import confidence_of
 from service.events import EventType
 from service.files import write_json
 from service.joblog import JobLog
-from service.rounds import RoundRecords, next_stair, records_of, rounds_in, smallest_share
+from service.rounds import RoundRecords, next_stair, records_of, rounds_file, rounds_in, smallest_share
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
 from service.spec import JobSpec
@@ -34,7 +34,7 @@ from service.spec.job import ROUND_EXAMPLES
 from workers.plan import EncodedTask
 from workers.scores import Failure, Reaction
 
-FILE = "weights.json"
+FILE = "weights"
 
 WINDOW_STEPS = 2
 """Of ranks on either side that are looked at: fewer components are noisier, more are further from the candidate."""
@@ -69,12 +69,27 @@ NextShare = Callable[[Sequence[Weighing]], float]
 
 
 def reweighed(
-    spec: JobSpec, plan: SearchPlan, energies: Energies, task: EncodedTask, scorer: TaskScorer, log: JobLog
+    spec: JobSpec,
+    plan: SearchPlan,
+    energies: Energies,
+    task: EncodedTask,
+    scorer: TaskScorer,
+    log: JobLog,
+    again: int = 0,
 ) -> tuple[SearchPlan, Energies, float | None]:
     """The energies to search with: those of the projections, times a weight of each matrix.
 
     Rounds are kept in the job's folder, so that a job that is taken up again goes on from there. The genome that is the
     best without them joins the seeds of the search.
+
+    Args:
+        spec: The job.
+        plan: Of its search.
+        energies: Of its projections.
+        task: Its calibration split is run.
+        scorer: Measures candidates.
+        log: The job.
+        again: How often errors were propagated again before.
 
     Returns:
         The plan, the energies, and the size that the next round would be at, if rounds tell.
@@ -85,7 +100,7 @@ def reweighed(
     """
     if not (most := spec.reweigh_rounds):
         return plan, energies, None
-    report, file = log.progress("reweigh"), log.directory / FILE
+    report, file = log.progress("reweigh"), rounds_file(log.directory, FILE, again)
     rounds = rounds_in(file, Weighing.from_json)
     report(min(len(rounds), most), most)
     genome_of = partial(lagrangian, plan.space, energies)
@@ -99,6 +114,7 @@ def reweighed(
         log.event(
             EventType.MATRICES_REWEIGHED,
             round=len(rounds),
+            again=again,
             kept_share=one.kept_share,
             least=min(one.weights),
             median=median(one.weights),

@@ -38,13 +38,16 @@ def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask, latency: Lat
 
     Args:
         spec: The job.
-        prepared: Its factors.
+        prepared: Its factors, those of the first time that errors were propagated.
         task: Its records.
         latency: What its levels are priced by, where that is measured: for one job alone.
     """
     settings = search_settings(spec)
     levels = [spec.projection.rank_step, spec.projection.storage, isinstance(spec.objective, TargetBytes)]
-    priced = [] if latency is None else [latency.to_json()]
+    rest: list[Any] = [] if latency is None else [latency.to_json()]
+    if spec.projection.propagation_rounds > 1:  # other factors come of these
+        led_by = [spec.projection.propagation_rounds, spec.reweigh_rounds, spec.descent_rounds]
+        rest.append([spec.objective.model_dump(mode="json"), *led_by])
     return content_key(
         "scores",
         SCORING,
@@ -54,7 +57,7 @@ def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask, latency: Lat
         [settings.full, *(stage.examples for stage in settings.stages)],
         [spec.search.kl_weight, confidence_of(spec)],
         [spec.resources.tokens_per_batch, spec.resources.threads_per_actor, spec.resources.device],
-        *priced,
+        *rest,
     )
 
 

@@ -23,7 +23,7 @@ from search.errors import ScoringError
 from search.matrix import DENSE
 from search.outcome import Outcome, Trial
 from search.space import Genome, SearchSpace
-from workers.metrics import drop_points
+from workers.metrics import METRIC_NAMES, drop_points
 from workers.plan import EncodedTask
 from workers.scores import (
     Beliefs,
@@ -226,6 +226,11 @@ class TaskScorer:
         requests = [request for part in per_candidate for request in part]
         results = iter(self._run("score", requests, report))
         return [_joined([next(results) for _ in part]) for part in per_candidate]
+
+    @property
+    def metric_name(self) -> str:
+        """Of the task."""
+        return METRIC_NAMES[self._task.kind]
 
     def metric(self, scores: Scores) -> float:
         """The task metric of some scores."""

@@ -185,9 +185,11 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
     streamed += calibration.times(passes * runs_dense(job))
-    streamed += loads["propagation"].times(_flowing_passes(job)) + loads["propagation_looks"]
-    streamed += loads["refinement"].times(job.refine_epochs)
-    entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # factors of every kind
+    times = job.propagation_rounds
+    coarse = times if times > 1 else 0  # so often rounds lead to a model, and a search begins after them
+    streamed += loads["propagation"].times(times * _flowing_passes(job)) + loads["propagation_looks"]
+    streamed += loads["refinement"].times(times * job.refine_epochs)
+    entries = 1 + midway + times * ((job.propagated > 0) + (job.refine_epochs > 0))  # factors of every kind
     refit_one = loads["refit"].times(REFIT_PASSES)
     if refit_one.tokens:
         refit_one += loads["search"].times(2)  # as it was, and refit
@@ -209,8 +211,8 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         *timed,
         scored(
             "dense",
-            loads["search"] + loads["confirm"],
-            _Work(starts=1, file_bytes=job.actors * (weights + factors)),
+            loads["search"].times(1 + 2 * coarse) + loads["confirm"],
+            _Work(starts=1 + coarse, file_bytes=(1 + coarse) * job.actors * (weights + factors)),
         ),
         reacted("reweigh"),
         reacted("descend"),
@@ -257,9 +259,11 @@ def _preparing(model: ModelSize, job: JobSize) -> _Steps:
         gathering = _gathering(model, job, load, low_rank)
         factoring = _factoring(model, job, exact=exact) + writing
         steps += [(loading, 1), (gathering, workers), (factoring, job.devices)]
+    again: list[tuple[_Work, float]] = []
     if job.propagated:
-        steps.append((_propagating(model, job) + writing, 1 / job.actors if job.device == "cpu" else 1))
-    return [*steps, (_refining(model, job, loads["refinement"].times(job.refine_epochs)), 1)]
+        again.append((_propagating(model, job) + writing, 1 / job.actors if job.device == "cpu" else 1))
+    again.append((_refining(model, job, loads["refinement"].times(job.refine_epochs)), 1))
+    return [*steps, *job.propagation_rounds * again]
 
 
 def _flowing_passes(job: JobSize) -> int:

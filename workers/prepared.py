@@ -26,7 +26,7 @@ from workers.matrices import linear_params
 from workers.models import PreparedModel
 from workers.plan import EncodedTask, ModelSource
 from workers.projections import Method
-from workers.propagation import Sizes
+from workers.propagation import Ranks, Sizes
 from workers.refinement import Refinement
 
 FACTORS, ENERGIES = "factors", "energies"
@@ -49,7 +49,8 @@ class PreparationPlan:
     `midway_share`: of `task` factors, the share of the parameters that the smaller model keeps on the way to which the
     second moments are taken, see `workers.midway`; None for the dense model's.
     `propagated_shares`: of `task` factors, what the models keep in which errors are propagated, or how much of the
-    metric of `choice` they may lose, see `workers.propagation`; none: they are not.
+    metric of `choice` they may lose, see `workers.propagation`; none: they are not. `propagated_in`: the ranks of these
+    models; none: of the Lagrangian ones.
     `threads`: of one worker. `gram_bytes`: memory of one worker for Grams, see `workers.calibration.passes`.
     `workers`: how many run `closed_form` at once.
     """
@@ -62,6 +63,7 @@ class PreparationPlan:
     gram_examples: int | None = None
     midway_share: float | None = None
     propagated_shares: Sizes = ()
+    propagated_in: tuple[Ranks, ...] = ()
     refinement: Refinement = field(default_factory=Refinement)
     seed: int
     batch_tokens: int

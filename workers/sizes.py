@@ -113,7 +113,8 @@ class JobSize:
     `devices`: how many devices' worth of work the actors do at the same time (1 for a processor, whose rates are
     those of all its threads); `actors_per_device` share the memory of one, or one actor has that of
     `devices_per_actor`. `gram_bytes`: for the Grams of one actor. `fisher`, `midway_share`: as of
-    `workers.prepared.PreparationPlan`. `propagated`: in how many candidates errors are propagated.
+    `workers.prepared.PreparationPlan`. `propagated`: in how many candidates errors are propagated, `propagation_rounds`
+    times, if at all.
     """
 
     dtype: str
@@ -125,6 +126,7 @@ class JobSize:
     gram_bytes: int
     midway_share: float | None
     propagated: int
+    propagation_rounds: int
     loads: Mapping[str, Load]
     refine_epochs: int
     search_passes: float

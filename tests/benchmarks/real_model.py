@@ -14,7 +14,6 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from api.demo import demo_spec
 from search.matrix import Storage
@@ -42,7 +41,6 @@ from workers.preflight import check
 from workers.preparation import prepare
 from workers.prepared import PreparationPlan, Prepared, Progress, with_factors
 from workers.projections import Method
-from workers.propagation import propagate, split_for_propagation
 from workers.scorer import Scorer
 
 CPU = torch.device("cpu")
@@ -137,15 +135,11 @@ def gathered_again(model: RealModel, genome: Genome) -> RealModel:
     return _loaded(model.plan, model.spec, prepared)
 
 
-def propagated_again(model: RealModel, genome: Genome) -> RealModel:
-    """The same with errors propagated in one of its genomes, from the factors that it has; its own are changed."""
-    examples, _ = split_for_propagation(model.task.splits["calibration"])
-    candidates, before = [model.space.ranks(genome)], model.prepared.energies
-    energies: dict[str, NDArray[np.floating]] = {}
-    for block in propagate(model.switchable, candidates, before, examples, model.plan.batch_tokens):
-        energies |= block.energies
-    made = tuple(energies[matrix.name] for matrix in model.prepared.matrices)
-    return replace(model, prepared=replace(model.prepared, energies=made))
+def propagated_again(model: RealModel, genomes: Sequence[Genome]) -> RealModel:
+    """The same with errors propagated in some of its genomes, one of each size that they were propagated in."""
+    plan = replace(model.plan, propagated_in=tuple(model.space.ranks(genome) for genome in genomes))
+    (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
+    return _loaded(plan, model.spec, prepared)
 
 
 def _loaded(plan: PreparationPlan, spec: JobSpec, prepared: Prepared) -> RealModel:

@@ -5,9 +5,10 @@ Rounds are those of a job (`service.reweighing`, `service.descent`), from closed
 scored on the confirm split, which nothing else looks at: the loss, and by how much it is below that of the unweighted
 genome and of the last one of its size, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
 same weights, and the last one that was descended, brought there by what the energies predict, and then by the slopes of
-the last round, as far as those lead, as a job does it. With `--again` factors are then made anew, of second moments
-midway to the last genome or for what its matrices read, and the same genome scored with those, and what as many rounds
-of descent lead to from there. Prints each row as it is measured.
+the last round, as far as those lead, as a job does it. With `--again` factors are then made anew, and the same genome
+scored with those: of second moments midway to it, and what as many rounds of descent lead to from there, or for what
+matrices read where rounds have led at the sizes `--propagated`, and what as many rounds of both kinds lead to, as a job
+of two `projection.propagation_rounds` does it. Prints each row as it is measured.
 """
 
 import json
@@ -41,11 +42,6 @@ from workers.scores import Floats, Scores
 
 Row = dict[str, Any]
 
-AGAIN: dict[str, Callable[[RealModel, Genome], RealModel]] = {
-    "midway": gathered_again,
-    "propagated": propagated_again,
-}
-
 
 def main() -> None:
     arguments = _arguments()
@@ -76,7 +72,7 @@ def _arguments() -> Namespace:
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
     options.add_argument("--descents", type=int, default=MOST_DESCENT_ROUNDS)
     options.add_argument(
-        "--again", choices=list(AGAIN), help="make factors anew at the end, and descend further"
+        "--again", choices=["midway", "propagated"], help="make factors anew at the end, and go on"
     )
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
@@ -136,14 +132,24 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
     if not arguments.again or not descended:
         return
     genome, done, factors, started = descended[-1].genome, len(descended), "again", time.perf_counter()
-    model = AGAIN[arguments.again](model, genome)
+    if arguments.again == "midway":
+        model = gathered_again(model, genome)
+    else:
+        model = propagated_again(model, [genome_of(share) for share in arguments.propagated])
     seconds += time.perf_counter() - started
     scorer, losses = _scoring(model, arguments.kl_weight)
     yield row(
         arguments.share, 0, 0, seconds, losses(lagrangian(space, model.prepared.energies, arguments.share))
     )
     yield row(arguments.share, rounds, done, seconds, losses(genome))
-    little = until_little(arguments.share)
+    little, started = until_little(arguments.share), time.perf_counter()
+    if arguments.again == "propagated":
+        anew = weighings(model, scorer, lambda _: arguments.share, rounds)
+        settled_M = settled([np.array(one.weights) for one in anew])
+        energies, done, descended = weighted(model.prepared.energies, settled_M), 0, []
+        seconds += time.perf_counter() - started
+        yield row(arguments.share, rounds, 0, seconds, losses(lagrangian(space, energies, arguments.share)))
+        started = time.perf_counter()
     further = descents(
         model,
         scorer,
@@ -152,7 +158,6 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         arguments.descents,
         earlier=descended,
     )
-    started = time.perf_counter()
     for number, made in enumerate(further, 1):
         seconds += time.perf_counter() - started
         yield row(arguments.share, rounds, done + number, seconds, losses(made.genome))

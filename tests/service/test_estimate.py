@@ -130,6 +130,22 @@ def test_training_on_fewer_records_takes_fewer_tokens(application: Application, 
     assert prepared(1) < prepared(calibration // 2) < prepared(None) == prepared(2 * calibration)
 
 
+def test_propagating_again_means_to_reweigh_and_descend_again(
+    application: Application, tiny_job: Document
+) -> None:
+    def tokens(rounds: int) -> dict[str, int]:
+        tiny_job["projection"]["propagation_rounds"] = rounds
+        phases = application.estimate(JobSpec.model_validate(tiny_job))["phases"]
+        return {phase["phase"]: phase["tokens"] for phase in phases}
+
+    once, thrice = tokens(1), tokens(3)
+    assert (thrice["reweigh"], thrice["descend"]) == (3 * once["reweigh"], 3 * once["descend"])
+    assert thrice["prepare"] > once["prepare"]
+    assert thrice["dense"] > 3 * (once["dense"] - once["confirm"])
+    same = {"search", "refit", "confirm", "test", "export", "verify"}
+    assert {name: thrice[name] for name in same} == {name: once[name] for name in same}
+
+
 PROBES = len(SEED_SHARES).bit_length()
 
 

@@ -38,8 +38,8 @@ export class History {
     if (type === "job.state") this.phase = null;
     if (type === "job.state" && data.state === "validating") this.finalists = [];
     if (type === "finalist.confirmed") this.finalists.push(data);
-    if (type === "matrices.reweighed") this.#step(`reweighing ${data.round}`, data);
-    if (type === "genome.descended") this.#step(`descent ${data.round}`, data);
+    if (type === "matrices.reweighed") this.#step(`reweighing ${roundOf(data)}`, data);
+    if (type === "genome.descended") this.#step(`descent ${roundOf(data)}`, data);
     if (type === "generation.completed") this.#step(`generation ${data.generation}`, data);
   }
 
@@ -48,4 +48,9 @@ export class History {
     if (!this.#known.has(name)) this.#known.set(name, this.steps.length);
     this.steps[this.#known.get(name)] = { ...data, name };
   }
+}
+
+// The number of a round; where errors have been propagated again before, with that of the time.
+function roundOf({ round, again }) {
+  return again ? `${again + 1}.${round}` : `${round}`;
 }
