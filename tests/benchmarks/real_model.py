@@ -97,9 +97,9 @@ class Variant(TypedDict, total=False):
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
     data. `objective`: as in a job file. `propagated_shares`: likewise; None: what that objective makes of it.
-    `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`, `dtype`: as
-    in a job file. `calibration`: records of that split (none: the job's own). `seed`: of the data splits, of
-    calibration and of the search.
+    `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`, `kl_weight`,
+    `dtype`: as in a job file. `calibration`: records of that split (none: the job's own). `seed`: of the data splits,
+    of calibration and of the search.
     """
 
     spec: JobSpec | None
@@ -114,6 +114,7 @@ class Variant(TypedDict, total=False):
     propagated_shares: Sequence[float] | None
     refine_epochs: int
     seed: int
+    kl_weight: float
     dtype: str
 
 
@@ -276,6 +277,7 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
         variant.get("calibration"),
         dtype=variant.get("dtype", "auto"),
         objective=variant.get("objective"),
+        kl_weight=variant.get("kl_weight"),
     )
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)
@@ -293,8 +295,11 @@ def _changed(
     *,
     dtype: str,
     objective: dict[str, Any] | None,
+    kl_weight: float | None,
 ) -> JobSpec:
     document = spec.canonical()
+    if kl_weight is not None:
+        document["search"]["kl_weight"] = kl_weight
     if objective is not None:
         document["objective"] = objective
     if calibration is not None:

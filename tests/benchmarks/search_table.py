@@ -239,6 +239,7 @@ def _arena(
             propagated_shares=None if arguments.propagate else arguments.propagated,
             calibration=arguments.calibration,
             refine_epochs=0,
+            kl_weight=arguments.kl_weight,
             seed=seed,
             threads=arguments.threads,
         )
