@@ -158,7 +158,7 @@ class Narrator:
                 )
             case "models.led":
                 return (
-                    f"errors propagated {data['round']} times: loss {data['loss']:.4f} where rounds have led"
+                    f"where rounds have led after propagation {data['round']}: loss {data['loss']:.4f} nats"
                 )
             case "finalist.refit":
                 return _refit(data)

@@ -104,7 +104,7 @@ LINES = [
     "matrices reweighed by 0.50 to 2.00, round 2",
     "matrices reweighed by 0.50 to 2.00, round 2.2",
     "40 ranks moved along the slopes of the loss, round 2.3 at 20.0%: -0.0100 nats expected",
-    "errors propagated 2 times: loss 0.0500 where rounds have led",
+    "where rounds have led after propagation 2: loss 0.0500 nats",
     "a candidate of generation 3 failed: not finite",
     "actor 1 replaced: died",
     "a finalist failed: not finite",
