@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from search.errors import ScoringError
-from service import plans, report, repropagation
+from service import plans, report
 from service.clock import Clock
 from service.events import EventType
-from service.exports import Export
+from service.exports import REPROPAGATED, Export
 from service.joblog import JobLog
 from service.jobs import Job, JobState
 from service.phases import Phases
+from service.repropagation import Led
 from service.sameness import require_same_data, require_same_matrices, require_same_model
 from service.search_plan import seedless
 from service.settings import Settings
@@ -61,10 +62,9 @@ class Materializer:
             require_same_model(export.known["model"], made, export.job)
             measured = export.latency
             plan = phases.search_plan(spec, checked, made.model.dtype, measured)
-            times = repropagation.kept(self._settings.jobs_dir / export.job)
-            again = repropagation.best(times)
-            before = times[again - 1] if again else None
-            prepared = phases.prepare(spec, checked, made, plan, share, log, before)
+            before = export.known.get(REPROPAGATED)
+            led = None if before is None else Led.from_json(before)
+            prepared = phases.prepare(spec, checked, made, plan, share, log, led)
         space = plan.space
         genome = space.validate(export.genome)
         refit = export.refit_file(self._settings.jobs_dir)

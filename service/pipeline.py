@@ -107,11 +107,11 @@ class Pipeline:
         scoring = partial(self._scoring, spec, checked, space, share, log)
         set_out = partial(_set_out, spec, plan, checked.task, clock, log)
         prepare = partial(phases.prepare, spec, checked, made, plan, share, log)
-        prepared, again = _coarse_to_fine(spec, prepared, prepare, scoring, set_out, clock, log)
+        prepared, before = _coarse_to_fine(spec, prepared, prepare, scoring, set_out, clock, log)
         with scoring(prepared) as scorer:
             with clock.phase("dense"):
                 _score_dense(scorer, ("search", "confirm"), log)
-            plan, energies = set_out(prepared, scorer, again)
+            plan, energies = set_out(prepared, scorer, len(before))
             with clock.phase("search"):
                 known = [Outcome.from_json(row) for row in log.parent_memo(scores)]
                 evolution = search(plan, energies, scorer, confidence_of(spec), log, known)
@@ -128,7 +128,7 @@ class Pipeline:
                 tested = winner.with_test(scorer, log)
 
         with clock.phase("export"):
-            summary = report.summary(spec, plan, checked, prepared, scorer, tested, evolution)
+            summary = report.summary(spec, plan, checked, prepared, before, scorer, tested, evolution)
             ranks, refit = space.ranks(tested.candidate.genome), tested.candidate.refit
             provenance = report.provenance(job, summary)
             exported = phases.export(spec, prepared, ranks, refit, provenance, share, log)
@@ -188,15 +188,15 @@ def _coarse_to_fine(
     set_out: Callable[[Prepared, TaskScorer, int], tuple[SearchPlan, Energies]],
     clock: Clock,
     log: JobLog,
-) -> tuple[Prepared, int]:
+) -> tuple[Prepared, list[Led]]:
     """Propagates errors again in the models that were led to, as often as the job wants; see `service.repropagation`.
 
     Returns:
-        The factors to search with, and how often errors were propagated again for them.
+        The factors to search with, and what was led to before them.
     """
     rounds, propagation = spec.projection.propagation_rounds, prepared.propagation
     if rounds == 1 or propagation is None or propagation.reason is not None:
-        return prepared, 0
+        return prepared, []
     times = repropagation.kept(log.directory)
     for again in range(len(times), rounds):
         with clock.phase("prepare"):
@@ -209,9 +209,9 @@ def _coarse_to_fine(
                 times.append(led(plan, energies, propagation.shares, scorer))
         repropagation.keep(log.directory, times)
         log.event(EventType.MODELS_LED, round=again + 1, loss=times[-1].loss)
-    again = repropagation.best(times)
+    before = times[: repropagation.best(times)]
     with clock.phase("prepare"):
-        return (prepare(times[again - 1]) if again else prepared), again
+        return (prepare(before[-1]) if before else prepared), before
 
 
 def _set_out(

@@ -1,6 +1,8 @@
 """The numbers of a finished job: the result that the API returns and the provenance that goes with the model."""
 
 import platform
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from search.space import Genome, SearchSpace
 from service import latency
 from service.capabilities import LIBRARIES
 from service.confirmation import Confirmed, Winner
-from service.exports import Export
+from service.exports import REPROPAGATED, Export
 from service.jobs import Job
+from service.repropagation import Led
 from service.sameness import data_of, model_of
 from service.scoring import TaskScorer
 from service.search_plan import SearchPlan
@@ -39,6 +42,7 @@ def summary(
     plan: SearchPlan,
     checked: Checked,
     prepared: Prepared,
+    before: Sequence[Led],
     scorer: TaskScorer,
     winner: Winner,
     evolution: Evolution,
@@ -62,6 +66,7 @@ def summary(
         "method": spec.projection.method,
         "storage": spec.projection.storage,
         "refine_epochs": spec.projection.refine_epochs,
+        REPROPAGATED: asdict(before[-1]) if before else None,
         "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,

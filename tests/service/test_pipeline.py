@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -390,7 +390,7 @@ def test_errors_are_propagated_again_in_the_models_that_rounds_have_led_to(
     monkeypatch.setattr(Propagation, "kept", True)
     monkeypatch.setattr(repropagation, "best", lambda _: best)
     tiny_job["objective"] = objective
-    tiny_job["projection"]["propagation_rounds"] = 2
+    tiny_job["projection"] |= {"propagation_rounds": 2, "refit": None}
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
     assert cluster.phases == ["closed_form", *(2 + best) * ["propagated"], "export", "verify"]
@@ -411,11 +411,21 @@ def test_errors_are_propagated_again_in_the_models_that_rounds_have_led_to(
             kept = sum(shape.price(rank, "pairs") for shape, rank in zip(shapes, ranks, strict=True))
             assert share - 0.05 < kept / BLOCK_PARAMS <= share
 
-    jobs.export(id, candidate=jobs.store.front(id)[-1]["id"])
-    again = LocalCluster()
-    jobs.run(again)
-    assert again.phases == ["closed_form", "propagated", "export", "verify"]
-    assert result["promise_held"] is not False
+    assert result["repropagated"] == (asdict(times[best - 1]) if best else None)
+
+
+def test_a_model_of_a_job_that_propagated_again_is_made_by_what_its_result_says(
+    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Propagation, "kept", True)
+    monkeypatch.setattr(repropagation, "best", lambda _: 1)
+    tiny_job["projection"] |= {"propagated_shares": [0.3, 0.6], "propagation_rounds": 2, "refit": None}
+    id = finished(jobs, tiny_job)
+    result, winner = winner_of(jobs, id)
+    expected = weights(result)
+    shutil.rmtree(jobs.log.directory)
+    jobs.export(id, candidate=winner)
+    assert weights(jobs.run(LocalCluster())) == expected
 
 
 def test_the_search_goes_on_with_what_has_led_to_the_least_loss() -> None:
