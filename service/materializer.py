@@ -51,7 +51,7 @@ class Materializer:
             return self._run(job, job.export, share, log)  # nothing that it uses is evicted
 
     def _run(self, job: Job, export: Export, share: Share, log: JobLog) -> dict[str, Any]:
-        spec, clock, phases = seedless(job.spec), Clock(), self._phases
+        spec, clock, phases = seedless(job.spec), Clock(log.directory), self._phases
         with clock.phase("prepare"):
             dtype = export.known["model"]["dtype"]
             checked = phases.check(spec, dtype=dtype)

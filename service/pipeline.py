@@ -83,7 +83,7 @@ class Pipeline:
             return self._run(job, share, log)  # nothing that it uses is evicted
 
     def _run(self, job: Job, share: Share, log: JobLog) -> dict[str, Any]:
-        spec, clock, phases = job.spec, Clock(), self._phases
+        spec, clock, phases = job.spec, Clock(log.directory), self._phases
         asked = spec if log.search_state() is None else seedless(spec)
         with clock.phase("prepare"):
             dtype = phases.settled_dtype(spec, log)

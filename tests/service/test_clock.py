@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+from search.errors import CancelledError
 from service import clock
 from service.clock import Clock
 
@@ -16,8 +19,8 @@ class Watch:
         self.now += seconds
 
 
-def test_time_counts_once_for_the_innermost_phase(monkeypatch: pytest.MonkeyPatch) -> None:
-    watch, measured = Watch(), Clock()
+def test_time_counts_once_for_the_innermost_phase(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    watch, measured = Watch(), Clock(tmp_path)
     monkeypatch.setattr(clock, "time", watch)
     with measured.phase("prepare"):
         watch.sleep(1)
@@ -29,3 +32,23 @@ def test_time_counts_once_for_the_innermost_phase(monkeypatch: pytest.MonkeyPatc
             watch.sleep(4)
     assert measured.seconds == {"prepare": 1, "confirm": 12, "refit": 60}
     assert list(measured.seconds) == ["prepare", "confirm", "refit"]
+
+
+def test_a_job_that_is_taken_up_again_counts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    watch = Watch()
+    monkeypatch.setattr(clock, "time", watch)
+    measured = Clock(tmp_path / "job")
+    with measured.phase("prepare"):
+        watch.sleep(1)
+
+    def pause() -> None:
+        watch.sleep(3)
+        raise CancelledError("paused")
+
+    with pytest.raises(CancelledError), measured.phase("confirm"), measured.phase("refit"):
+        pause()
+
+    resumed = Clock(tmp_path / "job")
+    with resumed.phase("prepare"):
+        watch.sleep(5)
+    assert resumed.seconds == {"prepare": 6, "confirm": 0, "refit": 3}
