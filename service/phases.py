@@ -134,9 +134,10 @@ class Phases:
         """
         plan, prepared = self._plan(spec, checked, made.model.dtype), made
         if plan.propagated_shares:
-            sizes = spec.propagated_shares(search.share(made.energies))
-            plan = replace(plan, propagated_shares=sizes)
-            if before is not None:
+            if before is None:
+                sizes = spec.propagated_shares(search.share(made.energies))
+                plan = replace(plan, propagated_shares=sizes)
+            else:
                 plan = replace(plan, propagated_shares=before.shares, propagated_in=before.models)
             prepared = self._run(propagated, plan, share=share, log=log)
         if plan.refinement.epochs:
