@@ -1,7 +1,9 @@
 """What outlives the process: jobs, their events, the search's generations, candidates and state; API keys; webhooks."""
 
+from service.store.claims import LEASE_S
 from service.store.faults import FAULTS, RETRY_S
-from service.store.store import LEASE_S, Listener, Store
+from service.store.store import Store
+from service.store.told import Listener
 from service.store.view import View
 
 __all__ = ["FAULTS", "LEASE_S", "RETRY_S", "Listener", "Store", "View"]

@@ -1,4 +1,4 @@
-"""A store whose time a test moves on."""
+"""A store whose time a test moves on, and jobs brought to where a test wants them."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -6,7 +6,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.orm import Session
 
+from service.jobs import Job, JobState
 from service.store import Store
+
+WAY = [JobState.VALIDATING, JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING, JobState.SUCCEEDED]
+WAYS_TO = {
+    JobState.QUEUED: [],
+    JobState.STOPPING: [JobState.VALIDATING, JobState.PREPARING, JobState.STOPPING],
+    JobState.PAUSED: [JobState.PAUSED],
+    JobState.CRASHED: [JobState.CRASHED],
+    **{state: WAY[: WAY.index(state) + 1] for state in WAY},
+    JobState.FAILED: [JobState.FAILED],
+    JobState.CANCELLED: [JobState.CANCELLED],
+}
 
 
 class Clock:
@@ -47,3 +59,27 @@ def other(store_url: str, database_clock: Clock) -> Iterator[Store]:
     store = Store(store_url, database_clock)
     yield store
     store.close()
+
+
+@pytest.fixture
+def bring() -> Callable[[Store, Job, JobState], Job]:
+    """Moves a queued job to a state, over legal moves."""
+
+    def bring(store: Store, job: Job, state: JobState) -> Job:
+        for step in WAYS_TO[state]:
+            job = store.transition(job.id, step, epoch=job.epoch)
+        return job
+
+    return bring
+
+
+@pytest.fixture
+def claim() -> Callable[..., Job]:
+    """The next job of a store, for ten seconds if nothing else is said."""
+
+    def claim(store: Store, lease_s: float = 10) -> Job:
+        job = store.claim_next(lease_s)
+        assert job is not None
+        return job
+
+    return claim

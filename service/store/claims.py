@@ -1,0 +1,127 @@
+"""Who runs a job: a server claims it, keeps renewing its lease, and gives it up or loses it.
+
+Once the lease has run out, another server may claim the job: that raises the job's epoch, and whatever the former
+holder, which may only have been slow, writes from then on is refused.
+"""
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from sqlalchemy import case, or_, select, update
+
+from service.jobs import Job, JobError, JobState
+from service.store import faults, rows
+from service.store.schema import JobRow, WebhookRow
+from service.store.told import Told
+
+LEASE_S = 30.0
+"""So long a server that falls silent keeps its job, in seconds."""
+
+_INTERRUPTED = tuple(state for state in JobState if state.interruptible)
+
+
+class Claims(Told):
+    """Hands jobs to those who run them, and takes them back."""
+
+    def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
+        """The next job to run, moved to validating: of the highest priority, one cut off, an export, or the oldest.
+
+        A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes; one that is to be
+        cancelled is cancelled.
+
+        Args:
+            lease_s: So long the job is the caller's, in seconds, if the lease is not renewed.
+
+        Returns:
+            The job, with the epoch that the caller's writes have to show; None when there is nothing to run.
+        """
+        queued = JobRow.state == JobState.QUEUED.value
+        first = case(
+            (queued & JobRow.parent.is_(None), 2), (queued, 1), else_=0
+        )  # exports take minutes, jobs hours
+        runnable = [state.value for state in (JobState.QUEUED, *_INTERRUPTED)]
+        order = (JobRow.priority.desc(), first, JobRow.id)
+        query = select(JobRow).where(JobRow.state.in_(runnable)).order_by(*order)
+        with self.database.writing() as session:
+            now = self._clock(session)
+            free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
+            # A row that somebody is changing is left alone: another claimer takes it, or its user cancels it.
+            next_free, ended = free.limit(1).with_for_update(skip_locked=True), []
+            while (row := session.scalars(next_free).first()) and not faults.take_over(session, row):
+                ended.append(row.id)
+            if row is not None:
+                resumed = row.started_at is not None
+                row.epoch += 1
+                row.leased_until = now + timedelta(seconds=lease_s)
+                rows.move(session, row, JobState.VALIDATING, data={"resumed": True} if resumed else None)
+            job = None if row is None else rows.job_of(row)
+        for id in [*ended, *([] if job is None else [job.id])]:
+            self._tell(id)
+        return job
+
+    def put_back(self, id: str, error: JobError, *, epoch: int, retry_s: float = faults.RETRY_S) -> Job:
+        """Puts a job that the machine cut off back into the queue, for a while; too many faults in a row crash it.
+
+        One that its user has asked to cancel is cancelled.
+
+        Args:
+            id: The job.
+            error: What happened, for its user.
+            epoch: That of the claim it ran by; its holder may write no more.
+            retry_s: It may be claimed again after so long, in seconds; twice as long after every further fault.
+
+        Raises:
+            NotFoundError: There is no such job.
+            SupersededError: It was claimed again since `epoch`.
+            ConflictError: It is not being run.
+        """
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
+            rows.check_move(row, JobState.QUEUED)
+            faults.wait_or_crash(session, row, error, self._clock(session), retry_s)
+            job = rows.job_of(row)
+        self._tell(id)
+        return job
+
+    def renew(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
+        """Keeps a job the caller's for another `lease_s` seconds; returns it as it is now.
+
+        Raises:
+            NotFoundError: There is no such job.
+            SupersededError: It was claimed again since `epoch`.
+        """
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
+            if not JobState(row.state).terminal:
+                row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
+            return rows.job_of(row)
+
+    def release(self, id: str, *, epoch: int) -> None:
+        """Gives a job up as it stands; it can be claimed at once, and the caller may write no more.
+
+        Raises:
+            NotFoundError: There is no such job.
+            SupersededError: It was claimed again since `epoch`.
+        """
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
+            row.epoch += 1
+            row.leased_until = None
+
+    def idle(self, ids: Collection[str]) -> set[str]:
+        """Those of these jobs that nobody runs, or was cut off from: what such a job was about it begins anew."""
+        known = select(JobRow.id).where(JobRow.id.in_(ids))
+        with self.database.reading() as session:
+            return set(
+                session.scalars(known.where(JobRow.state.not_in([state.value for state in _INTERRUPTED])))
+            )
+
+    def release_all(self) -> None:
+        """Ends every lease: for a server that knows that it is the only one on this database."""
+        leased = update(JobRow).where(JobRow.leased_until.is_not(None))
+        cut_off = case((JobRow.state.in_([state.value for state in _INTERRUPTED]), 1), else_=0)
+        with self.database.writing() as session:
+            session.execute(
+                leased.values(leased_until=None, epoch=JobRow.epoch + 1, faults=JobRow.faults + cut_off)
+            )
+            session.execute(update(WebhookRow).values(busy_until=None))

@@ -1,0 +1,196 @@
+"""How jobs and exports come into the store, and how they leave it."""
+
+import json
+from hashlib import sha256
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from search.errors import ConflictError
+from service.exports import Export
+from service.ids import new_id
+from service.jobs import Job, JobState, check_deletable
+from service.keys import ADMIN
+from service.spec import JobSpec
+from service.store import rows
+from service.store.schema import (
+    CandidateRow,
+    EventRow,
+    FrontRow,
+    GenerationRow,
+    JobRow,
+    LabelRow,
+    OpenOutcomesRow,
+    RemovalRow,
+    SearchStateRow,
+)
+from service.store.told import Told
+
+_OF_JOB = (SearchStateRow, OpenOutcomesRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
+"""What goes with a job, whatever refers to something else first."""
+
+
+class Submissions(Told):
+    """Creates jobs and deletes them."""
+
+    def create_job(
+        self,
+        spec: JobSpec,
+        owner: str = ADMIN,
+        idempotency_key: str | None = None,
+        submitted: JobSpec | None = None,
+        most_queued: int | None = None,
+    ) -> Job:
+        """Queues a job of this owner's, or returns the one that was queued under the same key before.
+
+        Args:
+            spec: The job.
+            owner: Whose it is.
+            idempotency_key: What its owner calls this submission.
+            submitted: The spec as its owner sent it, if that is another one.
+            most_queued: So many of the owner's jobs may be queued; None for any number.
+
+        Raises:
+            ConflictError: The owner used the key for another spec.
+            LimitError: The owner has so many queued jobs already.
+        """
+        try:
+            return self._create_job(spec, owner, idempotency_key, submitted or spec, most_queued)
+        except IntegrityError:
+            # The same submission has come by another way in the same moment.
+            if (
+                idempotency_key is None
+                or (job := self.submitted(submitted or spec, owner, idempotency_key)) is None
+            ):
+                raise
+            return job
+
+    def create_export(self, parent: Job, export: Export, most_queued: int | None = None) -> Job:
+        """Queues the export of a candidate for the owner of its job, or returns the one that there is already.
+
+        Args:
+            parent: The job.
+            export: The candidate.
+            most_queued: So many of the owner's jobs may be queued; None for any number.
+
+        Raises:
+            NotFoundError: The job has gone.
+            LimitError: Its owner has so many queued jobs already.
+        """
+        with self.database.writing() as session:
+            rows.find_job(session, parent.id, lock=True)  # who asks at the same time waits here
+            given_up = [JobState.FAILED.value, JobState.CANCELLED.value, JobState.CRASHED.value]
+            of_job = select(JobRow).where(JobRow.parent == parent.id, JobRow.state.not_in(given_up))
+            for row in session.scalars(of_job.where(JobRow.cancel_requested.is_(False))):
+                if Export.from_json(row.export or {}).genome == export.genome:
+                    return rows.job_of(row)
+            if most_queued is not None:
+                rows.require_room(session, parent.owner, most_queued)
+            job = self._add_job(session, parent.spec, parent.owner, export=export)
+        self._tell(job.id)
+        return job
+
+    def submitted(self, spec: JobSpec, owner: str, idempotency_key: str) -> Job | None:
+        """The job that its owner submitted under this key, if there is one.
+
+        Raises:
+            ConflictError: It has another spec.
+        """
+        named = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
+        with self.database.reading() as session:
+            row = session.scalars(named).first()
+            if row is not None and not _was_submitted(row, spec):
+                raise ConflictError(
+                    f"Idempotency-Key {idempotency_key!r} was used for job {row.id}, whose spec is another one; "
+                    "give every submission a key of its own"
+                )
+            return None if row is None else rows.job_of(row)
+
+    def _create_job(
+        self,
+        spec: JobSpec,
+        owner: str,
+        idempotency_key: str | None,
+        submitted: JobSpec,
+        most_queued: int | None,
+    ) -> Job:
+        with self.database.writing() as session:
+            if most_queued is not None:
+                rows.require_room(session, owner, most_queued)
+            job = self._add_job(
+                session, spec, owner, idempotency_key=idempotency_key, submission=_digest(submitted)
+            )
+        self._tell(job.id)
+        return job
+
+    @staticmethod
+    def _add_job(
+        session: Session,
+        spec: JobSpec,
+        owner: str,
+        *,
+        idempotency_key: str | None = None,
+        submission: str | None = None,
+        export: Export | None = None,
+    ) -> Job:
+        row = JobRow(
+            id=new_id(),
+            spec=spec.canonical(),
+            owner=owner,
+            idempotency_key=idempotency_key,
+            submission=submission,
+            priority=spec.priority,
+            state=JobState.QUEUED.value,
+            cancel_requested=False,
+            created_at=rows.now(),
+            event_count=0,
+            parent=None if export is None else export.job,
+            export=None if export is None else export.to_json(),
+        )
+        session.add(row)
+        session.flush()  # the event and the labels refer to it
+        session.add_all(rows.label_rows(row.id, spec.labels))
+        rows.tell_state(session, row, {"state": JobState.QUEUED.value})
+        return rows.job_of(row)
+
+    def delete_job(self, id: str, owner: str | None = None) -> None:
+        """Forgets a job that has ended, and all that happened to it; all that stays is that its files have to go.
+
+        Args:
+            id: The job.
+            owner: Whose it has to be; None for anybody's.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: The job has not ended, or there are exports of it.
+        """
+        with self.database.writing() as session:
+            row = rows.find_job(session, id, owner, lock=True)  # who asks for an export of it waits here
+            check_deletable(id, JobState(row.state))
+            export = session.scalars(select(JobRow.id).where(JobRow.parent == id).limit(1)).first()
+            if export is not None:
+                raise ConflictError(f"job {id} has an export, {export}, which goes first; delete it again")
+            for table in _OF_JOB:
+                session.execute(delete(table).where(table.job_id == id))
+            session.delete(row)
+            session.add(RemovalRow(job_id=id))
+
+    def removals(self) -> list[str]:
+        """The deleted jobs whose files are still to be removed."""
+        with self.database.reading() as session:
+            return list(session.scalars(select(RemovalRow.job_id).order_by(RemovalRow.job_id)))
+
+    def removed(self, id: str) -> None:
+        """Forgets a deleted job for good: its files have gone."""
+        with self.database.writing() as session:
+            session.execute(delete(RemovalRow).where(RemovalRow.job_id == id))
+
+
+def _digest(spec: JobSpec) -> str:
+    return sha256(json.dumps(spec.canonical(), sort_keys=True).encode()).hexdigest()
+
+
+def _was_submitted(row: JobRow, spec: JobSpec) -> bool:
+    """Whether a job was made of this spec; of jobs that earlier versions took only the spec itself is known."""
+    return row.spec == spec.canonical() if row.submission is None else row.submission == _digest(spec)

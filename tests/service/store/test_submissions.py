@@ -1,0 +1,128 @@
+"""How exports come into the store, and how jobs leave it; every backend of `store_url` must keep to it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from search.errors import ConflictError, LimitError, NotFoundError
+from service.changes import JobChanges, SearchChanges
+from service.exports import KNOWN, export_of
+from service.jobs import Job, JobState, Request
+from service.spec import JobSpec
+from service.store import Store
+
+MakeSpec = Callable[..., JobSpec]
+MakeCandidate = Callable[..., dict[str, Any]]
+Bring = Callable[[Store, Job, JobState], Job]
+Claim = Callable[..., Job]
+Succeeded = Callable[[JobSpec, list[dict[str, Any]]], Job]
+
+
+@pytest.fixture
+def succeeded(store: Store, bring: Bring) -> Succeeded:
+    """A job of Alice's that has ended well, with an archive of these candidates."""
+
+    def succeeded(spec: JobSpec, candidates: list[dict[str, Any]]) -> Job:
+        job = store.create_job(spec, "alice")
+        store.save_generation(job.id, {"generation": 0}, candidates, {}, epoch=job.epoch)
+        job = bring(store, job, JobState.FINALIZING)
+        known: dict[str, Any] = {name: {} for name in KNOWN}
+        return store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=known)
+
+    return succeeded
+
+
+def test_an_export_is_a_job_of_the_same_owner_that_is_listed_with_its_parent(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, succeeded: Succeeded
+) -> None:
+    job = succeeded(make_spec(), [make_candidate(0, 1), make_candidate(0, 2)])
+    one, other = (export_of(job, row, {"candidate": row["id"]}) for row in store.candidates(job.id))
+
+    first, second = store.create_export(job, one), store.create_export(job, other)
+
+    assert (first.export, first.owner, first.spec, first.state) == (one, "alice", job.spec, JobState.QUEUED)
+    assert [export.id for export in store.exports(job.id)] == [second.id, first.id]
+    assert store.jobs() == [job]
+    assert store.job(second.id).export == other
+
+
+def test_a_candidate_is_exported_again_only_if_that_was_given_up(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, succeeded: Succeeded
+) -> None:
+    job = succeeded(make_spec(), [make_candidate(0, 1)])
+    export = export_of(job, store.candidates(job.id)[0], {"share": 0.5})
+    first = store.create_export(job, export)
+    assert store.create_export(job, export).id == first.id
+    store.request(first.id, Request.CANCEL)
+    assert store.create_export(job, export).id != first.id
+
+
+def test_a_job_is_deleted_after_its_exports(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, succeeded: Succeeded
+) -> None:
+    job = succeeded(make_spec(), [make_candidate(0, 1)])
+    export = store.create_export(job, export_of(job, store.candidates(job.id)[0], {"share": 0.5}))
+
+    with pytest.raises(ConflictError, match=f"has an export, {export.id}, which goes first"):
+        store.delete_job(job.id)
+    assert (store.job(job.id), store.exports(job.id), store.removals()) == (job, [export], [])
+    store.request(export.id, Request.CANCEL)
+    store.delete_job(export.id)
+    store.delete_job(job.id)
+
+    assert store.removals() == sorted([export.id, job.id])
+    with pytest.raises(NotFoundError):
+        store.create_export(job, export_of(job, make_candidate(0, 1) | {"id": 1}, {"share": 0.5}))
+
+
+def test_that_files_are_to_be_removed_is_known_until_they_are(
+    store: Store, make_spec: MakeSpec, bring: Bring
+) -> None:
+    jobs = [bring(store, store.create_job(make_spec()), JobState.FAILED) for _ in range(2)]
+    for job in jobs:
+        store.delete_job(job.id)
+
+    for _ in range(2):  # two servers may have removed them
+        store.removed(jobs[0].id)
+
+    assert store.removals() == [jobs[1].id]
+
+
+def test_an_export_has_no_search_to_stop_or_to_limit(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, claim: Claim, succeeded: Succeeded
+) -> None:
+    job = succeeded(make_spec(), [make_candidate(0, 1)])
+    store.create_export(job, export_of(job, store.candidates(job.id)[0], {"share": 0.5}))
+    export = claim(store)
+
+    with pytest.raises(ConflictError, match="is an export: it searches nothing that could stop"):
+        store.request(export.id, Request.STOP)
+    with pytest.raises(ConflictError, match="is an export: it searches nothing, so it has no limits"):
+        store.change(export.id, JobChanges(search=SearchChanges(generations=7)))
+
+    assert store.job(export.id) == export
+    assert store.request(export.id, Request.PAUSE).pause_requested
+
+
+def test_exports_count_among_the_queued_jobs_of_an_owner(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, succeeded: Succeeded
+) -> None:
+    job = succeeded(make_spec(), [make_candidate(0, 1), make_candidate(0, 2)])
+    one, other = (export_of(job, row, {"candidate": row["id"]}) for row in store.candidates(job.id))
+    first = store.create_export(job, one, most_queued=1)
+    with pytest.raises(LimitError, match="alice has 1 queued jobs"):
+        store.create_export(job, other, most_queued=1)
+    assert store.create_export(job, one, most_queued=1) == first
+
+
+def test_exports_go_before_jobs_that_wait_and_after_those_cut_off(
+    store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, succeeded: Succeeded
+) -> None:
+    job = succeeded(make_spec(), [make_candidate(0, 1)])
+    cut_off = store.create_job(make_spec())
+    assert store.claim_next(lease_s=0) is not None
+    waiting = store.create_job(make_spec())
+    export = store.create_export(job, export_of(job, store.candidates(job.id)[0], {"share": 0.5}))
+    claimed = [store.claim_next() for _ in range(3)]
+    assert [one.id for one in claimed if one is not None] == [cut_off.id, export.id, waiting.id]
