@@ -1,4 +1,4 @@
-"""Scores genomes and the dense model on the task through the dispatcher, and turns arrays into numbers.
+"""Scores genomes and the dense model on the task through the dispatcher.
 
 Long splits are cut into chunks, so that every actor has work; the cut is fixed, so results do not depend on
 the number of actors.
@@ -10,25 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from search.confirmation import (
-    RESAMPLES,
-    DropInterval,
-    mean_interval,
-    paired_drop,
-    perplexity_rise,
-    risk_of_drop,
-    risk_of_rise,
-)
 from search.errors import ScoringError
 from search.matrix import DENSE
 from search.outcome import Outcome, Trial
 from search.space import Genome, SearchSpace
-from workers.metrics import METRIC_NAMES, drop_points
+from service.measures import Measures
+from workers.metrics import drop_points
 from workers.plan import EncodedTask
 from workers.scores import (
     Beliefs,
     Failure,
-    Floats,
     Reaction,
     ReactionRequest,
     RefitRequest,
@@ -39,11 +30,9 @@ from workers.scores import (
     join_beliefs,
     join_reactions,
     join_scores,
-    metric_of,
 )
 
 CHUNK = 256
-SEARCH_RESAMPLES = 1000
 
 REFIT_EXAMPLES = 512
 """Of the calibration split at most: a left factor has far fewer unknowns per output than these have tokens."""
@@ -91,23 +80,19 @@ class Candidate:
     search: Scores | None = None
 
 
-class TaskScorer:
+class TaskScorer(Measures):
     """Scores the genomes of one job on one task.
 
     Args:
         runner: Runs the requests.
         space: Turns genomes into ranks.
-        task: The encoded task.
-        kl_weight: How much of the loss is KL to the dense model; the rest is the rise of the right answers'
-            negative log-likelihood.
+        task: As of `Measures`.
+        kl_weight: Likewise.
     """
 
     def __init__(self, runner: Runner, space: SearchSpace, task: EncodedTask, kl_weight: float) -> None:
-        self._runner = runner
-        self._space = space
-        self._task = task
-        self._kl_weight = kl_weight
-        self.dense: dict[str, Scores] = {}
+        super().__init__(task, kl_weight)
+        self._runner, self._space = runner, space
         self._beliefs: dict[str, Beliefs] = {}
         self._scored: dict[tuple[Genome, bool], Scores] = {}
         """By `outcomes`, the longest on some first examples of the search split, and whether only the loss is told."""
@@ -227,99 +212,11 @@ class TaskScorer:
         results = iter(self._run("score", requests, report))
         return [_joined([next(results) for _ in part]) for part in per_candidate]
 
-    @property
-    def metric_name(self) -> str:
-        """Of the task."""
-        return METRIC_NAMES[self._task.kind]
-
-    def metric(self, scores: Scores) -> float:
-        """The task metric of some scores."""
-        return metric_of(self._task.kind, scores)
-
-    def loss(self, scores: Scores, split: str) -> float:
-        """What a search minimises: the mean of `losses`."""
-        return float(self.losses(scores, split).mean())
-
-    def losses(self, scores: Scores, split: str) -> Floats:
-        """The loss on each example, in nats per answer token: see `kl_weight`.
-
-        The KL has little noise but does not know right from wrong: it weighs a shift towards the wrong answers
-        like one towards the right ones. The likelihood of the right answers tells them apart.
-        """
-        dense = self._dense_like(scores, split)
-        rise_E = (scores.nll_nats - dense.nll_nats) / dense.answer_tokens
-        losses_E: Floats = self._kl_weight * scores.kl_nats + (1 - self._kl_weight) * rise_E
-        return losses_E
-
-    def interval(self, scores: Scores) -> list[float] | None:
-        """A 95 % interval of the metric; None for `lm`, where none is told."""
-        if self._task.kind == "lm":
-            return None
-        return list(mean_interval(scores.quality))
-
-    def foreseen(self, scores: Scores, confidence: float) -> DropInterval:
-        """How many points a candidate loses on the first examples of the search split, as the confirm split would tell.
-
-        What is looked for is a model that will be let through there. The few examples of the search split often bound
-        no model tightly enough, however good.
-        """
-        drop = self.drop(scores, "search", confidence, seed=0, resamples=SEARCH_RESAMPLES)
-        return self._as_confirmed(drop, len(scores.quality))
-
-    def drop(
-        self, scores: Scores, split: str, confidence: float, seed: int, resamples: int = RESAMPLES
-    ) -> DropInterval:
-        """How many points a candidate loses against dense on the first examples of a split, with intervals."""
-        return self._drop(*self._measured(scores, split), confidence, seed, resamples)
-
-    def risk(self, scores: Scores, split: str, points: float, seed: int) -> float:
-        """The least risk at which a candidate can be said to lose at most so many points, from these examples."""
-        measure = risk_of_rise if self._task.kind == "lm" else risk_of_drop
-        return measure(*self._measured(scores, split), points, seed=seed)
-
-    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
-        """How many points a genome loses on the calibration examples that it has reacted on; not for `generate`.
-
-        Bounds are as the confirm split would give them, see `foreseen`.
-        """
-        chosen = self._task.splits["calibration"][examples.start : examples.stop]
-        tokens = sum(example.answer_tokens for example in chosen) / len(chosen)
-        measured = self._compared(reaction.dense_quality, reaction.quality, tokens)
-        drop = self._drop(*measured, confidence, seed=0, resamples=SEARCH_RESAMPLES)
-        return self._as_confirmed(drop, len(chosen))
-
-    def _drop(
-        self, dense_E: Floats, candidate_E: Floats, confidence: float, seed: int, resamples: int
-    ) -> DropInterval:
-        measure = perplexity_rise if self._task.kind == "lm" else paired_drop
-        return measure(dense_E, candidate_E, confidence=confidence, seed=seed, resamples=resamples)
-
-    def _measured(self, scores: Scores, split: str) -> tuple[Floats, Floats]:
-        """What is compared of both models on the first examples of a split."""
-        dense = self._dense_like(scores, split)
-        return self._compared(dense.quality, scores.quality, float(dense.answer_tokens.mean()))
-
-    def _compared(self, dense_E: Floats, candidate_E: Floats, mean_tokens: float) -> tuple[Floats, Floats]:
-        """The `quality` of both; of `lm` the loss per answer token, of which there are so many in the mean."""
-        if self._task.kind == "lm":
-            return -dense_E / mean_tokens, -candidate_E / mean_tokens
-        return dense_E, candidate_E
-
-    def _as_confirmed(self, drop: DropInterval, examples: int) -> DropInterval:
-        """The bounds of as many examples as will confirm, one of which counts as lost, see `risk_of_drop`."""
-        confirm = len(self._task.splits["confirm"])
-        foreseen = drop.of_as_many(confirm / examples)
-        return foreseen if self._task.kind == "lm" else foreseen.with_one_lost(confirm)
-
     def _run(
         self, method: str, requests: Sequence[Request], report: Report, timeouts: float = 1.0
     ) -> list[object]:
         report(0, len(requests))
         return self._runner.run(method, requests, lambda done: report(done, len(requests)), timeouts)
-
-    def _dense_like(self, scores: Scores, split: str) -> Scores:
-        """The dense model's scores on the same examples, the first of the split."""
-        return first(self.dense[split], len(scores.quality))
 
     def _known(self, trial: Trial) -> Scores | None:
         """What was scored of a trial's genome in the race before it, as far as this process knows of it."""

@@ -13,7 +13,7 @@ from search.outcome import Outcome, Trial
 from search.space import SearchSpace
 from service.scoring import CHUNK, Candidate, TaskScorer
 from workers.plan import EncodedTask, Example, Row, Span
-from workers.scores import Beliefs, Failure, Reaction, ScoreRequest, Scores
+from workers.scores import Beliefs, Failure, ScoreRequest, Scores
 
 Key = TypeVar("Key")
 SIZES = {"search": 40, "confirm": 600}
@@ -250,14 +250,6 @@ def test_a_trial_that_fails_on_its_first_examples_has_failed() -> None:
     assert runner.requests[-1].stop == 8
 
 
-@pytest.mark.parametrize(("kl_weight", "loss"), [(1.0, 0.25), (0.0, 0.1)])
-def test_the_loss_mixes_kl_and_likelihood(runner: FakeRunner, kl_weight: float, loss: float) -> None:
-    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight)
-    scorer.score_dense("search")
-    (outcome,) = outcomes(scorer, Trial(genome=(3, 3), examples=8))
-    assert outcome.loss_nats == pytest.approx(loss)
-
-
 def test_a_failed_trial_is_a_failed_outcome() -> None:
     scorer = TaskScorer(
         FakeRunner(lambda request: request.ranks[0] == 1), SPACE, make_task("choice"), kl_weight=0.5
@@ -293,77 +285,3 @@ def test_one_failed_chunk_fails_the_genome_alone() -> None:
     assert isinstance(good, Scores)
     assert len(good.quality) == 600
     assert bad == Failure(reason="not finite")
-
-
-def test_the_drop_of_a_choice_is_in_points(scorer: TaskScorer) -> None:
-    scorer.score_dense("confirm")
-    (scores,) = scorer.score_candidates([Candidate(genome=(3, 3))], "confirm")
-    assert isinstance(scores, Scores)
-    drop = scorer.drop(scores, "confirm", 0.8, seed=0)
-    assert (drop.estimate, drop.upper) == (25.0, 25.0)
-    assert [scorer.risk(scores, "confirm", limit, seed=0) < 0.2 for limit in (25.0, 26.0)] == [False, True]
-    assert scorer.interval(scores) == pytest.approx([0.75, 0.75])
-
-
-def test_what_too_few_examples_could_promise_is_not_foreseen(scorer: TaskScorer) -> None:
-    """Where nothing is lost, either, as then the confirm split would not let it through."""
-    dense = scorer.score_dense("search")
-    assert scorer.drop(dense, "search", 0.8, seed=0).within(0.0)
-    assert not scorer.foreseen(dense, 0.8).within(0.1)
-    assert scorer.foreseen(dense, 0.8).within(0.2)  # 600 to confirm
-
-
-def test_few_examples_let_through_what_the_confirm_split_would(scorer: TaskScorer) -> None:
-    dense = scorer.score_dense("search")
-    right = np.ones(len(dense.quality))
-    right[:2] = 0.0  # of 40, and 600 to confirm
-    scores = replace(dense, quality=right)
-    alone, foreseen = scorer.drop(scores, "search", 0.95, seed=0), scorer.foreseen(scores, 0.95)
-    assert alone.estimate == foreseen.estimate == pytest.approx(5.0)
-    assert foreseen.upper - 5.0 == pytest.approx((alone.upper - 5.0) / np.sqrt(600 / 40), rel=0.3)
-    assert foreseen.within(8.0)
-    assert not alone.within(8.0)
-
-
-def test_the_drop_of_a_language_model_is_percent_of_perplexity() -> None:
-    scorer = TaskScorer(FakeRunner(lm=True), SPACE, make_task("lm"), kl_weight=0.5)
-    dense = scorer.score_dense("confirm")
-    (scores,) = scorer.score_candidates([Candidate(genome=(3, 3))], "confirm")
-    assert isinstance(scores, Scores)
-    assert scorer.metric(dense) == pytest.approx(np.exp(1.0))
-    assert scorer.drop(scores, "confirm", 0.8, seed=0).estimate == pytest.approx(100 * np.expm1(0.1))
-    assert [scorer.risk(scores, "confirm", limit, seed=0) < 0.2 for limit in (10.5, 10.6)] == [False, True]
-    assert scorer.interval(dense) is None
-
-
-def make_reaction(dense: float, quality: float, count: int) -> Reaction:
-    nothing, empty = np.zeros(2, dtype=np.int64), np.zeros((count, 2))
-    return Reaction(
-        start=nothing,
-        rank=nothing,
-        stop=nothing,
-        kept=empty,
-        cut=empty,
-        quality=np.full(count, quality),
-        dense_quality=np.full(count, dense),
-    )
-
-
-def test_a_reaction_tells_what_a_choice_loses_in_points(scorer: TaskScorer) -> None:
-    drop = scorer.drop_of(make_reaction(1.0, 0.75, 4), range(2, 6), 0.95)
-    assert (drop.estimate, drop.confidence) == (pytest.approx(25.0), 0.95)
-    assert drop.upper == pytest.approx(25 + 75 / 601)
-
-
-def test_a_reaction_bounds_it_as_the_confirm_split_would(scorer: TaskScorer) -> None:
-    reaction = replace(make_reaction(1.0, 1.0, 6), quality=np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]))
-    drop = scorer.drop_of(reaction, range(6), 0.95)
-    assert drop.estimate == pytest.approx(50.0)
-    deviation = 100 * np.sqrt(0.5 * 0.5 / 600)  # of 600 records to confirm
-    assert drop.upper - 50.0 == pytest.approx(1.645 * deviation, rel=0.25)
-
-
-def test_a_reaction_tells_what_a_language_model_loses_in_percent(runner: FakeRunner) -> None:
-    scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
-    drop = scorer.drop_of(make_reaction(-2.0, -2.2, 4), range(2, 6), 0.95)
-    assert drop.estimate == drop.upper == pytest.approx(100 * np.expm1(0.1))
