@@ -1,39 +1,43 @@
-"""The command line: `ranksieve serve | run | estimate | submit | watch | …`, one function per command.
+"""The command line: `ranksieve serve | run | estimate | export | evaluate | demo`, and what other files add to it.
 
 Exit codes: 0 success, 1 the job or the server failed, 2 a wrong spec or wrong usage, 130 Ctrl-C. What a
 person reads along the way goes to stderr, results go to stdout.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from api import cache_commands, key_commands, webhook_commands
+from api import cache_commands, job_commands, key_commands, webhook_commands
 from api.client import Client
-from api.failures import FAILED, INTERRUPTED, ReportingGroup, rejection
+from api.endings import finish
+from api.failures import FAILED, ReportingGroup, rejection
 from api.follow import Outcome, follow, run_job
-from api.options import DEFAULT_URL, ApiKey, DataDir, Url, parts_of, stdout
+from api.options import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    DataDir,
+    JobId,
+    Output,
+    SpecFile,
+    Url,
+    echo_json,
+    parts_of,
+    stdout,
+)
 from api.parts import Parts
 from api.spec_file import load_spec
 from api.stdout import stdout_to_stderr
-from api.tables import (
-    estimate_table,
-    finalists_table,
-    jobs_table,
-    models_table,
-    result_table,
-    values_table,
-)
-from search.errors import InputError, RanksieveError
-from service.jobs import JobState
+from api.tables import estimate_table, result_table, values_table
+from search.errors import RanksieveError
 
 app = typer.Typer(
     name="ranksieve",
@@ -43,6 +47,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(job_commands.app)
 app.add_typer(cache_commands.app, name="cache")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(webhook_commands.app, name="webhooks")
@@ -56,10 +61,7 @@ class Split(StrEnum):
     TEST = "test"
 
 
-SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
 
 
 @app.command()
@@ -93,7 +95,7 @@ def run(
     """Run one job here, from start to end, without a server."""
     with _only_json(as_json):
         outcome = _run(parts_of(ctx), spec, data_dir, root)
-    _finish(outcome, as_json=as_json)
+    finish(outcome, as_json=as_json)
 
 
 @app.command()
@@ -112,150 +114,16 @@ def estimate(
         job = load_spec(spec)
         values = parts_of(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
     if as_json:
-        _echo_json(values)
+        echo_json(values)
     else:
         stdout().print(estimate_table(values))
-
-
-@app.command()
-def submit(
-    ctx: typer.Context,
-    spec: SpecFile,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-) -> None:
-    """Submit a job to a server and print its id."""
-    document = load_spec(spec).canonical()
-    with parts_of(ctx).connect(url, api_key) as client:
-        job_id = client.submit(document)["id"]
-        typer.echo(job_id)
-        if watch:
-            _watch(client, job_id)
-
-
-@app.command("jobs")
-def list_jobs(
-    ctx: typer.Context,
-    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-) -> None:
-    """List a server's jobs, newest first."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        stdout().print(jobs_table(client.jobs(state=state, limit=limit)))
-
-
-@app.command("models")
-def list_models(
-    ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None
-) -> None:
-    """List the local models that jobs of a server could start from."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        listed = client.models()
-    if as_json:
-        _echo_json(listed)
-    else:
-        stdout().print(models_table(listed))
-
-
-@app.command()
-def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Follow a job until it has ended, through its pauses."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        _watch(client, job_id)
-
-
-@app.command()
-def change(
-    ctx: typer.Context,
-    job_id: JobId,
-    name: Annotated[str | None, typer.Option(help="Its name.")] = None,
-    label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME:VALUE", help="Its labels, all of them.")
-    ] = None,
-    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="The highest goes first.")] = None,
-    actors: Annotated[int | None, typer.Option(min=1, max=4096, help="So many at most.")] = None,
-    generations: Annotated[int | None, typer.Option(min=0, help="Limit of its search.")] = None,
-    max_evaluations: Annotated[int | None, typer.Option(min=1, help="Limit of its search.")] = None,
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-) -> None:
-    """Change a job's name, labels, priority or actors, or the limits of its search while that goes on."""
-    limits = {"generations": generations, "max_evaluations": max_evaluations}
-    search = {key: value for key, value in limits.items() if value is not None}
-    labels = None if label is None else dict(_label(one) for one in label)
-    changes = {
-        "name": name,
-        "labels": labels,
-        "priority": priority,
-        "actors": actors,
-        "search": search or None,
-    }
-    with parts_of(ctx).connect(url, api_key) as client:
-        client.change(job_id, {key: value for key, value in changes.items() if value is not None})
-    typer.echo(f"{job_id} changed")
-
-
-@app.command()
-def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Pause a job: what is being scored finishes and is kept, the next job gets the cluster."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        job = client.pause(job_id)
-    typer.echo(f"{job_id} {'pausing' if job['pause_requested'] else job['state']}")
-
-
-@app.command()
-def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Let a paused or crashed job go on from where it was."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        typer.echo(f"{job_id} {client.resume(job_id)['state']}")
-
-
-@app.command()
-def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """End a job's search; what it has found is confirmed, tested and exported."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        client.stop(job_id)
-    typer.echo(f"{job_id} stopping")
-
-
-@app.command()
-def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Cancel a job."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        job = client.cancel(job_id)
-    typer.echo(f"{job_id} {'cancelling' if job['state'] != JobState.CANCELLED else job['state']}")
-
-
-@app.command()
-def delete(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Delete a job that has ended, with its files on the server."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        client.delete(job_id)
-    typer.echo(f"{job_id} deleted")
-
-
-@app.command()
-def download(
-    ctx: typer.Context,
-    job_id: JobId,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
-    url: Url = DEFAULT_URL,
-    api_key: ApiKey = None,
-) -> None:
-    """Download the exported model of a job."""
-    with parts_of(ctx).connect(url, api_key) as client:
-        for path in client.download(job_id, output):
-            typer.echo(path)
 
 
 @app.command()
 def export(
     ctx: typer.Context,
     job_id: JobId,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")],
+    output: Output,
     share: Annotated[
         float | None, typer.Option(help="The best model that keeps at most this share of the parameters.")
     ] = None,
@@ -296,7 +164,7 @@ def evaluate(
         settings = local_settings(spec, data_dir, [*(root or []), model_dir])
         values = parts_of(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)
     if as_json:
-        _echo_json(values)
+        echo_json(values)
     else:
         stdout().print(values_table(values))
 
@@ -346,37 +214,6 @@ def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path]
         return run_job(client, spec, console)
 
 
-def _label(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (name and colon):
-        raise InputError("label", f"must be NAME:VALUE, got {text!r}")
-    return name, value
-
-
-def _watch(client: Client, job_id: str) -> None:
-    _finish(follow(client, job_id, Console(stderr=True)), here=False)
-
-
-def _finish(outcome: Outcome, *, here: bool = True, as_json: bool = False) -> None:
-    """Print a job's outcome and leave with its exit code; why it failed was among its events.
-
-    Where it ran `here`, its model is there already; else it has to be fetched.
-    """
-    if as_json:
-        _echo_json(outcome.as_json())
-    elif outcome.succeeded:
-        result = outcome.job["result"]
-        if result["objective"]["kind"] == "pareto" and "export" not in result:
-            stdout().print(finalists_table(result))
-        stdout().print(result_table(result))
-        fetch = f"ranksieve download {outcome.job['id']} -o DIR"
-        typer.echo(f"model: {result['artifact'] if here else fetch}")
-    if outcome.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if not outcome.succeeded:
-        raise typer.Exit(FAILED)
-
-
 @contextmanager
 def _only_json(as_json: bool) -> Iterator[None]:
     """Keeps all but JSON off the standard output, if that is wanted; a refusal is printed as JSON, too."""
@@ -385,12 +222,8 @@ def _only_json(as_json: bool) -> Iterator[None]:
             yield
     except RanksieveError as error:
         if as_json:
-            _echo_json(rejection(error))
+            echo_json(rejection(error))
         raise
-
-
-def _echo_json(values: dict[str, Any]) -> None:
-    typer.echo(json.dumps(values))
 
 
 def _log_beside(console: Console) -> None:

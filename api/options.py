@@ -1,7 +1,8 @@
 """What several files of commands share: options, the parts behind the commands, and where results are printed."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +15,10 @@ DataDir = Annotated[
     Path | None,
     typer.Option(help="Database, job folders and caches.", show_default=".ranksieve"),
 ]
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
 DEFAULT_URL = "http://127.0.0.1:8765"
 _PIPE_COLUMNS = 120
 
@@ -27,3 +32,8 @@ def stdout() -> Console:
     """Where tables go; a file or a pipe gets room for their widest rows."""
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+
+
+def echo_json(values: dict[str, Any]) -> None:
+    """Prints one JSON object on stdout."""
+    typer.echo(json.dumps(values))
