@@ -20,7 +20,8 @@ from workers.plan import EncodedTask
 from workers.prepared import Prepared
 
 SCORING = 2
-"""Version of how outcomes come of factors: of `workers.scorer`, `service.scoring`, and where a search cuts.
+"""Version of how outcomes come of factors: of `workers.scorer`, `service.scoring`, `service.measures`, and where
+a search cuts.
 
 Also of where rounds of reweighing and of descent lead: factors are propagated again from there.
 """

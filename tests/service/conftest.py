@@ -13,6 +13,7 @@ import pytest
 from service.events import EventType
 from service.spec import JobSpec
 from service.store import Store
+from workers.plan import EncodedTask, Example, Row, Span
 
 TINY_WORDS = ["<unk>", "</s>", "Review", "Mood", ":", "film", "good", "bad", *map(str, range(200))]
 TINY_CONFIG = {
@@ -49,6 +50,20 @@ class PhaseLog:
 def make_log() -> Callable[[Path, str], PhaseLog]:
     """Makes the log of a phase, in a folder."""
     return PhaseLog
+
+
+@pytest.fixture
+def make_task() -> Callable[[Any], EncodedTask]:
+    """Makes a task of a kind: 40 records to search, 600 to confirm, 6 of calibration; answers are of two tokens."""
+    row = Row(ids=(1, 2, 3), spans=(Span(choice=0, start=0, ids=(2, 3)),))
+    example = Example(rows=(row,), choices=2, label=0, prompt_ids=(1,))
+    sizes = {"search": 40, "confirm": 600, "calibration": 6}
+
+    def make(kind: Any) -> EncodedTask:
+        splits = {name: (example,) * size for name, size in sizes.items()}
+        return EncodedTask(kind=kind, splits=splits, max_new_tokens=1, digest="", split_digests={})
+
+    return make
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What scores are worth, of scores that are known by hand."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -7,22 +8,12 @@ import numpy as np
 import pytest
 
 from service.measures import Measures
-from workers.plan import EncodedTask, Example, Row, Span
+from workers.plan import EncodedTask
 from workers.scores import Reaction, Scores
 
-SIZES = {"search": 40, "confirm": 600, "calibration": 6}
-ANSWER = Span(choice=0, start=0, ids=(2, 3))
+MakeTask = Callable[[Any], EncodedTask]
 
-
-def make_task(kind: Any) -> EncodedTask:
-    example = Example(rows=(Row(ids=(1, 2, 3), spans=(ANSWER,)),), choices=2, label=0, prompt_ids=(1,))
-    return EncodedTask(
-        kind=kind,
-        splits={name: (example,) * size for name, size in SIZES.items()},
-        max_new_tokens=1,
-        digest="",
-        split_digests={},
-    )
+SIZES = {"search": 40, "confirm": 600}
 
 
 def make_scores(split: str, quality: float, *, nll_nats: float = 2.0, kl_nats: float = 0.0) -> Scores:
@@ -52,7 +43,7 @@ def make_reaction(dense: float, quality: float, count: int) -> Reaction:
 
 
 @pytest.fixture
-def measures() -> Measures:
+def measures(make_task: MakeTask) -> Measures:
     """Of a choice that the dense model always makes right."""
     measures = Measures(make_task("choice"), kl_weight=0.5)
     measures.dense = {split: make_scores(split, 1.0) for split in ("search", "confirm")}
@@ -60,7 +51,9 @@ def measures() -> Measures:
 
 
 @pytest.mark.parametrize(("kl_weight", "loss"), [(1.0, 0.25), (0.0, 0.1), (0.5, 0.175)])
-def test_the_loss_mixes_kl_and_likelihood(measures: Measures, kl_weight: float, loss: float) -> None:
+def test_the_loss_mixes_kl_and_likelihood(
+    measures: Measures, kl_weight: float, loss: float, make_task: MakeTask
+) -> None:
     mixed = Measures(make_task("choice"), kl_weight)
     mixed.dense = measures.dense
     scores = make_scores("search", 0.75, nll_nats=2.2, kl_nats=0.25)  # of two answer tokens
@@ -95,7 +88,7 @@ def test_few_examples_let_through_what_the_confirm_split_would(measures: Measure
     assert not alone.within(8.0)
 
 
-def test_the_drop_of_a_language_model_is_percent_of_perplexity() -> None:
+def test_the_drop_of_a_language_model_is_percent_of_perplexity(make_task: MakeTask) -> None:
     measures = Measures(make_task("lm"), kl_weight=0.5)
     dense, scores = make_scores("confirm", -2.0), make_scores("confirm", -2.2, nll_nats=2.2)
     measures.dense = {"confirm": dense}
@@ -119,7 +112,7 @@ def test_a_reaction_bounds_it_as_the_confirm_split_would(measures: Measures) -> 
     assert drop.upper - 50.0 == pytest.approx(1.645 * deviation, rel=0.25)
 
 
-def test_a_reaction_tells_what_a_language_model_loses_in_percent() -> None:
+def test_a_reaction_tells_what_a_language_model_loses_in_percent(make_task: MakeTask) -> None:
     measures = Measures(make_task("lm"), kl_weight=0.5)
     drop = measures.drop_of(make_reaction(-2.0, -2.2, 4), range(2, 6), 0.95)
     assert drop.estimate == drop.upper == pytest.approx(100 * np.expm1(0.1))

@@ -12,26 +12,15 @@ from search.matrix import DENSE, MatrixShape
 from search.outcome import Outcome, Trial
 from search.space import SearchSpace
 from service.scoring import CHUNK, Candidate, TaskScorer
-from workers.plan import EncodedTask, Example, Row, Span
+from workers.plan import EncodedTask
 from workers.scores import Beliefs, Failure, ScoreRequest, Scores
 
 Key = TypeVar("Key")
+MakeTask = Callable[[Any], EncodedTask]
 SIZES = {"search": 40, "confirm": 600}
-ANSWER = Span(choice=0, start=0, ids=(2, 3))
 SPACE = SearchSpace(
     [MatrixShape(name=f"m{i}", out_features=8, in_features=8, layer=i, kind="m") for i in range(2)], 1
 )
-
-
-def make_task(kind: Any) -> EncodedTask:
-    example = Example(rows=(Row(ids=(1, 2, 3), spans=(ANSWER,)),), choices=2, label=0, prompt_ids=(1,))
-    return EncodedTask(
-        kind=kind,
-        splits={name: (example,) * size for name, size in {**SIZES, "calibration": 6}.items()},
-        max_new_tokens=1,
-        digest="",
-        split_digests={},
-    )
 
 
 def make_scores(request: ScoreRequest, quality: float, nll_nats: float = 2.0) -> Scores:
@@ -105,7 +94,7 @@ def runner() -> FakeRunner:
 
 
 @pytest.fixture
-def scorer(runner: FakeRunner) -> TaskScorer:
+def scorer(runner: FakeRunner, make_task: MakeTask) -> TaskScorer:
     return TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
 
 
@@ -150,7 +139,7 @@ def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner:
     assert replace(whole, tokens=400) == at_once
 
 
-def test_answers_are_not_written_to_screen(runner: FakeRunner) -> None:
+def test_answers_are_not_written_to_screen(runner: FakeRunner, make_task: MakeTask) -> None:
     scorer = TaskScorer(runner, SPACE, make_task("generate"), kl_weight=0.5)
     scorer.score_dense("search")
     runner.requests.clear()
@@ -182,7 +171,7 @@ def test_a_genome_that_was_scored_on_more_may_still_be_asked_for_on_few(
 
 
 def test_what_was_scored_in_another_process_is_run_as_it_was_there(
-    scorer: TaskScorer, runner: FakeRunner
+    scorer: TaskScorer, runner: FakeRunner, make_task: MakeTask
 ) -> None:
     scorer.score_dense("search")
     trial = Trial(genome=(2, 0), examples=40, known=20, cuts=(8, 20))
@@ -216,7 +205,7 @@ def test_a_trial_that_nobody_has_screened_costs_all_its_examples(
 
 
 @pytest.mark.parametrize("kind", ["choice", "generate"])
-def test_scorings_of_one_genome_that_run_at_once_do_not_mix(kind: str) -> None:
+def test_scorings_of_one_genome_that_run_at_once_do_not_mix(kind: str, make_task: MakeTask) -> None:
     """One race screens it, another has it scored on all examples; each answer is another one's turn."""
 
     class Turns(FakeRunner):
@@ -241,7 +230,7 @@ def test_scorings_of_one_genome_that_run_at_once_do_not_mix(kind: str) -> None:
     assert found[0][0].kl_nats == pytest.approx(19.5)
 
 
-def test_a_trial_that_fails_on_its_first_examples_has_failed() -> None:
+def test_a_trial_that_fails_on_its_first_examples_has_failed(make_task: MakeTask) -> None:
     runner = FakeRunner(lambda request: request.ranks == (1, 0) and request.start == 0)
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
     scorer.score_dense("search")
@@ -250,7 +239,7 @@ def test_a_trial_that_fails_on_its_first_examples_has_failed() -> None:
     assert runner.requests[-1].stop == 8
 
 
-def test_a_failed_trial_is_a_failed_outcome() -> None:
+def test_a_failed_trial_is_a_failed_outcome(make_task: MakeTask) -> None:
     scorer = TaskScorer(
         FakeRunner(lambda request: request.ranks[0] == 1), SPACE, make_task("choice"), kl_weight=0.5
     )
@@ -260,7 +249,9 @@ def test_a_failed_trial_is_a_failed_outcome() -> None:
     assert (bad.failure, bad.metric) == ("not finite", None)
 
 
-def test_an_overflowing_perplexity_is_a_failed_outcome(runner: FakeRunner, monkeypatch: Any) -> None:
+def test_an_overflowing_perplexity_is_a_failed_outcome(
+    runner: FakeRunner, monkeypatch: Any, make_task: MakeTask
+) -> None:
     scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
     scorer.score_dense("search")
     monkeypatch.setattr(runner, "_answer", lambda method, request: make_scores(request, -1.0, nll_nats=1e9))
@@ -270,7 +261,7 @@ def test_an_overflowing_perplexity_is_a_failed_outcome(runner: FakeRunner, monke
     assert outcome.tokens == 80
 
 
-def test_a_dense_model_that_cannot_be_scored_ends_the_job() -> None:
+def test_a_dense_model_that_cannot_be_scored_ends_the_job(make_task: MakeTask) -> None:
     scorer = TaskScorer(
         FakeRunner(lambda request: request.start > 0), SPACE, make_task("choice"), kl_weight=0.5
     )
@@ -278,7 +269,7 @@ def test_a_dense_model_that_cannot_be_scored_ends_the_job() -> None:
         scorer.score_dense("confirm")
 
 
-def test_one_failed_chunk_fails_the_genome_alone() -> None:
+def test_one_failed_chunk_fails_the_genome_alone(make_task: MakeTask) -> None:
     runner = FakeRunner(lambda request: request.ranks[0] == 1 and request.start == CHUNK)
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
     good, bad = scorer.score_candidates([Candidate(genome=(2, 2)), Candidate(genome=(1, 1))], "confirm")
