@@ -103,7 +103,9 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
             "--drops",
             "5",
             "--budget",
-            "4",
+            "2",
+            "--budget-of",
+            "ranksieve-plain:4",
         ]
         file = str(tmp_path / "rows.json")
         monkeypatch.setattr(sys, "argv", ["search_table.py", *options, "--json", file, "--methods", *methods])

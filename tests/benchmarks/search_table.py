@@ -1,11 +1,11 @@
 """Our search against others at equal scored tokens, on the real model: the tables of the README.
 
-Every method spends the same tokens of the search split, those of `--budget` evaluations on all its `--examples`, and
-scores in this process, without Ray. For `--shares` the best genome of a size is wanted: what it loses on the search
-examples, what on the unseen ones of the confirm split, and by how much less than the Lagrangian seed there (paired
-over examples). For `--drops` the smallest model within so many points: what was accepted on the search examples, then
-confirmed like a job's finalists, then its drop on the test split. With `--json FILE` every row is kept in FILE as soon
-as it is there, and what FILE holds is not run again.
+Every method spends the same tokens of the search split, those of `--budget` evaluations on all its `--examples`, but
+for those of `--budget-of`, and scores in this process, without Ray. For `--shares` the best genome of a size is wanted:
+what it loses on the search examples, what on the unseen ones of the confirm split, and by how much less than the
+Lagrangian seed there (paired over examples). For `--drops` the smallest model within so many points: what was accepted
+on the search examples, then confirmed like a job's finalists, then its drop on the test split. With `--json FILE` every
+row is kept in FILE as soon as it is there, and what FILE holds is not run again.
 
     search_table.py --json rows.json                    the demo's task, all methods, three seeds
     search_table.py --job JOB.yaml --root DIR           a task of your own
@@ -163,7 +163,14 @@ def _arguments() -> Namespace:
     options.add_argument(
         "--budget", type=int, default=100, help="full evaluations' worth of tokens for a search"
     )
-    options.add_argument("--paper-budget", type=int, help="of the paper's GA; by default the same")
+    options.add_argument(
+        "--budget-of",
+        nargs="*",
+        type=_budget_of,
+        default=[],
+        metavar="METHOD:N",
+        help="for methods that are to get more or less",
+    )
     options.add_argument("--paper-population", type=int, default=PaperSettings().population)
     options.add_argument("--examples", type=int, default=384, help="search examples of a full evaluation")
     for name in SETTINGS:
@@ -182,6 +189,13 @@ def _arguments() -> Namespace:
     )
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
+
+
+def _budget_of(text: str) -> tuple[str, int]:
+    method, budget = text.split(":")
+    if method not in NAMES:
+        raise ValueError(f"unknown method: {method}")
+    return method, int(budget)
 
 
 def _stage(text: str) -> Stage:
@@ -219,8 +233,7 @@ def _propagated(arguments: Namespace, projection: Method) -> str | None:
 
 
 def _budget(arguments: Namespace, method: str) -> int:
-    paper = method.startswith("paper") and arguments.paper_budget is not None
-    return int(arguments.paper_budget if paper else arguments.budget)
+    return int(dict(arguments.budget_of).get(method, arguments.budget))
 
 
 def _arena(
