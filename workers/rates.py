@@ -2,7 +2,7 @@
 
 To time a GPU would take memory of it for as long as this process lives, and more than there is where actors fill it.
 
-`workers.estimate` turns amounts of work into seconds with it.
+`workers.operations` turns amounts of work into seconds with it.
 """
 
 import os

@@ -1,6 +1,6 @@
 """A model and a job as numbers: shapes from the configuration alone, loads from the token counts.
 
-What `workers.estimate` computes with; nothing is loaded or run.
+What `workers.estimate` and `workers.operations` compute with; nothing is loaded or run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
