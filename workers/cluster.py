@@ -33,6 +33,7 @@ from workers.machine import machine_fault
 from workers.plan import EncodedTask
 from workers.prepared import Progress
 from workers.probe import Probe
+from workers.process_limits import processors
 from workers.sharing import Share, Sharing
 
 ANSWER_S = 2.0
@@ -101,6 +102,7 @@ class Cluster:
         options: dict[str, Any] = {} if self._temp_dir is None else {"_temp_dir": str(self._temp_dir)}
         ray.init(
             address="local",  # without it, Ray joins whatever cluster was started last on this machine
+            num_cpus=processors(),
             include_dashboard=False,
             namespace="ranksieve",
             logging_level=logging.ERROR,

@@ -2,11 +2,11 @@
 
 import ctypes
 import gc
-import os
 
 import torch
 
 from search.errors import InfrastructureError
+from workers.process_limits import memory_bytes, processors
 
 HEADROOM = 1.1
 
@@ -47,9 +47,8 @@ def device_name(device: torch.device) -> str:
 
 
 def present() -> list[tuple[str, str, int]]:
-    """What this machine has: kind, name and memory in bytes of the processor and of every GPU."""
-    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    found = [("cpu", f"{os.cpu_count()} processors", memory_bytes)]
+    """What this process may use: kind, name and memory in bytes of the processors and of every GPU."""
+    found = [("cpu", f"{processors()} processors", memory_bytes())]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         found.append(("cuda", properties.name, properties.total_memory))

@@ -5,13 +5,13 @@ To time a GPU would take memory of it for as long as this process lives, and mor
 `workers.operations` turns amounts of work into seconds with it.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
+from workers import process_limits
 from workers.devices import device_name
 from workers.models import choose_dtype
 
@@ -110,7 +110,7 @@ def measure(dtype: str, threads: int) -> Rates:
     Every rate is that of the fastest repetition, the one that other work on the machine disturbed least.
     """
     before = torch.get_num_threads()
-    used = min(threads, os.cpu_count() or 1)
+    used = min(threads, process_limits.processors())
     torch.set_num_threads(used)
     try:
         more = threads / used
@@ -125,7 +125,7 @@ def measure(dtype: str, threads: int) -> Rates:
         flops=flops,
         decomposition_flops=decomposition_flops,
         memory_bytes=memory_bytes,
-        capacity_bytes=float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")),
+        capacity_bytes=float(process_limits.memory_bytes()),
         utilisation=MEASURED,
     )
 

@@ -8,6 +8,7 @@ import pytest
 import ray
 
 from search.errors import InfrastructureError
+from workers import cluster
 from workers.cluster import Cluster
 
 
@@ -31,13 +32,14 @@ def test_an_embedded_ray_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == ["local", "127.0.0.1:2"]
 
 
-def test_an_embedded_ray_counts_processors_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It knows of a container's limit; Python tells of all that the machine has."""
+def test_an_embedded_ray_has_the_processors_that_this_process_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray alone sees no affinity and no quota of a service, and makes nothing of less than one processor."""
     told: list[dict[str, object]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: told.append(options))
+    monkeypatch.setattr(cluster, "processors", lambda: 5)
     Cluster().connect()
-    assert [options.get("num_cpus") for options in told] == [None]
+    assert [options.get("num_cpus") for options in told] == [5]
 
 
 def test_workers_of_every_cluster_are_told_to_compute_alike_each_time(
