@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -121,14 +121,14 @@ class Client:
     def jobs(
         self,
         *,
-        state: str | None = None,
+        states: Iterable[str] = (),
         labels: Mapping[str, str] | None = None,
         limit: int = 50,
         after: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Jobs, newest first, in this state and with all these labels; `after` is the id of the last one seen."""
+        """Jobs, newest first, in one of these states, with all these labels, behind the one with the id `after`."""
         label = [f"{name}:{value}" for name, value in (labels or {}).items()]
-        params = _given(state=state, label=label or None, limit=limit, after=after)
+        params = _given(state=list(states) or None, label=label or None, limit=limit, after=after)
         return list(self._request("GET", "/v1/jobs", params=params)["jobs"])
 
     def change(self, job_id: str, changes: Mapping[str, Any], *, etag: str | None = None) -> dict[str, Any]:

@@ -67,19 +67,14 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
 
 
 def _submit_or_resume(client: Client, document: dict[str, Any], console: Console) -> dict[str, Any]:
-    unfinished = {  # one that moves on meanwhile is listed twice
-        job["id"]: job
-        for state in JobState
-        if not state.terminal
-        for job in client.jobs(state=state, limit=500)
-        if not job["cancel_requested"]
-    }
-    for job in map(client.job, unfinished):
+    going_on = [state for state in JobState if not state.terminal]
+    unfinished = [job for job in client.jobs(states=going_on, limit=500) if not job["cancel_requested"]]
+    for job in (client.job(one["id"]) for one in unfinished):
         if _is_of(job["spec"], document):
             console.print(f"going on with the unfinished job {job['id']} of this spec", highlight=False)
             at_rest = job["state"] in _AT_REST or job["pause_requested"]
             return client.resume(job["id"]) if at_rest else job
-    waiting = [job for job in unfinished.values() if job["state"] not in _AT_REST]
+    waiting = [job for job in unfinished if job["state"] not in _AT_REST]
     if waiting:
         console.print(f"{len(waiting)} unfinished jobs in this data directory go first", highlight=False)
     return client.submit(document)

@@ -37,14 +37,14 @@ def submit(
 @app.command("jobs")
 def list_jobs(
     ctx: typer.Context,
-    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    state: Annotated[list[JobState] | None, typer.Option(help="Only jobs in one of these states.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
     """List a server's jobs, newest first."""
     with parts_of(ctx).connect(url, api_key) as client:
-        stdout().print(jobs_table(client.jobs(state=state, limit=limit)))
+        stdout().print(jobs_table(client.jobs(states=state or (), limit=limit)))
 
 
 @app.command("models")

@@ -92,7 +92,9 @@ async def submit(
 @router.get("")
 def list_jobs(
     reader: Reader,
-    state: Annotated[JobState | SkipJsonSchema[None], Query(description="Only jobs in this state.")] = None,
+    state: Annotated[
+        list[JobState], Query(max_length=len(JobState), description="Only jobs in one of these states.")
+    ] = [],  # noqa: B006 (read by FastAPI)
     label: Annotated[
         list[Label], Query(max_length=20, description="Only jobs with this label: `name:value`.")
     ] = [],  # noqa: B006 (read by FastAPI)
@@ -107,7 +109,7 @@ def list_jobs(
 ) -> JobList:
     """List jobs, newest first."""
     found = reader.jobs.jobs(
-        state=state,
+        states=state,
         labels=label,
         since=since,
         before=before,

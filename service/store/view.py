@@ -54,7 +54,7 @@ class View:
     def jobs(
         self,
         *,
-        state: JobState | None = None,
+        states: Iterable[JobState] = (),
         labels: Iterable[str] = (),
         since: datetime | None = None,
         before: datetime | None = None,
@@ -64,7 +64,7 @@ class View:
         """A page of jobs, newest first; exports are found with the jobs they come from.
 
         Args:
-            state: Only jobs in this state.
+            states: Only jobs in one of these, if there are any.
             labels: Only jobs with all of these, each `name:value`; both may hold colons.
             since: Only jobs created then or later.
             before: Only jobs created earlier.
@@ -77,8 +77,8 @@ class View:
         query = select(JobRow).where(JobRow.parent.is_(None)).order_by(JobRow.id.desc()).limit(limit)
         if self._owner is not None:
             query = query.where(JobRow.owner == self._owner)
-        if state is not None:
-            query = query.where(JobRow.state == state.value)
+        if wanted := [state.value for state in states]:
+            query = query.where(JobRow.state.in_(wanted))
         for label in labels:
             query = query.where(JobRow.id.in_(_labelled(label)))
         if since is not None:

@@ -90,7 +90,7 @@ def test_a_job_from_submission_to_result(client, spec, result):
     assert events[0]["data"] == {"state": "queued"}
     assert events[-1]["data"] == {"state": "succeeded"}
     assert client.job(job_id)["result"] == result
-    assert [job["id"] for job in client.jobs(state="succeeded")] == [job_id]
+    assert [job["id"] for job in client.jobs(states=["succeeded", "failed"])] == [job_id]
     assert [record["generation"] for record in client.generations(job_id)] == [0]
     assert len(client.candidates(job_id, generation=0)) == 2
 

@@ -18,8 +18,8 @@ class Jobs:
             "id": "there", "state": "searching", "cancel_requested": False, "pause_requested": False, "spec": SPEC
         } | job  # fmt: skip
 
-    def jobs(self, state, limit):
-        return [self._job] if self._job["state"] == state else []
+    def jobs(self, states, limit):
+        return [self._job] if self._job["state"] in states else []
 
     def job(self, id):
         return self._job

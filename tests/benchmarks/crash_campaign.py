@@ -241,7 +241,7 @@ class Campaign:
     def _over(self) -> bool:
         """Whether all jobs have ended; crashed ones are resumed."""
         with self._store() as store:
-            for job in store.jobs(state=JobState.CRASHED):
+            for job in store.jobs(states=[JobState.CRASHED]):
                 store.request(job.id, Request.RESUME)
                 self.resumed += 1
             return all(state.terminal for state in store.count_jobs())

@@ -64,7 +64,7 @@ def _check(data_dir: Path, roots: list[Path]) -> dict[str, Any]:
     settings = Settings(data_dir=data_dir, roots=roots)
     store = Store(settings.store_url)
     store.open()
-    jobs = store.jobs(state=JobState.SUCCEEDED, limit=1)
+    jobs = store.jobs(states=[JobState.SUCCEEDED], limit=1)
     store.close()
     if not jobs or jobs[0].result is None:
         raise SystemExit(f"no job has succeeded in {data_dir} yet; run make demo first")

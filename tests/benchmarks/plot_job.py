@@ -58,7 +58,7 @@ def _job(store: Store, job_id: str | None) -> Job:
         if job.state is not JobState.SUCCEEDED:
             raise SystemExit(f"job {job_id} is {job.state}; only a job that succeeded can be drawn")
         return job
-    jobs = store.jobs(state=JobState.SUCCEEDED, limit=1)
+    jobs = store.jobs(states=[JobState.SUCCEEDED], limit=1)
     if not jobs:
         raise SystemExit("no job has succeeded in this data directory")
     return jobs[0]

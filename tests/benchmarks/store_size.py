@@ -149,7 +149,7 @@ def measure(url: str, jobs: int, candidates: int) -> None:
         "newest 50 jobs": lambda: store.jobs(),
         "50 jobs from the middle": lambda: store.jobs(after=job_id(jobs // 2)),
         "50 jobs of one owner": lambda: store.seen_by("user1").jobs(),
-        "50 failed jobs": lambda: store.jobs(state=JobState.FAILED),
+        "50 failed jobs": lambda: store.jobs(states=[JobState.FAILED]),
         "50 jobs of a label that 1 % have": lambda: store.jobs(labels=["team:team7"]),
         "jobs of a label that none has": lambda: store.jobs(labels=["team:none"]),
         "jobs of the oldest hour": lambda: store.jobs(before=START + timedelta(hours=1)),

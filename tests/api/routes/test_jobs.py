@@ -98,11 +98,13 @@ def test_jobs_are_listed_newest_first_by_page_and_state(http, spec, pipeline):
     first = http.get("/v1/jobs", params={"limit": 2}).json()
     second = http.get("/v1/jobs", params={"limit": 2, "after": first["next"]}).json()
     queued = http.get("/v1/jobs", params={"state": "queued"}).json()
+    both = http.get("/v1/jobs", params={"state": ["queued", "searching"]}).json()
 
     assert [job["id"] for job in first["jobs"]] == [ids[2], ids[1]]
     assert [job["id"] for job in second["jobs"]] == [ids[0]]
     assert second["next"] is None
     assert [job["id"] for job in queued["jobs"]] == [ids[2], ids[1]]
+    assert [job["id"] for job in both["jobs"]] == ids[::-1]
     assert "spec" not in first["jobs"][0]
 
 
@@ -257,7 +259,7 @@ def test_a_wrong_parameter_is_named(http):
     [error] = response.json()["errors"]
     assert error["field"] == "limit"
     assert "pointer" not in error
-    assert http.get("/v1/jobs", params={"state": "lost"}).json()["errors"][0]["field"] == "state"
+    assert http.get("/v1/jobs", params={"state": "lost"}).json()["errors"][0]["field"] == "state.0"
 
 
 def test_a_submission_sent_again_answers_the_same_job(http, spec, preflight):

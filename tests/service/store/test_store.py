@@ -113,9 +113,11 @@ def test_jobs_are_listed_by_state(store: Store, make_spec: MakeSpec) -> None:
     queued, running = store.create_job(make_spec()), store.create_job(make_spec())
     store.transition(running.id, JobState.VALIDATING, epoch=running.epoch)
 
-    assert [job.id for job in store.jobs(state=JobState.QUEUED)] == [queued.id]
-    assert [job.id for job in store.jobs(state=JobState.VALIDATING)] == [running.id]
-    assert store.jobs(state=JobState.FAILED) == []
+    assert [job.id for job in store.jobs(states=[JobState.QUEUED])] == [queued.id]
+    assert [job.id for job in store.jobs(states=[JobState.VALIDATING])] == [running.id]
+    assert store.jobs(states=[JobState.FAILED]) == []
+    both = store.jobs(states=[JobState.FAILED, JobState.VALIDATING, JobState.QUEUED])
+    assert {job.id for job in both} == {queued.id, running.id}
 
 
 def test_a_job_runs_to_success(store: Store, make_spec: MakeSpec, bring: Bring) -> None:

@@ -71,7 +71,7 @@ def test_lists_hold_ones_own_jobs(store: Store, make_spec: MakeSpec) -> None:
 
     assert [job.id for job in mine.jobs()] == [ids[3], ids[2], ids[0]]
     assert [job.id for job in mine.jobs(limit=1, after=ids[2])] == [ids[0]]
-    assert [job.id for job in store.seen_by("bob").jobs(state=JobState.QUEUED)] == [ids[1]]
+    assert [job.id for job in store.seen_by("bob").jobs(states=[JobState.QUEUED])] == [ids[1]]
     assert [job.owner for job in store.seen_by(None).jobs()] == owners[::-1]
     assert store.seen_by("carol").jobs() == []
 
