@@ -11,13 +11,18 @@ MOST_TOKENS = 10_000_000
 """Of a forward pass that is timed; as many as `resources.batch_tokens` may be."""
 
 
-_SIZE = re.compile(r"\s*\d*\.?\d+\s*[A-Za-z]*\s*")
+LONGEST_SIZE = 40
+"""Characters; what is longer is no size, and may be no finite number."""
+
+_SIZE = re.compile(r"\s*(\d*\.)?\d+\s*[A-Za-z]*\s*")
 
 
 def _whole_size(value: object) -> object:
     """Pydantic would read the beginning of a text, and take `1,5 GB` for one byte."""
-    if isinstance(value, str) and not _SIZE.fullmatch(value):
-        raise ValueError(f"expected one number and its unit, like 120 MB or 1.5 GB; got {value!r}")
+    if isinstance(value, str) and not (len(value) <= LONGEST_SIZE and _SIZE.fullmatch(value)):
+        raise ValueError(
+            f"expected one number and its unit, like 120 MB or 1.5 GB; got {value[:LONGEST_SIZE]!r}"
+        )
     return value
 
 
