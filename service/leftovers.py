@@ -26,7 +26,7 @@ def sweep(store: Store, jobs_dir: Path) -> None:
     """
     for id in store.removals():
         remove(store, jobs_dir, id)
-    parts = [path for pattern in HALF_WRITTEN for path in jobs_dir.glob(pattern)]
+    parts = _half_written(jobs_dir)
     owners = [path.relative_to(jobs_dir).parts[0] for path in parts]
     idle = store.idle(set(owners)) if owners else set()
     for path in (path for path, id in zip(parts, owners, strict=True) if id in idle):
@@ -38,6 +38,14 @@ def sweep(store: Store, jobs_dir: Path) -> None:
             )
         else:
             logger.info("removed %s, which was half-written", path)
+
+
+def _half_written(jobs_dir: Path) -> list[Path]:
+    try:
+        return [path for pattern in HALF_WRITTEN for path in jobs_dir.glob(pattern)]
+    except OSError as error:  # a stale mount, say
+        logger.warning("%s could not be looked through for what is half-written: %s", jobs_dir, error)
+        return []
 
 
 def remove(store: Store, jobs_dir: Path, id: str) -> None:

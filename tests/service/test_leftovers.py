@@ -1,3 +1,4 @@
+import errno
 import logging
 import shutil
 from collections.abc import Callable
@@ -34,6 +35,24 @@ def test_what_is_left_of_deleted_jobs_goes_and_nothing_else(
     leftovers.sweep(store, tmp_path)
 
     assert sorted(folder.name for folder in tmp_path.iterdir() if folder.is_dir()) == sorted(kept)
+    assert store.removals() == []
+
+
+def test_a_folder_that_cannot_be_read_ends_nothing(
+    store: Store,
+    deleted: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(Path, "glob", stale)
+        leftovers.sweep(store, tmp_path)
+
+    assert f"{tmp_path} could not be looked through" in caplog.text
     assert store.removals() == []
 
 
