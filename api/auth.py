@@ -1,8 +1,8 @@
 """Who is asking: anyone on this machine, whoever holds the server's key, or the holder of an API key.
 
-A server without `RANKSIEVE_API_KEY` and without API keys listens on loopback only, and whoever reaches it there
-is its admin. Else every `/v1` route wants a key as a bearer token: the server's own, which is the admin's, or one
-that `ranksieve keys create` made, for one owner and one scope.
+A server without `RANKSIEVE_API_KEY` and without API keys listens on loopback only, for no proxy, and whoever reaches
+it there is its admin. Else every `/v1` route wants a key as a bearer token: the server's own, which is the admin's, or
+one that `ranksieve keys create` made, for one owner and one scope.
 """
 
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from api.throttle import Throttle
 from search.errors import InputError
 from service.application import Application
 from service.keys import Principal, id_of
+from service.settings import Settings
 
 _bearer = HTTPBearer(auto_error=False, description="RANKSIEVE_API_KEY of the server, or an API key.")
 
@@ -68,14 +69,18 @@ def _caller(request: Request, token: str, principal: Principal | None) -> str:
     return f"address {address}" if principal is None else f"{principal.owner} at {address}"
 
 
-def refuse_open_network(host: str, *, guarded: bool) -> None:
-    """Refuse to serve a network without a key.
+def refuse_open_network(settings: Settings, *, guarded: bool) -> None:
+    """Refuse to serve others than this machine without a key.
 
     Raises:
-        InputError: `host` is not a loopback address and there is no key.
+        InputError: There is no key, and `host` is not a loopback address, or a proxy is expected in front, whose
+            callers would all be taken for this machine.
     """
-    if not guarded and not is_loopback(host):
-        raise InputError(
-            "host",
-            f"{host} is not a loopback address; set RANKSIEVE_API_KEY or run `ranksieve keys create` first",
-        )
+    if guarded:
+        return
+    remedy = "set RANKSIEVE_API_KEY or run `ranksieve keys create` first"
+    if not is_loopback(settings.host):
+        raise InputError("host", f"{settings.host} is not a loopback address; {remedy}")
+    for name in ("allowed_hosts", "trusted_proxies"):
+        if getattr(settings, name):
+            raise InputError(name, f"is for a proxy, behind which everybody would be the admin; {remedy}")

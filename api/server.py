@@ -101,13 +101,13 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
         announce: Called with the server's URL once it can be used.
 
     Raises:
-        InputError: The address is open to a network and there is no key.
+        InputError: The address is open to a network, or a proxy is expected, and there is no key.
         InfrastructureError: The address is taken.
         ConflictError: Another server owns the data directory.
     """
     with listen(settings.host, settings.port) as sock:
         application = build(settings)
-        refuse_open_network(settings.host, guarded=application.guarded())
+        refuse_open_network(settings, guarded=application.guarded())
         application.start()
         try:
             announce(url_of(sock))

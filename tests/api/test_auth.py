@@ -195,12 +195,21 @@ def test_no_key_is_in_logs_events_or_answers(locked, secret, spec, caplog):
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"])
 def test_loopback(host):
     assert is_loopback(host)
-    refuse_open_network(host, guarded=False)
+    refuse_open_network(Settings(host=host), guarded=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "ranksieve.example", ""])
 def test_a_network_needs_a_key(host):
     assert not is_loopback(host)
     with pytest.raises(InputError, match="RANKSIEVE_API_KEY or run `ranksieve keys create`"):
-        refuse_open_network(host, guarded=False)
-    refuse_open_network(host, guarded=True)
+        refuse_open_network(Settings(host=host), guarded=False)
+    refuse_open_network(Settings(host=host), guarded=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("allowed_hosts", "sieve.example"), ("trusted_proxies", "::1")])
+def test_behind_a_proxy_nobody_is_admin_without_a_key(name, value):
+    behind = Settings(**{name: value})
+    with pytest.raises(InputError, match="is for a proxy") as refused:
+        refuse_open_network(behind, guarded=False)
+    assert refused.value.field == name
+    refuse_open_network(behind, guarded=True)
