@@ -85,7 +85,7 @@ class Application:
         database say who runs a job. With SQLite there is one server, and whoever had a job before it is dead.
 
         Raises:
-            ConflictError: Another server owns the directory, or a newer version wrote its database.
+            ConflictError: Another server owns the directory or the database, or a newer version wrote that.
             StoreError: The database cannot be opened.
         """
         self._make_data_dir()
@@ -95,6 +95,7 @@ class Application:
             owned.callback(self.store.close)
             self.store.open()
             if not self.settings.shares_store:
+                self._lock_database(owned)
                 self.store.release_all()
             self.store.listener = self._committed
             if self.sender is not None:
@@ -358,11 +359,17 @@ class Application:
 
     def _lock_data_dir(self, owned: ExitStack) -> None:
         data_dir = self.settings.data_dir
-        # Not thread-local: `stop` may run in another thread than `start`.
-        lock = FileLock(data_dir / "lock", thread_local=False)
-        try:
-            owned.enter_context(lock.acquire(blocking=False))
-        except Timeout as error:
-            raise ConflictError(
-                f"another ranksieve server owns {data_dir}; stop it or give another RANKSIEVE_DATA_DIR"
-            ) from error
+        _lock(owned, data_dir / "lock", f"{data_dir}; stop it or give another RANKSIEVE_DATA_DIR")
+
+    def _lock_database(self, owned: ExitStack) -> None:
+        """That of SQLite, which may be elsewhere than the data directory."""
+        file = self.settings.sqlite_file
+        _lock(owned, Path(f"{file}.lock"), f"{file}; stop it or give another RANKSIEVE_DATABASE_URL")
+
+
+def _lock(owned: ExitStack, file: Path, what: str) -> None:
+    lock = FileLock(file, thread_local=False)  # `stop` may run in another thread than `start`
+    try:
+        owned.enter_context(lock.acquire(blocking=False))
+    except Timeout as error:
+        raise ConflictError(f"another ranksieve server owns {what}") from error

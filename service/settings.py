@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 from service.logs import LogFormat
 
@@ -125,6 +125,11 @@ class Settings(BaseSettings):
     def shares_store(self) -> bool:
         """Whether several servers may run on the job store at once; SQLite belongs to one."""
         return not self.store_url.startswith("sqlite")
+
+    @property
+    def sqlite_file(self) -> Path:
+        """Where the job store is, if that is one of SQLite."""
+        return Path(make_url(self.store_url).database or "").resolve()
 
     @property
     def store_url(self) -> str:

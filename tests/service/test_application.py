@@ -50,7 +50,7 @@ def make_application(tmp_path: Path) -> Iterator[Callable[..., Application]]:
     made: list[Application] = []
 
     def make(**given: Any) -> Application:
-        settings = Settings(data_dir=tmp_path / "new" / "data", **given)
+        settings = Settings(**{"data_dir": tmp_path / "new" / "data"} | given)
         store = Store(settings.store_url)
         controller = Controller(store, Pipeline(), settings.jobs_dir)
         made.append(Application(settings, store, controller, Feed(), refuse_nameless, estimate_named))
@@ -200,6 +200,22 @@ def test_a_second_server_is_refused_until_the_first_stops(
     stopping = threading.Thread(target=first.stop)
     stopping.start()
     stopping.join()
+    second.start()
+    assert second.health()["healthy"]
+
+
+def test_a_second_server_on_the_same_sqlite_file_is_refused_whatever_its_directory(
+    make_application: Callable[..., Application], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db"
+    first = make_application(database_url=url)
+    second = make_application(database_url=url, data_dir=tmp_path / "other")
+    first.start()
+
+    with pytest.raises(ConflictError, match=r"another ranksieve server owns .*/shared\.db; stop it"):
+        second.start()
+
+    first.stop()
     second.start()
     assert second.health()["healthy"]
 
