@@ -19,6 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.logs import about
 
 HEADER = "X-Request-ID"
+RANGE = "Content-Range"
+"""Of a range that cannot be: how long the file is, by which a client knows that it has all of it."""
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -61,6 +63,8 @@ class Requests:
             if message["type"] == "http.response.start" and _is_plain_refusal(message):
                 replaced = True
                 refusal = self._refuse(Request(scope), HTTPStatus(message["status"]))
+                if size := Headers(raw=message["headers"]).get(RANGE):
+                    refusal.headers[RANGE] = size
                 await refusal(scope, receive, send_named)
             else:
                 await send_named(message)

@@ -53,6 +53,8 @@ def test_a_range_that_cannot_be_is_a_problem_document(http, done, range, status)
     assert response.status_code == status
     assert response.headers["content-type"] == "application/problem+json"
     assert "Range" in response.json()["detail"]
+    size = len(http.get(f"/v1/jobs/{done['id']}/artifacts/config.json").content)
+    assert response.headers.get("content-range") == (f"bytes */{size}" if status == 416 else None)
 
 
 def test_a_job_without_export_has_no_files(http, spec, pipeline):
