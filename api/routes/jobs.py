@@ -25,8 +25,7 @@ from api.schemas.estimate import EstimateBody
 from api.schemas.jobs import JobBody, JobList, JobSummary
 from service.changes import JobChanges
 from service.jobs import JobState, Request
-from service.spec import JobSpec
-from service.store.schema import LONGEST_LABEL
+from service.spec import LONGEST_LABEL, JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

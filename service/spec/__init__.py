@@ -4,7 +4,7 @@ Knows nothing of tensors, actors or HTTP. Checks what can be checked without rea
 `workers.preflight` and `service.search_plan` check the rest before any work starts.
 """
 
-from service.spec.job import JobSpec, Labels, Name, ParentSpec, Priority
+from service.spec.job import LONGEST_LABEL, JobSpec, Labels, Name, ParentSpec, Priority
 from service.spec.model import DtypeName, ModelSpec
 from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
 from service.spec.projection import FisherName, MethodName, ProjectionSpec, StorageName
@@ -14,6 +14,7 @@ from service.spec.strict import Strict
 from service.spec.task import TASK_KINDS, DataSource, HubDataset, KindName, SplitName, TaskSpec
 
 __all__ = [
+    "LONGEST_LABEL",
     "MOST_SEEDS",
     "TASK_KINDS",
     "Actors",

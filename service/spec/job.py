@@ -14,6 +14,9 @@ from service.spec.search import SearchSpec
 from service.spec.strict import Strict
 from service.spec.task import TaskSpec
 
+LONGEST_LABEL = 200
+"""Characters of a label's name, and of its value."""
+
 Name = Annotated[str, Field(max_length=200)]
 Labels = Annotated[dict[str, str], Field(max_length=100)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
@@ -92,6 +95,11 @@ class JobSpec(Strict):
     def misfits(self) -> list[str]:
         """What its parts demand of each other in vain; each begins with the field to change."""
         search, wrong = self.search, []
+        longest = max(map(len, [*self.labels, *self.labels.values()]), default=0)
+        if longest > LONGEST_LABEL:
+            wrong.append(
+                f"labels must have names and values of at most {LONGEST_LABEL} characters; got one of {longest}"
+            )
         if search.screen > self.task.data.sizes.search:
             wrong.append(
                 f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "

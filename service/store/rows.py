@@ -11,9 +11,9 @@ from search.errors import ConflictError, LimitError, NotFoundError, SupersededEr
 from service.events import Event, EventType
 from service.exports import Export
 from service.jobs import TRANSITIONS, Job, JobError, JobState
-from service.spec import JobSpec
+from service.spec import LONGEST_LABEL, JobSpec
 from service.store.outbox import announce
-from service.store.schema import LONGEST_LABEL, CandidateRow, EventRow, JobRow, LabelRow
+from service.store.schema import CandidateRow, EventRow, JobRow, LabelRow
 from service.webhooks.messages import job_message
 
 CANDIDATE_FIELDS = tuple(
@@ -97,7 +97,7 @@ def tell_state(session: Session, row: JobRow, told: Mapping[str, Any]) -> None:
 
 
 def label_rows(job_id: str, labels: Mapping[str, str]) -> list[LabelRow]:
-    """Rows for the labels that a job can be found by: not too long, and text that every database can hold."""
+    """Rows for the labels that a job can be found by, those that databases can hold: old jobs may have longer ones."""
     return [
         LabelRow(job_id=job_id, name=name, value=value)
         for name, value in labels.items()

@@ -27,8 +27,7 @@ from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-LONGEST_LABEL = 200
-"""Jobs are found by labels up to so many characters, name and value each."""
+from service.spec import LONGEST_LABEL
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -13,10 +13,8 @@ from standardwebhooks import Webhook as Signer
 
 from service.events import Event
 from service.jobs import Job
+from service.spec import LONGEST_LABEL
 from service.webhooks.webhook import TEST
-
-LONGEST_LABEL = 200
-"""A job's labels are told up to so many characters, name and value each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +28,10 @@ class Message:
 
 
 def job_message(job: Job, event: Event) -> Message:
-    """Tells of a job that has come to another state, by the event of its own that does; the result is left out."""
+    """Tells of a job that has come to another state, by the event of its own that does; the result is left out.
+
+    So are longer labels than are taken by now.
+    """
     data = {
         "id": job.id,
         "seq": event.seq,

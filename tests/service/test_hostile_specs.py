@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from search.errors import InputError
 from service import plans
-from service.spec import JobSpec
+from service.changes import JobChanges
+from service.spec import LONGEST_LABEL, JobSpec, TargetBytes
 from workers.models import resolve
 
 Document = dict[str, Any]
@@ -181,6 +182,41 @@ def roots(tmp_path: Path) -> list[Path]:
     (root / "folder").symlink_to(outside)
     (root / "loop").symlink_to(root / "loop")
     return [root]
+
+
+@pytest.mark.parametrize(
+    "size", ["1" * 50_000 + "!", "1" * 400 + " EB", "1" + " " * 50_000 + "!", "1,5 GB", "1.", "x"]
+)
+def test_what_is_no_size_is_refused_at_once(tiny_job: Document, size: str) -> None:
+    tiny_job["objective"] = {"kind": "target_bytes", "size": size}
+    with pytest.raises(ValidationError, match="expected one number and its unit") as caught:
+        JobSpec.model_validate(tiny_job)
+    assert len(caught.value.errors()[0]["msg"]) < 200
+
+
+@pytest.mark.parametrize(
+    ("size", "size_bytes"), [("120 MB", 120_000_000), (" 1.5GiB ", 3 << 29), (".5 kB", 500), ("7", 7)]
+)
+def test_a_size_has_a_unit(tiny_job: Document, size: str, size_bytes: int) -> None:
+    tiny_job["objective"] = {"kind": "target_bytes", "size": size}
+    objective = JobSpec.model_validate(tiny_job).objective
+    assert isinstance(objective, TargetBytes)
+    assert objective.size == size_bytes
+
+
+def test_labels_are_no_longer_than_can_be_looked_for_but_those_of_old_jobs_are_read(
+    tiny_job: Document,
+) -> None:
+    longest = {"n" * LONGEST_LABEL: "v" * LONGEST_LABEL}
+    assert JobSpec.model_validate(tiny_job | {"labels": longest}).labels == longest
+    for labels in ({"n" * (LONGEST_LABEL + 1): "v"}, {"n": "v" * (LONGEST_LABEL + 1)}):
+        with pytest.raises(ValidationError, match="labels must have names and values of at most 200 char"):
+            JobSpec.model_validate(tiny_job | {"labels": labels})
+        old = JobSpec.stored(tiny_job | {"labels": labels})
+        assert old.labels == labels
+        assert JobChanges(name="new").applied_to(old).labels == labels
+        with pytest.raises(InputError, match="labels: must have"):
+            JobChanges(labels=labels).applied_to(JobSpec.model_validate(tiny_job))
 
 
 @pytest.mark.parametrize(("field", "value"), BAD_NUMBERS)

@@ -18,9 +18,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_job_is_told_of_without_its_spec_and_result(make_spec: Callable[..., JobSpec]) -> None:
-    spec = make_spec("reviews", team="nlp", note="x" * 201)
+    spec = make_spec("reviews", team="nlp")
+    labels = spec.labels | {"note": "x" * 201}
     job = Job(
-        id="j1", owner="alice", name=spec.name, labels=spec.labels, spec=spec, state=JobState.FAILED,
+        id="j1", owner="alice", name=spec.name, labels=labels, spec=spec, state=JobState.FAILED,
         cancel_requested=False, created_at=NOW, finished_at=NOW, error=JobError(code="input", message="no"),
     )  # fmt: skip
     event = Event(job_id=job.id, seq=7, type=EventType.JOB_STATE, at=NOW, data={"state": "failed"})
