@@ -304,7 +304,7 @@ def fallback(
             return least
         most = fallback_from(start, passed_on, risks, risk, least_risk)
         if least and least[-1] == most[-1]:
-            return most
+            return least  # what holds whatever those before pass on
     return ()
 
 

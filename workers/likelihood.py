@@ -41,7 +41,8 @@ def logits_at(
 ) -> torch.Tensor:
     """Runs the model and returns its logits at some positions, N×V, float32; see `logits_read`."""
     logits_QV, place_N = logits_read(model, row_N, position_N, **inputs)
-    return logits_QV[place_N].float()
+    # not `logits_QV[place_N]`: several answers begin at one place, and its gradients are summed in any order
+    return logits_QV.index_select(0, place_N).float()
 
 
 def logits_read(

@@ -48,7 +48,7 @@ Weights = Literal["fetched", "listed", "ignored"]
 """What is asked of a model's weights: that they are here, that they are here or on the hub, or nothing."""
 
 DEQUANTIZED = ("fp8", "mxfp4")
-"""Kinds of quantized weights that transformers makes plain ones of, where it cannot compute with them."""
+"""Kinds of quantized weights that transformers can make plain ones of."""
 
 UNREADABLE = (ValueError, OSError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
 """What transformers raises at a damaged file, a gguf one above all: its sizes are believed as they stand."""
@@ -280,6 +280,8 @@ def on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str, folder: Path) -> None:
     location, options = _pretrained_arguments(source)
     try:
+        if source.kind != "gguf":
+            options["config"] = _dequantized(load_config(source))
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             location,
             output_loading_info=True,
@@ -300,10 +302,22 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
     if source.kind == "gguf":
         _forget_quantization(model)
         model.to(getattr(torch, dtype))
+    if getattr(model.config, "quantization_config", None):
+        raise InputError(
+            f"model.{source.kind}", "its weights cannot be made plain ones; give the model it was made from"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _dequantized(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Of a model whose weights will be plain ones, also on a GPU that could compute with them as they are."""
+    quantization = getattr(config, "quantization_config", None)
+    if isinstance(quantization, dict):
+        quantization["dequantize"] = True
+    return config
 
 
 def _forget_quantization(model: Any) -> None:
@@ -313,7 +327,7 @@ def _forget_quantization(model: Any) -> None:
     model.is_quantized = False
 
 
-def _pretrained_arguments(source: ModelSource) -> tuple[str, dict[str, str]]:
+def _pretrained_arguments(source: ModelSource) -> tuple[str, dict[str, Any]]:
     location = Path(source.location)
     if source.kind == "gguf":
         return str(location.parent), {"gguf_file": location.name}

@@ -265,13 +265,17 @@ def test_the_end_is_that_of_a_test_of_all_from_the_largest_down(
     """Each candidate: parts of the risk that are its own, and the least risk at which it holds."""
     whole = sum(parts for parts, _ in candidates) or 1
     risks, least = [parts / whole for parts, _ in candidates], [needed for _, needed in candidates]
-    last, at_hand = (), 0.0
+    passed, at_hand = [], 0.0
     for index, (own, needed) in enumerate(zip(risks, least, strict=True)):
         at_hand = min(at_hand + own * risk, risk)
         if at_hand > 0 and needed is not None:
-            last, at_hand = ((index,), at_hand) if needed <= at_hand else (last, 0.0)
+            if needed <= at_hand:
+                passed.append(index)
+            else:
+                at_hand = 0.0
     held = fallback(risks, risk, least.__getitem__)
-    assert held[-1:] == last
+    assert held[-1:] == tuple(passed[-1:])
+    assert set(held) <= set(passed)
 
 
 @pytest.mark.parametrize("risks", [[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.7, 0.0], [0.25] * 4])

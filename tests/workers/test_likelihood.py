@@ -1,11 +1,11 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 from workers.batches import make_batches
-from workers.likelihood import answer_logits, right_share, slot_log_likelihoods
+from workers.likelihood import answer_logits, logits_at, right_share, slot_log_likelihoods
 from workers.plan import EncodedTask, Example
 
 
@@ -20,6 +20,32 @@ def naive(model: PreTrainedModel, examples: Sequence[Example], choices: int) -> 
             for offset, token in enumerate(span.ids):
                 logp_EC[e, span.choice] += logp_LV[start + offset - 1, token]
     return logp_EC
+
+
+@pytest.fixture
+def _four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_four_threads")
+def test_gradients_of_answers_at_one_place_are_summed_in_one_order(
+    make_llama: Callable[..., PreTrainedModel],
+) -> None:
+    model = make_llama(vocab_size=32_000)  # more numbers than torch sums on one thread
+    row_N, position_N = torch.arange(5).repeat_interleave(4), torch.full((20,), 11)
+    head = model.get_output_embeddings().weight.requires_grad_()
+    ids_BL, weight_NV = torch.randint(100, (5, 12)), torch.randn(20, 32_000)
+
+    def gradient() -> torch.Tensor:
+        logits_NV = logits_at(model, row_N, position_N, input_ids=ids_BL)
+        (found,) = torch.autograd.grad((logits_NV * weight_NV).sum(), head)
+        return found
+
+    first = gradient()
+    assert all(torch.equal(gradient(), first) for _ in range(15))
 
 
 @pytest.mark.parametrize("kind", ["choice", "lm"])

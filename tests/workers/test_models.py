@@ -38,6 +38,7 @@ from workers.models import (
 from workers.plan import ModelSource
 
 CPU = torch.device("cpu")
+TILE = 8
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7]])
 
 
@@ -142,6 +143,40 @@ def test_quantized_weights_are_refused(folder: Path, method: str) -> None:
         InputError, match=rf"model\.path: its weights are quantized \({method}\); expected plain"
     ):
         load_config(ModelSource(kind="path", location=str(folder)))
+
+
+@pytest.mark.parametrize("capability", [None, (9, 0)], ids=["no GPU", "a GPU that multiplies them"])
+def test_quantized_weights_that_can_be_are_made_plain(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int] | None
+) -> None:
+    plain = load_file(folder / "model.safetensors")
+    stored = {name: part for name, weight in plain.items() for name, part in _in_float8(name, weight).items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    file = folder / "config.json"
+    quantization = {"quant_method": "fp8", "weight_block_size": [TILE, TILE], "activation_scheme": "dynamic"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": quantization}))
+    if capability is not None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+
+    prepared = prepare_model(local(folder, dtype="float32"), CPU, FolderCache(tmp_path / "cache"))
+
+    made = load_file(prepared.folder / "model.safetensors")
+    assert made.keys() == plain.keys()
+    for name, weight in plain.items():
+        assert made[name].dtype == torch.float32
+        torch.testing.assert_close(made[name], weight, rtol=0.07, atol=1e-3)  # of four bits
+    assert "quantization_config" not in json.loads((prepared.folder / "config.json").read_text())
+
+
+def _in_float8(name: str, weight_OD: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The weight as fp8 checkpoints have it, each tile with a scale; others than projections stay as they are."""
+    if not name.endswith("proj.weight"):
+        return {name: weight_OD}
+    tiles = weight_OD.unfold(0, TILE, TILE).unfold(1, TILE, TILE)
+    scale = tiles.abs().amax((2, 3)) / 448
+    scales_OD = scale.repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)
+    return {name: (weight_OD / scales_OD).to(torch.float8_e4m3fn), f"{name}_scale_inv": scale}
 
 
 def test_model_of_another_kind_is_refused() -> None:
