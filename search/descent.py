@@ -15,9 +15,10 @@ mean-variance choice of a portfolio (Markowitz 1952): steps are assets, paramete
 Legend: E examples, M matrices, G genes, S steps.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +38,19 @@ At 0.255 the last rung from 0.285 lost 0.084 nats; the one at 0.27, brought ther
 PRECISION_NATS = 1e-9
 """What improves the expected change by less is not worth a step."""
 
+MANY = 1024
+"""Steps. To weigh all pairs of more anew for every exchange takes hours and gigabytes: a mixture of experts has ten
+thousand matrices and more."""
+
+NEAR = 512
+"""Of many steps, those that pairs are looked for among: half of them cost, half of them free what others cost."""
+
+AT_ONCE = 0.01
+"""Of many steps, the part that is exchanged at once, where that promises more than the best exchange alone."""
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 class Slopes:
@@ -60,7 +72,7 @@ class Slopes:
         if changes:
             change_ES = np.stack(changes, axis=1)
             self._slope_S = trust(change_ES) * change_ES.mean(axis=0)
-            self._harm_SS = HARM * np.atleast_2d(np.cov(change_ES.T, bias=True))
+            self._harm = _Harm(change_ES)
 
     @property
     def _sheddable(self) -> int:
@@ -81,7 +93,7 @@ class Slopes:
             return (self._genome, 0.0) if self._space.cost(self._genome) <= budget else None
         choice = _Choice(
             slope_S=self._slope_S,
-            harm_SS=self._harm_SS,
+            harm=self._harm,
             cost_S=np.array([step.cost for step in self._steps], dtype=np.int64),
             gene_S=np.array([step.gene for step in self._steps], dtype=np.int64),
             spare=budget - self._space.cost(self._genome),
@@ -152,8 +164,8 @@ class _Step:
 
     def change(self, kept_EM: Floats, cut_EM: Floats) -> Floats:
         """Of each example's loss, to first order: added components act with their slope, cut ones no longer."""
-        slopes_EM = cut_EM if self.sign > 0 else -kept_EM
-        change_E: Floats = slopes_EM[:, self.matrices].sum(axis=1)
+        slopes_EM = cut_EM if self.sign > 0 else kept_EM
+        change_E: Floats = self.sign * slopes_EM[:, self.matrices].sum(axis=1)
         return change_E
 
 
@@ -178,31 +190,71 @@ def _by_a_window(space: SearchSpace, gene: Gene, level: int, sign: int) -> list[
     return changing
 
 
+class _Harm:
+    """What is lost beyond the first order: `HARM` times the covariance of changes, S×S, not written out where many.
+
+    Args:
+        change_ES: Of the loss of each example by each step.
+    """
+
+    def __init__(self, change_ES: Floats) -> None:
+        self._harm_SS: Floats | None = None
+        if change_ES.shape[1] <= MANY:
+            self._harm_SS = HARM * np.atleast_2d(np.cov(change_ES.T, bias=True))
+            own_S = np.diag(self._harm_SS)
+        else:
+            self._root_ES = (change_ES - change_ES.mean(axis=0)) * math.sqrt(HARM / len(change_ES))
+            own_S = (self._root_ES**2).sum(axis=0)
+        self.own_S: Floats = own_S
+        """Of each step alone."""
+
+    def of(self, taken_S: Bools) -> Floats:
+        """Of each step with those that are taken, summed."""
+        harm_S: Floats
+        if self._harm_SS is not None:
+            harm_S = self._harm_SS @ taken_S
+        else:
+            harm_S = self._root_ES[:, taken_S].sum(axis=1) @ self._root_ES
+        return harm_S
+
+    def among(self, index_K: Integers) -> Floats:
+        """Of some steps with one another, K×K."""
+        if self._harm_SS is not None:
+            return self._harm_SS[np.ix_(index_K, index_K)]
+        root_EK = self._root_ES[:, index_K]
+        harm_KK: Floats = root_EK.T @ root_EK
+        return harm_KK
+
+
+_Exchange = tuple[float, list[int]]
+"""Steps that are taken or given back together, and what they change the expected change by."""
+
+
 class _Choice:
     """A set of steps, at most one of a gene, within what may be spent.
 
     Args:
         slope_S: Expected change of the loss to first order.
-        harm_SS: Beyond it: of each pair, and on the diagonal of each step.
+        harm: Beyond it.
         cost_S: What each costs.
         gene_S: Whose step it is.
         spare: What may be spent.
     """
 
     def __init__(
-        self, *, slope_S: Floats, harm_SS: Floats, cost_S: Integers, gene_S: Integers, spare: int
+        self, *, slope_S: Floats, harm: _Harm, cost_S: Integers, gene_S: Integers, spare: int
     ) -> None:
-        self._slope_S, self._harm_SS, self._cost_S, self._gene_S = slope_S, harm_SS, cost_S, gene_S
+        self._slope_S, self._harm, self._cost_S, self._gene_S = slope_S, harm, cost_S, gene_S
         self._spare = spare
-        self._same_gene_SS = gene_S[:, None] == gene_S
+        self._many = len(slope_S) > MANY
+        self._at_once = math.ceil(AT_ONCE * len(slope_S)) if self._many else 1
         self.taken_S = np.zeros(len(slope_S), dtype=bool)
         """Which steps are in it."""
 
     @property
     def expected(self) -> float:
         """The expected change of the loss, in nats."""
-        x_S = self.taken_S.astype(float)
-        return float(self._slope_S @ x_S + x_S @ self._harm_SS @ x_S)
+        return float((self._slope_S + self._harm.of(self.taken_S)) @ self.taken_S)
 
     def shed(self) -> bool:
         """Takes steps down until the rest is within what may be spent, by what they cost the loss; False where none do.
@@ -210,30 +262,86 @@ class _Choice:
         Where all is within it already, none are taken.
         """
         while self._spare < 0:
-            rival_S = (self._same_gene_SS & self.taken_S).any(axis=1)
-            down_S = (self._cost_S < 0) & ~self.taken_S & ~rival_S
+            down_S = (self._cost_S < 0) & ~self.taken_S & ~self._rivals()
             if not down_S.any():
                 return False
-            change_S = self._slope_S + 2 * self._harm_SS @ self.taken_S + np.diag(self._harm_SS)
-            step = int(np.where(down_S, change_S / np.maximum(-self._cost_S, 1), np.inf).argmin())
-            self._spare -= int(self._cost_S[step])
-            self.taken_S[step] = True
+            change_S = self._slope_S + 2 * self._harm.of(self.taken_S) + self._harm.own_S
+            price_S = np.where(down_S, change_S / np.maximum(-self._cost_S, 1), np.inf)
+            for step in _lowest(price_S, min(self._at_once, int(down_S.sum()))):
+                if self._spare < 0:
+                    self._spare -= int(self._cost_S[step])
+                    self.taken_S[step] = True
         return True
 
     def improve(self) -> bool:
-        """Takes or gives back the one step or the two that lower the expected change most; False where none do."""
-        sign_S = np.where(self.taken_S, -1, 1)
-        rival_S = ~self.taken_S & (self._same_gene_SS & self.taken_S).any(axis=1)
+        """Takes or gives back the one step or the two that lower the expected change most; False where none do.
+
+        Of many steps, more of those that lower it, if that lowers it further.
+        """
+        rival_S, sign_S = self._rivals(), np.where(self.taken_S, -1, 1)
         cost_S = sign_S * self._cost_S
-        change_S = sign_S * (self._slope_S + 2 * self._harm_SS @ self.taken_S) + np.diag(self._harm_SS)
-        change_SS = change_S[:, None] + change_S + 2 * np.outer(sign_S, sign_S) * self._harm_SS
+        change_S = sign_S * (self._slope_S + 2 * self._harm.of(self.taken_S)) + self._harm.own_S
         alone_S = np.where(rival_S | (cost_S > self._spare), np.inf, change_S)
-        forbidden_SS = rival_S[:, None] | rival_S | self._same_gene_SS
-        pairs_SS = np.where(forbidden_SS | (cost_S[:, None] + cost_S > self._spare), np.inf, change_SS)
-        one, two = int(alone_S.argmin()), np.unravel_index(int(pairs_SS.argmin()), pairs_SS.shape)
-        chosen = [one] if alone_S[one] <= pairs_SS[two] else [int(index) for index in two]
-        if min(alone_S[one], pairs_SS[two]) > -PRECISION_NATS:
-            return False
-        self._spare -= int(cost_S[chosen].sum())
-        self.taken_S[chosen] ^= True
-        return True
+        near_K = self._near(np.where(rival_S, np.inf, change_S), cost_S)
+        sign_K, change_K, cost_K = sign_S[near_K], change_S[near_K], cost_S[near_K]
+        rival_K, gene_K = rival_S[near_K], self._gene_S[near_K]
+        change_KK = change_K[:, None] + change_K + 2 * np.outer(sign_K, sign_K) * self._harm.among(near_K)
+        forbidden_KK = rival_K[:, None] | rival_K | (gene_K[:, None] == gene_K)
+        pairs_KK = np.where(forbidden_KK | (cost_K[:, None] + cost_K > self._spare), np.inf, change_KK)
+        found: list[_Exchange] = [
+            (float(alone_S[step]), [int(step)]) for step in _lowest(alone_S, self._at_once)
+        ]
+        for pair in _lowest(pairs_KK.ravel(), 2 * NEAR if self._many else 1):
+            found.append((float(pairs_KK.flat[pair]), near_K[list(divmod(int(pair), len(near_K)))].tolist()))
+        found.sort(key=lambda exchange: exchange[0])
+        promising = [exchange for exchange in found if exchange[0] <= -PRECISION_NATS]
+        if promising:
+            self._exchange(promising, cost_S)
+        return bool(promising)
+
+    def _rivals(self) -> Bools:
+        """Steps of whose gene another one is taken."""
+        of_taken_S = np.isin(self._gene_S, self._gene_S[self.taken_S])
+        return of_taken_S & ~self.taken_S
+
+    def _near(self, change_S: Floats, cost_S: Integers) -> Integers:
+        """Steps that pairs are looked for among, rising."""
+        if not self._many:
+            return np.arange(len(change_S))
+        halves = (
+            _lowest(np.where(paid_S, change_S, np.inf), NEAR // 2) for paid_S in (cost_S > 0, cost_S <= 0)
+        )
+        return np.unique(np.concatenate(list(halves)))
+
+    def _exchange(self, found: Sequence[_Exchange], cost_S: Integers) -> None:
+        """The best exchange; of many steps with others that leave its genes alone, if that promises more than it does.
+
+        Others are left out, half of them each time, until it does.
+        """
+        chosen: list[list[int]] = []
+        genes: set[int] = set()
+        spare = self._spare
+        for _, steps in found:
+            cost, own = int(cost_S[steps].sum()), set(self._gene_S[steps].tolist())
+            if len(chosen) < self._at_once and cost <= spare and not own & genes:
+                chosen.append(steps)
+                genes |= own
+                spare -= cost
+        wanted = self.expected + found[0][0]
+        while True:
+            together = [*chain(*chosen)]
+            self.taken_S[together] ^= True
+            if len(chosen) == 1 or self.expected <= wanted:
+                break
+            self.taken_S[together] ^= True
+            chosen = chosen[: len(chosen) // 2]
+        self._spare -= int(cost_S[together].sum())
+
+
+def _lowest(values: Floats, count: int) -> Integers:
+    """Indices of so many of the lowest values, lowest first."""
+    count = min(count, len(values))
+    if count == 1:
+        return np.array([values.argmin()])
+    lowest = np.argpartition(values, count - 1)[:count]
+    return lowest[np.argsort(values[lowest], kind="stable")]

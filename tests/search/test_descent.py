@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search import descent
 from search.descent import HARM, RUNG, Slopes, trust
 from search.matrix import DENSE, MatrixShape
 from search.space import Gene, Genome, SearchSpace, Tie
@@ -253,3 +254,49 @@ def test_the_dense_size_has_a_rung_of_its_own_and_none_above() -> None:
     ladder = Slopes(SPACE, GENOME, *slopes(cut0=-0.3)).ladder(1.0)
     assert next(iter(ladder)) == max(ladder) == 1.0
     assert ladder[1.0][0] == (5, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def wide() -> tuple[SearchSpace, Genome, np.ndarray, np.ndarray]:
+    """A space of 120 matrices, and slopes of 200 examples there: some shared, some of each step's own, some noise."""
+    rng, matrices = np.random.default_rng(0), 120
+    space = SearchSpace(
+        [shape(str(number), width=int(rng.choice([64, 128]))) for number in range(matrices)], STEP
+    )
+    genome = tuple(int(rng.integers(2, len(gene.levels) - 3)) for gene in space.genes)
+    shared = rng.normal(size=(200, 5)) @ rng.normal(scale=0.02, size=(5, 2 * matrices))
+    own = rng.normal(scale=0.03, size=(200, 2 * matrices)) - np.abs(
+        rng.normal(scale=0.004, size=2 * matrices)
+    )
+    kept_EM, cut_EM = np.split(shared + own, 2, axis=1)
+    return space, genome, kept_EM, cut_EM
+
+
+@pytest.mark.parametrize("part", [0.985, 1.0, 1.01])
+def test_of_many_steps_as_much_is_expected(
+    wide: tuple[SearchSpace, Genome, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch, part: float
+) -> None:
+    space, genome, kept_EM, cut_EM = wide
+    budget = int(part * space.cost(genome))
+    _, expected = descended(space, genome, kept_EM, cut_EM, budget)
+    monkeypatch.setattr(descent, "MANY", 100)
+    monkeypatch.setattr(descent, "NEAR", 60)
+    monkeypatch.setattr(descent, "AT_ONCE", 0.02)
+
+    there, nearly = descended(space, genome, kept_EM, cut_EM, budget)
+
+    assert space.cost(there) <= budget
+    assert max(abs(new - old) for new, old in zip(there, genome, strict=True)) == 1
+    assert nearly < expected + 0.2 * abs(expected)
+    slopes_there = Slopes(space, genome, kept_EM, cut_EM)
+    assert slopes_there.best(budget) == (there, nearly)
+
+
+def test_thousands_of_steps_are_chosen_from() -> None:
+    rng, matrices = np.random.default_rng(1), 1500
+    space = SearchSpace([shape(str(number)) for number in range(matrices)], STEP)
+    genome, budget = (4,) * matrices, space.cost((4,) * matrices)
+    slopes_EM = rng.normal(-0.001, 0.02, size=(2, 400, matrices))
+    there, expected = descended(space, genome, *slopes_EM, budget)
+    assert expected < -0.1
+    assert space.cost(there) <= budget
