@@ -38,8 +38,9 @@ from workers.prepared import (
     read,
     write_facts,
 )
+from workers.process_limits import processors
 
-FORMAT = 14
+FORMAT = 15
 
 Towards = tuple[Path, Sequence[int]]
 """Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
@@ -55,7 +56,7 @@ def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, P
         InputError: The model cannot be used.
         ScoringError: Activations or gradients are not finite.
     """
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(min(plan.threads, processors()))
     torch.manual_seed(plan.seed)
     device = pick_device(plan.device)
     yield Progress(phase="model", done=0, total=1)

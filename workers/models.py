@@ -47,6 +47,9 @@ HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 Weights = Literal["fetched", "listed", "ignored"]
 """What is asked of a model's weights: that they are here, that they are here or on the hub, or nothing."""
 
+FORMAT = 1
+"""Version of prepared models: what is prepared by other code is not used. Factors have one of their own."""
+
 DEQUANTIZED = ("fp8", "mxfp4")
 """Kinds of quantized weights that transformers can make plain ones of."""
 
@@ -226,7 +229,7 @@ def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache)
     """
     dtype = str(choose_dtype(source.dtype, device)).removeprefix("torch.")
     digest = weights_digest(source)
-    key = content_key("model", digest, dtype)
+    key = content_key("model", FORMAT, transformers.__version__, digest, dtype)
     with cache.lock(key):
         if cache.find(key) is None:
             with cache.writing(key) as scratch:

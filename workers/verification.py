@@ -18,6 +18,7 @@ from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, load_tokenizer, on_device
 from workers.plan import EncodedTask, ModelSource
 from workers.prepared import Progress
+from workers.process_limits import processors
 from workers.scorer import Scorer
 from workers.scores import Failure, ScoreRequest, Scores, join_scores
 from workers.timing import MakeTimer, fastest, last_of, timer_for
@@ -79,7 +80,7 @@ def verify(
     Raises:
         ScoringError: The exported model cannot be scored.
     """
-    torch.set_num_threads(plan.threads)
+    torch.set_num_threads(min(plan.threads, processors()))
     device = pick_device(plan.device)
     total = plan.examples
     yield Progress(phase="verify", done=0, total=total)
