@@ -46,6 +46,10 @@ REACTION_CHUNK = 64
 REACTION_TIMEOUTS = 4
 """A dense pass, one of the candidate, and its way back."""
 
+MOST_SCORED = 20_000
+"""Genomes whose scores on some first examples are remembered, a few kilobytes each, the newest of them: more than races
+that go on at once have. What is forgotten is run again if it is wanted after all."""
+
 Report = Callable[[int, int], None]
 Key = TypeVar("Key")
 
@@ -232,7 +236,10 @@ class TaskScorer(Measures):
         place = genome, scores.unwritten
         known, total = self._scored.get(place), len(self._task.splits["search"])
         if (0 if known is None else len(known.quality)) < len(scores.quality) < total:
+            self._scored.pop(place, None)  # the newest come last
             self._scored[place] = scores
+            if len(self._scored) > MOST_SCORED:
+                del self._scored[next(iter(self._scored))]
 
     def _request(self, trial: Trial, scores: Scores | None) -> ScoreRequest:
         """The next of a trial's examples behind those that were scored, up to its next cut, or to its end."""

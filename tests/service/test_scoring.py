@@ -11,6 +11,7 @@ from search.errors import ScoringError
 from search.matrix import DENSE, MatrixShape
 from search.outcome import Outcome, Trial
 from search.space import SearchSpace
+from service import scoring
 from service.scoring import CHUNK, Candidate, TaskScorer
 from workers.plan import EncodedTask
 from workers.scores import Beliefs, Failure, ScoreRequest, Scores
@@ -168,6 +169,20 @@ def test_a_genome_that_was_scored_on_more_may_still_be_asked_for_on_few(
     alone, _, again = outcomes(scorer, few, Trial(genome=(2, 0), examples=20), few)
     assert again == alone
     assert (runner.requests[-1].start, runner.requests[-1].stop) == (0, 8)
+
+
+def test_what_is_forgotten_is_run_again_as_it_was(
+    scorer: TaskScorer, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer.score_dense("search")
+    screened, whole = Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cuts=(8,))
+    _, at_first = outcomes(scorer, screened, whole)
+
+    monkeypatch.setattr(scoring, "MOST_SCORED", 1)
+    _, _, again = outcomes(scorer, screened, Trial(genome=(3, 3), examples=8), whole)
+
+    assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
+    assert replace(again, seconds=at_first.seconds, tokens=at_first.tokens) == at_first
 
 
 def test_what_was_scored_in_another_process_is_run_as_it_was_there(
