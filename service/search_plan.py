@@ -144,7 +144,7 @@ def _objective(
     if objective.size is not None:
         return TargetBytes(size_bytes=int(objective.size), other_bytes=other_bytes)
     assert objective.share is not None
-    size_bytes = int(objective.share * (other_bytes + space.total_cost))
+    size_bytes = int(objective.share * (remainder.dense_bytes(dtype) + space.total_cost))
     return TargetBytes(size_bytes=size_bytes, other_bytes=other_bytes, field="objective.share")
 
 

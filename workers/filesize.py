@@ -18,6 +18,9 @@ ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 ENTRY_BYTES = 96
 """Most that a header says of a tensor besides its name: dtype, shape and offsets of a dozen digits each."""
 
+LEAST_ENTRY_BYTES = len('"":{"dtype":"I8","shape":[1],"data_offsets":[0,1]},')
+"""Least that it says."""
+
 PREFIX_BYTES = 256
 """Of a file: the length of its header, its format, padding."""
 
@@ -33,15 +36,24 @@ class Remainder:
         numbers: Stored in the working dtype.
         other_bytes: Bytes of tensors that are no floats, or are kept in float32.
         header_bytes: At most.
+        added_numbers: Of the numbers those that the dense model has not.
+        dense_header_bytes: Of the dense model's file, at least.
     """
 
     numbers: int
     other_bytes: int
     header_bytes: int
+    added_numbers: int = 0
+    dense_header_bytes: int = 0
 
     def size_bytes(self, dtype: str) -> int:
         """Bytes in a working dtype, at most."""
         return self.numbers * ITEM_BYTES[dtype] + self.other_bytes + self.header_bytes
+
+    def dense_bytes(self, dtype: str) -> int:
+        """The same of the dense model, at least."""
+        numbers = self.numbers - self.added_numbers
+        return numbers * ITEM_BYTES[dtype] + self.other_bytes + self.dense_header_bytes
 
 
 def remainder(
@@ -59,8 +71,10 @@ def remainder(
         tensors.setdefault(id(tensor), (name, tensor))
     pruned = {f"{matrix.name}.weight" for matrix in matrices}
     rest = [(name, tensor) for name, tensor in tensors.values() if name not in pruned]
+    added = 0
     if head_bias and (found := linear_head(model)) is not None and found[1].bias is None:
         name, head = found
+        added = len(head.weight)
         rest.append((f"{name}.bias", head.weight[:, 0]))
     wide = _kept_wide(model)
     floats = [tensor.numel() for name, tensor in rest if tensor.is_floating_point() and not wide(name)]
@@ -72,6 +86,8 @@ def remainder(
         numbers=sum(floats),
         other_bytes=sum(others),
         header_bytes=PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names),
+        added_numbers=added,
+        dense_header_bytes=sum(LEAST_ENTRY_BYTES + len(name.encode()) for name, _ in tensors.values()),
     )
 
 

@@ -380,7 +380,7 @@ def test_what_goes_with_propagated_factors_is_scored_confirmed_and_exported(
     ("objective", "best"),
     [
         ({"kind": "target_params", "share": 0.4}, 1),
-        ({"kind": "target_bytes", "share": 0.8}, 1),
+        ({"kind": "target_bytes", "share": 0.95}, 1),
         ({"kind": "max_drop", "points": 30.0}, 0),
     ],
 )
@@ -591,18 +591,14 @@ def test_the_numbers_add_up_in_pivoted_storage(jobs: Jobs, tiny_job: Document) -
 def test_a_file_size_is_met(jobs: Jobs, tiny_job: Document, storage: str) -> None:
     tiny_job["model"]["dtype"] = "bfloat16"
     tiny_job["projection"]["storage"] = storage
-    tiny_job["objective"] = {"kind": "target_bytes", "share": 0.8}
+    tiny_job["objective"] = {"kind": "target_bytes", "share": 0.95}
     jobs.submit(tiny_job)
     result = jobs.run(LocalCluster())
-    file = Path(result["artifact"]) / "model.safetensors"
-    file_bytes, header_bytes = file.stat().st_size, 8 + int.from_bytes(file.read_bytes()[:8], "little")
+    file_bytes = (Path(result["artifact"]) / "model.safetensors").stat().st_size
     assert result["best"]["file_bytes"] == file_bytes <= result["target_bytes"]
-    most_headers = result["target_bytes"] / 0.8 - 2 * result["dense"]["total_params"]
-    assert 0 <= result["target_bytes"] - most_headers - (file_bytes - header_bytes) < 300
+    assert 0 <= 0.95 * result["dense"]["file_bytes"] - result["target_bytes"] < 1_000
+    assert result["target_bytes"] - file_bytes < 6_000  # its header is counted as long as it may be
     assert result["promise_held"] is True
-    assert (
-        result["dense"]["file_bytes"] * 0.8 < result["target_bytes"] < result["dense"]["file_bytes"] + 5_000
-    )
 
 
 @pytest.mark.parametrize("kind", ["target_bytes", "target_latency"])

@@ -88,7 +88,7 @@ def test_bytes_are_of_the_working_dtype(tiny_job: Document, dtype: str, item_byt
 
 def test_a_share_of_the_dense_file(tiny_job: Document) -> None:
     tiny_job["objective"] = {"kind": "target_bytes", "share": 0.75}
-    dense_bytes = 4 * (1000 + DENSE_NUMBERS) + 100
+    dense_bytes = 4 * (1000 + DENSE_NUMBERS) + 40
     plan = planned(tiny_job)
     assert plan.objective == TargetBytes(
         size_bytes=int(0.75 * dense_bytes), other_bytes=4100, field="objective.share"

@@ -49,6 +49,9 @@ def test_a_file_is_no_larger_than_what_is_counted_and_hardly_smaller(
     file_bytes = written(config, ranks, storage, dtype, tmp_path)
     assert file_bytes <= counted
     assert counted - file_bytes < rest.header_bytes  # the numbers are exact
+    if rank is None:
+        dense_bytes = rest.dense_bytes(dtype) + stored(matrices, ranks, storage, item_bytes)
+        assert 0 <= file_bytes - dense_bytes < rest.header_bytes
 
 
 def test_what_is_kept_in_float32_is_counted_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -78,7 +81,8 @@ def test_a_bias_that_the_head_may_get_is_counted(config: PreTrainedConfig, tmp_p
     model = empty_model(config)
     matrices = find_matrices(model)
     without, rest = (remainder(model, matrices, head_bias=wanted) for wanted in (False, True))
-    assert rest.numbers - without.numbers == config.vocab_size
+    assert rest.numbers - without.numbers == config.vocab_size == rest.added_numbers
+    assert rest.dense_bytes("float32") == without.dense_bytes("float32")
     model.to_empty(device="cpu")
     model.tie_weights()
     add_biases(model, ["lm_head"])
