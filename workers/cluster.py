@@ -27,7 +27,7 @@ from search.errors import InfrastructureError, InputError
 from workers.actor import ScorerPlan, ScoringActor
 from workers.devices import give_memory_back
 from workers.dispatcher import Dispatcher
-from workers.fairness import UNITS, amounts
+from workers.fairness import UNITS, amounts, room
 from workers.following import Furthest, last_item
 from workers.machine import machine_fault
 from workers.plan import EncodedTask
@@ -169,11 +169,13 @@ class Cluster:
                 raise InputError(
                     field, f"one actor needs {needed:g} {unit}, the largest node has {most:g}; lower this"
                 )
-        have = _resources()
+        nodes = [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in _nodes()]
+        size = amounts(CPU=threads, GPU=gpus)
         return self._sharing.enter(
             job,
-            amounts(CPU=have["CPU"], GPU=have.get("GPU", 0)),
-            amounts(CPU=threads, GPU=gpus),
+            {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")},
+            size,
+            room=room(size, nodes),
             limit=actors,
             priority=priority,
             cancelled=cancelled,
@@ -295,8 +297,17 @@ def _resources() -> dict[str, float]:
 
 def _largest_node(unit: str) -> float:
     """Of one resource, what the node has that has most of it: an actor that wants more would never start."""
+    return max(float(node.get(unit, 0)) for node in _nodes())
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node has, by name.
+
+    Raises:
+        InfrastructureError: There is none.
+    """
     _resources()
-    return max(float(node["Resources"].get(unit, 0)) for node in ray.nodes() if node["Alive"])
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _a_node_is_alive() -> bool:

@@ -15,6 +15,9 @@ Amounts = Mapping[str, int]
 
 UNITS = 10_000
 
+GPU = "GPU"
+"""Of which an actor may take a part, but of one alone."""
+
 
 def amounts(**resources: float) -> dict[str, int]:
     """What an actor takes, or a cluster has, of each resource; those of which it is nothing are left out."""
@@ -22,9 +25,29 @@ def amounts(**resources: float) -> dict[str, int]:
     return {name: units for name, units in counted.items() if units}
 
 
+def room(size: Amounts, nodes: Sequence[Amounts]) -> dict[str, int]:
+    """What an actor takes up of a whole cluster: its size, and its part of what is left over where no more would fit.
+
+    Sums over nodes, or over GPUs of which an actor takes a part, would promise places that are nowhere.
+
+    Args:
+        size: Of the actor.
+        nodes: What each has; one of them at least has room.
+    """
+    taken = {}
+    for name, units in size.items():
+        shared = name == GPU and units < UNITS
+        places = sum(
+            node.get(name, 0) // UNITS * (UNITS // units) if shared else node.get(name, 0) // units
+            for node in nodes
+        )
+        taken[name] = max(units, sum(node.get(name, 0) for node in nodes) // max(1, places))
+    return taken
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """What a job asks for: so many actors at most, each of this size."""
+    """What a job asks for: so many actors at most, each of which takes up so much."""
 
     wants: int
     size: Amounts

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 
+MOST_DEATHS = 3
+"""Of the workers of a phase, after which no more join: what kills them may kill all."""
+
 LESS_MEMORY = "free some, or take fewer resources.actors, resources.batch_tokens or resources.gram_memory_gib"
 
 
@@ -57,7 +60,7 @@ def last_item(
         InfrastructureError: All workers died, or one lost its accelerator or has no memory for what it does.
     """
     last: dict[Any, Any] = {start(): None}  # of those that have not ended, the oldest first
-    may_join, result = True, None  # where one has ended there is nothing left to do
+    may_join, deaths, result = True, 0, None
     try:
         while last:
             while may_join and share.take():
@@ -74,7 +77,7 @@ def last_item(
                     on_item(last[stream])
                     continue
                 except StopIteration:
-                    result = last.pop(stream)
+                    result, may_join = last.pop(stream), False  # there is nothing left to do
                 except RayTaskError as error:
                     del last[stream]
                     if isinstance(error.cause, RanksieveError | OSError):
@@ -89,8 +92,11 @@ def last_item(
                     if not last and result is None:
                         raise InfrastructureError(f"the worker of phase {phase} died: {error}") from error
                     logger.warning("a worker of phase %s died, the others go on: %s", phase, error)
-                may_join = False
+                    deaths += 1
+                    may_join = may_join and deaths <= MOST_DEATHS
                 share.give_back()
+                if not may_join:
+                    share.use(max(1, len(last)))
     finally:
         for stream in last:  # those alone: the process of one that has ended may be at other work
             ray.cancel(stream, force=True)

@@ -40,22 +40,24 @@ class Sharing:
         priority: int,
         cancelled: threading.Event,
         on_held: Callable[[int], None] = lambda held: None,
+        room: Amounts | None = None,
     ) -> Iterator["Share"]:
         """A job's part of the cluster, once there is room for one actor; given back when the block is left.
 
         Args:
             job: What the log calls it.
             capacity: What the cluster has by now.
-            size: What one actor of the job takes of it; the capacity holds that.
+            size: What one actor of the job asks for.
             limit: The job's user wants it to have so many actors at most.
             priority: Of the job.
             cancelled: Set when the job has to end; looked at every 0.2 s while it waits.
             on_held: Told how many actors the job has, whenever that changes.
+            room: What one takes up of the capacity, which holds that; by default its size. See `workers.fairness.room`.
 
         Raises:
             CancelledError: `cancelled` was set before there was room.
         """
-        share = Share(self, job, size, limit, priority, on_held)
+        share = Share(self, job, size, room or size, limit, priority, on_held)
         with self.changed:
             self._capacity = capacity
             self._shares.append(share)
@@ -77,13 +79,13 @@ class Sharing:
             share.allow(allowed)
         self.changed.notify_all()
 
-    def has_room(self, size: Amounts) -> bool:
-        """Whether one more actor of this size finds room beside those that are there."""
+    def has_room(self, room: Amounts) -> bool:
+        """Whether one more actor that takes up so much finds room beside those that are there."""
         free = dict(self._capacity)
         for share in self._shares:
-            for name, units in share.size.items():
+            for name, units in share.room.items():
                 free[name] = free.get(name, 0) - share.held * units
-        return fits(free, size)
+        return fits(free, room)
 
 
 class Share:
@@ -94,6 +96,7 @@ class Share:
         sharing: Sharing,
         job: str,
         size: Amounts,
+        room: Amounts,
         limit: int,
         priority: int,
         on_held: Callable[[int], None],
@@ -104,14 +107,14 @@ class Share:
         self._limit = limit
         self._useful: float = 1
         self._allowed = 0
-        self.size, self.priority = size, priority
+        self.size, self.room, self.priority = size, room, priority
         self.held = 0
         """How many actors the job has."""
 
     @property
     def claim(self) -> Claim:
         """What the job asks for: no more than its user wants, and its phase can use."""
-        return Claim(wants=int(min(self._limit, self._useful)), size=self.size, priority=self.priority)
+        return Claim(wants=int(min(self._limit, self._useful)), size=self.room, priority=self.priority)
 
     @property
     def excess(self) -> int:
@@ -134,7 +137,7 @@ class Share:
     def take(self) -> bool:
         """Takes one more actor; False if the job has its part, or another job has not given back yet."""
         with self._changed:
-            if self.held >= self._allowed or not self._sharing.has_room(self.size):
+            if self.held >= self._allowed or not self._sharing.has_room(self.room):
                 return False
             self.hold(self.held + 1)
             return True

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ray.exceptions import RayActorError
 from search.errors import CancelledError, InfrastructureError, InputError
 from workers.cluster import Cluster
 from workers.crew import reason_of
+from workers.following import MOST_DEATHS
 from workers.plan import EncodedTask
 from workers.preparation import closed_form
 from workers.prepared import PreparationPlan, Prepared, Progress, load_factors
@@ -249,6 +250,36 @@ def test_the_others_go_on_when_a_worker_dies(run: Run, tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     assert run(phase, tmp_path, workers=2) == "alive"
+
+
+def test_another_worker_joins_in_the_place_of_one_that_died(run: Run, tmp_path: Path) -> None:
+    def phase(folder: Path) -> Iterator[Progress | str]:
+        yield Progress(phase="start", done=0, total=1)
+        for name in ("dies", "waits for another", "comes later"):
+            with suppress(FileExistsError):
+                (folder / name).touch(exist_ok=False)
+                break
+        if name == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "waits for another":
+            (folder / "pipe").read_text()
+        else:
+            (folder / "pipe").write_text("here")
+        yield "both"
+
+    os.mkfifo(tmp_path / "pipe")
+    assert run(phase, tmp_path, workers=2) == "both"
+
+
+def test_workers_that_die_one_after_the_other_are_not_replaced_for_ever(run: Run, tmp_path: Path) -> None:
+    def phase(folder: Path) -> Iterator[Progress | str]:
+        yield Progress(phase="start", done=0, total=1)
+        (folder / str(os.getpid())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(InfrastructureError, match="the worker of phase phase died"):
+        run(phase, tmp_path, workers=2)
+    assert 2 <= len(list(tmp_path.iterdir())) <= 2 + MOST_DEATHS
 
 
 def test_workers_come_and_go_with_the_share_and_leave_their_part_to_the_others(

@@ -1,9 +1,10 @@
 """The division of a cluster: by hand, and as properties of every division."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.fairness import Claim, amounts, divide
+from workers.fairness import Claim, amounts, divide, room
 
 ONE = amounts(CPU=1)
 
@@ -12,6 +13,32 @@ def parts(capacity: float, *claims: tuple[int, int]) -> list[int]:
     """Of so many processors among jobs that want so many actors of one thread, with priorities."""
     asked = [Claim(wants=wants, size=ONE, priority=priority) for wants, priority in claims]
     return divide(amounts(CPU=capacity), asked)
+
+
+@pytest.mark.parametrize(
+    ("size", "nodes", "places"),
+    [
+        ({"GPU": 0.6}, [{"GPU": 2}], 2),
+        ({"GPU": 0.3}, [{"GPU": 1}, {"GPU": 2}], 9),
+        ({"GPU": 2}, [{"GPU": 3}, {"GPU": 8}], 5),
+        ({"CPU": 3}, [{"CPU": 4}] * 3, 3),
+        ({"CPU": 1}, [{"CPU": 4}, {"CPU": 3}], 7),
+        ({"CPU": 1, "GPU": 1}, [{"CPU": 64, "GPU": 8}, {"CPU": 32}], 8),
+    ],
+)
+def test_there_are_as_many_places_as_actors_fit_on_nodes_and_not_on_their_sum(
+    size: dict[str, float], nodes: list[dict[str, float]], places: int
+) -> None:
+    taken = room(amounts(**size), [amounts(**node) for node in nodes])
+    capacity = {name: sum(amounts(**node).get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
+    assert divide(capacity, [Claim(wants=99, size=taken)]) == [places]
+    assert sum(divide(capacity, 2 * [Claim(wants=99, size=taken)])) == places
+
+
+def test_what_is_left_over_of_one_resource_does_not_take_from_another() -> None:
+    """A job beside it may compute on the processors that its actors on GPUs leave."""
+    taken = room(amounts(CPU=1, GPU=1), [amounts(CPU=64, GPU=8)])
+    assert divide(amounts(CPU=64, GPU=8), [Claim(wants=8, size=taken), Claim(wants=99, size=ONE)]) == [8, 56]
 
 
 def test_equal_jobs_get_equal_parts_and_the_oldest_what_is_left_over() -> None:
