@@ -21,6 +21,12 @@ from service.settings import Settings
 
 _bearer = HTTPBearer(auto_error=False, description="RANKSIEVE_API_KEY of the server, or an API key.")
 
+_WANTED = (
+    "this server wants an API key as `Authorization: Bearer <key>`; the command line takes it as --api-key or "
+    "RANKSIEVE_API_KEY"
+)
+_UNKNOWN = "this server does not know the API key that was given: it is mistyped, expired or revoked"
+
 
 class Authenticate:
     """Dependency that tells who is asking, as `request.state.principal`, and refuses whoever shows no good key.
@@ -45,7 +51,7 @@ class Authenticate:
         if principal is None:
             raise HTTPException(
                 HTTPStatus.UNAUTHORIZED,
-                "this server wants an API key as `Authorization: Bearer <key>`",
+                _UNKNOWN if token else _WANTED,
                 headers={"WWW-Authenticate": "Bearer"},
             )
         request.state.principal = principal

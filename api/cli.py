@@ -159,7 +159,7 @@ def evaluate(
     """Score a model folder on the task of a job file."""
     from api.server_settings import local_settings
 
-    with stdout_to_stderr() if as_json else nullcontext():
+    with _only_json(as_json):
         _log_beside(Console(stderr=True))
         settings = local_settings(spec, data_dir, [*(root or []), model_dir])
         values = parts_of(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)

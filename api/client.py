@@ -72,6 +72,8 @@ class Client:
             self._http = httpx2.Client(
                 base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT
             )
+            if self._http.base_url.scheme not in ("http", "https"):
+                raise httpx2.InvalidURL("it does not begin with http:// or https://")
         except httpx2.InvalidURL as error:
             raise InputError(
                 "url", f"{base_url!r} is none: {error}; expected http://127.0.0.1:8765"

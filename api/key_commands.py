@@ -10,6 +10,7 @@ import typer
 
 from api.options import DataDir, stdout
 from api.tables import keys_table
+from search.errors import InputError
 from service.keys import LONGEST_GRACE_H, Scope
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may
@@ -29,7 +30,7 @@ def create_key(
 ) -> None:
     """Make a key and print its secret, which is kept nowhere."""
     lifetime = None if days is None else timedelta(days=days)
-    with _keys(data_dir) as keys:
+    with _keys(data_dir, begin=True) as keys:
         _, secret = keys.create(owner, scope, lifetime)
     typer.echo(secret)
 
@@ -64,12 +65,22 @@ def revoke_key(key_id: KeyId, data_dir: DataDir = None) -> None:
 
 
 @contextmanager
-def _keys(data_dir: Path | None) -> Iterator["Keys"]:
-    """The keys in the database of a data directory, beside a server that may be running on it."""
+def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
+    """The keys in the database of a data directory, beside a server that may be running on it.
+
+    Raises:
+        InputError: There is none, and none is to be begun: a mistyped directory is not made by looking at it.
+    """
     from api.server_settings import settings_from
     from service.store import Store
 
     settings = settings_from(data_dir=data_dir)
+    if not settings.shares_store and not settings.sqlite_file.exists():
+        if not begin:
+            raise InputError(
+                "data_dir", f"no server has run on {settings.data_dir}; name its RANKSIEVE_DATA_DIR"
+            )
+        typer.echo(f"a new database is begun: {settings.sqlite_file}", err=True)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(settings.store_url)
     try:

@@ -1,6 +1,7 @@
 """Runs the HTTP application with uvicorn: in the foreground for `serve`, in a thread for `embedded`."""
 
 import gc
+import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from api.telemetry import trace_requests
 from search.errors import InfrastructureError
 from service.application import Application
 from service.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 GRACE_S = 10
 """So long a server that stops waits for its answers to be read, in seconds; a reader that stalls is cut off then."""
@@ -105,6 +108,9 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
         InfrastructureError: The address is taken.
         ConflictError: Another server owns the data directory.
     """
+    for root in settings.roots:
+        if not root.is_dir():
+            logger.warning("%s, where models and data may be, is no folder at present", root)
     with listen(settings.host, settings.port) as sock:
         application = build(settings)
         refuse_open_network(settings, guarded=application.guarded())

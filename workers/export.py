@@ -22,7 +22,7 @@ from transformers import AutoConfig, PreTrainedModel
 from search.errors import InputError
 from search.matrix import DENSE, MatrixShape, Storage
 from workers.experts_module import Experts, take_apart
-from workers.local_models import WEIGHT_FILES
+from workers.local_models import WEIGHT_FILES, holds_weights
 from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, replace_linears
 from workers.matrices import linear_head, linear_params
 from workers.metrics import drop_unit
@@ -117,6 +117,8 @@ def load_folder(folder: Path) -> PreTrainedModel:
     if not config_file.is_file():
         raise InputError("model_dir", f"expected a model folder with config.json, got {folder}")
     values = json.loads(config_file.read_text(encoding="utf-8"), object_hook=_special_float)
+    if not holds_weights(folder):
+        raise InputError("model_dir", f"{folder} holds no {WEIGHT_FILES}; pickled weights are never loaded")
     if "ranksieve" not in values:
         return load_prepared(folder, torch.device("cpu"))
     values.pop("auto_map", None)

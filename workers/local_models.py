@@ -90,6 +90,8 @@ def check_headers(source: ModelSource) -> None:
 
 
 def _check_gguf(location: Path, field: str) -> None:
+    if location.is_dir():
+        raise InputError(field, f"{location} is a folder; name the gguf file in it")
     if not location.is_file():
         raise InputError(field, f"no such file: {location}")
     with location.open("rb") as stream:

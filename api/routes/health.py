@@ -39,7 +39,14 @@ def readyz(application: TheApplication, response: Response) -> Readiness:
     return Readiness.model_validate({"ready": ready, **works})
 
 
-guarded = APIRouter(tags=["health"], responses=responses(HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
+_REFUSED = responses(
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+guarded = APIRouter(tags=["health"], responses=_REFUSED)
 
 
 @guarded.head("/metrics", include_in_schema=False)

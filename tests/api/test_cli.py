@@ -507,7 +507,22 @@ def test_keys_are_made_listed_replaced_and_ended(ranksieve, settings, tmp_path, 
     assert secret not in listed
 
 
+@pytest.mark.parametrize("command", [("list",), ("rotate", "k"), ("revoke", "k")])
+def test_keys_of_no_server_are_not_looked_for(ranksieve, tmp_path, command):
+    done = ranksieve("keys", *command, "--data-dir", tmp_path / "mistyped")
+    assert done.exit_code == 2
+    assert "data_dir: no server has run on" in done.stderr
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_the_first_key_may_be_made_before_the_first_start(ranksieve, tmp_path):
+    done = ranksieve("keys", "create", "alice", "--data-dir", tmp_path / "new")
+    assert done.stdout.startswith("rsk_")
+    assert f"a new database is begun: {tmp_path}/new/ranksieve.db" in done.stderr
+
+
 def test_a_wrong_key_command_says_so(ranksieve, settings):
+    ranksieve("keys", "create", "alice", "--data-dir", settings.data_dir)
     done = ranksieve("keys", "revoke", "nope", "--data-dir", settings.data_dir)
     assert done.exit_code == 1
     assert "there is no key 'nope'" in done.stderr

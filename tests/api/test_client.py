@@ -234,7 +234,7 @@ def test_jobs_are_found_by_their_labels(client, spec):
     assert [one["id"] for one in client.jobs(labels={"team": "nlp"})] == [job["id"]]
 
 
-@pytest.mark.parametrize("url", ["http://localhost:abc", "http://[::1"])
+@pytest.mark.parametrize("url", ["http://localhost:abc", "http://[::1", "127.0.0.1:8765", "ftp://x", "x"])
 def test_what_is_no_url_is_told(url):
     with pytest.raises(InputError, match=r"url: .* is none: .*; expected http"):
         Client(url)

@@ -97,6 +97,13 @@ def test_our_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None
     torch.testing.assert_close(loaded(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_folder_without_weights_is_wrong_input(export_plan: ExportPlan) -> None:
+    folder = run(export_plan).folder
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"model_dir: .* holds no \*\.safetensors; pickled"):
+        load_folder(folder)
+
+
 def test_our_own_loader_reads_what_json_has_no_number_for(export_plan: ExportPlan) -> None:
     config = run(export_plan).folder / "config.json"
     values = json.loads(config.read_text()) | {"time_step_limit": [0.0, {"__float__": "Infinity"}]}

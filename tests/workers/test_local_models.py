@@ -112,6 +112,10 @@ def test_what_is_no_regular_file_is_refused_and_not_opened(folder: Path, name: s
     assert expected in refused(folder)
 
 
+def test_a_folder_is_no_gguf_file_either(tmp_path: Path) -> None:
+    assert "is a folder; name the gguf file in it" in refused(tmp_path, kind="gguf")
+
+
 def test_a_pipe_is_no_gguf_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.gguf")
     assert "no such file" in refused(tmp_path / "model.gguf", kind="gguf")

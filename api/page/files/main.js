@@ -34,7 +34,7 @@ function report(error) {
   const wanted = error instanceof Problem && error.status === 401;
   tell("");
   document.title = "ranksieve";
-  place.replaceChildren(h("p", { role: "alert", class: "problem" }, wanted ? "This server wants an API key." : error.message));
+  place.replaceChildren(h("p", { role: "alert", class: "problem" }, wanted && key.get() === "" ? "This server wants an API key." : error.message));
   if (wanted) askKey();
 }
 
