@@ -31,6 +31,9 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+AT_ONCE = ("cuda",)
+"""Devices on which squares of one size are decomposed at once."""
+
 Method = Literal["task", "output", "input", "weight"]
 
 INPUT_DAMPING = 1e-6
@@ -132,10 +135,15 @@ def whitened(
 
 
 def decomposed(matrices: Sequence[Whitened]) -> list[Factors]:
-    """The factors of several matrices, whose squares of one size, and on one device, are decomposed at once."""
-    groups: dict[tuple[int, torch.device], list[int]] = {}
+    """The factors of several matrices, whose squares of one size, and on one GPU, are decomposed at once.
+
+    On a processor that would be no faster, and the last bits go by where in memory a square begins.
+    """
+    groups: dict[tuple[object, ...], list[int]] = {}
     for index, matrix in enumerate(matrices):
-        groups.setdefault((len(matrix.square_NN), matrix.square_NN.device), []).append(index)
+        square_NN = matrix.square_NN
+        alone = () if square_NN.device.type in AT_ONCE else (index,)
+        groups.setdefault((len(square_NN), square_NN.device, *alone), []).append(index)
     made: dict[int, Factors] = {}
     for alike in groups.values():
         values_BN, vectors_BNN = torch.linalg.eigh(torch.stack([matrices[i].square_NN for i in alike]))

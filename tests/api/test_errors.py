@@ -188,7 +188,7 @@ def test_a_body_that_is_not_said_to_be_json_is_told_how(http, sent):
 def test_a_parameter_that_cannot_be_is_told_once(http):
     [error] = http.get("/v1/jobs?state=foo").json()["errors"]
 
-    assert error["field"] == "state"
+    assert error["field"] == "state.0"
     assert error["detail"].startswith("Input should be 'queued', ")
     assert error["detail"].endswith("; got 'foo'")
 

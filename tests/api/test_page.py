@@ -579,6 +579,20 @@ def test_a_log_that_is_read_stays_where_it_is(page, server, pipeline, spec):
     assert read.bounding_box()["y"] == pytest.approx(before["y"], abs=2)
 
 
+def test_the_exported_model_is_shown_once_it_is_there(page, server, pipeline, scored):
+    url, client = server
+    [id] = in_mid_search(pipeline, client, scored)
+    page.goto(f"{url}/#/jobs/{id}")
+    choice = section(page, "Models found").get_by_role("combobox", name="Model")
+    expect(choice).to_contain_text("candidate")
+
+    pipeline.go.set()
+
+    expect(choice).to_have_value("")
+    cells = row(section(page, "Models found").get_by_role("table"), "q_proj").get_by_role("cell")
+    expect(cells).to_have_text(["16", "·"])
+
+
 def test_the_ranks_shown_are_those_of_the_last_choice(page, server, scored):
     url, client = server
     id = finished(client, scored)
@@ -743,7 +757,7 @@ def test_a_key_that_is_revoked_ends_what_its_page_shows(page, serving, tmp_path,
 
         client._http.post(f"/v1/keys/{key['id']}/revoke")
 
-        expect(page.get_by_role("alert")).to_have_text("This server wants an API key.")
+        expect(page.get_by_role("alert")).to_contain_text("mistyped, expired or revoked")
         expect(page.get_by_role("dialog")).to_be_visible()
         assert id not in page.content()
 

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from workers import projections
 from workers.projections import (
     GRADIENT_DAMPING,
     INPUT_DAMPING,
@@ -355,9 +356,12 @@ def test_square_root_clamps_what_no_damping_saves(caplog: pytest.LogCaptureFixtu
     assert root_NN.equal(root_NN.tril())
 
 
-def test_several_matrices_are_decomposed_at_once_and_are_what_each_is_alone(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("at_once", [True, False])
+def test_several_matrices_are_decomposed_at_once_on_a_gpu_and_are_what_each_is_alone(
+    monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
+    if at_once:
+        monkeypatch.setattr(projections, "AT_ONCE", ("cpu",))
     wide, other, small = (randn(*shape, seed=seed) for seed, shape in enumerate([WIDE, WIDE, (3, 9)]))
     gram_5, gram_3 = randn(5, 5), randn(3, 3)
     seen = [wide @ wide.T, gram_5 @ gram_5.T, torch.zeros(5, 5), small @ small.T]
@@ -373,11 +377,11 @@ def test_several_matrices_are_decomposed_at_once_and_are_what_each_is_alone(
         torch.linalg, "eigh", lambda square: shapes.append(tuple(square.shape)) or eigh(square)
     )
     made = decomposed([whitened(*one) for one in asked])
-    assert sorted(shapes) == [(1, 3, 3), (3, 5, 5)]
+    assert sorted(shapes) == [(1, 3, 3), *([(3, 5, 5)] if at_once else 3 * [(1, 5, 5)])]
     for one, expected in zip(made, alone, strict=True):
-        assert torch.equal(one.left_RO, expected.left_RO)
-        assert torch.equal(one.right_RD, expected.right_RD)
-        assert torch.equal(one.energy_K, expected.energy_K)
+        for name in ("left_RO", "right_RD", "energy_K"):
+            got, wanted = getattr(one, name), getattr(expected, name)
+            torch.testing.assert_close(got, wanted, rtol=1e-9 if at_once else 0, atol=1e-12 if at_once else 0)
     assert not made[3].energy_K.any()
 
 

@@ -39,6 +39,7 @@ async function generations(id, signal) {
 class JobView {
   history = new History();
   #ofRanks = null; // the model whose ranks are shown
+  #picked = false; // whether the reader chose it
   #isComplete = false;
   #told = 0; // the last event in the list of them
   #stale = null; // what has to be read anew, where anything has happened since it was last shown
@@ -66,7 +67,7 @@ class JobView {
     const [steps, losses, sizes] = [chartPlace(), chartPlace(), chartPlace()];
     this.list = h("ol", { class: "log", tabindex: 0, "aria-label": "Events" });
     this.log.append(this.list);
-    this.choice = h("select", { "aria-label": "Model", onchange: () => this.#attempt(() => this.#showRanks(this.choice.value)) });
+    this.choice = h("select", { "aria-label": "Model", onchange: () => this.#attempt(() => this.#pick(this.choice.value)) });
     this.map = h("div");
     this.search.append(steps, losses);
     this.models.append(sizes, h("p", {}, "Ranks of ", this.choice), this.map);
@@ -93,7 +94,7 @@ class JobView {
       title: "Models that no smaller one beats on the search split",
       x: "kept, %",
       series: [{ label: "loss", unit: "nats", axisLabel: "loss, nats" }],
-      pick: (index) => this.#attempt(() => this.#showRanks(String(this.front[index].id))),
+      pick: (index) => this.#attempt(() => this.#pick(String(this.front[index].id))),
     });
   }
 
@@ -217,7 +218,13 @@ class JobView {
       front.map((one) => h("option", { value: one.id }, `candidate ${one.id}, ${percent(one.kept_share)} kept`)),
     );
     const options = [...this.choice.options].map((option) => option.value);
-    await this.#showRanks(this.#ofRanks !== null && options.includes(chosen) ? chosen : options[0]);
+    const stays = this.#ofRanks !== null && options.includes(chosen) && (this.#picked || options[0] !== EXPORTED);
+    await this.#showRanks(stays ? chosen : options[0]);
+  }
+
+  #pick(model) {
+    this.#picked = true;
+    return this.#showRanks(model);
   }
 
   async #showRanks(model) {
