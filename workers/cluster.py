@@ -161,15 +161,17 @@ class Cluster:
             InfrastructureError: There is no cluster, or it has no node left.
         """
         self.connect()
+        resources = _nodes()
         for field, unit, needed in (
             ("resources.threads_per_actor", "CPU", threads),
             ("resources.gpus_per_actor", "GPU", gpus),
         ):
-            if needed > (most := _largest_node(unit)):
+            # an actor that wants more than the node that has most would never start
+            if needed > (most := max(float(node.get(unit, 0)) for node in resources)):
                 raise InputError(
                     field, f"one actor needs {needed:g} {unit}, the largest node has {most:g}; lower this"
                 )
-        nodes = [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in _nodes()]
+        nodes = [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in resources]
         size = amounts(CPU=threads, GPU=gpus)
         return self._sharing.enter(
             job,
@@ -293,11 +295,6 @@ def _resources() -> dict[str, float]:
             "Ray is gone: the cluster has no node left; see its logs, then resume the job"
         )
     return have
-
-
-def _largest_node(unit: str) -> float:
-    """Of one resource, what the node has that has most of it: an actor that wants more would never start."""
-    return max(float(node.get(unit, 0)) for node in _nodes())
 
 
 def _nodes() -> list[dict[str, float]]:
