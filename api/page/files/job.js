@@ -151,7 +151,7 @@ class JobView {
     if (job.state === "succeeded" && !this.#isComplete) {
       this.#isComplete = true;
       fill(this.files, [await files(this.id, this.signal)]);
-      if (job.parent === null) fill(this.others, [await otherSizes(this.id, this.signal, (act) => this.#attempt(act))]);
+      if (job.parent === null) fill(this.others, [await otherSizes(this.id, () => this.front, this.signal, (act) => this.#attempt(act))]);
     }
   }
 

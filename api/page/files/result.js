@@ -57,8 +57,7 @@ function wish({ kind, points, confidence, share, size: bytes, milliseconds }, ta
 }
 
 function wishOfExport({ asked, measured_on: splits }) {
-  const tenths = Math.floor(1000 * asked.share + 1e-6) / 1000; // as it was typed in: half a tenth was added for the models of that size
-  const which = asked.share == null ? `candidate ${asked.candidate}` : `the best candidate that keeps at most ${percent(tenths)} of the parameters`;
+  const which = asked.share == null ? `candidate ${asked.candidate}` : `the best candidate that keeps at most ${percent(asked.share)} of the parameters`;
   const flattered = splits.includes("search") ? " The search chose it by the search split, which flatters it." : "";
   return `${which}, of another job. It met no test split.${flattered}`;
 }
