@@ -44,10 +44,17 @@ def finalists_table(result: Result) -> Table:
     promised = any(one.get("risk") is not None for one in finalists)
     columns = ("risk", "passed") if promised else ()
     table = Table(
-        "kept", metric, f"drop, {drop_unit(metric)}", *columns, "", title="finalists, confirm split"
+        "kept",
+        "records",
+        metric,
+        f"drop, {drop_unit(metric)}",
+        *columns,
+        "",
+        title="finalists, confirm split",
     )
     for one in finalists:
-        row = [f"{one['kept_share']:.1%}", f"{one['metric']:.3f}", _interval(one["drop_points"])]
+        records = f"{one['examples']:,}" if "examples" in one else ""
+        row = [f"{one['kept_share']:.1%}", records, f"{one['metric']:.3f}", _interval(one["drop_points"])]
         if promised:
             row += [f"{one['risk']:.3g}", "yes" if one["passed"] else "no"]
         table.add_row(*row, "exported" if one["genome"] == result["genome"] else "")

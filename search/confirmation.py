@@ -19,6 +19,9 @@ MOST_CONFIDENCE = 0.999
 """No p-value is below 1 / (`RISK_DRAWS` + 1), and a finalist's part of the risk may be a tenth."""
 GRID = 0.01
 """Points to which drops are rounded up there, so that many records have no more different ones than that."""
+FIRST_LOOK = 0.02
+"""Of the risk of a candidate, that it is let through at by some of the examples, before all are looked at: what holds
+at so little holds by far, and the others miss it by a hair at most."""
 TWO_SIDED = 0.95
 MOST_NATS = 700.0
 """Of a rise per token: the exponential of a little more is no number."""
@@ -176,6 +179,21 @@ def risk_of_drop(
     return (above + 1) / (draws + 1)
 
 
+def of_two_looks(first: float, whole: float | None = None) -> float:
+    """A p-value by some of the examples, and by all of them where those do not tell.
+
+    What each look alone lets through adds up, so each has a part of the risk.
+
+    Args:
+        first: The p-value by some of the examples: which ones, and how many, is settled before.
+        whole: By all of them; None as long as they are not looked at, and the p-value may fall yet.
+
+    Source: Pocock 1977, Biometrika 64(2), with the parts of `FIRST_LOOK`, by Bonferroni.
+    """
+    early = min(first / FIRST_LOOK, 1.0)
+    return early if whole is None else min(early, whole / (1 - FIRST_LOOK))
+
+
 def fewest_examples(limit: float, confidence: float) -> int | None:
     """How many examples it takes to let through, by `risk_of_drop`, who loses none of them; None: no number does.
 
@@ -272,7 +290,7 @@ def mean_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLE
 
 
 def fallback(
-    risks: Sequence[float], risk: float, least_risk: Callable[[int], float | None]
+    risks: Sequence[float], risk: float, least_risk: Callable[[int, float], float | None]
 ) -> tuple[int, ...]:
     """Tests candidates from the largest down, so that the chance of any wrong acceptance is that of a single test.
 
@@ -288,7 +306,8 @@ def fallback(
         risks: Of each candidate, the part that is its own; they add up to one at most.
         risk: Of any wrong acceptance, over all candidates.
         least_risk: The least risk at which the candidate at an index holds, a p-value; None where it cannot be told,
-            and it is passed over. Asked of the same candidate more than once.
+            and it is passed over. Told, too, at which risk it is tested: any p-value that is not above that will do.
+            Asked of the same candidate more than once.
 
     Returns:
         Indices of candidates that hold, rising, as far as they had to be tested. The last one is that of a test of all.
@@ -313,7 +332,7 @@ def fallback_from(
     passed_on: float,
     risks: Sequence[float],
     risk: float,
-    least_risk: Callable[[int], float | None],
+    least_risk: Callable[[int, float], float | None],
 ) -> tuple[int, ...]:
     """The same test of a candidate and all behind it; from 0 on, with nothing passed on, of all.
 
@@ -332,7 +351,7 @@ def fallback_from(
         at_hand = min(at_hand + risks[index] * risk, risk)
         if at_hand <= 0:
             continue
-        needed = least_risk(index)
+        needed = least_risk(index, at_hand)
         if needed is None:
             continue
         if needed <= at_hand:

@@ -1,9 +1,13 @@
-"""Chooses among the finalists on examples the search has not seen, then looks at the test split once."""
+"""Chooses among the finalists on examples the search has not seen, then looks at the test split once.
+
+Most finalists are far within what is promised: they are tested only so that smaller ones are at a larger risk. Half of
+the examples tells that of most of them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from search.confirmation import DropInterval, fallback, fallback_from
+from search.confirmation import DropInterval, fallback, fallback_from, of_two_looks
 from search.errors import ScoringError
 from search.space import SearchSpace
 from service.events import EventType
@@ -11,7 +15,7 @@ from service.joblog import JobLog
 from service.refitting import Finalists
 from service.scoring import Candidate, TaskScorer
 from service.spec import JobSpec, MaxDrop, Pareto
-from workers.scores import Failure, Scores
+from workers.scores import Failure, Scores, first, join_scores
 
 DEFAULT_CONFIDENCE = 0.8
 
@@ -20,15 +24,21 @@ DEFAULT_CONFIDENCE = 0.8
 class Confirmed:
     """A finalist on the confirm split.
 
-    `risk`: the least at which it can be said to keep the objective's promise, where that makes one. `passed`: whether
-    it may, at its part of the objective's risk and what those before have passed on.
+    `whole`: whether on all its examples. `risk`: the least at which it can be said to keep the objective's promise,
+    where that makes one. `passed`: whether it may, at its part of the objective's risk and what those before have
+    passed on.
     """
 
     candidate: Candidate
     scores: Scores
+    whole: bool
     drop: DropInterval
     risk: float | None = None
     passed: bool = False
+
+    def holds(self, risk: float) -> bool:
+        """Whether it can be said to keep the promise, at a risk."""
+        return self.risk is not None and self.risk <= risk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +85,8 @@ def confirm(
 
     For `max_drop` and `pareto` they are tested (`search.confirmation`): the smallest one that holds wins, and the
     chance that it breaks the promise is that of a single test. For `max_drop` those that the test does not come to are
-    not scored. Where a size or a time is given the lowest loss wins.
+    not scored, and those of which the first half of the examples tells not on the others, unless one wins. Where a size
+    or a time is given the lowest loss wins.
 
     Args:
         spec: The job.
@@ -90,21 +101,27 @@ def confirm(
     """
     objective, confidence = spec.objective, confidence_of(spec)
     looked_at: dict[int, Confirmed | None] = {}
-    report = log.progress("confirm")
+    report, looks = log.progress("confirm"), _Looks(spec, space, scorer, log)
 
-    def look_at(index: int) -> Confirmed | None:
+    def look_at(index: int, risk: float = 0.0) -> Confirmed | None:
+        """At a finalist on as many examples as it takes to tell that it holds at a risk; without one on all."""
         if index not in looked_at:
             report(len(looked_at), len(finalists))
-            looked_at[index] = _score(spec, space, scorer, finalists[index], log)
+            looked_at[index] = looks.first(finalists[index])
+        one = looked_at[index]
+        if one is not None and not one.whole and not one.holds(risk):
+            looked_at[index] = looks.second(one)
         return looked_at[index]
 
-    def least_risk(index: int) -> float | None:
-        one = look_at(index)
+    def least_risk(index: int, risk: float) -> float | None:
+        one = look_at(index, risk)
         return None if one is None else one.risk
 
     promised = isinstance(objective, MaxDrop | Pareto)
     if isinstance(objective, MaxDrop):
         held = fallback(risks, 1 - confidence, least_risk)
+        while held and look_at(held[-1]) is None:  # it cannot be scored on the other half
+            held = held[:-1]
     else:
         every = tuple(range(len(finalists)))
         for index in every:
@@ -139,28 +156,67 @@ def confidence_of(spec: JobSpec) -> float:
     return objective.confidence if isinstance(objective, MaxDrop | Pareto) else DEFAULT_CONFIDENCE
 
 
-def _score(
-    spec: JobSpec, space: SearchSpace, scorer: TaskScorer, candidate: Candidate, log: JobLog
-) -> Confirmed | None:
-    """A finalist on the confirm split, before the test; None if it cannot be scored."""
-    objective, seed = spec.objective, spec.search.seed
-    (scores,) = scorer.score_candidates([candidate], "confirm")
-    try:
-        if isinstance(scores, Failure):
-            raise ScoringError(scores.reason)
-        drop, risk = scorer.drop(scores, "confirm", confidence_of(spec), seed), None
-    except ScoringError as error:
-        log.event(EventType.CANDIDATE_FAILED, reason=str(error), generation=None)
-        return None
-    if isinstance(objective, MaxDrop | Pareto):
-        certain = space.is_dense(candidate.genome)
-        risk = 0.0 if certain else scorer.risk(scores, "confirm", objective.points, seed)
-    log.event(
-        EventType.FINALIST_CONFIRMED,
-        kept_share=space.kept_share(candidate.genome),
-        drop_points=drop.estimate,
-        drop_low=drop.low,
-        drop_high=drop.high,
-        risk=risk,
-    )
-    return Confirmed(candidate=candidate, scores=scores, drop=drop, risk=risk)
+class _Looks:
+    """Scores finalists on the confirm split, before the test.
+
+    Where a test decides, and ends with the first that fails, there may be two looks: one at the first half of the
+    examples, one at the others. The numbers are those of a scoring on all of them.
+    """
+
+    def __init__(self, spec: JobSpec, space: SearchSpace, scorer: TaskScorer, log: JobLog) -> None:
+        self._spec, self._space, self._scorer, self._log = spec, space, scorer, log
+        self._half = scorer.half("confirm") if isinstance(spec.objective, MaxDrop) else 0
+
+    def first(self, candidate: Candidate) -> Confirmed | None:
+        """On half of the examples, or on all, where there is one look; None if it cannot be scored."""
+        return self._confirmed(candidate, self._scores(candidate, slice(self._half or None)), not self._half)
+
+    def second(self, one: Confirmed) -> Confirmed | None:
+        """On all of the examples, after half of them; None if it cannot be scored on the others."""
+        others = self._scores(one.candidate, slice(self._half, None))
+        scores = others if isinstance(others, Failure) else join_scores([one.scores, others])
+        return self._confirmed(one.candidate, scores, True)
+
+    def _scores(self, candidate: Candidate, examples: slice) -> Scores | Failure:
+        (scores,) = self._scorer.score_candidates([candidate], "confirm", examples=examples)
+        return scores
+
+    def _confirmed(self, candidate: Candidate, scores: Scores | Failure, whole: bool) -> Confirmed | None:
+        try:
+            if isinstance(scores, Failure):
+                raise ScoringError(scores.reason)
+            drop = self._scorer.drop(scores, "confirm", confidence_of(self._spec), self._spec.search.seed)
+        except ScoringError as error:
+            self._log.event(EventType.CANDIDATE_FAILED, reason=str(error), generation=None)
+            return None
+        one = Confirmed(
+            candidate=candidate,
+            scores=scores,
+            whole=whole,
+            drop=drop,
+            risk=self._risk(candidate, scores, whole),
+        )
+        self._log.event(
+            EventType.FINALIST_CONFIRMED,
+            kept_share=self._space.kept_share(candidate.genome),
+            examples=len(scores.quality),
+            drop_points=drop.estimate,
+            drop_low=drop.low,
+            drop_high=drop.high,
+            risk=one.risk,
+        )
+        return one
+
+    def _risk(self, candidate: Candidate, scores: Scores, whole: bool) -> float | None:
+        objective = self._spec.objective
+        if not isinstance(objective, MaxDrop | Pareto):
+            return None
+        if self._space.is_dense(candidate.genome):
+            return 0.0
+
+        def of(scores: Scores) -> float:
+            return self._scorer.risk(scores, "confirm", objective.points, self._spec.search.seed)
+
+        if not self._half:
+            return of(scores)
+        return of_two_looks(of(first(scores, self._half)), of(scores) if whole else None)

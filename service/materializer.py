@@ -86,8 +86,8 @@ class Materializer:
 
 def _measured_on(export: Export, refit: Path | None, task: EncodedTask) -> tuple[str, int]:
     """The split that says most of the model, and how many examples of it were scored."""
-    if export.confirmed(refit) is not None:
-        return "confirm", len(task.splits["confirm"])
+    if (confirmed := export.confirmed(refit)) is not None:
+        return "confirm", int(confirmed.get("examples", len(task.splits["confirm"])))
     return "search", int(export.candidate["examples"])
 
 

@@ -105,13 +105,14 @@ def export_summary(
     """
     candidate, confirmed = export.candidate, export.confirmed(refit)
     metric, kl_nats, drops = {}, {}, {}
+    sizes = spec.task.data.sizes
+    whole = {"search": candidate["examples"] == sizes.search, "confirm": True}
     if refit is None:
         metric["search"], kl_nats["search"] = candidate["metric"], candidate["kl_nats"]
     if confirmed is not None:
+        whole["confirm"] = confirmed.get("examples", sizes.confirm) == sizes.confirm
         metric["confirm"], kl_nats["confirm"] = confirmed["metric"], confirmed["kl_nats"]
         drops["confirm"] = confirmed["drop_points"]
-    whole = candidate["examples"] == spec.task.data.sizes.search
-    comparable = {name for name in metric if name != "search" or whole}
     dense = export.known["dense"]
     return {
         **export.known,
@@ -129,7 +130,9 @@ def export_summary(
         "refit": refit is not None,
         **_choice(export.genome, space),
         "dense": {
-            "metric": {name: value for name, value in dense["metric"].items() if name in comparable},
+            "metric": {
+                name: value for name, value in dense["metric"].items() if name in metric and whole[name]
+            },
             "block_params": prepared.block_params,
             "total_params": prepared.total_params,
         },
@@ -173,6 +176,7 @@ def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[st
         "kept_share": space.kept_share(one.candidate.genome),
         "genome": list(one.candidate.genome),
         "refit": None if refit is None else refit.name,
+        "examples": len(one.scores.quality),
         "metric": scorer.metric(one.scores),
         "kl_nats": float(one.scores.kl_nats.mean()),
         "drop_points": _points(one.drop),

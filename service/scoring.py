@@ -4,6 +4,7 @@ Long splits are cut into chunks, so that every actor has work; the cut is fixed,
 the number of actors.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -204,12 +205,20 @@ class TaskScorer(Measures):
             return failures[0]
         return join_reactions([part for part in parts if isinstance(part, Reaction)])
 
+    def half(self, split: str) -> int:
+        """How many of a split's examples are looked at by themselves first, see `half_of`."""
+        return half_of(len(self._task.splits[split]))
+
     def score_candidates(
-        self, candidates: Sequence[Candidate], split: str, report: Report = lambda done, total: None
+        self,
+        candidates: Sequence[Candidate],
+        split: str,
+        report: Report = lambda done, total: None,
+        examples: slice = slice(None),
     ) -> list[Scores | Failure]:
-        """Scores candidates on a whole split."""
+        """Scores candidates on a split; only on some of its `examples`, if these are cut where chunks are."""
         per_candidate = [
-            self._requests(self._space.ranks(candidate.genome), split, candidate.refit)
+            self._requests(self._space.ranks(candidate.genome), split, candidate.refit, examples)
             for candidate in candidates
         ]
         requests = [request for part in per_candidate for request in part]
@@ -255,17 +264,23 @@ class TaskScorer(Measures):
     def _loss_only(self, trial: Trial) -> bool:
         return trial.screening and self._task.kind == "generate"
 
-    def _requests(self, ranks: tuple[int, ...], split: str, refit: Path | None = None) -> list[ScoreRequest]:
-        total = len(self._task.splits[split])
+    def _requests(
+        self,
+        ranks: tuple[int, ...],
+        split: str,
+        refit: Path | None = None,
+        examples: slice = slice(None),
+    ) -> list[ScoreRequest]:
+        begin, end, _ = examples.indices(len(self._task.splits[split]))
         return [
             ScoreRequest(
                 ranks=ranks,
                 split=split,
                 start=start,
-                stop=min(start + CHUNK, total),
+                stop=min(start + CHUNK, end),
                 refit=refit,
             )
-            for start in range(0, total, CHUNK)
+            for start in range(begin, end, CHUNK)
         ]
 
     def _outcome(self, trial: Trial, result: object, confidence: float) -> Outcome:
@@ -292,6 +307,11 @@ class TaskScorer(Measures):
             )
         except ScoringError as error:
             return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
+
+
+def half_of(examples: int) -> int:
+    """How many examples the first half of the chunks has, rounded down: none, where there is one chunk."""
+    return CHUNK * (math.ceil(examples / CHUNK) // 2)
 
 
 def _joined(parts: Sequence[object]) -> Scores | Failure:

@@ -50,8 +50,20 @@ RESULT: dict[str, Any] = {
     "data": {"task": "d1"},
     "model": {"digest": "d2", "dtype": "float32"},
     "finalists": [
-        {"kept_share": 0.5, "genome": [3, 4], "metric": 0.79, "drop_points": [-0.5, -1.6, 0.6]},
-        {"kept_share": 0.4, "genome": [1, 2], "metric": 0.78, "drop_points": [0.5, -0.6, 1.6]},
+        {
+            "kept_share": 0.5,
+            "genome": [3, 4],
+            "examples": 512,
+            "metric": 0.79,
+            "drop_points": [-0.5, -1.6, 0.6],
+        },
+        {
+            "kept_share": 0.4,
+            "genome": [1, 2],
+            "examples": 1200,
+            "metric": 0.78,
+            "drop_points": [0.5, -0.6, 1.6],
+        },
     ],
     "artifact": "/jobs/1/artifacts",
     "genome": [1, 2],

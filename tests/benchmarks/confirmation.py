@@ -7,8 +7,8 @@ Searches the smallest model within `--points` as a job does, and scores all its 
 these, confirm splits of each size are drawn `DRAWS` times, and the finalists tested on them at limits from `--limits`:
 with all of the risk on the first (fixed sequence testing) and as `search.finalists` spreads it. Printed are the share
 that is kept, 100 % where none holds, in brackets how often the one that was taken loses more than the limit, on all
-unseen examples, and how many finalists had to be scored. At a tighter limit than `--points` the list is that of the job
-without those that the search would not have accepted.
+unseen examples, and how many finalists had to be scored, a part of one where so many examples told. At a tighter limit
+than `--points` the list is that of the job without those that the search would not have accepted.
 """
 
 import json
@@ -25,12 +25,12 @@ from real_model import RealModel, descents_for, load, parser, preparation_plan, 
 from search_methods import Problem, search_of
 from search_table import accepted_in, finalists_of, run
 
-from search.confirmation import RESAMPLES, fallback, risk_of_drop
+from search.confirmation import RESAMPLES, fallback, of_two_looks, risk_of_drop
 from search.finalists import risks
 from search.objectives import MaxDrop
 from search.settings import SearchSettings
 from service.descent import starts_of
-from service.scoring import Candidate, TaskScorer
+from service.scoring import Candidate, TaskScorer, half_of
 from service.spec import JobSpec
 from workers.scores import Scores
 
@@ -138,18 +138,31 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
     kept, scored, wrong = [], [], 0
     for _ in range(DRAWS):
         drawn = rng.choice(drops_RE.shape[1], size, replace=False)
-        lost, gained = (np.count_nonzero(sign * drops_RE[:, drawn] > 0, axis=1) for sign in (1, -1))
-        asked: set[int] = set()
+        parts = {examples: _flipped(drops_RE[:, drawn[:examples]]) for examples in (half_of(size), size)}
+        asked: dict[int, float] = {}
 
-        def least_risk(index: int) -> float:
-            asked.add(index)  # noqa: B023
-            return _least_risk(int(lost[index]), int(gained[index]), size, limit)  # noqa: B023
+        def least_risk(index: int, at_hand: float) -> float:
+            some, whole = (
+                _least_risk(lost[index], gained[index], examples, limit)
+                for examples, (lost, gained) in parts.items()  # noqa: B023
+            )
+            asked.setdefault(index, half_of(size) / size)  # noqa: B023
+            if half_of(size) and (early := of_two_looks(some)) <= at_hand:
+                return early
+            asked[index] = 1.0  # noqa: B023
+            return of_two_looks(some, whole) if half_of(size) else whole
 
         held = fallback(shares, risk, least_risk)
-        scored.append(len(asked))
+        scored.append(sum(asked.values()))
         kept.append(rows[held[-1]]["kept"] if held else 1.0)
         wrong += bool(held) and drops_RE[held[-1]].mean() > limit
     return f"{np.mean(kept):.1%} ({wrong / DRAWS:.0%}), {np.mean(scored):.1f}"
+
+
+def _flipped(drops_RE: Floats) -> tuple[list[int], list[int]]:
+    """Of every finalist, how many answers it gets wrong that were right, and the other way round."""
+    lost, gained = (np.count_nonzero(sign * drops_RE > 0, axis=1).tolist() for sign in (1, -1))
+    return lost, gained
 
 
 @cache

@@ -59,7 +59,7 @@ from api.spec_file import load_spec
 from search.archive import Memo
 from search.baselines.paper_ga import PaperSettings
 from search.candidates import Proposer
-from search.confirmation import DropInterval, fallback, mean_interval
+from search.confirmation import DropInterval, fallback, mean_interval, of_two_looks
 from search.finalists import Finalist, drop_finalists
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
@@ -71,7 +71,7 @@ from search.space import Genome, SearchSpace
 from service.descent import starts_of, until_little
 from service.scoring import Candidate, TaskScorer
 from workers.projections import Method
-from workers.scores import Floats, Scores
+from workers.scores import Floats, Scores, first, join_scores
 
 Row = dict[str, Any]
 KEY = (
@@ -114,14 +114,20 @@ class Arena:
     descend: Callable[[MaxDrop | TargetParams], tuple[Starts, int]]
     """The genomes that descent leads to from there, and the tokens that takes on top."""
 
-    def scores(self, genome: Genome, split: str) -> Scores:
-        """What a genome scores on a whole split; scored once."""
-        if (genome, split) not in self.scored:
-            (result,) = self.scorer.score_candidates([Candidate(genome=genome)], split)
+    def scores(self, genome: Genome, split: str, examples: int | None = None) -> Scores:
+        """What a genome scores on a whole split, or on its first examples; no example is scored twice."""
+        known = self.scored.get((genome, split))
+        have = 0 if known is None else len(known.quality)
+        if have < (len(self.scorer.dense[split].quality) if examples is None else examples):
+            (result,) = self.scorer.score_candidates(
+                [Candidate(genome=genome)], split, examples=slice(have, examples)
+            )
             if not isinstance(result, Scores):
                 raise SystemExit(f"a genome cannot be scored on {split}: {result.reason}")
-            self.scored[genome, split] = result
-        return self.scored[genome, split]
+            known = result if known is None else join_scores([known, result])
+            self.scored[genome, split] = known
+        assert known is not None
+        return known if examples is None else first(known, examples)
 
 
 def main() -> None:
@@ -459,15 +465,23 @@ def _smallest(
     """
     drops: dict[int, DropInterval] = {}
 
-    @cache
-    def least_risk(index: int) -> float:
-        scores = arena.scores(finalists[index].genome, "confirm")
-        drops[index] = arena.scorer.drop(scores, "confirm", confidence, seed)
+    def risk_of(scores: Scores) -> float:
         return arena.scorer.risk(scores, "confirm", objective.points, seed)
+
+    def least_risk(index: int, risk: float) -> float:
+        genome, half = finalists[index].genome, arena.scorer.half("confirm")
+        some = arena.scores(genome, "confirm", half or None)
+        drops[index] = arena.scorer.drop(some, "confirm", confidence, seed)
+        if (early := of_two_looks(risk_of(some))) <= risk:
+            return early
+        scores = arena.scores(genome, "confirm")
+        drops[index] = arena.scorer.drop(scores, "confirm", confidence, seed)
+        return of_two_looks(risk_of(some), risk_of(scores))
 
     held = fallback([one.risk for one in finalists], 1 - confidence, least_risk)
     last = held[-1] if held else 0
     winner = finalists[last].genome
+    drops[last] = arena.scorer.drop(arena.scores(winner, "confirm"), "confirm", confidence, seed)
     scores = arena.scores(winner, "test")
     test = arena.scorer.drop(scores, "test", confidence, seed)
     return {

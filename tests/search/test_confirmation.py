@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from search.confirmation import (
+    FIRST_LOOK,
     MOST_CONFIDENCE,
     RISK_DRAWS,
     fallback,
     fewest_examples,
     mean_interval,
+    of_two_looks,
     paired_drop,
     perplexity_rise,
     risk_of_drop,
@@ -215,7 +218,7 @@ class Risks:
         self._least = least
         self.asked: set[int] = set()
 
-    def __call__(self, index: int) -> float | None:
+    def __call__(self, index: int, _: float) -> float | None:
         self.asked.add(index)
         return self._least[index]
 
@@ -273,13 +276,56 @@ def test_the_end_is_that_of_a_test_of_all_from_the_largest_down(
                 passed.append(index)
             else:
                 at_hand = 0.0
-    held = fallback(risks, risk, least.__getitem__)
+    held = fallback(risks, risk, lambda index, _: least[index])
     assert held[-1:] == tuple(passed[-1:])
     assert set(held) <= set(passed)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.floats(0, 1), st.floats(0, 1)), max_size=12),
+    st.floats(0.01, 0.5),
+)
+def test_the_end_is_the_same_where_some_of_the_examples_tell(
+    candidates: list[tuple[int, float, float]], risk: float
+) -> None:
+    """Each candidate: parts of the risk that are its own, and its p-values by some of the examples, and by all."""
+    parts = sum(parts for parts, _, _ in candidates) or 1
+    risks = [own / parts for own, _, _ in candidates]
+    least = [of_two_looks(some, whole) for _, some, whole in candidates]
+
+    def by_looks(index: int, at_hand: float) -> float:
+        early = of_two_looks(candidates[index][1])
+        return early if early <= at_hand else least[index]
+
+    assert fallback(risks, risk, by_looks) == fallback(risks, risk, lambda index, _: least[index])
+
+
+def test_a_look_at_some_of_the_examples_has_a_part_of_the_risk() -> None:
+    assert of_two_looks(0.001) == pytest.approx(0.001 / FIRST_LOOK) == of_two_looks(0.001, 0.9)
+    assert of_two_looks(0.9) == 1.0
+    assert of_two_looks(0.9, 0.1) == pytest.approx(0.1 / (1 - FIRST_LOOK))
+
+
+@pytest.mark.parametrize("first", [0.02, 0.5])
+def test_two_looks_let_through_no_more_often_than_the_risk(
+    first: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By p-values of the normal test: 4,000 times as much is lost as is promised, looked at after half and all."""
+    monkeypatch.setattr("search.confirmation.FIRST_LOOK", first)
+    rng = np.random.default_rng(5)
+    half, other = rng.standard_normal((2, 4000))
+    pairs = zip(*map(_normal_risks, (half, (half + other) / math.sqrt(2))), strict=True)
+    passed = np.mean([of_two_looks(some, whole) <= 0.2 for some, whole in pairs])
+    assert 0.1 < passed <= 0.2 + 3 * math.sqrt(0.2 * 0.8 / 4000)
+
+
+def _normal_risks(scores: NDArray[np.float64]) -> list[float]:
+    return [math.erfc(score / math.sqrt(2)) / 2 for score in scores.tolist()]
+
+
+@pytest.mark.parametrize("looks", [1, 2])
 @pytest.mark.parametrize("risks", [[1.0, 0.0, 0.0, 0.0], [0.3, 0.0, 0.7, 0.0], [0.25] * 4])
-def test_a_sequence_keeps_the_error_of_one_test(risks: list[float]) -> None:
+def test_a_sequence_keeps_the_error_of_one_test(risks: list[float], looks: int) -> None:
     """All candidates truly lose 4 points: how often is any of four passed at a limit of just under 4?"""
     rng = np.random.default_rng(11)
 
@@ -289,8 +335,14 @@ def test_a_sequence_keeps_the_error_of_one_test(risks: list[float]) -> None:
         candidates = [np.where((dense == 1) & lost_N, 0.0, dense) for lost_N in lost]
 
         @cache
-        def least_risk(index: int) -> float:
-            return risk_of_drop(dense, candidates[index], 3.999, seed=index, draws=500)
+        def of(index: int, examples: int) -> float:
+            return risk_of_drop(dense[:examples], candidates[index][:examples], 3.999, seed=index, draws=500)
+
+        def least_risk(index: int, risk: float) -> float:
+            early = of_two_looks(of(index, 150)) if looks == 2 else 1.0
+            if early <= risk:
+                return early
+            return of_two_looks(of(index, 150), of(index, 300)) if looks == 2 else of(index, 300)
 
         return bool(fallback(risks, 0.2, least_risk))
 

@@ -1,6 +1,7 @@
 """Choosing among finalists, over a scorer whose scores are given."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from service.joblog import JobLog
 from service.scoring import Candidate
 from service.spec import JobSpec
 from service.store import Store
-from workers.scores import Failure, Scores
+from workers.scores import PER_EXAMPLE, Failure, Scores
 
 Document = dict[str, Any]
 
@@ -27,32 +28,56 @@ EXAMPLES = 200
 
 
 class FakeScorer:
-    """Of 200 examples, all right when dense; `lost` are wrong per genome, None fails."""
+    """Of 200 examples, all right when dense; `lost` are wrong per genome, the first ones, None fails.
 
-    def __init__(self, lost: dict[Genome, int | None], kl_nats: dict[Genome, float] | None = None) -> None:
+    `half` of them may be looked at by themselves; `scored` are on how many which genome was, one scoring after another.
+    """
+
+    def __init__(
+        self,
+        lost: dict[Genome, int | None],
+        kl_nats: dict[Genome, float] | None = None,
+        *,
+        half: int = 0,
+    ) -> None:
         self._lost = lost
         self._kl_nats = kl_nats or {}
+        self._half = half
         self.splits: list[str] = []
+        self.scored: list[tuple[Genome, int]] = []
+
+    def half(self, split: str) -> int:
+        return self._half
 
     def score_candidates(
-        self, candidates: Sequence[Candidate], split: str, report: Any = lambda done, total: None
+        self,
+        candidates: Sequence[Candidate],
+        split: str,
+        report: Any = lambda done, total: None,
+        examples: slice = slice(None),
     ) -> list[Scores | Failure]:
         self.splits += [split] * len(candidates)
         report(len(candidates), len(candidates))
-        return [self._scores(candidate.genome) for candidate in candidates]
+        results = [self._scores(candidate.genome, examples) for candidate in candidates]
+        self.scored += [
+            (candidate.genome, len(result.quality))
+            for candidate, result in zip(candidates, results, strict=True)
+            if isinstance(result, Scores)
+        ]
+        return results
 
     def drop(self, scores: Scores, split: str, confidence: float, seed: int) -> DropInterval:
-        return paired_drop(np.ones(EXAMPLES), scores.quality, confidence=confidence, seed=seed)
+        return paired_drop(np.ones(len(scores.quality)), scores.quality, confidence=confidence, seed=seed)
 
     def risk(self, scores: Scores, split: str, points: float, seed: int) -> float:
         assert split == "confirm"
-        return risk_of_drop(np.ones(EXAMPLES), scores.quality, points, seed=seed)
+        return risk_of_drop(np.ones(len(scores.quality)), scores.quality, points, seed=seed)
 
     def loss(self, scores: Scores, split: str) -> float:
         assert split == "confirm"
         return float(scores.kl_nats.mean())
 
-    def _scores(self, genome: Genome) -> Scores | Failure:
+    def _scores(self, genome: Genome, examples: slice) -> Scores | Failure:
         lost = self._lost.get(genome, 0)
         if lost is None:
             return Failure(reason="not finite")
@@ -60,7 +85,9 @@ class FakeScorer:
         quality[:lost] = 0
         kl = np.full(EXAMPLES, self._kl_nats.get(genome, 0.1))
         same = {name: quality for name in ("exact", "nll_nats", "answer_tokens")}
-        return Scores(quality=quality, kl_nats=kl, tokens=1, seconds=1.0, **same)
+        whole = Scores(quality=quality, kl_nats=kl, tokens=1, seconds=1.0, **same)
+        arrays = {name: getattr(whole, name)[examples] for name in PER_EXAMPLE}
+        return replace(whole, **arrays)
 
 
 @pytest.fixture
@@ -126,6 +153,68 @@ def test_larger_finalists_are_scored_where_their_risk_decides(
     winner = decide(log, scorer, tiny_job, risks=[0.98, 0, 0.02, 0], kind="max_drop", points=5.0)
     assert scored(log, store)[:3] == shares((4,), (2,), (9,))
     assert (winner.candidate.genome, winner.held) == (winning, holds)
+
+
+def test_half_of_the_examples_tells_of_finalists_that_are_far_within(
+    log: JobLog, store: Store, tiny_job: Document
+) -> None:
+    lost: dict[Genome, int | None] = {
+        (4,): 9,
+        (2,): 40,
+    }  # nine of the first hundred are too many to be told by these
+    scorer, wanted = FakeScorer(lost, half=100), {"kind": "max_drop", "points": 10.0, "confidence": 0.9}
+    winner = decide(log, scorer, tiny_job, **wanted)
+    assert scorer.scored == [((9,), 100), ((6,), 100), *[((4,), 100)] * 2, *[((2,), 100)] * 2]
+    assert [(one.whole, one.passed) for one in winner.confirmed] == [
+        (False, True), (False, True), (True, True), (True, False)
+    ]  # fmt: skip
+    told = [event.data for event in store.events(log.job.id) if event.type == "finalist.confirmed"]
+    assert [one["examples"] for one in told] == [100, 100, 100, 200, 100, 200]
+
+    at_once = decide(log, FakeScorer(lost), tiny_job, **wanted)
+    assert winner.candidate == at_once.candidate
+    assert winner.confirm_drop == at_once.confirm_drop
+    assert np.array_equal(winner.confirm.kl_nats, at_once.confirm.kl_nats)
+    assert winner.confirm.tokens == 2 * at_once.confirm.tokens  # those of both scorings
+
+
+def test_a_winner_is_scored_on_all_examples(log: JobLog, tiny_job: Document) -> None:
+    scorer = FakeScorer({}, half=100)
+    winner = decide(log, scorer, tiny_job, kind="max_drop", points=10.0)
+    assert scorer.scored == [((9,), 100), ((6,), 100), ((4,), 100), ((2,), 100), ((2,), 100)]
+    assert winner.candidate.genome == (2,)
+    assert len(winner.confirm.quality) == EXAMPLES
+
+
+def test_what_half_of_the_examples_tells_at_one_risk_all_have_to_at_a_smaller_one(
+    log: JobLog, tiny_job: Document
+) -> None:
+    """Of 100 none is lost: that is a risk of 0.006 at five points, by a fiftieth of it 0.3."""
+    scorer = FakeScorer({}, half=100)
+    objective = {"kind": "max_drop", "points": 5.0, "confidence": 0.5}
+    winner = decide(log, scorer, tiny_job, risks=[0.9, 0.0, 0.0, 0.1], **objective)
+    assert scorer.scored == [((2,), 100), ((2,), 100)]
+    assert winner.held
+
+
+def test_a_finalist_that_cannot_be_scored_on_the_other_half_does_not_win(
+    log: JobLog, tiny_job: Document
+) -> None:
+    class Failing(FakeScorer):
+        def _scores(self, genome: Genome, examples: slice) -> Scores | Failure:
+            whole = genome == (2,) and examples.start == 100
+            return Failure(reason="not finite") if whole else super()._scores(genome, examples)
+
+    winner = decide(log, Failing({}, half=100), tiny_job, kind="max_drop", points=10.0)
+    assert (winner.candidate.genome, winner.held) == ((4,), True)
+    assert [one.candidate.genome for one in winner.confirmed] == [(9,), (6,), (4,)]
+
+
+def test_of_a_front_all_are_scored_on_all_examples(log: JobLog, tiny_job: Document) -> None:
+    scorer = FakeScorer({}, half=100)
+    winner = decide(log, scorer, tiny_job, kind="pareto", points=10.0)
+    assert scorer.scored == [(genome, EXAMPLES) for genome in FINALISTS]
+    assert all(one.whole for one in winner.confirmed)
 
 
 def test_a_finalist_whose_drop_is_no_number_has_failed(log: JobLog, store: Store, tiny_job: Document) -> None:

@@ -1117,6 +1117,36 @@ def test_finalists_that_were_tested_are_told_from_the_largest_down(jobs: Jobs, m
     assert len(shares) > 1
 
 
+def test_an_export_of_a_finalist_that_half_of_the_records_let_through_is_held_to_these(
+    jobs: Jobs, max_drop: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.scoring.CHUNK", 8)
+    max_drop["objective"]["points"] = 100.0
+    max_drop["projection"]["refit"] = None
+
+    def small_ones_fail(request: ScoreRequest, result: Any) -> Any:
+        small = request.split == "confirm" and -1 not in request.ranks and sum(request.ranks) < 30
+        return Failure(reason="not finite") if small else result
+
+    id = jobs.submit(max_drop)
+    result = jobs.run(LocalCluster(small_ones_fail))
+    *before, winner = result["finalists"]
+    assert {one["examples"] for one in before} == {16}
+    assert winner["examples"] == 32
+    assert all(one["passed"] for one in result["finalists"])
+
+    rows = {tuple(row["genome"]): row["id"] for row in jobs.store.candidates(id)}
+    half = next(one for one in before if tuple(one["genome"]) in rows)
+    jobs.export(id, candidate=rows[tuple(half["genome"])])
+    cluster = LocalCluster()
+    exported = jobs.run(cluster)
+    assert exported["export"]["measured_on"] == ["search", "confirm"]
+    assert exported["best"]["metric"]["confirm"] == half["metric"]
+    assert exported["dense"]["metric"].keys() == {"search"}  # that of the confirm split is of all its records
+    (verified,) = jobs.events(id, "artifact.verified")
+    assert verified["expected"] == result["best"]["metric"]["confirm"]
+
+
 def test_a_candidate_that_fails_is_an_event_and_never_wins(jobs: Jobs, tiny_job: Document) -> None:
     refused: list[tuple[int, ...]] = []
 

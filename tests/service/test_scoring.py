@@ -12,7 +12,7 @@ from search.matrix import DENSE, MatrixShape
 from search.outcome import Outcome, Trial
 from search.space import SearchSpace
 from service import scoring
-from service.scoring import CHUNK, Candidate, TaskScorer
+from service.scoring import CHUNK, Candidate, TaskScorer, half_of
 from workers.plan import EncodedTask
 from workers.scores import Beliefs, Failure, ScoreRequest, Scores
 
@@ -282,6 +282,26 @@ def test_a_dense_model_that_cannot_be_scored_ends_the_job(make_task: MakeTask) -
     )
     with pytest.raises(ScoringError, match="dense model cannot be scored on confirm: not finite"):
         scorer.score_dense("confirm")
+
+
+@pytest.mark.parametrize(
+    ("examples", "half"), [(1, 0), (CHUNK, 0), (CHUNK + 1, CHUNK), (600, CHUNK), (4 * CHUNK, 2 * CHUNK)]
+)
+def test_half_of_a_split_ends_where_a_chunk_does(examples: int, half: int) -> None:
+    assert half_of(examples) == half
+
+
+def test_two_halves_are_the_requests_of_the_whole(scorer: TaskScorer, runner: FakeRunner) -> None:
+    candidate = [Candidate(genome=(2, 2))]
+    (whole,) = scorer.score_candidates(candidate, "confirm")
+    half = scorer.half("confirm")
+    assert half == CHUNK
+    asked = runner.requests[:]
+    runner.requests.clear()
+    for part in (slice(half), slice(half, None)):
+        assert isinstance(scorer.score_candidates(candidate, "confirm", examples=part)[0], Scores)
+    assert isinstance(whole, Scores)
+    assert runner.requests == asked
 
 
 def test_one_failed_chunk_fails_the_genome_alone(make_task: MakeTask) -> None:

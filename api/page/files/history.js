@@ -37,7 +37,7 @@ export class History {
     if (this.log.length > LONGEST_LOG) this.log.shift();
     if (type === "job.state") this.phase = null;
     if (type === "job.state" && data.state === "validating") this.finalists = [];
-    if (type === "finalist.confirmed") this.finalists.push(data);
+    if (type === "finalist.confirmed") this.finalists = [...this.finalists.filter((one) => one.kept_share !== data.kept_share), data];
     if (type === "matrices.reweighed") this.#step(`reweighing ${roundOf(data)}`, data);
     if (type === "genome.descended") this.#step(`descent ${roundOf(data)}`, data);
     if (type === "generation.completed") this.#step(`generation ${data.generation}`, data);

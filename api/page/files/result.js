@@ -64,13 +64,13 @@ function wishOfExport({ asked, measured_on: splits }) {
 
 // The models that were tested on the confirm split, with intervals of the drop: as the result has them, or so far.
 export function finalistTable({ spec, result }, confirmed) {
-  const soFar = confirmed.map((one) => [one.kept_share, one.drop_points, one.drop_low, one.drop_high]);
-  const rows = result?.finalists?.map(({ kept_share: kept, drop_points: drop }) => [kept, ...drop]) ?? soFar;
+  const soFar = confirmed.map((one) => [one.kept_share, one.examples, one.drop_points, one.drop_low, one.drop_high]);
+  const rows = result?.finalists?.map(({ kept_share: kept, examples, drop_points: drop }) => [kept, examples, ...drop]) ?? soFar;
   if (rows.length === 0) return null;
   const shown = rows
     .toSorted(([one], [other]) => other - one)
-    .map(([kept, points, low, high]) => [percent(kept), signed(points), `${signed(low)} to ${signed(high)}`]);
-  return table(["kept", `drop, ${dropUnit(spec.task.kind)}`, "interval"], shown, { class: "numbers" });
+    .map(([kept, records, points, low, high]) => [percent(kept), count(records), signed(points), `${signed(low)} to ${signed(high)}`]);
+  return table(["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "interval"], shown, { class: "numbers" });
 }
 
 export async function files(id, signal) {
