@@ -70,6 +70,7 @@ def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
 
     Raises:
         InputError: There is none, and none is to be begun: a mistyped directory is not made by looking at it.
+        ConflictError: It is not of this version.
     """
     from api.server_settings import settings_from
     from service.store import Store
@@ -82,7 +83,7 @@ def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
             )
         typer.echo(f"a new database is begun: {settings.sqlite_file}", err=True)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = Store(settings.store_url)
+    store = Store(settings.store_url, migrates=False)
     try:
         yield store.keys
     finally:

@@ -113,9 +113,10 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
             logger.warning("%s, where models and data may be, is no folder at present", root)
     with listen(settings.host, settings.port) as sock:
         application = build(settings)
-        refuse_open_network(settings, guarded=application.guarded())
-        application.start()
+        application.open()
         try:
+            refuse_open_network(settings, guarded=application.guarded())
+            application.start()
             announce(url_of(sock))
             app = create_app(application, started=True)
             if settings.tracing:

@@ -1,6 +1,7 @@
 """What the API talks to: one server's jobs, from submission to the last event."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -76,10 +77,10 @@ class Application:
         self.sender = sender
         self._ray_answers = ray_answers
         self._devices = devices
-        self._owned = ExitStack()
+        self._owned: ExitStack | None = None
 
-    def start(self) -> None:
-        """Takes the data directory for this server and starts running jobs.
+    def open(self) -> None:
+        """Takes the data directory, and the database, for this server before either is changed; once.
 
         Servers that share a PostgreSQL database may share the directory, too: there, leases in the
         database say who runs a job. With SQLite there is one server, and whoever had a job before it is dead.
@@ -88,30 +89,46 @@ class Application:
             ConflictError: Another server owns the directory or the database, or a newer version wrote that.
             StoreError: The database cannot be opened.
         """
+        if self._owned is not None:
+            return
         self._make_data_dir()
         with ExitStack() as owned:
             if not self.settings.shares_store:
                 self._lock_data_dir(owned)
+                self._lock_database(owned)
             owned.callback(self.store.close)
             self.store.open()
+            self._owned = owned.pop_all()
+
+    def start(self) -> None:
+        """Starts running jobs.
+
+        Raises:
+            ConflictError: As of `open`.
+            StoreError: Likewise.
+        """
+        self.open()
+        assert self._owned is not None
+        with ExitStack() as failing:
+            failing.callback(self.stop)
             if not self.settings.shares_store:
-                self._lock_database(owned)
                 self.store.release_all()
             self.store.listener = self._committed
             if self.sender is not None:
                 self.sender.start()
-                owned.callback(self.sender.stop)
+                self._owned.callback(self.sender.stop)
             self.controller.start()
-            owned.callback(self.controller.stop)
-            self._owned = owned.pop_all()
+            self._owned.callback(self.controller.stop)
+            failing.pop_all()
 
     def stop(self) -> None:
         """Stops the controller, closes the store and gives the data directory back."""
-        self._owned.close()
+        if self._owned is not None:
+            self._owned.close()
+            self._owned = None
 
     def guarded(self) -> bool:
         """Whether callers have to show a key: the server has one, or an API key was ever made."""
-        self._make_data_dir()
         return bool(self.settings.api_key) or self.store.keys.any()
 
     def submit(
@@ -247,7 +264,7 @@ class Application:
             check_deletable(one.id, one.state)
         for one in family:
             self.store.delete_job(one.id, owner)
-            leftovers.remove(self.store, self.settings.jobs_dir, one.id)
+            leftovers.remove(self.settings.jobs_dir, one.id)
 
     def create_webhook(
         self, owner: str, url: str, states: Sequence[JobState], *, enabled: bool = True
@@ -362,9 +379,10 @@ class Application:
         _lock(owned, data_dir / "lock", f"{data_dir}; stop it or give another RANKSIEVE_DATA_DIR")
 
     def _lock_database(self, owned: ExitStack) -> None:
-        """That of SQLite, which may be elsewhere than the data directory."""
+        """That of SQLite, which may be elsewhere than the data directory; where it cannot be, the store tells."""
         file = self.settings.sqlite_file
-        _lock(owned, Path(f"{file}.lock"), f"{file}; stop it or give another RANKSIEVE_DATABASE_URL")
+        if os.access(file.parent, os.W_OK):
+            _lock(owned, Path(f"{file}.lock"), f"{file}; stop it or give another RANKSIEVE_DATABASE_URL")
 
 
 def _lock(owned: ExitStack, file: Path, what: str) -> None:

@@ -1,12 +1,14 @@
 """Removes files that nobody needs any more: all of a deleted job, and what ended jobs had only half-written.
 
-The files of a deleted job go once the store has forgotten it, so that nobody waits for the disk. The store keeps which
-are still to be removed. Whoever is cut off in between leaves them to the next one that sweeps.
+The files of a deleted job go once the store has forgotten it, so that nobody waits for the disk. The store keeps for a
+while which these are: whoever is cut off in between leaves them to the next one that sweeps, and servers that share a
+database may each have files of a job in a data directory of their own.
 """
 
 import logging
 import shutil
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from service.store import Store
@@ -17,15 +19,15 @@ HALF_WRITTEN = ("*/model.tmp", "*/refit/*.part")
 """What a killed worker leaves in the folders of jobs: a model, or factors."""
 
 
-def sweep(store: Store, jobs_dir: Path) -> None:
+def sweep(store: Store, jobs_dir: Path, remembered: timedelta) -> None:
     """Removes what is left of deleted jobs, and what is half-written of jobs that nobody runs.
 
     Args:
         store: Where the jobs are, or were.
         jobs_dir: Folder with one folder of files per job.
+        remembered: So long after a job was deleted every server removes what it has of it.
     """
-    for id in store.removals():
-        remove(store, jobs_dir, id)
+    store.forget_removals(remembered, [id for id in store.removals() if not remove(jobs_dir, id)])
     parts = _half_written(jobs_dir)
     owners = [path.relative_to(jobs_dir).parts[0] for path in parts]
     idle = store.idle(set(owners)) if owners else set()
@@ -48,14 +50,14 @@ def _half_written(jobs_dir: Path) -> list[Path]:
         return []
 
 
-def remove(store: Store, jobs_dir: Path, id: str) -> None:
-    """Removes the files of a deleted job; those that cannot be removed now stay for the next `sweep`."""
+def remove(jobs_dir: Path, id: str) -> bool:
+    """Removes the files of a deleted job; whether none are left. Those that are stay for the next `sweep`."""
     try:
         _remove(jobs_dir / id)
     except OSError as error:
         logger.warning("job %s was deleted, but not yet its files, which are tried again: %s", id, error)
-    else:
-        store.removed(id)
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

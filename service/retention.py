@@ -23,7 +23,8 @@ class Retention:
 
     Args:
         store: Where they are.
-        days: So long events are kept after their job's end, and deliveries after theirs.
+        days: So long events are kept after their job's end, and deliveries after theirs, and so long servers look for
+            files of a deleted job.
         jobs_dir: Folder with one folder of files per job.
         clock: Seconds that only grow.
     """
@@ -48,7 +49,7 @@ class Retention:
         age = timedelta(days=self._days)
         forgotten = self._store.forget_events(age)
         self._store.outbox.forget(age)
-        leftovers.sweep(self._store, self._jobs_dir)
+        leftovers.sweep(self._store, self._jobs_dir, age)
         self._next_s = self._clock() + EVERY_S
         if forgotten:
             logger.info("forgot %s events of jobs that ended over %g days ago", f"{forgotten:,}", self._days)

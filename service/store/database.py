@@ -22,10 +22,12 @@ class Database:
     Args:
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened, and its schema
             brought up to date, at the first use or by `open`.
+        migrates: Whether that of a database that is there may be; a new one gets it anyway.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, migrates: bool = True) -> None:
         self._engine = new_engine(url)
+        self._migrates = migrates
         self._writes = self._engine.execution_options(writes=True)
         self._opening = threading.Lock()
         self._opened = False
@@ -34,13 +36,13 @@ class Database:
         """Brings the schema up to date, once.
 
         Raises:
-            ConflictError: A newer version of the program has migrated this database.
+            ConflictError: A newer version of the program has migrated this database, or this one may not.
             StoreError: It is not there, or must not be written to; tells which one, and what to do.
         """
         with self._opening:
             if not self._opened:
                 try:
-                    upgrade(self._engine)
+                    upgrade(self._engine, only_new=not self._migrates)
                 except FAILURES as error:
                     raise StoreError(
                         f"the job store {self._engine.url!r} cannot be opened: {_cause(error)}; {self._remedy()}"

@@ -9,6 +9,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
@@ -80,22 +82,39 @@ def _database_of(url: str) -> URL:
     return parsed
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, *, only_new: bool = False) -> None:
     """Brings the schema to the newest migration, in one transaction; servers that start together take turns.
 
+    Args:
+        engine: Of the database.
+        only_new: Only that of a new database: a server of an older version may be running on this one.
+
     Raises:
-        ConflictError: A newer version of the program has migrated this database.
+        ConflictError: A newer version of the program has migrated this database, or it is not to be migrated.
     """
     with _MIGRATING, engine.execution_options(writes=True).begin() as connection:
         if connection.dialect.name == "postgresql":  # SQLite's write lock is held already
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        config = migration_config(connection)
+        if only_new and _revision(connection) not in (
+            None,
+            ScriptDirectory.from_config(config).get_current_head(),
+        ):
+            raise ConflictError(
+                f"{engine.url!r} is not of this version of ranksieve: start its server once, which brings it up to "
+                "date, or run the ranksieve that its server is of"
+            )
         try:
-            command.upgrade(migration_config(connection), "head")
+            command.upgrade(config, "head")
         except CommandError as error:
             raise ConflictError(
                 f"cannot bring {engine.url!r} to this version's schema: {error}; "
                 "run the newer ranksieve that wrote it, or give another data_dir"
             ) from error
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def migration_config(connection: Connection) -> Config:

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from search.errors import ConflictError, NotFoundError
 from service.keys import ApiKey, Scope, check_owner, digest_of, id_of, new_token
 from service.store.database import Database
-from service.store.rows import now
 from service.store.schema import KeyRow
+from service.store.times import now
 
 
 class Keys:

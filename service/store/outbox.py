@@ -5,7 +5,7 @@ webhooks take turns. Whoever falls silent in mid-attempt loses the lease, and an
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import case, delete, func, or_, select
 from sqlalchemy.orm import Session
@@ -14,6 +14,7 @@ from service.ids import new_id
 from service.jobs import JobState
 from service.store.database import Database
 from service.store.schema import DeliveryRow, WebhookRow
+from service.store.times import database_time
 from service.webhooks.messages import Message
 from service.webhooks.outcomes import ATTEMPTS, Outcome
 from service.webhooks.webhook import DeliveryState, Sending
@@ -134,12 +135,12 @@ def announce(session: Session, owner: str, state: JobState, make_message: Callab
     webhooks = session.scalars(listening.with_for_update(read=True, key_share=True))
     wanted = [webhook.id for webhook in webhooks if state.value in webhook.states]
     if wanted:
-        message = make_message()
-        session.add_all(delivery_row(webhook_id, message) for webhook_id in wanted)
+        message, due_at = make_message(), database_time(session)
+        session.add_all(delivery_row(webhook_id, message, due_at) for webhook_id in wanted)
 
 
-def delivery_row(webhook_id: str, message: Message) -> DeliveryRow:
-    """A row for an event that is due at once."""
+def delivery_row(webhook_id: str, message: Message, due_at: datetime) -> DeliveryRow:
+    """A row for an event that is first tried at a time, by the database's clock."""
     return DeliveryRow(
         id=new_id(),
         webhook_id=webhook_id,
@@ -149,7 +150,7 @@ def delivery_row(webhook_id: str, message: Message) -> DeliveryRow:
         state=DeliveryState.PENDING.value,
         attempts=0,
         created_at=message.at,
-        due_at=datetime.now(UTC),
+        due_at=due_at,
     )
 
 

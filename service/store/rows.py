@@ -1,7 +1,6 @@
 """Between rows and values, and the steps that more than one transaction takes. Commits nothing."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Row, delete, func, select
@@ -14,6 +13,7 @@ from service.jobs import TRANSITIONS, Job, JobError, JobState
 from service.spec import LONGEST_LABEL, JobSpec
 from service.store.outbox import announce
 from service.store.schema import CandidateRow, EventRow, JobRow, LabelRow
+from service.store.times import now
 from service.webhooks.messages import job_message
 
 CANDIDATE_FIELDS = tuple(
@@ -22,19 +22,6 @@ CANDIDATE_FIELDS = tuple(
 
 ROOM_AFTER_S = 60
 """Jobs take minutes: whoever has too many queued need not ask again sooner."""
-
-
-def now() -> datetime:
-    """The time, in UTC."""
-    return datetime.now(UTC)
-
-
-def database_time(session: Session) -> datetime:
-    """The time by the one clock that all servers on a database share, in UTC."""
-    if session.get_bind().dialect.name == "sqlite":
-        return now()  # all of them are on this machine
-    told: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-    return told.astimezone(UTC)
 
 
 def find_job(session: Session, job_id: str, owner: str | None = None, *, lock: bool = False) -> JobRow:

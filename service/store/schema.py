@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Text,
     false,
+    func,
 )
 from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -216,11 +217,12 @@ class OpenOutcomesRow(Base):
 
 
 class RemovalRow(Base):
-    """A job that was deleted, whose files are still to be removed."""
+    """A job that was deleted, whose files are still to be removed: by every server that has some."""
 
     __tablename__ = "removals"
 
     job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class WebhookRow(Base):

@@ -22,6 +22,7 @@ from service.store.outbox import Outbox
 from service.store.requests import ask
 from service.store.schema import EventRow, GenerationRow, JobRow, OpenOutcomesRow, SearchStateRow
 from service.store.submissions import Submissions
+from service.store.times import database_time
 from service.store.told import Clock
 from service.store.view import View
 
@@ -35,10 +36,11 @@ class Store(Submissions, Claims):
         url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened, and its schema
             brought up to date, at the first use or by `open`.
         clock: Tells the time that leases are measured by.
+        migrates: As of `Database`.
     """
 
-    def __init__(self, url: str, clock: Clock = rows.database_time) -> None:
-        super().__init__(Database(url), clock)
+    def __init__(self, url: str, clock: Clock = database_time, *, migrates: bool = True) -> None:
+        super().__init__(Database(url, migrates=migrates), clock)
         self.keys = Keys(self.database)
         self.outbox = Outbox(self.database, clock)
 

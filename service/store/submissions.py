@@ -1,6 +1,8 @@
 """How jobs and exports come into the store, and how they leave it."""
 
 import json
+from collections.abc import Collection
+from datetime import timedelta
 from hashlib import sha256
 
 from sqlalchemy import delete, select
@@ -25,6 +27,7 @@ from service.store.schema import (
     RemovalRow,
     SearchStateRow,
 )
+from service.store.times import now
 from service.store.told import Told
 
 _OF_JOB = (SearchStateRow, OpenOutcomesRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
@@ -143,7 +146,7 @@ class Submissions(Told):
             priority=spec.priority,
             state=JobState.QUEUED.value,
             cancel_requested=False,
-            created_at=rows.now(),
+            created_at=now(),
             event_count=0,
             parent=None if export is None else export.job,
             export=None if export is None else export.to_json(),
@@ -174,17 +177,20 @@ class Submissions(Told):
             for table in _OF_JOB:
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)
-            session.add(RemovalRow(job_id=id))
+            session.add(RemovalRow(job_id=id, deleted_at=self._clock(session)))
 
     def removals(self) -> list[str]:
-        """The deleted jobs whose files are still to be removed."""
+        """The deleted jobs that a server may still have files of."""
         with self.database.reading() as session:
             return list(session.scalars(select(RemovalRow.job_id).order_by(RemovalRow.job_id)))
 
-    def removed(self, id: str) -> None:
-        """Forgets a deleted job for good: its files have gone."""
+    def forget_removals(self, older_than: timedelta, still_there: Collection[str]) -> None:
+        """Forgets the jobs that were deleted longer ago than this for good, but those that have files still."""
         with self.database.writing() as session:
-            session.execute(delete(RemovalRow).where(RemovalRow.job_id == id))
+            old = select(RemovalRow.job_id).where(RemovalRow.deleted_at < self._clock(session) - older_than)
+            gone = set(session.scalars(old)).difference(still_there)
+            for id in gone:
+                session.execute(delete(RemovalRow).where(RemovalRow.job_id == id))
 
 
 def _digest(spec: JobSpec) -> str:

@@ -11,8 +11,8 @@ from service.ids import new_id
 from service.jobs import JobState
 from service.store.database import Database
 from service.store.outbox import delivery_row
-from service.store.rows import now
 from service.store.schema import DeliveryRow, WebhookRow
+from service.store.times import database_time, now
 from service.webhooks.messages import trial_message
 from service.webhooks.webhook import TEST, Delivery, DeliveryState, Webhook, new_secret
 
@@ -129,7 +129,7 @@ class Webhooks:
             row = self._find(session, id, lock=True)
             keeps = grace > timedelta()
             row.former_secret = row.secret if keeps else None
-            row.former_until = now() + grace if keeps else None
+            row.former_until = database_time(session) + grace if keeps else None
             row.secret = new_secret()
             return _webhook_of(row), row.secret
 
@@ -160,7 +160,7 @@ class Webhooks:
                 raise ConflictError(f"webhook {id} is disabled; enable it before it is tested")
             delivery = session.scalars(waiting).first()
             if delivery is None:
-                delivery = delivery_row(id, trial_message(id, now()))
+                delivery = delivery_row(id, trial_message(id, now()), database_time(session))
                 session.add(delivery)
             return _delivery_of(delivery)
 
@@ -194,6 +194,8 @@ class Webhooks:
 
 def _require_room(session: Session, owner: str, most: int) -> None:
     count = session.execute(select(func.count()).where(WebhookRow.owner == owner)).scalar_one()
+    if not most:
+        raise ConflictError("this server keeps no webhooks: its RANKSIEVE_WEBHOOKS is 0")
     if count >= most:
         raise LimitError(
             f"{owner} has {count} webhooks, and this server keeps {most} of one owner; delete one first",

@@ -21,8 +21,6 @@ class Outcome:
 
     status: int | None = None
     error: str | None = None
-    hopeless: bool = False
-    """Whether another attempt would come to the same."""
 
     @classmethod
     def answered(cls, status: int) -> Self:
@@ -31,7 +29,7 @@ class Outcome:
             return cls(status=status)
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
             return cls(status=status, error=f"answered {status}; redirects are not followed")
-        return cls(status=status, error=f"answered {status}", hopeless=status == HTTPStatus.GONE)
+        return cls(status=status, error=f"answered {status}")
 
     @property
     def gone(self) -> bool:

@@ -71,15 +71,13 @@ class HttpPost:
         """What came of posting this there; never raises for what the other side does."""
         try:
             target = target_of(url, self._trusted)
-        except InputError as error:  # the operator trusts it no longer
-            return Outcome(error=str(error), hopeless=True)
+        except InputError as error:  # the operator trusts it no longer; another server may have others
+            return Outcome(error=str(error))
         network = _Network(target, self._resolve, _Deadline(self._timeout_s))
         try:
             return Outcome.answered(self._status(target, network, headers, body))
         except _RefusedError:
-            return Outcome(
-                error=f"{target.host} stands for no address that a webhook may lead to", hopeless=True
-            )
+            return Outcome(error=f"{target.host} stands for no address that a webhook may lead to")
         except httpcore2.TimeoutException:
             return Outcome(error=f"no answer within {self._timeout_s:g} s")
         except httpcore2.ConnectError as error:
@@ -137,11 +135,11 @@ class _Network(httpcore2.SyncBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         failure: httpcore2.NetworkError | httpcore2.TimeoutException | None = None
-        for address in self._addresses(host, port):
+        addresses = self._addresses(host, port)
+        for tried, address in enumerate(addresses):
+            part_s = self._deadline.left_s() / (len(addresses) - tried)  # one may never answer
             try:
-                stream = super().connect_tcp(
-                    address, port, self._deadline.left_s(), local_address, socket_options
-                )
+                stream = super().connect_tcp(address, port, part_s, local_address, socket_options)
                 return _Stream(stream, self._deadline)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error

@@ -168,7 +168,7 @@ class Sender:
             return Outcome(error=f"the server failed to send it: {type(error).__name__}")
 
     def _keep(self, sending: Sending, outcome: Outcome) -> None:
-        last = outcome.error is None or outcome.hopeless or sending.type == TEST
+        last = outcome.error is None or outcome.gone or sending.type == TEST
         retry_s = None if last else wait_s(sending.attempt, self._rng)
         state = self._outbox.settle(sending, outcome, retry_s)
         if state is not None:

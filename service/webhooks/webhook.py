@@ -1,7 +1,7 @@
 """A webhook and its deliveries as the service keeps them.
 
     pending → delivered     the URL answered 2xx
-    pending → failed        tried often enough, or hopeless; `error` says why
+    pending → failed        tried often enough, or gone; `error` says why
 
 Knows nothing of SQL, threads or HTTP.
 """

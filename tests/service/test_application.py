@@ -220,6 +220,37 @@ def test_a_second_server_on_the_same_sqlite_file_is_refused_whatever_its_directo
     assert second.health()["healthy"]
 
 
+def test_a_database_that_another_server_owns_is_not_touched(
+    make_application: Callable[..., Application], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/shared.db"
+    first = make_application(database_url=url)
+    second = make_application(database_url=url, data_dir=tmp_path / "other")
+    first.start()
+    opened: list[bool] = []
+    monkeypatch.setattr(second.store, "open", lambda: opened.append(True))
+
+    with pytest.raises(ConflictError, match="another ranksieve server owns"):
+        second.open()
+    assert not opened
+
+
+def test_an_application_that_cannot_start_running_jobs_gives_all_back(
+    make_application: Callable[[], Application], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_application(), make_application()
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(first.controller, "start", fail)
+    with pytest.raises(RuntimeError, match="new thread"):
+        first.start()
+
+    second.start()
+    assert second.health()["healthy"]
+
+
 def test_a_start_that_fails_gives_the_directory_back(
     make_application: Callable[[], Application], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@ import errno
 import logging
 import shutil
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from service.spec import JobSpec
 from service.store import Store
 
 MakeSpec = Callable[..., JobSpec]
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -32,9 +35,22 @@ def test_what_is_left_of_deleted_jobs_goes_and_nothing_else(
     for name in kept:
         (tmp_path / name).mkdir()
 
-    leftovers.sweep(store, tmp_path)
+    leftovers.sweep(store, tmp_path, DAY)
 
     assert sorted(folder.name for folder in tmp_path.iterdir() if folder.is_dir()) == sorted(kept)
+
+
+def test_servers_with_files_of_their_own_remove_them_until_that_is_long_ago(
+    store: Store, deleted: Job, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    leftovers.remove(elsewhere, deleted.id)  # by the server that was asked to delete it, which has none
+    leftovers.sweep(store, elsewhere, DAY)
+    assert store.removals() == [deleted.id]
+
+    leftovers.sweep(store, tmp_path, DAY)
+    assert not (tmp_path / deleted.id).exists()
+    leftovers.sweep(store, tmp_path, timedelta())
     assert store.removals() == []
 
 
@@ -50,10 +66,10 @@ def test_a_folder_that_cannot_be_read_ends_nothing(
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(Path, "glob", stale)
-        leftovers.sweep(store, tmp_path)
+        leftovers.sweep(store, tmp_path, DAY)
 
     assert f"{tmp_path} could not be looked through" in caplog.text
-    assert store.removals() == []
+    assert not (tmp_path / deleted.id).exists()
 
 
 def test_files_that_cannot_be_removed_are_tried_again(
@@ -68,14 +84,14 @@ def test_files_that_cannot_be_removed_are_tried_again(
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(shutil, "rmtree", fail)
-        leftovers.remove(store, tmp_path, deleted.id)
+        leftovers.sweep(store, tmp_path, timedelta())
     assert (
         f"job {deleted.id} was deleted, but not yet its files, which are tried again: read-only"
         in caplog.text
     )
     assert store.removals() == [deleted.id]
 
-    leftovers.sweep(store, tmp_path)
+    leftovers.sweep(store, tmp_path, timedelta())
     assert not (tmp_path / deleted.id).exists()
     assert store.removals() == []
 
@@ -91,9 +107,8 @@ def test_two_servers_may_remove_the_same_files(
         raise FileNotFoundError(folder / "artifacts")
 
     monkeypatch.setattr(shutil, "rmtree", meet)
-    leftovers.remove(store, tmp_path, deleted.id)
+    assert leftovers.remove(tmp_path, deleted.id)
     assert not (tmp_path / deleted.id).exists()
-    assert store.removals() == []
 
 
 def test_what_is_half_written_goes_unless_its_job_may_be_writing_it(
@@ -114,7 +129,7 @@ def test_what_is_half_written_goes_unless_its_job_may_be_writing_it(
             (tmp_path / id / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / id / name).write_text("")
 
-    leftovers.sweep(store, tmp_path)
+    leftovers.sweep(store, tmp_path, DAY)
 
     for id in (running, "of another database"):
         assert all((tmp_path / id / name).is_file() for name in names)
@@ -136,7 +151,7 @@ def test_what_is_half_written_and_cannot_be_removed_is_tried_again(
         raise PermissionError(folder)
 
     monkeypatch.setattr(shutil, "rmtree", fail_once)
-    leftovers.sweep(store, tmp_path)
+    leftovers.sweep(store, tmp_path, DAY)
     assert first.exists() != second.exists()
-    leftovers.sweep(store, tmp_path)
+    leftovers.sweep(store, tmp_path, DAY)
     assert not any(folder.exists() for folder in (first, second))

@@ -124,6 +124,18 @@ def test_servers_that_start_together_migrate_once(engine: Engine) -> None:
     assert "jobs" in inspect(engine).get_table_names()
 
 
+def test_a_new_database_may_be_begun_where_an_old_one_may_not_be_migrated(engine: Engine) -> None:
+    upgrade(engine, only_new=True)
+    upgrade(engine, only_new=True)
+    with engine.begin() as connection:
+        command.downgrade(migration_config(connection), "0001")
+
+    with pytest.raises(ConflictError, match=r"not of this version of ranksieve: start its server once"):
+        upgrade(engine, only_new=True)
+    with engine.begin() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == "0001"
+
+
 def test_a_server_that_froze_in_mid_transaction_does_not_keep_its_job(
     postgres: Any, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -237,11 +237,11 @@ def test_what_is_given_up_keeps_its_reason_and_the_webhook_goes_on(timed: Store,
     webhook = webhook_of(timed, JobState.QUEUED)
     timed.create_job(make_spec())
 
-    hopeless = Outcome(error="stands for no address", hopeless=True)
-    assert timed.outbox.settle(claimed(timed), hopeless, None) is DeliveryState.FAILED
+    last = Outcome(error="stands for no address")
+    assert timed.outbox.settle(claimed(timed), last, None) is DeliveryState.FAILED
 
     [delivery] = timed.webhooks.deliveries(webhook.id)
-    assert (delivery.state, delivery.error, delivery.due_at) == (DeliveryState.FAILED, hopeless.error, None)
+    assert (delivery.state, delivery.error, delivery.due_at) == (DeliveryState.FAILED, last.error, None)
     assert delivery.finished_at is not None
     assert timed.webhooks.get(webhook.id).enabled
 

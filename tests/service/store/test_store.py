@@ -20,6 +20,7 @@ from service.events import EventType
 from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
 from service.spec import JobSpec, Pareto
 from service.store import LEASE_S, Store, rows
+from service.store.times import database_time
 
 MakeSpec = Callable[..., JobSpec]
 Advance = Callable[[float], None]
@@ -490,7 +491,7 @@ def test_jobs_are_counted_by_state(store: Store, make_spec: MakeSpec, claim: Cla
 
 def test_the_databases_clock_is_close_to_ours(store: Store) -> None:
     with store.database.reading() as session:
-        told = rows.database_time(session)
+        told = database_time(session)
 
     assert abs(datetime.now(UTC) - told) < timedelta(minutes=1)
 

@@ -1,6 +1,7 @@
 """How exports come into the store, and how jobs leave it; every backend of `store_url` must keep to it."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -76,17 +77,21 @@ def test_a_job_is_deleted_after_its_exports(
         store.create_export(job, export_of(job, make_candidate(0, 1) | {"id": 1}, {"share": 0.5}))
 
 
-def test_that_files_are_to_be_removed_is_known_until_they_are(
-    store: Store, make_spec: MakeSpec, bring: Bring
+def test_that_files_are_to_be_removed_is_known_for_a_while_and_as_long_as_they_are_there(
+    timed: Store, make_spec: MakeSpec, bring: Bring, advance: Callable[[float], None]
 ) -> None:
-    jobs = [bring(store, store.create_job(make_spec()), JobState.FAILED) for _ in range(2)]
+    jobs = [bring(timed, timed.create_job(make_spec()), JobState.FAILED) for _ in range(2)]
     for job in jobs:
-        store.delete_job(job.id)
+        timed.delete_job(job.id)
 
-    for _ in range(2):  # two servers may have removed them
-        store.removed(jobs[0].id)
-
-    assert store.removals() == [jobs[1].id]
+    age = timedelta(hours=1)
+    advance(3599)
+    timed.forget_removals(age, [])
+    assert timed.removals() == [job.id for job in jobs]
+    advance(2)
+    for _ in range(2):  # two servers
+        timed.forget_removals(age, [jobs[1].id])
+    assert timed.removals() == [jobs[1].id]
 
 
 def test_an_export_has_no_search_to_stop_or_to_limit(

@@ -15,13 +15,12 @@ def test_a_redirect_is_a_failure_that_says_so(status: int) -> None:
     outcome = Outcome.answered(status)
 
     assert outcome.error == f"answered {status}; redirects are not followed"
-    assert not outcome.hopeless
+    assert not outcome.gone
 
 
-def test_gone_is_hopeless_and_other_refusals_are_not() -> None:
+def test_gone_is_gone_and_other_refusals_are_not() -> None:
     assert Outcome.answered(410).gone
-    assert Outcome.answered(410).hopeless
-    assert not any(Outcome.answered(status).hopeless for status in (400, 401, 404, 429, 500, 503))
+    assert not any(Outcome.answered(status).gone for status in (400, 401, 404, 429, 500, 503))
 
 
 def test_waits_grow_spread_and_end() -> None:

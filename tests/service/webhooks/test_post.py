@@ -160,7 +160,7 @@ def test_a_name_that_leads_inside_is_not_connected_to(monkeypatch: pytest.Monkey
     monkeypatch.setattr(socket, "create_connection", refuse)
     outcome = HttpPost(resolve=to(address))(f"https://{NAME}/", HEADERS, b"{}")
 
-    assert outcome == Outcome(error=f"{NAME} stands for no address that a webhook may lead to", hopeless=True)
+    assert outcome == Outcome(error=f"{NAME} stands for no address that a webhook may lead to")
 
 
 def test_a_name_is_looked_up_once_and_of_its_addresses_only_the_allowed_are_tried(
@@ -181,8 +181,22 @@ def test_a_name_is_looked_up_once_and_of_its_addresses_only_the_allowed_are_trie
     outcome = HttpPost(resolve=resolve)(f"https://{NAME}/", HEADERS, b"{}")
 
     assert outcome.error == "cannot connect: [Errno 111] Connection refused"
-    assert not outcome.hopeless
     assert (asked, tried) == ([NAME], ["93.184.216.34", "2606:4700::1111"])
+
+
+def test_an_address_that_never_answers_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = socket.create_connection
+
+    def silent_first(address: tuple[str, int], timeout: float, **more: object) -> socket.socket:
+        if address[0] == "127.0.0.1":
+            return connect(address, timeout, **more)  # type: ignore[arg-type]
+        assert timeout < 2.0  # of the four seconds for both
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", silent_first)
+    with serving(OK) as server:
+        post = HttpPost([NAME], 4.0, resolve=lambda name, port: ["10.0.0.1", "127.0.0.1"])
+        assert post(f"http://{NAME}:{server.port}/", HEADERS, b"{}") == Outcome(status=204)
 
 
 def test_a_name_that_is_not_known_may_be_known_later() -> None:
@@ -197,7 +211,6 @@ def test_a_name_that_is_not_known_may_be_known_later() -> None:
 def test_what_the_operator_trusts_no_more_is_not_sent_to() -> None:
     outcome = HttpPost()("http://127.0.0.1:1/", HEADERS, b"{}")
 
-    assert outcome.hopeless
     assert outcome.error is not None
     assert outcome.error.startswith("url: must begin with https")
 

@@ -167,12 +167,11 @@ def test_an_attempt_is_repeated_under_its_id_until_it_arrives(
     assert 'ranksieve_webhook_attempts_total{outcome="delivered"} 1.0' in text
 
 
-@pytest.mark.parametrize("outcome", [Outcome.answered(410), Outcome(error="no address", hopeless=True)])
-def test_what_is_hopeless_is_not_repeated(
-    store: Store, make_spec: MakeSpec, start_sender: StartSender, outcome: Outcome
+def test_what_is_gone_is_not_sent_to_again(
+    store: Store, make_spec: MakeSpec, start_sender: StartSender
 ) -> None:
     webhook, _ = store.webhooks.create("admin", URL, [JobState.QUEUED])
-    endpoint, metrics = Endpoint(outcome), Metrics()
+    endpoint, metrics = Endpoint(Outcome.answered(410)), Metrics()
     sender = start_sender(endpoint, metrics=metrics)
 
     store.create_job(make_spec())
