@@ -119,9 +119,16 @@ def goes_on(
         logger.info("prompts are read with every answer, as going on from one raised: %r", error)
         return False
     once = [(part.slot_N, part.logits_NV) for part in parts]
-    texts = [text for part in parts for text in part.texts]
-    alone = [write_alone(model, tokenizer, examples[i], new_tokens) for part in parts for i in part.examples]
-    return _apart(once, whole) <= ROUNDING and (not new_tokens or texts == alone)
+    apart = [_apart(once, whole)]
+    if new_tokens:
+        groups = by_prompt(examples, batch_tokens, new_tokens)
+        apart += [
+            _writing_apart(model, tokenizer, [examples[i] for i in group], new_tokens) for group in groups
+        ]
+    if not max(apart) <= ROUNDING:
+        logger.info("prompts are read with every answer, as going on from one is another model: %s", apart)
+        return False
+    return True
 
 
 def write_alone(
@@ -140,9 +147,34 @@ def _probes(examples: Sequence[Example]) -> list[Example]:
     return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
 
 
+def _writing_apart(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], new_tokens: int
+) -> float:
+    """How far the logits are apart that a model writes by, from prompts read together and from each alone.
+
+    The tokens themselves do not tell: rounding decides between two that are as likely. As long as they are the same,
+    so has to be what the next one is chosen by.
+    """
+    together = _Prompts(model, tokenizer, [example.prompt_ids for example in examples])
+    token_BT, logits_BTV = together.steps(together.read(), new_tokens)
+    apart = []
+    for b, example in enumerate(examples):
+        token_T, logits_TV = (
+            both[0] for both in _Prompts(model, tokenizer, [example.prompt_ids]).steps(None, new_tokens)
+        )
+        steps = min(len(token_T), token_BT.shape[1])
+        differs_T = token_T[:steps] != token_BT[b, :steps]
+        same = int(differs_T.int().argmax()) + 1 if differs_T.any() else steps
+        apart.append(_difference(logits_BTV[b, :same], logits_TV[:same]))
+    return max(apart)
+
+
 def _apart(*two: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """How far the logits of the same answers are apart, relative to how they vary; both with their slots."""
-    first_NV, second_NV = (logits_NV[slot_N.argsort(stable=True)] for slot_N, logits_NV in map(_joined, two))
+    return _difference(*(logits_NV[slot_N.argsort(stable=True)] for slot_N, logits_NV in map(_joined, two)))
+
+
+def _difference(first_NV: torch.Tensor, second_NV: torch.Tensor) -> float:
     varying_NV = second_NV - second_NV.mean(dim=1, keepdim=True)
     return float((first_NV - second_NV).norm() / varying_NV.norm())
 
@@ -172,10 +204,11 @@ class _Prompts:
         tokenizer: PreTrainedTokenizerBase,
         prompts: Sequence[tuple[int, ...]],
     ) -> None:
-        self._model, self._tokenizer = model, tokenizer
+        self._model = model
         self._pad = _padding(tokenizer, model)
         self.lengths = [len(ids) for ids in prompts]
         self._length = max(self.lengths)
+        self._answers = _Answers(tokenizer, self._length)
         padding = [self._length - length for length in self.lengths]
         pairs = list(zip(padding, prompts, strict=True))
         self._ids_BL = self._tensor([[self._pad] * count + list(ids) for count, ids in pairs])
@@ -222,15 +255,24 @@ class _Prompts:
             cache: As `read` left it; used up. None to read the prompts first.
             max_new_tokens: Most of each.
         """
-        answers = _Answers(self._tokenizer, self._length)
+        ids_BT = self._generated(cache, max_new_tokens).sequences
+        return [text.split("\n", 1)[0].strip() for text in self._answers.texts(ids_BT)]
+
+    def steps(self, cache: Any, max_new_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As of `write`, the tokens, B×T, and the logits that each was chosen by, B×T×V."""
+        out = self._generated(cache, max_new_tokens, output_logits=True)
+        return out.sequences[:, self._length :], torch.stack(out.logits, dim=1).float()
+
+    def _generated(self, cache: Any, max_new_tokens: int, **more: Any) -> Any:
         with _greedily(self._model, max_new_tokens, self._pad):
-            out_BT = self._model.generate(  # type: ignore[operator]
+            return self._model.generate(  # type: ignore[operator]
                 input_ids=self._ids_BL,
                 attention_mask=self._mask_BL,
                 **({} if cache is None else {"cache": cache}),
-                stopping_criteria=StoppingCriteriaList([answers]),
+                stopping_criteria=StoppingCriteriaList([self._answers]),
+                return_dict_in_generate=True,
+                **more,
             )
-        return [text.split("\n", 1)[0].strip() for text in answers.texts(out_BT)]
 
     def _inputs(
         self, model: torch.nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any

@@ -17,7 +17,7 @@ from transformers import (
 
 from workers import generation
 from workers.batches import make_batches
-from workers.generation import answers, goes_on, read_once
+from workers.generation import answers, goes_on, read_once, write_alone
 from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableModel
 from workers.metrics import token_f1
@@ -256,6 +256,41 @@ def test_models_that_cannot_go_on_from_prompts_are_told_from_those_that_can(
             model = odd(llama.config).eval()
             model.load_state_dict(llama.state_dict())
             assert not goes_on(model, tokenizer, task, 1000)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("noise", "goes"), [(0.03, True), (0.5, False)])
+def test_rounding_that_decides_between_two_tokens_is_told_from_another_model(
+    noise: float,
+    goes: bool,
+    make_llama: Callable[..., PreTrainedModel],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    llama = make_llama()
+
+    class Rounding(LlamaForCausalLM):
+        """Finds ten tokens as likely, nearly, and is off by noise where several prompts are read."""
+
+        def forward(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
+            out = super().forward(input_ids=input_ids, **inputs)
+            several = input_ids.shape[0] > 1
+            generator = torch.Generator().manual_seed(input_ids.shape[0])
+            off = torch.randn(out.logits.shape, generator=generator) * noise * out.logits.std()
+            likely = torch.zeros_like(out.logits)
+            likely[..., 20:30] = 8 * out.logits.std()
+            out.logits = out.logits * 0.01 + likely + several * off
+            return out
+
+    model = Rounding(llama.config).eval()
+    model.load_state_dict(llama.state_dict())
+    task = make_task("generate")
+    examples = task.splits["test"][:3]
+    together = [
+        text for part in answers(model, tokenizer, examples, 1, 1000, new_tokens=4) for text in part.texts
+    ]
+    assert together != [write_alone(model, tokenizer, example, 4) for example in examples]
+    assert goes_on(model, tokenizer, replace(task, splits={"test": examples}), 1000) is goes
 
 
 def test_a_broken_accelerator_is_not_what_a_model_makes_of_its_cache(

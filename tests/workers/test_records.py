@@ -109,14 +109,17 @@ def test_too_many_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 class FakeHub:
     """Stands for `datasets.load_dataset`: keeps what it was asked, gives `rows` or raises."""
 
-    def __init__(self, rows: list[dict[str, Any]], error: Exception | None = None) -> None:
-        self.rows = rows
+    def __init__(
+        self,
+        rows: list[dict[str, Any]],
+        error: Exception | None = None,
+        features: datasets.Features | None = None,
+    ) -> None:
+        self.rows = datasets.Dataset.from_list(rows, features=features)
         self.error = error
         self.asked: tuple[Any, ...] = ()
 
-    def __call__(
-        self, path: str, name: str | None, *, split: str, revision: str | None
-    ) -> list[dict[str, Any]]:
+    def __call__(self, path: str, name: str | None, *, split: str, revision: str | None) -> datasets.Dataset:
         self.asked = (path, name, split, revision)
         if self.error is not None:
             raise self.error
@@ -168,6 +171,14 @@ def test_hub_that_does_not_answer_may_do_so_later(use_hub: Any, error: Exception
     with pytest.raises(InputError) as caught:
         records.read(hub("a/b"))
     assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_images_of_the_hub_are_read_as_they_are_stored(use_hub: Any) -> None:
+    """Decoded, an image has no content that splits could be shuffled by, and each needs a library."""
+    features = datasets.Features(text=datasets.Value("string"), image=datasets.Image())
+    rows = [{"text": str(i), "image": {"bytes": bytes([i]), "path": None}} for i in range(3)]
+    use_hub(FakeHub(rows, features=features))
+    assert records.read(hub("a/b")) == rows
 
 
 def test_hub_split_without_records(use_hub: Any) -> None:
