@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
@@ -35,6 +36,7 @@ CHAT_DAY = datetime(2025, 1, 1, tzinfo=UTC)
 _TODAY = re.compile(r"""strftime_now\((["'])(.*?)\1\)""")
 
 _ANCHOR = ":"
+_MARK = "marked-answer"
 
 
 def encode(
@@ -112,17 +114,9 @@ class _Coder:
         if not self.chat_template:
             prefix = _prefix(self.tokenizer)
             return [prefix + ids for ids in self._ids(texts)]
-        turns = [[{"role": "user", "content": text}] for text in texts]
-        try:
-            wrapped = self.tokenizer.apply_chat_template(
-                turns,
-                chat_template=_of_one_day(self.tokenizer.get_chat_template()),
-                add_generation_prompt=True,
-                tokenize=False,
-            )
-        except (TemplateError, ValueError, TypeError) as error:
-            raise InputError("task.chat_template", f"the model's chat template fails: {error}") from error
-        return self._ids(list(map(str, wrapped)))
+        return self._ids(
+            [self._wrapped([{"role": "user", "content": text}], add_generation_prompt=True) for text in texts]
+        )
 
     def answers(self, texts: Sequence[str], *, after_prompt: bool = True) -> list[Ids]:
         """Token ids of texts without special tokens, as they read after a prompt.
@@ -139,6 +133,30 @@ class _Coder:
             ids[len(anchor) :] if ids[: len(anchor)] == anchor else alone
             for ids, alone in zip(inside, plain, strict=True)
         ]
+
+    def end(self) -> Ids:
+        """What a model writes after an answer: the token that ends its turn in the chat, else that of a sequence."""
+        eos = self.tokenizer.eos_token_id
+        known: Ids = () if eos is None else (eos,)
+        if not self.chat_template:
+            return known
+        turns = [{"role": "user", "content": _ANCHOR}, {"role": "assistant", "content": _MARK}]
+        try:
+            after = self._wrapped(turns).rpartition(_MARK)[2]
+        except InputError:  # the template takes no answers
+            return known
+        (ids,) = self._ids([after])
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        return next(((id,) for id in ids if id in special), known)
+
+    def _wrapped(self, turns: list[dict[str, str]], **options: Any) -> str:
+        template = _of_one_day(self.tokenizer.get_chat_template())
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **options)
+            )
+        except (TemplateError, ValueError, TypeError) as error:
+            raise InputError("task.chat_template", f"the model's chat template fails: {error}") from error
 
     def check_length(self, length: int, question: Question, at: str, what: str) -> None:
         """Raise if a row of `length` tokens is longer than the model's context."""
@@ -157,6 +175,7 @@ class _Coder:
         return [by_text[text] for text in texts]
 
 
+@cache
 def _of_one_day(template: str) -> str:
     """A chat template that tells the model the day, with `CHAT_DAY` written into it."""
     dated = _TODAY.sub(lambda call: json.dumps(CHAT_DAY.strftime(call[2])), template)
@@ -211,8 +230,7 @@ def _rows(prompt_ids: Ids, choices: Sequence[Ids]) -> tuple[Row, ...]:
 def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: _Coder) -> list[Example]:
     delimiter = "" if task.chat_template else task.delimiter
     answers = coder.answers([delimiter + question.answer for question in questions])
-    eos = coder.tokenizer.eos_token_id
-    stop: Ids = () if eos is None else (eos,)
+    stop = coder.end()
     examples = []
     prompts = coder.prompts([question.prompt for question in questions])
     for question, prompt_ids, answer_ids in zip(questions, prompts, answers, strict=True):

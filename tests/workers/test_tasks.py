@@ -263,6 +263,30 @@ def test_chat_template_that_tells_the_day_gives_the_same_prompts_every_day(plan:
     assert (error.field, "would change overnight" in error.message) == ("task.chat_template", True)
 
 
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (
+            "{% for m in messages %}<user>{{ m.content }}<model>{% endfor %}",
+            "<model>",
+        ),  # as of Gemma, Phi, Qwen
+        ("{% for m in messages %}{{ m.content }} good </s>{% endfor %}", "</s>"),
+        ("{% for m in messages %}<user>{{ m.content }}{% endfor %}", "</s>"),
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('none') }}{% endif %}"
+            "<user>{{ m.content }}{% endfor %}",
+            "</s>",
+        ),
+    ],
+)
+def test_an_answer_in_a_chat_ends_as_the_template_ends_it(plan: Any, template: str, end: str) -> None:
+    tokenizer = words(template=template)
+    example = only(encode(replace(GENERATE, chat_template=True), plan(rows(1)), tokenizer, None))
+    assert example.rows[0].spans[0].ids[-1:] == ids(tokenizer, end)
+    plain = only(encode(GENERATE, plan(rows(1)), tokenizer, None))
+    assert plain.rows[0].spans[0].ids[-1:] == ids(tokenizer, "</s>")
+
+
 def test_chat_template_absent_or_failing(plan: Any) -> None:
     task = replace(CHOICE, chat_template=True)
     error = fails(task, plan(rows(1)), words())
