@@ -19,7 +19,7 @@ from api import cache_commands, job_commands, key_commands, webhook_commands
 from api.client import Client
 from api.endings import finish
 from api.failures import FAILED, ReportingGroup, rejection
-from api.follow import Outcome, follow, run_job
+from api.follow import Outcome, follow, run_job, tell_of_unfinished
 from api.options import (
     DEFAULT_URL,
     ApiKey,
@@ -137,8 +137,11 @@ def export(
 ) -> None:
     """Make another size, or another candidate, of a job that succeeded, and download it."""
     with _client(parts_of(ctx), url, api_key, data_dir, root) as client:
+        console = Console(stderr=True)
+        if data_dir is not None:
+            tell_of_unfinished(client, console)
         made = client.export(job_id, share=share, candidate=candidate)
-        outcome = follow(client, made["id"], Console(stderr=True))
+        outcome = follow(client, made["id"], console)
         if not outcome.succeeded:
             raise typer.Exit(FAILED)
         stdout().print(result_table(outcome.job["result"]))
@@ -197,9 +200,11 @@ def _client(
     if data_dir is None:
         return parts.connect(url, api_key)
     from api.embedded import embedded
-    from api.server_settings import local_settings
+    from api.server_settings import local_settings, require_begun
 
-    return embedded(parts.build(local_settings(data_dir, data_dir, roots or [])))
+    settings = local_settings(data_dir, data_dir, roots or [])
+    require_begun(settings)
+    return embedded(parts.build(settings))
 
 
 def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path] | None) -> Outcome:

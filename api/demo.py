@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from api.embedded import embedded
+from api.failures import FAILED, INTERRUPTED
 from api.follow import run_job
 from api.plain import plain
 from api.server_settings import settings_from
@@ -86,7 +87,7 @@ def demo(*, data_dir: Path | None, seed: int, method: str, refine_epochs: int, a
         typer.echo(json.dumps({**outcome.as_json(), "samples": answers}))
     elif outcome.succeeded:
         _show(outcome.job["result"], answers)
-    return 0 if outcome.succeeded else 1
+    return INTERRUPTED if outcome.interrupted else 0 if outcome.succeeded else FAILED
 
 
 def _sample(settings: Settings, job: dict[str, Any], spec: JobSpec) -> list[dict[str, str]]:

@@ -1,5 +1,6 @@
 """Following a job to its end: another server's, or one run here from submission to result."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -66,17 +67,29 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
             return _cancel(client, submitted.result()["id"])
 
 
-def _submit_or_resume(client: Client, document: dict[str, Any], console: Console) -> dict[str, Any]:
+def tell_of_unfinished(client: Client, console: Console) -> None:
+    """Says how many jobs of a data directory go on before anything new."""
+    _tell_of_waiting(_unfinished(client), console)
+
+
+def _unfinished(client: Client) -> list[dict[str, Any]]:
     going_on = [state for state in JobState if not state.terminal]
-    unfinished = [job for job in client.jobs(states=going_on, limit=500) if not job["cancel_requested"]]
+    return [job for job in client.jobs(states=going_on, limit=500) if not job["cancel_requested"]]
+
+
+def _tell_of_waiting(unfinished: Sequence[Mapping[str, Any]], console: Console) -> None:
+    if waiting := [job for job in unfinished if job["state"] not in _AT_REST]:
+        console.print(f"{len(waiting)} unfinished jobs in this data directory go first", highlight=False)
+
+
+def _submit_or_resume(client: Client, document: dict[str, Any], console: Console) -> dict[str, Any]:
+    unfinished = _unfinished(client)
     for job in (client.job(one["id"]) for one in unfinished):
         if _is_of(job["spec"], document):
             console.print(f"going on with the unfinished job {job['id']} of this spec", highlight=False)
             at_rest = job["state"] in _AT_REST or job["pause_requested"]
             return client.resume(job["id"]) if at_rest else job
-    waiting = [job for job in unfinished if job["state"] not in _AT_REST]
-    if waiting:
-        console.print(f"{len(waiting)} unfinished jobs in this data directory go first", highlight=False)
+    _tell_of_waiting(unfinished, console)
     return client.submit(document)
 
 

@@ -10,7 +10,6 @@ import typer
 
 from api.options import DataDir, stdout
 from api.tables import keys_table
-from search.errors import InputError
 from service.keys import LONGEST_GRACE_H, Scope
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may
@@ -69,18 +68,16 @@ def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
     """The keys in the database of a data directory, beside a server that may be running on it.
 
     Raises:
-        InputError: There is none, and none is to be begun: a mistyped directory is not made by looking at it.
+        InputError: There is none, and none is to be begun.
         ConflictError: It is not of this version.
     """
-    from api.server_settings import settings_from
+    from api.server_settings import has_begun, require_begun, settings_from
     from service.store import Store
 
     settings = settings_from(data_dir=data_dir)
-    if not settings.shares_store and not settings.sqlite_file.exists():
-        if not begin:
-            raise InputError(
-                "data_dir", f"no server has run on {settings.data_dir}; name its RANKSIEVE_DATA_DIR"
-            )
+    if not begin:
+        require_begun(settings)
+    elif not has_begun(settings):
         typer.echo(f"a new database is begun: {settings.sqlite_file}", err=True)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(settings.store_url, migrates=False)

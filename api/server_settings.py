@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from api.spec_errors import suggestion
 from api.spec_file import SpecError
+from search.errors import InputError
 from service.settings import Settings
 
 _PREFIX = str(Settings.model_config["env_prefix"])
@@ -50,6 +51,21 @@ def _named(record: Mapping[str, Any], options: Collection[str]) -> dict[str, str
         "field": name if name in options else f"{_PREFIX}{name.upper()}",
         "detail": record["msg"].removeprefix("Value error, ") + got,
     }
+
+
+def has_begun(settings: Settings) -> bool:
+    """Whether there is a database; one that servers share is taken to be there."""
+    return settings.shares_store or settings.sqlite_file.exists()
+
+
+def require_begun(settings: Settings) -> None:
+    """Whether there is anything to look at: a mistyped data directory is not made by looking.
+
+    Raises:
+        InputError: No server has run on it.
+    """
+    if not has_begun(settings):
+        raise InputError("data_dir", f"no server has run on {settings.data_dir}; name its RANKSIEVE_DATA_DIR")
 
 
 def local_settings(spec_file: Path, data_dir: Path | None, roots: list[Path]) -> Settings:

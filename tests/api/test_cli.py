@@ -354,6 +354,30 @@ def test_export_without_a_server(ranksieve, spec_file, spec, settings, tmp_path)
     assert (tmp_path / "small" / "config.json").is_file()
 
 
+def test_export_without_a_server_tells_of_jobs_that_go_first(
+    ranksieve, spec_file, spec, settings, tmp_path, monkeypatch
+):
+    spec["task"]["data"]["sizes"], spec["search"] = {"search": 8}, {"screen": 8}
+    spec_file.write_text(json.dumps(spec))
+    data_dir = ("--data-dir", settings.data_dir)
+    job_id = json.loads(ranksieve("run", spec_file, "--json", *data_dir).stdout)["job_id"]
+    monkeypatch.setattr(cli, "tell_of_unfinished", lambda client, console: console.print("3 go first"))
+
+    made = ranksieve("export", job_id, "--share", "0.5", "-o", tmp_path / "small", *data_dir)
+
+    assert made.stderr.startswith("3 go first\n")
+
+
+def test_export_from_a_directory_that_is_none_makes_none(ranksieve, tmp_path):
+    refused = ranksieve(
+        "export", "abc", "--share", "0.5", "-o", tmp_path / "small", "--data-dir", tmp_path / "typo"
+    )
+
+    assert refused.exit_code == 2
+    assert "data_dir: no server has run on" in refused.stderr
+    assert not (tmp_path / "typo").exists()
+
+
 def test_download_to_where_nothing_can_be_written(ranksieve, done, tmp_path):
     (tmp_path / "file").write_text("")
 

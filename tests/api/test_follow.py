@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from api.follow import _submit_or_resume
+from api.follow import _submit_or_resume, tell_of_unfinished
 
 SPEC = {"name": "snippets", "parent": None}
 
@@ -45,3 +45,12 @@ class Jobs:
 )
 def test_an_unfinished_job_of_the_same_spec_is_followed_unless_it_is_being_cancelled(job, followed):
     assert _submit_or_resume(Jobs(**job), SPEC, Console(file=io.StringIO()))["id"] == followed
+
+
+@pytest.mark.parametrize(
+    ("job", "told"), [({}, True), ({"state": "paused"}, False), ({"state": "succeeded"}, False)]
+)
+def test_jobs_that_go_first_are_told_of(job, told):
+    said = io.StringIO()
+    tell_of_unfinished(Jobs(**job), Console(file=said, width=200))
+    assert said.getvalue() == ("1 unfinished jobs in this data directory go first\n" if told else "")

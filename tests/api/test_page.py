@@ -183,6 +183,56 @@ def test_another_size_of_a_job_is_asked_for(page, server, scored):
     expect(others.get_by_role("link", name="41.0 % kept")).to_be_visible()
 
 
+def test_other_sizes_are_shown_as_they_come_on(page, server, scored):
+    url, client = server
+    id = finished(client, scored)
+    made = client.export(id, share=0.5)
+    states = iter(["queued", "searching"])
+
+    def earlier(route):
+        state = next(states, "succeeded")
+        route.fulfill(json={"exports": [{**made, "state": state}]})
+
+    page.route(f"**/jobs/{id}/exports", earlier)
+    page.goto(f"{url}/#/jobs/{id}")
+    others = section(page, "Other sizes")
+    for state in ("queued", "searching", "succeeded"):
+        expect(others.get_by_role("row", name=re.compile("41.0 % kept"))).to_contain_text(
+            state, timeout=15_000
+        )
+
+
+def test_a_confidence_is_told_as_it_was_asked_for_and_what_the_intervals_are(page, server, pipeline, spec):
+    url, client = server
+    pipeline.result["objective"] = {**pipeline.result["objective"], "confidence": 0.995}
+    page.goto(f"{url}/#/jobs/{finished(client, spec)}")
+    expect(section(page, "Result")).to_contain_text("with 99.5 % confidence")
+    expect(section(page, "Result")).to_contain_text("In brackets 95 % intervals.")
+    expect(section(page, "Confirmed on fresh records").get_by_role("columnheader").last).to_have_text(
+        "95 % interval"
+    )
+
+
+def test_a_second_look_at_a_finalist_replaces_the_first_and_another_of_its_size_does_not(page, server):
+    url, _ = server
+    page.goto(url)
+    looks = [(0.4, 512), (0.4, 512), (0.4, 1200), (0.3, 512)]
+    events = [
+        {"type": "finalist.confirmed", "data": {"kept_share": share, "examples": examples}}
+        for share, examples in looks
+    ]
+    left = page.evaluate(
+        """async (events) => {
+            const { History } = await import("/page/history.js");
+            const history = new History();
+            history.add(events);
+            return history.finalists.map((one) => [one.kept_share, one.examples]);
+        }""",
+        events,
+    )
+    assert left == [[0.4, 1200], [0.3, 512]]
+
+
 def test_a_job_goes_on_before_ones_eyes(page, server, pipeline, spec):
     url, client = server
     [id] = in_mid_search(pipeline, client, spec)
@@ -325,7 +375,7 @@ def test_what_is_left_of_a_job_whose_events_are_past_retention(page, build, sett
         expect(page.get_by_role("alert")).to_have_text("The events of this job are past retention.")
         expect(section(page, "The search").locator("canvas")).to_have_count(2)
         expect(section(page, "Confirmed on fresh records").locator("tbody tr")).to_have_text(
-            ["50.0 %-0.50-1.60 to +0.60", "40.0 %+0.50-0.60 to +1.60"]
+            ["50.0 %512-0.50-1.60 to +0.60", "40.0 %1,200+0.50-0.60 to +1.60"]
         )
 
 
@@ -437,6 +487,38 @@ def test_a_server_that_is_away_or_busy_is_asked_again(page, server, pipeline, sp
     expect(page.get_by_role("link", name="snippets")).to_be_visible()
 
 
+def test_a_stream_that_falls_silent_is_told_of_and_asked_for_again(page, server, pipeline, spec):
+    url, client = server
+    [id] = in_mid_search(pipeline, client, spec)
+    held = []
+
+    def hold(route):
+        held.append(route) if not held else route.fallback()
+
+    page.route("**/events?*", hold)
+    page.clock.install()
+    page.goto(f"{url}/#/jobs/{id}")
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets searching")
+    pipeline.go.set()
+    page.clock.fast_forward(44_000)
+    expect(page.locator("#trouble")).to_be_hidden()
+    page.clock.fast_forward(2_000)
+    expect(page.locator("#trouble")).to_contain_text("the server has fallen silent")
+
+    page.clock.fast_forward(2_000)
+    expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
+    expect(page.locator("#trouble")).to_be_hidden()
+
+
+def test_whoever_is_at_a_button_is_at_the_one_that_comes_for_it(page, server, pipeline, spec):
+    url, client = server
+    [id] = in_mid_search(pipeline, client, spec)
+    page.goto(f"{url}/#/jobs/{id}")
+    page.get_by_role("button", name="pause").press("Enter")
+    expect(page.get_by_role("button", name="resume")).to_be_focused()
+    pipeline.go.set()
+
+
 def test_a_job_that_crashed_and_is_resumed_elsewhere_goes_on(page, build, settings, pipeline, spec):
     application = build(settings)
     with embedded(application) as client:
@@ -480,7 +562,7 @@ def test_what_an_lm_loses_is_percent_of_perplexity(page, server, pipeline, spec)
     )
     expect(row(result, "perplexity, test")).to_contain_text("drop +0.70 [-0.50, +1.90] % of perplexity")
     expect(section(page, "Confirmed on fresh records").get_by_role("columnheader")).to_have_text(
-        ["kept", "drop, % of perplexity", "interval"]
+        ["kept", "records", "drop, % of perplexity", "95 % interval"]
     )
     expect(page.get_by_role("img", name=re.compile("^Size and drop"))).to_have_accessible_name(
         re.compile(r"generation 0: kept 41\.0 %, .* 0\.80 % of perplexity$")

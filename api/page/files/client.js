@@ -2,6 +2,7 @@
 
 const NAME = "ranksieve.key";
 const RETRY_MS = 2000;
+const SILENT_MS = 45_000; // a stream has a sign of life every 15 s, and no answer should take so long
 
 export const key = {
   get: () => sessionStorage.getItem(NAME) ?? "",
@@ -40,7 +41,7 @@ export const post = async (path, body, signal) => (await ask(path, { method: "PO
 export async function get(path, signal) {
   for (;;) {
     try {
-      const found = await (await ask(path, { signal })).json();
+      const found = await (await ask(path, { signal: AbortSignal.any([signal, AbortSignal.timeout(SILENT_MS)]) })).json();
       tell("");
       return found;
     } catch (error) {
@@ -59,11 +60,17 @@ export async function* events(id, signal) {
     const left = new AbortController();
     const leave = () => document.hidden && left.abort();
     document.addEventListener("visibilitychange", leave);
+    let silence;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => left.abort(new Error("the server has fallen silent")), SILENT_MS);
+    };
+    heard();
     try {
       const some = { accept: "text/event-stream", signal: AbortSignal.any([signal, left.signal]) };
       const answer = await ask(`jobs/${id}/events?after=${after}`, some);
       tell("");
-      for await (const found of messages(answer.body)) {
+      for await (const found of messages(answer.body, heard)) {
         after = found.at(-1).seq;
         state = found.findLast((event) => event.type === "job.state")?.data.state ?? state;
         yield found;
@@ -71,8 +78,9 @@ export async function* events(id, signal) {
       if (ended(state) && state !== "crashed") return; // one that crashed may be resumed
     } catch (error) {
       if (signal.aborted || !passes(error)) throw error;
-      if (!left.signal.aborted) tell(error.message);
+      if (error !== left.signal.reason || !document.hidden) tell(error.message);
     } finally {
+      clearTimeout(silence);
       document.removeEventListener("visibilitychange", leave);
       left.abort(); // its reader may have left before its end
     }
@@ -88,12 +96,14 @@ async function looked(signal) {
 // Nothing more will happen to such a job, unless one that crashed is resumed.
 export const ended = (state) => ["succeeded", "failed", "cancelled", "crashed"].includes(state);
 
-// Server-sent events out of a stream of bytes: the data of all that have come, which is JSON.
-async function* messages(body) {
+// Server-sent events out of a stream of bytes: the data of all that have come, which is JSON. `heard` is called with
+// whatever comes, signs of life, too.
+async function* messages(body, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = ""; ; ) {
     const { done, value } = await reader.read();
     if (done) return;
+    heard();
     const parts = (rest + value).split(/\r?\n\r?\n/);
     rest = parts.pop();
     const data = parts.map(dataOf).filter((text) => text !== "");

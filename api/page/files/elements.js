@@ -1,5 +1,7 @@
 // Elements of the page. Texts become text nodes, never HTML.
 
+const CONTROLS = "a, button, input, select";
+
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -29,9 +31,16 @@ export function refill(element, ...children) {
     if (there === undefined) element.append(child);
     else if (there.isEqualNode(child)) continue;
     else if (isShell(there, child)) refill(there, ...child.childNodes);
-    else there.replaceWith(child);
+    else replace(there, child);
   }
   while (element.childNodes.length > wanted.length) element.lastChild.remove();
+}
+
+// Who is at what goes is at what comes for it.
+function replace(there, child) {
+  const hadFocus = there.contains(document.activeElement);
+  there.replaceWith(child);
+  if (hadFocus && child.nodeType === Node.ELEMENT_NODE) (child.matches(CONTROLS) ? child : child.querySelector(CONTROLS))?.focus();
 }
 
 const isShell = (one, other) => one.nodeType === Node.ELEMENT_NODE && one.cloneNode().isEqualNode(other.cloneNode());

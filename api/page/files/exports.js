@@ -1,14 +1,27 @@
 // More models of a job that has succeeded: those that were asked for, and a size to ask for.
 
-import { get, post } from "./client.js";
-import { h, table } from "./elements.js";
+import { ended, get, pause, post } from "./client.js";
+import { h, refill, table } from "./elements.js";
 import { moment, percent } from "./format.js";
 import { stateChip } from "./jobs.js";
+
+const REFRESH_MS = 3000;
 
 // `front` gives the models that no smaller one beats, smallest first; `attempt` does what the reader asks for, and tells
 // what there is against it.
 export async function otherSizes(id, front, signal, attempt) {
-  const { exports } = await get(`jobs/${id}/exports`, signal);
+  const list = h("div");
+  const show = async () => {
+    const { exports } = await get(`jobs/${id}/exports`, signal);
+    const rows = exports.map((one) => [h("a", { href: `#/jobs/${one.id}` }, `${percent(one.kept_share)} kept`), stateChip(one), moment(one.created_at)]);
+    refill(list, rows.length > 0 ? table(["model", "state", "created"], rows) : null);
+    return exports.every((one) => ended(one.state));
+  };
+  const watch = async () => {
+    while (!(await show())) await pause(REFRESH_MS, signal);
+  };
+  await show();
+  watch().catch((error) => attempt(() => Promise.reject(error)));
   const size = h("input", { type: "number", name: "percent", min: 1, max: 100, step: "any", required: true });
   const ask = async () => {
     const made = await post(`jobs/${id}/exports`, { candidate: best(front(), Number(size.value)).id }, signal);
@@ -16,8 +29,7 @@ export async function otherSizes(id, front, signal, attempt) {
   };
   const asked = (event) => (event.preventDefault(), attempt(ask));
   const form = h("form", { onsubmit: asked }, h("label", {}, "The best model that keeps at most ", size, " %"), " ", h("button", {}, "export"));
-  const rows = exports.map((one) => [h("a", { href: `#/jobs/${one.id}` }, `${percent(one.kept_share)} kept`), stateChip(one), moment(one.created_at)]);
-  return h("div", {}, form, rows.length > 0 ? table(["model", "state", "created"], rows) : null);
+  return h("div", {}, form, list);
 }
 
 // The largest one that is shown as keeping that many percent or fewer.

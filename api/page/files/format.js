@@ -4,6 +4,7 @@ const whole = new Intl.NumberFormat("en");
 
 export const count = (value) => (value == null ? "–" : whole.format(Math.round(value)));
 export const percent = (share, digits = 1) => (share == null ? "–" : `${(100 * share).toFixed(digits)} %`);
+export const exactly = (share) => `${Number((100 * share).toPrecision(6))} %`; // as it was asked for
 export const fixed = (value, digits = 3) => (value == null ? "–" : value.toFixed(digits));
 export const signed = (value, digits = 2) => (value == null ? "–" : (value < 0 ? "" : "+") + value.toFixed(digits));
 

@@ -37,7 +37,7 @@ export class History {
     if (this.log.length > LONGEST_LOG) this.log.shift();
     if (type === "job.state") this.phase = null;
     if (type === "job.state" && data.state === "validating") this.finalists = [];
-    if (type === "finalist.confirmed") this.finalists = [...this.finalists.filter((one) => one.kept_share !== data.kept_share), data];
+    if (type === "finalist.confirmed") this.finalists = [...this.finalists.filter((one) => !isLookBefore(one, data)), data];
     if (type === "matrices.reweighed") this.#step(`reweighing ${roundOf(data)}`, data);
     if (type === "genome.descended") this.#step(`descent ${roundOf(data)}`, data);
     if (type === "generation.completed") this.#step(`generation ${data.generation}`, data);
@@ -49,6 +49,9 @@ export class History {
     this.steps[this.#known.get(name)] = { ...data, name };
   }
 }
+
+// Whether a finalist was looked at again, on more records.
+const isLookBefore = (one, other) => one.kept_share === other.kept_share && one.examples < other.examples;
 
 // The number of a round; where errors have been propagated again before, with that of the time.
 function roundOf({ round, again }) {

@@ -282,6 +282,6 @@ function logItem({ at, type, data }) {
   const isPlain = (value) => value !== null && typeof value !== "object";
   const inside = ([name, value]) => (isPlain(value) || Array.isArray(value) ? [[name, value]] : Object.entries(value ?? {}));
   const told = Object.entries(data).flatMap(inside).filter(([, value]) => isPlain(value));
-  const time = h("time", { datetime: at }, new Date(at).toLocaleTimeString());
+  const time = h("time", { datetime: at }, new Date(at).toLocaleString());
   return h("li", {}, time, " ", h("b", {}, type), " ", told.map(([name, value]) => `${name} ${short(value)}`).join(", "));
 }

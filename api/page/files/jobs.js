@@ -41,8 +41,11 @@ export async function showJobs(place, signal) {
     shown = { ...(await get(`jobs?${query}`, here)), pages };
     list.setAttribute("aria-busy", "false");
     refill(list, shown.jobs.length > 0 ? jobTable(shown.jobs) : h("p", {}, "No jobs. `ranksieve submit job.yaml` makes one."));
+    const at = document.activeElement;
     newer.hidden = pages.length === 1;
     older.hidden = shown.next === null;
+    if (at === older && older.hidden) newer.focus(); // who is at what goes is at what stays
+    if (at === newer && newer.hidden) older.focus();
   }
 
   for (;;) {

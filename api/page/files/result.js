@@ -2,7 +2,7 @@
 
 import { get, key } from "./client.js";
 import { h, table } from "./elements.js";
-import { count, dropUnit, fixed, percent, signed, size } from "./format.js";
+import { count, dropUnit, exactly, fixed, percent, signed, size } from "./format.js";
 
 const SPLITS = ["confirm", "test"];
 const OF_EXPORTS = ["search", ...SPLITS];
@@ -28,7 +28,7 @@ export function resultTable({ spec, result }) {
     const share = `${percent(latency.measured_share)}, ${percent(latency.expected_share)} expected`;
     rows.push([`${kind} of ${prompts} × ${length}, ms`, fixed(latency.measured_dense_ms, 1), `${fixed(latency.measured_ms, 1)} (${share})`]);
   }
-  return table(["", "dense", "sieved"], rows, { class: "numbers" });
+  return h("div", {}, table(["", "dense", "sieved"], rows, { class: "numbers" }), h("p", { class: "facts" }, "In brackets 95 % intervals."));
 }
 
 const drop = (points, unit) => (points == null ? "" : `, drop ${signed(points[0])} [${signed(points[1])}, ${signed(points[2])}] ${unit}`);
@@ -48,7 +48,7 @@ export function promise({ spec, result }) {
 
 function wish({ kind, points, confidence, share, size: bytes, milliseconds }, task) {
   const limit = task === "lm" ? `whose perplexity rises by at most ${points} %` : `that loses at most ${points} ${points === 1 ? "point" : "points"}`;
-  const within = `smallest model ${limit}, with ${percent(confidence, 0)} confidence`;
+  const within = `smallest model ${limit}, with ${exactly(confidence)} confidence`;
   if (kind === "max_drop") return `the ${within}`;
   if (kind === "pareto") return `the best models of many sizes, and of these the ${within}`;
   if (kind === "target_params") return `the best model with ${percent(share)} of the parameters`;
@@ -70,7 +70,7 @@ export function finalistTable({ spec, result }, confirmed) {
   const shown = rows
     .toSorted(([one], [other]) => other - one)
     .map(([kept, records, points, low, high]) => [percent(kept), count(records), signed(points), `${signed(low)} to ${signed(high)}`]);
-  return table(["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "interval"], shown, { class: "numbers" });
+  return table(["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval"], shown, { class: "numbers" });
 }
 
 export async function files(id, signal) {
