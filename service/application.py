@@ -1,15 +1,12 @@
 """What the API talks to: one server's jobs, from submission to the last event."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from search.errors import ConflictError, InputError, StoreError
+from search.errors import InputError, StoreError
 from service import leftovers
 from service.capabilities import Devices, capabilities
 from service.changes import JobChanges
@@ -21,6 +18,7 @@ from service.jobs import Job, JobState, Request, check_deletable
 from service.keys import ADMIN
 from service.metrics import Metrics
 from service.model_listing import Listing, local_models
+from service.ownership import make_data_dir, take
 from service.settings import Settings
 from service.spec import JobSpec
 from service.store import Store
@@ -82,23 +80,12 @@ class Application:
     def open(self) -> None:
         """Takes the data directory, and the database, for this server before either is changed; once.
 
-        Servers that share a PostgreSQL database may share the directory, too: there, leases in the
-        database say who runs a job. With SQLite there is one server, and whoever had a job before it is dead.
-
         Raises:
             ConflictError: Another server owns the directory or the database, or a newer version wrote that.
             StoreError: The database cannot be opened.
         """
-        if self._owned is not None:
-            return
-        self._make_data_dir()
-        with ExitStack() as owned:
-            if not self.settings.shares_store:
-                self._lock_data_dir(owned)
-                self._lock_database(owned)
-            owned.callback(self.store.close)
-            self.store.open()
-            self._owned = owned.pop_all()
+        if self._owned is None:
+            self._owned = take(self.settings, self.store)
 
     def start(self) -> None:
         """Starts running jobs.
@@ -206,7 +193,7 @@ class Application:
         Raises:
             InputError: The spec cannot work; the error names the field.
         """
-        self._make_data_dir()
+        make_data_dir(self.settings)
         return self._estimator(forked(spec, self.store.seen_by(sees)))
 
     def request(self, id: str, request: Request, owner: str | None = None) -> Job:
@@ -370,24 +357,3 @@ class Application:
             logger.warning("not ready: %s", error)
             return False
         return True
-
-    def _make_data_dir(self) -> None:
-        self.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    def _lock_data_dir(self, owned: ExitStack) -> None:
-        data_dir = self.settings.data_dir
-        _lock(owned, data_dir / "lock", f"{data_dir}; stop it or give another RANKSIEVE_DATA_DIR")
-
-    def _lock_database(self, owned: ExitStack) -> None:
-        """That of SQLite, which may be elsewhere than the data directory; where it cannot be, the store tells."""
-        file = self.settings.sqlite_file
-        if os.access(file.parent, os.W_OK):
-            _lock(owned, Path(f"{file}.lock"), f"{file}; stop it or give another RANKSIEVE_DATABASE_URL")
-
-
-def _lock(owned: ExitStack, file: Path, what: str) -> None:
-    lock = FileLock(file, thread_local=False)  # `stop` may run in another thread than `start`
-    try:
-        owned.enter_context(lock.acquire(blocking=False))
-    except Timeout as error:
-        raise ConflictError(f"another ranksieve server owns {what}") from error

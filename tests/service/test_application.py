@@ -111,7 +111,7 @@ def test_a_fork_is_known_by_its_key_and_only_of_jobs_that_its_owner_sees(
     application: Application, make_spec: MakeSpec, make_candidate: Callable[..., dict[str, Any]]
 ) -> None:
     store = application.store
-    application._make_data_dir()
+    application.open()
     parent = store.create_job(make_spec("parent"), "alice")
     scored = {**make_candidate(0, 3), "examples": 256}
     store.save_generation(parent.id, {"generation": 0}, [scored], {}, epoch=parent.epoch)
