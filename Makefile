@@ -36,7 +36,7 @@ e2e: $(VENV)/installed-dev
 	$(BIN)/pytest tests/e2e --timeout=1800 --durations=15 $(ARGS)
 
 $(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; } # half of one would be taken for whole
 
 $(VENV)/installed: $(VENV)/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .

@@ -30,8 +30,9 @@ def embedded(application: Application) -> Iterator[Client]:
     """
     key = application.settings.api_key
     with listen(_HOST, 0) as sock:
-        application.start()
         server = Server(create_app(application, started=True), access_log=False)
+        application.controller.on_failure = server.end
+        application.start()
         thread = threading.Thread(target=_run, args=(server, sock), name="http-server", daemon=True)
         thread.start()
         try:

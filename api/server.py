@@ -50,6 +50,10 @@ class Server(uvicorn.Server):
         self._streams = app.state.streams
         self.ready = threading.Event()
 
+    def end(self) -> None:
+        """Ask it to stop, from any thread."""
+        self.should_exit = True
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept requests from here on.
 
@@ -96,7 +100,7 @@ def url_of(sock: socket.socket) -> str:
 
 
 def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> None:
-    """Serve until a signal ends it.
+    """Serve until a signal ends it, or an error after which no job would be run.
 
     Args:
         settings: Where to listen, and the key.
@@ -105,7 +109,7 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
 
     Raises:
         InputError: The address is open to a network, or a proxy is expected, and there is no key.
-        InfrastructureError: The address is taken.
+        InfrastructureError: The address is taken, or no job can be run any more: whoever started it may do so again.
         ConflictError: Another server owns the data directory.
     """
     for root in settings.roots:
@@ -116,14 +120,19 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
         application.open()
         try:
             refuse_open_network(settings, guarded=application.guarded())
-            application.start()
-            announce(url_of(sock))
             app = create_app(application, started=True)
             if settings.tracing:
                 trace_requests(app)
             proxies = [str(proxy) for proxy in settings.trusted_proxies]
             server = Server(app, access_log=True, trusted_proxies=proxies)
+            application.controller.on_failure = server.end
+            application.start()
+            announce(url_of(sock))
             with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful shutdown
                 server.run(sockets=[sock])
+            if application.controller.failed:
+                raise InfrastructureError(
+                    "no job can be run any more, for what the log says; start the server again"
+                )
         finally:
             application.stop()

@@ -51,6 +51,9 @@ SAFE_RISK, SMALL_RISK = 0.2, 0.5
 smallest of all, one for the largest of them, one for the one between. With more parts hardly any could pass by its own:
 at a sixth of 5 %, one point may be promised where no more than 4 of 1,200 records are lost, and none of 512."""
 
+LARGEST_RISK = 1 - SAFE_RISK - SMALL_RISK
+"""Of it: for the largest of what was accepted, which is what hardly fails where anything holds."""
+
 SMALL = 2.0
 """Times the smallest accepted one at most."""
 
@@ -136,7 +139,7 @@ def risks(safe: int, chosen: Sequence[float], falling: Sequence[float]) -> list[
     else:
         parts = _three(small or [0], SMALL_RISK)
     count = last + 1 + len(falling)
-    return _spread(count, (0, SAFE_RISK), (min(safe, last), 1 - SAFE_RISK - SMALL_RISK), *parts)
+    return _spread(count, (0, SAFE_RISK), (min(safe, last), LARGEST_RISK), *parts)
 
 
 def _is_of_a_seed(share: float) -> bool:

@@ -120,8 +120,10 @@ def confirm(
     promised = isinstance(objective, MaxDrop | Pareto)
     if isinstance(objective, MaxDrop):
         held = fallback(risks, 1 - confidence, least_risk)
-        while held and look_at(held[-1]) is None:  # it cannot be scored on the other half
-            held = held[:-1]
+        while (
+            held and look_at(held[-1]) is None
+        ):  # cannot be scored on the other half, and is passed over from now on
+            held = fallback(risks, 1 - confidence, least_risk)
     else:
         every = tuple(range(len(finalists)))
         for index in every:

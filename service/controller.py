@@ -86,6 +86,10 @@ class Controller:
         self._thread: threading.Thread | None = None
         self.trouble: str | None = None
         """Why no job is claimed at present, though the controller runs: the database failed."""
+        self.failed = False
+        """Whether it has ended by an error that nobody expected."""
+        self.on_failure: Callable[[], None] = lambda: None
+        """Called then, once no job runs any more."""
 
     @property
     def alive(self) -> bool:
@@ -150,11 +154,14 @@ class Controller:
             while self._wait_for_news():
                 self._run_what_is_there()
         except Exception:
-            logger.exception("the controller ends: the job store failed; restart the server to go on")
+            logger.exception("the controller ends; restart the server to go on")
+            self.failed = True
         finally:
             for run in self._interrupt_all():
                 run.join()
             self._session.close()
+            if self.failed:
+                self.on_failure()
 
     def _wait_for_news(self) -> bool:
         """Waits until jobs may be there, or have ended; False when it is time to stop."""

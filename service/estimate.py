@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from search.confirmation import fewest_examples
-from search.finalists import MOST_FINALISTS
+from search.confirmation import FIRST_LOOK, fewest_examples
+from search.finalists import LARGEST_RISK, MIDDLE_RISK, MOST_FINALISTS
 from search.schedules import MOST_LOOKS
 from search.standing import BEST_FINALISTS
 from service import plans
@@ -18,7 +18,7 @@ from service.descent import UPWARDS
 from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
 from service.rounds import DESCENT_EXAMPLES, records_of
-from service.scoring import REFIT_EXAMPLES
+from service.scoring import REFIT_EXAMPLES, half_of
 from service.search_plan import given_seeds, own_seeds
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
@@ -253,11 +253,15 @@ def _notes(job: JobSize, rates: Rates, total: dict[str, Any]) -> list[str]:
 
 
 def _promise_notes(spec: JobSpec) -> list[str]:
-    """Where the confirm split is so small that a model may lose nothing there and still not pass."""
+    """Where the confirm split is so small that a model may lose nothing there and still hardly pass."""
     objective, records = spec.objective, spec.task.data.sizes.confirm
     if not isinstance(objective, MaxDrop | Pareto) or spec.task.kind == "lm":
         return []
-    wanted = fewest_examples(objective.points, objective.confidence)
+    part = LARGEST_RISK if isinstance(objective, MaxDrop) else 1 - MIDDLE_RISK
+    wanted = fewest_examples(objective.points, 1 - part * (1 - objective.confidence))
+    if isinstance(objective, MaxDrop) and half_of(wanted or 0):  # the first look has its part, too
+        part *= 1 - FIRST_LOOK
+        wanted = fewest_examples(objective.points, 1 - part * (1 - objective.confidence))
     if wanted is not None and wanted <= records:
         return []
     than = (
@@ -266,6 +270,6 @@ def _promise_notes(spec: JobSpec) -> list[str]:
         else "allow more points"
     )
     return [
-        f"{records:,} records to confirm cannot promise {objective.points:g} points with a confidence of "
+        f"{records:,} records to confirm are too few to promise {objective.points:g} points with a confidence of "
         f"{objective.confidence:g} for a model that only does as well as the dense one: {than}"
     ]

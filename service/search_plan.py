@@ -251,7 +251,14 @@ def _of_list(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float
             f"must be the ranks of {len(space.matrices)} matrices, got {len(ranks)}; are they of another model, or of "
             "a version of the program that took this one apart otherwise? Leave them out, or the parent they come from",
         )
-    pairs = zip(space.matrices, ranks, strict=True)
+    pairs = list(zip(space.matrices, ranks, strict=True))
+    for shape, rank in pairs:
+        if rank > min(shape.out_features, shape.in_features):
+            raise InputError(
+                field,
+                f"has rank {rank} for {shape.name!r}, which is {shape.out_features} x {shape.in_features}; is it of "
+                "another model?",
+            )
     return [min(1.0, shape.density(rank, space.storage)) for shape, rank in pairs]
 
 

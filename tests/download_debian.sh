@@ -19,5 +19,6 @@ apt update
 wanted=$(apt install --simulate --no-install-recommends "$package" |
     sed -nE "/llvm/d; s/^Inst (($names)[^ ]*) .*/\1/p") # the compiler is only for long queries of PostgreSQL
 (cd "$work/packages" && apt download $wanted)
-mkdir -p "$folder"
-mv "$work"/packages/*.deb "$folder"
+rm -rf "$folder.part"
+mv "$work/packages" "$folder.part" # half of them would be taken for all
+mv "$folder.part" "$folder"

@@ -117,7 +117,11 @@ class SearchSpec(Strict):
     )
     max_evaluations: Evaluations = Field(400, description="Scorings, of either stage.")
     patience: int = Field(
-        6, ge=1, le=100_000, description="Generations without progress before the search ends."
+        6,
+        ge=1,
+        le=100_000,
+        description="Generations without progress before the search ends; for `max_drop`, where it goes on in ever "
+        "smaller steps, half as many at each of these.",
     )
     kl_weight: float = Field(
         0.5,

@@ -73,6 +73,26 @@ def test_a_network_is_served_once_there_is_an_api_key(tmp_path, build):
     assert answers == [[]]
 
 
+def test_a_server_that_can_run_no_job_any_more_ends(tmp_path, build):
+    made = []
+
+    def failing(settings):
+        made.append(build(settings))
+        return made[-1]
+
+    def use(url: str) -> None:
+        made[0].controller._tidy = lambda: 1 / 0
+        made[0].controller.wake()
+
+    with pytest.raises(InfrastructureError, match="no job can be run any more"):
+        serve(
+            Settings(data_dir=tmp_path, port=0),
+            failing,
+            lambda url: threading.Thread(target=use, args=(url,)).start(),
+        )
+    assert not made[0].controller.alive
+
+
 @pytest.mark.parametrize(("proxies", "statuses"), [([], {401, 429}), (["127.0.0.1"], {401})])
 def test_where_a_request_comes_from_is_a_trusted_proxys_to_tell(tmp_path, build, proxies, statuses):
     settings = Settings(

@@ -205,9 +205,27 @@ def test_a_finalist_that_cannot_be_scored_on_the_other_half_does_not_win(
             whole = genome == (2,) and examples.start == 100
             return Failure(reason="not finite") if whole else super()._scores(genome, examples)
 
-    winner = decide(log, Failing({}, half=100), tiny_job, kind="max_drop", points=10.0)
+    wanted = {"kind": "max_drop", "points": 10.0}
+    winner = decide(log, Failing({}, half=100), tiny_job, **wanted)
     assert (winner.candidate.genome, winner.held) == ((4,), True)
     assert [one.candidate.genome for one in winner.confirmed] == [(9,), (6,), (4,)]
+
+    # those that were not looked at are, now that it is out
+    winner = decide(log, Failing({}, half=100), tiny_job, risks=[0.5, 0, 0, 0.5], **wanted)
+    assert (winner.candidate.genome, winner.held) == ((4,), True)
+
+
+def test_a_refuted_finalist_does_not_win_where_the_one_before_cannot_be_scored(
+    log: JobLog, tiny_job: Document
+) -> None:
+    class Failing(FakeScorer):
+        def _scores(self, genome: Genome, examples: slice) -> Scores | Failure:
+            out = genome == (4,) and examples.start == 100
+            return Failure(reason="not finite") if out else super()._scores(genome, examples)
+
+    scorer = Failing({(2,): 90}, half=100)
+    winner = decide(log, scorer, tiny_job, risks=[0.5, 0, 0.5, 0], kind="max_drop", points=10.0)
+    assert (winner.candidate.genome, winner.held) == ((6,), True)
 
 
 def test_of_a_front_all_are_scored_on_all_examples(log: JobLog, tiny_job: Document) -> None:

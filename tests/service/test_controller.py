@@ -770,7 +770,8 @@ def test_a_store_that_fails_ends_the_controller_visibly(
     controller._thread.join(10)
 
     assert not controller.alive
-    assert "the job store failed" in caplog.text
+    assert controller.failed
+    assert "the controller ends; restart the server to go on" in caplog.text
     assert caplog.records[-1].levelno == logging.ERROR
 
 

@@ -280,11 +280,12 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document]) -> None:
     [
         (
             {"kind": "max_drop", "points": 1, "confidence": 0.95},
-            298,
-            "give task.data.sizes.confirm 299 or more",
+            419,
+            "give task.data.sizes.confirm 420 or more",
         ),
-        ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 299, None),
-        ({"kind": "pareto", "points": 2, "confidence": 0.8}, 64, "give task.data.sizes.confirm 80 or more"),
+        ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 420, None),
+        ({"kind": "max_drop", "points": 2}, 64, "give task.data.sizes.confirm 140 or more"),
+        ({"kind": "pareto", "points": 2, "confidence": 0.8}, 64, "give task.data.sizes.confirm 91 or more"),
         ({"kind": "max_drop", "points": 0}, 5000, "allow more points"),
         ({"kind": "target_params", "share": 0.5}, 8, None),
     ],
@@ -298,7 +299,7 @@ def test_a_promise_that_hardly_any_model_could_keep_is_told(
     config = LlamaConfig(**LLAMA_8B, num_attention_heads=32)  # type: ignore[arg-type]
     spec = JobSpec.model_validate(document)
     notes = estimate_size(size_of(config), spec, 256, DATA_SHEETS["H100"])["notes"]
-    told = [note for note in notes if note.startswith(f"{confirm:,} records to confirm cannot promise")]
+    told = [note for note in notes if note.startswith(f"{confirm:,} records to confirm are too few to promise")]
     assert len(told) == (advice is not None)
     assert advice is None or advice in told[0]
 

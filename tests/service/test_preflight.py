@@ -209,6 +209,13 @@ CASES: list[tuple[str, str, Any, str, str]] = [
         "of 14 matrices, got 1",
     ),
     (
+        "seed of a wider model",
+        "search.seeds",
+        [{"ranks": [10_000] * 14}],
+        "search.seeds.0.ranks",
+        "is it of another model",
+    ),
+    (
         "seed for no matrix",
         "search.seeds",
         [{"densities": {"conv": 0.5}}],
