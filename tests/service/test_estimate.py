@@ -299,7 +299,9 @@ def test_a_promise_that_hardly_any_model_could_keep_is_told(
     config = LlamaConfig(**LLAMA_8B, num_attention_heads=32)  # type: ignore[arg-type]
     spec = JobSpec.model_validate(document)
     notes = estimate_size(size_of(config), spec, 256, DATA_SHEETS["H100"])["notes"]
-    told = [note for note in notes if note.startswith(f"{confirm:,} records to confirm are too few to promise")]
+    told = [
+        note for note in notes if note.startswith(f"{confirm:,} records to confirm are too few to promise")
+    ]
     assert len(told) == (advice is not None)
     assert advice is None or advice in told[0]
 
