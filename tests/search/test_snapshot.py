@@ -4,6 +4,7 @@ import pytest
 
 from search.asktell import Generation
 from search.errors import ConflictError
+from search.matrix import MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.racing import Race
 from search.settings import SearchSettings
@@ -29,6 +30,16 @@ def test_only_limits_may_differ(make_space) -> None:
         fingerprint(space, OBJECTIVE, replace(SETTINGS, overlap=3)),
     ]
     assert len({mine, *others}) == 7
+
+
+def test_the_same_levels_of_other_matrices_are_another_search() -> None:
+    def space(name: str, width: int) -> SearchSpace:
+        shape = MatrixShape(name=name, out_features=20, in_features=width, layer=0, kind="m")
+        return SearchSpace([shape], 4, allowed=[(0, 4)])
+
+    spaces = [space("m", 20), space("other", 20), space("m", 24)]
+    assert len({str(one.genes) for one in spaces}) == 1
+    assert len({fingerprint(one, OBJECTIVE, SETTINGS) for one in spaces}) == 3
 
 
 def test_the_same_ranks_in_another_storage_are_another_search(make_space) -> None:

@@ -93,6 +93,17 @@ def test_a_genome_of_another_space_is_refused(genome: tuple[int, ...], message: 
         space.ranks(genome)
 
 
+def test_only_a_genome_without_any_rank_is_the_dense_model() -> None:
+    """What is dense keeps every promise: one that has a dense matrix does not."""
+    shapes = [MatrixShape(name=name, out_features=20, in_features=20, layer=0, kind=name) for name in "ab"]
+    space = SearchSpace(shapes, 2)
+    top = [len(gene.levels) - 1 for gene in space.genes]
+    assert space.is_dense((top[0], top[1]))
+    assert not space.is_dense((top[0], 1))
+    assert not space.is_dense((1, top[1]))
+    assert not space.is_dense((1, 1))
+
+
 def test_impossible_spaces_are_refused() -> None:
     with pytest.raises(InputError, match="rank_step"):
         SearchSpace([matrix(8, 8)], 0)

@@ -26,7 +26,9 @@ SUMMARY: dict[str, Any] = {
 }
 
 
-def finished(tmp_path: Path, total_params: int, dead: dict[str, int] | None = None) -> dict[str, Any]:
+def finished(
+    tmp_path: Path, total_params: int, dead: dict[str, int] | None = None, **summary: Any
+) -> dict[str, Any]:
     (tmp_path / "a.safetensors").write_bytes(b"12345")
     (tmp_path / "tokenizer.json").write_bytes(b"not a weight")
     prepared: Any = SimpleNamespace(model=SimpleNamespace(folder=tmp_path), block_params=80, matrices=())
@@ -38,7 +40,7 @@ def finished(tmp_path: Path, total_params: int, dead: dict[str, int] | None = No
         block_params=total_params - 20,
         dead=dead or {},
     )
-    return report.result(SUMMARY, prepared, exported, verified, {"search": 1.5})
+    return report.result({**SUMMARY, **summary}, prepared, exported, verified, {"search": 1.5})
 
 
 def test_the_result_joins_what_was_measured(tmp_path: Path) -> None:
@@ -50,6 +52,13 @@ def test_the_result_joins_what_was_measured(tmp_path: Path) -> None:
     assert (result["artifact"], result["seconds"]) == (str(tmp_path / "model"), {"search": 1.5})
     assert "file_bytes" not in SUMMARY["best"]
     assert result["latency"] is None
+
+
+@pytest.mark.parametrize(("target_bytes", "held"), [(3, True), (2, False), (None, True)])
+def test_a_promised_file_size_is_held_by_the_files_themselves(
+    tmp_path: Path, target_bytes: int | None, held: bool
+) -> None:
+    assert finished(tmp_path, total_params=60, target_bytes=target_bytes)["promise_held"] is held
 
 
 def test_dead_matrices_do_not_count(tmp_path: Path) -> None:

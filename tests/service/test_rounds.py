@@ -15,6 +15,7 @@ from service.rounds import DESCENT_EXAMPLES, FURTHEST, RoundRecords, holds, next
 from service.scoring import Candidate
 from service.spec import JobSpec
 from workers.propagation import MOST_EXAMPLES
+from workers.scores import Failure
 
 
 def test_parts_follow_one_another_round_and_round_and_a_rest_is_left_out() -> None:
@@ -115,4 +116,13 @@ def test_a_genome_whose_drop_is_no_number_does_not_hold() -> None:
             raise ScoringError("perplexity overflows: 800.0 nats per token more")
 
     scorer: Any = Overflowing()
+    assert holds((0,), MaxDrop(points=2.0), scorer, 0.8) is False
+
+
+def test_a_genome_that_cannot_be_scored_does_not_hold() -> None:
+    class Failing:
+        def score_candidates(self, candidates: Sequence[Candidate], split: str) -> list[Failure]:
+            return [Failure(reason="not finite")]
+
+    scorer: Any = Failing()
     assert holds((0,), MaxDrop(points=2.0), scorer, 0.8) is False

@@ -304,6 +304,20 @@ def test_two_halves_are_the_requests_of_the_whole(scorer: TaskScorer, runner: Fa
     assert runner.requests == asked
 
 
+def test_reactions_are_asked_for_in_chunks_of_what_is_wanted_and_one_that_fails_fails_all(
+    make_task: MakeTask,
+) -> None:
+    class Reacting(FakeRunner):
+        def _answer(self, method: str, request: Any) -> object:
+            assert method == "react"
+            return Failure(reason="no memory") if request.start == 64 else request
+
+    runner = Reacting()
+    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    assert scorer.react((2, 2), range(0, 100), 1) == Failure(reason="no memory")
+    assert [(request.start, request.stop) for request in runner.requests] == [(0, 64), (64, 100)]
+
+
 def test_one_failed_chunk_fails_the_genome_alone(make_task: MakeTask) -> None:
     runner = FakeRunner(lambda request: request.ranks[0] == 1 and request.start == CHUNK)
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)

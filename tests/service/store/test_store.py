@@ -388,6 +388,18 @@ def test_what_has_ended_can_be_renamed_but_not_searched_on(
         store.change(job.id, JobChanges(search=SearchChanges(generations=50)))
 
 
+@pytest.mark.parametrize("ask", [None, Request.STOP, Request.CANCEL])
+def test_a_search_that_is_over_or_is_to_end_gets_no_other_limits(
+    store: Store, make_spec: MakeSpec, bring: Bring, ask: Request | None
+) -> None:
+    state = JobState.FINALIZING if ask is None else JobState.SEARCHING
+    job = bring(store, store.create_job(make_spec()), state)
+    if ask is not None:
+        store.request(job.id, ask)
+    with pytest.raises(ConflictError, match="its search is over or ending"):
+        store.change(job.id, JobChanges(search=SearchChanges(generations=50)))
+
+
 @pytest.mark.parametrize("state", [state for state in JobState if state is not JobState.QUEUED])
 def test_its_actors_are_changed_without_a_new_run_until_a_job_has_ended(
     store: Store, make_spec: MakeSpec, state: JobState, bring: Bring
