@@ -322,6 +322,31 @@ def test_a_pause_that_was_asked_of_another_server_is_heard_of_and_may_be_called_
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
 
 
+def test_a_job_that_is_to_pause_and_is_then_cancelled_is_cancelled(
+    store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
+) -> None:
+    heard = threading.Event()
+
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        log.state(JobState.PREPARING)
+        log.state(JobState.SEARCHING)
+        with log.draining():
+            assert log.pausing.wait(60)
+            heard.set()
+            assert log.cancelled.wait(60)
+        raise CancelledError("cancelled")
+
+    job = store.create_job(make_spec())
+    controller = start_controller(pipeline)
+    wait_until(lambda: store.job(job.id).state is JobState.SEARCHING)
+    controller.request(job.id, Request.PAUSE)
+    assert heard.wait(60)
+    controller.request(job.id, Request.CANCEL)
+
+    wait_until(lambda: store.job(job.id).state.ended)
+    assert store.job(job.id).state is JobState.CANCELLED
+
+
 def test_a_pause_called_off_while_the_run_ends_takes_the_job_up_again(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:

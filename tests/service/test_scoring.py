@@ -310,12 +310,12 @@ def test_reactions_are_asked_for_in_chunks_of_what_is_wanted_and_one_that_fails_
     class Reacting(FakeRunner):
         def _answer(self, method: str, request: Any) -> object:
             assert method == "react"
-            return Failure(reason="no memory") if request.start == 64 else request
+            return Failure(reason="no memory") if request.start == 74 else request
 
     runner = Reacting()
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
-    assert scorer.react((2, 2), range(0, 100), 1) == Failure(reason="no memory")
-    assert [(request.start, request.stop) for request in runner.requests] == [(0, 64), (64, 100)]
+    assert scorer.react((2, 2), range(10, 110), 1) == Failure(reason="no memory")
+    assert [(request.start, request.stop) for request in runner.requests] == [(10, 74), (74, 110)]
 
 
 def test_one_failed_chunk_fails_the_genome_alone(make_task: MakeTask) -> None:
