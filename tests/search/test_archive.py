@@ -18,7 +18,12 @@ def test_the_front_holds_what_no_smaller_genome_beats(tiny) -> None:
     space, _ = tiny
     small, medium, large = (0, 0, 1), (1, 1, 1), (4, 4, 4)
     beaten, failed = (2, 2, 2), (0, 0, 0)
-    outcomes = [scored(large, 0.1), scored(medium, 0.2), scored(small, 0.9), scored(beaten, 0.3)]
+    outcomes = [
+        scored(large, 0.1),
+        scored(medium, 0.2),
+        scored(small, 0.9),
+        scored(beaten, 0.2),
+    ]  # no better than a smaller one
     memo = Memo(space, [*outcomes, Outcome.failed(Trial(genome=failed, examples=8), "NaN")])
     memo.add(scored((0, 1, 0), 0.0, examples=4))  # fewer examples do not compare
     assert [outcome.genome for outcome in memo.front(8)] == [small, medium, large]

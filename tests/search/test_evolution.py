@@ -335,6 +335,22 @@ def test_the_users_seeds_are_scored_with_the_others(make_problem, objective: Obj
     drive(evolution, problem)
 
 
+def test_the_users_seeds_are_brought_to_the_one_size_that_is_wanted(make_problem) -> None:
+    problem, share = make_problem(), 0.3
+    space = problem.space
+    sizes = (1.0, 0.6, space.smallest_share)
+    seeds = [lagrangian(space, problem.true_energies, size) for size in sizes]
+    evolution = Evolution(space, problem.energies, TargetParams(share=share), SETTINGS, seeds=seeds)
+    asked: list[Genome] = []
+    while not evolution.finished:
+        trials = evolution.ask()
+        asked += [trial.genome for trial in trials]
+        evolution.tell(problem.score(trials))
+        retired(evolution)
+    assert max(map(space.kept_share, asked)) <= share
+    assert all(space.kept_share(genome) <= share for genome in finalists(evolution))
+
+
 def test_a_search_at_one_size_sets_out_from_the_start_it_is_given_and_may_return_to_it(make_problem) -> None:
     problem, objective = make_problem(), TargetParams(share=0.4)
     poor = uniform(problem.space, 0.4)  # so it is not among the best in the end

@@ -37,6 +37,12 @@ def run(race: Race) -> list[list[Trial]]:
     return stages
 
 
+def test_one_that_was_given_out_twice_is_not_missed() -> None:
+    first, second = GENOMES[:2]
+    assert not start(first, first, second).misses([first, first, second])
+    assert start(first, second).misses([first, second, GENOMES[2]])
+
+
 def test_all_are_screened_and_the_best_go_on() -> None:
     race = start(*GENOMES, GENOMES[0])
     stages = run(race)

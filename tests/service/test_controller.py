@@ -844,12 +844,14 @@ def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
 
     monkeypatch.setattr(other_store, "renew", silent)
     ended = threading.Event()
+    told: list[bool] = []
     held = Held()
 
     def stubborn(job: Job, log: JobLog) -> dict[str, Any]:
         try:
             return held(job, log)
         finally:
+            told.append(log.cancelled.is_set())
             ended.set()
 
     job = store.create_job(make_spec())
@@ -861,10 +863,11 @@ def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
     heard_again.set()
 
     assert ended.wait(60)
+    assert told == [True]
     former.stop()
     assert "this run of it ends" in caplog.text
-    told = [event.data["state"] for event in store.events(job.id)]
-    assert told == [
+    states = [event.data["state"] for event in store.events(job.id)]
+    assert states == [
         "queued",
         "validating",
         "preparing",
