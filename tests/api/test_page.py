@@ -187,16 +187,12 @@ def test_other_sizes_are_shown_as_they_come_on(page, server, scored):
     url, client = server
     id = finished(client, scored)
     made = client.export(id, share=0.5)
-    states = iter(["queued", "searching"])
-
-    def earlier(route):
-        state = next(states, "succeeded")
-        route.fulfill(json={"exports": [{**made, "state": state}]})
-
-    page.route(f"**/jobs/{id}/exports", earlier)
+    now = {**made, "state": "queued"}
+    page.route("**/exports", lambda route: route.fulfill(json={"exports": [now]}))
     page.goto(f"{url}/#/jobs/{id}")
     others = section(page, "Other sizes")
     for state in ("queued", "searching", "succeeded"):
+        now["state"] = state
         expect(others.get_by_role("row", name=re.compile("41.0 % kept"))).to_contain_text(
             state, timeout=15_000
         )

@@ -115,7 +115,8 @@ class FakeHub:
         error: Exception | None = None,
         features: datasets.Features | None = None,
     ) -> None:
-        self.rows = datasets.Dataset.from_list(rows, features=features)
+        table = arrow.Table.from_pylist(rows, schema=None if features is None else features.arrow_schema)
+        self.rows = datasets.Dataset(table, info=datasets.DatasetInfo(features=features))
         self.error = error
         self.asked: tuple[Any, ...] = ()
 
