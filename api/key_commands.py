@@ -72,6 +72,7 @@ def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
         ConflictError: It is not of this version.
     """
     from api.server_settings import has_begun, require_begun, settings_from
+    from service.ownership import make_data_dir
     from service.store import Store
 
     settings = settings_from(data_dir=data_dir)
@@ -79,7 +80,7 @@ def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
         require_begun(settings)
     elif not has_begun(settings):
         typer.echo(f"a new database is begun: {settings.sqlite_file}", err=True)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_data_dir(settings)
     store = Store(settings.store_url, migrates=False)
     try:
         yield store.keys

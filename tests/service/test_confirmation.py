@@ -90,6 +90,19 @@ class FakeScorer:
         return replace(whole, **arrays)
 
 
+class HalfScorer(FakeScorer):
+    """Looks at half of the examples first, and cannot score one genome on the others."""
+
+    def __init__(self, lost: dict[Genome, int | None], fails: Genome) -> None:
+        super().__init__(lost, half=100)
+        self._fails = fails
+
+    def _scores(self, genome: Genome, examples: slice) -> Scores | Failure:
+        if genome == self._fails and examples.start == 100:
+            return Failure(reason="not finite")
+        return super()._scores(genome, examples)
+
+
 @pytest.fixture
 def log(store: Store, tiny_job: Document, tmp_path: Path) -> JobLog:
     job = store.create_job(JobSpec.model_validate(tiny_job))
@@ -200,30 +213,20 @@ def test_what_half_of_the_examples_tells_at_one_risk_all_have_to_at_a_smaller_on
 def test_a_finalist_that_cannot_be_scored_on_the_other_half_does_not_win(
     log: JobLog, tiny_job: Document
 ) -> None:
-    class Failing(FakeScorer):
-        def _scores(self, genome: Genome, examples: slice) -> Scores | Failure:
-            whole = genome == (2,) and examples.start == 100
-            return Failure(reason="not finite") if whole else super()._scores(genome, examples)
-
     wanted = {"kind": "max_drop", "points": 10.0}
-    winner = decide(log, Failing({}, half=100), tiny_job, **wanted)
+    winner = decide(log, HalfScorer({}, fails=(2,)), tiny_job, **wanted)
     assert (winner.candidate.genome, winner.held) == ((4,), True)
     assert [one.candidate.genome for one in winner.confirmed] == [(9,), (6,), (4,)]
 
     # those that were not looked at are, now that it is out
-    winner = decide(log, Failing({}, half=100), tiny_job, risks=[0.5, 0, 0, 0.5], **wanted)
+    winner = decide(log, HalfScorer({}, fails=(2,)), tiny_job, risks=[0.5, 0, 0, 0.5], **wanted)
     assert (winner.candidate.genome, winner.held) == ((4,), True)
 
 
 def test_a_refuted_finalist_does_not_win_where_the_one_before_cannot_be_scored(
     log: JobLog, tiny_job: Document
 ) -> None:
-    class Failing(FakeScorer):
-        def _scores(self, genome: Genome, examples: slice) -> Scores | Failure:
-            out = genome == (4,) and examples.start == 100
-            return Failure(reason="not finite") if out else super()._scores(genome, examples)
-
-    scorer = Failing({(2,): 90}, half=100)
+    scorer = HalfScorer({(2,): 90}, fails=(4,))
     winner = decide(log, scorer, tiny_job, risks=[0.5, 0, 0.5, 0], kind="max_drop", points=10.0)
     assert (winner.candidate.genome, winner.held) == ((6,), True)
 
