@@ -77,6 +77,7 @@ def test_a_move_keeps_half_of_the_places_for_children() -> None:
 def test_mutants_never_repeat_their_origin() -> None:
     mutants = breeder(set()).mutants((5, 0, 0), 99, 4)
     assert mutants == [(25, 0, 0), (35, 0, 0), (6, 0, 0), (7, 0, 0)]
+    assert breeder(set()).mutants((5, 0, 0), 5, 3) == []  # repair leads back to it
 
 
 def test_some_children_lose_a_sublayer() -> None:

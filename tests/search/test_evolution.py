@@ -566,3 +566,15 @@ def test_a_search_stays_within_its_constraints(make_problem, objective: Objectiv
         assert len({ranks[f"{layer}.up_proj"] for layer in (1, 2, 3)}) == 1
         assert density["2.up_proj"] >= 0.3
         assert all(density[f"{layer}.down_proj"] <= 0.7 for layer in range(1, 6))
+
+
+def test_where_no_seed_holds_the_incumbent_is_the_largest(make_problem) -> None:
+    problem = make_problem(layers=2)
+    problem.points_per_nat = 1e6
+    evolution = Evolution(problem.space, problem.energies, MaxDrop(points=1.0), SETTINGS)
+    trials = evolution.ask()
+    evolution.tell(problem.score(trials))
+    record = evolution.retire()
+    assert record is not None
+    assert not record.accepted
+    assert evolution.incumbent.genome == max((trial.genome for trial in trials), key=problem.space.params)

@@ -101,6 +101,47 @@ def test_a_guess_that_is_much_smaller_leaves_no_gap(make_problem) -> None:
     assert [space.kept_share(genome) for genome in between] == pytest.approx(wanted, abs=0.01)
 
 
+def test_guesses_that_are_no_smaller_than_what_is_known_do_not_stand_between(make_problem) -> None:
+    problem = make_problem(layers=8)
+    space = problem.space
+    seed = partial(lagrangian, space, problem.energies)
+    above, smallest = uniform(space, 0.5), uniform(space, 0.3)
+    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (above, smallest)]
+    for guess in (above, seed(0.6)):
+
+        def too_large(share: float, guess: Genome = guess) -> Genome:
+            return guess if 0.3 < share < 0.5 else seed(share)
+
+        finalists = genomes(drop_finalists(space, too_large, as_seed(too_large), accepted, []))
+        assert finalists.index(smallest) == finalists.index(above) + 1
+
+
+def test_steps_between_small_models_are_no_narrower_than_is_worth_a_test(make_problem) -> None:
+    problem = make_problem(layers=8)
+    space = problem.space
+    seed = partial(lagrangian, space, problem.energies)
+    above, smallest = uniform(space, 0.08), uniform(space, 0.05)
+    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (above, smallest)]
+    finalists = genomes(drop_finalists(space, seed, as_seed(seed), accepted, []))
+    steps = finalists.index(smallest) - finalists.index(above)
+    assert steps == math.ceil((accepted[0].share - accepted[1].share) / 0.01)
+
+
+def test_of_several_that_were_scored_near_a_step_down_the_largest_stands_there(make_problem) -> None:
+    problem = make_problem(layers=8)
+    space = problem.space
+    seed = partial(lagrangian, space, problem.energies)
+    smallest = Accepted(share=space.kept_share(seed(0.4)), genome=seed(0.4))
+    larger, smaller = (
+        lagrangian(space, problem.true_energies, smallest.share - fall) for fall in (0.0105, 0.0125)
+    )
+    assert smallest.share - 0.0145 < space.kept_share(smaller) < space.kept_share(larger)
+    finalists = genomes(
+        drop_finalists(space, seed, as_seed(seed), [smallest], [outcome(smaller), outcome(larger)])
+    )
+    assert finalists[finalists.index(smallest.genome) + 1] == larger
+
+
 def test_of_many_that_were_accepted_the_smallest_go_on(make_problem) -> None:
     problem = make_problem(layers=8)
     space = problem.space

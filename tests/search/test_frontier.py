@@ -170,6 +170,18 @@ def test_the_incumbent_is_the_smallest_that_loses_little_enough(make_problem) ->
     assert all(point.drop_points > 2.0 for point in smaller)
 
 
+def test_where_nothing_loses_little_enough_the_incumbent_is_the_largest_of_the_front(make_problem) -> None:
+    problem = make_problem(layers=2)
+    problem.points_per_nat = 1e6
+    evolution = Evolution(problem.space, problem.energies, OBJECTIVE, SETTINGS)
+    evolution.tell(problem.score(evolution.ask()))
+    record = evolution.retire()
+    assert record is not None
+    assert not record.accepted
+    assert evolution.incumbent.genome == evolution.front()[-1].genome
+    assert len(evolution.front()) > 1
+
+
 def test_the_users_genomes_are_brought_between_the_ends(make_problem) -> None:
     problem = make_problem(layers=2)
     space = problem.space

@@ -1,7 +1,8 @@
 import pytest
 
 from search.errors import InputError
-from search.objectives import MaxDrop, TargetBytes, TargetParams
+from search.objectives import MaxDrop, Pareto, TargetBytes, TargetParams
+from search.sizes import Sizes
 from search.space import SearchSpace
 
 
@@ -16,6 +17,17 @@ def test_a_share_that_constraints_rule_out_is_refused(bounded: SearchSpace) -> N
     assert TargetParams(share=0.25).target(bounded) == 0.25
     with pytest.raises(InputError, match=r"objective.share: must be at least 0.25, which .*; got 0.24"):
         TargetParams(share=0.24).target(bounded)
+
+
+def test_a_front_begins_where_constraints_end(bounded: SearchSpace) -> None:
+    def front(largest: float) -> Pareto:
+        return Pareto(smallest=0.1, largest=largest, sizes=3, finalists=1, points=1.0)
+
+    assert front(0.65).target(bounded) == 0.65
+    assert Sizes(bounded, front(0.65)).shares == pytest.approx([0.25, 0.45, 0.65])
+    for largest in (0.2, 0.25):
+        with pytest.raises(InputError, match=rf"objective.largest: must be above 0.25, .*; got {largest}"):
+            front(largest).target(bounded)
 
 
 def test_bytes_are_those_left_to_the_matrices(bounded: SearchSpace) -> None:

@@ -4,12 +4,12 @@ import pytest
 
 from search.asktell import Generation
 from search.errors import ConflictError
-from search.matrix import MatrixShape
+from search.matrix import DENSE, MatrixShape
 from search.objectives import MaxDrop, TargetParams
 from search.racing import Race
 from search.settings import SearchSettings
 from search.snapshot import STATE_VERSION, check, fingerprint, flight_json, prices
-from search.space import SearchSpace
+from search.space import Price, SearchSpace
 
 SETTINGS = SearchSettings()
 OBJECTIVE = TargetParams(share=0.4)
@@ -77,9 +77,20 @@ def test_prices_tell_apart_what_levels_do_not(make_space) -> None:
             price=lambda shape, rank: (3 if shape.kind == dear else 1) * shape.price(rank, "pairs"),
         )
 
-    spaces = [make_space(), priced("q_proj"), priced("down_proj")]
-    assert len({fingerprint(space, OBJECTIVE, SETTINGS) for space in spaces}) == 1
-    assert len({prices(space) for space in spaces}) == 3
+    def swapped(shape: MatrixShape, rank: int) -> int:
+        """Only what is not allowed costs something else, and all of it together the same."""
+        extra = {"0.q_proj": 9, "1.q_proj": -9}.get(shape.name, 0)
+        return shape.price(rank, "pairs") + (rank == DENSE) * extra
+
+    def without_dense(price: Price | None = None) -> SearchSpace:
+        return SearchSpace(matrices, 4, allowed=[(0, 4, 8)] * len(matrices), price=price)
+
+    for spaces in (
+        [make_space(), priced("q_proj"), priced("down_proj")],
+        [without_dense(), without_dense(swapped)],
+    ):
+        assert len({fingerprint(space, OBJECTIVE, SETTINGS) for space in spaces}) == 1
+        assert len({prices(space) for space in spaces}) == len(spaces)
     assert prices(priced("q_proj")) == prices(priced("q_proj"))
 
 

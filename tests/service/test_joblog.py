@@ -45,6 +45,13 @@ def test_whoever_watches_a_job_hears_of_it_as_it_is_and_as_it_changes(log: JobLo
     assert not log.cancelled.is_set()
 
 
+def test_a_job_that_another_server_has_claimed_ends_here(log: JobLog, store: Store) -> None:
+    store.release_all()
+    log.heed(store.job(log.job.id))
+    assert log.cancelled.is_set()
+    assert not log.pausing.is_set()
+
+
 def test_an_illegal_move_is_refused(log: JobLog) -> None:
     with pytest.raises(ConflictError):
         log.state(JobState.SUCCEEDED)

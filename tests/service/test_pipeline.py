@@ -810,8 +810,11 @@ def test_what_was_measured_of_other_factors_is_measured_again(
     paused, resumed = LocalCluster(pause_among_the_seeds), LocalCluster()
     with pytest.raises(CancelledError):
         jobs.run(paused)
-    assert jobs.store.open_outcomes(id)
-    jobs.store.transition(id, JobState.PAUSED, epoch=jobs.log.job.epoch)
+    known, epoch = jobs.store.open_outcomes(id), jobs.log.job.epoch
+    assert known
+    bad = {"kl_nats": 9.0, "loss_nats": 9.0}  # what the other factors made of them
+    jobs.store.keep_open_outcomes(id, [outcome | bad for outcome in known], epoch=epoch)
+    jobs.store.transition(id, JobState.PAUSED, epoch=epoch)
     jobs.store.request(id, Request.RESUME)
     monkeypatch.setattr(closed_form, "FORMAT", -1)  # another version makes other factors
     assert essence(jobs.run(resumed)) == essence(expected)

@@ -171,6 +171,21 @@ def test_a_genome_that_was_scored_on_more_may_still_be_asked_for_on_few(
     assert (runner.requests[-1].start, runner.requests[-1].stop) == (0, 8)
 
 
+def test_a_trial_costs_what_its_race_does_not_know_whatever_else_is_known(
+    scorer: TaskScorer, runner: FakeRunner
+) -> None:
+    """Which race scored a genome first depends on how fast the actors are; the tokens may not."""
+    scorer.score_dense("search")
+    whole = Trial(genome=(2, 0), examples=40, known=8, cuts=(8, 16))
+    _, alone = outcomes(scorer, Trial(genome=(2, 0), examples=8), whole)
+    other = Trial(genome=(2, 0), examples=16, cuts=(8,))  # of another race, which was faster
+    for trial in (whole, Trial(genome=(2, 0), examples=40, cuts=(8, 16))):
+        runner.requests.clear()
+        _, after = outcomes(scorer, other, trial)
+        assert after.tokens == 10 * (40 - trial.known)
+        assert replace(after, tokens=0, seconds=0.0) == replace(alone, tokens=0, seconds=0.0)
+
+
 def test_what_is_forgotten_is_run_again_as_it_was(
     scorer: TaskScorer, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -152,6 +154,8 @@ def test_a_search_paused_at_any_moment_ends_as_if_undisturbed_and_scores_nothing
         with pytest.raises(CancelledError):
             run(plan, first, log)
         assert moment < len(first.scored) <= moment + SCORERS  # what was in flight has finished
+        with pytest.raises(CancelledError):  # paused again before it has asked for anything
+            run(plan, Scorer(lambda done: pytest.fail("scores")), _pausing(make_log(memory)))
         second = Scorer()
         evolution = run(plan, second, make_log(memory))
 
@@ -166,17 +170,18 @@ def test_a_search_paused_at_any_moment_ends_as_if_undisturbed_and_scores_nothing
 @pytest.mark.parametrize("plan", PLANS, ids=["target_params", "max_drop"])
 def test_a_search_paused_over_and_over_ends_as_if_undisturbed(make_log: MakeLog, plan: SearchPlan) -> None:
     expected, all_at_once, _ = undisturbed(plan, make_log)
-    memory, runs = Memory(), 0
-    while True:
+    memory, runs, over = Memory(), 0, None
+    scored: list[Trial] = []
+    while over is None:
+        runs += 1
         log = make_log(memory)
-        try:
-            run(plan, Scorer(lambda done, log=log: done == 1 and log.pausing.set()), log)
-            break
-        except CancelledError:
-            runs += 1
+        scorer = Scorer(lambda done, log=log: done == 1 and log.pausing.set())
+        with suppress(CancelledError):
+            over = run(plan, scorer, log)
+        scored += scorer.scored
     assert runs > 5
     assert memory.candidates == expected.candidates
-    assert len(all_at_once.scored) == len(expected.candidates)
+    assert len(scored) == len(set(scored)) == len(all_at_once.scored)
 
 
 def test_progress_counts_what_is_known_already_too(make_log: MakeLog) -> None:
@@ -187,6 +192,26 @@ def test_progress_counts_what_is_known_already_too(make_log: MakeLog) -> None:
     assert not scorer.scored
     assert memory.progress == expected.progress
     assert memory.progress[-1][0] == len(known)
+
+
+def test_what_another_job_has_scored_costs_nothing_and_what_it_could_not_score_is_tried_again(
+    make_log: MakeLog,
+) -> None:
+    expected, _, over = undisturbed(PLANS[0], make_log)
+    known = [replace(Outcome.from_json(row), tokens=7, seconds=1.5) for row in expected.candidates]
+    broken = Outcome.failed(Trial(genome=known[0].genome, examples=known[0].examples), "out of memory")
+    memory, scorer = Memory(), Scorer()
+    evolution = search(
+        PLANS[0],
+        ENERGIES,
+        scorer,  # type: ignore[arg-type]
+        0.8,
+        make_log(memory),
+        [broken, *known[1:]],
+    )
+    assert [trial.genome for trial in scorer.scored] == [broken.genome]
+    assert evolution.finalists() == over.finalists()
+    assert evolution.tokens == sum(row["seconds"] for row in memory.candidates) == 0
 
 
 def test_a_pause_called_off_in_time_changes_nothing(make_log: MakeLog) -> None:
@@ -244,6 +269,11 @@ def test_a_stopped_search_is_that_of_a_job_with_so_many_generations(
 
 def _stopping(log: JobLog) -> JobLog:
     log.stopping.set()
+    return log
+
+
+def _pausing(log: JobLog) -> JobLog:
+    log.pausing.set()
     return log
 
 

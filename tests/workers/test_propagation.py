@@ -153,6 +153,25 @@ def test_every_matrix_is_regressed_on_what_it_reads_in_all_models(
         np.testing.assert_allclose(made[matrix.name], expected.energy_K.numpy(), rtol=1e-3, atol=1e-6)
 
 
+def test_a_matrix_whose_factors_are_worth_nothing_keeps_them(
+    candidate: tuple[SwitchableModel, Sequence[MatrixShape], list[int]], make_task: Callable[..., EncodedTask]
+) -> None:
+    switchable, matrices, _ = candidate
+    examples, energies = make_task("choice").splits["search"], _energies(matrices)
+    energies[1] = np.zeros_like(energies[1])
+    modules = [switchable_module(switchable.model, matrix.name) for matrix in matrices]
+    before = [(module.left_RO, module.right_RD) for module in modules]
+    made: dict[str, NDArray[np.floating]] = {}
+    for block in propagate(switchable, [[4] * len(matrices)], energies, examples, BUDGET):
+        made |= block.energies
+    same = [
+        module.left_RO is left and module.right_RD is right
+        for module, (left, right) in zip(modules, before, strict=True)
+    ]
+    assert same == [index == 1 for index in range(len(matrices))]
+    assert not made[matrices[1].name].any()
+
+
 def test_head_gets_one_bias_for_all_models_but_the_dense_one(
     candidate: tuple[SwitchableModel, Sequence[MatrixShape], list[int]],
     make_task: Callable[..., EncodedTask],

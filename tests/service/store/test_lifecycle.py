@@ -12,8 +12,10 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -35,6 +37,13 @@ RUNNING = [
     JobState.STOPPING,
     JobState.FINALIZING,
 ]
+NEXT = {
+    JobState.VALIDATING: JobState.PREPARING,
+    JobState.PREPARING: JobState.SEARCHING,
+    JobState.SEARCHING: JobState.FINALIZING,
+    JobState.STOPPING: JobState.FINALIZING,
+    JobState.FINALIZING: JobState.SUCCEEDED,
+}
 FAULT = JobError(code="infrastructure", message="the disk is full")
 WAITING = [JobState.QUEUED, JobState.PAUSED, JobState.CRASHED]
 
@@ -136,11 +145,15 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
 
         def __init__(self) -> None:
             super().__init__()
-            self.world = World()
+            self.world, self.claimed = World(), list[Job]()
             self.store = make_store(lambda session: self.world.now)
 
         def teardown(self) -> None:
             self.store.close()
+
+        @initialize(target=jobs)
+        def submit_first(self) -> Any:
+            return multiple(self.submit(), self.submit())
 
         @rule(target=jobs)
         def submit(self) -> str:
@@ -163,7 +176,13 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
             model.move(JobState.VALIDATING)
             model.leased_until = self.world.now + timedelta(seconds=LEASE_S)
             assert job.epoch == model.epoch
+            self.claimed.append(job)
             return job
+
+        @property
+        def held(self) -> list[Job]:
+            """The claims that nobody has taken over."""
+            return [claim for claim in self.claimed if claim.epoch == self.world.jobs[claim.id].epoch]
 
         @rule(claim=claims, to=st.sampled_from(JobState))
         def move(self, claim: Job, to: JobState) -> None:
@@ -174,6 +193,15 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
             )
             if self._holds(claim, lambda: self.store.transition(claim.id, to, epoch=claim.epoch), legal):
                 model.move(lands)
+
+        @precondition(lambda self: self.held)
+        @rule(data=st.data(), steps=st.integers(1, 4))
+        def go_on(self, data: st.DataObject, steps: int) -> None:
+            """As whoever holds a job does: of moves by any claim to any state most are refused, and few jobs end."""
+            claim = data.draw(st.sampled_from(self.held))
+            for _ in range(steps):
+                if (to := NEXT.get(self.world.jobs[claim.id].state)) is not None:
+                    self.move(claim, to)
 
         @rule(claim=claims)
         def put_back(self, claim: Job) -> None:
@@ -280,7 +308,7 @@ def test_jobs_live_as_the_model_says(store_url: str, make_spec: Callable[..., Jo
     run_state_machine_as_test(
         lifecycle(make, make_spec()),
         settings=settings(
-            max_examples=20, stateful_step_count=30,
+            max_examples=20, stateful_step_count=60,
             suppress_health_check=list(HealthCheck), phases=[Phase.generate],
         ),
     )  # fmt: skip
