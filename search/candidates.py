@@ -7,7 +7,7 @@ from functools import cached_property
 from search.breeding import Breeder, Scored
 from search.prices import Prices
 from search.schedules import SEED_SHARES, Ratchet, Schedule
-from search.seeds import Family, Starts, cheapest, family, fitted, uniform
+from search.seeds import ABOVE, Family, Starts, cheapest, family, fitted, uniform
 from search.settings import SearchSettings
 from search.sizes import Sizes
 from search.space import Genome, SearchSpace
@@ -54,7 +54,7 @@ class Proposer:
         if isinstance(self.schedule, Ratchet):
             return [*map(self.seed, SEED_SHARES), *self.given]
         target = self.schedule.target
-        given = [self.fitted(genome, target) for genome in self.given]
+        given = [self._brought(genome, target) for genome in self.given]
         plain = cheapest(self.prices, target)
         seeds = [self.origin, plain, uniform(self.space, target), *given]
         seeds = list(dict.fromkeys(seeds))
@@ -80,6 +80,13 @@ class Proposer:
         """A genome brought to `share`, its own allocation trusted."""
         return fitted(self.prices, genome, share)
 
+    def _brought(self, genome: Genome, share: float) -> Genome:
+        """A genome of the user's at a size: as it is, if it is not much smaller, for what energies add may do harm."""
+        near = share - ABOVE < self.space.cost_share(genome) and self.space.cost(genome) <= self.space.budget(
+            share
+        )
+        return genome if near else self.fitted(genome, share)
+
     def beside(self, genome: Genome, share: float) -> Genome:
         """The first guess at a size that is not far from a genome's: that one brought there, if nothing is known."""
         return self.seed(share) if self.starts else self.fitted(genome, share)
@@ -98,8 +105,7 @@ class FrontProposer(Proposer):
     def seeds(self, breeder: Breeder) -> list[Genome]:
         """Generation 0: the seed of every size, largest first, and the user's at sizes that hold them."""
         shares = self.sizes.shares
-        places = [self.sizes.place(genome) for genome in self.given]
-        given = [self.fitted(genome, shares[place]) for genome, place in zip(self.given, places, strict=True)]
+        given = [self._brought(genome, shares[self.sizes.place(genome)]) for genome in self.given]
         return [*map(self.seed, reversed(shares)), *given]
 
     def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:

@@ -31,7 +31,8 @@ HARDLY = 0.005
 """Of the dense cost: what is smaller by so much is not worth to be enlarged by what energies predict."""
 
 ABOVE = 0.05
-"""Likewise of the largest start. One of 0.27 that lost 0.0337 nats lost 0.0466 when it was enlarged to 0.29."""
+"""Likewise of the largest start, and of a genome of the user's. One of 0.27 that lost 0.0337 nats lost 0.0466 when it
+was enlarged to 0.29."""
 
 PAPER_DENSITIES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2, 0.1, 0.05)
 """The levels of LLM-Sieve, arXiv 2505.18350."""

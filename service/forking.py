@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.errors import InputError, NotFoundError
-from service.spec import MOST_SEEDS, JobSpec, SeedSpec
+from service.spec import MOST_SEEDS, JobSpec, SeedSpec, TargetParams
 from service.store import View
 
 
@@ -40,9 +40,17 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
             f"job {parent.id} has {len(done)} finished generations, counted from 0; got {generation}",
         )
     room = MOST_SEEDS - len(spec.search.seeds)
-    chosen = _spread(jobs.front(parent.id, last=generation), min(room, spec.search.population))
+    chosen = _chosen(jobs.front(parent.id, last=generation), min(room, spec.search.population), spec)
     seeds = (*spec.search.seeds, *(SeedSpec(ranks=tuple(row["ranks"])) for row in chosen))
     return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": seeds})})
+
+
+def _chosen(front: Sequence[Mapping[str, Any]], limit: int, spec: JobSpec) -> Sequence[Mapping[str, Any]]:
+    """So many at most: the nearest to the share that is wanted; where none is, evenly over the front."""
+    if not isinstance(spec.objective, TargetParams):
+        return _spread(front, limit)
+    wanted = spec.objective.share
+    return sorted(front, key=lambda row: abs(row["kept_share"] - wanted))[:limit]
 
 
 def _spread(front: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:

@@ -406,6 +406,18 @@ def test_the_seed_of_a_size_is_made_of_the_nearest_start(make_problem) -> None:
     assert wanted != [fitted(problem.prices, small, share) for share in SEED_SHARES]
 
 
+def test_a_genome_that_was_given_is_scored_as_it_is_where_it_is_hardly_smaller(make_problem) -> None:
+    problem = make_problem()
+    space, prices = problem.space, problem.prices
+    small, near, large = (lagrangian(space, problem.true_energies, share) for share in (0.3, 0.36, 0.5))
+    evolution = Evolution(
+        space, problem.energies, TargetParams(share=0.4), SETTINGS, seeds=[small, near, large]
+    )
+    asked = [trial.genome for trial in evolution.ask()]
+    assert {near, fitted(prices, small, 0.4), fitted(prices, large, 0.4)} <= set(asked)
+    assert {small, large, fitted(prices, near, 0.4)}.isdisjoint(asked)
+
+
 def test_a_smaller_genome_that_was_given_and_holds_is_where_the_search_begins(make_problem) -> None:
     problem = make_problem()
     space = problem.space

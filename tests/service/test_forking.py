@@ -65,6 +65,14 @@ def test_an_earlier_generation_and_a_small_population_give_fewer(
     assert ranks(forked(fork(make_spec(), parent.id, seeds=full), store)) == [2]
 
 
+def test_of_a_parent_what_is_near_the_wanted_share_goes_on(
+    store: Store, parent: Job, make_spec: Callable[..., JobSpec]
+) -> None:
+    spec = fork(make_spec(), parent.id, population=3)
+    document = spec.canonical() | {"objective": {"kind": "target_params", "share": 0.35}}
+    assert ranks(forked(JobSpec.model_validate(document), store)) == [5, 7, 3]
+
+
 def test_a_parent_that_cannot_be_is_named(
     store: Store, parent: Job, make_spec: Callable[..., JobSpec]
 ) -> None:
