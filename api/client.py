@@ -3,7 +3,7 @@
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -258,12 +258,14 @@ class Client:
         Raises:
             ApiError: No such job.
             NotFoundError: It has no exported model.
+            InputError: The folder holds files of something else.
             InfrastructureError: The server offered a name outside the folder, or a transfer broke.
         """
         names = [str(artifact["name"]) for artifact in self.artifacts(job_id)]
         if not names:
             raise NotFoundError(f"job {job_id} is {self.job(job_id)['state']}; it has no exported model")
         targets = [_inside(directory, name) for name in names]
+        _refuse_others(targets)
         for name, target in zip(names, targets, strict=True):
             self._fetch(_path(job_id, "artifacts", *PurePosixPath(name).parts), target)
         return targets
@@ -324,6 +326,18 @@ class Client:
             raise InputError("request", f"cannot be sent: {error}") from None
         _raise_for_problem(response)
         return response
+
+
+def _refuse_others(targets: Sequence[Path]) -> None:
+    """Checks that no files but hidden ones lie beside the targets: transformers might read them, too.
+
+    Raises:
+        InputError: There are some.
+    """
+    for folder in {target.parent for target in targets if target.parent.is_dir()}:
+        beside = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        if others := sorted(set(beside) - set(targets)):
+            raise InputError("output", f"must hold no other model; {others[0]} is not of this one")
 
 
 def _path(job_id: str, *parts: str) -> str:

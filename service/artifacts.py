@@ -61,9 +61,16 @@ def resolve(directory: Path, name: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file, in hex. It is read once: what was exported does not change without its size or time."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
+    """Digest of a file, in hex. It is read once: what was exported does not change without its size or time.
+
+    Raises:
+        NotFoundError: Its job was deleted meanwhile.
+    """
+    try:
+        status = path.stat()
+        return _sha256(path, status.st_size, status.st_mtime_ns)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no artifact {path.name!r} any more") from error
 
 
 @lru_cache(maxsize=1024)

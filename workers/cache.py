@@ -265,11 +265,17 @@ def _is_disk_full(error: Exception) -> bool:
     return f"os error {errno.ENOSPC})" in str(error)
 
 
-def _write_manifest(folder: Path) -> None:
+def flush_files(folder: Path) -> list[Path]:
+    """Has all files of a folder written to the disk, which a rename of the folder does not wait for; returns them."""
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     for file in files:
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
+    return files
+
+
+def _write_manifest(folder: Path) -> None:
+    files = flush_files(folder)
     manifest = folder / MANIFEST
     with manifest.open("w") as stream:
         json.dump({str(file.relative_to(folder)): checksum(file) for file in files}, stream)

@@ -15,12 +15,14 @@ from pathlib import Path
 
 import torch
 import transformers
+from transformers import PreTrainedModel
 
+from search.matrix import MatrixShape
 from search.seeds import lagrangian
 from search.space import SearchSpace
 from workers.attention import suit_gradients
 from workers.cache import FolderCache, content_key
-from workers.calibration import passes
+from workers.calibration import Calibrator, passes
 from workers.devices import pick_device
 from workers.factoring import MatrixGroup, Recipe
 from workers.matrices import find_matrices
@@ -143,6 +145,8 @@ def _build(
         factors, ranks = towards
         go_midway(model, matrices, ranks, load_factors(factors))
     recipe = _recipe(plan, prepared, precision)
+    if plan.method == "weight":
+        _require_calls(plan, model, matrices)
     passed = passes(matrices, plan.gram_bytes, plan.method)
     groups = [
         MatrixGroup(cache, key, model, some, recipe, plan.workers)
@@ -167,6 +171,18 @@ def _build(
     if cache.has(key):
         for group in groups:
             group.discard()
+
+
+def _require_calls(plan: PreparationPlan, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:
+    """Checks that each matrix runs on every token, which calibration finds out for the methods that want it.
+
+    Raises:
+        InputError: One does not; names it.
+    """
+    for some in passes(matrices, plan.gram_bytes, "output"):
+        with Calibrator(model, some, "output") as calibrator:
+            for _ in calibrator.run(plan.task.kind, _gathered(plan)[:1], plan.batch_tokens, plan.seed):
+                pass
 
 
 def _work(group: MatrixGroup) -> Iterator[Progress]:

@@ -21,6 +21,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from search.errors import InputError
 from search.matrix import DENSE, MatrixShape, Storage
+from workers.cache import flush_files
 from workers.experts_module import Experts, take_apart
 from workers.local_models import WEIGHT_FILES, holds_weights
 from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, replace_linears
@@ -34,6 +35,13 @@ from workers.sublayers import find_sublayers, live_ranks
 
 TEMPLATES = Path(__file__).with_name("exported")
 MODULE = "modeling_ranksieve"
+
+LEAST_TRANSFORMERS = "5.24"
+"""That an export says to need: earlier ones read the same configuration otherwise, and would answer wrongly."""
+
+OWN_TYPE = "ranksieve_"
+"""Before the `model_type` of an export: by the type of its architecture alone, transformers would load that one's class
+without a word, and leave its matrices random."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +107,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     shutil.rmtree(plan.scratch, ignore_errors=True)
     try:
         _write(model, plan, biases, _counted(plan, sizes, dense_params), plan.scratch, head_bias=says)
+        flush_files(plan.scratch)
         shutil.rmtree(plan.folder, ignore_errors=True)
         plan.scratch.rename(plan.folder)
     except BaseException:
@@ -122,6 +131,7 @@ def load_folder(folder: Path) -> PreTrainedModel:
     if "ranksieve" not in values:
         return load_prepared(folder, torch.device("cpu"))
     values.pop("auto_map", None)
+    values["model_type"] = str(values.get("model_type")).removeprefix(OWN_TYPE)
     made = values["ranksieve"]
     base_class, storage = str(made["base_class"]), str(made.get("storage", "pairs"))
     base = getattr(transformers, base_class, None)
@@ -258,9 +268,17 @@ def _write(
         "biases": list(biases),
         "experts": experts,
     }
-    model.config.auto_map = {"AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}"}
     model.save_pretrained(folder, save_original_format=False)  # that format is known to the base class alone
-    _fix_architecture(folder / "config.json", f"LowRank{base_class}")
+    model_type = f"{OWN_TYPE}{model.config.model_type}"
+    _change_config(
+        folder / "config.json",
+        architectures=[f"LowRank{base_class}"],
+        auto_map={
+            "AutoConfig": f"{MODULE}.LowRank{base_class}Config",
+            "AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}",
+        },
+        model_type=model_type,
+    )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -268,12 +286,17 @@ def _write(
     )
     code = environment.get_template("modeling_ranksieve.py.jinja").render(
         base_class=base_class,
+        model_type=model_type,
+        least_transformers=LEAST_TRANSFORMERS,
         lowrank_source=_source("lowrank_module"),
         experts_source=_source("experts_module") if experts else "",
     )
     (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
     card = environment.get_template("README.md.jinja").render(
-        **provenance, head_bias=head_bias, drop_unit=drop_unit(provenance["summary"]["metric_name"])
+        **provenance,
+        head_bias=head_bias,
+        drop_unit=drop_unit(provenance["summary"]["metric_name"]),
+        least_transformers=LEAST_TRANSFORMERS,
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
@@ -286,7 +309,6 @@ def _source(module: str) -> str:
     return Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
 
 
-def _fix_architecture(config_file: Path, architecture: str) -> None:
+def _change_config(config_file: Path, **changes: object) -> None:
     values = json.loads(config_file.read_text(encoding="utf-8"))
-    values["architectures"] = [architecture]
-    config_file.write_text(json.dumps(values, indent=2), encoding="utf-8")
+    config_file.write_text(json.dumps({**values, **changes}, indent=2), encoding="utf-8")

@@ -21,15 +21,20 @@ class LowRankLinear(nn.Module):
         if rank > 0:
             self.down = nn.Linear(in_features, rank, bias=False)
             self.up = nn.Linear(rank, out_features, bias=bias)
-        elif bias:
-            self.bias = nn.Parameter(torch.zeros(out_features))
+        else:
+            self._parameters["bias"] = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.rank > 0:
             y: torch.Tensor = self.up(self.down(x))
             return y
         y = x.new_zeros((*x.shape[:-1], self.out_features))
-        return y + self.bias if hasattr(self, "bias") else y
+        return y if self.bias is None else y + self.bias
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """The layer's, wherever it is kept, for a model's own code that reads it."""
+        return self.up.bias if self.rank > 0 else self._parameters["bias"]
 
     @property
     def weight(self) -> torch.Tensor:
@@ -48,7 +53,7 @@ class LowRankLinear(nn.Module):
         if self.rank > 0:
             self.up.bias = bias
         else:
-            self.bias = bias
+            self._parameters["bias"] = bias
 
 
 class PivotedLinear(nn.Module):
@@ -81,9 +86,12 @@ class PivotedLinear(nn.Module):
 
 
 def _columns(linear: nn.Module, x_DN: torch.Tensor) -> torch.Tensor:
-    """A linear map of columns; an adapter or a quantized layer that was put in its place is called as it is."""
-    y_ON: torch.Tensor = linear.weight @ x_DN if type(linear) is nn.Linear else linear(x_DN.T).T
-    return y_ON
+    """A linear map of columns; one that was put in its place, or that somebody waits for a call of, is called."""
+    hooked = linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear)
+    if type(linear) is nn.Linear and not hooked:
+        return linear.weight @ x_DN
+    y_NO: torch.Tensor = linear(x_DN.T)
+    return y_NO.T
 
 
 def add_biases(model: nn.Module, names: Sequence[str]) -> None:

@@ -180,6 +180,18 @@ def test_download_writes_every_file_and_leaves_no_other(client, done, tmp_path):
     assert sorted(path.name for path in target.rglob("*")) == ["config.json", "tokenizer", "vocab.txt"]
 
 
+def test_a_model_is_not_put_beside_another(client, done, tmp_path):
+    target = tmp_path / "model"
+    client.download(done["id"], target)
+    (target / ".gitattributes").write_text("")
+    (tmp_path / "notes").write_text("")
+    client.download(done["id"], target)  # again, as after a transfer that broke
+    (target / "model-00001-of-00002.safetensors").write_text("")
+
+    with pytest.raises(InputError, match=r"output: must hold no other model; .*model-00001-of-00002.safet"):
+        client.download(done["id"], target)
+
+
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil", "a\\..\\evil", "C:evil", ""])
 def test_a_name_that_leads_out_is_refused_before_anything_is_written(tmp_path, name):
     def answer(request: httpx2.Request) -> httpx2.Response:

@@ -29,7 +29,7 @@ sys.meta_path.insert(0, Block())
 import transformers
 folder, prompt, *choices = sys.argv[1:]
 model = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 prompts = tokenizer(prompt, return_tensors="pt")
 ids = model.generate(input_ids=prompts["input_ids"], attention_mask=prompts["attention_mask"],
                      max_new_tokens=2, do_sample=False)

@@ -37,6 +37,13 @@ def test_a_file_that_vanishes_while_listing_is_left_out(directory: Path) -> None
     assert artifacts._regular_file_bytes(directory / "moved") is None
 
 
+def test_a_file_that_vanishes_before_it_is_read_is_not_there(directory: Path) -> None:
+    path = artifacts.resolve(directory, "report.json")
+    path.unlink()
+    with pytest.raises(NotFoundError, match=r"no artifact 'report.json' any more"):
+        artifacts.sha256(path)
+
+
 def test_every_listed_name_resolves(directory: Path) -> None:
     sizes = {artifact["name"]: artifact["bytes"] for artifact in artifacts.list(directory)}
 

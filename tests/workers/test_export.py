@@ -1,6 +1,8 @@
+import importlib.metadata
 import json
 import math
 import os
+import runpy
 import shutil
 import stat
 import subprocess
@@ -12,13 +14,21 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from jinja2 import UndefinedError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from search.errors import InputError
 from search.matrix import DENSE
-from workers.export import Exported, ExportPlan, export, load_folder
+from workers.export import LEAST_TRANSFORMERS, Exported, ExportPlan, export, load_folder
 from workers.lowrank import SwitchableModel
 from workers.models import load_prepared, weight_bytes
 from workers.plan import ModelSource
@@ -49,7 +59,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 folder, out = sys.argv[1:]
 model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto").eval()
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
 batch = tokenizer("w1 w6 w27 w9 w4", return_tensors="pt", return_token_type_ids=False)
 with torch.inference_mode():
     logits = model(**batch).logits
@@ -197,6 +207,44 @@ def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepa
     assert exported.file_bytes == weight_bytes(exported.folder) < weight_bytes(prepared.model.folder)
 
 
+@pytest.mark.usefixtures("_own_modules_cache")
+def test_no_class_takes_the_weights_that_does_not_know_them(export_plan: ExportPlan, tmp_path: Path) -> None:
+    """By the type of the architecture transformers would load its own class, with random matrices. Saved again, too."""
+    folder = run(export_plan).folder
+    saved = tmp_path / "saved"
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).save_pretrained(saved)
+    expected = switchable(export_plan)(IDS_BL).logits
+    for one in (folder, saved):
+        with pytest.raises(ValueError, match="contains custom code"):
+            AutoModelForCausalLM.from_pretrained(one, trust_remote_code=False)
+        for other in (AutoModel, AutoModelForSequenceClassification):
+            with pytest.raises(ValueError, match="Unrecognized configuration class"):
+                other.from_pretrained(one, trust_remote_code=True)
+        stranger = AutoModelForCausalLM.from_pretrained(one, trust_remote_code=True).eval()
+        torch.testing.assert_close(stranger(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(load_folder(one)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_export_of_an_earlier_version_is_still_read(export_plan: ExportPlan) -> None:
+    """It had the type of its architecture."""
+    folder = run(export_plan).folder
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    expected = switchable(export_plan)(IDS_BL).logits
+    torch.testing.assert_close(load_folder(folder)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_library_that_reads_the_configuration_otherwise_is_refused(
+    export_plan: ExportPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = run(export_plan).folder / "modeling_ranksieve.py"
+    monkeypatch.setattr(transformers, "__version__", "4.57.1")
+    with pytest.raises(ImportError, match=r"needs transformers 5.24 or later, got 4.57.1"):
+        runpy.run_path(str(file))
+    requirements = importlib.metadata.requires("ranksieve") or []
+    assert any(one.startswith("transformers") and f">={LEAST_TRANSFORMERS}" in one for one in requirements)
+
+
 def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
     folder = run(export_plan).folder
     assert {file.name for file in folder.iterdir()} >= {
@@ -212,7 +260,11 @@ def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
     assert [file.name for file in folder.parent.iterdir() if file.name.startswith(".")] == []
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["LowRankLlamaForCausalLM"]
-    assert config["auto_map"] == {"AutoModelForCausalLM": "modeling_ranksieve.LowRankLlamaForCausalLM"}
+    assert config["model_type"] == "ranksieve_llama"
+    assert config["auto_map"] == {
+        "AutoConfig": "modeling_ranksieve.LowRankLlamaForCausalLMConfig",
+        "AutoModelForCausalLM": "modeling_ranksieve.LowRankLlamaForCausalLM",
+    }
     assert config["ranksieve"]["base_class"] == "LlamaForCausalLM"
     assert config["ranksieve"]["storage"] == export_plan.storage
     assert len(config["ranksieve"]["ranks"]) == len(export_plan.ranks) - 1

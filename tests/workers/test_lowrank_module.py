@@ -66,6 +66,30 @@ def test_weight_is_what_the_layer_multiplies_by(layer: LowRankLinear | PivotedLi
     assert not any(name == "weight" for name, _ in layer.named_parameters())
 
 
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("bias", [True, False])
+def test_bias_is_where_a_models_own_code_looks_for_it(rank: int, bias: bool) -> None:
+    layer = LowRankLinear(4, 3, rank, bias=bias)
+    assert (layer.bias is not None) == bias
+    layer.set_bias(mine := nn.Parameter(torch.ones(3)))
+    assert layer.bias is mine
+    assert [name for name, _ in layer.named_parameters() if name.endswith("bias")] == [
+        "up.bias" if rank else "bias"
+    ]
+    x_ND = torch.randn(5, 4)
+    torch.testing.assert_close(layer(x_ND), x_ND @ layer.weight.T + 1)
+
+
+def test_maps_of_a_pivoted_layer_are_called_where_somebody_waits_for_it() -> None:
+    """Offloading fetches a map's weights at its call; tools that look on count their calls."""
+    layer, seen = PivotedLinear(4, 3, rank=2, bias=False), []
+    expected = layer(X_BLD)
+    layer.basis.register_forward_pre_hook(lambda *_: seen.append("basis"))
+    layer.follow.forward = lambda x: seen.append("follow") or nn.Linear.forward(layer.follow, x)  # type: ignore[method-assign]
+    torch.testing.assert_close(layer(X_BLD), expected)
+    assert seen == ["basis", "follow"]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_weight_of_rank_zero_is_zeros_of_its_type(bias: bool) -> None:
     layer = LowRankLinear(4, 3, 0, bias=bias)

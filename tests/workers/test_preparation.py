@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
-from search.errors import InfrastructureError, ScoringError
+from search.errors import InfrastructureError, InputError, ScoringError
 from search.objectives import MaxDrop
 from search.seeds import lagrangian
 from search.space import SearchSpace
@@ -97,6 +104,20 @@ def test_methods_without_gradients(preparation_plan: PreparationPlan, tmp_path: 
     assert any(item.phase == "calibration" for item in progress) == (method != "weight")
     if method != "input":
         assert [float(energy_K.sum()) for energy_K in prepared.energies] == pytest.approx([1.0] * 14)
+
+
+def test_a_matrix_that_the_model_reads_by_itself_is_named_by_every_method(
+    preparation_plan: PreparationPlan, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """Also where nothing is calibrated: at any rank the search would see no difference."""
+    config = MambaConfig(vocab_size=48, hidden_size=16, num_hidden_layers=1, state_size=4)
+    MambaForCausalLM(config).save_pretrained(tmp_path / "mamba")
+    tokenizer.save_pretrained(tmp_path / "mamba")
+    source = ModelSource(kind="path", location=str(tmp_path / "mamba"), dtype="float32")
+    for method in ("weight", "output"):
+        plan = replace(preparation_plan, model=source, method=method, cache_dir=tmp_path / "cache")
+        with pytest.raises(InputError, match=r"dt_proj cannot be calibrated: it was not called"):
+            run(plan)
 
 
 def test_same_plan_same_factors_elsewhere(
