@@ -22,7 +22,8 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
         jobs: What its owner may see.
 
     Raises:
-        InputError: There is no such parent, it prunes another model, or it has not come to that generation.
+        InputError: There is no such parent, it prunes another model, or it has not come to that generation,
+            or it ran in a version that kept no ranks.
     """
     if spec.parent is None:
         return spec
@@ -41,6 +42,10 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
         )
     room = MOST_SEEDS - len(spec.search.seeds)
     chosen = _chosen(jobs.front(parent.id, last=generation), min(room, spec.search.population), spec)
+    if any(row["ranks"] is None for row in chosen):
+        raise InputError(
+            "parent.job", f"{parent.id} ran before ranks were kept; there is nothing to go on from"
+        )
     seeds = (*spec.search.seeds, *(SeedSpec(ranks=tuple(row["ranks"])) for row in chosen))
     return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": seeds})})
 

@@ -96,10 +96,7 @@ def upgrade(engine: Engine, *, only_new: bool = False) -> None:
         if connection.dialect.name == "postgresql":  # SQLite's write lock is held already
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
         config = migration_config(connection)
-        if only_new and _revision(connection) not in (
-            None,
-            ScriptDirectory.from_config(config).get_current_head(),
-        ):
+        if only_new and _revision(connection) in _earlier(config):
             raise ConflictError(
                 f"{engine.url!r} is not of this version of ranksieve: start its server once, which brings it up to "
                 "date, or run the ranksieve that its server is of"
@@ -111,6 +108,16 @@ def upgrade(engine: Engine, *, only_new: bool = False) -> None:
                 f"cannot bring {engine.url!r} to this version's schema: {error}; "
                 "run the newer ranksieve that wrote it, or give another data_dir"
             ) from error
+
+
+def _earlier(config: Config) -> list[str]:
+    """The revisions before this version's; a newer one is none that it knows."""
+    scripts = ScriptDirectory.from_config(config)
+    return [
+        script.revision
+        for script in scripts.walk_revisions()
+        if script.revision != scripts.get_current_head()
+    ]
 
 
 def _revision(connection: Connection) -> str | None:

@@ -134,6 +134,9 @@ def test_a_new_database_may_be_begun_where_an_old_one_may_not_be_migrated(engine
         upgrade(engine, only_new=True)
     with engine.begin() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == "0001"
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(ConflictError, match="run the newer ranksieve that wrote it"):
+        upgrade(engine, only_new=True)
 
 
 def test_a_server_that_froze_in_mid_transaction_does_not_keep_its_job(
