@@ -204,9 +204,10 @@ def test_a_confidence_is_told_as_it_was_asked_for_and_what_the_intervals_are(pag
     page.goto(f"{url}/#/jobs/{finished(client, spec)}")
     expect(section(page, "Result")).to_contain_text("with 99.5 % confidence")
     expect(section(page, "Result")).to_contain_text("In brackets 95 % intervals.")
-    expect(section(page, "Confirmed on fresh records").get_by_role("columnheader").last).to_have_text(
+    expect(section(page, "Confirmed on fresh records").get_by_role("columnheader").nth(3)).to_have_text(
         "95 % interval"
     )
+    expect(section(page, "Confirmed on fresh records").locator("tbody tr").last).to_contain_text("exported")
 
 
 def test_a_second_look_at_a_finalist_replaces_the_first_and_another_of_its_size_does_not(page, server):
@@ -361,9 +362,12 @@ def test_what_the_server_has_against_a_request_is_said(page, serving, tmp_path, 
         expect(page.get_by_role("alert")).to_contain_text("scope")
 
 
-def test_what_is_left_of_a_job_whose_events_are_past_retention(page, build, settings, scored):
+def test_what_is_left_of_a_job_whose_events_are_past_retention(page, build, settings, pipeline, scored):
     application = build(settings)
     with embedded(application) as client:
+        tested = zip(pipeline.result["finalists"], (True, False), strict=True)
+        finalists = [{**one, "risk": 0.1, "passed": passed} for one, passed in tested]
+        pipeline.result["finalists"] = finalists
         id = finished(client, scored)
         application.store.forget_events(timedelta(seconds=-1))
         page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
@@ -371,7 +375,7 @@ def test_what_is_left_of_a_job_whose_events_are_past_retention(page, build, sett
         expect(page.get_by_role("alert")).to_have_text("The events of this job are past retention.")
         expect(section(page, "The search").locator("canvas")).to_have_count(2)
         expect(section(page, "Confirmed on fresh records").locator("tbody tr")).to_have_text(
-            ["50.0 %512-0.50-1.60 to +0.60", "40.0 %1,200+0.50-0.60 to +1.60"]
+            ["50.0 %512-0.50-1.60 to +0.60passed", "40.0 %1,200+0.50-0.60 to +1.60not passed, exported"]
         )
 
 
@@ -558,7 +562,7 @@ def test_what_an_lm_loses_is_percent_of_perplexity(page, server, pipeline, spec)
     )
     expect(row(result, "perplexity, test")).to_contain_text("drop +0.70 [-0.50, +1.90] % of perplexity")
     expect(section(page, "Confirmed on fresh records").get_by_role("columnheader")).to_have_text(
-        ["kept", "records", "drop, % of perplexity", "95 % interval"]
+        ["kept", "records", "drop, % of perplexity", "95 % interval", "outcome"]
     )
     expect(page.get_by_role("img", name=re.compile("^Size and drop"))).to_have_accessible_name(
         re.compile(r"generation 0: kept 41\.0 %, .* 0\.80 % of perplexity$")

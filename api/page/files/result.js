@@ -62,15 +62,25 @@ function wishOfExport({ asked, measured_on: splits }) {
   return `${which}, of another job. It met no test split.${flattered}`;
 }
 
-// The models that were tested on the confirm split, with intervals of the drop: as the result has them, or so far.
+// The models that were tested on the confirm split, with intervals of the drop: as the result has them and what came of
+// each, or so far.
 export function finalistTable({ spec, result }, confirmed) {
-  const soFar = confirmed.map((one) => [one.kept_share, one.examples, one.drop_points, one.drop_low, one.drop_high]);
-  const rows = result?.finalists?.map(({ kept_share: kept, examples, drop_points: drop }) => [kept, examples, ...drop]) ?? soFar;
-  if (rows.length === 0) return null;
-  const shown = rows
-    .toSorted(([one], [other]) => other - one)
-    .map(([kept, records, points, low, high]) => [percent(kept), count(records), signed(points), `${signed(low)} to ${signed(high)}`]);
-  return table(["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval"], shown, { class: "numbers" });
+  const soFar = confirmed.map((one) => ({ ...one, drop_points: [one.drop_points, one.drop_low, one.drop_high] }));
+  const finalists = (result?.finalists ?? soFar).toSorted((one, other) => other.kept_share - one.kept_share);
+  if (finalists.length === 0) return null;
+  const outcome = result?.finalists == null ? [] : ["outcome"];
+  const rows = finalists.map((one) => {
+    const [points, low, high] = one.drop_points;
+    const numbers = [percent(one.kept_share), count(one.examples), signed(points), `${signed(low)} to ${signed(high)}`];
+    return [...numbers, ...outcome.map(() => outcomeOf(one, result.genome))];
+  });
+  return table(["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval", ...outcome], rows, { class: "numbers" });
+}
+
+// Whether a finalist passed is not for the interval to say, but for the risk that was spent on it.
+function outcomeOf({ genome, risk, passed }, exported) {
+  const tested = risk == null ? [] : [passed ? "passed" : "not passed"];
+  return [...tested, ...(String(genome) === String(exported) ? ["exported"] : [])].join(", ");
 }
 
 export async function files(id, signal) {
