@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -150,21 +150,21 @@ class JobLog:
         """Every scoring this job has saved, oldest first."""
         return self._store.memo(self.job.id)
 
-    def parent_memo(self, scores: str) -> list[dict[str, Any]]:
-        """Every scoring of the job that this one is a fork of, where that scored likewise and is still there.
+    def ancestors_memo(self, scores: str) -> list[dict[str, Any]]:
+        """Every scoring of the jobs that this one is a fork of, or a fork of a fork, where these scored likewise.
 
         Args:
             scores: What `sameness.scored_as` says of this one.
         """
+        found: list[dict[str, Any]] = []
         parent = self.job.spec.parent
-        if parent is None:
-            return []
-        try:
-            told = self._store.last_event(parent.job, EventType.MODEL_LOADED)
-            alike = told is not None and told.data.get("scored_as") == scores
-            return self._store.memo(parent.job) if alike else []
-        except NotFoundError:  # deleted: what it found is found out again
-            return []
+        with suppress(NotFoundError):  # deleted: what it found is found out again
+            while parent is not None:
+                told = self._store.last_event(parent.job, EventType.MODEL_LOADED)
+                if told is not None and told.data.get("scored_as") == scores:
+                    found += self._store.memo(parent.job)
+                parent = self._store.job(parent.job).spec.parent
+        return found
 
     def raise_if_cancelled(self) -> None:
         """Lets the pipeline go on, or not.

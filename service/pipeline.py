@@ -113,7 +113,7 @@ class Pipeline:
                 _score_dense(scorer, ("search", "confirm"), log)
             plan, energies = set_out(prepared, scorer, len(before))
             with clock.phase("search"):
-                known = [Outcome.from_json(row) for row in log.parent_memo(scores)]
+                known = [Outcome.from_json(row) for row in log.ancestors_memo(scores)]
                 evolution = search(plan, energies, scorer, confidence_of(spec), log, known)
 
             log.state(JobState.FINALIZING)

@@ -772,8 +772,8 @@ def test_a_fork_that_scores_as_its_parent_did_does_not_score_the_same_again(
     document = {**tiny_job, **changes, "search": tiny_job["search"] | changes.get("search", {})}
     spec = forked(JobSpec.model_validate({**document, "parent": {"job": parent}}), jobs.store)
     clusters, found = [], []
-    for memo in (JobLog.parent_memo, lambda *_: []):
-        monkeypatch.setattr(JobLog, "parent_memo", memo)
+    for memo in (JobLog.ancestors_memo, lambda *_: []):
+        monkeypatch.setattr(JobLog, "ancestors_memo", memo)
         id, cluster = jobs.submit(spec.canonical()), LocalCluster()
         clusters.append(cluster)
         result = jobs.run(cluster)
