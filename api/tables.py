@@ -239,7 +239,8 @@ def _interval(drop: Sequence[float]) -> str:
 
 def _caption(result: Result) -> str:
     held = result.get("promise_held")
-    verdict = "" if held is None else f"objective {'met' if held else 'NOT met'} on the confirm split; "
+    where = " on the confirm split" if result["objective"]["kind"] in ("max_drop", "pareto") else ""
+    verdict = "" if held is None else f"objective {'met' if held else 'NOT met'}{where}; "
     epochs = result.get("refine_epochs", 0)
     trained = (
         f"\nthe sieved model's factors were trained for {epochs} {'epoch' if epochs == 1 else 'epochs'}, "

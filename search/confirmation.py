@@ -75,13 +75,20 @@ def _finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
     return array_N
 
 
-def _resampled_means(values_N: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
+def _resampled_means(
+    values_N: NDArray[np.float64],
+    seed: int,
+    resamples: int,
+    weights_N: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """The mean of each resample; with weights, by the weights that are in it: a ratio of two sums."""
     rng = np.random.default_rng(seed)
     size, means = len(values_N), []
     chunk = max(1, _CHUNK_DRAWS // size)
     for start in range(0, resamples, chunk):
         draws_BN = rng.integers(size, size=(min(chunk, resamples - start), size))
-        means.append(values_N[draws_BN].mean(axis=1))
+        weights_B = size if weights_N is None else weights_N[draws_BN].sum(axis=1)
+        means.append(values_N[draws_BN].sum(axis=1) / weights_B)
     return np.concatenate(means)
 
 
@@ -207,15 +214,22 @@ def fewest_examples(limit: float, confidence: float) -> int | None:
 
 
 def risk_of_rise(
-    dense_nlls: ArrayLike, candidate_nlls: ArrayLike, limit: float, *, seed: int, draws: int = RISK_DRAWS
+    dense_nlls: ArrayLike,
+    candidate_nlls: ArrayLike,
+    tokens: ArrayLike,
+    limit: float,
+    *,
+    seed: int,
+    draws: int = RISK_DRAWS,
 ) -> float:
     """The least risk at which a rise in perplexity can be said to be at most so many percent.
 
     By a paired bootstrap: the rise has no upper end that a sure bound could start from.
 
     Args:
-        dense_nlls: The dense model's mean negative log-likelihood per token on each of N examples, in nats.
+        dense_nlls: The dense model's negative log-likelihood of each of N examples, in nats.
         candidate_nlls: The candidate's, on the same examples in the same order.
+        tokens: How many tokens of each these are of; drawn with them, for perplexity is a ratio of two sums.
         limit: In percent.
         seed: Of the resampling.
         draws: How many bootstrap resamples.
@@ -226,13 +240,25 @@ def risk_of_rise(
     Raises:
         InputError: Numbers that do not pair or are not finite.
     """
-    means_B = _resampled_means(-_pair(dense_nlls, candidate_nlls), seed, draws)
+    rises_N, tokens_N = _rises(dense_nlls, candidate_nlls, tokens)
+    means_B = _resampled_means(rises_N, seed, draws, tokens_N)
     return (int(np.count_nonzero(means_B > math.log1p(limit / 100))) + 1) / (draws + 1)
+
+
+def _rises(
+    dense_nlls: ArrayLike, candidate_nlls: ArrayLike, tokens: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What each example's negative log-likelihood rises by, in nats, and of how many tokens."""
+    rises_N, tokens_N = -_pair(dense_nlls, candidate_nlls), _finite("tokens", tokens)
+    if len(tokens_N) != len(rises_N) or tokens_N.min() <= 0:
+        raise InputError("tokens", f"need a number above 0 per example, {len(rises_N)}, got {tokens_N.shape}")
+    return rises_N, tokens_N
 
 
 def perplexity_rise(
     dense_nlls: ArrayLike,
     candidate_nlls: ArrayLike,
+    tokens: ArrayLike,
     *,
     confidence: float,
     seed: int,
@@ -241,25 +267,26 @@ def perplexity_rise(
     """The rise in perplexity, in percent, with a paired bootstrap over examples.
 
     Args:
-        dense_nlls: The dense model's mean negative log-likelihood per token on each of N examples, in nats.
+        dense_nlls: The dense model's negative log-likelihood of each of N examples, in nats.
         candidate_nlls: The candidate's, on the same examples in the same order.
+        tokens: As of `risk_of_rise`.
         confidence: Of the one-sided upper bound, in [0.5, 1).
         seed: Seed of the resampling.
         resamples: How many bootstrap resamples.
 
     Returns:
-        The rise of exp(mean NLL over examples), as points of drop.
+        The rise of exp(NLL per token over all examples), as points of drop.
 
     Raises:
         InputError: Numbers that do not pair or are not finite.
         ScoringError: The candidate is so bad that the rise is no number.
     """
     _check_confidence(confidence)
-    rises_N = -_pair(dense_nlls, candidate_nlls)
-    means_B = _resampled_means(rises_N, seed, resamples)
-    if max(float(rises_N.mean()), float(means_B.max())) > MOST_NATS:
-        raise ScoringError(f"perplexity overflows: {rises_N.mean():.1f} nats per token more")
-    return _interval(100 * math.expm1(float(rises_N.mean())), 100 * np.expm1(means_B), confidence)
+    rises_N, tokens_N = _rises(dense_nlls, candidate_nlls, tokens)
+    rise, means_B = rises_N.sum() / tokens_N.sum(), _resampled_means(rises_N, seed, resamples, tokens_N)
+    if max(rise, means_B.max()) > MOST_NATS:
+        raise ScoringError(f"perplexity overflows: {rise:.1f} nats per token more")
+    return _interval(100 * math.expm1(rise), 100 * np.expm1(means_B), confidence)
 
 
 def mean_interval(scores: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:

@@ -27,6 +27,7 @@ from workers.estimate import PhaseEstimate, estimate
 from workers.local_models import holds_weights
 from workers.midway import examples_of_the_way
 from workers.models import head_folder, load_config
+from workers.plan import EncodedTask
 from workers.preflight import Checked
 from workers.propagation import MOST_EXAMPLES, judges_of, models_of
 from workers.rates import Rates, dtype_name, rates_for
@@ -46,6 +47,7 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
     model, job = sizes_of(settings, spec, checked)
     rates = rates_for(job.device, job.dtype, spec.resources.threads)
     described = _described(model, job, rates, spec)
+    described["notes"] += _answer_notes(checked.task)
     if checked.model.kind == "path" and not holds_weights(Path(checked.model.location)):
         described["notes"].append(NO_WEIGHTS)
     return described
@@ -250,6 +252,19 @@ def _notes(job: JobSize, rates: Rates, total: dict[str, Any]) -> list[str]:
         low, high = rates.utilisation
         notes.append(f"not timed: assumed {rates.name} at {low:.0%} to {high:.0%} of its data sheet's peak")
     return notes
+
+
+def _answer_notes(task: EncodedTask) -> list[str]:
+    """Where no model could get full marks."""
+    if task.kind != "generate":
+        return []
+    examples = [example for split in task.splits.values() for example in split]
+    cut = sum(not example.can_be_written(task.max_new_tokens) for example in examples)
+    told = (
+        f"{cut:,} of {len(examples):,} answers cannot be written whole: they have several lines, or more tokens than "
+        f"task.max_new_tokens, {task.max_new_tokens}; no model gets full marks for them"
+    )
+    return [told] if cut else []
 
 
 def _promise_notes(spec: JobSpec) -> list[str]:

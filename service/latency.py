@@ -110,10 +110,17 @@ def compared(
     }
 
 
-def held(latency: Mapping[str, Any] | None) -> bool:
-    """Whether a model is as fast as it was to be, measured against the dense one at the same time."""
+def held(latency: Mapping[str, Any] | None, milliseconds: float | None = None) -> bool:
+    """Whether a model is as fast as it was to be.
+
+    Args:
+        latency: What was measured.
+        milliseconds: Asked for; else it was a share of what the dense model takes, which is measured at the same time.
+    """
     if latency is None or latency["target_share"] is None:
         return True
+    if milliseconds is not None:
+        return bool(latency["measured_ms"] <= milliseconds * WITHIN)
     return bool(latency["measured_share"] <= latency["target_share"] * WITHIN)
 
 

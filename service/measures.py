@@ -1,5 +1,7 @@
 """What scores are worth: the metric, the loss, and what is lost against the dense model, in numbers."""
 
+import numpy as np
+
 from search.confirmation import (
     RESAMPLES,
     DropInterval,
@@ -74,12 +76,15 @@ class Measures:
         self, scores: Scores, split: str, confidence: float, seed: int, resamples: int = RESAMPLES
     ) -> DropInterval:
         """How many points a candidate loses against dense on the first examples of a split, with intervals."""
-        return self._drop(*self._measured(scores, split), confidence, seed, resamples)
+        dense = self._dense_like(scores, split)
+        return self._drop(dense.quality, scores.quality, dense.answer_tokens, confidence, seed, resamples)
 
     def risk(self, scores: Scores, split: str, points: float, seed: int) -> float:
         """The least risk at which a candidate can be said to lose at most so many points, from these examples."""
-        measure = risk_of_rise if self._task.kind == "lm" else risk_of_drop
-        return measure(*self._measured(scores, split), points, seed=seed)
+        dense = self._dense_like(scores, split)
+        if self._task.kind == "lm":
+            return risk_of_rise(-dense.quality, -scores.quality, dense.answer_tokens, points, seed=seed)
+        return risk_of_drop(dense.quality, scores.quality, points, seed=seed)
 
     def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
         """How many points a genome loses on the calibration examples that it has reacted on; not for `generate`.
@@ -87,27 +92,25 @@ class Measures:
         Bounds are as the confirm split would give them, see `foreseen`.
         """
         chosen = self._task.splits["calibration"][examples.start : examples.stop]
-        tokens = sum(example.answer_tokens for example in chosen) / len(chosen)
-        measured = self._compared(reaction.dense_quality, reaction.quality, tokens)
-        drop = self._drop(*measured, confidence, seed=0, resamples=SEARCH_RESAMPLES)
+        tokens_E = np.array([example.answer_tokens for example in chosen], dtype=np.float64)
+        qualities = reaction.dense_quality, reaction.quality
+        drop = self._drop(*qualities, tokens_E, confidence, seed=0, resamples=SEARCH_RESAMPLES)
         return self._as_confirmed(drop, len(chosen))
 
     def _drop(
-        self, dense_E: Floats, candidate_E: Floats, confidence: float, seed: int, resamples: int
+        self,
+        dense_E: Floats,
+        candidate_E: Floats,
+        tokens_E: Floats,
+        confidence: float,
+        seed: int,
+        resamples: int,
     ) -> DropInterval:
-        measure = perplexity_rise if self._task.kind == "lm" else paired_drop
-        return measure(dense_E, candidate_E, confidence=confidence, seed=seed, resamples=resamples)
-
-    def _measured(self, scores: Scores, split: str) -> tuple[Floats, Floats]:
-        """What is compared of both models on the first examples of a split."""
-        dense = self._dense_like(scores, split)
-        return self._compared(dense.quality, scores.quality, float(dense.answer_tokens.mean()))
-
-    def _compared(self, dense_E: Floats, candidate_E: Floats, mean_tokens: float) -> tuple[Floats, Floats]:
-        """The `quality` of both; of `lm` the loss per answer token, of which there are so many in the mean."""
+        """By the `quality` of both on each example, and how many tokens its answer has."""
         if self._task.kind == "lm":
-            return -dense_E / mean_tokens, -candidate_E / mean_tokens
-        return dense_E, candidate_E
+            nlls = -dense_E, -candidate_E
+            return perplexity_rise(*nlls, tokens_E, confidence=confidence, seed=seed, resamples=resamples)
+        return paired_drop(dense_E, candidate_E, confidence=confidence, seed=seed, resamples=resamples)
 
     def _as_confirmed(self, drop: DropInterval, examples: int) -> DropInterval:
         """The bounds of as many examples as will confirm, one of which counts as lost, see `risk_of_drop`."""

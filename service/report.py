@@ -242,7 +242,8 @@ def result(
     target_bytes = summary["target_bytes"]
     compared = latency.compared(summary, prepared.matrices, list(ranks.values()), verified.spent)
     small = target_bytes is None or exported.file_bytes <= target_bytes
-    held = summary["promise_held"] and small and latency.held(compared)
+    fast = latency.held(compared, summary["objective"].get("milliseconds"))
+    held = summary["promise_held"] and small and fast
     measured = {"ranks": ranks, "dense": dense, "best": best, "latency": compared, "promise_held": held}
     return {**summary, **measured, "artifact": str(exported.folder), "seconds": seconds}
 

@@ -19,7 +19,7 @@ from workers.latency import Latency
 from workers.plan import EncodedTask
 from workers.prepared import Prepared
 
-SCORING = 3
+SCORING = 4
 """Version of how outcomes come of factors: of `workers.scorer`, `service.scoring`, `service.measures`, and where
 a search cuts.
 

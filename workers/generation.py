@@ -10,7 +10,7 @@ far.
 import copy
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,13 +62,13 @@ def answers(
         examples: What to answer.
         max_choices: Most answers of an example.
         batch_tokens: Padded tokens of a batch, answers included.
-        new_tokens: Most tokens that the model writes itself, for examples of one row. It ends at the end-of-sequence
-            token and at a line break, too.
+        new_tokens: Most tokens that the model writes itself, for examples of one row. It ends at its own end of a
+            sequence, at the token that ends the examples' answers, and at a line break, too.
         write: False leaves room for them, so that batches are the same, but nothing is written.
     """
     write &= new_tokens > 0
     for group in by_prompt(examples, batch_tokens, new_tokens):
-        prompts = _Prompts(model, tokenizer, [examples[index].prompt_ids for index in group])
+        prompts = _Prompts(model, tokenizer, [examples[index] for index in group])
         rows = [(b, row) for b, index in enumerate(group) for row in examples[index].rows]
         cache = prompts.read()
         reads = [
@@ -137,7 +137,7 @@ def write_alone(
     """What a model answers to one prompt that it has not read before; None for no tokens."""
     if not new_tokens:
         return None
-    (text,) = _Prompts(model, tokenizer, [example.prompt_ids]).write(None, new_tokens)
+    (text,) = _Prompts(model, tokenizer, [example]).write(None, new_tokens)
     return text
 
 
@@ -155,12 +155,12 @@ def _writing_apart(
     The tokens themselves do not tell: rounding decides between two that are as likely. As long as they are the same,
     so has to be what the next one is chosen by.
     """
-    together = _Prompts(model, tokenizer, [example.prompt_ids for example in examples])
+    together = _Prompts(model, tokenizer, examples)
     token_BT, logits_BTV = together.steps(together.read(), new_tokens)
     apart = []
     for b, example in enumerate(examples):
         token_T, logits_TV = (
-            both[0] for both in _Prompts(model, tokenizer, [example.prompt_ids]).steps(None, new_tokens)
+            both[0] for both in _Prompts(model, tokenizer, [example]).steps(None, new_tokens)
         )
         steps = min(len(token_T), token_BT.shape[1])
         differs_T = token_T[:steps] != token_BT[b, :steps]
@@ -202,9 +202,11 @@ class _Prompts:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        prompts: Sequence[tuple[int, ...]],
+        examples: Sequence[Example],
     ) -> None:
+        prompts = [example.prompt_ids for example in examples]
         self._model = model
+        self._ends = {example.end for example in examples if example.end is not None}
         self._pad = _padding(tokenizer, model)
         self.lengths = [len(ids) for ids in prompts]
         self._length = max(self.lengths)
@@ -264,7 +266,7 @@ class _Prompts:
         return out.sequences[:, self._length :], torch.stack(out.logits, dim=1).float()
 
     def _generated(self, cache: Any, max_new_tokens: int, **more: Any) -> Any:
-        with _greedily(self._model, max_new_tokens, self._pad):
+        with _greedily(self._model, max_new_tokens, self._pad, self._ends):
             return self._model.generate(  # type: ignore[operator]
                 input_ids=self._ids_BL,
                 attention_mask=self._mask_BL,
@@ -295,15 +297,19 @@ def _padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
 
 
 @contextmanager
-def _greedily(model: PreTrainedModel, max_new_tokens: int, pad: int) -> Iterator[None]:
-    """Lets `generate` take the likeliest token each time, up to the model's own end of a sequence.
+def _greedily(model: PreTrainedModel, max_new_tokens: int, pad: int, ends: Collection[int]) -> Iterator[None]:
+    """Lets `generate` take the likeliest token each time, up to the model's own end of a sequence, or one of `ends`.
 
     What else the model's generation config asks for would change the answers, as penalties of repeated tokens do, or
     what is made of the cache.
     """
     own = model.generation_config
+    eos = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=own.eos_token_id, pad_token_id=pad
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=sorted({*eos, *ends} - {None}) or None,
+        pad_token_id=pad,
     )
     try:
         yield

@@ -93,7 +93,7 @@ class Example:
 
     `rows` hold every (prompt, answer) pair; answers that share the same input ids share a row, so that a
     task of one-token answers costs one row per example. `label` is the right choice (0 without choices).
-    `references` are the accepted answer texts of `generate`.
+    `references` are the accepted answer texts of `generate`, and `end` is the token that ends them, if there is any.
     """
 
     rows: tuple[Row, ...]
@@ -101,11 +101,17 @@ class Example:
     label: int
     prompt_ids: tuple[int, ...]
     references: tuple[str, ...] = ()
+    end: int | None = None
 
     @property
     def answer_tokens(self) -> int:
         """Of the answer, where nothing is to be chosen."""
         return len(self.rows[0].spans[0].ids)
+
+    def can_be_written(self, max_new_tokens: int) -> bool:
+        """Whether a model could write the first reference: one line, of no more tokens."""
+        tokens = self.answer_tokens - (self.end is not None)
+        return tokens <= max_new_tokens and "\n" not in self.references[0].strip()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

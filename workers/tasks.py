@@ -248,7 +248,15 @@ def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: _Code
                 label=0,
                 prompt_ids=prompt_ids,
                 references=(question.answer,),
+                end=stop[0] if stop else None,
             )
+        )
+    if examples and not any(example.can_be_written(task.max_new_tokens) for example in examples):
+        raise InputError(
+            "task.max_new_tokens",
+            f"must let a model write the answer of some record whole, up to its first line break; with "
+            f"{task.max_new_tokens} it can write none, that of {questions[0].name} has "
+            f"{len(examples[0].rows[0].spans[0].ids)} tokens",
         )
     return examples
 

@@ -109,13 +109,14 @@ def plain_scorer(model: PreTrainedModel, folder: Path, task: EncodedTask, batch_
     return Scorer(SwitchableModel(model, (), {}), tokenizer, task, batch_tokens)
 
 
-def score_plain(scorer: Scorer, split: str, start: int, stop: int) -> Scores:
-    """Scores a model without switchable matrices.
+def score_plain(scorer: Scorer, split: str, start: int, stop: int, *, loss_only: bool = False) -> Scores:
+    """Scores a model without switchable matrices; `loss_only` lets it write nothing.
 
     Raises:
         ScoringError: It failed.
     """
-    scores = scorer.score(ScoreRequest(ranks=(), split=split, start=start, stop=stop))
+    request = ScoreRequest(ranks=(), split=split, start=start, stop=stop, loss_only=loss_only)
+    scores = scorer.score(request)
     if isinstance(scores, Failure):
         raise ScoringError(f"the model in a folder cannot be scored: {scores.reason}")
     return scores
@@ -129,11 +130,14 @@ def _load_like_a_stranger(folder: Path, device: torch.device) -> PreTrainedModel
 
 
 def _speeds(scorers: dict[str, Scorer], split: str, examples: int) -> dict[str, float]:
-    """Median tokens/s of each scorer, measured in turn so that a noisy machine is noisy for all."""
+    """Median tokens/s of each scorer, measured in turn so that a noisy machine is noisy for all.
+
+    Of reading prompts and right answers: how long what a model writes is says nothing of its speed.
+    """
     rates: dict[str, list[float]] = {name: [] for name in scorers}
     for _ in range(SPEED_ROUNDS):
         for name, scorer in scorers.items():
-            scores = score_plain(scorer, split, 0, examples)
+            scores = score_plain(scorer, split, 0, examples, loss_only=True)
             rates[name].append(scores.tokens / scores.seconds)
     return {name: statistics.median(rate) for name, rate in rates.items()}
 

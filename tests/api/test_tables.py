@@ -95,6 +95,13 @@ def test_a_promise_that_was_not_held_is_said(result):
     )
 
 
+@pytest.mark.parametrize("kind", ["target_bytes", "target_latency", "target_params"])
+def test_a_size_or_a_time_is_not_promised_by_records(result, kind):
+    result["objective"] = {"kind": kind, "share": 0.4}
+
+    assert "objective met; drops in points; in brackets 95 % intervals" in text(result_table(result))
+
+
 def test_jobs(client, done):
     lines = text(jobs_table(client.jobs()))
 

@@ -118,16 +118,42 @@ def test_the_most_confidence_can_be_held_by_every_finalist_that_has_a_part_of_th
     least = 1 / (RISK_DRAWS + 1)
     assert min(parts) * (1 - MOST_CONFIDENCE) > 4 * least
     drops = np.zeros(5000)
-    assert risk_of_drop(drops, drops, 5.0, seed=0) == risk_of_rise(drops, drops, 5.0, seed=0) == least
+    assert risk_of_drop(drops, drops, 5.0, seed=0) == least
+    assert risk_of_rise(drops, drops, np.ones(5000), 5.0, seed=0) == least
 
 
 def test_risk_of_a_rise_of_perplexity_is_that_of_its_bootstrap() -> None:
     rng = np.random.default_rng(2)
     dense = rng.random(300)
-    candidate = dense + rng.normal(0.01, 0.1, 300)
-    bound = perplexity_rise(dense, candidate, confidence=0.9, seed=0).upper
-    assert risk_of_rise(dense, candidate, bound, seed=0) == pytest.approx(0.1, abs=0.02)
-    assert risk_of_rise(dense, dense, 0.0, seed=0, draws=99) == 0.01
+    candidate, tokens = dense + rng.normal(0.01, 0.1, 300), rng.integers(1, 30, 300)
+    bound = perplexity_rise(dense, candidate, tokens, confidence=0.9, seed=0).upper
+    assert risk_of_rise(dense, candidate, tokens, bound, seed=0) == pytest.approx(0.1, abs=0.02)
+    assert risk_of_rise(dense, dense, tokens, 0.0, seed=0, draws=99) == 0.01
+
+
+def test_records_of_many_tokens_and_of_few_that_rise_alike_leave_no_doubt() -> None:
+    """Perplexity is a ratio: a resample of more long records has more nats, and more tokens."""
+    tokens = np.where(np.arange(512) % 2, 20.0, 400.0)
+    dense = 3.0 * tokens
+    rise = perplexity_rise(dense, dense + 0.02 * tokens, tokens, confidence=0.8, seed=0)
+    assert (rise.low, rise.high, rise.upper) == pytest.approx([100 * math.expm1(0.02)] * 3)
+    assert rise.estimate == pytest.approx(100 * math.expm1(0.02))
+    assert risk_of_rise(dense, dense + 0.02 * tokens, tokens, 2.1, seed=0, draws=999) == 0.001
+
+
+def test_a_rise_that_lies_in_short_records_is_let_through_no_more_often_than_at_the_risk() -> None:
+    """About a nat is lost in each, whatever its length: who draws shorter ones sees more of it."""
+    rng, rounds = np.random.default_rng(5), 300
+    limit = 100 * math.expm1(1 / (80 * math.exp(0.5)))  # the true rise: a nat of so many tokens in the mean
+    passed = inside = 0
+    for round_ in range(rounds):
+        tokens = np.ceil(80 * rng.lognormal(0.0, 1.0, 300))
+        measured = np.zeros(300), 1 + rng.normal(0.0, 0.3, 300), tokens
+        passed += risk_of_rise(*measured, limit, seed=round_, draws=400) <= 0.2
+        interval = perplexity_rise(*measured, confidence=0.8, seed=round_, resamples=400)
+        inside += interval.low <= limit <= interval.high
+    assert 0.1 < passed / rounds <= 0.2 + 3 * math.sqrt(0.2 * 0.8 / rounds)
+    assert inside / rounds == pytest.approx(0.95, abs=0.05)
 
 
 def test_estimate_is_in_percentage_points() -> None:
@@ -184,15 +210,17 @@ def test_a_few_examples_foretell_the_bounds_of_as_many_more_like_them() -> None:
 
 def test_a_rise_that_is_no_number_is_told() -> None:
     with pytest.raises(ScoringError, match=r"perplexity overflows: 800.0 nats per token more"):
-        perplexity_rise([1.0, 1.0], [801.0, 801.0], confidence=0.8, seed=0)
+        perplexity_rise([1.0, 1.0], [801.0, 801.0], [1, 1], confidence=0.8, seed=0)
     # the mean is a number, the ends of its interval are not
     with pytest.raises(ScoringError, match=r"perplexity overflows: 650.0 nats per token more"):
-        perplexity_rise([0.0] * 4, [0.0, 0.0, 1300.0, 1300.0], confidence=0.8, seed=0)
+        perplexity_rise([0.0] * 4, [0.0, 0.0, 1300.0, 1300.0], [1] * 4, confidence=0.8, seed=0)
 
 
 def test_perplexity_rise_by_hand() -> None:
-    interval = perplexity_rise([1.0, 2.0], [1.1, 2.1], confidence=0.8, seed=0)
+    interval = perplexity_rise([1.0, 2.0], [1.1, 2.1], [1, 1], confidence=0.8, seed=0)
     assert interval.estimate == pytest.approx(100 * (math.exp(0.1) - 1))
+    rise = perplexity_rise([1.0, 2.0], [1.6, 2.2], [2, 6], confidence=0.8, seed=0)  # 0.8 nats of 8 tokens
+    assert rise.estimate == pytest.approx(100 * (math.exp(0.1) - 1))
     assert interval.upper == pytest.approx(interval.estimate)
 
 
@@ -364,11 +392,18 @@ def test_scores_that_do_not_pair_are_refused(dense, candidate, confidence: float
         paired_drop(dense, candidate, confidence=confidence, seed=0)
 
 
-@pytest.mark.parametrize("risk_of", [risk_of_drop, risk_of_rise])
 @pytest.mark.parametrize(("dense", "candidate"), [([1.0], [1.0, 0.0]), ([], []), ([1.0], [math.nan])])
-def test_no_risk_is_told_of_scores_that_do_not_pair(risk_of, dense, candidate) -> None:
+def test_no_risk_is_told_of_scores_that_do_not_pair(dense, candidate) -> None:
     with pytest.raises(InputError):
-        risk_of(dense, candidate, 1.0, seed=0)
+        risk_of_drop(dense, candidate, 1.0, seed=0)
+    with pytest.raises(InputError):
+        risk_of_rise(dense, candidate, [1] * len(dense), 1.0, seed=0)
+
+
+@pytest.mark.parametrize("tokens", [[1.0], [1.0, 0.0], [1.0, math.nan]])
+def test_no_rise_is_told_of_records_without_tokens(tokens) -> None:
+    with pytest.raises(InputError, match="tokens"):
+        perplexity_rise([1.0, 1.0], [1.0, 1.0], tokens, confidence=0.8, seed=0)
 
 
 def test_no_risk_is_told_of_scores_that_have_no_upper_end() -> None:

@@ -1,6 +1,7 @@
 """The dry run of a job: the same checks as a submission, true bounds, and nothing left behind."""
 
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -94,6 +95,22 @@ def test_what_a_submission_refuses_is_refused_alike(application: Application, ti
         application.submit(spec)
     assert str(from_estimate.value) == str(from_submission.value)
     assert from_estimate.value.field == "task.prompt"
+
+
+def test_answers_that_no_model_can_write_whole_are_told(application: Application, tiny_job: Document) -> None:
+    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    assert not estimate["notes"]
+    task = {
+        **{key: value for key, value in tiny_job["task"].items() if key != "choices"},
+        "kind": "generate",
+        "answer": "{% if label == 'good' %}good good good{% else %}bad{% endif %}",
+        "max_new_tokens": 2,
+    }
+    notes = application.estimate(JobSpec.model_validate({**tiny_job, "task": task}))["notes"]
+    assert any(
+        re.match(r"\d+ of \d+ answers cannot be written whole: .* task.max_new_tokens, 2;", note)
+        for note in notes
+    )
 
 
 def test_a_model_without_weights_can_be_told_of_but_not_submitted(

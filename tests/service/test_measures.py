@@ -96,6 +96,10 @@ def test_the_drop_of_a_language_model_is_percent_of_perplexity(make_task: MakeTa
     assert measures.drop(scores, "confirm", 0.8, seed=0).estimate == pytest.approx(100 * np.expm1(0.1))
     assert [measures.risk(scores, "confirm", limit, seed=0) < 0.2 for limit in (10.5, 10.6)] == [False, True]
     assert measures.interval(dense) is None
+    tokens = np.where(np.arange(600) % 2, 1.0, 9.0)  # of records that lose as much of each token
+    measures.dense = {"confirm": replace(dense, quality=-2 * tokens, answer_tokens=tokens)}
+    drop = measures.drop(replace(scores, quality=-2.1 * tokens), "confirm", 0.8, seed=0)
+    assert (drop.low, drop.upper) == pytest.approx([100 * np.expm1(0.1)] * 2)
 
 
 def test_a_reaction_tells_what_a_choice_loses_in_points(measures: Measures) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from search.errors import ScoringError
-from service import report
+from service import latency, report
 from service.spec import JobSpec
 from service.store import Store
 from workers.export import Exported
@@ -17,6 +17,7 @@ from workers.scores import Scores
 
 SUMMARY: dict[str, Any] = {
     "metric_name": "accuracy",
+    "objective": {"kind": "max_drop", "points": 1.0},
     "promise_held": True,
     "target_bytes": None,
     "latency": None,
@@ -52,6 +53,25 @@ def test_the_result_joins_what_was_measured(tmp_path: Path) -> None:
     assert (result["artifact"], result["seconds"]) == (str(tmp_path / "model"), {"search": 1.5})
     assert "file_bytes" not in SUMMARY["best"]
     assert result["latency"] is None
+
+
+@pytest.mark.parametrize(
+    ("measured_ms", "share", "milliseconds", "held"),
+    [
+        (9.0, 0.5, None, True),
+        (3.0, 0.6, None, False),
+        (3.0, 0.6, 3.0, True),  # beside a dense model that was faster at the end than when the table was made
+        (9.0, 0.5, 3.0, False),  # all is slower
+        (3.1, 0.5, 3.0, True),
+    ],
+)
+def test_a_promised_time_is_a_share_of_the_dense_models_or_milliseconds(
+    measured_ms: float, share: float, milliseconds: float | None, held: bool
+) -> None:
+    measured = {"target_share": 0.5, "measured_share": share, "measured_ms": measured_ms}
+    assert latency.held(measured, milliseconds) is held
+    assert latency.held({**measured, "target_share": None}, milliseconds)
+    assert latency.held(None, milliseconds)
 
 
 @pytest.mark.parametrize(("target_bytes", "held"), [(3, True), (2, False), (None, True)])

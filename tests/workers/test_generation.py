@@ -103,6 +103,25 @@ def test_answer_ends_at_a_line_break(
     assert len(steps) == 2, "the right answers, and one step: nothing is written after it"
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("own", [2, [2, 0], None])
+def test_answer_ends_at_the_token_that_ends_the_tasks_answers(
+    own: Any,
+    make_llama: Callable[..., PreTrainedModel],
+    text_example: Callable[..., Example],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """The chat's end of a turn, say, of a model whose configuration names another one, or none."""
+    model, examples = make_llama(), prompts(text_example)
+    model.generation_config.eos_token_id = own
+    ids = [greedy(model, example.prompt_ids, 2) for example in examples]
+    whole = next(index for index, tokens in enumerate(ids) if len(set(tokens[:3])) == 3)
+    end = ids[whole][2]
+    (text,) = written(model, tokenizer, [replace(examples[whole], end=end)], 50)
+    assert text == tokenizer.decode(ids[whole][:3])
+    assert write_alone(model, tokenizer, replace(examples[whole], end=end), NEW) == text
+
+
 def test_no_answer_ends_before_the_last_of_its_batch(
     make_llama: Callable[..., PreTrainedModel],
     text_example: Callable[..., Example],

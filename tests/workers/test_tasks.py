@@ -118,6 +118,18 @@ GENERATE = TaskPlan(
 LM = TaskPlan(kind="lm", prompt="", answer="{{ text }}")
 
 
+def test_answers_of_which_none_can_be_written_are_refused(
+    plan: Any, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Both models would be cut off alike, and hardly any drop be seen."""
+    answer = replace(GENERATE, answer="{{ text }} 1 2 3 4", max_new_tokens=4)
+    assert fails(answer, plan(rows(2)), tokenizer).field == "task.max_new_tokens"
+    lines = replace(GENERATE, answer="{{ label }}\n{{ label }}", max_new_tokens=9)
+    assert "up to its first line break" in fails(lines, plan(rows(2)), tokenizer).message
+    some = encode(replace(GENERATE, answer="{{ text }}", max_new_tokens=4), plan(rows(2)), tokenizer, None)
+    assert some.splits["test"][0].end == tokenizer.eos_token_id
+
+
 def only(encoded: EncodedTask) -> Any:
     (example,) = encoded.splits["test"]
     return example

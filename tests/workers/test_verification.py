@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from workers.prepared import Progress, load_factors
 from workers.scorer import Scorer
 from workers.scores import Failure, ScoreRequest, Scores
 from workers.timing import MakeTimer
-from workers.verification import VerificationPlan, Verified, verify
+from workers.verification import SPEED_ROUNDS, VerificationPlan, Verified, _speeds, verify
 from workers.workload import Workload, WorkloadKind
 
 pytestmark = pytest.mark.usefixtures("_own_modules_cache")
@@ -69,6 +70,24 @@ def test_exported_model_scores_as_in_the_search(
     assert verified.tokens_per_second > 0
     assert verified.spent is None
     assert verified.dense_tokens_per_second > 0
+
+
+def test_speed_is_that_of_reading_for_what_a_model_writes_is_as_long_as_it_likes() -> None:
+    asked: list[ScoreRequest] = []
+
+    class Asked:
+        def score(self, request: ScoreRequest) -> Scores:
+            asked.append(request)
+            nothing = np.zeros(3)
+            return Scores(
+                quality=nothing, exact=nothing, nll_nats=nothing, kl_nats=nothing, answer_tokens=nothing,
+                tokens=12, seconds=4.0,
+            )  # fmt: skip
+
+    one: Any = Asked()
+    assert _speeds({"dense": one, "exported": one}, "confirm", 3) == {"dense": 3.0, "exported": 3.0}
+    assert len(asked) == 2 * SPEED_ROUNDS
+    assert all(request.loss_only and (request.split, request.stop) == ("confirm", 3) for request in asked)
 
 
 @pytest.mark.parametrize("kind", ["prefill", "decode"])
