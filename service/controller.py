@@ -173,13 +173,19 @@ class Controller:
     def _run_what_is_there(self) -> None:
         try:
             self._tidy()
-            while self._has_room() and (job := self._store.claim_next(self._lease_s)) is not None:
+            while self._has_room() and (job := self._claim()) is not None:
                 self.trouble = None
                 self._start(job)
             self.trouble = None
         except StoreError as error:
             logger.error("no job is run until the database is back: %s", error)
             self.trouble = str(error)
+
+    def _claim(self) -> Job | None:
+        """The next job to run. After a sleep of the machine all leases are over, those of the runs that go on, too."""
+        with self._changed:
+            going_on = [run.log.job.id for run in self._runs if not run.log.cancelled.is_set()]
+        return self._store.claim_next(self._lease_s, besides=going_on)
 
     def _has_room(self) -> bool:
         """Whether one more job may run, now that those are taken leave of that have ended."""

@@ -55,9 +55,17 @@ def configure(format: LogFormat, secrets: Sequence[str] = ()) -> None:
 def formatter(format: LogFormat, secrets: Sequence[str] = ()) -> logging.Formatter:
     """What `configure` formats by."""
     if format == "text":
-        return _Redacted(logging.Formatter(_TEXT), secrets)
+        return _Redacted(_Lines(_TEXT), secrets)
     inner = JsonFormatter(["levelname", "name", "message"], rename_fields=_NAMES, timestamp="time")
     return _Redacted(inner, [json.dumps(secret)[1:-1] for secret in secrets])
+
+
+class _Lines(logging.Formatter):
+    """Lines for people; each ends with the request that it is about, unless it has named that."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        text, request = super().formatMessage(record), getattr(record, "request_id", None)
+        return text if request is None or request in text else f"{text} [request {request}]"
 
 
 class _Redacted(logging.Formatter):

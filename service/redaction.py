@@ -14,6 +14,7 @@ _FORMS = (
     (re.compile(r"\b(hf|whsec)_[A-Za-z0-9+/=_-]{16,}"), rf"\1_{_GONE}"),
     (re.compile(r"\b(Bearer|Basic)(\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1\2{_GONE}"),
     (re.compile(r"(://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{_GONE}@"),
+    (re.compile(r"([?&](?:ssl)?password=)[^\s&\"']+", re.IGNORECASE), rf"\1{_GONE}"),
 )
 """Each reads a text once, whatever it is: any caller may put 60 KB into a line of the log."""
 

@@ -134,7 +134,7 @@ class Run:
         elif self._interrupted and self.fault is not None:
             self.put_back(self.fault)
         elif self._interrupted or (isinstance(error, CancelledError) and log.cancelled.is_set()):
-            logger.info("job %s: interrupted (%s); it goes on later", job.id, error)
+            logger.info("job %s: interrupted; it goes on later", job.id)
             self._store.release(job.id, epoch=job.epoch)
         elif isinstance(error, InfrastructureError):
             self.fault = error

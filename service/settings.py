@@ -70,6 +70,18 @@ class Settings(BaseSettings):
     tracing: bool = Field(default=False, description="Whether spans are sent to an OpenTelemetry collector.")
     ray_address: str | None = Field(default=None, description="Ray cluster to join; without it, a local one.")
 
+    @field_validator("data_dir", "ray_address", "database_url", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("must not be empty; leave it out for the default")
+        return value
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _without_blanks(cls, value: Any) -> Any:
+        return value.strip() if isinstance(value, str) else value  # as files end, which secrets are kept in
+
     @field_validator("roots", mode="before")
     @classmethod
     def _split_roots(cls, value: Any) -> Any:

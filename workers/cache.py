@@ -163,16 +163,20 @@ class FolderCache:
             What went.
         """
         self._sweep()
-        with self._leases.frozen() as leased_since_ns:
+        evicted: list[Entry] = []
+        with (
+            self._leases.frozen() as leased_since_ns
+        ):  # nobody can begin to use the cache: nothing slow in here
             entries = self.entries()
             held_bytes = sum(entry.size_bytes for entry in entries)
-            evicted: list[Entry] = []
             for entry in entries:
                 if held_bytes <= limit_bytes or entry.last_use_ns >= leased_since_ns:
                     break
                 if self._evict(entry):
                     evicted.append(entry)
                     held_bytes -= entry.size_bytes
+        if evicted:
+            self._sweep()
         if held_bytes > limit_bytes > 0:
             logger.warning(
                 "the cache %s holds %.2f GiB, more than its limit of %.2f GiB: what is left is in use",
@@ -183,22 +187,22 @@ class FolderCache:
         return evicted
 
     def _evict(self, entry: Entry) -> bool:
-        """Removes an entry, unless its key is locked or it was used since it was listed."""
+        """Takes an entry out of sight, unless its key is locked or it was used since it was listed."""
         with suppress(Timeout, FileNotFoundError), self._key_lock(entry.key, timeout_s=0):
             if self.path(entry.key).stat().st_mtime_ns == entry.last_use_ns:
-                self._drop(entry.key)
+                self._hide(entry.key)
                 logger.info("evicted %s, %.2f GiB, from the cache", entry.key, entry.size_bytes / GIB)
                 return True
         return False
 
     def _drop(self, key: str) -> None:
         """Removes an entry, out of sight first: it is never seen half-removed."""
-        trash = self._root / f".{key}-{uuid.uuid4().hex}"
-        try:
-            os.rename(self.path(key), trash)
-        except FileNotFoundError:
-            return
-        shutil.rmtree(trash)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._hide(key))
+
+    def _hide(self, key: str) -> Path:
+        """Takes an entry out of sight, to where `_sweep` finds it; returns the place."""
+        return self.path(key).rename(self._root / f".{key}-{uuid.uuid4().hex}")
 
     @contextmanager
     def _scratch(self, key: str) -> Iterator[Path]:

@@ -23,7 +23,7 @@ _INTERRUPTED = tuple(state for state in JobState if state.interruptible)
 class Claims(Told):
     """Hands jobs to those who run them, and takes them back."""
 
-    def claim_next(self, lease_s: float = LEASE_S) -> Job | None:
+    def claim_next(self, lease_s: float = LEASE_S, *, besides: Collection[str] = ()) -> Job | None:
         """The next job to run, moved to validating: of the highest priority, one cut off, an export, or the oldest.
 
         A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes; one that is to be
@@ -31,6 +31,7 @@ class Claims(Told):
 
         Args:
             lease_s: So long the job is the caller's, in seconds, if the lease is not renewed.
+            besides: Ids of jobs that the caller runs: it takes none of them over, however long it was held up.
 
         Returns:
             The job, with the epoch that the caller's writes have to show; None when there is nothing to run.
@@ -41,7 +42,7 @@ class Claims(Told):
         )  # exports take minutes, jobs hours
         runnable = [state.value for state in (JobState.QUEUED, *_INTERRUPTED)]
         order = (JobRow.priority.desc(), first, JobRow.id)
-        query = select(JobRow).where(JobRow.state.in_(runnable)).order_by(*order)
+        query = select(JobRow).where(JobRow.state.in_(runnable), JobRow.id.not_in(besides)).order_by(*order)
         with self.database.writing() as session:
             now = self._clock(session)
             free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
+from sqlalchemy.exc import DatabaseError, InterfaceError, InternalError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
 from search.errors import StoreError
-from service.store.engine import new_engine, upgrade
+from service.store.engine import new_engine, shown, upgrade
 
 FAILURES = (OperationalError, InterfaceError, InternalError, TimeoutError)
 """What SQLAlchemy raises where the database is at fault, not the program."""
@@ -43,9 +43,9 @@ class Database:
             if not self._opened:
                 try:
                     upgrade(self._engine, only_new=not self._migrates)
-                except FAILURES as error:
+                except (*FAILURES, DatabaseError) as error:  # the latter where the file is none of SQLite
                     raise StoreError(
-                        f"the job store {self._engine.url!r} cannot be opened: {_cause(error)}; {self._remedy()}"
+                        f"the job store {shown(self._engine)} cannot be opened: {_cause(error)}; {self._remedy()}"
                     ) from error
                 self._opened = True
 

@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from search.errors import ConflictError, InputError
+from service.redaction import redact
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30
@@ -71,7 +72,7 @@ def _database_of(url: str) -> URL:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
         parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError):
+    except (ArgumentError, NoSuchModuleError, ValueError):  # a port that is no number is a ValueError
         backend = None
     if backend not in ("sqlite", "postgresql"):
         raise InputError(
@@ -80,6 +81,11 @@ def _database_of(url: str) -> URL:
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         raise InputError("database_url", f"must name a file, e.g. sqlite:///ranksieve.db; got {url}")
     return parsed
+
+
+def shown(engine: Engine) -> str:
+    """Which database it is, without a password, which may be among the parameters of a URL, too."""
+    return redact(repr(engine.url))
 
 
 def upgrade(engine: Engine, *, only_new: bool = False) -> None:
@@ -98,14 +104,14 @@ def upgrade(engine: Engine, *, only_new: bool = False) -> None:
         config = migration_config(connection)
         if only_new and _revision(connection) in _earlier(config):
             raise ConflictError(
-                f"{engine.url!r} is not of this version of ranksieve: start its server once, which brings it up to "
+                f"{shown(engine)} is not of this version of ranksieve: start its server once, which brings it up to "
                 "date, or run the ranksieve that its server is of"
             )
         try:
             command.upgrade(config, "head")
         except CommandError as error:
             raise ConflictError(
-                f"cannot bring {engine.url!r} to this version's schema: {error}; "
+                f"cannot bring {shown(engine)} to this version's schema: {error}; "
                 "run the newer ranksieve that wrote it, or give another data_dir"
             ) from error
 

@@ -526,6 +526,35 @@ def test_a_job_marked_before_the_server_died_is_cancelled_by_the_next(
     wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
 
 
+def test_a_server_that_slept_past_a_lease_does_not_take_over_its_own_job(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held, looked, claim = Held(), threading.Semaphore(0), store.claim_next
+
+    def look(*lease_s: float, **options: Any) -> Job | None:
+        found = claim(*lease_s, **options)
+        looked.release()
+        return found
+
+    job = store.create_job(make_spec())
+    controller = start_controller(held, running_jobs=2)
+    assert held.searching.wait(60)
+    epoch = store.job(job.id).epoch
+    monkeypatch.setattr(store, "claim_next", look)
+    store.renew(job.id, lease_s=-1, epoch=epoch)
+    controller.wake()
+    assert looked.acquire(timeout=60)
+
+    assert (store.job(job.id).epoch, store.job(job.id).faults) == (epoch, 0)
+    assert store.claim_next(besides=[job.id]) is None
+    taken = store.claim_next()  # another server may
+    assert taken is not None
+    assert taken.epoch == epoch + 1
+
+
 def test_stop_leaves_the_running_job_for_the_next_start(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
@@ -786,7 +815,7 @@ def test_a_store_that_fails_ends_the_controller_visibly(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(_lease_s: float) -> None:
+    def fail(_lease_s: float, *, besides: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(store, "claim_next", fail)
@@ -908,11 +937,11 @@ def test_a_database_that_was_away_is_used_again(
     claim, asked = store.claim_next, threading.Event()
     back = threading.Event()
 
-    def away(lease_s: float) -> Job | None:
+    def away(lease_s: float, **options: Any) -> Job | None:
         asked.set()
         if not back.is_set():
             raise StoreError("connection refused")
-        return claim(lease_s)
+        return claim(lease_s, **options)
 
     monkeypatch.setattr(store, "claim_next", away)
     job = store.create_job(make_spec())

@@ -41,6 +41,20 @@ def test_json_names_the_job_and_the_request() -> None:
     assert "job_id" not in as_json(record("idle"))
 
 
+def test_a_line_ends_with_the_request_that_it_is_about() -> None:
+    lines = formatter("text", ["s3cret"])
+    with about(request="r1"):
+        plain, named = (
+            lines.format(record(message, "r1")) for message in ("got %.0s422", "request %s failed")
+        )
+        failed = lines.format(record("broke %.0s", "x", failed=True))
+
+    assert plain.endswith("got 422 [request r1]")
+    assert named.endswith("request r1 failed")
+    assert "broke  [request r1]\nTraceback" in failed
+    assert lines.format(record("idle")).endswith(": idle")
+
+
 def test_the_thread_pool_logs_about_the_same() -> None:
     with about(request="r1"), ThreadPoolExecutor() as pool:
         values = pool.submit(copy_context().run, as_json, record("read")).result()

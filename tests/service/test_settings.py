@@ -29,6 +29,19 @@ def test_defaults_serve_this_machine_from_the_current_folder(tmp_path: Path) -> 
     assert settings.cache_limit_bytes == 100 * 2**30
 
 
+@pytest.mark.parametrize("name", ["DATA_DIR", "RAY_ADDRESS", "DATABASE_URL"])
+def test_a_variable_that_is_set_to_nothing_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As a substitution in a file of another tool leaves it: nobody means the current folder, or no cluster."""
+    monkeypatch.setenv(f"RANKSIEVE_{name}", "")
+    with pytest.raises(ValidationError, match="must not be empty; leave it out for the default"):
+        Settings()
+
+
+def test_a_key_out_of_a_file_ends_where_its_line_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANKSIEVE_API_KEY", "s3cret\n")
+    assert Settings().secrets == ["s3cret"]
+
+
 def test_the_environment_is_read_when_settings_are_made(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

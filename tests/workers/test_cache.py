@@ -1,6 +1,7 @@
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from search.errors import InfrastructureError
@@ -407,3 +409,20 @@ def test_a_full_disk_names_the_cache_and_the_limit(tmp_path: Path, write: Callab
         write(scratch)
     assert held(cache) == ["a"]
     assert list(tmp_path.glob(".*-*")) == []
+
+
+def test_nobody_waits_to_use_the_cache_for_what_is_deleted(
+    cache: FolderCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where storage is slow that takes long, and every dry run and every job begins with a lease."""
+    folder, removed, rmtree = store(cache, "old"), [], shutil.rmtree
+
+    def remove(path: Path) -> None:
+        with FileLock(folder.parent / "leases.lock", timeout=0):
+            removed.append(path.name.partition("-")[0])
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    assert [entry.key for entry in cache.shrink(0)] == ["old"]
+    assert removed == [".old"]
+    assert not [path for path in folder.parent.iterdir() if "old" in path.name]

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import ray
@@ -74,3 +75,27 @@ def test_a_ray_that_does_not_start_leaves_no_process(monkeypatch: pytest.MonkeyP
     assert [process.poll() is None for process in (*started, other)] == [False, True]
     for process in (*started, other):
         process.communicate(b"\n")
+
+
+def test_a_server_that_ray_was_started_in_may_take_its_time_to_end() -> None:
+    """Ray's own handler of SIGTERM sets an alarm that aborts the process after three seconds."""
+    program = """
+import os, signal, sys, threading, time
+from workers.cluster import Cluster
+
+asked = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: asked.set())
+cluster = Cluster(temp_dir=sys.argv[1])
+cluster.connect()
+os.kill(os.getpid(), signal.SIGTERM)
+asked.wait()
+threading.Event().wait(4)
+cluster.close()
+print("ended")
+"""
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", ignore_cleanup_errors=True
+    ) as short:  # as sockets want it
+        command = [sys.executable, "-c", program, short]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr

@@ -5,20 +5,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from search.errors import ConflictError, InputError, StoreError
 from service.jobs import Job
 from service.spec import JobSpec
 from service.store import Store, rows
-from service.store.engine import migration_config, new_engine, upgrade
+from service.store.database import Database
+from service.store.engine import migration_config, new_engine, shown, upgrade
 from service.store.schema import Base
 
 
@@ -97,12 +99,36 @@ def test_a_database_in_memory_is_refused(url: str) -> None:
         new_engine(url)
 
 
-@pytest.mark.parametrize("url", ["mysql://me:s3cret@db/jobs", "nosuch://me:s3cret@db/jobs", "s3cret"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:s3cret@db/jobs",
+        "nosuch://me:s3cret@db/jobs",
+        "s3cret",
+        "postgresql://me:s3cret@db:port/jobs",
+    ],
+)
 def test_another_database_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(InputError, match="must be a SQLAlchemy URL") as refused:
         new_engine(url)
 
     assert "s3cret" not in str(refused.value)
+
+
+def test_which_database_it_is_is_told_without_a_password_among_its_parameters() -> None:
+    engine: Any = SimpleNamespace(
+        url=make_url("postgresql://db/jobs?password=s3cret&connect_timeout=5&sslpassword=s3cret")
+    )
+    told = shown(engine)
+    assert "//db/jobs" in told
+    assert "connect_timeout=5" in told
+    assert "s3cret" not in told
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "jobs.db").write_bytes(b"not one" * 1000)
+    with pytest.raises(StoreError, match=r"jobs.db cannot be opened: .*file is not a database"):
+        Database(f"sqlite:///{tmp_path}/jobs.db").open()
 
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
