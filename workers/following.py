@@ -5,6 +5,7 @@ They divide the work among themselves, so that more may join at any time, and wh
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,10 @@ from workers.sharing import Share
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
+
+SILENT_S = 600.0
+"""After so long without a word of any worker, in seconds, the log says so, and again after every other such time. It is
+not the end: to factor the largest matrices takes as long on few processors."""
 
 MOST_DEATHS = 3
 """Of the workers of a phase, after which no more join: what kills them may kill all."""
@@ -61,6 +66,7 @@ def last_item(
     """
     last: dict[Any, Any] = {start(): None}  # of those that have not ended, the oldest first
     may_join, deaths, result = True, 0, None
+    heard_s, warned = time.monotonic(), 0
     try:
         while last:
             while may_join and share.take():
@@ -71,6 +77,11 @@ def last_item(
             ready, _ = ray.wait(list(last), timeout=POLL_S, fetch_local=False)
             if cancelled.is_set():
                 raise CancelledError("the job was cancelled")
+            if ready:
+                heard_s, warned = time.monotonic(), 0
+            elif (silent_s := time.monotonic() - heard_s) > SILENT_S * (warned + 1):
+                warned += 1
+                logger.warning("phase %s: no word of its %d workers for %.0f s", phase, len(last), silent_s)
             for stream in ready:
                 try:
                     last[stream] = ray.get(next(stream))
