@@ -82,10 +82,9 @@ class Proposer:
 
     def _brought(self, genome: Genome, share: float) -> Genome:
         """A genome of the user's at a size: as it is, if it is not much smaller, for what energies add may do harm."""
-        near = share - ABOVE < self.space.cost_share(genome) and self.space.cost(genome) <= self.space.budget(
-            share
-        )
-        return genome if near else self.fitted(genome, share)
+        space = self.space
+        fits = space.cost(genome) <= space.budget(share)
+        return genome if fits and space.cost_share(genome) > share - ABOVE else self.fitted(genome, share)
 
     def beside(self, genome: Genome, share: float) -> Genome:
         """The first guess at a size that is not far from a genome's: that one brought there, if nothing is known."""

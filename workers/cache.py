@@ -164,9 +164,7 @@ class FolderCache:
         """
         self._sweep()
         evicted: list[Entry] = []
-        with (
-            self._leases.frozen() as leased_since_ns
-        ):  # nobody can begin to use the cache: nothing slow in here
+        with self._leases.frozen() as leased_since_ns:  # nobody can begin to use the cache: be quick
             entries = self.entries()
             held_bytes = sum(entry.size_bytes for entry in entries)
             for entry in entries:
