@@ -52,7 +52,7 @@ def test_health_fails_once_no_webhook_will_be_sent_to(http, application):
 def test_a_server_is_not_ready_while_no_job_is_run(http, application, monkeypatch):
     claims = threading.Semaphore(0)
 
-    def fail(*_):
+    def fail(*_, **options):
         claims.release()
         raise StoreError("s3cret")
 

@@ -537,7 +537,7 @@ def test_a_server_of_databases_that_is_not_there_is_named_without_a_password() -
 
     told = str(caught.value)
     assert told.startswith("the job store postgresql")
-    assert "me:***@127.0.0.1:1/jobs cannot be opened: OperationalError: connection" in told
+    assert "me:[redacted]@127.0.0.1:1/jobs cannot be opened: OperationalError: connection" in told
     assert told.endswith("; see that it runs and lets this server in")
     assert "s3cret" not in told
 
