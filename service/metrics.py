@@ -1,7 +1,8 @@
 """What a server counts for its operator, in Prometheus' terms; of jobs, events tell more.
 
 Counts are this server's since it started; `ranksieve_jobs` is read from the store when it is asked for. How busy the
-actors are while jobs search: `rate(ranksieve_scoring_seconds_total[10m]) / sum(ranksieve_actors)`.
+actors are while generations are scored: `rate(ranksieve_scoring_seconds_total[10m]) / sum(ranksieve_actors)`. What they
+score before and after the generations is not counted.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
