@@ -256,7 +256,7 @@ def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: _Code
             "task.max_new_tokens",
             f"must let a model write the answer of some record whole, up to its first line break; with "
             f"{task.max_new_tokens} it can write none, that of {questions[0].name} has "
-            f"{len(examples[0].rows[0].spans[0].ids)} tokens",
+            f"{examples[0].answer_tokens} tokens",
         )
     return examples
 

@@ -118,12 +118,8 @@ def upgrade(engine: Engine, *, only_new: bool = False) -> None:
 
 def _earlier(config: Config) -> list[str]:
     """The revisions before this version's; a newer one is none that it knows."""
-    scripts = ScriptDirectory.from_config(config)
-    return [
-        script.revision
-        for script in scripts.walk_revisions()
-        if script.revision != scripts.get_current_head()
-    ]
+    _newest, *earlier = ScriptDirectory.from_config(config).walk_revisions()
+    return [script.revision for script in earlier]
 
 
 def _revision(connection: Connection) -> str | None:

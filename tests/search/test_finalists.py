@@ -18,11 +18,15 @@ from search.outcome import Outcome
 from search.prices import Prices
 from search.schedules import Accepted
 from search.seeds import fitted, lagrangian, on_the_way, uniform
-from search.space import Genome
+from search.space import Genome, SearchSpace
 
 
 def outcome(genome: Genome) -> Outcome:
     return Outcome(genome=genome, examples=8, kl_nats=0.1, drop_points=5.0, metric=0.5)
+
+
+def accept(space: SearchSpace, genome: Genome) -> Accepted:
+    return Accepted(share=space.kept_share(genome), genome=genome)
 
 
 def as_seed(seed: Callable[[float], Genome]) -> Callable[[Genome, float], Genome]:
@@ -42,7 +46,7 @@ def test_safe_ones_then_what_was_accepted_then_smaller_ones_to_hope_for(make_pro
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
     sizes = (0.6, 0.5, 0.46, 0.43, 0.41, 0.4)
-    accepted = [Accepted(share=space.kept_share(seed(share)), genome=seed(share)) for share in sizes]
+    accepted = [accept(space, seed(share)) for share in sizes]
     found, far = uniform(space, 0.379), seed(0.27)
     front = [outcome(genome) for genome in (seed(0.2), far, found, seed(0.39), seed(0.5))]
 
@@ -66,7 +70,7 @@ def test_between_what_was_accepted_far_apart_first_guesses_stand_in_even_steps(m
     space = problem.space
     seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, Prices(space, problem.energies))
     found, smallest = uniform(space, 0.47), uniform(space, 0.3)
-    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (found, smallest)]
+    accepted = [accept(space, genome) for genome in (found, smallest)]
     finalists = genomes(drop_finalists(space, seed, fit, accepted, []))
     first, last = finalists.index(found), finalists.index(smallest)
     shares = [space.kept_share(genome) for genome in finalists[first : last + 1]]
@@ -86,7 +90,7 @@ def test_a_guess_that_is_much_smaller_leaves_no_gap(make_problem) -> None:
     seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, Prices(space, problem.energies))
     largest_start, above, smallest = seed(0.3), uniform(space, 0.4), uniform(space, 0.2)
     known = [above, largest_start, smallest]
-    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in known]
+    accepted = [accept(space, genome) for genome in known]
 
     def as_it_is(share: float) -> Genome:
         return largest_start if 0.3 <= share < 0.4 else seed(share)
@@ -106,7 +110,7 @@ def test_guesses_that_are_no_smaller_than_what_is_known_do_not_stand_between(mak
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
     above, smallest = uniform(space, 0.5), uniform(space, 0.3)
-    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (above, smallest)]
+    accepted = [accept(space, genome) for genome in (above, smallest)]
     for guess in (above, seed(0.6)):
 
         def too_large(share: float, guess: Genome = guess) -> Genome:
@@ -121,7 +125,7 @@ def test_steps_between_small_models_are_no_narrower_than_is_worth_a_test(make_pr
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
     above, smallest = uniform(space, 0.08), uniform(space, 0.05)
-    accepted = [Accepted(share=space.kept_share(genome), genome=genome) for genome in (above, smallest)]
+    accepted = [accept(space, genome) for genome in (above, smallest)]
     finalists = genomes(drop_finalists(space, seed, as_seed(seed), accepted, []))
     steps = finalists.index(smallest) - finalists.index(above)
     assert steps == math.ceil((accepted[0].share - accepted[1].share) / 0.01)
@@ -131,7 +135,7 @@ def test_of_several_that_were_scored_near_a_step_down_the_largest_stands_there(m
     problem = make_problem(layers=8)
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
-    smallest = Accepted(share=space.kept_share(seed(0.4)), genome=seed(0.4))
+    smallest = accept(space, seed(0.4))
     larger, smaller = (
         lagrangian(space, problem.true_energies, smallest.share - fall) for fall in (0.0105, 0.0125)
     )
@@ -146,10 +150,7 @@ def test_of_many_that_were_accepted_the_smallest_go_on(make_problem) -> None:
     problem = make_problem(layers=8)
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
-    accepted = [
-        Accepted(share=space.kept_share(seed(share / 200)), genome=seed(share / 200))
-        for share in range(20, 190)
-    ]
+    accepted = [accept(space, seed(share / 200)) for share in range(20, 190)]
     shares = [
         space.kept_share(genome)
         for genome in genomes(drop_finalists(space, seed, as_seed(seed), accepted, []))
@@ -165,7 +166,7 @@ def test_of_many_that_were_accepted_the_smallest_go_on(make_problem) -> None:
 def test_no_gap_is_wide_above_what_was_accepted_by_luck(make_problem) -> None:
     problem = make_problem(layers=8)
     seed = partial(lagrangian, problem.space, problem.energies)
-    lucky = Accepted(share=problem.space.kept_share(seed(0.15)), genome=seed(0.15))
+    lucky = accept(problem.space, seed(0.15))
     finalists = genomes(drop_finalists(problem.space, seed, as_seed(seed), [lucky], []))
     shares = map(problem.space.kept_share, finalists)
     assert max(larger - smaller for larger, smaller in pairwise(shares)) < 0.2
@@ -176,7 +177,7 @@ def test_near_the_smallest_accepted_one_its_allocation_goes_on(make_problem) -> 
     space = problem.space
     seed, fit = partial(lagrangian, space, problem.energies), partial(fitted, Prices(space, problem.energies))
     found = uniform(space, 0.4)
-    smallest = Accepted(share=space.kept_share(found), genome=found)
+    smallest = accept(space, found)
 
     finalists = genomes(drop_finalists(space, seed, fit, [smallest], []))
 
@@ -195,7 +196,7 @@ def test_finalists_fall_strictly_wherever_the_smallest_accepted_one_is(make_prob
     problem = make_problem()
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
-    smallest = Accepted(share=space.kept_share(seed(share)), genome=seed(share))
+    smallest = accept(space, seed(share))
     finalists = drop_finalists(
         space, seed, as_seed(seed), [smallest], [outcome(seed(share / 10)) for share in range(10)]
     )
@@ -214,7 +215,7 @@ def test_a_seed_stands_for_larger_ones_that_were_refused_by_bad_luck(make_proble
     problem = make_problem(layers=8)
     space = problem.space
     seed = partial(lagrangian, space, problem.energies)
-    smallest = Accepted(share=space.kept_share(seed(0.31)), genome=seed(0.31))
+    smallest = accept(space, seed(0.31))
     finalists = drop_finalists(space, seed, as_seed(seed), [smallest], [])
     shares = [space.kept_share(one.genome) for one in finalists[:10]]
     assert shares == pytest.approx([0.95, 0.85, 0.75, 0.65, 0.6, 0.54, 0.48, 0.425, 0.37, 0.31], abs=0.01)
@@ -229,7 +230,7 @@ def test_no_seed_that_is_smaller_counts_as_accepted(make_problem) -> None:
     def seed(share: float) -> Genome:
         return lagrangian(space, problem.energies, min(share, 0.5))  # no larger ones are allowed
 
-    entry = Accepted(share=space.kept_share(found), genome=found)
+    entry = accept(space, found)
     finalists = drop_finalists(space, seed, as_seed(seed), [entry], [])
     assert genomes(finalists)[0] == found
     assert risky(finalists) == {found: 1.0}

@@ -66,9 +66,13 @@ def other_store(store: Store, store_url: str, wait_until: WaitUntil) -> Iterator
     other.close()
 
 
-def succeed(job: Job, log: JobLog) -> dict[str, Any]:
+def begin_search(log: JobLog) -> None:
     log.state(JobState.PREPARING)
     log.state(JobState.SEARCHING)
+
+
+def succeed(job: Job, log: JobLog) -> dict[str, Any]:
+    begin_search(log)
     log.state(JobState.FINALIZING)
     return {"name": job.name}
 
@@ -80,8 +84,7 @@ class Held:
         self.searching = threading.Event()
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
-        log.state(JobState.PREPARING)
-        log.state(JobState.SEARCHING)
+        begin_search(log)
         self.searching.set()
         assert log.cancelled.wait(60)
         log.raise_if_cancelled()
@@ -233,8 +236,7 @@ class Drained(Held):
     """A pipeline that searches until it is to pause, and lets what is in flight finish."""
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
-        log.state(JobState.PREPARING)
-        log.state(JobState.SEARCHING)
+        begin_search(log)
         with log.draining():
             self.searching.set()
             assert log.pausing.wait(60)
@@ -300,8 +302,7 @@ def test_a_pause_that_was_asked_of_another_server_is_heard_of_and_may_be_called_
     heard, called_off = threading.Event(), threading.Event()
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
-        log.state(JobState.PREPARING)
-        log.state(JobState.SEARCHING)
+        begin_search(log)
         with log.draining():
             assert log.pausing.wait(60)
             heard.set()
@@ -328,8 +329,7 @@ def test_a_job_that_is_to_pause_and_is_then_cancelled_is_cancelled(
     heard = threading.Event()
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
-        log.state(JobState.PREPARING)
-        log.state(JobState.SEARCHING)
+        begin_search(log)
         with log.draining():
             assert log.pausing.wait(60)
             heard.set()
@@ -372,8 +372,7 @@ def test_a_job_that_is_to_stop_goes_on_to_its_end(
     searching = threading.Event()
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
-        log.state(JobState.PREPARING)
-        log.state(JobState.SEARCHING)
+        begin_search(log)
         searching.set()
         assert log.stopping.wait(60)
         log.state(JobState.FINALIZING)
@@ -586,8 +585,7 @@ class Places:
         self.told: dict[str, list[Exception]] = {name: [] for name in names}
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
-        log.state(JobState.PREPARING)
-        log.state(JobState.SEARCHING)
+        begin_search(log)
         self.searching[job.name].set()
         while not self.go[job.name].wait(0.005):
             log.raise_if_cancelled()
@@ -961,8 +959,7 @@ def test_a_restart_of_the_database_does_not_end_a_job(
     ended = threading.Event()
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
-        log.state(JobState.PREPARING)
-        log.state(JobState.SEARCHING)
+        begin_search(log)
         postgres.restart()
         log.generation({"generation": 0}, [], {"next": 1})
         log.state(JobState.FINALIZING)
