@@ -1,7 +1,7 @@
 """Which genomes go on to the confirm split, and in which order: largest first, where sizes differ.
 
 A search that compares many genomes on the same examples flatters its winner, so finalists are tested again on fresh
-ones, from the largest down until one fails (`search.confirmation.fallback`). Those that count are what the search has
+ones, from the largest down until one fails (`search.fallback`). Those that count are what the search has
 accepted: each was scored, and looked good enough. Where two of them are far apart, first guesses stand between them:
 the test ends at a size that is among its finalists, and neighbours hold or fail together. Larger ones that the search
 knows nothing of, up to one that hardly differs from the dense model, may fail by chance, and would then stand in the

@@ -7,8 +7,10 @@ the examples tells that of most of them.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from search.confirmation import DropInterval, fallback, fallback_from, of_two_looks
 from search.errors import ScoringError
+from search.fallback import fallback, fallback_from
+from search.intervals import DropInterval
+from search.pvalues import of_two_looks
 from search.space import SearchSpace
 from service.events import EventType
 from service.joblog import JobLog
@@ -83,7 +85,7 @@ def confirm(
 
     One is refit, where the job wants that, when it is looked at.
 
-    For `max_drop` and `pareto` they are tested (`search.confirmation`): the smallest one that holds wins, and the
+    For `max_drop` and `pareto` they are tested (`search.fallback`): the smallest one that holds wins, and the
     chance that it breaks the promise is that of a single test. For `max_drop` those that the test does not come to are
     not scored, and those of which the first half of the examples tells not on the others, unless one wins. Where a size
     or a time is given the lowest loss wins.

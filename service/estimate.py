@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from search.confirmation import FIRST_LOOK, fewest_examples
 from search.finalists import LARGEST_RISK, MIDDLE_RISK, MOST_FINALISTS
+from search.pvalues import FIRST_LOOK, fewest_examples
 from search.schedules import MOST_LOOKS
 from search.standing import BEST_FINALISTS
 from service import plans

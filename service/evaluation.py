@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from search.confirmation import mean_interval
+from search.intervals import mean_interval
 from service import plans
 from service.settings import Settings
 from service.spec import JobSpec

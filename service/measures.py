@@ -2,15 +2,8 @@
 
 import numpy as np
 
-from search.confirmation import (
-    RESAMPLES,
-    DropInterval,
-    mean_interval,
-    paired_drop,
-    perplexity_rise,
-    risk_of_drop,
-    risk_of_rise,
-)
+from search.intervals import RESAMPLES, DropInterval, mean_interval, paired_drop, perplexity_rise
+from search.pvalues import risk_of_drop, risk_of_rise
 from workers.metrics import METRIC_NAMES
 from workers.plan import EncodedTask
 from workers.scores import Floats, Reaction, Scores, first, metric_of

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from search.confirmation import DropInterval
 from search.errors import ScoringError
 from search.evolution import Evolution
+from search.intervals import DropInterval
 from search.objectives import TargetBytes, TargetLatency
 from search.outcome import Outcome
 from search.space import Genome, SearchSpace

@@ -13,9 +13,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from search.confirmation import DropInterval
 from search.descent import RUNG
 from search.errors import ScoringError, UnresumableError
+from search.intervals import DropInterval
 from search.objectives import MaxDrop
 from search.schedules import smallest_seed_share
 from search.seeds import Family

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from search.confirmation import MOST_CONFIDENCE
 from search.objectives import MaxDrop as WithinDrop
+from search.pvalues import MOST_CONFIDENCE
 from service.spec.model import ModelSpec
 from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
 from service.spec.projection import ProjectionSpec

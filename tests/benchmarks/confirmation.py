@@ -25,9 +25,11 @@ from real_model import RealModel, descents_for, load, parser, preparation_plan, 
 from search_methods import Problem, search_of
 from search_table import accepted_in, finalists_of, run
 
-from search.confirmation import RESAMPLES, fallback, of_two_looks, risk_of_drop
+from search.fallback import fallback
 from search.finalists import risks
+from search.intervals import RESAMPLES
 from search.objectives import MaxDrop
+from search.pvalues import of_two_looks, risk_of_drop
 from search.settings import SearchSettings
 from service.descent import starts_of
 from service.scoring import Candidate, TaskScorer, half_of

@@ -59,11 +59,13 @@ from api.spec_file import load_spec
 from search.archive import Memo
 from search.baselines.paper_ga import PaperSettings
 from search.candidates import Proposer
-from search.confirmation import DropInterval, fallback, mean_interval, of_two_looks
+from search.fallback import fallback
 from search.finalists import Finalist, drop_finalists
+from search.intervals import DropInterval, mean_interval
 from search.objectives import MaxDrop, TargetParams
 from search.outcome import Outcome
 from search.prices import Energies, Prices
+from search.pvalues import of_two_looks
 from search.schedules import MOST_LOOKS, SEED_SHARES, Accepted
 from search.seeds import Starts, lagrangian, uniform
 from search.settings import SearchSettings, Stage

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from search.confirmation import DropInterval, paired_drop, risk_of_drop
 from search.errors import ScoringError
+from search.intervals import DropInterval, paired_drop
 from search.matrix import MatrixShape
+from search.pvalues import risk_of_drop
 from search.space import Genome, SearchSpace
 from service.confirmation import Winner, confirm
 from service.joblog import JobLog

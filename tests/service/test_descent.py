@@ -8,8 +8,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from search.confirmation import DropInterval
 from search.errors import ConflictError, ScoringError
+from search.intervals import DropInterval
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, Pareto, TargetParams
 from search.schedules import SEED_SHARES

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from search.confirmation import DropInterval
 from search.errors import ConflictError, ScoringError
+from search.intervals import DropInterval
 from search.matrix import MatrixShape
 from search.objectives import MaxDrop, Pareto, TargetParams
 from search.seeds import lagrangian

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.confirmation import DropInterval
 from search.descent import RUNG
 from search.errors import ScoringError
+from search.intervals import DropInterval
 from search.objectives import MaxDrop
 from service.rounds import DESCENT_EXAMPLES, FURTHEST, RoundRecords, holds, next_stair, records_of
 from service.scoring import Candidate
