@@ -1,8 +1,6 @@
 """The Python client: the REST API as methods, the event stream as an iterator that survives disconnects."""
 
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
@@ -12,32 +10,12 @@ from urllib.parse import quote
 
 import httpx2
 
-from api.hosts import is_loopback
+from api.connection import ApiError, Connection
 from api.webhook_client import Webhooks
-from search.errors import InfrastructureError, InputError, NotFoundError, RanksieveError
+from search.errors import InfrastructureError, InputError, NotFoundError
 from service.jobs import JobState
 
-_TIMEOUT = httpx2.Timeout(30.0, read=600.0)  # a submit may read and tokenize all the data before it answers
-_STREAM_TIMEOUT = httpx2.Timeout(30.0, read=60.0)  # the server sends a comment every 15 s
 _RECONNECT_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
-
-
-class ApiError(RanksieveError):
-    """The server refused a request; the fields are those of its problem document.
-
-    Args:
-        status: HTTP status.
-        title: The status in words.
-        detail: What is wrong.
-        errors: `{"field", "detail", "pointer"}` for every offending field of a job file.
-    """
-
-    def __init__(self, status: int, title: str, detail: str, errors: list[dict[str, str]]) -> None:
-        super().__init__(f"{title} ({status}): {detail}")
-        self.status = status
-        self.title = title
-        self.detail = detail
-        self.errors = errors
 
 
 class Client:
@@ -62,26 +40,10 @@ class Client:
         *,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        if not (api_key or "").isascii():
-            raise InputError("api_key", "has characters that are in no key; copy it anew")
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        try:
-            if transport is None and is_loopback(httpx2.URL(base_url).host):
-                # never through a proxy, which is elsewhere and sees the key
-                transport = httpx2.HTTPTransport()
-            self._http = httpx2.Client(
-                base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT
-            )
-            if self._http.base_url.scheme not in ("http", "https"):
-                raise httpx2.InvalidURL("it does not begin with http:// or https://")
-        except httpx2.InvalidURL as error:
-            raise InputError(
-                "url", f"{base_url!r} is none: {error}; expected http://127.0.0.1:8765"
-            ) from None
-        except ImportError as error:  # of what a SOCKS proxy takes
-            raise InputError("url", f"{base_url!r} lies behind the environment's proxy: {error}") from None
+        self.connection = Connection(base_url, api_key, transport)
+        """For requests that no method makes."""
         self._wait = wait
-        self.webhooks = Webhooks(self._request, self._send, wait)
+        self.webhooks = Webhooks(self.connection, wait)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +55,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self.connection.close()
 
     def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
         """Submit a job; returns it, queued.
@@ -106,7 +68,7 @@ class Client:
             ApiError: The spec was refused; `errors` names the fields.
         """
         headers = _given(**{"Idempotency-Key": idempotency_key})
-        return self._request("POST", "/v1/jobs", json=dict(spec), headers=headers)
+        return self.connection.request("POST", "/v1/jobs", json=dict(spec), headers=headers)
 
     def estimate(self, spec: Mapping[str, Any]) -> dict[str, Any]:
         """What a job would need; submits nothing.
@@ -114,11 +76,11 @@ class Client:
         Raises:
             ApiError: The spec was refused; `errors` names the fields.
         """
-        return self._request("POST", "/v1/jobs", params={"dry_run": True}, json=dict(spec))
+        return self.connection.request("POST", "/v1/jobs", params={"dry_run": True}, json=dict(spec))
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One job with its spec and result."""
-        return self._request("GET", _path(job_id))
+        return self.connection.request("GET", _path(job_id))
 
     def jobs(
         self,
@@ -131,7 +93,7 @@ class Client:
         """Jobs, newest first, in one of these states, with all these labels, behind the one with the id `after`."""
         label = [f"{name}:{value}" for name, value in (labels or {}).items()]
         params = _given(state=list(states) or None, label=label or None, limit=limit, after=after)
-        return list(self._request("GET", "/v1/jobs", params=params)["jobs"])
+        return list(self.connection.request("GET", "/v1/jobs", params=params)["jobs"])
 
     def change(self, job_id: str, changes: Mapping[str, Any], *, etag: str | None = None) -> dict[str, Any]:
         """Change a job; returns it.
@@ -146,27 +108,27 @@ class Client:
             ApiError: The change was refused; status 412 if the job is another one by now.
         """
         headers = _given(**{"If-Match": etag})
-        return self._request("PATCH", _path(job_id), json=dict(changes), headers=headers)
+        return self.connection.request("PATCH", _path(job_id), json=dict(changes), headers=headers)
 
     def pause(self, job_id: str) -> dict[str, Any]:
         """Ask a job to start nothing new and wait; returns it, which may still be finishing what is in flight."""
-        return self._request("POST", _path(job_id, "pause"))
+        return self.connection.request("POST", _path(job_id, "pause"))
 
     def resume(self, job_id: str) -> dict[str, Any]:
         """Queue a paused or crashed job again; returns it."""
-        return self._request("POST", _path(job_id, "resume"))
+        return self.connection.request("POST", _path(job_id, "resume"))
 
     def stop(self, job_id: str) -> dict[str, Any]:
         """Ask a job to end with what it has found; returns it, which has yet to confirm and export that."""
-        return self._request("POST", _path(job_id, "stop"))
+        return self.connection.request("POST", _path(job_id, "stop"))
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Ask a job to end; returns it, which may still be ending."""
-        return self._request("POST", _path(job_id, "cancel"))
+        return self.connection.request("POST", _path(job_id, "cancel"))
 
     def delete(self, job_id: str) -> None:
         """Delete a job that has ended, with its files."""
-        self._send("DELETE", _path(job_id))
+        self.connection.send("DELETE", _path(job_id))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
         """Follow a job: every event after `after`, ending with the one that says how it ended.
@@ -180,7 +142,7 @@ class Client:
         delays = iter(_RECONNECT_DELAYS_S)
         while True:
             try:
-                for event in self._stream(job_id, after):
+                for event in self.connection.events(_path(job_id, "events"), after):
                     after = int(event["seq"])
                     delays = iter(_RECONNECT_DELAYS_S)
                     yield event
@@ -205,7 +167,9 @@ class Client:
     def generations(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
         """The generations of a job's search after number `after`, in order."""
         params = {"after": after, "limit": limit}
-        return list(self._request("GET", _path(job_id, "generations"), params=params)["generations"])
+        return list(
+            self.connection.request("GET", _path(job_id, "generations"), params=params)["generations"]
+        )
 
     def candidates(
         self,
@@ -219,7 +183,7 @@ class Client:
     ) -> list[dict[str, Any]]:
         """Scored candidates of a job: all, of one generation, or with `pareto` those that no smaller one beats."""
         params = _given(limit=limit, offset=offset, after=after, generation=generation, pareto=pareto or None)
-        return list(self._request("GET", _path(job_id, "candidates"), params=params)["candidates"])
+        return list(self.connection.request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 
     def export(
         self, job_id: str, *, share: float | None = None, candidate: int | None = None
@@ -234,23 +198,25 @@ class Client:
         Raises:
             ApiError: No candidate is so small, or the job has not succeeded.
         """
-        return self._request("POST", _path(job_id, "exports"), json=_given(share=share, candidate=candidate))
+        return self.connection.request(
+            "POST", _path(job_id, "exports"), json=_given(share=share, candidate=candidate)
+        )
 
     def exports(self, job_id: str) -> list[dict[str, Any]]:
         """The exports of a job, newest first."""
-        return list(self._request("GET", _path(job_id, "exports"))["exports"])
+        return list(self.connection.request("GET", _path(job_id, "exports"))["exports"])
 
     def models(self) -> dict[str, Any]:
         """The local `models` that a job could start from, and whether that is all of them: `complete`."""
-        return self._request("GET", "/v1/models")
+        return self.connection.request("GET", "/v1/models")
 
     def tasks(self) -> list[dict[str, Any]]:
         """The kinds of tasks: what each means, which fields of `task` it takes, its metric and an example."""
-        return list(self._request("GET", "/v1/tasks")["tasks"])
+        return list(self.connection.request("GET", "/v1/tasks")["tasks"])
 
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
         """The files of the exported model of a job, or of an export."""
-        return list(self._request("GET", _path(job_id, "artifacts"))["artifacts"])
+        return list(self.connection.request("GET", _path(job_id, "artifacts"))["artifacts"])
 
     def download(self, job_id: str, directory: Path) -> list[Path]:
         """Fetch the exported model of a job, or of an export, into a folder; returns the files in it.
@@ -267,7 +233,7 @@ class Client:
         targets = [_inside(directory, name) for name in names]
         _refuse_others(targets)
         for name, target in zip(names, targets, strict=True):
-            self._fetch(_path(job_id, "artifacts", *PurePosixPath(name).parts), target)
+            self.connection.fetch(_path(job_id, "artifacts", *PurePosixPath(name).parts), target)
         return targets
 
     def _ended(self, job_id: str, after: int) -> bool:
@@ -275,57 +241,7 @@ class Client:
         if not JobState(self.job(job_id)["state"]).ended:
             return False
         params = {"after": after, "limit": 1}
-        return not self._request("GET", _path(job_id, "events"), params=params)["events"]
-
-    def _stream(self, job_id: str, after: int) -> Iterator[dict[str, Any]]:
-        """One connection's worth of events."""
-        headers = {"Last-Event-ID": str(after)}
-        with self._http.sse(_path(job_id, "events"), headers=headers, timeout=_STREAM_TIMEOUT) as source:
-            _raise_for_problem(source.response)
-            for message in source:
-                event = message.json()
-                assert isinstance(event, dict)
-                yield event
-
-    def _fetch(self, url: str, target: Path) -> None:
-        """Stream one file to a temporary name beside its target, then rename it."""
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-        try:
-            with self._http.stream("GET", url) as response, part.open("xb") as file:
-                _raise_for_problem(response)
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, target)
-        except httpx2.TransportError as error:
-            raise InfrastructureError(f"download of {target.name} broke off: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
-
-    def _request(self, method: str, url: str, **options: Any) -> dict[str, Any]:
-        response = self._send(method, url, **options)
-        try:
-            body = response.json()
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            raise InfrastructureError(
-                f"{response.url} does not answer like ranksieve; is the URL that of a server?"
-            )
-        return body
-
-    def _send(self, method: str, url: str, **options: Any) -> httpx2.Response:
-        try:
-            response = self._http.request(method, url, **options)
-        except httpx2.TransportError as error:
-            base = self._http.base_url
-            raise InfrastructureError(f"cannot reach {base}: {error}; is the server running?") from error
-        except ValueError as error:  # JSON has no NaN
-            raise InputError("request", f"cannot be sent: {error}") from None
-        _raise_for_problem(response)
-        return response
+        return not self.connection.request("GET", _path(job_id, "events"), params=params)["events"]
 
 
 def _refuse_others(targets: Sequence[Path]) -> None:
@@ -346,22 +262,6 @@ def _path(job_id: str, *parts: str) -> str:
 
 def _given(**params: object) -> dict[str, Any]:
     return {name: value for name, value in params.items() if value is not None}
-
-
-def _raise_for_problem(response: httpx2.Response) -> None:
-    """Raise the problem document of a refused request."""
-    if response.is_success:
-        return
-    response.read()
-    try:
-        problem = response.json()
-    except ValueError:
-        problem = {}
-    if not isinstance(problem, dict):
-        problem = {}
-    title = str(problem.get("title", response.reason_phrase))
-    detail = str(problem.get("detail", response.text[:200]))
-    raise ApiError(response.status_code, title, detail, list(problem.get("errors", [])))
 
 
 def _inside(directory: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from api.client import ApiError
+from api.connection import ApiError
 from api.plain import plain
 from api.spec_errors import ROOT
 from api.spec_file import SpecError

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from api.client import ApiError, Client
+from api.client import Client
+from api.connection import ApiError
 from api.progress import progress_view
 from service.jobs import JobState
 from service.spec import JobSpec

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
+
+from api.connection import Connection
 
 TEST_S = 15.0
 """So long it is waited for what comes of a test, in seconds: an attempt takes 10 at most."""
@@ -11,27 +13,16 @@ TEST_S = 15.0
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
 
 
-class Request(Protocol):
-    """Makes a request of the server; returns the body of its answer, or raises ApiError."""
-
-    def __call__(self, method: str, url: str, **options: Any) -> dict[str, Any]:
-        """The answer."""
-
-
 class Webhooks:
     """The webhooks of one server.
 
     Args:
-        request: Makes a request whose answer has a body.
-        send: Makes one whose answer has none.
+        connection: Makes the requests.
         wait: Called with the seconds to wait before a delivery is looked at again.
     """
 
-    def __init__(
-        self, request: Request, send: Callable[[str, str], object], wait: Callable[[float], None]
-    ) -> None:
-        self._request = request
-        self._send = send
+    def __init__(self, connection: Connection, wait: Callable[[float], None]) -> None:
+        self._connection = connection
         self._wait = wait
 
     def create(self, url: str, states: Sequence[str] | None = None) -> dict[str, Any]:
@@ -45,34 +36,38 @@ class Webhooks:
             ApiError: It may not lead there, or there are too many.
         """
         asked: dict[str, Any] = {"url": url} if states is None else {"url": url, "states": list(states)}
-        return self._request("POST", "/v1/webhooks", json=asked)
+        return self._connection.request("POST", "/v1/webhooks", json=asked)
 
     def all(self) -> list[dict[str, Any]]:
         """All webhooks, oldest first."""
-        return list(self._request("GET", "/v1/webhooks")["webhooks"])
+        return list(self._connection.request("GET", "/v1/webhooks")["webhooks"])
 
     def get(self, webhook_id: str) -> dict[str, Any]:
         """One webhook."""
-        return self._request("GET", _path(webhook_id))
+        return self._connection.request("GET", _path(webhook_id))
 
     def change(self, webhook_id: str, **changes: Any) -> dict[str, Any]:
         """Change any of `url`, `states` and `enabled`; returns the webhook."""
-        return self._request("PATCH", _path(webhook_id), json=changes)
+        return self._connection.request("PATCH", _path(webhook_id), json=changes)
 
     def rotate(self, webhook_id: str, *, grace_hours: int = 0) -> dict[str, Any]:
         """Replace a webhook's secret; returns it with the new one. The former one stays good for so many hours."""
-        return self._request("POST", _path(webhook_id, "rotate"), json={"grace_hours": grace_hours})
+        return self._connection.request(
+            "POST", _path(webhook_id, "rotate"), json={"grace_hours": grace_hours}
+        )
 
     def delete(self, webhook_id: str) -> None:
         """Delete a webhook with its deliveries."""
-        self._send("DELETE", _path(webhook_id))
+        self._connection.send("DELETE", _path(webhook_id))
 
     def deliveries(
         self, webhook_id: str, *, limit: int = 50, after: str | None = None
     ) -> list[dict[str, Any]]:
         """Deliveries to a webhook, newest first; `after` is the id of the last one seen."""
         params = {"limit": limit} if after is None else {"limit": limit, "after": after}
-        return list(self._request("GET", _path(webhook_id, "deliveries"), params=params)["deliveries"])
+        return list(
+            self._connection.request("GET", _path(webhook_id, "deliveries"), params=params)["deliveries"]
+        )
 
     def test(self, webhook_id: str) -> dict[str, Any]:
         """Send a webhook an event that tells of nothing; returns the delivery, once it is over or `TEST_S` have passed.
@@ -80,7 +75,7 @@ class Webhooks:
         Raises:
             ApiError: There is no such webhook, or it is disabled.
         """
-        delivery = self._request("POST", _path(webhook_id, "test"))
+        delivery = self._connection.request("POST", _path(webhook_id, "test"))
         delay_s, deadline_s = _FIRST_DELAY_S, time.monotonic() + TEST_S
         while delivery["state"] == "pending" and time.monotonic() < deadline_s:
             self._wait(delay_s)

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx2
 import pytest
 
-from api.client import ApiError, Client
+from api.client import Client
+from api.connection import ApiError
 from search.errors import InfrastructureError, InputError, NotFoundError, ScoringError
 
 

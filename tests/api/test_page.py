@@ -57,7 +57,7 @@ def serving(build):
     @contextmanager
     def serving(settings):
         with embedded(build(settings)) as client:
-            yield str(client._http.base_url).rstrip("/"), client
+            yield client.connection.url, client
 
     return serving
 
@@ -146,7 +146,7 @@ def test_a_job_that_has_ended_is_shown_with_all_that_it_came_to(page, server, sc
 def test_ranks_are_those_of_the_model_that_is_chosen(page, server, scored):
     url, client = server
     id = finished(client, scored)
-    [found] = client._http.get(f"/v1/jobs/{id}/candidates?pareto=true").json()["candidates"]
+    [found] = client.connection.request("GET", f"/v1/jobs/{id}/candidates?pareto=true")["candidates"]
     page.goto(f"{url}/#/jobs/{id}")
     models = section(page, "Models found")
 
@@ -264,7 +264,7 @@ def test_a_connection_that_breaks_is_mended_without_a_gap(page, server, pipeline
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
     assert len(broken) == 2
     told = section(page, "Events").get_by_role("listitem")
-    events = client._http.get(f"/v1/jobs/{id}/events").json()["events"]
+    events = client.connection.request("GET", f"/v1/jobs/{id}/events")["events"]
     expect(told).to_have_count(sum(event["type"] != "phase.progress" for event in events))
 
 
@@ -281,7 +281,7 @@ def test_a_tab_that_nobody_looks_at_keeps_no_connection(page, build, settings, p
     with embedded(application) as client:
         id = client.submit(spec)["id"]
         assert pipeline.searching.wait(60)
-        page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
+        page.goto(f"{client.connection.url}/#/jobs/{id}")
         expect(section(page, "The search")).to_be_visible()
         with page.expect_event("requestfailed", lambda request: "/events?" in request.url):
             show(True)
@@ -352,7 +352,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(page, serving, tmp_path, scored
 def test_what_the_server_has_against_a_request_is_said(page, serving, tmp_path, pipeline, spec):
     settings = Settings(data_dir=tmp_path / "data", api_key="open sesame")
     with serving(settings) as (url, client):
-        key = client._http.post("/v1/keys", json={"owner": "admin", "scope": "read"}).json()
+        key = client.connection.request("POST", "/v1/keys", json={"owner": "admin", "scope": "read"})
         pipeline.go.clear()
         id = client.submit(spec)["id"]
         page.add_init_script(f"sessionStorage.setItem('ranksieve.key', '{key['secret']}')")
@@ -370,7 +370,7 @@ def test_what_is_left_of_a_job_whose_events_are_past_retention(page, build, sett
         pipeline.result["finalists"] = finalists
         id = finished(client, scored)
         application.store.forget_events(timedelta(seconds=-1))
-        page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
+        page.goto(f"{client.connection.url}/#/jobs/{id}")
 
         expect(page.get_by_role("alert")).to_have_text("The events of this job are past retention.")
         expect(section(page, "The search").locator("canvas")).to_have_count(2)
@@ -525,7 +525,7 @@ def test_a_job_that_crashed_and_is_resumed_elsewhere_goes_on(page, build, settin
         pipeline.failure = InfrastructureError("the machine is at fault")
         id = finished(client, spec)
         assert client.job(id)["state"] == "crashed"
-        page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
+        page.goto(f"{client.connection.url}/#/jobs/{id}")
         expect(page.get_by_role("heading", level=1)).to_have_text("snippets crashed")
         expect(section(page, "Events").get_by_text("message the machine is at fault").first).to_be_visible()
 
@@ -819,7 +819,7 @@ def test_all_generations_are_recalled_past_retention(page, build, settings, pipe
     with embedded(application) as client:
         id = finished(client, spec)
         application.store.forget_events(timedelta(seconds=-1))
-        page.goto(f"{str(client._http.base_url).rstrip('/')}/#/jobs/{id}")
+        page.goto(f"{client.connection.url}/#/jobs/{id}")
 
         expect(page.get_by_role("img", name=re.compile("^Fitness"))).to_have_accessible_name(
             re.compile("1001 points, the last at generation 1000")
@@ -830,14 +830,14 @@ def test_a_key_that_is_revoked_ends_what_its_page_shows(page, serving, tmp_path,
     monkeypatch.setattr("api.routes.events.KEEPALIVE_S", 0.1)
     settings = Settings(data_dir=tmp_path / "data", api_key="open sesame")
     with serving(settings) as (url, client):
-        key = client._http.post("/v1/keys", json={"owner": "admin", "scope": "read"}).json()
+        key = client.connection.request("POST", "/v1/keys", json={"owner": "admin", "scope": "read"})
         pipeline.go.clear()
         id = client.submit(spec)["id"]
         page.add_init_script(f"sessionStorage.setItem('ranksieve.key', '{key['secret']}')")
         page.goto(f"{url}/#/jobs/{id}")
         expect(section(page, "The search")).to_be_visible()
 
-        client._http.post(f"/v1/keys/{key['id']}/revoke")
+        client.connection.request("POST", f"/v1/keys/{key['id']}/revoke")
 
         expect(page.get_by_role("alert")).to_contain_text("mistyped, expired or revoked")
         expect(page.get_by_role("dialog")).to_be_visible()

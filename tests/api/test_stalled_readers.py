@@ -43,7 +43,7 @@ def test_a_reader_that_stalls_holds_nobody_up_and_misses_nothing(
     with embedded(application) as client:
         job_id = client.submit(spec)["id"]
         assert pipeline.searching.wait(30)
-        url = str(client._http.base_url)
+        url = client.connection.url
         slow, *_others = [stall(url, job_id) for _ in range(4)]
         epoch = application.store.job(job_id).epoch
         for _ in range(MANY):

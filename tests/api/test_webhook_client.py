@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.client import ApiError
+from api.connection import ApiError
 from service.webhooks.outcomes import Outcome
 
 URL = "https://hooks.example.com/"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.client import ApiError
+from api.connection import ApiError
 
 
 def test_a_size_is_exported_and_downloaded(http, client, searched, tmp_path):
