@@ -63,12 +63,19 @@ def _block(opening: str, closing: str) -> str:
 
 
 def test_file_map_has_every_file_and_no_other():
-    mapped = re.findall(
-        rf"^((?:{'|'.join(PACKAGES)})/\S+)  +\S", _block("<details>", "</details>"), re.MULTILINE
-    )
+    file_map = _block("<summary>Every file in one line</summary>", "</details>")
+    mapped = re.findall(rf"^((?:{'|'.join(PACKAGES)})/\S+)  +\S", file_map, re.MULTILINE)
 
     assert set(mapped) == _source_files()
     assert len(mapped) == len(set(mapped))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_are_there(page):
+    named = re.findall(rf"`((?:{'|'.join(PACKAGES)}|tests)/[\w/]+\.\w+)`", PAGES[page])
+
+    assert named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_job_file_is_valid():
