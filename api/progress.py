@@ -22,6 +22,7 @@ _RUN_OVER = frozenset({"queued", "validating", "paused", "succeeded", "failed", 
 """States that a job comes to when a run of it is over, or another begins: no phase of before goes on."""
 
 _PHASES = {
+    "fetch": "fetch model, MB",
     "calibration": "calibrate",
     "projection": "factor matrices",
     "recalibration": "calibrate midway",

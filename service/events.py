@@ -20,7 +20,7 @@ class EventType(StrEnum):
     """matrices, block_params, total_params, digest (of the weights), dtype, device, scored_as (digest of what shapes
     a scoring; null: an earlier version did not tell)"""
     PHASE_PROGRESS = "phase.progress"
-    """phase, done, total"""
+    """phase, done, total; of the phase `fetch` in MB"""
     FACTORS_PROPAGATED = "factors.propagated"
     """shares (of the models it was done in); loss_before, loss_after (nats per record, of a model in the middle of
     these; null: it could not be, with the reason), kept; answer_bias (whether the output head has a bias with the new

@@ -54,6 +54,7 @@ class Materializer:
         spec, clock, phases = seedless(job.spec), Clock(log.directory), self._phases
         with clock.phase("prepare"):
             dtype = export.known["model"]["dtype"]
+            phases.fetch(spec, log)
             checked = phases.check(spec, dtype=dtype)
             require_same_data(export.known["data"], checked.task, export.job)
             require_same_matrices(self._settings.jobs_dir / export.job, checked.matrices, export.job)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from service.settings import Settings
 from service.spec import JobSpec, TargetLatency
 from workers.cluster import Cluster
 from workers.export import Exported, ExportPlan, export
+from workers.fetching import fetch
 from workers.latency import Latency, measure_latency
 from workers.models import Weights
 from workers.plan import EncodedTask
@@ -70,6 +72,17 @@ class Phases:
             if dtype := (log.last_event(type) or {}).get("dtype"):
                 return str(dtype)
         return dtype_name(spec.model.dtype, spec.resources.device)
+
+    def fetch(self, spec: JobSpec, log: JobLog) -> None:
+        """Has the model of the hub here that a job names, so that `check` need not wait for it.
+
+        Raises:
+            InputError: It cannot be had.
+            InfrastructureError: It may be had later.
+            CancelledError: The job is to end.
+        """
+        source = plans.model_source(spec, plans.allowed_roots(self._settings))
+        fetch(source, log.cancelled, partial(_tell, log))
 
     def check(self, spec: JobSpec, weights: Weights = "fetched", dtype: str | None = None) -> Checked:
         """Checks a spec against the files and the model it names.
@@ -240,18 +253,16 @@ class Phases:
         workers: int = 1,
     ) -> Any:
         """Runs a phase on workers of the job's share."""
-
-        def on_progress(progress: Progress) -> None:
-            log.event(
-                EventType.PHASE_PROGRESS, phase=progress.phase, done=progress.done, total=progress.total
-            )
-
         return self._cluster.run(
             phase,
             *arguments,
             share=share,
             cancelled=log.cancelled,
-            on_progress=on_progress,
+            on_progress=partial(_tell, log),
             environment=environment,
             workers=workers,
         )
+
+
+def _tell(log: JobLog, progress: Progress) -> None:
+    log.event(EventType.PHASE_PROGRESS, phase=progress.phase, done=progress.done, total=progress.total)

@@ -87,6 +87,7 @@ class Pipeline:
         asked = spec if log.search_state() is None else seedless(spec)
         with clock.phase("prepare"):
             dtype = phases.settled_dtype(spec, log)
+            phases.fetch(asked, log)
             checked = phases.check(asked, dtype=dtype)
             require_same_matrices(log.directory, checked.matrices, job.id)
             _announce_data(log, checked.task)

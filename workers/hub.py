@@ -5,10 +5,12 @@ nothing of what is in a model.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import httpx2
 from huggingface_hub import (
@@ -26,8 +28,11 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import tqdm
 
 from search.errors import InputError
+
+Report = Callable[[int, int], None]
 
 SILENCE_S = 30.0
 """A server that has said nothing for so long, in seconds, does not answer."""
@@ -55,7 +60,13 @@ def _end_wait(request: httpx2.Request) -> None:
     }
 
 
-def fetch(id: str, revision: str | None, wanted: Sequence[str], unwanted: str) -> Path:
+def fetch(
+    id: str,
+    revision: str | None,
+    wanted: Sequence[str],
+    unwanted: str,
+    report: Report = lambda done, total: None,
+) -> Path:
     """The folder with a model's files, through the library's cache.
 
     Args:
@@ -63,14 +74,40 @@ def fetch(id: str, revision: str | None, wanted: Sequence[str], unwanted: str) -
         revision: A branch, tag or commit; None for the main branch.
         wanted: Shell patterns of the files.
         unwanted: Those that match this one are left there all the same.
+        report: Told how many bytes are here, of how many of the files that are begun; from any thread.
 
     Raises:
         InputError: It cannot be had. A `ConnectionError` is behind that where it may be had later.
     """
     with _in_our_words(id, revision):
         return Path(
-            snapshot_download(id, revision=revision, allow_patterns=list(wanted), ignore_patterns=unwanted)
+            snapshot_download(
+                id,
+                revision=revision,
+                allow_patterns=list(wanted),
+                ignore_patterns=unwanted,
+                tqdm_class=_bars(report),
+            )
         )
+
+
+def _bars(report: Report) -> type[tqdm]:
+    """Bars that nobody sees: those of bytes say how far they are."""
+    counting = Lock()
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._of_bytes = options.get("unit") == "B"
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            with counting:
+                self.n += n or 0
+                done, total = int(self.n), int(self.total or 0)
+            if self._of_bytes:
+                report(done, max(done, total))
+
+    return Bar
 
 
 def listed(id: str, folder: Path) -> list[str]:

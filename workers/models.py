@@ -77,8 +77,15 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
+def resolve(
+    source: ModelSource, weights: Weights = "fetched", report: hub.Report = lambda done, total: None
+) -> ModelSource:
     """Turns a hub source into a local folder, through the hub's own cache; local sources come back checked.
+
+    Args:
+        source: Where the model is.
+        weights: So much is asked of its own.
+        report: As of `workers.hub.fetch`.
 
     Raises:
         InputError: The model cannot be had, is pickled, or asks to run its own code.
@@ -90,7 +97,7 @@ def resolve(source: ModelSource, weights: Weights = "fetched") -> ModelSource:
         return source
     wanted = [*HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
     # Weights in subfolders are of other formats, or other models: nobody would read them.
-    folder = hub.fetch(source.location, source.revision, wanted, unwanted=f"*/{WEIGHT_FILES}")
+    folder = hub.fetch(source.location, source.revision, wanted, f"*/{WEIGHT_FILES}", report)
     listed = weights == "listed" and (
         holds_weights(folder) or lists_weights(hub.listed(source.location, folder))
     )

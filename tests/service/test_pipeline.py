@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -1163,6 +1164,26 @@ def test_a_candidate_that_fails_is_an_event_and_never_wins(jobs: Jobs, tiny_job:
     failed = jobs.events(id, "candidate.failed")
     assert {"reason": "not finite", "generation": 0} in failed
     assert tuple(result["ranks"].values()) not in refused
+
+
+def test_a_job_whose_model_is_fetched_is_cancelled_meanwhile(
+    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = jobs.submit({**tiny_job, "model": {"hub": "some/model"}})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+        def cancel_when_asked() -> None:
+            connection, _ = silent.accept()
+            with connection:
+                jobs.ask(id, Request.CANCEL)
+                connection.recv(1 << 16, socket.MSG_WAITALL)  # until whoever asked has gone
+
+        hub = threading.Thread(target=cancel_when_asked)
+        hub.start()
+        with pytest.raises(CancelledError):
+            jobs.run(LocalCluster())
+        hub.join()
 
 
 def test_a_cancelled_job_stops_between_batches(jobs: Jobs, tiny_job: Document) -> None:

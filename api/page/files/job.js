@@ -174,7 +174,7 @@ class JobView {
   #showProgress() {
     const { phase } = this.history;
     if (ended(this.job.state) || phase === null) refill(this.progress);
-    else refill(this.progress, h("label", {}, `${phase.phase} `, h("progress", { value: phase.done, max: phase.total }), ` ${phase.done} of ${phase.total}`));
+    else refill(this.progress, h("label", {}, `${phase.phase} `, h("progress", { value: phase.done, max: phase.total }), ` ${phase.done} of ${phase.total}${phase.phase === "fetch" ? " MB" : ""}`));
   }
 
   // What is new goes on top, and what is there stays where a reader has scrolled to.
