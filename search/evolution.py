@@ -151,7 +151,7 @@ class Evolution:
 
     @property
     def evaluations(self) -> int:
-        """Scorings of retired generations, of either stage."""
+        """Scorings of retired generations, of any stage."""
         return self._counter.evaluations
 
     @property

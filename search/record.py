@@ -19,7 +19,7 @@ class GenerationRecord:
         kl_nats: The incumbent's KL on all search examples.
         drop_points: The metric it loses there, in points.
         metric: The metric it reaches there.
-        evaluations: Scorings so far, of either stage.
+        evaluations: Scorings so far, of any stage.
         tokens: Tokens run through candidates so far.
         accepted: Whether the incumbent was good enough at this size.
         loss_min: Smallest loss in the population, in nats; the next three are over the population too.

@@ -47,7 +47,7 @@ class SearchSettings:
         generations: Generations after the seeds.
         overlap: Generations in flight at once: generation g is bred from what is known after generation g - overlap.
             With 1 every generation waits for the last outcome of the one before; more keeps many actors busy.
-        max_evaluations: Most scorings, of either stage.
+        max_evaluations: Most scorings, of any stage.
         patience: Generations without progress before the search gives up; see `search.schedules` for what each takes.
         seed: Seed of all randomness.
         crossover_rate: Chance that a child has two parents.

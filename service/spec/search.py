@@ -115,7 +115,7 @@ class SearchSpec(Strict):
         le=1000,
         description="Generations in flight at once; 1 waits for the last outcome of one before breeding the next.",
     )
-    max_evaluations: Evaluations = Field(400, description="Scorings, of either stage.")
+    max_evaluations: Evaluations = Field(400, description="Scorings, of any stage.")
     patience: int = Field(
         6,
         ge=1,
