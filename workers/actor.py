@@ -10,7 +10,7 @@ import torch
 
 from search.matrix import MatrixShape
 from workers.attention import suit_gradients
-from workers.devices import pick_device, require_memory
+from workers.devices import hold_to, pick_device, require_memory
 from workers.models import load_prepared, load_tokenizer, weight_bytes
 from workers.plan import EncodedTask, ModelSource
 from workers.prepared import with_factors
@@ -47,6 +47,7 @@ class ScoringActor:
     """Scores one request at a time; the dispatcher replaces it when it dies."""
 
     def __init__(self, plan: ScorerPlan, task: EncodedTask) -> None:
+        hold_to(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
         self._scorer = build_scorer(plan, task)
 
     def pid(self) -> int:

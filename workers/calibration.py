@@ -160,7 +160,7 @@ class Calibrator:
         shard = range(len(batches)) if shard is None else shard
         for done, self._batch in enumerate(shard, start=1):
             batch = batches[self._batch].to(self._model.device)
-            self._pass(kind, examples, batch, max_choices, _generator(seed, self._batch))
+            self._pass(kind, examples, batch, max_choices, _generator(seed, self._batch, self._model.device))
             for name in self._at_output:
                 if name in self._experts:
                     continue
@@ -300,10 +300,10 @@ class Calibrator:
             )
 
 
-def _generator(seed: int, batch: int) -> torch.Generator:
-    """Of a batch's draws, whoever runs it and whatever ran before."""
+def _generator(seed: int, batch: int, device: torch.device) -> torch.Generator:
+    """Of a batch's draws, whoever runs it and whatever ran before; on the device, for there may be many."""
     state = np.random.SeedSequence((seed, batch)).generate_state(1, np.uint64)
-    return torch.Generator(device="cpu").manual_seed(int(state[0]))
+    return torch.Generator(device).manual_seed(int(state[0]))
 
 
 def _rows_of(rows_BLN: torch.Tensor, rows_T: torch.Tensor) -> torch.Tensor:

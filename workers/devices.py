@@ -13,8 +13,18 @@ HEADROOM = 1.1
 NO_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 """How torch says so of the processor's memory; only for an accelerator's there is an exception."""
 
-NO_GPU_MEMORY = ("_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-"""How libraries (cuBLAS, cuSOLVER) and the driver say so of what torch's own allocator did not ask for."""
+NO_GPU_MEMORY = ("_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDA error: out of memory")
+"""How libraries (cuBLAS, cuSOLVER) and the driver say so of what torch's own allocator did not ask for. Where there is
+no room for its handle, cuBLAS says that it is not initialized."""
+
+GPU_FAULTS = ("CUBLAS_STATUS_", "CUSOLVER_STATUS_", "CUDNN_STATUS_", "CUDA error", "CUDA driver error")
+"""How the libraries and the driver say that something broke: torch raises a plain RuntimeError of their words."""
+
+CALLERS_FAULTS = ("_STATUS_NOT_SUPPORTED", "_STATUS_INVALID_VALUE")
+"""How the libraries say that they were called wrongly."""
+
+CONTEXT_BYTES = 500 * 2**20
+"""What CUDA takes for every process that uses a GPU, before the first tensor."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,6 +41,8 @@ def pick_device(name: str) -> torch.device:
         )
     if name == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # nothing here reads memory before it is written, and to fill it would be timed, too
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device(name)
 
 
@@ -55,22 +67,36 @@ def present() -> list[tuple[str, str, int]]:
     return found
 
 
+def hold_to(gpus: float) -> None:
+    """Keeps this process within its part of a GPU that it shares: Ray's fractions of one are bookkeeping only.
+
+    Else what there is room for would depend on what its neighbours have kept for later.
+
+    Args:
+        gpus: How many it was given.
+    """
+    if 0 < gpus < 1 and torch.cuda.is_available():
+        total_bytes = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(max(0.0, gpus - CONTEXT_BYTES / total_bytes), 0)
+
+
 def require_memory(device: torch.device, needed_bytes: int) -> None:
-    """Checks that the given GPUs have room before anything is loaded; Ray's fractions of one are bookkeeping only.
+    """Checks that the given GPUs have room before anything is loaded, each for its part.
 
     Raises:
-        InfrastructureError: Less than `needed_bytes` and a tenth is free.
+        InfrastructureError: One has less than that and a tenth free.
     """
     if device.type != "cuda":
         return
-    memory = [torch.cuda.mem_get_info(gpu) for gpu in given(device)]
-    free_bytes, total_bytes = (sum(sizes) for sizes in zip(*memory, strict=True))
-    if free_bytes < needed_bytes * HEADROOM:
-        raise InfrastructureError(
-            f"{len(memory)} GPU{'s' * (len(memory) > 1)} of this actor: {free_bytes / 2**30:.1f} of "
-            f"{total_bytes / 2**30:.1f} GiB free, expected at least {needed_bytes * HEADROOM / 2**30:.1f} GiB; "
-            "use fewer actors per GPU, or more GPUs per actor"
-        )
+    gpus = given(device)
+    each_bytes = needed_bytes * HEADROOM / len(gpus)
+    for number, gpu in enumerate(gpus, 1):
+        free_bytes, total_bytes = torch.cuda.mem_get_info(gpu)
+        if free_bytes < each_bytes:
+            raise InfrastructureError(
+                f"GPU {number} of {len(gpus)} of this actor: {free_bytes / 2**30:.1f} of {total_bytes / 2**30:.1f} GiB "
+                f"free, expected at least {each_bytes / 2**30:.1f}; use fewer actors per GPU, or more GPUs per actor"
+            )
 
 
 def lack_of_memory(error: BaseException) -> str | None:
@@ -84,9 +110,15 @@ def lack_of_memory(error: BaseException) -> str | None:
 
 def accelerator_fault(error: BaseException) -> str | None:
     """What broke an accelerator, if that is what an error says: its process can compute nothing there any more."""
-    if not isinstance(error, torch.AcceleratorError) or lack_of_memory(error) is not None:
+    says = str(error)
+    broken = isinstance(error, torch.AcceleratorError) or (
+        isinstance(error, RuntimeError)
+        and any(words in says for words in GPU_FAULTS)
+        and not any(words in says for words in CALLERS_FAULTS)
+    )
+    if not broken or lack_of_memory(error) is not None:
         return None
-    what, _, _ = str(error).partition("\n")
+    what, _, _ = says.partition("\n")
     return f"lost its accelerator: {what}"
 
 

@@ -20,7 +20,8 @@ from ray.exceptions import RayError, RayTaskError
 from search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
 from workers.attempts import Attempt
 from workers.crew import LOST, Crew, reason_of
-from workers.devices import accelerator_fault
+from workers.devices import accelerator_fault, lack_of_memory
+from workers.following import LESS_MEMORY
 from workers.scores import Request
 from workers.sharing import Share
 
@@ -201,6 +202,8 @@ class Dispatcher:
             if (fault := accelerator_fault(cause)) is not None:
                 self._retry(work, call, fault)
                 return
+            if (lack := lack_of_memory(cause)) is not None:  # of a candidate it would have been an answer
+                raise InfrastructureError(f"scoring the dense model ran {lack}; {LESS_MEMORY}") from error
             raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
         except RayError as error:
             raise InfrastructureError(f"Ray failed: {reason_of(error)}") from error

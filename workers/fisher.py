@@ -18,6 +18,7 @@ import torch
 from workers.batches import Batch
 from workers.likelihood import choice_scores, right_choices
 from workers.plan import Example
+from workers.projections import eigh
 from workers.task_loss import kl, log_likelihoods
 
 Fisher = Literal["true", "empirical", "kl"]
@@ -77,8 +78,8 @@ def _choice_probe(
     """
     belief_SC = score_SC.detach().double().masked_fill(~offered_SC, -torch.inf).softmax(dim=1)
     fisher_SCC = torch.diag_embed(belief_SC) - belief_SC[:, :, None] * belief_SC[:, None, :]
-    values_SC, vectors_SCC = torch.linalg.eigh(fisher_SCC)
-    signs_SC = torch.randint(0, 2, values_SC.shape, generator=generator).to(values_SC) * 2 - 1
+    values_SC, vectors_SCC = eigh(fisher_SCC)
+    signs_SC = _signs(values_SC.shape, generator).to(values_SC)
     probe_SC = (vectors_SCC * (values_SC.clamp_min(0).sqrt() * signs_SC)[:, None, :]).sum(dim=2)
     loss: torch.Tensor = (probe_SC.to(score_SC.dtype).masked_fill(~offered_SC, 0.0) * score_SC).sum()
     return loss
@@ -90,8 +91,13 @@ def _token_probe(logits_NV: torch.Tensor, generator: torch.Generator) -> torch.T
     Labels drawn from p would give the same mean, but of a model that is sure nearly all of them no gradient, and one in
     many a huge one.
     """
-    root_NV = logits_NV.detach().softmax(dim=1).sqrt()
-    signs_NV = torch.randint(0, 2, root_NV.shape, generator=generator).to(root_NV) * 2 - 1
-    drawn_NV = root_NV * signs_NV
-    probe_NV = drawn_NV - root_NV.square() * drawn_NV.sum(dim=1, keepdim=True)
+    root_NV = logits_NV.detach().softmax(dim=1).sqrt_()
+    probe_NV = root_NV * _signs(root_NV.shape, generator).to(root_NV.device)
+    probe_NV -= root_NV.square_() * probe_NV.sum(dim=1, keepdim=True)
     return (probe_NV * logits_NV).sum()
+
+
+def _signs(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Of -1 and 1, both equally likely, drawn where the generator is: there may be as many as a batch has logits."""
+    signs = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
+    return signs.mul_(2).sub_(1)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from search.matrix import MatrixShape, Storage
 from workers.attention import SHORT
 from workers.calibration import gram_width
+from workers.devices import CONTEXT_BYTES
 from workers.factoring import CHUNK, decomposed_at_once
 from workers.filesize import ITEM_BYTES
 from workers.flows import ROWS
@@ -40,8 +41,9 @@ HEAP = 3
 """On a host: what a process takes for a batch, relative to what is counted, inputs and outputs of matrices. The rest is
 what norms and gates keep beside them, and what the C library does not give back."""
 
-CONTEXT_BYTES = 500 * 2**20
-"""What a process takes of a GPU before it holds a tensor."""
+
+LOGIT_BYTES = 17
+"""Of a logit and its gradient, where a probe is drawn from it: float32 four times, and what it was read from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,7 +299,7 @@ def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Metho
     length = load.squares / max(load.tokens, 1)
     if job.device == "cpu" and job.dtype == "bfloat16" and length <= SHORT:
         entries += round((item + 4) * length * model.heads * model.layers)
-    logits = (2 if runs_dense(job) else 1) * _logits(model, load, item + 12)
+    logits = (2 if runs_dense(job) else 1) * _logits(model, load, LOGIT_BYTES)
     return _on_one(load.largest_tokens * entries, model, job) + logits
 
 
@@ -310,7 +312,7 @@ def _batch(model: ModelSize, job: JobSize, load: Load, item: int) -> int:
 
 
 def _logits(model: ModelSize, load: Load, entry: int) -> int:
-    """Of the positions read: `entry` bytes for the working dtype, float32, log-probabilities and their gradient."""
+    """Of the positions read, `entry` bytes each: in the working dtype and in float32, with what is made of them."""
     return load.largest_reads * model.vocabulary * entry
 
 

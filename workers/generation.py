@@ -85,6 +85,7 @@ def answers(
             slot_N=slot_N,
             texts=tuple(prompts.write(cache, new_tokens)) if write else (None,) * len(group),
         )
+        del prompts, cache  # before others are made
 
 
 @torch.inference_mode()

@@ -146,7 +146,7 @@ def decomposed(matrices: Sequence[Whitened]) -> list[Factors]:
         groups.setdefault((len(square_NN), square_NN.device, *alone), []).append(index)
     made: dict[int, Factors] = {}
     for alike in groups.values():
-        values_BN, vectors_BNN = torch.linalg.eigh(torch.stack([matrices[i].square_NN for i in alike]))
+        values_BN, vectors_BNN = eigh(torch.stack([matrices[i].square_NN for i in alike]))
         for index, values_N, vectors_NN in zip(alike, values_BN, vectors_BNN, strict=True):
             matrix = matrices[index]
             made[index] = matrix.finish(*_descending(values_N, vectors_NN, matrix.count))
@@ -178,7 +178,7 @@ def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -
     root_DD = square_root(gram_DD, INPUT_DAMPING)
     wanted_RD = scale_R[:, None] * right_RD @ cross_DD
     target_RD = torch.linalg.solve_triangular(root_DD, wanted_RD.T, upper=False).T
-    rising_R, rising_RR = torch.linalg.eigh(target_RD @ target_RD.T)
+    rising_R, rising_RR = eigh(target_RD @ target_RD.T)
     vectors_RR, values_R = _descending(rising_R, rising_RR, len(left_RO))
     inverse_R = torch.where(scale_R > 0, scale_R, torch.inf).reciprocal()
     left_RO, right_RD = _balance(
@@ -206,13 +206,29 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
         root, info = torch.linalg.cholesky_ex(damped_NN)
         if info == 0:
             return root
-    values, vectors = torch.linalg.eigh(gram_NN)
+    values, vectors = eigh(gram_NN)
     logger.warning(
         "Cholesky failed %d times; eigenvalues clamped at %g of the largest", JITTER_STEPS, damping
     )
     clamped = vectors * values.clamp_min(damping * values[-1]).sqrt()
     upper: torch.Tensor = torch.linalg.qr(clamped.T, mode="r").R
     return upper.T
+
+
+def eigh(square_NN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The eigenvalues, ascending, and eigenvectors of symmetric matrices, as `torch.linalg.eigh` has them.
+
+    The libraries of GPUs give up on some matrices of low rank, the more so in single precision; LAPACK in double
+    precision does not.
+    """
+    try:
+        values_N, vectors_NN = torch.linalg.eigh(square_NN)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        if square_NN.device.type == "cpu" and square_NN.dtype == torch.float64:
+            raise
+        logger.warning("decomposed in float64 on the processor, as elsewhere it failed: %s", error)
+        values_N, vectors_NN = torch.linalg.eigh(square_NN.cpu().double())
+    return values_N.to(square_NN), vectors_NN.to(square_NN)
 
 
 _Halves = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]

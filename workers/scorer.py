@@ -140,6 +140,7 @@ class Scorer:
         logp_EC = torch.zeros(len(examples), choices, dtype=torch.float64)
         for part in self._predicted(request, examples):
             logp_EC += slot_log_likelihoods(part.logits_NV, part, len(examples), choices).cpu()
+            del part  # its logits, before others are made
         counts_E = torch.tensor([example.choices for example in examples])
         logp_EC[torch.arange(choices)[None] >= counts_E[:, None]] = -torch.inf
         belief_EC = logp_EC.log_softmax(dim=1).numpy()
@@ -188,6 +189,7 @@ class Scorer:
             if want_beliefs:
                 top = logp_NV.topk(outcomes, dim=1)
                 top_AK[rows_N], token_AK[rows_N] = top.values.cpu().numpy(), top.indices.cpu().numpy()
+            del part, logp_NV  # before others are made
         nll_E = np.add.reduceat(nll_A, offset_E[:-1])
         scores = {
             **(_of_texts(texts, examples) if self._task.kind == "generate" else _of_likelihood(nll_E)),
@@ -206,6 +208,7 @@ class Scorer:
             if not torch.isfinite(part.logits_NV).all():
                 raise NotFiniteError("the candidate's logits are not finite")
             yield part
+            del part  # whoever took it may have let go of it
 
     def _read_once(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
         return answers(

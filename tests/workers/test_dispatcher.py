@@ -100,6 +100,8 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
         def score_dense(self, request: ScoreRequest) -> tuple[str, int]:
             if request.split == "always die":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if request.split == "no memory":
+                raise MemoryError
             return "dense", request.start
 
         def refit(self, request: RefitRequest) -> None:
@@ -180,6 +182,12 @@ def test_an_actor_that_lost_its_accelerator_is_replaced(make_job: Callable[..., 
     assert starts(job.run(request("illegal access once", 3), *fine(2))) == [3, 0, 1]
     reason = "lost its accelerator: CUDA error: an illegal memory access was encountered"
     assert job.replaced == [(0, reason)]
+
+
+def test_a_dense_model_without_memory_is_the_machines_fault(make_job: Callable[..., Job]) -> None:
+    job = make_job()
+    with pytest.raises(InfrastructureError, match=r"the dense model ran out of memory: .*; free some"):
+        job.dispatcher.run("score_dense", [request("no memory")])
 
 
 def test_missed_deadline_is_tried_again_elsewhere(make_job: Callable[..., Job]) -> None:

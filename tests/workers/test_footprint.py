@@ -15,6 +15,7 @@ from workers.attention import suit_gradients
 from workers.calibration import Calibrator
 from workers.footprint import (
     HEAP,
+    LOGIT_BYTES,
     PROCESS_BYTES,
     exporting,
     factor_bytes,
@@ -233,7 +234,7 @@ def test_on_a_gpu_every_actor_has_its_own_factors(model: ModelSize, job: JobSize
 def test_reading_every_position_costs_a_vocabulary_each(model: ModelSize, job: JobSize) -> None:
     few, many = (uniform_load(64, 32, 2048, reads=reads) for reads in (1, 32))
     more = preparing(model, with_calibration(job, many)).host_bytes
-    assert more - preparing(model, with_calibration(job, few)).host_bytes == HEAP * 64 * 31 * 48 * 16
+    assert more - preparing(model, with_calibration(job, few)).host_bytes == HEAP * 64 * 31 * 48 * LOGIT_BYTES
 
 
 def test_a_gguf_file_passes_through_float32(model: ModelSize, job: JobSize) -> None:

@@ -14,6 +14,7 @@ from workers.projections import (
     Method,
     Whitened,
     decomposed,
+    eigh,
     square_root,
     whitened,
 )
@@ -393,3 +394,24 @@ def test_squares_on_several_devices_are_decomposed_apart() -> None:
 
     made = decomposed([Whitened(square_NN=one, count=2, finish=halves) for one in (here, there, here)])
     assert [one.left_RO.device.type for one in made] == ["cpu", "meta", "cpu"]
+
+
+def test_what_a_library_gives_up_on_is_decomposed_in_double_precision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    square, lapack = rows.T @ rows, torch.linalg.eigh
+
+    def gives_up(matrix: torch.Tensor) -> object:
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("linalg.eigh: the algorithm failed to converge")
+        return lapack(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", gives_up)
+    values, vectors = eigh(square)
+
+    assert values.dtype == vectors.dtype == torch.float32
+    assert torch.allclose(vectors * values @ vectors.T, square, atol=1e-4)
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: gives_up(matrix.float()))
+    with pytest.raises(torch.linalg.LinAlgError):
+        eigh(square.double())
