@@ -306,3 +306,124 @@ def test_there_is_nothing_to_download_of_a_job_without_a_model(client, spec, pip
 
     with pytest.raises(NotFoundError, match="is failed; it has no exported model"):
         client.download(job["id"], tmp_path)
+
+
+def events_text(*numbers):
+    states = {9: "succeeded"}
+    return "".join(
+        f'id: {n}\nevent: job.state\ndata: {{"seq": {n}, "data": {{"state": "{states.get(n, "searching")}"}}}}\n\n'
+        for n in numbers
+    )
+
+
+class Cutting(httpx2.BaseTransport):
+    """A server with a job of nine events, behind a proxy that ends every stream after the next one."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self._breaks = breaks
+
+    def handle_request(self, request):
+        path = request.url.path
+        if path.endswith("/events") and "Last-Event-ID" in request.headers:
+            after = int(request.headers["Last-Event-ID"])
+            text = events_text(*range(after + 1, min(after + 2, 10))).encode()
+            stream = Breaking(text) if self._breaks else httpx2.ByteStream(text)
+            return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=stream)
+        if path.endswith("/events"):
+            after = int(request.url.params["after"])
+            return httpx2.Response(200, json={"events": [{"seq": n} for n in range(after + 1, 10)]})
+        return httpx2.Response(200, json={"state": "succeeded"})
+
+
+class Breaking(httpx2.SyncByteStream):
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def __iter__(self):
+        yield self._text
+        raise httpx2.ReadError("connection reset")
+
+
+class Ending(Cutting):
+    """Ends some streams before their first event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = 0
+
+    def handle_request(self, request):
+        if "Last-Event-ID" in request.headers:
+            self._asked += 1
+            if self._asked < 20:
+                return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text="")
+        return super().handle_request(request)
+
+
+def followed(transport):
+    with Client("http://127.0.0.1", transport=transport, wait=lambda seconds: None) as client:
+        return [event["seq"] for event in client.events("j1")]
+
+
+def test_a_stream_that_is_cut_politely_is_taken_up_until_the_last_event_though_the_job_has_ended():
+    assert followed(Cutting()) == list(range(1, 10))
+
+
+def test_a_stream_may_break_any_number_of_times_as_long_as_events_come(monkeypatch):
+    monkeypatch.setattr("api.client._RECONNECT_DELAYS_S", (0.2, 0.5))
+
+    class BreakingAtFirst(Cutting):
+        def handle_request(self, request):
+            self._breaks = int(request.headers.get("Last-Event-ID", 9)) < 8
+            return super().handle_request(request)
+
+    assert followed(BreakingAtFirst()) == list(range(1, 10))
+
+
+def test_a_server_that_answers_is_not_given_up_however_often_a_proxy_ends_its_streams():
+    assert followed(Ending()) == list(range(1, 10))
+
+
+def test_no_id_of_a_job_leads_to_another_path():
+    asked = []
+
+    def answer(request):
+        asked.append(request.url.raw_path)
+        return httpx2.Response(200, json={})
+
+    with Client("http://127.0.0.1", transport=httpx2.MockTransport(answer)) as client:
+        client.cancel("../keys?x=1")
+    assert asked == [b"/v1/jobs/..%2Fkeys%3Fx%3D1/cancel"]
+
+
+def test_pages_of_jobs_and_candidates_and_a_change_of_what_was_seen():
+    asked = []
+
+    def answer(request):
+        asked.append((dict(request.url.params), request.headers.get("If-Match")))
+        return httpx2.Response(200, json={"jobs": [], "candidates": []})
+
+    with Client("http://127.0.0.1", transport=httpx2.MockTransport(answer)) as client:
+        client.jobs(limit=3, after="j7")
+        client.candidates("j1", limit=3, after=17)
+        client.change("j1", {"priority": 1}, etag='"e1"')
+    assert asked == [
+        ({"limit": "3", "after": "j7"}, None),
+        ({"limit": "3", "offset": "0", "after": "17"}, None),
+        ({}, '"e1"'),
+    ]
+
+
+def test_a_refusal_is_no_file_of_a_model(tmp_path):
+    def answer(request):
+        if request.url.path.endswith("artifacts"):
+            return httpx2.Response(200, json={"artifacts": [{"name": "config.json", "bytes": 4}]})
+        return httpx2.Response(404, json={"title": "Not Found", "detail": "it was deleted"})
+
+    (tmp_path / "config.json").write_text("old")
+    with (
+        Client("http://127.0.0.1", transport=httpx2.MockTransport(answer)) as client,
+        pytest.raises(ApiError, match="it was deleted"),
+    ):
+        client.download("1", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == "old"

@@ -1,9 +1,11 @@
 """The service inside this process, over a real socket."""
 
+import time
+
 import pytest
 
 from api.embedded import embedded
-from search.errors import ConflictError
+from search.errors import ConflictError, InfrastructureError
 from service.settings import Settings
 
 
@@ -37,3 +39,17 @@ def test_the_key_is_used(build, tmp_path):
 def test_a_data_directory_has_one_owner(build, settings):
     with embedded(build(settings)), pytest.raises(ConflictError, match="owns"), embedded(build(settings)):
         pass
+
+
+def test_a_service_that_runs_no_job_any_more_answers_no_more(application):
+    """Whoever follows a job would wait for ever."""
+
+    def ask_until_it_is_gone(client):
+        for _ in range(300):
+            client.jobs()
+            time.sleep(0.1)
+
+    with embedded(application) as client:
+        application.controller.on_failure()
+        with pytest.raises(InfrastructureError, match="cannot reach"):
+            ask_until_it_is_gone(client)

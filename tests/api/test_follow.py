@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from api.follow import _submit_or_resume, tell_of_unfinished
+from api.connection import ApiError
+from api.follow import _cancel, _submit_or_resume, tell_of_unfinished
 
 SPEC = {"name": "snippets", "parent": None}
 
@@ -54,3 +55,51 @@ def test_jobs_that_go_first_are_told_of(job, told):
     said = io.StringIO()
     tell_of_unfinished(Jobs(**job), Console(file=said, width=200))
     assert said.getvalue() == ("1 unfinished jobs in this data directory go first\n" if told else "")
+
+
+class Ended:
+    """A server whose job has ended just before it is cancelled."""
+
+    def __init__(self, status):
+        self._status = status
+
+    def cancel(self, id):
+        raise ApiError(self._status, "Refused", "it has ended", [])
+
+    def events(self, id):
+        return iter(())
+
+    def job(self, id):
+        return {"id": id, "state": "succeeded", "error": None, "result": {"kept": 0.4}}
+
+
+def test_ctrl_c_at_a_job_that_ends_by_itself_tells_how_it_has_ended():
+    outcome = _cancel(Ended(409), "j1")
+
+    assert (outcome.succeeded, outcome.interrupted) == (True, True)
+    with pytest.raises(ApiError):
+        _cancel(Ended(500), "j1")
+
+
+class Many:
+    """A server with so many unfinished jobs, the oldest of this spec; it lists the newest first, so many at most."""
+
+    def __init__(self, count):
+        self._jobs = [
+            {"id": f"j{n}", "state": "queued", "cancel_requested": False, "pause_requested": False,
+             "spec": {**SPEC, "name": "snippets" if n == 0 else f"other {n}"}}
+            for n in reversed(range(count))
+        ]  # fmt: skip
+
+    def jobs(self, states, limit):
+        return self._jobs[:limit]
+
+    def job(self, id):
+        return next(job for job in self._jobs if job["id"] == id)
+
+    def submit(self, document):
+        return {"id": "new"}
+
+
+def test_the_unfinished_job_of_a_spec_is_found_behind_many_others():
+    assert _submit_or_resume(Many(300), SPEC, Console(file=io.StringIO()))["id"] == "j0"

@@ -226,3 +226,28 @@ def test_a_generation_without_a_number_yet(field):
     event["data"] = {**event["data"], field: None}
 
     assert "–" in Narrator().line(event)  # noqa: RUF001
+
+
+def test_a_bar_moves_with_its_phase_and_goes_with_it():
+    console = Console(file=StringIO(), force_terminal=True, width=80)
+    view = LiveView(console)
+
+    def bars():
+        with console.capture() as shown:
+            console.print(view.live.get_renderable())
+        return shown.get()
+
+    for done in (1, 2):
+        view.update(progress("calibration", done, done, 3))
+        assert f"{done}/3" in bars()
+    view.update(progress("calibration", 3, 3, 3))
+    assert "calibrate" not in bars()
+
+
+@pytest.mark.parametrize("over", ["paused", "crashed", "failed"])
+def test_what_comes_between_two_runs_is_no_part_of_a_phase(over):
+    narrator = Narrator()
+    run = [progress("calibration", 1, 0, 2), state(2, over), progress("calibration", 41, 1, 2)]
+    run += [progress("calibration", 43, 2, 2)]
+
+    assert [narrator.line(event) for event in run][-1] == "calibrate: done in 2.0 s"

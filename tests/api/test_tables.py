@@ -216,3 +216,30 @@ def test_a_latency_beside_what_was_expected(result):
     }
 
     assert "prefill of 24 x 32, ms 1,000.0 590.0 59.0%, 57.5% expected" in text(result_table(result))
+
+
+def test_a_job_that_has_ended_says_no_more_of_what_was_asked_of_it(done):
+    ended = {**done, "state": "cancelled", "cancel_requested": True, "pause_requested": True}
+
+    assert " cancelled 20" in text(jobs_table([ended]))[3]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "said"), [(0, None), (1, "for 1 epoch, the dense"), (2, "for 2 epochs, the dense")]
+)
+def test_that_the_factors_were_trained_is_said_where_they_were(result, epochs, said):
+    result["refine_epochs"] = epochs
+
+    shown = " ".join(text(result_table(result)))
+
+    assert ("were trained" in shown) == (said is not None)
+    assert said is None or said in shown
+
+
+def test_an_export_that_was_confirmed_is_not_called_flattered(result):
+    result["export"] = {"measured_on": ["search", "confirm"]}
+
+    shown = " ".join(text(result_table(result)))
+
+    assert "measured on search and confirm; the test split was not touched" in shown
+    assert "flatters" not in shown

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,15 @@ from search.outcome import Outcome
 from search.schedules import SEED_SHARES
 from service import wiring
 from service.application import Application
-from service.estimate import NO_WEIGHTS, estimate_size, finalists, scorings
+from service.estimate import NO_WEIGHTS, _loads, estimate_job, estimate_size, finalists, scorings
+from service.phases import Phases
 from service.search_plan import search_plan
 from service.settings import Settings
 from service.spec import JobSpec
 from workers.filesize import Remainder
 from workers.rates import DATA_SHEETS
-from workers.sizes import size_of
-from workers.verification import LATENCY_ROUNDS
+from workers.sizes import size_of, uniform_load
+from workers.verification import LATENCY_ROUNDS, SPEED_EXAMPLES, SPEED_ROUNDS
 
 Document = dict[str, Any]
 PHASES = ["prepare", "dense", "reweigh", "descend", "search", "refit", "confirm", "test", "export", "verify"]
@@ -147,13 +149,18 @@ def test_training_on_fewer_records_takes_fewer_tokens(application: Application, 
     assert prepared(1) < prepared(calibration // 2) < prepared(None) == prepared(2 * calibration)
 
 
+def tokens_of(application: Application, job: Document) -> dict[str, int]:
+    """By phase."""
+    phases = application.estimate(JobSpec.model_validate(job))["phases"]
+    return {phase["phase"]: phase["tokens"] for phase in phases}
+
+
 def test_propagating_again_means_to_reweigh_and_descend_again(
     application: Application, tiny_job: Document
 ) -> None:
     def tokens(rounds: int) -> dict[str, int]:
         tiny_job["projection"]["propagation_rounds"] = rounds
-        phases = application.estimate(JobSpec.model_validate(tiny_job))["phases"]
-        return {phase["phase"]: phase["tokens"] for phase in phases}
+        return tokens_of(application, tiny_job)
 
     once, thrice = tokens(1), tokens(3)
     assert (thrice["reweigh"], thrice["descend"]) == (3 * once["reweigh"], 3 * once["descend"])
@@ -175,8 +182,7 @@ def test_looking_for_a_size_is_counted(
 
     def tokens(objective: Document) -> dict[str, int]:
         tiny_job["objective"] = objective
-        phases = application.estimate(JobSpec.model_validate(tiny_job))["phases"]
-        return {phase["phase"]: phase["tokens"] for phase in phases}
+        return tokens_of(application, tiny_job)
 
     known, looked_for = (
         tokens({"kind": "target_params", "share": 0.4}),
@@ -338,3 +344,55 @@ def test_llama_70b_fits_on_gpus_together_and_the_estimate_says_so(on_h100: Calla
     assert [note.split(":")[0] for note in spread["notes"]] == ["not timed"]
     seconds = [sum(phase["seconds_high"] for phase in one["phases"]) for one in (estimate, spread)]
     assert seconds[0] == pytest.approx(seconds[1])  # they take turns
+
+
+def test_every_round_of_reweighing_and_of_descent_is_counted(application, tiny_job) -> None:
+    def tokens(reweigh: int, descend: int) -> dict[str, int]:
+        tiny_job["search"] |= {"reweigh_rounds": reweigh, "descent_rounds": descend}
+        return tokens_of(application, tiny_job)
+
+    once, more = tokens(1, 1), tokens(3, 4)
+    assert (more["reweigh"], more["descend"]) == (3 * once["reweigh"], 4 * once["descend"])
+
+
+def test_grams_are_gathered_from_as_many_records_as_the_job_says(make_spec) -> None:
+    document = make_spec().canonical()
+    document["projection"]["gram_examples"] = 4
+    spec = JobSpec.model_validate(document)
+    loads = _loads(spec, lambda split, stop: uniform_load(len(range(64)[:stop]), 8, 64))
+    assert loads["calibration"].tokens == 4 * 8
+    assert loads["refinement"].tokens == 64 * 8
+
+
+@pytest.mark.parametrize("kind", ["choice", "generate"])
+def test_an_export_is_verified_once_and_both_models_are_timed_in_rounds(make_spec, kind: str) -> None:
+    document = make_spec().canonical()
+    document["task"] |= {"kind": kind, "data": {**document["task"]["data"]}}
+    if kind == "generate":
+        document["task"]["choices"] = None
+    document["task"]["data"]["sizes"]["confirm"] = 200
+    document["objective"] = {"kind": "target_params", "share": 0.5}
+    spec = JobSpec.model_validate(document)
+    size = size_of(LlamaConfig(**LLAMA_8B, num_attention_heads=32))
+    phases = {
+        phase["phase"]: phase for phase in estimate_size(size, spec, 256, DATA_SHEETS["H100"])["phases"]
+    }
+    assert phases["confirm"]["tokens"] == finalists(spec) * 200 * 256
+    assert phases["verify"]["tokens"] == (200 + 2 * SPEED_ROUNDS * SPEED_EXAMPLES[kind]) * 256
+
+
+def test_what_no_model_of_this_kind_does_is_not_counted(tiny_root: Path, tmp_path: Path, tiny_job) -> None:
+    """Errors are propagated block by block, where a model lets them."""
+    settings = Settings(data_dir=tmp_path / "data", roots=[tiny_root])
+    nobody: Any = None
+    spec = JobSpec.model_validate(tiny_job)
+    checked = Phases(settings, nobody).check(spec, weights="ignored")
+
+    def prepared(spec: JobSpec, by_block: bool) -> int:
+        described = estimate_job(settings, spec, replace(checked, by_block=by_block))
+        tokens: int = described["phases"][0]["tokens"]
+        return tokens
+
+    tiny_job["projection"]["propagated_shares"] = []
+    without = JobSpec.model_validate(tiny_job)
+    assert prepared(spec, True) > prepared(spec, False) == prepared(without, True)

@@ -126,3 +126,18 @@ def test_readers_that_know_the_same_news_are_at_one_edition() -> None:
 
     assert before[0] == before[1] < after[0] == after[1]
     assert unconcerned == after
+
+
+def test_a_reader_that_comes_after_news_is_at_their_edition() -> None:
+    """It would be given a page that was read before them, and wait for the next ones."""
+
+    async def read() -> tuple[int, int, int]:
+        feed = Feed()
+        async with feed.subscribe("j1") as early:
+            before = early.edition
+            from_a_thread(feed, "j1")
+            async with feed.subscribe("j1") as late:
+                return before, early.edition, late.edition
+
+    before, early, late = asyncio.run(read())
+    assert late == early != before

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from search.errors import ScoringError
+from search.latency import Curve, LatencyTable
+from search.matrix import MatrixShape
 from service import latency, report
 from service.spec import JobSpec
 from service.store import Store
 from workers.export import Exported
+from workers.latency import Latency
 from workers.scores import Scores
+from workers.verification import Spent
+from workers.workload import Workload
 
 SUMMARY: dict[str, Any] = {
     "metric_name": "accuracy",
@@ -142,3 +147,37 @@ def test_a_model_does_not_say_of_itself_what_is_not_known_yet(
     job = store.create_job(JobSpec.model_validate(tiny_job))
     told = report.provenance(job, {**SUMMARY, **wanted})["summary"]
     assert told == {**SUMMARY, **wanted, "promise_held": None}
+
+
+@pytest.mark.parametrize(
+    ("share", "milliseconds", "held"),
+    [(0.52, None, True), (0.53, None, False), (0.523, 3.0, True), (0.53, 3.0, False)],
+)
+def test_a_promised_time_is_held_within_five_percent_and_no_more(
+    share: float, milliseconds: float | None, held: bool
+) -> None:
+    measured = {"target_share": 0.5, "measured_share": share, "measured_ms": 6 * share}
+    assert latency.held(measured, milliseconds) is held
+
+
+def test_what_is_expected_of_an_export_is_what_its_own_ranks_take() -> None:
+    """A matrix that never did anything is left out of it."""
+    matrices = [
+        MatrixShape(name=f"{i}.m", out_features=16, in_features=16, layer=i, kind="m") for i in range(2)
+    ]
+    curve = Curve(
+        ranks=(0, 4), nanoseconds=(0, 40), dense_nanoseconds=100, matrices=tuple(m.name for m in matrices)
+    )
+    measured = Latency(
+        table=LatencyTable(curves=(curve,), other_nanoseconds=200), device="cpu", dtype="float32", threads=1,
+        workload=Workload(kind="prefill", rows=1, length=2), stretched=1.0, stretched_ranks=1.0,
+        checked_nanoseconds=1, expected_nanoseconds=1,
+    )  # fmt: skip
+    summary = latency.told(measured, matrices, [4, 4], 300)
+    assert summary["latency"]["expected_share"] == 280 / 400
+
+    told = latency.compared(summary, matrices, [4, 0], Spent(dense_nanoseconds=400, nanoseconds=250))
+
+    assert told is not None
+    assert told["expected_share"] == 240 / 400
+    assert (told["target_share"], told["measured_share"]) == (300 / 400, 250 / 400)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from search.errors import GoneError
+from search.errors import GoneError, StoreError
 from service.events import EventType
 from service.jobs import Job, JobState
 from service.retention import EVERY_S, Retention
@@ -126,4 +126,20 @@ def test_so_do_files_of_jobs_that_were_deleted(store: Store, make_spec: MakeSpec
     Retention(store, 9, jobs_dir)()
 
     assert list(jobs_dir.iterdir()) == []
+    store.close()
+
+
+def test_what_failed_is_tried_again_at_once(store: Store, make_spec, tmp_path: Path, monkeypatch) -> None:
+    old, retention = ended(store, make_spec), Retention(store, 9, tmp_path, Clock())
+
+    def fail(age: timedelta) -> int:
+        raise StoreError("connection refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "forget_events", fail)
+        with pytest.raises(StoreError):
+            retention()
+    retention()
+    with pytest.raises(GoneError):
+        store.events(old.id)
     store.close()

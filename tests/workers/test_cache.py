@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 import select
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -426,3 +428,30 @@ def test_nobody_waits_to_use_the_cache_for_what_is_deleted(
     assert [entry.key for entry in cache.shrink(0)] == ["old"]
     assert removed == [".old"]
     assert not [path for path in folder.parent.iterdir() if "old" in path.name]
+
+
+def test_whoever_may_look_into_the_cache_may_read_its_entries(cache: FolderCache) -> None:
+    put(cache, "key")
+    assert stat.S_IMODE(cache.path("key").stat().st_mode) == 0o755
+
+
+def test_a_quota_that_is_used_up_is_a_full_disk(cache: FolderCache) -> None:
+    with (
+        pytest.raises(InfrastructureError, match="no space left on the disk to write key"),
+        cache.lock("key"),
+        cache.writing("key"),
+    ):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+def test_what_is_published_under_a_lease_stays_though_the_lease_is_from_a_clock_that_is_ahead(
+    small: FolderCache,
+) -> None:
+    root = small.path("key").parent
+    with small.lease():
+        (lease,) = root.glob("*.lease")
+        ahead_ns = time.time_ns() + 10**15
+        os.utime(lease, ns=(ahead_ns, ahead_ns))
+        for key in ("a", "b", "c"):
+            put(small, key)
+        assert sorted(held(small)) == ["a", "b", "c"]

@@ -113,3 +113,10 @@ def test_a_choice_that_another_begins_with_always_wins_so_fixed_ones_need_an_end
     with pytest.raises(InputError, match=r"choice '10' begins with all tokens of '1'.*'1\.' and '10\.'"):
         check_tokens([(1,), (1, 2)], options, question, FIXED)
     check_tokens([(1,), (1, 2)], options, question, OWN)
+
+
+def test_a_choice_that_another_begins_with_is_found_wherever_the_two_stand() -> None:
+    (question,) = questions(("pos", None))
+    options = Options(("10", "2", "1"))
+    with pytest.raises(InputError, match=r"choice '10' begins with all tokens of '1'"):
+        check_tokens([(1, 2), (3,), (1,)], options, question, FIXED)

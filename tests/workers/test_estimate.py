@@ -11,7 +11,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workers.calibration import Calibrator
 from workers.estimate import PhaseEstimate, estimate
+from workers.footprint import factor_bytes
 from workers.lowrank import SwitchableModel
+from workers.operations import FILE_BYTES_PER_SECOND
 from workers.plan import EncodedTask
 from workers.rates import Rates
 from workers.scorer import Scorer
@@ -325,3 +327,15 @@ def test_measuring_latencies_is_passes_and_products(
     attention = 4 * model.attention * 3 * 49 * model.layers if kind == "prefill" else 0
     assert told.flops == products + passes * (through + attention)
     assert told.host_bytes > 0
+
+
+def test_every_actor_reads_the_model_and_its_factors(model: ModelSize, job: JobSize) -> None:
+    large = replace(model, total_params=10**9)
+    one, three = (phases_of(large, replace(job, actors=n))["dense"].seconds_low for n in (1, 3))
+    read = 4 * 10**9 + factor_bytes(model.matrices, "pairs", "float32")
+    assert three - one == pytest.approx(2 * read / max(FILE_BYTES_PER_SECOND), abs=0.2)
+
+
+def test_one_process_verifies_on_one_device(model: ModelSize, job: JobSize) -> None:
+    one, four = (phases_of(model, replace(job, devices=n))["verify"] for n in (1, 4))
+    assert one == four

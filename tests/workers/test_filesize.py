@@ -54,17 +54,6 @@ def test_a_file_is_no_larger_than_what_is_counted_and_hardly_smaller(
         assert 0 <= file_bytes - dense_bytes < rest.header_bytes
 
 
-def test_what_is_kept_in_float32_is_counted_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As many routers are."""
-    monkeypatch.setattr(LlamaForCausalLM, "_keep_in_fp32_modules_strict", ["embed_tokens", "layernorm"])
-    LlamaForCausalLM(LLAMA).save_pretrained(tmp_path / "dense")
-    model = LlamaForCausalLM.from_pretrained(tmp_path / "dense", dtype=torch.bfloat16)
-    assert model.get_input_embeddings().weight.dtype is torch.float32
-    model.save_pretrained(tmp_path / "saved")
-    rest = remainder(empty_model(LLAMA), ())
-    assert 0 <= rest.size_bytes("bfloat16") - weight_bytes(tmp_path / "saved") < rest.header_bytes
-
-
 def test_matrices_that_stay_are_counted_with_the_rest() -> None:
     model = empty_model(LLAMA)
     whole, pruned = remainder(model, ()), find_matrices(model, ["mlp.*"])
@@ -89,3 +78,19 @@ def test_a_bias_that_the_head_may_get_is_counted(config: PreTrainedConfig, tmp_p
     model.save_pretrained(tmp_path)
     assert weight_bytes(tmp_path) <= rest.size_bytes("float32") + stored(matrices, {}, "pairs", 4)
     assert remainder(model, matrices, head_bias=True).numbers == rest.numbers  # it is there already
+
+
+@pytest.mark.parametrize(
+    ("parts", "dtype"), [("_keep_in_fp32_modules", "float16"), ("_keep_in_fp32_modules_strict", "bfloat16")]
+)
+def test_what_is_kept_in_float32_is_counted_so(
+    parts: str, dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As many routers are."""
+    monkeypatch.setattr(LlamaForCausalLM, parts, ["embed_tokens", "layernorm"])
+    LlamaForCausalLM(LLAMA).save_pretrained(tmp_path / "dense")
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "dense", dtype=getattr(torch, dtype))
+    assert model.get_input_embeddings().weight.dtype is torch.float32
+    model.save_pretrained(tmp_path / "saved")
+    rest = remainder(empty_model(LLAMA), ())
+    assert 0 <= rest.size_bytes(dtype) - weight_bytes(tmp_path / "saved") < rest.header_bytes

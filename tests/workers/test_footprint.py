@@ -21,6 +21,7 @@ from workers.footprint import (
     factor_bytes,
     preparation,
     preparing,
+    reacting,
     refitting,
     scoring,
     spilled_bytes,
@@ -247,3 +248,39 @@ def test_a_gguf_file_passes_through_float32(model: ModelSize, job: JobSize) -> N
 def test_pivoted_factors_reach_higher_ranks(model: ModelSize) -> None:
     pairs, pivoted = (factor_bytes(model.matrices, storage, "bfloat16") for storage in ("pairs", "pivoted"))
     assert pairs < pivoted
+
+
+def test_an_export_is_made_and_checked_beside_the_dense_model(model, job) -> None:
+    larger = replace(model, total_params=model.total_params + 10**6)
+    for needs in (exporting, verifying):
+        assert needs(larger, job).host_bytes - needs(model, job).host_bytes == 2 * 4 * 10**6
+    gpu = replace(job, device="cuda")
+    assert verifying(larger, gpu).accelerator_bytes - verifying(model, gpu).accelerator_bytes == 2 * 4 * 10**6
+
+
+def test_every_actor_of_a_gpu_reads_its_model_through_the_host(model, job) -> None:
+    gpu, load = replace(job, device="cuda"), job.loads["search"]
+    one, three = (scoring(model, replace(gpu, actors=actors), load).host_bytes for actors in (1, 3))
+    factors = factor_bytes(model.matrices, "pairs", "float32")
+    assert three - factors == 3 * (one - factors)
+
+
+def test_what_an_actor_takes_to_react_every_actor_takes(model, job) -> None:
+    load = job.loads["search"]
+
+    def more(actors: int) -> int:
+        many = replace(job, actors=actors)
+        return reacting(model, many, load).host_bytes - scoring(model, many, load).host_bytes
+
+    assert more(3) == 3 * more(1) > 0
+
+
+def test_of_a_model_that_cannot_be_spread_evenly_the_fullest_gpu_counts(model, job) -> None:
+    """Three blocks on two GPUs are two on one of them."""
+    gpu, load = replace(job, device="cuda"), replace(job.loads["search"], largest_cached=0)
+    three = replace(model, layers=3)
+    spread, whole = (
+        scoring(replace(three, total_params=size), replace(gpu, devices_per_actor=2), load).accelerator_bytes
+        for size in (3 * 10**9, 0)
+    )
+    assert spread - whole == 4 * 2 * 10**9

@@ -2,6 +2,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,19 @@ def test_of_a_killed_process_is_over(leases: Leases, tmp_path: Path) -> None:
     with leases.frozen() as oldest_ns:
         assert oldest_ns == math.inf
     assert lease_files(tmp_path) == []
+
+
+def test_none_begins_while_they_are_frozen(leases: Leases) -> None:
+    """Whoever evicts has looked at the leases there are: another one would hold what goes just now."""
+    begun = threading.Event()
+
+    def hold() -> None:
+        with leases.hold():
+            begun.set()
+
+    holder = threading.Thread(target=hold)
+    with leases.frozen():
+        holder.start()
+        assert not begun.wait(0.3)
+    assert begun.wait(30)
+    holder.join()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from workers import process_limits, rates
 from workers.rates import DATA_SHEETS, dtype_name, measure, rates_for
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -41,3 +42,19 @@ def test_a_gpu_that_is_here_is_not_touched(monkeypatch: pytest.MonkeyPatch, name
 def test_the_dtype_is_the_one_a_job_would_get() -> None:
     assert dtype_name("float32", "cpu") == "float32"
     assert dtype_name("auto", "cpu") in {"float32", "bfloat16"}
+
+
+def test_threads_that_are_not_here_are_more_of_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_on: list[int] = []
+
+    def rate(*_: str) -> float:
+        timed_on.append(torch.get_num_threads())
+        return 1e9
+
+    for name in ("_product_rate", "_decomposition_rate", "_memory_rate"):
+        monkeypatch.setattr(rates, name, rate)
+    monkeypatch.setattr(process_limits, "processors", lambda: 2)
+    measured = measure("float32", 6)
+    assert set(timed_on) == {2}
+    assert measured.flops == {"float32": 3e9, "float64": 3e9}
+    assert (measured.decomposition_flops, measured.memory_bytes) == (3e9, 1e9)

@@ -205,3 +205,9 @@ def test_hub_id_that_is_a_folder_here_is_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="expected owner/name"):
         records.read(hub("owner/name"))
+
+
+@pytest.mark.parametrize("half", ["\\ud83d", "\\uD83D", "\\uDE00", "\\ude00"])
+def test_half_of_a_surrogate_pair_is_no_text_in_whatever_letters(tmp_path: Path, half: str) -> None:
+    with pytest.raises(InputError, match="line 1 holds half of a surrogate pair"):
+        records.read(write(tmp_path / "a.jsonl", f'{{"a": "{half}"}}'))

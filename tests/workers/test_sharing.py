@@ -158,3 +158,32 @@ def test_many_threads_never_hold_more_than_there_is() -> None:
         thread.join(30)
     assert max(sums) == 3
     assert sums[-1] == 0
+
+
+def test_of_jobs_that_wait_for_their_first_actor_the_one_of_higher_priority_gets_it() -> None:
+    cluster, began = Cluster(1), []
+    waiting = {priority: threading.Event() for priority in (0, 1)}
+
+    def run(priority: int) -> None:
+        class Told(threading.Event):
+            def is_set(self) -> bool:  # looked at once it waits
+                waiting[priority].set()
+                return super().is_set()
+
+        with cluster.enter(priority=priority, cancelled=Told()):
+            began.append(priority)
+
+    with cluster.enter():
+        threads = []
+        for priority in (0, 1):  # the older one first
+            threads.append(threading.Thread(target=run, args=(priority,)))
+            threads[-1].start()
+            assert waiting[priority].wait(30)
+    for thread in threads:
+        thread.join(30)
+    assert began == [1, 0]
+
+
+def test_what_an_actor_takes_up_counts_and_not_its_size(entered: ExitStack) -> None:
+    share = entered.enter_context(Cluster(5).enter(room=amounts(CPU=2)))
+    assert search(share).held == 2

@@ -1,4 +1,6 @@
 import random
+from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -115,3 +117,19 @@ def test_splits_never_overlap(data: st.DataObject) -> None:
     again = split({name: rng.sample(part, len(part)) for name, part in pools.items()}, SIZES, seed)
     assert keys(again) == keys(division)
     assert again.dropped_duplicates == division.dropped_duplicates
+
+
+def test_records_may_hold_what_json_does_not_know_and_their_fields_come_in_any_order() -> None:
+    def pool(reverse: bool) -> list[Candidate]:
+        """As parquet gives them: with dates and bytes; a csv file may have its columns the other way round."""
+        records: list[dict[str, Any]] = [
+            {"text": f"text {i}", "day": date(2026, 1, 1 + i), "image": bytes([i])} for i in range(20)
+        ]
+        if reverse:
+            records = [dict(reversed(record.items())) for record in records]
+        return [
+            Candidate(name=f"record {i}", record=record, prompt=record["text"], key=record["text"])
+            for i, record in enumerate(records, 1)
+        ]
+
+    assert keys(split({SHARED: pool(False)}, SIZES, 0)) == keys(split({SHARED: pool(True)}, SIZES, 0))

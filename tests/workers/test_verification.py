@@ -20,7 +20,7 @@ from workers.prepared import Progress, load_factors
 from workers.scorer import Scorer
 from workers.scores import Failure, ScoreRequest, Scores
 from workers.timing import MakeTimer
-from workers.verification import SPEED_ROUNDS, VerificationPlan, Verified, _speeds, verify
+from workers.verification import LATENCY_ROUNDS, SPEED_ROUNDS, VerificationPlan, Verified, _speeds, verify
 from workers.workload import Workload, WorkloadKind
 
 pytestmark = pytest.mark.usefixtures("_own_modules_cache")
@@ -148,3 +148,73 @@ def test_broken_export_is_not_verified(plan: VerificationPlan, make_task: Callab
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(ScoringError, match="not finite"):
         list(verify(plan, make_task("choice")))
+
+
+def test_models_are_scored_on_the_threads_of_the_job_and_timed_on_those_of_an_actor(
+    plan: VerificationPlan, make_task, make_flop_timer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored_on: set[int] = set()
+    timed_on: list[int] = []
+    untouched, before = Scorer.score, torch.get_num_threads()
+
+    def score(scorer, request):
+        scored_on.add(torch.get_num_threads())
+        return untouched(scorer, request)
+
+    def make_timer(device, threads):
+        timed_on.append(torch.get_num_threads())
+        return make_flop_timer(device, threads)
+
+    monkeypatch.setattr(Scorer, "score", score)
+    monkeypatch.setattr(workers.verification, "processors", lambda: 2)
+    torch.set_num_threads(1)
+    try:
+        timed = (Workload(kind="prefill", rows=2, length=5), 1)
+        list(verify(replace(plan, threads=4, timed=timed), make_task("choice"), make_timer))
+    finally:
+        torch.set_num_threads(before)
+    assert (scored_on, timed_on) == ({2}, [1])
+
+
+def test_of_the_rounds_of_a_speed_the_middle_one_counts() -> None:
+    seconds = iter([1.0, 1.0, 4.0, 3.0, 2.0, 6.0])
+
+    class Slower:
+        def score(self, request):
+            nothing = np.zeros(3)
+            return Scores(
+                quality=nothing, exact=nothing, nll_nats=nothing, kl_nats=nothing, answer_tokens=nothing,
+                tokens=12, seconds=next(seconds),
+            )  # fmt: skip
+
+    one: Any = Slower()
+    assert _speeds({"dense": one, "exported": one}, "confirm", 3) == {"dense": 6.0, "exported": 4.0}
+
+
+def test_a_stranger_gets_the_dtype_that_an_export_was_saved_in(plan: VerificationPlan) -> None:
+    file, config = plan.exported / "model.safetensors", plan.exported / "config.json"
+    tensors = load_file(file)
+    halved = {name: one.bfloat16() if one.is_floating_point() else one for name, one in tensors.items()}
+    save_file(halved, file, {"format": "pt"})
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "bfloat16"}))
+    model = workers.verification._load_like_a_stranger(plan.exported, torch.device("cpu"))
+    assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+
+
+def test_a_forward_pass_is_timed_in_many_rounds(plan: VerificationPlan, make_task, make_flop_timer) -> None:
+    rounds = []
+
+    def make_timer(device, threads):
+        timer = make_flop_timer(device, threads)
+        collect = timer.collect
+
+        def counted():
+            rounds.append(collect())
+            return rounds[-1]
+
+        timer.collect = counted
+        return timer
+
+    timed = replace(plan, timed=(Workload(kind="prefill", rows=2, length=5), 1))
+    list(verify(timed, make_task("choice"), make_timer))
+    assert [len(one) for one in rounds] == [2] * (1 + LATENCY_ROUNDS)

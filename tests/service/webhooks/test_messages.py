@@ -9,6 +9,7 @@ from standardwebhooks import Webhook as Receiver
 from standardwebhooks import WebhookVerificationError
 
 from service.events import Event, EventType
+from service.exports import Export
 from service.jobs import Job, JobError, JobState
 from service.spec import JobSpec
 from service.webhooks.messages import job_message, signed_headers, trial_message
@@ -71,3 +72,19 @@ def test_secrets_and_urls_are_not_shown_where_values_are_logged() -> None:
     assert secret.startswith("whsec_")
     assert secret not in repr(sending)
     assert "t0ken" not in repr(sending) + repr(webhook)
+
+
+def test_an_export_is_told_of_with_the_job_it_comes_from_and_no_label_too_long(make_spec) -> None:
+    spec = make_spec("reviews")
+    labels = {"team": "nlp", "x" * 201: "long name", "note": "x" * 201, "y" * 200: "z" * 200}
+    export = Export(job="j1", asked={"share": 0.4}, candidate={}, finalist=None, known={})
+    job = Job(
+        id="e1", owner="alice", name=spec.name, labels=labels, spec=spec, state=JobState.SUCCEEDED,
+        cancel_requested=False, created_at=NOW, finished_at=NOW, export=export,
+    )  # fmt: skip
+    event = Event(job_id=job.id, seq=7, type=EventType.JOB_STATE, at=NOW, data={"state": "succeeded"})
+
+    data = json.loads(job_message(job, event).payload)["data"]
+
+    assert (data["id"], data["parent"]) == ("e1", "j1")
+    assert data["labels"] == {"team": "nlp", "y" * 200: "z" * 200}
