@@ -22,7 +22,8 @@ from search.matrix import DENSE
 from workers.actor import ScorerPlan, build_scorer
 from workers.export import ExportPlan, export
 from workers.plan import ModelSource
-from workers.preparation import propagated
+from workers.preparation import prepare, propagated
+from workers.refinement import Refinement
 from workers.scores import Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
 from workers.verification import VerificationPlan, verify
 from workers.workload import Workload
@@ -35,6 +36,9 @@ COPIES = {"copy_", "_to_copy", "_local_scalar_dense", "set_"}
 
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 """Those whose indices may lie on the processor."""
+
+GROUPED = ("_foreach_", "_fused_")
+"""Of many tensors at once, as optimizers want: torch groups them by device, where it does not see these fakes."""
 
 MAKERS = {"from_numpy", "tensor", "frombuffer", "from_file"}
 """Functions whose tensors are the processor's, where they are told no device."""
@@ -82,7 +86,7 @@ class Refusing(TorchDispatchMode):
         given, name = tensors_in(args, kwargs), func.overloadpacket.__name__
         devices = [claimed(tensor) for tensor in given]
         together = set(devices[:1])
-        if name not in COPIES:
+        if name not in COPIES and not name.startswith(GROUPED):
             together = {
                 device
                 for tensor, device in zip(given, devices, strict=True)
@@ -335,6 +339,33 @@ def test_no_tensor_of_a_job_is_on_another_device_than_it_has_to_be(
         )  # fmt: skip
         *_, verified = verify(check, task, make_timer=CountingTimer)
         assert verified.spent is not None
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_factors_are_trained_where_they_lie(
+    gpus: int,
+    make_llama: Any,
+    tokenizer: Any,
+    make_task: Any,
+    preparation_plan: Any,
+    fake_gpus: Any,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "dense"
+    make_llama(num_hidden_layers=4).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    plan = replace(
+        preparation_plan,
+        model=ModelSource(kind="path", location=str(folder), dtype="float32"),
+        task=make_task("choice"),
+        device="cuda",
+        cache_dir=tmp_path / "cache",
+        batch_tokens=BATCH_TOKENS,
+        refinement=Refinement(epochs=1, rank_step=4),
+    )
+    with fake_gpus(gpus):
+        *_, prepared = prepare(plan)
+    assert prepared.factors.name.startswith("refined")
 
 
 def part(prepared: Any, rank: Callable[[int], int]) -> ScoreRequest:
