@@ -265,6 +265,7 @@ def gpt2() -> PreTrainedModel:
         ("llama", "generate", 1, "bfloat16"),
         ("gpt2", "lm", 2, "float32"),
         ("gemma", "choice", 1, "bfloat16"),
+        ("llama", "choice", 1, "float16"),
     ],
 )
 @pytest.mark.usefixtures("_own_modules_cache")
