@@ -523,7 +523,7 @@ class _Answer(BaseHTTPRequestHandler):
         self.wfile.write(content[: len(content) // 2])
         self.wfile.flush()
         self.server.half.set()
-        self.server.go.wait(60)
+        self.server.go.wait(400)
         with suppress(OSError):  # who asked may have gone
             self.wfile.write(content[len(content) // 2 :])
 
@@ -590,5 +590,6 @@ def served(at: Callable[[int], None], llama_folder: Path) -> Iterator[Hub]:
         thread.start()
         at(server.server_port)
         yield server
+        server.go.set()
         server.shutdown()
         thread.join()

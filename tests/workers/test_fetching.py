@@ -14,6 +14,9 @@ from workers.models import resolve
 from workers.plan import ModelSource
 from workers.prepared import Progress
 
+MOST_S = 400
+"""Longest wait for a process to start, on however busy a machine."""
+
 LARGE = "merges.txt"  # as large as a model's weights, without being any
 
 
@@ -35,7 +38,7 @@ def at_half(large: Any) -> Callable[[Callable[[], object]], threading.Thread]:
     large.held = LARGE
 
     def begin(act: Callable[[], object]) -> threading.Thread:
-        thread = threading.Thread(target=lambda: large.half.wait(60) and act())
+        thread = threading.Thread(target=lambda: large.half.wait(MOST_S) and act())
         thread.start()
         return thread
 
