@@ -22,10 +22,9 @@ class Client:
     """Talks to one server.
 
     Args:
-        base_url: E.g. `http://127.0.0.1:8765`.
-        api_key: Sent as a bearer token; needed where the server has one.
-        transport: Stands in for the network, e.g. in tests. Without one, the environment's proxies lead to any
-            server but those of this machine.
+        base_url: As of `Connection`, e.g. `http://127.0.0.1:8765`.
+        api_key: As of `Connection`.
+        transport: As of `Connection`.
         wait: Called with the seconds to wait before a reconnect.
 
     Raises:

@@ -42,12 +42,17 @@ def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
     return Scorer(switchable, tokenizer, task, plan.batch_tokens)
 
 
+def hold_to_part() -> None:
+    """Keeps this process within what Ray has given it of a GPU, see `workers.devices.hold_to`."""
+    hold_to(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
+
+
 @ray.remote(max_restarts=0, max_task_retries=0)
 class ScoringActor:
     """Scores one request at a time; the dispatcher replaces it when it dies."""
 
     def __init__(self, plan: ScorerPlan, task: EncodedTask) -> None:
-        hold_to(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
+        hold_to_part()
         self._scorer = build_scorer(plan, task)
 
     def pid(self) -> int:

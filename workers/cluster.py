@@ -24,8 +24,8 @@ import ray
 from ray.actor import ActorHandle
 
 from search.errors import InfrastructureError, InputError
-from workers.actor import ScorerPlan, ScoringActor
-from workers.devices import give_memory_back, hold_to
+from workers.actor import ScorerPlan, ScoringActor, hold_to_part
+from workers.devices import give_memory_back
 from workers.dispatcher import Dispatcher
 from workers.fairness import UNITS, amounts, room
 from workers.following import Furthest, last_item
@@ -255,7 +255,7 @@ def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]
 
     @wraps(phase)
     def run(*arguments: Any) -> Iterator[Any]:
-        hold_to(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
+        hold_to_part()
         try:
             yield from phase(*arguments)
         except InputError as error:

@@ -20,8 +20,7 @@ from ray.exceptions import RayError, RayTaskError
 from search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
 from workers.attempts import Attempt
 from workers.crew import LOST, Crew, reason_of
-from workers.devices import accelerator_fault, lack_of_memory
-from workers.following import LESS_MEMORY
+from workers.devices import LESS_MEMORY, accelerator_fault, lack_of_memory
 from workers.scores import Request
 from workers.sharing import Share
 

@@ -4,7 +4,6 @@ The hub's library waits and writes until it is done, for hours where a model is 
 its job is to end; what it has written so far stays in the library's cache, and the next one goes on from there.
 """
 
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -19,8 +18,6 @@ from workers.machine import machine_fault
 from workers.models import resolve
 from workers.plan import ModelSource
 from workers.prepared import Progress
-
-logger = logging.getLogger(__name__)
 
 POLL_S = 0.2
 MB = 10**6

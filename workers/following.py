@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from search.errors import CancelledError, InfrastructureError, RanksieveError
-from workers.devices import accelerator_fault, lack_of_memory
+from workers.devices import LESS_MEMORY, accelerator_fault, lack_of_memory
 from workers.prepared import Progress
 from workers.sharing import Share
 
@@ -27,8 +27,6 @@ not the end: to factor the largest matrices takes as long on few processors."""
 
 MOST_DEATHS = 3
 """Of the workers of a phase, after which no more join: what kills them may kill all."""
-
-LESS_MEMORY = "free some, or take fewer resources.actors, resources.batch_tokens or resources.gram_memory_gib"
 
 
 class Furthest:

@@ -8,6 +8,7 @@ how a GPU computes, how much it holds, and in which order.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from search.matrix import DENSE
+from workers import calibration
 from workers.actor import ScorerPlan, build_scorer
 from workers.export import ExportPlan, export
 from workers.plan import ModelSource
@@ -210,8 +212,6 @@ def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Any]:
 
     @contextmanager
     def fake_gpus(count: int) -> Iterator[None]:
-        from workers import calibration
-
         draws = calibration._generator
         answers: dict[str, Any] = {
             "is_available": lambda: True,
@@ -282,21 +282,11 @@ def test_no_tensor_of_a_job_is_on_another_device_than_it_has_to_be(
     fake_gpus: Any,
     tmp_path: Path,
 ) -> None:
-    makers = {"llama": lambda: make_llama(num_hidden_layers=4, initializer_range=0.3), "gpt2": gpt2}
-    folder, task = tmp_path / "dense", make_task(kind)
-    makers.get(family, gemma)().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    plan = replace(
-        preparation_plan,
-        model=ModelSource(kind="path", location=str(folder), dtype=dtype),
-        task=task,
-        device="cuda",
-        cache_dir=tmp_path / "cache",
-        batch_tokens=BATCH_TOKENS,
-        midway_share=0.4,
-        propagated_shares=(0.4, 0.7),
-    )
-    timed, on_gpus = Workload(kind="prefill", rows=2, length=6), {"threads": 1, "device": "cuda"}
+    llama = partial(make_llama, num_hidden_layers=4, initializer_range=0.3)
+    make, task = {"llama": llama, "gpt2": gpt2, "gemma": gemma}[family], make_task(kind)
+    plan = on_gpus(preparation_plan, make(), tokenizer, tmp_path, dtype)
+    plan = replace(plan, task=task, midway_share=0.4, propagated_shares=(0.4, 0.7))
+    timed, alone = Workload(kind="prefill", rows=2, length=6), {"threads": 1, "device": "cuda"}
     with fake_gpus(gpus):
         *_, prepared = propagated(plan)
         assert prepared.propagation.reason is None
@@ -306,7 +296,7 @@ def test_no_tensor_of_a_job_is_on_another_device_than_it_has_to_be(
                 factors_folder=prepared.factors,
                 matrices=prepared.matrices,
                 batch_tokens=BATCH_TOKENS,
-                **on_gpus,
+                **alone,
             ),
             task,
         )
@@ -336,7 +326,7 @@ def test_no_tensor_of_a_job_is_on_another_device_than_it_has_to_be(
         )
         check = VerificationPlan(
             exported=exported.folder, dense=prepared.model.folder, split="test", examples=10,
-            batch_tokens=BATCH_TOKENS, timed=(timed, 1), **on_gpus,
+            batch_tokens=BATCH_TOKENS, timed=(timed, 1), **alone,
         )  # fmt: skip
         *_, verified = verify(check, task, make_timer=CountingTimer)
         assert verified.spent is not None
@@ -352,21 +342,20 @@ def test_factors_are_trained_where_they_lie(
     fake_gpus: Any,
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "dense"
-    make_llama(num_hidden_layers=4).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    plan = replace(
-        preparation_plan,
-        model=ModelSource(kind="path", location=str(folder), dtype="float32"),
-        task=make_task("choice"),
-        device="cuda",
-        cache_dir=tmp_path / "cache",
-        batch_tokens=BATCH_TOKENS,
-        refinement=Refinement(epochs=1, rank_step=4),
-    )
+    plan = on_gpus(preparation_plan, make_llama(num_hidden_layers=4), tokenizer, tmp_path, "float32")
+    plan = replace(plan, task=make_task("choice"), refinement=Refinement(epochs=1, rank_step=4))
     with fake_gpus(gpus):
         *_, prepared = prepare(plan)
     assert prepared.factors.name.startswith("refined")
+
+
+def on_gpus(plan: Any, model: PreTrainedModel, tokenizer: Any, root: Path, dtype: Any) -> Any:
+    """A plan to prepare a model that is saved for it, in a cache of its own."""
+    folder = root / "dense"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    source = ModelSource(kind="path", location=str(folder), dtype=dtype)
+    return replace(plan, model=source, device="cuda", cache_dir=root / "cache", batch_tokens=BATCH_TOKENS)
 
 
 def part(prepared: Any, rank: Callable[[int], int]) -> ScoreRequest:
