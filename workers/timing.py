@@ -7,12 +7,14 @@ others have pushed its weights out, as the rest of a model does.
 """
 
 import time
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol, TypeVar
 
 import torch
+
+from workers.devices import given
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -62,26 +64,34 @@ class ProcessorTimer:
 
 
 class CudaTimer:
-    """Times by events in the GPU's queue.
+    """Times by events in the queues of the GPUs that a model is spread over.
 
-    The queue is not waited for between calls, as it is not inside a model: a call that computes longer than it
-    takes to launch counts what it computes, a shorter one what it takes to launch.
+    A call starts when all of them are through with what came before, and has ended when all are through with it. The
+    queues are not waited for between calls, as they are not inside a model: a call that computes longer than it takes
+    to launch counts what it computes, a shorter one what it takes to launch.
+
+    Args:
+        devices: The first of them has the clock.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._devices = devices
         self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     def time(self, call: Callable[[], object]) -> None:
-        with torch.cuda.device(self._device):
-            started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            started.record()
-            call()
-            ended.record()
+        first, *others = map(torch.cuda.current_stream, self._devices)
+        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        started.record(first)
+        for other in others:
+            other.wait_event(started)
+        call()
+        for other in others:
+            first.wait_stream(other)
+        ended.record(first)
         self._events.append((started, ended))
 
     def collect(self) -> list[int]:
-        torch.cuda.synchronize(self._device)
+        torch.cuda.synchronize(self._devices[0])
         taken = [round(1e6 * started.elapsed_time(ended)) for started, ended in self._events]
         self._events = []
         return taken
@@ -89,7 +99,7 @@ class CudaTimer:
 
 def timer_for(device: torch.device, threads: int) -> Timer:
     """The timer of a device, for so many threads of torch."""
-    return CudaTimer(device) if device.type == "cuda" else ProcessorTimer(threads)
+    return CudaTimer(given(device)) if device.type == "cuda" else ProcessorTimer(threads)
 
 
 def fastest(

@@ -82,6 +82,60 @@ def test_the_timer_is_that_of_the_device() -> None:
     assert isinstance(timer_for(torch.device("cuda"), 1), CudaTimer)
 
 
+class FakeStream:
+    """The queue of a GPU: at which millisecond it is through with what it holds."""
+
+    def __init__(self) -> None:
+        self.through = 0.0
+
+    def wait_event(self, event: "FakeEvent") -> None:
+        self.through = max(self.through, event.at)
+
+    def wait_stream(self, other: "FakeStream") -> None:
+        self.through = max(self.through, other.through)
+
+
+class FakeEvent:
+    def __init__(self, *, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self, stream: FakeStream) -> None:
+        self.at = stream.through
+
+    def elapsed_time(self, later: "FakeEvent") -> float:
+        return later.at - self.at
+
+
+@pytest.mark.parametrize(
+    ("works", "expected"),
+    [
+        ([(2.0,), (3.0,)], [2, 3]),
+        ([(2.0, 7.0)], [7]),
+        ([(7.0, 2.0)], [7]),
+        ([(0.0, 4.0), (1.0, 5.0), (6.0, 0.0)], [4, 5, 6]),
+        ([(1.0, 2.0, 9.0), (3.0, 3.0, 3.0)], [9, 3]),
+    ],
+)
+def test_a_call_ends_when_all_gpus_are_through_with_it_and_none_begins_the_next_before(
+    works: list[tuple[float, ...]], expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = [FakeStream() for _ in works[0]]
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[device.index])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(streams))
+    timer = timer_for(torch.device("cuda"), 1)
+
+    def launch(work: tuple[float, ...]) -> None:
+        for stream, milliseconds in zip(streams, work, strict=True):
+            stream.through += milliseconds
+
+    for work in works:
+        timer.time(lambda work=work: launch(work))  # type: ignore[misc]
+    assert timer.collect() == [1_000_000 * milliseconds for milliseconds in expected]
+    assert timer.collect() == []
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_timed_by_its_own_clock() -> None:
     device = torch.device("cuda")
