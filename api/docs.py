@@ -8,6 +8,7 @@ _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>ranksieve API</title>
 <link rel="icon" href="docs/assets/favicon.png">
 <link rel="stylesheet" href="docs/assets/swagger-ui.css">

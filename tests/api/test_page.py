@@ -230,6 +230,54 @@ def test_a_second_look_at_a_finalist_replaces_the_first_and_another_of_its_size_
     assert left == [[0.4, 1200], [0.3, 512]]
 
 
+def test_a_job_is_read_anew_with_every_generation_as_a_pause_that_is_asked_for_elsewhere_is_no_event(
+    page, server
+):
+    url, _ = server
+    page.goto(url)
+    events = [
+        {"type": "generation.completed", "data": {"generation": 0}},
+        {"type": "job.state", "data": {"state": "paused"}},
+        {"type": "phase.progress", "data": {"done": 1, "total": 2}},
+    ]
+    stale = page.evaluate(
+        """async (events) => {
+            const { History } = await import("/page/history.js");
+            return events.map((event) => new History().add([event]));
+        }""",
+        events,
+    )
+    assert stale == [
+        {"job": True, "search": True},
+        {"job": True, "search": False},
+        {"job": False, "search": False},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("sizeExactly(1250000000)", "1.25 GB"),
+        ("sizeExactly(17)", "17 B"),
+        ("size(1250000000)", "1.3 GB"),
+        ("exactly(0.0625)", "6.25 %"),
+        ("signed(-0.001)", "+0.00"),
+        ("signed(-0.005, 3)", "-0.005"),
+        ("signed(null)", "\N{EN DASH}"),
+        ("took({ state: 'paused', started_at: '2026-01-01T00:00:00Z', finished_at: null })", "\N{EN DASH}"),
+        ("took({ state: 'queued', started_at: '2026-01-01T00:00:00Z', finished_at: null })", "\N{EN DASH}"),
+        (
+            "took({ state: 'failed', started_at: '2026-01-01T00:00:00Z', finished_at: '2026-01-01T00:02:03Z' })",
+            "2 min 3 s",
+        ),
+    ],
+)
+def test_numbers_and_times_are_told_as_people_read_them(page, server, told, expected):
+    url, _ = server
+    page.goto(url)
+    assert page.evaluate(f"import('/page/format.js').then((format) => format.{told})") == expected
+
+
 def test_a_job_goes_on_before_ones_eyes(page, server, pipeline, spec):
     url, client = server
     [id] = in_mid_search(pipeline, client, spec)
@@ -408,7 +456,7 @@ def test_a_job_that_failed_says_why_and_one_that_is_not_there_that_it_is_not(pag
 
 def test_jobs_are_listed_by_state_and_a_page_at_a_time(page, server, pipeline, spec):
     url, client = server
-    finished(client, {**spec, "name": "the first"})
+    first = finished(client, {**spec, "name": "the first"})
     pipeline.go.clear()
     for number in range(26):
         client.submit({**spec, "name": f"job {number}"})
@@ -419,8 +467,12 @@ def test_jobs_are_listed_by_state_and_a_page_at_a_time(page, server, pipeline, s
     page.get_by_role("button", name="older").click()
     expect(page.get_by_role("link", name="the first")).to_be_visible()
     expect(page.locator("tbody tr")).to_have_count(2)
+    client.change(first, {"name": "the oldest"})
+    expect(page.get_by_role("link", name="the oldest")).to_be_visible()  # a later page is read anew, too
     page.get_by_role("button", name="newer").click()
     expect(page.locator("tbody tr")).to_have_count(25)
+    page.get_by_label("State").select_option("crashed")
+    expect(page.get_by_text("No such jobs.")).to_be_visible()
     page.get_by_label("State").select_option("succeeded")
     expect(page.locator("tbody tr")).to_have_count(1)
     pipeline.go.set()
@@ -582,6 +634,28 @@ def test_a_latency_is_told_with_what_was_expected(page, server, pipeline, spec):
     expect(row(section(page, "Result"), "prefill of 4 × 30, ms").get_by_role("cell")).to_have_text(
         ["prefill of 4 × 30, ms", "100.0", "62.5 (62.5 %, 60.0 % expected)"]
     )
+
+
+def test_a_size_is_told_as_it_was_asked_for(page, server, pipeline, spec):
+    url, client = server
+    pipeline.result["objective"] = {"kind": "target_bytes", "share": None, "size": 92_750_000}
+    page.goto(f"{url}/#/jobs/{finished(client, spec)}")
+    expect(section(page, "Result")).to_contain_text("the best model whose files take at most 92.75 MB.")
+
+
+def test_a_front_of_more_models_than_an_answer_holds_is_shown_whole(page, server, scored):
+    def answer(route):
+        offset = int(re.search(r"offset=(\d+)", route.request.url)[1])
+        route.fulfill(json={**one, "candidates": front[offset : offset + 1000]})
+
+    url, client = server
+    id = finished(client, scored)
+    one = client.connection.request("GET", f"/v1/jobs/{id}/candidates?pareto=true")
+    front = [{**one["candidates"][0], "kept_share": 0.1 + number / 2000} for number in range(1100)]
+    page.route("**/candidates?*", answer)
+    page.goto(f"{url}/#/jobs/{id}")
+    sizes = page.get_by_role("img", name=re.compile("^Models that no smaller one beats"))
+    expect(sizes).to_have_accessible_name(re.compile(r"1100 points, the last at kept, % 65\.0"))
 
 
 def test_an_export_tells_what_was_asked_and_on_what_it_was_measured(page, server, pipeline, scored):
@@ -772,16 +846,31 @@ def test_curves_follow_the_scheme_of_the_page(page, server, scored):
     expect(section(page, "The search").locator("canvas")).to_have_count(2)
 
 
+KEEPS_PLOTS = """() => {
+    const { uPlot } = window;
+    window.plots = [];
+    window.uPlot = function (...given) { window.plots.push(new uPlot(...given)); return window.plots.at(-1); };
+}"""
+"""From then on `window.plots` has what the page draws."""
+
+
+def test_a_single_step_is_seen_beside_the_next(page, server, pipeline, spec):
+    url, client = server
+    in_mid_search(pipeline, client, spec)
+    page.goto(url)
+    page.evaluate(KEEPS_PLOTS)
+    page.get_by_role("link", name="snippets").click()
+
+    expect(page.get_by_role("img", name="Size and drop")).to_have_accessible_name(re.compile(r" 1 point, "))
+    assert page.evaluate("window.plots.map(({ scales: { x } }) => [x.min, x.max])") == [[0, 1], [0, 1]]
+
+
 def test_what_was_zoomed_to_stays_in_view(page, server, pipeline, spec):
     url, client = server
     pipeline.generations = 9
     [id] = in_mid_search(pipeline, client, spec)
     page.goto(url)
-    page.evaluate("""() => {
-        const { uPlot } = window;
-        window.plots = [];
-        window.uPlot = function (...given) { window.plots.push(new uPlot(...given)); return window.plots.at(-1); };
-    }""")
+    page.evaluate(KEEPS_PLOTS)
     page.get_by_role("link", name="snippets").click()
     losses = page.get_by_role("img", name="Fitness by generation")
     box = losses.locator(".u-over").bounding_box()
@@ -813,6 +902,20 @@ def test_a_name_of_one_long_word_keeps_the_page_as_wide_as_it_is(page, server, s
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
+@pytest.mark.parametrize("width", [320, 412])
+def test_a_job_is_no_wider_than_a_phone(page, server, pipeline, spec, width):
+    url, client = server
+    pipeline.result["latency"] = {
+        "workload": {"kind": "prefill", "rows": 4, "length": 30},
+        "measured_dense_ms": 100.0, "measured_ms": 62.5, "measured_share": 0.625, "expected_share": 0.6,
+    }  # fmt: skip
+    page.set_viewport_size({"width": width, "height": 700})
+    page.goto(f"{url}/#/jobs/{finished(client, spec)}")
+    expect(section(page, "Files")).to_be_visible()
+    expect(section(page, "Confirmed on fresh records")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
 def test_all_generations_are_recalled_past_retention(page, build, settings, pipeline, spec):
     pipeline.generations = 1001
     application = build(settings)
@@ -840,7 +943,7 @@ def test_a_key_that_is_revoked_ends_what_its_page_shows(page, serving, tmp_path,
         client.connection.request("POST", f"/v1/keys/{key['id']}/revoke")
 
         expect(page.get_by_role("alert")).to_contain_text("mistyped, expired or revoked")
-        expect(page.get_by_role("dialog")).to_be_visible()
+        expect(page.get_by_role("dialog", name="API key")).to_be_visible()
         assert id not in page.content()
 
 

@@ -17,6 +17,7 @@ export class Chart {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#drawAnew(), { signal });
     signal.addEventListener("abort", () => this.plot?.destroy(), { once: true });
     place.setAttribute("role", "img");
+    place.hidden = true; // until there is something to see
   }
 
   draw(columns) {
@@ -50,7 +51,7 @@ export class Chart {
     const { title, x, series, name } = this.options;
     const last = xs.length - 1;
     const values = series.map((one, index) => `${one.label} ${told(one, columns[index][last])}`);
-    return `${title}. ${xs.length} points, the last at ${x} ${name ? name(last) : xs[last].toFixed(1)}: ${values.join(", ")}`;
+    return `${title}. ${xs.length} ${xs.length === 1 ? "point" : "points"}, the last at ${x} ${name ? name(last) : xs[last].toFixed(1)}: ${values.join(", ")}`;
   }
 
   #settings() {
@@ -64,7 +65,7 @@ export class Chart {
       title,
       width: this.place.clientWidth,
       height: HEIGHT,
-      scales: { x: { time: false } },
+      scales: { x: { time: false, ...(name ? { range: stepsIn } : {}) } },
       series: [
         { label: x, value: (_, value, __, index) => (index == null ? "–" : name ? name(index) : value.toFixed(1)) },
         ...series.map((one, index) => ({
@@ -87,6 +88,9 @@ export class Chart {
     };
   }
 }
+
+// What is shown of steps; a single one would be given a hundred to stand beside.
+const stepsIn = (plot, min, max) => [min, plot.data[0].length === 1 ? min + 1 : max];
 
 const told = ({ digits = 3, unit }, value) => (value == null ? "–" : `${value.toFixed(digits)} ${unit}`);
 

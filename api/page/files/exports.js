@@ -18,10 +18,12 @@ export async function otherSizes(id, front, signal, attempt) {
     return exports.every((one) => ended(one.state));
   };
   const watch = async () => {
-    while (!(await show())) await pause(REFRESH_MS, signal);
+    for (let areOver = false; !areOver; ) {
+      await pause(REFRESH_MS, signal);
+      if (!document.hidden) areOver = await show();
+    }
   };
-  await show();
-  watch().catch((error) => attempt(() => Promise.reject(error)));
+  if (!(await show())) watch().catch((error) => attempt(() => Promise.reject(error)));
   const size = h("input", { type: "number", name: "percent", min: 1, max: 100, step: "any", required: true });
   const ask = async () => {
     const made = await post(`jobs/${id}/exports`, { candidate: best(front(), Number(size.value)).id }, signal);

@@ -6,14 +6,19 @@ export const count = (value) => (value == null ? "–" : whole.format(Math.round
 export const percent = (share, digits = 1) => (share == null ? "–" : `${(100 * share).toFixed(digits)} %`);
 export const exactly = (share) => `${Number((100 * share).toPrecision(6))} %`; // as it was asked for
 export const fixed = (value, digits = 3) => (value == null ? "–" : value.toFixed(digits));
-export const signed = (value, digits = 2) => (value == null ? "–" : (value < 0 ? "" : "+") + value.toFixed(digits));
+export function signed(value, digits = 2) {
+  if (value == null) return "–";
+  const text = value.toFixed(digits);
+  return Number(text) < 0 ? text : `+${text.replace("-", "")}`; // what is rounded to zero has no sign of its own
+}
 
 // Bytes in the largest unit that leaves a digit before the point.
-export function size(bytes) {
+export function size(bytes, told = (value, power) => value.toFixed(power === 0 ? 0 : 1)) {
   if (bytes == null) return "–";
   const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
-  return `${(bytes / 1000 ** power).toFixed(power === 0 ? 0 : 1)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+  return `${told(bytes / 1000 ** power, power)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
+export const sizeExactly = (bytes) => size(bytes, (value) => String(Number(value.toPrecision(6)))); // as it was asked for
 
 // What a drop is told in, by the kind of task: the service's "points".
 export const dropUnit = (kind) => (kind === "lm" ? "% of perplexity" : "points");
@@ -29,9 +34,9 @@ export function span(seconds) {
   return minutes > 0 ? `${minutes} min ${rest} s` : `${rest} s`;
 }
 
-// How long a job has run: until now, if it has not ended.
+// How long a job has run: until now, if it has not ended. While it does not run, nobody knows.
 export function took(job) {
-  if (job.started_at == null) return "–";
+  if (job.started_at == null || ["queued", "paused"].includes(job.state)) return "–";
   const end = job.finished_at == null ? Date.now() : Date.parse(job.finished_at);
   return span(Math.max(0, (end - Date.parse(job.started_at)) / 1000));
 }

@@ -9,13 +9,12 @@ export class History {
   log = []; // events but those of progress, the newest last
   #known = new Map(); // where each step is among them, by its name
 
-  // Takes events in; tells whether the job itself, and what its search has found, has to be read anew.
+  // Takes events in; tells whether the job itself, and what its search has found, has to be read anew: the job with every
+  // generation, too, as a pause that is asked for elsewhere is no event.
   add(events) {
     for (const event of events) this.#add(event);
-    return {
-      job: events.some((event) => event.type.startsWith("job.")),
-      search: events.some((event) => event.type === "generation.completed"),
-    };
+    const search = events.some((event) => event.type === "generation.completed");
+    return { job: search || events.some((event) => event.type.startsWith("job.")), search };
   }
 
   // What is left where events are past retention.

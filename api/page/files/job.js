@@ -36,6 +36,14 @@ async function generations(id, signal) {
   }
 }
 
+async function front(id, signal) {
+  for (const found = []; ; ) {
+    const page = await get(`jobs/${id}/candidates?pareto=true&limit=1000&offset=${found.length}`, signal);
+    found.push(...page.candidates);
+    if (page.candidates.length < 1000) return found;
+  }
+}
+
 class JobView {
   history = new History();
   #ofRanks = null; // the model whose ranks are shown
@@ -100,7 +108,7 @@ class JobView {
 
   async read({ job, search }) {
     if (job) this.job = await get(`jobs/${this.id}`, this.signal);
-    if (search) this.front = (await get(`jobs/${this.id}/candidates?pareto=true&limit=1000`, this.signal)).candidates;
+    if (search) this.front = await front(this.id, this.signal);
   }
 
   say(text) {

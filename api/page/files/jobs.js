@@ -1,4 +1,4 @@
-// The jobs, newest first, a page at a time; the first page is read anew while it is looked at.
+// The jobs, newest first, a page at a time, which is read anew while it is looked at.
 
 import { ended, get, pause } from "./client.js";
 import { h, refill, table } from "./elements.js";
@@ -40,7 +40,8 @@ export async function showJobs(place, signal) {
     if (pages.at(-1) !== null) query.set("after", pages.at(-1));
     shown = { ...(await get(`jobs?${query}`, here)), pages };
     list.setAttribute("aria-busy", "false");
-    refill(list, shown.jobs.length > 0 ? jobTable(shown.jobs) : h("p", {}, "No jobs. `ranksieve submit job.yaml` makes one."));
+    const none = states.value === "" && pages.length === 1 ? "No jobs. `ranksieve submit job.yaml` makes one." : "No such jobs.";
+    refill(list, shown.jobs.length > 0 ? jobTable(shown.jobs) : h("p", {}, none));
     const at = document.activeElement;
     newer.hidden = pages.length === 1;
     older.hidden = shown.next === null;
@@ -56,7 +57,7 @@ export async function showJobs(place, signal) {
       await show(here);
       for (;;) {
         await pause(REFRESH_MS, here);
-        if (pages.length === 1 && !document.hidden) await show(here);
+        if (!document.hidden) await show(here);
       }
     } catch (error) {
       if (signal.aborted || !asking.signal.aborted) throw error;
@@ -79,6 +80,7 @@ function jobTable(jobs) {
 export const nameOf = (job) => (job.name.trim() === "" ? job.id : job.name);
 
 export function stateChip(job) {
-  const asked = ended(job.state) ? [] : ["cancel", "pause", "stop"].filter((request) => job[`${request}_requested`]);
+  const untold = ended(job.state) ? [] : job.state === "stopping" ? ["cancel", "pause"] : ["cancel", "pause", "stop"];
+  const asked = untold.filter((request) => job[`${request}_requested`]);
   return h("span", { class: `state ${job.state}` }, [job.state, ...asked.map((request) => `${request} asked`)].join(", "));
 }

@@ -39,6 +39,7 @@ function report(error) {
 }
 
 function askKey() {
+  if (dialog.open) return; // what is typed stays
   dialog.querySelector("input").value = key.get();
   dialog.returnValue = ""; // what it was left by the last time
   dialog.showModal();

@@ -2,7 +2,7 @@
 
 import { get, key } from "./client.js";
 import { h, table } from "./elements.js";
-import { count, dropUnit, exactly, fixed, percent, signed, size } from "./format.js";
+import { count, dropUnit, exactly, fixed, percent, signed, size, sizeExactly } from "./format.js";
 
 const SPLITS = ["confirm", "test"];
 const OF_EXPORTS = ["search", ...SPLITS];
@@ -28,7 +28,7 @@ export function resultTable({ spec, result }) {
     const share = `${percent(latency.measured_share)}, ${percent(latency.expected_share)} expected`;
     rows.push([`${kind} of ${prompts} × ${length}, ms`, fixed(latency.measured_dense_ms, 1), `${fixed(latency.measured_ms, 1)} (${share})`]);
   }
-  return h("div", {}, table(["", "dense", "sieved"], rows, { class: "numbers" }), h("p", { class: "facts" }, "In brackets 95 % intervals."));
+  return h("div", { class: "wide" }, table(["", "dense", "sieved"], rows, { class: "numbers" }), h("p", { class: "facts" }, "In brackets 95 % intervals."));
 }
 
 const drop = (points, unit) => (points == null ? "" : `, drop ${signed(points[0])} [${signed(points[1])}, ${signed(points[2])}] ${unit}`);
@@ -51,8 +51,8 @@ function wish({ kind, points, confidence, share, size: bytes, milliseconds }, ta
   const within = `smallest model ${limit}, with ${exactly(confidence)} confidence`;
   if (kind === "max_drop") return `the ${within}`;
   if (kind === "pareto") return `the best models of many sizes, and of these the ${within}`;
-  if (kind === "target_params") return `the best model with ${percent(share)} of the parameters`;
-  const least = share == null ? (bytes == null ? `${milliseconds} ms` : size(bytes)) : `${percent(share)} of the dense model's`;
+  if (kind === "target_params") return `the best model with ${exactly(share)} of the parameters`;
+  const least = share == null ? (bytes == null ? `${milliseconds} ms` : sizeExactly(bytes)) : `${exactly(share)} of the dense model's`;
   return `the best model whose ${kind === "target_bytes" ? "files take" : "pass takes"} at most ${least}`;
 }
 
@@ -74,7 +74,8 @@ export function finalistTable({ spec, result }, confirmed) {
     const numbers = [percent(one.kept_share), count(one.examples), signed(points), `${signed(low)} to ${signed(high)}`];
     return [...numbers, ...outcome.map(() => outcomeOf(one, result.genome))];
   });
-  return table(["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval", ...outcome], rows, { class: "numbers" });
+  const columns = ["kept", "records", `drop, ${dropUnit(spec.task.kind)}`, "95 % interval", ...outcome];
+  return h("div", { class: "wide" }, table(columns, rows, { class: "numbers" }));
 }
 
 // Whether a finalist passed is not for the interval to say, but for the risk that was spent on it.
@@ -86,7 +87,7 @@ function outcomeOf({ genome, risk, passed }, exported) {
 export async function files(id, signal) {
   const { artifacts } = await get(`jobs/${id}/artifacts`, signal);
   const rows = artifacts.map(({ name, bytes }) => [link(id, name), size(bytes)]);
-  return h("div", {}, table(["file", "size"], rows, { class: "numbers" }), h("p", {}, "All of them: ", h("code", {}, `ranksieve download ${id} -o FOLDER`)));
+  return h("div", { class: "wide" }, table(["file", "size"], rows, { class: "numbers" }), h("p", {}, "All of them: ", h("code", {}, `ranksieve download ${id} -o FOLDER`)));
 }
 
 // A browser does not send the key by itself.
