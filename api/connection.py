@@ -91,9 +91,7 @@ class Connection:
         except ValueError:
             body = None
         if not isinstance(body, dict):
-            raise InfrastructureError(
-                f"{response.url} does not answer like ranksieve; is the URL that of a server?"
-            )
+            raise _not_ours(response)
         return body
 
     def send(self, method: str, url: str, **options: Any) -> httpx2.Response:
@@ -113,14 +111,19 @@ class Connection:
 
         Raises:
             ApiError: The server refused it.
+            InfrastructureError: It does not answer like one of ours.
             httpx2.TransportError: It broke off.
         """
         headers = {"Last-Event-ID": str(after)}
         with self._http.sse(url, headers=headers, timeout=_STREAM_TIMEOUT) as source:
             _raise_for_problem(source.response)
             for message in source:
-                event = message.json()
-                assert isinstance(event, dict)
+                try:
+                    event = message.json()
+                except ValueError:
+                    event = None
+                if not (isinstance(event, dict) and "seq" in event):
+                    raise _not_ours(source.response)
                 yield event
 
     def fetch(self, url: str, target: Path) -> None:
@@ -146,6 +149,10 @@ class Connection:
             part.unlink(missing_ok=True)
 
 
+def _not_ours(response: httpx2.Response) -> InfrastructureError:
+    return InfrastructureError(f"{response.url} does not answer like ranksieve; is the URL that of a server?")
+
+
 def _raise_for_problem(response: httpx2.Response) -> None:
     """Raise the problem document of a refused request."""
     if response.is_success:
@@ -159,4 +166,10 @@ def _raise_for_problem(response: httpx2.Response) -> None:
         problem = {}
     title = str(problem.get("title", response.reason_phrase))
     detail = str(problem.get("detail", response.text[:200]))
-    raise ApiError(response.status_code, title, detail, list(problem.get("errors", [])))
+    errors = problem.get("errors")  # other programs answer with problems, too
+    fields = [one for one in errors if _is_of_a_field(one)] if isinstance(errors, list) else []
+    raise ApiError(response.status_code, title, detail, fields)
+
+
+def _is_of_a_field(error: object) -> bool:
+    return isinstance(error, dict) and {"field", "detail"} <= error.keys()

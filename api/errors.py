@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from api.requests import HEADER, request_id
-from api.schemas.common import FieldProblem, Problem
+from api.schemas.common import MAX_BODY_BYTES, FieldProblem, Problem
 from api.spec_errors import ROOT, dotted, name_errors, pointer, root_of
 from search.errors import (
     ConflictError,
@@ -69,8 +69,15 @@ _REFUSALS = {
     "would have to hold; or Range cannot be read",
     HTTPStatus.FORBIDDEN: "a page of another origin may change nothing here; RANKSIEVE_ALLOWED_HOSTS names a proxy",
     HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "the file does not reach to where Range asks",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "the body is larger than this server takes",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"the body is larger than the {MAX_BODY_BYTES} bytes that this server takes; "
+    "a job file names its data and holds none",
 }
+
+_UNTOLD = {
+    HTTPStatus.NOT_FOUND: "there is nothing at this path; /openapi.json has the paths there are",
+    HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; the header Allow has those that it takes",
+}
+"""What a router says in a phrase of HTTP."""
 
 
 class ProblemResponse(JSONResponse):
@@ -145,7 +152,9 @@ async def _on_http_exception(request: Request, error: Exception) -> ProblemRespo
     headers = error.headers
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):
         headers = {"Allow": ", ".join(methods)}
-    return _problem(request, HTTPStatus(error.status_code), error.detail, headers=headers)
+    status = HTTPStatus(error.status_code)
+    detail = _UNTOLD.get(status, error.detail) if error.detail == status.phrase else error.detail
+    return _problem(request, status, detail, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:

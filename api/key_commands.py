@@ -81,7 +81,7 @@ def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
     elif not has_begun(settings):
         typer.echo(f"a new database is begun: {settings.sqlite_file}", err=True)
     make_data_dir(settings)
-    store = Store(settings.store_url, migrates=False)
+    store = Store(settings.store_url)
     try:
         yield store.keys
     finally:

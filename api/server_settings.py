@@ -80,4 +80,5 @@ def local_settings(spec_file: Path, data_dir: Path | None, roots: list[Path]) ->
         roots=list(dict.fromkeys([*ambient.roots, *roots, spec_file.resolve().parent, Path.cwd()])),
         host="127.0.0.1",
         api_key=secrets.token_urlsafe(),
+        requests_per_second=0,  # nobody else asks
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from search.errors import ConflictError, InfrastructureError, NotFoundError, StoreError
+from search.errors import ConflictError, InfrastructureError, StoreError
 from service.joblog import JobLog
 from service.jobs import Job, Request
 from service.lease import BEATS
@@ -173,7 +173,10 @@ class Controller:
     def _run_what_is_there(self) -> None:
         try:
             self._tidy()
-            while self._has_room() and (job := self._claim()) is not None:
+            self._store.settle_abandoned(besides=self._going_on())
+            while self._has_room() and (
+                job := self._store.claim_next(self._lease_s, besides=self._going_on())
+            ):
                 self.trouble = None
                 self._start(job)
             self.trouble = None
@@ -181,11 +184,10 @@ class Controller:
             logger.error("no job is run until the database is back: %s", error)
             self.trouble = str(error)
 
-    def _claim(self) -> Job | None:
-        """The next job to run. After a sleep of the machine all leases are over, those of the runs that go on, too."""
+    def _going_on(self) -> list[str]:
+        """The jobs whose runs go on. After a sleep of the machine all leases are over, those of these, too."""
         with self._changed:
-            going_on = [run.log.job.id for run in self._runs if not run.log.cancelled.is_set()]
-        return self._store.claim_next(self._lease_s, besides=going_on)
+            return [run.log.job.id for run in self._runs if not run.log.cancelled.is_set()]
 
     def _has_room(self) -> bool:
         """Whether one more job may run, now that those are taken leave of that have ended."""
@@ -248,6 +250,6 @@ class Controller:
             assert isinstance(run.error, StoreError)
             try:
                 run.put_back(run.error)
-            except (ConflictError, NotFoundError) as gone:
+            except ConflictError as gone:
                 logger.warning("job %s: it went on without this server: %s", run.log.job.id, gone)
             self._unsettled.pop()

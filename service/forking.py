@@ -34,7 +34,11 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
     if parent.spec.model != spec.model:
         raise InputError("parent.job", f"{parent.id} prunes another model; a fork has its parent's `model`")
     done = [record["generation"] for record in jobs.generations(parent.id, limit=100_001)]
-    generation = done[-1] if spec.parent.generation is None and done else spec.parent.generation
+    if not done:
+        raise InputError(
+            "parent.job", f"{parent.id} has finished no generation to go on from; wait, or name another job"
+        )
+    generation = done[-1] if spec.parent.generation is None else spec.parent.generation
     if generation not in done:
         raise InputError(
             "parent.generation",

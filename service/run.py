@@ -81,8 +81,7 @@ class Run:
         """Puts the job back into the queue, for a while.
 
         Raises:
-            ConflictError: It went on without this run, or has ended: what the database refused was done.
-            NotFoundError: It has been deleted since.
+            ConflictError: It went on without this run, has ended or was deleted: what the database refused was done.
         """
         job = self.log.job
         fault = JobError.of(error, job.id)
@@ -126,11 +125,9 @@ class Run:
     def _settle(self, error: Exception) -> None:
         """Ends a run whose pipeline raised. What was asked for explains more than what then broke."""
         log = self.log
-        job = self._store.renew(log.job.id, self._lease_s, epoch=log.job.epoch)
-        if job.cancel_requested or job.pause_requested:
-            state = JobState.CANCELLED if job.cancel_requested else JobState.PAUSED
-            logger.info("job %s: %s", job.id, state)
-            self._store.transition(job.id, state, epoch=job.epoch)
+        job = self._store.settle(log.job.id, self._lease_s, epoch=log.job.epoch)
+        if job.state in (JobState.CANCELLED, JobState.PAUSED):
+            logger.info("job %s: %s", job.id, job.state)
         elif self._interrupted and self.fault is not None:
             self.put_back(self.fault)
         elif self._interrupted or (isinstance(error, CancelledError) and log.cancelled.is_set()):

@@ -21,7 +21,7 @@ from api.errors import responses
 from api.routes.caller import Caller, Reader
 from api.schemas.common import LARGEST, Count
 from api.schemas.jobs import EventBody, EventPage
-from search.errors import GoneError, NotFoundError
+from search.errors import GoneError, NotFoundError, StoreError
 from service.events import Event
 from service.feed import Subscription
 from service.store import View
@@ -154,8 +154,8 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
                     return
                 if not await subscription.wait(timeout_s=KEEPALIVE_S):
                     yield KEEPALIVE_COMMENT
-        except (NotFoundError, GoneError):
-            return  # the job, or what the client has not read of it, was deleted meanwhile
+        except (NotFoundError, GoneError, StoreError):
+            return  # what the client has not read was deleted meanwhile, or cannot be read now: it asks again
         finally:
             streams.discard(subscription)
 

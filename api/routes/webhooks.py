@@ -42,7 +42,7 @@ _CHANGED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
     status_code=HTTPStatus.CREATED,
     responses={
         201: {"description": "The webhook.", "links": WEBHOOK_LINKS},
-        **responses(HTTPStatus.FORBIDDEN),
+        **responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
     },
 )
 def create_webhook(new: NewWebhook, submitter: Submitter, response: Response) -> SecretWebhookBody:

@@ -11,6 +11,7 @@ from sqlalchemy import case, or_, select, update
 
 from service.jobs import Job, JobError, JobState
 from service.store import faults, rows
+from service.store.requests import heed_marks
 from service.store.schema import JobRow, WebhookRow
 from service.store.told import Told
 
@@ -27,7 +28,7 @@ class Claims(Told):
         """The next job to run, moved to validating: of the highest priority, one cut off, an export, or the oldest.
 
         A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes; one that is to be
-        cancelled is cancelled.
+        cancelled or paused is.
 
         Args:
             lease_s: So long the job is the caller's, in seconds, if the lease is not renewed.
@@ -63,7 +64,7 @@ class Claims(Told):
     def put_back(self, id: str, error: JobError, *, epoch: int, retry_s: float = faults.RETRY_S) -> Job:
         """Puts a job that the machine cut off back into the queue, for a while; too many faults in a row crash it.
 
-        One that its user has asked to cancel is cancelled.
+        One that its user has asked to cancel or to pause is cancelled or paused.
 
         Args:
             id: The job.
@@ -72,8 +73,7 @@ class Claims(Told):
             retry_s: It may be claimed again after so long, in seconds; twice as long after every further fault.
 
         Raises:
-            NotFoundError: There is no such job.
-            SupersededError: It was claimed again since `epoch`.
+            SupersededError: It was claimed again since `epoch`, or deleted.
             ConflictError: It is not being run.
         """
         with self.database.writing() as session:
@@ -88,8 +88,7 @@ class Claims(Told):
         """Keeps a job the caller's for another `lease_s` seconds; returns it as it is now.
 
         Raises:
-            NotFoundError: There is no such job.
-            SupersededError: It was claimed again since `epoch`.
+            SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
             row = rows.find_held(session, id, epoch)
@@ -97,12 +96,51 @@ class Claims(Told):
                 row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
             return rows.job_of(row)
 
+    def settle(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
+        """Cancels or pauses a job whose run is over, if its user has asked for that; else it stays the caller's.
+
+        In one step, as what is asked after it meets a job that nobody holds.
+
+        Args:
+            id: The job.
+            lease_s: As of `renew`.
+            epoch: That of the claim it ran by.
+
+        Returns:
+            The job as it is now.
+
+        Raises:
+            SupersededError: It was claimed again since `epoch`, or deleted.
+        """
+        with self.database.writing() as session:
+            row = rows.find_held(session, id, epoch)
+            is_over = JobState(row.state).terminal
+            is_moved = not is_over and heed_marks(session, row)
+            if not (is_over or is_moved):
+                row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
+            job = rows.job_of(row)
+        if is_moved:
+            self._tell(id)
+        return job
+
+    def settle_abandoned(self, *, besides: Collection[str] = ()) -> None:
+        """Cancels and pauses those jobs that are to be and whose servers fell silent; `besides` as of `claim_next`."""
+        running = JobRow.state.in_([state.value for state in _INTERRUPTED])
+        marked = or_(JobRow.cancel_requested, JobRow.pause_requested)
+        query = select(JobRow).where(running, marked, JobRow.id.not_in(besides))
+        with self.database.writing() as session:
+            free = or_(JobRow.leased_until.is_(None), JobRow.leased_until <= self._clock(session))
+            found = list(session.scalars(query.where(free).with_for_update(skip_locked=True)))
+            for row in found:
+                heed_marks(session, row)
+        for row in found:
+            self._tell(row.id)
+
     def release(self, id: str, *, epoch: int) -> None:
         """Gives a job up as it stands; it can be claimed at once, and the caller may write no more.
 
         Raises:
-            NotFoundError: There is no such job.
-            SupersededError: It was claimed again since `epoch`.
+            SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
             row = rows.find_held(session, id, epoch)

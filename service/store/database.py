@@ -1,4 +1,4 @@
-"""The one way to a database: its schema brought up to date once, then transactions."""
+"""The one way to a database: its schema as it has to be, then transactions."""
 
 import os
 import threading
@@ -20,20 +20,22 @@ class Database:
     """A SQL database, safe to use from any thread.
 
     Args:
-        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened, and its schema
-            brought up to date, at the first use or by `open`.
-        migrates: Whether that of a database that is there may be; a new one gets it anyway.
+        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened at the first use or by `open`,
+            which alone brings the schema of one that is there up to date: whoever only uses it may do so beside a
+            server of an older version.
     """
 
-    def __init__(self, url: str, *, migrates: bool = True) -> None:
+    def __init__(self, url: str) -> None:
         self._engine = new_engine(url)
-        self._migrates = migrates
         self._writes = self._engine.execution_options(writes=True)
         self._opening = threading.Lock()
         self._opened = False
 
-    def open(self) -> None:
+    def open(self, *, migrates: bool = True) -> None:
         """Brings the schema up to date, once.
+
+        Args:
+            migrates: Whether that of a database that is there may be; a new one gets it anyway.
 
         Raises:
             ConflictError: A newer version of the program has migrated this database, or this one may not.
@@ -42,7 +44,7 @@ class Database:
         with self._opening:
             if not self._opened:
                 try:
-                    upgrade(self._engine, only_new=not self._migrates)
+                    upgrade(self._engine, only_new=not migrates)
                 except (*FAILURES, DatabaseError) as error:  # the latter where the file is none of SQLite
                     raise StoreError(
                         f"the job store {shown(self._engine)} cannot be opened: {_cause(error)}; {self._remedy()}"
@@ -68,7 +70,7 @@ class Database:
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
         try:
-            self.open()
+            self.open(migrates=False)
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
         except FAILURES as error:

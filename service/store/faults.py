@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from service.jobs import JobError, JobState
 from service.store import rows
+from service.store.requests import heed_marks
 from service.store.schema import JobRow
 
 FAULTS = 6
@@ -28,10 +29,9 @@ def take_over(session: Session, row: JobRow) -> bool:
     """Counts the silence of the server that a job is taken over from; False where it was one too many: a crash.
 
     A job that was given up as it stood has no lease. One that waits in the queue was counted when it was put back. One
-    that its user has given up is cancelled: False, too.
+    that is to be cancelled or paused is: False, too.
     """
-    if row.cancel_requested:
-        rows.move(session, row, JobState.CANCELLED)
+    if heed_marks(session, row):
         return False
     if row.state == JobState.QUEUED.value:
         return True
@@ -43,9 +43,8 @@ def take_over(session: Session, row: JobRow) -> bool:
 
 
 def wait_or_crash(session: Session, row: JobRow, error: JobError, now: datetime, retry_s: float) -> None:
-    """Counts a fault of the machine that runs the job; puts the job back, or crashes it, or cancels what is to be."""
-    if row.cancel_requested:
-        rows.move(session, row, JobState.CANCELLED)
+    """Counts a fault of the machine that runs the job; puts the job back, crashes it, or does what its user asked."""
+    if heed_marks(session, row):
         return
     row.faults += 1
     if row.faults >= FAULTS:

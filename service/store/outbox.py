@@ -94,6 +94,8 @@ class Outbox:
             if outcome.error is None:
                 webhook.delivered_at = now
                 _end(delivery, DeliveryState.DELIVERED, now)
+            elif outcome.gone and webhook.url != sending.url:  # it leads elsewhere by now
+                delivery.due_at = now
             elif retry_s is not None and not outcome.gone:
                 delivery.due_at = now + timedelta(seconds=retry_s)
             else:

@@ -1,4 +1,4 @@
-"""What users ask of their jobs: done at once where nobody holds the job, else left as a mark for whoever does.
+"""What users ask of their jobs: done at once where nobody holds the job, else left as a mark until nobody does.
 
 Each can be asked again without a difference. Commits nothing.
 """
@@ -40,6 +40,14 @@ def ask(session: Session, row: JobRow, request: Request, now: datetime) -> None:
             _stop(session, row, state)
         case Request.CANCEL:
             _cancel(session, row, held)
+
+
+def heed_marks(session: Session, row: JobRow) -> bool:
+    """Cancels or pauses a job that is marked to be and that nobody goes on with; returns whether it is."""
+    if not (row.cancel_requested or row.pause_requested):
+        return False
+    rows.move(session, row, JobState.CANCELLED if row.cancel_requested else JobState.PAUSED)
+    return True
 
 
 def _pause(session: Session, row: JobRow, state: JobState, held: bool) -> None:

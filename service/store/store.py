@@ -33,14 +33,12 @@ class Store(Submissions, Claims):
     """Everybody's jobs and their history, API keys, webhooks. A method that raises has changed nothing.
 
     Args:
-        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened, and its schema
-            brought up to date, at the first use or by `open`.
+        url: As of `Database`.
         clock: Tells the time that leases are measured by.
-        migrates: As of `Database`.
     """
 
-    def __init__(self, url: str, clock: Clock = database_time, *, migrates: bool = True) -> None:
-        super().__init__(Database(url, migrates=migrates), clock)
+    def __init__(self, url: str, clock: Clock = database_time) -> None:
+        super().__init__(Database(url), clock)
         self.keys = Keys(self.database)
         self.outbox = Outbox(self.database, clock)
 
@@ -82,8 +80,7 @@ class Store(Submissions, Claims):
             data: More to say in the event.
 
         Raises:
-            NotFoundError: There is no such job.
-            SupersededError: It was claimed again since.
+            SupersededError: It was claimed again since, or deleted.
             ConflictError: The job's state does not lead there, or it would succeed after its user
                 was told that it will be cancelled.
         """
@@ -183,8 +180,7 @@ class Store(Submissions, Claims):
         """Adds an event to a job.
 
         Raises:
-            NotFoundError: There is no such job.
-            SupersededError: It was claimed again since `epoch`.
+            SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
             event = rows.append_event(session, rows.find_held(session, id, epoch), type, data)
@@ -211,8 +207,7 @@ class Store(Submissions, Claims):
             epoch: That of the claim the job runs by.
 
         Raises:
-            NotFoundError: There is no such job.
-            SupersededError: It was claimed again since.
+            SupersededError: It was claimed again since, or deleted.
             ConflictError: The generation is there already.
         """
         with self.database.writing() as session:
@@ -237,8 +232,7 @@ class Store(Submissions, Claims):
         """Keeps what the open generations of a search have scored, in place of what was kept before.
 
         Raises:
-            NotFoundError: There is no such job.
-            SupersededError: It was claimed again since `epoch`.
+            SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
             rows.find_held(session, id, epoch)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError
+from search.errors import ConflictError, LimitError
 from service.exports import Export
 from service.ids import new_id
 from service.jobs import Job, JobState, check_deletable
@@ -60,8 +60,8 @@ class Submissions(Told):
         """
         try:
             return self._create_job(spec, owner, idempotency_key, submitted or spec, most_queued)
-        except IntegrityError:
-            # The same submission has come by another way in the same moment.
+        except (IntegrityError, LimitError):
+            # The same submission has come by another way in the same moment, and may have taken the last place.
             if (
                 idempotency_key is None
                 or (job := self.submitted(submitted or spec, owner, idempotency_key)) is None

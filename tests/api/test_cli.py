@@ -173,6 +173,7 @@ def test_run_lets_files_beside_the_spec_and_here_be_read(build, tmp_path, spec_f
     assert [str(root) for root in settings.roots] == ["/env", "/given", str(tmp_path), str(here)]
     assert settings.data_dir == here / "jobs"
     assert settings.api_key is not None
+    assert settings.requests_per_second == 0  # the command would be refused by itself
 
 
 def test_a_bad_spec_is_refused_with_the_messages_of_rest(ranksieve, http, tmp_path, bad_spec):

@@ -163,6 +163,28 @@ def test_an_answer_that_is_no_problem_document_is_still_an_error(flaky, flaky_cl
         flaky_client.jobs()
 
 
+@pytest.mark.parametrize("errors", [None, 5, ["not found"], [{"message": "x"}], {"Name": ["is required"]}])
+def test_a_problem_of_another_program_is_told(errors):
+    problem = {"title": "Gone fishing", "detail": "back soon", "errors": errors}
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(404, json=problem))
+
+    with pytest.raises(ApiError, match="Gone fishing") as caught:
+        Client("http://127.0.0.1", transport=transport).jobs()
+
+    assert caught.value.errors == []
+
+
+@pytest.mark.parametrize("data", ["x", "[1]", "{}"])
+def test_a_stream_of_another_program_is_told(data):
+    headers = {"Content-Type": "text/event-stream"}
+    transport = httpx2.MockTransport(
+        lambda request: httpx2.Response(200, text=f"data: {data}\n\n", headers=headers)
+    )
+
+    with pytest.raises(InfrastructureError, match=r"lost the events .* does not answer like ranksieve"):
+        list(Client("http://127.0.0.1", transport=transport, wait=lambda seconds: None).events("a"))
+
+
 def test_the_key_is_sent():
     def answer(request: httpx2.Request) -> httpx2.Response:
         return httpx2.Response(200, json={"jobs": [{"seen": request.headers["Authorization"]}]})

@@ -119,6 +119,24 @@ def test_every_refusal_is_a_problem_document(http, method, path, options, status
     assert problem["request_id"] == response.headers["x-request-id"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "options", "told"),
+    [
+        ("GET", "/v1/jbos", {}, "nothing at this path; /openapi.json has the paths there are"),
+        ("PUT", "/v1/jobs", {}, "does not take this method; the header Allow"),
+        (
+            "POST",
+            "/v1/jobs",
+            {"content": b" " * (MAX_BODY_BYTES + 1)},
+            f"larger than the {MAX_BODY_BYTES} bytes",
+        ),
+        ("GET", "/v1/jobs/nope", {}, "there is no job 'nope'"),
+    ],
+)
+def test_a_refusal_says_what_to_do(http, method, path, options, told):
+    assert told in http.request(method, path, **options).json()["detail"]
+
+
 def test_a_refused_method_is_told_all_that_are_there(http):
     assert http.put("/v1/jobs").headers["allow"] == "GET, POST"
     assert http.patch("/v1/jobs/1/cancel").headers["allow"] == "POST"

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from search.errors import ConflictError, InputError
+from search.errors import ConflictError, InputError, NotFoundError
 from service.application import Application
 from service.controller import Controller
+from service.exports import Export
 from service.feed import Feed
 from service.joblog import JobLog
 from service.jobs import Job, JobState, Request
@@ -136,6 +137,30 @@ def test_an_estimate_needs_no_start_and_makes_no_job(application: Application, m
     application.start()
     assert application.estimate(make_spec()) == {"name": "sentiment"}
     assert application.store.jobs() == []
+
+
+def test_of_two_who_delete_a_job_with_exports_the_later_is_told_of_the_job(
+    application: Application, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = application.store
+    application.settings.data_dir.mkdir(parents=True)
+    job = store.create_job(make_spec())
+    asked = Export(job=job.id, asked={"share": 0.5}, candidate={"genome": [0]}, finalist=None, known={})
+    export = store.create_export(job, asked)
+    for one in (job, export):
+        application.request(one.id, Request.CANCEL)
+    delete, overtaken = store.delete_job, []
+
+    def late(id: str, owner: str | None) -> None:
+        if not overtaken:
+            overtaken.append(id)
+            application.delete(job.id)
+        delete(id, owner)
+
+    monkeypatch.setattr(store, "delete_job", late)
+
+    with pytest.raises(NotFoundError, match=f"no job '{job.id}'"):
+        application.delete(job.id)
 
 
 def test_nobody_waits_for_the_disk_while_files_of_a_deleted_job_are_removed(

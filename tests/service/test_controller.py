@@ -28,7 +28,7 @@ from service.joblog import JobLog
 from service.jobs import Job, JobError, JobState, Request
 from service.run import Pipeline
 from service.spec import JobSpec
-from service.store import LEASE_S, Store
+from service.store import LEASE_S, Store, rows
 
 MakeSpec = Callable[..., JobSpec]
 WaitUntil = Callable[[Callable[[], bool]], None]
@@ -366,6 +366,48 @@ def test_a_pause_called_off_while_the_run_ends_takes_the_job_up_again(
     assert store.job(job.id).faults == 0
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (Request.CANCEL, JobState.CANCELLED),
+        (Request.RESUME, JobState.SUCCEEDED),
+        (Request.STOP, JobState.SUCCEEDED),
+    ],
+)
+def test_nothing_that_is_asked_while_a_pause_is_carried_out_is_lost(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Request,
+    expected: JobState,
+) -> None:
+    def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
+        if job.epoch > 1:
+            return succeed(job, log)
+        begin_search(log)
+        log.heed(store.request(job.id, Request.PAUSE))
+        log.raise_if_cancelled()
+        raise AssertionError("unreachable")
+
+    def asking(settle: Callable[..., Job]) -> Callable[..., Job]:
+        def settled(id: str, *lease_s: float, epoch: int) -> Job:
+            found = settle(id, *lease_s, epoch=epoch)
+            store.request(id, asked)
+            return found
+
+        return settled
+
+    job = store.create_job(make_spec())
+    monkeypatch.setattr(store, "settle", asking(store.settle))
+    controller = start_controller(pipeline)
+    wait_until(lambda: store.job(job.id).state in (JobState.CANCELLED, JobState.QUEUED, JobState.SUCCEEDED))
+    controller.wake()
+
+    wait_until(lambda: store.job(job.id).state is expected)
+
+
 def test_a_job_that_is_to_stop_goes_on_to_its_end(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
@@ -523,6 +565,28 @@ def test_a_job_marked_before_the_server_died_is_cancelled_by_the_next(
     start_controller(raising(AssertionError("must not run")))
 
     wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
+
+
+def test_what_was_asked_of_a_dead_server_s_job_needs_no_free_slot(
+    store: Store,
+    make_spec: MakeSpec,
+    start_controller: StartController,
+    wait_until: WaitUntil,
+) -> None:
+    held = Held()
+    running = store.create_job(make_spec())
+    controller = start_controller(held)
+    assert held.searching.wait(60)
+    abandoned = store.create_job(make_spec())
+    store.claim_next(lease_s=0)
+    assert store.job(abandoned.id).state is JobState.VALIDATING
+    with store.database.writing() as session:
+        rows.find_job(session, abandoned.id).pause_requested = True
+
+    controller.wake()
+
+    wait_until(lambda: store.job(abandoned.id).state is JobState.PAUSED)
+    assert store.job(running.id).state is JobState.SEARCHING
 
 
 def test_a_server_that_slept_past_a_lease_does_not_take_over_its_own_job(

@@ -56,6 +56,23 @@ def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashe
 
 
 @pytest.mark.parametrize("faults", [1, FAULTS])
+def test_a_job_that_is_to_be_paused_is_whatever_happens_to_the_machine(
+    timed: Store, advance: Advance, make_spec: MakeSpec, faults: int, claim: Claim
+) -> None:
+    id = timed.create_job(make_spec()).id
+    for _ in range(faults - 1):
+        timed.put_back(id, FULL, epoch=claim(timed).epoch)
+        advance(1000)
+    holder = claim(timed)
+    timed.request(id, Request.PAUSE)
+
+    paused = timed.put_back(id, FULL, epoch=holder.epoch)
+
+    assert (paused.state, paused.pause_requested, paused.error) == (JobState.PAUSED, False, None)
+    assert timed.claim_next() is None
+
+
+@pytest.mark.parametrize("faults", [1, FAULTS])
 def test_a_fault_of_the_machine_ends_a_job_that_is_to_be_cancelled(
     timed: Store, advance: Advance, make_spec: MakeSpec, faults: int, claim: Claim
 ) -> None:
@@ -85,6 +102,62 @@ def test_a_job_that_is_to_be_cancelled_ends_with_its_server(
     assert timed.job(dropped).state is JobState.CANCELLED
     with pytest.raises(SupersededError):
         timed.renew(dropped, epoch=former.epoch)
+
+
+MARKS = [(Request.CANCEL, JobState.CANCELLED), (Request.PAUSE, JobState.PAUSED)]
+
+
+@pytest.mark.parametrize(("request_", "expected"), MARKS)
+def test_what_was_asked_of_a_job_whose_server_fell_silent_is_done_without_another_server_s_room_for_it(
+    timed: Store, advance: Advance, make_spec: MakeSpec, claim: Claim, request_: Request, expected: JobState
+) -> None:
+    abandoned, slept, running, queued = (timed.create_job(make_spec()).id for _ in range(4))
+    holder = claim(timed)
+    claim(timed)
+    for id in (abandoned, slept):
+        timed.request(id, request_)
+    timed.settle_abandoned()
+    assert timed.job(abandoned).state is JobState.VALIDATING
+    advance(31)
+    claim_of_running = timed.claim_next(besides=[abandoned, slept])
+    assert claim_of_running is not None
+    told: list[str] = []
+    timed.listener = told.append
+
+    timed.settle_abandoned(besides=[slept])
+
+    states = [timed.job(id).state for id in (abandoned, slept, running, queued)]
+    assert states == [expected, JobState.VALIDATING, JobState.VALIDATING, JobState.QUEUED]
+    assert told == [abandoned]
+    with pytest.raises(SupersededError):
+        timed.renew(abandoned, epoch=holder.epoch)
+
+
+@pytest.mark.parametrize(("request_", "expected"), MARKS)
+def test_a_run_that_is_over_settles_what_was_asked_of_its_job(
+    timed: Store, make_spec: MakeSpec, claim: Claim, request_: Request, expected: JobState
+) -> None:
+    id = timed.create_job(make_spec()).id
+    holder = claim(timed)
+    assert timed.settle(id, epoch=holder.epoch).state is JobState.VALIDATING
+    timed.request(id, request_)
+
+    settled = timed.settle(id, epoch=holder.epoch)
+
+    assert (settled.state, settled.pause_requested) == (expected, False)
+    with pytest.raises(SupersededError):
+        timed.settle(id, epoch=holder.epoch)
+
+
+def test_a_run_whose_job_has_ended_settles_nothing(
+    timed: Store, make_spec: MakeSpec, claim: Claim, bring: Bring
+) -> None:
+    timed.create_job(make_spec())
+    job = claim(timed)
+    timed.request(job.id, Request.PAUSE)
+    timed.transition(job.id, JobState.FAILED, epoch=job.epoch)
+
+    assert timed.settle(job.id, epoch=job.epoch).state is JobState.FAILED
 
 
 def test_a_saved_generation_makes_up_for_faults(

@@ -74,6 +74,7 @@ def test_a_store_from_before_there_were_fronts_has_the_same_ones(
 
     upgraded = Store(store_url)
     try:
+        upgraded.open()
         assert [upgraded.front(grown.id, last=last) for last in range(GENERATIONS)] == expected
     finally:
         upgraded.close()

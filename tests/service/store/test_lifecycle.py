@@ -212,8 +212,8 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
                 lambda: self.store.put_back(claim.id, FAULT, epoch=claim.epoch, retry_s=RETRY_S),
                 legal,
             ):
-                if model.cancel_requested:
-                    model.move(JobState.CANCELLED)
+                if model.cancel_requested or model.pause_requested:
+                    model.move(JobState.CANCELLED if model.cancel_requested else JobState.PAUSED)
                     return
                 model.faults += 1
                 model.move(JobState.CRASHED if model.faults == FAULTS else JobState.QUEUED)

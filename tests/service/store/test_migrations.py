@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from alembic import command
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData
 
+from search.errors import ConflictError
 from service.events import EventType
 from service.jobs import JobState
 from service.keys import ADMIN
@@ -79,6 +81,7 @@ def test_a_store_of_an_earlier_version_goes_on(
 
     store = Store(store_url)
     try:
+        store.open()
         assert [job.id for job in store.jobs()] == [CUT_OFF, QUEUED]
         assert store.job(QUEUED).spec == spec
         assert [job.id for job in store.jobs(labels=["team:nlp"])] == [CUT_OFF, QUEUED]
@@ -99,6 +102,23 @@ def test_a_store_of_an_earlier_version_goes_on(
         store.close()
 
 
+def test_who_only_uses_a_store_of_an_earlier_version_changes_nothing_of_it(
+    engine: Engine, store_url: str
+) -> None:
+    with engine.begin() as connection:
+        command.upgrade(migration_config(connection), "0016")
+    store = Store(store_url)
+    try:
+        with pytest.raises(ConflictError, match="is not of this version of ranksieve: start its server once"):
+            store.jobs()
+        with engine.connect() as connection:
+            assert MigrationContext.configure(connection).get_current_revision() == "0016"
+        store.open()
+        assert store.jobs() == []
+    finally:
+        store.close()
+
+
 def test_keys_of_before_keep_how_long_they_were_made_for(engine: Engine, store_url: str) -> None:
     key = {"owner": "alice", "scope": "read", "digest": "0" * 64, "created_at": datetime.now(UTC)}
     month = timedelta(days=30)
@@ -112,6 +132,7 @@ def test_keys_of_before_keep_how_long_they_were_made_for(engine: Engine, store_u
 
     store = Store(store_url)
     try:
+        store.open()
         assert store.keys.rotate("00000000000a")[0].expires_at is None
         replaced, _ = store.keys.rotate("00000000000b")
         assert replaced.expires_at == replaced.created_at + month
@@ -148,6 +169,7 @@ def test_jobs_of_before_errors_were_propagated_for_their_objective_stay_without(
 
     store = Store(store_url)
     try:
+        store.open()
         kept = store.job(QUEUED).spec
         assert kept.projection.propagated_shares == shares
         assert kept.propagated_shares() == (spec.propagated_shares() if shares is None else ())
@@ -172,6 +194,7 @@ def test_jobs_of_before_errors_were_propagated_stay_without(
 
     store = Store(store_url)
     try:
+        store.open()
         assert store.job(QUEUED).spec.projection.propagated_shares == shares
         assert store.job(QUEUED).spec.propagated_shares() == ()
         assert store.job(CUT_OFF).spec == new

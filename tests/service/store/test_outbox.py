@@ -266,6 +266,21 @@ def test_a_url_that_is_gone_is_not_sent_to_until_it_is_enabled_again(
     assert timed.outbox.settle(claimed(timed), ARRIVED, None) is DeliveryState.DELIVERED
 
 
+def test_a_url_that_is_gone_says_nothing_of_the_one_that_has_come_for_it(
+    timed: Store, make_spec: MakeSpec
+) -> None:
+    webhook = webhook_of(timed, JobState.QUEUED)
+    timed.create_job(make_spec())
+    sending = claimed(timed)
+    timed.webhooks.change(webhook.id, url="https://hooks.example.com/new")
+
+    state = timed.outbox.settle(sending, Outcome.answered(410), retry_s=None)
+
+    assert state is DeliveryState.PENDING
+    assert timed.webhooks.get(webhook.id).enabled
+    assert claimed(timed).url == "https://hooks.example.com/new"
+
+
 @pytest.mark.parametrize("something_arrives", [False, True])
 def test_a_url_that_takes_nothing_for_long_is_disabled(
     timed: Store,

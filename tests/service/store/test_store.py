@@ -14,7 +14,15 @@ from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import StatementError
 
-from search.errors import ConflictError, InputError, NotFoundError, OutdatedError, StoreError, SupersededError
+from search.errors import (
+    ConflictError,
+    InputError,
+    LimitError,
+    NotFoundError,
+    OutdatedError,
+    StoreError,
+    SupersededError,
+)
 from service.changes import JobChanges, SearchChanges
 from service.events import EventType
 from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
@@ -490,6 +498,14 @@ def test_a_job_is_known_by_its_key_after_a_change(store: Store, make_spec: MakeS
     assert store.create_job(make_spec("as submitted"), idempotency_key="k") == changed
     with pytest.raises(ConflictError):
         store.create_job(make_spec("new"), idempotency_key="k")
+
+
+def test_a_submission_that_is_repeated_has_no_need_of_room(store: Store, make_spec: MakeSpec) -> None:
+    job = store.create_job(make_spec("one"), idempotency_key="k", most_queued=1)
+
+    assert store.create_job(make_spec("one"), idempotency_key="k", most_queued=1) == job
+    with pytest.raises(LimitError):
+        store.create_job(make_spec("two"), idempotency_key="l", most_queued=1)
 
 
 def test_jobs_are_counted_by_state(store: Store, make_spec: MakeSpec, claim: Claim) -> None:
