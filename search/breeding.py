@@ -137,7 +137,7 @@ class Breeder:
         Args:
             sources: Genomes of any size, most wanted first; at least one.
             budget: Most parameters a candidate may keep.
-            count: How many; at least half of them are children.
+            count: How many; half of them, rounded down, are children, and more where sources are few or alike.
         """
         repaired = [self._operators.repair(genome, budget) for genome in sources[: (count + 1) // 2]]
         repaired = list(dict.fromkeys(repaired))

@@ -186,8 +186,8 @@ class Evolution:
         """Genomes worth confirming on fresh examples.
 
         Returns:
-            For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first, last what the search set
-            out from, unless it failed.
+            For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first; what the search set out
+            from is among them unless it failed, last where it is not one of the best.
         """
         return self._standing.finalists()
 

@@ -161,9 +161,15 @@ def _spread(count: int, *parts: tuple[int, float]) -> list[float]:
 
 
 def _safe(space: SearchSpace, seed: Callable[[float], Genome], above: float) -> list[Genome]:
-    """Seeds that are well above a size, largest first."""
-    genomes = [seed(share) for share in np.arange(SAFEST_SHARE, above + SAFE_STEP / 2, -SAFE_STEP)]
-    return [genome for genome in dict.fromkeys(genomes) if space.kept_share(genome) > above]
+    """Seeds that are well above a size, largest first; where some were started from elsewhere, not all need fall."""
+    genomes: list[Genome] = []
+    below = math.inf
+    for wanted in np.arange(SAFEST_SHARE, above + SAFE_STEP / 2, -SAFE_STEP):
+        genome = seed(wanted)
+        if above < (share := space.kept_share(genome)) < below:
+            genomes.append(genome)
+            below = share
+    return genomes
 
 
 def _stepwise(

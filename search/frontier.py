@@ -86,11 +86,11 @@ class FrontStanding(Standing):
         self._remembered.pop(self.generation + 1)
         if finishers:
             self.population.join(finishers, target)
-        best = self._best()
+        best, is_first = self._best(), self._worst_nats is None
         if self._worst_nats is None or best[0].fitness > self._worst_nats:  # smaller than any before
             self._worst_nats, self._area = best[0].fitness, 0.0
         area = self._covered(best, self._worst_nats)
-        improved = area > self._area * (1 + GAIN)
+        improved = is_first or area > self._area * (1 + GAIN)  # below a single point there is no area
         if improved:
             self._area = area
         good = [outcome for outcome in best if outcome.within(self._objective.points)]

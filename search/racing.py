@@ -49,7 +49,7 @@ class Race:
         stages = _useful(settings, len(unique)) if screened else ()
         limit = len(unique) + _promotions(stages) if limit is None else limit
         room = limit - _promotions(stages)
-        if stages and room <= stages[0].survivors:  # so few could be compared that there is nothing to select
+        if stages and room <= stages[0].survivors:  # the first could not select; a resume knows none or all
             room, stages = min(limit, settings.survivors), ()
         self.candidates = unique[:room]
         """Everyone who is scored."""

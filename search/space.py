@@ -233,8 +233,8 @@ class SearchSpace:
 
     @cached_property
     def dense_cost_G(self) -> NDArray[np.int64]:
-        """Cost of each gene's matrices if all were dense, whether they may be or not."""
-        dense = [self._cost(gene.members, [DENSE] * len(gene.members)) for gene in self.genes]
+        """Cost of each gene's matrices if all were dense, whether they may be or not; at least 1, to divide by."""
+        dense = [max(1, self._cost(gene.members, [DENSE] * len(gene.members))) for gene in self.genes]
         return np.array(dense, dtype=np.int64)
 
     @cached_property

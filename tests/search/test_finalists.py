@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from search.finalists import (
@@ -14,10 +15,11 @@ from search.finalists import (
     front_finalists,
     risks,
 )
+from search.matrix import MatrixShape
 from search.outcome import Outcome
 from search.prices import Prices
 from search.schedules import Accepted
-from search.seeds import fitted, lagrangian, on_the_way, uniform
+from search.seeds import family, fitted, lagrangian, on_the_way, uniform
 from search.space import Genome, SearchSpace
 
 
@@ -290,3 +292,22 @@ def test_points_spread_over_a_front_keep_its_ends() -> None:
 def test_no_point_is_taken_twice() -> None:
     front = [outcome((level,)) for level in range(3)]
     assert genomes(front_finalists(front, [0.2, 0.21, 0.8], 3)) == [(2,), (1,), (0,)]
+
+
+def test_sizes_fall_strictly_where_seeds_started_from_elsewhere_do_not() -> None:
+    shapes = [(8, 4), (8, 2), (8, 8), (2, 4)]
+    space = SearchSpace(
+        [
+            MatrixShape(name=str(i), out_features=o, in_features=d, layer=i, kind="m")
+            for i, (o, d) in enumerate(shapes)
+        ],
+        1,
+    )
+    prices = Prices(space, [1 / np.arange(1.0, min(shape) + 1) for shape in shapes])
+    seed = family(prices, {0.7: (0, 1, 4, 2), 0.8: (3, 2, 2, 2)})
+    assert space.cost(seed(0.75)) == space.cost(seed(0.85))
+
+    finalists = genomes(drop_finalists(space, seed, as_seed(seed), [accept(space, (0, 0, 0, 1))], []))
+
+    costs = [space.cost(genome) for genome in finalists]
+    assert costs == sorted(set(costs), reverse=True)

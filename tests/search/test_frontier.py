@@ -288,3 +288,24 @@ def test_the_order_of_nsga_ii_puts_no_beaten_child_before_its_better(
         assert not any(
             later[0] <= place and later[1] <= loss and later != (place, loss) for later in points[index:]
         )
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_seeds_are_no_generation_without_progress_even_where_their_front_is_a_single_point(
+    make_problem, patience: int
+) -> None:
+    problem = make_problem(layers=2)
+    search = replace(SETTINGS, patience=patience, overlap=1)
+    evolution, retired = Evolution(problem.space, problem.energies, OBJECTIVE, search), []
+    while not evolution.finished:
+        evolution.tell(
+            [
+                Outcome(
+                    genome=trial.genome, examples=trial.examples, kl_nats=1.0, drop_points=1.0, metric=0.5
+                )
+                for trial in evolution.ask()
+            ]
+        )
+        while (record := evolution.retire()) is not None:
+            retired.append(record.generation)
+    assert retired == list(range(patience + 1))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from search.errors import InputError, ScoringError
-from search.intervals import mean_interval, paired_drop, perplexity_rise
+from search.intervals import DropInterval, mean_interval, paired_drop, perplexity_rise
+from search.samples import resampled_means
 
 
 def test_equal_scores_lose_nothing_for_certain() -> None:
@@ -116,3 +117,15 @@ def test_scores_that_do_not_pair_are_refused(dense, candidate, confidence: float
 def test_no_rise_is_told_of_records_without_tokens(tokens) -> None:
     with pytest.raises(InputError, match="tokens"):
         perplexity_rise([1.0, 1.0], [1.0, 1.0], tokens, confidence=0.8, seed=0)
+
+
+def test_a_resample_of_a_ratio_is_over_what_is_in_it() -> None:
+    values = np.array([1.0, 10.0, 4.0])
+    assert resampled_means(values, 0, 50, weights_N=values) == pytest.approx(np.ones(50))
+
+
+def test_one_more_that_has_lost_everything_raises_the_upper_bound_alone() -> None:
+    interval = DropInterval(estimate=0.0, low=-1.0, high=2.0, upper=1.0, confidence=0.8)
+    assert interval.with_one_lost(99) == DropInterval(
+        estimate=0.0, low=-1.0, high=2.0, upper=2.0, confidence=0.8
+    )

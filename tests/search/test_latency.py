@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search.constraints import Constraint, constrained
 from search.errors import InputError
 from search.evolution import Evolution
 from search.latency import Curve, LatencyTable, isotonic
@@ -193,3 +194,17 @@ def test_a_search_for_a_latency_stays_within_it_and_resumes_by_the_same_table(sp
     assert evolution.incumbent is not None
     resumed = Evolution.resume(space, ENERGIES, objective, settings, evolution.state(), told)
     assert resumed.incumbent == evolution.incumbent
+
+
+def test_a_matrix_that_takes_no_time_dense_and_may_not_be_dense_spends_nobody_elses_budget() -> None:
+    free, slow = (
+        MatrixShape(name=name, out_features=8, in_features=8, layer=0, kind=name) for name in (FAST, SLOW)
+    )
+    curves = [
+        Curve(ranks=(0, 1, 2, 3), nanoseconds=(0, 5, 10, 15), dense_nanoseconds=dense, matrices=(name,))
+        for name, dense in ((FAST, 0), (SLOW, 40))
+    ]
+    table = LatencyTable(curves=tuple(curves), other_nanoseconds=OTHER)
+    capped = Constraint(field="constraints.0", matrices=(FAST,), max_density=0.8)
+    space = constrained([free, slow], 1, "pairs", [capped], table.price)
+    assert space.cost(uniform(space, 1.0)) == space.budget(1.0)

@@ -62,6 +62,15 @@ def test_a_population_goes_on_from_its_state() -> None:
     assert restored.state() == population.state()
 
 
+def test_of_equals_in_all_the_order_is_the_same_after_a_resume() -> None:
+    population, restored = Population(3, hall_size=3, cost=len), Population(3, hall_size=3, cost=len)
+    for level in (1, 2, 3):
+        population.join([scored(level, 0.1)], 0.4)
+    restored.restore(json.loads(json.dumps(population.state())))
+    assert restored.hall_of_fame == population.hall_of_fame
+    assert len(set(population.hall_of_fame)) == 3
+
+
 def test_of_equals_the_one_that_costs_less_comes_first_everywhere() -> None:
     population = Population(3, hall_size=3, cost=sum)
     population.join([scored(2, 0.1)], 0.4)

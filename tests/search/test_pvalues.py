@@ -178,3 +178,15 @@ def test_no_risk_is_told_of_scores_that_do_not_pair(dense, candidate) -> None:
 def test_no_risk_is_told_of_scores_that_have_no_upper_end() -> None:
     with pytest.raises(InputError, match=r"must lie in \[0, 1\]"):
         risk_of_drop([1.0, 7.0], [1.0, 1.0], 1.0, seed=0)
+
+
+def test_what_is_lost_entirely_is_within_a_limit_of_everything() -> None:
+    assert risk_of_drop([1.0] * 9, [0.0] * 9, 100.0, seed=0, draws=500) == 1 / 501
+
+
+@pytest.mark.parametrize(("nats", "risk"), [(0.68, 1 / 501), (0.70, 1.0)])
+def test_a_limit_of_a_rise_is_in_percent_of_perplexity(nats: float, risk: float) -> None:
+    """Twice the perplexity is log 2, 0.693 nats, more per token."""
+    tokens = [3, 5, 9]
+    rises = [nats * count for count in tokens]
+    assert risk_of_rise([0.0] * 3, rises, tokens, 100.0, seed=0, draws=500) == risk

@@ -264,3 +264,11 @@ def test_starts_stand_for_their_size_and_others_are_made_of_the_nearest(make_pro
     assert genome_of(0.5 + 0.9 * ABOVE) == starts[0.5]
     assert genome_of(0.9) == fitted(problem.prices, starts[0.5], 0.9)
     assert family(problem.prices, {})(0.3) == lagrangian(space, energies, 0.3)
+
+
+def test_a_rank_is_bought_by_the_share_that_it_keeps() -> None:
+    """98 of 2401 parameters are a rank of 1, though 98 / 2401 * 2401 is a little less than 98."""
+    space = SearchSpace([MatrixShape(name="m", out_features=49, in_features=49, layer=0, kind="m")], 1)
+    density = space.matrices[0].density(1, "pairs")
+    assert density * 2401 < 98
+    assert of_densities(space, [density]) == uniform(space, density) == (1,)

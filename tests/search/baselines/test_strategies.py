@@ -199,3 +199,57 @@ def test_random_steps_end_on_budget(make_space, seed: int, start: float, share: 
 def test_random_genomes_are_on_budget(make_space, seed: int, share: float) -> None:
     space = make_space(layers=2)
     assert space.cost(random_genome(space, space.budget(share), Random(seed))) <= space.budget(share)
+
+
+def scored(trials: list[Trial], loss: Callable[[int], float | None]) -> list[Outcome]:
+    """Outcomes of trials by their number; None: a failure."""
+    return [
+        Outcome.failed(trial, "broken")
+        if (nats := loss(number)) is None
+        else Outcome(genome=trial.genome, examples=trial.examples, kl_nats=nats, drop_points=nats, metric=0.5)
+        for number, trial in enumerate(trials)
+    ]
+
+
+def test_the_paper_s_parents_are_the_better_ones_and_its_elite_the_best_that_has_not_failed(
+    make_problem,
+) -> None:
+    copies = PaperSettings(population=60, generations=1, crossover_rate=0.0, mutation_rate=0.0)
+    strategy = paper_ga(
+        make_problem().space, TargetParams(share=0.35), full=FULL, rng=Random(0), settings=copies
+    )
+    first = list(next(strategy))
+    number = {trial.genome: number for number, trial in enumerate(first)}
+    elite, *children = strategy.send(scored(first, lambda number: None if number < 20 else float(number)))
+
+    assert number[elite.genome] == 20
+    places = [number[child.genome] - 20 if number[child.genome] >= 20 else 50 for child in children]
+    assert mean(places) < 20  # of the best of three, 15; at random, 30
+
+
+@pytest.mark.parametrize("make", [_evopress, _random])
+def test_a_search_that_finds_nothing_better_ends(make: Make, make_problem) -> None:
+    problem = make_problem()
+    search, generations = BatchSearch(make(problem, TargetParams(share=0.35), Random(0))), 0
+    while not search.finished:
+        trials = search.ask(1000)
+        search.tell(scored(trials, lambda _: 1.0))
+        generations += 1
+        assert generations < 60  # of six without progress, in stages
+
+
+def test_random_search_keeps_nothing_that_is_larger_than_its_target(make_problem) -> None:
+    problem = make_problem()
+    schedule = schedule_for(MaxDrop(points=18.0), problem.space, patience=6)
+    told, observe = [], schedule.observe
+
+    def observed(leader: Outcome | None, share: float, *, target: float, improved: bool) -> bool:
+        told.append((leader, share, target))
+        return observe(leader, share, target=target, improved=improved)
+
+    schedule.observe = observed
+    family = partial(uniform, problem.space)
+    drive(random_search(problem.space, schedule, family, stages=STAGES, offspring=12, rng=Random(0)), problem)
+
+    assert len({target for _, _, target in told}) > 1
+    assert all(share <= target + 1e-9 for leader, share, target in told if leader is not None)

@@ -210,3 +210,23 @@ def test_repair_keeps_what_a_search_found() -> None:
         tuned = lagrangian(space, hidden, 0.5)
         moved = repair(Prices(space, ENERGIES), tuned, space.budget(0.4), Random(0), jitter=0.0)
         assert true.loss(moved) < true.loss(lagrangian(space, ENERGIES, 0.4))
+
+
+def test_repair_lowers_what_a_search_has_raised_and_lowered_alike() -> None:
+    """Of two equal matrices a search has one at a high level: cheap by the prediction, dear by what was found."""
+    shapes = [MatrixShape(name=str(i), out_features=64, in_features=64, layer=i, kind="m") for i in range(2)]
+    space = SearchSpace(shapes, 1)
+    prices = Prices(space, [np.arange(1, 65.0) ** -1.0] * 2)
+    high, low = 24, 8
+
+    repaired = repair(prices, (high, low), space.cost((high, low)) - 16 * 128, Random(0), jitter=0.0)
+
+    assert high - repaired[0] == pytest.approx(16 * high / (high + low), abs=2)
+    assert low - repaired[1] == pytest.approx(16 * low / (high + low), abs=2)
+
+
+def test_the_jitter_of_repair_leads_elsewhere() -> None:
+    genome = tuple((SPACE.counts_G - 1).tolist())
+    ends = {repair(PRICES, genome, SPACE.total_cost // 3, Random(seed)) for seed in range(5)}
+    same = {repair(PRICES, genome, SPACE.total_cost // 3, Random(seed), jitter=0.0) for seed in range(5)}
+    assert (len(ends) > 1, len(same)) == (True, 1)
