@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from api.schemas.common import MAX_BODY_BYTES
 from service.tasks import EXAMPLES as TASKS
 from service.tasks import task_kinds
 
@@ -238,7 +239,8 @@ DETAILS: dict[int, str] = {
     409: "job 0650f3a1c2b7e49d3f20a18c is searching; cancel it before it is deleted",
     410: "events up to 57 are past retention; go on after=57",
     412: "this has changed since its ETag was given; get it again, then decide",
-    413: "the body is larger than the 4194304 bytes that this server takes; a job file names its data and holds none",
+    413: f"the body is larger than the {MAX_BODY_BYTES} bytes that this server takes; "
+    "a job file names its data and holds none",
     416: "the file does not reach to where Range asks",
     422: "task.prompt: no field 'body'; the records have text, label",
     429: "more than 100 requests in a second; send fewer at once",

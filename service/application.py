@@ -251,9 +251,8 @@ class Application:
         for one in family:
             check_deletable(one.id, one.state)
         for one in family:
-            with (
-                suppress(NotFoundError) if one.id != id else nullcontext()
-            ):  # somebody else deletes the job, too
+            # An export that is gone was deleted by somebody else, who deletes the job, too.
+            with suppress(NotFoundError) if one.id != id else nullcontext():
                 self.store.delete_job(one.id, owner)
             leftovers.remove(self.settings.jobs_dir, one.id)
 

@@ -80,7 +80,7 @@ function jobTable(jobs) {
 export const nameOf = (job) => (job.name.trim() === "" ? job.id : job.name);
 
 export function stateChip(job) {
-  const untold = ended(job.state) ? [] : job.state === "stopping" ? ["cancel", "pause"] : ["cancel", "pause", "stop"];
-  const asked = untold.filter((request) => job[`${request}_requested`]);
+  const isAsked = (request) => job[`${request}_requested`] && !(request === "stop" && job.state === "stopping");
+  const asked = ended(job.state) ? [] : ["cancel", "pause", "stop"].filter(isAsked);
   return h("span", { class: `state ${job.state}` }, [job.state, ...asked.map((request) => `${request} asked`)].join(", "));
 }

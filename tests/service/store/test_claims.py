@@ -55,38 +55,32 @@ def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashe
     assert claim(timed).id == id
 
 
+MARKS = [(Request.CANCEL, JobState.CANCELLED), (Request.PAUSE, JobState.PAUSED)]
+
+
 @pytest.mark.parametrize("faults", [1, FAULTS])
-def test_a_job_that_is_to_be_paused_is_whatever_happens_to_the_machine(
-    timed: Store, advance: Advance, make_spec: MakeSpec, faults: int, claim: Claim
+@pytest.mark.parametrize(("request_", "expected"), MARKS)
+def test_a_fault_of_the_machine_does_what_is_asked_of_the_job(
+    timed: Store,
+    advance: Advance,
+    make_spec: MakeSpec,
+    claim: Claim,
+    faults: int,
+    request_: Request,
+    expected: JobState,
 ) -> None:
     id = timed.create_job(make_spec()).id
     for _ in range(faults - 1):
         timed.put_back(id, FULL, epoch=claim(timed).epoch)
         advance(1000)
     holder = claim(timed)
-    timed.request(id, Request.PAUSE)
+    timed.request(id, request_)
 
-    paused = timed.put_back(id, FULL, epoch=holder.epoch)
+    settled = timed.put_back(id, FULL, epoch=holder.epoch)
 
-    assert (paused.state, paused.pause_requested, paused.error) == (JobState.PAUSED, False, None)
+    assert (settled.state, settled.pause_requested, settled.error) == (expected, False, None)
+    assert (settled.finished_at is not None) == (expected is JobState.CANCELLED)
     assert timed.claim_next() is None
-
-
-@pytest.mark.parametrize("faults", [1, FAULTS])
-def test_a_fault_of_the_machine_ends_a_job_that_is_to_be_cancelled(
-    timed: Store, advance: Advance, make_spec: MakeSpec, faults: int, claim: Claim
-) -> None:
-    id = timed.create_job(make_spec()).id
-    for _ in range(faults - 1):
-        timed.put_back(id, FULL, epoch=claim(timed).epoch)
-        advance(1000)
-    holder = claim(timed)
-    timed.request(id, Request.CANCEL)
-
-    ended = timed.put_back(id, FULL, epoch=holder.epoch)
-
-    assert (ended.state, ended.error) == (JobState.CANCELLED, None)
-    assert ended.finished_at is not None
 
 
 def test_a_job_that_is_to_be_cancelled_ends_with_its_server(
@@ -102,9 +96,6 @@ def test_a_job_that_is_to_be_cancelled_ends_with_its_server(
     assert timed.job(dropped).state is JobState.CANCELLED
     with pytest.raises(SupersededError):
         timed.renew(dropped, epoch=former.epoch)
-
-
-MARKS = [(Request.CANCEL, JobState.CANCELLED), (Request.PAUSE, JobState.PAUSED)]
 
 
 @pytest.mark.parametrize(("request_", "expected"), MARKS)
@@ -149,9 +140,7 @@ def test_a_run_that_is_over_settles_what_was_asked_of_its_job(
         timed.settle(id, epoch=holder.epoch)
 
 
-def test_a_run_whose_job_has_ended_settles_nothing(
-    timed: Store, make_spec: MakeSpec, claim: Claim, bring: Bring
-) -> None:
+def test_a_run_whose_job_has_ended_settles_nothing(timed: Store, make_spec: MakeSpec, claim: Claim) -> None:
     timed.create_job(make_spec())
     job = claim(timed)
     timed.request(job.id, Request.PAUSE)
