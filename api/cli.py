@@ -5,8 +5,7 @@ person reads along the way goes to stderr, results go to stdout.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +17,7 @@ from rich.logging import RichHandler
 from api import cache_commands, job_commands, key_commands, webhook_commands
 from api.client import Client
 from api.endings import finish
-from api.failures import FAILED, ReportingGroup, rejection
+from api.failures import FAILED, ReportingGroup, only_json
 from api.follow import Outcome, follow, run_job, tell_of_unfinished
 from api.options import (
     DEFAULT_URL,
@@ -35,9 +34,7 @@ from api.options import (
 )
 from api.parts import Parts
 from api.spec_file import load_spec
-from api.stdout import stdout_to_stderr
 from api.tables import estimate_table, result_table, values_table
-from search.errors import RanksieveError
 
 app = typer.Typer(
     name="ranksieve",
@@ -93,7 +90,7 @@ def run(
     root: Roots = None,
 ) -> None:
     """Run one job here, from start to end, without a server."""
-    with _only_json(as_json):
+    with only_json(as_json):
         outcome = _run(parts_of(ctx), spec, data_dir, root)
     finish(outcome, as_json=as_json)
 
@@ -109,7 +106,7 @@ def estimate(
     """Tell what a job will need - tokens, memory, disk, time - and check it; nothing is started."""
     from api.server_settings import local_settings
 
-    with _only_json(as_json):
+    with only_json(as_json):
         _log_beside(Console(stderr=True))
         job = load_spec(spec)
         values = parts_of(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
@@ -162,7 +159,7 @@ def evaluate(
     """Score a model folder on the task of a job file."""
     from api.server_settings import local_settings
 
-    with _only_json(as_json):
+    with only_json(as_json):
         _log_beside(Console(stderr=True))
         settings = local_settings(spec, data_dir, [*(root or []), model_dir])
         values = parts_of(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)
@@ -217,18 +214,6 @@ def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path]
     _log_beside(console)
     with embedded(parts.build(local_settings(spec_file, data_dir, roots or []))) as client:
         return run_job(client, spec, console)
-
-
-@contextmanager
-def _only_json(as_json: bool) -> Iterator[None]:
-    """Keeps all but JSON off the standard output, if that is wanted; a refusal is printed as JSON, too."""
-    try:
-        with stdout_to_stderr() if as_json else nullcontext():
-            yield
-    except RanksieveError as error:
-        if as_json:
-            echo_json(rejection(error))
-        raise
 
 
 def _log_beside(console: Console) -> None:

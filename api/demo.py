@@ -3,24 +3,21 @@
 SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within a point of it.
 """
 
-import json
 import secrets
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from api.embedded import embedded
-from api.failures import FAILED, INTERRUPTED
+from api.failures import FAILED, INTERRUPTED, only_json
 from api.follow import run_job
+from api.options import echo_json
 from api.plain import plain
 from api.server_settings import settings_from
 from api.spec_file import validated
-from api.stdout import stdout_to_stderr
 from api.tables import result_table
 from service import wiring
 from service.settings import Settings
@@ -73,7 +70,7 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
 def demo(*, data_dir: Path | None, seed: int, method: str, refine_epochs: int, as_json: bool) -> int:
     """Runs the demo; returns the exit code."""
     console = Console(stderr=True)
-    with stdout_to_stderr() if as_json else nullcontext():
+    with only_json(as_json):
         settings = settings_from(data_dir=data_dir, host="127.0.0.1", api_key=secrets.token_urlsafe())
         of = partial(demo_spec, seed=seed, method=method, refine_epochs=refine_epochs)
         of(Path("model.gguf"), Path("reviews.jsonl"))  # wrong options are told before anything is fetched
@@ -84,7 +81,7 @@ def demo(*, data_dir: Path | None, seed: int, method: str, refine_epochs: int, a
             outcome = run_job(client, spec, console)
         answers = _sample(settings, outcome.job, spec) if outcome.succeeded else []
     if as_json:
-        typer.echo(json.dumps({**outcome.as_json(), "samples": answers}))
+        echo_json({**outcome.as_json(), "samples": answers})
     elif outcome.succeeded:
         _show(outcome.job["result"], answers)
     return INTERRUPTED if outcome.interrupted else 0 if outcome.succeeded else FAILED

@@ -1,5 +1,7 @@
 """How the command line tells of failures: one line each on stderr, an exit code, no traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from http import HTTPStatus
 from typing import Any
 
@@ -7,9 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from api.connection import ApiError
+from api.options import echo_json
 from api.plain import plain
 from api.spec_errors import ROOT
 from api.spec_file import SpecError
+from api.stdout import stdout_to_stderr
 from search.errors import InputError, RanksieveError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -37,6 +41,18 @@ class ReportingGroup(TyperGroup):
 def exit_code(error: RanksieveError) -> int:
     """2 where the user's input is to blame, else 1."""
     return USAGE if isinstance(error, SpecError | InputError) or _is_refusal(error) else FAILED
+
+
+@contextmanager
+def only_json(wanted: bool) -> Iterator[None]:
+    """Keeps all but JSON off the standard output, if that is wanted; a refusal is printed as JSON, too."""
+    try:
+        with stdout_to_stderr() if wanted else nullcontext():
+            yield
+    except RanksieveError as error:
+        if wanted:
+            echo_json(rejection(error))
+        raise
 
 
 def rejection(error: RanksieveError) -> dict[str, Any]:

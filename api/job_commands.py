@@ -7,6 +7,7 @@ from rich.console import Console
 
 from api.client import Client
 from api.endings import finish
+from api.failures import only_json
 from api.follow import follow
 from api.options import DEFAULT_URL, ApiKey, AsJson, JobId, Output, SpecFile, Url, echo_json, parts_of, stdout
 from api.spec_file import load_spec
@@ -52,7 +53,7 @@ def list_models(
     ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None
 ) -> None:
     """List the local models that jobs of a server could start from."""
-    with parts_of(ctx).connect(url, api_key) as client:
+    with only_json(as_json), parts_of(ctx).connect(url, api_key) as client:
         listed = client.models()
     if as_json:
         echo_json(listed)

@@ -15,8 +15,8 @@ from service.store import Store
 
 logger = logging.getLogger(__name__)
 
-HALF_WRITTEN = ("*/model.tmp", "*/refit/*.part")
-"""What a killed worker leaves in the folders of jobs: a model, or factors."""
+HALF_WRITTEN = ("*/model.tmp", "*/*.part", "*/refit/*.part")
+"""What a killed process leaves in the folders of jobs: a model, numbers, or factors."""
 
 
 def sweep(store: Store, jobs_dir: Path, remembered: timedelta) -> None:

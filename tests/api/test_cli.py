@@ -502,6 +502,15 @@ def test_models_are_a_table_or_one_json_object(ranksieve, application, tmp_path,
     assert told["models"][0]["model"] == {"gguf": "small.gguf"}
 
 
+def test_models_that_cannot_be_had_are_one_json_object_too():
+    done = CliRunner().invoke(cli.app, ["models", "--json", "--url", "http://127.0.0.1:9"])
+
+    assert done.exit_code == 1
+    told = json.loads(done.stdout)["error"]
+    assert told["code"] == "infrastructure"
+    assert done.stderr == f"error: {told['message']}\n"
+
+
 def test_demo_returns_its_exit_code(ranksieve):
     assert ranksieve("demo").exit_code == 5  # the fake counts its options
 

@@ -1,10 +1,13 @@
 """How the demo ends; that it runs is for the end-to-end tests."""
 
+import json
+
 import pytest
 
 from api import demo as module
 from api.failures import FAILED, INTERRUPTED
 from api.follow import Outcome
+from api.spec_file import SpecError
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,11 @@ def test_the_exit_code_tells_how_the_job_ended(monkeypatch, tmp_path, build, sta
     ended = module.demo(data_dir=tmp_path / "data", seed=0, method="task", refine_epochs=1, as_json=False)
 
     assert ended == code
+
+
+def test_a_refused_demo_is_one_json_object(capfd, tmp_path):
+    with pytest.raises(SpecError):
+        module.demo(data_dir=tmp_path, seed=0, method="magic", refine_epochs=1, as_json=True)
+
+    (error,) = json.loads(capfd.readouterr().out)["error"]["errors"]
+    assert error["field"] == "projection.method"

@@ -123,6 +123,7 @@ def test_what_is_half_written_goes_unless_its_job_may_be_writing_it(
         "refit/000.safetensors.17.part",
         "refit/000.safetensors",
         "matrices.json",
+        "clock.json.1b4e.part",
     )
     for id in (running, paused, cancelled, "of another database"):
         for name in names:
