@@ -469,12 +469,19 @@ def test_jobs_are_listed_by_state_and_a_page_at_a_time(page, server, pipeline, s
     expect(page.locator("tbody tr")).to_have_count(2)
     client.change(first, {"name": "the oldest"})
     expect(page.get_by_role("link", name="the oldest")).to_be_visible()  # a later page is read anew, too
+    page.get_by_role("link", name="the oldest").click()
+    expect(page.get_by_role("heading", name="the oldest")).to_be_visible()
+    page.go_back()
+    expect(page.locator("tbody tr")).to_have_count(2)
     page.get_by_role("button", name="newer").click()
     expect(page.locator("tbody tr")).to_have_count(25)
     page.get_by_label("State").select_option("crashed")
     expect(page.get_by_text("No such jobs.")).to_be_visible()
     page.get_by_label("State").select_option("succeeded")
     expect(page.locator("tbody tr")).to_have_count(1)
+    page.reload()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    expect(page.get_by_label("State")).to_have_value("succeeded")
     pipeline.go.set()
     expect(page.locator("tbody tr")).to_have_count(25)  # the list is read anew as jobs end
 

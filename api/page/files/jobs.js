@@ -12,11 +12,14 @@ const STATES = [
 
 export async function showJobs(place, signal) {
   document.title = "ranksieve";
-  let pages = [null]; // `after` of the page that is asked for, behind those of the pages before it
+  // `after` of the page that is asked for, behind those of the pages before it, and the filter: Back leads to them.
+  let { pages, state } = history.state ?? { pages: [null], state: "" };
   let shown = null; // the page that is shown, and its `pages`
   let asking = new AbortController();
   const want = (others) => {
     pages = others;
+    state = states.value;
+    history.replaceState({ pages, state }, "");
     asking.abort(); // the answer to what was asked before comes too late
   };
   const newer = h("button", { type: "button", hidden: true, onclick: () => want(shown.pages.slice(0, -1)) }, "newer");
@@ -29,18 +32,19 @@ export async function showJobs(place, signal) {
     "select",
     { "aria-label": "State", onchange: anew },
     h("option", { value: "" }, "all states"),
-    STATES.map((state) => h("option", { value: state }, state)),
+    STATES.map((name) => h("option", { value: name }, name)),
   );
+  states.value = state;
   const list = h("div", { class: "wide" });
   place.replaceChildren(h("h1", {}, "Jobs"), h("p", {}, states), list, h("p", { class: "pages" }, newer, older));
 
   async function show(here) {
     const query = new URLSearchParams({ limit: 25 });
-    if (states.value !== "") query.set("state", states.value);
+    if (state !== "") query.set("state", state);
     if (pages.at(-1) !== null) query.set("after", pages.at(-1));
     shown = { ...(await get(`jobs?${query}`, here)), pages };
     list.setAttribute("aria-busy", "false");
-    const none = states.value === "" && pages.length === 1 ? "No jobs. `ranksieve submit job.yaml` makes one." : "No such jobs.";
+    const none = state === "" && pages.length === 1 ? "No jobs. `ranksieve submit job.yaml` makes one." : "No such jobs.";
     refill(list, shown.jobs.length > 0 ? jobTable(shown.jobs) : h("p", {}, none));
     const at = document.activeElement;
     newer.hidden = pages.length === 1;
