@@ -168,6 +168,7 @@ class Dispatcher:
 
     def _next_result(self, work: _Work) -> Iterator[tuple[Any, Any]]:
         """Waits until an actor has finished or started, or there is something else to look at; yields what was done."""
+        self._miss_deadlines(work)
         starting = self._crew.starting()
         if not work.in_flight and not starting:  # all that are of use rest
             self._cancelled.wait(POLL_S)
@@ -175,15 +176,17 @@ class Dispatcher:
         ready, _ = ray.wait([*work.in_flight, *starting], num_returns=1, timeout=POLL_S)
         if not ready:
             self._crew.replace_late()
-            self._miss_deadlines(work)
         elif ready[0] not in starting:
             yield from self._finish(work, ready[0])
         elif self._crew.joins(starting[ready[0]]):
             work.idle.append(starting[ready[0]])
 
     def _miss_deadlines(self, work: _Work) -> None:
+        """Has those tried again that are late, also where others answer without a pause; not those with an answer."""
         now = time.monotonic()
-        for reference in [reference for reference, call in work.in_flight.items() if call.deadline < now]:
+        late = [reference for reference, call in work.in_flight.items() if call.deadline < now]
+        _, missing = ray.wait(late, num_returns=len(late), timeout=0) if late else ([], [])
+        for reference in missing:
             self._retry(work, work.in_flight.pop(reference), f"missed its deadline of {work.timeout_s:g} s")
 
     def _finish(self, work: _Work, reference: Any) -> Iterator[tuple[Any, Any]]:

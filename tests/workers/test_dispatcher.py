@@ -76,6 +76,8 @@ def start_fake(cluster: Cluster, tmp_path: Path) -> Callable[[], Any]:
                 threading.Event().wait(0.02)
             if word == "slow":
                 threading.Event().wait(2.5)
+            if word == "brief":
+                threading.Event().wait(0.01)
             if word == "bad input":
                 raise InputError("task.prompt", "is bad")
             if word == "bug":
@@ -194,6 +196,14 @@ def test_missed_deadline_is_tried_again_elsewhere(make_job: Callable[..., Job]) 
     job = make_job(2, timeout_s=3.0)
     assert starts(job.run(request("hang once", 7), *fine(2))) == [7, 0, 1]
     assert [reason for _, reason in job.replaced] == ["missed its deadline of 3 s"]
+
+
+def test_a_deadline_is_noticed_while_others_answer_without_a_pause(make_job: Callable[..., Job]) -> None:
+    job, replaced = make_job(2, timeout_s=1.5), []
+    brief = [request("brief", start) for start in range(300)]
+    results = job.run(request("hang once", 7), *brief, on_done=lambda _: replaced.append(len(job.replaced)))
+    assert starts(results) == [7, *range(300)]
+    assert replaced[len(brief) - 1] == 1
 
 
 def test_request_that_always_hangs_is_a_failure(make_job: Callable[..., Job]) -> None:
