@@ -64,6 +64,7 @@ def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, P
     yield Progress(phase="model", done=0, total=1)
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
     model = prepare_model(resolve(plan.model), device, cache)
+    yield Progress(phase="model", done=1, total=1)
     if plan.midway_share is None:
         return (yield from _made(plan, model, device, cache, key_of(plan, model)))
     examples = len(_gathered(plan))

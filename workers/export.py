@@ -113,6 +113,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     except BaseException:
         shutil.rmtree(plan.scratch, ignore_errors=True)
         raise
+    yield Progress(phase="export", done=1, total=1)
     yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, added=added, **sizes)
 
 

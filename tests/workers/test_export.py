@@ -69,8 +69,8 @@ torch.save({"logits": logits, "text": text, "class": type(model).__name__}, out)
 
 
 def run(plan: ExportPlan) -> Exported:
-    first, last = export(plan)
-    assert first == Progress(phase="export", done=0, total=1)
+    first, second, last = export(plan)
+    assert [first, second] == [Progress(phase="export", done=done, total=1) for done in (0, 1)]
     assert isinstance(last, Exported)
     return last
 
