@@ -33,8 +33,8 @@ from api.routes import (
 from api.routes.ignored import refuse_ignored
 from api.schemas.common import MAX_BODY_BYTES
 from api.throttle import Throttle
-from api.version import installed_version
 from service.application import Application
+from service.capabilities import version_of
 from service.settings import Settings
 
 CHECKS = 8
@@ -85,7 +85,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app = _App(
         title="ranksieve",
         summary="How small can a language model be and still do your task?",
-        version=installed_version(),
+        version=version_of("ranksieve"),
         openapi_tags=_TAGS,
         docs_url=None,
         redoc_url=None,

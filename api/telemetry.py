@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
-from api.version import installed_version
 from search.errors import InputError
+from service.capabilities import version_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -39,7 +39,7 @@ def trace_requests(app: FastAPI, exporter: "SpanExporter | None" = None) -> "Tra
         raise InputError(
             "tracing", f"needs more packages: {error}; run pip install 'ranksieve[otel]'"
         ) from error
-    named = {SERVICE_NAME: "ranksieve", SERVICE_VERSION: installed_version()}
+    named = {SERVICE_NAME: "ranksieve", SERVICE_VERSION: version_of("ranksieve")}
     provider = TracerProvider(resource=Resource.create(named))
     provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
     trace.set_tracer_provider(provider)

@@ -34,7 +34,7 @@ def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any
     """All of it, as plain JSON values."""
     objectives = JobSpec.model_fields["objective"].annotation
     return {
-        "versions": {name: found for name in LIBRARIES if (found := _version(name)) is not None},
+        "versions": versions(),
         "devices": [
             {"kind": device.kind, "name": device.name, "memory_bytes": device.memory_bytes}
             for device in devices
@@ -56,8 +56,14 @@ def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any
     }
 
 
-def _version(name: str) -> str | None:
+def versions() -> dict[str, str]:
+    """Of the libraries that results depend on."""
+    return {name: version_of(name) for name in LIBRARIES}
+
+
+def version_of(name: str) -> str:
+    """Of an installed distribution; `0+source` for a checkout that was not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
-        return None
+        return "0+source"

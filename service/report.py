@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from search.objectives import TargetBytes, TargetLatency
 from search.outcome import Outcome
 from search.space import Genome, SearchSpace
 from service import latency
-from service.capabilities import LIBRARIES
+from service.capabilities import versions
 from service.confirmation import Confirmed, Winner
 from service.exports import REPROPAGATED, Export
 from service.jobs import Job
@@ -204,7 +203,7 @@ def provenance(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
         "job_id": job.id,
         "name": job.name,
         "spec": job.spec.canonical(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **versions()},
         "summary": summary if wanted == (None, None) else {**summary, "promise_held": None},
     }
 

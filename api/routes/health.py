@@ -13,7 +13,7 @@ from api.errors import responses
 from api.routes.application import TheApplication
 from api.routes.caller import Admin
 from api.schemas.server import Health, Readiness
-from api.version import installed_version
+from service.capabilities import version_of
 
 router = APIRouter(tags=["health"])
 
@@ -25,7 +25,7 @@ async def healthz(application: TheApplication, response: Response) -> Health:
     healthy = bool(application.health()["healthy"])
     if not healthy:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Health(status="ok" if healthy else "unhealthy", version=installed_version())
+    return Health(status="ok" if healthy else "unhealthy", version=version_of("ranksieve"))
 
 
 @router.head("/readyz", include_in_schema=False)

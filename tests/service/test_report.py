@@ -12,6 +12,7 @@ from search.errors import ScoringError
 from search.latency import Curve, LatencyTable
 from search.matrix import MatrixShape
 from service import latency, report
+from service.capabilities import LIBRARIES
 from service.spec import JobSpec
 from service.store import Store
 from workers.export import Exported
@@ -136,7 +137,7 @@ def test_provenance_names_spec_versions_and_numbers(store: Store, tiny_job: dict
     provenance = report.provenance(job, SUMMARY)
     assert provenance["job_id"] == job.id
     assert provenance["spec"]["search"]["seed"] == 0  # defaults are written out
-    assert set(provenance["versions"]) == {"python", *report.LIBRARIES}
+    assert set(provenance["versions"]) == {"python", *LIBRARIES}
     assert provenance["summary"] is SUMMARY
 
 
