@@ -25,7 +25,7 @@ from workers.scores import Beliefs, Failure, Reaction, ReactionRequest, RefitReq
 TOP_TOKENS = 64
 
 
-class NotFiniteError(ArithmeticError):
+class _NotFiniteError(ArithmeticError):
     """The candidate's logits are not finite."""
 
 
@@ -60,7 +60,7 @@ class Scorer:
         try:
             with lent(self._model, load_fitted(request.refit)):
                 scores, _ = self._run(request, want_beliefs=False)
-        except NotFiniteError as error:
+        except _NotFiniteError as error:
             return Failure(reason=str(error))
         except (RuntimeError, MemoryError) as error:
             return _for_want_of_memory(error)
@@ -70,9 +70,15 @@ class Scorer:
         """Scores the dense model and returns its beliefs, the yardstick for every candidate.
 
         Raises:
-            NotFiniteError: The dense model itself is broken on these examples.
+            ScoringError: The dense model itself is broken on these examples.
         """
-        scores, beliefs = self._run(request, want_beliefs=True)
+        try:
+            scores, beliefs = self._run(request, want_beliefs=True)
+        except _NotFiniteError as error:
+            raise ScoringError(
+                f"the dense model's logits are not finite on {request.split}; try model.dtype: float32, or look for "
+                "broken records"
+            ) from error
         assert beliefs is not None
         return scores, beliefs
 
@@ -206,7 +212,7 @@ class Scorer:
         read = self._read_once if self._shares else self._row_by_row
         for part in read(request, examples):
             if not torch.isfinite(part.logits_NV).all():
-                raise NotFiniteError("the candidate's logits are not finite")
+                raise _NotFiniteError("the candidate's logits are not finite")
             yield part
             del part  # whoever took it may have let go of it
 

@@ -9,10 +9,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import workers.scorer
+from search.errors import ScoringError
 from search.matrix import DENSE
 from workers.lowrank import SwitchableModel
 from workers.plan import EncodedTask, Example
-from workers.scorer import NotFiniteError, Scorer
+from workers.scorer import Scorer
 from workers.scores import Beliefs, Failure, RefitRequest, ScoreRequest, Scores
 
 MATRICES = 14
@@ -233,7 +234,7 @@ def test_broken_candidate_is_a_failure_and_never_a_score(make_scorer: Callable[.
     assert scorer.score(request(8)) == Failure(reason="the candidate's logits are not finite")
     assert isinstance(scorer.score(request(1)), Scores)  # the broken component is not used
     model.get_parameter("model.norm.weight")[0] = torch.nan
-    with pytest.raises(NotFiniteError):
+    with pytest.raises(ScoringError, match=r"the dense model's logits are not finite on [a-z]+; try"):
         scorer.score_dense(request())
 
 
