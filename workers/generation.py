@@ -122,11 +122,9 @@ def goes_on(
     once = [(part.slot_N, part.logits_NV) for part in parts]
     apart = [_apart(once, whole)]
     if new_tokens:
-        groups = by_prompt(examples, batch_tokens, new_tokens)
-        apart += [
-            _writing_apart(model, tokenizer, [examples[i] for i in group], new_tokens) for group in groups
-        ]
-    if not max(apart) <= ROUNDING:
+        for group in by_prompt(examples, batch_tokens, new_tokens):
+            apart += _writing_apart(model, tokenizer, [examples[i] for i in group], new_tokens)
+    if not all(difference <= ROUNDING for difference in apart):  # `max` may pass over what is not a number
         logger.info("prompts are read with every answer, as going on from one is another model: %s", apart)
         return False
     return True
@@ -150,8 +148,8 @@ def _probes(examples: Sequence[Example]) -> list[Example]:
 
 def _writing_apart(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], new_tokens: int
-) -> float:
-    """How far the logits are apart that a model writes by, from prompts read together and from each alone.
+) -> list[float]:
+    """How far each example's logits are apart that a model writes by, from prompts read together and from it alone.
 
     The tokens themselves do not tell: rounding decides between two that are as likely. As long as they are the same,
     so has to be what the next one is chosen by.
@@ -167,7 +165,7 @@ def _writing_apart(
         differs_T = token_T[:steps] != token_BT[b, :steps]
         same = int(differs_T.int().argmax()) + 1 if differs_T.any() else steps
         apart.append(_difference(logits_BTV[b, :same], logits_TV[:same]))
-    return max(apart)
+    return apart
 
 
 def _apart(*two: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float:

@@ -312,6 +312,16 @@ def test_rounding_that_decides_between_two_tokens_is_told_from_another_model(
     assert goes_on(model, tokenizer, replace(task, splits={"test": examples}), 1000) is goes
 
 
+def test_logits_that_are_no_numbers_are_not_near_anything(
+    make_llama: Callable[..., LlamaForCausalLM],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(generation, "_writing_apart", lambda *_: [0.0, torch.nan])
+    assert not goes_on(make_llama(), tokenizer, make_task("generate"), 1000)
+
+
 def test_a_broken_accelerator_is_not_what_a_model_makes_of_its_cache(
     make_llama: Callable[..., LlamaForCausalLM],
     make_task: Callable[..., EncodedTask],
