@@ -154,6 +154,8 @@ class Sender:
             self._keep(sending, self._outcome(sending))
         except StoreError as error:
             logger.warning("delivery %s: attempted, not recorded, to be repeated: %s", sending.id, error)
+        except Exception:  # nobody asks the pool what its threads raised
+            logger.exception("delivery %s: attempted, not recorded, to be repeated", sending.id)
         finally:
             with self._changed:
                 self._under_way -= 1

@@ -264,6 +264,29 @@ def test_a_failed_database_is_waited_for(
     assert "webhooks wait until the database is back" in caplog.text
 
 
+def test_a_fault_of_ours_is_logged(
+    store: Store,
+    make_spec: MakeSpec,
+    start_sender: StartSender,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    store.webhooks.create("admin", URL, [JobState.QUEUED])
+    store.create_job(make_spec())
+    endpoint = Endpoint()
+    monkeypatch.setattr(Sender, "_keep", fail)
+
+    sender = start_sender(endpoint)
+    endpoint.wait_for(1)
+    sender.stop()
+
+    assert "attempted, not recorded, to be repeated" in caplog.text
+    assert "RuntimeError: a fault of ours" in caplog.text
+
+
 def test_neither_secrets_nor_urls_are_logged(
     store: Store, make_spec: MakeSpec, start_sender: StartSender, caplog: pytest.LogCaptureFixture
 ) -> None:
