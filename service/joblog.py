@@ -35,6 +35,7 @@ class JobLog:
         self._metrics = metrics or Metrics()
         self._last_saved_s: float | None = None
         self._phases: set[str] = set()
+        self._preparation_counted = False
         self.job = job
         self.directory = directory
         self.cancelled = threading.Event()
@@ -176,7 +177,10 @@ class JobLog:
             self.end()
 
     def count_preparation(self, *, propagated: bool) -> None:
-        """Counts whether the cache had what the job was prepared with: whoever makes it tells of progress."""
+        """Counts, once, whether the cache had what the job was prepared with: whoever makes it tells of progress."""
+        if self._preparation_counted:
+            return
+        self._preparation_counted = True
         self._metrics.looked_up("factors", found=not self._phases & FACTORING)
         if propagated:
             self._metrics.looked_up("propagated_factors", found="propagation" not in self._phases)
