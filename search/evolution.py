@@ -12,7 +12,7 @@ run is a function of its seed, whatever the number of scorers and their speed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from search.archive import Memo
 from search.asktell import Counter, Generation
@@ -39,6 +39,9 @@ from search.standing import BEST_FINALISTS, Standing
 class Evolution:
     """A search that is asked for trials and told their outcomes.
 
+    One that goes on from a state does so bit for bit as if nothing had happened: all else is as it was at the start,
+    but for limits, which may be raised.
+
     Args:
         space: All genomes.
         energies: Per matrix, squared singular values in units of the task loss, descending.
@@ -47,11 +50,12 @@ class Evolution:
         seeds: Genomes of the user's to start from too.
         starts: Genomes to set out from, where they are not the Lagrangian ones; seeds of other sizes are made of the
             nearest.
-        memo: Outcomes known already, which are not asked for again.
-        state: Where an earlier search stood; see `resume`.
+        memo: Outcomes known already, which are not asked for again; with a state those of every record up to it.
+        state: What `state` of an earlier one returned, also after a round trip through JSON.
 
     Raises:
         InputError: Energies that do not fit the space.
+        ConflictError: The state is of another version of this program or of another search, or the memo is incomplete.
     """
 
     def __init__(
@@ -112,37 +116,6 @@ class Evolution:
             full=self._settings.full,
             proposer=proposer,
         )
-
-    @classmethod
-    def resume(
-        cls,
-        space: SearchSpace,
-        energies: Energies,
-        objective: Objective,
-        settings: SearchSettings,
-        state: Mapping[str, Any],
-        memo: Iterable[Outcome],
-        *,
-        seeds: Sequence[Genome] = (),
-        starts: Starts | None = None,
-    ) -> Self:
-        """Go on from a saved state, bit for bit as if nothing had happened.
-
-        Args:
-            space: As at the start.
-            energies: As at the start.
-            objective: As at the start.
-            settings: As at the start; limits may be raised.
-            state: What `state` returned, also after a round trip through JSON.
-            memo: The outcomes of every record up to that state.
-            seeds: As at the start.
-            starts: As at the start.
-
-        Raises:
-            ConflictError: The state is of another version of this program or of another search, or the memo is
-                incomplete.
-        """
-        return cls(space, energies, objective, settings, seeds=seeds, starts=starts, memo=memo, state=state)
 
     @property
     def finished(self) -> bool:
@@ -280,7 +253,7 @@ class Evolution:
         self._counter.launch(Generation(number=number, target_share=target_share, race=race))
 
     def state(self) -> dict[str, Any]:
-        """The search after its last retired generation, as plain JSON values for `resume`."""
+        """The search after its last retired generation, as plain JSON values."""
         return {
             "version": STATE_VERSION,
             "fingerprint": self._fingerprint,

@@ -127,19 +127,15 @@ class _Searching:
 
 def _start_or_resume(plan: SearchPlan, energies: Energies, log: JobLog) -> Evolution:
     state = log.search_state()
-    if state is None:
-        return Evolution(
-            plan.space, energies, plan.objective, plan.settings, seeds=plan.seeds, starts=plan.starts
-        )
-    memo = [Outcome.from_json(row) for row in log.memo()]
-    logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
-    return Evolution.resume(
+    if state is not None:
+        logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
+    return Evolution(
         plan.space,
         energies,
         plan.objective,
         plan.settings,
-        state,
-        memo,
         seeds=plan.seeds,
         starts=plan.starts,
+        memo=[] if state is None else map(Outcome.from_json, log.memo()),
+        state=state,
     )

@@ -77,7 +77,7 @@ def evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> 
 
 def demo_assets(settings: Settings) -> DemoAssets:
     """The demo's model and data, downloaded once."""
-    return fetch(settings.data_dir / "cache")
+    return fetch(settings.cache_dir)
 
 
 def sample_answers(settings: Settings, model_dir: Path, spec: JobSpec, count: int) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
-from fnmatch import fnmatch
+from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ Config = dict[str, Any]
 WEIGHT_FILES = "*.safetensors"
 """Those that weights are loaded from, in the folder itself."""
 
+HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+"""Configuration and tokenizer."""
+
 
 def model_files(folder: Path) -> list[Path]:
     """The files of a folder that make the model, in no order."""
-    return [
-        file
-        for file in folder.iterdir()
-        if file.suffix in {".safetensors", ".json", ".model", ".txt", ".jinja"}
-    ]
+    patterns = (WEIGHT_FILES, *HEAD_FILES)
+    return [file for file in folder.iterdir() if any(fnmatchcase(file.name, pattern) for pattern in patterns)]
 
 
 def holds_weights(folder: Path) -> bool:

@@ -31,6 +31,7 @@ from workers.cache import FolderCache, content_key
 from workers.devices import given
 from workers.experts_module import stacked_experts, take_apart
 from workers.local_models import (
+    HEAD_FILES,
     WEIGHT_FILES,
     check_headers,
     check_local,
@@ -40,9 +41,6 @@ from workers.local_models import (
 )
 from workers.placement import place
 from workers.plan import ModelSource
-
-HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
-"""Configuration and tokenizer of a model on the hub."""
 
 Weights = Literal["fetched", "listed", "ignored"]
 """What is asked of a model's weights: that they are here, that they are here or on the hub, or nothing."""

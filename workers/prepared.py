@@ -44,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparationPlan:
-    """What to prepare; every field but the last six shapes the result.
+    """What to prepare; every field but `threads` and the last four shapes the result.
 
     `midway_share`: of `task` factors, the share of the parameters that the smaller model keeps on the way to which the
     second moments are taken, see `workers.midway`; None for the dense model's.

@@ -15,6 +15,7 @@ from api.schemas.common import Count
 from api.schemas.jobs import RanksBody
 from search.errors import NotFoundError
 from service import matrices
+from service.jobs import Job
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
 
@@ -39,7 +40,7 @@ def ranks(
     """Show the rank of every matrix of the exported model, or of a candidate, as a table of layers (-1: dense)."""
     job = reader.jobs.job(job_id)
     kept = matrices.kept(reader.application.settings.jobs_dir / job.id)
-    ranks = _ranks(reader, job_id, [matrix.name for matrix in kept], candidate)
+    ranks = _ranks(reader, job, [matrix.name for matrix in kept], candidate)
     layers, columns, rows = matrices.by_layer(kept, ranks)
     if format == "csv" or (format is None and "text/csv" in request.headers.get("accept", "")):
         return Response(_csv(layers, columns, rows), media_type="text/csv")
@@ -50,15 +51,14 @@ def ranks(
     return JSONResponse(body.model_dump())
 
 
-def _ranks(reader: Caller, job_id: str, names: list[str], candidate: int | None) -> dict[str, int]:
+def _ranks(reader: Caller, job: Job, names: list[str], candidate: int | None) -> dict[str, int]:
     if candidate is None:
-        result = reader.jobs.job(job_id).result
-        if result is None:
-            raise NotFoundError(f"job {job_id} has no result; give a candidate")
-        return dict(result["ranks"])
-    found = reader.jobs.candidate(job_id, candidate)
+        if job.result is None:
+            raise NotFoundError(f"job {job.id} has no result; give a candidate")
+        return dict(job.result["ranks"])
+    found = reader.jobs.candidate(job.id, candidate)
     if found["ranks"] is None:
-        raise NotFoundError(f"job {job_id} has no ranks of candidate {candidate}")
+        raise NotFoundError(f"job {job.id} has no ranks of candidate {candidate}")
     return dict(zip(names, found["ranks"], strict=True))
 
 

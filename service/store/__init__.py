@@ -3,7 +3,6 @@
 from service.store.claims import LEASE_S
 from service.store.faults import FAULTS, RETRY_S
 from service.store.store import Store
-from service.store.told import Listener
 from service.store.view import View
 
-__all__ = ["FAULTS", "LEASE_S", "RETRY_S", "Listener", "Store", "View"]
+__all__ = ["FAULTS", "LEASE_S", "RETRY_S", "Store", "View"]

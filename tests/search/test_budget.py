@@ -64,7 +64,7 @@ def go_on(problem: Any, objective: Objective, before: SearchSettings) -> tuple[i
             accepted += 1
             after = replace(before, **limits)
             memo = [outcome for outcomes in former.outcomes[: number + 1] for outcome in outcomes]
-            going_on = Evolution.resume(problem.space, problem.energies, objective, after, state, memo)
+            going_on = Evolution(problem.space, problem.energies, objective, after, memo=memo, state=state)
             records = former.records[: number + 1] + Saves(problem, going_on).records
             expected = start(problem, objective, after)
             assert records == expected.records

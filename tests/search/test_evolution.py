@@ -124,8 +124,8 @@ def test_a_saved_search_is_checked(make_problem) -> None:
     state = evolution.state()
 
     def resume(settings: SearchSettings = settings, objective: Objective = objective, **changes: Any):
-        return Evolution.resume(
-            problem.space, problem.energies, objective, settings, {**state, **changes}, told
+        return Evolution(
+            problem.space, problem.energies, objective, settings, memo=told, state={**state, **changes}
         )
 
     assert resume(changed(generations=2, patience=3)).finished is False
@@ -367,8 +367,8 @@ def test_a_search_at_one_size_sets_out_from_the_start_it_is_given_and_may_return
     assert finalists(evolution)[-1] == poor
 
     told = [outcome for record in records for outcome in record.outcomes]
-    resumed = Evolution.resume(
-        problem.space, problem.energies, objective, SETTINGS, evolution.state(), told, **given
+    resumed = Evolution(
+        problem.space, problem.energies, objective, SETTINGS, memo=told, state=evolution.state(), **given
     )
     assert resumed.finalists() == evolution.finalists()
 
@@ -448,8 +448,8 @@ def test_a_search_that_is_resumed_before_its_seeds_are_retired_begins_at_the_sam
     objective = MaxDrop(points=1.01 * problem.points_per_nat * problem.kl_nats(best))
     settings = changed(generations=3)
     evolution = Evolution(problem.space, problem.energies, objective, settings, seeds=[best])
-    resumed = Evolution.resume(
-        problem.space, problem.energies, objective, settings, evolution.state(), [], seeds=[best]
+    resumed = Evolution(
+        problem.space, problem.energies, objective, settings, state=evolution.state(), seeds=[best]
     )
     records = drive(evolution, problem)
     assert records[0].kept_share == problem.space.kept_share(best)

@@ -192,7 +192,7 @@ def test_a_search_for_a_latency_stays_within_it_and_resumes_by_the_same_table(sp
         while evolution.retire() is not None:
             pass
     assert evolution.incumbent is not None
-    resumed = Evolution.resume(space, ENERGIES, objective, settings, evolution.state(), told)
+    resumed = Evolution(space, ENERGIES, objective, settings, memo=told, state=evolution.state())
     assert resumed.incumbent == evolution.incumbent
 
 

@@ -70,13 +70,13 @@ class Run:
     def die_and_resume(self) -> None:
         told = [outcome for record in self.records for outcome in record.outcomes]
         memo = [Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) for outcome in told]
-        self.evolution = Evolution.resume(
+        self.evolution = Evolution(
             self.problem.space,
             self.problem.energies,
             self.objective,
             self.search,
-            json.loads(self.saved),
-            memo,
+            memo=memo,
+            state=json.loads(self.saved),
         )
 
     @property
