@@ -9,6 +9,7 @@ from search.settings import SearchSettings
 from service.settings import Settings
 from service.spec import DataSource, JobSpec
 from workers.cache import FolderCache
+from workers.local_models import CHAT_TEMPLATES
 from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
 from workers.preflight import Checked
 from workers.prepared import PreparationPlan
@@ -57,7 +58,8 @@ def _is_under(path: Path, roots: Sequence[Path]) -> bool:
 
 def _refuse_links_out(folder: Path, roots: Sequence[Path], field: str) -> None:
     """A model's files are read by name: none may be a link to what the job could not name itself."""
-    for file in folder.iterdir() if folder.is_dir() else ():
+    below = (folder / CHAT_TEMPLATES).glob("*")  # the one folder in it whose files are read, too
+    for file in (*folder.iterdir(), *below) if folder.is_dir() else ():
         if file.is_symlink() and not _is_under(file.resolve(), roots):
             raise InputError(
                 field,

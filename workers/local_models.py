@@ -8,7 +8,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch, fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,31 @@ WEIGHT_FILES = "*.safetensors"
 
 HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 """Configuration and tokenizer."""
+
+CHAT_TEMPLATES = "additional_chat_templates"
+"""The one folder in that of a model whose files are read, too."""
+
+_INDEX = "*.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+_TOKENIZER_CONFIG, _SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
+
+_READ_FROM = frozenset({"vocab", "merges", "entity_vocab"})
+"""Where classes of tokenizers take a text for the path of a file, wherever that lies."""
+
+_NOT_READ = frozenset(
+    {
+        "name_or_path",
+        "_name_or_path",
+        "vocab_file",
+        "merges_file",
+        "tokenizer_file",
+        "special_tokens_map_file",
+    }
+)
+"""Where paths stand of the machine that a model was saved on: the files of the folder go before them."""
+
+_MOST = {"num_labels": 1_000_000, "num_hidden_layers": 10_000, "n_layer": 10_000}
+"""Of what a configuration may name: for each, transformers makes an object as soon as it reads that."""
 
 
 def model_files(folder: Path) -> list[Path]:
@@ -123,6 +148,16 @@ def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool
     config = contents["config.json"]
     if not isinstance(config, dict):
         raise InputError(field, f"config.json must hold a JSON object, got {type(config).__name__}")
+    if _ADAPTER in contents:
+        raise InputError(
+            field,
+            f"{location} holds an adapter ({_ADAPTER}), for a model that lies where it says; merge it into that model "
+            "and save the result, or remove the file if that is done",
+        )
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for name, most in _MOST.items():
+            if isinstance(got := part.get(name), int | float) and not got <= most:
+                raise InputError(field, f"config.json must have a {name} of at most {most:,}; got {got}")
     return config
 
 
@@ -131,13 +166,51 @@ def _without_code(file: Path, field: str) -> Any:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         asks_for_code = isinstance(content, dict) and _mentions_auto_map(content)
+        elsewhere = next(_elsewhere(file.name, content), None)
     except (ValueError, RecursionError) as error:
         raise InputError(field, f"{file.name} is not valid JSON: {error}") from error
     if asks_for_code:
         raise InputError(
             field, f"{file.name} has an auto_map: the model asks to run its own code, which is never done"
         )
+    if elsewhere is not None:
+        raise InputError(
+            field,
+            f"{file.name} names {elsewhere!r} to read; expected nothing but files of the folder itself, and weights in "
+            "safetensors only: save the model again",
+        )
     return content
+
+
+def _elsewhere(name: str, content: Any) -> Iterator[Any]:
+    """What a JSON file would have transformers read that is none of the folder's own files, or no safetensors."""
+    if not isinstance(content, dict):
+        return
+    if fnmatch(name, _INDEX) and isinstance(shards := content.get("weight_map"), dict):
+        yield from (str(shard) for shard in shards.values() if not _is_shard(shard))
+    weights = content.get("transformers_weights")
+    if weights is not None and not _is_shard(str(weights).removesuffix(".index.json")):
+        yield weights
+    if name in (_TOKENIZER_CONFIG, _SPECIAL_TOKENS):
+        yield from (content[key] for key in _READ_FROM & content.keys() if isinstance(content[key], str))
+        yield from filter(None, [content.get("init_inputs")])
+    if name == _SPECIAL_TOKENS:  # which goes before what the folder holds
+        yield from (value for key, value in content.items() if key.endswith("_file") and value)
+    if name.endswith("config.json") or name == _SPECIAL_TOKENS:
+        read = (value for key, value in content.items() if key not in _NOT_READ)
+        yield from (text for value in read for text in _texts(value) if "/" in text and os.path.isfile(text))
+
+
+def _is_shard(name: Any) -> bool:
+    return isinstance(name, str) and lists_weights([name])
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _mentions_auto_map(value: Any) -> bool:

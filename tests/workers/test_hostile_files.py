@@ -19,6 +19,9 @@ from workers.plan import ModelSource, RecordSource
 
 CONFIG: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 AUTO_MAP = {"auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}
+SOUND = (2).to_bytes(8, "little") + b"{}"
+"""Weights without a tensor."""
+
 EVIL = "import os; os.makedirs('EVIL', exist_ok=True)"
 
 
@@ -67,41 +70,97 @@ MODELS: dict[str, dict[str, Any]] = {
     "no weights": {},
     "a pickle called safetensors": {"model.safetensors": pickled()},
     "empty safetensors": {"model.safetensors": b""},
-    "auto_map in config": {"config.json": CONFIG | AUTO_MAP, "model.safetensors": b""},
-    "auto_map in text_config": {"config.json": CONFIG | {"text_config": AUTO_MAP}, "model.safetensors": b""},
-    "auto_map in a list": {"config.json": CONFIG | {"parts": [[AUTO_MAP]]}, "model.safetensors": b""},
-    "auto_map that is null": {"config.json": CONFIG | {"auto_map": None}, "model.safetensors": b""},
+    "auto_map in config": {"config.json": CONFIG | AUTO_MAP, "model.safetensors": SOUND},
+    "auto_map in text_config": {
+        "config.json": CONFIG | {"text_config": AUTO_MAP},
+        "model.safetensors": SOUND,
+    },
+    "auto_map in a list": {"config.json": CONFIG | {"parts": [[AUTO_MAP]]}, "model.safetensors": SOUND},
+    "auto_map that is null": {"config.json": CONFIG | {"auto_map": None}, "model.safetensors": SOUND},
     "auto_map of a hub": {
         "config.json": CONFIG | {"auto_map": {"AutoConfig": "evil/repo--configuration.Evil"}},
-        "model.safetensors": b"",
+        "model.safetensors": SOUND,
     },
     "auto_map written in escapes": {
         "config.json": b'{"model_type": "llama", "auto\\u005fmap": {}}',
-        "model.safetensors": b"",
+        "model.safetensors": SOUND,
     },
-    "auto_map twice": {"config.json": b'{"auto_map": {}, "auto_map": 0}', "model.safetensors": b""},
-    "auto_map of the tokenizer": {"tokenizer_config.json": AUTO_MAP, "model.safetensors": b""},
-    "auto_map of a processor": {"processor_config.json": AUTO_MAP, "model.safetensors": b""},
-    "auto_map of a preprocessor": {"preprocessor_config.json": AUTO_MAP, "model.safetensors": b""},
-    "auto_map of generation": {"generation_config.json": AUTO_MAP, "model.safetensors": b""},
-    "auto_map of an adapter": {"adapter_config.json": AUTO_MAP, "model.safetensors": b""},
+    "auto_map twice": {"config.json": b'{"auto_map": {}, "auto_map": 0}', "model.safetensors": SOUND},
+    "auto_map of the tokenizer": {"tokenizer_config.json": AUTO_MAP, "model.safetensors": SOUND},
+    "auto_map of a processor": {"processor_config.json": AUTO_MAP, "model.safetensors": SOUND},
+    "auto_map of a preprocessor": {"preprocessor_config.json": AUTO_MAP, "model.safetensors": SOUND},
+    "auto_map of generation": {"generation_config.json": AUTO_MAP, "model.safetensors": SOUND},
+    "auto_map of an adapter": {"adapter_config.json": AUTO_MAP, "model.safetensors": SOUND},
     "auto_map beside code": {
         "config.json": CONFIG | AUTO_MAP,
         "modeling_evil.py": EVIL.encode(),
-        "model.safetensors": b"",
+        "model.safetensors": SOUND,
     },
-    "config is cut off": {"config.json": b'{"model_type": ', "model.safetensors": b""},
-    "config is empty": {"config.json": b"", "model.safetensors": b""},
-    "config is a pickle": {"config.json": pickled(), "model.safetensors": b""},
-    "config is a zip": {"config.json": zipped("config.json", b"{}"), "model.safetensors": b""},
-    "config is gzip": {"config.json": gzip.compress(b"{}"), "model.safetensors": b""},
-    "config is UTF-16": {"config.json": "{}".encode("utf-16"), "model.safetensors": b""},
-    "config is YAML": {"config.json": b"!!python/object/apply:os.system [id]", "model.safetensors": b""},
-    "config is too deep": {"config.json": b"[" * 100_000, "model.safetensors": b""},
-    "config is too deep and closed": {"config.json": b"[" * 99_999 + b"]" * 99_999, "model.safetensors": b""},
-    "a number that is too long": {"config.json": b'{"a": ' + b"9" * 5000 + b"}", "model.safetensors": b""},
-    "tokenizer is cut off": {"tokenizer.json": b"{", "model.safetensors": b""},
-    "index is cut off": {"model.safetensors.index.json": b"{", "model.safetensors": b""},
+    "config is cut off": {"config.json": b'{"model_type": ', "model.safetensors": SOUND},
+    "config is empty": {"config.json": b"", "model.safetensors": SOUND},
+    "config is a pickle": {"config.json": pickled(), "model.safetensors": SOUND},
+    "config is a zip": {"config.json": zipped("config.json", b"{}"), "model.safetensors": SOUND},
+    "config is gzip": {"config.json": gzip.compress(b"{}"), "model.safetensors": SOUND},
+    "config is UTF-16": {"config.json": "{}".encode("utf-16"), "model.safetensors": SOUND},
+    "config is YAML": {"config.json": b"!!python/object/apply:os.system [id]", "model.safetensors": SOUND},
+    "config is too deep": {"config.json": b"[" * 100_000, "model.safetensors": SOUND},
+    "config is too deep and closed": {
+        "config.json": b"[" * 99_999 + b"]" * 99_999,
+        "model.safetensors": SOUND,
+    },
+    "a number that is too long": {"config.json": b'{"a": ' + b"9" * 5000 + b"}", "model.safetensors": SOUND},
+    "tokenizer is cut off": {"tokenizer.json": b"{", "model.safetensors": SOUND},
+    "an adapter": {"adapter_config.json": {"base_model_name_or_path": "/etc"}, "model.safetensors": SOUND},
+    "a vocabulary elsewhere": {"tokenizer_config.json": {"vocab": "/etc/passwd"}, "model.safetensors": SOUND},
+    "merges elsewhere": {"tokenizer_config.json": {"merges": "/etc/passwd"}, "model.safetensors": SOUND},
+    "inputs of a tokenizer": {
+        "tokenizer_config.json": {"init_inputs": ["/etc/passwd"]},
+        "model.safetensors": SOUND,
+    },
+    "one input of a tokenizer": {"tokenizer_config.json": {"init_inputs": 5}, "model.safetensors": SOUND},
+    "some other file that is there": {
+        "tokenizer_config.json": {"extra": [{"lexicon": "/etc/passwd"}]},
+        "model.safetensors": SOUND,
+    },
+    "a vocabulary by its token map": {
+        "special_tokens_map.json": {"vocab": "../a"},
+        "model.safetensors": SOUND,
+    },
+    "a file by its token map": {"special_tokens_map.json": {"vocab_file": "/a"}, "model.safetensors": SOUND},
+    "a tokenizer by its token map": {
+        "special_tokens_map.json": {"tokenizer_file": "a"},
+        "model.safetensors": SOUND,
+    },
+    "weights elsewhere": {
+        "model.safetensors.index.json": {"weight_map": {"a": "/srv/other/model.safetensors"}},
+        "model.safetensors": SOUND,
+    },
+    "weights above": {
+        "model.safetensors.index.json": {"weight_map": {"a": "../model.safetensors"}},
+        "model.safetensors": SOUND,
+    },
+    "pickles in an index": {
+        "model.safetensors.index.json": {"weight_map": {"a": "pytorch_model.bin"}},
+        "model.safetensors": SOUND,
+    },
+    "text in an index": {
+        "model.safetensors.index.json": {"weight_map": {"a": "model.safetensors", "b": "weights.txt"}},
+        "model.safetensors": SOUND,
+    },
+    "weights of another name": {
+        "config.json": CONFIG | {"transformers_weights": "adapter_model.bin"},
+        "model.safetensors": SOUND,
+    },
+    "weights of another folder": {
+        "config.json": CONFIG | {"transformers_weights": "sub/model.safetensors.index.json"},
+        "model.safetensors": SOUND,
+    },
+    "labels without end": {"config.json": CONFIG | {"num_labels": 10**12}, "model.safetensors": SOUND},
+    "layers without end": {
+        "config.json": CONFIG | {"text_config": {"num_hidden_layers": 20_000}},
+        "model.safetensors": SOUND,
+    },
+    "index is cut off": {"model.safetensors.index.json": b"{", "model.safetensors": SOUND},
 }
 
 # What is wrong: the name of the file of records and what is in it.
@@ -146,16 +205,39 @@ def _nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert not (tmp_path / "EVIL").exists()
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_no_hostile_model_folder_is_taken(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "model"
-    for file, content in {"config.json": CONFIG, **MODELS[name]}.items():
+def folder_of(folder: Path, files: dict[str, Any]) -> ModelSource:
+    """A folder with these files, beside a sound config.json."""
+    for file, content in {"config.json": CONFIG, **files}.items():
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return ModelSource(kind="path", location=str(folder))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_hostile_model_folder_is_taken(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError) as caught:
-        resolve(ModelSource(kind="path", location=str(folder)))
+        resolve(folder_of(tmp_path / "model", MODELS[name]))
     assert caught.value.field == "model.path"
+
+
+def test_what_names_nothing_that_is_read_elsewhere_is_taken(tmp_path: Path) -> None:
+    """Old models name files of the machine that they were saved on, which transformers does not read."""
+    here = str(tmp_path / "model" / "config.json")
+    files = {
+        "model.safetensors": SOUND,
+        "model.safetensors.index.json": {"weight_map": {"a": "model.safetensors"}},
+        "tokenizer_config.json": {
+            "name_or_path": here,
+            "vocab_file": here,
+            "vocab": {"a/b": 0},
+            "init_inputs": [],
+        },
+        "special_tokens_map.json": {"unk_token": "/"},
+        "config.json": CONFIG | {"_name_or_path": here, "num_labels": 2},
+    }
+    source = folder_of(tmp_path / "model", files)
+    assert resolve(source).location == source.location
 
 
 @pytest.mark.parametrize("name", RECORDS)
