@@ -1,15 +1,16 @@
 """Jinja's sandbox, bounded: a short template cannot spend unbounded memory or time.
 
-Left out are recursion, files, padding and `str.format`; loop steps and characters made are counted against
+Left out are recursion, files, padding and `str.format`; loop steps, and what is made and read, are counted against
 `MAX_WORK`. A null value is an error, never the text "None". Knows nothing of records.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError
+from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError, Undefined
 from jinja2 import nodes as jinja_nodes
+from jinja2.filters import do_round
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import pass_context
@@ -17,6 +18,9 @@ from jinja2.utils import pass_context
 MAX_WORK = 1_000_000
 MAX_INTEGER_BITS = 4096
 MAX_DEPTH = 64
+MAX_DIGITS = 100
+CHARACTERS_A_STEP = 10
+"""So much of a text is read for one unit of work, or one item of a list."""
 
 FILTERS = frozenset(
     {
@@ -66,9 +70,11 @@ GLOBALS = frozenset({"range", "dict", "namespace"})
 _GROWING = frozenset(
     {
         "center",
+        "encode",
         "expandtabs",
         "format",
         "format_map",
+        "hex",
         "join",
         "ljust",
         "replace",
@@ -102,10 +108,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             finalize=_output,
         )
         self.work_left = MAX_WORK
-        self.globals = {name: self.globals[name] for name in GLOBALS}
+        self.globals = {name: self.globals[name] for name in GLOBALS} | {"dict": _dict}
         self.filters = {name: value for name, value in self.filters.items() if name in FILTERS}
         self.filters |= {"join": _join, "replace": _replace, "tojson": _to_json}
-        self.filters |= {"_output": _output, "_steps": _steps}
+        self.filters |= {"round": _round, "sum": _sum}
+        self.filters |= {"_output": _output, "_steps": _steps, "_made": _made, "_read": _read}
 
     def spend(self, amount: int) -> None:
         """Take characters or loop steps from this render's budget."""
@@ -122,7 +129,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             _check_integer(operator, left, right)
         elif operator in "+*":
             self.spend(_size(operator, left, right))
-        return super().call_binop(context, operator, left, right)
+        return _made(context, super().call_binop(context, operator, left, right))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, str | bytes | int) and attr in _GROWING:
@@ -134,7 +141,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 
 def bound(tree: jinja_nodes.Template) -> None:
-    """Refuse recursion, files and deep nesting; count every loop step and every operand of `~`."""
+    """Refuse recursion, files and deep nesting; count every loop step, every operand of `~`, what is made and read."""
     _check_depth(tree)
     for node in tree.find_all(_UNSUPPORTED):
         raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not supported", node.lineno)
@@ -144,6 +151,40 @@ def bound(tree: jinja_nodes.Template) -> None:
         loop.iter = _filtered(loop.iter, "_steps")
     for concat in tree.find_all(jinja_nodes.Concat):
         concat.nodes = [_filtered(operand, "_output") for operand in concat.nodes]
+    _count_reads(tree)
+    for made in (jinja_nodes.List, jinja_nodes.Tuple, jinja_nodes.Dict):
+        _replace_nodes(tree, made)
+
+
+def _count_reads(tree: jinja_nodes.Template) -> None:
+    """Filters, tests, comparisons, slices and methods go through all that they are given."""
+    for node in list(tree.find_all((jinja_nodes.Filter, jinja_nodes.Test))):
+        if node.node is not None and node.name not in {"_output", "_steps"}:
+            node.node = _filtered(node.node, "_read")
+    for compare in list(tree.find_all(jinja_nodes.Compare)):
+        compare.expr = _filtered(compare.expr, "_read")
+        for operand in compare.ops:
+            operand.expr = _filtered(operand.expr, "_read")
+    for method in list(tree.find_all(jinja_nodes.Getattr)):
+        method.node = _filtered(method.node, "_read")
+    for item in list(tree.find_all(jinja_nodes.Getitem)):
+        if isinstance(item.arg, jinja_nodes.Slice):
+            item.node = _filtered(item.node, "_read")
+
+
+def _replace_nodes(node: jinja_nodes.Node, kind: type[jinja_nodes.Expr]) -> None:
+    """Count what literals of lists, tuples and mappings make, where they are values and not targets."""
+    for name, value in list(node.iter_fields()):
+        values = value if isinstance(value, list) else [value]
+        for child in values:
+            if isinstance(child, jinja_nodes.Node):
+                _replace_nodes(child, kind)
+        wrapped = [_filtered(one, "_made") if _is_made(one, kind) else one for one in values]
+        setattr(node, name, wrapped if isinstance(value, list) else wrapped[0])
+
+
+def _is_made(node: Any, kind: type[jinja_nodes.Expr]) -> bool:
+    return isinstance(node, kind) and getattr(node, "ctx", "load") == "load"
 
 
 def _check_depth(tree: jinja_nodes.Template) -> None:
@@ -168,9 +209,51 @@ def _spend(context: Context, amount: int) -> None:
 
 
 @pass_context
+def _made(context: Context, value: Any) -> Any:
+    """A value, each of whose parts counts as often as it is in it: a list of one list twice is as large as it looks."""
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ()
+        _spend(context, len(inner))
+        parts.extend(inner)
+    return value
+
+
+@pass_context
+def _read(context: Context, value: Any) -> Any:
+    if isinstance(value, Sized) and not isinstance(value, Undefined):
+        _spend(context, len(value) // CHARACTERS_A_STEP if isinstance(value, str | bytes) else len(value))
+    return value
+
+
+@pass_context
+def _dict(context: Context, *pairs: Any, **values: Any) -> Any:
+    return _made(context, dict(*pairs, **values))
+
+
+@pass_context
+def _sum(context: Context, values: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
+    environment = context.environment
+    assert isinstance(environment, BoundedEnvironment)
+    for value in values:
+        part = value if attribute is None else environment.getitem(value, attribute)
+        start = environment.call_binop(context, "+", start, part)
+    return start
+
+
+def _round(value: float, precision: int = 0, method: str = "common") -> float:
+    if not isinstance(precision, int) or abs(precision) > MAX_DIGITS:
+        raise TemplateRuntimeError(f"round takes up to {MAX_DIGITS} digits, got {precision!r}")
+    return float(do_round(value, precision, method))  # type: ignore[arg-type]
+
+
+@pass_context
 def _output(context: Context, value: Any) -> str:
     if value is None:
         raise TemplateRuntimeError("a value is null; if that is meant, write {{ field or '' }}")
+    if isinstance(value, bytes):
+        raise TemplateRuntimeError("a value is bytes; save the column as text")
     text = str(value)
     _spend(context, len(text))
     return text

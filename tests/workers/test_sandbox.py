@@ -127,8 +127,29 @@ def test_sandbox_refuses(source: str) -> None:
         "{{ ('a' * 999999)|list|join('bbbb') }}",
         "{% set a0 %}xxxxxxxxxxx{% endset %}"
         + "".join(f"{{% set a{i + 1} %}}{{{{ a{i} }}}}{{{{ a{i} }}}}{{% endset %}}" for i in range(60)),
+        "{% set a = 'xx' %}" + "{% set a = a.encode().hex() %}" * 30,
+        "{% set a = 'xx' %}" + "{% set a = a.encode('utf-32').decode('latin-1') %}" * 20,
+        "{% set a = [1, 1] %}" + "{% set a = [a, a]|sum(start=[]) %}" * 30,
+        "{% set a = [1, 1] %}" + "{% set a = [a, a] %}" * 30 + "{{ (a|tojson)|length }}",
+        "{% set a = {'x': 1} %}" + "{% set a = {'x': a, 'y': a} %}" * 30 + "{{ a == a }}",
+        "{% set a = (1, 1) %}" + "{% set a = dict(x=a, y=a) %}" * 30 + "{{ a }}",
+        "{{ 1.5|round(4000000, 'floor') }}",
+        "{% set b = range(90000)|list %}{% for i in range(20000) %}{% set c = b|sort %}{% endfor %}",
+        "{% set b = 'x' * 90000 %}{% for i in range(20000) %}{% set c = b.upper() %}{% endfor %}",
+        "{% set b = 'x' * 90000 %}{% for i in range(20000) %}{% set c = b[:-1] %}{% endfor %}",
+        "{% set b = 'x' * 90000 %}{% for i in range(20000) %}{% set c = b == b[:] %}{% endfor %}",
     ],
 )
 def test_bounded(source: str) -> None:
     with pytest.raises(InputError):
         render(source)
+
+
+def test_what_is_counted_is_what_it_was() -> None:
+    source = (
+        "{% set a, b = (1, [2, 3]) %}{% set c = dict(x=b) %}{{ [a, b, c]|tojson }} {{ b|sum }} "
+        "{{ [b, b]|sum(start=[]) }} "
+        "{{ 2.345|round(2) }} {{ [{'n': 1}, {'n': 2}]|sum('n') }} {{ b[1:] }} {{ a == 1 and b is iterable }} "
+        "{% for k, v in {'k': 1}.items() %}{{ loop.index }}{{ k }}{{ v }}{% endfor %}{{ none is none }}"
+    )
+    assert render(source) == ('[1, [2, 3], {"x": [2, 3]}] 5 [2, 3, 2, 3] 2.35 3 [3] True 1k1True')
