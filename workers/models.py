@@ -5,7 +5,6 @@ de-quantized once. Nothing here runs code that comes with a model, and nothing i
 """
 
 import hashlib
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -51,8 +49,9 @@ FORMAT = 1
 DEQUANTIZED = ("fp8", "mxfp4")
 """Kinds of quantized weights that transformers can make plain ones of."""
 
-UNREADABLE = (ValueError, OSError, LookupError, TypeError, OverflowError, MemoryError, struct.error)
-"""What transformers raises at a damaged file, a gguf one above all: its sizes are believed as they stand."""
+UNREADABLE = Exception
+"""What transformers raises at a damaged file: anything. A tokenizer's library raises no kind of its own, and types and
+sizes that a configuration or a gguf file names are believed as they stand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,9 +172,9 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, trust_remote_code=False
             )
-    except ValueError as error:
+    except UNREADABLE as error:
         raise InputError(
-            "model", f"{type(config).__name__} is not the configuration of a causal language model: {error}"
+            "model", f"{type(config).__name__} is not the configuration of a causal language model: {error!r}"
         ) from error
     if _reads_on(config):
         raise InputError(
@@ -298,7 +297,7 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
             use_safetensors=True,
             **options,
         )
-    except (*UNREADABLE, ImportError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise InputError(f"model.{source.kind}", f"cannot load the weights: {error}") from error
     model, loading = loaded
     if loading["missing_keys"]:  # transformers would go on with random weights in their place

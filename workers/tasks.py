@@ -155,7 +155,10 @@ class _Coder:
             return str(
                 self.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **options)
             )
-        except (TemplateError, ValueError, TypeError) as error:
+        except (
+            TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
+            RecursionError, MemoryError, SyntaxError,
+        ) as error:  # fmt: skip
             raise InputError("task.chat_template", f"the model's chat template fails: {error}") from error
 
     def check_length(self, length: int, question: Question, at: str, what: str) -> None:
@@ -170,7 +173,10 @@ class _Coder:
 
     def _ids(self, texts: Sequence[str]) -> list[Ids]:
         distinct = list(dict.fromkeys(texts))
-        coded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
+        try:
+            coded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
+        except Exception as error:  # its library raises no kind of its own
+            raise InputError("model", f"its tokenizer cannot read the records: {error}") from error
         by_text = dict(zip(distinct, map(tuple, coded), strict=True))
         return [by_text[text] for text in texts]
 

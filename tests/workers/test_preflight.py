@@ -81,3 +81,31 @@ def test_what_cannot_be_refit_is_refused_at_once(
         check(model, TASK, data, models, by_block=["propagated_shares"], head_bias=True)
     assert not check(model, TASK, data, models).by_block
     check(model, TASK, data, models)
+
+
+DAMAGED: list[tuple[str, Any]] = [
+    ("config.json", {"num_attention_heads": 3}),
+    ("config.json", {"hidden_act": "none such"}),
+    ("config.json", {"initializer_range": "wide"}),
+    ("config.json", {"_attn_implementation": "flash_attention_2"}),
+    ("config.json", {"hidden_size": -1}),
+    ("tokenizer.json", None),
+    ("tokenizer.json", {"model": {"type": "none such"}}),
+    ("tokenizer_config.json", []),
+    ("tokenizer.json", {"model": {"type": "WordLevel", "vocab": {"w1": 0}, "unk_token": "[UNK]"}}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), DAMAGED)
+def test_whatever_is_wrong_with_a_model_is_its_users_to_mend(
+    llama_folder: Path, data: DataPlan, tmp_path: Path, name: str, change: Any
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(llama_folder, folder)
+    file = folder / name
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), **change} if isinstance(change, dict) else change)
+    )
+    with pytest.raises(InputError) as caught:
+        check(ModelSource(kind="path", location=str(folder)), TASK, data, FolderCache(tmp_path / "models"))
+    assert caught.value.field in {"model", "model.path"}

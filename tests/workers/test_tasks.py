@@ -306,6 +306,10 @@ def test_chat_template_absent_or_failing(plan: Any) -> None:
     failing = words(template="{{ raise_exception('no user turns') }}")
     error = fails(task, plan(rows(1)), failing)
     assert (error.field, "no user turns" in error.message) == ("task.chat_template", True)
+    endless = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"
+    for broken in ("{{ 1 / 0 }}", "{{ 2.0 ** 100000 }}", "{{ messages[7].content.x }}", endless):
+        error = fails(task, plan(rows(1)), words(template=broken))
+        assert (error.field, "chat template fails" in error.message) == ("task.chat_template", True)
 
 
 @pytest.mark.parametrize(
