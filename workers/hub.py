@@ -13,10 +13,13 @@ from threading import Lock
 from typing import Any
 
 import httpx2
+import yaml
 from huggingface_hub import (
+    DatasetCard,
     constants,
     get_cached_repo_tree,
     get_session,
+    hf_hub_download,
     set_client_factory,
     snapshot_download,
 )
@@ -25,6 +28,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -37,6 +41,7 @@ Report = Callable[[int, int], None]
 SILENCE_S = 30.0
 """A server that has said nothing for so long, in seconds, does not answer."""
 
+_DATA_SET_CARD, _DATA_SET_YAML = "README.md", ".huggingface.yaml"
 _TELEMETRY = "HF_HUB_DISABLE_TELEMETRY"
 
 
@@ -122,6 +127,57 @@ def listed(id: str, folder: Path) -> list[str]:
     """
     with _in_our_words(id, folder.name):
         return [file.path for file in get_cached_repo_tree(id, revision=folder.name)]
+
+
+def files_elsewhere(id: str, revision: str | None) -> list[str]:
+    """What a data set's own description would have read that is none of its files: of other servers, or of this one.
+
+    The library that loads it asks other servers for what is named so, and tells whether a file of this one is there.
+
+    Raises:
+        OSError: The hub does not tell.
+        ValueError: The description cannot be read.
+    """
+    card, more = (_described(id, revision, name) for name in (_DATA_SET_CARD, _DATA_SET_YAML))
+    try:
+        says = [
+            None if card is None else DatasetCard.load(card).data.to_dict(),
+            None if more is None else yaml.safe_load(more.read_text(encoding="utf-8")),
+        ]
+    except yaml.YAMLError as error:
+        raise ValueError(f"its description is not valid YAML: {error}") from error
+    listed = [one.get("configs") for one in says if isinstance(one, dict)]
+    configs = [
+        config for some in listed if isinstance(some, list) for config in some if isinstance(config, dict)
+    ]
+    named = (config.get(key) for config in configs for key in ("data_files", "data_dir"))
+    return [text for text in _texts(list(named), set()) if _leads_out(text)]
+
+
+def _described(id: str, revision: str | None, name: str) -> Path | None:
+    """A file of a data set that says what is in it, if there is one."""
+    try:
+        return Path(hf_hub_download(id, name, repo_type="dataset", revision=revision))
+    except RemoteEntryNotFoundError:
+        return None
+    except LocalEntryNotFoundError:
+        if not constants.is_offline_mode():
+            raise
+        return None
+
+
+def _texts(value: Any, seen: set[int]) -> Iterator[str]:
+    """All texts in lists and mappings, of which each is looked through once: aliases of YAML may repeat them."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list) and id(value) not in seen:
+        seen.add(id(value))
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part, seen)
+
+
+def _leads_out(path: str) -> bool:
+    return "::" in path or "://" in path or path.startswith(("/", "~")) or ".." in Path(path).parts
 
 
 def cause_of(error: Exception) -> Exception:

@@ -91,7 +91,7 @@ def _jsonl(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
             continue
         where = f"{name} line {number}"
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_constant=_refuse_constant)
         except json.JSONDecodeError as error:
             raise InputError(
                 field, f"{where} is not JSON: {error.msg} at column {error.colno}; write one object per line"
@@ -105,6 +105,10 @@ def _jsonl(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
         if _SURROGATE.search(line):
             _check_unicode(record, where, field)
         yield record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON; write null or leave the record out")
 
 
 def _json_type(value: object) -> str:
@@ -156,9 +160,12 @@ def _parquet(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
 
     try:
         with parquet.ParquetFile(stream) as table:
+            columns = table.schema_arrow.names
+            if len(set(columns)) < len(columns):
+                raise InputError(field, f"{name} must name every column once, got {columns}")
             for batch in table.iter_batches():
                 yield from batch.to_pylist()
-    except arrow.ArrowException as error:
+    except (arrow.ArrowException, ValueError, OverflowError) as error:
         raise InputError(field, f"{name} is not a parquet file that can be read: {error}") from error
 
 
@@ -179,9 +186,15 @@ def _hub(source: RecordSource) -> Iterator[Record]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    from workers.hub import cause_of
+    from workers.hub import cause_of, files_elsewhere
 
     try:
+        if elsewhere := files_elsewhere(hub_id, source.revision):
+            raise InputError(
+                f"{field}.id",
+                f"{hub_id} names {elsewhere[0]!r} as its data; expected files of its own: download what you "
+                "want, and give it as path",
+            )
         rows = load_dataset(hub_id, source.config, split=source.split, revision=source.revision)
         # As they are stored: images and sound that no template asks for are not decoded, to objects without a content.
         for table in rows.with_format("arrow").iter(ROWS_AT_ONCE):

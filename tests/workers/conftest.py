@@ -479,7 +479,13 @@ class _Answer(BaseHTTPRequestHandler):
         match [unquote(part) for part in path.strip("/").split("/")]:
             case ["api", "models", owner, name, ("revision" | "tree") as what, revision]:
                 self._tell(f"{owner}/{name}", revision, what)
-            case [owner, name, "resolve", revision, *file]:
+            case ["datasets", owner, name, "resolve", revision, *file] | [
+                owner,
+                name,
+                "resolve",
+                revision,
+                *file,
+            ]:
                 self._give(f"{owner}/{name}", revision, "/".join(file))
             case _:
                 self._answer(404)
@@ -502,7 +508,8 @@ class _Answer(BaseHTTPRequestHandler):
             return
         if self.server.gated and self.headers["Authorization"] != f"Bearer {self.server.TOKEN}":
             return self._answer(403 if self.headers["Authorization"] else 401, x_error_code="GatedRepo")
-        content = self.server.files[commit][path]
+        if (content := self.server.files[commit].get(path)) is None:
+            return self._answer(404, x_error_code="EntryNotFound", x_repo_commit=commit)
         if self.command == "GET" and path == self.server.cut:
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))

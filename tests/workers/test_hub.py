@@ -71,6 +71,54 @@ def test_a_model_without_weights_of_its_own_is_refused_by_submission_and_job(
     resolve(source(), "ignored")
 
 
+def test_no_model_of_the_hub_has_files_of_this_machine_read(served: Any) -> None:
+    files = served.files[served.commits[served.ID]["main"]]
+    served.push(files | {"special_tokens_map.json": b'{"vocab_file": "/etc/passwd"}'}, "main")
+
+    for weights in ("ignored", "listed", "fetched"):
+        assert "special_tokens_map.json names '/etc/passwd' to read" in refused(weights).message
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "http://169.254.169.254/latest/meta-data.csv",
+        "zip://a.csv::https://example.org/a.zip",
+        "/etc/passwd",
+        "~/a.csv",
+        "data/../../a.csv",
+    ],
+)
+@pytest.mark.parametrize(
+    "data_files", ["{0}", "[{0}]", "{{train: {0}}}", "[{{split: train, path: [a.csv, {0}]}}]"]
+)
+def test_what_a_data_set_would_have_read_elsewhere_is_found(served: Any, path: str, data_files: str) -> None:
+    configs = f"configs:\n- config_name: a\n  data_files: {data_files.format(path)}\n"
+    served.push({"README.md": f"---\n{configs}---\n# A data set\n".encode()}, "main")
+    assert hub.files_elsewhere(served.ID, None) == [path]
+
+    served.push({".huggingface.yaml": configs.encode()}, "second")
+    assert hub.files_elsewhere(served.ID, "second") == [path]
+
+    served.push({"README.md": f"---\nconfigs:\n- data_dir: {path}\n---\n".encode()}, "third")
+    assert hub.files_elsewhere(served.ID, "third") == [path]
+
+
+def test_what_a_data_set_may_say_of_itself(served: Any) -> None:
+    sound = "---\nconfigs:\n- config_name: a::b\n  sep: '://'\n  data_dir: data\n  data_files: ['*.csv', 'b/**']\n---\n"
+    for number, text in enumerate(
+        ["# None", "---\nconfigs: 5\n---\n", sound, "---\na: &a [*a]\nconfigs: *a\n---\n"]
+    ):
+        served.push({"README.md": text.encode(), ".huggingface.yaml": b"7"}, str(number))
+        assert hub.files_elsewhere(served.ID, str(number)) == []
+    served.push({"a.csv": b"a"}, "main")
+    assert hub.files_elsewhere(served.ID, "main") == []
+
+    served.push({".huggingface.yaml": b"{"}, "broken")
+    with pytest.raises(ValueError, match="its description is not valid YAML"):
+        hub.files_elsewhere(served.ID, "broken")
+
+
 def test_a_job_fetches_the_weights_and_what_is_loaded_with_them(
     served: Any, llama_folder: Path, make_llama: Callable[[], LlamaForCausalLM], tmp_path: Path
 ) -> None:

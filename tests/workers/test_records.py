@@ -42,6 +42,26 @@ def test_formats_give_equal_records(tmp_path: Path) -> None:
     assert records.read(jsonl) == records.read(csv) == records.read(source(tmp_path / "a.parquet")) == ROWS
 
 
+@pytest.mark.parametrize(
+    ("arrays", "names", "message"),
+    [
+        ([arrow.array(["x"]), arrow.array(["y"])], ["a", "a"], "must name every column once, got"),
+        (
+            [arrow.array([b"\xff"]).cast(arrow.string(), safe=False)],
+            ["a"],
+            "is not a parquet file that can be read",
+        ),
+        ([arrow.array([2**62], arrow.timestamp("us"))], ["a"], "is not a parquet file that can be read"),
+    ],
+)
+def test_what_a_parquet_file_holds_and_python_cannot(
+    tmp_path: Path, arrays: list[Any], names: list[str], message: str
+) -> None:
+    parquet.write_table(arrow.Table.from_arrays(arrays, names), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=message):
+        records.read(source(tmp_path / "a.parquet"))
+
+
 def test_blank_lines_and_byte_order_mark_are_skipped(tmp_path: Path) -> None:
     assert records.read(write(tmp_path / "a.jsonl", b'\xef\xbb\xbf{"a": 1}\n\n  \n{"a": 2}\n')) == [
         {"a": 1},
@@ -62,6 +82,8 @@ def test_only_a_newline_ends_a_jsonl_record(tmp_path: Path) -> None:
         ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl line 2 is not JSON: Expecting value at column"),
         ("a.jsonl", "\n[1]\n", "a.jsonl line 2 is a JSON array; expected an object"),
         ("a.jsonl", "7", "line 1 is a JSON number"),
+        ("a.jsonl", '{"a": 1}\n{"a": NaN}', "line 2 cannot be read: NaN is no JSON; write null or leave"),
+        ("a.jsonl", '{"a": [-Infinity]}', "line 1 cannot be read: -Infinity is no JSON"),
         ("a.jsonl", "null", "line 1 is a JSON null"),
         ("a.jsonl", "[" * 100_000, "line 1 cannot be read: maximum recursion"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl line 2 is not UTF-8"),
@@ -131,6 +153,7 @@ class FakeHub:
 def use_hub(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeHub], FakeHub]:
     def use(fake: FakeHub) -> FakeHub:
         monkeypatch.setattr(datasets, "load_dataset", fake)
+        monkeypatch.setattr("workers.hub.files_elsewhere", lambda *_: [])
         return fake
 
     return use
@@ -172,6 +195,19 @@ def test_hub_that_does_not_answer_may_do_so_later(use_hub: Any, error: Exception
     with pytest.raises(InputError) as caught:
         records.read(hub("a/b"))
     assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_a_data_set_that_names_files_of_others_is_not_asked_for(
+    use_hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = use_hub(FakeHub(ROWS))
+    monkeypatch.setattr("workers.hub.files_elsewhere", lambda *_: ["http://localhost/a.csv"])
+    with pytest.raises(
+        InputError, match=r"a/b names 'http://localhost/a\.csv' as its data; expected files"
+    ) as caught:
+        records.read(hub("a/b"))
+    assert caught.value.field == "task.data.files.test.hub.id"
+    assert fake.asked == ()
 
 
 def test_images_of_the_hub_are_read_as_they_are_stored(use_hub: Any) -> None:
