@@ -166,10 +166,10 @@ def _named_first(reason: str, annotation: Any) -> FieldPath:
 
 
 def _got(value: object) -> str:
-    shown = repr(value)
-    if isinstance(value, Mapping | list | tuple) or len(shown) > _SHOWN_INPUT_CHARS:
-        shown = f"a {type(value).__name__}"
-    return f"; got {shown}"
+    is_short = (
+        not isinstance(value, Mapping | list | tuple) and len(shown := repr(value)) <= _SHOWN_INPUT_CHARS
+    )
+    return f"; got {shown}" if is_short else f"; got a {type(value).__name__}"
 
 
 def _bare(annotation: Any) -> Any:

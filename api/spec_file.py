@@ -134,7 +134,7 @@ def _replaced(document: Any, keys: tuple[str, ...], folder: Path) -> Any:
     if not keys:
         return _absolute(document, folder) if isinstance(document, str) else document
     if isinstance(document, list):
-        return [_replaced(item, keys, folder) for item in document]
+        return [_replaced(item, keys, folder) if isinstance(item, Mapping) else item for item in document]
     key, *rest = keys
     if not isinstance(document, Mapping) or key not in document:
         return document

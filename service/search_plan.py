@@ -263,6 +263,8 @@ def _of_list(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float
 
 
 def _read_ranks(file: Path, field: str) -> Mapping[str, int]:
+    if not file.is_file():  # whoever opens a named pipe waits for its writer
+        raise InputError(field, f"{file} is not a file; name one JSON file with `ranks`")
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

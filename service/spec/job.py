@@ -9,8 +9,8 @@ from search.pvalues import MOST_CONFIDENCE
 from service.spec.model import ModelSpec
 from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
 from service.spec.projection import ProjectionSpec
-from service.spec.resources import ResourceSpec
-from service.spec.search import SearchSpec
+from service.spec.resources import LEAST_SHARE, ResourceSpec
+from service.spec.search import MOST_GENOMES, SearchSpec
 from service.spec.strict import Strict
 from service.spec.task import TaskSpec
 
@@ -105,6 +105,10 @@ class JobSpec(Strict):
                 f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "
                 f"got {search.screen}"
             )
+        if (genomes := sum(seed.random or 1 for seed in search.seeds)) > MOST_GENOMES:
+            wrong.append(f"search.seeds must be at most {MOST_GENOMES:,} genomes in all; got {genomes:,}")
+        if 0 < (gpus := self.resources.gpus_per_actor) < LEAST_SHARE:
+            wrong.append(f"resources.gpus_per_actor must be 0 or at least {LEAST_SHARE:g}; got {gpus:g}")
         if isinstance(self.objective, Pareto) and self.objective.sizes > search.max_evaluations:
             wrong.append(
                 f"search.max_evaluations must be at least objective.sizes, {self.objective.sizes}; "

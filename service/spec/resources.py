@@ -8,6 +8,9 @@ from service.spec.strict import Strict
 
 CPU_BATCH_TOKENS = 768
 GPU_BATCH_TOKENS = 4096
+LEAST_SHARE = 1e-4
+"""Of a GPU: Ray counts in ten-thousandths."""
+
 Actors = Annotated[int, Field(ge=1, le=4096)]
 
 

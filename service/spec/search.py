@@ -8,6 +8,9 @@ from search.settings import Stage, unselective
 from service.spec.strict import Strict, Texts
 
 MOST_SEEDS = 1000
+MOST_GENOMES = 10_000
+"""Of all seeds together, as many as may be in a population."""
+
 Generations = Annotated[int, Field(ge=0, le=100_000)]
 Evaluations = Annotated[int, Field(ge=1, le=10_000_000)]
 

@@ -133,9 +133,21 @@ def test_a_key_may_be_given_again_beside_those_of_a_merged_mapping(tmp_path):
     assert document == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}}
 
 
-@pytest.mark.parametrize("text", ["[" * 3000 + "]" * 3000, "&all [*all]"])
-def test_what_is_nested_without_end_is_told(tmp_path, text):
-    (tmp_path / "job.yaml").write_text(text)
+def test_what_is_nested_without_end_is_told(tmp_path):
+    (tmp_path / "job.yaml").write_text("[" * 3000 + "]" * 3000)
 
     with pytest.raises(InputError, match=r"job\.yaml has a part that is nested too deeply, or in itself"):
         load_spec(tmp_path / "job.yaml")
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+
+
+@pytest.mark.parametrize("text", ["&all [*all]", BOMB + "model: *a11\n", BOMB + "task: {data: *a11}\n"])
+def test_what_refers_to_itself_over_and_over_is_told_at_once(tmp_path, text):
+    (tmp_path / "job.yaml").write_text(text)
+
+    with pytest.raises(SpecError) as caught:
+        load_spec(tmp_path / "job.yaml")
+
+    assert "expected a mapping of fields; got a list" in " ".join(e["detail"] for e in caught.value.errors)

@@ -226,6 +226,23 @@ def test_every_number_has_bounds(tiny_job: Document, field: str, value: float) -
     assert field.rpartition(".")[2] in str(caught.value.errors()[0]["loc"])
 
 
+def test_seeds_are_no_more_than_a_population_may_be(tiny_job: Document) -> None:
+    tiny_job["search"] |= {"seeds": [{"random": 10_000}] * 1000, "max_evaluations": 10_000_000}
+    with pytest.raises(
+        ValidationError, match=r"search\.seeds must be at most 10,000 genomes in all; got 10,000,000"
+    ):
+        JobSpec.model_validate(tiny_job)
+
+
+@pytest.mark.parametrize("gpus", [5e-324, 1e-9])
+def test_no_part_of_a_gpu_is_smaller_than_ray_counts(tiny_job: Document, gpus: float) -> None:
+    tiny_job["resources"] = {"gpus_per_actor": gpus}
+    with pytest.raises(
+        ValidationError, match=r"resources\.gpus_per_actor must be 0 or at least 0\.0001; got"
+    ):
+        JobSpec.model_validate(tiny_job)
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_no_path_leads_out_of_the_roots(roots: list[Path], path: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -234,7 +251,14 @@ def test_no_path_leads_out_of_the_roots(roots: list[Path], path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"]
+    "name",
+    [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "additional_chat_templates/default.jinja",
+    ],
 )
 @pytest.mark.parametrize("way", ["straight", "by a link", "into nowhere"])
 def test_no_file_of_a_model_is_a_link_out_of_the_roots(roots: list[Path], name: str, way: str) -> None:
@@ -243,8 +267,9 @@ def test_no_file_of_a_model_is_a_link_out_of_the_roots(roots: list[Path], name: 
         "by a link": roots[0] / "chain.csv",
         "into nowhere": Path("/nowhere/at/all"),
     }
+    (roots[0] / "inside" / name).parent.mkdir(exist_ok=True)
     (roots[0] / "inside" / name).symlink_to(targets[way])
-    with pytest.raises(InputError, match=f"{name} in it is a link"):
+    with pytest.raises(InputError, match=f"{Path(name).name} in it is a link"):
         plans.resolve_path("inside", roots, "model.path")
 
 

@@ -1,6 +1,7 @@
 """From a job file to space, objective and seeds; what is refused there is in `test_preflight`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,16 @@ def test_seeds_of_every_kind(tiny_job: Document, tmp_path: Path) -> None:
     assert drawn == planned(tiny_job, roots=(tmp_path,)).seeds[5:]
     tiny_job["search"]["seed"] = 1
     assert drawn != planned(tiny_job, roots=(tmp_path,)).seeds[5:]
+
+
+def test_a_seed_that_no_file_is_read_from_is_refused(tiny_job: Document, tmp_path: Path) -> None:
+    """Whoever opens a named pipe waits for its writer."""
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    for name in ("pipe.json", "folder.json"):
+        tiny_job["search"]["seeds"] = [{"path": name}]
+        with pytest.raises(InputError, match=rf"search\.seeds.*{name} is not a file; name one JSON file"):
+            planned(tiny_job, roots=(tmp_path,))
 
 
 @pytest.mark.parametrize(
