@@ -33,20 +33,14 @@ _INDEX = "*.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 _TOKENIZER_CONFIG, _SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
 
-_READ_FROM = frozenset({"vocab", "merges", "entity_vocab"})
-"""Where classes of tokenizers take a text for the path of a file, wherever that lies."""
+_READ_FROM = frozenset({"vocab", "merges", "entity_vocab", "init_inputs", "gguf_file"})
+"""Where tokenizers take a text for the path of a file, or from which they are told what else to read."""
 
-_NOT_READ = frozenset(
-    {
-        "name_or_path",
-        "_name_or_path",
-        "vocab_file",
-        "merges_file",
-        "tokenizer_file",
-        "special_tokens_map_file",
-    }
-)
-"""Where paths stand of the machine that a model was saved on: the files of the folder go before them."""
+_OF_LOADING = frozenset({"name_or_path", "is_local", "local_files_only", "cache_dir", "revision", "token"})
+"""What loading sets by itself, before it reads special_tokens_map.json."""
+
+_NAMES = frozenset({"name_or_path", "_name_or_path"})
+"""Where the folder stands that a model once came from, which is not read."""
 
 _MOST = {"num_labels": 1_000_000, "num_hidden_layers": 10_000, "n_layer": 10_000}
 """Of what a configuration may name: for each, transformers makes an object as soon as it reads that."""
@@ -182,35 +176,63 @@ def _without_code(file: Path, field: str) -> Any:
     return content
 
 
-def _elsewhere(name: str, content: Any) -> Iterator[Any]:
-    """What a JSON file would have transformers read that is none of the folder's own files, or no safetensors."""
+def _elsewhere(name: str, content: Any) -> Iterator[str]:
+    """What a JSON file would have transformers read, or ask for, that is none of the folder's own files.
+
+    Most of that is told by keys. There may be others; so no text may be the path of a file that is there, nor go up.
+    """
     if not isinstance(content, dict):
         return
-    if fnmatch(name, _INDEX) and isinstance(shards := content.get("weight_map"), dict):
+    shards = content.get("weight_map")
+    if fnmatch(name, _INDEX) and isinstance(shards, dict):
         yield from (str(shard) for shard in shards.values() if not _is_shard(shard))
     weights = content.get("transformers_weights")
     if weights is not None and not _is_shard(str(weights).removesuffix(".index.json")):
-        yield weights
+        yield str(weights)
+    if content.get("configuration_files"):  # instead of the config.json that is looked into here
+        yield str(content["configuration_files"])
+    if content.get("model_type") == "rag" or str(content.get("tokenizer_class")).startswith("Rag"):
+        yield "models in folders of their own"
+    if name.startswith("tokenizer."):  # all of a fast one, or a version of it
+        model = content.get("model")
+        yield from _paths_of_vocabulary(model if isinstance(model, dict) else {})
+        return
     if name in (_TOKENIZER_CONFIG, _SPECIAL_TOKENS):
-        yield from (content[key] for key in _READ_FROM & content.keys() if isinstance(content[key], str))
-        yield from filter(None, [content.get("init_inputs")])
+        yield from _paths_of_vocabulary(content)
     if name == _SPECIAL_TOKENS:  # which goes before what the folder holds
-        yield from (value for key, value in content.items() if key.endswith("_file") and value)
-    if name.endswith("config.json") or name == _SPECIAL_TOKENS:
-        read = (value for key, value in content.items() if key not in _NOT_READ)
-        yield from (text for value in read for text in _texts(value) if "/" in text and os.path.isfile(text))
+        yield from (key for key in content if key in _OF_LOADING)
+        yield from (str(value) for key, value in content.items() if key.endswith("_file") and value)
+    if name.startswith("train") or name.endswith("results.json"):  # which tell of a training
+        return
+    texts = [(key, text) for key, text in _texts(content) if "/" in text]
+    yield from (text for key, text in texts if key == "backbone")  # is fetched
+    yield from (text for key, text in texts if key not in _NAMES and _leads_out(text))
+
+
+def _paths_of_vocabulary(content: dict[str, Any]) -> Iterator[str]:
+    for key in sorted(_READ_FROM & content.keys()):
+        if isinstance(content[key], str) or (key == "init_inputs" and content[key]):
+            yield str(content[key])
+
+
+def _leads_out(text: str) -> bool:
+    return ".." in text.split("/") or os.path.isfile(text)
 
 
 def _is_shard(name: Any) -> bool:
     return isinstance(name, str) and lists_weights([name])
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All texts inside a value, each with the key that it is under."""
     if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
+        yield key, value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _texts(part, name)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part, key)
 
 
 def _mentions_auto_map(value: Any) -> bool:

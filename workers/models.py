@@ -5,9 +5,11 @@ de-quantized once. Nothing here runs code that comes with a model, and nothing i
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
@@ -22,7 +24,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from search.errors import InputError
+from search.errors import InputError, RanksieveError
 from search.matrix import MatrixShape
 from workers import hub
 from workers.cache import FolderCache, content_key
@@ -48,10 +50,6 @@ FORMAT = 1
 
 DEQUANTIZED = ("fp8", "mxfp4")
 """Kinds of quantized weights that transformers can make plain ones of."""
-
-UNREADABLE = Exception
-"""What transformers raises at a damaged file: anything. A tokenizer's library raises no kind of its own, and types and
-sizes that a configuration or a gguf file names are believed as they stand."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,11 +105,8 @@ def resolve(
 
 def load_config(source: ModelSource) -> PreTrainedConfig:
     """Reads the configuration of a resolved source."""
-    folder, options = _pretrained_arguments(source)
-    try:
+    with _reading(source, "cannot read the model's configuration") as (folder, options):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
-    except UNREADABLE as error:
-        raise InputError(f"model.{source.kind}", f"cannot read the model's configuration: {error}") from error
     if source.kind != "gguf":
         _refuse_quantized(config, f"model.{source.kind}")
     return config
@@ -130,13 +125,10 @@ def _refuse_quantized(config: PreTrainedConfig, field: str) -> None:
 
 def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Reads the tokenizer of a resolved source."""
-    folder, options = _pretrained_arguments(source)
-    try:
+    with _reading(source, "cannot read the model's tokenizer") as (folder, options):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, **options
         )
-    except UNREADABLE as error:
-        raise InputError(f"model.{source.kind}", f"cannot read the model's tokenizer: {error}") from error
     return tokenizer
 
 
@@ -172,7 +164,7 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
             model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, trust_remote_code=False
             )
-    except UNREADABLE as error:
+    except Exception as error:
         raise InputError(
             "model", f"{type(config).__name__} is not the configuration of a causal language model: {error!r}"
         ) from error
@@ -285,10 +277,10 @@ def on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: str, folder: Path) -> None:
-    location, options = _pretrained_arguments(source)
-    try:
-        if source.kind != "gguf":
-            options["config"] = _dequantized(load_config(source))
+    config = None if source.kind == "gguf" else _dequantized(load_config(source))
+    with _reading(source, "cannot load the weights") as (location, options):
+        if config is not None:
+            options["config"] = config
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             location,
             output_loading_info=True,
@@ -297,8 +289,6 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
             use_safetensors=True,
             **options,
         )
-    except UNREADABLE as error:
-        raise InputError(f"model.{source.kind}", f"cannot load the weights: {error}") from error
     model, loading = loaded
     if loading["missing_keys"]:  # transformers would go on with random weights in their place
         missing = sorted(loading["missing_keys"])
@@ -334,8 +324,28 @@ def _forget_quantization(model: Any) -> None:
     model.is_quantized = False
 
 
-def _pretrained_arguments(source: ModelSource) -> tuple[str, dict[str, Any]]:
+@contextmanager
+def _reading(source: ModelSource, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The arguments that transformers reads a resolved source by; whatever it raises is told as the source's fault.
+
+    At a damaged file that is anything: a tokenizer's library raises no kind of its own, or panics, and types and sizes
+    that a configuration or a gguf file names are believed as they stand. A gguf file is read alone: transformers would
+    take a tokenizer that lies beside it.
+    """
     location = Path(source.location)
-    if source.kind == "gguf":
-        return str(location.parent), {"gguf_file": location.name}
-    return str(location), {}
+    try:
+        if source.kind == "gguf":
+            with TemporaryDirectory() as alone:
+                (Path(alone) / location.name).symlink_to(location.resolve())
+                yield alone, {"gguf_file": location.name}
+        else:
+            yield str(location), {}
+    except RanksieveError:
+        raise
+    except BaseException as error:
+        panicked = (
+            type(error).__name__ == "PanicException"
+        )  # of a library in Rust, which has no other name for it
+        if not isinstance(error, Exception) and not panicked:
+            raise
+        raise InputError(f"model.{source.kind}", f"{what}: {error}") from error

@@ -155,6 +155,39 @@ MODELS: dict[str, dict[str, Any]] = {
         "config.json": CONFIG | {"transformers_weights": "sub/model.safetensors.index.json"},
         "model.safetensors": SOUND,
     },
+    "a vocabulary of a fast tokenizer": {
+        "tokenizer.json": {"model": {"type": "WordPiece", "vocab": "/etc/passwd"}},
+        "model.safetensors": SOUND,
+    },
+    "a vocabulary that is there": {
+        "tokenizer_config.json": {"tokenizer_class": "GemmaTokenizer", "vocab_file": "/etc/passwd"},
+        "model.safetensors": SOUND,
+    },
+    "a version of a tokenizer": {
+        "tokenizer_config.json": {"fast_tokenizer_files": ["../../outside/tokenizer.4.0.0.json"]},
+        "model.safetensors": SOUND,
+    },
+    "a version of a configuration": {
+        "config.json": CONFIG | {"configuration_files": ["config.4.0.0.json"]},
+        "model.safetensors": SOUND,
+    },
+    "a gguf file elsewhere": {
+        "tokenizer_config.json": {"gguf_file": "x.gguf"},
+        "model.safetensors": SOUND,
+    },
+    "maps of bytes": {"byte_maps.json": {"decompose_map": "/etc/passwd"}, "model.safetensors": SOUND},
+    "a tokenizer of two": {
+        "tokenizer_config.json": {"tokenizer_class": "RagTokenizer"},
+        "model.safetensors": SOUND,
+    },
+    "another model by its token map": {
+        "special_tokens_map.json": {"name_or_path": "owner/private", "is_local": False},
+        "model.safetensors": SOUND,
+    },
+    "a backbone": {
+        "config.json": CONFIG | {"vision_config": {"backbone": "owner/private"}},
+        "model.safetensors": SOUND,
+    },
     "labels without end": {"config.json": CONFIG | {"num_labels": 10**12}, "model.safetensors": SOUND},
     "layers without end": {
         "config.json": CONFIG | {"text_config": {"num_hidden_layers": 20_000}},
@@ -229,10 +262,12 @@ def test_what_names_nothing_that_is_read_elsewhere_is_taken(tmp_path: Path) -> N
         "model.safetensors.index.json": {"weight_map": {"a": "model.safetensors"}},
         "tokenizer_config.json": {
             "name_or_path": here,
-            "vocab_file": here,
+            "vocab_file": "/of/another/machine/vocab.json",
             "vocab": {"a/b": 0},
             "init_inputs": [],
         },
+        "trainer_state.json": {"train_file": here},
+        "tokenizer.json": {"model": {"type": "Unigram", "vocab": [["/etc/passwd", 0.5]]}},
         "special_tokens_map.json": {"unk_token": "/"},
         "config.json": CONFIG | {"_name_or_path": here, "num_labels": 2},
     }

@@ -305,6 +305,19 @@ def test_gguf_becomes_the_same_model(make_llama: Callable[..., LlamaForCausalLM]
     assert "quantization_config" not in json.loads((prepared.folder / "config.json").read_text())
 
 
+def test_a_gguf_file_is_read_without_what_lies_beside_it(
+    make_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    write_gguf(make_llama(), tmp_path / "tiny.gguf")
+    source = ModelSource(kind="gguf", location=str(tmp_path / "tiny.gguf"))
+    alone = load_tokenizer(source).get_vocab()
+
+    tokenizer.add_tokens(["another's"])
+    tokenizer.save_pretrained(tmp_path)
+
+    assert load_tokenizer(source).get_vocab() == alone
+
+
 def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
     config = model.config
     writer = gguf.GGUFWriter(file, "llama")

@@ -92,6 +92,17 @@ DAMAGED: list[tuple[str, Any]] = [
     ("tokenizer.json", None),
     ("tokenizer.json", {"model": {"type": "none such"}}),
     ("tokenizer_config.json", []),
+    (
+        "tokenizer.json",  # at which its library panics
+        {
+            "model": {
+                "type": "BPE",
+                "continuing_subword_prefix": "####",
+                "vocab": {"aa": 0, "bb": 1, "aabb": 2},
+                "merges": [["aa", "bb"]],
+            }
+        },
+    ),
     ("tokenizer.json", {"model": {"type": "WordLevel", "vocab": {"w1": 0}, "unk_token": "[UNK]"}}),
 ]
 
