@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError, Undefined
 from jinja2 import nodes as jinja_nodes
 from jinja2.filters import do_round
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import pass_context
 
@@ -98,7 +98,7 @@ _UNSUPPORTED = (
 class BoundedEnvironment(ImmutableSandboxedEnvironment):
     """Jinja's sandbox, without the ways to spend unbounded memory or time on a short template."""
 
-    intercepted_binops = frozenset({"+", "*", "**", "%"})
+    intercepted_binops = frozenset({"+", "-", "*", "**", "/", "//", "%"})
 
     def __init__(self) -> None:
         super().__init__(
@@ -127,9 +127,46 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             raise TemplateRuntimeError("% does not format text here; join values with ~")
         if isinstance(left, int) and isinstance(right, int):
             _check_integer(operator, left, right)
-        elif operator in "+*":
+        elif operator in ("+", "*"):
             self.spend(_size(operator, left, right))
         return _made(context, super().call_binop(context, operator, left, right))
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        """Methods go through what they are called on and with, each time that they are called."""
+        for value in (getattr(__obj, "__self__", None), *args, *kwargs.values()):
+            _read(__context, value)
+        return super().call(__context, __obj, *args, **kwargs)
+
+    def call_filter(
+        self,
+        name: str,
+        value: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        context: Any = None,
+        eval_ctx: Any = None,
+    ) -> Any:
+        """As `map` does it: each value counts."""
+        return super().call_filter(name, _read(context, value), args, kwargs, context, eval_ctx)
+
+    def call_test(
+        self,
+        name: str,
+        value: Any,
+        args: Any = None,
+        kwargs: Any = None,
+        context: Any = None,
+        eval_ctx: Any = None,
+    ) -> Any:
+        """As `select` does it: each value counts."""
+        for one in (value, *(args or ())):
+            _read(context, one)
+        return super().call_test(name, value, args, kwargs, context, eval_ctx)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Of a path of attributes, each step counts."""
+        self.spend(1)
+        return super().getitem(obj, argument)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, str | bytes | int) and attr in _GROWING:
@@ -151,6 +188,14 @@ def bound(tree: jinja_nodes.Template) -> None:
         loop.iter = _filtered(loop.iter, "_steps")
     for concat in tree.find_all(jinja_nodes.Concat):
         concat.nodes = [_filtered(operand, "_output") for operand in concat.nodes]
+    for block in tree.find_all((jinja_nodes.AssignBlock, jinja_nodes.FilterBlock)):
+        for output in block.find_all(jinja_nodes.Output):  # what is kept counts, text of the template too
+            output.nodes = [
+                jinja_nodes.Const(one.data, lineno=one.lineno, environment=one.environment)
+                if isinstance(one, jinja_nodes.TemplateData)
+                else one
+                for one in output.nodes
+            ]
     _count_reads(tree)
     for made in (jinja_nodes.List, jinja_nodes.Tuple, jinja_nodes.Dict):
         _replace_nodes(tree, made)
@@ -165,8 +210,6 @@ def _count_reads(tree: jinja_nodes.Template) -> None:
         compare.expr = _filtered(compare.expr, "_read")
         for operand in compare.ops:
             operand.expr = _filtered(operand.expr, "_read")
-    for method in list(tree.find_all(jinja_nodes.Getattr)):
-        method.node = _filtered(method.node, "_read")
     for item in list(tree.find_all(jinja_nodes.Getitem)):
         if isinstance(item.arg, jinja_nodes.Slice):
             item.node = _filtered(item.node, "_read")
@@ -222,8 +265,18 @@ def _made(context: Context, value: Any) -> Any:
 
 @pass_context
 def _read(context: Context, value: Any) -> Any:
-    if isinstance(value, Sized) and not isinstance(value, Undefined):
-        _spend(context, len(value) // CHARACTERS_A_STEP if isinstance(value, str | bytes) else len(value))
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, str | bytes):
+            _spend(context, len(part) // CHARACTERS_A_STEP)
+        elif isinstance(part, int):
+            _check_integer("", part, 0)
+        elif isinstance(part, dict | list | tuple):
+            _spend(context, len(part))
+            parts.extend(part.values() if isinstance(part, dict) else part)
+        elif isinstance(part, Sized) and not isinstance(part, Undefined | LoopContext):
+            _spend(context, len(part))
     return value
 
 
@@ -254,7 +307,7 @@ def _output(context: Context, value: Any) -> str:
         raise TemplateRuntimeError("a value is null; if that is meant, write {{ field or '' }}")
     if isinstance(value, bytes):
         raise TemplateRuntimeError("a value is bytes; save the column as text")
-    text = str(value)
+    text = str(_read(context, value))
     _spend(context, len(text))
     return text
 
@@ -290,6 +343,8 @@ def _to_json(value: Any) -> str:
 
 def _check_integer(operation: str, left: int, right: int) -> None:
     bits = left.bit_length() + right.bit_length()
+    if bits > 2 * MAX_INTEGER_BITS:
+        raise TemplateRuntimeError(f"a number of more than {MAX_INTEGER_BITS} bits; simplify it")
     if operation == "**":
         bits = left.bit_length() * abs(right)
     if operation in ("*", "**") and bits > MAX_INTEGER_BITS:

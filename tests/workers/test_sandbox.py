@@ -85,6 +85,9 @@ def test_sandbox_refuses(source: str) -> None:
         render(source)
 
 
+LONG = "{% set s = 'a' * 300000 %}"
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -138,11 +141,29 @@ def test_sandbox_refuses(source: str) -> None:
         "{% set b = 'x' * 90000 %}{% for i in range(20000) %}{% set c = b.upper() %}{% endfor %}",
         "{% set b = 'x' * 90000 %}{% for i in range(20000) %}{% set c = b[:-1] %}{% endfor %}",
         "{% set b = 'x' * 90000 %}{% for i in range(20000) %}{% set c = b == b[:] %}{% endfor %}",
+        LONG + "{{ ([s] * 5000)|sort|length }}",
+        LONG + "{{ ([s] * 5000)|map('upper')|list|length }}",
+        LONG + "{{ ([s] * 3000)|tojson|length }}",
+        LONG + "{{ ([s] * 3000)|string|length }}",
+        LONG + "{{ [s, s] * 1500 }}",
+        LONG + "{{ ([s] * 100000)|map('wordcount')|sum }}",
+        LONG + "{% set f = s.upper %}{% for i in range(90000) %}{% set c = f() %}{% endfor %}",
+        "{% set x %}{% for i in range(90000) %}" + "padding" * 70 + "{% endfor %}{% endset %}",
+        "{% filter upper %}{% for i in range(90000) %}" + "padding" * 70 + "{% endfor %}{% endfilter %}",
+        "{% set a = ('f' * 90000)|int(base=16) %}{% for i in range(9999) %}{{ (a // 3) % 2 }}{% endfor %}",
+        "{% set a = (1).from_bytes([255] * 90000, 'big') %}{% for i in range(9999) %}{{ a % 3 }}{% endfor %}",
+        "{% set k = 'real,' * 60000 ~ 'real' %}{{ (range(1000)|list)|sort(attribute=k)|length }}",
+        "{% set k = 'real.' * 60000 ~ 'real' %}{{ range(1000)|map(attribute=k)|list|length }}",
     ],
 )
 def test_bounded(source: str) -> None:
     with pytest.raises(InputError):
         render(source)
+
+
+def test_a_loop_that_looks_at_itself_counts_once_a_step() -> None:
+    source = "{% for i in range(1200) %}{{ loop.index }}{% if not loop.last %},{% endif %}{% endfor %}"
+    assert render(source) == ",".join(map(str, range(1, 1201)))
 
 
 def test_what_is_counted_is_what_it_was() -> None:
