@@ -136,7 +136,7 @@ def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool
         if not os.access(file, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     small = [file for file in files if file.suffix == ".json" and file.stat().st_size <= parsed_bytes]
-    contents = {file.name: _without_code(file, field) for file in small}
+    contents = {file.name: _harmless(file, field) for file in small}
     if "config.json" not in contents:
         raise InputError(field, f"config.json has more than {parsed_bytes:,} bytes, too many to look into")
     config = contents["config.json"]
@@ -155,8 +155,8 @@ def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool
     return config
 
 
-def _without_code(file: Path, field: str) -> Any:
-    """The content of a JSON file that does not ask to run code."""
+def _harmless(file: Path, field: str) -> Any:
+    """The content of a JSON file that asks neither to run code nor to read what lies elsewhere."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         asks_for_code = isinstance(content, dict) and _mentions_auto_map(content)
