@@ -131,37 +131,37 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             self.spend(_size(operator, left, right))
         return _made(context, super().call_binop(context, operator, left, right))
 
+    def read(self, value: Any) -> Any:
+        """Take what reading a value costs from the budget, with all that is in it; returns the value."""
+        parts = [value]
+        while parts:
+            part = parts.pop()
+            if isinstance(part, str | bytes):
+                self.spend(len(part) // CHARACTERS_A_STEP)
+            elif isinstance(part, int):
+                _check_integer("", part, 0)
+            elif isinstance(part, dict | list | tuple):
+                self.spend(len(part))
+                parts.extend(part.values() if isinstance(part, dict) else part)
+            elif isinstance(part, Sized) and not isinstance(part, Undefined | LoopContext):
+                self.spend(len(part))
+        return value
+
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Methods go through what they are called on and with, each time that they are called."""
         for value in (getattr(__obj, "__self__", None), *args, *kwargs.values()):
-            _read(__context, value)
+            __self.read(value)
         return super().call(__context, __obj, *args, **kwargs)
 
-    def call_filter(
-        self,
-        name: str,
-        value: Any,
-        args: Any = None,
-        kwargs: Any = None,
-        context: Any = None,
-        eval_ctx: Any = None,
-    ) -> Any:
+    def call_filter(self, name: str, value: Any, *rest: Any, **options: Any) -> Any:
         """As `map` does it: each value counts."""
-        return super().call_filter(name, _read(context, value), args, kwargs, context, eval_ctx)
+        return super().call_filter(name, self.read(value), *rest, **options)
 
-    def call_test(
-        self,
-        name: str,
-        value: Any,
-        args: Any = None,
-        kwargs: Any = None,
-        context: Any = None,
-        eval_ctx: Any = None,
-    ) -> Any:
-        """As `select` does it: each value counts."""
+    def call_test(self, name: str, value: Any, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """As `select` does it: each value counts, and what it is compared with."""
         for one in (value, *(args or ())):
-            _read(context, one)
-        return super().call_test(name, value, args, kwargs, context, eval_ctx)
+            self.read(one)
+        return super().call_test(name, value, args, *rest, **options)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """Of a path of attributes, each step counts."""
@@ -197,8 +197,7 @@ def bound(tree: jinja_nodes.Template) -> None:
                 for one in output.nodes
             ]
     _count_reads(tree)
-    for made in (jinja_nodes.List, jinja_nodes.Tuple, jinja_nodes.Dict):
-        _replace_nodes(tree, made)
+    _count_made(tree)
 
 
 def _count_reads(tree: jinja_nodes.Template) -> None:
@@ -215,19 +214,20 @@ def _count_reads(tree: jinja_nodes.Template) -> None:
             item.node = _filtered(item.node, "_read")
 
 
-def _replace_nodes(node: jinja_nodes.Node, kind: type[jinja_nodes.Expr]) -> None:
+def _count_made(node: jinja_nodes.Node) -> None:
     """Count what literals of lists, tuples and mappings make, where they are values and not targets."""
     for name, value in list(node.iter_fields()):
         values = value if isinstance(value, list) else [value]
         for child in values:
             if isinstance(child, jinja_nodes.Node):
-                _replace_nodes(child, kind)
-        wrapped = [_filtered(one, "_made") if _is_made(one, kind) else one for one in values]
+                _count_made(child)
+        wrapped = [_filtered(one, "_made") if _is_made(one) else one for one in values]
         setattr(node, name, wrapped if isinstance(value, list) else wrapped[0])
 
 
-def _is_made(node: Any, kind: type[jinja_nodes.Expr]) -> bool:
-    return isinstance(node, kind) and getattr(node, "ctx", "load") == "load"
+def _is_made(node: Any) -> bool:
+    literal = isinstance(node, jinja_nodes.List | jinja_nodes.Tuple | jinja_nodes.Dict)
+    return literal and getattr(node, "ctx", "load") == "load"
 
 
 def _check_depth(tree: jinja_nodes.Template) -> None:
@@ -245,10 +245,13 @@ def _filtered(node: Any, name: str) -> jinja_nodes.Filter:
     )
 
 
+def _bounded(context: Context) -> BoundedEnvironment:
+    assert isinstance(context.environment, BoundedEnvironment)
+    return context.environment
+
+
 def _spend(context: Context, amount: int) -> None:
-    environment = context.environment
-    assert isinstance(environment, BoundedEnvironment)
-    environment.spend(amount)
+    _bounded(context).spend(amount)
 
 
 @pass_context
@@ -265,19 +268,7 @@ def _made(context: Context, value: Any) -> Any:
 
 @pass_context
 def _read(context: Context, value: Any) -> Any:
-    parts = [value]
-    while parts:
-        part = parts.pop()
-        if isinstance(part, str | bytes):
-            _spend(context, len(part) // CHARACTERS_A_STEP)
-        elif isinstance(part, int):
-            _check_integer("", part, 0)
-        elif isinstance(part, dict | list | tuple):
-            _spend(context, len(part))
-            parts.extend(part.values() if isinstance(part, dict) else part)
-        elif isinstance(part, Sized) and not isinstance(part, Undefined | LoopContext):
-            _spend(context, len(part))
-    return value
+    return _bounded(context).read(value)
 
 
 @pass_context
@@ -287,8 +278,7 @@ def _dict(context: Context, *pairs: Any, **values: Any) -> Any:
 
 @pass_context
 def _sum(context: Context, values: Iterable[Any], attribute: str | int | None = None, start: Any = 0) -> Any:
-    environment = context.environment
-    assert isinstance(environment, BoundedEnvironment)
+    environment = _bounded(context)
     for value in values:
         part = value if attribute is None else environment.getitem(value, attribute)
         start = environment.call_binop(context, "+", start, part)
