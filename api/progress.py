@@ -245,7 +245,9 @@ def _refit(data: Mapping[str, Any]) -> str:
 
 def _losses(data: Mapping[str, Any]) -> str:
     before, after = (_number(data[name], ".4f") for name in ("loss_before", "loss_after"))
-    return f"loss {before} to {after} nats, {'kept' if data['kept'] else 'not kept'}"
+    error = data.get("standard_error")
+    known = f" (the difference is known to {error:.4f})" if error is not None else ""
+    return f"loss {before} to {after} nats{known}, {'kept' if data['kept'] else 'not kept'}"
 
 
 def _finalist(data: Mapping[str, Any], unit: str) -> str:

@@ -23,8 +23,8 @@ class EventType(StrEnum):
     """phase, done, total; of the phase `fetch` in MB"""
     FACTORS_PROPAGATED = "factors.propagated"
     """shares (of the models it was done in); loss_before, loss_after (nats per record, of a model in the middle of
-    these; null: it could not be, with the reason), kept; answer_bias (whether the output head has a bias with the new
-    factors)"""
+    these; null: it could not be, with the reason); standard_error (of their difference); kept; answer_bias (whether
+    the output head has a bias with the new factors)"""
     MATRICES_REWEIGHED = "matrices.reweighed"
     """round, again (how often errors had been propagated again before), kept_share (of the genome that was measured),
     drop_points and drop_bound (what it loses on the round's records; null: they do not tell); least, median and most:

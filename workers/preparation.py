@@ -57,7 +57,7 @@ from workers.propagation import (
     split_for_propagation,
 )
 from workers.refinement import TRAINED_BYTES, refine
-from workers.task_loss import QUALITIES, mean_loss
+from workers.task_loss import QUALITIES, example_losses
 
 logger = logging.getLogger(__name__)
 
@@ -151,12 +151,12 @@ def _propagate(
     else:
         shares = sizes
 
-    def loss(energies: Energies, share: float, kl_weight: float) -> float:
+    def losses(energies: Energies, share: float, kl_weight: float) -> torch.Tensor:
         ranks = ranks_of(energies, share)
-        return mean_loss(switchable, ranks, plan.task.kind, judges, plan.batch_tokens, kl_weight)
+        return example_losses(switchable, ranks, plan.task.kind, judges, plan.batch_tokens, kl_weight)
 
     middle = math.prod(shares) ** (1 / len(shares))
-    loss_before = loss(before, middle, plan.refinement.kl_weight)
+    before_E = losses(before, middle, plan.refinement.kl_weight)
     energies: dict[str, NDArray[np.floating]] = {}
     candidates = plan.propagated_in or [ranks_of(before, share) for share in shares]
     says = plan.refinement.kl_weight < 1
@@ -164,12 +164,16 @@ def _propagate(
         energies |= block.energies
         yield Progress(phase="propagation", done=block.done, total=block.total)
     after = [energies[matrix.name] for matrix in prepared.matrices]
-    bias_V = _take_bias_(switchable, lambda: sum(loss(after, share, 0.0) for share in shares))
-    loss_after = loss(after, middle, plan.refinement.kl_weight)
+    bias_V = _take_bias_(switchable, lambda: sum(float(losses(after, share, 0.0).mean()) for share in shares))
+    after_E = losses(after, middle, plan.refinement.kl_weight)
     if bias_V is not None:
         switchable.set_answer_bias(bias_V)
     propagation = Propagation(
-        shares=shares, loss_before=loss_before, loss_after=loss_after, answer_bias=bias_V is not None
+        shares=shares,
+        loss_before=float(before_E.mean()),
+        loss_after=float(after_E.mean()),
+        standard_error=float((after_E - before_E).std(correction=0)) / math.sqrt(len(judges)),
+        answer_bias=bias_V is not None,
     )
     (folder / PROPAGATION).write_text(json.dumps(asdict(propagation)))
     if propagation.kept:

@@ -79,8 +79,9 @@ class PreparationPlan:
 class Propagation:
     """What error propagation came to: the loss of a model in the middle of those sizes, before it and after.
 
-    In nats, on calibration records that the factors were not made of, see `workers.task_loss`. `shares`: what the
-    models keep in which they are propagated. `answer_bias`: whether the output head has a bias with them, which is not
+    In nats, on calibration records that the factors were not made of, see `workers.task_loss`. `standard_error`: of the
+    difference, which is known record by record. `shares`: what the models keep in which they are propagated.
+    `answer_bias`: whether the output head has a bias with them, which is not
     in those losses: it makes the right answers likelier in the models of all sizes together, and may diverge from the
     dense model by it. `reason`: why errors could not be propagated.
     """
@@ -88,16 +89,21 @@ class Propagation:
     shares: tuple[float, ...] = ()
     loss_before: float | None = None
     loss_after: float | None = None
+    standard_error: float | None = None
     answer_bias: bool = False
     reason: str | None = None
 
     @property
     def kept(self) -> bool:
-        """Whether the new factors are taken: where a model loses less with them."""
+        """Whether the new factors are taken: where no model is known to lose more with them.
+
+        That is told by the one-standard-error rule (Breiman et al., 1984), since they are the better ones as a rule.
+        """
         return (
             self.loss_before is not None
             and self.loss_after is not None
-            and self.loss_after < self.loss_before
+            and self.standard_error is not None
+            and self.loss_after < self.loss_before + self.standard_error
         )
 
 

@@ -57,7 +57,7 @@ MOST_EXAMPLES, MOST_TOKENS = 512, 65_536
 JUDGED, MOST_JUDGES = 0.25, 256
 """Of the calibration split this share, or so many records, tells whether new factors are better."""
 
-JUDGING = 2
+JUDGING = 3
 """Version of how they tell."""
 
 Ranks = tuple[int, ...]

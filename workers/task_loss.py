@@ -58,7 +58,20 @@ def task_loss(
     kl_weight: float,
     share_N: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The sum over a batch's examples, in nats.
+    """The sum over a batch's examples, in nats; arguments as of `task_losses`."""
+    return task_losses(kind, dense, logp, examples, batch, kl_weight, share_N).sum()
+
+
+def task_losses(
+    kind: str,
+    dense: torch.Tensor,
+    logp: torch.Tensor,
+    examples: Sequence[Example],
+    batch: Batch,
+    kl_weight: float,
+    share_N: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Of each of a batch's examples, S, for `choice`, of each answer token, N, otherwise, in nats.
 
     Args:
         kind: Of the task.
@@ -71,27 +84,30 @@ def task_loss(
     """
     right = right_choices(examples, batch, logp.device) if kind == "choice" else batch.token_N
     loss = kl_weight * kl(dense, logp) + (1 - kl_weight) * F.nll_loss(logp, right, reduction="none")
-    return (loss if kind == "choice" or share_N is None else share_N * loss).sum()
+    return loss if kind == "choice" or share_N is None else share_N * loss
 
 
 @torch.no_grad()
-def mean_loss(
+def example_losses(
     model: SwitchableModel,
     ranks: Sequence[int],
     kind: str,
     examples: Sequence[Example],
     batch_tokens: int,
     kl_weight: float,
-) -> float:
-    """Of a candidate, per example, in nats; not finite where its logits are not."""
-    max_choices, total = max(example.choices for example in examples), 0.0
+) -> torch.Tensor:
+    """Of a candidate, on each of E examples, float64, in nats; not finite where its logits are not."""
+    max_choices = max(example.choices for example in examples)
+    loss_E = torch.zeros(len(examples), dtype=torch.float64)
     for batch in make_batches(examples, max_choices, batch_tokens):
         here = batch.to(model.model.device)
         dense = log_likelihoods(kind, dense_logits(model, here), examples, here, max_choices)
         model.switch(ranks)
         logp = log_likelihoods(kind, answer_logits(model.model, here), examples, here, max_choices)
-        total += float(task_loss(kind, dense, logp, examples, here, kl_weight))
-    return total / len(examples)
+        losses = task_losses(kind, dense, logp, examples, here, kl_weight)
+        of = torch.tensor(batch.examples) if kind == "choice" else batch.slot_N // max_choices
+        loss_E.index_add_(0, of, losses.double().cpu())
+    return loss_E
 
 
 @torch.no_grad()

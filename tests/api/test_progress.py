@@ -50,7 +50,8 @@ STORY = [
         {
             "shares": [0.12],
             "loss_before": 0.2,
-            "loss_after": 0.1,
+            "loss_after": 0.204,
+            "standard_error": 0.008,
             "answer_bias": True,
             "reason": None,
             "kept": True,
@@ -97,8 +98,8 @@ LINES = [
     "job queued again in 20 s: Ray is gone",
     "job changed: priority, labels",
     "factors after errors were propagated in models of 12.0% and 24.0%: loss 0.2000 to 0.1000 nats, kept",
-    "factors after errors were propagated in models of 12.0%: loss 0.2000 to 0.1000 nats, kept, "
-    "with a bias of the answers",
+    "factors after errors were propagated in models of 12.0%: loss 0.2000 to 0.2040 nats (the difference is known to "
+    "0.0080), kept, with a bias of the answers",
     "factors after errors were propagated: loss 0.1000 to 0.2000 nats, not kept",
     "errors not propagated: no",
     "matrices reweighed by 0.50 to 2.00, round 2",

@@ -430,7 +430,9 @@ def test_export_is_the_searched_model(
 ) -> None:
     """With a bias of the head, where its logits are what the model returns."""
     monkeypatch.setattr(Propagation, "kept", True)
-    monkeypatch.setattr(preparation, "mean_loss", lambda model, *_: float(model.answer_bias is None))
+    monkeypatch.setattr(
+        preparation, "example_losses", lambda model, *_: torch.tensor([float(model.answer_bias is None)])
+    )
     dense = build(architecture.config(), apart=False)
     dense.save_pretrained(tmp_path / "dense")
     take_apart(dense, stacked_experts(dense))

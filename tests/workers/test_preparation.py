@@ -338,30 +338,34 @@ def test_refined_factors_are_an_entry_of_their_own_beside_the_closed_form(
 
 def judged(
     monkeypatch: pytest.MonkeyPatch,
-    *losses: float,
+    *losses: float | Sequence[float],
     with_bias: Sequence[float] = (0.1,),
     without: Sequence[float] = (0.2,),
 ) -> list[Any]:
-    """Has candidates lose so much, one after the other, and be so unlikely right, in turns; returns who was asked for
-    losses."""
+    """Has candidates lose so much, one after the other, on every record or by record, and be so unlikely right, in
+    turns; returns who was asked for losses."""
     asked: list[Any] = []
     unlikely = {True: itertools.cycle(without), False: itertools.cycle(with_bias)}
 
-    def mean_loss(model: SwitchableModel, ranks: tuple[int, ...], *arguments: Any) -> float:
-        if arguments[-1] == 0:
-            return next(unlikely[model.answer_bias is None])
-        assert model.answer_bias is None
-        asked.append((ranks, *arguments))
-        return losses[len(asked) - 1]
+    def example_losses(model: SwitchableModel, ranks: tuple[int, ...], *arguments: Any) -> torch.Tensor:
+        _, examples, *_, kl_weight = arguments
+        lost: float | Sequence[float]
+        if kl_weight == 0:
+            lost = next(unlikely[model.answer_bias is None])
+        else:
+            assert model.answer_bias is None
+            asked.append((ranks, *arguments))
+            lost = losses[len(asked) - 1]
+        return torch.tensor(lost, dtype=torch.float64).expand(len(examples))
 
-    monkeypatch.setattr(preparation, "mean_loss", mean_loss)
+    monkeypatch.setattr(preparation, "example_losses", example_losses)
     return asked
 
 
 def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_trained_then(
     preparation_plan: PreparationPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = judged(monkeypatch, 0.2, 0.1)
+    asked = judged(monkeypatch, 0.25, 0.125)
     plan = replace(
         preparation_plan, propagated_shares=(0.4, 0.9), refinement=Refinement(rank_step=2, kl_weight=0.7)
     )
@@ -374,7 +378,7 @@ def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_
     }
     assert any(not before[name][0].equal(after[name][0]) for name in before)
     assert propagated.propagation == Propagation(
-        shares=(0.4, 0.9), loss_before=0.2, loss_after=0.1, answer_bias=True
+        shares=(0.4, 0.9), loss_before=0.25, loss_after=0.125, standard_error=0.0, answer_bias=True
     )
     same = replace(propagated, factors=prepared.factors, energies=prepared.energies, propagation=None)
     assert same == prepared
@@ -402,7 +406,7 @@ def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_
     assert head_V.equal(load_answer_bias(trained.factors))
     assert load_answer_bias(prepared.factors) is None
     assert [item.phase for item in run(plan)[0]] == 2 * ["model"]
-    judged(monkeypatch, 0.2, 0.1)
+    judged(monkeypatch, 0.25, 0.125)
     others = [run(one)[1] for one in (preparation_plan, replace(plan, propagated_shares=(0.4,)))]
     assert len({one.factors for one in (propagated, trained, *others)}) == 4
 
@@ -410,7 +414,7 @@ def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_
 def test_errors_are_propagated_in_the_models_that_are_named(
     preparation_plan: PreparationPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged(monkeypatch, *3 * [0.2, 0.1])
+    judged(monkeypatch, *3 * [0.25, 0.125])
     plan = replace(preparation_plan, propagated_shares=(0.4,), refinement=Refinement(rank_step=2))
     space = SearchSpace(prepared.matrices, 2, "pairs")
     same = space.ranks(lagrangian(space, prepared.energies, 0.4))
@@ -424,7 +428,7 @@ def test_errors_are_propagated_in_the_models_that_are_named(
     assert any(not expected[name][0].equal(different[name][0]) for name in expected)
 
 
-@pytest.mark.parametrize("after", [0.2, 0.3, math.nan])
+@pytest.mark.parametrize("after", [0.25, 0.375, math.nan])
 def test_factors_stay_where_a_model_loses_no_less_with_propagated_ones(
     preparation_plan: PreparationPlan,
     prepared: Prepared,
@@ -432,7 +436,7 @@ def test_factors_stay_where_a_model_loses_no_less_with_propagated_ones(
     tmp_path: Path,
     after: float,
 ) -> None:
-    judged(monkeypatch, 0.2, after)
+    judged(monkeypatch, 0.25, after)
     plan = replace(
         preparation_plan,
         propagated_shares=(0.5,),
@@ -445,8 +449,41 @@ def test_factors_stay_where_a_model_loses_no_less_with_propagated_ones(
         assert kept.propagation is not None
         assert not kept.propagation.kept
         assert repr(kept.propagation) == repr(
-            Propagation(shares=(0.5,), loss_before=0.2, loss_after=after, answer_bias=True)
+            Propagation(
+                shares=(0.5,), loss_before=0.25, loss_after=after, standard_error=0 * after, answer_bias=True
+            )
         )
+
+
+@pytest.mark.parametrize(
+    ("difference", "standard_error", "kept"),
+    [
+        ((-0.1, 0.0, 0.25), 0.085, True),
+        ((0.0, 0.0, 0.15), 0.041, False),
+        ((0.05, 0.05, 0.05), 0.0, False),
+        ((-0.05, -0.05, -0.05), 0.0, True),
+        ((-0.1, 0.0, math.inf), math.nan, False),
+    ],
+)
+def test_propagated_factors_are_kept_unless_a_model_is_known_to_lose_more_with_them(
+    preparation_plan: PreparationPlan,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    difference: tuple[float, ...],
+    standard_error: float,
+    kept: bool,
+) -> None:
+    """Known to one standard error of the difference, record by record; not of either loss, which is known less well."""
+    before = (0.1, 0.5, 0.9)
+    after = [one + more for one, more in zip(before, difference, strict=True)]
+    judged(monkeypatch, before, after)
+    cache, refinement = tmp_path / "cache", Refinement(rank_step=2)
+    plan = replace(preparation_plan, propagated_shares=(0.5,), refinement=refinement, cache_dir=cache)
+    found = run(plan)[1].propagation
+    assert found is not None
+    assert (found.loss_before, found.loss_after) == pytest.approx((0.5, sum(after) / 3))
+    assert found.standard_error == pytest.approx(standard_error, abs=1e-3, nan_ok=True)
+    assert found.kept == kept
 
 
 @pytest.mark.parametrize(
@@ -468,12 +505,12 @@ def test_bias_stays_where_the_right_answers_get_likelier_by_it_in_both_models_to
     kept: bool,
 ) -> None:
     """The factors are judged without it, either way."""
-    judged(monkeypatch, 0.2, 0.1, with_bias=with_bias, without=without)
+    judged(monkeypatch, 0.25, 0.125, with_bias=with_bias, without=without)
     cache, refinement = tmp_path / "cache", Refinement(rank_step=2)
     plan = replace(preparation_plan, propagated_shares=(0.3, 0.8), refinement=refinement, cache_dir=cache)
     _, propagated = run(plan)
     assert propagated.propagation == Propagation(
-        shares=(0.3, 0.8), loss_before=0.2, loss_after=0.1, answer_bias=kept
+        shares=(0.3, 0.8), loss_before=0.25, loss_after=0.125, standard_error=0.0, answer_bias=kept
     )
     assert (load_answer_bias(propagated.factors) is not None) == kept
 
@@ -481,7 +518,7 @@ def test_bias_stays_where_the_right_answers_get_likelier_by_it_in_both_models_to
 def test_right_answers_have_no_say_where_only_the_divergence_counts(
     preparation_plan: PreparationPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged(monkeypatch, 0.2, 0.1)
+    judged(monkeypatch, 0.25, 0.125)
     refinement = Refinement(rank_step=2, kl_weight=1.0)
     _, propagated = run(replace(preparation_plan, propagated_shares=(0.5,), refinement=refinement))
     assert load_answer_bias(propagated.factors) is None
@@ -500,7 +537,7 @@ def test_without_a_size_errors_are_propagated_around_the_smallest_model_within_t
     smallest: float,
 ) -> None:
     """Smaller models than `worst` lose 6 points, larger ones 4."""
-    judged(monkeypatch, 0.2, 0.1)
+    judged(monkeypatch, 0.25, 0.125)
     judges = preparation_plan.task.splits["calibration"][-3:]
 
     def quality(_: SwitchableModel, ranks: list[int], kind: str, examples: Any, *__: Any) -> float:

@@ -28,7 +28,7 @@ from workers.propagation import (
     propagate,
     split_for_propagation,
 )
-from workers.task_loss import kl, log_likelihoods, mean_loss, mean_quality
+from workers.task_loss import example_losses, kl, log_likelihoods, mean_quality
 
 BUDGET = 40
 
@@ -249,7 +249,7 @@ def test_what_is_lost_is_divergence_and_unlikelihood(
     model = load_prepared(prepared.model.folder, torch.device("cpu"))
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     examples, ranks = make_task("choice").splits["calibration"], [3] * len(prepared.matrices)
-    lost = mean_loss(switchable, ranks, "choice", examples, BUDGET, weight)
+    lost = float(example_losses(switchable, ranks, "choice", examples, BUDGET, weight).mean())
     if weight:
         assert lost == pytest.approx(_kl(switchable, ranks, examples))
         return
@@ -259,6 +259,19 @@ def test_what_is_lost_is_divergence_and_unlikelihood(
         scores = log_likelihoods("choice", answer_logits(model, batch), examples, batch, 3)
         logp += sum(float(row[examples[i].label]) for i, row in zip(batch.examples, scores, strict=True))
     assert lost == pytest.approx(-logp / len(examples))
+
+
+@pytest.mark.parametrize("kind", ["choice", "lm", "generate"])
+def test_each_example_loses_what_it_loses_alone(
+    prepared: Prepared, make_task: Callable[..., EncodedTask], kind: str
+) -> None:
+    model = load_prepared(prepared.model.folder, torch.device("cpu"))
+    switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
+    examples, ranks = make_task(kind).splits["calibration"], [3] * len(prepared.matrices)
+    lost = example_losses(switchable, ranks, kind, examples, BUDGET, 0.5)
+    alone = [example_losses(switchable, ranks, kind, [example], BUDGET, 0.5) for example in examples]
+    assert len(set(lost.tolist())) > 1
+    torch.testing.assert_close(lost, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_quality_is_the_share_of_right_answers(
