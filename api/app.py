@@ -87,6 +87,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
         summary="How small can a language model be and still do your task?",
         version=version_of("ranksieve"),
         openapi_tags=_TAGS,
+        servers=[{"url": "."}],  # where the document is: below the path under which a proxy serves it, too
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,

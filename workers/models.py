@@ -343,9 +343,7 @@ def _reading(source: ModelSource, what: str) -> Iterator[tuple[str, dict[str, An
     except RanksieveError:
         raise
     except BaseException as error:
-        panicked = (
-            type(error).__name__ == "PanicException"
-        )  # of a library in Rust, which has no other name for it
+        panicked = type(error).__name__ == "PanicException"  # of a library in Rust, which cannot be imported
         if not isinstance(error, Exception) and not panicked:
             raise
         raise InputError(f"model.{source.kind}", f"{what}: {error}") from error

@@ -967,3 +967,20 @@ def test_a_job_that_is_deleted_leaves_its_page(page, server, pipeline, spec):
     page.unroute_all()
 
     expect(page.get_by_role("alert")).to_contain_text(f"no job '{id}'")
+
+
+@pytest.mark.parametrize("below", ["", "/models"])
+def test_requests_of_the_documentation_go_to_the_path_that_a_proxy_serves_it_below(page, server, below):
+    url, _ = server
+    # in place of a proxy, which takes its path away
+    page.route(
+        f"{url}/models/**", lambda route: route.continue_(url=route.request.url.replace("/models/", "/"))
+    )
+    page.goto(f"{url}{below}/docs")
+    operation = page.locator("#operations-health-healthz")
+    operation.get_by_role("button").first.click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+
+    expect(operation.locator(".request-url")).to_have_text(f"Request URL{url}{below}/healthz")
+    expect(operation.locator(".live-responses-table tbody .response-col_status")).to_have_text("200")
