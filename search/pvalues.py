@@ -110,4 +110,8 @@ def fewest_examples(limit: float, confidence: float) -> int | None:
     """
     if limit <= 0:
         return None
-    return 1 if limit >= 100 else math.ceil(math.log(1 - confidence) / math.log1p(-limit / 100))
+    if limit >= 100:
+        return 1
+    lost = math.log1p(-limit / 100)
+    wanted = math.log(1 - confidence) / lost if lost < 0 else math.inf
+    return math.ceil(wanted) if math.isfinite(wanted) else None

@@ -23,6 +23,7 @@ from service.search_plan import given_seeds, own_seeds
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
 from service.spec.job import ROUND_EXAMPLES
+from service.spec.task import MOST_RECORDS
 from workers.estimate import PhaseEstimate, estimate
 from workers.local_models import holds_weights
 from workers.midway import examples_of_the_way
@@ -281,7 +282,7 @@ def _promise_notes(spec: JobSpec) -> list[str]:
         return []
     than = (
         f"give task.data.sizes.confirm {wanted:,} or more, or allow more points or less confidence"
-        if wanted is not None
+        if wanted is not None and wanted <= MOST_RECORDS
         else "allow more points"
     )
     return [

@@ -46,7 +46,7 @@ def test_what_a_benchmark_imports_is_there(script: Path) -> None:
         ),
         (
             "search_table.py --synthetic --layers 1 --seeds 0 --shares .3 --drops 5 --budget 3 --methods lagrangian "
-            "ranksieve-plain evopress paper --paper-population 3",
+            "ranksieve-plain evopress cma-es paper --paper-population 3",
             "| `paper` |",
         ),
     ],

@@ -12,6 +12,9 @@ from service.spec.strict import LONGEST_TEXT, Revision, Strict, Texts
 SplitName = Literal["calibration", "search", "confirm", "test"]
 KindName = Literal["choice", "generate", "lm"]
 
+MOST_RECORDS = 1_000_000
+"""Of one split."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskKind:
@@ -72,10 +75,10 @@ class DataSource(Strict):
 class SplitSizes(Strict):
     """Records per split."""
 
-    calibration: int = Field(256, ge=1, le=1_000_000)
-    search: int = Field(256, ge=8, le=1_000_000)
-    confirm: int = Field(512, ge=8, le=1_000_000)
-    test: int = Field(1000, ge=8, le=1_000_000)
+    calibration: int = Field(256, ge=1, le=MOST_RECORDS)
+    search: int = Field(256, ge=8, le=MOST_RECORDS)
+    confirm: int = Field(512, ge=8, le=MOST_RECORDS)
+    test: int = Field(1000, ge=8, le=MOST_RECORDS)
 
 
 class DataSpec(Strict):

@@ -46,6 +46,11 @@ def test_fewest_examples_that_can_promise_anything(limit: float, confidence: flo
     assert fewest_examples(100.0, 0.8) == 1
 
 
+@pytest.mark.parametrize("limit", [5e-324, 1e-310])
+def test_no_number_of_examples_promises_a_limit_that_is_next_to_nothing(limit: float) -> None:
+    assert fewest_examples(limit, 0.8) is None
+
+
 def test_risk_falls_as_the_limit_rises_and_is_never_nothing() -> None:
     dense, candidate = [1.0] * 100, [1.0] * 95 + [0.0] * 5
     risks = [risk_of_drop(dense, candidate, limit, seed=0) for limit in (-5.0, 0.0, 5.0, 9.0, 20.0, 60.0)]

@@ -309,7 +309,10 @@ def test_llama_8b_on_an_h100(on_h100: Callable[..., Document]) -> None:
         ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 420, None),
         ({"kind": "max_drop", "points": 2}, 64, "give task.data.sizes.confirm 140 or more"),
         ({"kind": "pareto", "points": 2, "confidence": 0.8}, 64, "give task.data.sizes.confirm 91 or more"),
-        ({"kind": "max_drop", "points": 0}, 5000, "allow more points"),
+        ({"kind": "max_drop", "points": 0}, 5000, ": allow more points"),
+        ({"kind": "max_drop", "points": 1e-4}, 5000, ": allow more points"),  # than a split may hold
+        ({"kind": "max_drop", "points": 5e-324}, 5000, ": allow more points"),
+        ({"kind": "pareto", "points": 1e-310}, 5000, ": allow more points"),
         ({"kind": "target_params", "share": 0.5}, 8, None),
     ],
 )
