@@ -217,7 +217,8 @@ class Evolution:
 
     def _candidates(self, number: int) -> list[Genome]:
         rng = stream(self._settings.seed, number)
-        breeder = Breeder(operators(self._prices, rng), self._settings, self._seen, rng)
+        made = operators(self._prices, rng, sensitivity_rate=self._settings.sensitivity_rate)
+        breeder = Breeder(made, self._settings, self._seen, rng)
         if number == 0:
             return self._proposer.seeds(breeder)
         if self._standing.moved:

@@ -98,6 +98,7 @@ SETTINGS = (
     "crossover_rate",
     "removal_rate",
     "transfer_rate",
+    "sensitivity_rate",
 )
 
 

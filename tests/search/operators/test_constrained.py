@@ -122,14 +122,15 @@ def test_operators_and_repair_stay_inside_and_on_budget(
     first, second, rng = data.draw(genomes(space)), data.draw(genomes(space)), Random(seed)
     child = crossover(space, first, second, rng)
     require_inside(space, child)
-    mutated = mutate(space, child, rng)
+    prices = Prices(space, energies_of(space, seed))
+    mutated = mutate(prices, child, rng, sensitivity_rate=0.5)
     require_inside(space, mutated)
     assert mutated != child
     moved = transfer(space, mutated, rng)
     require_inside(space, moved)
     assert space.cost(moved) <= space.cost(mutated)
     budget = space.budget(share)
-    repaired = repair(Prices(space, energies_of(space, seed)), moved, budget, rng)
+    repaired = repair(prices, moved, budget, rng)
     require_inside(space, repaired)
     assert space.cost(repaired) <= budget
     assert nothing_fits(space, repaired, budget)
