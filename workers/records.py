@@ -6,6 +6,7 @@ Knows nothing of templates, tokens or splits. Records keep the order of their fi
 import csv
 import json
 import re
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,9 @@ from workers.plan import RecordSource
 Record = dict[str, Any]
 
 MAX_RECORDS = 5_000_000
+MAX_BYTES = 4 * 2**30
+"""Of a parquet file, unpacked: a text that is repeated takes no room in it."""
+
 ROWS_AT_ONCE = 1000
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
@@ -123,6 +127,8 @@ def _check_unicode(record: Record, where: str, field: str) -> None:
         raise InputError(
             field, f"{where} holds half of a surrogate pair (\\ud8xx), which is no character; fix the text"
         ) from error
+    except RecursionError as error:  # a little deeper than to read it
+        raise InputError(field, f"{where} cannot be read: {error}") from error
 
 
 def _csv(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
@@ -163,15 +169,40 @@ def _parquet(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
             columns = table.schema_arrow.names
             if len(set(columns)) < len(columns):
                 raise InputError(field, f"{name} must name every column once, got {columns}")
-            for batch in table.iter_batches():
+            left = MAX_BYTES
+            for batch in table.iter_batches(ROWS_AT_ONCE):
+                left -= sum(map(_unpacked_bytes, batch.columns))
+                if left < 0:
+                    raise InputError(
+                        field, f"{name} holds more than {MAX_BYTES:,} bytes; give a smaller sample"
+                    )
                 yield from batch.to_pylist()
     except (arrow.ArrowException, ValueError, OverflowError) as error:
         raise InputError(field, f"{name} is not a parquet file that can be read: {error}") from error
 
 
+def _unpacked_bytes(column: Any) -> int:
+    """About what a column takes when each of its rows is a value of its own."""
+    from pyarrow import DictionaryArray, compute, types
+
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    if not isinstance(column, DictionaryArray) or not any(one(column.dictionary.type) for one in texts):
+        return int(column.nbytes)
+    lengths = compute.binary_length(column.dictionary).take(column.indices)
+    return int(compute.sum(lengths).as_py() or 0)
+
+
 _READERS: Mapping[str, Callable[[BinaryIO, str, str], Iterator[Record]]] = MappingProxyType(
     {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
 )
+
+
+def _without_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """What may come out of an archive, which the library unpacks whatever its name: no link, for it may lead out.
+
+    A link that leads nowhere yet is taken for one into the archive by the library, and by Python's own filters, too.
+    """
+    return None if member.issym() or member.islnk() else tarfile.data_filter(member, folder)
 
 
 def _hub(source: RecordSource) -> Iterator[Record]:
@@ -182,12 +213,11 @@ def _hub(source: RecordSource) -> Iterator[Record]:
         raise InputError(
             f"{field}.id", f"expected owner/name of a data set on the hub, got {hub_id!r}; give files as path"
         )
-    import httpx2
     from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
 
     from workers.hub import cause_of, files_elsewhere
 
+    tarfile.TarFile.extraction_filter = staticmethod(_without_links)  # the library is told none
     try:
         if elsewhere := files_elsewhere(hub_id, source.revision):
             raise InputError(
@@ -199,7 +229,9 @@ def _hub(source: RecordSource) -> Iterator[Record]:
         # As they are stored: images and sound that no template asks for are not decoded, to objects without a content.
         for table in rows.with_format("arrow").iter(ROWS_AT_ONCE):
             yield from table.to_pylist()
-    except (OSError, ValueError, RuntimeError, DatasetsError, httpx2.HTTPError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # at a damaged one, or one that wants another library, that is anything
         wanted = f"split {source.split!r}" + (f" of config {source.config!r}" if source.config else "")
         raise InputError(
             field,

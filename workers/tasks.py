@@ -16,8 +16,6 @@ from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from search.errors import InputError
 from workers import records
 from workers.choices import Question, check_tokens, labelled, options_of
@@ -150,15 +148,14 @@ class _Coder:
         return next(((id,) for id in ids if id in special), known)
 
     def _wrapped(self, turns: list[dict[str, str]], **options: Any) -> str:
-        template = _of_one_day(self.tokenizer.get_chat_template())
         try:
+            template = _of_one_day(self.tokenizer.get_chat_template())
             return str(
                 self.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **options)
             )
-        except (
-            TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
-            RecursionError, MemoryError, SyntaxError,
-        ) as error:  # fmt: skip
+        except InputError:
+            raise
+        except Exception as error:  # it is a program, and may not even be a text
             raise InputError("task.chat_template", f"the model's chat template fails: {error}") from error
 
     def check_length(self, length: int, question: Question, at: str, what: str) -> None:

@@ -37,6 +37,8 @@ class Template:
             self._template = self._environment.from_string(tree)
         except TemplateSyntaxError as error:
             raise InputError(field, f"bad template, line {error.lineno}: {error.message}") from error
+        except ValueError as error:  # its compiler writes numbers out
+            raise InputError(field, f"bad template: {error}") from error
         except (SyntaxError, RecursionError, MemoryError) as error:
             raise InputError(field, "bad template: it is nested too deeply; simplify it") from error
 
@@ -60,8 +62,8 @@ class Template:
         except UnicodeEncodeError as error:
             raise InputError(self._field, f"{name} renders to text that is not valid Unicode") from error
         except (
-            TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError,
-            RecursionError, MemoryError,
+            TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError,
+            ValueError, RecursionError, MemoryError,
         ) as error:  # fmt: skip
             raise InputError(self._field, f"{name} does not render: {error}") from error
         return text

@@ -1,5 +1,8 @@
+import io
 import json
+import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +178,9 @@ def test_hub_passes_config_split_and_revision(use_hub: Any) -> None:
         RuntimeError("Dataset scripts are no longer supported"),
         datasets.exceptions.DatasetNotFoundError("doesn't exist"),
         datasets.exceptions.DatasetGenerationError("bad file"),
+        ModuleNotFoundError("No module named 'h5py'"),
+        TypeError("argument of type 'int' is not iterable"),
+        tarfile.ReadError("invalid header"),
     ],
 )
 def test_hub_failure_says_what_to_do(use_hub: Any, error: Exception) -> None:
@@ -247,3 +253,51 @@ def test_hub_id_that_is_a_folder_here_is_refused(
 def test_half_of_a_surrogate_pair_is_no_text_in_whatever_letters(tmp_path: Path, half: str) -> None:
     with pytest.raises(InputError, match="line 1 holds half of a surrogate pair"):
         records.read(write(tmp_path / "a.jsonl", f'{{"a": "{half}"}}'))
+
+
+def test_no_link_in_an_archive_of_the_hub_leads_to_a_file_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is unpacked it leads into the archive; the links behind it are what makes it lead out."""
+    (tmp_path / "outside.txt").write_text("secret\n")
+    ups = [str(number) for number in range(30)]
+    link = "/".join([*ups, *[".."] * len(ups), *(tmp_path / "outside.txt").parts[1:]])
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set" / "a.txt", "w") as archive:
+        plain = tarfile.TarInfo("b.txt")
+        plain.size = 5
+        archive.addfile(plain, io.BytesIO(b"sound"))
+        for name, target in {"c.txt": link, **dict.fromkeys(ups, ".")}.items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            archive.addfile(member)
+    load = datasets.load_dataset
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *_, split, **__: load(str(tmp_path / "set"), split=split, cache_dir=str(tmp_path / "cache")),
+    )
+    monkeypatch.setattr("workers.hub.files_elsewhere", lambda *_: [])
+    monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", tmp_path / "cache")
+    assert records.read(hub("a/b")) == [{"text": "sound"}]
+
+
+def test_a_record_that_is_nearly_too_deep_is_read_or_refused(tmp_path: Path) -> None:
+    """At one depth, which depends on who asks, it can just be read, but not be written again to look for halves."""
+    for depth in range(800, 1000):
+        deep = "[" * depth + '"\\ud83d\\ude00"' + "]" * depth
+        with suppress(InputError):
+            records.read(write(tmp_path / "a.jsonl", f'{{"a": {deep}}}'))
+
+
+def test_a_small_parquet_file_of_much_text_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MAX_BYTES", 10_000)
+    text = arrow.array(["x" * 100])
+    for rows, column in ((101, text.take([0] * 101)), (101, text.dictionary_encode().take([0] * 101))):
+        parquet.write_table(arrow.table({"a": column}), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=r"a\.parquet holds more than 10,000 bytes"):
+            records.read(source(tmp_path / "a.parquet"))
+        parquet.write_table(arrow.table({"a": column[: rows // 2]}), tmp_path / "a.parquet")
+        assert len(records.read(source(tmp_path / "a.parquet"))) == rows // 2

@@ -307,7 +307,12 @@ def test_chat_template_absent_or_failing(plan: Any) -> None:
     error = fails(task, plan(rows(1)), failing)
     assert (error.field, "no user turns" in error.message) == ("task.chat_template", True)
     endless = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"
-    for broken in ("{{ 1 / 0 }}", "{{ 2.0 ** 100000 }}", "{{ messages[7].content.x }}", endless):
+    several: Any = {"tool_use": TEMPLATE, "rag": TEMPLATE}
+    no_text: tuple[Any, ...] = (5, True, {"default": 5}, {"default": None}, several)
+    short, none = "{{ messages[0].content|truncate(1) }}", "{{ cycler() }}"
+    for broken in (
+        "{{ 1 / 0 }}", "{{ 2.0 ** 100000 }}", "{{ messages[7].content.x }}", endless, short, none, *no_text,
+    ):  # fmt: skip
         error = fails(task, plan(rows(1)), words(template=broken))
         assert (error.field, "chat template fails" in error.message) == ("task.chat_template", True)
 

@@ -62,6 +62,8 @@ def test_field_called_record_wins() -> None:
     [
         ("a\n{{ text", "bad template, line 2"),
         ("{% if %}", "bad template, line 1"),
+        ("{{ 0x" + "f" * 5000 + " }}", "bad template: Exceeds the limit"),
+        ("{{ " + "9" * 5000 + " }}", "bad template: Exceeds the limit"),
         ("{{ text|nosuch }}", "No filter named 'nosuch'"),
         ("{% include 'a' %}", "include is not supported"),
         ("{% import 'a' as b %}", "import is not supported"),
@@ -96,6 +98,8 @@ def test_missing_field_names_record_and_fields() -> None:
         ("{{ [empty]|join }}", "a value is null"),
         ("{{ none }}", "a value is null"),
         ("{{ n / 0 }}", "does not render: division by zero"),
+        ("{{ text | truncate(2) }}", "does not render: expected length >= 3, got 2"),
+        ("{{ 1e999 }}", "does not render: name 'inf' is not defined"),
         ("{{ n + text }}", "does not render"),
         ("{{ text.index('zzz') }}", "does not render"),
         ('{{ "\\ud800" }}', "not valid Unicode"),
