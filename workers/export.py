@@ -19,7 +19,7 @@ import transformers
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from search.errors import InputError
+from search.errors import InputError, RanksieveError
 from search.matrix import DENSE, MatrixShape, Storage
 from workers.cache import flush_files
 from workers.experts_module import Experts, take_apart
@@ -27,7 +27,7 @@ from workers.local_models import WEIGHT_FILES, holds_weights
 from workers.lowrank_module import LowRankLinear, PivotedLinear, add_biases, replace_linears
 from workers.matrices import linear_head, linear_params
 from workers.metrics import drop_unit
-from workers.models import load_prepared, on_device, weight_bytes
+from workers.models import complete, load_prepared, on_device, weight_bytes
 from workers.pivoting import pivot
 from workers.prepared import Progress, load_answer_bias, load_factors
 from workers.refit import load_fitted
@@ -121,8 +121,17 @@ def load_folder(folder: Path) -> PreTrainedModel:
     """Loads an exported or a plain model folder with our own code: Python files in the folder are never run.
 
     Raises:
-        InputError: The folder holds no model, or an export that this version does not understand.
+        InputError: The folder holds no model, one that is damaged, or an export that this version does not understand.
     """
+    try:
+        return _loaded(folder)
+    except RanksieveError:
+        raise
+    except Exception as error:  # at a damaged folder that is anything
+        raise InputError("model_dir", f"cannot load {folder}: {error}; fetch or save it again") from error
+
+
+def _loaded(folder: Path) -> PreTrainedModel:
     config_file = folder / "config.json"
     if not config_file.is_file():
         raise InputError("model_dir", f"expected a model folder with config.json, got {folder}")
@@ -130,7 +139,7 @@ def load_folder(folder: Path) -> PreTrainedModel:
     if not holds_weights(folder):
         raise InputError("model_dir", f"{folder} holds no {WEIGHT_FILES}; pickled weights are never loaded")
     if "ranksieve" not in values:
-        return load_prepared(folder, torch.device("cpu"))
+        return load_prepared(folder, torch.device("cpu"), field="model_dir")
     values.pop("auto_map", None)
     values["model_type"] = str(values.get("model_type")).removeprefix(OWN_TYPE)
     made = values["ranksieve"]
@@ -153,9 +162,10 @@ def load_folder(folder: Path) -> PreTrainedModel:
         def _can_set_experts_implementation(cls) -> bool:  # transformers would look for it in this file
             return bool(base._can_set_experts_implementation())  # type: ignore[union-attr]
 
-    model: PreTrainedModel = Exported.from_pretrained(
-        folder, config=config, dtype="auto", use_safetensors=True
+    loaded: Any = Exported.from_pretrained(
+        folder, config=config, dtype="auto", use_safetensors=True, output_loading_info=True
     )
+    model: PreTrainedModel = complete(loaded, "model_dir")
     return on_device(model, torch.device("cpu"))
 
 

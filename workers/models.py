@@ -5,7 +5,7 @@ de-quantized once. Nothing here runs code that comes with a model, and nothing i
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
+from torch.overrides import TorchFunctionMode
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.integrations.gguf.reader import read_gguf_metadata
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from search.errors import InputError, RanksieveError
@@ -47,6 +49,12 @@ Weights = Literal["fetched", "listed", "ignored"]
 
 FORMAT = 1
 """Version of prepared models: what is prepared by other code is not used. Factors have one of their own."""
+
+MOST_WEIGHTS = 150_000
+"""Of a model, its experts taken apart: 70,000 where 10,000 blocks have seven each, 46,000 where 60 have 384 experts."""
+
+MOST_BLOCKS, MOST_ITEMS = 10_000, 2_000_000
+"""That a gguf file may tell of: blocks, and entries in all lists together, each of which takes 700 bytes to read."""
 
 DEQUANTIZED = ("fp8", "mxfp4")
 """Kinds of quantized weights that transformers can make plain ones of."""
@@ -106,10 +114,25 @@ def resolve(
 def load_config(source: ModelSource) -> PreTrainedConfig:
     """Reads the configuration of a resolved source."""
     with _reading(source, "cannot read the model's configuration") as (folder, options):
+        if source.kind == "gguf":
+            _check_metadata(source)
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
     if source.kind != "gguf":
         _refuse_quantized(config, f"model.{source.kind}")
     return config
+
+
+def _check_metadata(source: ModelSource) -> None:
+    """Of a gguf file: its blocks are made, and its lists read number by number, as soon as it is looked into."""
+    metadata, _ = read_gguf_metadata(source.location)
+    blocks = [value for key, value in metadata.items() if key.endswith(".block_count")]
+    if any(not isinstance(value, int) or value > MOST_BLOCKS for value in blocks):
+        raise InputError("model.gguf", f"must have a block_count of at most {MOST_BLOCKS:,}; got {blocks[0]}")
+    items = sum(len(value) for value in metadata.values() if isinstance(value, list))
+    if items > MOST_ITEMS:
+        raise InputError(
+            "model.gguf", f"must have at most {MOST_ITEMS:,} entries in its lists; got {items:,}"
+        )
 
 
 def _refuse_quantized(config: PreTrainedConfig, field: str) -> None:
@@ -160,10 +183,12 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
         InputError: The configuration is not one of a causal language model.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _FewWeights():
             model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, trust_remote_code=False
             )
+    except RanksieveError:
+        raise
     except Exception as error:
         raise InputError(
             "model", f"{type(config).__name__} is not the configuration of a causal language model: {error!r}"
@@ -174,8 +199,31 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
             f"{type(config).__name__} is that of an encoder, which reads the tokens that it should predict; expected a "
             "decoder, or is_decoder in a config.json whose weights were trained as one",
         )
-    take_apart(model, stacked_experts(model))
+    with _FewWeights():
+        take_apart(model, stacked_experts(model))
     return model
+
+
+class _FewWeights(TorchFunctionMode):
+    """Ends, in this thread, the making of modules without end, whatever the field is called that asks for them.
+
+    Every linear map and embedding asks `torch.empty` for its weight. Other calls restore states, and must not fail.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = MOST_WEIGHTS
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.empty:
+            self._left -= 1
+            if self._left < 0:
+                raise InputError(
+                    "model", "its configuration asks for far too many modules; check its numbers"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 def _reads_on(config: PreTrainedConfig) -> bool:
@@ -243,6 +291,7 @@ def load_prepared(
     device: torch.device,
     dtype: torch.dtype | None = None,
     matrices: Sequence[MatrixShape] = (),
+    field: str = "model",
 ) -> PreTrainedModel:
     """Loads a prepared model for inference.
 
@@ -251,12 +300,33 @@ def load_prepared(
         device: Where it will run.
         dtype: None keeps the stored one.
         matrices: Those that will be worked on: where experts are among them, these are taken apart.
+        field: What to blame where weights are missing.
+
+    Raises:
+        InputError: Weights are missing.
     """
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True, output_loading_info=True
     )
+    model = complete(loaded, field)
     take_apart(model, experts_with(model, matrices))
     return on_device(model, device)
+
+
+def complete(loaded: tuple[PreTrainedModel, dict[str, Any]], field: str) -> PreTrainedModel:
+    """The model that transformers loaded, with what it told of that.
+
+    Raises:
+        InputError: On `field`, if weights were missing: transformers goes on with random ones in their place.
+    """
+    model, loading = loaded
+    if loading["missing_keys"]:
+        missing = sorted(loading["missing_keys"])
+        raise InputError(
+            field,
+            f"{len(missing)} weights are not in the files, {missing[0]} among them; fetch or convert it again",
+        )
+    return model
 
 
 def experts_with(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> list[str]:
@@ -289,13 +359,7 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
             use_safetensors=True,
             **options,
         )
-    model, loading = loaded
-    if loading["missing_keys"]:  # transformers would go on with random weights in their place
-        missing = sorted(loading["missing_keys"])
-        raise InputError(
-            f"model.{source.kind}",
-            f"{len(missing)} weights are not in the files, {missing[0]} among them; fetch or convert it again",
-        )
+    model: Any = complete(loaded, f"model.{source.kind}")
     if source.kind == "gguf":
         _forget_quantization(model)
         model.to(getattr(torch, dtype))

@@ -486,3 +486,39 @@ def test_low_precision_keeps_the_order_in_whole_numbers(
         assert tensor.dtype is (torch.int32 if name.endswith(".order") else getattr(torch, dtype))
         if name.endswith(".order"):
             assert sorted(tensor.tolist()) == list(range(len(tensor)))
+
+
+def test_a_folder_that_lacks_weights_is_not_given_random_ones(
+    export_plan: ExportPlan, llama_folder: Path, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    shutil.copytree(llama_folder, plain)
+    for folder in (run(export_plan).folder, plain):
+        weights = load_file(folder / "model.safetensors")
+        del weights["model.norm.weight"]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(
+            InputError, match=r"model_dir: 1 weights are not in the files, model\.norm\.weight"
+        ):
+            load_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", "[]"),
+        ("config.json", "5"),
+        ("config.json", "[" * 100_000),
+        ("config.json", '{"ranksieve": null}'),
+        ("config.json", '{"ranksieve": {}}'),
+        ("config.json", '{"model_type": "nosuch"}'),
+        ("model.safetensors", ""),
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1"),
+    ],
+)
+def test_a_damaged_folder_is_wrong_input(llama_folder: Path, tmp_path: Path, file: str, content: str) -> None:
+    shutil.copytree(llama_folder, tmp_path / "damaged")
+    (tmp_path / "damaged" / file).write_text(content)
+    with pytest.raises(InputError, match="model_dir: cannot load"):
+        load_folder(tmp_path / "damaged")

@@ -353,3 +353,41 @@ def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mpt", "d_model": 32, "n_heads": 4, "n_layers": 10**9},
+        {"model_type": "xglm", "d_model": 32, "attention_heads": 4, "num_layers": 10**9},
+        {"model_type": "mixtral", "num_hidden_layers": 1, "num_local_experts": 10**9},
+    ],
+)
+def test_a_model_of_modules_without_end_is_refused(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.models.MOST_WEIGHTS", 1000)
+    with pytest.raises(InputError, match="asks for far too many modules"):
+        empty_model(AutoConfig.for_model(**config))
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("blocks", [10_001, 2**32 - 1])
+def test_a_gguf_file_of_blocks_without_end_is_refused(
+    make_llama: Callable[..., LlamaForCausalLM], tmp_path: Path, blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = gguf.GGUFWriter.add_block_count
+    monkeypatch.setattr(gguf.GGUFWriter, "add_block_count", lambda writer, _: add(writer, blocks))
+    write_gguf(make_llama(), tmp_path / "tiny.gguf")
+    with pytest.raises(InputError, match="block_count of at most 10,000") as caught:
+        load_config(ModelSource(kind="gguf", location=str(tmp_path / "tiny.gguf")))
+    assert caught.value.field == "model.gguf"
+
+
+def test_a_gguf_file_of_lists_without_end_is_refused(
+    make_llama: Callable[..., LlamaForCausalLM], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.models.MOST_ITEMS", 40)
+    write_gguf(make_llama(), tmp_path / "tiny.gguf")
+    with pytest.raises(InputError, match="at most 40 entries in its lists; got 48"):
+        load_config(ModelSource(kind="gguf", location=str(tmp_path / "tiny.gguf")))
