@@ -81,9 +81,9 @@ class Propagation:
 
     In nats, on calibration records that the factors were not made of, see `workers.task_loss`. `standard_error`: of the
     difference, which is known record by record. `shares`: what the models keep in which they are propagated.
-    `answer_bias`: whether the output head has a bias with them, which is not
-    in those losses: it makes the right answers likelier in the models of all sizes together, and may diverge from the
-    dense model by it. `reason`: why errors could not be propagated.
+    `answer_bias`: whether the output head has a bias with them, which is not in those losses: it makes the right
+    answers likelier in the models of all sizes together, and may diverge from the dense model by it. `reason`: why
+    errors could not be propagated.
     """
 
     shares: tuple[float, ...] = ()

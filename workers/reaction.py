@@ -25,7 +25,7 @@ from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
 from workers.scores import Floats, Reaction
-from workers.task_loss import dense_logits, log_likelihoods, qualities, task_loss
+from workers.task_loss import dense_logits, log_likelihoods, qualities, task_losses
 
 
 def react(
@@ -73,7 +73,7 @@ def react(
                 model.switch(ranks)
                 logits_NV = answer_logits(model.model, here)
                 logp = log_likelihoods(kind, logits_NV, examples, here, max_choices)
-                loss = task_loss(kind, dense, logp, examples, here, kl_weight)
+                loss = task_losses(kind, dense, logp, examples, here, kl_weight).sum()
                 if not torch.isfinite(loss):
                     raise ScoringError("the candidate's loss is not finite")
                 loss.backward()  # type: ignore[no-untyped-call]

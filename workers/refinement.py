@@ -27,7 +27,7 @@ from workers.batches import Batch, longest_row, make_batches
 from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableLinear, SwitchableModel, switchable_module
 from workers.plan import Example
-from workers.task_loss import dense_logits, kl, log_likelihoods, task_loss
+from workers.task_loss import dense_logits, kl, log_likelihoods, task_losses
 
 SHARES = (0.12, 0.6)
 """Of kept parameters: sizes are drawn log-uniformly between these."""
@@ -155,7 +155,7 @@ def _loss(
     )
     owner_N = batch.slot_N // max_choices
     share_N = 1.0 / torch.bincount(owner_N)[owner_N]  # every example counts the same, however long its answer
-    loss = task_loss(kind, dense, logp, examples, batch, settings.kl_weight, share_N)
+    loss = task_losses(kind, dense, logp, examples, batch, settings.kl_weight, share_N).sum()
     if kind == "choice":
         kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
         loss = loss + VOCABULARY_WEIGHT * (share_N * kl_N).sum()

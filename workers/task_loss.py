@@ -49,19 +49,6 @@ def log_likelihoods(
     return score_SC.masked_fill(~offered_SC, -torch.inf).log_softmax(dim=1)
 
 
-def task_loss(
-    kind: str,
-    dense: torch.Tensor,
-    logp: torch.Tensor,
-    examples: Sequence[Example],
-    batch: Batch,
-    kl_weight: float,
-    share_N: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The sum over a batch's examples, in nats; arguments as of `task_losses`."""
-    return task_losses(kind, dense, logp, examples, batch, kl_weight, share_N).sum()
-
-
 def task_losses(
     kind: str,
     dense: torch.Tensor,

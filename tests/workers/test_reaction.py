@@ -15,7 +15,7 @@ from workers.plan import EncodedTask
 from workers.reaction import react
 from workers.scorer import Scorer
 from workers.scores import Reaction, ScoreRequest, Scores, join_reactions
-from workers.task_loss import log_likelihoods, task_loss
+from workers.task_loss import log_likelihoods, task_losses
 
 BATCH_TOKENS = 64
 KL_WEIGHT = 0.3
@@ -68,7 +68,7 @@ class Subject:
             kind, examples = self.task.kind, self.examples
             known = log_likelihoods(kind, dense, examples, batch, choices)
             logp = log_likelihoods(kind, logits, examples, batch, choices)
-            loss = task_loss(kind, known, logp, examples, batch, KL_WEIGHT)
+            loss = task_losses(kind, known, logp, examples, batch, KL_WEIGHT).sum()
             total += float(loss)
         return total
 
