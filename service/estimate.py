@@ -27,12 +27,12 @@ from service.spec.task import MOST_RECORDS
 from workers.estimate import PhaseEstimate, estimate
 from workers.local_models import holds_weights
 from workers.midway import examples_of_the_way
-from workers.models import head_folder, load_config
 from workers.plan import EncodedTask
 from workers.preflight import Checked
 from workers.propagation import MOST_EXAMPLES, judges_of, models_of
 from workers.rates import Rates, dtype_name, rates_for
 from workers.sizes import JobSize, Load, ModelSize, gram_passes, load_of, pass_load, size_of, uniform_load
+from workers.sources import head_folder, load_config
 from workers.verification import LATENCY_ROUNDS, SPEED_EXAMPLES, SPEED_ROUNDS
 
 NO_WEIGHTS = "no weights are here yet: a job fetches those of a hub model, model.path must hold them"

@@ -18,13 +18,13 @@ from workers.cluster import Cluster
 from workers.export import Exported, ExportPlan, export
 from workers.fetching import fetch
 from workers.latency import Latency, measure_latency
-from workers.models import Weights
 from workers.plan import EncodedTask
 from workers.preflight import Checked, check
 from workers.preparation import closed_form, prepare, propagated
 from workers.prepared import PreparationPlan, Prepared, Progress
 from workers.rates import dtype_name
 from workers.sharing import Share
+from workers.sources import Weights
 from workers.verification import VerificationPlan, Verified, verify
 
 

@@ -44,12 +44,12 @@ from service.settings import Settings
 from service.spec import JobSpec, TargetLatency
 from workers.actor import ScorerPlan
 from workers.cluster import Cluster
-from workers.models import Weights
 from workers.plan import EncodedTask
 from workers.preflight import Checked
 from workers.prepared import Prepared
 from workers.scores import first
 from workers.sharing import Share
+from workers.sources import Weights
 
 VERIFIED_EXAMPLES = 512
 """On so many examples of the confirm split the exported model must do what the candidate did."""

@@ -11,11 +11,12 @@ import torch
 from search.matrix import MatrixShape
 from workers.attention import suit_gradients
 from workers.devices import hold_to, pick_device, require_memory
-from workers.models import load_prepared, load_tokenizer, weight_bytes
+from workers.models import load_prepared, weight_bytes
 from workers.plan import EncodedTask, ModelSource
 from workers.prepared import with_factors
 from workers.scorer import Scorer
 from workers.scores import Beliefs, Failure, Reaction, ReactionRequest, RefitRequest, ScoreRequest, Scores
+from workers.sources import load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

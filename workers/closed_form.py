@@ -27,7 +27,7 @@ from workers.devices import pick_device
 from workers.factoring import MatrixGroup, Recipe
 from workers.matrices import find_matrices
 from workers.midway import examples_of_the_way, go_midway
-from workers.models import PreparedModel, empty_model, load_config, load_prepared, prepare_model, resolve
+from workers.models import PreparedModel, load_prepared, prepare_model
 from workers.plan import Example, ModelSource
 from workers.prepared import (
     ENERGIES,
@@ -41,6 +41,7 @@ from workers.prepared import (
     write_facts,
 )
 from workers.process_limits import processors
+from workers.sources import empty_model, load_config, resolve
 
 FORMAT = 15
 

@@ -7,9 +7,9 @@ from transformers import PreTrainedModel
 
 from search.errors import InputError
 from workers.export import load_folder
-from workers.models import context_length, load_tokenizer
 from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
 from workers.scores import ScoreRequest, Scores, join_scores
+from workers.sources import context_length, load_tokenizer
 from workers.tasks import encode
 from workers.verification import CHUNK, plain_scorer, score_plain
 

@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection
 from search.errors import CancelledError, InfrastructureError, InputError
 from workers import hub
 from workers.machine import machine_fault
-from workers.models import resolve
 from workers.plan import ModelSource
 from workers.prepared import Progress
+from workers.sources import resolve
 
 POLL_S = 0.2
 MB = 10**6
@@ -26,7 +26,7 @@ STEPS = 100
 
 
 def fetch(source: ModelSource, cancelled: threading.Event, on_progress: Callable[[Progress], None]) -> None:
-    """Has all files of a model here that a job wants, so that `workers.models.resolve` finds them in its cache.
+    """Has all files of a model here that a job wants, so that `workers.sources.resolve` finds them in its cache.
 
     Args:
         source: Of the hub; others are here.

@@ -14,17 +14,17 @@ from workers.cache import FolderCache
 from workers.experts_module import expert_of
 from workers.filesize import Remainder, remainder
 from workers.matrices import find_matrices
-from workers.models import (
+from workers.models import embeddings_of
+from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
+from workers.sources import (
     Weights,
     context_length,
-    embeddings_of,
     empty_model,
     head_folder,
     load_config,
     load_tokenizer,
     resolve,
 )
-from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
 from workers.tasks import encode
 
 

@@ -16,9 +16,9 @@ from workers.experts_module import expert_of
 from workers.fisher import Fisher
 from workers.generation import by_prompt, longest_answer, read_once
 from workers.matrices import find_matrices, iter_linears, linear_params
-from workers.models import empty_model
 from workers.plan import EncodedTask, Example
 from workers.projections import Method
+from workers.sources import empty_model
 from workers.workload import Workload
 
 EXPERTS_PER_TOKEN = ("num_experts_per_tok", "top_k_experts", "moe_topk")

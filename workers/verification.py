@@ -15,12 +15,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from search.errors import ScoringError
 from workers.devices import pick_device
 from workers.lowrank import SwitchableModel
-from workers.models import load_prepared, load_tokenizer, on_device
+from workers.models import load_prepared, on_device
 from workers.plan import EncodedTask, ModelSource
 from workers.prepared import Progress
 from workers.process_limits import processors
 from workers.scorer import Scorer
 from workers.scores import Failure, ScoreRequest, Scores, join_scores
+from workers.sources import load_tokenizer
 from workers.timing import MakeTimer, fastest, last_of, timer_for
 from workers.workload import Workload, forward_pass
 

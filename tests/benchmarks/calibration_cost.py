@@ -31,9 +31,10 @@ from workers.batches import make_batches
 from workers.cache import FolderCache
 from workers.fisher import loss_of
 from workers.likelihood import answer_logits
-from workers.models import load_prepared, prepare_model, resolve
+from workers.models import load_prepared, prepare_model
 from workers.preparation import closed_form, propagated
 from workers.prepared import PreparationPlan, Prepared, Progress
+from workers.sources import resolve
 
 HEADER = f"{'':>34}{'wall, s':>10}{'processor, s':>14}{'memory, GiB':>13}"
 

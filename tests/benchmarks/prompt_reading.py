@@ -20,8 +20,8 @@ from search.seeds import lagrangian
 from workers.batches import make_batches
 from workers.generation import answers
 from workers.likelihood import answer_logits
-from workers.models import load_tokenizer
 from workers.plan import Example, ModelSource, Row, Span
+from workers.sources import load_tokenizer
 from workers.timing import Timed, fastest, last_of, timer_for
 
 ANSWERS = (

@@ -35,13 +35,14 @@ from workers.attention import suit_gradients
 from workers.closed_form import gathered_midway
 from workers.fisher import Fisher
 from workers.lowrank import SwitchableModel
-from workers.models import load_prepared, load_tokenizer
+from workers.models import load_prepared
 from workers.plan import EncodedTask, ModelSource
 from workers.preflight import check
 from workers.preparation import prepare
 from workers.prepared import PreparationPlan, Prepared, Progress, with_factors
 from workers.projections import Method
 from workers.scorer import Scorer
+from workers.sources import load_tokenizer
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from search.errors import InputError
 from service import plans
 from service.changes import JobChanges
 from service.spec import LONGEST_LABEL, JobSpec, TargetBytes
-from workers.models import resolve
+from workers.sources import resolve
 
 Document = dict[str, Any]
 

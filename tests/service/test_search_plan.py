@@ -20,7 +20,7 @@ from service.spec import JobSpec
 from workers.filesize import Remainder, remainder
 from workers.latency import Latency
 from workers.matrices import find_matrices
-from workers.models import empty_model
+from workers.sources import empty_model
 from workers.workload import Workload
 
 Document = dict[str, Any]

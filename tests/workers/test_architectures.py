@@ -29,12 +29,13 @@ from workers.generation import answers
 from workers.grams import Grams
 from workers.lowrank import SwitchableModel
 from workers.matrices import find_matrices, linear_params, weight_OD
-from workers.models import empty_model, load_prepared
+from workers.models import load_prepared
 from workers.plan import EncodedTask, Example, ModelSource
 from workers.preparation import prepare
 from workers.prepared import ANSWER_BIAS, PreparationPlan, Prepared, Propagation, with_factors
 from workers.projections import factor
 from workers.refinement import Refinement
+from workers.sources import empty_model
 
 CPU = torch.device("cpu")
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])

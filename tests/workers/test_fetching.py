@@ -10,9 +10,9 @@ import pytest
 
 from search.errors import CancelledError, InfrastructureError, InputError
 from workers.fetching import fetch
-from workers.models import resolve
 from workers.plan import ModelSource
 from workers.prepared import Progress
+from workers.sources import resolve
 
 MOST_S = 400
 """Longest wait for a process to start, on however busy a machine."""

@@ -8,7 +8,8 @@ from search.matrix import MatrixShape
 from workers.filesize import ENTRY_BYTES, PREFIX_BYTES, remainder
 from workers.lowrank_module import add_biases, replace_linears
 from workers.matrices import find_matrices
-from workers.models import empty_model, weight_bytes
+from workers.models import weight_bytes
+from workers.sources import empty_model
 
 LLAMA = LlamaConfig(
     vocab_size=96, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,

@@ -14,8 +14,8 @@ import pytest
 
 from search.errors import InputError
 from workers import records
-from workers.models import resolve
 from workers.plan import ModelSource, RecordSource
+from workers.sources import resolve
 
 CONFIG: dict[str, Any] = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 AUTO_MAP = {"auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}

@@ -18,8 +18,9 @@ from service.settings import Settings
 from workers import hub
 from workers.cache import FolderCache
 from workers.machine import machine_fault
-from workers.models import Weights, load_config, load_prepared, load_tokenizer, prepare_model, resolve
+from workers.models import load_prepared, prepare_model
 from workers.plan import ModelSource
+from workers.sources import Weights, load_config, load_tokenizer, resolve
 
 CPU = torch.device("cpu")
 SILENT_S = 0.05
