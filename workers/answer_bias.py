@@ -114,6 +114,8 @@ def answer_bias_of(
         for flow in flows:
             for index in range(len(flow)):
                 logits_QV, place_N = flow.logits_read(index)
+                if logits_QV.isnan().any():  # which equals nothing, not even itself
+                    raise ScoringError("the candidate's logits are not finite")
                 if [logits_QV.float().aminmax()] != made:
                     return {}  # not run, or scaled or capped behind it: no place for a bias
                 made.clear()

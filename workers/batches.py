@@ -2,6 +2,8 @@
 
 With padding on the right and causal attention no real token ever looks at a padded one, so batches need
 no attention mask. The composition of batches depends on the examples alone, not on who scores them.
+Models with longrope take other rotary factors for a whole batch where one of its rows is longer than
+they were first trained on, so that shorter ones depend on it there.
 
 Legend: B rows of a batch, L padded length, N answer tokens of a batch.
 """

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from search.errors import ScoringError
 from search.matrix import MatrixShape, Storage
 from workers.batches import make_batches
 from workers.cache import FolderCache, content_key
@@ -164,7 +165,10 @@ class MatrixGroup:
         forward, backward = grams.of(matrix.name, weight.device, self._recipe.precision)
         if backward is not None:
             backward = shrunk(weight, backward, grams.answers_of(matrix.name))
-        return whitened(weight, self._recipe.method, rank, forward, backward, self._recipe.precision)
+        try:
+            return whitened(weight, self._recipe.method, rank, forward, backward, self._recipe.precision)
+        except ValueError as error:
+            raise ScoringError(f"{matrix.name}: {error}") from error
 
 
 def decomposed_at_once(chunk: Sequence[MatrixShape], method: Method) -> list[list[MatrixShape]]:

@@ -34,7 +34,8 @@ class Remainder:
 
     Args:
         numbers: Stored in the working dtype.
-        other_bytes: Bytes of tensors that are no floats, or are kept in float32.
+        wide_numbers: Stored in that, or kept in float32.
+        other_bytes: Bytes of tensors that are no floats.
         header_bytes: At most.
         added_numbers: Of the numbers those that the dense model has not.
         dense_header_bytes: Of the dense model's file, at least.
@@ -43,16 +44,18 @@ class Remainder:
     numbers: int
     other_bytes: int
     header_bytes: int
+    wide_numbers: int = 0
     added_numbers: int = 0
     dense_header_bytes: int = 0
 
     def size_bytes(self, dtype: str) -> int:
         """Bytes in a working dtype, at most."""
-        return self.numbers * ITEM_BYTES[dtype] + self.other_bytes + self.header_bytes
+        wide_bytes = self.wide_numbers * ITEM_BYTES["float32"]
+        return self.numbers * ITEM_BYTES[dtype] + wide_bytes + self.other_bytes + self.header_bytes
 
     def dense_bytes(self, dtype: str) -> int:
         """The same of the dense model, at least."""
-        numbers = self.numbers - self.added_numbers
+        numbers = self.numbers + self.wide_numbers - self.added_numbers
         return numbers * ITEM_BYTES[dtype] + self.other_bytes + self.dense_header_bytes
 
 
@@ -77,13 +80,13 @@ def remainder(
         added = len(head.weight)
         rest.append((f"{name}.bias", head.weight[:, 0]))
     wide = _kept_wide(model)
-    floats = [tensor.numel() for name, tensor in rest if tensor.is_floating_point() and not wide(name)]
+    floats = {name: tensor.numel() for name, tensor in rest if tensor.is_floating_point()}
     others = [tensor.nbytes for _, tensor in rest if not tensor.is_floating_point()]
-    others += [4 * tensor.numel() for name, tensor in rest if tensor.is_floating_point() and wide(name)]
     names = [name for name, _ in rest]
     names += [f"{matrix.name}.{suffix}" for matrix in matrices for suffix in LOW_RANK_SUFFIXES]
     return Remainder(
-        numbers=sum(floats),
+        numbers=sum(count for name, count in floats.items() if not wide(name)),
+        wide_numbers=sum(count for name, count in floats.items() if wide(name)),
         other_bytes=sum(others),
         header_bytes=PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names),
         added_numbers=added,

@@ -68,10 +68,10 @@ class PivotedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # outputs in rows: they are put in order several times faster than columns
-        z_RN = _columns(self.basis, x.flatten(0, -2).T)
+        z_RN = _columns(self.basis, x.reshape(-1, x.shape[-1]).T)
         # the order is of floats in modules that transformers keeps in float32
         y_ON = torch.cat((z_RN, _columns(self.follow, z_RN))).index_select(0, self.order.int())
-        y = y_ON.T.contiguous().view(*x.shape[:-1], -1)
+        y = y_ON.T.contiguous().view(*x.shape[:-1], len(self.order))
         return y if self.bias is None else y + self.bias
 
     @property

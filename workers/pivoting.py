@@ -43,7 +43,7 @@ def pivot(left_RO: torch.Tensor, right_RD: torch.Tensor) -> Pivoted:
         right_RD: R×D.
 
     Raises:
-        ValueError: The factors do not belong together, or no row is left to follow.
+        ValueError: The factors do not belong together or are not finite, or no row is left to follow.
     """
     rank, out_features = left_RO.shape
     if len(right_RD) != rank or not 0 < rank < out_features:
@@ -52,6 +52,8 @@ def pivot(left_RO: torch.Tensor, right_RD: torch.Tensor) -> Pivoted:
             "a matrix of full rank is smaller dense"
         )
     left_OR = left_RO.double().T.contiguous()
+    if not left_OR.isfinite().all():
+        raise ValueError("the factors are not finite")
     packed_OR, swaps_R, _ = torch.linalg.lu_factor_ex(left_OR)
     lower_OR = packed_OR.tril(-1)
     lower_OR.diagonal().fill_(1.0)

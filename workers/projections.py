@@ -102,6 +102,8 @@ def whitened(
         ValueError: A Gram that the method needs is missing, or something is not finite.
     """
     weight_OD = weight_OD.to(precision)
+    if not weight_OD.isfinite().all():
+        raise ValueError("its weights are not finite; fetch or convert the model again")
     forward_NN = _required(forward_gram, "forward_gram", method, precision) if method != "weight" else None
     backward_KK = _required(backward_gram, "backward_gram", method, precision) if method == "task" else None
     worthless = False

@@ -27,6 +27,9 @@ from workers.plan import Example
 from workers.scores import Floats, Reaction
 from workers.task_loss import dense_logits, log_likelihoods, qualities, task_losses
 
+FLOAT16_SCALE = 1024.0
+"""Of the loss where gradients are in float16, of which small ones would vanish; a power of two rounds nothing."""
+
 
 def react(
     model: SwitchableModel,
@@ -53,7 +56,7 @@ def react(
             added, for `choice`.
 
     Raises:
-        ScoringError: A loss is not finite.
+        ScoringError: A loss or a slope is not finite.
     """
     known = [] if known is None else known
     model.model.requires_grad_(requires_grad=False)
@@ -76,17 +79,21 @@ def react(
                 loss = task_losses(kind, dense, logp, examples, here, kl_weight).sum()
                 if not torch.isfinite(loss):
                     raise ScoringError("the candidate's loss is not finite")
-                loss.backward()  # type: ignore[no-untyped-call]
+                (watch.scale * loss).backward()  # type: ignore[no-untyped-call]
             for quality_E, each in zip(quality_2E, (dense, logp.detach()), strict=True):
                 quality_E[list(here.examples)] = qualities(kind, each, examples, here, max_choices).cpu()
         return watch.reaction(*quality_2E)
 
 
 class _Watch:
-    """Hooks on all matrices, for as long as the `with` block lasts; what is gone is not watched."""
+    """Hooks on all matrices, for as long as the `with` block lasts; what is gone is not watched.
+
+    Gradients are to be those of `scale` times the loss.
+    """
 
     def __init__(self, model: SwitchableModel, ranks: Sequence[int], window: int) -> None:
         self._model = model
+        self.scale = FLOAT16_SCALE if model.model.dtype == torch.float16 else 1.0
         self._example_R: list[int] = []  # of all rows so far
         model.switch(ranks)
         self._windows = [
@@ -113,7 +120,10 @@ class _Watch:
         """Of all batches so far."""
         kept_EM, cut_EM = np.zeros((2, len(quality_E), len(self._windows)))
         for m, window in enumerate(self._windows):
-            kept_R, cut_R = torch.cat(window.slopes, dim=1).cpu().numpy()
+            slopes_2R = torch.cat(window.slopes, dim=1) / self.scale
+            if not slopes_2R.isfinite().all():
+                raise ScoringError("the candidate's slopes are not finite; try model.dtype: float32")
+            kept_R, cut_R = slopes_2R.cpu().numpy()
             np.add.at(kept_EM[:, m], self._example_R, kept_R)
             np.add.at(cut_EM[:, m], self._example_R, cut_R)
         return Reaction(

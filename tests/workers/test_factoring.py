@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from search.errors import ScoringError
 from search.matrix import MatrixShape
 from workers.cache import FolderCache
 from workers.calibration import Calibrator
@@ -148,6 +149,16 @@ def test_weights_alone_need_no_sum(groups: Groups, tmp_path: Path) -> None:
     assert list(group.gather()) == []
     assert list(group.factor())[-1] == (MATRICES, MATRICES)
     assert entries(tmp_path) == ["part", "part"]
+
+
+def test_weights_that_are_not_finite_are_named(
+    groups: Groups, make_mixture: Callable[..., PreTrainedModel]
+) -> None:
+    model = make_mixture()
+    broken = find_matrices(model)[-1].name  # an expert's
+    weight_OD(model.get_submodule(broken))[0, 0] = torch.nan  # type: ignore[arg-type]
+    with pytest.raises(ScoringError, match=rf"{broken}: its weights are not finite"):
+        list(groups("weight", lambda: model).factor())
 
 
 def test_matrices_of_one_width_are_decomposed_together_as_far_as_memory_goes() -> None:

@@ -95,3 +95,13 @@ def test_what_is_kept_in_float32_is_counted_so(
     model.save_pretrained(tmp_path / "saved")
     rest = remainder(empty_model(LLAMA), ())
     assert 0 <= rest.size_bytes(dtype) - weight_bytes(tmp_path / "saved") < rest.header_bytes
+
+
+def test_what_is_kept_in_float32_only_beside_float16_is_counted_so_at_most(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(LlamaForCausalLM, "_keep_in_fp32_modules", ["embed_tokens"])
+    file_bytes = written(LLAMA, {}, "pairs", "bfloat16", tmp_path)
+    rest = remainder(empty_model(LLAMA), ())
+    assert 0 <= file_bytes - rest.dense_bytes("bfloat16") < rest.header_bytes
+    assert rest.size_bytes("bfloat16") > file_bytes

@@ -51,6 +51,16 @@ def test_pivoted_layer_orders_its_rows_and_those_that_follow() -> None:
     }
 
 
+@pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 0, 4), (2, 3, 4)])
+@pytest.mark.parametrize("layer", [LowRankLinear(4, 3, 2, True), PivotedLinear(4, 3, 2, True)])
+def test_layers_take_what_a_linear_map_takes(
+    layer: LowRankLinear | PivotedLinear, shape: tuple[int, ...]
+) -> None:
+    x = torch.randn(shape)
+    bias = layer(torch.zeros(4))
+    torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, bias))
+
+
 def test_pivoted_layer_can_be_tuned_and_its_order_stays_whole_numbers() -> None:
     layer = PivotedLinear(4, 3, rank=2, bias=False).to(torch.bfloat16)
     assert layer.order.dtype is torch.int32

@@ -117,3 +117,11 @@ def test_impossible_ranks_are_refused(out_features: int, rank: int, rows: int) -
     left_RO, right_RD = torch.ones(rank, out_features), torch.ones(rows, 7)
     with pytest.raises(ValueError, match="expected factors R×O and R×D with 0 < R < O"):
         pivot(left_RO, right_RD)
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_factors_that_are_not_finite_are_refused(wrong: float) -> None:
+    left_RO, right_RD = factors(12, 7, 5)
+    left_RO[0, 0] = wrong
+    with pytest.raises(ValueError, match="the factors are not finite"):
+        pivot(left_RO, right_RD)

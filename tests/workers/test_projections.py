@@ -311,6 +311,15 @@ def test_grams_must_be_there_and_finite(method: Method) -> None:
         factor(weight_OD, method, 2, gram_C * torch.nan, gram_G)
 
 
+@pytest.mark.parametrize("method", ["weight", "input", "output", "task"])
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_weights_must_be_finite(method: Method, wrong: float) -> None:
+    weight_OD, gram_C, gram_G = problem(WIDE)
+    weight_OD[0, 0] = wrong
+    with pytest.raises(ValueError, match="weights are not finite"):
+        factor(weight_OD, method, 2, gram_C, gram_G)
+
+
 def test_task_needs_a_finite_gradient_gram() -> None:
     weight_OD, gram_C, gram_G = problem(WIDE)
     with pytest.raises(ValueError, match="method task needs backward_gram"):

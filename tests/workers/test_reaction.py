@@ -11,7 +11,7 @@ from search.matrix import DENSE, MatrixShape
 from workers.batches import make_batches
 from workers.likelihood import answer_logits
 from workers.lowrank import SwitchableModel, switchable_module
-from workers.plan import EncodedTask
+from workers.plan import EncodedTask, Example
 from workers.reaction import react
 from workers.scorer import Scorer
 from workers.scores import Reaction, ScoreRequest, Scores, join_reactions
@@ -296,3 +296,42 @@ def test_a_loss_that_is_not_finite_is_the_candidates_fault(make_subject: Callabl
     module.left_RO = torch.full_like(module.left_RO, torch.nan)
     with pytest.raises(ScoringError, match="not finite"):
         subject.react([3] * len(subject.matrices))
+
+
+def test_slopes_that_are_not_finite_are_the_candidates_fault(make_subject: Callable[[str], Subject]) -> None:
+    subject = make_subject("choice")
+    module = switchable_module(
+        subject.switchable.model, subject.matrices[subject.index("1.mlp.down_proj")].name
+    )
+
+    def overflow(_: Any, __: Any, y: torch.Tensor) -> None:
+        if y.requires_grad:
+            y.register_hook(lambda grad: grad * torch.inf)
+
+    module.register_forward_hook(overflow)
+    with pytest.raises(ScoringError, match="slopes are not finite"):
+        subject.react([3] * len(subject.matrices))
+
+
+def test_slopes_of_float16_do_not_vanish(
+    make_llama: Callable[..., LlamaForCausalLM],
+    make_switchable: Callable[..., tuple[SwitchableModel, tuple[MatrixShape, ...]]],
+    choice_example: Callable[..., Example],
+    make_task: Callable[..., EncodedTask],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    """Of a model that is sure of its answers, in a residual stream so large that gradients are small."""
+    reactions = []
+    for dtype in (torch.float32, torch.float16):
+        model: Any = make_llama()
+        written = [
+            matrix for block in model.model.layers for matrix in (block.self_attn.o_proj, block.mlp.down_proj)
+        ]
+        for module in (model.model.embed_tokens, *written):
+            module.weight.data *= 200
+        model.lm_head.bias = torch.nn.Parameter(16.0 * torch.eye(model.config.vocab_size)[5])
+        subject = Subject(*make_switchable(model.to(dtype)), make_task("choice"), tokenizer)
+        subject.examples = tuple(choice_example((4, word, 6), ((5,), (6,))) for word in range(5, 20))
+        reactions.append(subject.react([3] * len(subject.matrices)).kept)
+    exact_EM, found_EM = reactions
+    assert np.linalg.norm(found_EM - exact_EM) < 0.1 * np.linalg.norm(exact_EM)

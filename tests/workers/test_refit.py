@@ -297,3 +297,11 @@ def test_names_the_matrix_whose_input_is_broken(
     switchable.model.get_input_embeddings().weight.fill_(torch.inf)
     with pytest.raises(ScoringError, match=rf"what {matrices[1].name} reads .* is not finite"):
         run(switchable, matrices, ranks, make_task("lm").splits["search"])
+
+
+def test_tells_of_logits_that_are_not_finite(candidate: Any, make_task: Callable[..., EncodedTask]) -> None:
+    switchable, matrices, ranks = candidate
+    head = switchable.model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda _, args: (args[0] * torch.nan,))
+    with pytest.raises(ScoringError, match="logits are not finite"):
+        run(switchable, matrices, ranks, make_task("choice").splits["search"])
