@@ -94,8 +94,11 @@ def change(
         "actors": actors,
         "search": search or None,
     }
+    given = {key: value for key, value in changes.items() if value is not None}
+    if not given:
+        raise InputError("change", "name something to change: --help lists what can be")
     with parts_of(ctx).connect(url, api_key) as client:
-        client.change(job_id, {key: value for key, value in changes.items() if value is not None})
+        client.change(job_id, given)
     typer.echo(f"{job_id} changed")
 
 

@@ -141,7 +141,10 @@ class Narrator:
             case "data.loaded":
                 sizes = ", ".join(f"{name} {count}" for name, count in data["splits"].items())
                 dropped = data["dropped_duplicates"]
-                return f"data: {sizes}" + (f"; {dropped} duplicates dropped" if dropped else "")
+                duplicates = f"; {dropped} duplicates dropped" if dropped else ""
+                return "\n".join(
+                    [f"data: {sizes}{duplicates}", *(f"note: {note}" for note in data.get("notes", ()))]
+                )
             case "model.loaded":
                 params = f"{data['block_params']:,} of {data['total_params']:,} parameters in blocks"
                 return f"model: {data['matrices']} matrices, {params}, {data['dtype']} on {data['device']}"

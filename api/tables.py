@@ -249,7 +249,14 @@ def _caption(result: Result) -> str:
         else ""
     )
     unit = drop_unit(result["metric_name"])
-    return f"{verdict}drops in {unit}; in brackets 95 % intervals{trained}{_of_export(result)}"
+    left_out = result["best"].get("left_out_params")
+    fed_nothing = (
+        f"\n{left_out:,} parameters that the search counted are left out: they fed sublayers whose output is gone"
+        if left_out
+        else ""
+    )
+    notes = "" if held is not False else "".join(f"\nnote: {note}" for note in result.get("notes", ()))
+    return f"{verdict}drops in {unit}; in brackets 95 % intervals{trained}{fed_nothing}{_of_export(result)}{notes}"
 
 
 def _of_export(result: Result) -> str:

@@ -178,7 +178,8 @@ class Application:
             found = jobs.candidate(id, candidate)
         else:
             assert share is not None
-            found = best_at(jobs.front(id), share)
+            own = (job.result or {}).get("best", {}).get("kept_block_params")
+            found = best_at(jobs.front(id), share, own)
         export = self.store.create_export(job, export_of(job, found, asked), self.settings.queued_jobs)
         self.controller.wake()
         return export

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 
 from search.errors import ScoringError
 from search.fallback import fallback, fallback_from
+from search.finalists import LARGEST_RISK, MIDDLE_RISK
 from search.intervals import DropInterval
-from search.pvalues import of_two_looks
+from search.pvalues import FIRST_LOOK, fewest_examples, of_two_looks
 from search.space import SearchSpace
 from service.events import EventType
 from service.joblog import JobLog
 from service.refitting import Finalists
-from service.scoring import Candidate, TaskScorer
+from service.scoring import Candidate, TaskScorer, half_of
 from service.spec import JobSpec, MaxDrop, Pareto
+from service.spec.task import MOST_RECORDS
 from workers.scores import Failure, Scores, first, join_scores
 
 DEFAULT_CONFIDENCE = 0.8
@@ -158,6 +160,29 @@ def confidence_of(spec: JobSpec) -> float:
     """The confidence of one-sided bounds: the objective's, where it names one."""
     objective = spec.objective
     return objective.confidence if isinstance(objective, MaxDrop | Pareto) else DEFAULT_CONFIDENCE
+
+
+def promise_notes(spec: JobSpec) -> list[str]:
+    """Where the confirm split is so small that a model may lose nothing there and still hardly pass."""
+    objective, records = spec.objective, spec.task.data.sizes.confirm
+    if not isinstance(objective, MaxDrop | Pareto) or spec.task.kind == "lm":
+        return []
+    part = LARGEST_RISK if isinstance(objective, MaxDrop) else 1 - MIDDLE_RISK
+    wanted = fewest_examples(objective.points, 1 - part * (1 - objective.confidence))
+    if isinstance(objective, MaxDrop) and half_of(wanted or 0):  # the first look has its part, too
+        part *= 1 - FIRST_LOOK
+        wanted = fewest_examples(objective.points, 1 - part * (1 - objective.confidence))
+    if wanted is not None and wanted <= records:
+        return []
+    than = (
+        f"give task.data.sizes.confirm {wanted:,} or more, or allow more points or less confidence"
+        if wanted is not None and wanted <= MOST_RECORDS
+        else "allow more points"
+    )
+    return [
+        f"{records:,} records to confirm are too few to promise {objective.points:g} points with a confidence of "
+        f"{objective.confidence:g} for a model that only does as well as the dense one: {than}"
+    ]
 
 
 class _Looks:

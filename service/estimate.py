@@ -9,21 +9,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from search.finalists import LARGEST_RISK, MIDDLE_RISK, MOST_FINALISTS
-from search.pvalues import FIRST_LOOK, fewest_examples
+from search.finalists import MOST_FINALISTS
 from search.schedules import MOST_LOOKS
 from search.standing import BEST_FINALISTS
 from service import plans
+from service.confirmation import promise_notes
 from service.descent import UPWARDS
 from service.latency import workload_of
 from service.pipeline import VERIFIED_EXAMPLES
 from service.rounds import DESCENT_EXAMPLES, records_of
-from service.scoring import REFIT_EXAMPLES, half_of
+from service.scoring import REFIT_EXAMPLES
 from service.search_plan import given_seeds, own_seeds
 from service.settings import Settings
 from service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
 from service.spec.job import ROUND_EXAMPLES
-from service.spec.task import MOST_RECORDS
 from workers.estimate import PhaseEstimate, estimate
 from workers.local_models import holds_weights
 from workers.midway import examples_of_the_way
@@ -223,7 +222,7 @@ def _described(model: ModelSize, job: JobSize, rates: Rates, spec: JobSpec) -> d
         "evaluations_at_most": spec.search.max_evaluations,
         "phases": [asdict(phase) for phase in phases],
         "total": total,
-        "notes": [*_notes(job, rates, total), *_promise_notes(spec)],
+        "notes": [*_notes(job, rates, total), *promise_notes(spec)],
     }
 
 
@@ -266,26 +265,3 @@ def _answer_notes(task: EncodedTask) -> list[str]:
         f"task.max_new_tokens, {task.max_new_tokens}; no model gets full marks for them"
     )
     return [told] if cut else []
-
-
-def _promise_notes(spec: JobSpec) -> list[str]:
-    """Where the confirm split is so small that a model may lose nothing there and still hardly pass."""
-    objective, records = spec.objective, spec.task.data.sizes.confirm
-    if not isinstance(objective, MaxDrop | Pareto) or spec.task.kind == "lm":
-        return []
-    part = LARGEST_RISK if isinstance(objective, MaxDrop) else 1 - MIDDLE_RISK
-    wanted = fewest_examples(objective.points, 1 - part * (1 - objective.confidence))
-    if isinstance(objective, MaxDrop) and half_of(wanted or 0):  # the first look has its part, too
-        part *= 1 - FIRST_LOOK
-        wanted = fewest_examples(objective.points, 1 - part * (1 - objective.confidence))
-    if wanted is not None and wanted <= records:
-        return []
-    than = (
-        f"give task.data.sizes.confirm {wanted:,} or more, or allow more points or less confidence"
-        if wanted is not None and wanted <= MOST_RECORDS
-        else "allow more points"
-    )
-    return [
-        f"{records:,} records to confirm are too few to promise {objective.points:g} points with a confidence of "
-        f"{objective.confidence:g} for a model that only does as well as the dense one: {than}"
-    ]

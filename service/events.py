@@ -15,7 +15,8 @@ class EventType(StrEnum):
     JOB_CHANGED = "job.changed"
     """what its user changed: name, labels, priority, actors, search"""
     DATA_LOADED = "data.loaded"
-    """splits (name → records), dropped_duplicates, digests (of all records and of each split)"""
+    """splits (name → records), dropped_duplicates, digests (of all records and of each split), notes (on what these
+    cannot tell)"""
     MODEL_LOADED = "model.loaded"
     """matrices, block_params, total_params, digest (of the weights), dtype, device, scored_as (digest of what shapes
     a scoring; null: an earlier version did not tell)"""

@@ -91,12 +91,13 @@ def check_exportable(job: Job) -> None:
         )
 
 
-def best_at(front: Sequence[Mapping[str, Any]], share: float) -> dict[str, Any]:
+def best_at(front: Sequence[Mapping[str, Any]], share: float, own: float | None = None) -> dict[str, Any]:
     """The best candidate that keeps at most a share.
 
     Args:
         front: Candidates that no smaller one beats, smallest first.
         share: Of the prunable parameters.
+        own: What the job's own model keeps; it may be a finalist that was never scored on the search split.
 
     Raises:
         InputError: All keep more.
@@ -108,7 +109,12 @@ def best_at(front: Sequence[Mapping[str, Any]], share: float) -> dict[str, Any]:
             if front
             else "1"
         )
-        raise InputError("share", f"must be at least {least}; got {share}")
+        beside = (
+            f"; the job's own model keeps {own:.4f}: download that"
+            if own is not None and own <= share + TOLERANCE
+            else ""
+        )
+        raise InputError("share", f"must be at least {least}; got {share}{beside}")
     return dict(fitting[-1])
 
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from search.errors import InputError
 from service.plans import allowed_roots, resolve_path
-from service.settings import Settings
+from service.settings import DATABASE, Settings
 from service.spec import ModelSpec
 from workers.local_models import check_local
 from workers.models import weight_bytes
@@ -68,7 +68,7 @@ class Listing:
 
 
 def local_models(settings: Settings) -> Listing:
-    """The models under the roots; what is in the data directory belongs to its owners, and is not listed.
+    """The models under the roots; what is in a data directory, of this server or another, is not listed.
 
     What this server may not read, and links that lead out of the roots, are passed over: no job can use them. Folders
     behind other links are listed where they really are.
@@ -113,6 +113,8 @@ class _Walk:
             left -= len(entries)
             if len(entries) > most:
                 self.complete = False
+                continue
+            if DATABASE in entries:
                 continue
             for kind, path in _candidates(folder, sorted(entries)):
                 yield root, kind, path

@@ -7,7 +7,7 @@ Every stage returns what a later one needs. Stopped anywhere and run again, it e
 preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from search.prices import Energies
 from search.space import SearchSpace
 from service import descent, plans, report, repropagation, reweighing
 from service.clock import Clock
-from service.confirmation import confidence_of, confirm
+from service.confirmation import confidence_of, confirm, promise_notes
 from service.descent import descended
 from service.events import EventType
 from service.joblog import JobLog
@@ -90,7 +90,7 @@ class Pipeline:
             phases.fetch(asked, log)
             checked = phases.check(asked, dtype=dtype)
             require_same_matrices(log.directory, checked.matrices, job.id)
-            _announce_data(log, checked.task)
+            _announce_data(log, checked.task, promise_notes(spec))
             log.state(JobState.PREPARING)
             made = phases.factor(spec, checked, share, log, dtype)
         measured = None
@@ -244,7 +244,7 @@ def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], log: JobLog) -> No
         )
 
 
-def _announce_data(log: JobLog, task: EncodedTask) -> None:
+def _announce_data(log: JobLog, task: EncodedTask, notes: Sequence[str]) -> None:
     if (before := log.last_event(EventType.DATA_LOADED)) and (known := before.get("digests")):
         require_same_data(known, task, log.job.id)
     log.event(
@@ -252,6 +252,7 @@ def _announce_data(log: JobLog, task: EncodedTask) -> None:
         splits={name: len(examples) for name, examples in task.splits.items()},
         dropped_duplicates=task.dropped_duplicates,
         digests=data_of(task),
+        notes=list(notes),
     )
 
 

@@ -14,7 +14,7 @@ from search.outcome import Outcome
 from search.space import Genome, SearchSpace
 from service import latency
 from service.capabilities import versions
-from service.confirmation import Confirmed, Winner
+from service.confirmation import Confirmed, Winner, promise_notes
 from service.exports import REPROPAGATED, Export
 from service.jobs import Job
 from service.repropagation import Led
@@ -69,6 +69,7 @@ def summary(
         "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,
+        "notes": promise_notes(spec),
         **_choice(winner.candidate.genome, space),
         "search_ended": "by itself" if evolution.finished else "stopped",
         "generations": evolution.generation,
@@ -218,8 +219,8 @@ def result(
     """The job's result: the summary, what the export measured, and where it is.
 
     A promised file size is held, or not, by the files themselves, a promised latency by that of the exported model.
-    Matrices of a sublayer that lost its output are not exported, whatever rank the genome gave them; a refit may have
-    added a bias.
+    Matrices of a sublayer that lost its output are not exported, whatever rank the genome gave them: `left_out_params`
+    are what the search counted for them. A refit may have added a bias.
     """
     expected = summary["best"]["total_params"] - sum(exported.dead.values()) + exported.added
     if exported.total_params != expected:
@@ -234,6 +235,7 @@ def result(
         "block_params": exported.block_params,
         "kept_block_params": exported.block_params / prepared.block_params,
         "total_params": exported.total_params,
+        "left_out_params": sum(exported.dead.values()),
         "file_bytes": exported.file_bytes,
         "tokens_per_second": verified.tokens_per_second,
     }

@@ -19,6 +19,9 @@ HostName = Annotated[
 ]
 """A name or an address as it is in a URL, without a port; `*.example.com` for all names below one."""
 
+DATABASE = "ranksieve.db"
+"""The file in a data directory that holds its jobs, unless they are kept elsewhere."""
+
 
 class Settings(BaseSettings):
     """Settings from `RANKSIEVE_*` variables, or given by name; paths become absolute."""
@@ -146,5 +149,5 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         """SQLAlchemy URL of the job store."""
-        file = URL.create("sqlite", database=str(self.data_dir / "ranksieve.db"))
+        file = URL.create("sqlite", database=str(self.data_dir / DATABASE))
         return self.database_url or file.render_as_string()

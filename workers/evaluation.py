@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from search.errors import InputError
 from workers.export import load_folder
@@ -23,10 +23,10 @@ def evaluate_folder(
         InputError: The folder is no model, the task does not fit it, or there is no such split.
     """
     torch.set_num_threads(threads)
-    model, encoded = _load(folder, task, data)
+    model, tokenizer, encoded = _load(folder, task, data)
     if split not in encoded.splits:
         raise InputError("split", f"must be one of {', '.join(encoded.splits)}, got {split!r}")
-    scorer = plain_scorer(model, folder, encoded, batch_tokens)
+    scorer = plain_scorer(model, tokenizer, encoded, batch_tokens)
     total = len(encoded.splits[split])
     starts = range(0, total, CHUNK)
     return join_scores([score_plain(scorer, split, start, min(start + CHUNK, total)) for start in starts])
@@ -38,10 +38,9 @@ def choose_answers(folder: Path, task: TaskPlan, data: DataPlan, count: int) -> 
     Returns:
         (prompt, right choice, chosen) of each.
     """
-    model, encoded = _load(folder, task, data)
-    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(folder)))
+    model, tokenizer, encoded = _load(folder, task, data)
     examples = encoded.splits["test"][:count]
-    scorer = plain_scorer(model, folder, encoded, batch_tokens=4096)
+    scorer = plain_scorer(model, tokenizer, encoded, batch_tokens=4096)
     _, beliefs = scorer.score_dense(ScoreRequest(ranks=(), split="test", start=0, stop=len(examples)))
     prompts = [tokenizer.decode(list(example.prompt_ids), skip_special_tokens=True) for example in examples]
     chosen = beliefs.logp_AK.argmax(axis=1).tolist()
@@ -51,7 +50,9 @@ def choose_answers(folder: Path, task: TaskPlan, data: DataPlan, count: int) -> 
     ]
 
 
-def _load(folder: Path, task: TaskPlan, data: DataPlan) -> tuple[PreTrainedModel, EncodedTask]:
+def _load(
+    folder: Path, task: TaskPlan, data: DataPlan
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, EncodedTask]:
     model = load_folder(folder)
-    source = ModelSource(kind="path", location=str(folder))
-    return model, encode(task, data, load_tokenizer(source), context_length(model.config))
+    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(folder)), model.config)
+    return model, tokenizer, encode(task, data, tokenizer, context_length(model.config))

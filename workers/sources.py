@@ -120,9 +120,16 @@ def _refuse_quantized(config: PreTrainedConfig, field: str) -> None:
         )
 
 
-def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
-    """Reads the tokenizer of a resolved source."""
+def load_tokenizer(source: ModelSource, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer of a resolved source.
+
+    Args:
+        source: Where it is.
+        config: That of the model, where that in the folder is an export's, which transformers would warn of.
+    """
     with reading(source, "cannot read the model's tokenizer") as (folder, options):
+        if config is not None:
+            options["config"] = config
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, **options
         )

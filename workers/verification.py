@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from search.errors import ScoringError
 from workers.devices import pick_device
@@ -86,14 +86,14 @@ def verify(
     total = plan.examples
     yield Progress(phase="verify", done=0, total=total)
     model = _load_like_a_stranger(plan.exported, device)
-    exported = plain_scorer(model, plan.exported, task, plan.batch_tokens)
+    exported = plain_scorer(model, _tokenizer(plan.exported), task, plan.batch_tokens)
     parts = []
     for start in range(0, total, CHUNK):
         stop = min(start + CHUNK, total)
         parts.append(score_plain(exported, plan.split, start, stop))
         yield Progress(phase="verify", done=stop, total=total)
     dense_model = load_prepared(plan.dense, device)
-    dense = plain_scorer(dense_model, plan.dense, task, plan.batch_tokens)
+    dense = plain_scorer(dense_model, _tokenizer(plan.dense), task, plan.batch_tokens)
     timed = min(total, SPEED_EXAMPLES[task.kind])
     speeds = _speeds({"dense": dense, "exported": exported}, plan.split, timed)
     yield Verified(
@@ -104,9 +104,10 @@ def verify(
     )
 
 
-def plain_scorer(model: PreTrainedModel, folder: Path, task: EncodedTask, batch_tokens: int) -> Scorer:
+def plain_scorer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: EncodedTask, batch_tokens: int
+) -> Scorer:
     """A scorer of a model whose ranks are what they are; its requests carry no ranks."""
-    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(folder)))
     return Scorer(SwitchableModel(model, (), {}), tokenizer, task, batch_tokens)
 
 
@@ -121,6 +122,10 @@ def score_plain(scorer: Scorer, split: str, start: int, stop: int, *, loss_only:
     if isinstance(scores, Failure):
         raise ScoringError(f"the model in a folder cannot be scored: {scores.reason}")
     return scores
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(ModelSource(kind="path", location=str(folder)))
 
 
 def _load_like_a_stranger(folder: Path, device: torch.device) -> PreTrainedModel:

@@ -10,7 +10,7 @@ from service.spec.model import ModelSpec
 from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
 from service.spec.projection import ProjectionSpec
 from service.spec.resources import LEAST_SHARE, ResourceSpec
-from service.spec.search import MOST_GENOMES, SearchSpec
+from service.spec.search import DEFAULT_SCREEN, MOST_GENOMES, SearchSpec
 from service.spec.strict import Strict
 from service.spec.task import TaskSpec
 
@@ -100,7 +100,7 @@ class JobSpec(Strict):
             wrong.append(
                 f"labels must have names and values of at most {LONGEST_LABEL} characters; got one of {longest}"
             )
-        if search.screen > self.task.data.sizes.search:
+        if search.screen > self.task.data.sizes.search and search.screen != DEFAULT_SCREEN:
             wrong.append(
                 f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "
                 f"got {search.screen}"

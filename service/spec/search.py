@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from search.settings import Stage, unselective
 from service.spec.strict import Strict, Texts
 
+DEFAULT_SCREEN = 64
+
 MOST_SEEDS = 1000
 MOST_GENOMES = 10_000
 """Of all seeds together, as many as may be in a population."""
@@ -107,7 +109,12 @@ class SearchSpec(Strict):
     survivors: int = Field(
         3, ge=1, le=10_000, description="Children promoted from the screen to all search examples."
     )
-    screen: int = Field(64, ge=1, le=1_000_000, description="Search examples that screen children.")
+    screen: int = Field(
+        DEFAULT_SCREEN,
+        ge=1,
+        le=1_000_000,
+        description="Search examples that screen children, where there are more.",
+    )
     prescreens: tuple[StageSpec, ...] = Field(
         (), strict=False, max_length=10, description="Stages before the screen, on fewer examples."
     )

@@ -303,6 +303,8 @@ def test_change(ranksieve, client, spec_file, pipeline):
     assert (job["name"], job["priority"], job["labels"]) == ("snippets", 3, {"team": "nlp", "a": "b:c"})
     assert job["spec"]["resources"]["actors"] == 5
     assert ranksieve("change", job_id, "--label", "nlp").exit_code == 2
+    nothing = ranksieve("change", job_id)
+    assert (nothing.exit_code, "name something to change" in nothing.stderr) == (2, True)
     assert ranksieve("change", job_id, "--priority", "101").exit_code == 2
 
 

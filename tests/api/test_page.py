@@ -665,6 +665,19 @@ def test_a_front_of_more_models_than_an_answer_holds_is_shown_whole(page, server
     expect(sizes).to_have_accessible_name(re.compile(r"1100 points, the last at kept, % 65\.0"))
 
 
+def test_a_result_tells_why_a_promise_was_not_held_and_what_was_left_out(page, server, pipeline, scored):
+    url, client = server
+    pipeline.result |= {"promise_held": False, "notes": ["8 records to confirm are too few"]}
+    pipeline.result["best"]["left_out_params"] = 1024
+    id = finished(client, scored)
+    page.goto(f"{url}/#/jobs/{id}")
+
+    result = section(page, "Result")
+    expect(result).to_contain_text("The promise is not held.")
+    expect(result.get_by_text("8 records to confirm are too few.", exact=True)).to_be_visible()
+    expect(result).to_contain_text("1,024 parameters that the search counted are left out")
+
+
 def test_an_export_tells_what_was_asked_and_on_what_it_was_measured(page, server, pipeline, scored):
     url, client = server
     id = finished(client, scored)

@@ -11,7 +11,7 @@ AT = "2026-01-01T00:00:{:02d}Z"
 STORY = [
     ("job.state", {"state": "queued"}),
     ("job.state", {"state": "validating", "resumed": True}),
-    ("data.loaded", {"splits": {"search": 8, "test": 9}, "dropped_duplicates": 2}),
+    ("data.loaded", {"splits": {"search": 8, "test": 9}, "dropped_duplicates": 2, "notes": ["few"]}),
     (
         "model.loaded",
         {"matrices": 210, "block_params": 1000, "total_params": 1500, "dtype": "float32", "device": "cpu"},
@@ -91,6 +91,7 @@ LINES = [
     "job queued",
     "job validating again, to go on from where it was",
     "data: search 8, test 9; 2 duplicates dropped",
+    "note: few",
     "model: 210 matrices, 1,000 of 1,500 parameters in blocks, float32 on cpu",
     "calibrate: done in 1.0 s",
     "dense accuracy on search: 0.7900",

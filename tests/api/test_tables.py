@@ -90,9 +90,25 @@ def test_an_export_says_what_it_was_measured_on(result):
 def test_a_promise_that_was_not_held_is_said(result):
     result["promise_held"] = False
 
-    assert "objective NOT met on the confirm split; drops in points; in brackets 95 % intervals" in text(
-        result_table(result)
+    result["notes"] = ["8 records are few"]
+
+    lines = text(result_table(result))
+
+    assert "objective NOT met on the confirm split; drops in points; in brackets 95 % intervals" in lines
+    assert "note: 8 records are few" in lines
+
+
+def test_what_was_left_out_is_said(result):
+    result["best"]["left_out_params"] = 1024
+    result["notes"] = ["8 records are few"]
+
+    lines = " ".join(text(result_table(result)))
+
+    assert (
+        "1,024 parameters that the search counted are left out: they fed sublayers whose output is gone"
+        in lines
     )
+    assert "few" not in lines  # the promise is held
 
 
 @pytest.mark.parametrize("kind", ["target_bytes", "target_latency", "target_params"])

@@ -21,6 +21,13 @@ def test_nothing_is_so_small() -> None:
         best_at(FRONT, 0.1)
 
 
+def test_a_model_of_the_jobs_own_that_is_so_small_is_pointed_to() -> None:
+    with pytest.raises(InputError, match=r"got 0\.1; the job's own model keeps 0\.0810: download that"):
+        best_at(FRONT, 0.1, own=0.081)
+    with pytest.raises(InputError, match=r"got 0\.1$"):
+        best_at(FRONT, 0.1, own=0.3)
+
+
 def export(finalist: dict[str, Any] | None) -> Export:
     return Export(job="j1", asked={"share": 0.4}, candidate={"genome": [1, 2]}, finalist=finalist, known={})
 

@@ -7,7 +7,7 @@ import pytest
 
 from service import model_listing, plans
 from service.model_listing import Listing, LocalModel, local_models
-from service.settings import Settings
+from service.settings import DATABASE, Settings
 from service.spec import ModelSpec
 
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
@@ -114,6 +114,14 @@ def test_the_data_directory_is_not_listed_wherever_it_is(tmp_path: Path) -> None
 
     assert listed(Settings(data_dir=data_dir, roots=[root])) == ["open"]
     assert listed(Settings(data_dir=data_dir, roots=[data_dir, data_dir / "jobs"])) == []
+
+
+def test_the_data_directory_of_another_server_is_not_listed(settings: Settings, first: Path) -> None:
+    saved(first / "open")
+    saved(first / "theirs" / "cache" / "model-1")
+    (first / "theirs" / DATABASE).touch()
+
+    assert listed(settings) == ["open"]
 
 
 def test_a_root_inside_another_is_listed_once(settings: Settings, first: Path) -> None:

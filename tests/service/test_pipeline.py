@@ -248,6 +248,7 @@ def test_a_job_goes_through_its_states_and_tells_of_each_stage(jobs: Jobs, tiny_
         "splits": {"calibration": 8, "search": 16, "confirm": 32, "test": 64},
         "dropped_duplicates": 0,
         "digests": result["data"],
+        "notes": [],
     }
     (propagated,) = jobs.events(id, "factors.propagated")
     assert propagated["kept"] == (
@@ -1104,10 +1105,15 @@ def test_a_promise_that_does_not_hold_on_fresh_examples_is_reported(jobs: Jobs, 
         dense = set(request.ranks) == {DENSE}
         return replace(result, quality=np.ones(32)) if dense and request.split == "confirm" else result
 
-    jobs.submit(max_drop)
+    max_drop["objective"]["points"] = 2.0
+    id = jobs.submit(max_drop)
     result = jobs.run(LocalCluster(better_dense))
     finalists = result["finalists"]
     assert result["promise_held"] is False
+    (loaded,) = jobs.events(id, "data.loaded")
+    assert result["notes"] == loaded["notes"]
+    (note,) = loaded["notes"]
+    assert note.startswith("32 records to confirm are too few to promise 2 points")
     assert not any(finalist["passed"] for finalist in finalists)
     assert result["best"]["kept_block_params"] == pytest.approx(finalists[0]["kept_share"])
 

@@ -9,6 +9,7 @@ from search.errors import InputError
 from search.objectives import MaxDrop
 from search.settings import Stage
 from service import plans
+from service.estimate import scorings
 from service.settings import Settings
 from service.spec import JobSpec
 from service.spec.projection import ProjectionSpec
@@ -168,6 +169,16 @@ def test_search_settings(tiny_job: Document) -> None:
     settings = plans.search_settings(JobSpec.model_validate(tiny_job))
     assert (settings.full, settings.screen, settings.patience) == (16, 8, 20)
     assert settings.stages == (Stage(examples=4, survivors=3), Stage(examples=8, survivors=2))
+
+
+def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
+    del tiny_job["search"]["screen"]
+    settings = plans.search_settings(JobSpec.model_validate(tiny_job))
+    assert (settings.full, settings.screen) == (16, 64)
+    assert scorings(JobSpec.model_validate(tiny_job)) == [(16, 60)]
+    tiny_job["search"]["screen"] = 65
+    with pytest.raises(ValidationError, match=r"screen must be at most task\.data\.sizes\.search, 16; got 65"):
+        JobSpec.model_validate(tiny_job)
 
 
 @pytest.mark.parametrize("stage", [{"examples": 8, "survivors": 3}, {"examples": 4, "survivors": 2}])

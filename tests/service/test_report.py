@@ -54,7 +54,7 @@ def test_the_result_joins_what_was_measured(tmp_path: Path) -> None:
     result = finished(tmp_path, total_params=60)
     assert result["dense"] == {**SUMMARY["dense"], "file_bytes": 5, "tokens_per_second": 10.0}
     sizes = {"block_params": 40, "kept_block_params": 0.5, "total_params": 60, "file_bytes": 3}
-    assert result["best"] == {**SUMMARY["best"], **sizes, "tokens_per_second": 25.0}
+    assert result["best"] == {**SUMMARY["best"], **sizes, "left_out_params": 0, "tokens_per_second": 25.0}
     assert result["ranks"] == SUMMARY["ranks"]
     assert (result["artifact"], result["seconds"]) == (str(tmp_path / "model"), {"search": 1.5})
     assert "file_bytes" not in SUMMARY["best"]
@@ -91,7 +91,7 @@ def test_dead_matrices_do_not_count(tmp_path: Path) -> None:
     result = finished(tmp_path, total_params=52, dead={"up": 8})
     assert result["ranks"] == {"up": 0, "down": 0}
     assert (result["best"]["block_params"], result["best"]["kept_block_params"]) == (32, 0.4)
-    assert result["best"]["total_params"] == 52
+    assert (result["best"]["total_params"], result["best"]["left_out_params"]) == (52, 8)
 
 
 def test_an_export_of_another_size_is_refused(tmp_path: Path) -> None:

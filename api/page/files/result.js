@@ -28,7 +28,11 @@ export function resultTable({ spec, result }) {
     const share = `${percent(latency.measured_share)}, ${percent(latency.expected_share)} expected`;
     rows.push([`${kind} of ${prompts} × ${length}, ms`, fixed(latency.measured_dense_ms, 1), `${fixed(latency.measured_ms, 1)} (${share})`]);
   }
-  return h("div", { class: "wide" }, table(["", "dense", "sieved"], rows, { class: "numbers" }), h("p", { class: "facts" }, "In brackets 95 % intervals."));
+  const leftOut = best.left_out_params
+    ? ` ${count(best.left_out_params)} parameters that the search counted are left out: they fed sublayers whose output is gone.`
+    : "";
+  const facts = h("p", { class: "facts" }, `In brackets 95 % intervals.${leftOut}`);
+  return h("div", { class: "wide" }, table(["", "dense", "sieved"], rows, { class: "numbers" }), facts);
 }
 
 const drop = (points, unit) => (points == null ? "" : `, drop ${signed(points[0])} [${signed(points[1])}, ${signed(points[2])}] ${unit}`);
@@ -43,7 +47,8 @@ export function promise({ spec, result }) {
   if (held != null && objective.kind !== "target_params") {
     wanted.append(" ", h("strong", { class: held ? "held" : "problem" }, held ? "The promise is held." : "The promise is not held."));
   }
-  return wanted;
+  const notes = held === false ? (result.notes ?? []) : [];
+  return h("div", {}, wanted, ...notes.map((note) => h("p", {}, `${note}.`)));
 }
 
 function wish({ kind, points, confidence, share, size: bytes, milliseconds }, task) {
