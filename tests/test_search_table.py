@@ -91,7 +91,7 @@ def test_factors_as_a_job_makes_them_are_those_of_one_objective(
 def test_a_stopped_table_goes_on_without_running_a_row_again(
     table: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(*methods: str) -> None:
+    def run(*methods: str, more: tuple[str, ...] = ()) -> None:
         options = [
             "--synthetic",
             "--layers",
@@ -108,7 +108,9 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
             "ranksieve-plain:4",
         ]
         file = str(tmp_path / "rows.json")
-        monkeypatch.setattr(sys, "argv", ["search_table.py", *options, "--json", file, "--methods", *methods])
+        monkeypatch.setattr(
+            sys, "argv", ["search_table.py", *options, *more, "--json", file, "--methods", *methods]
+        )
         table.main()
 
     run("lagrangian")
@@ -130,6 +132,38 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
     assert searched["search_loss"] <= alone["search_loss"]
     assert max(alone["kept"], searched["kept"]) <= 0.3
     assert "| `ranksieve-plain` | 4 | 0 |" in capsys.readouterr().out
+    with pytest.raises(
+        SystemExit, match="its row of lagrangian has another screen, layers; give another file"
+    ):
+        run("lagrangian", more=("--layers", "2", "--screen", "8"))
+
+
+def test_the_outside_search_is_a_function_of_its_seed(
+    table: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = []
+    for name in ("first", "second"):
+        options = [
+            "--synthetic",
+            "--layers",
+            "1",
+            "--seeds",
+            "0",
+            "--shares",
+            "0.3",
+            "--drops",
+            "--budget",
+            "12",
+        ]
+        file = tmp_path / f"{name}.json"
+        monkeypatch.setattr(
+            sys, "argv", ["search_table.py", *options, "--json", str(file), "--methods", "cma-es"]
+        )
+        table.main()
+        (row,) = json.loads(file.read_text())
+        rows.append({name: value for name, value in row.items() if not name.endswith("_s")})
+    assert rows[0] == rows[1]
+    assert rows[0]["evaluations"] >= 12
 
 
 def test_where_nothing_was_accepted_the_safest_seed_is_confirmed(

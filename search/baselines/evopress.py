@@ -1,8 +1,9 @@
 """EvoPress: one parent, many children by level switches, selected in stages of few survivors on more examples.
 
-Source: EvoPress, arXiv 2410.14649, algorithm 1. Two things differ: levels cost differently here, so a switch is our
-transfer, which raises one gene and lowers others until they have paid; and a stage sees the same examples in every
-generation, as all our races do, not fresh ones.
+Source: EvoPress, arXiv 2410.14649, algorithm 1. Some things differ. Levels cost differently here, so a switch is our
+transfer, which raises one gene by one level, chosen by price, and lowers others until they have paid in full; what is
+free under the budget is not spent, and up to four switches make a child. A stage sees the same examples in every
+generation, as all our races do, not fresh ones. What was scored at a stage before is not scored again at the next.
 """
 
 from collections.abc import Sequence

@@ -24,7 +24,10 @@ Chromosome = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperSettings:
-    """The paper's settings, as far as they are known; the last three are our reading.
+    """The paper's settings, as far as they are known.
+
+    The last three are our reading, and so are that all chromosomes begin at random, how fitness is ordered and that a
+    mutation is of a child, not of each of its genes.
 
     Args:
         population: Chromosomes of a generation.

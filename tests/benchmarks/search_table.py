@@ -24,7 +24,7 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -137,6 +137,8 @@ def main() -> None:
     arguments = _arguments()
     rows: list[Row] = json.loads(arguments.json.read_text()) if _there(arguments.json) else []
     known = {tuple(row.get(name) for name in KEY) for row in rows}
+    for row in rows:
+        _require_same(row, arguments)
     wanted = [key for key in _keys(arguments) if key not in known]
     for (projection, seed, objective), keys in groupby(wanted, key=partial(_model_of, arguments)):
         arena = _arena(arguments, projection, seed, objective)
@@ -154,6 +156,33 @@ def _model_of(arguments: Namespace, key: Sequence[Any]) -> tuple[Method, int, tu
     """Method, seed and, where that matters, objective that a row's factors are made for."""
     method, kind, amount, seed = key[:4]
     return projection_of(method), seed, (kind, amount) if arguments.propagate else None
+
+
+def _options(arguments: Namespace, method: str) -> dict[str, Any]:
+    """What else a row of a method depends on, as JSON has it."""
+    names = [*SETTINGS, "prescreens", "confidence", "synthetic", "layers", "job"]
+    if method.startswith("paper"):
+        names.append("paper_population")
+    found: dict[str, Any] = json.loads(
+        json.dumps({name: getattr(arguments, name) for name in names}, default=_plain)
+    )
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else asdict(value)
+
+
+def _require_same(row: Row, arguments: Namespace) -> None:
+    """That a row which is wanted, and known, was made with the same options; old rows do not tell."""
+    options = _options(arguments, row["method"])
+    if (
+        tuple(row.get(name) for name in KEY) not in set(_keys(arguments))
+        or row.get("options", options) == options
+    ):
+        return
+    other = [name for name, value in options.items() if row["options"].get(name) != value]
+    raise SystemExit(f"--json: its row of {row['method']} has another {', '.join(other)}; give another file")
 
 
 def _there(file: Path | None) -> bool:
@@ -343,6 +372,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     outcomes = run(search_of(method, problem), arena.scorer, arguments.confidence, budget * arena.full_tokens)
     row = {
         **dict(zip(KEY, key, strict=True)),
+        "options": _options(arguments, method),
         "trials": len(outcomes),
         "tokens": (tokens := sum(outcome.tokens for outcome in outcomes)),
         "evaluations": tokens / arena.full_tokens,
@@ -436,7 +466,8 @@ def finalists_of(
 ) -> list[Finalist]:
     """As a job makes them of what a search accepted, and of genomes of the family that the method knows.
 
-    Ours scores seeds of all sizes first. Others have not: theirs above the smallest that they accepted are trusted.
+    Ours scores seeds of all sizes first, and those that fail are not accepted. Others need not have: all of theirs that
+    are above the smallest that they accepted are trusted.
     """
     space = problem.space
     knows = Proposer(

@@ -177,7 +177,9 @@ def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
     assert (settings.full, settings.screen) == (16, 64)
     assert scorings(JobSpec.model_validate(tiny_job)) == [(16, 60)]
     tiny_job["search"]["screen"] = 65
-    with pytest.raises(ValidationError, match=r"screen must be at most task\.data\.sizes\.search, 16; got 65"):
+    with pytest.raises(
+        ValidationError, match=r"screen must be at most task\.data\.sizes\.search, 16; got 65"
+    ):
         JobSpec.model_validate(tiny_job)
 
 
