@@ -238,34 +238,31 @@ def _interval(drop: Sequence[float]) -> str:
 
 
 def _caption(result: Result) -> str:
-    held = result.get("promise_held")
+    return "\n".join(_facts(result))
+
+
+def _facts(result: Result) -> Iterator[str]:
+    """Whether the promise is held and what drops are in; then what else there is to know, a line each."""
+    held, epochs = result.get("promise_held"), result.get("refine_epochs", 0)
     where = " on the confirm split" if result["objective"]["kind"] in ("max_drop", "pareto") else ""
     verdict = "" if held is None else f"objective {'met' if held else 'NOT met'}{where}; "
-    epochs = result.get("refine_epochs", 0)
-    trained = (
-        f"\nthe sieved model's factors were trained for {epochs} {'epoch' if epochs == 1 else 'epochs'}, "
-        "the dense model was not"
-        if epochs
-        else ""
-    )
-    unit = drop_unit(result["metric_name"])
-    left_out = result["best"].get("left_out_params")
-    fed_nothing = (
-        f"\n{left_out:,} parameters that the search counted are left out: they fed sublayers whose output is gone"
-        if left_out
-        else ""
-    )
-    notes = "" if held is not False else "".join(f"\nnote: {note}" for note in result.get("notes", ()))
-    return f"{verdict}drops in {unit}; in brackets 95 % intervals{trained}{fed_nothing}{_of_export(result)}{notes}"
+    yield f"{verdict}drops in {drop_unit(result['metric_name'])}; in brackets 95 % intervals"
+    if epochs:
+        times = f"{epochs} {'epoch' if epochs == 1 else 'epochs'}"
+        yield f"the sieved model's factors were trained for {times}, the dense model was not"
+    if left_out := result["best"].get("left_out_params"):
+        yield f"{left_out:,} parameters that the search counted are left out: they fed sublayers whose output is gone"
+    if "export" in result:
+        yield _of_export(result["export"])
+    if held is False:
+        yield from (f"note: {note}" for note in result.get("notes", ()))
 
 
-def _of_export(result: Result) -> str:
+def _of_export(export: Mapping[str, Any]) -> str:
     """What an export's numbers were measured on."""
-    if "export" not in result:
-        return ""
-    splits = " and ".join(result["export"]["measured_on"])
+    splits = " and ".join(export["measured_on"])
     chosen = "; the candidate was chosen on the search split, which flatters it" if splits == "search" else ""
-    return f"\nmeasured on {splits}{chosen}; the test split was not touched"
+    return f"measured on {splits}{chosen}; the test split was not touched"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
