@@ -2,8 +2,10 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,8 @@ from search.space import SearchSpace
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 
+Run = Callable[..., list[dict[str, Any]]]
+
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -21,6 +25,30 @@ def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     import search_table
 
     return search_table
+
+
+@pytest.fixture
+def run(table: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Makes a table of one seed of a tiny synthetic task; returns all rows that its file has then."""
+
+    def make(file: Path, *options: str) -> list[dict[str, Any]]:
+        argv = [
+            "search_table.py",
+            "--synthetic",
+            "--layers",
+            "1",
+            "--seeds",
+            "0",
+            "--json",
+            str(file),
+            *options,
+        ]
+        monkeypatch.setattr(sys, "argv", argv)
+        table.main()
+        rows: list[dict[str, Any]] = json.loads(file.read_text())
+        return rows
+
+    return make
 
 
 def outcome(examples: int, loss: float, genome: tuple[int, ...] = (0,), drop: float = 0.0) -> Outcome:
@@ -89,37 +117,31 @@ def test_factors_as_a_job_makes_them_are_those_of_one_objective(
 
 
 def test_a_stopped_table_goes_on_without_running_a_row_again(
-    table: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    table: ModuleType,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(*methods: str, more: tuple[str, ...] = ()) -> None:
-        options = [
-            "--synthetic",
-            "--layers",
-            "1",
-            "--seeds",
-            "0",
-            "--shares",
-            "0.3",
-            "--drops",
-            "5",
-            "--budget",
-            "2",
-            "--budget-of",
-            "ranksieve-plain:4",
-        ]
-        file = str(tmp_path / "rows.json")
-        monkeypatch.setattr(
-            sys, "argv", ["search_table.py", *options, *more, "--json", file, "--methods", *methods]
-        )
-        table.main()
+    options = [
+        "--shares",
+        "0.3",
+        "--drops",
+        "5",
+        "--budget",
+        "2",
+        "--budget-of",
+        "ranksieve-plain:4",
+        "--methods",
+    ]
+    file = tmp_path / "rows.json"
 
-    run("lagrangian")
+    run(file, *options, "lagrangian")
     measured = table._row
     monkeypatch.setattr(
         table, "_row", lambda arguments, arena, key: {**measured(arguments, arena, key), "second": True}
     )
-    run("lagrangian", "ranksieve-plain")
-    rows = json.loads((tmp_path / "rows.json").read_text())
+    rows = run(file, *options, "lagrangian", "ranksieve-plain")
     assert [(row["method"], row["objective"], row.get("second")) for row in rows] == [
         ("lagrangian", "share", None),
         ("lagrangian", "drop", None),
@@ -135,46 +157,21 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
     with pytest.raises(
         SystemExit, match="its row of lagrangian has another screen, layers; give another file"
     ):
-        run("lagrangian", more=("--layers", "2", "--screen", "8"))
+        run(file, "--layers", "2", "--screen", "8", *options, "lagrangian")
 
 
-def test_the_outside_search_is_a_function_of_its_seed(
-    table: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_outside_search_is_a_function_of_its_seed(run: Run, tmp_path: Path) -> None:
     rows = []
     for name in ("first", "second"):
-        options = [
-            "--synthetic",
-            "--layers",
-            "1",
-            "--seeds",
-            "0",
-            "--shares",
-            "0.3",
-            "--drops",
-            "--budget",
-            "12",
-        ]
-        file = tmp_path / f"{name}.json"
-        monkeypatch.setattr(
-            sys, "argv", ["search_table.py", *options, "--json", str(file), "--methods", "cma-es"]
-        )
-        table.main()
-        (row,) = json.loads(file.read_text())
+        options = ("--shares", "0.3", "--drops", "--budget", "12", "--methods", "cma-es")
+        (row,) = run(tmp_path / f"{name}.json", *options)
         rows.append({name: value for name, value in row.items() if not name.endswith("_s")})
     assert rows[0] == rows[1]
     assert rows[0]["evaluations"] >= 12
 
 
-def test_where_nothing_was_accepted_the_safest_seed_is_confirmed(
-    table: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    file = tmp_path / "rows.json"
-    options = ["--synthetic", "--layers", "1", "--seeds", "0", "--shares", "--drops", "0", "--budget", "1"]
-    monkeypatch.setattr(
-        sys, "argv", ["search_table.py", *options, "--methods", "uniform", "--json", str(file)]
-    )
-    table.main()
-    [row] = json.loads(file.read_text())
+def test_where_nothing_was_accepted_the_safest_seed_is_confirmed(run: Run, tmp_path: Path) -> None:
+    options = ("--shares", "--drops", "0", "--budget", "1", "--methods", "uniform")
+    [row] = run(tmp_path / "rows.json", *options)
     assert row["search_kept"] == 1.0
     assert row["kept"] in (1.0, pytest.approx(SAFEST_SHARE, abs=0.01))

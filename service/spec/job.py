@@ -100,6 +100,7 @@ class JobSpec(Strict):
             wrong.append(
                 f"labels must have names and values of at most {LONGEST_LABEL} characters; got one of {longest}"
             )
+        # the default is what nobody asked for: with fewer records there is no screen
         if search.screen > self.task.data.sizes.search and search.screen != DEFAULT_SCREEN:
             wrong.append(
                 f"search.screen must be at most task.data.sizes.search, {self.task.data.sizes.search}; "

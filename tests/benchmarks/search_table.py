@@ -136,20 +136,22 @@ class Arena:
 def main() -> None:
     arguments = _arguments()
     rows: list[Row] = json.loads(arguments.json.read_text()) if _there(arguments.json) else []
-    known = {tuple(row.get(name) for name in KEY) for row in rows}
-    for row in rows:
-        _require_same(row, arguments)
-    wanted = [key for key in _keys(arguments) if key not in known]
-    for (projection, seed, objective), keys in groupby(wanted, key=partial(_model_of, arguments)):
+    known, keys = {_key(row): row for row in rows}, _keys(arguments)
+    for key in keys:
+        if key in known:
+            _require_same(known[key], arguments)
+    wanted = [key for key in keys if key not in known]
+    for (projection, seed, objective), alike in groupby(wanted, key=partial(_model_of, arguments)):
         arena = _arena(arguments, projection, seed, objective)
-        for key in keys:
+        for key in alike:
             rows.append(_row(arguments, arena, key))
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
-    print_tables(
-        arguments.methods,
-        [row for row in rows if tuple(row.get(name) for name in KEY) in set(_keys(arguments))],
-    )
+    print_tables(arguments.methods, [row for row in rows if _key(row) in set(keys)])
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in KEY)
 
 
 def _model_of(arguments: Namespace, key: Sequence[Any]) -> tuple[Method, int, tuple[str, float] | None]:
@@ -174,15 +176,13 @@ def _plain(value: Any) -> Any:
 
 
 def _require_same(row: Row, arguments: Namespace) -> None:
-    """That a row which is wanted, and known, was made with the same options; old rows do not tell."""
+    """That a row which is not run again was made with the same options; old rows do not tell."""
     options = _options(arguments, row["method"])
-    if (
-        tuple(row.get(name) for name in KEY) not in set(_keys(arguments))
-        or row.get("options", options) == options
-    ):
-        return
-    other = [name for name, value in options.items() if row["options"].get(name) != value]
-    raise SystemExit(f"--json: its row of {row['method']} has another {', '.join(other)}; give another file")
+    made_with = row.get("options", options)
+    if other := [name for name, value in options.items() if made_with.get(name) != value]:
+        raise SystemExit(
+            f"--json: its row of {row['method']} has another {', '.join(other)}; give another file"
+        )
 
 
 def _there(file: Path | None) -> bool:
