@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from service.spec import JobSpec
+from ranksieve.service.spec import JobSpec
 
 ROOT = "spec"  # how an error of a job file as a whole is called
 BODY = "body"  # the same, of another document

@@ -6,25 +6,25 @@ from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from search.errors import InputError, NotFoundError, StoreError
-from service import leftovers
-from service.capabilities import Devices, capabilities
-from service.changes import JobChanges
-from service.controller import Controller
-from service.exports import best_at, check_exportable, export_of
-from service.feed import Feed
-from service.forking import forked
-from service.jobs import Job, JobState, Request, check_deletable
-from service.keys import ADMIN
-from service.metrics import Metrics
-from service.model_listing import Listing, local_models
-from service.ownership import make_data_dir, take
-from service.settings import Settings
-from service.spec import JobSpec
-from service.store import Store
-from service.webhooks.sender import Sender
-from service.webhooks.targets import target_of
-from service.webhooks.webhook import Delivery, Webhook
+from ranksieve.search.errors import InputError, NotFoundError, StoreError
+from ranksieve.service.job.changes import JobChanges
+from ranksieve.service.job.exports import best_at, check_exportable, export_of
+from ranksieve.service.job.job import Job, JobState, Request, check_deletable
+from ranksieve.service.pipeline.model_listing import Listing, local_models
+from ranksieve.service.run import cleanup
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.feed import Feed
+from ranksieve.service.run.forking import forked
+from ranksieve.service.run.ownership import make_data_dir, take
+from ranksieve.service.server.capabilities import Devices, capabilities
+from ranksieve.service.server.keys import ADMIN
+from ranksieve.service.server.metrics import Metrics
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.service.webhooks.sender import Sender
+from ranksieve.service.webhooks.targets import target_of
+from ranksieve.service.webhooks.webhook import Delivery, Webhook
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ Preflight = Callable[[JobSpec], None]
 """Checks a spec against the files and the model it names; raises InputError."""
 
 Estimator = Callable[[JobSpec], dict[str, Any]]
-"""Checks a spec in the same way and tells what its job will need; see `service.estimate`."""
+"""Checks a spec in the same way and tells what its job will need; see `service.pipeline.estimate`."""
 
 
 class Application:
@@ -185,7 +185,7 @@ class Application:
         return export
 
     def estimate(self, spec: JobSpec, sees: str | None = None) -> dict[str, Any]:
-        """What a job will need: see `service.estimate`. Makes no job; works without `start`, for caches need no owner.
+        """What a job will need: see `pipeline.estimate`. Makes no job; works without `start`, for caches need no owner.
 
         Args:
             spec: The job.
@@ -255,7 +255,7 @@ class Application:
             # An export that is gone was deleted by somebody else, who deletes the job, too.
             with suppress(NotFoundError) if one.id != id else nullcontext():
                 self.store.delete_job(one.id, owner)
-            leftovers.remove(self.settings.jobs_dir, one.id)
+            cleanup.remove(self.settings.jobs_dir, one.id)
 
     def create_webhook(
         self, owner: str, url: str, states: Sequence[JobState], *, enabled: bool = True
@@ -331,11 +331,11 @@ class Application:
         }
 
     def capabilities(self) -> dict[str, Any]:
-        """What this server can do: see `service.capabilities`."""
+        """What this server can do: see `service.server.capabilities`."""
         return capabilities(self.settings, self._devices())
 
     def models(self) -> Listing:
-        """The local models that a job file could name: see `service.model_listing`."""
+        """The local models that a job file could name: see `service.pipeline.model_listing`."""
         return local_models(self.settings)
 
     def readiness(self) -> dict[str, bool | None]:

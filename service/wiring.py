@@ -3,26 +3,27 @@
 from pathlib import Path
 from typing import Any
 
-from service.application import Application
-from service.capabilities import Device
-from service.controller import Controller
-from service.demo_assets import DemoAssets, fetch
-from service.estimate import estimate_job
-from service.evaluation import evaluate_export, sample_choices
-from service.feed import Feed
-from service.joblog import JobLog
-from service.jobs import Job
-from service.materializer import Materializer
-from service.metrics import Metrics
-from service.pipeline import Pipeline
-from service.retention import Retention
-from service.settings import Settings
-from service.spec import JobSpec
-from service.store import Store
-from service.webhooks.post import HttpPost
-from service.webhooks.sender import Sender
-from workers import devices, hub
-from workers.cluster import Cluster
+from ranksieve.service.application import Application
+from ranksieve.service.job.job import Job
+from ranksieve.service.pipeline.estimate import estimate_job
+from ranksieve.service.pipeline.evaluation import evaluate_export, sample_choices
+from ranksieve.service.pipeline.materializer import Materializer
+from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.feed import Feed
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.run.retention import Retention
+from ranksieve.service.server.capabilities import Device
+from ranksieve.service.server.demo_assets import DemoAssets, fetch
+from ranksieve.service.server.metrics import Metrics
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.service.webhooks.post import HttpPost
+from ranksieve.service.webhooks.sender import Sender
+from ranksieve.workers.cluster.session import Cluster
+from ranksieve.workers.machine import devices
+from ranksieve.workers.model import hub
 
 
 def build(settings: Settings) -> Application:

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from api.failures import USAGE
-from api.spec_file import load_spec
-from service.settings import Settings
+from ranksieve.api.cli.errors import USAGE
+from ranksieve.api.cli.spec_file import load_spec
+from ranksieve.service.server.settings import Settings
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 FILES = sorted(file for file in DEPLOY.rglob("*") if file.is_file())

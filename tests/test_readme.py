@@ -12,14 +12,14 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from api.app import create_app
-from api.cli import app
-from service.application import Application
-from service.controller import Controller
-from service.feed import Feed
-from service.settings import Settings
-from service.spec import JobSpec
-from service.store import Store
+from ranksieve.api.cli.main import app
+from ranksieve.api.http.app import create_app
+from ranksieve.service.application import Application
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.feed import Feed
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from search.finalists import SAFEST_SHARE
-from search.matrix import MatrixShape
-from search.outcome import Outcome
-from search.space import SearchSpace
+from ranksieve.search.evolution.finalists import SAFEST_SHARE
+from ranksieve.search.evolution.outcome import Outcome
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.space import SearchSpace
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 

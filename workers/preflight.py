@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from search.errors import InputError
-from search.matrix import MatrixShape
-from workers.cache import FolderCache
-from workers.experts_module import expert_of
-from workers.filesize import Remainder, remainder
-from workers.matrices import find_matrices
-from workers.models import embeddings_of
-from workers.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
-from workers.sources import (
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.cache.folders import FolderCache
+from ranksieve.workers.data.encoding import encode
+from ranksieve.workers.model.experts import expert_of
+from ranksieve.workers.model.filesize import Remainder, remainder
+from ranksieve.workers.model.loading import embeddings_of
+from ranksieve.workers.model.matrices import find_matrices
+from ranksieve.workers.model.sources import (
     Weights,
     context_length,
     empty_model,
@@ -25,7 +25,7 @@ from workers.sources import (
     load_tokenizer,
     resolve,
 )
-from workers.tasks import encode
+from ranksieve.workers.types.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

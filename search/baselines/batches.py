@@ -1,4 +1,4 @@
-"""Searches written as generators of batches, asked and told like `search.evolution.Evolution`.
+"""Searches written as generators of batches, asked and told like `search.evolution.evolution.Evolution`.
 
 A strategy yields the trials that it wants next and is sent their outcomes, so it reads as its paper's pseudocode; who
 scores, how many at once and in which order is none of its business.
@@ -6,10 +6,10 @@ scores, how many at once and in which order is none of its business.
 
 from collections.abc import Generator, Iterable, Sequence
 
-from search.errors import ConflictError
-from search.outcome import Outcome, Trial
-from search.settings import Stage
-from search.space import Genome
+from ranksieve.search.errors import ConflictError
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.settings import Stage
+from ranksieve.search.space.space import Genome
 
 STALE_BATCHES = 1000
 """After so many in a row with nothing new in them a strategy is over: it draws from a space that it has used up."""

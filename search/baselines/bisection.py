@@ -4,11 +4,11 @@ With uniform genomes this is the paper's uniform pruning (LLM-Sieve, arXiv 2505.
 our factors give before any search.
 """
 
-from search.baselines.batches import Strategy
-from search.objectives import MaxDrop, Objective
-from search.outcome import Trial
-from search.seeds import Family
-from search.space import Genome, SearchSpace
+from ranksieve.search.baselines.batches import Strategy
+from ranksieve.search.evolution.outcome import Trial
+from ranksieve.search.space.objectives import MaxDrop, Objective
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import Family
 
 PRECISION = 0.005
 """Of the kept share, as for our search."""

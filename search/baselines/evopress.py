@@ -9,14 +9,14 @@ generation, as all our races do, not fresh ones. What was scored at a stage befo
 from collections.abc import Sequence
 from random import Random
 
-from search.baselines.batches import Strategy, race
-from search.baselines.sizes import settle_start, stepped
-from search.operators.transfer import transfer
-from search.outcome import Outcome, Trial
-from search.schedules import Schedule
-from search.seeds import Family
-from search.settings import Stage
-from search.space import SearchSpace
+from ranksieve.search.baselines.batches import Strategy, race
+from ranksieve.search.baselines.sizes import settle_start, stepped
+from ranksieve.search.evolution.operators.transfer import transfer
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.schedules import Schedule
+from ranksieve.search.evolution.settings import Stage
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.search.start.seeds import Family
 
 OFFSPRING = 64
 

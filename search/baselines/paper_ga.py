@@ -11,12 +11,12 @@ from random import Random
 
 import numpy as np
 
-from search.baselines.batches import Strategy
-from search.errors import InputError
-from search.objectives import MaxDrop, Objective
-from search.outcome import Outcome, Trial
-from search.seeds import PAPER_DENSITIES, of_densities
-from search.space import Genome, SearchSpace
+from ranksieve.search.baselines.batches import Strategy
+from ranksieve.search.errors import InputError
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.space.objectives import MaxDrop, Objective
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import PAPER_DENSITIES, of_densities
 
 Chromosome = tuple[int, ...]
 """Index of a density, ascending, per gene."""

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from random import Random
 
-from search.baselines.batches import Strategy, race
-from search.baselines.sizes import random_genome, settle_start
-from search.outcome import Outcome
-from search.schedules import Schedule
-from search.seeds import Family
-from search.settings import Stage
-from search.space import SearchSpace
+from ranksieve.search.baselines.batches import Strategy, race
+from ranksieve.search.baselines.sizes import random_genome, settle_start
+from ranksieve.search.evolution.outcome import Outcome
+from ranksieve.search.evolution.schedules import Schedule
+from ranksieve.search.evolution.settings import Stage
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.search.start.seeds import Family
 
 
 def random_search(

@@ -5,11 +5,11 @@ No predicted losses: those are the Lagrangian's, and what a baseline does withou
 
 from random import Random
 
-from search.baselines.batches import Strategy
-from search.outcome import Trial
-from search.schedules import SEED_SHARES, Ratchet, Schedule
-from search.seeds import Family, random_densities
-from search.space import Genome, SearchSpace
+from ranksieve.search.baselines.batches import Strategy
+from ranksieve.search.evolution.outcome import Trial
+from ranksieve.search.evolution.schedules import SEED_SHARES, Ratchet, Schedule
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import Family, random_densities
 
 
 def stepped(space: SearchSpace, genome: Genome, budget: int, rng: Random) -> Genome:
@@ -52,7 +52,7 @@ def settle_start(space: SearchSpace, schedule: Schedule, family: Family, full: i
     Args:
         space: The search space.
         schedule: Told where to start; a fixed target knows.
-        family: Its members of the sizes that `search.candidates` starts from, too.
+        family: Its members of the sizes that `search.evolution.proposals` starts from, too.
         full: All search examples.
     """
     if isinstance(schedule, Ratchet):

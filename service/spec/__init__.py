@@ -1,17 +1,24 @@
 """The job file: one pydantic model, the same in YAML on the command line and JSON over REST.
 
 Knows nothing of tensors, actors or HTTP. Checks what can be checked without reading a file;
-`workers.preflight` and `service.search_plan` check the rest before any work starts.
+`workers.preflight` and `service.pipeline.search_plan` check the rest before any work starts.
 """
 
-from service.spec.job import LONGEST_LABEL, JobSpec, Labels, Name, ParentSpec, Priority
-from service.spec.model import DtypeName, ModelSpec
-from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
-from service.spec.projection import FisherName, MethodName, ProjectionSpec, StorageName
-from service.spec.resources import Actors, ResourceSpec
-from service.spec.search import MOST_SEEDS, ConstraintSpec, Evaluations, Generations, SearchSpec, SeedSpec
-from service.spec.strict import Strict
-from service.spec.task import TASK_KINDS, DataSource, HubDataset, KindName, SplitName, TaskSpec
+from ranksieve.service.spec.job import LONGEST_LABEL, JobSpec, Labels, Name, ParentSpec, Priority
+from ranksieve.service.spec.model import DtypeName, ModelSpec
+from ranksieve.service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
+from ranksieve.service.spec.projection import FisherName, MethodName, ProjectionSpec, StorageName
+from ranksieve.service.spec.resources import Actors, ResourceSpec
+from ranksieve.service.spec.search import (
+    MOST_SEEDS,
+    ConstraintSpec,
+    Evaluations,
+    Generations,
+    SearchSpec,
+    SeedSpec,
+)
+from ranksieve.service.spec.strict import Strict
+from ranksieve.service.spec.task import TASK_KINDS, DataSource, HubDataset, KindName, SplitName, TaskSpec
 
 __all__ = [
     "LONGEST_LABEL",

@@ -4,15 +4,15 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from search.objectives import MaxDrop as WithinDrop
-from search.pvalues import MOST_CONFIDENCE
-from service.spec.model import ModelSpec
-from service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
-from service.spec.projection import ProjectionSpec
-from service.spec.resources import LEAST_SHARE, ResourceSpec
-from service.spec.search import DEFAULT_SCREEN, MOST_GENOMES, SearchSpec
-from service.spec.strict import Strict
-from service.spec.task import TaskSpec
+from ranksieve.search.space.objectives import MaxDrop as WithinDrop
+from ranksieve.search.statistics.pvalues import MOST_CONFIDENCE
+from ranksieve.service.spec.model import ModelSpec
+from ranksieve.service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
+from ranksieve.service.spec.projection import ProjectionSpec
+from ranksieve.service.spec.resources import LEAST_SHARE, ResourceSpec
+from ranksieve.service.spec.search import DEFAULT_SCREEN, MOST_GENOMES, SearchSpec
+from ranksieve.service.spec.strict import Strict
+from ranksieve.service.spec.task import TaskSpec
 
 LONGEST_LABEL = 200
 """Characters of a label's name, and of its value."""

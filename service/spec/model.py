@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.spec.strict import Revision, Strict, Texts
+from ranksieve.service.spec.strict import Revision, Strict, Texts
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 

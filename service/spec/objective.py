@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ByteSize, Field, model_validator
 
-from service.spec.strict import Strict
+from ranksieve.service.spec.strict import Strict
 
 MOST_TOKENS = 10_000_000
 """Of a forward pass that is timed; as many as `resources.batch_tokens` may be."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from service.spec.strict import Strict
+from ranksieve.service.spec.strict import Strict
 
 CPU_BATCH_TOKENS = 768
 GPU_BATCH_TOKENS = 4096

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from search.settings import Stage, unselective
-from service.spec.strict import Strict, Texts
+from ranksieve.search.evolution.settings import Stage, unselective
+from ranksieve.service.spec.strict import Strict, Texts
 
 DEFAULT_SCREEN = 64
 

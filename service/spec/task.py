@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.spec.strict import LONGEST_TEXT, Revision, Strict, Texts
+from ranksieve.service.spec.strict import LONGEST_TEXT, Revision, Strict, Texts
 
 SplitName = Literal["calibration", "search", "confirm", "test"]
 KindName = Literal["choice", "generate", "lm"]

@@ -9,11 +9,11 @@ from datetime import timedelta
 
 from sqlalchemy import case, or_, select, update
 
-from service.jobs import Job, JobError, JobState
-from service.store import faults, rows
-from service.store.requests import heed_marks
-from service.store.schema import JobRow, WebhookRow
-from service.store.told import Told
+from ranksieve.service.job.job import Job, JobError, JobState
+from ranksieve.service.store import mapping, retries
+from ranksieve.service.store.base import Told
+from ranksieve.service.store.schema import JobRow, WebhookRow
+from ranksieve.service.store.user_requests import heed_marks
 
 LEASE_S = 30.0
 """So long a server that falls silent keeps its job, in seconds."""
@@ -49,19 +49,19 @@ class Claims(Told):
             free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
             # A row that somebody is changing is left alone: another claimer takes it, or its user cancels it.
             next_free, ended = free.limit(1).with_for_update(skip_locked=True), []
-            while (row := session.scalars(next_free).first()) and not faults.take_over(session, row):
+            while (row := session.scalars(next_free).first()) and not retries.take_over(session, row):
                 ended.append(row.id)
             if row is not None:
                 resumed = row.started_at is not None
                 row.epoch += 1
                 row.leased_until = now + timedelta(seconds=lease_s)
-                rows.move(session, row, JobState.VALIDATING, data={"resumed": True} if resumed else None)
-            job = None if row is None else rows.job_of(row)
+                mapping.move(session, row, JobState.VALIDATING, data={"resumed": True} if resumed else None)
+            job = None if row is None else mapping.job_of(row)
         for id in [*ended, *([] if job is None else [job.id])]:
             self._tell(id)
         return job
 
-    def put_back(self, id: str, error: JobError, *, epoch: int, retry_s: float = faults.RETRY_S) -> Job:
+    def put_back(self, id: str, error: JobError, *, epoch: int, retry_s: float = retries.RETRY_S) -> Job:
         """Puts a job that the machine cut off back into the queue, for a while; too many faults in a row crash it.
 
         One that its user has asked to cancel or to pause is cancelled or paused.
@@ -77,10 +77,10 @@ class Claims(Told):
             ConflictError: It is not being run.
         """
         with self.database.writing() as session:
-            row = rows.find_held(session, id, epoch)
-            rows.check_move(row, JobState.QUEUED)
-            faults.wait_or_crash(session, row, error, self._clock(session), retry_s)
-            job = rows.job_of(row)
+            row = mapping.find_held(session, id, epoch)
+            mapping.check_move(row, JobState.QUEUED)
+            retries.wait_or_crash(session, row, error, self._clock(session), retry_s)
+            job = mapping.job_of(row)
         self._tell(id)
         return job
 
@@ -91,10 +91,10 @@ class Claims(Told):
             SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
-            row = rows.find_held(session, id, epoch)
+            row = mapping.find_held(session, id, epoch)
             if not JobState(row.state).terminal:
                 row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
-            return rows.job_of(row)
+            return mapping.job_of(row)
 
     def settle(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
         """Cancels or pauses a job whose run is over, if its user has asked for that; else it stays the caller's.
@@ -113,12 +113,12 @@ class Claims(Told):
             SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
-            row = rows.find_held(session, id, epoch)
+            row = mapping.find_held(session, id, epoch)
             is_over = JobState(row.state).terminal
             is_moved = not is_over and heed_marks(session, row)
             if not (is_over or is_moved):
                 row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
-            job = rows.job_of(row)
+            job = mapping.job_of(row)
         if is_moved:
             self._tell(id)
         return job
@@ -143,7 +143,7 @@ class Claims(Told):
             SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
-            row = rows.find_held(session, id, epoch)
+            row = mapping.find_held(session, id, epoch)
             row.epoch += 1
             row.leased_until = None
 

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DatabaseError, InterfaceError, InternalError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
-from search.errors import StoreError
-from service.store.engine import new_engine, shown, upgrade
+from ranksieve.search.errors import StoreError
+from ranksieve.service.store.engine import new_engine, shown, upgrade
 
 FAILURES = (OperationalError, InterfaceError, InternalError, TimeoutError)
 """What SQLAlchemy raises where the database is at fault, not the program."""

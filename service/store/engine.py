@@ -16,8 +16,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from search.errors import ConflictError, InputError
-from service.redaction import redact
+from ranksieve.search.errors import ConflictError, InputError
+from ranksieve.service.job.redaction import redact
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30

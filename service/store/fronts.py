@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import Select, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from service.store.schema import CandidateRow, FrontRow
+from ranksieve.service.store.schema import CandidateRow, FrontRow
 
 
 @dataclass(kw_only=True, slots=True)

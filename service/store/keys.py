@@ -6,11 +6,11 @@ from secrets import compare_digest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError, NotFoundError
-from service.keys import ApiKey, Scope, check_owner, digest_of, id_of, new_token
-from service.store.database import Database
-from service.store.schema import KeyRow
-from service.store.times import now
+from ranksieve.search.errors import ConflictError, NotFoundError
+from ranksieve.service.server.keys import ApiKey, Scope, check_owner, digest_of, id_of, new_token
+from ranksieve.service.store.database import Database
+from ranksieve.service.store.schema import KeyRow
+from ranksieve.service.store.times import now
 
 
 class Keys:

@@ -2,12 +2,12 @@
 
 from sqlalchemy.orm import Session
 
-from search.budget import check_limits
-from search.errors import ConflictError
-from service.jobs import JobState
-from service.search_plan import require_scorings
-from service.spec import JobSpec
-from service.store.schema import JobRow, SearchStateRow
+from ranksieve.search.errors import ConflictError
+from ranksieve.search.evolution.budget import check_limits
+from ranksieve.service.job.job import JobState
+from ranksieve.service.pipeline.search_plan import require_scorings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store.schema import JobRow, SearchStateRow
 
 
 def change(session: Session, row: JobRow, spec: JobSpec) -> None:

@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import case, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from service.ids import new_id
-from service.jobs import JobState
-from service.store.database import Database
-from service.store.schema import DeliveryRow, WebhookRow
-from service.store.times import database_time
-from service.webhooks.messages import Message
-from service.webhooks.outcomes import ATTEMPTS, Outcome
-from service.webhooks.webhook import DeliveryState, Sending
+from ranksieve.service.job.ids import new_id
+from ranksieve.service.job.job import JobState
+from ranksieve.service.store.database import Database
+from ranksieve.service.store.schema import DeliveryRow, WebhookRow
+from ranksieve.service.store.times import database_time
+from ranksieve.service.webhooks.messages import Message
+from ranksieve.service.webhooks.outcomes import ATTEMPTS, Outcome
+from ranksieve.service.webhooks.webhook import DeliveryState, Sending
 
 GONE = "the URL answered 410 Gone"
 DEAD = f"no delivery arrived while one was tried {ATTEMPTS} times"

@@ -28,7 +28,7 @@ from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from service.spec import LONGEST_LABEL
+from ranksieve.service.spec import LONGEST_LABEL
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -10,21 +10,21 @@ from typing import Any
 
 from sqlalchemy import delete, func, select
 
-from search.errors import ConflictError
-from service.changes import JobChanges
-from service.events import Event, EventType
-from service.jobs import Job, JobError, JobState, Request
-from service.store import fronts, limits, rows
-from service.store.claims import Claims
-from service.store.database import Database
-from service.store.keys import Keys
-from service.store.outbox import Outbox
-from service.store.requests import ask
-from service.store.schema import EventRow, GenerationRow, JobRow, OpenOutcomesRow, SearchStateRow
-from service.store.submissions import Submissions
-from service.store.times import database_time
-from service.store.told import Clock
-from service.store.view import View
+from ranksieve.search.errors import ConflictError
+from ranksieve.service.job.changes import JobChanges
+from ranksieve.service.job.events import Event, EventType
+from ranksieve.service.job.job import Job, JobError, JobState, Request
+from ranksieve.service.store import fronts, limits, mapping
+from ranksieve.service.store.base import Clock
+from ranksieve.service.store.claims import Claims
+from ranksieve.service.store.database import Database
+from ranksieve.service.store.keys import Keys
+from ranksieve.service.store.outbox import Outbox
+from ranksieve.service.store.queries import View
+from ranksieve.service.store.schema import EventRow, GenerationRow, JobRow, OpenOutcomesRow, SearchStateRow
+from ranksieve.service.store.submissions import Submissions
+from ranksieve.service.store.times import database_time
+from ranksieve.service.store.user_requests import ask
 
 _TERMINAL = tuple(state for state in JobState if state.terminal)
 
@@ -85,13 +85,13 @@ class Store(Submissions, Claims):
                 was told that it will be cancelled.
         """
         with self.database.writing() as session:
-            row = rows.find_held(session, id, epoch)
+            row = mapping.find_held(session, id, epoch)
             to = JobState.STOPPING if to is JobState.SEARCHING and row.stop_requested else to
-            rows.check_move(row, to)
+            mapping.check_move(row, to)
             if result is not None:
                 row.result = dict(result)
-            rows.move(session, row, to, error=error, data=data)
-            job = rows.job_of(row)
+            mapping.move(session, row, to, error=error, data=data)
+            job = mapping.job_of(row)
         self._tell(id)
         return job
 
@@ -108,10 +108,10 @@ class Store(Submissions, Claims):
             ConflictError: It makes no sense in the job's state.
         """
         with self.database.writing() as session:
-            row = rows.find_job(session, id, owner, lock=True)
+            row = mapping.find_job(session, id, owner, lock=True)
             told = row.event_count
             ask(session, row, request, self._clock(session))
-            job, news = rows.job_of(row), row.event_count > told
+            job, news = mapping.job_of(row), row.event_count > told
         if news:
             self._tell(id)
         return job
@@ -141,8 +141,8 @@ class Store(Submissions, Claims):
                 more.
         """
         with self.database.writing() as session:
-            row = rows.find_job(session, id, owner, lock=True)
-            before = rows.job_of(row)
+            row = mapping.find_job(session, id, owner, lock=True)
+            before = mapping.job_of(row)
             expect(before)
             spec = changes.applied_to(before.spec)
             if spec.resources != before.spec.resources and before.state.terminal:
@@ -150,9 +150,9 @@ class Store(Submissions, Claims):
             if spec.search != before.spec.search:
                 limits.change(session, row, spec)
             if spec != before.spec:
-                rows.keep_spec(session, row, spec)
-                rows.append_event(session, row, EventType.JOB_CHANGED, changes.given())
-            job = rows.job_of(row)
+                mapping.keep_spec(session, row, spec)
+                mapping.append_event(session, row, EventType.JOB_CHANGED, changes.given())
+            job = mapping.job_of(row)
         if job != before:
             self._tell(id)
         return job
@@ -183,7 +183,7 @@ class Store(Submissions, Claims):
             SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
-            event = rows.append_event(session, rows.find_held(session, id, epoch), type, data)
+            event = mapping.append_event(session, mapping.find_held(session, id, epoch), type, data)
         self._tell(id)
         return event
 
@@ -211,20 +211,20 @@ class Store(Submissions, Claims):
             ConflictError: The generation is there already.
         """
         with self.database.writing() as session:
-            row = rows.find_held(session, id, epoch)
+            row = mapping.find_held(session, id, epoch)
             if session.get(GenerationRow, (id, record["generation"])) is not None:
                 raise ConflictError(f"generation {record['generation']} of job {id} is already saved")
             session.add(GenerationRow(job_id=id, generation=record["generation"], record=dict(record)))
-            scorings = [rows.candidate_row(id, candidate) for candidate in candidates]
+            scorings = [mapping.candidate_row(id, candidate) for candidate in candidates]
             session.add_all(scorings)
             session.flush()  # now they have ids
-            full = rows.search_examples(row)
+            full = mapping.search_examples(row)
             fronts.extend(
                 session, id, record["generation"], [one for one in scorings if one.examples == full]
             )
             session.merge(SearchStateRow(job_id=id, state=dict(search_state)))
             row.faults = 0
-            event = rows.append_event(session, row, EventType.GENERATION_COMPLETED, record)
+            event = mapping.append_event(session, row, EventType.GENERATION_COMPLETED, record)
         self._tell(id)
         return event
 
@@ -235,5 +235,5 @@ class Store(Submissions, Claims):
             SupersededError: It was claimed again since `epoch`, or deleted.
         """
         with self.database.writing() as session:
-            rows.find_held(session, id, epoch)
+            mapping.find_held(session, id, epoch)
             session.merge(OpenOutcomesRow(job_id=id, outcomes=[dict(outcome) for outcome in outcomes]))

@@ -9,14 +9,15 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError, LimitError
-from service.exports import Export
-from service.ids import new_id
-from service.jobs import Job, JobState, check_deletable
-from service.keys import ADMIN
-from service.spec import JobSpec
-from service.store import rows
-from service.store.schema import (
+from ranksieve.search.errors import ConflictError, LimitError
+from ranksieve.service.job.exports import Export
+from ranksieve.service.job.ids import new_id
+from ranksieve.service.job.job import Job, JobState, check_deletable
+from ranksieve.service.server.keys import ADMIN
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import mapping
+from ranksieve.service.store.base import Told
+from ranksieve.service.store.schema import (
     CandidateRow,
     EventRow,
     FrontRow,
@@ -27,8 +28,7 @@ from service.store.schema import (
     RemovalRow,
     SearchStateRow,
 )
-from service.store.times import now
-from service.store.told import Told
+from ranksieve.service.store.times import now
 
 _OF_JOB = (SearchStateRow, OpenOutcomesRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
 """What goes with a job, whatever refers to something else first."""
@@ -82,14 +82,14 @@ class Submissions(Told):
             LimitError: Its owner has so many queued jobs already.
         """
         with self.database.writing() as session:
-            rows.find_job(session, parent.id, lock=True)  # who asks at the same time waits here
+            mapping.find_job(session, parent.id, lock=True)  # who asks at the same time waits here
             given_up = [JobState.FAILED.value, JobState.CANCELLED.value, JobState.CRASHED.value]
             of_job = select(JobRow).where(JobRow.parent == parent.id, JobRow.state.not_in(given_up))
             for row in session.scalars(of_job.where(JobRow.cancel_requested.is_(False))):
                 if Export.from_json(row.export or {}).genome == export.genome:
-                    return rows.job_of(row)
+                    return mapping.job_of(row)
             if most_queued is not None:
-                rows.require_room(session, parent.owner, most_queued)
+                mapping.require_room(session, parent.owner, most_queued)
             job = self._add_job(session, parent.spec, parent.owner, export=export)
         self._tell(job.id)
         return job
@@ -108,7 +108,7 @@ class Submissions(Told):
                     f"Idempotency-Key {idempotency_key!r} was used for job {row.id}, whose spec is another one; "
                     "give every submission a key of its own"
                 )
-            return None if row is None else rows.job_of(row)
+            return None if row is None else mapping.job_of(row)
 
     def _create_job(
         self,
@@ -120,7 +120,7 @@ class Submissions(Told):
     ) -> Job:
         with self.database.writing() as session:
             if most_queued is not None:
-                rows.require_room(session, owner, most_queued)
+                mapping.require_room(session, owner, most_queued)
             job = self._add_job(
                 session, spec, owner, idempotency_key=idempotency_key, submission=_digest(submitted)
             )
@@ -153,9 +153,9 @@ class Submissions(Told):
         )
         session.add(row)
         session.flush()  # the event and the labels refer to it
-        session.add_all(rows.label_rows(row.id, spec.labels))
-        rows.tell_state(session, row, {"state": JobState.QUEUED.value})
-        return rows.job_of(row)
+        session.add_all(mapping.label_rows(row.id, spec.labels))
+        mapping.tell_state(session, row, {"state": JobState.QUEUED.value})
+        return mapping.job_of(row)
 
     def delete_job(self, id: str, owner: str | None = None) -> None:
         """Forgets a job that has ended, and all that happened to it; all that stays is that its files have to go.
@@ -169,7 +169,7 @@ class Submissions(Told):
             ConflictError: The job has not ended, or there are exports of it.
         """
         with self.database.writing() as session:
-            row = rows.find_job(session, id, owner, lock=True)  # who asks for an export of it waits here
+            row = mapping.find_job(session, id, owner, lock=True)  # who asks for an export of it waits here
             check_deletable(id, JobState(row.state))
             export = session.scalars(select(JobRow.id).where(JobRow.parent == id).limit(1)).first()
             if export is not None:

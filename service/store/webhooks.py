@@ -6,15 +6,15 @@ from datetime import timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from search.errors import ConflictError, InputError, LimitError, NotFoundError
-from service.ids import new_id
-from service.jobs import JobState
-from service.store.database import Database
-from service.store.outbox import delivery_row
-from service.store.schema import DeliveryRow, WebhookRow
-from service.store.times import database_time, now
-from service.webhooks.messages import trial_message
-from service.webhooks.webhook import TEST, Delivery, DeliveryState, Webhook, new_secret
+from ranksieve.search.errors import ConflictError, InputError, LimitError, NotFoundError
+from ranksieve.service.job.ids import new_id
+from ranksieve.service.job.job import JobState
+from ranksieve.service.store.database import Database
+from ranksieve.service.store.outbox import delivery_row
+from ranksieve.service.store.schema import DeliveryRow, WebhookRow
+from ranksieve.service.store.times import database_time, now
+from ranksieve.service.webhooks.messages import trial_message
+from ranksieve.service.webhooks.webhook import TEST, Delivery, DeliveryState, Webhook, new_secret
 
 ROOM_AFTER_S = 60
 """There is room once a webhook was deleted: whoever has too many need not ask again sooner."""

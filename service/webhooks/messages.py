@@ -11,10 +11,10 @@ from typing import Any
 
 from standardwebhooks import Webhook as Signer
 
-from service.events import Event
-from service.jobs import Job
-from service.spec import LONGEST_LABEL
-from service.webhooks.webhook import TEST
+from ranksieve.service.job.events import Event
+from ranksieve.service.job.job import Job
+from ranksieve.service.spec import LONGEST_LABEL
+from ranksieve.service.webhooks.webhook import TEST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 import httpcore2
 
-from search.errors import InputError
-from service.webhooks.outcomes import Outcome
-from service.webhooks.targets import Target, target_of
+from ranksieve.search.errors import InputError
+from ranksieve.service.webhooks.outcomes import Outcome
+from ranksieve.service.webhooks.targets import Target, target_of
 
 TIMEOUT_S = 10.0
 """So long an attempt takes at most, besides looking up the name, in seconds."""

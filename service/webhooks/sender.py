@@ -12,12 +12,12 @@ from datetime import UTC, datetime
 from random import Random
 from typing import Protocol
 
-from search.errors import StoreError
-from service.metrics import Metrics
-from service.webhooks.messages import signed_headers
-from service.webhooks.outcomes import Outcome, wait_s
-from service.webhooks.post import Post
-from service.webhooks.webhook import TEST, DeliveryState, Sending
+from ranksieve.search.errors import StoreError
+from ranksieve.service.server.metrics import Metrics
+from ranksieve.service.webhooks.messages import signed_headers
+from ranksieve.service.webhooks.outcomes import Outcome, wait_s
+from ranksieve.service.webhooks.post import Post
+from ranksieve.service.webhooks.webhook import TEST, DeliveryState, Sending
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.errors import InputError
+from ranksieve.search.errors import InputError
 
 LONGEST_URL = 2000
 _LABEL = r"[A-Za-z0-9_-]{1,63}"

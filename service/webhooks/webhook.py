@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from service.jobs import JobState
+from ranksieve.service.job.job import JobState
 
 ENDS = tuple(state for state in JobState if state.ended)
 """The states that a webhook is told of, where nothing else is asked."""

@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from api.app import create_app
-from api.client import Client
-from search.errors import InputError
-from search.matrix import MatrixShape
-from service import matrices
-from service.application import Application
-from service.controller import Controller
-from service.events import EventType
-from service.feed import Feed
-from service.joblog import JobLog
-from service.jobs import Job, JobState
-from service.metrics import Metrics
-from service.settings import Settings
-from service.spec import JobSpec
-from service.store import Store
-from service.webhooks.outcomes import Outcome
-from service.webhooks.sender import Sender
+from ranksieve.api.client.client import Client
+from ranksieve.api.http.app import create_app
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.service.application import Application
+from ranksieve.service.job import matrices
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.feed import Feed
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.server.metrics import Metrics
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.service.webhooks.outcomes import Outcome
+from ranksieve.service.webhooks.sender import Sender
 
 SPEC: dict[str, Any] = {
     "name": "snippets",

@@ -4,9 +4,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from api.spec_errors import name_errors, spec_errors
-from service.changes import JobChanges
-from service.spec import JobSpec
+from ranksieve.api.spec_errors import name_errors, spec_errors
+from ranksieve.service.job.changes import JobChanges
+from ranksieve.service.spec import JobSpec
 
 QUOTE = "expected text; put quotes around it, for YAML takes yes, no, numbers and dates for what they are"
 

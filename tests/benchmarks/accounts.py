@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from service.events import EventType
-from service.jobs import Job
-from service.store import Store
-from workers.cache import checksum
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import Job
+from ranksieve.service.store import Store
+from ranksieve.workers.cache.folders import checksum
 
 TIMES = {"seconds", "tokens_per_second"}
 PLACES = {"artifact", "parent"}

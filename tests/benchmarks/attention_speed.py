@@ -19,10 +19,10 @@ from real_model import CPU, load, parser
 from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from search.seeds import lagrangian
-from workers import attention
-from workers.reaction import react
-from workers.timing import Timed, fastest, last_of, timer_for
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.workers.cost.timing import Timed, fastest, last_of, timer_for
+from ranksieve.workers.model import attention
+from ranksieve.workers.scoring.slopes import react
 
 HEADS = {"SmolLM2-135M": (9, 3, 64), "Qwen2.5-0.5B": (14, 2, 64), "Llama-3.1-8B": (32, 8, 128)}
 """Of queries, of keys and values, and the width of one."""

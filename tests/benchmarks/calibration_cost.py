@@ -27,14 +27,14 @@ from pathlib import Path
 import torch
 from real_model import CPU, parser, preparation_plan
 
-from workers.batches import make_batches
-from workers.cache import FolderCache
-from workers.fisher import loss_of
-from workers.likelihood import answer_logits
-from workers.models import load_prepared, prepare_model
-from workers.preparation import closed_form, propagated
-from workers.prepared import PreparationPlan, Prepared, Progress
-from workers.sources import resolve
+from ranksieve.workers.cache.folders import FolderCache
+from ranksieve.workers.factors.fisher import loss_of
+from ranksieve.workers.factors.preparation import closed_form, propagated
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Progress
+from ranksieve.workers.forward.batches import make_batches
+from ranksieve.workers.forward.likelihood import answer_logits
+from ranksieve.workers.model.loading import load_prepared, prepare_model
+from ranksieve.workers.model.sources import resolve
 
 HEADER = f"{'':>34}{'wall, s':>10}{'processor, s':>14}{'memory, GiB':>13}"
 

@@ -15,9 +15,9 @@ from statistics import median
 import numpy as np
 from real_model import RealModel, load, parser
 
-from search.matrix import DENSE
-from search.space import Genome
-from workers.scores import ScoreRequest, Scores
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.search.space.space import Genome
+from ranksieve.workers.types.scores import ScoreRequest, Scores
 
 
 def main() -> None:

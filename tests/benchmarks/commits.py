@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from service.store import Store
+from ranksieve.service.store import Store
 
 Moment = Callable[[str, tuple[Any, ...], str], None]
 """Told of the name of a write, what it was called with, and `before` or `after`."""

@@ -5,7 +5,7 @@
 
 Searches the smallest model within `--points` as a job does, and scores all its finalists on `--unseen` examples. Of
 these, confirm splits of each size are drawn `DRAWS` times, and the finalists tested on them at limits from `--limits`:
-with all of the risk on the first (fixed sequence testing) and as `search.finalists` spreads it. Printed are the share
+with all of the risk on the first (fixed sequence testing) and as `finalists` spreads it. Printed are the share
 that is kept, 100 % where none holds, in brackets how often the one that was taken loses more than the limit, on all
 unseen examples, and how many finalists had to be scored, a part of one where so many examples told. At a tighter limit
 than `--points` the list is that of the job without those that the search would not have accepted.
@@ -25,16 +25,16 @@ from real_model import RealModel, descents_for, load, parser, preparation_plan, 
 from search_methods import Problem, search_of
 from search_table import accepted_in, finalists_of, run
 
-from search.fallback import fallback
-from search.finalists import risks
-from search.intervals import RESAMPLES
-from search.objectives import MaxDrop
-from search.pvalues import of_two_looks, risk_of_drop
-from search.settings import SearchSettings
-from service.descent import starts_of
-from service.scoring import Candidate, TaskScorer, half_of
-from service.spec import JobSpec
-from workers.scores import Scores
+from ranksieve.search.evolution.finalists import risks
+from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.search.space.objectives import MaxDrop
+from ranksieve.search.statistics.fallback import fallback
+from ranksieve.search.statistics.intervals import RESAMPLES
+from ranksieve.search.statistics.pvalues import of_two_looks, risk_of_drop
+from ranksieve.service.pipeline.descent import starts_of
+from ranksieve.service.pipeline.scoring import Candidate, TaskScorer, half_of
+from ranksieve.service.spec import JobSpec
+from ranksieve.workers.types.scores import Scores
 
 SPLITS = (200, 512, 1200)
 DRAWS = 600

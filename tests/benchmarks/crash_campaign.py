@@ -31,20 +31,20 @@ from commits import watch
 from rich.console import Console
 from rich.table import Table
 
-from search.matrix import MatrixShape
-from search.objectives import MaxDrop, TargetParams
-from search.outcome import Outcome, Trial
-from search.prices import Prices
-from search.space import SearchSpace
-from service.controller import Controller
-from service.events import EventType
-from service.joblog import JobLog
-from service.jobs import Job, JobState, Request
-from service.plans import search_settings
-from service.search_plan import SearchPlan
-from service.searching import search
-from service.spec import JobSpec
-from service.store import Store
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.objectives import MaxDrop, TargetParams
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import Job, JobState, Request
+from ranksieve.service.pipeline.plans import search_settings
+from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.pipeline.searching import search
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
 
 LEASE_S = 0.6
 JOBS_AT_ONCE = 2
@@ -86,7 +86,7 @@ class Scorer:
     """Scores a few trials at once, the last one started first."""
 
     def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
-        """As `service.scoring.TaskScorer.outcomes`."""
+        """As `service.pipeline.scoring.TaskScorer.outcomes`."""
         running: list[Trial] = []
         while running := [*running, *ask(SCORERS - len(running))]:
             trial = running.pop()

@@ -42,20 +42,20 @@ from tiny_job import EVALUATION_TIMEOUT_S, make_world, spec_of
 from transformers import dynamic_module_utils
 from transformers.utils.logging import disable_progress_bar
 
-from service.controller import Controller
-from service.events import EventType
-from service.joblog import JobLog
-from service.jobs import JobState, Request
-from service.pipeline import Pipeline
-from service.settings import Settings
-from service.spec import JobSpec
-from service.store import Store
-from workers.actor import ScorerPlan, build_scorer
-from workers.cache import FolderCache
-from workers.cluster import Cluster
-from workers.fairness import amounts
-from workers.plan import EncodedTask
-from workers.sharing import Share, Sharing
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import JobState, Request
+from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.workers.cache.folders import FolderCache
+from ranksieve.workers.cluster.actor import ScorerPlan, build_scorer
+from ranksieve.workers.cluster.fairness import amounts
+from ranksieve.workers.cluster.session import Cluster
+from ranksieve.workers.cluster.shares import Share, Sharing
+from ranksieve.workers.types.plan import EncodedTask
 
 VARIANTS = 6
 """So many different jobs there are; each is run undisturbed once."""
@@ -173,7 +173,7 @@ def serve(settings: Settings, strike: Callable[[Store], None]) -> None:
 
 
 class OneProcess:
-    """Stands in for `workers.cluster.Cluster`: phases and scorings run here, one after another."""
+    """Stands in for `workers.cluster.session.Cluster`: phases and scorings run here, one after another."""
 
     def share(
         self, job: str, *, actors: int, threads: int, gpus: float, **options: Any

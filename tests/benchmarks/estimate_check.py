@@ -15,14 +15,14 @@ from typing import Any
 from real_model import parser
 from transformers import LlamaConfig
 
-from service import wiring
-from service.estimate import estimate_size
-from service.jobs import JobState
-from service.settings import Settings
-from service.spec import JobSpec
-from service.store import Store
-from workers.rates import DATA_SHEETS
-from workers.sizes import size_of
+from ranksieve.service import wiring
+from ranksieve.service.job.job import JobState
+from ranksieve.service.pipeline.estimate import estimate_size
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.workers.cost.shapes import size_of
+from ranksieve.workers.cost.speed import DATA_SHEETS
 
 # Sizes from the public config.json of meta-llama/Llama-3.1-8B and -70B.
 LLAMA = {"vocab_size": 128_256, "num_key_value_heads": 8, "max_position_embeddings": 131_072}

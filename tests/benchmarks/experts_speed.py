@@ -3,7 +3,7 @@
     .venv/bin/python tests/benchmarks/experts_speed.py [--experts 16 64] [--shares 0.5 0.25] [--dtypes bfloat16]
 
 Blocks of Qwen3-MoE with random weights: as `transformers` runs them, with all experts of a block at once; taken apart
-(`workers.experts_module`), as a job searches them; and taken apart at the ranks that keep so much of every matrix of
+(`workers.model.experts`), as a job searches them; and taken apart at the ranks that keep so much of every matrix of
 an expert, as an export has them. Attention stays dense. The processor's time of one thread, the fastest of the rounds.
 """
 
@@ -16,10 +16,10 @@ from random import Random
 import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeModel
 
-from workers.experts_module import stacked_experts, take_apart
-from workers.lowrank_module import replace_linears
-from workers.matrices import find_matrices
-from workers.timing import ProcessorTimer, Timed, fastest, last_of
+from ranksieve.workers.cost.timing import ProcessorTimer, Timed, fastest, last_of
+from ranksieve.workers.model.experts import stacked_experts, take_apart
+from ranksieve.workers.model.layers import replace_linears
+from ranksieve.workers.model.matrices import find_matrices
 
 LENGTHS = (1, 64, 768)
 """Tokens of a forward pass: one that is written, a short prompt, the default batch on a CPU."""

@@ -24,16 +24,16 @@ from rich.console import Console
 from rich.table import Table
 from search_dispatch import EXAMPLES, OBJECTIVES, SIGMA, SMALL, Problem
 
-from search.outcome import Outcome, Trial
-from service.controller import Controller
-from service.joblog import JobLog
-from service.jobs import Job, JobState
-from service.search_plan import SearchPlan
-from service.searching import search
-from service.spec import JobSpec
-from service.store import Store
-from workers.fairness import amounts
-from workers.sharing import Share, Sharing
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.pipeline.searching import search
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.workers.cluster.fairness import amounts
+from ranksieve.workers.cluster.shares import Share, Sharing
 
 LONG, SHORT = 400, 50
 """Evaluations of a long job and of a short one."""
@@ -48,7 +48,7 @@ class Actors:
     seconds: float
 
     def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
-        """As `service.scoring.TaskScorer.outcomes`."""
+        """As `service.pipeline.scoring.TaskScorer.outcomes`."""
         running: list[tuple[float, Trial]] = []
         while True:
             while self.share.excess and len(running) < self.share.held:

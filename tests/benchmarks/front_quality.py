@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from search_dispatch import Problem
 
-from search.evolution import Evolution
-from search.objectives import Objective, Pareto, TargetParams
-from search.outcome import Trial
-from search.seeds import lagrangian
-from search.settings import SearchSettings
+from ranksieve.search.evolution.evolution import Evolution
+from ranksieve.search.evolution.outcome import Trial
+from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.search.space.objectives import Objective, Pareto, TargetParams
+from ranksieve.search.start.seeds import lagrangian
 
 SMALLEST, LARGEST, EXAMPLES = 0.2, 0.8, 256
 

@@ -1,21 +1,21 @@
-"""Runs score requests in this process, one after another: what `workers.dispatcher.Dispatcher` does on actors."""
+"""Runs score requests in this process, one after another: what `cluster.dispatcher.Dispatcher` does on actors."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from workers.scores import Beliefs, Request, ScoreRequest
+from ranksieve.workers.types.scores import Beliefs, Request, ScoreRequest
 
 Key = TypeVar("Key")
 
 
 class RequestScorer(Protocol):
-    """`workers.scorer.Scorer`, or a synthetic one."""
+    """`workers.scoring.scorer.Scorer`, or a synthetic one."""
 
     def set_beliefs(self, beliefs: Mapping[str, Beliefs]) -> None: ...
 
 
 class InProcess:
-    """A runner for `service.scoring.TaskScorer`."""
+    """A runner for `service.pipeline.scoring.TaskScorer`."""
 
     def __init__(self, scorer: RequestScorer) -> None:
         self._scorer = scorer

@@ -23,18 +23,18 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from search.matrix import MatrixShape
-from workers.batches import make_batches
-from workers.calibration import Calibrator
-from workers.fisher import loss_of
-from workers.flows import pre_hooks
-from workers.grams import Grams, GramSum
-from workers.likelihood import answer_logits, right_choices
-from workers.matrices import weight_OD
-from workers.models import load_prepared
-from workers.plan import EncodedTask, Example
-from workers.projections import Factors, factor
-from workers.task_loss import kl, log_likelihoods
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.factors.calibration import Calibrator
+from ranksieve.workers.factors.decomposition import Factors, factor
+from ranksieve.workers.factors.fisher import loss_of
+from ranksieve.workers.factors.grams import Grams, GramSum
+from ranksieve.workers.forward.batches import make_batches
+from ranksieve.workers.forward.blockwise import pre_hooks
+from ranksieve.workers.forward.likelihood import answer_logits, right_choices
+from ranksieve.workers.forward.loss import kl, log_likelihoods
+from ranksieve.workers.model.loading import load_prepared
+from ranksieve.workers.model.matrices import weight_OD
+from ranksieve.workers.types.plan import EncodedTask, Example
 
 GROUPS = {"q/k/v": ("q_proj", "k_proj", "v_proj"), "gate/up": ("gate_proj", "up_proj")}
 BATCH_TOKENS = 1024

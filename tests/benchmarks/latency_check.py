@@ -19,17 +19,17 @@ import numpy as np
 import torch
 from real_model import CPU, RealModel, load, parser
 
-from search.latency import LatencyTable
-from search.matrix import DENSE
-from search.prices import Prices
-from search.seeds import lagrangian
-from search.space import SearchSpace
-from workers.latency import Latency, LatencyPlan, measure_latency, pass_with, stand_in
-from workers.models import load_prepared
-from workers.scores import ScoreRequest, Scores
-from workers.sublayers import find_sublayers, live_ranks
-from workers.timing import fastest, last_of, timer_for
-from workers.workload import Workload, forward_pass, typical_batch
+from ranksieve.search.space.latency import LatencyTable
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.workers.cost.latency import Latency, LatencyPlan, measure_latency, pass_with, stand_in
+from ranksieve.workers.cost.timing import fastest, last_of, timer_for
+from ranksieve.workers.cost.workload import Workload, forward_pass, typical_batch
+from ranksieve.workers.model.loading import load_prepared
+from ranksieve.workers.model.sublayers import find_sublayers, live_ranks
+from ranksieve.workers.types.scores import ScoreRequest, Scores
 
 Ranks = tuple[int, ...]
 IN_TIME, IN_PARAMS = "time", "parameters"

@@ -44,14 +44,14 @@ from real_model import CPU, RealModel, load, parser, preparation_plan
 from search_table import gain
 from transformers import PreTrainedModel
 
-from search.matrix import DENSE, MatrixShape
-from search.seeds import lagrangian
-from service.spec.job import MIDWAY_SHARE
-from workers.lowrank import switchable_module
-from workers.matrices import weight_OD
-from workers.models import load_prepared
-from workers.plan import Example
-from workers.scores import ScoreRequest, Scores, metric_of
+from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.service.spec.job import MIDWAY_SHARE
+from ranksieve.workers.model.loading import load_prepared
+from ranksieve.workers.model.matrices import weight_OD
+from ranksieve.workers.model.switchable import switchable_module
+from ranksieve.workers.types.plan import Example
+from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
 BLOCKS = 5
 """Whose activations are held at once: those of all blocks may not fit into memory."""

@@ -1,7 +1,7 @@
 """Projections learned by gradient descent, as LLM-Sieve makes them (arXiv 2505.18350), against the closed form.
 
 For a sample of matrices and several sizes, both minimise E‖W x - left·right·x‖² over the same calibration tokens: Adam
-in one run per matrix and size, `workers.projections` by one decomposition per matrix, of which every size is a slice.
+in one run per matrix and size, `factors.decomposition` by one decomposition per matrix, of which every size is a slice.
 What either loses of the output's energy is measured on the tokens it saw and on tokens of the confirm split.
 
     learned_projection.py                                       each kind, an early, a middle and a late block
@@ -36,13 +36,13 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from search.matrix import MatrixShape
-from workers.batches import make_batches
-from workers.likelihood import answer_logits
-from workers.matrices import weight_OD
-from workers.models import load_prepared
-from workers.plan import Example
-from workers.projections import factor
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.factors.decomposition import factor
+from ranksieve.workers.forward.batches import make_batches
+from ranksieve.workers.forward.likelihood import answer_logits
+from ranksieve.workers.model.loading import load_prepared
+from ranksieve.workers.model.matrices import weight_OD
+from ranksieve.workers.types.plan import Example
 
 BATCH_TOKENS = 1024
 """Of a forward pass that gathers activations, padding included."""

@@ -118,7 +118,14 @@ def _processor_s(process: psutil.Process) -> float:
 @asynccontextmanager
 async def served(folder: Path, spec: Mapping[str, Any]) -> AsyncIterator[Server]:
     """A server of its own on a free port, whose job has saved a generation."""
-    command = [sys.executable, "-c", "from api.cli import main; main()", "serve", "--port", "0"]
+    command = [
+        sys.executable,
+        "-c",
+        "from ranksieve.api.cli.main import main; main()",
+        "serve",
+        "--port",
+        "0",
+    ]
     command += ["--data-dir", str(folder / "data"), "--root", str(folder)]
     environment = {**os.environ, "RANKSIEVE_REQUESTS_PER_SECOND": "0"}
     with (folder / "log").open("w+") as log:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from real_model import RealModel, load, parser
 
-from search.matrix import DENSE
-from search.seeds import lagrangian
-from workers.scores import ScoreRequest, Scores
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.workers.types.scores import ScoreRequest, Scores
 
 
 def main() -> None:

@@ -21,17 +21,17 @@ import psutil
 from opentelemetry import trace
 from real_model import parser
 
-from api.demo import demo_spec
-from api.embedded import embedded
-from api.spec_file import load_spec, validated
-from service import wiring
-from service.estimate import sizes_of
-from service.pipeline import Pipeline
-from service.settings import Settings
-from service.spec import JobSpec
-from workers.cluster import Cluster
-from workers.footprint import preparation
-from workers.preparation import closed_form, prepare, propagated
+from ranksieve.api.cli.demo import demo_spec
+from ranksieve.api.cli.embedded import embedded
+from ranksieve.api.cli.spec_file import load_spec, validated
+from ranksieve.service import wiring
+from ranksieve.service.pipeline.estimate import sizes_of
+from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.workers.cluster.session import Cluster
+from ranksieve.workers.cost.memory import preparation
+from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
 
 EVERY_S = 0.5
 PARTS = {

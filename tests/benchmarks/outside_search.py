@@ -11,13 +11,13 @@ import numpy as np
 from cmaes import SepCMA
 from numpy.typing import NDArray
 
-from search.baselines.batches import Strategy
-from search.baselines.sizes import settle_start
-from search.outcome import Outcome, Trial
-from search.prices import Energies
-from search.schedules import Schedule
-from search.seeds import lagrangian
-from search.space import Genome, SearchSpace
+from ranksieve.search.baselines.batches import Strategy
+from ranksieve.search.baselines.sizes import settle_start
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.schedules import Schedule
+from ranksieve.search.space.prices import Energies
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import lagrangian
 
 SIGMA = 0.3
 """First standard deviation, of the logarithms."""

@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from service.jobs import Job, JobState
-from service.settings import Settings
-from service.store import Store
+from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.store import Store
 
 LINE, OFF, INK = "#1f5fa8", "#c9c9c9", "#333333"
 

@@ -9,8 +9,8 @@ allocation and size it is scored on the first test examples; with `--split confi
     projection_table.py --methods task --allocations lagrangian --refit 0.5
 
 `--midway`: the share of the model on the way to which the second moments of `task` are gathered, 1 for the dense ones.
-`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after the rounds of a job (`service.reweighing`),
-`descended` where descent leads from there (`service.descent`; both for `task`), `per-type` one density per matrix type
+`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after the rounds of a job (`pipeline.reweighing`),
+`descended` where descent leads from there (`pipeline.descent`; both for `task`), `per-type` one density per matrix type
 in all layers, `uniform` one density for all (`search.seeds`).
 With `--refit` every model is refit to the inputs its own matrices read, as a job does with its finalists.
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.
@@ -29,15 +29,15 @@ import torch
 from in_process import InProcess
 from real_model import RealModel, descended, load, propagated_in, reweighed, task_parser
 
-from api.spec_file import load_spec
-from search.matrix import DENSE, Storage
-from search.prices import Prices
-from search.seeds import lagrangian, per_type, uniform
-from search.space import Genome
-from service.scoring import REFIT_EXAMPLES, TaskScorer
-from service.spec.job import MIDWAY_SHARE
-from workers.refit import lent, refit
-from workers.scores import ScoreRequest, Scores, metric_of
+from ranksieve.api.cli.spec_file import load_spec
+from ranksieve.search.space.matrix import DENSE, Storage
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.space import Genome
+from ranksieve.search.start.seeds import lagrangian, per_type, uniform
+from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES, TaskScorer
+from ranksieve.service.spec.job import MIDWAY_SHARE
+from ranksieve.workers.factors.refit import lent, refit
+from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
 VARIANT = ("fisher", "midway", "propagated", "refit", "gram_examples", "calibration", "split", "storage")

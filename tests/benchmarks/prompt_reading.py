@@ -16,13 +16,13 @@ import torch
 from real_model import CPU, load, parser
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from search.seeds import lagrangian
-from workers.batches import make_batches
-from workers.generation import answers
-from workers.likelihood import answer_logits
-from workers.plan import Example, ModelSource, Row, Span
-from workers.sources import load_tokenizer
-from workers.timing import Timed, fastest, last_of, timer_for
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.workers.cost.timing import Timed, fastest, last_of, timer_for
+from ranksieve.workers.forward.batches import make_batches
+from ranksieve.workers.forward.generation import answers
+from ranksieve.workers.forward.likelihood import answer_logits
+from ranksieve.workers.model.sources import load_tokenizer
+from ranksieve.workers.types.plan import Example, ModelSource, Row, Span
 
 ANSWERS = (
     " a film to avoid",

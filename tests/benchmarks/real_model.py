@@ -15,34 +15,35 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 import torch
 
-from api.demo import demo_spec
-from search.matrix import Storage
-from search.objectives import MaxDrop
-from search.prices import Energies
-from search.reweighing import settled, weighted
-from search.seeds import lagrangian
-from search.space import Genome, SearchSpace
-from service import plans, wiring
-from service.confirmation import DEFAULT_CONFIDENCE
-from service.descent import NextSize, Round, descent, staircase, until_little
-from service.reweighing import NextShare, Reweighing, Weighing, on_stairs
-from service.rounds import DESCENT_EXAMPLES, RoundRecords, records_of, smallest_share
-from service.scoring import TaskScorer
-from service.settings import Settings
-from service.spec import JobSpec
-from service.spec.job import MOST_DESCENT_ROUNDS, ROUND_EXAMPLES, STAIRCASE_ROUNDS, usual_rounds
-from workers.attention import suit_gradients
-from workers.closed_form import gathered_midway
-from workers.fisher import Fisher
-from workers.lowrank import SwitchableModel
-from workers.models import load_prepared
-from workers.plan import EncodedTask, ModelSource
-from workers.preflight import check
-from workers.preparation import prepare
-from workers.prepared import PreparationPlan, Prepared, Progress, with_factors
-from workers.projections import Method
-from workers.scorer import Scorer
-from workers.sources import load_tokenizer
+from ranksieve.api.cli.demo import demo_spec
+from ranksieve.search.space.matrix import Storage
+from ranksieve.search.space.objectives import MaxDrop
+from ranksieve.search.space.prices import Energies
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.reweighing import settled, weighted
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.service import wiring
+from ranksieve.service.pipeline import plans
+from ranksieve.service.pipeline.confirmation import DEFAULT_CONFIDENCE
+from ranksieve.service.pipeline.descent import NextSize, Round, descent, staircase, until_little
+from ranksieve.service.pipeline.reweighing import NextShare, Reweighing, Weighing, on_stairs
+from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, RoundRecords, records_of, smallest_share
+from ranksieve.service.pipeline.scoring import TaskScorer
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.spec.job import MOST_DESCENT_ROUNDS, ROUND_EXAMPLES, STAIRCASE_ROUNDS, usual_rounds
+from ranksieve.workers.factors.closed_form import gathered_midway
+from ranksieve.workers.factors.decomposition import Method
+from ranksieve.workers.factors.fisher import Fisher
+from ranksieve.workers.factors.preparation import prepare
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Progress, with_factors
+from ranksieve.workers.model.attention import suit_gradients
+from ranksieve.workers.model.loading import load_prepared
+from ranksieve.workers.model.sources import load_tokenizer
+from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.preflight import check
+from ranksieve.workers.scoring.scorer import Scorer
+from ranksieve.workers.types.plan import EncodedTask, ModelSource
 
 CPU = torch.device("cpu")
 

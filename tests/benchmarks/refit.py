@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from real_model import RealModel, load, parser
 
-from search.matrix import DENSE
-from search.seeds import lagrangian
-from workers.matrices import linear_head
-from workers.refit import lent, refit
-from workers.scores import ScoreRequest, Scores, metric_of
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.workers.factors.refit import lent, refit
+from ranksieve.workers.model.matrices import linear_head
+from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
 BATCH_TOKENS = 1024

@@ -34,23 +34,23 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic_task import SHAPES
 
-from search.evolution import Evolution
-from search.matrix import MatrixShape
-from search.objectives import MaxDrop, Objective, TargetParams
-from search.outcome import Outcome, Trial
-from search.prices import Prices
-from search.record import GenerationRecord
-from search.seeds import lagrangian
-from search.settings import SearchSettings
-from search.space import Genome, SearchSpace
-from service.joblog import JobLog
-from service.scoring import TaskScorer
-from service.search_plan import SearchPlan
-from service.searching import search
-from service.spec import JobSpec
-from service.store import Store
-from workers.plan import EncodedTask, Example, Row
-from workers.scores import Beliefs, ScoreRequest, Scores
+from ranksieve.search.evolution.evolution import Evolution
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.record import GenerationRecord
+from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.objectives import MaxDrop, Objective, TargetParams
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.service.pipeline.scoring import TaskScorer
+from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.pipeline.searching import search
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.workers.types.plan import EncodedTask, Example, Row
+from ranksieve.workers.types.scores import Beliefs, ScoreRequest, Scores
 
 LAYERS = 30
 ACTORS = (1, 2, 8, 64, 256)
@@ -320,7 +320,7 @@ class SyntheticRunner:
 
 
 def machinery(arguments: Namespace) -> dict[str, dict[str, float]]:
-    """What a search of default settings takes around the scorings: alone, and as `service.searching` runs it."""
+    """What a search of default settings takes around the scorings: alone, and as `pipeline.searching` runs it."""
     problem = Problem(LAYERS)
     settings = replace(SMALL, max_evaluations=arguments.evaluations)
     numbers = {

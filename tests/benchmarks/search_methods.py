@@ -6,20 +6,20 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
-from search.baselines.batches import BatchSearch, Strategy
-from search.baselines.bisection import bisection
-from search.baselines.evopress import evopress, evopress_stages
-from search.baselines.paper_ga import PaperSettings, paper_ga
-from search.baselines.random_search import random_search
-from search.evolution import Evolution
-from search.objectives import MaxDrop, Objective
-from search.outcome import Outcome, Trial
-from search.prices import Energies, Prices
-from search.schedules import Schedule, schedule_for
-from search.seeds import Family, Starts, family, uniform
-from search.settings import SearchSettings, Stage
-from search.space import SearchSpace
-from workers.projections import Method
+from ranksieve.search.baselines.batches import BatchSearch, Strategy
+from ranksieve.search.baselines.bisection import bisection
+from ranksieve.search.baselines.evopress import evopress, evopress_stages
+from ranksieve.search.baselines.paper_ga import PaperSettings, paper_ga
+from ranksieve.search.baselines.random_search import random_search
+from ranksieve.search.evolution.evolution import Evolution
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.schedules import Schedule, schedule_for
+from ranksieve.search.evolution.settings import SearchSettings, Stage
+from ranksieve.search.space.objectives import MaxDrop, Objective
+from ranksieve.search.space.prices import Energies, Prices
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.search.start.seeds import Family, Starts, family, uniform
+from ranksieve.workers.factors.decomposition import Method
 
 FOREVER = 10**9
 """For limits that the budget of tokens stands in for."""

@@ -55,25 +55,25 @@ from search_methods import (
 )
 from synthetic_task import make
 
-from api.spec_file import load_spec
-from search.archive import Memo
-from search.baselines.paper_ga import PaperSettings
-from search.candidates import Proposer
-from search.fallback import fallback
-from search.finalists import Finalist, drop_finalists
-from search.intervals import DropInterval, mean_interval
-from search.objectives import MaxDrop, TargetParams
-from search.outcome import Outcome
-from search.prices import Energies, Prices
-from search.pvalues import of_two_looks
-from search.schedules import MOST_LOOKS, SEED_SHARES, Accepted
-from search.seeds import Starts, lagrangian, uniform
-from search.settings import SearchSettings, Stage
-from search.space import Genome, SearchSpace
-from service.descent import starts_of, until_little
-from service.scoring import Candidate, TaskScorer
-from workers.projections import Method
-from workers.scores import Floats, Scores, first, join_scores
+from ranksieve.api.cli.spec_file import load_spec
+from ranksieve.search.baselines.paper_ga import PaperSettings
+from ranksieve.search.evolution.archive import Memo
+from ranksieve.search.evolution.finalists import Finalist, drop_finalists
+from ranksieve.search.evolution.outcome import Outcome
+from ranksieve.search.evolution.proposals import Proposer
+from ranksieve.search.evolution.schedules import MOST_LOOKS, SEED_SHARES, Accepted
+from ranksieve.search.evolution.settings import SearchSettings, Stage
+from ranksieve.search.space.objectives import MaxDrop, TargetParams
+from ranksieve.search.space.prices import Energies, Prices
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import Starts, lagrangian, uniform
+from ranksieve.search.statistics.fallback import fallback
+from ranksieve.search.statistics.intervals import DropInterval, mean_interval
+from ranksieve.search.statistics.pvalues import of_two_looks
+from ranksieve.service.pipeline.descent import starts_of, until_little
+from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
+from ranksieve.workers.factors.decomposition import Method
+from ranksieve.workers.types.scores import Floats, Scores, first, join_scores
 
 Row = dict[str, Any]
 KEY = (

@@ -16,9 +16,9 @@ from statistics import median
 import torch
 from transformers import LlamaConfig, LlamaModel
 
-from search.matrix import MatrixShape, Storage
-from workers.lowrank_module import PivotedLinear, replace_linears
-from workers.matrices import find_matrices
+from ranksieve.search.space.matrix import MatrixShape, Storage
+from ranksieve.workers.model.layers import PivotedLinear, replace_linears
+from ranksieve.workers.model.matrices import find_matrices
 
 DENSE_BLOCKS = "dense"
 STORAGES: tuple[Storage, ...] = ("pairs", "pivoted")

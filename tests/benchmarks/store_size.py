@@ -21,12 +21,12 @@ from random import Random
 
 from sqlalchemy import insert, select
 
-from api.routes.search import MOST_SKIPPED
-from service.jobs import JobState
-from service.keys import Scope
-from service.spec import JobSpec
-from service.store import Store
-from service.store.schema import CandidateRow, FrontRow, JobRow, LabelRow
+from ranksieve.api.http.routes.search import MOST_SKIPPED
+from ranksieve.service.job.job import JobState
+from ranksieve.service.server.keys import Scope
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.service.store.schema import CandidateRow, FrontRow, JobRow, LabelRow
 
 ROUNDS = 21
 LARGEST_FRONT = 200

@@ -17,12 +17,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from search.matrix import MatrixShape
-from search.prices import Energies, Prices
-from search.seeds import lagrangian
-from search.space import Genome, SearchSpace
-from workers.plan import EncodedTask, Example, Row
-from workers.scores import Beliefs, ScoreRequest, Scores
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.prices import Energies, Prices
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.workers.types.plan import EncodedTask, Example, Row
+from ranksieve.workers.types.scores import Beliefs, ScoreRequest, Scores
 
 SHAPES = {
     "q_proj": (576, 576),
@@ -92,7 +92,7 @@ def _spectrum(length: int, rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 class SyntheticScorer:
-    """Scores requests like `workers.scorer.Scorer`."""
+    """Scores requests like `workers.scoring.scorer.Scorer`."""
 
     def __init__(self, space: SearchSpace, energies: Energies, rng: np.random.Generator) -> None:
         self._space = space

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from service.spec import JobSpec
+from ranksieve.service.spec import JobSpec
 
 EVALUATION_TIMEOUT_S = 20.0
 """Many times what an evaluation takes, also on a machine with other things to do."""

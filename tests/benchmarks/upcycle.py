@@ -17,9 +17,9 @@ import torch
 from real_model import CPU, parser, preparation_plan
 from transformers import MixtralConfig, MixtralForCausalLM, PreTrainedModel
 
-from workers.cache import FolderCache
-from workers.models import load_prepared, prepare_model
-from workers.sources import resolve
+from ranksieve.workers.cache.folders import FolderCache
+from ranksieve.workers.model.loading import load_prepared, prepare_model
+from ranksieve.workers.model.sources import resolve
 
 ROUTER_STD = 0.05
 """Wide enough for tokens to be sent to all experts; how their chosen ones are weighed makes no difference."""

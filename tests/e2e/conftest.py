@@ -21,7 +21,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from api.client import Client
+from ranksieve.api.client.client import Client
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
 POLAR = {"good": [f"fine{i}" for i in range(20)], "bad": [f"poor{i}" for i in range(20)]}

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from api.client import Client
+from ranksieve.api.client.client import Client
 
 Document = dict[str, Any]
 Essence = Callable[[Document], Document]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from api.client import Client
-from api.embedded import embedded
-from service.settings import Settings
-from service.wiring import build
+from ranksieve.api.cli.embedded import embedded
+from ranksieve.api.client.client import Client
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.wiring import build
 
 Document = dict[str, Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from api.demo import demo_spec
-from search.errors import InfrastructureError
-from service.demo_assets import DemoAssets, fetch
+from ranksieve.api.cli.demo import demo_spec
+from ranksieve.search.errors import InfrastructureError
+from ranksieve.service.server.demo_assets import DemoAssets, fetch
 
 SHARE = 0.45
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from search.matrix import DENSE, MatrixShape
-from search.outcome import Outcome, Trial
-from search.prices import Prices
-from search.space import Genome, SearchSpace
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.space import Genome, SearchSpace
 
 SHAPES = {"q_proj": (64, 64), "k_proj": (32, 64), "up_proj": (128, 64), "down_proj": (64, 128)}
 MODULES = {"q_proj": "attn", "k_proj": "attn", "up_proj": "mlp", "down_proj": "mlp"}

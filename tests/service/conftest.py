@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from service.events import EventType
-from service.spec import JobSpec
-from service.store import Store
-from workers.plan import EncodedTask, Example, Row, Span
+from ranksieve.service.job.events import EventType
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.workers.types.plan import EncodedTask, Example, Row, Span
 
 TINY_WORDS = ["<unk>", "</s>", "Review", "Mood", ":", "film", "good", "bad", *map(str, range(200))]
 TINY_CONFIG = {

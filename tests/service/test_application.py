@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from search.errors import ConflictError, InputError, NotFoundError
-from service.application import Application
-from service.controller import Controller
-from service.exports import Export
-from service.feed import Feed
-from service.joblog import JobLog
-from service.jobs import Job, JobState, Request
-from service.settings import Settings
-from service.spec import JobSpec, ParentSpec, SeedSpec
-from service.store import Store
+from ranksieve.search.errors import ConflictError, InputError, NotFoundError
+from ranksieve.service.application import Application
+from ranksieve.service.job.exports import Export
+from ranksieve.service.job.job import Job, JobState, Request
+from ranksieve.service.run.controller import Controller
+from ranksieve.service.run.feed import Feed
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec, ParentSpec, SeedSpec
+from ranksieve.service.store import Store
 
 MakeSpec = Callable[..., JobSpec]
 

@@ -34,20 +34,20 @@ from transformers import (
     dynamic_module_utils,
 )
 
-from search.matrix import DENSE, MatrixShape, Storage
-from workers.actor import ScorerPlan
-from workers.cluster import Cluster
-from workers.experts_module import stacked_experts, take_apart
-from workers.export import ExportPlan
-from workers.fairness import amounts
-from workers.lowrank import SwitchableModel
-from workers.matrices import find_matrices, weight_OD
-from workers.plan import EncodedTask, Example, ModelSource, Row, Span
-from workers.preparation import prepare
-from workers.prepared import PreparationPlan, Prepared
-from workers.projections import factor
-from workers.sharing import Share, Sharing
-from workers.sizes import JobSize, Load
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.workers.cluster.actor import ScorerPlan
+from ranksieve.workers.cluster.fairness import amounts
+from ranksieve.workers.cluster.session import Cluster
+from ranksieve.workers.cluster.shares import Share, Sharing
+from ranksieve.workers.cost.shapes import JobSize, Load
+from ranksieve.workers.export.writer import ExportPlan
+from ranksieve.workers.factors.decomposition import factor
+from ranksieve.workers.factors.preparation import prepare
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared
+from ranksieve.workers.model.experts import stacked_experts, take_apart
+from ranksieve.workers.model.matrices import find_matrices, weight_OD
+from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.types.plan import EncodedTask, Example, ModelSource, Row, Span
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
 VOCABULARY = [*SPECIALS, *(f"w{i}" for i in range(45))]
@@ -385,7 +385,7 @@ def make_share() -> Iterator[Callable[..., Share]]:
 
 @pytest.fixture
 def provenance() -> dict[str, Any]:
-    """What the model card names, as `service.report` makes it."""
+    """What the model card names, as `service.pipeline.report` makes it."""
     metric = {"confirm": 0.9, "test": 0.8}
     drop = {"confirm": [0.1, -0.2, 0.4], "test": [0.2, -0.1, 0.5]}
     params = {"block_params": 15360, "total_params": 18592}

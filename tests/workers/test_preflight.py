@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeForCausalLM
 
-from search.errors import InputError
-from workers.cache import FolderCache
-from workers.plan import DataPlan, ModelSource, RecordSource, TaskPlan
-from workers.preflight import check
+from ranksieve.search.errors import InputError
+from ranksieve.workers.cache.folders import FolderCache
+from ranksieve.workers.preflight import check
+from ranksieve.workers.types.plan import DataPlan, ModelSource, RecordSource, TaskPlan
 
 TASK = TaskPlan(kind="lm", prompt="", answer="{{ text }}")
 

@@ -5,7 +5,7 @@ Sets up no logging and reads no ini file.
 
 from alembic import context
 
-from service.store.schema import Base
+from ranksieve.service.store.schema import Base
 
 context.configure(
     connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True

@@ -2,10 +2,10 @@ from itertools import count
 
 import pytest
 
-from search.baselines.batches import BatchSearch, Strategy, race
-from search.errors import ConflictError, InputError
-from search.outcome import Outcome, Trial
-from search.settings import Stage
+from ranksieve.search.baselines.batches import BatchSearch, Strategy, race
+from ranksieve.search.errors import ConflictError, InputError
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.settings import Stage
 
 GENOMES = [(i, 0, 0) for i in range(5)]
 STAGES = (Stage(examples=4, survivors=3), Stage(examples=16, survivors=2))

@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search.baselines.batches import BatchSearch, Strategy
-from search.baselines.bisection import bisection
-from search.baselines.evopress import evopress, evopress_stages
-from search.baselines.paper_ga import PaperSettings, paper_ga
-from search.baselines.random_search import random_search
-from search.baselines.sizes import random_genome, stepped
-from search.errors import InputError
-from search.objectives import MaxDrop, Objective, TargetParams
-from search.outcome import Outcome, Trial
-from search.prices import Prices
-from search.schedules import schedule_for
-from search.seeds import lagrangian, uniform
-from search.settings import Stage
+from ranksieve.search.baselines.batches import BatchSearch, Strategy
+from ranksieve.search.baselines.bisection import bisection
+from ranksieve.search.baselines.evopress import evopress, evopress_stages
+from ranksieve.search.baselines.paper_ga import PaperSettings, paper_ga
+from ranksieve.search.baselines.random_search import random_search
+from ranksieve.search.baselines.sizes import random_genome, stepped
+from ranksieve.search.errors import InputError
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.schedules import schedule_for
+from ranksieve.search.evolution.settings import Stage
+from ranksieve.search.space.objectives import MaxDrop, Objective, TargetParams
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.start.seeds import lagrangian, uniform
 
 FULL = 32
 STAGES = (Stage(examples=8, survivors=3), Stage(examples=FULL, survivors=3))

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy.orm import Session
 
-from service.jobs import Job, JobState
-from service.store import Store
+from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.store import Store
 
 WAY = [JobState.VALIDATING, JobState.PREPARING, JobState.SEARCHING, JobState.FINALIZING, JobState.SUCCEEDED]
 WAYS_TO = {

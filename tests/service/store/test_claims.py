@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from search.errors import SupersededError
-from service.changes import JobChanges
-from service.events import EventType
-from service.jobs import Job, JobError, JobState, Request
-from service.spec import JobSpec
-from service.store import FAULTS, Store
+from ranksieve.search.errors import SupersededError
+from ranksieve.service.job.changes import JobChanges
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import Job, JobError, JobState, Request
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import FAULTS, Store
 
 MakeSpec = Callable[..., JobSpec]
 Advance = Callable[[float], None]

@@ -15,13 +15,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from search.errors import ConflictError, InputError, StoreError
-from service.jobs import Job
-from service.spec import JobSpec
-from service.store import Store, rows
-from service.store.database import Database
-from service.store.engine import migration_config, new_engine, shown, upgrade
-from service.store.schema import Base
+from ranksieve.search.errors import ConflictError, InputError, StoreError
+from ranksieve.service.job.job import Job
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store, mapping
+from ranksieve.service.store.database import Database
+from ranksieve.service.store.engine import migration_config, new_engine, shown, upgrade
+from ranksieve.service.store.schema import Base
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_a_new_database_may_be_begun_where_an_old_one_may_not_be_migrated(engine
 def test_a_server_that_froze_in_mid_transaction_does_not_keep_its_job(
     postgres: Any, make_spec: Callable[..., JobSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.store.engine.LONGEST_IDLE_S", 1)
+    monkeypatch.setattr("ranksieve.service.store.engine.LONGEST_IDLE_S", 1)
     url = postgres.create()
     frozen, other = Store(url), Store(url)
     frozen.create_job(make_spec())
@@ -178,7 +178,7 @@ def test_a_server_that_froze_in_mid_transaction_does_not_keep_its_job(
     def freeze() -> None:
         nonlocal taken
         with frozen.database.writing() as session:
-            rows.find_held(session, job.id, job.epoch)
+            mapping.find_held(session, job.id, job.epoch)
             assert other.claim_next() is None  # the row is locked
             deadline = time.monotonic() + 20
             while taken is None and time.monotonic() < deadline:

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from alembic import command
 
-from service.jobs import Job
-from service.spec import JobSpec
-from service.store import Store
-from service.store.engine import migration_config, new_engine
-from service.store.fronts import Front
+from ranksieve.service.job.job import Job
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.service.store.engine import migration_config, new_engine
+from ranksieve.service.store.fronts import Front
 
 GENERATIONS = 12
 BEFORE = "0010"

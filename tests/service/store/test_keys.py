@@ -7,11 +7,11 @@ from itertools import count
 import pytest
 from sqlalchemy import text
 
-from search.errors import ConflictError, InputError, NotFoundError
-from service.keys import Scope, new_token
-from service.store import Store
-from service.store import keys as keys_module
-from service.store.keys import Keys
+from ranksieve.search.errors import ConflictError, InputError, NotFoundError
+from ranksieve.service.server.keys import Scope, new_token
+from ranksieve.service.store import Store
+from ranksieve.service.store import keys as keys_module
+from ranksieve.service.store.keys import Keys
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -21,12 +21,12 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete
 
-from search.errors import ConflictError, SupersededError
-from service.events import EventType
-from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
-from service.spec import JobSpec
-from service.store import FAULTS, Store
-from service.store.schema import Base
+from ranksieve.search.errors import ConflictError, SupersededError
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import TRANSITIONS, Job, JobError, JobState, Request
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import FAULTS, Store
+from ranksieve.service.store.schema import Base
 
 LEASE_S = 10
 RETRY_S = 3

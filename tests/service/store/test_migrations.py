@@ -11,13 +11,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData
 
-from search.errors import ConflictError
-from service.events import EventType
-from service.jobs import JobState
-from service.keys import ADMIN
-from service.spec import JobSpec
-from service.store import Store
-from service.store.engine import MIGRATIONS, migration_config, new_engine
+from ranksieve.search.errors import ConflictError
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import JobState
+from ranksieve.service.server.keys import ADMIN
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.service.store.engine import MIGRATIONS, migration_config, new_engine
 
 HISTORY = list(ScriptDirectory(str(MIGRATIONS)).walk_revisions())
 EARLIER = [script.revision for script in HISTORY if not script.is_head]

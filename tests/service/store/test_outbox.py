@@ -7,14 +7,14 @@ from datetime import timedelta
 
 import pytest
 
-from search.errors import ConflictError, SupersededError
-from service.jobs import Job, JobState, Request
-from service.spec import JobSpec
-from service.store import Store, outbox, rows
-from service.store.outbox import DEAD, GONE
-from service.webhooks.outcomes import Outcome
-from service.webhooks.sender import Sender
-from service.webhooks.webhook import ENDS, Delivery, DeliveryState, Sending, Webhook
+from ranksieve.search.errors import ConflictError, SupersededError
+from ranksieve.service.job.job import Job, JobState, Request
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store, mapping, outbox
+from ranksieve.service.store.outbox import DEAD, GONE
+from ranksieve.service.webhooks.outcomes import Outcome
+from ranksieve.service.webhooks.sender import Sender
+from ranksieve.service.webhooks.webhook import ENDS, Delivery, DeliveryState, Sending, Webhook
 
 MakeSpec = Callable[..., JobSpec]
 Advance = Callable[[float], None]
@@ -103,7 +103,7 @@ def test_a_delivery_and_its_move_are_committed_together(
 ) -> None:
     webhook = webhook_of(timed, JobState.VALIDATING)
     job = timed.create_job(make_spec())
-    monkeypatch.setattr(rows, "job_of", lambda row: 1 / 0)  # after both were written, before the commit
+    monkeypatch.setattr(mapping, "job_of", lambda row: 1 / 0)  # after both were written, before the commit
 
     with pytest.raises(ZeroDivisionError):
         timed.transition(job.id, JobState.VALIDATING, epoch=job.epoch)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import StatementError
 
-from search.errors import (
+from ranksieve.search.errors import (
     ConflictError,
     InputError,
     LimitError,
@@ -23,12 +23,12 @@ from search.errors import (
     StoreError,
     SupersededError,
 )
-from service.changes import JobChanges, SearchChanges
-from service.events import EventType
-from service.jobs import TRANSITIONS, Job, JobError, JobState, Request
-from service.spec import JobSpec, Pareto
-from service.store import LEASE_S, Store, rows
-from service.store.times import database_time
+from ranksieve.service.job.changes import JobChanges, SearchChanges
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import TRANSITIONS, Job, JobError, JobState, Request
+from ranksieve.service.spec import JobSpec, Pareto
+from ranksieve.service.store import LEASE_S, Store, mapping
+from ranksieve.service.store.times import database_time
 
 MakeSpec = Callable[..., JobSpec]
 Advance = Callable[[float], None]
@@ -76,7 +76,7 @@ def outdated(store: Store, make_spec: MakeSpec) -> Job:
     with pytest.raises(ValidationError):
         JobSpec.model_validate(document)
     with store.database.writing() as session:
-        rows.find_job(session, job.id).spec = document
+        mapping.find_job(session, job.id).spec = document
     return store.job(job.id)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from search.errors import ConflictError, LimitError, NotFoundError
-from service.changes import JobChanges, SearchChanges
-from service.exports import KNOWN, export_of
-from service.jobs import Job, JobState, Request
-from service.spec import JobSpec
-from service.store import Store
+from ranksieve.search.errors import ConflictError, LimitError, NotFoundError
+from ranksieve.service.job.changes import JobChanges, SearchChanges
+from ranksieve.service.job.exports import KNOWN, export_of
+from ranksieve.service.job.job import Job, JobState, Request
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
 
 MakeSpec = Callable[..., JobSpec]
 MakeCandidate = Callable[..., dict[str, Any]]

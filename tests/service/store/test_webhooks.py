@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from search.errors import ConflictError, InputError, LimitError, NotFoundError
-from service.jobs import JobState
-from service.spec import JobSpec
-from service.store import Store
-from service.webhooks.webhook import ENDS, TEST, DeliveryState
+from ranksieve.search.errors import ConflictError, InputError, LimitError, NotFoundError
+from ranksieve.service.job.job import JobState
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.service.webhooks.webhook import ENDS, TEST, DeliveryState
 
 URL = "https://hooks.example.com/"
 HOUR = timedelta(hours=1)

@@ -8,12 +8,12 @@ import pytest
 from standardwebhooks import Webhook as Receiver
 from standardwebhooks import WebhookVerificationError
 
-from service.events import Event, EventType
-from service.exports import Export
-from service.jobs import Job, JobError, JobState
-from service.spec import JobSpec
-from service.webhooks.messages import job_message, signed_headers, trial_message
-from service.webhooks.webhook import Sending, Webhook, new_secret
+from ranksieve.service.job.events import Event, EventType
+from ranksieve.service.job.exports import Export
+from ranksieve.service.job.job import Job, JobError, JobState
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.webhooks.messages import job_message, signed_headers, trial_message
+from ranksieve.service.webhooks.webhook import Sending, Webhook, new_secret
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -2,7 +2,14 @@ from random import Random
 
 import pytest
 
-from service.webhooks.outcomes import ATTEMPTS, FIRST_WAIT_S, JITTER, LONGEST_WAIT_S, Outcome, wait_s
+from ranksieve.service.webhooks.outcomes import (
+    ATTEMPTS,
+    FIRST_WAIT_S,
+    JITTER,
+    LONGEST_WAIT_S,
+    Outcome,
+    wait_s,
+)
 
 
 @pytest.mark.parametrize("status", [200, 202, 204, 299])

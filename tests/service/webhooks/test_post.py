@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 import pytest
 import trustme
 
-from service.webhooks.outcomes import Outcome
-from service.webhooks.post import HttpPost, Resolve
+from ranksieve.service.webhooks.outcomes import Outcome
+from ranksieve.service.webhooks.post import HttpPost, Resolve
 
 NAME = "hooks.test"
 HEADERS = {"content-type": "application/json", "webhook-id": "m1"}

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook as Receiver
 
-from search.errors import StoreError
-from service.jobs import JobState, Request
-from service.metrics import Metrics
-from service.spec import JobSpec
-from service.store import Store
-from service.webhooks.outcomes import Outcome
-from service.webhooks.post import HttpPost
-from service.webhooks.sender import ATTEMPTS_AT_ONCE, Sender
-from service.webhooks.webhook import ENDS, DeliveryState
+from ranksieve.search.errors import StoreError
+from ranksieve.service.job.job import JobState, Request
+from ranksieve.service.server.metrics import Metrics
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import Store
+from ranksieve.service.webhooks.outcomes import Outcome
+from ranksieve.service.webhooks.post import HttpPost
+from ranksieve.service.webhooks.sender import ATTEMPTS_AT_ONCE, Sender
+from ranksieve.service.webhooks.webhook import ENDS, DeliveryState
 
 pytestmark = pytest.mark.parametrize("make_database", ["sqlite"], indirect=True)
 

@@ -4,8 +4,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from search.errors import InputError
-from service.webhooks.targets import LONGEST_URL, is_public, target_of
+from ranksieve.search.errors import InputError
+from ranksieve.service.webhooks.targets import LONGEST_URL, is_public, target_of
 
 PUBLIC = ["8.8.8.8", "93.184.216.34", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
 INSIDE = [

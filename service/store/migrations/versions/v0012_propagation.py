@@ -1,6 +1,6 @@
 """Jobs of before errors were propagated stay without: their scorings are of factors that were made so."""
 
-from service.store.migrations.specs import Spec, change
+from ranksieve.service.store.migrations.specs import Spec, change
 
 revision = "0012"
 down_revision = "0011"

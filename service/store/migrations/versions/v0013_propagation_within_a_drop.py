@@ -4,7 +4,7 @@ Those that propagated errors before do so still, but get a bias of the output he
 with: what they have not finished, or is exported from them, is of other factors.
 """
 
-from service.store.migrations.specs import keep_unpropagated
+from ranksieve.service.store.migrations.specs import keep_unpropagated
 
 revision = "0013"
 down_revision = "0012"

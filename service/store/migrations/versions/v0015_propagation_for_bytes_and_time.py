@@ -3,7 +3,7 @@
 Their scorings are of factors that were made so.
 """
 
-from service.store.migrations.specs import keep_unpropagated
+from ranksieve.service.store.migrations.specs import keep_unpropagated
 
 revision = "0015"
 down_revision = "0014"

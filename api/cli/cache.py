@@ -1,0 +1,41 @@
+"""`ranksieve cache …`: what prepared models and factors take of the disk."""
+
+from pathlib import Path
+
+import typer
+
+from ranksieve.api.cli.options import DataDir, stdout
+from ranksieve.api.cli.tables import cache_table
+from ranksieve.search.errors import InputError
+from ranksieve.workers.cache.folders import GIB, FolderCache
+
+app = typer.Typer(help="What prepared models and factors take of the disk.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_cache(data_dir: DataDir = None) -> None:
+    """List what the cache holds; what was used longest ago comes first, and goes first."""
+    cache = _cache(data_dir)
+    stdout().print(cache_table(cache.entries(), cache.limit_bytes))
+
+
+@app.command("clear")
+def clear_cache(data_dir: DataDir = None) -> None:
+    """Remove all that no running job uses; what a later job needs is made again."""
+    cache = _cache(data_dir)
+    gone = cache.shrink(0)
+    freed_bytes = sum(entry.size_bytes for entry in gone)
+    typer.echo(f"removed {len(gone)} entries, {freed_bytes / GIB:.2f} GiB; {len(cache.entries())} are in use")
+
+
+def _cache(data_dir: Path | None) -> FolderCache:
+    """The cache of a data directory; a mistyped one is not made by looking at it."""
+    from ranksieve.api.http.settings import settings_from
+
+    settings = settings_from(data_dir=data_dir)
+    if not settings.cache_dir.is_dir():
+        raise InputError(
+            "data_dir",
+            f"{settings.data_dir} holds no cache; name a directory that jobs ran in with --data-dir",
+        )
+    return FolderCache(settings.cache_dir, settings.cache_limit_bytes)

@@ -1,0 +1,109 @@
+"""`ranksieve demo`: a real model, a real task, the real service, in minutes.
+
+SmolLM2-135M-Instruct judges movie reviews; the job asks for the smallest model within a point of it.
+"""
+
+import secrets
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ranksieve.api.cli.embedded import embedded
+from ranksieve.api.cli.errors import FAILED, INTERRUPTED, only_json
+from ranksieve.api.cli.follow import run_job
+from ranksieve.api.cli.options import echo_json
+from ranksieve.api.cli.spec_file import validated
+from ranksieve.api.cli.tables import result_table
+from ranksieve.api.cli.terminal import plain
+from ranksieve.api.http.settings import settings_from
+from ranksieve.service import wiring
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+
+SAMPLES = 5
+
+
+def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epochs: int) -> JobSpec:
+    """The demo's job; the same as a job file of one's own would say.
+
+    Raises:
+        SpecError: There is no such method, seed or number of epochs.
+    """
+    return validated(
+        {
+            "name": f"movie reviews, {method}, seed {seed}",
+            "model": {"gguf": str(gguf)},
+            "task": {
+                "kind": "choice",
+                "prompt": "Review: {{ text }}\nSentiment:",
+                "answer": "{{ label }}",
+                "choices": ["negative", "positive"],
+                "data": {
+                    "source": {"path": str(reviews)},
+                    "sizes": {"calibration": 4096, "search": 384, "confirm": 1200, "test": 1500},
+                    "seed": seed,
+                },
+            },
+            "projection": {
+                "method": method,
+                "gram_examples": 512,
+                "refine_epochs": refine_epochs,
+                "refine_examples": 1024,
+            },
+            "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
+            "search": {
+                "seed": seed,
+                "generations": 3,
+                "overlap": 1,  # in so few, each should know all of the one before
+                "offspring": 10,
+                "survivors": 2,
+                "max_evaluations": 60,
+                **({} if method == "task" else {"descent_rounds": 0}),
+            },
+        }
+    )
+
+
+def demo(*, data_dir: Path | None, seed: int, method: str, refine_epochs: int, as_json: bool) -> int:
+    """Runs the demo; returns the exit code."""
+    console = Console(stderr=True)
+    with only_json(as_json):
+        settings = settings_from(data_dir=data_dir, host="127.0.0.1", api_key=secrets.token_urlsafe())
+        of = partial(demo_spec, seed=seed, method=method, refine_epochs=refine_epochs)
+        of(Path("model.gguf"), Path("reviews.jsonl"))  # wrong options are told before anything is fetched
+        console.print("fetching the model and the reviews (about 95 MB, once)")
+        assets = wiring.demo_assets(settings)
+        spec = of(assets.gguf, assets.reviews)
+        with embedded(wiring.build(settings)) as client:
+            outcome = run_job(client, spec, console)
+        answers = _sample(settings, outcome.job, spec) if outcome.succeeded else []
+    if as_json:
+        echo_json({**outcome.as_json(), "samples": answers})
+    elif outcome.succeeded:
+        _show(outcome.job["result"], answers)
+    return INTERRUPTED if outcome.interrupted else 0 if outcome.succeeded else FAILED
+
+
+def _sample(settings: Settings, job: dict[str, Any], spec: JobSpec) -> list[dict[str, str]]:
+    return wiring.sample_answers(settings, Path(job["result"]["artifact"]), spec, SAMPLES)
+
+
+def _show(result: dict[str, Any], answers: list[dict[str, str]]) -> None:
+    console = Console()
+    console.print(result_table(result))
+    table = Table("review (test split)", "label", "sieved model", title="the exported model, loaded back")
+    for answer in answers:
+        review = answer["prompt"].splitlines()[0].removeprefix("Review: ")
+        table.add_row(plain(review), answer["label"], plain(answer["answer"]))
+    console.print(table)
+    folder = result["artifact"]
+    console.print(f"The model lies in {folder}. Load it with", highlight=False, soft_wrap=True)
+    console.print(
+        f'    AutoModelForCausalLM.from_pretrained("{folder}", trust_remote_code=True)',
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,52 @@
+"""What the command line works with, so that a test can hand it other parts.
+
+    CliRunner().invoke(cli.app, ["run", "job.yaml"], obj=Parts(build=lambda settings: Application(...)))
+
+The real ones import torch and Ray, and are therefore imported where they are first called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ranksieve.api.client.client import Client
+from ranksieve.service.spec import JobSpec
+
+if TYPE_CHECKING:  # SQLAlchemy and its migrations take longer to import than `ranksieve jobs` may
+    from ranksieve.service.application import Application
+    from ranksieve.service.server.settings import Settings
+
+
+def _build(settings: Settings) -> Application:
+    from ranksieve.service import wiring
+
+    return wiring.build(settings)
+
+
+def _evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:
+    from ranksieve.service import wiring
+
+    return wiring.evaluate(settings, model_dir, spec, split)
+
+
+def _demo(**options: Any) -> int:
+    from ranksieve.api.cli.demo import demo
+
+    return demo(**options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """The makers behind the commands.
+
+    `build` makes the application of `serve` and `run`; `connect` a client from a URL and a key; `evaluate`
+    scores a model folder on a split of a spec's data; `demo` runs the demo and returns its exit code.
+    """
+
+    build: Callable[[Settings], Application] = _build
+    connect: Callable[[str, str | None], Client] = Client
+    evaluate: Callable[[Settings, Path, JobSpec, str], dict[str, Any]] = _evaluate
+    demo: Callable[..., int] = _demo

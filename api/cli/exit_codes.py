@@ -1,0 +1,28 @@
+"""How a command ends that has followed a job: with the job's outcome on stdout, and an exit code that tells of it."""
+
+import typer
+
+from ranksieve.api.cli.errors import FAILED, INTERRUPTED
+from ranksieve.api.cli.follow import Outcome
+from ranksieve.api.cli.options import echo_json, stdout
+from ranksieve.api.cli.tables import finalists_table, result_table
+
+
+def finish(outcome: Outcome, *, here: bool = True, as_json: bool = False) -> None:
+    """Print a job's outcome and leave with its exit code; why it failed was among its events.
+
+    Where it ran `here`, its model is there already; else it has to be fetched.
+    """
+    if as_json:
+        echo_json(outcome.as_json())
+    elif outcome.succeeded:
+        result = outcome.job["result"]
+        if result["objective"]["kind"] == "pareto" and "export" not in result:
+            stdout().print(finalists_table(result))
+        stdout().print(result_table(result))
+        fetch = f"ranksieve download {outcome.job['id']} -o DIR"
+        typer.echo(f"model: {result['artifact'] if here else fetch}")
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if not outcome.succeeded:
+        raise typer.Exit(FAILED)

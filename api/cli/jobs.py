@@ -1,0 +1,177 @@
+"""`ranksieve submit | jobs | watch | change | …`: jobs of a server, one function per command."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ranksieve.api.cli.errors import only_json
+from ranksieve.api.cli.exit_codes import finish
+from ranksieve.api.cli.follow import follow
+from ranksieve.api.cli.options import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    JobId,
+    Output,
+    SpecFile,
+    Url,
+    echo_json,
+    parts_of,
+    stdout,
+)
+from ranksieve.api.cli.spec_file import load_spec
+from ranksieve.api.cli.tables import jobs_table, models_table
+from ranksieve.api.client.client import Client
+from ranksieve.search.errors import InputError
+from ranksieve.service.job.job import JobState
+
+app = typer.Typer()
+
+
+@app.command()
+def submit(
+    ctx: typer.Context,
+    spec: SpecFile,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the job until it has ended.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Submit a job to a server and print its id."""
+    document = load_spec(spec).canonical()
+    with parts_of(ctx).connect(url, api_key) as client:
+        job_id = client.submit(document)["id"]
+        typer.echo(job_id)
+        if watch:
+            _watch(client, job_id)
+
+
+@app.command("jobs")
+def list_jobs(
+    ctx: typer.Context,
+    state: Annotated[list[JobState] | None, typer.Option(help="Only jobs in one of these states.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """List a server's jobs, newest first."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        stdout().print(jobs_table(client.jobs(states=state or (), limit=limit)))
+
+
+@app.command("models")
+def list_models(
+    ctx: typer.Context, as_json: AsJson = False, url: Url = DEFAULT_URL, api_key: ApiKey = None
+) -> None:
+    """List the local models that jobs of a server could start from."""
+    with only_json(as_json), parts_of(ctx).connect(url, api_key) as client:
+        listed = client.models()
+    if as_json:
+        echo_json(listed)
+    else:
+        stdout().print(models_table(listed))
+
+
+@app.command()
+def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Follow a job until it has ended, through its pauses."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        _watch(client, job_id)
+
+
+@app.command()
+def change(
+    ctx: typer.Context,
+    job_id: JobId,
+    name: Annotated[str | None, typer.Option(help="Its name.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="Its labels, all of them.")
+    ] = None,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="The highest goes first.")] = None,
+    actors: Annotated[int | None, typer.Option(min=1, max=4096, help="So many at most.")] = None,
+    generations: Annotated[int | None, typer.Option(min=0, help="Limit of its search.")] = None,
+    max_evaluations: Annotated[int | None, typer.Option(min=1, help="Limit of its search.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Change a job's name, labels, priority or actors, or the limits of its search while that goes on."""
+    limits = {"generations": generations, "max_evaluations": max_evaluations}
+    search = {key: value for key, value in limits.items() if value is not None}
+    labels = None if label is None else dict(_label(one) for one in label)
+    changes = {
+        "name": name,
+        "labels": labels,
+        "priority": priority,
+        "actors": actors,
+        "search": search or None,
+    }
+    given = {key: value for key, value in changes.items() if value is not None}
+    if not given:
+        raise InputError("change", "name something to change: --help lists what can be")
+    with parts_of(ctx).connect(url, api_key) as client:
+        client.change(job_id, given)
+    typer.echo(f"{job_id} changed")
+
+
+@app.command()
+def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Pause a job: what is being scored finishes and is kept, the next job gets the cluster."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        job = client.pause(job_id)
+    typer.echo(f"{job_id} {'pausing' if job['pause_requested'] else job['state']}")
+
+
+@app.command()
+def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Let a paused or crashed job go on from where it was."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        typer.echo(f"{job_id} {client.resume(job_id)['state']}")
+
+
+@app.command()
+def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """End a job's search; what it has found is confirmed, tested and exported."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        client.stop(job_id)
+    typer.echo(f"{job_id} stopping")
+
+
+@app.command()
+def cancel(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Cancel a job."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        job = client.cancel(job_id)
+    typer.echo(f"{job_id} {'cancelling' if job['state'] != JobState.CANCELLED else job['state']}")
+
+
+@app.command()
+def delete(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Delete a job that has ended, with its files on the server."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        client.delete(job_id)
+    typer.echo(f"{job_id} deleted")
+
+
+@app.command()
+def download(
+    ctx: typer.Context,
+    job_id: JobId,
+    output: Output,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Download the exported model of a job."""
+    with parts_of(ctx).connect(url, api_key) as client:
+        for path in client.download(job_id, output):
+            typer.echo(path)
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not (name and colon):
+        raise InputError("label", f"must be NAME:VALUE, got {text!r}")
+    return name, value
+
+
+def _watch(client: Client, job_id: str) -> None:
+    finish(follow(client, job_id, Console(stderr=True)), here=False)

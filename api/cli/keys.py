@@ -1,0 +1,88 @@
+"""`ranksieve keys …`: API keys, made and ended in the database of a data directory."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ranksieve.api.cli.options import DataDir, stdout
+from ranksieve.api.cli.tables import keys_table
+from ranksieve.service.server.keys import LONGEST_GRACE_H, Scope
+
+if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may
+    from ranksieve.service.store.keys import Keys
+
+app = typer.Typer(help="API keys: who may do what on a server of this data directory.", no_args_is_help=True)
+
+KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")]
+
+
+@app.command("create")
+def create_key(
+    owner: Annotated[str, typer.Argument(help="Whose jobs it is for.")],
+    scope: Annotated[Scope, typer.Option(help="Each includes the ones before it.")] = Scope.SUBMIT,
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="So long it is good.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key and print its secret, which is kept nowhere."""
+    lifetime = None if days is None else timedelta(days=days)
+    with _keys(data_dir, begin=True) as keys:
+        _, secret = keys.create(owner, scope, lifetime)
+    typer.echo(secret)
+
+
+@app.command("list")
+def list_keys(data_dir: DataDir = None) -> None:
+    """List the keys, ended ones too."""
+    with _keys(data_dir) as keys:
+        stdout().print(keys_table(keys.list()))
+
+
+@app.command("rotate")
+def rotate_key(
+    key_id: KeyId,
+    grace_hours: Annotated[
+        int, typer.Option(min=0, max=LONGEST_GRACE_H, help="So long the old one stays good, too.")
+    ] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Replace a key by one of the same owner, scope and lifetime, and print its secret."""
+    with _keys(data_dir) as keys:
+        _, secret = keys.rotate(key_id, timedelta(hours=grace_hours))
+    typer.echo(secret)
+
+
+@app.command("revoke")
+def revoke_key(key_id: KeyId, data_dir: DataDir = None) -> None:
+    """End a key at once."""
+    with _keys(data_dir) as keys:
+        keys.revoke(key_id)
+    typer.echo(f"{key_id} revoked")
+
+
+@contextmanager
+def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
+    """The keys in the database of a data directory, beside a server that may be running on it.
+
+    Raises:
+        InputError: There is none, and none is to be begun.
+        ConflictError: It is not of this version.
+    """
+    from ranksieve.api.http.settings import has_begun, require_begun, settings_from
+    from ranksieve.service.run.ownership import make_data_dir
+    from ranksieve.service.store import Store
+
+    settings = settings_from(data_dir=data_dir)
+    if not begin:
+        require_begun(settings)
+    elif not has_begun(settings):
+        typer.echo(f"a new database is begun: {settings.sqlite_file}", err=True)
+    make_data_dir(settings)
+    store = Store(settings.store_url)
+    try:
+        yield store.keys
+    finally:
+        store.close()

@@ -1,0 +1,224 @@
+"""The command line: `ranksieve serve | run | estimate | export | evaluate | demo`, and what other files add to it.
+
+Exit codes: 0 success, 1 the job or the server failed, 2 a wrong spec or wrong usage, 130 Ctrl-C. What a
+person reads along the way goes to stderr, results go to stdout.
+"""
+
+import logging
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from ranksieve.api.cli import cache, jobs, keys, webhooks
+from ranksieve.api.cli.deps import Parts
+from ranksieve.api.cli.errors import FAILED, ReportingGroup, only_json
+from ranksieve.api.cli.exit_codes import finish
+from ranksieve.api.cli.follow import Outcome, follow, run_job, tell_of_unfinished
+from ranksieve.api.cli.options import (
+    DEFAULT_URL,
+    ApiKey,
+    AsJson,
+    DataDir,
+    JobId,
+    Output,
+    SpecFile,
+    Url,
+    echo_json,
+    parts_of,
+    stdout,
+)
+from ranksieve.api.cli.spec_file import load_spec
+from ranksieve.api.cli.tables import estimate_table, result_table, values_table
+from ranksieve.api.client.client import Client
+
+app = typer.Typer(
+    name="ranksieve",
+    cls=ReportingGroup,
+    help="How small can a language model be and still do your task?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(jobs.app)
+app.add_typer(cache.app, name="cache")
+app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
+
+
+class Split(StrEnum):
+    """Splits of a task's data that a model can be evaluated on."""
+
+    SEARCH = "search"
+    CONFIRM = "confirm"
+    TEST = "test"
+
+
+Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="0 for any free one.", show_default="8765")] = None,
+    data_dir: DataDir = None,
+    root: Roots = None,
+) -> None:
+    """Serve the REST API and run jobs until Ctrl-C."""
+    from ranksieve.api.http.server import serve as serve_forever
+    from ranksieve.api.http.settings import settings_from
+    from ranksieve.service.server import logs
+
+    settings = settings_from(host=host, port=port, data_dir=data_dir, roots=root)
+    logs.configure(settings.log_format, settings.secrets)
+    serve_forever(
+        settings, parts_of(ctx).build, lambda url: typer.echo(f"ranksieve listens on {url}", err=True)
+    )
+
+
+@app.command()
+def run(
+    ctx: typer.Context,
+    spec: SpecFile,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    root: Roots = None,
+) -> None:
+    """Run one job here, from start to end, without a server."""
+    with only_json(as_json):
+        outcome = _run(parts_of(ctx), spec, data_dir, root)
+    finish(outcome, as_json=as_json)
+
+
+@app.command()
+def estimate(
+    ctx: typer.Context,
+    spec: SpecFile,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    root: Roots = None,
+) -> None:
+    """Tell what a job will need - tokens, memory, disk, time - and check it; nothing is started."""
+    from ranksieve.api.http.settings import local_settings
+
+    with only_json(as_json):
+        _log_beside(Console(stderr=True))
+        job = load_spec(spec)
+        values = parts_of(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
+    if as_json:
+        echo_json(values)
+    else:
+        stdout().print(estimate_table(values))
+
+
+@app.command()
+def export(
+    ctx: typer.Context,
+    job_id: JobId,
+    output: Output,
+    share: Annotated[
+        float | None, typer.Option(help="The best model that keeps at most this share of the parameters.")
+    ] = None,
+    candidate: Annotated[int | None, typer.Option(help="Or the candidate with this id.")] = None,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Work here, without a server, on the jobs of this directory.")
+    ] = None,
+    root: Roots = None,
+) -> None:
+    """Make another size, or another candidate, of a job that succeeded, and download it."""
+    with _client(parts_of(ctx), url, api_key, data_dir, root) as client:
+        console = Console(stderr=True)
+        if data_dir is not None:
+            tell_of_unfinished(client, console)
+        made = client.export(job_id, share=share, candidate=candidate)
+        outcome = follow(client, made["id"], console)
+        if not outcome.succeeded:
+            raise typer.Exit(FAILED)
+        stdout().print(result_table(outcome.job["result"]))
+        for path in client.download(made["id"], output):
+            typer.echo(path)
+
+
+@app.command()
+def evaluate(
+    ctx: typer.Context,
+    model_dir: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Exported or dense model folder.")],
+    spec: SpecFile,
+    split: Annotated[Split, typer.Option(help="Split of the spec's data to score.")] = Split.TEST,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+    root: Roots = None,
+) -> None:
+    """Score a model folder on the task of a job file."""
+    from ranksieve.api.http.settings import local_settings
+
+    with only_json(as_json):
+        _log_beside(Console(stderr=True))
+        settings = local_settings(spec, data_dir, [*(root or []), model_dir])
+        values = parts_of(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)
+    if as_json:
+        echo_json(values)
+    else:
+        stdout().print(values_table(values))
+
+
+@app.command()
+def demo(
+    ctx: typer.Context,
+    data_dir: DataDir = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    method: Annotated[str, typer.Option(help="task, output, input or weight.")] = "task",
+    refine_epochs: Annotated[
+        int, typer.Option(min=0, help="Passes over the data that train the factors; 0 trains nothing.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Prune a small real model on a real task, in minutes."""
+    options = {"seed": seed, "method": method, "refine_epochs": refine_epochs}
+    raise typer.Exit(parts_of(ctx).demo(data_dir=data_dir, as_json=as_json, **options))
+
+
+def main() -> None:
+    """Entry point of the `ranksieve` command."""
+    app()
+
+
+def _client(
+    parts: Parts, url: str, api_key: str | None, data_dir: Path | None, roots: list[Path] | None
+) -> AbstractContextManager[Client]:
+    """A client of the server at a URL, or of one inside this process where a data directory is given."""
+    if data_dir is None:
+        return parts.connect(url, api_key)
+    from ranksieve.api.cli.embedded import embedded
+    from ranksieve.api.http.settings import local_settings, require_begun
+
+    settings = local_settings(data_dir, data_dir, roots or [])
+    require_begun(settings)
+    return embedded(parts.build(settings))
+
+
+def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path] | None) -> Outcome:
+    """The job of a spec file, run in this process."""
+    from ranksieve.api.cli.embedded import embedded
+    from ranksieve.api.http.settings import local_settings
+
+    console = Console(stderr=True)
+    spec = load_spec(spec_file)
+    _log_beside(console)
+    with embedded(parts.build(local_settings(spec_file, data_dir, roots or []))) as client:
+        return run_job(client, spec, console)
+
+
+def _log_beside(console: Console) -> None:
+    """Log warnings above the progress bars of a terminal, or as lines where there are none."""
+    handler = (
+        RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler()
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])

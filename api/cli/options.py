@@ -1,0 +1,39 @@
+"""What several files of commands share: options, the parts behind the commands, and where results are printed."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ranksieve.api.cli.deps import Parts
+
+Url = Annotated[str, typer.Option(envvar="RANKSIEVE_URL", help="The server.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="RANKSIEVE_API_KEY", help="The server's key.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Database, job folders and caches.", show_default=".ranksieve"),
+]
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="Job file, YAML or JSON.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
+DEFAULT_URL = "http://127.0.0.1:8765"
+_PIPE_COLUMNS = 120
+
+
+def parts_of(ctx: typer.Context) -> Parts:
+    """The parts that a command works with."""
+    return ctx.obj if isinstance(ctx.obj, Parts) else Parts()
+
+
+def stdout() -> Console:
+    """Where tables go; a file or a pipe gets room for their widest rows."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
+
+
+def echo_json(values: dict[str, Any]) -> None:
+    """Prints one JSON object on stdout."""
+    typer.echo(json.dumps(values))

@@ -1,0 +1,273 @@
+"""The Python client: the REST API as methods, the event stream as an iterator that survives disconnects."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx2
+
+from ranksieve.api.client.connection import ApiError, Connection
+from ranksieve.api.client.webhooks import Webhooks
+from ranksieve.search.errors import InfrastructureError, InputError, NotFoundError
+from ranksieve.service.job.job import JobState
+
+_RECONNECT_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+
+
+class Client:
+    """Talks to one server.
+
+    Args:
+        base_url: As of `Connection`, e.g. `http://127.0.0.1:8765`.
+        api_key: As of `Connection`.
+        transport: As of `Connection`.
+        wait: Called with the seconds to wait before a reconnect.
+
+    Raises:
+        InputError: The URL is none, no proxy like the environment's is supported, or no key looks like this one.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        *,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.connection = Connection(base_url, api_key, transport)
+        """For requests that no method makes."""
+        self._wait = wait
+        self.webhooks = Webhooks(self.connection, wait)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.connection.close()
+
+    def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
+        """Submit a job; returns it, queued.
+
+        Args:
+            spec: The job file.
+            idempotency_key: Any name for this submission; sent again under it, it makes no second job.
+
+        Raises:
+            ApiError: The spec was refused; `errors` names the fields.
+        """
+        headers = _given(**{"Idempotency-Key": idempotency_key})
+        return self.connection.request("POST", "/v1/jobs", json=dict(spec), headers=headers)
+
+    def estimate(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What a job would need; submits nothing.
+
+        Raises:
+            ApiError: The spec was refused; `errors` names the fields.
+        """
+        return self.connection.request("POST", "/v1/jobs", params={"dry_run": True}, json=dict(spec))
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """One job with its spec and result."""
+        return self.connection.request("GET", _path(job_id))
+
+    def jobs(
+        self,
+        *,
+        states: Iterable[str] = (),
+        labels: Mapping[str, str] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Jobs, newest first, in one of these states, with all these labels, behind the one with the id `after`."""
+        label = [f"{name}:{value}" for name, value in (labels or {}).items()]
+        params = _given(state=list(states) or None, label=label or None, limit=limit, after=after)
+        return list(self.connection.request("GET", "/v1/jobs", params=params)["jobs"])
+
+    def change(self, job_id: str, changes: Mapping[str, Any], *, etag: str | None = None) -> dict[str, Any]:
+        """Change a job; returns it.
+
+        Args:
+            job_id: The job.
+            changes: Any of `name`, `labels`, `priority`, `actors` and `search` with `generations` and
+                `max_evaluations`.
+            etag: The job is changed only if it is still the one of this `ETag`.
+
+        Raises:
+            ApiError: The change was refused; status 412 if the job is another one by now.
+        """
+        headers = _given(**{"If-Match": etag})
+        return self.connection.request("PATCH", _path(job_id), json=dict(changes), headers=headers)
+
+    def pause(self, job_id: str) -> dict[str, Any]:
+        """Ask a job to start nothing new and wait; returns it, which may still be finishing what is in flight."""
+        return self.connection.request("POST", _path(job_id, "pause"))
+
+    def resume(self, job_id: str) -> dict[str, Any]:
+        """Queue a paused or crashed job again; returns it."""
+        return self.connection.request("POST", _path(job_id, "resume"))
+
+    def stop(self, job_id: str) -> dict[str, Any]:
+        """Ask a job to end with what it has found; returns it, which has yet to confirm and export that."""
+        return self.connection.request("POST", _path(job_id, "stop"))
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Ask a job to end; returns it, which may still be ending."""
+        return self.connection.request("POST", _path(job_id, "cancel"))
+
+    def delete(self, job_id: str) -> None:
+        """Delete a job that has ended, with its files."""
+        self.connection.send("DELETE", _path(job_id))
+
+    def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
+        """Follow a job: every event after `after`, ending with the one that says how it ended.
+
+        A broken connection is taken up again where it ended, also after too many requests.
+
+        Raises:
+            ApiError: No such job, or the key is wrong.
+            InfrastructureError: The server stayed away.
+        """
+        delays = iter(_RECONNECT_DELAYS_S)
+        while True:
+            try:
+                for event in self.connection.events(_path(job_id, "events"), after):
+                    after = int(event["seq"])
+                    delays = iter(_RECONNECT_DELAYS_S)
+                    yield event
+                if self._ended(job_id, after):
+                    return
+                reason: object = "the stream ended early"
+                delays = iter(_RECONNECT_DELAYS_S)  # the server is there, the stream was cut on its way
+            except (httpx2.TransportError, InfrastructureError) as error:
+                reason = error
+            except ApiError as error:
+                if (
+                    error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+                    and error.status != HTTPStatus.TOO_MANY_REQUESTS
+                ):
+                    raise
+                reason = error
+            delay = next(delays, None)
+            if delay is None:
+                raise InfrastructureError(f"lost the events of job {job_id}: {reason}")
+            self._wait(delay)
+
+    def generations(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
+        """The generations of a job's search after number `after`, in order."""
+        params = {"after": after, "limit": limit}
+        return list(
+            self.connection.request("GET", _path(job_id, "generations"), params=params)["generations"]
+        )
+
+    def candidates(
+        self,
+        job_id: str,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        after: int | None = None,
+        generation: int | None = None,
+        pareto: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Scored candidates of a job: all, of one generation, or with `pareto` those that no smaller one beats."""
+        params = _given(limit=limit, offset=offset, after=after, generation=generation, pareto=pareto or None)
+        return list(self.connection.request("GET", _path(job_id, "candidates"), params=params)["candidates"])
+
+    def export(
+        self, job_id: str, *, share: float | None = None, candidate: int | None = None
+    ) -> dict[str, Any]:
+        """Ask a job that succeeded for one more model; returns the export, a small job with an `id` of its own.
+
+        Args:
+            job_id: The job.
+            share: The best candidate that keeps at most so much of the prunable parameters.
+            candidate: Or the one with this `id`, see `candidates`.
+
+        Raises:
+            ApiError: No candidate is so small, or the job has not succeeded.
+        """
+        return self.connection.request(
+            "POST", _path(job_id, "exports"), json=_given(share=share, candidate=candidate)
+        )
+
+    def exports(self, job_id: str) -> list[dict[str, Any]]:
+        """The exports of a job, newest first."""
+        return list(self.connection.request("GET", _path(job_id, "exports"))["exports"])
+
+    def models(self) -> dict[str, Any]:
+        """The local `models` that a job could start from, and whether that is all of them: `complete`."""
+        return self.connection.request("GET", "/v1/models")
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """The kinds of tasks: what each means, which fields of `task` it takes, its metric and an example."""
+        return list(self.connection.request("GET", "/v1/tasks")["tasks"])
+
+    def artifacts(self, job_id: str) -> list[dict[str, Any]]:
+        """The files of the exported model of a job, or of an export."""
+        return list(self.connection.request("GET", _path(job_id, "artifacts"))["artifacts"])
+
+    def download(self, job_id: str, directory: Path) -> list[Path]:
+        """Fetch the exported model of a job, or of an export, into a folder; returns the files in it.
+
+        Raises:
+            ApiError: No such job.
+            NotFoundError: It has no exported model.
+            InputError: The folder holds files of something else.
+            InfrastructureError: The server offered a name outside the folder, or a transfer broke.
+        """
+        names = [str(artifact["name"]) for artifact in self.artifacts(job_id)]
+        if not names:
+            raise NotFoundError(f"job {job_id} is {self.job(job_id)['state']}; it has no exported model")
+        targets = [_inside(directory, name) for name in names]
+        _refuse_others(targets)
+        for name, target in zip(names, targets, strict=True):
+            self.connection.fetch(_path(job_id, "artifacts", *PurePosixPath(name).parts), target)
+        return targets
+
+    def _ended(self, job_id: str, after: int) -> bool:
+        """Whether a job has ended and `after` was its last event."""
+        if not JobState(self.job(job_id)["state"]).ended:
+            return False
+        params = {"after": after, "limit": 1}
+        return not self.connection.request("GET", _path(job_id, "events"), params=params)["events"]
+
+
+def _refuse_others(targets: Sequence[Path]) -> None:
+    """Checks that no files but hidden ones lie beside the targets: transformers might read them, too.
+
+    Raises:
+        InputError: There are some.
+    """
+    for folder in {target.parent for target in targets if target.parent.is_dir()}:
+        beside = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        if others := sorted(set(beside) - set(targets)):
+            raise InputError("output", f"must hold no other model; {others[0]} is not of this one")
+
+
+def _path(job_id: str, *parts: str) -> str:
+    return "/v1/jobs/" + "/".join(quote(part, safe="") for part in (job_id, *parts))
+
+
+def _given(**params: object) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _inside(directory: Path, name: str) -> Path:
+    """Where a file of this name belongs; refuses names that point out of the folder."""
+    parts = PurePosixPath(name).parts
+    unsafe = not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts
+    target = directory.resolve().joinpath(*parts)
+    if unsafe or not target.resolve().is_relative_to(directory.resolve()):
+        raise InfrastructureError(f"the server offered a file outside the target folder: {name!r}")
+    return target

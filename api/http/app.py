@@ -1,0 +1,135 @@
+"""The HTTP application: routes, errors, who may use it, and the service's life around it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from anyio import CapacityLimiter
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.concurrency import run_in_threadpool
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import Receive, Scope, Send
+
+from ranksieve.api import page
+from ranksieve.api.http import docs, errors
+from ranksieve.api.http.auth import Authenticate
+from ranksieve.api.http.hosts import OwnPages, trusted_names
+from ranksieve.api.http.openapi import documented
+from ranksieve.api.http.request_id import Requests
+from ranksieve.api.http.routes import (
+    artifacts,
+    capabilities,
+    events,
+    exports,
+    health,
+    jobs,
+    keys,
+    models,
+    ranks,
+    search,
+    tasks,
+    webhooks,
+)
+from ranksieve.api.http.routes.strict_requests import refuse_ignored
+from ranksieve.api.http.schemas.common import MAX_BODY_BYTES
+from ranksieve.api.http.throttle import Throttle
+from ranksieve.service.application import Application
+from ranksieve.service.server.capabilities import version_of
+from ranksieve.service.server.settings import Settings
+
+CHECKS = 8
+"""Job files that are checked at once; more of them wait, and keep nothing else waiting."""
+
+_TAGS = [
+    {"name": "jobs", "description": "Submit, list, look at, pause, stop and cancel pruning jobs."},
+    {"name": "events", "description": "What happens to a job, as pages or as a stream."},
+    {"name": "search", "description": "The generations and candidates of a job's search."},
+    {"name": "artifacts", "description": "The files of the exported model."},
+    {"name": "exports", "description": "More models of a finished job, without another search."},
+    {"name": "webhooks", "description": "URLs that are told of jobs, with signatures."},
+    {"name": "keys", "description": "API keys: who may do what."},
+    {"name": "capabilities", "description": "What this server can do, with which models and tasks."},
+    {"name": "health", "description": "Whether the server runs jobs."},
+]
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        return documented(super().openapi())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Around all middleware, and none of it: OpenTelemetry puts its own outermost, if it knows what is there.
+        await Requests(super().__call__, errors.refuse)(scope, receive, send)
+
+
+def create_app(application: Application, *, started: bool = False) -> FastAPI:
+    """Build the HTTP application around the service.
+
+    Args:
+        application: The service. The app's lifespan starts and stops it.
+        started: The caller has started `application` already, to see its errors; the lifespan only stops it.
+
+    Returns:
+        The app; `app.state.streams` can end the event streams that clients hold open.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if not started:
+            await run_in_threadpool(application.start)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(application.stop)
+
+    app = _App(
+        title="ranksieve",
+        summary="How small can a language model be and still do your task?",
+        version=version_of("ranksieve"),
+        openapi_tags=_TAGS,
+        servers=[{"url": "."}],  # where the document is: below the path under which a proxy serves it, too
+        docs_url=None,
+        redoc_url=None,
+        separate_input_output_schemas=False,
+        generate_unique_id_function=lambda route: route.name,
+        lifespan=lifespan,
+        max_body_size=MAX_BODY_BYTES,
+    )
+    app.state.application = application
+    app.state.streams = events.OpenStreams()
+    app.state.checks = CapacityLimiter(CHECKS)
+    errors.install(app)
+    _keep_foreign_pages_out(app, application.settings)
+    known = Depends(Authenticate(application, Throttle(application.settings.requests_per_second)))
+    app.include_router(health.router)
+    app.include_router(health.guarded, dependencies=[known])
+    app.include_router(_v1(known))
+    app.webhooks.include_router(webhooks.sent)
+    docs.add_page(app)
+    page.add_page(app)
+    return app
+
+
+def _v1(known: Any) -> APIRouter:
+    refused = errors.responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
+    router = APIRouter(prefix="/v1", dependencies=[known, Depends(refuse_ignored)], responses=refused)
+    modules = (
+        jobs, events, search, ranks, artifacts, exports, webhooks, keys, capabilities, models, tasks,
+    )  # fmt: skip
+    for module in modules:
+        router.include_router(module.router)
+    return router
+
+
+def _keep_foreign_pages_out(app: FastAPI, settings: Settings) -> None:
+    app.add_middleware(OwnPages, allowed=settings.allowed_hosts)
+    names = trusted_names(settings.host, settings.allowed_hosts)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)

@@ -1,0 +1,47 @@
+"""Who calls a route, and what is there for them."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Depends, HTTPException, Request
+
+from ranksieve.api.http.routes.application import TheApplication
+from ranksieve.service.application import Application
+from ranksieve.service.server.keys import Principal, Scope
+from ranksieve.service.store import View
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caller:
+    """The application, as far as one caller may use it; `is_still_good` asks whether the key has not ended since."""
+
+    application: Application
+    principal: Principal
+    is_still_good: Callable[[], bool]
+
+    @property
+    def jobs(self) -> View:
+        """The jobs that are there for the caller."""
+        return self.application.store.seen_by(self.principal.sees)
+
+
+def _caller(scope: Scope) -> Callable[[Request, Application], Awaitable[Caller]]:
+    """A dependency: the caller, whose key has to be good for `scope`."""
+
+    async def caller(request: Request, application: TheApplication) -> Caller:
+        principal: Principal = request.state.principal  # set by `Authenticate`, or nobody gets here
+        if not principal.scope.includes(scope):
+            raise HTTPException(
+                HTTPStatus.FORBIDDEN,
+                f"needs a key of scope {scope}; this one is {principal.owner}'s, of scope {principal.scope}",
+            )
+        return Caller(application=application, principal=principal, is_still_good=request.state.is_still_good)
+
+    return caller
+
+
+Reader = Annotated[Caller, Depends(_caller(Scope.READ))]
+Submitter = Annotated[Caller, Depends(_caller(Scope.SUBMIT))]
+Admin = Annotated[Caller, Depends(_caller(Scope.ADMIN))]

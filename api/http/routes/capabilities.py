@@ -1,0 +1,14 @@
+"""What this server can do."""
+
+from fastapi import APIRouter
+
+from ranksieve.api.http.routes.caller import Reader
+from ranksieve.api.http.schemas.server import CapabilitiesBody
+
+router = APIRouter(prefix="/capabilities", tags=["capabilities"])
+
+
+@router.get("")
+def capabilities(reader: Reader) -> CapabilitiesBody:
+    """Tell versions, devices, limits, and the kinds of tasks, methods and objectives there are."""
+    return CapabilitiesBody.model_validate(reader.application.capabilities())

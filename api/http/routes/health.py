@@ -1,0 +1,56 @@
+"""Whether the server runs jobs, whether requests are worth sending to it, and what it has counted.
+
+Who asks with HEAD, as `curl -I` and many a probe do, gets status and headers alone.
+"""
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from ranksieve.api.http.errors import responses
+from ranksieve.api.http.routes.application import TheApplication
+from ranksieve.api.http.routes.caller import Admin
+from ranksieve.api.http.schemas.server import Health, Readiness
+from ranksieve.service.server.capabilities import version_of
+
+router = APIRouter(tags=["health"])
+
+
+@router.head("/healthz", include_in_schema=False)
+@router.get("/healthz", responses={503: {"model": Health, "description": "No job will run until a restart."}})
+async def healthz(application: TheApplication, response: Response) -> Health:
+    """Answer 200 while the server runs jobs, else 503. Needs no key."""
+    healthy = bool(application.health()["healthy"])
+    if not healthy:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Health(status="ok" if healthy else "unhealthy", version=version_of("ranksieve"))
+
+
+@router.head("/readyz", include_in_schema=False)
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "Send no requests here for now."}})
+def readyz(application: TheApplication, response: Response) -> Readiness:
+    """Answer 200 while the job store and Ray answer and jobs are run, else 503. Needs no key, starts nothing."""
+    works = application.readiness()
+    ready = False not in works.values()
+    if not ready:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Readiness.model_validate({"ready": ready, **works})
+
+
+_REFUSED = responses(
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+guarded = APIRouter(tags=["health"], responses=_REFUSED)
+
+
+@guarded.head("/metrics", include_in_schema=False)
+@guarded.get("/metrics", response_class=PlainTextResponse)
+def metrics(admin: Admin) -> Response:
+    """Tell what was counted, in Prometheus' text format. For the admin's key, where there are keys."""
+    return Response(admin.application.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,181 @@
+"""Jobs: submit, list, look at; change, pause, resume, stop, cancel, delete.
+
+Plain functions, which FastAPI runs in its thread pool. Submitting reads files and tokenizes, which may take minutes:
+that has threads of its own, so that nothing else waits for it.
+"""
+
+from datetime import UTC, datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Response
+from fastapi import Request as HttpRequest
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
+from pydantic.json_schema import SkipJsonSchema
+
+from ranksieve.api.http.errors import responses
+from ranksieve.api.http.routes.caller import Caller, Reader, Submitter
+from ranksieve.api.http.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
+from ranksieve.api.http.routes.links import JOB_LINKS
+from ranksieve.api.http.schemas.common import After
+from ranksieve.api.http.schemas.estimate import EstimateBody
+from ranksieve.api.http.schemas.jobs import JobBody, JobList, JobSummary
+from ranksieve.service.job.changes import JobChanges
+from ranksieve.service.job.job import JobState, Request
+from ranksieve.service.spec import LONGEST_LABEL, JobSpec
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+_ASKED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+
+
+def _no_number(value: object) -> object:
+    """Pydantic would take one for seconds since 1970, which the document does not promise."""
+    try:
+        float(str(value))
+    except ValueError:
+        return value
+    raise ValueError("give a date, a time and its zone, e.g. 2026-11-02T09:30:00Z")
+
+
+def _within_reason(moment: datetime) -> datetime:
+    """No job is older or younger, and every database can look for these."""
+    return min(max(moment, _FIRST), _LAST)
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_within_reason)]
+IdempotencyKey = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Label = Annotated[str, StringConstraints(pattern="^[^:\\x00]+:[^\\x00]*$", max_length=2 * LONGEST_LABEL + 1)]
+
+
+@router.post(
+    "",
+    status_code=HTTPStatus.ACCEPTED,
+    response_model=JobBody,
+    responses={
+        202: {"description": "The job, queued.", "links": JOB_LINKS},
+        200: {"model": EstimateBody, "description": "The estimate of a dry run."},
+        **responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
+    },
+)
+async def submit(
+    spec: JobSpec,
+    submitter: Submitter,
+    request: HttpRequest,
+    response: Response,
+    dry_run: Annotated[
+        bool, Query(description="Check the job file and answer what the job would need; create nothing.")
+    ] = False,
+    idempotency_key: Annotated[
+        IdempotencyKey | SkipJsonSchema[None],
+        Header(
+            description="Any name for this submission. Sent again with the same spec, it answers the same job."
+        ),
+    ] = None,
+) -> JobBody | JSONResponse:
+    """Check a job file against the model and the data it names, and queue it."""
+    application, principal = submitter.application, submitter.principal
+    checked = partial(to_thread.run_sync, limiter=request.app.state.checks)
+    if dry_run:
+        estimate = await checked(application.estimate, spec, principal.sees)
+        return JSONResponse(EstimateBody.model_validate(estimate).model_dump(mode="json"))
+    job = await checked(application.submit, spec, principal.owner, idempotency_key, principal.sees)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobBody.of(job)
+
+
+@router.get("")
+def list_jobs(
+    reader: Reader,
+    state: Annotated[
+        list[JobState], Query(max_length=len(JobState), description="Only jobs in one of these states.")
+    ] = [],  # noqa: B006 (read by FastAPI)
+    label: Annotated[
+        list[Label], Query(max_length=20, description="Only jobs with this label: `name:value`.")
+    ] = [],  # noqa: B006 (read by FastAPI)
+    since: Annotated[
+        Moment | SkipJsonSchema[None], Query(description="Only jobs created then or later, with its zone.")
+    ] = None,
+    before: Annotated[
+        Moment | SkipJsonSchema[None], Query(description="Only jobs created earlier, with its zone.")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the page before.")] = None,
+) -> JobList:
+    """List jobs, newest first."""
+    found = reader.jobs.jobs(
+        states=state,
+        labels=label,
+        since=since,
+        before=before,
+        limit=limit + 1,
+        after=after,
+    )
+    jobs, more = found[:limit], len(found) > limit
+    return JobList(jobs=[JobSummary.of(job) for job in jobs], next=jobs[-1].id if more else None)
+
+
+@router.get(
+    "/{job_id}",
+    response_model=JobBody,
+    responses={304: {"description": "As the client has it."}, **responses(HTTPStatus.NOT_FOUND)},
+)
+def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Response:
+    """Show a job with its spec and, once it succeeded, its result."""
+    return tagged(JobBody.of(reader.jobs.job(job_id)), if_none_match)
+
+
+@router.patch(
+    "/{job_id}", response_model=JobBody, responses={**_ASKED, **responses(HTTPStatus.PRECONDITION_FAILED)}
+)
+def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
+    """Change a job's name, labels, priority or actors, or the limits of its search while that goes on."""
+    job = submitter.application.change(
+        job_id,
+        changes,
+        submitter.principal.sees,
+        expect=lambda job: require_match(JobBody.of(job), if_match),
+    )
+    return tagged(JobBody.of(job), None)
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
+)
+def delete(job_id: str, submitter: Submitter) -> None:
+    """Delete a job that has ended, with its events, its candidates and its files."""
+    submitter.application.delete(job_id, submitter.principal.sees)
+
+
+@router.post("/{job_id}/pause", responses=_ASKED)
+def pause(job_id: str, submitter: Submitter) -> JobBody:
+    """Start nothing new, keep what is scored, and let the next job have the cluster; a search lets trials finish."""
+    return _ask(submitter, job_id, Request.PAUSE)
+
+
+@router.post("/{job_id}/resume", responses=_ASKED)
+def resume(job_id: str, submitter: Submitter) -> JobBody:
+    """Queue a paused or crashed job again, to go on from where it was; call a pause off that is still to come."""
+    return _ask(submitter, job_id, Request.RESUME)
+
+
+@router.post("/{job_id}/stop", responses=_ASKED)
+def stop(job_id: str, submitter: Submitter) -> JobBody:
+    """Search no further than what is being scored; confirm, test and export what was found."""
+    return _ask(submitter, job_id, Request.STOP)
+
+
+@router.post("/{job_id}/cancel", responses=_ASKED)
+def cancel(job_id: str, submitter: Submitter) -> JobBody:
+    """Cancel a job that nobody runs at once; ask a running one to end, which it does within seconds."""
+    return _ask(submitter, job_id, Request.CANCEL)
+
+
+def _ask(submitter: Caller, job_id: str, request: Request) -> JobBody:
+    return JobBody.of(submitter.application.request(job_id, request, submitter.principal.sees))

@@ -1,0 +1,43 @@
+"""API keys: made, listed, replaced, ended. For the admin."""
+
+from datetime import timedelta
+from http import HTTPStatus
+
+from fastapi import APIRouter
+
+from ranksieve.api.http.errors import responses
+from ranksieve.api.http.routes.caller import Admin
+from ranksieve.api.http.routes.links import KEY_LINKS
+from ranksieve.api.http.schemas.keys import KeyBody, KeyList, NewKey, Rotation, SecretKeyBody
+
+router = APIRouter(prefix="/keys", tags=["keys"], responses=responses(HTTPStatus.FORBIDDEN))
+
+
+@router.post(
+    "", status_code=HTTPStatus.CREATED, responses={201: {"description": "The key.", "links": KEY_LINKS}}
+)
+def create_key(new: NewKey, admin: Admin) -> SecretKeyBody:
+    """Make a key; its secret is in this answer and nowhere else."""
+    lifetime = None if new.days is None else timedelta(days=new.days)
+    key, secret = admin.application.store.keys.create(new.owner, new.scope, lifetime)
+    return SecretKeyBody.of(key, secret=secret)
+
+
+@router.get("")
+def list_keys(admin: Admin) -> KeyList:
+    """List all keys, ended ones too."""
+    return KeyList(keys=[KeyBody.of(key) for key in admin.application.store.keys.list()])
+
+
+@router.post("/{key_id}/rotate", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+def rotate_key(key_id: str, rotation: Rotation, admin: Admin) -> SecretKeyBody:
+    """Replace a key by a new one of the same owner, scope and lifetime."""
+    grace = timedelta(hours=rotation.grace_hours)
+    key, secret = admin.application.store.keys.rotate(key_id, grace)
+    return SecretKeyBody.of(key, secret=secret)
+
+
+@router.post("/{key_id}/revoke", responses=responses(HTTPStatus.NOT_FOUND))
+def revoke_key(key_id: str, admin: Admin) -> KeyBody:
+    """End a key at once."""
+    return KeyBody.of(admin.application.store.keys.revoke(key_id))

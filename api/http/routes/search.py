@@ -1,0 +1,60 @@
+"""What a job's search did: its generations and every candidate it scored."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic.json_schema import SkipJsonSchema
+
+from ranksieve.api.http.errors import responses
+from ranksieve.api.http.routes.caller import Reader
+from ranksieve.api.http.schemas.common import LARGEST, Count
+from ranksieve.api.http.schemas.jobs import CandidatePage, GenerationPage
+from ranksieve.search.errors import InputError
+
+router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses(HTTPStatus.NOT_FOUND))
+
+
+MOST_SKIPPED = 10_000
+"""A database reads what it skips."""
+
+
+@router.get("/generations")
+def generations(
+    job_id: str,
+    reader: Reader,
+    after: Annotated[
+        int, Query(ge=-1, le=LARGEST, description="Number of the last generation already seen.")
+    ] = -1,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+) -> GenerationPage:
+    """List the records of finished generations, in order."""
+    return GenerationPage(generations=reader.jobs.generations(job_id, after=after, limit=limit))
+
+
+@router.get("/candidates")
+def candidates(
+    job_id: str,
+    reader: Reader,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[
+        int, Query(ge=0, le=MOST_SKIPPED, description="Scorings to skip; `after` gets through long lists.")
+    ] = 0,
+    after: Annotated[
+        Count | SkipJsonSchema[None],
+        Query(description="`id` of the last of the page before: for long lists; not with `pareto`."),
+    ] = None,
+    generation: Annotated[Count | SkipJsonSchema[None], Query(description="Only this generation.")] = None,
+    pareto: Annotated[
+        bool,
+        Query(description="Only those on all search examples that no smaller one beats, smallest first."),
+    ] = False,
+) -> CandidatePage:
+    """List the scorings of a job's candidates in the order they were saved."""
+    if pareto:
+        if after is not None:
+            raise InputError("after", "goes with all candidates; the front is short, use offset")
+        found = reader.jobs.front(job_id, limit=limit, offset=offset, generation=generation)
+    else:
+        found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation, after=after)
+    return CandidatePage(candidates=found)

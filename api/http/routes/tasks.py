@@ -1,0 +1,15 @@
+"""The kinds of tasks that a job file may name."""
+
+from fastapi import APIRouter
+
+from ranksieve.api.http.routes.caller import Reader
+from ranksieve.api.http.schemas.server import TaskKindBody, TaskKindList
+from ranksieve.service.server.tasks import task_kinds
+
+router = APIRouter(prefix="/tasks", tags=["capabilities"])
+
+
+@router.get("")
+def tasks(reader: Reader) -> TaskKindList:
+    """Tell the kinds of tasks: what each means, which fields of `task` it takes, how it is scored, an example."""
+    return TaskKindList(tasks=[TaskKindBody.model_validate(kind) for kind in task_kinds()])

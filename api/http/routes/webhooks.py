@@ -1,0 +1,124 @@
+"""Webhooks: made, listed, looked at, changed, tested, given new secrets, ended; and where their deliveries are."""
+
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic.json_schema import SkipJsonSchema
+
+from ranksieve.api.http.errors import responses
+from ranksieve.api.http.routes.caller import Reader, Submitter
+from ranksieve.api.http.routes.links import WEBHOOK_LINKS
+from ranksieve.api.http.schemas.common import After
+from ranksieve.api.http.schemas.keys import Rotation
+from ranksieve.api.http.schemas.webhooks import (
+    DeliveryBody,
+    DeliveryPage,
+    JobMessage,
+    NewWebhook,
+    SecretWebhookBody,
+    WebhookBody,
+    WebhookChanges,
+    WebhookList,
+    WebhookTest,
+)
+
+router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+sent = APIRouter(tags=["webhooks"])
+"""What is not asked of this server, but sent by it."""
+
+_RECEIVED: dict[int | str, dict[str, Any]] = {
+    204: {"description": "Received; so does any 2xx."},
+    410: {"description": "No more: the webhook is disabled."},
+    "default": {"description": "It is sent again, but for a test."},
+}
+_FOUND = responses(HTTPStatus.NOT_FOUND)
+_CHANGED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
+
+
+@router.post(
+    "",
+    status_code=HTTPStatus.CREATED,
+    responses={
+        201: {"description": "The webhook.", "links": WEBHOOK_LINKS},
+        **responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT),
+    },
+)
+def create_webhook(new: NewWebhook, submitter: Submitter, response: Response) -> SecretWebhookBody:
+    """Make a webhook, which is told of the jobs of its owner; its secret is in this answer and in no other."""
+    webhook, secret = submitter.application.create_webhook(
+        submitter.principal.owner, new.url, new.states, enabled=new.enabled
+    )
+    response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
+    return SecretWebhookBody.of(webhook, secret=secret)
+
+
+@router.get("")
+def list_webhooks(reader: Reader) -> WebhookList:
+    """List webhooks, oldest first."""
+    return WebhookList(webhooks=[WebhookBody.of(one) for one in reader.jobs.webhooks.all()])
+
+
+@router.get("/{webhook_id}", responses=_FOUND)
+def webhook(webhook_id: str, reader: Reader) -> WebhookBody:
+    """Show a webhook, and why it was disabled, if the server did so."""
+    return WebhookBody.of(reader.jobs.webhooks.get(webhook_id))
+
+
+@router.patch("/{webhook_id}", responses=_CHANGED)
+def change_webhook(webhook_id: str, changes: WebhookChanges, submitter: Submitter) -> WebhookBody:
+    """Change where a webhook leads and what it is told of; disable it, or enable it again: then what waits is sent."""
+    changed = submitter.application.change_webhook(webhook_id, submitter.principal.sees, **changes.given())
+    return WebhookBody.of(changed)
+
+
+@router.delete("/{webhook_id}", status_code=HTTPStatus.NO_CONTENT, responses=_CHANGED)
+def delete_webhook(webhook_id: str, submitter: Submitter) -> None:
+    """Delete a webhook with its deliveries; what waits is not sent any more."""
+    submitter.jobs.webhooks.delete(webhook_id)
+
+
+@router.post("/{webhook_id}/rotate", responses=_CHANGED)
+def rotate_webhook(webhook_id: str, rotation: Rotation, submitter: Submitter) -> SecretWebhookBody:
+    """Replace the secret of a webhook; for as long as the former one is good, deliveries are signed with both."""
+    grace = timedelta(hours=rotation.grace_hours)
+    rotated, secret = submitter.jobs.webhooks.rotate(webhook_id, grace)
+    return SecretWebhookBody.of(rotated, secret=secret)
+
+
+@router.post(
+    "/{webhook_id}/test",
+    status_code=HTTPStatus.ACCEPTED,
+    responses={**_CHANGED, **responses(HTTPStatus.CONFLICT)},
+)
+def test_webhook(webhook_id: str, submitter: Submitter) -> DeliveryBody:
+    """Send a webhook an event that tells of nothing, once; see its deliveries for what came of it."""
+    return DeliveryBody.of(submitter.application.test_webhook(webhook_id, submitter.principal.sees))
+
+
+@router.get("/{webhook_id}/deliveries", responses=_FOUND)
+def deliveries(
+    webhook_id: str,
+    reader: Reader,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the page before.")] = None,
+) -> DeliveryPage:
+    """List the deliveries to a webhook, newest first."""
+    found = reader.jobs.webhooks.deliveries(webhook_id, limit=limit + 1, after=after)
+    page, more = found[:limit], len(found) > limit
+    return DeliveryPage(deliveries=[DeliveryBody.of(one) for one in page], next=page[-1].id if more else None)
+
+
+@sent.post("job", status_code=HTTPStatus.NO_CONTENT, responses=_RECEIVED)
+def job_event(message: JobMessage) -> None:
+    """A job has come to a state that the webhook wants to be told of. Answer within 10 s.
+
+    Headers: `webhook-id`, the same at every attempt; `webhook-timestamp`; `webhook-signature`, after
+    https://www.standardwebhooks.com.
+    """
+
+
+@sent.post("test", status_code=HTTPStatus.NO_CONTENT, responses=_RECEIVED)
+def test_event(message: WebhookTest) -> None:
+    """Somebody has asked for it. It is sent once."""

@@ -1,0 +1,168 @@
+"""Jobs, with what there is below them: events, generations, candidates, artifacts and exports."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from ranksieve.api.http.schemas.common import LARGEST, Shown
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.spec import JobSpec, Strict
+
+
+class JobErrorBody(Shown):
+    """Why a job failed or crashed."""
+
+    code: str = Field(description="`input`, `scoring`, `infrastructure` or `internal`.")
+    message: str
+    field: str | None = Field(
+        default=None, description="Dotted field of the job file, where one is to blame."
+    )
+
+
+class JobSummary(Shown):
+    """A job in a list: without its spec and result."""
+
+    id: str
+    owner: str = Field(description="Owner of the API key that submitted it; `admin` without one.")
+    parent: str | None = Field(description="Of an export the job whose candidate it is.")
+    name: str
+    labels: dict[str, str]
+    priority: int
+    state: JobState
+    cancel_requested: bool
+    pause_requested: bool = Field(
+        description="Whether it will be paused, once what is in flight has finished."
+    )
+    stop_requested: bool = Field(description="Whether it was asked to end with what it has found.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: JobErrorBody | None
+
+    @classmethod
+    def of(cls, shown: Job, **more: Any) -> Self:
+        """The body of a job; `more` are the fields that it has no attributes for."""
+        return super().of(
+            shown,
+            parent=None if shown.export is None else shown.export.job,
+            priority=shown.spec.priority,
+            error=None if shown.error is None else JobErrorBody.of(shown.error),
+            **more,
+        )
+
+
+class JobBody(JobSummary):
+    """A job with its spec and, once it succeeded, its result."""
+
+    spec: JobSpec
+    result: dict[str, Any] | None = Field(description="Dense and sieved model in numbers.")
+
+
+class JobList(BaseModel):
+    """A page of jobs, newest first."""
+
+    jobs: list[JobSummary]
+    next: str | None = Field(description="Value of `after` for the next page; null on the last one.")
+
+
+class ExportRequest(Strict):
+    """Which candidate to export: exactly one of `share` and `candidate`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["share"]}, {"required": ["candidate"]}]}
+    )
+
+    share: Annotated[
+        float | None, WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+    ] = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="The best one that keeps at most this share of the prunable parameters.",
+    )
+    candidate: Annotated[
+        int | None, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST})
+    ] = Field(default=None, ge=1, le=LARGEST, description="The one with this `id`.")
+
+
+class ExportBody(JobSummary):
+    """An export: a small job, under whose id are its events and its artifacts."""
+
+    asked: dict[str, Any] = Field(description="`share` or `candidate`.")
+    candidate: int
+    kept_share: float
+    result: dict[str, Any] | None = Field(
+        description="Dense and sieved model in numbers, and on what they were measured."
+    )
+
+    @classmethod
+    def of(cls, shown: Job, **more: Any) -> Self:
+        """The body of an export."""
+        export = shown.export
+        assert export is not None
+        scoring = export.candidate
+        return super().of(
+            shown, asked=export.asked, candidate=scoring["id"], kept_share=scoring["kept_share"], **more
+        )
+
+
+class ExportList(BaseModel):
+    """The exports of a job, newest first."""
+
+    exports: list[ExportBody]
+
+
+class EventBody(Shown):
+    """Something that happened to a job."""
+
+    seq: int = Field(description="Counts from 1 within the job; also the id of the server-sent event.")
+    type: EventType
+    at: datetime
+    data: dict[str, Any]
+
+
+class EventPage(BaseModel):
+    """Events of a job in order."""
+
+    events: list[EventBody]
+    next: int = Field(description="Value of `after` that continues here, whether or not there is more yet.")
+
+
+class GenerationPage(BaseModel):
+    """Generations of a job's search in order."""
+
+    generations: list[dict[str, Any]]
+
+
+class CandidatePage(BaseModel):
+    """Scored candidates of a job's search."""
+
+    candidates: list[dict[str, Any]]
+
+
+class RanksBody(BaseModel):
+    """The ranks of one candidate."""
+
+    layers: list[int]
+    matrices: list[str] = Field(description="Names inside a layer.")
+    ranks: list[list[int | None]] = Field(
+        description="A row for each layer, in it the rank of each matrix: -1 for dense, null where there is none."
+    )
+    densities: list[list[float | None]] = Field(
+        description="Likewise the share of its numbers that each matrix keeps: 1 for dense."
+    )
+
+
+class ArtifactBody(BaseModel):
+    """One file of the exported model."""
+
+    name: str = Field(description="Path inside the artifact, with forward slashes.")
+    bytes: int
+
+
+class ArtifactList(BaseModel):
+    """The files of the exported model; none before the job has succeeded."""
+
+    artifacts: list[ArtifactBody]

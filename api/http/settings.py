@@ -1,0 +1,84 @@
+"""`Settings` from command-line options and the environment, with errors that name the option or the variable."""
+
+import os
+import secrets
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ranksieve.api.cli.spec_file import SpecError
+from ranksieve.api.spec_errors import suggestion
+from ranksieve.search.errors import InputError
+from ranksieve.service.server.settings import Settings
+
+_PREFIX = str(Settings.model_config["env_prefix"])
+_OF_CLIENTS = ("URL",)
+_SECRET = ("api_key", "database_url")
+
+
+def settings_from(**given: Any) -> Settings:
+    """Settings from the environment, overridden by every option that is not `None`.
+
+    Raises:
+        SpecError: A value cannot be, or the environment has a variable of ours that there is not; names them.
+    """
+    options = {name: value for name, value in given.items() if value is not None}
+    if unknown := _unknown_variables(os.environ):
+        raise SpecError(unknown)
+    try:
+        return Settings(**options)
+    except ValidationError as error:
+        raise SpecError([_named(record, options) for record in error.errors()]) from None
+
+
+def _unknown_variables(environment: Iterable[str]) -> list[dict[str, str]]:
+    """Variables that are called like settings and are none: one that is misspelt would leave a setting as it is."""
+    known = [f"{_PREFIX}{name.upper()}" for name in (*Settings.model_fields, *_OF_CLIENTS)]
+    return [
+        {"field": name, "detail": f"unknown variable; {suggestion(name.upper(), known)}"}
+        for name in sorted(environment)
+        if name.upper().startswith(_PREFIX) and name.upper() not in known
+    ]
+
+
+def _named(record: Mapping[str, Any], options: Collection[str]) -> dict[str, str]:
+    """What pydantic found, by the name of the option or the variable that it is about."""
+    name = str(record["loc"][0])
+    got = "" if name in _SECRET else f"; got {record['input']!r}"
+    return {
+        "field": name if name in options else f"{_PREFIX}{name.upper()}",
+        "detail": record["msg"].removeprefix("Value error, ") + got,
+    }
+
+
+def has_begun(settings: Settings) -> bool:
+    """Whether there is a database; one that servers share is taken to be there."""
+    return settings.shares_store or settings.sqlite_file.exists()
+
+
+def require_begun(settings: Settings) -> None:
+    """Whether there is anything to look at: a mistyped data directory is not made by looking.
+
+    Raises:
+        InputError: No server has run on it.
+    """
+    if not has_begun(settings):
+        raise InputError("data_dir", f"no server has run on {settings.data_dir}; name its RANKSIEVE_DATA_DIR")
+
+
+def local_settings(spec_file: Path, data_dir: Path | None, roots: list[Path]) -> Settings:
+    """Settings of a command that works in this process.
+
+    Local files may lie beside the spec file, or another one, and under the current folder too. The server inside the
+    process is for this process alone: on loopback, with a key that nobody else knows.
+    """
+    ambient = settings_from(data_dir=data_dir)
+    return settings_from(
+        data_dir=ambient.data_dir,
+        roots=list(dict.fromkeys([*ambient.roots, *roots, spec_file.resolve().parent, Path.cwd()])),
+        host="127.0.0.1",
+        api_key=secrets.token_urlsafe(),
+        requests_per_second=0,  # nobody else asks
+    )

@@ -1,0 +1,132 @@
+"""What the retired generations add up to where many sizes are wanted: a front of size against loss.
+
+Members and parents are chosen as in NSGA-II (`population.FrontPopulation`), which has no race. A child that was
+only screened is compared with the other children there and with all that was screened before: among models of many
+sizes the largest has the lowest loss, and a dozen children seldom beat each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from ranksieve.search.evolution.archive import Memo
+from ranksieve.search.evolution.finalists import Finalist, front_finalists
+from ranksieve.search.evolution.outcome import Outcome
+from ranksieve.search.evolution.population import FrontPopulation
+from ranksieve.search.evolution.progress import Standing
+from ranksieve.search.evolution.proposals import Proposer
+from ranksieve.search.evolution.racing import Order
+from ranksieve.search.evolution.schedules import Schedule
+from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.search.space.objectives import Pareto
+from ranksieve.search.space.space import SearchSpace
+
+GAIN = 1e-3
+"""A front that covers less than this share more than before has gained nothing."""
+
+
+class FrontStanding(Standing):
+    """Takes in one retired generation after another.
+
+    Args:
+        space: Prices genomes.
+        schedule: Says the largest size, and ends the search when the front gains nothing.
+        population: Empty.
+        memo: Holds every outcome of the generations that are retired.
+        objective: Which point of the front is preferred, and how many to confirm.
+        settings: The sizes of the stages.
+        proposer: Knows the seed of a size, and how to bring a genome to one.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        schedule: Schedule,
+        population: FrontPopulation,
+        memo: Memo,
+        *,
+        objective: Pareto,
+        settings: SearchSettings,
+        proposer: Proposer,
+    ) -> None:
+        super().__init__(space, schedule, population, memo, full=settings.full, proposer=proposer)
+        self._population, self._objective = population, objective
+        self._worst_nats: float | None = None  # of the smallest: from where the front's area counts
+        self._area = 0.0
+        self._remembered: dict[int, int] = {}  # generation in flight -> outcomes known when it was bred
+
+    @property
+    def screens_seeds(self) -> bool:
+        """No: seeds are one of each size, there is nothing to select."""
+        return False
+
+    @property
+    def moved(self) -> bool:
+        """No: all sizes are wanted all the time."""
+        return False
+
+    def finalists(self) -> list[Finalist]:
+        """Points spread over the best ones of all sizes, largest first."""
+        best = self._best()
+        shares = [self._space.kept_share(outcome.genome) for outcome in best]
+        return front_finalists(best, shares, self._objective.finalists)
+
+    def order(self, number: int) -> Order:
+        """Children that stand out beside each other and beside all that had come as far when they were bred."""
+        known = self._remembered.setdefault(number, len(self._memo))
+
+        def order(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+            rivals = self._memo.front(outcomes[0].examples, known) if outcomes else []
+            return self._population.order(outcomes, rivals)
+
+        return order
+
+    def _select(self, finishers: Sequence[Outcome], target: float) -> tuple[Outcome, bool]:
+        """Let the front grow; its incumbent is the smallest point that loses little enough, or else the largest."""
+        self._remembered.pop(self.generation + 1)
+        if finishers:
+            self.population.join(finishers, target)
+        best, is_first = self._best(), self._worst_nats is None
+        if self._worst_nats is None or best[0].fitness > self._worst_nats:  # smaller than any before
+            self._worst_nats, self._area = best[0].fitness, 0.0
+        area = self._covered(best, self._worst_nats)
+        improved = is_first or area > self._area * (1 + GAIN)  # below a single point there is no area
+        if improved:
+            self._area = area
+        good = [outcome for outcome in best if outcome.within(self._objective.points)]
+        incumbent = good[0] if good else best[-1]
+        self.schedule.observe(
+            incumbent, self._space.kept_share(incumbent.genome), target=target, improved=improved
+        )
+        return incumbent, bool(good)
+
+    def _best(self) -> list[Outcome]:
+        """The best of every size that no smaller one beats, smallest first; of twins, the one that costs least."""
+        falling = sorted(self.population.hall_of_fame, key=self._space.cost, reverse=True)
+        found = (self._memo.get(genome, self._full) for genome in falling)
+        by_loss = {outcome.fitness: outcome for outcome in found if outcome is not None}
+        return [by_loss[loss] for loss in sorted(by_loss, reverse=True)]
+
+    def _covered(self, best: Sequence[Outcome], worst_nats: float) -> float:
+        """The area between the front, the largest size and the worst loss: share of the dense cost times nats."""
+        shares = [*(self._space.cost_share(outcome.genome) for outcome in best), self.schedule.target]
+        gains = [max(0.0, worst_nats - outcome.fitness) for outcome in best]
+        widths = [after - before for before, after in pairwise(shares)]
+        return sum(width * gain for width, gain in zip(widths, gains, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values; `restore` takes them back."""
+        remembered = [[number, known] for number, known in self._remembered.items()]
+        front = {"worst_nats": self._worst_nats, "area": self._area, "remembered": remembered}
+        return {**super().state(), "front": front}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`.
+
+        Raises:
+            ConflictError: The memo does not know the population.
+        """
+        super().restore(state)
+        front = state["front"]
+        self._worst_nats, self._area = front["worst_nats"], front["area"]
+        self._remembered = dict(front["remembered"])

@@ -1,0 +1,49 @@
+"""Budget-preserving transfer: some genes grow, others pay for it.
+
+Source: EvoPress's level switch, arXiv 2410.14649, section 3, with genes of unequal price.
+"""
+
+from collections.abc import Iterable
+from random import Random
+
+from ranksieve.search.evolution.operators.mutation import draw_changes, level_below
+from ranksieve.search.space.space import Genome, SearchSpace
+
+
+def _by_price(space: SearchSpace, indices: Iterable[int], rng: Random) -> list[int]:
+    """`indices` in random order, a gene of half the price per level twice as likely to come first."""
+    return sorted(indices, key=lambda i: rng.expovariate(1.0 / space.step_cost_G[i]))
+
+
+def _can_grow(space: SearchSpace, levels: list[int], index: int) -> bool:
+    """Whether gene `index` is below its top level."""
+    return levels[index] < len(space.genes[index].levels) - 1
+
+
+def transfer(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
+    """Raise one or a few genes by a level and lower others until they have paid for it.
+
+    Cheap genes change more often, in proportion to their mean price per level, so that every kind of gene
+    moves about as much cost. A gene never both pays and grows.
+
+    Args:
+        space: The search space.
+        genome: Left as it is.
+        rng: Source of randomness.
+
+    Returns:
+        A genome of at most the same cost; the same one where nobody can grow or nobody can pay.
+    """
+    levels = list(genome)
+    growing = _by_price(space, (i for i in range(len(levels)) if _can_grow(space, levels, i)), rng)
+    growing = growing[: draw_changes(rng)]
+    debt = 0
+    for i in growing:
+        debt += space.cost_at(i, levels[i] + 1) - space.cost_at(i, levels[i])
+        levels[i] += 1
+    for i in _by_price(space, set(range(len(levels))).difference(growing), rng):
+        if debt > 0 and levels[i] > 0:
+            below = level_below(space, i, levels[i], rng)
+            debt -= space.cost_at(i, levels[i]) - space.cost_at(i, below)
+            levels[i] = below
+    return tuple(levels) if debt <= 0 else genome

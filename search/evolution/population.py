@@ -1,0 +1,227 @@
+"""The population of a search in DEAP's containers, and its operators in DEAP's toolbox.
+
+`Population` is that of one size after another: its members are ordered by their loss, equals by what they cost.
+`FrontPopulation` holds many sizes at once: its members are ordered as NSGA-II does it, by how many layers of better
+ones lie before them in size and loss, then by how far away their neighbours are (Deb et al. 2002, sections III-A to
+III-C).
+
+The only module to import deap.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any, Self
+
+import numpy as np
+from deap import base, tools
+
+from ranksieve.search.evolution.breeding import Scored
+from ranksieve.search.evolution.operators.crossover import crossover
+from ranksieve.search.evolution.operators.mutation import mutate
+from ranksieve.search.evolution.operators.removal import removable, removals, remove
+from ranksieve.search.evolution.operators.transfer import transfer
+from ranksieve.search.evolution.outcome import Outcome
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.repair import repair
+from ranksieve.search.space.space import Genome
+
+
+class LossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
+    """`Outcome.fitness`, in nats, and of equals the cost; both minimised."""
+
+    weights = (-1.0, -1.0)
+
+
+class SizeLossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
+    """The place of a size, and `Outcome.fitness`, in nats; both minimised."""
+
+    weights = (-1.0, -1.0)
+
+
+class Individual(tuple[int, ...]):
+    """A genome with its fitness, as DEAP's containers expect it."""
+
+    fitness: LossFitness | SizeLossFitness
+    loss_nats: float
+
+    @classmethod
+    def of(cls, genome: Sequence[int], fitness: LossFitness | SizeLossFitness, loss_nats: float) -> Self:
+        """A scored genome."""
+        individual = cls(genome)
+        individual.fitness, individual.loss_nats = fitness, loss_nats
+        return individual
+
+    @property
+    def genome(self) -> Genome:
+        """The genome alone."""
+        return tuple(self)
+
+    def to_json(self) -> list[Any]:
+        """As plain JSON values: the levels and the loss."""
+        return [list(self), self.loss_nats]
+
+
+def operators(prices: Prices, rng: Random, *, sensitivity_rate: float = 0.0) -> Any:
+    """A Toolbox with all that `search.evolution.breeding.Operators` wants.
+
+    Args:
+        prices: Predicted losses; its space is that of the genomes.
+        rng: Source of randomness of all of them.
+        sensitivity_rate: Of mutation.
+    """
+    toolbox = base.Toolbox()
+    toolbox.register("mate", crossover, prices.space, rng=rng)
+    toolbox.register("mutate", mutate, prices, rng=rng, sensitivity_rate=sensitivity_rate)
+    toolbox.register("transfer", transfer, prices.space, rng=rng)
+    toolbox.register("removable", removable, prices.space)
+    toolbox.register("remove", remove, prices, rng=rng)
+    toolbox.register("removals", removals, prices)
+    toolbox.register("repair", repair, prices, rng=rng)
+    return toolbox
+
+
+def _statistics() -> Any:
+    statistics = tools.Statistics(lambda individual: individual.loss_nats)
+    statistics.register("loss_min", np.min)
+    statistics.register("loss_avg", np.mean)
+    statistics.register("loss_max", np.max)
+    statistics.register("loss_std", np.std)
+    return statistics
+
+
+class Population:
+    """Genomes that may become parents, best first, and the best ones ever at their target.
+
+    Args:
+        size: Most genomes.
+        hall_size: How many of the best ones ever to remember.
+        cost: That of a genome.
+    """
+
+    def __init__(self, size: int, hall_size: int, cost: Callable[[Genome], int]) -> None:
+        self._size, self._cost = size, cost
+        self._members: list[Individual] = []
+        self._hall, self._logbook = self._empty_hall(hall_size), tools.Logbook()
+        self._statistics = _statistics()
+        self.target_share: float | None = None
+        """The size its members were bred for; None for seeds of many sizes."""
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    @property
+    def scored(self) -> list[Scored]:
+        """Its genomes and what parents are chosen by, smaller is better."""
+        return [(individual.genome, individual.loss_nats) for individual in self._members]
+
+    @property
+    def genomes(self) -> list[Genome]:
+        """Its genomes."""
+        return [individual.genome for individual in self._members]
+
+    @property
+    def hall_of_fame(self) -> list[Genome]:
+        """The best genomes ever at its target, lowest loss first."""
+        return [individual.genome for individual in self._hall]
+
+    def found(self, seeds: Sequence[Outcome]) -> None:
+        """Begin with seeds of many sizes, most wanted first."""
+        self._members = [self._individual(seed.genome, seed.fitness) for seed in seeds[: self._size]]
+
+    def join(self, outcomes: Sequence[Outcome], target_share: float) -> None:
+        """Let the best of the members and of newcomers live; members bred for another size make room.
+
+        Args:
+            outcomes: At least one, none of them a failure.
+            target_share: The size they were bred for.
+        """
+        newcomers = [self._individual(outcome.genome, outcome.fitness) for outcome in outcomes]
+        if target_share != self.target_share:
+            self._members, self.target_share = [], target_share
+            self._hall.clear()
+        stay = [member for member in self._members if member not in newcomers]
+        self._members = self._select(stay + newcomers)
+        self._hall.update(newcomers)
+
+    def _empty_hall(self, size: int) -> Any:
+        return tools.HallOfFame(size)
+
+    def _individual(self, genome: Sequence[int], loss_nats: float) -> Individual:
+        return Individual.of(genome, LossFitness((loss_nats, self._cost(tuple(genome)))), loss_nats)
+
+    def _select(self, candidates: list[Individual]) -> list[Individual]:
+        """Those that live, best first."""
+        chosen: list[Individual] = tools.selBest(candidates, self._size)
+        return chosen
+
+    def summarise(self, generation: int, evaluations: int) -> dict[str, float]:
+        """Enter a generation into the logbook; returns the statistics of the members' loss."""
+        row = {name: float(value) for name, value in self._statistics.compile(self._members).items()}
+        self._logbook.record(generation=generation, evaluations=evaluations, **row)
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values; `restore` takes them back."""
+        return {
+            "target_share": self.target_share,
+            "members": [individual.to_json() for individual in self._members],
+            "hall_of_fame": [individual.to_json() for individual in self._hall],
+            "logbook": [dict(row) for row in self._logbook],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.target_share = state["target_share"]
+        self._members = [self._individual(genome, loss_nats) for genome, loss_nats in state["members"]]
+        # the hall puts newcomers before their equals, so it is filled from the back
+        for genome, loss_nats in reversed(state["hall_of_fame"]):
+            self._hall.insert(self._individual(genome, loss_nats))
+        for row in state["logbook"]:
+            self._logbook.record(**row)
+
+
+class FrontPopulation(Population):
+    """Genomes of many sizes that may become parents, and the best ever of every size that no smaller one beats.
+
+    Args:
+        size: Most genomes.
+        place: That of a genome's size, 0 for the smallest.
+    """
+
+    def __init__(self, size: int, place: Callable[[Genome], int]) -> None:
+        super().__init__(size, size, place)
+
+    @property
+    def scored(self) -> list[Scored]:
+        """Its genomes and their places in the order of NSGA-II."""
+        return [(individual.genome, float(place)) for place, individual in enumerate(_crowded(self._members))]
+
+    def order(self, outcomes: Sequence[Outcome], rivals: Sequence[Outcome]) -> list[Outcome]:
+        """Outcomes on the same examples, those first that stand out beside the others and beside rivals.
+
+        Args:
+            outcomes: Of distinct genomes, none of them a failure.
+            rivals: To compare with as well; none of them is in the answer.
+        """
+        by_genome = {outcome.genome: outcome for outcome in outcomes}
+        rest = [rival for rival in rivals if rival.genome not in by_genome]
+        union = [self._individual(outcome.genome, outcome.fitness) for outcome in [*outcomes, *rest]]
+        return [by_genome[one.genome] for one in _crowded(union) if one.genome in by_genome]
+
+    def _empty_hall(self, size: int) -> Any:
+        return tools.ParetoFront()
+
+    def _individual(self, genome: Sequence[int], loss_nats: float) -> Individual:
+        return Individual.of(genome, SizeLossFitness((self._cost(tuple(genome)), loss_nats)), loss_nats)
+
+    def _select(self, candidates: list[Individual]) -> list[Individual]:
+        return _crowded(tools.selNSGA2(candidates, self._size))
+
+
+def _crowded(individuals: list[Individual]) -> list[Individual]:
+    """The order of NSGA-II: fronts from the best, in each the loneliest first."""
+    ordered: list[Individual] = []
+    for front in tools.sortNondominated(individuals, len(individuals)) if individuals else []:
+        tools.emo.assignCrowdingDist(front)
+        ordered += sorted(front, key=lambda one: -one.fitness.crowding_dist)
+    return ordered

@@ -1,0 +1,172 @@
+"""What the retired generations add up to: the population, the target size, and the best model at it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranksieve.search.errors import ConflictError, ScoringError
+from ranksieve.search.evolution.archive import Memo
+from ranksieve.search.evolution.asktell import Generation
+from ranksieve.search.evolution.finalists import Finalist, drop_finalists
+from ranksieve.search.evolution.outcome import Outcome
+from ranksieve.search.evolution.population import Population
+from ranksieve.search.evolution.proposals import Proposer
+from ranksieve.search.evolution.racing import Order, by_loss
+from ranksieve.search.evolution.record import GenerationRecord
+from ranksieve.search.evolution.schedules import SEED_SHARES, Ratchet, Schedule
+from ranksieve.search.space.space import SearchSpace
+
+BEST_FINALISTS = 3
+"""Of a search at one size; what it set out from comes on top."""
+
+
+class Standing:
+    """Takes in one retired generation after another.
+
+    Args:
+        space: Prices genomes.
+        schedule: Sets the target.
+        population: Empty.
+        memo: Holds every outcome of the generations that are retired.
+        full: All search examples.
+        proposer: Knows the seed of a size, and how to bring a genome to one.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        schedule: Schedule,
+        population: Population,
+        memo: Memo,
+        *,
+        full: int,
+        proposer: Proposer,
+    ) -> None:
+        self._space, self._memo, self._full, self._proposer = space, memo, full, proposer
+        self.schedule, self.population = schedule, population
+        self.incumbent: Outcome | None = None
+        """The best outcome on all examples at the target, or at the last target that had one."""
+        self.generation = -1
+        """Number of the last retired generation."""
+
+    @property
+    def screens_seeds(self) -> bool:
+        """Whether the seeds race like children do; seeds of many sizes do not."""
+        return not isinstance(self.schedule, Ratchet)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the target is new: nobody has been scored at it."""
+        return self.population.target_share != self.schedule.target
+
+    def front(self) -> list[Outcome]:
+        """Every outcome on all examples that no smaller genome beats, smallest first."""
+        return self._memo.front(self._full)
+
+    def finalists(self) -> list[Finalist]:
+        """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
+        if isinstance(self.schedule, Ratchet):
+            accepted, seeds = self.schedule.accepted, self._proposer
+            return drop_finalists(self._space, seeds.seed, seeds.beside, accepted, self.front())
+        # The best of many on few examples is flattered; what it started from is not, and may be the better one.
+        origin = self._memo.get(self._proposer.origin, self._full)
+        last = [] if origin is None or origin.failure is not None else [origin.genome]
+        genomes = dict.fromkeys([*self.population.hall_of_fame, *last])
+        return [Finalist(genome=genome) for genome in genomes]
+
+    def order(self, number: int) -> Order:
+        """Who goes on from the screen of a generation that is launched now, or again after a resume."""
+        del number
+        return by_loss
+
+    def retire(
+        self, generation: Generation, told: Sequence[Outcome], *, evaluations: int, tokens: int
+    ) -> GenerationRecord:
+        """Take in the next generation: new population, new incumbent, perhaps a new target.
+
+        Args:
+            generation: Its race is over.
+            told: The outcomes that no generation before it had.
+            evaluations: Scorings so far.
+            tokens: Tokens so far.
+
+        Raises:
+            ScoringError: Every seed failed.
+        """
+        finishers, target = generation.race.finishers, generation.target_share
+        if not (finishers or self.population):
+            reasons = sorted({outcome.failure for outcome in told if outcome.failure is not None})
+            raise ScoringError(f"every seed failed: {'; '.join(reasons) or 'in an earlier run'}")
+        if generation.number == 0 and isinstance(self.schedule, Ratchet):
+            incumbent = self._start(self.schedule, finishers)
+            accepted = bool(self.schedule.accepted)
+            target = self.schedule.accepted[-1].share if accepted else target
+        else:
+            incumbent, accepted = self._select(finishers, target)
+        self.incumbent, self.generation = incumbent, generation.number
+        return GenerationRecord.of(
+            incumbent,
+            generation=generation.number,
+            target_share=target,
+            kept_share=self._space.kept_share(incumbent.genome),
+            evaluations=evaluations,
+            tokens=tokens,
+            accepted=accepted,
+            outcomes=tuple(told),
+            **self.population.summarise(generation.number, len(told)),
+        )
+
+    def _start(self, ratchet: Ratchet, finishers: Sequence[Outcome]) -> Outcome:
+        """Let the seeds along the size axis tell where to begin; the nearest ones are the first parents.
+
+        What was given besides is believed like what a generation finds: a smaller one that holds is where it begins.
+        """
+        by_genome = {outcome.genome: outcome for outcome in finishers}
+        seeds = list(dict.fromkeys(map(self._proposer.seed, SEED_SHARES)))
+        seeds.sort(key=self._space.kept_share, reverse=True)  # a start may keep much less than its size
+        ratchet.start([(self._space.kept_share(genome), by_genome.get(genome)) for genome in seeds])
+        for genome in sorted(self._proposer.given, key=self._space.params, reverse=True):
+            if (outcome := by_genome.get(genome)) is not None:
+                ratchet.take(outcome, self._space.kept_share(genome))
+        nearest = sorted(finishers, key=lambda o: abs(self._space.kept_share(o.genome) - ratchet.target))
+        self.population.found(nearest)
+        if ratchet.accepted:
+            return by_genome[ratchet.accepted[-1].genome]
+        return max(nearest, key=lambda outcome: self._space.params(outcome.genome))
+
+    def _select(self, finishers: Sequence[Outcome], target: float) -> tuple[Outcome, bool]:
+        """Let the best of parents and survivors live, and ask the schedule what it makes of the best."""
+        previous, moved = self.incumbent, target != self.population.target_share
+        if finishers:
+            self.population.join(finishers, target)
+        here = bool(finishers) or not moved
+        incumbent = self._memo.get(self.population.hall_of_fame[0], self._full) if here else previous
+        assert incumbent is not None  # nobody joins a population unscored
+        accepted = self.schedule.observe(
+            incumbent if here else None,
+            self._space.kept_share(incumbent.genome),
+            target=target,
+            improved=previous is None or moved or incumbent.fitness < previous.fitness,
+        )
+        return incumbent, accepted
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values; `restore` takes them back."""
+        return {
+            "generation": self.generation,
+            "population": self.population.state(),
+            "schedule": self.schedule.state(),
+            "incumbent": None if self.incumbent is None else self.incumbent.to_json(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`.
+
+        Raises:
+            ConflictError: The memo does not know the population.
+        """
+        self.generation = state["generation"]
+        self.population.restore(state["population"])
+        self.schedule.restore(state["schedule"])
+        self.incumbent = None if state["incumbent"] is None else Outcome.from_json(state["incumbent"])
+        if any(self._memo.get(genome, self._full) is None for genome in self.population.genomes):
+            raise ConflictError("the memo lacks outcomes of the saved population; pass all that were told")

@@ -1,0 +1,208 @@
+"""How an objective sets the size that the search works at, from one generation to the next.
+
+`FixedTarget` keeps one target. `Ratchet` lowers it whenever the best model at the target is good enough, and backs off
+in ever smaller steps when none is: a binary search over sizes whose every probe is a few generations of evolution. For
+`Pareto` the target is the largest of all sizes that are searched at once.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ranksieve.search.evolution.outcome import Outcome
+from ranksieve.search.space.objectives import MaxDrop, Objective
+from ranksieve.search.space.space import Genome, SearchSpace
+
+SEED_SHARES = (0.6, 0.5, 0.42, 0.36, 0.31, 0.27, 0.23, 0.2, 0.17, 0.14)
+"""Sizes at which the ratchet scores seeds to find where to start, largest first, each about 0.86 times the last."""
+
+SAFE_SHARE = 0.85
+"""First target where even the largest seed loses too much, on the way from the smallest genome to the largest."""
+
+MOST_LOOKS = len(SEED_SHARES).bit_length()
+"""How many of them `smallest_seed_share` asks about at most."""
+
+FIRST_STEP = 0.04
+SMALLEST_STEP = 0.005
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accepted:
+    """A genome that was good enough at its size.
+
+    Args:
+        share: Share of the prunable parameters it keeps.
+        genome: One level per matrix.
+    """
+
+    share: float
+    genome: Genome
+
+
+def smallest_seed_share(holds: Callable[[float], bool]) -> float:
+    """The smallest of `SEED_SHARES` whose seed is good enough, if all larger ones are; else the largest."""
+    smaller = bisect_left(SEED_SHARES, True, key=lambda share: not holds(share))  # those before it hold
+    return SEED_SHARES[max(0, smaller - 1)]
+
+
+class FixedTarget:
+    """The schedule of a size, or a largest one, that is given: that one, until nothing improves.
+
+    Args:
+        target: The size, as a share of the dense cost.
+        patience: Generations without improvement before it is finished.
+    """
+
+    def __init__(self, target: float, *, patience: int) -> None:
+        self.target = target
+        self.finished = False
+        self.accepted: list[Accepted] = []
+        self._patience = patience
+        self._stalled = 0
+
+    def observe(self, incumbent: Outcome | None, share: float, *, target: float, improved: bool) -> bool:
+        """Take in a generation; nothing is ever accepted at a size that is given."""
+        del incumbent, share, target
+        self._stalled = 0 if improved else self._stalled + 1
+        self.finished = self._stalled >= self._patience
+        return False
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values; `restore` takes them back."""
+        return {"stalled": self._stalled, "finished": self.finished}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._stalled, self.finished = state["stalled"], state["finished"]
+
+
+class Ratchet:
+    """The schedule of `MaxDrop`: ever smaller sizes while the metric holds.
+
+    Args:
+        objective: The drop to stay within.
+        patience: Half of it, at least one, is how many generations a target may go without an acceptance.
+        smallest: Share that the smallest genome keeps: no target is below.
+        largest: Share that the largest genome keeps.
+    """
+
+    def __init__(
+        self, objective: MaxDrop, *, patience: int, smallest: float = 0.0, largest: float = 1.0
+    ) -> None:
+        self.points = objective.points
+        self.target = smallest + SAFE_SHARE * (largest - smallest)
+        self.finished = False
+        self.accepted: list[Accepted] = []
+        self._stall_limit = max(1, patience // 2)
+        self._stalled = 0
+        self._floor = largest  # unless constrained, the dense model, which loses nothing
+        self._smallest = smallest
+        self._step = self._floor - self.target
+
+    def start(self, seeds: Sequence[tuple[float, Outcome | None]]) -> bool:
+        """Choose where to start: just below the smallest seed that holds and whose next larger one holds, too.
+
+        One that holds alone may do so by luck, one that fails alone by bad luck: with trained factors a smaller model
+        may well be the better one.
+
+        Args:
+            seeds: The share each seed keeps and how it scored (None: it did not), largest first.
+
+        Returns:
+            Whether any seed was accepted.
+        """
+        good = [outcome is not None and outcome.within(self.points) for _, outcome in seeds]
+        confirmed = [index for index, holds in enumerate(good) if holds and (index == 0 or good[index - 1])]
+        for index in range(max(confirmed, default=-1) + 1):
+            share, outcome = seeds[index]
+            if good[index] and outcome is not None:
+                self._accept(share, outcome.genome)
+        return bool(self.accepted)
+
+    def observe(self, incumbent: Outcome | None, share: float, *, target: float, improved: bool) -> bool:
+        """Take in a generation: accept its target, hold on to it, or back off.
+
+        Generations overlap, so the target may have moved since this one was bred. Bred for more than what holds by now
+        it has nothing to prove, and its failure below the present target says nothing of that.
+
+        Args:
+            incumbent: The best outcome at its target, if there is one.
+            share: The share it keeps.
+            target: The size the generation was bred for.
+            improved: Unused: progress is an acceptance, nothing less.
+
+        Returns:
+            Whether its target was accepted.
+        """
+        del improved
+        if target >= self._floor:
+            return False
+        if incumbent is not None and self.take(incumbent, share):
+            return True
+        if target < self.target:
+            return False
+        self._stalled += 1
+        if self._stalled >= self._stall_limit:
+            self._step /= 2
+            self._aim()
+        return False
+
+    def take(self, outcome: Outcome, share: float) -> bool:
+        """Accept a genome that is smaller than all before it, if it is good enough; returns whether it is."""
+        good = share < self._floor and outcome.within(self.points)
+        if good:
+            self._accept(share, outcome.genome)
+        return good
+
+    def _accept(self, share: float, genome: Genome) -> None:
+        self.accepted.append(Accepted(share=share, genome=genome))
+        self._floor = share
+        self._step = min(self._step, FIRST_STEP)
+        self._aim()
+
+    def _aim(self) -> None:
+        self._stalled = 0
+        while self._step >= SMALLEST_STEP and self._floor - self._step <= self._smallest:
+            self._step /= 2
+        self.finished = self._step < SMALLEST_STEP
+        if not self.finished:
+            self.target = self._floor - self._step
+
+    def state(self) -> dict[str, Any]:
+        """As plain JSON values; `restore` takes them back."""
+        return {
+            "target": self.target,
+            "finished": self.finished,
+            "stalled": self._stalled,
+            "floor": self._floor,
+            "step": self._step,
+            "accepted": [[entry.share, list(entry.genome)] for entry in self.accepted],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.target, self.finished = state["target"], state["finished"]
+        self._stalled, self._floor, self._step = state["stalled"], state["floor"], state["step"]
+        self.accepted = [Accepted(share=share, genome=tuple(genome)) for share, genome in state["accepted"]]
+
+
+Schedule = FixedTarget | Ratchet
+
+
+def schedule_for(objective: Objective, space: SearchSpace, *, patience: int) -> Schedule:
+    """The schedule that serves `objective`.
+
+    Args:
+        objective: What the user wants.
+        space: Says which sizes there are.
+        patience: Generations without progress before the search gives up.
+
+    Raises:
+        InputError: No genome of the space has the size that is wanted.
+    """
+    if isinstance(objective, MaxDrop):
+        return Ratchet(
+            objective, patience=patience, smallest=space.smallest_share, largest=space.largest_share
+        )
+    return FixedTarget(objective.target(space), patience=patience)

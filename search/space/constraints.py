@@ -1,0 +1,183 @@
+"""What a user demands of matrices, by the patterns of their names: bounds, frozen ranks, ties.
+
+Only here are there names and fields of the job file; the space it makes knows allowed ranks and ties alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Price, Storage
+from ranksieve.search.space.space import SearchSpace, Tie
+
+Tied = Literal["layer", "all"]
+"""`layer`: the matched matrices of a layer share a gene; `all`: all that are matched do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Constraint:
+    """One demand on the matrices that it matches; several on a matrix hold together.
+
+    Args:
+        field: Its place in the job file.
+        matrices: Shell patterns of names; each has to match something.
+        layers: First and last layer it is about; None for all.
+        min_density: Least share of its parameters that a matrix keeps.
+        max_density: Most.
+        min_rank: Least rank; dense counts as the matrix's smaller width.
+        max_rank: Most.
+        frozen: The one rank it has, or `DENSE`.
+        tied: Which of the matched matrices share a gene.
+    """
+
+    field: str
+    matrices: tuple[str, ...]
+    layers: tuple[int, int] | None = None
+    min_density: float = 0.0
+    max_density: float = 1.0
+    min_rank: int = 0
+    max_rank: int | None = None
+    frozen: int | None = None
+    tied: Tied | None = None
+
+    def allows(self, shape: MatrixShape, rank: int, storage: Storage) -> bool:
+        """Whether a matrix that it matches may have this rank."""
+        if self.frozen is not None and rank != self.frozen:
+            return False
+        width = min(shape.out_features, shape.in_features)
+        whole = width if rank == DENSE else rank
+        return (
+            self.min_density <= shape.density(rank, storage) <= self.max_density
+            and self.min_rank <= whole <= (width if self.max_rank is None else self.max_rank)
+        )  # fmt: skip
+
+    def members(self, matrices: Sequence[MatrixShape]) -> list[int]:
+        """The matrices it is about, by their index.
+
+        Raises:
+            InputError: One of its patterns matches nothing.
+        """
+        inside = [i for i, shape in enumerate(matrices) if self._in_layers(shape)]
+        for pattern in self.matrices:
+            if not any(matches(matrices[i].name, [pattern]) for i in inside):
+                where = "" if self.layers is None else " in layers {} to {}".format(*self.layers)
+                raise InputError(
+                    f"{self.field}.matrices",
+                    f"no matrix to prune matches {pattern!r}{where}; they are named like {matrices[0].name!r}",
+                )
+        return [i for i in inside if matches(matrices[i].name, self.matrices)]
+
+    def _in_layers(self, shape: MatrixShape) -> bool:
+        return self.layers is None or self.layers[0] <= shape.layer <= self.layers[1]
+
+
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a matrix's full dotted name, or any suffix of it after a dot, fits one of the shell patterns."""
+    return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}") for pattern in patterns)
+
+
+def constrained(
+    matrices: Sequence[MatrixShape],
+    rank_step: int,
+    storage: Storage,
+    constraints: Sequence[Constraint],
+    price: Price | None = None,
+) -> SearchSpace:
+    """The search space of what the constraints allow.
+
+    Args:
+        matrices: As for `SearchSpace`.
+        rank_step: As for `SearchSpace`.
+        storage: As for `SearchSpace`.
+        constraints: In the order of the job file.
+        price: As for `SearchSpace`.
+
+    Raises:
+        InputError: A pattern that matches nothing, a rank that a matrix cannot be frozen at, constraints that
+            contradict each other, or ties without sense; names the field.
+    """
+    about: list[list[Constraint]] = [[] for _ in matrices]
+    for constraint in constraints:
+        for i in constraint.members(matrices):
+            about[i].append(constraint)
+    allowed = [
+        _allowed(shape, shape.grid(rank_step, storage), storage, rules)
+        for shape, rules in zip(matrices, about, strict=True)
+    ]
+    return SearchSpace(
+        matrices, rank_step, storage, allowed=allowed, ties=_ties(matrices, constraints), price=price
+    )
+
+
+def _allowed(
+    shape: MatrixShape, grid: tuple[int, ...], storage: Storage, rules: Sequence[Constraint]
+) -> tuple[int, ...]:
+    frozen = [rule for rule in rules if rule.frozen is not None]
+    for rule in frozen:
+        _check_frozen(rule, shape, storage)
+    ranks = tuple(rule.frozen for rule in frozen[:1] if rule.frozen is not None) or grid
+    allowed = tuple(rank for rank in ranks if all(rule.allows(shape, rank, storage) for rule in rules))
+    if not allowed:
+        *others, last = [rule.field for rule in rules if not _allows_all(rule, shape, grid, storage)]
+        with_others = f" together with {' and '.join(others)}" if others else ""
+        raise InputError(
+            last,
+            f"{shape.name} has no level that fits{with_others}; its levels are {_shown(shape, grid, storage)}; "
+            "widen the bounds, or lower projection.rank_step",
+        )
+    return allowed
+
+
+def _allows_all(rule: Constraint, shape: MatrixShape, grid: tuple[int, ...], storage: Storage) -> bool:
+    return all(rule.allows(shape, rank, storage) for rank in grid)
+
+
+def _check_frozen(rule: Constraint, shape: MatrixShape, storage: Storage) -> None:
+    largest = shape.largest_rank(storage)
+    if rule.frozen is not None and rule.frozen != DENSE and not 0 <= rule.frozen <= largest:
+        raise InputError(
+            f"{rule.field}.frozen",
+            f"rank of {shape.name} must be in [0, {largest}], above which dense is smaller; got {rule.frozen}; "
+            "lower it, or freeze it dense",
+        )
+
+
+def _shown(shape: MatrixShape, grid: tuple[int, ...], storage: Storage) -> str:
+    ranks = [rank for rank in grid if rank != DENSE]
+    step = f" in steps of {ranks[1] - ranks[0]}" if len(ranks) > 1 else ""
+    density = shape.density(ranks[-1], storage)
+    return f"ranks 0 to {ranks[-1]}{step}, which keep up to {density:.3g} of its parameters, and dense"
+
+
+def _ties(matrices: Sequence[MatrixShape], constraints: Sequence[Constraint]) -> list[Tie]:
+    ties: list[Tie] = []
+    tied: dict[int, str] = {}
+    for constraint in constraints:
+        if constraint.tied is None:
+            continue
+        field = f"{constraint.field}.tied"
+        groups = _groups(matrices, constraint)
+        if not groups:
+            raise InputError(field, _nothing_tied(constraint.tied))
+        for i in (i for group in groups for i in group):
+            if i in tied:
+                raise InputError(field, f"{matrices[i].name} is tied by {tied[i]} already; tie it once")
+            tied[i] = field
+        ties.extend(Tie(members=group, field=field) for group in groups)
+    return ties
+
+
+def _groups(matrices: Sequence[MatrixShape], constraint: Constraint) -> list[tuple[int, ...]]:
+    """The matrices to tie, by what they share; one by itself is no group."""
+    groups: dict[int, list[int]] = {}
+    for i in constraint.members(matrices):
+        groups.setdefault(matrices[i].layer if constraint.tied == "layer" else 0, []).append(i)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def _nothing_tied(tied: Tied) -> str:
+    if tied == "layer":
+        return "matches at most one matrix of each layer, so it ties nothing; match more, or tie all"
+    return "matches a single matrix, so it ties nothing; match more"

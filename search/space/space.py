@@ -1,0 +1,348 @@
+"""The search space: the choices of a search, the levels of each, and what a genome costs.
+
+Knows nothing of tensors, losses or evolution. Shape letters: M matrices, G genes, L levels.
+
+A *gene* is one choice of the search: the rank of a matrix, or of several tied ones together. A *level* of a gene is a
+rank for each of its matrices, and the last one is dense, unless constraints forbid it; a *genome* holds one level index
+per gene.
+
+Tied matrices share a *density*, the share of its parameters that a matrix keeps, each rounded down to its own ranks. A
+matrix that is left a single rank is settled: it has no gene, but its cost counts.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Price, Storage
+
+Genome = tuple[int, ...]
+"""One level index per gene, in the order of `SearchSpace.genes`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tie:
+    """Matrices that share one gene, by their index, and the field of the job file that ties them."""
+
+    members: tuple[int, ...]
+    field: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gene:
+    """One choice of the search.
+
+    Args:
+        members: The matrices it decides, by their index.
+        levels: The rank of every member at each level, the cheapest level first.
+        layer: Layer of the first member.
+        kind: What the members are.
+    """
+
+    members: tuple[int, ...]
+    levels: tuple[tuple[int, ...], ...]
+    layer: int
+    kind: str
+
+    def is_dense(self, level: int) -> bool:
+        """Whether its matrices are dense at a level."""
+        return DENSE in self.levels[level]
+
+
+class SearchSpace:
+    """All genomes over `matrices` on a grid of ranks.
+
+    Args:
+        matrices: The M matrices; at least one, names unique.
+        rank_step: Ranks are multiples of this.
+        storage: What ranks cost.
+        allowed: Per matrix the ranks it may take; by default all of its grid. One that is not of the grid is added.
+        ties: Matrices that share a gene; no matrix is in two of them.
+        price: What ranks cost in the unit of the budget; by default the numbers stored.
+
+    Raises:
+        InputError: No matrices, a repeated name, a step below one, tied matrices without a common level, or
+            nothing to choose.
+    """
+
+    def __init__(
+        self,
+        matrices: Sequence[MatrixShape],
+        rank_step: int,
+        storage: Storage = "pairs",
+        *,
+        allowed: Sequence[Sequence[int]] | None = None,
+        ties: Sequence[Tie] = (),
+        price: Price | None = None,
+    ) -> None:
+        if rank_step < 1:
+            raise InputError("projection.rank_step", f"must be at least 1, got {rank_step}")
+        if not matrices:
+            raise InputError("model.include", "no matrix to prune; widen include or narrow exclude")
+        if len({shape.name for shape in matrices}) != len(matrices):
+            raise InputError("model.include", "two matrices have the same name")
+        self.matrices = tuple(matrices)
+        self.rank_step = rank_step
+        self.storage: Storage = storage
+        self._price: Price = price or (lambda shape, rank: shape.price(rank, storage))
+        self._allowed = allowed or [shape.grid(rank_step, storage) for shape in matrices]
+        genes = [self._gene(tie) for tie in _with_singles(ties, len(matrices))]
+        self.genes = tuple(gene for gene in genes if len(gene.levels) > 1)
+        if not self.genes:
+            raise InputError("search.constraints", "leave every matrix a single rank: nothing to search")
+        settled = [gene for gene in genes if len(gene.levels) == 1]
+        self._settled = {
+            i: rank for gene in settled for i, rank in zip(gene.members, gene.levels[0], strict=True)
+        }
+        self.total_params = sum(shape.dense_params for shape in matrices)
+        self.total_cost = self._cost(range(len(matrices)), [DENSE] * len(matrices))
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def _gene(self, tie: Tie) -> Gene:
+        """The levels at which the members keep a common density and each is allowed its rank."""
+        shapes = [self.matrices[i] for i in tie.members]
+        ladders = [self._ladder(i) for i in tie.members]
+        levels: list[tuple[int, ...]] = []
+        for density in sorted({density for densities, _ in ladders for density in densities}):
+            ranks = tuple(ranks[bisect_right(densities, density) - 1] for densities, ranks in ladders)
+            if all(rank in self._allowed[i] for i, rank in zip(tie.members, ranks, strict=True)):
+                levels.append(ranks)
+        if not levels:
+            names = ", ".join(shape.name for shape in shapes)
+            raise InputError(
+                tie.field,
+                f"{names} are tied, but no density suits what search.constraints allow each of them; "
+                "widen their bounds or untie them",
+            )
+        return Gene(
+            members=tie.members,
+            levels=tuple(self._worth_their_cost(tie.members, levels)),
+            layer=shapes[0].layer,
+            kind="+".join(dict.fromkeys(shape.kind for shape in shapes)),
+        )
+
+    def _ladder(self, index: int) -> tuple[list[float], list[int]]:
+        """Densities and ranks of a matrix, ascending: its grid, and what else it is allowed."""
+        shape = self.matrices[index]
+        ranks = {*shape.grid(self.rank_step, self.storage), *self._allowed[index]}
+        pairs = sorted((shape.density(rank, self.storage), rank) for rank in ranks)
+        return [density for density, _ in pairs], [rank for _, rank in pairs]
+
+    def _worth_their_cost(
+        self, members: tuple[int, ...], levels: Sequence[tuple[int, ...]]
+    ) -> list[tuple[int, ...]]:
+        """The levels without those that cost as much as a higher one: in bytes, indices weigh more than numbers."""
+        kept: list[tuple[int, ...]] = []
+        above = np.inf
+        for ranks in reversed(levels):
+            if (cost := self._cost(members, ranks)) < above:
+                kept.append(ranks)
+                above = cost
+        return kept[::-1]
+
+    def _cost(self, members: Iterable[int], ranks: Iterable[int]) -> int:
+        return sum(self._price(self.matrices[i], rank) for i, rank in zip(members, ranks, strict=True))
+
+    def _params(self, members: Iterable[int], ranks: Iterable[int]) -> int:
+        return sum(self.matrices[i].price(rank, self.storage) for i, rank in zip(members, ranks, strict=True))
+
+    @cached_property
+    def counts_G(self) -> NDArray[np.int64]:
+        """How many levels each gene has."""
+        return np.array([len(gene.levels) for gene in self.genes], dtype=np.int64)
+
+    @cached_property
+    def params_GL(self) -> NDArray[np.int64]:
+        """Parameters per gene and level; rows with fewer levels repeat their last."""
+        return self._table(self._params)
+
+    @cached_property
+    def cost_GL(self) -> NDArray[np.int64]:
+        """Cost per gene and level, rising; rows with fewer levels repeat their last."""
+        return self._table(self._cost)
+
+    def _table(self, amount: Callable[[Iterable[int], Iterable[int]], int]) -> NDArray[np.int64]:
+        table = np.empty((len(self), int(self.counts_G.max())), dtype=np.int64)
+        for row, gene in zip(table, self.genes, strict=True):
+            amounts = [amount(gene.members, ranks) for ranks in gene.levels]
+            row[:] = amounts[-1]
+            row[: len(amounts)] = amounts
+        table.flags.writeable = False
+        return table
+
+    @cached_property
+    def _gene_M(self) -> NDArray[np.int64]:
+        """The gene that decides each matrix; any, where it is settled."""
+        gene_M = np.zeros(len(self.matrices), dtype=np.int64)
+        for i, gene in enumerate(self.genes):
+            gene_M[list(gene.members)] = i
+        return gene_M
+
+    @cached_property
+    def _ranks_ML(self) -> NDArray[np.int64]:
+        """The rank of each matrix by the level of its gene; rows with fewer levels repeat their last."""
+        ranks_ML = np.empty((len(self.matrices), int(self.counts_G.max())), dtype=np.int64)
+        for i, rank in self._settled.items():
+            ranks_ML[i] = rank
+        for gene in self.genes:
+            members = list(gene.members)
+            ranks_ML[members] = np.array(gene.levels[-1])[:, None]
+            ranks_ML[members, : len(gene.levels)] = np.array(gene.levels).T
+        return ranks_ML
+
+    @cached_property
+    def sublayers(self) -> tuple[tuple[int, ...], ...]:
+        """The genes of each module inside a block, attention or feed-forward, that may go as a whole.
+
+        All its matrices can be at rank 0, and none shares its gene with one elsewhere.
+        """
+        members: dict[tuple[int, str], set[int]] = {}
+        for i, shape in enumerate(self.matrices):
+            if module := shape.kind.rpartition(".")[0]:
+                members.setdefault((shape.layer, module), set()).add(i)
+        found = []
+        for inside in members.values():
+            indices = sorted({int(self._gene_M[i]) for i in inside if i not in self._settled})
+            genes = [self.genes[i] for i in indices]
+            settled_at_0 = all(self._settled.get(i, 0) == 0 for i in inside)
+            if (
+                genes
+                and settled_at_0
+                and all(inside.issuperset(gene.members) and not any(gene.levels[0]) for gene in genes)
+            ):
+                found.append(tuple(indices))
+        return tuple(found)
+
+    @cached_property
+    def largest_ranks(self) -> tuple[int, ...]:
+        """The largest rank that any level gives each matrix; dense is none."""
+        return tuple(np.maximum(self._ranks_ML.max(axis=1), 0).tolist())
+
+    @cached_property
+    def step_cost_G(self) -> tuple[float, ...]:
+        """Mean cost of a step of each gene."""
+        rows = zip(self.cost_GL.tolist(), self.counts_G.tolist(), strict=True)
+        return tuple((cost_L[-1] - cost_L[0]) / (count - 1) for cost_L, count in rows)
+
+    @cached_property
+    def dense_cost_G(self) -> NDArray[np.int64]:
+        """Cost of each gene's matrices if all were dense, whether they may be or not; at least 1, to divide by."""
+        dense = [max(1, self._cost(gene.members, [DENSE] * len(gene.members))) for gene in self.genes]
+        return np.array(dense, dtype=np.int64)
+
+    @cached_property
+    def _settled_cost(self) -> int:
+        return self._cost(self._settled, self._settled.values())
+
+    @cached_property
+    def _settled_params(self) -> int:
+        return self._params(self._settled, self._settled.values())
+
+    @cached_property
+    def smallest_genome(self) -> Genome:
+        """Every gene at its cheapest level."""
+        return (0,) * len(self)
+
+    @cached_property
+    def largest_genome(self) -> Genome:
+        """Every gene at its dearest level; without constraints the dense model."""
+        return tuple((self.counts_G - 1).tolist())
+
+    def validate(self, genome: Sequence[int]) -> Genome:
+        """Check that `genome` belongs to this space.
+
+        Returns:
+            The genome as a tuple.
+
+        Raises:
+            InputError: Wrong length, or a level that its gene does not have.
+        """
+        if len(genome) != len(self):
+            raise InputError("genome", f"must hold {len(self)} levels, one per gene, got {len(genome)}")
+        levels_G = np.asarray(genome, dtype=np.int64)
+        for i in np.flatnonzero((levels_G < 0) | (levels_G >= self.counts_G)):
+            names = ", ".join(self.matrices[member].name for member in self.genes[i].members)
+            raise InputError(
+                "genome", f"level of {names} must be in [0, {self.counts_G[i] - 1}], got {levels_G[i]}"
+            )
+        return tuple(levels_G.tolist())
+
+    def is_dense(self, genome: Genome) -> bool:
+        """Whether it is the dense model: no matrix has another form."""
+        return set(self.ranks(genome)) <= {DENSE}
+
+    def ranks(self, genome: Genome) -> tuple[int, ...]:
+        """The rank of every matrix, `DENSE` where it stays whole.
+
+        Raises:
+            InputError: The genome is not of this space.
+        """
+        levels_G = np.array(self.validate(genome))
+        ranks_M = self._ranks_ML[np.arange(len(self.matrices)), levels_G[self._gene_M]]
+        return tuple(ranks_M.tolist())
+
+    def cost_at(self, index: int, level: int) -> int:
+        """Cost of gene `index` at `level`."""
+        return int(self.cost_GL[index, level])
+
+    def cost(self, genome: ArrayLike) -> int:
+        """Cost of a valid genome, settled matrices included."""
+        return self._settled_cost + _picked(self.cost_GL, genome)
+
+    def params(self, genome: ArrayLike) -> int:
+        """Parameters a valid genome keeps of the prunable matrices."""
+        return self._settled_params + _picked(self.params_GL, genome)
+
+    def kept_share(self, genome: Genome) -> float:
+        """Share of the prunable parameters that a valid genome keeps."""
+        return self.params(genome) / self.total_params
+
+    def cost_share(self, genome: Genome) -> float:
+        """Share of the dense cost that a valid genome takes."""
+        return self.cost(genome) / self.total_cost
+
+    @cached_property
+    def smallest_cost(self) -> int:
+        """What the smallest genome costs."""
+        return self.cost(self.smallest_genome)
+
+    @property
+    def smallest_share(self) -> float:
+        """Share of the dense cost below which no genome lies."""
+        return self.smallest_cost / self.total_cost
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the dense cost above which no genome lies."""
+        return self.cost_share(self.largest_genome)
+
+    def budget(self, share: float) -> int:
+        """Most that a genome may cost at `share` of the dense cost; never less than the smallest one does."""
+        if not 0 <= share <= 1:
+            raise InputError("objective.share", f"must be in [0, 1], got {share}")
+        return max(self._whole(share), self.smallest_cost)
+
+    def reaches(self, share: float) -> bool:
+        """Whether any genome costs no more than `share` of the dense cost."""
+        return self.smallest_cost <= self._whole(share)
+
+    def _whole(self, share: float) -> int:
+        return int(share * self.total_cost + 1e-6)  # 0.3 * 10 is a hair below 3
+
+
+def _picked(table_GL: NDArray[np.int64], genome: ArrayLike) -> int:
+    return int(table_GL[np.arange(len(table_GL)), np.asarray(genome, dtype=np.int64)].sum())
+
+
+def _with_singles(ties: Sequence[Tie], count: int) -> list[Tie]:
+    """The ties and every other matrix by itself, in the order of their first members."""
+    tied = {i for tie in ties for i in tie.members}
+    singles = [Tie(members=(i,), field="search.constraints") for i in range(count) if i not in tied]
+    return sorted((*ties, *singles), key=lambda tie: tie.members[0])

@@ -1,0 +1,82 @@
+"""How much more each matrix matters than its energies predict, learnt from how compressed models react.
+
+The energies are of second order around the dense model. At a third of its parameters the errors of many matrices meet,
+and what a component is worth depends on what else was cut. Measured at a candidate, the loss changes to second order by
+
+    cutting what is kept    Σ ½h - s      s: slope of the loss by the component's gate, h: its energy
+    leaving out what is cut Σ -s - ½h     as predicted, s = 0 for the kept and s = -h for the cut, both are ½h
+
+Their sum over the components next to a matrix's rank, relative to the prediction, says by how much the matrix's
+energies are wrong. The weight moves some of the way there, the candidate is allocated anew by the weighted energies,
+and so on: in small steps, because what is measured at a candidate holds near it alone.
+
+What one round measures is noisy, and holds for the genome that it measured: the weights to search by are the mean of
+the last half of the rounds (averaged stochastic approximation, Polyak and Juditsky 1992), which need examples of their
+own for that.
+
+Legend: M matrices.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranksieve.search.space.prices import Energies
+
+RATE = 0.3
+"""Of the way to what was measured."""
+
+STEP = (0.7, 1.4)
+"""Least and most that a weight is multiplied by at once: slopes next to the rank are noisy, some are negative."""
+
+BOUNDS = (0.2, 5.0)
+"""Of a weight."""
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+def weighted(energies: Energies, weights_M: Floats) -> list[Floats]:
+    """The energies of every matrix times its weight."""
+    return [weight * energy for weight, energy in zip(weights_M, energies, strict=True)]
+
+
+def settled(rounds: Sequence[Floats]) -> Floats:
+    """The weights to search by: the geometric mean of the last half of the rounds'; those before are on the way.
+
+    Args:
+        rounds: The weights after each round, M each; at least one.
+    """
+    last = rounds[len(rounds) // 2 :]
+    mean_M: Floats = np.exp(np.mean(np.log(last), axis=0))
+    return mean_M
+
+
+def next_weights(
+    weights_M: Floats,
+    energies: Energies,
+    windows: Sequence[tuple[int, int, int]],
+    kept_M: Floats,
+    cut_M: Floats,
+) -> Floats:
+    """The weights after one measurement.
+
+    Args:
+        weights_M: Those the measured candidate was allocated by.
+        energies: Per matrix, unweighted, in the unit of the slopes: loss per example.
+        windows: Per matrix the first component, the rank, and the component behind the last that were looked at.
+        kept_M: Slopes summed from the first component to the rank, per example.
+        cut_M: Slopes summed from the rank to the last component, per example.
+
+    Returns:
+        New weights; unchanged where a window is empty or holds no energy.
+    """
+    moved_M = weights_M.copy()
+    for i, (energy, (start, rank, stop)) in enumerate(zip(energies, windows, strict=True)):
+        below, above = float(energy[start:rank].sum()), float(energy[rank:stop].sum())
+        if (predicted := (below + above) / 2) > 0:
+            measured = (below / 2 - kept_M[i]) + (-cut_M[i] - above / 2)
+            wanted = measured / predicted / weights_M[i]
+            moved_M[i] *= np.clip(1 + RATE * (wanted - 1), *STEP)
+    return np.clip(moved_M, *BOUNDS)

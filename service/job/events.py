@@ -1,0 +1,69 @@
+"""Typed records of what happens to a job, for its user. Logs are for operators; events are for people."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class EventType(StrEnum):
+    """What happened, and the keys of the data that says more."""
+
+    JOB_STATE = "job.state"
+    """state; error of code, message, field once failed or crashed, and with retry_in_s where the job waits in the queue
+    after a fault of the machine; resumed when taken up again after a restart, a pause or such a wait"""
+    JOB_CHANGED = "job.changed"
+    """what its user changed: name, labels, priority, actors, search"""
+    DATA_LOADED = "data.loaded"
+    """splits (name → records), dropped_duplicates, digests (of all records and of each split), notes (on what these
+    cannot tell)"""
+    MODEL_LOADED = "model.loaded"
+    """matrices, block_params, total_params, digest (of the weights), dtype, device, scored_as (digest of what shapes
+    a scoring; null: an earlier version did not tell)"""
+    PHASE_PROGRESS = "phase.progress"
+    """phase, done, total; of the phase `fetch` in MB"""
+    FACTORS_PROPAGATED = "factors.propagated"
+    """shares (of the models it was done in); loss_before, loss_after (nats per record, of a model in the middle of
+    these; null: it could not be, with the reason); standard_error (of their difference); kept; answer_bias (whether
+    the output head has a bias with the new factors)"""
+    MATRICES_REWEIGHED = "matrices.reweighed"
+    """round, again (how often errors had been propagated again before), kept_share (of the genome that was measured),
+    drop_points and drop_bound (what it loses on the round's records; null: they do not tell); least, median and most:
+    what energies of matrices are multiplied by from then on"""
+    GENOME_DESCENDED = "genome.descended"
+    """round, again (as above), kept_share (of the genome that it led to), steps (genes changed), expected_nats (change
+    of the loss per record); drop_points and drop_bound of the genome that it began with, as above"""
+    MODELS_LED = "models.led"
+    """round (how often errors have been propagated); loss (on the search split, of the model in the middle of where
+    reweighing and descent have led since; not told where errors are propagated once)"""
+    LATENCY_MEASURED = "latency.measured"
+    """table (curves of matrices, ranks, nanoseconds, dense_nanoseconds; other_nanoseconds), device, dtype, threads,
+    workload, stretched, stretched_ranks, checked_nanoseconds, expected_nanoseconds; see `workers.cost.latency`"""
+    DENSE_SCORED = "dense.scored"
+    """split, metric, metric_name"""
+    GENERATION_COMPLETED = "generation.completed"
+    """generation, target_share, kept_share, kl_nats, drop_points, metric, evaluations, tokens, accepted; loss_min,
+    loss_avg, loss_max, loss_std (of the population)"""
+    ACTOR_REPLACED = "actor.replaced"
+    """actor, reason"""
+    CANDIDATE_FAILED = "candidate.failed"
+    """reason, generation"""
+    FINALIST_REFIT = "finalist.refit"
+    """kept_share, loss_before, loss_after (nats, on the search split; null: cannot be scored), kept"""
+    FINALIST_CONFIRMED = "finalist.confirmed"
+    """kept_share, examples, drop_points, drop_low, drop_high, risk (null: the objective promises no drop)"""
+    ARTIFACT_EXPORTED = "artifact.exported"
+    """path, file_bytes"""
+    ARTIFACT_VERIFIED = "artifact.verified"
+    """metric, expected"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One event of one job. `seq` counts from 1 within the job, without gaps; `at` is UTC."""
+
+    job_id: str
+    seq: int
+    type: EventType
+    at: datetime
+    data: dict[str, Any]

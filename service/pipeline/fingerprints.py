@@ -1,0 +1,169 @@
+"""Whether a job that goes on, or is exported from, still has the records, the weights and the matrices it began with.
+
+What it has found - weights, genomes, scorings - says nothing of others. And whether another job has scored as this one
+does: then what it found need not be found out again.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ranksieve.search.errors import InputError, NotFoundError, UnresumableError
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.service.job import matrices
+from ranksieve.service.pipeline.confirmation import confidence_of
+from ranksieve.service.pipeline.plans import search_settings
+from ranksieve.service.spec import JobSpec, TargetBytes
+from ranksieve.workers.cache.folders import content_key
+from ranksieve.workers.cost.latency import Latency
+from ranksieve.workers.factors.prepared import Prepared
+from ranksieve.workers.types.plan import EncodedTask
+
+SCORING = 4
+"""Version of how outcomes come of factors: of `scoring.scorer`, `pipeline.scoring`, `pipeline.measures`, and where
+a search cuts.
+
+Also of where rounds of reweighing and of descent lead: factors are propagated again from there.
+"""
+
+
+def data_of(task: EncodedTask) -> dict[str, str]:
+    """What tells records apart: digests of all that the model sees of them, and of each split."""
+    return {"task": task.digest, **task.split_digests}
+
+
+def model_of(prepared: Prepared) -> dict[str, str]:
+    """What tells models apart."""
+    return {"digest": prepared.model.digest, "dtype": prepared.model.dtype}
+
+
+def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask, latency: Latency | None = None) -> str:
+    """A digest of all that the outcome of a trial depends on, to the last bit, besides genome and number of examples.
+
+    Args:
+        spec: The job.
+        prepared: Its factors, those of the first time that errors were propagated.
+        task: Its records.
+        latency: What its levels are priced by, where that is measured: for one job alone.
+    """
+    settings = search_settings(spec)
+    levels = [spec.projection.rank_step, spec.projection.storage, isinstance(spec.objective, TargetBytes)]
+    rest: list[Any] = [] if latency is None else [latency.to_json()]
+    if spec.projection.propagation_rounds > 1:  # other factors come of these
+        led_by = [spec.projection.propagation_rounds, spec.reweigh_rounds, spec.descent_rounds]
+        rest.append([spec.objective.model_dump(mode="json"), *led_by])
+    return content_key(
+        "scores",
+        SCORING,
+        prepared.factors.name,
+        data_of(task),
+        [*levels, [constraint.model_dump(mode="json") for constraint in spec.search.constraints]],
+        [settings.full, *(stage.examples for stage in settings.stages)],
+        [spec.search.kl_weight, confidence_of(spec)],
+        [spec.resources.tokens_per_batch, spec.resources.threads_per_actor, spec.resources.device],
+        *rest,
+    )
+
+
+def scores_otherwise(known: Mapping[str, Any], found: str) -> bool:
+    """Whether a job scores otherwise than it did before, such as after an update that makes other factors.
+
+    Args:
+        known: The event that `scored_as` was told by, of an earlier run; one of before it was told says nothing.
+        found: What it is now.
+    """
+    return known.get("scored_as") not in (None, found)
+
+
+def require_same_scores(known: Mapping[str, Any], found: str, job_id: str) -> str | None:
+    """Checks that a search that goes on scores as it did before.
+
+    Args:
+        known: As of `scores_otherwise`.
+        found: Likewise.
+        job_id: The job.
+
+    Returns:
+        What can be said of all that it has scored.
+
+    Raises:
+        UnresumableError: It scores otherwise.
+    """
+    if scores_otherwise(known, found):
+        raise UnresumableError(
+            f"job {job_id} would score otherwise than before: another version of the program makes other factors; "
+            "submit the job again"
+        )
+    before: str | None = known.get("scored_as")
+    return before
+
+
+def require_same_data(known: Mapping[str, str], task: EncodedTask, job_id: str) -> None:
+    """Checks the records.
+
+    Args:
+        known: What `data_of` said.
+        task: As it is now.
+        job_id: When it said so.
+
+    Raises:
+        InputError: They are others.
+    """
+    found = data_of(task)
+    if changed := [name for name, digest in known.items() if found.get(name) != digest]:
+        raise InputError(
+            "task.data",
+            f"is not what it was when job {job_id} ran ({', '.join(changed)} differ), and what it found says nothing "
+            "of other records; restore them, or submit the job anew",
+        )
+
+
+def require_same_model(known: Mapping[str, Any], prepared: Prepared, job_id: str) -> None:
+    """Checks the model.
+
+    Args:
+        known: What `model_of` said.
+        prepared: As it is now.
+        job_id: When it said so.
+
+    Raises:
+        InputError: It is another one, or of another dtype.
+    """
+    found = model_of(prepared)
+    if any(known[name] != value for name, value in found.items()):
+        raise InputError(
+            "model",
+            f"has other weights than when job {job_id} ran: expected sha256 {known['digest']} in {known['dtype']}, got "
+            f"{found['digest']} in {found['dtype']}; restore it, or submit the job anew",
+        )
+
+
+def require_same_matrices(directory: Path, found: Sequence[MatrixShape], job_id: str) -> None:
+    """Checks which matrices of the model are pruned, in their order: genomes and ranks are theirs.
+
+    Args:
+        directory: Folder of the job, which may have kept those of then, or not.
+        found: As they are now; another version of the program may take the same model apart otherwise.
+        job_id: The job.
+
+    Raises:
+        InputError: They are others.
+    """
+    try:
+        known = matrices.kept(directory)
+    except NotFoundError:  # it has not come so far, or has run on a server that keeps its files elsewhere
+        return
+    if known == list(found):
+        return
+    then, now = set(known), set(found)
+    gone = [matrix.name for matrix in known if matrix not in now]
+    new = [matrix.name for matrix in found if matrix not in then]
+    told = [
+        f"{len(names)} {what}, like {names[0]}" for names, what in ((gone, "gone"), (new, "new")) if names
+    ]
+    raise InputError(
+        "model",
+        f"has other matrices to prune than when job {job_id} ran: expected {len(known)}, got {len(found)} "
+        f"({'; '.join(told) or 'in another order'}). Another version of the program takes the same model apart "
+        "otherwise, and what the job found says nothing of these matrices; submit the job anew, not as a fork",
+    )

@@ -1,0 +1,134 @@
+"""The latency table of a job: measured once, and the same for good, wherever the job goes on.
+
+Timings cannot be had again, and a search is a function of them. So the table is an event of its job, in the store like
+the generations that were searched by it, and copied into the result, where later exports find it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.service.job.events import EventType
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.spec import JobSpec, TargetLatency
+from ranksieve.workers.cost.latency import Latency, LatencyPlan
+from ranksieve.workers.cost.workload import Workload, typical_batch
+from ranksieve.workers.export.verification import Spent
+from ranksieve.workers.factors.prepared import Prepared
+from ranksieve.workers.preflight import Checked
+
+WITHIN = 1.05
+"""A model's time that is measured twice differs by some percent: so much more than was asked for is still held."""
+
+
+def workload_of(objective: TargetLatency, spec: JobSpec, checked: Checked) -> Workload:
+    """The forward pass that is timed: as the job file says, else of a typical batch of the search split.
+
+    Raises:
+        InputError: It is longer than the model's context, or experts are among the matrices: what runs of them, the
+            tokens decide.
+    """
+    if checked.expert is not None:
+        raise InputError(
+            "objective",
+            f"a latency cannot be told of experts, {checked.expert} among them: what one takes depends on what is sent "
+            'to it; keep them as they are by model.exclude: ["*.experts.*"], or ask for a share of the parameters',
+        )
+    rows, length = typical_batch(checked.task, "search", spec.resources.tokens_per_batch)
+    workload = Workload(
+        kind=objective.workload, rows=objective.rows or rows, length=objective.length or length
+    )
+    if checked.context is not None and workload.context > checked.context:
+        raise InputError(
+            "objective.length",
+            f"{objective.workload} must stay within the model's context of {checked.context} tokens; "
+            f"got {workload.length}",
+        )
+    return workload
+
+
+def latency_plan(
+    objective: TargetLatency, spec: JobSpec, checked: Checked, prepared: Prepared
+) -> LatencyPlan:
+    """What is timed, and how: as an actor runs it."""
+    return LatencyPlan(
+        model_folder=prepared.model.folder,
+        matrices=prepared.matrices,
+        rank_step=spec.projection.rank_step,
+        storage=spec.projection.storage,
+        workload=workload_of(objective, spec, checked),
+        threads=spec.resources.threads_per_actor,
+        device=spec.resources.device,
+    )
+
+
+def keep(log: JobLog, latency: Latency) -> None:
+    """Records a job's table; from then on it is the job's."""
+    log.event(EventType.LATENCY_MEASURED, **latency.to_json())
+
+
+def kept(log: JobLog) -> Latency | None:
+    """The table that an earlier run of the job recorded."""
+    data = log.last_event(EventType.LATENCY_MEASURED)
+    return None if data is None else Latency.from_json(data)
+
+
+def told(
+    latency: Latency | None, matrices: Sequence[MatrixShape], ranks: Sequence[int], target: int | None = None
+) -> dict[str, Any]:
+    """What a result says before the model is exported: the table, and what it expects of a model.
+
+    Args:
+        latency: The job's, if it has one.
+        matrices: Of the model.
+        ranks: Theirs.
+        target: Nanoseconds that were asked for, if any were.
+    """
+    if latency is None:
+        return {"latency": None, "latency_table": None}
+    target_share = None if target is None else target / latency.table.dense_nanoseconds
+    workload = asdict(latency.workload)
+    expected = {"workload": workload, "target_share": target_share, **_expected(latency, matrices, ranks)}
+    return {"latency": expected, "latency_table": latency.to_json()}
+
+
+def compared(
+    summary: Mapping[str, Any], matrices: Sequence[MatrixShape], ranks: Sequence[int], spent: Spent | None
+) -> dict[str, Any] | None:
+    """What was told before the export beside what the exported model takes, at the ranks that it has."""
+    if summary["latency"] is None or spent is None:
+        return None
+    expected = _expected(Latency.from_json(summary["latency_table"]), matrices, ranks)
+    return {
+        **summary["latency"],
+        **expected,
+        "measured_dense_ms": spent.dense_nanoseconds / 1e6,
+        "measured_ms": spent.nanoseconds / 1e6,
+        "measured_share": spent.nanoseconds / spent.dense_nanoseconds,
+    }
+
+
+def held(latency: Mapping[str, Any] | None, milliseconds: float | None = None) -> bool:
+    """Whether a model is as fast as it was to be.
+
+    Args:
+        latency: What was measured.
+        milliseconds: Asked for; else it was a share of what the dense model takes, which is measured at the same time.
+    """
+    if latency is None or latency["target_share"] is None:
+        return True
+    if milliseconds is not None:
+        return bool(latency["measured_ms"] <= milliseconds * WITHIN)
+    return bool(latency["measured_share"] <= latency["target_share"] * WITHIN)
+
+
+def _expected(latency: Latency, matrices: Sequence[MatrixShape], ranks: Sequence[int]) -> dict[str, float]:
+    table = latency.table
+    nanoseconds, dense = table.nanoseconds(matrices, ranks), table.dense_nanoseconds
+    return {
+        "expected_dense_ms": dense / 1e6,
+        "expected_ms": nanoseconds / 1e6,
+        "expected_share": nanoseconds / dense,
+    }

@@ -1,0 +1,172 @@
+"""From a validated job file to what the workers take: paths resolved under the roots, pydantic left behind."""
+
+from collections.abc import Sequence
+from os.path import normpath
+from pathlib import Path
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import DataSource, JobSpec
+from ranksieve.workers.cache.folders import FolderCache
+from ranksieve.workers.factors.prepared import PreparationPlan
+from ranksieve.workers.factors.training import Refinement
+from ranksieve.workers.model.checks import CHAT_TEMPLATES
+from ranksieve.workers.preflight import Checked
+from ranksieve.workers.types.plan import DataPlan, ModelSource, RecordSource, TaskPlan
+
+
+def allowed_roots(settings: Settings) -> list[Path]:
+    """Folders that local models and data may be read from."""
+    return [settings.data_dir, *settings.roots]
+
+
+def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
+    """The existing file or folder that a job names.
+
+    Args:
+        path: As the job gives it; a relative one is looked for under each root in turn.
+        roots: Resolved folders; what the path leads to, links followed, must lie under one of them.
+        field: Its place in the job file.
+
+    Raises:
+        InputError: It does not exist, cannot be read, or lies elsewhere, or is a folder with a link in it that leads
+            elsewhere.
+    """
+    if "\0" in path:
+        raise InputError(field, "must not contain a NUL character")
+    candidates = [Path(path)] if Path(path).is_absolute() else [root / path for root in roots]
+    shown = ", ".join(map(str, roots))
+    try:
+        inside = [one for one in candidates if _is_under(one.resolve(), roots)]
+        file = next((one.resolve() for one in inside if one.exists()), None)
+        if file is not None:
+            _refuse_links_out(file, roots, field)
+            return file
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
+        raise InputError(field, f"cannot read {path!r}: {error}") from error
+    is_link = any(one not in inside and _is_under(Path(normpath(one)), roots) for one in candidates)
+    if is_link or not inside:  # whether anything is there is not told
+        place = "is a link to a place outside" if is_link else "is outside"
+        raise InputError(field, f"{path!r} {place} the folders this server may read ({shown}); see --root")
+    raise InputError(field, f"no such file or folder: {path!r}; relative paths are looked for under {shown}")
+
+
+def _is_under(path: Path, roots: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
+
+
+def _refuse_links_out(folder: Path, roots: Sequence[Path], field: str) -> None:
+    """A model's files are read by name: none may be a link to what the job could not name itself."""
+    below = (folder / CHAT_TEMPLATES).glob("*")  # the one folder in it whose files are read, too
+    for file in (*folder.iterdir(), *below) if folder.is_dir() else ():
+        if file.is_symlink() and not _is_under(file.resolve(), roots):
+            raise InputError(
+                field,
+                f"{file.name} in it is a link that leads out of the folders this server may read; copy it",
+            )
+
+
+def model_source(spec: JobSpec, roots: Sequence[Path]) -> ModelSource:
+    """Where the model is."""
+    model = spec.model
+    if model.hub is not None:
+        kind, location = "hub", model.hub
+    elif model.path is not None:
+        kind, location = "path", str(resolve_path(model.path, roots, "model.path"))
+    else:
+        assert model.gguf is not None
+        kind, location = "gguf", str(resolve_path(model.gguf, roots, "model.gguf"))
+    return ModelSource(
+        kind=kind,  # type: ignore[arg-type]
+        location=location,
+        revision=model.revision,
+        dtype=model.dtype,
+        include=model.include,
+        exclude=model.exclude,
+    )
+
+
+def task_plan(spec: JobSpec) -> TaskPlan:
+    """What the model has to do."""
+    task = spec.task
+    choices = task.choices
+    if isinstance(choices, tuple):
+        choices = {label: label for label in choices}
+    return TaskPlan(
+        kind=task.kind,
+        prompt=task.prompt,
+        answer=task.answer,
+        choices=choices,
+        choices_field=task.choices_field,
+        delimiter=task.delimiter,
+        chat_template=task.chat_template,
+        max_new_tokens=task.max_new_tokens,
+    )
+
+
+def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
+    """Where the records are and how they are divided."""
+    data = spec.task.data
+    return DataPlan(
+        source=None if data.source is None else _record_source(data.source, "task.data.source", roots),
+        files={
+            name: _record_source(source, f"task.data.files.{name}", roots)
+            for name, source in data.files.items()
+        },
+        sizes=data.sizes.model_dump(),
+        seed=data.seed,
+    )
+
+
+def search_settings(spec: JobSpec) -> SearchSettings:
+    """How the search runs."""
+    elsewhere = {"kl_weight", "constraints", "seeds", "reweigh_rounds", "descent_rounds", "prescreens"}
+    search = spec.search.model_dump(exclude=elsewhere)
+    *prescreens, _ = spec.search.stages
+    return SearchSettings(**search, prescreens=tuple(prescreens), full=spec.task.data.sizes.search)
+
+
+def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> RecordSource:
+    if source.hub is not None:
+        hub = source.hub
+        return RecordSource(
+            field=field, hub_id=hub.id, config=hub.config, split=hub.split, revision=hub.revision
+        )
+    assert source.path is not None
+    return RecordSource(field=field, path=resolve_path(source.path, roots, f"{field}.path"))
+
+
+def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> PreparationPlan:
+    """How a checked job is calibrated and factored."""
+    resources = spec.resources
+    return PreparationPlan(
+        model=checked.model,
+        task=checked.task,
+        method=spec.projection.method,
+        storage=spec.projection.storage,
+        fisher=spec.projection.fisher,
+        gram_examples=spec.projection.gram_examples,
+        midway_share=spec.midway_share,
+        propagated_shares=spec.propagated_shares() if checked.by_block else (),
+        refinement=Refinement(
+            epochs=spec.projection.refine_epochs,
+            examples=spec.projection.refine_examples,
+            learning_rate=spec.projection.refine_learning_rate,
+            kl_weight=spec.search.kl_weight,
+            rank_step=spec.projection.rank_step,
+        ),
+        seed=spec.search.seed,
+        batch_tokens=resources.tokens_per_batch,
+        threads=resources.threads_per_actor,
+        device=resources.device,
+        gram_bytes=resources.gram_bytes,
+        cache_dir=settings.cache_dir,
+        cache_limit_bytes=settings.cache_limit_bytes,
+        workers=resources.actors,
+    )
+
+
+def cache(settings: Settings) -> FolderCache:
+    """The cache of prepared models and factors."""
+    return FolderCache(settings.cache_dir, settings.cache_limit_bytes)

@@ -1,0 +1,230 @@
+"""Corrects what the energies of a job's matrices predict, by how its candidates react; see `search.start.reweighing`.
+
+Each round takes the Lagrangian genome of one size, as it is allocated by the weights so far: the size that is wanted;
+where many are, the middle; where the smallest model is wanted that loses little enough, that of the smallest seed that
+does so on the search split, and from there on stairs (`pipeline.rounds`). A round looks at a part of the calibration
+split, the next one at the next part, and so on round and round: what is particular to one part is then averaged out.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
+from statistics import median
+from typing import Any, Self
+
+import numpy as np
+
+from ranksieve.search.errors import ScoringError
+from ranksieve.search.space.objectives import MaxDrop, Pareto
+from ranksieve.search.space.prices import Energies
+from ranksieve.search.space.sizes import Sizes
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.search.start.reweighing import Floats, next_weights, settled, weighted
+from ranksieve.search.start.seeds import Family, lagrangian
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.files import write_json
+from ranksieve.service.pipeline.confirmation import confidence_of
+from ranksieve.service.pipeline.rounds import (
+    RoundRecords,
+    next_stair,
+    records_of,
+    rounds_file,
+    rounds_in,
+    smallest_share,
+)
+from ranksieve.service.pipeline.scoring import TaskScorer
+from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.spec.job import ROUND_EXAMPLES
+from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.scores import Failure, Reaction
+
+FILE = "weights"
+
+WINDOW_STEPS = 2
+"""Of ranks on either side that are looked at: fewer components are noisier, more are further from the candidate."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weighing:
+    """What came of a round of reweighing.
+
+    Args:
+        share: The size that was measured, as the most that the genome might take of the dense cost.
+        kept_share: Of the prunable parameters, what it kept.
+        weights: Of each matrix, after it.
+        drop_points: What the genome loses on the round's records; None where they do not tell.
+        drop_bound: Upper bound of that, as the confirm split would tell; likewise.
+    """
+
+    share: float
+    kept_share: float
+    weights: tuple[float, ...]
+    drop_points: float | None
+    drop_bound: float | None
+
+    @classmethod
+    def from_json(cls, saved: Any) -> Self:
+        """What `asdict` gave, after a round trip through JSON; earlier versions did not keep what the genome kept."""
+        return cls(**{"kept_share": saved["share"], **saved, "weights": tuple(saved["weights"])})
+
+
+NextShare = Callable[[Sequence[Weighing]], float]
+"""The size to measure next, by the rounds so far."""
+
+
+def reweighed(
+    spec: JobSpec,
+    plan: SearchPlan,
+    energies: Energies,
+    task: EncodedTask,
+    scorer: TaskScorer,
+    log: JobLog,
+    again: int = 0,
+) -> tuple[SearchPlan, Energies, float | None]:
+    """The energies to search with: those of the projections, times a weight of each matrix.
+
+    Rounds are kept in the job's folder, so that a job that is taken up again goes on from there. The genome that is the
+    best without them joins the seeds of the search.
+
+    Args:
+        spec: The job.
+        plan: Of its search.
+        energies: Of its projections.
+        task: Its calibration split is run.
+        scorer: Measures candidates.
+        log: The job.
+        again: How often errors were propagated again before.
+
+    Returns:
+        The plan, the energies, and the size that the next round would be at, if rounds tell.
+
+    Raises:
+        UnresumableError: Rounds of another version of this program.
+        ScoringError: A candidate's loss is not finite, or there is no memory for its backward pass.
+    """
+    if not (most := spec.reweigh_rounds):
+        return plan, energies, None
+    report, file = log.progress("reweigh"), rounds_file(log.directory, FILE, again)
+    rounds = rounds_in(file, Weighing.from_json)
+    report(min(len(rounds), most), most)
+    genome_of = partial(lagrangian, plan.space, energies)
+    records = records_of(spec, len(task.splits["calibration"]))
+    next_share = _next_share(spec, plan, scorer, genome_of)
+    made = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds)
+    for one in islice(made, max(0, most - len(rounds))):
+        rounds.append(one)
+        write_json(file, [asdict(one) for one in rounds])
+        report(len(rounds), most)
+        log.event(
+            EventType.MATRICES_REWEIGHED,
+            round=len(rounds),
+            again=again,
+            kept_share=one.kept_share,
+            least=min(one.weights),
+            median=median(one.weights),
+            most=max(one.weights),
+            drop_points=one.drop_points,
+            drop_bound=one.drop_bound,
+        )
+    weights = settled([np.array(one.weights) for one in rounds])
+    seeds = (genome_of(rounds[0].share), *plan.seeds)
+    begin = None if records.confidence is None else next_share(rounds)
+    return replace(plan, seeds=seeds), weighted(energies, weights), begin
+
+
+class Reweighing:
+    """Measures genomes on one part of the calibration split after another.
+
+    Args:
+        scorer: Of the job.
+        space: Of its matrices.
+        energies: As the projections gave them, per token.
+        task: Its calibration split is run.
+        records: Those of that to look at.
+    """
+
+    def __init__(
+        self,
+        scorer: TaskScorer,
+        space: SearchSpace,
+        energies: Energies,
+        task: EncodedTask,
+        records: RoundRecords,
+    ) -> None:
+        self._calibration = task.splits["calibration"]
+        self._scorer, self._space, self._energies, self._records = scorer, space, energies, records
+
+    def tokens(self, number: int) -> int:
+        """Of one pass over the examples of a round, counted from 0."""
+        return sum(len(row.ids) for i in self._part(number) for row in self._calibration[i].rows)
+
+    def rounds(self, next_share: NextShare, earlier: Sequence[Weighing] = ()) -> Iterator[Weighing]:
+        """Without an end.
+
+        Args:
+            next_share: Where to measure.
+            earlier: Rounds that are done.
+
+        Raises:
+            ScoringError: A genome's loss is not finite, or there is no memory for its backward pass.
+        """
+        rounds = list(earlier)
+        while True:
+            share, part = next_share(rounds), self._part(len(rounds))
+            weights_M = np.array(rounds[-1].weights) if rounds else np.ones(len(self._energies))
+            genome = lagrangian(self._space, weighted(self._energies, weights_M), share)
+            reaction = self._scorer.react(genome, part, WINDOW_STEPS * self._space.rank_step)
+            if isinstance(reaction, Failure):
+                raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
+            weights_M = self._measured(weights_M, reaction, self.tokens(len(rounds)) / len(part))
+            drop = self._records.drop_of(reaction, part, self._scorer)
+            rounds.append(
+                Weighing(
+                    share=share,
+                    kept_share=self._space.kept_share(genome),
+                    weights=tuple(weights_M.tolist()),
+                    drop_points=None if drop is None else drop.estimate,
+                    drop_bound=None if drop is None else drop.upper,
+                )
+            )
+            yield rounds[-1]
+
+    def _part(self, number: int) -> range:
+        return self._records.part(ROUND_EXAMPLES, number)
+
+    def _measured(self, weights_M: Floats, reaction: Reaction, tokens: float) -> Floats:
+        """The next weights, after a genome that was allocated by these has reacted on examples of so many tokens."""
+        windows = list(zip(reaction.start, reaction.rank, reaction.stop, strict=True))
+        per_example = [energy * tokens for energy in self._energies]
+        return next_weights(
+            weights_M, per_example, windows, reaction.kept.mean(axis=0), reaction.cut.mean(axis=0)
+        )
+
+
+def _next_share(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer, genome_of: Family) -> NextShare:
+    """The size at which candidates tell most: that which is wanted, the middle of many, or near what is looked for."""
+    if isinstance(plan.objective, MaxDrop):
+        smallest = partial(smallest_share, genome_of, plan.objective, scorer, confidence_of(spec))
+        return on_stairs(plan.objective, smallest)
+    share = (
+        Sizes(plan.space, plan.objective).middle
+        if isinstance(plan.objective, Pareto)
+        else plan.objective.target(plan.space)
+    )
+    return lambda _: share
+
+
+def on_stairs(objective: MaxDrop, first: Callable[[], float]) -> NextShare:
+    """Stairs from the first size on, see `service.pipeline.rounds`; that one, where rounds do not tell what is lost."""
+
+    def next_share(rounds: Sequence[Weighing]) -> float:
+        if not rounds:
+            return first()
+        if (drop := rounds[-1].drop_bound) is None:
+            return rounds[-1].share
+        return next_stair([one.share for one in rounds], held=drop <= objective.points)
+
+    return next_share

@@ -1,0 +1,321 @@
+"""Scores genomes and the dense model on the task through the dispatcher.
+
+Long splits are cut into chunks, so that every actor has work; the cut is fixed, so results do not depend on
+the number of actors.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ranksieve.search.errors import ScoringError
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.service.pipeline.measures import Measures
+from ranksieve.workers.types.metrics import drop_points
+from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.scores import (
+    Beliefs,
+    Failure,
+    Reaction,
+    ReactionRequest,
+    RefitRequest,
+    Request,
+    ScoreRequest,
+    Scores,
+    first,
+    join_beliefs,
+    join_reactions,
+    join_scores,
+)
+
+CHUNK = 256
+
+REFIT_EXAMPLES = 512
+"""Of the calibration split at most: a left factor has far fewer unknowns per output than these have tokens."""
+
+REFIT_TIMEOUTS = 8 * REFIT_EXAMPLES // CHUNK
+"""A refit may take as long as so many scorings of a chunk: it costs about five forward passes over its examples."""
+
+REACTION_CHUNK = 64
+"""Examples of a request: small, so that all actors have work; fixed, so that sums do not depend on their number."""
+
+REACTION_TIMEOUTS = 4
+"""A dense pass, one of the candidate, and its way back."""
+
+MOST_SCORED = 20_000
+"""Genomes whose scores on some first examples are remembered, a few kilobytes each, the newest of them: more than races
+that go on at once have. What is forgotten is run again if it is wanted after all."""
+
+Report = Callable[[int, int], None]
+Key = TypeVar("Key")
+
+
+class Runner(Protocol):
+    """What scores requests: `workers.cluster.dispatcher.Dispatcher`, or a fake."""
+
+    def run(
+        self,
+        method: str,
+        requests: Sequence[Request],
+        on_done: Callable[[int], None] = ...,
+        timeouts: float = ...,
+    ) -> list[object]: ...
+
+    def stream(
+        self, method: str, take: Callable[[int], Iterable[tuple[Key, ScoreRequest]]]
+    ) -> Iterator[tuple[Key, object]]: ...
+
+    def set_beliefs(self, beliefs: object) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A genome, and the file with left factors and biases of its own, where it was refit.
+
+    `search`: what it scored on the search split outside the search, which knows genomes as they were.
+    """
+
+    genome: Genome
+    refit: Path | None = None
+    search: Scores | None = None
+
+
+class TaskScorer(Measures):
+    """Scores the genomes of one job on one task.
+
+    Args:
+        runner: Runs the requests.
+        space: Turns genomes into ranks.
+        task: As of `Measures`.
+        kl_weight: Likewise.
+    """
+
+    def __init__(self, runner: Runner, space: SearchSpace, task: EncodedTask, kl_weight: float) -> None:
+        super().__init__(task, kl_weight)
+        self._runner, self._space = runner, space
+        self._beliefs: dict[str, Beliefs] = {}
+        self._scored: dict[tuple[Genome, bool], Scores] = {}
+        """By `outcomes`, the longest on some first examples of the search split, and whether only the loss is told."""
+
+    def score_dense(self, split: str, report: Report = lambda done, total: None) -> Scores:
+        """Scores the dense model on a split; candidates are measured against it from then on.
+
+        Raises:
+            ScoringError: The dense model cannot be scored.
+        """
+        ranks = (DENSE,) * len(self._space.matrices)
+        requests = self._requests(ranks, split)
+        parts = self._run("score_dense", requests, report)
+        good = [part for part in parts if isinstance(part, tuple)]
+        if len(good) != len(parts):
+            reasons = [part.reason for part in parts if isinstance(part, Failure)]
+            raise ScoringError(f"the dense model cannot be scored on {split}: {reasons[0]}")
+        self.dense[split] = join_scores([scores for scores, _ in good])
+        self._beliefs[split] = join_beliefs([beliefs for _, beliefs in good])
+        self._runner.set_beliefs(dict(self._beliefs))
+        return self.dense[split]
+
+    def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
+        """Scores trials on the first examples of the search split, as long as there are any.
+
+        Examples on which a trial's genome was scored before are not run again, unless that was in a process before this
+        one, or only for the loss. They are then run by themselves, as they were: the numbers are the same to the last
+        bit. Where answers have to be written for the metric, screening does without.
+
+        Args:
+            ask: Gives that many trials or fewer; asked again after every outcome.
+            confidence: Of the upper bound of each drop, see `foreseen`.
+
+        Yields:
+            Outcomes in the order in which they are done.
+        """
+        begun: deque[tuple[Trial, Scores]] = deque()  # scored on their first examples, not on the others
+
+        def take(idle: int) -> list[tuple[tuple[Trial, Scores | None], ScoreRequest]]:
+            parts: list[tuple[Trial, Scores | None]] = [begun.popleft() for _ in range(min(idle, len(begun)))]
+            parts += [(trial, self._known(trial)) for trial in ask(idle - len(parts))]
+            return [((trial, scores), self._request(trial, scores)) for trial, scores in parts]
+
+        for (trial, scores), result in self._runner.stream("score", take):
+            if isinstance(result, Scores):
+                have = 0 if scores is None else len(scores.quality)
+                if have < trial.known:  # run again, as it was
+                    result = replace(result, tokens=0, seconds=0.0)
+                result = result if scores is None else join_scores([scores, result])
+                self._keep(trial.genome, result)
+                if len(result.quality) < trial.examples:
+                    begun.append((trial, result))
+                    continue
+            yield self._outcome(trial, result, confidence)
+
+    def refit(
+        self, candidates: Sequence[Candidate], dense_share: float, report: Report
+    ) -> list[Failure | None]:
+        """Refits genomes on the first `REFIT_EXAMPLES` of the calibration split.
+
+        Args:
+            candidates: What to refit, and the file that what is fitted goes to; the actors write there.
+            dense_share: Of the dense flow in the target, 0..1.
+            report: Told how many are done, of how many.
+
+        Returns:
+            Why each one could not be refit; None where it was.
+        """
+        examples = min(len(self._task.splits["calibration"]), REFIT_EXAMPLES)
+        requests = [
+            RefitRequest(
+                ranks=self._space.ranks(candidate.genome),
+                examples=examples,
+                dense_share=dense_share,
+                file=candidate.refit,
+                answer_bias=self._kl_weight < 1,
+            )
+            for candidate in candidates
+            if candidate.refit is not None
+        ]
+        results = self._run("refit", requests, report, REFIT_TIMEOUTS)
+        return [result if isinstance(result, Failure) else None for result in results]
+
+    def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
+        """How the loss of a genome reacts to its next components, on each of some calibration examples.
+
+        Args:
+            genome: Any.
+            examples: Which, successive ones.
+            window: Components on either side of each rank.
+        """
+        requests = [
+            ReactionRequest(
+                ranks=self._space.ranks(genome),
+                start=start,
+                stop=min(start + REACTION_CHUNK, examples.stop),
+                kl_weight=self._kl_weight,
+                window=window,
+            )
+            for start in range(examples.start, examples.stop, REACTION_CHUNK)
+        ]
+        parts = self._runner.run("react", requests, timeouts=REACTION_TIMEOUTS)
+        failures = [part for part in parts if isinstance(part, Failure)]
+        if failures:
+            return failures[0]
+        return join_reactions([part for part in parts if isinstance(part, Reaction)])
+
+    def half(self, split: str) -> int:
+        """How many of a split's examples are looked at by themselves first, see `half_of`."""
+        return half_of(len(self._task.splits[split]))
+
+    def score_candidates(
+        self,
+        candidates: Sequence[Candidate],
+        split: str,
+        report: Report = lambda done, total: None,
+        examples: slice = slice(None),
+    ) -> list[Scores | Failure]:
+        """Scores candidates on a split; only on some of its `examples`, if these are cut where chunks are."""
+        per_candidate = [
+            self._requests(self._space.ranks(candidate.genome), split, candidate.refit, examples)
+            for candidate in candidates
+        ]
+        requests = [request for part in per_candidate for request in part]
+        results = iter(self._run("score", requests, report))
+        return [_joined([next(results) for _ in part]) for part in per_candidate]
+
+    def _run(
+        self, method: str, requests: Sequence[Request], report: Report, timeouts: float = 1.0
+    ) -> list[object]:
+        report(0, len(requests))
+        return self._runner.run(method, requests, lambda done: report(done, len(requests)), timeouts)
+
+    def _known(self, trial: Trial) -> Scores | None:
+        """What was scored of a trial's genome in the race before it, as far as this process knows of it."""
+        kinds = (False, True) if self._loss_only(trial) else (False,)
+        found = [self._scored[trial.genome, kind] for kind in kinds if (trial.genome, kind) in self._scored]
+        longest = max(found, key=lambda scores: len(scores.quality), default=None)
+        have = 0 if longest is None else len(longest.quality)
+        start = max((cut for cut in trial.cuts if cut <= min(have, trial.known)), default=0)
+        return None if longest is None or not start else first(longest, start)
+
+    def _keep(self, genome: Genome, scores: Scores) -> None:
+        """Remembers scores that others of the genome may go on from; nothing follows on all of the split."""
+        place = genome, scores.unwritten
+        known, total = self._scored.get(place), len(self._task.splits["search"])
+        if (0 if known is None else len(known.quality)) < len(scores.quality) < total:
+            self._scored.pop(place, None)  # the newest come last
+            self._scored[place] = scores
+            if len(self._scored) > MOST_SCORED:
+                del self._scored[next(iter(self._scored))]
+
+    def _request(self, trial: Trial, scores: Scores | None) -> ScoreRequest:
+        """The next of a trial's examples behind those that were scored, up to its next cut, or to its end."""
+        start = 0 if scores is None else len(scores.quality)
+        return ScoreRequest(
+            ranks=self._space.ranks(trial.genome),
+            split="search",
+            start=start,
+            stop=next(end for end in (*trial.cuts, trial.examples) if end > start),
+            loss_only=self._loss_only(trial),
+        )
+
+    def _loss_only(self, trial: Trial) -> bool:
+        return trial.screening and self._task.kind == "generate"
+
+    def _requests(
+        self,
+        ranks: tuple[int, ...],
+        split: str,
+        refit: Path | None = None,
+        examples: slice = slice(None),
+    ) -> list[ScoreRequest]:
+        begin, end, _ = examples.indices(len(self._task.splits[split]))
+        return [
+            ScoreRequest(
+                ranks=ranks,
+                split=split,
+                start=start,
+                stop=min(start + CHUNK, end),
+                refit=refit,
+            )
+            for start in range(begin, end, CHUNK)
+        ]
+
+    def _outcome(self, trial: Trial, result: object, confidence: float) -> Outcome:
+        if isinstance(result, Failure):
+            return Outcome.failed(trial, result.reason)
+        assert isinstance(result, Scores)
+        try:
+            outcome = Outcome(
+                genome=trial.genome,
+                examples=trial.examples,
+                kl_nats=float(result.kl_nats.mean()),
+                loss_nats=self.loss(result, "search"),
+                tokens=result.tokens,
+                seconds=result.seconds,
+            )
+            if self._loss_only(trial):
+                return outcome
+            metric, dense_metric = self.metric(result), self.metric(self._dense_like(result, "search"))
+            return replace(
+                outcome,
+                drop_points=drop_points(self._task.kind, dense_metric, metric),
+                drop_bound=self.foreseen(result, confidence).upper,
+                metric=metric,
+            )
+        except ScoringError as error:
+            return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
+
+
+def half_of(examples: int) -> int:
+    """How many examples the first half of the chunks has, rounded down: none, where there is one chunk."""
+    return CHUNK * (math.ceil(examples / CHUNK) // 2)
+
+
+def _joined(parts: Sequence[object]) -> Scores | Failure:
+    for part in parts:
+        if isinstance(part, Failure):
+            return part
+    return join_scores([part for part in parts if isinstance(part, Scores)])

@@ -1,0 +1,287 @@
+"""What a job's search may choose from, what it aims at and where it starts, from the job file and the model's matrices.
+
+All that can be wrong with these is found here, before anything is calibrated: `Pipeline.check` makes the plan too. Only
+whether a model can be as fast as a job wants is not known before its matrices have been timed.
+"""
+
+import json
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.evolution.proposals import TARGET_SEEDS
+from ranksieve.search.evolution.racing import room_of
+from ranksieve.search.evolution.schedules import SEED_SHARES, schedule_for
+from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.search.space.constraints import Constraint, constrained, matches
+from ranksieve.search.space.latency import LatencyTable
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
+from ranksieve.search.space.objectives import (
+    MaxDrop,
+    Objective,
+    Pareto,
+    TargetBytes,
+    TargetLatency,
+    TargetParams,
+)
+from ranksieve.search.space.prices import Energies
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import Starts, lagrangian, of_densities, random_densities
+from ranksieve.service import spec as job
+from ranksieve.service.pipeline.plans import resolve_path, search_settings
+from ranksieve.service.spec import ConstraintSpec, JobSpec, SeedSpec
+from ranksieve.workers.cost.latency import Latency
+from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchPlan:
+    """What the search takes.
+
+    `seeds` are the user's genomes, `starts` are those to set out from where they are not the Lagrangian ones, `latency`
+    is what budgets are in where they are in time.
+    """
+
+    space: SearchSpace
+    objective: Objective
+    settings: SearchSettings
+    seeds: tuple[Genome, ...] = ()
+    starts: Starts = field(default_factory=dict)
+    latency: Latency | None = None
+
+    def share(self, energies: Energies) -> float | None:
+        """Of the prunable parameters, what the Lagrangian model of the target keeps; None where that is looked for."""
+        if isinstance(self.objective, MaxDrop | Pareto):
+            return None
+        target = self.objective.target(self.space)
+        return self.space.kept_share(lagrangian(self.space, energies, target))
+
+
+def seedless(spec: JobSpec) -> JobSpec:
+    """The same without genomes to start from, whose files need not be there any more once a search has begun."""
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": ()})})
+
+
+def check_search_plan(
+    spec: JobSpec, matrices: Sequence[MatrixShape], remainder: Remainder, dtype: str, roots: Sequence[Path]
+) -> None:
+    """Checks what `search_plan` would, as far as it can be before matrices are timed.
+
+    Raises:
+        InputError: Constraints, objective or seeds that cannot be; names the field.
+    """
+    if isinstance(spec.objective, job.TargetLatency):
+        _seeds(spec, _space(spec, matrices, None), roots)
+    else:
+        search_plan(spec, matrices, remainder, dtype, roots)
+
+
+def search_plan(
+    spec: JobSpec,
+    matrices: Sequence[MatrixShape],
+    remainder: Remainder,
+    dtype: str,
+    roots: Sequence[Path],
+    latency: Latency | None = None,
+) -> SearchPlan:
+    """The plan of a job.
+
+    Args:
+        spec: The job.
+        matrices: Those of its model that are pruned.
+        remainder: The rest of the model.
+        dtype: The working dtype, which bytes are counted in.
+        roots: Folders that seeds may be read from.
+        latency: What was timed, for an objective of that kind.
+
+    Raises:
+        InputError: Constraints, objective or seeds that cannot be; names the field.
+    """
+    table = None if latency is None else latency.table
+    space = _space(spec, matrices, _price(spec, dtype, table))
+    objective = _objective(spec, space, remainder, dtype, table)
+    settings = search_settings(spec)
+    schedule_for(objective, space, patience=settings.patience)  # refuses what is out of reach
+    return SearchPlan(
+        space=space,
+        objective=objective,
+        settings=settings,
+        seeds=tuple(_seeds(spec, space, roots)),
+        latency=latency,
+    )
+
+
+def _price(spec: JobSpec, dtype: str, latency: LatencyTable | None) -> Price | None:
+    """What a rank costs in the unit of the objective; None for parameters."""
+    storage, item_bytes = spec.projection.storage, ITEM_BYTES[dtype]
+    if isinstance(spec.objective, job.TargetBytes):
+        return lambda shape, rank: shape.stored_bytes(rank, storage, item_bytes)
+    return None if latency is None else latency.price
+
+
+def _space(spec: JobSpec, matrices: Sequence[MatrixShape], price: Price | None) -> SearchSpace:
+    constraints = [_constraint(one, i) for i, one in enumerate(spec.search.constraints)]
+    return constrained(matrices, spec.projection.rank_step, spec.projection.storage, constraints, price)
+
+
+def _constraint(one: ConstraintSpec, index: int) -> Constraint:
+    values = one.model_dump(exclude={"frozen"})
+    frozen = DENSE if one.frozen == "dense" else one.frozen
+    return Constraint(field=f"search.constraints.{index}", frozen=frozen, **values)
+
+
+def _objective(
+    spec: JobSpec, space: SearchSpace, remainder: Remainder, dtype: str, latency: LatencyTable | None
+) -> Objective:
+    objective = spec.objective
+    if isinstance(objective, job.MaxDrop):
+        return MaxDrop(points=objective.points)
+    if isinstance(objective, job.TargetParams):
+        return TargetParams(share=objective.share)
+    if isinstance(objective, job.Pareto):
+        return Pareto(**objective.model_dump(exclude={"kind", "confidence"}))
+    if isinstance(objective, job.TargetLatency):
+        assert latency is not None
+        return _target_latency(objective, latency)
+    other_bytes = remainder.size_bytes(dtype)
+    if objective.size is not None:
+        return TargetBytes(size_bytes=int(objective.size), other_bytes=other_bytes)
+    assert objective.share is not None
+    size_bytes = int(objective.share * (remainder.dense_bytes(dtype) + space.total_cost))
+    return TargetBytes(size_bytes=size_bytes, other_bytes=other_bytes, field="objective.share")
+
+
+def _target_latency(objective: job.TargetLatency, latency: LatencyTable) -> TargetLatency:
+    other = latency.other_nanoseconds
+    if objective.milliseconds is not None:
+        return TargetLatency(nanoseconds=round(objective.milliseconds * 1e6), other_nanoseconds=other)
+    assert objective.share is not None
+    nanoseconds = int(objective.share * latency.dense_nanoseconds)
+    return TargetLatency(nanoseconds=nanoseconds, other_nanoseconds=other, field="objective.share")
+
+
+def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Genome]:
+    rng, genomes = Random(spec.search.seed), []
+    for index, seed in enumerate(spec.search.seeds):
+        field = f"search.seeds.{index}"
+        if seed.random is not None:
+            genomes += [random_densities(space, rng) for _ in range(seed.random)]
+        else:
+            genomes.append(of_densities(space, _densities(seed, space, field, roots)))
+    return genomes
+
+
+def own_seeds(spec: JobSpec) -> int:
+    """How many genomes a search starts from by itself, at most; those of the user come on top."""
+    reweighed = bool(spec.reweigh_rounds)
+    if isinstance(spec.objective, job.Pareto):
+        return spec.objective.sizes + reweighed
+    if isinstance(spec.objective, job.MaxDrop):
+        return len(SEED_SHARES) + reweighed
+    return TARGET_SEEDS + bool(spec.descent_rounds) + reweighed
+
+
+def given_seeds(spec: JobSpec) -> int:
+    """How many genomes of its user's a search starts from, at most: on a model some may turn out to be the same."""
+    return sum(seed.random or 1 for seed in spec.search.seeds)
+
+
+def require_scorings(spec: JobSpec) -> None:
+    """Checks that each of the user's genomes will be scored: a search that ends before would not say so.
+
+    Of a job that is new; one that was accepted with fewer does what it can.
+
+    Raises:
+        InputError: The search has too few scorings; says how many do.
+    """
+    if not spec.search.seeds:
+        return
+    given, own = given_seeds(spec), own_seeds(spec)
+    seeds, asked = own + given, spec.search.max_evaluations
+    if _room(spec, seeds, asked) >= seeds:
+        return
+    enough = (1 + len(spec.search.stages)) * max(seeds, spec.search.population)  # all of them in every stage
+    least = bisect_left(range(enough), seeds, key=lambda limit: _room(spec, seeds, limit))
+    raise InputError(
+        "search.max_evaluations",
+        f"must be at least {least}, for each of the {given} genomes of search.seeds, or of the parent, is scored "
+        f"beside up to {own} that the search starts from by itself; got {asked}. Raise it, or give fewer seeds",
+    )
+
+
+def _room(spec: JobSpec, seeds: int, limit: int) -> int:
+    """How many genomes a search scores in its first generation; those of one size race, with mutants among them."""
+    if isinstance(spec.objective, job.Pareto | job.MaxDrop):
+        return limit
+    return room_of(search_settings(spec), max(seeds, spec.search.population), limit)
+
+
+def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[Path]) -> list[float]:
+    """Per matrix the share that a seed keeps."""
+    if seed.densities is not None:
+        return _of_patterns(seed.densities, space, f"{field}.densities")
+    if seed.ranks is not None:
+        return _of_list(seed.ranks, space, f"{field}.ranks")
+    assert seed.path is not None
+    file = resolve_path(seed.path, roots, f"{field}.path")
+    return _of_ranks(_read_ranks(file, f"{field}.path"), space, f"{field}.path")
+
+
+def _of_patterns(densities: Mapping[str, float], space: SearchSpace, field: str) -> list[float]:
+    names = [shape.name for shape in space.matrices]
+    for pattern in densities:
+        if not any(matches(name, [pattern]) for name in names):
+            raise InputError(
+                field, f"no matrix to prune matches {pattern!r}; they are named like {names[0]!r}"
+            )
+    found = [next((d for p, d in densities.items() if matches(name, [p])), None) for name in names]
+    if None in found:
+        raise InputError(field, f"no pattern matches {names[found.index(None)]!r}; add one, '*' at the end")
+    return [density for density in found if density is not None]
+
+
+def _of_ranks(ranks: Mapping[str, int], space: SearchSpace, field: str) -> list[float]:
+    for shape in space.matrices:
+        if shape.name not in ranks:
+            raise InputError(field, f"names no rank of {shape.name!r}; is it of another model?")
+    return _of_list([ranks[shape.name] for shape in space.matrices], space, field)
+
+
+def _of_list(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float]:
+    if len(ranks) != len(space.matrices):
+        raise InputError(
+            field,
+            f"must be the ranks of {len(space.matrices)} matrices, got {len(ranks)}; are they of another model, or of "
+            "a version of the program that took this one apart otherwise? Leave them out, or the parent they come from",
+        )
+    pairs = list(zip(space.matrices, ranks, strict=True))
+    for shape, rank in pairs:
+        if rank > min(shape.out_features, shape.in_features):
+            raise InputError(
+                field,
+                f"has rank {rank} for {shape.name!r}, which is {shape.out_features} x {shape.in_features}; is it of "
+                "another model?",
+            )
+    return [min(1.0, shape.density(rank, space.storage)) for shape, rank in pairs]
+
+
+def _read_ranks(file: Path, field: str) -> Mapping[str, int]:
+    if not file.is_file():  # whoever opens a named pipe waits for its writer
+        raise InputError(field, f"{file} is not a file; name one JSON file with `ranks`")
+    try:
+        found: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(field, f"cannot read {file.name} as JSON: {error}") from error
+    for part in ("result", "summary"):  # a job as the API gives it; an export's own account
+        found = found.get(part, found) if isinstance(found, dict) else found
+    ranks = found.get("ranks") if isinstance(found, dict) else None
+    if not isinstance(ranks, dict) or not all(type(rank) is int and rank >= DENSE for rank in ranks.values()):
+        raise InputError(
+            field,
+            f"{file.name} must hold `ranks`, matrix name → rank (-1: dense), as an export's ranksieve.json does",
+        )
+    return ranks

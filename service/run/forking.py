@@ -1,0 +1,69 @@
+"""A job that starts from what another one found: the best of each size become seeds of its own spec.
+
+Only the ranks are taken over, at submission: the fork may have another objective, budget or task, and needs its parent
+no more. The saved state of a search would bind it to the parent's settings instead. Where it scores just as its parent
+did (`fingerprints.scored_as`), what that has scored is not scored again (`pipeline.searching`), and nothing else
+changes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ranksieve.search.errors import InputError, NotFoundError
+from ranksieve.service.spec import MOST_SEEDS, JobSpec, SeedSpec, TargetParams
+from ranksieve.service.store import View
+
+
+def forked(spec: JobSpec, jobs: View) -> JobSpec:
+    """A spec with the seeds that its parent gives; one without a parent stays as it is.
+
+    Args:
+        spec: The job to be.
+        jobs: What its owner may see.
+
+    Raises:
+        InputError: There is no such parent, it prunes another model, or it has not come to that generation,
+            or it ran in a version that kept no ranks.
+    """
+    if spec.parent is None:
+        return spec
+    try:
+        parent = jobs.job(spec.parent.job)
+    except NotFoundError as error:
+        raise InputError("parent.job", str(error)) from error
+    if parent.spec.model != spec.model:
+        raise InputError("parent.job", f"{parent.id} prunes another model; a fork has its parent's `model`")
+    done = [record["generation"] for record in jobs.generations(parent.id, limit=100_001)]
+    if not done:
+        raise InputError(
+            "parent.job", f"{parent.id} has finished no generation to go on from; wait, or name another job"
+        )
+    generation = done[-1] if spec.parent.generation is None else spec.parent.generation
+    if generation not in done:
+        raise InputError(
+            "parent.generation",
+            f"job {parent.id} has {len(done)} finished generations, counted from 0; got {generation}",
+        )
+    room = MOST_SEEDS - len(spec.search.seeds)
+    chosen = _chosen(jobs.front(parent.id, last=generation), min(room, spec.search.population), spec)
+    if any(row["ranks"] is None for row in chosen):
+        raise InputError(
+            "parent.job", f"{parent.id} ran before ranks were kept; there is nothing to go on from"
+        )
+    seeds = (*spec.search.seeds, *(SeedSpec(ranks=tuple(row["ranks"])) for row in chosen))
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": seeds})})
+
+
+def _chosen(front: Sequence[Mapping[str, Any]], limit: int, spec: JobSpec) -> Sequence[Mapping[str, Any]]:
+    """So many at most: the nearest to the share that is wanted; where none is, evenly over the front."""
+    if not isinstance(spec.objective, TargetParams):
+        return _spread(front, limit)
+    wanted = spec.objective.share
+    return sorted(front, key=lambda row: abs(row["kept_share"] - wanted))[:limit]
+
+
+def _spread(front: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
+    """So many at most, evenly over the front, with both its ends."""
+    if len(front) <= limit or limit < 2:
+        return list(front[:limit])
+    return [front[round(i * (len(front) - 1) / (limit - 1))] for i in range(limit)]

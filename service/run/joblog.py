@@ -1,0 +1,199 @@
+"""What a pipeline sees of the service: one job's record, and whether it should go on."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ranksieve.search.errors import CancelledError, NotFoundError
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.job.redaction import redact_values
+from ranksieve.service.server.metrics import Metrics
+from ranksieve.service.store import Store
+
+FACTORING = {"calibration", "projection", "recalibration", "reprojection"}
+"""Phases whose progress tells that factors are being made."""
+
+
+class JobLog:
+    """The store, narrowed to one running job: every write shows the epoch of the claim it runs by.
+
+    Args:
+        store: Where the job lives.
+        job: The job as it was claimed.
+        directory: Folder of the job's files.
+        metrics: Counts what is saved.
+    """
+
+    def __init__(self, store: Store, job: Job, directory: Path, metrics: Metrics | None = None) -> None:
+        self._store = store
+        self._newest = job
+        self._watchers: list[Callable[[Job], None]] = []
+        self._metrics = metrics or Metrics()
+        self._last_saved_s: float | None = None
+        self._phases: set[str] = set()
+        self._preparation_counted = False
+        self.job = job
+        self.directory = directory
+        self.cancelled = threading.Event()
+        """Set when the pipeline should end at once: the job was cancelled or taken over, or the server stops."""
+        self.pausing = threading.Event()
+        """Set when a search should start nothing new, and then the pipeline should end: the job is to be paused."""
+        self.stopping = threading.Event()
+        """Set when the search should start nothing new, and the pipeline go on with what was found."""
+        self._draining = False
+        self._heeding = threading.Lock()
+
+    def heed(self, job: Job) -> None:
+        """Passes on to the pipeline what the job's user asks by now; from any thread."""
+        with self._heeding:
+            self._newest = job
+            for watch in self._watchers:
+                watch(job)
+            if job.cancel_requested or job.epoch != self.job.epoch:
+                self.cancelled.set()
+            if job.stop_requested:
+                self.stopping.set()
+            if not job.pause_requested:
+                self.pausing.clear()
+            else:
+                self.pausing.set()
+                if not self._draining:
+                    self.cancelled.set()
+
+    @contextmanager
+    def watching(self, watch: Callable[[Job], None]) -> Iterator[None]:
+        """Inside, `watch` is told of the job as it is by now, and whenever something was heard of it."""
+        with self._heeding:
+            self._watchers.append(watch)
+            watch(self._newest)
+        try:
+            yield
+        finally:
+            with self._heeding:
+                self._watchers.remove(watch)
+
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        """Inside, whoever writes lets a pause wait for what is in flight; outside, a pause ends the pipeline at once.
+
+        Raises:
+            CancelledError: At the end, if the job is to be paused.
+        """
+        with self._heeding:
+            self._draining = True
+        try:
+            yield
+        finally:
+            with self._heeding:
+                self._draining = False
+        if self.pausing.is_set():
+            self.end()
+
+    def end(self) -> NoReturn:
+        """Ends the pipeline.
+
+        Raises:
+            CancelledError: Always.
+        """
+        self.cancelled.set()
+        raise CancelledError(f"job {self.job.id} was asked to end")
+
+    def state(self, to: JobState, **data: Any) -> None:
+        """Moves the job on.
+
+        Raises:
+            ConflictError: The job's state does not lead there, or another server has taken it over.
+        """
+        self._store.transition(self.job.id, to, epoch=self.job.epoch, data=data)
+
+    def event(self, type: EventType, **data: Any) -> None:
+        """Tells the job's user of something, without secrets."""
+        if type is EventType.PHASE_PROGRESS:
+            self._phases.add(data["phase"])
+        self._store.append_event(self.job.id, type, redact_values(data), epoch=self.job.epoch)
+
+    def last_event(self, type: EventType) -> dict[str, Any] | None:
+        """What the job's user was last told by an event of this type, also by an earlier run."""
+        event = self._store.last_event(self.job.id, type)
+        return None if event is None else event.data
+
+    def progress(self, phase: str) -> Callable[[int, int], None]:
+        """Tells the job's user how far a phase is: (done, total)."""
+        return lambda done, total: self.event(EventType.PHASE_PROGRESS, phase=phase, done=done, total=total)
+
+    def generation(
+        self,
+        record: Mapping[str, Any],
+        candidates: Sequence[Mapping[str, Any]],
+        search_state: Mapping[str, Any],
+    ) -> None:
+        """Keeps a finished generation; see `Store.save_generation`. After it, a crash loses nothing."""
+        self._store.save_generation(self.job.id, record, candidates, search_state, epoch=self.job.epoch)
+        self._count(candidates)
+
+    def search_state(self) -> dict[str, Any] | None:
+        """Where an earlier run of this job got to, or None if it saved no generation."""
+        return self._store.search_state(self.job.id)
+
+    def keep_open(self, outcomes: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps what the open generations have scored; see `open_outcomes`."""
+        self._store.keep_open_outcomes(self.job.id, outcomes, epoch=self.job.epoch)
+
+    def open_outcomes(self) -> list[dict[str, Any]]:
+        """What the generations that were open at the last pause had scored."""
+        return self._store.open_outcomes(self.job.id)
+
+    def memo(self) -> list[dict[str, Any]]:
+        """Every scoring this job has saved, oldest first."""
+        return self._store.memo(self.job.id)
+
+    def ancestors_memo(self, scores: str) -> list[dict[str, Any]]:
+        """Every scoring of the jobs that this one is a fork of, or a fork of a fork, where these scored likewise.
+
+        Args:
+            scores: What `sameness.scored_as` says of this one.
+        """
+        found: list[dict[str, Any]] = []
+        parent = self.job.spec.parent
+        with suppress(NotFoundError):  # deleted: what it found is found out again
+            while parent is not None:
+                told = self._store.last_event(parent.job, EventType.MODEL_LOADED)
+                if told is not None and told.data.get("scored_as") == scores:
+                    found += self._store.memo(parent.job)
+                parent = self._store.job(parent.job).spec.parent
+        return found
+
+    def raise_if_cancelled(self) -> None:
+        """Lets the pipeline go on, or not.
+
+        Raises:
+            CancelledError: The job was cancelled, or the server stops.
+        """
+        if self.cancelled.is_set():
+            self.end()
+
+    def count_preparation(self, *, propagated: bool) -> None:
+        """Counts, once, whether the cache had what the job was prepared with: whoever makes it tells of progress."""
+        if self._preparation_counted:
+            return
+        self._preparation_counted = True
+        self._metrics.looked_up("factors", found=not self._phases & FACTORING)
+        if propagated:
+            self._metrics.looked_up("propagated_factors", found="propagation" not in self._phases)
+        if self.job.spec.projection.refine_epochs:
+            self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
+
+    def holds(self, actors: int) -> None:
+        """Counts how many actors the job has."""
+        self._metrics.actors(self.job.id, actors)
+
+    def _count(self, candidates: Sequence[Mapping[str, Any]]) -> None:
+        self._metrics.scored(candidates)
+        now_s = time.monotonic()
+        if self._last_saved_s is not None:
+            self._metrics.generation(now_s - self._last_saved_s)
+        self._last_saved_s = now_s

@@ -1,0 +1,88 @@
+"""A job's artifact folder, as names that are safe to hand out and to take back.
+
+A name is the file's path inside the folder, with `/` between its parts. Only regular files that lie
+in the folder itself count: what is reached through a symbolic link is no artifact.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TypedDict
+
+from ranksieve.search.errors import NotFoundError
+
+
+class Artifact(TypedDict):
+    """One file: its name in the folder and its size."""
+
+    name: str
+    bytes: int
+
+
+def list(directory: Path) -> Sequence[Artifact]:
+    """Every artifact of a job, by name; none when the folder is not there yet.
+
+    Args:
+        directory: The job's artifact folder.
+    """
+    found = []
+    for folder, _, file_names in os.walk(directory):
+        for path in (Path(folder, file_name) for file_name in file_names):
+            if (size_bytes := _regular_file_bytes(path)) is not None:
+                found.append(Artifact(name=path.relative_to(directory).as_posix(), bytes=size_bytes))
+    return sorted(found, key=lambda artifact: artifact["name"])
+
+
+def resolve(directory: Path, name: str) -> Path:
+    """The file of that name.
+
+    Args:
+        directory: The job's artifact folder.
+        name: A name as `list` gives it; anything else is refused.
+
+    Returns:
+        Absolute path of a regular file inside the folder.
+
+    Raises:
+        NotFoundError: There is no such artifact, or the name leads out of the folder or over a link.
+    """
+    try:
+        root = directory.resolve()
+        path = root / name
+        # A name with `..`, an absolute one and one over a link all end elsewhere than they say.
+        if path.resolve() == path and path.is_relative_to(root) and path.is_file():
+            return path
+    except (OSError, ValueError):  # too long for the file system, or holds a NUL
+        pass
+    raise NotFoundError(f"there is no artifact {name!r}")
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file, in hex. It is read once: what was exported does not change without its size or time.
+
+    Raises:
+        NotFoundError: Its job was deleted meanwhile.
+    """
+    try:
+        status = path.stat()
+        return _sha256(path, status.st_size, status.st_mtime_ns)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no artifact {path.name!r} any more") from error
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, _size_bytes: int, _changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _regular_file_bytes(path: Path) -> int | None:
+    """Size of a file, in bytes; None for a link, and for a file that an export has just moved away."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None

@@ -1,0 +1,153 @@
+"""What a server is told by its environment. Nothing is read before a `Settings()` is made."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, IPvAnyNetwork, SecretStr, StringConstraints, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import URL, make_url
+
+from ranksieve.service.server.logs import LogFormat
+
+HostName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^((\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-f:]+\])$", to_lower=True
+    ),
+]
+"""A name or an address as it is in a URL, without a port; `*.example.com` for all names below one."""
+
+DATABASE = "ranksieve.db"
+"""The file in a data directory that holds its jobs, unless they are kept elsewhere."""
+
+
+class Settings(BaseSettings):
+    """Settings from `RANKSIEVE_*` variables, or given by name; paths become absolute."""
+
+    model_config = SettingsConfigDict(env_prefix="RANKSIEVE_", frozen=True, validate_default=True)
+
+    data_dir: Path = Field(default=Path(".ranksieve"), description="Database, job folders and caches.")
+    roots: Annotated[list[Path], NoDecode] = Field(
+        default=[],
+        description="Folders that local models and data may be read from, besides data_dir: a JSON list, "
+        f"or folders joined by {os.pathsep!r}.",
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(default=8765, ge=0, le=65_535, description="0: any free port.")
+    api_key: SecretStr | None = Field(default=None, min_length=1, description="Asked of every HTTP caller.")
+    allowed_hosts: Annotated[list[HostName], NoDecode] = Field(
+        default=[], description="More names that the server is called by, with commas between."
+    )
+    trusted_proxies: Annotated[list[IPvAnyNetwork], NoDecode] = Field(
+        default=[],
+        description="Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, with "
+        "commas between.",
+    )
+    requests_per_second: int = Field(
+        default=100, ge=0, le=100_000, description="Of one key, or of one address without a key; 0: no limit."
+    )
+    queued_jobs: int = Field(default=1000, ge=1, description="Most jobs of one owner that wait to be run.")
+    running_jobs: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="Most jobs that this server runs at once; they share the cluster.",
+    )
+    webhooks: int = Field(default=20, ge=0, le=1000, description="Most webhooks of one owner.")
+    webhook_hosts: Annotated[list[HostName], NoDecode] = Field(
+        default=[],
+        description="Names that webhooks may lead to whatever their address is, and on this machine over http.",
+    )
+    database_url: str | None = Field(
+        default=None, repr=False, description="SQLAlchemy URL; without it, a SQLite file in data_dir."
+    )
+    cache_limit_gib: float = Field(
+        default=100, gt=0, description="What the caches may take of the disk; inf for no limit."
+    )
+    event_retention_days: float = Field(
+        default=90, gt=0, le=36_500, description="So long events are kept after their job has ended."
+    )
+    log_format: LogFormat = Field(default="text", description="`json`: one object a line.")
+    tracing: bool = Field(default=False, description="Whether spans are sent to an OpenTelemetry collector.")
+    ray_address: str | None = Field(default=None, description="Ray cluster to join; without it, a local one.")
+
+    @field_validator("data_dir", "ray_address", "database_url", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("must not be empty; leave it out for the default")
+        return value
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _without_blanks(cls, value: Any) -> Any:
+        return value.strip() if isinstance(value, str) else value  # as files end, which secrets are kept in
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except ValueError as error:
+                raise ValueError(
+                    f"expected folders joined by {os.pathsep!r}, or a JSON list: {error}"
+                ) from None
+        return [folder for folder in value.split(os.pathsep) if folder]
+
+    @field_validator("allowed_hosts", "trusted_proxies", "webhook_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return (
+            [host.strip() for host in value.split(",") if host.strip()] if isinstance(value, str) else value
+        )
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("roots")
+    @classmethod
+    def _absolute_roots(cls, value: list[Path]) -> list[Path]:
+        return [root.expanduser().resolve() for root in value]
+
+    @property
+    def jobs_dir(self) -> Path:
+        """Folder with one folder of files per job."""
+        return self.data_dir / "jobs"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Folder with prepared models and factors."""
+        return self.data_dir / "cache"
+
+    @property
+    def cache_limit_bytes(self) -> float:
+        """`cache_limit_gib` in bytes."""
+        return self.cache_limit_gib * 2**30
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be logged and cannot be told by its form."""
+        return [self.api_key.get_secret_value()] if self.api_key else []
+
+    @property
+    def shares_store(self) -> bool:
+        """Whether several servers may run on the job store at once; SQLite belongs to one."""
+        return not self.store_url.startswith("sqlite")
+
+    @property
+    def sqlite_file(self) -> Path:
+        """Where the job store is, if that is one of SQLite."""
+        return Path(make_url(self.store_url).database or "").resolve()
+
+    @property
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the job store."""
+        file = URL.create("sqlite", database=str(self.data_dir / DATABASE))
+        return self.database_url or file.render_as_string()

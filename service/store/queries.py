@@ -1,0 +1,286 @@
+"""What one owner may see of the store: every query goes through the owner's filter."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy import Select, select, tuple_
+
+from ranksieve.search.errors import GoneError, InputError, NotFoundError
+from ranksieve.service.job.events import Event, EventType
+from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.store import fronts, mapping
+from ranksieve.service.store.database import Database
+from ranksieve.service.store.schema import (
+    CandidateRow,
+    EventRow,
+    GenerationRow,
+    JobRow,
+    LabelRow,
+    OpenOutcomesRow,
+    SearchStateRow,
+)
+from ranksieve.service.store.webhooks import Webhooks
+
+Row = TypeVar("Row")
+
+# Columns, not rows of the mapper: many are read at once, and nobody changes them.
+_FIELDS = [CandidateRow.__table__.columns[name] for name in mapping.CANDIDATE_FIELDS]
+_SCORING = select(CandidateRow.id, *_FIELDS)
+
+
+class View:
+    """The jobs of one owner, their history, and the webhooks; somebody else's are not there.
+
+    Args:
+        database: Where the jobs are.
+        owner: Whose are seen; None for everybody's.
+    """
+
+    def __init__(self, database: Database, owner: str | None) -> None:
+        self.database = database
+        self.webhooks = Webhooks(database, owner)
+        self._owner = owner
+
+    def job(self, id: str) -> Job:
+        """One job.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        with self.database.reading() as session:
+            return mapping.job_of(mapping.find_job(session, id, self._owner))
+
+    def jobs(
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        labels: Iterable[str] = (),
+        since: datetime | None = None,
+        before: datetime | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[Job]:
+        """A page of jobs, newest first; exports are found with the jobs they come from.
+
+        Args:
+            states: Only jobs in one of these, if there are any.
+            labels: Only jobs with all of these, each `name:value`; both may hold colons.
+            since: Only jobs created then or later.
+            before: Only jobs created earlier.
+            limit: Most jobs to return.
+            after: Id of the last job of the page before.
+
+        Raises:
+            InputError: `after` is no id, or a label holds a NUL.
+        """
+        query = select(JobRow).where(JobRow.parent.is_(None)).order_by(JobRow.id.desc()).limit(limit)
+        if self._owner is not None:
+            query = query.where(JobRow.owner == self._owner)
+        if wanted := [state.value for state in states]:
+            query = query.where(JobRow.state.in_(wanted))
+        for label in labels:
+            query = query.where(JobRow.id.in_(_labelled(label)))
+        if since is not None:
+            query = query.where(JobRow.created_at >= since)
+        if before is not None:
+            query = query.where(JobRow.created_at < before)
+        if after is not None:
+            if not after.isalnum():
+                raise InputError("after", f"must be the id of a job; got {after!r}")
+            query = query.where(JobRow.id < after)
+        with self.database.reading() as session:
+            return [mapping.job_of(row) for row in session.scalars(query)]
+
+    def exports(self, id: str) -> list[Job]:
+        """The exports of a job, newest first.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(JobRow).where(JobRow.parent == id).order_by(JobRow.id.desc())
+        return [mapping.job_of(row) for row in self._rows_of(id, query)]
+
+    def candidate(self, id: str, candidate: int) -> dict[str, Any]:
+        """One scoring of a job, by its own id.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no such candidate.
+        """
+        found = self._values_of(id, _SCORING.where(CandidateRow.job_id == id, CandidateRow.id == candidate))
+        if not found:
+            raise NotFoundError(
+                f"job {id} has no candidate {candidate}; `candidates` lists them with their ids"
+            )
+        return found[0]
+
+    def events(self, id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
+        """A page of a job's events, oldest first.
+
+        Args:
+            id: The job.
+            after: `seq` of the last event already seen.
+            limit: Most events to return.
+
+        Raises:
+            NotFoundError: There is no such job.
+            GoneError: The event after `after` was not kept: there is no going on without a gap.
+        """
+        return self.follow(id, after=after, limit=limit)[0]
+
+    def follow(self, id: str, *, after: int = 0, limit: int = 500) -> tuple[list[Event], bool]:
+        """Like `events`, and whether the job has ended: then there is none after the last of a page that is not full.
+
+        Raises:
+            NotFoundError: There is no such job.
+            GoneError: The event after `after` was not kept: there is no going on without a gap.
+        """
+        query = select(*EventRow.__table__.columns).where(EventRow.job_id == id, EventRow.seq > after)
+        with self.database.reading() as session:
+            # Asked first: what ends a job is committed together with its event, and the count may be behind the page.
+            row = mapping.find_job(session, id, self._owner)
+            ended, count = JobState(row.state).ended, row.event_count
+            page = [
+                mapping.event_of(row) for row in session.execute(query.order_by(EventRow.seq).limit(limit))
+            ]
+        first = page[0].seq if page else count + 1
+        if first > after + 1:
+            raise GoneError(
+                f"events up to {first - 1} of job {id} are past retention; go on after={first - 1}"
+            )
+        return page, ended
+
+    def last_event(self, id: str, type: EventType) -> Event | None:
+        """The newest event of one type, or None.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(EventRow).where(EventRow.job_id == id, EventRow.type == type.value)
+        found = self._rows_of(id, query.order_by(EventRow.seq.desc()).limit(1))
+        return mapping.event_of(found[0]) if found else None
+
+    def generations(self, id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
+        """A page of a job's generation records, oldest first.
+
+        Args:
+            id: The job.
+            after: Number of the last generation already seen.
+            limit: Most records to return.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        query = select(GenerationRow.record).where(GenerationRow.job_id == id)
+        query = query.where(GenerationRow.generation > after).order_by(GenerationRow.generation).limit(limit)
+        return self._rows_of(id, query)
+
+    def candidates(
+        self,
+        id: str,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        generation: int | None = None,
+        after: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """A page of a job's scorings in the order they were saved.
+
+        Args:
+            id: The job.
+            limit: Most scorings to return.
+            offset: Scorings to skip; that takes longer the more they are, `after` does not.
+            generation: Only those of this generation.
+            after: Id of the last scoring of the page before.
+
+        Returns:
+            Scorings, each with its `id`.
+
+        Raises:
+            NotFoundError: There is no such job, or it has no scoring `after`.
+        """
+        query = _scorings_of(id).limit(limit).offset(offset)
+        if generation is not None:
+            query = query.where(CandidateRow.generation == generation)
+        if after is not None:
+            last = self.candidate(id, after)["generation"]  # ids grow with generations; the index knows those
+            query = query.where(CandidateRow.generation >= last, CandidateRow.id > after)
+        return self._values_of(id, query)
+
+    def front(
+        self,
+        id: str,
+        *,
+        limit: int | None = None,
+        offset: int = 0,
+        generation: int | None = None,
+        last: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """The scorings of a job on all its search examples that no smaller model's beats, smallest first.
+
+        Args:
+            id: The job.
+            limit: Most scorings to return; None for all.
+            offset: Scorings to skip.
+            generation: Only those that this generation added; None for all.
+            last: As it was when this generation was over; None for now.
+
+        Returns:
+            Scorings of rising size and falling loss, each with its `id`.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        ids = fronts.members(id, generation=generation, last=last).limit(limit).offset(offset).subquery()
+        query = _SCORING.join(ids, ids.c.candidate_id == CandidateRow.id).order_by(CandidateRow.kept_share)
+        return self._values_of(id, query)
+
+    def memo(self, id: str) -> list[dict[str, Any]]:
+        """Every scoring of a job, in the order they were saved.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        return self._values_of(id, _scorings_of(id).with_only_columns(*_FIELDS))
+
+    def search_state(self, id: str) -> dict[str, Any] | None:
+        """The state saved with a job's last generation, or None before the first.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        found = self._rows_of(id, select(SearchStateRow).where(SearchStateRow.job_id == id))
+        return found[0].state if found else None
+
+    def open_outcomes(self, id: str) -> list[dict[str, Any]]:
+        """What the open generations of a job's search had scored when it was last paused.
+
+        Raises:
+            NotFoundError: There is no such job.
+        """
+        found = self._rows_of(id, select(OpenOutcomesRow).where(OpenOutcomesRow.job_id == id))
+        return found[0].outcomes if found else []
+
+    def _rows_of(self, id: str, query: Select[Row]) -> list[Row]:
+        with self.database.reading() as session:
+            mapping.find_job(session, id, self._owner)
+            return list(session.scalars(query))
+
+    def _values_of(self, id: str, query: Select[Any]) -> list[dict[str, Any]]:
+        with self.database.reading() as session:
+            mapping.find_job(session, id, self._owner)
+            return [dict(row) for row in session.execute(query).mappings()]
+
+
+def _scorings_of(id: str) -> Select[Any]:
+    """A job's candidates in the order they were saved, in SQL; the index has that order."""
+    return _SCORING.where(CandidateRow.job_id == id).order_by(CandidateRow.generation, CandidateRow.id)
+
+
+def _labelled(label: str) -> Select[str]:
+    """Ids of the jobs with a label, in SQL; any of its colons may be the one between name and value."""
+    if "\0" in label:  # PostgreSQL refuses to look for text that it could not hold
+        raise InputError("label", f"must be looked for by text without NUL; got {label!r}")
+    colons = [place for place, character in enumerate(label) if character == ":"]
+    pairs = [(label[:colon], label[colon + 1 :]) for colon in colons]
+    return select(LabelRow.job_id).where(tuple_(LabelRow.name, LabelRow.value).in_(pairs))

@@ -1,0 +1,395 @@
+"""Jobs over REST: the whole life, lists, cancel, and every wrong spec."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from ranksieve.api.http.app import CHECKS
+from ranksieve.search.errors import InputError, ScoringError
+
+
+def _end(http: TestClient, job_id: str) -> dict[str, Any]:
+    """Reads a job's stream to its end, then the job."""
+    with http.stream("GET", f"/v1/jobs/{job_id}/events", headers={"Accept": "text/event-stream"}) as response:
+        for _ in response.iter_bytes():
+            pass
+    job: dict[str, Any] = http.get(f"/v1/jobs/{job_id}").json()
+    return job
+
+
+def test_submit_answers_at_once_and_says_where_the_job_is(http, spec):
+    response = http.post("/v1/jobs", json=spec)
+
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert job["name"] == "snippets"
+    assert job["spec"]["search"]["population"] == 8  # defaults are written out
+
+
+def test_slow_checks_of_job_files_keep_nobody_else_waiting(http, spec, preflight):
+    preflight.go.clear()
+    with ThreadPoolExecutor(60) as clients:
+        asked = [clients.submit(http.post, "/v1/jobs?dry_run=true", json=spec) for _ in range(60)]
+        for _ in range(CHECKS):
+            preflight.waiting.acquire()
+        assert http.get("/healthz").status_code == 200
+        assert http.get("/v1/jobs").json()["jobs"] == []
+        assert not preflight.waiting.acquire(timeout=0.5)
+        preflight.go.set()
+        assert {one.result().status_code for one in asked} == {200}
+
+
+def test_a_dry_run_answers_what_the_job_needs_and_creates_nothing(http, spec, estimate):
+    response = http.post("/v1/jobs?dry_run=true", json=spec)
+
+    assert response.status_code == 200
+    assert response.json() == estimate
+    assert "location" not in response.headers
+    assert http.get("/v1/jobs").json()["jobs"] == []
+    assert http.post("/v1/jobs?dry_run=false", json=spec).status_code == 202
+
+
+def test_a_dry_run_refuses_a_bad_spec_as_a_submission_does(http, bad_spec):
+    document, _ = bad_spec
+    http.headers["X-Request-ID"] = "same"
+    answers = [http.post(f"/v1/jobs{query}", json=document) for query in ("", "?dry_run=true")]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert answers[0].json() == answers[1].json()
+
+
+def test_a_dry_run_refuses_what_preflight_refuses(http, spec, preflight):
+    preflight.error = InputError("task.prompt", "no field 'body'")
+    http.headers["X-Request-ID"] = "same"
+    answers = [http.post(f"/v1/jobs{query}", json=spec) for query in ("", "?dry_run=true")]
+
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert answers[0].json() == answers[1].json()
+
+
+def test_a_job_succeeds_with_its_result(http, spec, result):
+    job_id = http.post("/v1/jobs", json=spec).json()["id"]
+
+    job = _end(http, job_id)
+
+    assert job["state"] == "succeeded"
+    assert job["result"] == result
+    assert job["error"] is None
+    assert job["created_at"] <= job["started_at"] <= job["finished_at"]
+
+
+def test_a_failed_job_says_why(http, spec, pipeline):
+    pipeline.failure = ScoringError("17 of 20 candidates failed")
+
+    job = _end(http, http.post("/v1/jobs", json=spec).json()["id"])
+
+    assert job["state"] == "failed"
+    assert job["error"] == {"code": "scoring", "message": "17 of 20 candidates failed", "field": None}
+
+
+def test_jobs_are_listed_newest_first_by_page_and_state(http, spec, pipeline):
+    pipeline.go.clear()
+    ids = [http.post("/v1/jobs", json=spec).json()["id"] for _ in range(3)]
+    pipeline.searching.wait()
+
+    first = http.get("/v1/jobs", params={"limit": 2}).json()
+    second = http.get("/v1/jobs", params={"limit": 2, "after": first["next"]}).json()
+    queued = http.get("/v1/jobs", params={"state": "queued"}).json()
+    both = http.get("/v1/jobs", params={"state": ["queued", "searching"]}).json()
+
+    assert [job["id"] for job in first["jobs"]] == [ids[2], ids[1]]
+    assert [job["id"] for job in second["jobs"]] == [ids[0]]
+    assert second["next"] is None
+    assert [job["id"] for job in queued["jobs"]] == [ids[2], ids[1]]
+    assert [job["id"] for job in both["jobs"]] == ids[::-1]
+    assert "spec" not in first["jobs"][0]
+
+
+def test_cancel_ends_a_running_job_and_a_queued_one(http, spec, pipeline):
+    pipeline.go.clear()
+    running, queued = (http.post("/v1/jobs", json=spec).json()["id"] for _ in range(2))
+    pipeline.searching.wait()
+
+    assert http.post(f"/v1/jobs/{queued}/cancel").json()["state"] == "cancelled"
+    assert http.post(f"/v1/jobs/{running}/cancel").json()["cancel_requested"] is True
+    assert _end(http, running)["state"] == "cancelled"
+
+
+def test_a_job_is_paused_resumed_and_stopped(http, client, spec, pipeline):
+    pipeline.go.clear()
+    url = f"/v1/jobs/{client.submit(spec)['id']}"
+    pipeline.searching.wait()
+
+    assert http.post(f"{url}/pause").json()["pause_requested"] is True
+    _reach(client, url, "paused")
+    for _ in range(2):
+        assert http.post(f"{url}/pause").json()["state"] == "paused"
+    pipeline.searching.clear()
+    assert http.post(f"{url}/resume").json()["state"] == "queued"
+    pipeline.searching.wait()
+    assert http.post(f"{url}/stop").json()["state"] == "stopping"
+    assert http.post(f"{url}/pause").status_code == 409  # it is stopping, or has ended
+    assert _end(http, url.rsplit("/", 1)[1])["state"] == "succeeded"
+
+
+def test_a_job_is_changed_by_whoever_has_seen_it(http, client, spec, pipeline):
+    pipeline.go.clear()
+    url = f"/v1/jobs/{client.submit(spec)['id']}"
+    pipeline.searching.wait()
+    tag = http.get(url).headers["ETag"]
+
+    changed = http.patch(url, json={"name": "new", "priority": 5}, headers={"If-Match": tag})
+
+    assert changed.status_code == 200
+    assert (changed.json()["name"], changed.json()["priority"]) == ("new", 5)
+    assert changed.headers["ETag"] == http.get(url).headers["ETag"] != tag
+    late = http.patch(url, json={"labels": {"team": "nlp"}}, headers={"If-Match": tag})
+    assert (late.status_code, late.json()["code"]) == (412, "outdated")
+    assert http.patch(url, json={"labels": {"team": "nlp"}}, headers={"If-Match": "*"}).status_code == 200
+    assert (
+        http.patch(url, json={"search": {"generations": 99}}).status_code == 409
+    )  # nothing is known of its search
+    for wrong in ({"model": {}}, {"priority": 101}, {"name": None}, {"search": {"patience": 3}}):
+        answer = http.patch(url, json=wrong)
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["field"].startswith(next(iter(wrong)))
+    job = http.get(url).json()
+    assert (job["name"], job["labels"], job["spec"]["search"]["generations"]) == ("new", {"team": "nlp"}, 20)
+    assert http.patch("/v1/jobs/nope", json={}).status_code == 404
+
+
+def test_a_running_job_is_given_other_actors_until_it_has_ended(http, client, spec, pipeline):
+    pipeline.go.clear()
+    id = client.submit(spec)["id"]
+    pipeline.searching.wait()
+
+    assert client.change(id, {"actors": 3})["spec"]["resources"]["actors"] == 3
+    assert http.patch(f"/v1/jobs/{id}", json={"actors": 0}).status_code == 422
+    assert client.job(id)["state"] == "searching"
+    pipeline.go.set()
+    assert _end(http, id)["state"] == "succeeded"
+    refused = http.patch(f"/v1/jobs/{id}", json={"actors": 4})
+    assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
+
+
+def _reach(client, url, state):
+    """Follow a job until it is in a state."""
+    for event in client.events(url.rsplit("/", 1)[1]):
+        if event["data"].get("state") == state:
+            return
+
+
+@pytest.mark.parametrize("action", ["pause", "resume", "stop", "cancel"])
+def test_nothing_is_asked_of_a_job_that_has_ended(http, done, action):
+    response = http.post(f"/v1/jobs/{done['id']}/{action}")
+
+    assert response.status_code == 409
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "conflict"
+    assert http.post(f"/v1/jobs/nope/{action}").status_code == 404
+
+
+def test_cancelling_twice_is_a_conflict(http, done):
+    response = http.post(f"/v1/jobs/{done['id']}/cancel")
+
+    assert response.status_code == 409
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["title"] == "Conflict"
+    assert done["id"] in response.json()["detail"]
+
+
+def test_an_unknown_job_is_a_problem_document(http):
+    for path in ("", "/events", "/generations", "/candidates", "/artifacts", "/artifacts/config.json"):
+        response = http.get(f"/v1/jobs/nope{path}")
+        assert response.status_code == 404
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["instance"] == f"/v1/jobs/nope{path}"
+
+
+def test_a_bad_spec_is_refused_with_its_field(http, bad_spec):
+    document, field = bad_spec
+
+    response = http.post("/v1/jobs", json=document)
+
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert [error["field"] for error in problem["errors"]] == [field]
+    assert [error["pointer"] for error in problem["errors"]] == ["/" + field.replace(".", "/")]
+    assert field in problem["detail"]
+    assert http.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_what_preflight_refuses_looks_the_same(http, spec, preflight):
+    preflight.error = InputError("task.data.source.path", "no such file: /data/reviews.jsonl")
+
+    response = http.post("/v1/jobs", json=spec)
+
+    assert response.status_code == 422
+    assert response.json()["errors"] == [
+        {
+            "field": "task.data.source.path",
+            "pointer": "/task/data/source/path",
+            "detail": "no such file: /data/reviews.jsonl",
+        }
+    ]
+
+
+def test_a_body_that_is_no_json_is_refused(http):
+    response = http.post("/v1/jobs", content="{nope", headers={"Content-Type": "application/json"})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "spec"
+    assert "not valid JSON" in response.json()["errors"][0]["detail"]
+
+
+def test_a_form_post_from_a_web_page_is_refused(http, spec):
+    response = http.post("/v1/jobs", content=b"{}", headers={"Content-Type": "text/plain"})
+
+    assert response.status_code == 422
+
+
+def test_a_wrong_parameter_is_named(http):
+    response = http.get("/v1/jobs", params={"limit": 0})
+
+    assert response.status_code == 422
+    [error] = response.json()["errors"]
+    assert error["field"] == "limit"
+    assert "pointer" not in error
+    assert http.get("/v1/jobs", params={"state": "lost"}).json()["errors"][0]["field"] == "state.0"
+
+
+def test_a_submission_sent_again_answers_the_same_job(http, spec, preflight):
+    named = {"Idempotency-Key": "nightly 7"}
+    first = http.post("/v1/jobs", json=spec, headers=named)
+    preflight.error = InputError("model.path", "is gone by now")
+
+    again = http.post("/v1/jobs", json=spec, headers=named)
+
+    assert again.status_code == first.status_code == 202
+    assert again.json()["id"] == first.json()["id"]
+    assert again.headers["location"] == first.headers["location"]
+    assert len(http.get("/v1/jobs").json()["jobs"]) == 1
+    other = http.post("/v1/jobs", json={**spec, "name": "other"}, headers=named)
+    assert other.status_code == 409
+    assert first.json()["id"] in other.json()["detail"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 201])
+def test_a_submission_has_a_name_of_some_length(http, spec, key):
+    response = http.post("/v1/jobs", json=spec, headers={"Idempotency-Key": key})
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"] == "idempotency-key"
+
+
+def test_a_job_that_did_not_change_is_not_sent_again(http, spec, pipeline):
+    pipeline.go.clear()
+    url = f"/v1/jobs/{http.post('/v1/jobs', json=spec).json()['id']}"
+    pipeline.searching.wait()
+    first = http.get(url)
+    tag = first.headers["etag"]
+
+    for held in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        again = http.get(url, headers={"If-None-Match": held})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+    assert http.get(url, headers={"If-None-Match": '"other"'}).json() == first.json()
+    http.post(f"{url}/cancel")
+    changed = http.get(url, headers={"If-None-Match": tag})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] != tag
+
+
+def test_jobs_are_listed_by_label_and_time(http, spec):
+    labels = ({"team": "nlp", "run": "a:b"}, {"team": "nlp"}, {})
+    jobs = [http.post("/v1/jobs", json={**spec, "labels": one}).json() for one in labels]
+
+    def listed(**params):
+        return [job["id"] for job in http.get("/v1/jobs", params=params).json()["jobs"]]
+
+    assert listed(label="team:nlp") == [jobs[1]["id"], jobs[0]["id"]]
+    assert listed(label=["team:nlp", "run:a:b"]) == [jobs[0]["id"]]
+    assert listed(label="team:") == []
+    assert listed(since=jobs[1]["created_at"], before=jobs[2]["created_at"]) == [jobs[1]["id"]]
+    assert len(listed(since="0001-01-01T00:00:00+14:00", before="9999-12-31T23:59:59-14:00")) == 3
+    assert listed(before="0001-01-01T00:00:00+14:00") == listed(since="9999-12-31T23:59:59-14:00") == []
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"label": "team"},
+        {"label": ":nlp"},
+        {"label": "team:\0"},
+        {"since": "2026-01-01"},
+        {"since": "1767225600"},
+        {"after": "\0"},
+    ],
+)
+def test_a_filter_that_cannot_be_is_named(http, params):
+    response = http.get("/v1/jobs", params=params)
+
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["field"].startswith(next(iter(params)))
+
+
+@pytest.mark.parametrize("path", ["events?after={}", "generations?after={}", "candidates?generation={}"])
+def test_a_number_no_database_holds_is_refused(http, done, path):
+    assert http.get(f"/v1/jobs/{done['id']}/{path.format(2**31 - 1)}").status_code == 200
+    assert http.get(f"/v1/jobs/{done['id']}/{path.format(10**30)}").status_code == 422
+
+
+def test_a_job_that_has_ended_is_deleted_with_its_files(http, application, done):
+    url = f"/v1/jobs/{done['id']}"
+    folder = application.settings.jobs_dir / done["id"]
+    assert folder.is_dir()
+
+    assert http.delete(url).status_code == 204
+
+    assert not folder.exists()
+    assert http.get(url).status_code == http.delete(url).status_code == 404
+    assert http.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_a_job_that_runs_is_not_deleted(http, spec, pipeline, application):
+    pipeline.go.clear()
+    id = http.post("/v1/jobs", json=spec).json()["id"]
+    pipeline.searching.wait()
+
+    response = http.delete(f"/v1/jobs/{id}")
+
+    assert response.status_code == 409
+    assert "cancel it before" in response.json()["detail"]
+    assert (application.settings.jobs_dir / id).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"search": {"max_evaluations": 5}}, "search.max_evaluations"),
+        ({"labels": {str(number): "" for number in range(101)}}, "labels"),
+    ],
+)
+def test_changes_that_the_rest_of_the_job_forbids_name_the_field(http, spec, pipeline, changes, field):
+    pipeline.go.clear()
+    spec["objective"] = {"kind": "pareto", "sizes": 13}
+    url = f"/v1/jobs/{http.post('/v1/jobs', json=spec).json()['id']}"
+
+    refused = http.patch(url, json=changes)
+
+    assert refused.status_code == 422
+    assert [error["field"] for error in refused.json()["errors"]] == [field]
+
+
+def test_jobs_have_all_labels_that_are_asked_for(http, spec):
+    long = "x" * 200
+    job = http.post("/v1/jobs", json={**spec, "labels": {"a": "2", "b:c": "d", long: long}}).json()["id"]
+
+    def found(*labels: str) -> list[str]:
+        return [one["id"] for one in http.get("/v1/jobs", params={"label": list(labels)}).json()["jobs"]]
+
+    assert found("a:2", "b:c:d", f"{long}:{long}") == [job]
+    assert found("a:1", "a:2") == found("a:2", "a:1") == []

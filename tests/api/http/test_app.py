@@ -1,0 +1,238 @@
+"""The application as a whole: health, OpenAPI, host names, limits, the life of the service around it."""
+
+import re
+import threading
+from importlib import import_module
+from pkgutil import iter_modules
+
+import pytest
+from starlette.testclient import TestClient
+
+from ranksieve.api.http import schemas
+from ranksieve.api.http.app import MAX_BODY_BYTES, create_app
+from ranksieve.search.errors import ConflictError, StoreError
+from ranksieve.service.job.changes import JobChanges
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+
+
+def test_health(http):
+    response = http.get("/healthz")
+
+    assert response.status_code == 200
+    assert response.json()["status"] == "ok"
+
+
+def test_health_fails_once_no_job_will_run(http, application):
+    application.controller.stop()
+
+    response = http.get("/healthz")
+
+    assert response.status_code == http.head("/healthz").status_code == 503
+    assert response.json()["status"] == "unhealthy"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz", "/readyz", "/metrics", "/", "/page/main.js", "/docs", "/docs/start.js", "/openapi.json"],
+)
+def test_head_is_answered_as_get_is(http, path):
+    got, asked = http.get(path), http.head(path)
+
+    assert asked.status_code == got.status_code == 200
+    assert asked.headers["content-type"] == got.headers["content-type"]
+
+
+def test_health_fails_once_no_webhook_will_be_sent_to(http, application):
+    application.sender.stop()
+
+    assert http.get("/healthz").status_code == 503
+
+
+def test_a_server_is_not_ready_while_no_job_is_run(http, application, monkeypatch):
+    claims = threading.Semaphore(0)
+
+    def fail(*_, **options):
+        claims.release()
+        raise StoreError("s3cret")
+
+    monkeypatch.setattr(application.store, "claim_next", fail)
+    for _ in range(2):  # by the second claim the controller has made up its mind about the first
+        application.controller.wake()
+        assert claims.acquire(timeout=60)
+
+    response = http.get("/readyz")
+    assert (response.status_code, response.json()["controller"]) == (503, False)
+
+
+def test_a_server_is_ready_while_its_store_answers(http, application, monkeypatch):
+    assert http.get("/readyz").json() == {"ready": True, "store": True, "controller": True, "ray": None}
+
+    def fail():
+        raise StoreError("s3cret")
+
+    monkeypatch.setattr(application.store, "count_jobs", fail)
+    response = http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json() == {"ready": False, "store": False, "controller": True, "ray": None}
+    assert http.get("/healthz").status_code == 200  # a restart would not help
+    assert http.get("/metrics").status_code == 503
+
+
+@pytest.mark.parametrize(("answers", "status"), [(None, 200), (True, 200), (False, 503)])
+def test_a_server_is_not_ready_while_ray_is_silent(http, application, monkeypatch, answers, status):
+    monkeypatch.setattr(application, "_ray_answers", lambda: answers)
+
+    response = http.get("/readyz")
+
+    assert (response.status_code, response.json()["ray"]) == (status, answers)
+
+
+def test_metrics_count_jobs_and_what_they_did(http, done):
+    response = http.get("/metrics")
+
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert 'ranksieve_jobs{state="succeeded"} 1.0' in response.text
+    assert 'ranksieve_evaluations_total{outcome="failed"} 1.0' in response.text
+
+
+def test_metrics_are_the_admins(http):
+    key = http.post("/v1/keys", json={"owner": "alice"}).json()
+
+    assert http.get("/metrics").status_code == 401
+    bearer = {"Authorization": f"Bearer {key['secret']}"}
+    assert http.get("/metrics", headers=bearer).status_code == 403
+    assert http.get("/readyz").status_code == 200
+
+
+def test_openapi_shows_an_example_of_every_body(http):
+    document = http.get("/openapi.json").json()
+    bodies = {"JobSpec": JobSpec, "JobChanges": JobChanges}
+    for module in iter_modules(schemas.__path__):
+        bodies |= vars(import_module(f"api.schemas.{module.name}"))
+
+    for path, methods in [*document["paths"].items(), *document["webhooks"].items()]:
+        for operation in methods.values():
+            answers = [*operation["responses"].values(), operation.get("requestBody", {})]
+            for content in [item for answer in answers for item in answer.get("content", {}).items()]:
+                media, described = content
+                if media.endswith("json"):
+                    name = described["schema"]["$ref"].rpartition("/")[2]
+                    shown = bodies[name].model_validate(described["example"])
+                    assert set(described["example"]) <= set(shown.model_dump()), path
+
+
+def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
+    document = http.get("/openapi.json").json()
+
+    assert set(document["paths"]) == {
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/jobs",
+        "/v1/jobs/{job_id}",
+        "/v1/jobs/{job_id}/pause",
+        "/v1/jobs/{job_id}/resume",
+        "/v1/jobs/{job_id}/stop",
+        "/v1/jobs/{job_id}/cancel",
+        "/v1/jobs/{job_id}/events",
+        "/v1/jobs/{job_id}/generations",
+        "/v1/jobs/{job_id}/candidates",
+        "/v1/jobs/{job_id}/ranks",
+        "/v1/jobs/{job_id}/exports",
+        "/v1/jobs/{job_id}/artifacts",
+        "/v1/jobs/{job_id}/artifacts/{name}",
+        "/v1/webhooks",
+        "/v1/webhooks/{webhook_id}",
+        "/v1/webhooks/{webhook_id}/test",
+        "/v1/webhooks/{webhook_id}/rotate",
+        "/v1/webhooks/{webhook_id}/deliveries",
+        "/v1/keys",
+        "/v1/keys/{key_id}/rotate",
+        "/v1/keys/{key_id}/revoke",
+        "/v1/capabilities",
+        "/v1/models",
+        "/v1/tasks",
+    }
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["tags"]
+            assert operation["description"]
+            for status, answer in operation["responses"].items():
+                if status in ("401", "403", "404", "409", "422"):
+                    assert list(answer["content"]) == ["application/problem+json"]
+    assert (
+        "text/event-stream"
+        in document["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
+    )
+    assert "Problem" in document["components"]["schemas"]
+
+
+def test_the_documentation_is_a_page_that_loads_nothing_from_elsewhere(http):
+    page = http.get("/docs")
+
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert "//" not in page.text.replace("<!doctype html>", "")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 4
+    for path in loaded:
+        assert http.get(f"/{path}").status_code == 200, path
+    assert "openapi.json" in http.get("/docs/start.js").text
+    assert http.get("/docs/assets/../../etc/passwd").status_code == 404
+    assert http.get("/redoc").status_code == 404
+
+
+def test_capabilities_are_told(http):
+    told = http.get("/v1/capabilities").json()
+
+    assert told["limits"]["body_bytes"] == MAX_BODY_BYTES
+    assert told["methods"] == ["task", "output", "input", "weight"]
+    assert told["objectives"] == ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"]
+    assert told["tasks"] == ["choice", "generate", "lm"]
+    assert told["versions"]["torch"]
+    assert told["devices"] == []
+
+
+def test_the_kinds_of_tasks_are_those_of_the_capabilities(http):
+    told = http.get("/v1/tasks").json()["tasks"]
+
+    assert [kind["kind"] for kind in told] == http.get("/v1/capabilities").json()["tasks"]
+    assert told[0]["metric_name"] == "accuracy"
+    assert told[0]["needs_one"] == told[2]["cannot_have"] == ["choices", "choices_field"]
+    assert (told[1]["needs"], told[2]["needs"]) == (["prompt", "answer", "data"], ["answer", "data"])
+
+
+def test_every_example_of_a_task_makes_a_job(http, spec):
+    for kind in http.get("/v1/tasks").json()["tasks"]:
+        spec["task"] = kind["example"]
+        assert http.post("/v1/jobs", json=spec).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost:8765", 200), ("[::1]:1", 200), ("evil.example", 400)]
+)
+def test_only_names_of_this_machine_are_served_on_loopback(http, host, status):
+    assert http.get("/healthz", headers={"Host": host}).status_code == status
+
+
+def test_any_name_is_served_on_a_network(build, tmp_path):
+    settings = Settings(data_dir=tmp_path / "data", host="0.0.0.0", api_key="secret")
+    with TestClient(create_app(build(settings)), base_url="http://ranksieve.example") as http:
+        assert http.get("/healthz").status_code == 200
+
+
+def test_a_huge_body_is_refused(http):
+    response = http.post("/v1/jobs", content=b" " * (MAX_BODY_BYTES + 1))
+
+    assert response.status_code == 413
+
+
+def test_the_lifespan_starts_and_stops_the_service(application, build, settings):
+    app = create_app(application)
+    with TestClient(app, base_url="http://127.0.0.1"), pytest.raises(ConflictError, match="owns"):
+        build(settings).start()
+
+    again = build(settings)
+    again.start()
+    again.stop()

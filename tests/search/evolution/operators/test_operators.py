@@ -1,0 +1,262 @@
+"""What holds for every operator: it stays in the space, leaves its input alone, depends on its rng only."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.evolution.operators.crossover import crossover, layer_block, one_point, uniform
+from ranksieve.search.evolution.operators.mutation import MOST_CHANGES, draw_changes, level_below, mutate
+from ranksieve.search.evolution.operators.transfer import transfer
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.repair import fill, repair
+from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.start.seeds import lagrangian
+
+SHAPES = [(16, 16), (8, 16), (32, 16), (16, 32)] * 3
+SPACE = SearchSpace(
+    [
+        MatrixShape(name=str(i), out_features=o, in_features=d, layer=i // 4, kind=str(i % 4))
+        for i, (o, d) in enumerate(SHAPES)
+    ],
+    2,
+)
+ENERGIES = [(1 + i % 5) * np.arange(1, 17, dtype=np.float64) ** -(0.5 + i / 10) for i in range(len(SHAPES))]
+PRICES = Prices(SPACE, ENERGIES)
+PIVOTED = SearchSpace(SPACE.matrices, 2, "pivoted")
+
+genomes = st.tuples(*(st.integers(0, count - 1) for count in SPACE.counts_G.tolist()))
+seeds = st.integers(0, 2**32 - 1)
+quick = settings(max_examples=60)
+
+OPERATORS: dict[str, Callable[[Genome, Genome, Random], Genome]] = {
+    "one_point": one_point,
+    "uniform": uniform,
+    "layer_block": lambda a, b, rng: layer_block(SPACE, a, b, rng),
+    "crossover": lambda a, b, rng: crossover(SPACE, a, b, rng),
+    "mutate": lambda a, b, rng: mutate(PRICES, a, rng),
+    "mutate by sensitivity": lambda a, b, rng: mutate(PRICES, a, rng, sensitivity_rate=1.0),
+    "transfer": lambda a, b, rng: transfer(SPACE, a, rng),
+    "repair": lambda a, b, rng: repair(PRICES, a, SPACE.params(b), rng),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@quick
+@given(first=genomes, second=genomes, seed=seeds)
+def test_every_operator_is_pure(name: str, first: Genome, second: Genome, seed: int) -> None:
+    before = (tuple(first), tuple(second))
+    child = OPERATORS[name](first, second, Random(seed))
+    assert SPACE.validate(child) == child
+    assert (first, second) == before
+    assert OPERATORS[name](first, second, Random(seed)) == child
+
+
+@quick
+@given(first=genomes, second=genomes, seed=seeds)
+def test_crossovers_take_every_level_from_a_parent(first: Genome, second: Genome, seed: int) -> None:
+    for name in ("one_point", "uniform", "layer_block", "crossover"):
+        child = OPERATORS[name](first, second, Random(seed))
+        assert all(level in pair for level, pair in zip(child, zip(first, second, strict=True), strict=True))
+
+
+def test_layer_block_takes_whole_layers() -> None:
+    low, high = (0,) * len(SPACE), SPACE.largest_genome
+    for seed in range(20):
+        child = layer_block(SPACE, low, high, Random(seed))
+        for layer in range(3):
+            block = slice(4 * layer, 4 * layer + 4)
+            assert child[block] in (low[block], high[block])
+        assert child != low
+
+
+@quick
+@given(genome=genomes, seed=seeds, rate=st.sampled_from([0.0, 0.5, 1.0]))
+def test_mutation_changes_a_few_matrices(genome: Genome, seed: int, rate: float) -> None:
+    child = mutate(PRICES, genome, Random(seed), sensitivity_rate=rate)
+    assert 1 <= sum(a != b for a, b in zip(child, genome, strict=True)) <= MOST_CHANGES
+
+
+def test_mutation_may_choose_genes_by_what_their_steps_are_predicted_to_change() -> None:
+    space = SearchSpace([replace(SPACE.matrices[0], name=name) for name in "abc"], 2)
+    energies = [np.full(16, each) for each in (1.0, 3.0, 0.0)]  # of all ranks alike
+
+    def changed(rate: float) -> list[float]:
+        """How often each gene is among the changed ones, where one is."""
+        children = [
+            mutate(Prices(space, energies), (2, 2, 2), Random(seed), sensitivity_rate=rate)
+            for seed in range(4000)
+        ]
+        moved = [
+            [level != 2 for level in child] for child in children if sum(level != 2 for level in child) == 1
+        ]
+        return np.mean(moved, axis=0).tolist()
+
+    assert changed(0.0) == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert changed(1.0) == pytest.approx([0.25, 0.75, 0.0], abs=0.03)
+    assert changed(0.5) == pytest.approx([(1 / 3 + 0.25) / 2, (1 / 3 + 0.75) / 2, 1 / 6], abs=0.03)
+
+
+def test_where_nothing_is_predicted_to_be_lost_sensitivity_chooses_evenly() -> None:
+    flat = Prices(SPACE, [np.zeros(16) for _ in SHAPES])
+    start = tuple(int(count) // 2 for count in SPACE.counts_G)
+    children = [mutate(flat, start, Random(seed), sensitivity_rate=1.0) for seed in range(2000)]
+    often = np.mean([[a != b for a, b in zip(child, start, strict=True)] for child in children], axis=0)
+    assert often.min() > 0.8 * often.max()
+
+
+def test_few_changes_are_the_rule() -> None:
+    rng = Random(0)
+    draws = [draw_changes(rng) for _ in range(1000)]
+    assert set(draws) == {1, 2, 3, 4}
+    assert draws.count(1) > draws.count(2) > draws.count(3) > draws.count(4)
+
+
+def test_a_step_down_from_dense_is_a_jump() -> None:
+    top = len(SPACE.genes[0].levels) - 1
+    assert SPACE.genes[0].is_dense(top)
+    below = {level_below(SPACE, 0, top, Random(seed)) for seed in range(50)}
+    assert [SPACE.cost_at(0, level) for level in range(top + 1)] == [0, 64, 128, 192, 256]
+    assert below == {2, 3}
+    assert level_below(SPACE, 0, 2, Random(0)) == 1
+
+
+def test_a_step_down_from_dense_keeps_about_half_or_more() -> None:
+    space = SearchSpace(
+        [MatrixShape(name="m", out_features=16, in_features=16, layer=0, kind="m")], 2, "pivoted"
+    )
+    assert space.params_GL.tolist() == [[0, 64, 128, 172, 208, 236, 256]]
+    assert {level_below(space, 0, 6, Random(seed)) for seed in range(50)} == {2, 3, 4, 5}
+    narrow = SearchSpace(space.matrices, 16, "pivoted")  # no rank between none and dense
+    assert level_below(narrow, 0, 1, Random(0)) == 0
+
+
+@quick
+@given(genome=genomes, seed=seeds)
+def test_transfer_never_costs_more(genome: Genome, seed: int) -> None:
+    child = transfer(SPACE, genome, Random(seed))
+    assert SPACE.params(child) <= SPACE.params(genome)
+    if child != genome:
+        assert any(a > b for a, b in zip(child, genome, strict=True))
+
+
+@quick
+@given(data=st.data(), share=st.floats(0, 1), seed=seeds)
+def test_prices_that_fall_with_the_rank_change_nothing_of_this(
+    data: st.DataObject, share: float, seed: int
+) -> None:
+    genome = data.draw(st.tuples(*(st.integers(0, count - 1) for count in PIVOTED.counts_G.tolist())))
+    budget = PIVOTED.budget(share)
+    changed = transfer(PIVOTED, mutate(Prices(PIVOTED, ENERGIES), genome, Random(seed)), Random(seed))
+    repaired = repair(Prices(PIVOTED, ENERGIES), changed, budget, Random(seed))
+    assert PIVOTED.validate(repaired) == repaired
+    assert PIVOTED.params(repaired) <= budget
+    assert nothing_fits(repaired, budget, space=PIVOTED)
+    assert PIVOTED.params(transfer(PIVOTED, genome, Random(seed))) <= PIVOTED.params(genome)
+
+
+def test_nothing_to_transfer_at_the_ends() -> None:
+    nothing = (0,) * len(SPACE)
+    assert transfer(SPACE, nothing, Random(0)) == nothing
+    assert transfer(SPACE, SPACE.largest_genome, Random(0)) == SPACE.largest_genome
+
+
+def test_cheap_matrices_move_more_often() -> None:
+    middle = tuple(count // 2 for count in SPACE.counts_G.tolist())
+    raised = [0] * len(SPACE)
+    for seed in range(600):
+        child = transfer(SPACE, middle, Random(seed))
+        for i, (a, b) in enumerate(zip(child, middle, strict=True)):
+            raised[i] += a > b
+    cheap = sum(raised[i] for i in range(len(SPACE)) if SHAPES[i] == (8, 16))
+    dear = sum(raised[i] for i in range(len(SPACE)) if SHAPES[i] == (32, 16))
+    assert cheap > 1.3 * dear
+
+
+def nothing_fits(
+    genome: Genome,
+    budget: int,
+    skip: set[int] = frozenset(),  # type: ignore[assignment]
+    space: SearchSpace = SPACE,
+) -> bool:
+    left = budget - space.params(genome)
+    return all(
+        space.cost_at(i, level + 1) - space.cost_at(i, level) > left
+        for i, level in enumerate(genome)
+        if i not in skip and level + 1 < len(space.genes[i].levels)
+    )
+
+
+@quick
+@given(genome=genomes, share=st.floats(0, 1), seed=seeds)
+def test_repair_meets_the_budget_and_spends_it(genome: Genome, share: float, seed: int) -> None:
+    budget = SPACE.budget(share)
+    repaired = repair(PRICES, genome, budget, Random(seed))
+    assert SPACE.params(repaired) <= budget
+    assert nothing_fits(repaired, budget)
+
+
+@quick
+@given(genome=genomes, share=st.floats(0, 1), seed=seeds, fixed=st.sets(st.integers(0, len(SPACE) - 1)))
+def test_repair_gives_fixed_matrices_up_only_if_it_must(
+    genome: Genome, share: float, seed: int, fixed: set[int]
+) -> None:
+    budget = SPACE.budget(share)
+    repaired = repair(PRICES, genome, budget, Random(seed), fixed=fixed)
+    assert SPACE.params(repaired) <= budget
+    assert nothing_fits(repaired, budget, fixed)
+    held = sum(SPACE.cost_at(i, genome[i]) for i in fixed)
+    if held <= budget:
+        assert all(repaired[i] == genome[i] for i in fixed)
+
+
+@quick
+@given(share=st.floats(0.05, 0.95))
+def test_fill_only_raises(share: float) -> None:
+    nothing = (0,) * len(SPACE)
+    filled = fill(PRICES, nothing, SPACE.budget(share))
+    assert SPACE.params(filled) <= SPACE.budget(share)
+    assert nothing_fits(filled, SPACE.budget(share))
+
+
+def test_repair_refuses_a_negative_budget() -> None:
+    with pytest.raises(InputError, match="must be at least 0, what the smallest genome costs, got -1"):
+        repair(PRICES, SPACE.largest_genome, -1, Random(0))
+
+
+def test_repair_keeps_what_a_search_found() -> None:
+    """A genome tuned to hidden weights, moved to a smaller size, still beats a plain seed under them."""
+    rng = np.random.default_rng(3)
+    weights = rng.lognormal(0, 1.0, len(SPACE))
+    hidden = [energy * weight for energy, weight in zip(ENERGIES, weights, strict=True)]
+    for space in (SPACE, PIVOTED):
+        true = Prices(space, hidden)
+        tuned = lagrangian(space, hidden, 0.5)
+        moved = repair(Prices(space, ENERGIES), tuned, space.budget(0.4), Random(0), jitter=0.0)
+        assert true.loss(moved) < true.loss(lagrangian(space, ENERGIES, 0.4))
+
+
+def test_repair_lowers_what_a_search_has_raised_and_lowered_alike() -> None:
+    """Of two equal matrices a search has one at a high level: cheap by the prediction, dear by what was found."""
+    shapes = [MatrixShape(name=str(i), out_features=64, in_features=64, layer=i, kind="m") for i in range(2)]
+    space = SearchSpace(shapes, 1)
+    prices = Prices(space, [np.arange(1, 65.0) ** -1.0] * 2)
+    high, low = 24, 8
+
+    repaired = repair(prices, (high, low), space.cost((high, low)) - 16 * 128, Random(0), jitter=0.0)
+
+    assert high - repaired[0] == pytest.approx(16 * high / (high + low), abs=2)
+    assert low - repaired[1] == pytest.approx(16 * low / (high + low), abs=2)
+
+
+def test_the_jitter_of_repair_leads_elsewhere() -> None:
+    genome = tuple((SPACE.counts_G - 1).tolist())
+    ends = {repair(PRICES, genome, SPACE.total_cost // 3, Random(seed)) for seed in range(5)}
+    same = {repair(PRICES, genome, SPACE.total_cost // 3, Random(seed), jitter=0.0) for seed in range(5)}
+    assert (len(ends) > 1, len(same)) == (True, 1)

@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import pytest
+
+from ranksieve.search.errors import ConflictError
+from ranksieve.search.evolution.asktell import Generation
+from ranksieve.search.evolution.racing import Race
+from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.search.evolution.snapshot import STATE_VERSION, check, fingerprint, flight_json, prices
+from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.search.space.objectives import MaxDrop, TargetParams
+from ranksieve.search.space.space import Price, SearchSpace
+
+SETTINGS = SearchSettings()
+OBJECTIVE = TargetParams(share=0.4)
+
+
+def test_only_limits_may_differ(make_space) -> None:
+    space = make_space()
+    mine = fingerprint(space, OBJECTIVE, SETTINGS)
+    assert fingerprint(make_space(), OBJECTIVE, SETTINGS) == mine
+    raised = replace(SETTINGS, generations=99, max_evaluations=9999, patience=99)
+    assert fingerprint(space, OBJECTIVE, raised) == mine
+    others = [
+        fingerprint(make_space(rank_step=8), OBJECTIVE, SETTINGS),
+        fingerprint(make_space(layers=3), OBJECTIVE, SETTINGS),
+        fingerprint(space, TargetParams(share=0.3), SETTINGS),
+        fingerprint(space, MaxDrop(points=0.4), SETTINGS),
+        fingerprint(space, OBJECTIVE, replace(SETTINGS, seed=1)),
+        fingerprint(space, OBJECTIVE, replace(SETTINGS, overlap=3)),
+        fingerprint(space, OBJECTIVE, replace(SETTINGS, sensitivity_rate=0.5)),
+    ]
+    assert len({mine, *others}) == 8
+
+
+def test_a_search_that_began_before_there_was_a_setting_goes_on() -> None:
+    shape = MatrixShape(name="m", out_features=16, in_features=16, layer=0, kind="m")
+    before = "ead6d83ac4ac6b5166c25340263901e63e3fd16abba115b248f3b866b4b944b3"
+    assert fingerprint(SearchSpace([shape], 4), TargetParams(share=0.5), SETTINGS) == before
+
+
+def test_the_same_levels_of_other_matrices_are_another_search() -> None:
+    def space(name: str, width: int) -> SearchSpace:
+        shape = MatrixShape(name=name, out_features=20, in_features=width, layer=0, kind="m")
+        return SearchSpace([shape], 4, allowed=[(0, 4)])
+
+    spaces = [space("m", 20), space("other", 20), space("m", 24)]
+    assert len({str(one.genes) for one in spaces}) == 1
+    assert len({fingerprint(one, OBJECTIVE, SETTINGS) for one in spaces}) == 3
+
+
+def test_the_same_ranks_in_another_storage_are_another_search(make_space) -> None:
+    matrices = make_space().matrices
+    spaces = [
+        SearchSpace(matrices, 4, storage, allowed=[(0, 4, 8)] * len(matrices))
+        for storage in ("pairs", "pivoted")
+    ]
+    assert spaces[0].genes == spaces[1].genes
+    assert len({fingerprint(space, OBJECTIVE, SETTINGS) for space in spaces}) == 2
+
+
+def test_a_state_of_another_version_or_search_is_refused() -> None:
+    mine = {"version": STATE_VERSION, "fingerprint": "mine", "prices": "2 each"}
+    check(mine, "mine", "2 each")
+    with pytest.raises(ConflictError, match=r"has version 2, expected 6; submit the job again"):
+        check({"version": 2}, "mine", "2 each")
+    with pytest.raises(ConflictError, match=r"only generations, max_evaluations, patience may differ"):
+        check(mine, "yours", "2 each")
+    with pytest.raises(ConflictError, match=r"whose ranks cost something else; submit the job again"):
+        check(mine, "mine", "3 each")
+
+
+def test_a_state_that_an_earlier_version_saved_without_prices_is_believed() -> None:
+    check({"version": STATE_VERSION, "fingerprint": "mine"}, "mine", "2 each")
+
+
+def test_prices_tell_apart_what_levels_do_not(make_space) -> None:
+    matrices = make_space().matrices
+
+    def priced(dear: str) -> SearchSpace:
+        return SearchSpace(
+            matrices,
+            4,
+            price=lambda shape, rank: (3 if shape.kind == dear else 1) * shape.price(rank, "pairs"),
+        )
+
+    def swapped(shape: MatrixShape, rank: int) -> int:
+        """Only what is not allowed costs something else, and all of it together the same."""
+        extra = {"0.q_proj": 9, "1.q_proj": -9}.get(shape.name, 0)
+        return shape.price(rank, "pairs") + (rank == DENSE) * extra
+
+    def without_dense(price: Price | None = None) -> SearchSpace:
+        return SearchSpace(matrices, 4, allowed=[(0, 4, 8)] * len(matrices), price=price)
+
+    for spaces in (
+        [make_space(), priced("q_proj"), priced("down_proj")],
+        [without_dense(), without_dense(swapped)],
+    ):
+        assert len({fingerprint(space, OBJECTIVE, SETTINGS) for space in spaces}) == 1
+        assert len({prices(space) for space in spaces}) == len(spaces)
+    assert prices(priced("q_proj")) == prices(priced("q_proj"))
+
+
+def test_of_a_generation_in_flight_its_candidates_are_kept() -> None:
+    settings = SearchSettings(survivors=1, offspring=2)
+    race = Race([(1, 2), (3, 4)], settings=settings, known=lambda trial: None)
+    (saved,) = flight_json([Generation(number=5, target_share=0.4, race=race)])
+    assert saved == {
+        "generation": 5,
+        "target_share": 0.4,
+        "screened": True,
+        "candidates": [[1, 2], [3, 4]],
+    }

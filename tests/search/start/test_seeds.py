@@ -1,0 +1,274 @@
+import itertools
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import pytest
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.search.space.prices import Energies, Prices
+from ranksieve.search.space.space import Genome, SearchSpace, Tie
+from ranksieve.search.start.seeds import (
+    ABOVE,
+    HARDLY,
+    PAPER_DENSITIES,
+    family,
+    fitted,
+    lagrangian,
+    of_densities,
+    on_the_way,
+    per_type,
+    random_densities,
+    uniform,
+)
+
+
+@pytest.fixture
+def two_types() -> tuple[SearchSpace, Energies]:
+    """Three layers of two kinds; layers differ in what they are worth."""
+    matrices = [
+        MatrixShape(name=f"{layer}.{kind}", out_features=8, in_features=d, layer=layer, kind=kind)
+        for layer in range(3)
+        for kind, d in (("narrow", 8), ("wide", 24))
+    ]
+    decay_K = np.arange(1, 9) ** -1.0
+    worth = [1.0, 0.2, 0.3, 2.0, 4.0, 0.1]
+    return SearchSpace(matrices, 1), [value * decay_K for value in worth]
+
+
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny, storage: Storage) -> None:
+    space, energies = tiny
+    space = SearchSpace(space.matrices, 1, storage)
+    prices = Prices(space, energies)
+    genomes = list(itertools.product(*map(range, space.counts_G.tolist())))
+    params = np.array([space.params(genome) for genome in genomes])
+    losses = np.array([prices.loss(genome) for genome in genomes])
+    # the hull: genomes that minimise loss + rate·params for some rate
+    rates = np.geomspace(1e-5, 1.0, 400)
+    hull = {int((losses + rate * params).argmin()) for rate in rates}
+    assert len(hull) > 5
+    for index in hull:
+        genome = lagrangian(space, energies, params[index] / space.total_params)
+        assert prices.loss(genome) == pytest.approx(losses[index])
+
+
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny, storage: Storage) -> None:
+    space, energies = tiny
+    space = SearchSpace(space.matrices, 1, storage)
+    for share in np.linspace(0, 1, 23):
+        genome = lagrangian(space, energies, share)
+        left = space.budget(share) - space.params(genome)
+        steps = [
+            space.cost_at(i, level + 1) - space.cost_at(i, level)
+            for i, level in enumerate(genome)
+            if level + 1 < len(space.genes[i].levels)
+        ]
+        assert left >= 0
+        assert all(step > left for step in steps)
+
+
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_the_ends_of_the_size_axis(tiny, storage: Storage) -> None:
+    space, energies = tiny
+    space = SearchSpace(space.matrices, 1, storage)
+    assert lagrangian(space, energies, 1.0) == space.largest_genome
+    assert lagrangian(space, energies, 0.0) == (0, 0, 0)
+    assert per_type(space, energies, 1.0) == space.largest_genome
+    assert per_type(space, energies, 0.0) == (0, 0, 0)
+    assert uniform(space, 1.0) == space.largest_genome
+    assert uniform(space, 0.0) == (0, 0, 0)
+
+
+def test_worthless_matrices_give_no_error(tiny) -> None:
+    space, energies = tiny
+    zeros = [np.zeros_like(energy) for energy in energies]
+    assert space.kept_share(lagrangian(space, zeros, 0.5)) <= 0.5
+    assert space.kept_share(per_type(space, zeros, 0.5)) <= 0.5
+
+
+def test_uniform_by_hand() -> None:
+    matrices = [MatrixShape(name=n, out_features=8, in_features=8, layer=0, kind="m") for n in "ab"]
+    space = SearchSpace(matrices, 1)
+    assert uniform(space, 0.5) == (2, 2)  # 32 of 64 each
+    assert uniform(space, 0.6) == (2, 2)  # the next common density would keep 0.75
+    pivoted = SearchSpace(matrices, 1, "pivoted")
+    assert uniform(pivoted, 0.6) == (2, 2)  # 32 of 64 each
+    assert uniform(pivoted, 0.75) == (3, 3)  # 47
+
+
+def test_the_cheaper_storage_predicts_less_loss(make_problem) -> None:
+    problem = make_problem()
+    pivoted = SearchSpace(problem.space.matrices, problem.space.rank_step, "pivoted")
+    for share in (0.9, 0.8, 0.7):
+        loss_of = [
+            Prices(space, problem.energies).loss(lagrangian(space, problem.energies, share))
+            for space in (problem.space, pivoted)
+        ]
+        assert loss_of[1] < loss_of[0]
+
+
+def test_a_seed_beats_uniform_and_both_fit(make_problem) -> None:
+    problem = make_problem()
+    for share in (0.7, 0.4, 0.2):
+        seed, flat = lagrangian(problem.space, problem.energies, share), uniform(problem.space, share)
+        assert problem.space.kept_share(seed) <= share
+        assert problem.space.kept_share(flat) <= share
+        assert problem.space.kept_share(seed) > share - 0.01
+        loss_of_seed = Prices(problem.space, problem.energies).loss(seed)
+        assert loss_of_seed < Prices(problem.space, problem.energies).loss(flat)
+
+
+@pytest.mark.parametrize("seed", [lagrangian, per_type])
+def test_a_share_beyond_one_is_refused(tiny, seed: Callable[..., Genome]) -> None:
+    space, energies = tiny
+    with pytest.raises(InputError, match=r"must be in \[0, 1\], got 1.2"):
+        seed(space, energies, 1.2)
+
+
+@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
+def test_per_type_is_the_brute_force_optimum_on_its_convex_hull(two_types, storage: Storage) -> None:
+    space, energies = two_types
+    space = SearchSpace(space.matrices, 1, storage)
+    prices = Prices(space, energies)
+    # equal shapes within a type, so a common density is a common level
+    levels = [len(space.genes[0].levels), len(space.genes[1].levels)]
+    genomes = [pair * 3 for pair in itertools.product(*map(range, levels))]
+    params = np.array([space.params(genome) for genome in genomes])
+    losses = np.array([prices.loss(genome) for genome in genomes])
+    hull = {int((losses + rate * params).argmin()) for rate in np.geomspace(1e-5, 1.0, 400)}
+    assert len(hull) > 5
+    for index in hull:
+        genome = per_type(space, energies, params[index] / space.total_params)
+        assert prices.loss(genome) == pytest.approx(losses[index])
+
+
+def test_per_type_shares_a_density_and_spends_the_rest(two_types) -> None:
+    space, energies = two_types
+    differ = False
+    for share in np.linspace(0, 1, 23):
+        genome = per_type(space, energies, share)
+        assert genome == genome[:2] * 3
+        differ |= genome[0] != genome[1]
+        left = space.budget(share) - space.params(genome)
+        steps = [
+            3 * (space.cost_at(i, genome[i] + 1) - space.cost_at(i, genome[i]))
+            for i in range(2)
+            if genome[i] + 1 < len(space.genes[i].levels)
+        ]
+        assert left >= 0
+        assert all(step > left for step in steps)
+    assert differ
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.55, 0.8, 1.0])
+def test_per_type_of_one_type_is_uniform(tiny, share: float) -> None:
+    space, energies = tiny  # one kind, two shapes
+    assert per_type(space, energies, share) == uniform(space, share)
+
+
+def test_per_type_lies_between_lagrangian_and_uniform(make_problem) -> None:
+    problem = make_problem()
+    for share in (0.7, 0.4, 0.2):
+        free, typed, flat = (
+            Prices(problem.space, problem.energies).loss(genome)
+            for genome in (
+                lagrangian(problem.space, problem.energies, share),
+                per_type(problem.space, problem.energies, share),
+                uniform(problem.space, share),
+            )
+        )
+        assert free < typed < flat
+
+
+def test_the_number_of_an_expert_makes_no_type() -> None:
+    kinds = ["w1", "w2", "experts.0.w1", "experts.1.w1"]
+    matrices = [MatrixShape(name=kind, out_features=8, in_features=8, layer=0, kind=kind) for kind in kinds]
+    space = SearchSpace(matrices, 1)
+    energies = [np.full(8, worth) for worth in (4.0, 1.0, 0.5, 0.0)]
+    assert lagrangian(space, energies, 0.75) == (4, 4, 4, 0)
+    assert per_type(space, energies, 0.75) == (4, 4, 2, 2)  # 32 of 64 each
+
+
+def test_a_wish_is_rounded_down_to_levels() -> None:
+    matrices = [
+        MatrixShape(name=kind, out_features=8, in_features=d, layer=0, kind=kind)
+        for kind, d in (("a", 8), ("b", 8), ("c", 24))
+    ]
+    space = SearchSpace(matrices, 1)  # a and b keep a quarter per rank, c a sixth
+    assert space.ranks(of_densities(space, [0.5, 0.74, 1.0])) == (2, 2, DENSE)
+    assert space.ranks(of_densities(space, [0.0, 0.25, 1 / 6 * 3])) == (0, 1, 3)
+    bounded = SearchSpace(matrices, 1, allowed=[(2, 3), (0, 1, 2), (0, 1, 2, 3, 4, 5, DENSE)])
+    assert bounded.ranks(of_densities(bounded, [0.0, 1.0, 0.5])) == (2, 2, 3)
+    tied = SearchSpace(matrices, 1, ties=[Tie(members=(0, 1), field="x")])
+    assert tied.ranks(of_densities(tied, [0.2, 0.8, 0.5])) == (2, 2, 3)  # half of both together
+
+
+def test_ranks_that_are_levels_come_back(make_problem) -> None:
+    space = SearchSpace(make_problem().space.matrices, 4, "pivoted")
+    genome = tuple(i % count for i, count in enumerate(space.counts_G.tolist()))
+    pairs = zip(space.matrices, space.ranks(genome), strict=True)
+    assert of_densities(space, [shape.density(rank, "pivoted") for shape, rank in pairs]) == genome
+
+
+def test_random_densities_are_those_of_the_paper(make_problem) -> None:
+    problem = make_problem(layers=8, rank_step=1)
+    genome = random_densities(problem.space, Random(0))
+    assert genome == random_densities(problem.space, Random(0)) != random_densities(problem.space, Random(1))
+    kept = [
+        shape.density(rank, "pairs")
+        for shape, rank in zip(problem.space.matrices, problem.space.ranks(genome), strict=True)
+    ]
+    assert all(min(d - k for d in PAPER_DENSITIES if d >= k - 1e-9) < 0.05 for k in kept)
+    assert len({round(k, 1) for k in kept}) > 5
+
+
+def test_a_fitted_genome_keeps_what_it_knew(make_problem) -> None:
+    problem = make_problem(layers=6, rank_step=1)
+    known = lagrangian(problem.space, problem.true_energies, 0.5)
+    own_share = problem.space.kept_share(known)
+    assert fitted(problem.prices, known, own_share) == known
+    for share in (0.4, 0.6):
+        genome = fitted(problem.prices, known, share)
+        assert share - 0.01 < problem.space.kept_share(genome) <= share
+        assert problem.kl_nats(genome) < problem.kl_nats(lagrangian(problem.space, problem.energies, share))
+
+
+def test_on_the_way_every_level_is_between_those_of_the_ends(make_problem) -> None:
+    space = make_problem(layers=8).space
+    smaller, larger = uniform(space, 0.2), random_densities(space, Random(1))
+    low, high = space.kept_share(smaller), space.kept_share(larger)
+    assert low < high
+    shares = [low + part * (high - low) for part in (0.25, 0.5, 0.75)]
+    found = [on_the_way(space, smaller, larger, share) for share in shares]
+    for genome, share in zip(found, shares, strict=True):
+        assert share - 0.02 < space.kept_share(space.validate(genome)) <= share
+        assert all(
+            min(a, b) <= level <= max(a, b) for level, a, b in zip(genome, smaller, larger, strict=True)
+        )
+    assert on_the_way(space, smaller, larger, high) == larger
+    assert on_the_way(space, smaller, larger, low) == smaller
+
+
+def test_starts_stand_for_their_size_and_others_are_made_of_the_nearest(make_problem) -> None:
+    problem = make_problem(layers=6, rank_step=1)
+    space, energies = problem.space, problem.energies
+    starts = {share: uniform(space, share) for share in (0.3, 0.5)}
+    genome_of = family(problem.prices, starts)
+    assert genome_of(0.3) == genome_of(0.3 + 0.9 * HARDLY) == starts[0.3]
+    assert genome_of(0.3 - 1e-9) == fitted(problem.prices, starts[0.3], 0.3 - 1e-9) != starts[0.3]
+    assert genome_of(0.3 + HARDLY) == fitted(problem.prices, starts[0.3], 0.3 + HARDLY)
+    assert genome_of(0.45) == fitted(problem.prices, starts[0.5], 0.45)
+    assert genome_of(0.5 + 0.9 * ABOVE) == starts[0.5]
+    assert genome_of(0.9) == fitted(problem.prices, starts[0.5], 0.9)
+    assert family(problem.prices, {})(0.3) == lagrangian(space, energies, 0.3)
+
+
+def test_a_rank_is_bought_by_the_share_that_it_keeps() -> None:
+    """98 of 2401 parameters are a rank of 1, though 98 / 2401 * 2401 is a little less than 98."""
+    space = SearchSpace([MatrixShape(name="m", out_features=49, in_features=49, layer=0, kind="m")], 1)
+    density = space.matrices[0].density(1, "pairs")
+    assert density * 2401 < 98
+    assert of_densities(space, [density]) == uniform(space, density) == (1,)

@@ -1,0 +1,408 @@
+"""The dry run of a job: the same checks as a submission, true bounds, and nothing left behind."""
+
+import random
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import LlamaConfig
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.evolution.evolution import Evolution
+from ranksieve.search.evolution.finalists import MOST_FINALISTS
+from ranksieve.search.evolution.outcome import Outcome
+from ranksieve.search.evolution.schedules import SEED_SHARES
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.service import wiring
+from ranksieve.service.application import Application
+from ranksieve.service.pipeline.estimate import (
+    NO_WEIGHTS,
+    _loads,
+    estimate_job,
+    estimate_size,
+    finalists,
+    scorings,
+)
+from ranksieve.service.pipeline.search_plan import search_plan
+from ranksieve.service.pipeline.steps import Phases
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.workers.cost.shapes import size_of, uniform_load
+from ranksieve.workers.cost.speed import DATA_SHEETS
+from ranksieve.workers.export.verification import LATENCY_ROUNDS, SPEED_EXAMPLES, SPEED_ROUNDS
+from ranksieve.workers.model.filesize import Remainder
+
+Document = dict[str, Any]
+PHASES = ["prepare", "dense", "reweigh", "descend", "search", "refit", "confirm", "test", "export", "verify"]
+LLAMA = {"vocab_size": 128_256, "num_key_value_heads": 8}
+LLAMA_8B = LLAMA | {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32}
+LLAMA_70B = LLAMA | {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80}
+
+
+@pytest.fixture
+def application(tiny_root: Path, tmp_path: Path) -> Application:
+    return wiring.build(Settings(data_dir=tmp_path / "data", roots=[tiny_root]))
+
+
+def test_every_phase_is_told_and_no_job_is_made(application: Application, tiny_job: Document) -> None:
+    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+
+    assert [phase["phase"] for phase in estimate["phases"]] == PHASES
+    assert estimate["model"]["matrices"] == 14
+    assert estimate["gram_passes"] == 1
+    assert estimate["evaluations_at_most"] == 60
+    assert estimate["machine"]["measured"]
+    assert estimate["notes"] == []
+    total = estimate["total"]
+    assert total["tokens"] == sum(phase["tokens"] for phase in estimate["phases"]) > 0
+    assert total["host_bytes"] == max(phase["host_bytes"] for phase in estimate["phases"])
+    assert total["accelerator_bytes"] == 0
+    assert 0 < total["seconds_low"] < total["seconds_high"]
+    assert not (application.settings.data_dir / "ranksieve.db").exists()
+    assert application.health()["running_jobs"] == []
+
+
+@pytest.mark.parametrize("workload", ["prefill", "decode"])
+def test_measuring_latencies_is_a_phase(application: Application, tiny_job: Document, workload: str) -> None:
+    tiny_job["objective"] = {"kind": "target_latency", "share": 0.8, "workload": workload}
+    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    assert [phase["phase"] for phase in estimate["phases"]] == ["prepare", "latency", *PHASES[1:]]
+    assert estimate["phases"][1]["tokens"] > 0
+    assert estimate["phases"][1]["seconds_high"] > 0
+
+
+def test_what_is_timed_is_timed_again_when_it_is_verified(
+    application: Application, tiny_job: Document
+) -> None:
+    def verify(length: int) -> Document:
+        tiny_job["objective"] = {"kind": "target_latency", "share": 0.8, "rows": 100, "length": length}
+        (phase,) = (
+            phase
+            for phase in application.estimate(JobSpec.model_validate(tiny_job))["phases"]
+            if phase["phase"] == "verify"
+        )
+        return phase  # type: ignore[no-any-return]
+
+    short, long = verify(8), verify(16)
+    passes = 2 * (1 + LATENCY_ROUNDS)
+    assert long["tokens"] - short["tokens"] == passes * 100 * 8
+    assert long["host_bytes"] > short["host_bytes"]
+
+
+def test_what_a_submission_refuses_is_refused_alike(application: Application, tiny_job: Document) -> None:
+    tiny_job["task"]["prompt"] = "{{ body }}"
+    spec = JobSpec.model_validate(tiny_job)
+    with pytest.raises(InputError) as from_estimate:
+        application.estimate(spec)
+    with pytest.raises(InputError) as from_submission:
+        application.submit(spec)
+    assert str(from_estimate.value) == str(from_submission.value)
+    assert from_estimate.value.field == "task.prompt"
+
+
+def test_answers_that_no_model_can_write_whole_are_told(application: Application, tiny_job: Document) -> None:
+    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    assert not estimate["notes"]
+    task = {
+        **{key: value for key, value in tiny_job["task"].items() if key != "choices"},
+        "kind": "generate",
+        "answer": "{% if label == 'good' %}good good good{% else %}bad{% endif %}",
+        "max_new_tokens": 2,
+    }
+    notes = application.estimate(JobSpec.model_validate({**tiny_job, "task": task}))["notes"]
+    assert any(
+        re.match(r"\d+ of \d+ answers cannot be written whole: .* task.max_new_tokens, 2;", note)
+        for note in notes
+    )
+
+
+def test_a_model_without_weights_can_be_told_of_but_not_submitted(
+    application: Application, tiny_job: Document, tiny_root: Path, tmp_path: Path
+) -> None:
+    spec = JobSpec.model_validate(tiny_job)
+    whole = application.estimate(spec)
+    bare = shutil.copytree(tiny_root, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    application = wiring.build(Settings(data_dir=tmp_path / "data", roots=[bare]))
+    estimate = application.estimate(spec)
+    assert [phase["host_bytes"] for phase in estimate["phases"]] == [
+        phase["host_bytes"] for phase in whole["phases"]
+    ]
+    assert estimate["notes"] == [NO_WEIGHTS]
+    with pytest.raises(InputError, match=r"holds no \.safetensors weights"):
+        application.submit(spec)
+
+
+def test_less_memory_for_grams_takes_more_passes(application: Application, tiny_job: Document) -> None:
+    tiny_job["resources"]["gram_memory_gib"] = 1e-9
+    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    assert estimate["gram_passes"] == 14
+
+
+def test_training_on_fewer_records_takes_fewer_tokens(application: Application, tiny_job: Document) -> None:
+    calibration = tiny_job["task"]["data"]["sizes"]["calibration"]
+    tiny_job["projection"] |= {"gram_examples": 1, "refine_epochs": 1}
+
+    def prepared(examples: int | None) -> int:
+        tiny_job["projection"]["refine_examples"] = examples
+        tokens: int = application.estimate(JobSpec.model_validate(tiny_job))["phases"][0]["tokens"]
+        return tokens
+
+    assert prepared(1) < prepared(calibration // 2) < prepared(None) == prepared(2 * calibration)
+
+
+def tokens_of(application: Application, job: Document) -> dict[str, int]:
+    """By phase."""
+    phases = application.estimate(JobSpec.model_validate(job))["phases"]
+    return {phase["phase"]: phase["tokens"] for phase in phases}
+
+
+def test_propagating_again_means_to_reweigh_and_descend_again(
+    application: Application, tiny_job: Document
+) -> None:
+    def tokens(rounds: int) -> dict[str, int]:
+        tiny_job["projection"]["propagation_rounds"] = rounds
+        return tokens_of(application, tiny_job)
+
+    once, thrice = tokens(1), tokens(3)
+    assert (thrice["reweigh"], thrice["descend"]) == (3 * once["reweigh"], 3 * once["descend"])
+    assert thrice["prepare"] > once["prepare"]
+    assert thrice["dense"] > 3 * (once["dense"] - once["confirm"])
+    same = {"search", "refit", "confirm", "test", "export", "verify"}
+    assert {name: thrice[name] for name in same} == {name: once[name] for name in same}
+
+
+PROBES = len(SEED_SHARES).bit_length()
+
+
+@pytest.mark.parametrize(("trained", "passes"), [(0, 0), (1, PROBES + 2)])
+def test_looking_for_a_size_is_counted(
+    application: Application, tiny_job: Document, trained: int, passes: int
+) -> None:
+    tiny_job["projection"]["refine_epochs"] = trained
+    tiny_job["search"]["descent_rounds"] = 4
+
+    def tokens(objective: Document) -> dict[str, int]:
+        tiny_job["objective"] = objective
+        return tokens_of(application, tiny_job)
+
+    known, looked_for = (
+        tokens({"kind": "target_params", "share": 0.4}),
+        tokens({"kind": "max_drop", "points": 2}),
+    )
+    looks = {name: looked_for[name] - known[name] for name in ("reweigh", "descend", "dense")}
+    assert looks["reweigh"] > looks["dense"] == 0
+    assert looks["descend"] * PROBES == looks["reweigh"] * passes
+
+
+@pytest.mark.parametrize("kind", ["max_drop", "target_params", "target_bytes", "pareto"])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, seed: int) -> None:
+    rng = random.Random(seed)
+    sized = kind in ("target_params", "target_bytes")
+    tiny_job["objective"] = {"kind": kind, **({"share": 0.4} if sized else {"points": 2})}
+    if kind == "pareto":
+        tiny_job["objective"]["sizes"] = 4
+    tiny_job["projection"]["rank_step"] = 4
+    tiny_job["search"] |= {
+        "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),
+        "survivors": rng.choice([1, 3]), "seeds": rng.choice([[], [{"random": 5}, {"densities": {"*": 0.3}}]]),
+        "max_evaluations": rng.choice([5, 30, 200]), "generations": rng.choice([1, 6]),
+        "prescreens": rng.choice([[], [{"examples": 2, "survivors": 4}]]),
+    }  # fmt: skip
+    spec = JobSpec.model_validate(tiny_job)
+    examples, confirmed = _play(spec, rng)
+    bounds = dict(scorings(spec))
+    assert sum(examples.values()) <= sum(bounds.values()) == spec.search.max_evaluations
+    assert examples[16] <= bounds[16]
+    if spec.search.screen == 16:
+        assert bounds[16] == spec.search.max_evaluations
+    else:
+        assert sum(n * e for e, n in examples.items()) <= sum(n * e for e, n in bounds.items())
+    assert confirmed <= finalists(spec)
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("max_drop", MOST_FINALISTS), ("pareto", 1)])
+def test_a_test_that_may_end_with_its_first_finalist_has_a_low_end_of_one(
+    make_spec: Callable[..., JobSpec], kind: str, parts: int
+) -> None:
+    document = make_spec().canonical()
+    document["objective"] = {"kind": kind}
+    document["resources"]["actors"] = 1
+    size = size_of(LlamaConfig(**LLAMA_8B, num_attention_heads=32))  # type: ignore[arg-type]
+    phases = estimate_size(size, JobSpec.model_validate(document), 256, DATA_SHEETS["H100"])["phases"]
+    (confirm,) = (phase for phase in phases if phase["phase"] == "confirm")
+    low, high = DATA_SHEETS["H100"].utilisation
+    assert confirm["seconds_high"] / confirm["seconds_low"] == pytest.approx(parts * high / low, rel=0.01)
+
+
+def _play(spec: JobSpec, rng: random.Random) -> tuple[Counter[int], int]:
+    """Plays a search with random outcomes; how many trials it asked for on how many examples, and its finalists."""
+    matrices = [
+        MatrixShape(name=f"m{i}", out_features=64, in_features=64, layer=i, kind="m") for i in range(6)
+    ]
+    plan = search_plan(
+        spec, matrices, Remainder(numbers=1000, other_bytes=0, header_bytes=100), "float32", []
+    )
+    space, energies = plan.space, [np.arange(64, 0, -1, dtype=np.float64)] * 6
+    evolution = Evolution(space, energies, plan.objective, plan.settings, seeds=plan.seeds)
+    asked: Counter[int] = Counter()
+    while not evolution.finished:
+        trials = evolution.ask()
+        asked.update(trial.examples for trial in trials)
+        evolution.tell(
+            [
+                Outcome(
+                    genome=trial.genome,
+                    examples=trial.examples,
+                    kl_nats=rng.random(),
+                    drop_points=4 * rng.random() * (1 - space.kept_share(trial.genome)),
+                    metric=0.5,
+                )
+                for trial in trials
+            ]
+        )
+        while evolution.retire() is not None:
+            pass
+    return asked, len(evolution.finalists())
+
+
+@pytest.fixture
+def on_h100(make_spec: Callable[..., JobSpec]) -> Callable[..., Document]:
+    """Estimates a model from its configuration alone, on four H100s with the defaults of a job, errors propagated."""
+
+    def on_h100(config: LlamaConfig, **resources: Any) -> Document:
+        document = make_spec().canonical()
+        document["resources"] |= {"actors": 4, "gpus_per_actor": 1, **resources}
+        document["projection"]["propagated_shares"] = [0.12, 0.24]
+        return estimate_size(size_of(config), JobSpec.model_validate(document), 256, DATA_SHEETS["H100"])
+
+    return on_h100
+
+
+def test_llama_8b_on_an_h100(on_h100: Callable[..., Document]) -> None:
+    config = LlamaConfig(**LLAMA_8B, num_attention_heads=32)  # type: ignore[arg-type]
+    estimate = on_h100(config, batch_tokens=4096)
+    assert estimate["model"]["total_params"] == 8_030_261_248
+    assert estimate["gram_passes"] == 3  # 23.1 GB of Grams, 8.6 GB at a time
+    # 16.1 GB of weights, 4096 tokens of 2 bytes x 2.6e6 widths on their way back: 21.5, and a context; with at most
+    # 8.6 of Grams and 4.2 of a smaller model's factors to prepare, 13.9 of factors to reweigh
+    peaks = {phase["phase"]: phase["accelerator_bytes"] for phase in estimate["phases"]}
+    assert 49.7e9 < peaks["prepare"] < 51.2e9
+    assert 51.5e9 < peaks["reweigh"] == estimate["total"]["accelerator_bytes"] < 53e9
+    assert [note.split(":")[0] for note in estimate["notes"]] == ["not timed"]
+    assert on_h100(config, batch_tokens=4096, gram_memory_gib=64)["gram_passes"] == 1
+    # 256 examples of 256 tokens, 4 x 6.98e9 FLOPs a token, three times: 0.549e16; attention 0.01e16,
+    # Grams 0.04e16, factors 0.022e16. Before, the same from 64 examples; midway 0.3 times the matrices more, both ways.
+    # Then errors in two candidates, 9 forward passes of 0.092e16; moments 2 x 2 x 65,536 x 32 x 6.2e8, regressions
+    assert estimate["phases"][0]["flops"] == pytest.approx(
+        0.594e16 / 4 + 0.022e16 + 0.616e16 + 0.3 * 0.549e16 + 0.828e16 + 0.52e16 + 0.029e16, rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("objective", "confirm", "advice"),
+    [
+        (
+            {"kind": "max_drop", "points": 1, "confidence": 0.95},
+            419,
+            "give task.data.sizes.confirm 420 or more",
+        ),
+        ({"kind": "max_drop", "points": 1, "confidence": 0.95}, 420, None),
+        ({"kind": "max_drop", "points": 2}, 64, "give task.data.sizes.confirm 140 or more"),
+        ({"kind": "pareto", "points": 2, "confidence": 0.8}, 64, "give task.data.sizes.confirm 91 or more"),
+        ({"kind": "max_drop", "points": 0}, 5000, ": allow more points"),
+        ({"kind": "max_drop", "points": 1e-4}, 5000, ": allow more points"),  # than a split may hold
+        ({"kind": "max_drop", "points": 5e-324}, 5000, ": allow more points"),
+        ({"kind": "pareto", "points": 1e-310}, 5000, ": allow more points"),
+        ({"kind": "target_params", "share": 0.5}, 8, None),
+    ],
+)
+def test_a_promise_that_hardly_any_model_could_keep_is_told(
+    make_spec: Callable[..., JobSpec], objective: Document, confirm: int, advice: str | None
+) -> None:
+    document = make_spec().canonical()
+    document["objective"] = objective
+    document["task"]["data"]["sizes"]["confirm"] = confirm
+    config = LlamaConfig(**LLAMA_8B, num_attention_heads=32)  # type: ignore[arg-type]
+    spec = JobSpec.model_validate(document)
+    notes = estimate_size(size_of(config), spec, 256, DATA_SHEETS["H100"])["notes"]
+    told = [
+        note for note in notes if note.startswith(f"{confirm:,} records to confirm are too few to promise")
+    ]
+    assert len(told) == (advice is not None)
+    assert advice is None or advice in told[0]
+
+
+def test_llama_70b_fits_on_gpus_together_and_the_estimate_says_so(on_h100: Callable[..., Document]) -> None:
+    config = LlamaConfig(**LLAMA_70B, num_attention_heads=64)  # type: ignore[arg-type]
+    estimate = on_h100(config, gram_memory_gib=16)
+    assert estimate["model"]["total_params"] == 70_553_706_496
+    assert estimate["gram_passes"] == 13
+    # 16 bytes x little more than half of (5 x 8192² + 2 x 1024²) x 80 layers = 221 GB, 17.2 at a time
+    assert estimate["total"]["accelerator_bytes"] > 141e9
+    assert any("raise resources.gpus_per_actor" in note for note in estimate["notes"])
+    spread = on_h100(config, gram_memory_gib=16, gpus_per_actor=8)
+    # 10 blocks of 80 on each, so an eighth of 235 GB of weights and factors; five moments of 28,672 inputs in float64,
+    # 32.9 GB, factors there, 5.6; states of 65,536 tokens in three flows, 3.2
+    assert 72e9 < spread["total"]["accelerator_bytes"] < 79e9
+    assert [note.split(":")[0] for note in spread["notes"]] == ["not timed"]
+    seconds = [sum(phase["seconds_high"] for phase in one["phases"]) for one in (estimate, spread)]
+    assert seconds[0] == pytest.approx(seconds[1])  # they take turns
+
+
+def test_every_round_of_reweighing_and_of_descent_is_counted(application, tiny_job) -> None:
+    def tokens(reweigh: int, descend: int) -> dict[str, int]:
+        tiny_job["search"] |= {"reweigh_rounds": reweigh, "descent_rounds": descend}
+        return tokens_of(application, tiny_job)
+
+    once, more = tokens(1, 1), tokens(3, 4)
+    assert (more["reweigh"], more["descend"]) == (3 * once["reweigh"], 4 * once["descend"])
+
+
+def test_grams_are_gathered_from_as_many_records_as_the_job_says(make_spec) -> None:
+    document = make_spec().canonical()
+    document["projection"]["gram_examples"] = 4
+    spec = JobSpec.model_validate(document)
+    loads = _loads(spec, lambda split, stop: uniform_load(len(range(64)[:stop]), 8, 64))
+    assert loads["calibration"].tokens == 4 * 8
+    assert loads["refinement"].tokens == 64 * 8
+
+
+@pytest.mark.parametrize("kind", ["choice", "generate"])
+def test_an_export_is_verified_once_and_both_models_are_timed_in_rounds(make_spec, kind: str) -> None:
+    document = make_spec().canonical()
+    document["task"] |= {"kind": kind, "data": {**document["task"]["data"]}}
+    if kind == "generate":
+        document["task"]["choices"] = None
+    document["task"]["data"]["sizes"]["confirm"] = 200
+    document["objective"] = {"kind": "target_params", "share": 0.5}
+    spec = JobSpec.model_validate(document)
+    size = size_of(LlamaConfig(**LLAMA_8B, num_attention_heads=32))
+    phases = {
+        phase["phase"]: phase for phase in estimate_size(size, spec, 256, DATA_SHEETS["H100"])["phases"]
+    }
+    assert phases["confirm"]["tokens"] == finalists(spec) * 200 * 256
+    assert phases["verify"]["tokens"] == (200 + 2 * SPEED_ROUNDS * SPEED_EXAMPLES[kind]) * 256
+
+
+def test_what_no_model_of_this_kind_does_is_not_counted(tiny_root: Path, tmp_path: Path, tiny_job) -> None:
+    """Errors are propagated block by block, where a model lets them."""
+    settings = Settings(data_dir=tmp_path / "data", roots=[tiny_root])
+    nobody: Any = None
+    spec = JobSpec.model_validate(tiny_job)
+    checked = Phases(settings, nobody).check(spec, weights="ignored")
+
+    def prepared(spec: JobSpec, by_block: bool) -> int:
+        described = estimate_job(settings, spec, replace(checked, by_block=by_block))
+        tokens: int = described["phases"][0]["tokens"]
+        return tokens
+
+    tiny_job["projection"]["propagated_shares"] = []
+    without = JobSpec.model_validate(tiny_job)
+    assert prepared(spec, True) > prepared(spec, False) == prepared(without, True)

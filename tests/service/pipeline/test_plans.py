@@ -1,0 +1,252 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.evolution.settings import Stage
+from ranksieve.search.space.objectives import MaxDrop
+from ranksieve.service.pipeline import plans
+from ranksieve.service.pipeline.estimate import scorings
+from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.spec.projection import ProjectionSpec
+from ranksieve.workers.model.checks import check_local
+from ranksieve.workers.types.plan import ModelSource
+
+Document = dict[str, Any]
+MakeSpec = Callable[..., JobSpec]
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> list[Path]:
+    for name in ("first", "second", "outside"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "first" / "films.jsonl").write_text("{}")
+    (tmp_path / "second" / "films.jsonl").write_text("{}")
+    (tmp_path / "second" / "only.csv").write_text("a\n1")
+    (tmp_path / "outside" / "secret.csv").write_text("a\n1")
+    return [tmp_path / "first", tmp_path / "second"]
+
+
+def refused(path: str, roots: list[Path]) -> InputError:
+    with pytest.raises(InputError) as caught:
+        plans.resolve_path(path, roots, "model.path")
+    assert caught.value.field == "model.path"
+    return caught.value
+
+
+def test_the_first_root_that_has_it_wins(roots: list[Path]) -> None:
+    assert plans.resolve_path("films.jsonl", roots, "x") == roots[0] / "films.jsonl"
+    assert plans.resolve_path("only.csv", roots, "x") == roots[1] / "only.csv"
+    assert plans.resolve_path(str(roots[1] / "only.csv"), roots, "x") == roots[1] / "only.csv"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("../outside/secret.csv", "is outside the folders"),
+        ("{outside}/secret.csv", "is outside the folders"),
+        ("{outside}/gone.csv", "is outside the folders"),
+        ("../outside/gone.csv", "is outside the folders"),
+        ("link.csv", "is a link to a place outside the folders"),
+        ("{root}/link.csv", "is a link to a place outside the folders"),
+        ("folder/secret.csv", "is a link to a place outside the folders"),
+    ],
+)
+def test_what_lies_outside_is_refused_whatever_the_way(roots: list[Path], path: str, told: str) -> None:
+    outside = roots[0].parent / "outside"
+    (roots[0] / "link.csv").symlink_to(outside / "secret.csv")
+    (roots[0] / "folder").symlink_to(outside)
+    assert told in refused(path.format(outside=outside, root=roots[0]), roots).message
+
+
+def test_a_link_inside_may_lead_inside(roots: list[Path]) -> None:
+    (roots[0] / "link.csv").symlink_to(roots[1] / "only.csv")
+    assert plans.resolve_path("link.csv", roots, "x") == roots[1] / "only.csv"
+
+
+def test_a_folder_whose_name_only_starts_like_a_root_is_outside(roots: list[Path]) -> None:
+    lookalike = roots[0].with_name("first-too")
+    lookalike.mkdir()
+    assert "outside the folders" in refused(str(lookalike), roots).message
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("gone.csv", "no such file"),
+        ("a\0b", "NUL"),
+        ("loop", "no such file|cannot read"),
+        ("x" * 5000, "cannot|no such"),
+    ],
+    ids=["gone", "nul", "loop", "too long"],
+)
+def test_what_cannot_be_read_is_refused(roots: list[Path], path: str, message: str) -> None:
+    (roots[0] / "loop").symlink_to(roots[0] / "loop")
+    assert any(words in refused(path, roots).message for words in message.split("|"))
+
+
+def test_a_folder_with_a_circle_of_links_is_refused(roots: list[Path]) -> None:
+    """By its path, or where Python resolves such links to themselves, by its files."""
+    folder = roots[0] / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").symlink_to(folder / "model.safetensors")
+
+    def load() -> None:
+        location = plans.resolve_path("model", roots, "model.path")
+        check_local(ModelSource(kind="path", location=str(location)))
+
+    with pytest.raises(InputError, match=r"^model\.path: "):
+        load()
+
+
+@pytest.mark.as_user
+def test_a_folder_that_may_not_be_read_is_refused(roots: list[Path]) -> None:
+    (roots[0] / "closed").mkdir(mode=0)
+    assert "cannot read 'closed'" in refused("closed", roots).message
+
+
+def test_the_data_directory_is_a_root(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path / "data", roots=[tmp_path / "more"])
+    assert plans.allowed_roots(settings) == [tmp_path / "data", tmp_path / "more"]
+
+
+def test_a_list_of_choices_is_its_own_text(tiny_job: Document) -> None:
+    task = plans.task_plan(JobSpec.model_validate(tiny_job))
+    assert task.choices == {"good": "good", "bad": "bad"}
+    tiny_job["task"]["choices"] = {"good": "a fine one", "bad": "a poor one"}
+    assert plans.task_plan(JobSpec.model_validate(tiny_job)).choices == tiny_job["task"]["choices"]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "location"),
+    [
+        ({"hub": "owner/name", "revision": "abc"}, "hub", "owner/name"),
+        ({"path": "films.jsonl"}, "path", "{root}/films.jsonl"),
+        ({"gguf": "films.jsonl"}, "gguf", "{root}/films.jsonl"),
+    ],
+)
+def test_each_source_of_a_model(
+    tiny_job: Document, roots: list[Path], model: Document, kind: str, location: str
+) -> None:
+    tiny_job["model"] = {**model, "dtype": "float16", "exclude": ["k_proj"]}
+    source = plans.model_source(JobSpec.model_validate(tiny_job), roots)
+    assert (source.kind, source.location) == (kind, location.format(root=roots[0]))
+    assert (source.revision, source.dtype) == (model.get("revision"), "float16")
+    assert (source.include, source.exclude) == (("*",), ("k_proj",))
+
+
+def test_data_of_every_kind(tiny_job: Document, roots: list[Path]) -> None:
+    tiny_job["task"]["data"] |= {
+        "source": {"hub": {"id": "owner/set", "config": "en", "split": "validation"}},
+        "files": {"test": {"path": "only.csv"}},
+        "seed": 7,
+    }
+    data = plans.data_plan(JobSpec.model_validate(tiny_job), roots)
+    assert data.source is not None
+    assert (data.source.field, data.source.hub_id) == ("task.data.source", "owner/set")
+    assert (data.source.config, data.source.split) == ("en", "validation")
+    assert (data.files["test"].field, data.files["test"].path) == (
+        "task.data.files.test",
+        roots[1] / "only.csv",
+    )
+    assert (data.sizes, data.seed) == ({"calibration": 8, "search": 16, "confirm": 32, "test": 64}, 7)
+
+
+def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: list[Path]) -> None:
+    tiny_job["task"]["data"]["files"] = {"test": {"path": "gone.csv"}}
+    with pytest.raises(InputError) as caught:
+        plans.data_plan(JobSpec.model_validate(tiny_job), roots)
+    assert caught.value.field == "task.data.files.test.path"
+
+
+def test_search_settings(tiny_job: Document) -> None:
+    tiny_job["search"] |= {"survivors": 2, "prescreens": [{"examples": 4, "survivors": 3}]}
+    settings = plans.search_settings(JobSpec.model_validate(tiny_job))
+    assert (settings.full, settings.screen, settings.patience) == (16, 8, 20)
+    assert settings.stages == (Stage(examples=4, survivors=3), Stage(examples=8, survivors=2))
+
+
+def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
+    del tiny_job["search"]["screen"]
+    settings = plans.search_settings(JobSpec.model_validate(tiny_job))
+    assert (settings.full, settings.screen) == (16, 64)
+    assert scorings(JobSpec.model_validate(tiny_job)) == [(16, 60)]
+    tiny_job["search"]["screen"] = 65
+    with pytest.raises(
+        ValidationError, match=r"screen must be at most task\.data\.sizes\.search, 16; got 65"
+    ):
+        JobSpec.model_validate(tiny_job)
+
+
+@pytest.mark.parametrize("stage", [{"examples": 8, "survivors": 3}, {"examples": 4, "survivors": 2}])
+def test_a_stage_that_could_not_select_is_refused(tiny_job: Document, stage: Document) -> None:
+    tiny_job["search"] |= {"survivors": 2, "prescreens": [stage]}
+    with pytest.raises(ValidationError, match="prescreens must be on ever more examples with ever fewer"):
+        JobSpec.model_validate(tiny_job)
+
+
+@pytest.mark.parametrize(
+    ("projection", "objective", "midway"),
+    [
+        ({}, {"kind": "max_drop"}, 0.3),
+        ({}, {"kind": "target_params", "share": 0.5}, 0.5),
+        ({"midway_share": 0.4}, {"kind": "target_params", "share": 0.5}, 0.4),
+        ({"midway_share": 1.0}, {"kind": "max_drop"}, None),
+        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, None),
+    ],
+)
+def test_what_the_second_moments_are_gathered_on_the_way_to(
+    make_spec: MakeSpec, projection: Document, objective: Document, midway: float | None
+) -> None:
+    document = make_spec().canonical() | {"projection": projection, "objective": objective}
+    assert JobSpec.model_validate(document).midway_share == midway
+
+
+@pytest.mark.parametrize(
+    ("projection", "objective", "shares"),
+    [
+        ({}, {"kind": "max_drop", "points": 3}, MaxDrop(points=3)),
+        ({"refine_epochs": 1}, {"kind": "max_drop"}, ()),
+        ({}, {"kind": "pareto"}, ()),
+        ({"propagated_shares": [0.12, 0.24]}, {"kind": "max_drop"}, (0.12, 0.24)),
+        ({}, {"kind": "target_params", "share": 0.5}, (0.4, 0.8)),
+        ({}, {"kind": "target_params", "share": 0.7}, (0.56,)),
+        ({}, {"kind": "target_params", "share": 1.0}, ()),
+        ({"propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
+        ({"propagated_shares": []}, {"kind": "max_drop"}, ()),
+        ({"refine_epochs": 1}, {"kind": "target_params", "share": 0.5}, ()),
+        ({"refine_epochs": 1, "propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
+        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, ()),
+        ({}, {"kind": "target_bytes", "share": 0.5}, (0.2, 0.4)),
+        ({}, {"kind": "target_latency", "milliseconds": 9.0}, (0.2, 0.4)),
+        ({"propagated_shares": []}, {"kind": "target_bytes", "share": 0.5}, ()),
+        ({"method": "output"}, {"kind": "target_latency", "share": 0.5}, ()),
+    ],
+)
+def test_in_which_models_errors_are_propagated(
+    make_spec: MakeSpec, projection: Document, objective: Document, shares: tuple[float, ...] | MaxDrop
+) -> None:
+    document = make_spec().canonical() | {"projection": projection, "objective": objective}
+    spec = JobSpec.model_validate(document)
+    assert spec.propagated_shares(0.25) == shares
+    assert spec.propagates == bool(shares)
+
+
+@pytest.mark.parametrize("task", [{"kind": "generate"}, {"kind": "lm"}])
+def test_where_there_is_nothing_to_choose_errors_are_not_propagated_for_a_drop(
+    make_spec: MakeSpec, task: Document
+) -> None:
+    document = make_spec().canonical()
+    changed = document["task"] | {"choices": None} | task
+    assert JobSpec.model_validate(document | {"task": changed}).propagated_shares() == ()
+
+
+@pytest.mark.parametrize(("name", "value"), [("midway_share", 0.5), ("propagated_shares", [0.5])])
+def test_other_methods_know_no_midway_and_propagate_nothing(name: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=f"{name} is for the method task"):
+        ProjectionSpec.model_validate({"method": "output", name: value})

@@ -1,0 +1,342 @@
+"""The task scorer over a fake runner: chunks, order, failures, drops."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from ranksieve.search.errors import ScoringError
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.service.pipeline import scoring
+from ranksieve.service.pipeline.scoring import CHUNK, Candidate, TaskScorer, half_of
+from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.scores import Beliefs, Failure, ScoreRequest, Scores
+
+Key = TypeVar("Key")
+MakeTask = Callable[[Any], EncodedTask]
+SIZES = {"search": 40, "confirm": 600}
+SPACE = SearchSpace(
+    [MatrixShape(name=f"m{i}", out_features=8, in_features=8, layer=i, kind="m") for i in range(2)], 1
+)
+
+
+def make_scores(request: ScoreRequest, quality: float, nll_nats: float = 2.0) -> Scores:
+    size, written = request.examples, np.nan if request.loss_only else quality
+    return Scores(
+        quality=np.full(size, written),
+        exact=np.full(size, written),
+        nll_nats=np.full(size, nll_nats),
+        kl_nats=np.full(size, 1 - quality),
+        answer_tokens=np.full(size, 2.0),
+        tokens=10 * size,
+        seconds=0.5,
+    )
+
+
+class FakeRunner:
+    """Answers like a model that is right where dense, and half right at rank r of 4; or like a language model."""
+
+    def __init__(
+        self, refuse: Callable[[ScoreRequest], bool] = lambda request: False, *, lm: bool = False
+    ) -> None:
+        self._refuse, self._lm = refuse, lm
+        self.requests: list[ScoreRequest] = []
+        self.beliefs: Any = None
+
+    def run(
+        self,
+        method: str,
+        requests: Sequence[ScoreRequest],
+        on_done: Callable[[int], None] = lambda n: None,
+        timeouts: float = 1.0,
+    ) -> list[object]:
+        self.requests += requests
+        results: list[object] = []
+        for request in requests:
+            results.append(self._answer(method, request))
+            on_done(len(results))
+        return results
+
+    def stream(
+        self, method: str, take: Callable[[int], Iterable[tuple[Key, ScoreRequest]]]
+    ) -> Iterator[tuple[Key, object]]:
+        while taken := list(take(1)):
+            for key, request in taken:
+                self.requests.append(request)
+                yield key, self._answer(method, request)
+
+    def set_beliefs(self, beliefs: object) -> None:
+        self.beliefs = beliefs
+
+    def _answer(self, method: str, request: ScoreRequest) -> object:
+        if self._refuse(request):
+            return Failure(reason="not finite")
+        if method == "score":
+            return make_scores(request, -2.2 if self._lm else request.ranks[0] / 4, nll_nats=2.2)
+        rows = np.zeros((request.examples, 2), dtype=np.float32)
+        offsets = np.arange(request.examples + 1)
+        return make_scores(request, -2.0 if self._lm else 1.0), Beliefs(
+            logp_AK=rows, token_AK=rows.astype(np.int32), offset_E=offsets
+        )
+
+
+def outcomes(scorer: TaskScorer, *trials: Trial) -> list[Outcome]:
+    waiting = list(trials)
+    return list(scorer.outcomes(lambda idle: [waiting.pop(0) for _ in range(idle) if waiting], 0.8))
+
+
+@pytest.fixture
+def runner() -> FakeRunner:
+    return FakeRunner()
+
+
+@pytest.fixture
+def scorer(runner: FakeRunner, make_task: MakeTask) -> TaskScorer:
+    return TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+
+
+def test_a_long_split_is_cut_at_fixed_places(scorer: TaskScorer, runner: FakeRunner) -> None:
+    done: list[tuple[int, int]] = []
+    scores = scorer.score_dense("confirm", lambda n, total: done.append((n, total)))
+    assert [(r.start, r.stop) for r in runner.requests] == [(0, CHUNK), (CHUNK, 2 * CHUNK), (2 * CHUNK, 600)]
+    assert all(request.ranks == (DENSE, DENSE) for request in runner.requests)
+    assert done == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert (len(scores.quality), scores.tokens) == (600, 6000)
+
+
+def test_beliefs_of_every_split_reach_the_actors(scorer: TaskScorer, runner: FakeRunner) -> None:
+    scorer.score_dense("search")
+    scorer.score_dense("confirm")
+    assert {name: len(beliefs.logp_AK) for name, beliefs in runner.beliefs.items()} == SIZES
+
+
+def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRunner) -> None:
+    scorer.score_dense("search")
+    trials = [Trial(genome=(3, 3), examples=8), Trial(genome=(2, 0), examples=40)]
+    first, second = outcomes(scorer, *trials)
+    assert [(r.ranks, r.start, r.stop) for r in runner.requests[-2:]] == [((3, 3), 0, 8), ((2, 0), 0, 40)]
+    assert (first.trial, second.trial) == tuple(trials)
+    assert (first.metric, first.drop_points, first.kl_nats) == (0.75, 25.0, 0.25)
+    assert (second.drop_points, second.tokens, second.seconds) == (50.0, 400, 0.5)
+    # half the KL, half the rise of 0.2 nats over 2 answer tokens
+    assert (first.loss_nats, second.loss_nats) == (pytest.approx(0.175), pytest.approx(0.3))
+    # all examples lose alike, and of 600 to confirm one more counts as lost
+    assert first.drop_bound == pytest.approx(25 + 75 / 601)
+    assert second.drop_bound == pytest.approx(50 + 50 / 601)
+
+
+def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner: FakeRunner) -> None:
+    scorer.score_dense("search")
+    screened, whole = outcomes(
+        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cuts=(8,))
+    )
+    assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
+    assert (screened.tokens, whole.tokens) == (80, 320)
+    (at_once,) = outcomes(scorer, Trial(genome=(2, 0), examples=40))
+    assert replace(whole, tokens=400) == at_once
+
+
+def test_answers_are_not_written_to_screen(runner: FakeRunner, make_task: MakeTask) -> None:
+    scorer = TaskScorer(runner, SPACE, make_task("generate"), kl_weight=0.5)
+    scorer.score_dense("search")
+    runner.requests.clear()
+    stages = [
+        Trial(genome=(2, 0), examples=8, screening=True),
+        Trial(genome=(2, 0), examples=16, known=8, cuts=(8,), screening=True),
+        Trial(genome=(2, 0), examples=40, known=16, cuts=(8, 16)),
+    ]
+    *screened, whole = outcomes(scorer, *stages)
+    asked = [(r.start, r.stop, r.loss_only) for r in runner.requests]
+    assert asked == [(0, 8, True), (8, 16, True), (0, 8, False), (8, 16, False), (16, 40, False)]
+    assert [(one.metric, one.drop_points, one.drop_bound) for one in screened] == [(None, None, None)] * 2
+    assert [one.loss_nats for one in screened] == [pytest.approx(0.3)] * 2
+    assert (whole.metric, whole.drop_points, whole.tokens) == (0.5, 50.0, 240)
+
+    choices = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    choices.score_dense("search")
+    assert [one.metric for one in outcomes(choices, *stages)] == [0.5] * 3  # they cost nothing
+
+
+def test_a_genome_that_was_scored_on_more_may_still_be_asked_for_on_few(
+    scorer: TaskScorer, runner: FakeRunner
+) -> None:
+    scorer.score_dense("search")
+    few = Trial(genome=(2, 0), examples=8)
+    alone, _, again = outcomes(scorer, few, Trial(genome=(2, 0), examples=20), few)
+    assert again == alone
+    assert (runner.requests[-1].start, runner.requests[-1].stop) == (0, 8)
+
+
+def test_a_trial_costs_what_its_race_does_not_know_whatever_else_is_known(
+    scorer: TaskScorer, runner: FakeRunner
+) -> None:
+    """Which race scored a genome first depends on how fast the actors are; the tokens may not."""
+    scorer.score_dense("search")
+    whole = Trial(genome=(2, 0), examples=40, known=8, cuts=(8, 16))
+    _, alone = outcomes(scorer, Trial(genome=(2, 0), examples=8), whole)
+    other = Trial(genome=(2, 0), examples=16, cuts=(8,))  # of another race, which was faster
+    for trial in (whole, Trial(genome=(2, 0), examples=40, cuts=(8, 16))):
+        runner.requests.clear()
+        _, after = outcomes(scorer, other, trial)
+        assert after.tokens == 10 * (40 - trial.known)
+        assert replace(after, tokens=0, seconds=0.0) == replace(alone, tokens=0, seconds=0.0)
+
+
+def test_what_is_forgotten_is_run_again_as_it_was(
+    scorer: TaskScorer, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer.score_dense("search")
+    screened, whole = Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cuts=(8,))
+    _, at_first = outcomes(scorer, screened, whole)
+
+    monkeypatch.setattr(scoring, "MOST_SCORED", 1)
+    _, _, again = outcomes(scorer, screened, Trial(genome=(3, 3), examples=8), whole)
+
+    assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
+    assert replace(again, seconds=at_first.seconds, tokens=at_first.tokens) == at_first
+
+
+def test_what_was_scored_in_another_process_is_run_as_it_was_there(
+    scorer: TaskScorer, runner: FakeRunner, make_task: MakeTask
+) -> None:
+    scorer.score_dense("search")
+    trial = Trial(genome=(2, 0), examples=40, known=20, cuts=(8, 20))
+    other = Trial(genome=(3, 3), examples=8)
+    screened, _, _ = outcomes(
+        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=20, known=8, cuts=(8,)), trial
+    )
+    first_time = outcomes(scorer, trial)
+
+    runner.requests.clear()
+    again = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    again.score_dense("search")
+    second_time = outcomes(again, trial, other)
+    assert [(r.ranks, r.start, r.stop) for r in runner.requests[1:]] == [
+        ((2, 0), 0, 8),
+        ((2, 0), 8, 20),
+        ((2, 0), 20, 40),
+        ((3, 3), 0, 8),
+    ]
+    assert second_time[:1] == first_time
+    assert screened.examples == 8
+
+
+def test_a_trial_that_nobody_has_screened_costs_all_its_examples(
+    scorer: TaskScorer, runner: FakeRunner
+) -> None:
+    scorer.score_dense("search")
+    (whole,) = outcomes(scorer, Trial(genome=(2, 0), examples=40, cuts=(8, 16)))
+    assert [(r.start, r.stop) for r in runner.requests[1:]] == [(0, 8), (8, 16), (16, 40)]
+    assert (whole.tokens, whole.seconds) == (400, 1.5)
+
+
+@pytest.mark.parametrize("kind", ["choice", "generate"])
+def test_scorings_of_one_genome_that_run_at_once_do_not_mix(kind: str, make_task: MakeTask) -> None:
+    """One race screens it, another has it scored on all examples; each answer is another one's turn."""
+
+    class Turns(FakeRunner):
+        """Gives out all that there is, and answers the last request first."""
+
+        def stream(self, method, take):  # type: ignore[no-untyped-def]
+            running: list[tuple[Any, ScoreRequest]] = []
+            while running or (running := list(take(2))):
+                key, request = running.pop()
+                self.requests.append(request)
+                scores = make_scores(request, 0.5)
+                yield key, replace(scores, kl_nats=np.arange(request.start, request.stop, dtype=float))
+                running += list(take(2 - len(running)))
+
+    whole = Trial(genome=(2, 0), examples=40, cuts=(8, 16))
+    found = []
+    for trials in ([whole], [whole, Trial(genome=(2, 0), examples=8, screening=True)]):
+        scorer = TaskScorer(Turns(), SPACE, make_task(kind), kl_weight=1.0)
+        scorer.score_dense("search")
+        found.append([one for one in outcomes(scorer, *trials) if one.examples == 40])
+    assert found[0] == found[1]
+    assert found[0][0].kl_nats == pytest.approx(19.5)
+
+
+def test_a_trial_that_fails_on_its_first_examples_has_failed(make_task: MakeTask) -> None:
+    runner = FakeRunner(lambda request: request.ranks == (1, 0) and request.start == 0)
+    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    scorer.score_dense("search")
+    (failed,) = outcomes(scorer, Trial(genome=(1, 0), examples=40, cuts=(8,)))
+    assert (failed.failure, failed.examples) == ("not finite", 40)
+    assert runner.requests[-1].stop == 8
+
+
+def test_a_failed_trial_is_a_failed_outcome(make_task: MakeTask) -> None:
+    scorer = TaskScorer(
+        FakeRunner(lambda request: request.ranks[0] == 1), SPACE, make_task("choice"), kl_weight=0.5
+    )
+    scorer.score_dense("search")
+    good, bad = outcomes(scorer, Trial(genome=(2, 2), examples=8), Trial(genome=(1, 1), examples=8))
+    assert good.failure is None
+    assert (bad.failure, bad.metric) == ("not finite", None)
+
+
+def test_an_overflowing_perplexity_is_a_failed_outcome(
+    runner: FakeRunner, monkeypatch: Any, make_task: MakeTask
+) -> None:
+    scorer = TaskScorer(runner, SPACE, make_task("lm"), kl_weight=0.5)
+    scorer.score_dense("search")
+    monkeypatch.setattr(runner, "_answer", lambda method, request: make_scores(request, -1.0, nll_nats=1e9))
+    (outcome,) = outcomes(scorer, Trial(genome=(1, 1), examples=8))
+    assert outcome.failure is not None
+    assert "overflows" in outcome.failure
+    assert outcome.tokens == 80
+
+
+def test_a_dense_model_that_cannot_be_scored_ends_the_job(make_task: MakeTask) -> None:
+    scorer = TaskScorer(
+        FakeRunner(lambda request: request.start > 0), SPACE, make_task("choice"), kl_weight=0.5
+    )
+    with pytest.raises(ScoringError, match="dense model cannot be scored on confirm: not finite"):
+        scorer.score_dense("confirm")
+
+
+@pytest.mark.parametrize(
+    ("examples", "half"), [(1, 0), (CHUNK, 0), (CHUNK + 1, CHUNK), (600, CHUNK), (4 * CHUNK, 2 * CHUNK)]
+)
+def test_half_of_a_split_ends_where_a_chunk_does(examples: int, half: int) -> None:
+    assert half_of(examples) == half
+
+
+def test_two_halves_are_the_requests_of_the_whole(scorer: TaskScorer, runner: FakeRunner) -> None:
+    candidate = [Candidate(genome=(2, 2))]
+    (whole,) = scorer.score_candidates(candidate, "confirm")
+    half = scorer.half("confirm")
+    assert half == CHUNK
+    asked = runner.requests[:]
+    runner.requests.clear()
+    for part in (slice(half), slice(half, None)):
+        assert isinstance(scorer.score_candidates(candidate, "confirm", examples=part)[0], Scores)
+    assert isinstance(whole, Scores)
+    assert runner.requests == asked
+
+
+def test_reactions_are_asked_for_in_chunks_of_what_is_wanted_and_one_that_fails_fails_all(
+    make_task: MakeTask,
+) -> None:
+    class Reacting(FakeRunner):
+        def _answer(self, method: str, request: Any) -> object:
+            assert method == "react"
+            return Failure(reason="no memory") if request.start == 74 else request
+
+    runner = Reacting()
+    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    assert scorer.react((2, 2), range(10, 110), 1) == Failure(reason="no memory")
+    assert [(request.start, request.stop) for request in runner.requests] == [(10, 74), (74, 110)]
+
+
+def test_one_failed_chunk_fails_the_genome_alone(make_task: MakeTask) -> None:
+    runner = FakeRunner(lambda request: request.ranks[0] == 1 and request.start == CHUNK)
+    scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
+    good, bad = scorer.score_candidates([Candidate(genome=(2, 2)), Candidate(genome=(1, 1))], "confirm")
+    assert isinstance(good, Scores)
+    assert len(good.quality) == 600
+    assert bad == Failure(reason="not finite")

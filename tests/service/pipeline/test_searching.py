@@ -1,0 +1,281 @@
+"""Searches that are paused, stopped and cut off at every moment, with scorers and a store in memory."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ranksieve.search.errors import CancelledError
+from ranksieve.search.evolution.evolution import Evolution
+from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.objectives import MaxDrop, TargetParams
+from ranksieve.search.space.prices import Prices
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.pipeline.searching import search
+from ranksieve.service.run.joblog import JobLog
+from ranksieve.service.spec import JobSpec
+
+SCORERS = 3
+SETTINGS = SearchSettings(
+    population=3, offspring=4, survivors=2, screen=8, full=32, generations=4, max_evaluations=60, patience=9
+)
+SPACE = SearchSpace(
+    [
+        MatrixShape(name=f"m{i}", out_features=o, in_features=d, layer=i, kind="m")
+        for i, (o, d) in enumerate([(8, 8), (8, 16), (8, 24), (16, 8)])
+    ],
+    1,
+)
+ENERGIES = [scale * np.arange(1, 9.0) ** -decay for scale, decay in [(1, 1), (0.3, 2), (2, 0.5), (0.7, 1)]]
+PRICES = Prices(SPACE, ENERGIES)
+PLANS = [
+    SearchPlan(space=SPACE, objective=objective, settings=SETTINGS)
+    for objective in (TargetParams(share=0.5), MaxDrop(points=8.0))
+]
+
+
+def outcome_of(trial: Trial) -> Outcome:
+    kl_nats = float(PRICES.lost_GL[PRICES.rows_G, list(trial.genome)].sum())
+    kl_nats *= 1 + 0.01 * (sum(trial.genome) % 7) / trial.examples
+    return Outcome(
+        genome=trial.genome, examples=trial.examples, kl_nats=kl_nats, drop_points=kl_nats, metric=0.5
+    )
+
+
+class Scorer:
+    """Scores a few trials at once, the last one started first; `meddle` is told before each is done."""
+
+    def __init__(self, meddle: Callable[[int], None] = lambda done: None) -> None:
+        self.scored: list[Trial] = []
+        self._meddle = meddle
+
+    def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
+        running: list[Trial] = []
+        while True:
+            running += ask(SCORERS - len(running))
+            if not running:
+                return
+            self._meddle(len(self.scored))
+            self.scored.append(running.pop())
+            yield outcome_of(self.scored[-1])
+
+
+class Memory:
+    """What a store keeps of one job's search, as JSON."""
+
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.candidates: list[dict[str, Any]] = []
+        self.progress: list[tuple[int, int]] = []
+        self._state = self._open = "null"
+
+    def save_generation(
+        self,
+        id: str,
+        record: Mapping[str, Any],
+        candidates: Sequence[Mapping[str, Any]],
+        state: Mapping[str, Any],
+        *,
+        epoch: int,
+    ) -> None:
+        self.records.append(dict(record))
+        self.candidates += json.loads(json.dumps(list(candidates)))
+        self._state = json.dumps(state)
+
+    def keep_open_outcomes(self, id: str, outcomes: Sequence[Mapping[str, Any]], *, epoch: int) -> None:
+        self._open = json.dumps(list(outcomes))
+
+    def open_outcomes(self, id: str) -> list[dict[str, Any]]:
+        return json.loads(self._open) or []
+
+    def search_state(self, id: str) -> Any:
+        return json.loads(self._state)
+
+    def memo(self, id: str) -> list[dict[str, Any]]:
+        return self.candidates
+
+    def append_event(self, id: str, type: EventType, data: Mapping[str, Any], *, epoch: int) -> None:
+        assert type is EventType.PHASE_PROGRESS
+        self.progress.append((data["done"], data["total"]))
+
+
+@pytest.fixture
+def make_log(tmp_path: Path, job: Job) -> Callable[[Memory], JobLog]:
+    return lambda memory: JobLog(memory, job, tmp_path)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def job(make_spec: Callable[..., JobSpec]) -> Job:
+    return Job(
+        id="a", owner="admin", name="", labels={}, spec=make_spec(), state=JobState.SEARCHING,
+        cancel_requested=False, created_at=datetime.now(UTC),
+    )  # fmt: skip
+
+
+MakeLog = Callable[[Memory], JobLog]
+
+
+def run(plan: SearchPlan, scorer: Scorer, log: JobLog) -> Evolution:
+    return search(plan, ENERGIES, scorer, 0.8, log)  # type: ignore[arg-type]
+
+
+def undisturbed(plan: SearchPlan, make_log: MakeLog) -> tuple[Memory, Scorer, Evolution]:
+    memory, scorer = Memory(), Scorer()
+    return memory, scorer, run(plan, scorer, make_log(memory))
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=["target_params", "max_drop"])
+def test_a_search_paused_at_any_moment_ends_as_if_undisturbed_and_scores_nothing_twice(
+    make_log: MakeLog, plan: SearchPlan
+) -> None:
+    expected, all_at_once, over = undisturbed(plan, make_log)
+    total = len(all_at_once.scored)
+    assert total > 20
+    for moment in range(0, total, 2):
+        memory = Memory()
+        log = make_log(memory)
+
+        def pause(done: int, log: JobLog = log, moment: int = moment) -> None:
+            if done == moment:
+                log.pausing.set()
+
+        first = Scorer(pause)
+        with pytest.raises(CancelledError):
+            run(plan, first, log)
+        assert moment < len(first.scored) <= moment + SCORERS  # what was in flight has finished
+        with pytest.raises(CancelledError):  # paused again before it has asked for anything
+            run(plan, Scorer(lambda done: pytest.fail("scores")), _pausing(make_log(memory)))
+        second = Scorer()
+        evolution = run(plan, second, make_log(memory))
+
+        assert evolution.finished
+        assert memory.records == expected.records
+        assert memory.candidates == expected.candidates
+        assert evolution.finalists() == over.finalists()
+        both = first.scored + second.scored
+        assert len(both) == len(set(both)) == total
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=["target_params", "max_drop"])
+def test_a_search_paused_over_and_over_ends_as_if_undisturbed(make_log: MakeLog, plan: SearchPlan) -> None:
+    expected, all_at_once, _ = undisturbed(plan, make_log)
+    memory, runs, over = Memory(), 0, None
+    scored: list[Trial] = []
+    while over is None:
+        runs += 1
+        log = make_log(memory)
+        scorer = Scorer(lambda done, log=log: done == 1 and log.pausing.set())
+        with suppress(CancelledError):
+            over = run(plan, scorer, log)
+        scored += scorer.scored
+    assert runs > 5
+    assert memory.candidates == expected.candidates
+    assert len(scored) == len(set(scored)) == len(all_at_once.scored)
+
+
+def test_progress_counts_what_is_known_already_too(make_log: MakeLog) -> None:
+    expected, _, _ = undisturbed(PLANS[0], make_log)
+    known = [Outcome.from_json(row) for row in expected.candidates]
+    memory, scorer = Memory(), Scorer()
+    search(PLANS[0], ENERGIES, scorer, 0.8, make_log(memory), known)  # type: ignore[arg-type]
+    assert not scorer.scored
+    assert memory.progress == expected.progress
+    assert memory.progress[-1][0] == len(known)
+
+
+def test_what_another_job_has_scored_costs_nothing_and_what_it_could_not_score_is_tried_again(
+    make_log: MakeLog,
+) -> None:
+    expected, _, over = undisturbed(PLANS[0], make_log)
+    known = [replace(Outcome.from_json(row), tokens=7, seconds=1.5) for row in expected.candidates]
+    broken = Outcome.failed(Trial(genome=known[0].genome, examples=known[0].examples), "out of memory")
+    memory, scorer = Memory(), Scorer()
+    evolution = search(
+        PLANS[0],
+        ENERGIES,
+        scorer,  # type: ignore[arg-type]
+        0.8,
+        make_log(memory),
+        [broken, *known[1:]],
+    )
+    assert [trial.genome for trial in scorer.scored] == [broken.genome]
+    assert evolution.finalists() == over.finalists()
+    assert evolution.tokens == sum(row["seconds"] for row in memory.candidates) == 0
+
+
+def test_a_pause_called_off_in_time_changes_nothing(make_log: MakeLog) -> None:
+    expected, _, _ = undisturbed(PLANS[0], make_log)
+    memory = Memory()
+    log = make_log(memory)
+
+    def waver(done: int) -> None:
+        log.pausing.set() if done == 7 else log.pausing.clear()
+
+    assert run(PLANS[0], Scorer(waver), log).finished
+    assert memory.records == expected.records
+
+
+def test_a_pause_called_off_too_late_still_ends_the_run(make_log: MakeLog) -> None:
+    log = make_log(Memory())
+    scorer = Scorer(lambda done: done == 7 and log.pausing.set())  # type: ignore[func-returns-value]
+    drained = scorer.outcomes
+
+    def outcomes(ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
+        yield from drained(ask, confidence)
+        log.pausing.clear()
+
+    scorer.outcomes = outcomes  # type: ignore[method-assign]
+    with pytest.raises(CancelledError):
+        run(PLANS[0], scorer, log)
+    assert log.cancelled.is_set()
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=["target_params", "max_drop"])
+def test_a_stopped_search_is_that_of_a_job_with_so_many_generations(
+    make_log: MakeLog, plan: SearchPlan
+) -> None:
+    _, all_at_once, _ = undisturbed(plan, make_log)
+    stopped_after = set()
+    for moment in range(0, len(all_at_once.scored), 3):
+        memory = Memory()
+        log = make_log(memory)
+        scorer = Scorer(lambda done, log=log, at=moment: done == at and log.stopping.set())
+        evolution = run(plan, scorer, log)
+
+        generations = evolution.generation
+        assert generations >= 0
+        shorter = SearchSettings(**{**_values(SETTINGS), "generations": generations})
+        as_asked = SearchPlan(space=SPACE, objective=plan.objective, settings=shorter)
+        expected, _, over = undisturbed(as_asked, make_log)
+        assert memory.records == expected.records
+        assert evolution.finalists() == over.finalists()
+        assert (evolution.evaluations, evolution.tokens) == (over.evaluations, over.tokens)
+        stopped_after.add(generations)
+        again = run(plan, Scorer(lambda done: pytest.fail("scores again")), _stopping(make_log(memory)))
+        assert again.finalists() == evolution.finalists()
+    assert len(stopped_after) > 1
+
+
+def _stopping(log: JobLog) -> JobLog:
+    log.stopping.set()
+    return log
+
+
+def _pausing(log: JobLog) -> JobLog:
+    log.pausing.set()
+    return log
+
+
+def _values(settings: SearchSettings) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in settings.__dataclass_fields__}

@@ -1,0 +1,185 @@
+"""The table of a device on which a FLOP takes a nanosecond: what it has to say is known."""
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import GPT2LMHeadModel
+
+import ranksieve.workers.cost.latency
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.workers.cost.latency import MOST_RANKS, Latency, LatencyPlan, measure_latency, measured_ranks
+from ranksieve.workers.cost.workload import Workload, WorkloadKind, forward_pass
+from ranksieve.workers.factors.prepared import Prepared, Progress
+from ranksieve.workers.model.layers import replace_linears
+from ranksieve.workers.model.loading import load_prepared
+from ranksieve.workers.model.matrices import find_matrices
+
+MakeTimer = Callable[[torch.device, int], Any]
+
+
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLOPs have no noise."""
+    monkeypatch.setattr(ranksieve.workers.cost.latency, "ROUNDS", 1)
+
+
+@pytest.fixture
+def plan(prepared: Prepared, storage: Storage) -> LatencyPlan:
+    return LatencyPlan(
+        model_folder=prepared.model.folder,
+        matrices=prepared.matrices,
+        rank_step=4,
+        storage=storage,
+        workload=Workload(kind="prefill", rows=2, length=5),
+        threads=1,
+        device="cpu",
+    )
+
+
+def measured(plan: LatencyPlan, make_timer: MakeTimer) -> Latency:
+    *progress, latency = measure_latency(plan, make_timer)
+    assert [item.done for item in progress if isinstance(item, Progress)] == [0, 1, 2]
+    assert isinstance(latency, Latency)
+    return latency
+
+
+def flops(matrix: MatrixShape, rank: int, storage: Storage, tokens: int) -> int:
+    if rank == DENSE:
+        return 2 * tokens * matrix.dense_params
+    width = matrix.out_features + matrix.in_features
+    saved = rank if storage == "pivoted" and rank**2 > matrix.out_features else 0
+    return 2 * tokens * rank * (width - saved)
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_every_rank_costs_its_flops(
+    plan: LatencyPlan, storage: Storage, kind: WorkloadKind, make_flop_timer: MakeTimer
+) -> None:
+    workload = replace(plan.workload, kind=kind)
+    latency = measured(replace(plan, workload=workload), make_flop_timer)
+    tokens = 10 if kind == "prefill" else 2
+    for matrix in plan.matrices:
+        for rank in matrix.grid(4, storage):
+            assert latency.table.price(matrix, rank) == flops(matrix, rank, storage, tokens)
+    assert latency.stretched == latency.stretched_ranks == 1
+    assert latency.checked_nanoseconds == latency.expected_nanoseconds
+    assert (latency.device, latency.dtype, latency.threads) == ("this machine's processor", "float32", 1)
+
+
+def test_the_table_adds_up_to_the_whole_model(plan: LatencyPlan, make_flop_timer: MakeTimer) -> None:
+    table = measured(plan, make_flop_timer).table
+    model = load_prepared(plan.model_folder, torch.device("cpu"))
+    run = forward_pass(model, plan.workload)
+    with FlopCounterMode(display=False) as dense:
+        run.run()
+    replace_linears(model, {matrix.name: 0 for matrix in plan.matrices}, plan.storage)
+    with FlopCounterMode(display=False) as gone:
+        run.run()
+    assert table.dense_nanoseconds == dense.get_total_flops()
+    assert table.other_nanoseconds == gone.get_total_flops() > 0
+
+
+def test_what_matrices_take_longer_inside_the_model_stretches_the_table(
+    plan: LatencyPlan, make_flop_timer: MakeTimer
+) -> None:
+    class SlowInModel(make_flop_timer):  # type: ignore[misc, valid-type]
+        def time(self, call: Callable[[], object]) -> None:
+            super().time(call)
+            if call.__qualname__.startswith("forward_pass"):
+                self.taken[-1] = 3 * self.taken[-1] // 2
+
+    straight, slow = measured(plan, make_flop_timer).table, measured(plan, SlowInModel)
+    assert slow.stretched == pytest.approx(1.5)
+    assert slow.stretched_ranks == pytest.approx(1.5)
+    assert slow.table.dense_nanoseconds == pytest.approx(1.5 * straight.dense_nanoseconds, rel=1e-3)
+    assert slow.expected_nanoseconds == pytest.approx(slow.checked_nanoseconds, rel=1e-3)
+
+
+def test_noise_that_runs_against_the_ranks_is_evened_out(
+    plan: LatencyPlan, make_flop_timer: MakeTimer
+) -> None:
+    class Noisy(make_flop_timer):  # type: ignore[misc, valid-type]
+        calls = 0
+
+        def time(self, call: Callable[[], object]) -> None:
+            super().time(call)
+            Noisy.calls += 1
+            if not call.__qualname__.startswith("forward_pass"):
+                self.taken[-1] += 2500 * (Noisy.calls % 3)
+
+    latency = measured(plan, Noisy)
+    for curve in latency.table.curves:  # a curve that fell would have been refused
+        assert len(curve.ranks) > 2
+    assert latency.table.dense_nanoseconds > latency.table.other_nanoseconds
+
+
+def test_matrices_that_take_no_time_are_refused(plan: LatencyPlan, make_flop_timer: MakeTimer) -> None:
+    class Still(make_flop_timer):  # type: ignore[misc, valid-type]
+        def time(self, call: Callable[[], object]) -> None:
+            super().time(call)
+            self.taken[-1] = 7
+
+    with pytest.raises(InputError, match="take no time that can be measured"):
+        measured(plan, Still)
+
+
+def test_a_table_survives_json(plan: LatencyPlan, make_flop_timer: MakeTimer) -> None:
+    latency = measured(plan, make_flop_timer)
+    assert Latency.from_json(json.loads(json.dumps(latency.to_json()))) == latency
+
+
+def test_matrices_of_one_shape_are_timed_once(plan: LatencyPlan, make_flop_timer: MakeTimer) -> None:
+    curves = measured(plan, make_flop_timer).table.curves
+    shapes = {(matrix.out_features, matrix.in_features) for matrix in plan.matrices}
+    assert len(curves) == len(shapes) < len(plan.matrices)
+    assert sorted(name for curve in curves for name in curve.matrices) == sorted(
+        m.name for m in plan.matrices
+    )
+
+
+def test_biases_and_conv1d_make_shapes_of_their_own(
+    make_gpt2: Callable[[], GPT2LMHeadModel], make_flop_timer: MakeTimer, tmp_path: Any, storage: Storage
+) -> None:
+    model = make_gpt2()
+    model.save_pretrained(tmp_path)
+    plan = LatencyPlan(
+        model_folder=tmp_path,
+        matrices=find_matrices(model),
+        rank_step=8,
+        storage=storage,
+        workload=Workload(kind="prefill", rows=2, length=5),
+        threads=1,
+        device="cpu",
+    )
+    latency = measured(plan, make_flop_timer)
+    assert {len(curve.matrices) for curve in latency.table.curves} == {2}  # four shapes in two layers
+    assert latency.table.dense_nanoseconds > latency.table.other_nanoseconds
+
+
+def test_a_fine_grid_is_timed_at_some_of_its_ranks() -> None:
+    matrix = MatrixShape(name="m", out_features=1536, in_features=576, layer=0, kind="m")
+    assert measured_ranks(matrix, 16, "pairs") == (*range(0, 417, 16), 418)  # 418 may be frozen
+    fine = measured_ranks(matrix, 1, "pairs")
+    assert len(fine) == MOST_RANKS + 1
+    assert (fine[0], fine[1], fine[-1]) == (0, 1, matrix.largest_rank("pairs"))
+    gaps = [b - a for a, b in itertools.pairwise(fine[1:])]
+    assert max(gaps) - min(gaps) <= 1
+    pivoted = measured_ranks(matrix, 1, "pivoted")
+    assert {39, 40} <= set(pivoted)  # 39² ≤ 1536 < 40²: from there on it is stored otherwise
+
+
+def test_a_matrix_too_small_for_any_rank_is_dense_or_gone(
+    plan: LatencyPlan, make_flop_timer: MakeTimer
+) -> None:
+    latency = measured(replace(plan, rank_step=1000), make_flop_timer)
+    assert all(
+        len(curve.ranks) == 2 for curve in latency.table.curves
+    )  # gone, and the last that may be frozen
+    assert latency.checked_nanoseconds == latency.expected_nanoseconds == latency.table.other_nanoseconds

@@ -1,0 +1,524 @@
+import importlib.metadata
+import json
+import math
+import os
+import runpy
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from jinja2 import UndefinedError
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.workers.export.writer import LEAST_TRANSFORMERS, Exported, ExportPlan, export, load_folder
+from ranksieve.workers.factors.preparation import prepare
+from ranksieve.workers.factors.prepared import ANSWER_BIAS, PreparationPlan, Prepared, Progress, load_factors
+from ranksieve.workers.model.loading import load_prepared, weight_bytes
+from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.types.plan import ModelSource
+
+CPU = torch.device("cpu")
+IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
+
+STRANGER = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"api", "service", "workers", "search"}:
+            raise ImportError(f"{name} is not here")
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import ranksieve.workers
+except ImportError:
+    pass
+else:
+    sys.exit("the blocker blocks nothing")
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder, out = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype="auto").eval()
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+batch = tokenizer("w1 w6 w27 w9 w4", return_tensors="pt", return_token_type_ids=False)
+with torch.inference_mode():
+    logits = model(**batch).logits
+    text = model.generate(**batch, max_new_tokens=5, min_new_tokens=5, do_sample=False, pad_token_id=2)
+torch.save({"logits": logits, "text": text, "class": type(model).__name__}, out)
+"""
+
+
+def run(plan: ExportPlan) -> Exported:
+    first, second, last = export(plan)
+    assert [first, second] == [Progress(phase="export", done=done, total=1) for done in (0, 1)]
+    assert isinstance(last, Exported)
+    return last
+
+
+def switchable(plan: ExportPlan) -> PreTrainedModel:
+    """The model as the search sees it, at the plan's ranks."""
+    model = load_prepared(plan.model_folder, CPU)
+    SwitchableModel(model, plan.matrices, load_factors(plan.factors_folder)).switch(plan.ranks)
+    return model
+
+
+@torch.inference_mode()
+def test_stranger_gets_the_searched_model(export_plan: ExportPlan, tmp_path: Path) -> None:
+    exported = run(export_plan)
+    out = tmp_path / "out.pt"
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", STRANGER, str(exported.folder), str(out)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    got, model = torch.load(out), switchable(export_plan)
+    assert got["class"] == "LowRankLlamaForCausalLM"
+    torch.testing.assert_close(got["logits"], model(IDS_BL[:1]).logits, rtol=1e-4, atol=1e-4)
+    text = model.generate(IDS_BL[:1], max_new_tokens=5, min_new_tokens=5, do_sample=False, pad_token_id=2)  # type: ignore[operator]
+    assert got["text"].equal(text)
+
+
+@torch.inference_mode()
+def test_our_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None:
+    exported = run(export_plan)
+    (exported.folder / "modeling_ranksieve.py").write_text("raise SystemExit('never run')")
+    loaded = load_folder(exported.folder)
+    assert not loaded.training
+    expected = switchable(export_plan)(IDS_BL).logits
+    torch.testing.assert_close(loaded(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_folder_without_weights_is_wrong_input(export_plan: ExportPlan) -> None:
+    folder = run(export_plan).folder
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"model_dir: .* holds no \*\.safetensors; pickled"):
+        load_folder(folder)
+
+
+def test_our_own_loader_reads_what_json_has_no_number_for(export_plan: ExportPlan) -> None:
+    config = run(export_plan).folder / "config.json"
+    values = json.loads(config.read_text()) | {"time_step_limit": [0.0, {"__float__": "Infinity"}]}
+    config.write_text(json.dumps(values))
+    assert load_folder(config.parent).config.time_step_limit == [0.0, math.inf]
+
+
+@torch.inference_mode()
+def test_refit_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
+    index, rank = next((i, rank) for i, rank in enumerate(export_plan.ranks) if rank > 0)
+    name = export_plan.matrices[index].name
+    left_rO = torch.randn(rank, export_plan.matrices[index].out_features)
+    save_file({f"{name}:left": left_rO}, tmp_path / "left.safetensors")
+    exported = run(replace(export_plan, refit=tmp_path / "left.safetensors"))
+    expected = switchable(export_plan)
+    expected.get_submodule(name).left_RO[:rank] = left_rO  # type: ignore[index]
+    got = load_folder(exported.folder)(IDS_BL).logits
+    torch.testing.assert_close(got, expected(IDS_BL).logits, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_bias_of_the_head_that_goes_with_the_factors_is_exported_but_with_the_dense_model(
+    export_plan: ExportPlan, tmp_path: Path
+) -> None:
+    """And one that was fitted to the candidate takes its place."""
+    own, expected = run(export_plan), switchable(export_plan)(IDS_BL).logits
+    factors = shutil.copytree(export_plan.factors_folder, tmp_path / "factors")
+    save_file({"bias": torch.arange(48.0)}, factors / ANSWER_BIAS)
+    save_file({"lm_head:bias": -torch.arange(48.0)}, tmp_path / "fitted.safetensors")
+    plan = replace(export_plan, factors_folder=factors)
+    for one, sign in ((plan, 1), (replace(plan, refit=tmp_path / "fitted.safetensors"), -1)):
+        exported = run(one)
+        assert exported.added == 48 == exported.total_params - own.total_params
+        got = load_folder(exported.folder)(IDS_BL).logits
+        torch.testing.assert_close(got, expected + sign * torch.arange(48.0), rtol=1e-3, atol=1e-3)
+        assert "given a bias for the answers" in (exported.folder / "README.md").read_text()
+    dense = run(replace(plan, ranks=(DENSE,) * len(plan.ranks)))
+    assert dense.added == 0
+
+
+@torch.inference_mode()
+def test_bias_that_the_head_did_not_have_is_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
+    """To a stranger and to our own loader, and counted; the head is still tied."""
+    plain = run(export_plan)
+    save_file({"lm_head:bias": torch.arange(48.0)}, tmp_path / "fitted.safetensors")
+    exported = run(replace(export_plan, refit=tmp_path / "fitted.safetensors"))
+    assert exported.total_params - plain.total_params == 48
+    assert exported.block_params == plain.block_params
+    expected = switchable(export_plan)(IDS_BL).logits + torch.arange(48.0)
+    stranger = AutoModelForCausalLM.from_pretrained(exported.folder, trust_remote_code=True)
+    for model in (load_folder(exported.folder), stranger):
+        torch.testing.assert_close(model(IDS_BL).logits, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_exports_of_before_there_were_new_biases_are_read(export_plan: ExportPlan) -> None:
+    config = run(export_plan).folder / "config.json"
+    values = json.loads(config.read_text())
+    assert values["ranksieve"].pop("biases") == []
+    config.write_text(json.dumps(values))
+    assert load_folder(config.parent)(IDS_BL).logits.shape == (2, 5, 48)
+
+
+def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepared) -> None:
+    exported = run(export_plan)
+    tensors = load_file(exported.folder / "model.safetensors")
+    for matrix, rank in zip(export_plan.matrices, export_plan.ranks, strict=True):
+        shapes = {
+            name.removeprefix(f"{matrix.name}."): tuple(tensor.shape)
+            for name, tensor in tensors.items()
+            if name.startswith(f"{matrix.name}.")
+        }
+        low_rank: dict[str, tuple[int, ...]] = {
+            "down.weight": (rank, matrix.in_features),
+            "up.weight": (matrix.out_features, rank),
+        }
+        if export_plan.storage == "pivoted" and rank**2 > matrix.out_features:
+            low_rank = {
+                "basis.weight": (rank, matrix.in_features),
+                "follow.weight": (matrix.out_features - rank, rank),
+                "order": (matrix.out_features,),
+            }
+        dense = {"weight": (matrix.out_features, matrix.in_features)}
+        assert shapes == {DENSE: dense, 0: {}}.get(rank, low_rank)
+    assert any(name.endswith(".order") for name in tensors) == (export_plan.storage == "pivoted")
+    prices = [
+        m.price(rank, export_plan.storage)
+        for m, rank in zip(export_plan.matrices, export_plan.ranks, strict=True)
+    ]
+    assert exported.block_params == sum(prices)
+    assert exported.total_params == sum(tensor.numel() for tensor in tensors.values())
+    assert exported.file_bytes == weight_bytes(exported.folder) < weight_bytes(prepared.model.folder)
+
+
+@pytest.mark.usefixtures("_own_modules_cache")
+def test_no_class_takes_the_weights_that_does_not_know_them(export_plan: ExportPlan, tmp_path: Path) -> None:
+    """By the type of the architecture transformers would load its own class, with random matrices. Saved again, too."""
+    folder = run(export_plan).folder
+    saved = tmp_path / "saved"
+    AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).save_pretrained(saved)
+    expected = switchable(export_plan)(IDS_BL).logits
+    for one in (folder, saved):
+        with pytest.raises(ValueError, match="contains custom code"):
+            AutoModelForCausalLM.from_pretrained(one, trust_remote_code=False)
+        for other in (AutoModel, AutoModelForSequenceClassification):
+            with pytest.raises(ValueError, match="Unrecognized configuration class"):
+                other.from_pretrained(one, trust_remote_code=True)
+        stranger = AutoModelForCausalLM.from_pretrained(one, trust_remote_code=True).eval()
+        torch.testing.assert_close(stranger(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(load_folder(one)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_export_of_an_earlier_version_is_still_read(export_plan: ExportPlan) -> None:
+    """It had the type of its architecture."""
+    folder = run(export_plan).folder
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
+    expected = switchable(export_plan)(IDS_BL).logits
+    torch.testing.assert_close(load_folder(folder)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_library_that_reads_the_configuration_otherwise_is_refused(
+    export_plan: ExportPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = run(export_plan).folder / "modeling_ranksieve.py"
+    monkeypatch.setattr(transformers, "__version__", "4.57.1")
+    with pytest.raises(ImportError, match=r"needs transformers 5.24 or later, got 4.57.1"):
+        runpy.run_path(str(file))
+    requirements = importlib.metadata.requires("ranksieve") or []
+    assert any(one.startswith("transformers") and f">={LEAST_TRANSFORMERS}" in one for one in requirements)
+
+
+def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
+    folder = run(export_plan).folder
+    assert {file.name for file in folder.iterdir()} >= {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "modeling_ranksieve.py",
+        "ranksieve.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert not (folder / "manifest.json").exists()
+    assert [file.name for file in folder.parent.iterdir() if file.name.startswith(".")] == []
+    config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["LowRankLlamaForCausalLM"]
+    assert config["model_type"] == "ranksieve_llama"
+    assert config["auto_map"] == {
+        "AutoConfig": "modeling_ranksieve.LowRankLlamaForCausalLMConfig",
+        "AutoModelForCausalLM": "modeling_ranksieve.LowRankLlamaForCausalLM",
+    }
+    assert config["ranksieve"]["base_class"] == "LlamaForCausalLM"
+    assert config["ranksieve"]["storage"] == export_plan.storage
+    assert len(config["ranksieve"]["ranks"]) == len(export_plan.ranks) - 1
+    card = (folder / "README.md").read_text()
+    assert "# Small films" in card
+    assert "| accuracy, confirm split | 0.9000 | 0.9000 |" in card
+
+
+def test_card_tells_what_a_drop_is_told_in(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:
+    summary = provenance["summary"]
+    summary["best"]["drop_points"] = {"test": [1.5, 0.5, 2.5]}
+
+    def card() -> str:
+        return (run(replace(export_plan, provenance=provenance)).folder / "README.md").read_text()
+
+    assert "Drop on the test split: 1.50 points\n" in card()
+    summary["metric_name"] = "perplexity"
+    assert "Drop on the test split: 1.50 % of perplexity\n" in card()
+
+
+@pytest.mark.parametrize(
+    ("metric", "kl_weight", "taught"),
+    [
+        ("accuracy", 0.5, "labels and the dense model's answers"),
+        ("accuracy", 1.0, "the dense model's answers"),
+        ("accuracy", 0.0, "labels and the dense model's answers"),  # of the whole vocabulary
+        ("perplexity", 0.0, "labels"),
+    ],
+)
+def test_card_tells_what_factors_were_trained_on(
+    export_plan: ExportPlan, provenance: dict[str, Any], metric: str, kl_weight: float, taught: str
+) -> None:
+    provenance["spec"]["search"]["kl_weight"] = kl_weight
+    provenance["summary"] |= {"refine_epochs": 3, "metric_name": metric}
+    card = (run(export_plan).folder / "README.md").read_text()
+    assert f"trained for 3 epochs on the calibration split's {taught} (the dense model was not" in card
+
+
+def test_who_may_read_the_folder_may_read_all_of_it(export_plan: ExportPlan) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = run(export_plan).folder
+    finally:
+        os.umask(before)
+    written = ("config.json", "model.safetensors", "ranksieve.json")
+    assert {name: stat.S_IMODE((folder / name).stat().st_mode) for name in written} == dict.fromkeys(
+        written, 0o640
+    )
+
+
+def test_provenance_tells_the_sizes_of_the_files(
+    export_plan: ExportPlan, provenance: dict[str, Any], prepared: Prepared
+) -> None:
+    exported = run(export_plan)
+    kept = exported.block_params / prepared.block_params
+    sizes = {"block_params": exported.block_params, "total_params": exported.total_params}
+    provenance["summary"]["best"] |= sizes | {"kept_block_params": kept}
+    names = [matrix.name for matrix in export_plan.matrices]
+    provenance["summary"]["ranks"] = dict(zip(names, export_plan.ranks, strict=True))
+    assert json.loads((exported.folder / "ranksieve.json").read_text()) == provenance
+    card = (exported.folder / "README.md").read_text()
+    assert f"| {exported.block_params:,} ({100 * kept:.1f} %) |" in card
+
+
+@pytest.mark.usefixtures("_own_modules_cache")
+@torch.inference_mode()
+def test_nothing_is_written_of_a_dead_sublayer(export_plan: ExportPlan, prepared: Prepared) -> None:
+    ranks = [3] * len(export_plan.matrices)
+    outputs = ("layers.0.self_attn.o_proj", "layers.1.mlp.down_proj")
+    for index, matrix in enumerate(export_plan.matrices):
+        if matrix.name.endswith(outputs):
+            ranks[index] = 0
+    plan = replace(export_plan, ranks=tuple(ranks))
+    exported = run(plan)
+    tensors = load_file(exported.folder / "model.safetensors")
+    sublayers = ("model.layers.0.self_attn.", "model.layers.1.mlp.")
+    assert not [name for name in tensors if name.startswith(sublayers)]
+    dead = {m.name: m.price(3, plan.storage) for m in plan.matrices if m.name.startswith(sublayers)}
+    assert exported.dead == {name: price for name, price in dead.items() if not name.endswith(outputs)}
+    assert exported.block_params == sum(m.price(3, plan.storage) for m in plan.matrices) - sum(dead.values())
+    assert exported.total_params == sum(tensor.numel() for tensor in tensors.values())
+    assert prepared.total_params - exported.total_params == prepared.block_params - exported.block_params
+    summary = json.loads((exported.folder / "ranksieve.json").read_text())["summary"]
+    assert {name for name, rank in summary["ranks"].items() if rank == 0} == set(dead)
+    assert summary["best"]["block_params"] == exported.block_params
+
+    expected = switchable(plan)
+    stranger = AutoModelForCausalLM.from_pretrained(plan.folder, trust_remote_code=True, dtype="auto").eval()
+    for loaded in (load_folder(plan.folder), stranger):
+        torch.testing.assert_close(loaded(IDS_BL).logits, expected(IDS_BL).logits, rtol=1e-4, atol=1e-4)
+        options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 2}
+        assert loaded.generate(IDS_BL, **options).equal(expected.generate(IDS_BL, **options))  # type: ignore[operator]
+
+
+def test_exporting_again_replaces_the_folder(export_plan: ExportPlan) -> None:
+    run(export_plan)
+    (export_plan.folder / "left over").write_text("")
+    count = len(export_plan.matrices)
+    exported = run(replace(export_plan, ranks=(1,) * count))
+    assert not (exported.folder / "left over").exists()
+    assert set(json.loads((exported.folder / "config.json").read_text())["ranksieve"]["ranks"].values()) == {
+        1
+    }
+
+
+def test_failed_export_leaves_the_old_folder(export_plan: ExportPlan) -> None:
+    run(export_plan)
+    before = (export_plan.folder / "README.md").read_text()
+    with pytest.raises(UndefinedError, match="no attribute 'ranksieve'"):
+        run(replace(export_plan, provenance={**export_plan.provenance, "versions": {}}))
+    assert (export_plan.folder / "README.md").read_text() == before
+
+
+def test_nothing_half_written_lies_beside_the_folder_and_what_was_left_goes(
+    export_plan: ExportPlan, tmp_path: Path
+) -> None:
+    folder = tmp_path / "artifacts" / "model"
+    folder.parent.mkdir()
+    plan = replace(export_plan, folder=folder)
+    with pytest.raises(UndefinedError):
+        run(replace(plan, provenance={**plan.provenance, "versions": {}}))
+    assert not plan.scratch.exists()
+    assert list(folder.parent.iterdir()) == []
+    plan.scratch.mkdir()
+    (plan.scratch / "of one who was killed").write_text("")
+    run(plan)
+    assert not plan.scratch.exists()
+    assert not (folder / "of one who was killed").exists()
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("rank", [DENSE, 0])
+@torch.inference_mode()
+def test_all_dense_and_all_gone(export_plan: ExportPlan, rank: int) -> None:
+    plan = replace(export_plan, ranks=(rank,) * len(export_plan.matrices))
+    loaded = load_folder(run(plan).folder)
+    torch.testing.assert_close(loaded(IDS_BL).logits, switchable(plan)(IDS_BL).logits)
+
+
+def test_gpt2_with_biases_and_a_tied_head(
+    make_gpt2: Callable[[], GPT2LMHeadModel],
+    tokenizer: PreTrainedTokenizerFast,
+    preparation_plan: PreparationPlan,
+    export_plan: ExportPlan,
+    tmp_path: Path,
+) -> None:
+    make_gpt2().save_pretrained(tmp_path / "gpt2")
+    tokenizer.save_pretrained(tmp_path / "gpt2")
+    source = ModelSource(kind="path", location=str(tmp_path / "gpt2"), dtype="float32")
+    *_, prepared = prepare(replace(preparation_plan, model=source, cache_dir=tmp_path / "cache"))
+    assert isinstance(prepared, Prepared)
+    plan = replace(
+        export_plan,
+        model_folder=prepared.model.folder,
+        factors_folder=prepared.factors,
+        matrices=prepared.matrices,
+        ranks=(DENSE, 0, 7, 5, 4, DENSE, 0, 9),
+    )
+    exported = run(plan)
+    loaded = load_folder(exported.folder)
+    torch.testing.assert_close(loaded(IDS_BL).logits, switchable(plan)(IDS_BL).logits, rtol=1e-4, atol=1e-4)
+    assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+    orders = sum(len(buffer) for name, buffer in loaded.named_buffers() if name.endswith(".order"))
+    assert (orders > 0) == (plan.storage == "pivoted")
+    assert exported.total_params == loaded.num_parameters() + orders
+
+
+@torch.inference_mode()
+def test_plain_folder_is_loaded_as_it_is(
+    llama_folder: Path, make_llama: Callable[[], PreTrainedModel]
+) -> None:
+    torch.testing.assert_close(load_folder(llama_folder)(IDS_BL).logits, make_llama()(IDS_BL).logits)
+
+
+def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="model_dir: expected a model folder"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["NoSuchModel", "AutoConfig", "pipeline"])
+def test_unknown_base_class_is_refused(export_plan: ExportPlan, name: str) -> None:
+    file = run(export_plan).folder / "config.json"
+    values = json.loads(file.read_text())
+    values["ranksieve"]["base_class"] = name
+    file.write_text(json.dumps(values))
+    with pytest.raises(InputError, match=f"unknown base class '{name}'"):
+        load_folder(export_plan.folder)
+
+
+def test_unknown_storage_is_refused(export_plan: ExportPlan) -> None:
+    file = run(export_plan).folder / "config.json"
+    values = json.loads(file.read_text())
+    values["ranksieve"]["storage"] = "rows"
+    file.write_text(json.dumps(values))
+    with pytest.raises(InputError, match="unknown storage 'rows'"):
+        load_folder(export_plan.folder)
+
+
+@torch.inference_mode()
+def test_export_made_before_storages_is_read(export_plan: ExportPlan) -> None:
+    file = run(replace(export_plan, storage="pairs")).folder / "config.json"
+    values = json.loads(file.read_text())
+    del values["ranksieve"]["storage"]
+    file.write_text(json.dumps(values))
+    expected = switchable(export_plan)(IDS_BL).logits
+    torch.testing.assert_close(load_folder(export_plan.folder)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_low_precision_keeps_the_order_in_whole_numbers(
+    preparation_plan: PreparationPlan, export_plan: ExportPlan, tmp_path: Path, dtype: Any
+) -> None:
+    source = replace(preparation_plan.model, dtype=dtype)
+    *_, prepared = prepare(replace(preparation_plan, model=source, cache_dir=tmp_path / "cache"))
+    assert isinstance(prepared, Prepared)
+    plan = replace(export_plan, model_folder=prepared.model.folder, factors_folder=prepared.factors)
+    loaded = load_folder(run(plan).folder)
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype is (torch.int32 if name.endswith(".order") else getattr(torch, dtype))
+        if name.endswith(".order"):
+            assert sorted(tensor.tolist()) == list(range(len(tensor)))
+
+
+def test_a_folder_that_lacks_weights_is_not_given_random_ones(
+    export_plan: ExportPlan, llama_folder: Path, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    shutil.copytree(llama_folder, plain)
+    for folder in (run(export_plan).folder, plain):
+        weights = load_file(folder / "model.safetensors")
+        del weights["model.norm.weight"]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(
+            InputError, match=r"model_dir: 1 weights are not in the files, model\.norm\.weight"
+        ):
+            load_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", "[]"),
+        ("config.json", "5"),
+        ("config.json", "[" * 100_000),
+        ("config.json", '{"ranksieve": null}'),
+        ("config.json", '{"ranksieve": {}}'),
+        ("config.json", '{"model_type": "nosuch"}'),
+        ("model.safetensors", ""),
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1"),
+    ],
+)
+def test_a_damaged_folder_is_wrong_input(llama_folder: Path, tmp_path: Path, file: str, content: str) -> None:
+    shutil.copytree(llama_folder, tmp_path / "damaged")
+    (tmp_path / "damaged" / file).write_text(content)
+    with pytest.raises(InputError, match="model_dir: cannot load"):
+        load_folder(tmp_path / "damaged")

@@ -1,0 +1,152 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import GPT2LMHeadModel, LlamaForCausalLM
+
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.workers.factors.decomposition import factor
+from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel
+
+IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
+X_BLD = torch.randn(2, 3, 9, generator=torch.Generator().manual_seed(0))
+
+
+def switchable(bias: bool) -> tuple[SwitchableLinear, nn.Linear]:
+    torch.manual_seed(0)
+    dense = nn.Linear(9, 6, bias=bias)
+    factors = factor(dense.weight.detach(), "weight", 6)
+    return SwitchableLinear(dense, factors.left_RO.float(), factors.right_RD.float()), dense
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_at_every_rank(bias: bool) -> None:
+    module, dense = switchable(bias)
+    torch.testing.assert_close(module(X_BLD), dense(X_BLD), rtol=0, atol=0)
+    u_OK, s_K, v_KD = torch.linalg.svd(dense.weight.detach(), full_matrices=False)
+    for rank in range(7):
+        module.rank = rank
+        weight_OD = u_OK[:, :rank] * s_K[:rank] @ v_KD[:rank]
+        torch.testing.assert_close(module(X_BLD), F.linear(X_BLD, weight_OD, dense.bias))
+
+
+def test_rank_zero_is_the_bias_or_nothing() -> None:
+    for bias in (True, False):
+        module, dense = switchable(bias)
+        module.rank = 0
+        y_BLO = module(X_BLD)
+        assert y_BLO.shape == (2, 3, 6)
+        assert y_BLO.equal(dense.bias.expand(2, 3, 6)) if bias else not y_BLO.any()
+
+
+def test_switching_copies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, dense = switchable(bias=True)
+    assert module.weight.data_ptr() == dense.weight.data_ptr()
+    seen: list[torch.Tensor] = []
+    linear = F.linear
+
+    def spy(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        seen.append(weight)
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(F, "linear", spy)
+    module.rank = 2
+    module(X_BLD)
+    right_rD, left_Or = seen
+    assert (right_rD.shape, left_Or.shape) == ((2, 9), (6, 2))
+    assert right_rD.data_ptr() == module.right_RD.data_ptr()
+    assert left_Or.data_ptr() == module.left_RO.data_ptr()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@torch.inference_mode()
+def test_model_dense_and_at_full_rank(
+    make_llama: Callable[..., LlamaForCausalLM],
+    make_gpt2: Callable[[], GPT2LMHeadModel],
+    make_switchable: Callable[..., Any],
+    architecture: str,
+) -> None:
+    model: Any = {"llama": make_llama, "gpt2": make_gpt2}[architecture]()
+    expected = model(IDS_BL).logits
+    candidate, matrices = make_switchable(model)
+    assert candidate.model is model
+    torch.testing.assert_close(model(IDS_BL).logits, expected)
+
+    candidate.switch([min(matrix.out_features, matrix.in_features) for matrix in matrices])
+    torch.testing.assert_close(model(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
+
+    candidate.switch([2] * len(matrices))
+    assert (model(IDS_BL).logits - expected).abs().max() > 1e-2
+
+    candidate.switch([DENSE] * len(matrices))
+    torch.testing.assert_close(model(IDS_BL).logits, expected)
+
+
+@torch.inference_mode()
+def test_model_without_its_matrices_is_embedding_and_head(
+    make_llama: Callable[..., LlamaForCausalLM], make_switchable: Callable[..., Any]
+) -> None:
+    model = make_llama()
+    expected = model.lm_head(model.model.norm(model.model.embed_tokens(IDS_BL)))
+    candidate, matrices = make_switchable(model)
+    candidate.switch([0] * len(matrices))
+    torch.testing.assert_close(model(IDS_BL).logits, expected)
+
+
+def test_ranks_fit_the_matrices(
+    make_llama: Callable[..., LlamaForCausalLM], make_switchable: Callable[..., Any]
+) -> None:
+    candidate, matrices = make_switchable(make_llama())
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        candidate.switch([DENSE] * (len(matrices) - 1))
+
+
+def test_factors_take_the_dtype_of_the_model(
+    make_llama: Callable[..., LlamaForCausalLM], make_switchable: Callable[..., Any]
+) -> None:
+    model = make_llama().bfloat16()
+    candidate, matrices = make_switchable(model)
+    candidate.switch([3] * len(matrices))
+    module = model.get_submodule(matrices[0].name)
+    assert isinstance(candidate, SwitchableModel)
+    assert module.left_RO.dtype == module.right_RD.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert torch.isfinite(model(IDS_BL).logits).all()
+
+
+def test_factors_are_not_saved_with_the_model(
+    make_llama: Callable[..., LlamaForCausalLM], make_switchable: Callable[..., Any]
+) -> None:
+    model = make_llama()
+    names = set(model.state_dict())
+    make_switchable(model)
+    assert set(model.state_dict()) == names
+
+
+@pytest.mark.parametrize("own", [None, 0.5])
+@torch.inference_mode()
+def test_candidates_have_a_bias_of_the_head_and_the_dense_model_its_own(
+    make_llama: Callable[..., LlamaForCausalLM], make_switchable: Callable[..., Any], own: float | None
+) -> None:
+    model = make_llama()
+    head = model.get_output_embeddings()
+    if own is not None:
+        head.bias = nn.Parameter(torch.full((48,), own), requires_grad=False)
+    switchable, matrices = make_switchable(model)
+    dense, low = [DENSE] * len(matrices), [DENSE] * (len(matrices) - 1) + [3]
+
+    def logits(ranks: list[int]) -> torch.Tensor:
+        switchable.switch(ranks)
+        return model(IDS_BL).logits.clone()
+
+    of_dense, of_low, bias_V = logits(dense), logits(low), torch.arange(48.0)
+    switchable.set_answer_bias(bias_V)
+    torch.testing.assert_close(model(IDS_BL).logits, of_low - (own or 0.0) + bias_V)
+    torch.testing.assert_close(logits(dense), of_dense)
+    torch.testing.assert_close(logits(low), of_low - (own or 0.0) + bias_V)
+    switchable.set_answer_bias(2 * bias_V)
+    torch.testing.assert_close(logits(low), of_low - (own or 0.0) + 2 * bias_V)
+    switchable.set_answer_bias(None)
+    torch.testing.assert_close(logits(low), of_low)

@@ -1,0 +1,285 @@
+"""A cache of folders on disk, keyed by the content that made them, and kept to a size.
+
+An entry becomes visible in one rename, after its files are on the disk; a manifest of checksums tells a
+whole entry from a damaged one, which is dropped and built again. Two processes that want the same key
+share one computation: the second waits for the first.
+
+When an entry is published, those used longest ago go until the limit is kept. Whoever works with entries holds a lease:
+nothing that was found or published since the oldest lease began is evicted. Locks and leases are locks
+of the kernel, so a killed process gives its own back; the scratch folders it left are removed by the next writer.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from filelock import FileLock, Timeout
+
+from ranksieve.search.errors import InfrastructureError
+from ranksieve.workers.cache.leases import Leases
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+LOCKS = "locks"
+"""Folder of the locks of keys, out of the way of whoever looks through the entries: there is one for every key that
+ever was. A lock whose file were removed could be held twice."""
+
+GIB = 2**30
+
+
+def content_key(kind: str, *parts: Any) -> str:
+    """A key from JSON-able parts: equal parts, equal key. It begins with the kind, for whoever lists the cache."""
+    encoded = json.dumps([kind, *parts], sort_keys=True, separators=(",", ":")).encode()
+    return f"{kind}-{hashlib.sha256(encoded).hexdigest()[:32]}"
+
+
+def checksum(file: Path) -> str:
+    """Of a file's bytes, in hex: xxHash, which tells damage, not forgery, and takes a small part of sha256's time."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """An entry as it stands on the disk; `last_use_ns` counts from the epoch."""
+
+    key: str
+    size_bytes: int
+    last_use_ns: int
+
+
+class FolderCache:
+    """Folders under `root`, one per key.
+
+    Args:
+        root: Where they are; made if missing.
+        limit_bytes: What all entries together may take. Passed only by what is in use, and while an entry is written.
+    """
+
+    def __init__(self, root: Path, limit_bytes: float = math.inf) -> None:
+        self._root = root
+        self.limit_bytes = limit_bytes
+        self._leases = Leases(root)
+        root.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Holds the key, across processes."""
+        with self._key_lock(key):
+            yield
+
+    @contextmanager
+    def claim(self, key: str) -> Iterator[bool]:
+        """Holds the key if nobody does; yields whether it is held."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._key_lock(key, timeout_s=0))
+            except Timeout:
+                claimed = False
+            else:
+                claimed = True
+            yield claimed
+
+    def has(self, key: str) -> bool:
+        """Whether there is an entry; only `find` tells whether it is whole."""
+        return self.path(key).exists()
+
+    def lease(self) -> AbstractContextManager[None]:
+        """Keeps all that is found or published from here on, by any process, until the block or the process ends."""
+        return self._leases.hold()
+
+    def find(self, key: str) -> Path | None:
+        """The whole entry, or None; a damaged one is removed. Call it with the lock held."""
+        folder = self.path(key)
+        if not folder.exists():
+            return None
+        if self._is_whole(folder):
+            self._record_use(folder)
+            return folder
+        logger.warning("cache entry %s is damaged, or of an older version; it is built again", folder)
+        self._drop(key)
+        return None
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """Yields an empty scratch folder; leaving the block without an error publishes it as the entry.
+
+        Call it with the lock held.
+
+        Raises:
+            InfrastructureError: The disk is full.
+        """
+        self._sweep(key)
+        try:
+            with self._scratch(key) as scratch:
+                yield scratch
+                _write_manifest(scratch)
+                scratch.chmod(0o755)
+                self._record_use(scratch)
+                os.rename(scratch, self.path(key))
+        except Exception as error:
+            if not _is_disk_full(error):
+                raise
+            raise InfrastructureError(self._disk_full(key)) from error
+        self.shrink(self.limit_bytes)
+
+    def remove(self, key: str) -> None:
+        """Drops the entry of this key, if there is one."""
+        with self.lock(key):
+            self._drop(key)
+
+    def path(self, key: str) -> Path:
+        """Where the entry of this key is, or will be."""
+        return self._root / key
+
+    def entries(self) -> list[Entry]:
+        """All entries, the one used longest ago first."""
+        found = (_entry(manifest.parent) for manifest in self._root.glob(f"[!.]*/{MANIFEST}"))
+        return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.last_use_ns)
+
+    def shrink(self, limit_bytes: float) -> list[Entry]:
+        """Evicts entries until the others take no more than the limit, those used longest ago first.
+
+        What is in use stays: an entry whose key is locked, or that was used since the oldest lease began.
+
+        Args:
+            limit_bytes: For all entries together; 0 evicts all that is not in use.
+
+        Returns:
+            What went.
+        """
+        self._sweep()
+        evicted: list[Entry] = []
+        with self._leases.frozen() as leased_since_ns:  # nobody can begin to use the cache: be quick
+            entries = self.entries()
+            held_bytes = sum(entry.size_bytes for entry in entries)
+            for entry in entries:
+                if held_bytes <= limit_bytes or entry.last_use_ns >= leased_since_ns:
+                    break
+                if self._evict(entry):
+                    evicted.append(entry)
+                    held_bytes -= entry.size_bytes
+        if evicted:
+            self._sweep()
+        if held_bytes > limit_bytes > 0:
+            logger.warning(
+                "the cache %s holds %.2f GiB, more than its limit of %.2f GiB: what is left is in use",
+                self._root,
+                held_bytes / GIB,
+                limit_bytes / GIB,
+            )
+        return evicted
+
+    def _evict(self, entry: Entry) -> bool:
+        """Takes an entry out of sight, unless its key is locked or it was used since it was listed."""
+        with suppress(Timeout, FileNotFoundError), self._key_lock(entry.key, timeout_s=0):
+            if self.path(entry.key).stat().st_mtime_ns == entry.last_use_ns:
+                self._hide(entry.key)
+                logger.info("evicted %s, %.2f GiB, from the cache", entry.key, entry.size_bytes / GIB)
+                return True
+        return False
+
+    def _drop(self, key: str) -> None:
+        """Removes an entry, out of sight first: it is never seen half-removed."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._hide(key))
+
+    def _hide(self, key: str) -> Path:
+        """Takes an entry out of sight, to where `_sweep` finds it; returns the place."""
+        return self.path(key).rename(self._root / f".{key}-{uuid.uuid4().hex}")
+
+    @contextmanager
+    def _scratch(self, key: str) -> Iterator[Path]:
+        scratch = Path(tempfile.mkdtemp(dir=self._root, prefix=f".{key}-"))
+        try:
+            yield scratch
+        finally:
+            if scratch.exists():
+                shutil.rmtree(scratch)
+
+    def _sweep(self, held_key: str | None = None) -> None:
+        """Removes what killed processes left half-written or half-removed: nobody but the caller holds its key."""
+        for scratch in self._root.glob(".*-*"):
+            key = scratch.name[1:].rpartition("-")[0]
+            with suppress(Timeout), nullcontext() if key == held_key else self._key_lock(key, timeout_s=0):
+                if scratch.exists():
+                    shutil.rmtree(scratch)
+
+    def _record_use(self, folder: Path) -> None:
+        """Marks the folder as used now, and never before a lease began, whatever the clocks of its users say."""
+        stamp_ns = max(time.time_ns(), self._leases.newest_ns())
+        os.utime(folder, ns=(stamp_ns, stamp_ns))
+
+    def _key_lock(self, key: str, timeout_s: float = -1) -> FileLock:
+        return FileLock(self._root / LOCKS / f"{key}.lock", timeout=timeout_s)
+
+    def _disk_full(self, key: str) -> str:
+        held_gib = sum(entry.size_bytes for entry in self.entries()) / GIB
+        return (
+            f"no space left on the disk to write {key}: the cache {self._root} holds {held_gib:.2f} GiB, its "
+            f"limit is {self.limit_bytes / GIB:g} GiB; free some space, run `ranksieve cache clear`, or lower "
+            "RANKSIEVE_CACHE_LIMIT_GIB"
+        )
+
+    @staticmethod
+    def _is_whole(folder: Path) -> bool:
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text())
+            if not (isinstance(manifest, dict) and manifest):
+                raise ValueError(f"{MANIFEST} lists no files")
+            return all(checksum(folder / name) == digest for name, digest in manifest.items())
+        except (OSError, ValueError) as error:
+            logger.warning("cannot check %s: %s", folder, error)
+            return False
+
+
+def _entry(folder: Path) -> Entry | None:
+    """The entry in a folder, or None if it has just gone; a file linked from several counts for each in part."""
+    try:
+        files = [file.stat() for file in folder.rglob("*") if file.is_file()]
+        return Entry(
+            key=folder.name,
+            size_bytes=sum(file.st_size // file.st_nlink for file in files),
+            last_use_ns=folder.stat().st_mtime_ns,
+        )
+    except FileNotFoundError:
+        return None
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Whether it was raised for want of space; writers in Rust (safetensors, tokenizers) say so in words only."""
+    if isinstance(error, OSError):
+        return error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return f"os error {errno.ENOSPC})" in str(error)
+
+
+def flush_files(folder: Path) -> list[Path]:
+    """Has all files of a folder written to the disk, which a rename of the folder does not wait for; returns them."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    for file in files:
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+    return files
+
+
+def _write_manifest(folder: Path) -> None:
+    files = flush_files(folder)
+    manifest = folder / MANIFEST
+    with manifest.open("w") as stream:
+        json.dump({str(file.relative_to(folder)): checksum(file) for file in files}, stream)
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,0 +1,83 @@
+"""The scoring actor: a thin Ray shell around `Scorer`, and the plain function that builds one."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+import torch
+
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.factors.prepared import with_factors
+from ranksieve.workers.machine.devices import hold_to, pick_device, require_memory
+from ranksieve.workers.model.attention import suit_gradients
+from ranksieve.workers.model.loading import load_prepared, weight_bytes
+from ranksieve.workers.model.sources import load_tokenizer
+from ranksieve.workers.scoring.scorer import Scorer
+from ranksieve.workers.types.plan import EncodedTask, ModelSource
+from ranksieve.workers.types.scores import (
+    Beliefs,
+    Failure,
+    Reaction,
+    ReactionRequest,
+    RefitRequest,
+    ScoreRequest,
+    Scores,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScorerPlan:
+    """What an actor loads, as paths and numbers; cheap to send to a replacement."""
+
+    model_folder: Path
+    factors_folder: Path
+    matrices: tuple[MatrixShape, ...]
+    batch_tokens: int
+    threads: int
+    device: str
+
+
+def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
+    """Loads model and factors and puts them on the device."""
+    torch.set_num_threads(plan.threads)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    device = pick_device(plan.device)
+    require_memory(device, weight_bytes(plan.model_folder) + weight_bytes(plan.factors_folder))
+    model = suit_gradients(load_prepared(plan.model_folder, device, matrices=plan.matrices))
+    switchable = with_factors(model, plan.matrices, plan.factors_folder)
+    tokenizer = load_tokenizer(ModelSource(kind="path", location=str(plan.model_folder)))
+    return Scorer(switchable, tokenizer, task, plan.batch_tokens)
+
+
+def hold_to_part() -> None:
+    """Keeps this process within what Ray has given it of a GPU, see `workers.machine.devices.hold_to`."""
+    hold_to(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class ScoringActor:
+    """Scores one request at a time; the dispatcher replaces it when it dies."""
+
+    def __init__(self, plan: ScorerPlan, task: EncodedTask) -> None:
+        hold_to_part()
+        self._scorer = build_scorer(plan, task)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def set_beliefs(self, beliefs: Mapping[str, Beliefs]) -> None:
+        self._scorer.set_beliefs(beliefs)
+
+    def score(self, request: ScoreRequest) -> Scores | Failure:
+        return self._scorer.score(request)
+
+    def refit(self, request: RefitRequest) -> Failure | None:
+        return self._scorer.refit(request)
+
+    def react(self, request: ReactionRequest) -> Reaction | Failure:
+        return self._scorer.react(request)
+
+    def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
+        return self._scorer.score_dense(request)

@@ -1,0 +1,224 @@
+"""Sends score requests to actors: one call in flight per actor, deadlines, another try where an actor fails.
+
+`run` returns results in the order of the requests, whatever the actors' number and speed. `stream` lets its caller
+decide what an idle actor does next, and yields results as they come: no actor waits for another one. An actor's failure
+is not a candidate's fault, unless it is proven (`cluster.retries`). Actors come and go (`cluster.crew`), but none is
+taken away from its work.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError, RayTaskError
+
+from ranksieve.search.errors import CancelledError, InfrastructureError, RanksieveError, ScoringError
+from ranksieve.workers.cluster.crew import LOST, Crew, reason_of
+from ranksieve.workers.cluster.retries import Attempt
+from ranksieve.workers.cluster.shares import Share
+from ranksieve.workers.machine.devices import LESS_MEMORY, accelerator_fault, lack_of_memory
+from ranksieve.workers.types.scores import Request
+
+POLL_S = 0.2
+
+Key = TypeVar("Key")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Call:
+    """An attempt in flight, at work on an actor until the deadline."""
+
+    attempt: Attempt
+    actor: int
+    deadline: float
+
+
+@dataclass(kw_only=True, slots=True)
+class _Work:
+    """One `stream`: what is in flight, what is to be tried again, and who has nothing to do."""
+
+    timeout_s: float
+    idle: deque[int]
+    in_flight: dict[Any, _Call] = field(default_factory=dict)
+    again: list[Attempt] = field(default_factory=list)
+
+
+class Dispatcher:
+    """Owns the scoring actors of one job.
+
+    Args:
+        start_actor: Starts an actor.
+        share: How many there may be.
+        timeout_s: Deadline of one request.
+        cancelled: Set when the job has to end; checked every 0.2 s.
+        on_replaced: Told (actor number, reason) when an actor is replaced.
+    """
+
+    def __init__(
+        self,
+        start_actor: Callable[[], ActorHandle],
+        share: Share,
+        *,
+        timeout_s: float,
+        cancelled: threading.Event,
+        on_replaced: Callable[[int, str], None],
+    ) -> None:
+        self._crew = Crew(start_actor, share, on_replaced)
+        self._timeout_s = timeout_s
+        self._cancelled = cancelled
+
+    def set_beliefs(self, beliefs: Any) -> None:
+        """Gives every actor, and every later one, the dense model's beliefs."""
+        self._crew.set_beliefs(beliefs)
+
+    def run(
+        self,
+        method: str,
+        requests: Sequence[Request],
+        on_done: Callable[[int], None] = lambda done: None,
+        timeouts: float = 1.0,
+    ) -> list[Any]:
+        """Runs one actor method on every request.
+
+        Args:
+            method: `score`, `score_dense`, `react` or `refit`.
+            requests: Expensive ones are started first.
+            on_done: Told how many requests are done.
+            timeouts: A request's deadline, as a multiple of the dispatcher's.
+
+        Returns:
+            What the method returned, in the order of the requests; a request that killed its actor or missed
+            its deadline every time is a `Failure`, where the dense model does not. For `score_dense` there is none.
+
+        Raises:
+            CancelledError: `cancelled` was set; nothing is left running.
+            InfrastructureError: All actors keep failing, whatever they are given.
+            ScoringError: The method raised.
+            OSError: The method could not read or write.
+        """
+        waiting = deque(sorted(range(len(requests)), key=lambda index: -_expected_cost(requests[index])))
+        results: dict[int, Any] = {}
+
+        def take(idle: int) -> list[tuple[int, Request]]:
+            taken = [waiting.popleft() for _ in range(min(idle, len(waiting)))]
+            return [(index, requests[index]) for index in taken]
+
+        for index, result in self.stream(method, take, timeouts):
+            results[index] = result
+            on_done(len(results))
+        return [results[index] for index in range(len(requests))]
+
+    def stream(
+        self, method: str, take: Callable[[int], Iterable[tuple[Key, Request]]], timeouts: float = 1.0
+    ) -> Iterator[tuple[Key, Any]]:
+        """Runs one actor method on requests that are thought of while others run.
+
+        Args:
+            method: As for `run`.
+            take: Given how many actors are idle, returns as many requests or fewer, each with a key to know its result
+                by. It is asked again after every result.
+            timeouts: As for `run`.
+
+        Yields:
+            The key and what the method returned, or a `Failure` as in `run`, in the order in which they are done. Ends
+            when nothing runs and `take` has nothing.
+
+        Raises:
+            CancelledError: `cancelled` was set; nothing is left running.
+            InfrastructureError: All actors keep failing, whatever they are given.
+            ScoringError: The method raised.
+        """
+        work = _Work(timeout_s=timeouts * self._timeout_s, idle=deque(self._crew.up()))
+        while True:
+            if self._cancelled.is_set():
+                self.close()
+                raise CancelledError("the job was cancelled")
+            self._crew.resize(work.idle)
+            self._try_again(work)
+            if work.idle:
+                for key, request in take(len(work.idle)):
+                    self._start(work, Attempt(key=key, method=method, request=request), work.idle[0])
+            if work.idle and not work.in_flight and not work.again:
+                return
+            yield from self._next_result(work)
+
+    def close(self) -> None:
+        """Kills every actor."""
+        self._crew.close()
+
+    def _try_again(self, work: _Work) -> None:
+        """Gives idle actors the requests that others failed on."""
+        up = self._crew.up()
+        for attempt in list(work.again):
+            if (number := attempt.choose(work.idle, up)) is not None:
+                work.again.remove(attempt)
+                self._start(work, attempt, number)
+
+    def _start(self, work: _Work, attempt: Attempt, number: int) -> None:
+        work.idle.remove(number)
+        method, request = attempt.call()
+        reference = getattr(self._crew[number], method).remote(request)
+        deadline = time.monotonic() + work.timeout_s
+        work.in_flight[reference] = _Call(attempt=attempt, actor=number, deadline=deadline)
+
+    def _next_result(self, work: _Work) -> Iterator[tuple[Any, Any]]:
+        """Waits until an actor has finished or started, or there is something else to look at; yields what was done."""
+        self._miss_deadlines(work)
+        starting = self._crew.starting()
+        if not work.in_flight and not starting:  # all that are of use rest
+            self._cancelled.wait(POLL_S)
+            return
+        ready, _ = ray.wait([*work.in_flight, *starting], num_returns=1, timeout=POLL_S)
+        if not ready:
+            self._crew.replace_late()
+        elif ready[0] not in starting:
+            yield from self._finish(work, ready[0])
+        elif self._crew.joins(starting[ready[0]]):
+            work.idle.append(starting[ready[0]])
+
+    def _miss_deadlines(self, work: _Work) -> None:
+        """Has those tried again that are late, also where others answer without a pause; not those with an answer."""
+        now = time.monotonic()
+        late = [reference for reference, call in work.in_flight.items() if call.deadline < now]
+        _, missing = ray.wait(late, num_returns=len(late), timeout=0) if late else ([], [])
+        for reference in missing:
+            self._retry(work, work.in_flight.pop(reference), f"missed its deadline of {work.timeout_s:g} s")
+
+    def _finish(self, work: _Work, reference: Any) -> Iterator[tuple[Any, Any]]:
+        """Yields one result and sets its actor idle, or has the request tried again."""
+        call = work.in_flight.pop(reference)
+        try:
+            result = ray.get(reference)
+        except LOST as error:
+            self._retry(work, call, f"died: {reason_of(error)}")
+            return
+        except RayTaskError as error:
+            cause = error.cause
+            if isinstance(cause, RanksieveError | OSError):
+                raise cause from error
+            if (fault := accelerator_fault(cause)) is not None:
+                self._retry(work, call, fault)
+                return
+            if (lack := lack_of_memory(cause)) is not None:  # of a candidate it would have been an answer
+                raise InfrastructureError(f"scoring the dense model ran {lack}; {LESS_MEMORY}") from error
+            raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
+        except RayError as error:
+            raise InfrastructureError(f"Ray failed: {reason_of(error)}") from error
+        self._crew.answered(call.actor)
+        work.idle.append(call.actor)
+        yield call.attempt.key, call.attempt.outcome(result)
+
+    def _retry(self, work: _Work, call: _Call, reason: str) -> None:
+        self._crew.replace(call.actor, reason)
+        call.attempt.fail(call.actor, reason)
+        work.again.append(call.attempt)
+
+
+def _expected_cost(request: Request) -> int:
+    """Grows with the work; ranks below zero are dense, which costs more than any rank."""
+    return request.examples * sum(rank if rank >= 0 else 10_000 for rank in request.ranks)

@@ -1,0 +1,112 @@
+"""Follows the worker processes of a phase to its result: how many there are goes by the job's share of the cluster.
+
+They divide the work among themselves, so that more may join at any time, and whatever one leaves undone the others do.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from ranksieve.search.errors import CancelledError, InfrastructureError, RanksieveError
+from ranksieve.workers.cluster.shares import Share
+from ranksieve.workers.factors.prepared import Progress
+from ranksieve.workers.machine.devices import LESS_MEMORY, accelerator_fault, lack_of_memory
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.2
+
+SILENT_S = 600.0
+"""After so long without a word of any worker, in seconds, the log says so, and again after every other such time. It is
+not the end: to factor the largest matrices takes as long on few processors."""
+
+MOST_DEATHS = 3
+"""Of the workers of a phase, after which no more join: what kills them may kill all."""
+
+
+class Furthest:
+    """Passes progress on that is further than what was told of its phase before: workers tell of the same work."""
+
+    def __init__(self, on_progress: Callable[[Progress], None]) -> None:
+        self._on_progress = on_progress
+        self._done: dict[str, int] = {}
+
+    def __call__(self, item: Any) -> None:
+        if isinstance(item, Progress) and item.done > self._done.get(item.phase, -1):
+            self._done[item.phase] = item.done
+            self._on_progress(item)
+
+
+def last_item(
+    phase: str,
+    start: Callable[[], Any],
+    share: Share,
+    cancelled: threading.Event,
+    on_item: Callable[[Any], None],
+) -> Any:
+    """Follows the workers of a phase until all have ended; the result of the last one that lived.
+
+    Args:
+        phase: Its name.
+        start: Starts a worker; returns the stream of what it yields.
+        share: How many there may be; the job has one already.
+        cancelled: Set when the job has to end; checked every 0.2 s.
+        on_item: Told of everything that a worker yields.
+
+    Raises:
+        CancelledError: `cancelled` was set; the workers are killed.
+        InfrastructureError: All workers died, or one lost its accelerator or has no memory for what it does.
+    """
+    last: dict[Any, Any] = {start(): None}  # of those that have not ended, the oldest first
+    may_join, deaths, result = True, 0, None
+    heard_s, warned = time.monotonic(), 0
+    try:
+        while last:
+            while may_join and share.take():
+                last[start()] = None
+            for _ in range(min(share.excess, len(last) - 1)):
+                ray.cancel(last.popitem()[0], force=True)
+                share.give_back()
+            ready, _ = ray.wait(list(last), timeout=POLL_S, fetch_local=False)
+            if cancelled.is_set():
+                raise CancelledError("the job was cancelled")
+            if ready:
+                heard_s, warned = time.monotonic(), 0
+            elif (silent_s := time.monotonic() - heard_s) > SILENT_S * (warned + 1):
+                warned += 1
+                logger.warning("phase %s: no word of its %d workers for %.0f s", phase, len(last), silent_s)
+            for stream in ready:
+                try:
+                    last[stream] = ray.get(next(stream))
+                    on_item(last[stream])
+                    continue
+                except StopIteration:
+                    result, may_join = last.pop(stream), False  # there is nothing left to do
+                except RayTaskError as error:
+                    del last[stream]
+                    if isinstance(error.cause, RanksieveError | OSError):
+                        raise error.cause from error
+                    if (lack := lack_of_memory(error.cause)) is not None:
+                        raise InfrastructureError(f"phase {phase}: {lack}; {LESS_MEMORY}") from error
+                    if (fault := accelerator_fault(error.cause)) is not None:
+                        raise InfrastructureError(f"the worker of phase {phase} {fault}") from error
+                    raise
+                except RayError as error:
+                    del last[stream]
+                    if not last and result is None:
+                        raise InfrastructureError(f"the worker of phase {phase} died: {error}") from error
+                    logger.warning("a worker of phase %s died, the others go on: %s", phase, error)
+                    deaths += 1
+                    may_join = may_join and deaths <= MOST_DEATHS
+                share.give_back()
+                if not may_join:
+                    share.use(max(1, len(last)))
+    finally:
+        for stream in last:  # those alone: the process of one that has ended may be at other work
+            ray.cancel(stream, force=True)
+    return result

@@ -1,0 +1,318 @@
+"""The Ray session: connecting, running a phase as a task, starting scoring actors.
+
+On one machine Ray is embedded, with an authentication token of its own for every session (Ray turns token
+authentication on by itself; a token in the environment keeps it from writing one to the home folder).
+
+Several jobs may use the session at once, each in a thread of its own and within its share.
+"""
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+import ray
+from ray.actor import ActorHandle
+
+from ranksieve.search.errors import InfrastructureError, InputError
+from ranksieve.workers.cluster.actor import ScorerPlan, ScoringActor, hold_to_part
+from ranksieve.workers.cluster.dispatcher import Dispatcher
+from ranksieve.workers.cluster.fairness import UNITS, amounts, room
+from ranksieve.workers.cluster.phases import Furthest, last_item
+from ranksieve.workers.cluster.probe import Probe
+from ranksieve.workers.cluster.shares import Share, Sharing
+from ranksieve.workers.factors.prepared import Progress
+from ranksieve.workers.machine.devices import give_memory_back
+from ranksieve.workers.machine.faults import machine_fault
+from ranksieve.workers.machine.limits import processors
+from ranksieve.workers.types.plan import EncodedTask
+
+ANSWER_S = 2.0
+"""So long the cluster may take to say that it is there, in seconds."""
+
+GONE_S = 15.0
+"""So long it may take before it is given up, with all that runs on it, in seconds."""
+
+SPIN_COUNT = "4000"
+"""Rounds that a torch thread waits busily at a barrier before it sleeps, in an embedded cluster. By default there are
+300,000 (GNU OpenMP); beside other work, threads then mostly wait for one that is not running."""
+
+CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""Lets workers' products on a GPU come out alike each time: cuBLAS reads it when a process first uses one."""
+
+
+class Cluster:
+    """A connection to Ray, made at the first use.
+
+    Args:
+        address: Address of a running cluster, or None to embed one.
+        temp_dir: Where an embedded Ray keeps its logs; None for Ray's default.
+    """
+
+    def __init__(self, address: str | None = None, temp_dir: Path | None = None) -> None:
+        self._address = address
+        self._temp_dir = temp_dir
+        self._alive = Probe(_a_node_is_alive, ANSWER_S)
+        self._surely_alive = Probe(_a_node_is_alive, GONE_S)
+        self._reachable = Probe(self._reach, ANSWER_S)
+        self._sharing = Sharing()
+        self._connecting = threading.Lock()
+        # An embedded Ray dies with the thread that started it, so that is one which no job owns.
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
+
+    def connect(self) -> None:
+        """Connects, or starts the embedded cluster; does nothing when connected.
+
+        Raises:
+            InfrastructureError: There is no cluster to connect to, or it did not start in time.
+        """
+        with self._connecting:
+            if ray.is_initialized():
+                return
+            before = _children()
+            try:
+                self._keeper.submit(self._init).result()
+            except Exception as error:  # Ray raises nothing narrower
+                _end(_children() - before)  # what it had started by then would go on, for every try anew
+                raise InfrastructureError(f"Ray did not start: {error}; see its logs and the load") from error
+
+    def _init(self) -> None:
+        if self._address is not None:
+            ray.init(
+                address=self._address,
+                namespace="ranksieve",
+                logging_level=logging.WARNING,
+                runtime_env={"env_vars": CUBLAS},
+            )
+            return
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+        for name, value in CUBLAS.items():
+            os.environ.setdefault(name, value)
+        options: dict[str, Any] = {} if self._temp_dir is None else {"_temp_dir": str(self._temp_dir)}
+        ray.init(
+            address="local",  # without it, Ray joins whatever cluster was started last on this machine
+            num_cpus=processors(),
+            include_dashboard=False,
+            namespace="ranksieve",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **options,
+        )
+
+    def close(self) -> None:
+        """Ends the session, which no job may be using; an embedded cluster stops."""
+        with self._connecting:
+            if ray.is_initialized():
+                self._keeper.submit(ray.shutdown).result()
+
+    def answers(self) -> bool | None:
+        """Whether Ray answers within seconds; None where there is nothing to ask yet. Connects and starts nothing."""
+        if ray.is_initialized():
+            return self._alive()
+        if self._address is None or _place(self._address) is None:
+            return None
+        return self._reachable()
+
+    def gone(self) -> bool:
+        """Whether there is no session that jobs could go on with."""
+        return not ray.is_initialized() or not self._surely_alive()
+
+    def _reach(self) -> bool:
+        place = _place(self._address or "")
+        assert place is not None
+        with socket.create_connection(place, timeout=ANSWER_S):
+            return True
+
+    def share(
+        self,
+        job: str,
+        *,
+        actors: int,
+        threads: int,
+        gpus: float,
+        priority: int,
+        cancelled: threading.Event,
+        on_held: Callable[[int], None],
+    ) -> AbstractContextManager[Share]:
+        """A job's part of the cluster, for as long as a `with` block lasts; it begins when there is room for one actor.
+
+        Args:
+            job: What the log calls it.
+            actors: So many at most.
+            threads: Processors of one actor.
+            gpus: Of one actor.
+            priority: Of the job.
+            cancelled: Set when the job has to end.
+            on_held: Told how many actors the job has, whenever that changes.
+
+        Raises:
+            InputError: No node holds even one of the job's actors.
+            InfrastructureError: There is no cluster, or it has no node left.
+        """
+        self.connect()
+        resources = _nodes()
+        for field, unit, needed in (
+            ("resources.threads_per_actor", "CPU", threads),
+            ("resources.gpus_per_actor", "GPU", gpus),
+        ):
+            # an actor that wants more than the node that has most would never start
+            if needed > (most := max(float(node.get(unit, 0)) for node in resources)):
+                raise InputError(
+                    field, f"one actor needs {needed:g} {unit}, the largest node has {most:g}; lower this"
+                )
+        nodes = [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in resources]
+        size = amounts(CPU=threads, GPU=gpus)
+        return self._sharing.enter(
+            job,
+            {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")},
+            size,
+            room=room(size, nodes),
+            limit=actors,
+            priority=priority,
+            cancelled=cancelled,
+            on_held=on_held,
+        )
+
+    def run(
+        self,
+        phase: Callable[..., Iterator[Any]],
+        *arguments: Any,
+        share: Share,
+        cancelled: threading.Event,
+        on_progress: Callable[[Progress], None],
+        environment: Mapping[str, str] | None = None,
+        workers: int = 1,
+    ) -> Any:
+        """Runs a generator in a worker process, passes its progress on, and returns what it yields last.
+
+        Args:
+            phase: A generator function of this package; its last item is the result.
+            arguments: What it is called with.
+            share: The job's part of the cluster; a worker takes what an actor does.
+            cancelled: Set when the job has to end; checked every 0.2 s.
+            on_progress: Told every `Progress` that is further than those before.
+            environment: Variables for a process of its own, which is then a fresh one.
+            workers: In so many processes at once, as far as the share allows, which divide the work among themselves
+                and end with the same result. More join when the share grows; where it shrinks the youngest is killed.
+                One that dies leaves its part to the others.
+
+        Raises:
+            CancelledError: `cancelled` was set; the workers are killed.
+            InfrastructureError: All workers died.
+        """
+        task = ray.remote(**_options(share), max_retries=0)(_tidied(phase))
+        runtime_env = {"env_vars": dict(environment)} if environment else {}
+        options = {"num_returns": "streaming", "name": phase.__name__, "runtime_env": runtime_env}
+
+        def start() -> Any:
+            return task.options(**options).remote(*arguments)
+
+        share.use(workers)
+        try:
+            return last_item(phase.__name__, start, share, cancelled, Furthest(on_progress))
+        finally:
+            share.rest()
+
+    def dispatcher(
+        self,
+        plan: ScorerPlan,
+        task: EncodedTask,
+        *,
+        share: Share,
+        timeout_s: float,
+        cancelled: threading.Event,
+        on_replaced: Callable[[int, str], None],
+    ) -> Dispatcher:
+        """Starts the scoring actors of a job, as many as its share allows."""
+        task_reference = ray.put(task)
+
+        def start_actor() -> ActorHandle:
+            _resources()  # where there are none, an actor would be waited for in vain
+            actor = ScoringActor.options(**_options(share))  # type: ignore[attr-defined]
+            return actor.remote(plan, task_reference)
+
+        return Dispatcher(
+            start_actor, share, timeout_s=timeout_s, cancelled=cancelled, on_replaced=on_replaced
+        )
+
+
+def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """A phase whose process keeps no memory, when it has ended, that it has no more use for.
+
+    What the machine kept from being read is raised as its fault: of an input error only the message leaves the process.
+    """
+
+    @wraps(phase)
+    def run(*arguments: Any) -> Iterator[Any]:
+        hold_to_part()
+        try:
+            yield from phase(*arguments)
+        except InputError as error:
+            if (fault := machine_fault(error)) is not None:
+                raise fault from error
+            raise
+        finally:
+            give_memory_back()
+
+    return run
+
+
+def _options(share: Share) -> dict[str, float]:
+    """What an actor, or a worker, takes of the cluster, as Ray is told."""
+    return {"num_cpus": share.size["CPU"] / UNITS, "num_gpus": share.size.get("GPU", 0) / UNITS}
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children())
+
+
+def _end(processes: Collection[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=ANSWER_S)
+
+
+def _resources() -> dict[str, float]:
+    """What the cluster has, by name.
+
+    Raises:
+        InfrastructureError: Nothing: its nodes are dead, and Ray only tells of that where it is asked.
+    """
+    have: dict[str, float] = ray.cluster_resources()
+    if not have.get("CPU"):
+        raise InfrastructureError(
+            "Ray is gone: the cluster has no node left; see its logs, then resume the job"
+        )
+    return have
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node has, by name.
+
+    Raises:
+        InfrastructureError: There is none.
+    """
+    _resources()
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _a_node_is_alive() -> bool:
+    return any(node["Alive"] for node in ray.nodes())
+
+
+def _place(address: str) -> tuple[str, int] | None:
+    """Host and port of a cluster's address; None for `auto` and other names that only Ray can tell."""
+    url = urlsplit(address if "://" in address else f"//{address}")
+    return None if url.hostname is None or url.port is None else (url.hostname, url.port)

@@ -1,0 +1,141 @@
+"""What a job will need - tokens, FLOPs, memory, disk, time - from shapes and token counts, before any work is done.
+
+Pure arithmetic: nothing is loaded, run or timed here (`cost.speed` times). What a job does depends on what it finds:
+every search is taken to use up its scorings, the dense model to run in every round of reweighing and descent, though it
+answers a choice once; so all these may end before the low end of their range, and the test, too. But the low ends of
+refit and confirm are of the fewest finalists that may have to be looked at.
+"""
+
+from dataclasses import dataclass
+
+from ranksieve.workers.cost import memory, operations
+from ranksieve.workers.cost.memory import Footprint, factor_bytes, spilled_bytes, weight_bytes
+from ranksieve.workers.cost.operations import Steps, Work
+from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, gram_passes, runs_dense
+from ranksieve.workers.cost.speed import Rates
+
+REFIT_PASSES = 5
+"""Forward passes that a refit costs about, float32 products and all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhaseEstimate:
+    """What one phase needs; memory is the peak, over all processes of the host and on the fullest accelerator."""
+
+    phase: str
+    tokens: int
+    flops: int
+    host_bytes: int
+    accelerator_bytes: int
+    disk_bytes: int
+    seconds_low: float
+    seconds_high: float
+
+
+def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimate, ...]:
+    """What every phase of a job needs, in the order they run.
+
+    Args:
+        model: The dense model.
+        job: What is done with it.
+        rates: Of one device; of a processor, of all the job's threads.
+    """
+    loads, weights = job.loads, weight_bytes(model, job)
+    factors = factor_bytes(model.matrices, job.storage, job.dtype)
+    copying = Work(starts=1, file_bytes=3 * weights)  # read, write, hash; or read twice and look for more
+
+    def seconds(work: Steps) -> tuple[float, float]:
+        ranges = [part.seconds(job.dtype, rates, devices) for part, devices in work]
+        return sum(low for low, _ in ranges), sum(high for _, high in ranges)
+
+    def phase(
+        name: str, load: Load, work: Steps, peak: Footprint, disk: int = 0, least: Steps | None = None
+    ) -> PhaseEstimate:
+        return PhaseEstimate(
+            phase=name,
+            tokens=round(load.tokens + load.decoded),
+            flops=round(sum(part.all_flops for part, _ in work)),
+            host_bytes=peak.host_bytes,
+            accelerator_bytes=peak.accelerator_bytes,
+            disk_bytes=disk,
+            seconds_low=round(seconds(least or work)[0], 1),
+            seconds_high=round(seconds(work)[1], 1),
+        )
+
+    def scored(name: str, load: Load, start: Work, least: Load | None = None) -> PhaseEstimate:
+        work, fewer = (
+            [(operations.scoring(model, job, one) + start, job.devices)] for one in (load, least or load)
+        )
+        return phase(name, load, work, memory.scoring(model, job, load), least=fewer)
+
+    def reacted(name: str) -> PhaseEstimate:
+        load, looks = loads[name], loads[f"{name}_looks"]
+        work = operations.reacting(model, job, load) + operations.scoring(model, job, looks)
+        return phase(name, load.times(2) + looks, [(work, job.devices)], memory.reacting(model, job, load))
+
+    calibration, none = loads["calibration"], Work()
+    passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
+    streamed = (calibration + loads["way"] if midway else calibration).times(passes)
+    streamed += calibration.times(passes * runs_dense(job))
+    times = job.propagation_rounds
+    coarse = times if times > 1 else 0  # so often rounds lead to a model, and a search begins after them
+    flowing = times * operations.flowing_passes(job)
+    streamed += loads["propagation"].times(flowing) + loads["propagation_looks"]
+    streamed += loads["refinement"].times(times * job.refine_epochs)
+    entries = 1 + midway + times * ((job.propagated > 0) + (job.refine_epochs > 0))  # factors of every kind
+    refit_one = loads["refit"].times(REFIT_PASSES)
+    if refit_one.tokens:
+        refit_one += loads["search"].times(2)  # as it was, and refit
+    refit = refit_one.times(job.finalists)
+    at_once = min(max(job.fewest_finalists, job.actors), job.finalists)  # with one those that fill the actors
+    timed = []
+    if "latency" in loads:
+        once = loads["latency"]
+        timed = [
+            phase(
+                "latency",
+                once.times(operations.TIMING_PASSES),
+                [(operations.timing(model, job, once), 1)],
+                memory.timing(model, job),
+            )
+        ]
+    search = loads["search"].times(job.search_passes)
+    return (
+        phase(
+            "prepare",
+            streamed,
+            operations.preparing(model, job),
+            memory.preparing(model, job),
+            disk=weights + entries * factors + spilled_bytes(model, job),
+        ),
+        *timed,
+        scored(
+            "dense",
+            loads["search"].times(1 + 2 * coarse) + loads["confirm"],
+            Work(starts=1 + coarse, file_bytes=(1 + coarse) * job.actors * (weights + factors)),
+        ),
+        reacted("reweigh"),
+        reacted("descend"),
+        scored("search", search, none),
+        phase(
+            "refit",
+            refit,
+            [(operations.scoring(model, job, refit), job.devices)],
+            memory.refitting(model, job),
+            least=[(operations.scoring(model, job, refit_one.times(at_once)), job.devices)],
+        ),
+        scored(
+            "confirm",
+            loads["confirm"].times(job.finalists),
+            none,
+            loads["confirm"].times(job.fewest_finalists),
+        ),
+        scored("test", loads["test"].times(2), none),
+        phase("export", Load(), [(copying, 1)], memory.exporting(model, job), disk=weights),
+        phase(
+            "verify",
+            loads["verify"],
+            [(operations.scoring(model, job, loads["verify"]) + copying, 1)],
+            memory.verifying(model, job),
+        ),
+    )

@@ -1,0 +1,324 @@
+"""What every rank of every matrix costs in time on this device, measured: the table a search for a latency needs.
+
+Legend: O output width, D input width, B rows, L tokens of a row that are run at once.
+
+Matrices of one shape are timed once, by themselves, as the layers of an export (`workers.model.layers`): dense,
+gone, and at ranks of the grid, with lines between them where the grid has more. By itself a matrix does not take what
+it takes inside the model. So the whole model is timed, too: dense, with all matrices gone, and with a rank of every
+matrix that was drawn from its grid, as a search mixes them. The table is stretched to add up to all three: dense
+matrices by one factor, ranks by another. Times of matrices by themselves only say how what a model takes is shared out
+among them. At last the model is timed with half of the parameters of every matrix: how far the table is off there is
+its error.
+"""
+
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any, Self, TypeVar, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ranksieve.search.errors import InputError
+from ranksieve.search.space.latency import Curve, LatencyTable, isotonic
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.workers.cost.timing import MakeTimer, Timed, Timer, fastest, timer_for
+from ranksieve.workers.cost.workload import Workload, forward_pass
+from ranksieve.workers.factors.prepared import Progress
+from ranksieve.workers.machine.devices import device_name, pick_device, require_memory
+from ranksieve.workers.model.layers import PivotedLinear, replace_linears
+from ranksieve.workers.model.loading import load_prepared, weight_bytes
+
+MOST_RANKS = 32
+"""Of a shape that are timed, besides dense and gone."""
+
+ROUNDS = 9
+"""Of the single matrices, and as many of the whole model."""
+
+VERSIONS = 4
+"""Of the whole model: dense, gone, mixed, and half."""
+
+CHECKED_DENSITY = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyPlan:
+    """What to time and how.
+
+    `model_folder`: the prepared model. `rank_step`, `storage`: which ranks there are. `threads`: of torch.
+    """
+
+    model_folder: Path
+    matrices: tuple[MatrixShape, ...]
+    rank_step: int
+    storage: Storage
+    workload: Workload
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Latency:
+    """A table, and where it comes from.
+
+    `stretched`, `stretched_ranks`: what dense matrices, and those of low rank, take inside the model over what they
+    take by themselves. `checked_nanoseconds`: of the model at half of every matrix, and `expected_nanoseconds`: of the
+    same by the table.
+    """
+
+    table: LatencyTable
+    device: str
+    dtype: str
+    threads: int
+    workload: Workload
+    stretched: float
+    stretched_ranks: float
+    checked_nanoseconds: int
+    expected_nanoseconds: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values; `from_json` reverses it."""
+        table = {
+            "curves": [
+                {
+                    "ranks": list(curve.ranks),
+                    "nanoseconds": list(curve.nanoseconds),
+                    "dense_nanoseconds": curve.dense_nanoseconds,
+                    "matrices": list(curve.matrices),
+                }
+                for curve in self.table.curves
+            ],
+            "other_nanoseconds": self.table.other_nanoseconds,
+        }
+        return {**asdict(replace(self, table=None)), "table": table}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """From `to_json`, also after a round trip through JSON."""
+        curves = tuple(
+            Curve(
+                ranks=tuple(curve["ranks"]),
+                nanoseconds=tuple(curve["nanoseconds"]),
+                dense_nanoseconds=curve["dense_nanoseconds"],
+                matrices=tuple(curve["matrices"]),
+            )
+            for curve in data["table"]["curves"]
+        )
+        table = LatencyTable(curves=curves, other_nanoseconds=data["table"]["other_nanoseconds"])
+        return cls(**{**data, "table": table, "workload": Workload(**data["workload"])})
+
+
+Result = TypeVar("Result")
+Shape = tuple[type, int, int, bool]
+"""What a linear module is, as far as time goes: its class, O, D, and whether it has a bias."""
+
+
+def measure_latency(plan: LatencyPlan, make_timer: MakeTimer = timer_for) -> Iterator[Progress | Latency]:
+    """Yields progress and, last, the table.
+
+    Args:
+        plan: What to time.
+        make_timer: Of a device and so many threads.
+
+    Raises:
+        InputError: The matrices take no time beside the rest of the model.
+    """
+    torch.set_num_threads(plan.threads)
+    device, total = pick_device(plan.device), 2 * ROUNDS
+    yield Progress(phase="latency", done=0, total=total)
+    require_memory(device, 2 * weight_bytes(plan.model_folder))
+    model, timer = (
+        load_prepared(plan.model_folder, device, matrices=plan.matrices),
+        make_timer(device, plan.threads),
+    )
+    shapes = _by_shape(model, plan.matrices)
+    alone = yield from _progress(_time_shapes(model, shapes, plan, timer), 0, total)
+    whole = yield from _progress(_time_model(model, plan, timer), ROUNDS, total)
+    dense, ranks = _stretched(plan, shapes, alone, whole)
+    table = LatencyTable(
+        curves=tuple(
+            _curve({rank: alone[shape, rank] for other, rank in alone if other == shape}, some, dense, ranks)
+            for shape, some in shapes.items()
+        ),
+        other_nanoseconds=whole["gone"],
+    )
+    yield Latency(
+        table=table,
+        device=device_name(device),
+        dtype=str(model.dtype).removeprefix("torch."),
+        threads=plan.threads,
+        workload=plan.workload,
+        stretched=dense,
+        stretched_ranks=ranks,
+        checked_nanoseconds=whole["half"],
+        expected_nanoseconds=table.nanoseconds(plan.matrices, _half(plan)),
+    )
+
+
+def measured_ranks(matrix: MatrixShape, rank_step: int, storage: Storage) -> tuple[int, ...]:
+    """The ranks of a matrix that are timed: 0, those of its grid, or `MOST_RANKS` of them, and the last.
+
+    The last rank below break-even may be off the grid: nothing can be frozen above it. Of the pivoted storage both
+    sides of the rank are among them where it stops being stored as pairs.
+    """
+    ranks = [rank for rank in matrix.grid(rank_step, storage) if rank > 0]
+    if len(ranks) > MOST_RANKS:
+        last_pair = math.isqrt(matrix.out_features) // rank_step * rank_step if storage == "pivoted" else 0
+        spread = {ranks[round(i * (len(ranks) - 1) / (MOST_RANKS - 1))] for i in range(MOST_RANKS)}
+        ranks = sorted(spread | ({last_pair, last_pair + rank_step} & set(ranks)))
+    return tuple(sorted({0, *ranks, matrix.largest_rank(storage)}))
+
+
+def _by_shape(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> dict[Shape, list[MatrixShape]]:
+    shapes: dict[Shape, list[MatrixShape]] = {}
+    for matrix in matrices:
+        module: Any = model.get_submodule(matrix.name)
+        key = (type(module), matrix.out_features, matrix.in_features, module.bias is not None)
+        shapes.setdefault(key, []).append(matrix)
+    return shapes
+
+
+def _time_shapes(
+    model: PreTrainedModel, shapes: Mapping[Shape, Sequence[MatrixShape]], plan: LatencyPlan, timer: Timer
+) -> Generator[int, None, dict[tuple[Shape, int], int]]:
+    """Times one matrix of each shape at each of its ranks."""
+    generator = torch.Generator().manual_seed(0)
+    calls: dict[tuple[Shape, int], Timed] = {}
+    for shape, (matrix, *_) in shapes.items():
+        dense: Any = model.get_submodule(matrix.name)
+        size = (*plan.workload.shape_BL, matrix.in_features)
+        x_BLD = torch.randn(size, generator=generator).to(dense.weight.device, model.dtype)
+        for rank in (*measured_ranks(matrix, plan.rank_step, plan.storage), DENSE):
+            calls[shape, rank] = _call(stand_in(dense, rank, plan.storage), x_BLD)
+    return (yield from fastest(calls, timer, ROUNDS, Random(0)))
+
+
+def _call(layer: nn.Module, x_BLD: torch.Tensor) -> Timed:
+    """Runs a layer on an input that was written just before, as inside a model."""
+    fresh = [x_BLD]
+
+    def write() -> None:
+        fresh[0] = x_BLD.clone()
+
+    return Timed(run=lambda: layer(fresh[0]), prepare=write)
+
+
+def _time_model(
+    model: PreTrainedModel, plan: LatencyPlan, timer: Timer
+) -> Generator[int, None, dict[str, int]]:
+    """Times the whole model: dense, all matrices gone, mixed, and with half of each."""
+    run = forward_pass(model, plan.workload)
+    ranks = {
+        "dense": [DENSE] * len(plan.matrices),
+        "gone": [0] * len(plan.matrices),
+        "mixed": _mixed(plan),
+        "half": _half(plan),
+    }
+    names = [matrix.name for matrix in plan.matrices]
+    modules = [model.get_submodule(name) for name in names]
+    calls = {}
+    for version, of_version in ranks.items():
+        layers = [stand_in(*pair, plan.storage) for pair in zip(modules, of_version, strict=True)]
+        calls[version] = pass_with(model, dict(zip(names, layers, strict=True)), run)
+    return (yield from fastest(calls, timer, ROUNDS, Random(0)))
+
+
+def pass_with(model: PreTrainedModel, layers: Mapping[str, nn.Module], run: Timed) -> Timed:
+    """A forward pass to time with these layers in the model; which ones it has afterwards is not told."""
+
+    def put_in_place() -> None:
+        for name, layer in layers.items():
+            model.set_submodule(name, layer)
+        run.prepare()
+
+    return Timed(run=run.run, prepare=put_in_place)
+
+
+def stand_in(dense: nn.Module, rank: int, storage: Storage) -> nn.Module:
+    """The layer that an export has in place of a dense one at a rank; its numbers are random."""
+    if rank == DENSE:
+        return dense
+    holder = nn.ModuleDict({"layer": dense})
+    with torch.device(dense.weight.device):  # type: ignore[arg-type]
+        replace_linears(holder, {"layer": rank}, storage)
+    layer = holder["layer"].requires_grad_(False)
+    if isinstance(layer, PivotedLinear):  # as irregular as a real one
+        layer.order = torch.randperm(len(layer.order), dtype=torch.int32, device=layer.order.device)
+    return layer
+
+
+def _mixed(plan: LatencyPlan) -> list[int]:
+    """A rank of every matrix, or dense, drawn from those that are timed."""
+    rng = Random(0)
+    timed = (measured_ranks(matrix, plan.rank_step, plan.storage)[1:] for matrix in plan.matrices)
+    return [rng.choice((*ranks, DENSE)) for ranks in timed]
+
+
+def _half(plan: LatencyPlan) -> list[int]:
+    """The largest rank of each grid that keeps at most half of a matrix."""
+    return [
+        max(
+            rank
+            for rank in matrix.grid(plan.rank_step, plan.storage)
+            if rank >= 0 and matrix.density(rank, plan.storage) <= CHECKED_DENSITY
+        )
+        for matrix in plan.matrices
+    ]
+
+
+def _stretched(
+    plan: LatencyPlan,
+    shapes: Mapping[Shape, Sequence[MatrixShape]],
+    alone: Mapping[tuple[Shape, int], int],
+    whole: Mapping[str, int],
+) -> tuple[float, float]:
+    """By what the times of dense matrices, and of ranks, are multiplied to add up to those of whole models.
+
+    Raises:
+        InputError: The matrices take no time.
+    """
+    shape_of = {matrix.name: shape for shape, matrices in shapes.items() for matrix in matrices}
+
+    def by_themselves(ranks: Sequence[int], *, dense: bool) -> int:
+        pairs = [(shape_of[m.name], rank) for m, rank in zip(plan.matrices, ranks, strict=True)]
+        return sum(alone[shape, rank] - alone[shape, 0] for shape, rank in pairs if (rank == DENSE) == dense)
+
+    all_dense = by_themselves([DENSE] * len(plan.matrices), dense=True)
+    if all_dense <= 0 or whole["dense"] <= whole["gone"]:
+        raise InputError(
+            "objective",
+            "the matrices take no time that can be measured beside the rest of the model; "
+            "give more rows or a larger length, or another objective",
+        )
+    stretched, mixed = (whole["dense"] - whole["gone"]) / all_dense, _mixed(plan)
+    of_ranks = whole["mixed"] - whole["gone"] - stretched * by_themselves(mixed, dense=True)
+    alone_ranks = by_themselves(mixed, dense=False)
+    known = alone_ranks > 0 and of_ranks > 0  # a grid may have no ranks
+    return stretched, of_ranks / alone_ranks if known else stretched
+
+
+def _curve(
+    spent: Mapping[int, int], matrices: Sequence[MatrixShape], stretched: float, stretched_ranks: float
+) -> Curve:
+    ranks = sorted(rank for rank in spent if rank != DENSE)
+    risen = isotonic([spent[rank] for rank in ranks])
+    return Curve(
+        ranks=tuple(ranks),
+        nanoseconds=tuple(round(stretched_ranks * (value - risen[0])) for value in risen),
+        dense_nanoseconds=max(0, round(stretched * (spent[DENSE] - spent[0]))),
+        matrices=tuple(matrix.name for matrix in matrices),
+    )
+
+
+def _progress(
+    rounds: Generator[int, None, Result], before: int, total: int
+) -> Generator[Progress, None, Result]:
+    while True:
+        try:
+            done = next(rounds)
+        except StopIteration as ended:
+            return cast(Result, ended.value)
+        yield Progress(phase="latency", done=before + done, total=total)

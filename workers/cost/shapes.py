@@ -1,0 +1,278 @@
+"""A model and a job as numbers: shapes from the configuration alone, loads from the token counts.
+
+What `workers.cost.estimate` and `workers.cost.operations` compute with; nothing is loaded or run.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ranksieve.search.space.matrix import MatrixShape, Storage
+from ranksieve.workers.cost.workload import Workload
+from ranksieve.workers.factors.calibration import passes, shard_count
+from ranksieve.workers.factors.decomposition import Method
+from ranksieve.workers.factors.fisher import Fisher
+from ranksieve.workers.forward.batches import make_batches
+from ranksieve.workers.forward.generation import by_prompt, longest_answer, read_once
+from ranksieve.workers.model.experts import expert_of
+from ranksieve.workers.model.matrices import find_matrices, iter_linears, linear_params
+from ranksieve.workers.model.sources import empty_model
+from ranksieve.workers.types.plan import EncodedTask, Example
+
+EXPERTS_PER_TOKEN = ("num_experts_per_tok", "top_k_experts", "moe_topk")
+"""What configurations call the number of experts that a token is sent to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSize:
+    """A model as numbers; `block_params` are all linear weights inside the blocks, tied weights count once.
+
+    `reach`: of experts' matrices, by name, the share of all tokens that they see if all experts get alike.
+    `idle_params`: how much of the blocks' weights a token does not run through by that.
+    `cached`: numbers of a layer's keys and values of a token.
+    """
+
+    matrices: tuple[MatrixShape, ...]
+    total_params: int
+    block_params: int
+    idle_params: int
+    reach: Mapping[str, float]
+    layers: int
+    hidden: int
+    vocabulary: int
+    attention: int
+    heads: int
+    cached: int
+
+    @property
+    def activations(self) -> float:
+        """Numbers that go into all matrices and come out of them, a token."""
+        return sum(self.seen(matrix) * (matrix.in_features + matrix.out_features) for matrix in self.matrices)
+
+    @property
+    def running_params(self) -> int:
+        """What a token runs through of the blocks' weights."""
+        return self.block_params - self.idle_params
+
+    @property
+    def propagated(self) -> list[MatrixShape]:
+        """The matrices that errors are propagated into, and that are refit: those that see all tokens."""
+        return [matrix for matrix in self.matrices if matrix.name not in self.reach]
+
+    def seen(self, matrix: MatrixShape) -> float:
+        """The share of all tokens that a matrix sees."""
+        return self.reach.get(matrix.name, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What a set of examples asks of a model; amounts scale, those of the largest batch do not.
+
+    `tokens` T with padding, `real_tokens` without, `squares` the sum of rows · L² over the batches, `reads` the
+    positions that go through the output head.
+    `decoded`: tokens generated one after another, in `steps` forward passes of their own. `largest_cached`: most tokens
+    whose keys and values are kept at once.
+    """
+
+    tokens: float = 0
+    real_tokens: float = 0
+    squares: float = 0
+    reads: float = 0
+    batches: float = 0
+    decoded: float = 0
+    steps: float = 0
+    largest_tokens: int = 0
+    largest_reads: int = 0
+    largest_cached: int = 0
+
+    def times(self, factor: float) -> "Load":
+        """The same examples so many times, or a share of them."""
+        amounts = ("tokens", "real_tokens", "squares", "reads", "batches", "decoded", "steps")
+        return replace(self, **{name: getattr(self, name) * factor for name in amounts})
+
+    def __add__(self, other: "Load") -> "Load":
+        largest = ("largest_tokens", "largest_reads", "largest_cached")
+        names = [field.name for field in fields(self)]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        return Load(**{name: max(pair) if name in largest else sum(pair) for name, pair in pairs.items()})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobSize:
+    """A job as numbers.
+
+    `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, propagation (once) and
+    propagation_looks (what is scored to find the sizes of its models), refinement, of which `refine_epochs` are passes,
+    reweigh and descend (all their rounds), reweigh_looks and descend_looks (what is scored to find the sizes of the
+    rounds), search, refit (of one finalist; none where nothing is refit), confirm, test and verify; where latencies are
+    measured, of one pass.
+    `search_passes`: over the search split, which scorings of all or of the first of it add up to. `finalists`: so
+    many are refit and confirmed at most; `fewest_finalists`: after so many confirming may have its answer.
+    `devices`: how many devices' worth of work the actors do at the same time (1 for a processor, whose rates are
+    those of all its threads); `actors_per_device` share the memory of one, or one actor has that of
+    `devices_per_actor`. `gram_bytes`: for the Grams of one actor. `fisher`, `midway_share`: as of
+    `factors.prepared.PreparationPlan`. `propagated`: in how many candidates errors are propagated, `propagation_rounds`
+    times, if at all.
+    """
+
+    dtype: str
+    device: str
+    gguf: bool
+    method: Method
+    storage: Storage
+    fisher: Fisher
+    gram_bytes: int
+    midway_share: float | None
+    propagated: int
+    propagation_rounds: int
+    loads: Mapping[str, Load]
+    refine_epochs: int
+    search_passes: float
+    finalists: int
+    fewest_finalists: int
+    actors: int
+    actors_per_device: int
+    devices_per_actor: int
+    devices: float
+
+
+def size_of(
+    config: PreTrainedConfig, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> ModelSize:
+    """A model's numbers from its configuration alone.
+
+    Args:
+        config: Of a causal language model.
+        include: Patterns of the matrices to prune, as for `find_matrices`.
+        exclude: Patterns of those to leave dense.
+
+    Raises:
+        InputError: The model cannot be used.
+    """
+    model, text = empty_model(config), config.get_text_config()
+    heads = getattr(text, "num_attention_heads", 0)  # there are models without attention
+    layers = list(text.per_layer_config)  # of some models, their heads are not all alike
+    head_size = max(getattr(one, "head_dim", None) or text.hidden_size // max(heads, 1) for one in layers)
+    key_heads = max(getattr(one, "num_key_value_heads", None) or heads for one in layers)
+    weights = {name: module.weight.numel() for name, _, module in iter_linears(model)}
+    reach = {name: _reach(model, name) for name in weights if expert_of(model, name) is not None}
+    return ModelSize(
+        matrices=find_matrices(model, include, exclude),
+        total_params=sum(parameter.numel() for parameter in model.parameters()),
+        block_params=linear_params(model),
+        idle_params=round(sum((1 - share) * weights[name] for name, share in reach.items())),
+        reach=reach,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        vocabulary=text.vocab_size,
+        attention=heads * head_size,
+        heads=heads,
+        cached=2 * head_size * key_heads,
+    )
+
+
+def _reach(model: PreTrainedModel, name: str) -> float:
+    """Of an expert's matrix; 1 where the configuration does not tell how many experts a token is sent to."""
+    experts: Any = model.get_submodule(name.rsplit(".", 2)[0])
+    config = model.config.get_text_config()
+    chosen = next((told for name in EXPERTS_PER_TOKEN if (told := getattr(config, name, None))), None)
+    if isinstance(chosen, list):  # by layer
+        chosen = max(chosen)
+    return min(1.0, chosen / experts.num_experts) if chosen else 1.0
+
+
+def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None = None) -> Load:
+    """The load of a split's first examples, from the batches they really make.
+
+    Of `generate`, every answer that is written is taken to be as long as it may be; on the calibration split none is.
+    """
+    examples = task.splits[split][:stop]
+    if split != "calibration" and read_once(task):
+        new_tokens = task.max_new_tokens if task.kind == "generate" else 0
+        groups = by_prompt(examples, batch_tokens, new_tokens)
+        loads = [_shared_load([examples[index] for index in group], new_tokens) for group in groups]
+        load = sum(loads, Load())
+        return replace(load, decoded=len(examples) * new_tokens, steps=len(groups) * new_tokens)
+    load = Load()
+    for batch in make_batches(examples, max(example.choices for example in examples), batch_tokens):
+        rows, length = batch.ids_BL.shape
+        load += _batch_load(rows, length, _reads(examples[index] for index in batch.examples), batch.tokens)
+    return load
+
+
+def uniform_load(examples: int, length: int, batch_tokens: int, reads: int = 1) -> Load:
+    """The load of imagined examples, one row of `length` tokens each, with so many positions read."""
+    rows = max(1, batch_tokens // length)
+    batch = _batch_load(rows, length, rows * reads, rows * length)
+    return batch.times(examples / rows)
+
+
+def pass_load(workload: Workload) -> Load:
+    """The load of one forward pass that is timed; making the cache that decoding starts from does not count."""
+    rows, length = workload.rows, workload.length
+    if workload.kind == "decode":
+        cached = 2 * rows * (length + 1)  # what decoding starts from, and a copy that it adds to
+        return Load(
+            decoded=rows, steps=1, largest_tokens=rows * length, largest_reads=rows, largest_cached=cached
+        )
+    return _batch_load(rows, length, rows, rows * length)
+
+
+def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple[MatrixShape, ...]]:
+    """The groups of matrices that calibration passes gather; without Grams there are none."""
+    if method == "weight":
+        return []
+    return passes(model.matrices, gram_bytes, method)
+
+
+def shards_of(job: JobSize, load: Load) -> int:
+    """Shards that a round of the job's calibration is cut into."""
+    return shard_count(load.tokens, max(1, round(load.batches)), job.device)
+
+
+def runs_dense(job: JobSize) -> bool:
+    """Whether the dense model runs as well where Grams are gathered midway."""
+    return job.fisher == "kl" and job.midway_share is not None
+
+
+def grams_per_matrix(method: Method) -> int:
+    return {"task": 2, "output": 1, "input": 1, "weight": 0}[method]
+
+
+def _shared_load(examples: Sequence[Example], new_tokens: int) -> Load:
+    """Of prompts that are read once, all but their last tokens, and of the rows that go on from there.
+
+    Where answers are written, too, the prompts' cache is kept for them beside the one that the rows add to.
+    """
+    prompts = [len(example.prompt_ids) for example in examples]
+    length, following = max(prompts), max(map(longest_answer, examples))
+    rows = sum(len(example.rows) for example in examples)
+    real = sum(len(row.ids) - len(example.prompt_ids) + 1 for example in examples for row in example.rows)
+    reading = _batch_load(len(examples), length - 1, 0, sum(prompts) - len(prompts))
+    going_on = _batch_load(rows, following, _reads(examples), real)
+    whole = length - 1 + following
+    cached = rows * whole + (len(examples) * (length + new_tokens) if new_tokens else 0)
+    return reading + replace(
+        going_on,
+        squares=rows * following * whole,
+        largest_tokens=rows * whole,
+        largest_cached=cached,
+    )
+
+
+def _reads(examples: Iterable[Example]) -> int:
+    return sum(row.reads for example in examples for row in example.rows)
+
+
+def _batch_load(rows: int, length: int, reads: int, real_tokens: int) -> Load:
+    return Load(
+        tokens=rows * length,
+        real_tokens=real_tokens,
+        squares=rows * length**2,
+        reads=reads,
+        batches=1,
+        largest_tokens=rows * length,
+        largest_reads=reads,
+    )

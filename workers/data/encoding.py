@@ -1,0 +1,311 @@
+"""From records to token rows: render, divide into splits, tokenize, check.
+
+    DataPlan → records → prompts (templates) → splits → questions → Examples
+
+Knows nothing of tensors. Every record a split takes is checked here, before any work starts: its fields,
+its label, its length in tokens. The tokenizer is one of transformers, by duck typing.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from ranksieve.search.errors import InputError
+from ranksieve.workers.data import records
+from ranksieve.workers.data.choices import Question, check_tokens, labelled, options_of
+from ranksieve.workers.data.splits import SHARED, Candidate, split
+from ranksieve.workers.data.templates import Template
+from ranksieve.workers.types.plan import DataPlan, EncodedTask, Example, RecordSource, Row, Span, TaskPlan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = tuple[int, ...]
+
+CHAT_DAY = datetime(2025, 1, 1, tzinfo=UTC)
+"""Today, to chat templates that tell the model: a task must not change overnight."""
+
+_TODAY = re.compile(r"""strftime_now\((["'])(.*?)\1\)""")
+
+_ANCHOR = ":"
+_MARK = "marked-answer"
+
+
+def encode(
+    task: TaskPlan, data: DataPlan, tokenizer: "PreTrainedTokenizerBase", context_length: int | None
+) -> EncodedTask:
+    """Read, divide and tokenize the records of a task.
+
+    Args:
+        task: Templates and choices.
+        data: Sources and split sizes; only the splits that `data.sizes` names are made.
+        tokenizer: The model's own.
+        context_length: Longest row the model takes, in tokens; None if unbounded.
+
+    Returns:
+        Splits in the order calibration, search, confirm, test, each in shuffled order.
+
+    Raises:
+        InputError: Naming the field of the job file that does not fit the data or the model.
+    """
+    prompt, answer = Template(task.prompt, "task.prompt"), Template(task.answer, "task.answer")
+    sources = {name: data.files[name] for name in data.sizes if name in data.files}
+    if data.source is not None and len(sources) < len(data.sizes):
+        sources[SHARED] = data.source
+    pools = {name: _candidates(task, source, prompt, answer) for name, source in sources.items()}
+    division = split(pools, data.sizes, data.seed)
+
+    chosen = [candidate for part in division.splits.values() for candidate in part]
+    questions = [Question(c.name, c.prompt, answer.render(c.record, c.name), c.record) for c in chosen]
+    coder = _Coder(tokenizer, chat_template=task.chat_template, context_length=context_length)
+    examples = iter(_ENCODERS[task.kind](task, questions, coder))
+    splits = {name: tuple(islice(examples, len(part))) for name, part in division.splits.items()}
+
+    split_digests = {name: _digest(task, part) for name, part in splits.items()}
+    return EncodedTask(
+        kind=task.kind,
+        splits=splits,
+        max_new_tokens=task.max_new_tokens,
+        digest=hashlib.sha256(json.dumps(split_digests, sort_keys=True).encode()).hexdigest(),
+        split_digests=split_digests,
+        dropped_duplicates=division.dropped_duplicates,
+    )
+
+
+def _candidates(task: TaskPlan, source: RecordSource, prompt: Template, answer: Template) -> list[Candidate]:
+    file_name = records.describe(source)
+    candidates = []
+    for number, record in enumerate(records.read(source), 1):
+        name = f"record {number} of {file_name}"
+        text = prompt.render(record, name)
+        key = [text]
+        if task.kind == "lm":
+            key.append(answer.render(record, name))
+        elif task.choices_field is not None:
+            key += sorted(options_of(record, task.choices_field, name).texts)
+        candidates.append(Candidate(name=name, record=record, prompt=text, key=json.dumps(key)))
+    return candidates
+
+
+@dataclass(frozen=True, slots=True)
+class _Coder:
+    """Texts to token ids, in batches, with the special tokens a prompt starts with."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    chat_template: bool
+    context_length: int | None
+
+    def __post_init__(self) -> None:
+        if self.chat_template and not self.tokenizer.chat_template:
+            raise InputError(
+                "task.chat_template", "the model's tokenizer has no chat template; set chat_template to false"
+            )
+
+    def prompts(self, texts: Sequence[str]) -> list[Ids]:
+        """Token ids of prompts, wrapped as the user's turn where the task asks for it."""
+        if not self.chat_template:
+            prefix = _prefix(self.tokenizer)
+            return [prefix + ids for ids in self._ids(texts)]
+        return self._ids(
+            [self._wrapped([{"role": "user", "content": text}], add_generation_prompt=True) for text in texts]
+        )
+
+    def answers(self, texts: Sequence[str], *, after_prompt: bool = True) -> list[Ids]:
+        """Token ids of texts without special tokens, as they read after a prompt.
+
+        Sentencepiece tokenizers mark the start of a text with a space of their own, which is not there
+        in the middle of one; so the text is read after an anchor, unless the two merge into one token.
+        """
+        plain = self._ids(texts)
+        if not after_prompt:
+            return plain
+        (anchor,) = self._ids([_ANCHOR])
+        inside = self._ids([_ANCHOR + text for text in texts])
+        return [
+            ids[len(anchor) :] if ids[: len(anchor)] == anchor else alone
+            for ids, alone in zip(inside, plain, strict=True)
+        ]
+
+    def end(self) -> Ids:
+        """What a model writes after an answer: the token that ends its turn in the chat, else that of a sequence."""
+        eos = self.tokenizer.eos_token_id
+        known: Ids = () if eos is None else (eos,)
+        if not self.chat_template:
+            return known
+        turns = [{"role": "user", "content": _ANCHOR}, {"role": "assistant", "content": _MARK}]
+        try:
+            after = self._wrapped(turns).rpartition(_MARK)[2]
+        except InputError:  # the template takes no answers
+            return known
+        (ids,) = self._ids([after])
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        return next(((id,) for id in ids if id in special), known)
+
+    def _wrapped(self, turns: list[dict[str, str]], **options: Any) -> str:
+        try:
+            template = _of_one_day(self.tokenizer.get_chat_template())
+            return str(
+                self.tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, **options)
+            )
+        except InputError:
+            raise
+        except Exception as error:  # it is a program, and may not even be a text
+            raise InputError("task.chat_template", f"the model's chat template fails: {error}") from error
+
+    def check_length(self, length: int, question: Question, at: str, what: str) -> None:
+        """Raise if a row of `length` tokens is longer than the model's context."""
+        if self.context_length is not None and length > self.context_length:
+            raise InputError(
+                at,
+                f"{question.name} has {what}: {length:,} tokens, more than the model's context of "
+                f"{self.context_length:,}; shorten the text in the template, e.g. {{{{ text[:2000] }}}}, or "
+                "leave the record out",
+            )
+
+    def _ids(self, texts: Sequence[str]) -> list[Ids]:
+        distinct = list(dict.fromkeys(texts))
+        try:
+            coded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
+        except Exception as error:  # its library raises no kind of its own
+            raise InputError("model", f"its tokenizer cannot read the records: {error}") from error
+        by_text = dict(zip(distinct, map(tuple, coded), strict=True))
+        return [by_text[text] for text in texts]
+
+
+@cache
+def _of_one_day(template: str) -> str:
+    """A chat template that tells the model the day, with `CHAT_DAY` written into it."""
+    dated = _TODAY.sub(lambda call: json.dumps(CHAT_DAY.strftime(call[2])), template)
+    if "strftime_now(" in dated:
+        raise InputError(
+            "task.chat_template",
+            "the model's chat template makes a day of a format of its own, so the task would change overnight; write "
+            "the template's text into task.prompt and set chat_template to false",
+        )
+    return dated
+
+
+def _prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:
+    """The special tokens that this tokenizer puts before a text; those after it would end the prompt."""
+    plain = tuple(tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"])
+    full = tuple(tokenizer(_ANCHOR)["input_ids"])
+    for start in range(len(full) - len(plain) + 1):
+        if full[start : start + len(plain)] == plain:
+            return full[:start]
+    raise InputError(
+        "model", f"the tokenizer reads {_ANCHOR!r} as {plain} alone but as {full} with special tokens"
+    )
+
+
+def _encode_choice(task: TaskPlan, questions: Sequence[Question], coder: _Coder) -> list[Example]:
+    options, labels = labelled(task, questions)
+    delimiter = "" if task.chat_template else task.delimiter
+    answers = iter(coder.answers([delimiter + text for option in options for text in option.texts]))
+    examples = []
+    prompts = coder.prompts([question.prompt for question in questions])
+    for question, prompt_ids, option, label in zip(questions, prompts, options, labels, strict=True):
+        choices = list(islice(answers, len(option.texts)))
+        _check_prompt(prompt_ids, question)
+        check_tokens(choices, option, question, task)
+        longest = len(prompt_ids) + max(map(len, choices)) - 1
+        coder.check_length(longest, question, "task.prompt", "too long a prompt with its longest choice")
+        examples.append(
+            Example(rows=_rows(prompt_ids, choices), choices=len(choices), label=label, prompt_ids=prompt_ids)
+        )
+    return examples
+
+
+def _rows(prompt_ids: Ids, choices: Sequence[Ids]) -> tuple[Row, ...]:
+    """One row for each distinct input; the last token of an answer is only predicted, never read."""
+    spans: dict[Ids, list[Span]] = {}
+    for choice, ids in enumerate(choices):
+        span = Span(choice=choice, start=len(prompt_ids) - 1, ids=ids)
+        spans.setdefault(prompt_ids + ids[:-1], []).append(span)
+    return tuple(Row(ids=ids, spans=tuple(group)) for ids, group in spans.items())
+
+
+def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: _Coder) -> list[Example]:
+    delimiter = "" if task.chat_template else task.delimiter
+    answers = coder.answers([delimiter + question.answer for question in questions])
+    stop = coder.end()
+    examples = []
+    prompts = coder.prompts([question.prompt for question in questions])
+    for question, prompt_ids, answer_ids in zip(questions, prompts, answers, strict=True):
+        _check_prompt(prompt_ids, question)
+        if not answer_ids:
+            raise InputError("task.answer", f"{question.name} has the answer {question.answer!r}: no tokens")
+        target = answer_ids + stop
+        new_tokens = f"a prompt of {len(prompt_ids):,} tokens with max_new_tokens {task.max_new_tokens}"
+        coder.check_length(len(prompt_ids) + task.max_new_tokens, question, "task.prompt", new_tokens)
+        coder.check_length(len(prompt_ids) + len(target) - 1, question, "task.answer", "too long an answer")
+        examples.append(
+            Example(
+                rows=_rows(prompt_ids, [target]),
+                choices=1,
+                label=0,
+                prompt_ids=prompt_ids,
+                references=(question.answer,),
+                end=stop[0] if stop else None,
+            )
+        )
+    if examples and not any(example.can_be_written(task.max_new_tokens) for example in examples):
+        raise InputError(
+            "task.max_new_tokens",
+            f"must let a model write the answer of some record whole, up to its first line break; with "
+            f"{task.max_new_tokens} it can write none, that of {questions[0].name} has "
+            f"{examples[0].answer_tokens} tokens",
+        )
+    return examples
+
+
+def _encode_lm(task: TaskPlan, questions: Sequence[Question], coder: _Coder) -> list[Example]:
+    after_prompt = bool(task.prompt) or task.chat_template
+    delimiter = task.delimiter if task.prompt and not task.chat_template else ""
+    texts = [delimiter + question.answer for question in questions]
+    answers = coder.answers(texts, after_prompt=after_prompt)
+    examples = []
+    prompts = coder.prompts([question.prompt for question in questions])
+    for question, prompt_ids, answer_ids in zip(questions, prompts, answers, strict=True):
+        # With nothing before it, the first token has no logits to be read from: it is context.
+        context = prompt_ids or answer_ids[:1]
+        target = answer_ids if prompt_ids else answer_ids[1:]
+        if not target:
+            raise InputError(
+                "task.answer",
+                f"{question.name} has the text {question.answer!r}: {len(answer_ids)} tokens, none to "
+                "predict; leave the record out",
+            )
+        coder.check_length(len(context) + len(target) - 1, question, "task.answer", "too long a text")
+        examples.append(Example(rows=_rows(context, [target]), choices=1, label=0, prompt_ids=prompt_ids))
+    return examples
+
+
+_ENCODERS: Mapping[str, Callable[[TaskPlan, Sequence[Question], _Coder], list[Example]]] = {
+    "choice": _encode_choice,
+    "generate": _encode_generate,
+    "lm": _encode_lm,
+}
+
+
+def _check_prompt(prompt_ids: Ids, question: Question) -> None:
+    if not prompt_ids:
+        raise InputError("task.prompt", f"{question.name} has the prompt {question.prompt!r}: no tokens")
+
+
+def _digest(task: TaskPlan, examples: Iterable[Example]) -> str:
+    """Identify a split by what the model sees of it: kind, token ids, labels, references, in order."""
+    sha = hashlib.sha256(
+        json.dumps([task.kind, task.max_new_tokens if task.kind == "generate" else 0]).encode()
+    )
+    for example in examples:
+        rows = [
+            [row.ids, [(span.choice, span.start, span.ids) for span in row.spans]] for row in example.rows
+        ]
+        sha.update(json.dumps([rows, example.choices, example.label, example.references]).encode())
+    return sha.hexdigest()

@@ -1,0 +1,240 @@
+"""Read records: one dict per line of a jsonl file, row of a csv or parquet file, or item of a hub data set.
+
+Knows nothing of templates, tokens or splits. Records keep the order of their file; messages count from 1.
+"""
+
+import csv
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO
+
+from ranksieve.search.errors import InputError
+from ranksieve.workers.types.plan import RecordSource
+
+Record = dict[str, Any]
+
+MAX_RECORDS = 5_000_000
+MAX_BYTES = 4 * 2**30
+"""Of a parquet file, unpacked: a text that is repeated takes no room in it."""
+
+ROWS_AT_ONCE = 1000
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read(source: RecordSource) -> list[Record]:
+    """Read every record of a source.
+
+    Args:
+        source: A file by absolute path, or one split of a hub data set.
+
+    Returns:
+        At least one record, in file order.
+
+    Raises:
+        InputError: On `<source.field>.path` or `.hub`, if the source cannot be read, is not what its
+            suffix says, is empty or holds more than `MAX_RECORDS` records.
+    """
+    if source.path is None:
+        return _collect(_hub(source), f"{source.field}.hub", describe(source))
+    return _read_file(source.path, f"{source.field}.path")
+
+
+def describe(source: RecordSource) -> str:
+    """Name a source in a message: its file name, or its hub id."""
+    return source.path.name if source.path is not None else str(source.hub_id)
+
+
+def _collect(records: Iterator[Record], field: str, name: str) -> list[Record]:
+    collected: list[Record] = []
+    for record in records:
+        if len(collected) == MAX_RECORDS:
+            raise InputError(field, f"{name} holds more than {MAX_RECORDS:,} records; give a smaller sample")
+        collected.append(record)
+    if not collected:
+        raise InputError(field, f"{name} holds no records; expected at least one")
+    return collected
+
+
+def _read_file(path: Path, field: str) -> list[Record]:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            field, f"a file of records ends in {', '.join(_READERS)}, got {path.name}; convert or rename it"
+        )
+    try:
+        if not path.exists():
+            raise InputError(field, f"no file at {path}; check the path")
+        if not path.is_file():
+            raise InputError(field, f"{path} is not a file; name one file of records")
+        with path.open("rb") as stream:
+            return _collect(reader(stream, path.name, field), field, path.name)
+    except OSError as error:
+        raise InputError(field, f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _lines(stream: BinaryIO, name: str, field: str) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends, without a byte order mark; only a newline ends a line."""
+    for number, raw in enumerate(stream, 1):
+        try:
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                field, f"{name} line {number} is not UTF-8 ({error.reason}); save the file as UTF-8"
+            ) from error
+
+
+def _jsonl(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
+    for number, line in enumerate(_lines(stream, name, field), 1):
+        if not line.strip():
+            continue
+        where = f"{name} line {number}"
+        try:
+            record = json.loads(line, parse_constant=_refuse_constant)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                field, f"{where} is not JSON: {error.msg} at column {error.colno}; write one object per line"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(field, f"{where} cannot be read: {error}") from error
+        if not isinstance(record, dict):
+            raise InputError(
+                field, f'{where} is a JSON {_json_type(record)}; expected an object, e.g. {{"text": …}}'
+            )
+        if _SURROGATE.search(line):
+            _check_unicode(record, where, field)
+        yield record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON; write null or leave the record out")
+
+
+def _json_type(value: object) -> str:
+    names = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def _check_unicode(record: Record, where: str, field: str) -> None:
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            field, f"{where} holds half of a surrogate pair (\\ud8xx), which is no character; fix the text"
+        ) from error
+    except RecursionError as error:  # a little deeper than to read it
+        raise InputError(field, f"{where} cannot be read: {error}") from error
+
+
+def _csv(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
+    rows = csv.reader(_lines(stream, name, field), strict=True)
+    header: list[str] | None = None
+    try:
+        for row in rows:
+            if not row:
+                continue
+            if header is None:
+                header = _header(row, name, field)
+                continue
+            if len(row) != len(header):
+                raise InputError(
+                    field,
+                    f"{name} line {rows.line_num} has {len(row)} fields, expected the header's "
+                    f"{len(header)}; quote fields that hold commas",
+                )
+            yield dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise InputError(
+            field, f"{name} line {rows.line_num} is not csv: {error}; fix it or save as .jsonl"
+        ) from error
+
+
+def _header(row: list[str], name: str, field: str) -> list[str]:
+    if "" in row or len(set(row)) < len(row):
+        raise InputError(field, f"the header of {name} must name every column once, got {row}")
+    return row
+
+
+def _parquet(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(stream) as table:
+            columns = table.schema_arrow.names
+            if len(set(columns)) < len(columns):
+                raise InputError(field, f"{name} must name every column once, got {columns}")
+            left = MAX_BYTES
+            for batch in table.iter_batches(ROWS_AT_ONCE):
+                left -= sum(map(_unpacked_bytes, batch.columns))
+                if left < 0:
+                    raise InputError(
+                        field, f"{name} holds more than {MAX_BYTES:,} bytes; give a smaller sample"
+                    )
+                yield from batch.to_pylist()
+    except (arrow.ArrowException, ValueError, OverflowError) as error:
+        raise InputError(field, f"{name} is not a parquet file that can be read: {error}") from error
+
+
+def _unpacked_bytes(column: Any) -> int:
+    """About what a column takes when each of its rows is a value of its own."""
+    from pyarrow import DictionaryArray, compute, types
+
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    if not isinstance(column, DictionaryArray) or not any(one(column.dictionary.type) for one in texts):
+        return int(column.nbytes)
+    lengths = compute.binary_length(column.dictionary).take(column.indices)
+    return int(compute.sum(lengths).as_py() or 0)
+
+
+_READERS: Mapping[str, Callable[[BinaryIO, str, str], Iterator[Record]]] = MappingProxyType(
+    {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+)
+
+
+def _without_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """What may come out of an archive, which the library unpacks whatever its name: no link, for it may lead out.
+
+    A link that leads nowhere yet is taken for one into the archive by the library, and by Python's own filters, too.
+    """
+    return None if member.issym() or member.islnk() else tarfile.data_filter(member, folder)
+
+
+def _hub(source: RecordSource) -> Iterator[Record]:
+    field = f"{source.field}.hub"
+    hub_id = source.hub_id or ""
+    if not _HUB_ID.fullmatch(hub_id) or Path(hub_id).exists():
+        # load_dataset would read the server's own files for a folder's path or a bare format name.
+        raise InputError(
+            f"{field}.id", f"expected owner/name of a data set on the hub, got {hub_id!r}; give files as path"
+        )
+    from datasets import load_dataset
+
+    from ranksieve.workers.model.hub import cause_of, files_elsewhere
+
+    tarfile.TarFile.extraction_filter = staticmethod(_without_links)  # the library is told none
+    try:
+        if elsewhere := files_elsewhere(hub_id, source.revision):
+            raise InputError(
+                f"{field}.id",
+                f"{hub_id} names {elsewhere[0]!r} as its data; expected files of its own: download what you "
+                "want, and give it as path",
+            )
+        rows = load_dataset(hub_id, source.config, split=source.split, revision=source.revision)
+        # As they are stored: images and sound that no template asks for are not decoded, to objects without a content.
+        for table in rows.with_format("arrow").iter(ROWS_AT_ONCE):
+            yield from table.to_pylist()
+    except InputError:
+        raise
+    except Exception as error:  # at a damaged one, or one that wants another library, that is anything
+        wanted = f"split {source.split!r}" + (f" of config {source.config!r}" if source.config else "")
+        raise InputError(
+            field,
+            f"cannot load {wanted} of {hub_id}: {error}; check id, config, split and revision, and that the "
+            "hub can be reached (HF_TOKEN for gated data), or download it and give a file as path",
+        ) from cause_of(error)

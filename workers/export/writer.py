@@ -1,0 +1,329 @@
+"""Writes the winner as a folder that transformers loads by itself, and reads such a folder back.
+
+A low-rank matrix becomes a layer of `workers.model.layers`, as the storage says; a dense one stays what it was; one
+of rank 0 keeps its bias at most, and so does a dead one (see `model.sublayers`), whatever rank was asked for. The
+model class in the folder is a small subclass of the architecture's own (`modeling_ranksieve.py`), so that generation,
+caches and tied weights work as before.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import jinja2
+import torch
+import transformers
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+
+from ranksieve.search.errors import InputError, RanksieveError
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.workers.cache.folders import flush_files
+from ranksieve.workers.factors.pivoting import pivot
+from ranksieve.workers.factors.prepared import Progress, load_answer_bias, load_factors
+from ranksieve.workers.factors.refit import load_fitted
+from ranksieve.workers.model import experts as experts_module
+from ranksieve.workers.model import layers
+from ranksieve.workers.model.checks import WEIGHT_FILES, holds_weights
+from ranksieve.workers.model.experts import Experts, take_apart
+from ranksieve.workers.model.layers import LowRankLinear, PivotedLinear, add_biases, replace_linears
+from ranksieve.workers.model.loading import complete, load_prepared, on_device, weight_bytes
+from ranksieve.workers.model.matrices import linear_head, linear_params
+from ranksieve.workers.model.sublayers import find_sublayers, live_ranks
+from ranksieve.workers.types.metrics import drop_unit
+
+TEMPLATES = Path(__file__).with_name("templates")
+MODULE = "modeling_ranksieve"
+
+LEAST_TRANSFORMERS = "5.24"
+"""That an export says to need: earlier ones read the same configuration otherwise, and would answer wrongly."""
+
+OWN_TYPE = "ranksieve_"
+"""Before the `model_type` of an export: by the type of its architecture alone, transformers would load that one's class
+without a word, and leave its matrices random."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportPlan:
+    """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`.
+
+    `scratch`: where the folder is while it is written, in the same file system; nobody looks there.
+
+    `refit`: file with left factors and biases of this candidate's own, where it was refit; a bias of the output head
+    takes the place of that of the factors.
+
+    The sizes and ranks in its summary of the best model are replaced by those of the files.
+    """
+
+    model_folder: Path
+    factors_folder: Path
+    matrices: tuple[MatrixShape, ...]
+    ranks: tuple[int, ...]
+    refit: Path | None = None
+    storage: Storage
+    folder: Path
+    scratch: Path
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """The exported folder and what it holds; indices count as parameters.
+
+    `dead`: matrix name → numbers that its rank would have cost, had its sublayer not lost its output. `added`: numbers
+    of a bias that the model did not have.
+    """
+
+    folder: Path
+    file_bytes: int
+    total_params: int
+    block_params: int
+    dead: Mapping[str, int] = field(default_factory=dict)
+    added: int = 0
+
+
+def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
+    """Yields progress and, last, the exported model; the folder appears whole or not at all."""
+    yield Progress(phase="export", done=0, total=1)
+    model = load_prepared(plan.model_folder, torch.device("cpu"), matrices=plan.matrices)
+    dense_params = linear_params(model)
+    live = live_ranks(plan.matrices, plan.ranks, find_sublayers(model, plan.matrices))
+    dead = {
+        matrix.name: matrix.price(rank, plan.storage)
+        for matrix, rank, kept in zip(plan.matrices, plan.ranks, live, strict=True)
+        if kept != rank
+    }
+    plan = replace(plan, ranks=live)
+    factors = load_factors(plan.factors_folder)
+    before = _stored_numbers(model)
+    fitted = {**_answer_bias(model, plan), **load_fitted(plan.refit)}
+    head = linear_head(model)
+    says = head is not None and f"{head[0]}:bias" in fitted
+    biases = _refit(model, factors, fitted)
+    added = _stored_numbers(model) - before
+    _install(model, plan, factors)
+    sizes = {"block_params": dense_params - _saved_params(plan), "total_params": _stored_numbers(model)}
+    shutil.rmtree(plan.scratch, ignore_errors=True)
+    try:
+        _write(model, plan, biases, _counted(plan, sizes, dense_params), plan.scratch, head_bias=says)
+        flush_files(plan.scratch)
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        plan.scratch.rename(plan.folder)
+    except BaseException:
+        shutil.rmtree(plan.scratch, ignore_errors=True)
+        raise
+    yield Progress(phase="export", done=1, total=1)
+    yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, added=added, **sizes)
+
+
+def load_folder(folder: Path) -> PreTrainedModel:
+    """Loads an exported or a plain model folder with our own code: Python files in the folder are never run.
+
+    Raises:
+        InputError: The folder holds no model, one that is damaged, or an export that this version does not understand.
+    """
+    try:
+        return _loaded(folder)
+    except RanksieveError:
+        raise
+    except Exception as error:  # at a damaged folder that is anything
+        raise InputError("model_dir", f"cannot load {folder}: {error}; fetch or save it again") from error
+
+
+def _loaded(folder: Path) -> PreTrainedModel:
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise InputError("model_dir", f"expected a model folder with config.json, got {folder}")
+    values = json.loads(config_file.read_text(encoding="utf-8"), object_hook=_special_float)
+    if not holds_weights(folder):
+        raise InputError("model_dir", f"{folder} holds no {WEIGHT_FILES}; pickled weights are never loaded")
+    if "ranksieve" not in values:
+        return load_prepared(folder, torch.device("cpu"), field="model_dir")
+    values.pop("auto_map", None)
+    values["model_type"] = str(values.get("model_type")).removeprefix(OWN_TYPE)
+    made = values["ranksieve"]
+    base_class, storage = str(made["base_class"]), str(made.get("storage", "pairs"))
+    base = getattr(transformers, base_class, None)
+    if not (isinstance(base, type) and issubclass(base, PreTrainedModel)):
+        raise InputError("model_dir", f"unknown base class {base_class!r} in {config_file}")
+    if storage not in get_args(Storage):
+        raise InputError("model_dir", f"unknown storage {storage!r} in {config_file}")
+    config = AutoConfig.for_model(**values)
+
+    class Exported(base):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            take_apart(self, config.ranksieve.get("experts", []))
+            add_biases(self, config.ranksieve.get("biases", []))
+            replace_linears(self, config.ranksieve["ranks"], storage)
+
+        @classmethod
+        def _can_set_experts_implementation(cls) -> bool:  # transformers would look for it in this file
+            return bool(base._can_set_experts_implementation())  # type: ignore[union-attr]
+
+    loaded: Any = Exported.from_pretrained(
+        folder, config=config, dtype="auto", use_safetensors=True, output_loading_info=True
+    )
+    model: PreTrainedModel = complete(loaded, "model_dir")
+    return on_device(model, torch.device("cpu"))
+
+
+def _special_float(values: dict[str, Any]) -> Any:
+    """What JSON has no number for, as transformers writes it: `{"__float__": "Infinity"}`."""
+    return float(values["__float__"]) if values.keys() == {"__float__"} else values
+
+
+def _answer_bias(model: PreTrainedModel, plan: ExportPlan) -> dict[str, torch.Tensor]:
+    """What goes with the factors, unless the model is the dense one."""
+    found, bias_V = linear_head(model), load_answer_bias(plan.factors_folder)
+    if found is None or bias_V is None or not _replaced(plan):
+        return {}
+    return {f"{found[0]}:bias": bias_V}
+
+
+def _refit(
+    model: PreTrainedModel,
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor]],
+    fitted: Mapping[str, torch.Tensor],
+) -> list[str]:
+    """Puts what was fitted (see `workers.factors.refit`) in place of left factors and biases.
+
+    Returns:
+        The modules that had no bias before.
+    """
+    new: list[str] = []
+    for key, tensor in fitted.items():
+        name, part = key.rsplit(":", 1)
+        if part == "left":
+            factors[name] = (tensor, factors[name][1])
+            continue
+        module: Any = model.get_submodule(name)
+        if module.bias is None:
+            new.append(name)
+            module.bias = nn.Parameter(tensor, requires_grad=False)
+        else:  # it may be tied to another
+            module.bias.data = tensor
+    return new
+
+
+def _install(
+    model: PreTrainedModel, plan: ExportPlan, factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
+) -> None:
+    ranks = _replaced(plan)
+    replace_linears(model, ranks, plan.storage)
+    for name, rank in ranks.items():
+        if rank > 0:
+            left_RO, right_RD = factors[name]
+            _fill_(model.get_submodule(name), left_RO[:rank], right_RD[:rank])
+
+
+def _fill_(module: nn.Module, left_RO: torch.Tensor, right_RD: torch.Tensor) -> None:
+    """Gives an empty low-rank module its weights, in the dtype of the factors."""
+    if isinstance(module, PivotedLinear):
+        pivoted = pivot(left_RO, right_RD)
+        module.basis.weight.data = pivoted.basis_RD
+        module.follow.weight.data = pivoted.follow_QR
+        module.order = pivoted.order_O
+    else:
+        assert isinstance(module, LowRankLinear)
+        module.down.weight.data = right_RD.clone()
+        module.up.weight.data = left_RO.T.contiguous()
+
+
+def _replaced(plan: ExportPlan) -> dict[str, int]:
+    """Name → rank of every matrix that does not stay dense."""
+    return {
+        matrix.name: rank for matrix, rank in zip(plan.matrices, plan.ranks, strict=True) if rank != DENSE
+    }
+
+
+def _saved_params(plan: ExportPlan) -> int:
+    pairs = zip(plan.matrices, plan.ranks, strict=True)
+    return sum(matrix.dense_params - matrix.price(rank, plan.storage) for matrix, rank in pairs)
+
+
+def _stored_numbers(model: nn.Module) -> int:
+    orders = sum(module.order.numel() for module in model.modules() if isinstance(module, PivotedLinear))
+    return orders + sum(parameter.numel() for parameter in model.parameters())
+
+
+def _counted(plan: ExportPlan, sizes: Mapping[str, int], dense_params: int) -> dict[str, Any]:
+    """The provenance, its best model with what is in the files."""
+    summary = plan.provenance["summary"]
+    ranks = dict(zip([matrix.name for matrix in plan.matrices], plan.ranks, strict=True))
+    best = {**summary["best"], **sizes, "kept_block_params": sizes["block_params"] / dense_params}
+    return {**plan.provenance, "summary": {**summary, "ranks": ranks, "best": best}}
+
+
+def _write(
+    model: PreTrainedModel,
+    plan: ExportPlan,
+    biases: Sequence[str],
+    provenance: Mapping[str, Any],
+    folder: Path,
+    *,
+    head_bias: bool,
+) -> None:
+    base_class = type(model).__name__
+    experts = [name for name, module in model.named_modules() if isinstance(module, Experts)]
+    shutil.copytree(
+        plan.model_folder,
+        folder,
+        ignore=shutil.ignore_patterns("*.safetensors*", "config.json", "manifest.json"),
+    )
+    model.config.ranksieve = {
+        "base_class": base_class,
+        "storage": plan.storage,
+        "ranks": _replaced(plan),
+        "biases": list(biases),
+        "experts": experts,
+    }
+    model.save_pretrained(folder, save_original_format=False)  # that format is known to the base class alone
+    model_type = f"{OWN_TYPE}{model.config.model_type}"
+    _change_config(
+        folder / "config.json",
+        architectures=[f"LowRank{base_class}"],
+        auto_map={
+            "AutoConfig": f"{MODULE}.LowRank{base_class}Config",
+            "AutoModelForCausalLM": f"{MODULE}.LowRank{base_class}",
+        },
+        model_type=model_type,
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    code = environment.get_template("modeling_ranksieve.py.jinja").render(
+        base_class=base_class,
+        model_type=model_type,
+        least_transformers=LEAST_TRANSFORMERS,
+        lowrank_source=_source(layers),
+        experts_source=_source(experts_module) if experts else "",
+    )
+    (folder / f"{MODULE}.py").write_text(code, encoding="utf-8")
+    card = environment.get_template("README.md.jinja").render(
+        **provenance,
+        head_bias=head_bias,
+        drop_unit=drop_unit(provenance["summary"]["metric_name"]),
+        least_transformers=LEAST_TRANSFORMERS,
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
+    for file in folder.glob(WEIGHT_FILES):
+        # safetensors lets their owner alone read them, whatever the umask says
+        shutil.copymode(folder / "config.json", file)
+
+
+def _source(module: ModuleType) -> str:
+    assert module.__file__ is not None
+    return Path(module.__file__).read_text(encoding="utf-8")
+
+
+def _change_config(config_file: Path, **changes: object) -> None:
+    values = json.loads(config_file.read_text(encoding="utf-8"))
+    config_file.write_text(json.dumps({**values, **changes}, indent=2), encoding="utf-8")

@@ -1,0 +1,139 @@
+"""How much likelier each token of fixed answers has to get, everywhere, for the right answers to be likeliest.
+
+Every model leans towards some of the answers, whatever it reads (arXiv 2102.09690). One that knows less leans more
+heavily: least squares shrinks what cannot be predicted, so of a refit candidate (see `factors.refit`) what speaks
+for an answer gets weaker, and the leaning does not. A bias b of the output head makes up for it, one number for each
+token of the answers, fitted to the right ones by maximum a posteriori, with n examples
+
+    min  1/n ( Σ -log P(label | b) + ½ ‖b‖² )        log pᵇ(token) = log p(token) + b_token - log Σ_v p(v) e^(b_v)
+
+where v runs over the whole vocabulary and b is zero but for those tokens. The prior, a standard normal one, weighs
+about as much as a handful of records; it keeps an answer that is right in none of them possible.
+
+Of several candidates one bias is fitted to all at once: how they lean depends little on their size.
+
+Legend: E examples, C choices, N answer tokens, U different ones among them, Q positions that are read, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from ranksieve.search.errors import ScoringError
+from ranksieve.workers.forward.blockwise import Flow
+from ranksieve.workers.model.matrices import linear_head
+from ranksieve.workers.types.plan import Example
+
+MOST_STEPS = 200
+
+MOST_NUMBERS = 10_000_000
+"""Of the likelihoods that a bias is fitted to, float64; where there would be more, it is left out."""
+
+
+def fixed_answers(examples: Sequence[Example]) -> tuple[int, ...]:
+    """The different tokens of the answers to choose from, rising; none where there is nothing to choose.
+
+    None, either, where examples have answers of their own: a choice of the same number is not spelt the same in all.
+    """
+    spelt: dict[int, tuple[int, ...]] = {}
+    for example in examples:
+        for span in (span for row in example.rows for span in row.spans):
+            if example.choices < 2 or spelt.setdefault(span.choice, span.ids) != span.ids:
+                return ()
+    return tuple(sorted({token for ids in spelt.values() for token in ids}))
+
+
+def fit_answer_bias(
+    logp_QU: torch.Tensor,
+    read_N: torch.Tensor,
+    place_N: torch.Tensor,
+    slot_N: torch.Tensor,
+    labels_E: torch.Tensor,
+    offered_EC: torch.Tensor,
+) -> torch.Tensor:
+    """The bias of each token, U, float64; its mean is zero where all answers are one token.
+
+    Args:
+        logp_QU: How likely each of the tokens is at each position that is read.
+        read_N: At which of them each answer token is.
+        place_N: Which of the tokens it is.
+        slot_N: `example * C + choice`: whose answer it is.
+        labels_E: The right choices.
+        offered_EC: Which of the choices each example has.
+    """
+    p_QU, own_N = logp_QU.double().exp(), logp_QU.double()[read_N, place_N]
+    bias_U = torch.zeros(logp_QU.shape[1], dtype=torch.float64, requires_grad=True)
+    solver = torch.optim.LBFGS([bias_U], max_iter=MOST_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        solver.zero_grad()
+        with torch.enable_grad():
+            logp_N = own_N + bias_U[place_N] - (p_QU @ bias_U.expm1()).log1p()[read_N]
+            score_EC = torch.zeros(offered_EC.numel(), dtype=torch.float64).index_add(0, slot_N, logp_N)
+            score_EC = score_EC.view_as(offered_EC).masked_fill(~offered_EC, -torch.inf)
+            total = F.cross_entropy(score_EC, labels_E, reduction="sum") + bias_U.square().sum() / 2
+            mean: torch.Tensor = total / len(labels_E)
+            mean.backward()  # type: ignore[no-untyped-call]
+        return mean
+
+    solver.step(loss)  # type: ignore[no-untyped-call]
+    return bias_U.detach()
+
+
+def answer_bias_of(
+    model: PreTrainedModel, flows: Sequence[Flow], examples: Sequence[Example]
+) -> dict[str, torch.Tensor]:
+    """The output head's bias for the tokens of fixed answers, fitted to candidates together.
+
+    Args:
+        model: Theirs.
+        flows: Each one's of the same batches, behind the last block.
+        examples: Of the batches; their labels are the right answers.
+
+    Returns:
+        "NAME:bias", V, NAME the head's; what it had before is part of it. Nothing where answers are not fixed, where
+        logits are changed behind the head or where there would be more than `MOST_NUMBERS`.
+
+    Raises:
+        ScoringError: A candidate's logits are not finite.
+    """
+    tokens, found = fixed_answers(examples), linear_head(model)
+    read = sum(row.reads for example in examples for row in example.rows)
+    if not tokens or found is None or len(flows) * len(tokens) * read > MOST_NUMBERS:
+        return {}
+    name, head = found
+    token_U = torch.tensor(tokens, device=head.weight.device)
+    choices = max(example.choices for example in examples)
+    made: list[Any] = []
+    logp_QU: list[torch.Tensor] = []
+    read_N: list[torch.Tensor] = []
+    with head.register_forward_hook(lambda _, __, logits: made.append(logits.float().aminmax())):
+        for flow in flows:
+            for index in range(len(flow)):
+                logits_QV, place_N = flow.logits_read(index)
+                if logits_QV.isnan().any():  # which equals nothing, not even itself
+                    raise ScoringError("the candidate's logits are not finite")
+                if [logits_QV.float().aminmax()] != made:
+                    return {}  # not run, or scaled or capped behind it: no place for a bias
+                made.clear()
+                read_N.append(place_N.cpu() + sum(map(len, logp_QU)))
+                logp_QU.append(logits_QV.float().log_softmax(dim=1)[:, token_U].cpu())
+    batches = flows[0].batches
+    places = torch.searchsorted(token_U, torch.cat([batch.token_N for batch in batches])).cpu()
+    slots = torch.cat([batch.slot_N for batch in batches]).cpu()
+    offered_EC = torch.arange(choices) < torch.tensor([[example.choices] for example in examples])
+    bias_U = fit_answer_bias(
+        torch.cat(logp_QU),
+        torch.cat(read_N),
+        places.repeat(len(flows)),
+        torch.cat([slots + number * offered_EC.numel() for number in range(len(flows))]),
+        torch.tensor([example.label for example in examples]).repeat(len(flows)),
+        offered_EC.repeat(len(flows), 1),
+    )
+    if not bias_U.isfinite().all():
+        raise ScoringError("the candidate's logits are not finite")
+    own_V = torch.zeros(len(head.weight)) if head.bias is None else head.bias.cpu()
+    return {f"{name}:bias": own_V.double().index_add(0, token_U.cpu(), bias_U).to(head.weight.dtype)}

@@ -1,0 +1,328 @@
+"""One streamed pass over the calibration examples that gathers the Grams of every matrix.
+
+Legend: B rows, L padded length, T real tokens, D input width, O output width, K = min(O, D), N answer tokens,
+V vocabulary, S examples of a batch, C choices.
+
+A matrix y = W x is seen from its narrow side, where both Grams are K×K and nothing of its wide side is ever formed:
+
+    O ≤ D    at its output:  E[(Wx)(Wx)ᵀ] and E[g gᵀ]       g = ∂loss/∂y
+    O > D    at its input:   E[x xᵀ] and E[(Wᵀg)(Wᵀg)ᵀ]     Wᵀg: what the matrix passes back
+
+Which loss the gradient is of is the business of `workers.factors.fisher`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from ranksieve.search.errors import InputError, ScoringError
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.factors.decomposition import Method
+from ranksieve.workers.factors.fisher import Fisher, answers_of, loss_of
+from ranksieve.workers.factors.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
+from ranksieve.workers.factors.midway import as_dense, dense_module, gradient_share
+from ranksieve.workers.forward.batches import Batch, make_batches
+from ranksieve.workers.forward.likelihood import answer_logits
+from ranksieve.workers.model.experts import expert_of
+from ranksieve.workers.model.matrices import LinearModule, weight_OD
+from ranksieve.workers.types.plan import Example
+
+SHARD_TOKENS = {"cpu": 4096, "cuda": 131_072}
+"""Padded tokens of a shard at least, by device: so many that its sums take less time to write than to compute."""
+
+
+def gram_width(matrix: MatrixShape, method: Method) -> int:
+    """K of a matrix: its narrow side, or its input where a method is about that alone."""
+    return matrix.in_features if method == "input" else min(matrix.in_features, matrix.out_features)
+
+
+def passes(matrices: Sequence[MatrixShape], gram_bytes: int, method: Method) -> list[tuple[MatrixShape, ...]]:
+    """Cuts the matrices into groups whose Grams fit into memory together; each is gathered in a pass of its own.
+
+    The Grams of all matrices of a 70 B model would take more memory than the model; another pass over the examples
+    is the price.
+
+    Args:
+        matrices: In model order; neighbours share a group.
+        gram_bytes: Memory for Grams; a matrix that needs more gets a group of its own.
+        method: As for `Calibrator`.
+    """
+    groups: list[list[MatrixShape]] = []
+    free = 0
+    for matrix in matrices:
+        size = 2 * gram_numbers(gram_width(matrix, method)) * BYTES_PER_ENTRY
+        if not groups or size > free:
+            groups.append([])
+            free = gram_bytes
+        groups[-1].append(matrix)
+        free -= size
+    return [tuple(group) for group in groups]
+
+
+def shard_count(tokens: float, batches: int, device: str) -> int:
+    """Shards that calibration is cut into; depends on the job alone, not on who computes them.
+
+    Args:
+        tokens: Of all batches, with padding.
+        batches: Their number.
+        device: `cpu` or `cuda`.
+    """
+    return max(1, min(batches, int(tokens) // SHARD_TOKENS[device]))
+
+
+def shard_of(index: int, shards: int, batches: int) -> range:
+    """The batches of one shard: all shards have as many as the others, or one more."""
+    return range(index * batches // shards, (index + 1) * batches // shards)
+
+
+class Calibrator:
+    """Gathers Grams from a model by hooks; the hooks live as long as the `with` block.
+
+    Args:
+        model: The dense model, in the dtype it will run in; or midway to a smaller one, see `workers.factors.midway`.
+        matrices: Matrices to watch.
+        method: What the Grams are for: `task` wants backward ones, too (a backward pass per batch); for `input` every
+            matrix is seen from its input, also where that is the wide side.
+        fisher: Which loss the gradients are of, see `workers.factors.fisher`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        matrices: Sequence[MatrixShape],
+        method: Method,
+        fisher: Fisher = "true",
+    ) -> None:
+        self.grams = Grams()
+        self._model = model
+        self._at_output = {
+            matrix.name: matrix.out_features <= matrix.in_features and method != "input"
+            for matrix in matrices
+        }
+        self._widths = {matrix.name: gram_width(matrix, method) for matrix in matrices}
+        experts = {matrix.name: expert_of(model, matrix.name) for matrix in matrices}
+        self._experts = {name: expert for name, expert in experts.items() if expert is not None}
+        self._gradients = method == "task"
+        self._fisher = fisher
+        self._mask_BL: torch.Tensor | None = None  # while watching
+        self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened
+        self._last_input: tuple[str, torch.Tensor] | None = None
+        # to an expert, and which of these are real: its matrices run one after the other
+        self._last_sent: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._batch = 0
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> "Calibrator":
+        for name, at_output in self._at_output.items():
+            module = dense_module(self._model, name)
+            self._handles.append(
+                module.register_forward_hook(self._watch_output(name))
+                if at_output
+                else module.register_forward_pre_hook(self._watch_input(name))
+            )
+        if self._gradients:
+            embedding = self._model.get_input_embeddings()
+            self._handles.append(embedding.register_forward_hook(require_grad))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def run(
+        self,
+        kind: str,
+        examples: Sequence[Example],
+        batch_tokens: int,
+        seed: int,
+        shard: range | None = None,
+    ) -> Iterator[tuple[int, int]]:
+        """Streams the examples through the model; yields (batches done, batches in all).
+
+        Args:
+            kind: Of the task.
+            examples: The whole calibration split; they decide what the batches are.
+            batch_tokens: Padded tokens of a batch.
+            seed: With the number of a batch it seeds what is drawn there.
+            shard: The batches to run, by number; None for all.
+
+        Raises:
+            ScoringError: An activation, gradient or logit is not finite; names the matrix, if any, and the batch.
+            InputError: A matrix does not run once on every token.
+        """
+        max_choices = max(example.choices for example in examples)
+        batches = make_batches(examples, max_choices, batch_tokens)
+        shard = range(len(batches)) if shard is None else shard
+        for done, self._batch in enumerate(shard, start=1):
+            batch = batches[self._batch].to(self._model.device)
+            self._pass(kind, examples, batch, max_choices, _generator(seed, self._batch, self._model.device))
+            for name in self._at_output:
+                if name in self._experts:
+                    continue
+                if name not in self.grams.forward and name not in self.grams.forward_of:
+                    raise _not_prunable(name, "was not called: the model reads its weight by itself")
+                if self._gradients and name not in self.grams.backward:
+                    raise _not_prunable(name, "has no part in the loss that a gradient could tell")
+            yield done, len(shard)
+        self._add_unreached()
+
+    def _add_unreached(self) -> None:
+        """Experts that no token was sent to have Grams of zeros."""
+        for name in self._experts:
+            self.grams.sent.setdefault(name, 0)
+            self.grams.moved.setdefault(name, 0)
+            device = dense_module(self._model, name).weight.device
+            for sums in (self.grams.forward, self.grams.backward)[: 1 + self._gradients]:
+                if name not in sums:
+                    sums[name] = GramSum.zeros(self._widths[name], device)
+
+    def _pass(
+        self,
+        kind: str,
+        examples: Sequence[Example],
+        batch: Batch,
+        max_choices: int,
+        generator: torch.Generator,
+    ) -> None:
+        dense_NV = self._dense_logits(batch) if self._fisher == "kl" else None
+        self._mask_BL, self._tokens_T = batch.mask_BL, batch.mask_BL.flatten().nonzero().squeeze(1)
+        with torch.set_grad_enabled(self._gradients):
+            logits_NV = answer_logits(self._model, batch)
+            if not torch.isfinite(logits_NV).all():
+                raise ScoringError(
+                    f"the dense model's logits are not finite in calibration batch {self._batch}; "
+                    "try model.dtype: float32, or look for broken records"
+                )
+            if self._gradients:
+                loss = loss_of(
+                    kind, self._fisher, logits_NV, examples, batch, max_choices, generator, dense_NV
+                )
+                loss.backward()  # type: ignore[no-untyped-call]
+        self._last_input = self._last_sent = self._mask_BL = None
+        self.grams.tokens += batch.tokens
+        self.grams.answers += answers_of(kind, batch)
+
+    def _dense_logits(self, batch: Batch) -> torch.Tensor | None:
+        """Of a model that is midway, without being watched."""
+        with as_dense(self._model) as midway, torch.no_grad():
+            return answer_logits(self._model, batch) if midway else None
+
+    def _watch_output(
+        self, name: str
+    ) -> Callable[[LinearModule, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        def after_forward(module: LinearModule, args: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
+            if self._mask_BL is None:
+                return
+            rows_T = self._real_rows(name, y_BLO)
+            if module.bias is None:
+                y_TO = _rows_of(y_BLO, rows_T)
+            else:  # it may be so large that little of W x is left of their rounded sum
+                y_TO = F.linear(_rows_of(args[0], rows_T), weight_OD(module).detach())
+            self._accumulate(self.grams.forward, name, y_TO, "activation")
+            self._watch_gradient(name, y_BLO, rows_T)
+
+        return after_forward
+
+    def _watch_input(
+        self, name: str
+    ) -> Callable[[LinearModule, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]:
+        """Hands the matrix an alias of its input: the gradient of that is what this matrix alone passes back."""
+
+        def before_forward(_: LinearModule, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+            x_BLD, *rest = args
+            if self._mask_BL is None:
+                return args
+            rows_T = self._real_rows(name, x_BLD)
+            self._add_input(name, x_BLD, rows_T)
+            alias_BLD = x_BLD.view_as(x_BLD)
+            self._watch_gradient(name, alias_BLD, rows_T)
+            return alias_BLD, *rest
+
+        return before_forward
+
+    def _watch_gradient(self, name: str, values_BLK: torch.Tensor, rows_T: torch.Tensor) -> None:
+        if self._gradients:
+            if not (torch.is_grad_enabled() and values_BLK.requires_grad):
+                raise _not_prunable(name, "runs without gradients")
+            values_BLK.register_hook(lambda grad: self._add_gradient(name, _rows_of(grad, rows_T)))  # type: ignore[no-untyped-call]
+
+    def _add_input(self, name: str, x_BLD: torch.Tensor, rows_T: torch.Tensor) -> None:
+        if self._last_input is not None and self._last_input[1] is x_BLD:
+            self.grams.forward_of[name] = self._last_input[0]
+            return
+        self._last_input = (name, x_BLD)
+        self.grams.forward_of[name] = name
+        self._accumulate(self.grams.forward, name, _rows_of(x_BLD, rows_T), "activation")
+
+    def _add_gradient(self, name: str, grad_TK: torch.Tensor) -> None:
+        if name in self._experts:
+            moved = int(grad_TK.any(dim=1).sum())
+            self.grams.moved[name] = self.grams.moved.get(name, 0) + moved
+        scale = gradient_share(self._model, name) ** -2
+        self._accumulate(self.grams.backward, name, grad_TK, "gradient", scale)
+
+    def _real_rows(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
+        """Which rows are of real tokens; some models flatten B and L, or put an axis of length one among them."""
+        assert self._mask_BL is not None
+        assert self._tokens_T is not None
+        if (expert := self._experts.get(name)) is not None:
+            if expert.of != self._mask_BL.numel():
+                raise _not_prunable(
+                    name, f"is of {expert.of} tokens where the batch has {self._mask_BL.numel()}"
+                )
+            tokens_P = expert.tokens_P
+            assert tokens_P is not None
+            if self._last_sent is None or self._last_sent[0] is not tokens_P:
+                mask_P = self._mask_BL.flatten().to(rows_BLN.device)[tokens_P]
+                self._last_sent = tokens_P, mask_P.nonzero().squeeze(1)
+            _, rows_T = self._last_sent
+            self.grams.sent[name] = self.grams.sent.get(name, 0) + len(rows_T)
+            return rows_T
+        got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)
+        if got not in (tokens, [self._mask_BL.numel()]):
+            raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")
+        return self._tokens_T.to(rows_BLN.device)
+
+    def _accumulate(
+        self, sums: dict[str, GramSum], name: str, rows_TK: torch.Tensor, what: str, scale: float = 1.0
+    ) -> None:
+        if name not in sums:
+            sums[name] = GramSum.zeros(rows_TK.shape[1], rows_TK.device)
+        if not torch.isfinite(sums[name].add_rows_(rows_TK, scale)):
+            raise ScoringError(
+                f"{what} of {name} is not finite in calibration batch {self._batch}; "
+                "try model.dtype: float32, or look for broken records"
+            )
+
+
+def _generator(seed: int, batch: int, device: torch.device) -> torch.Generator:
+    """Of a batch's draws, whoever runs it and whatever ran before; on the device, for there may be many."""
+    state = np.random.SeedSequence((seed, batch)).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0]))
+
+
+def _rows_of(rows_BLN: torch.Tensor, rows_T: torch.Tensor) -> torch.Tensor:
+    """T×N."""
+    return rows_BLN.detach().flatten(0, -2).index_select(0, rows_T)
+
+
+def _sizes(shape: torch.Size) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def _not_prunable(name: str, why: str) -> InputError:
+    advice = "list it in model.exclude to keep it dense"
+    return InputError("model.include", f"{name} cannot be calibrated: it {why}; {advice}")
+
+
+def require_grad(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+    """A forward hook of embeddings.
+
+    Cloned, because some models scale their embeddings in place, which a leaf refuses.
+    """
+    return output.requires_grad_().clone() if output.is_leaf else output

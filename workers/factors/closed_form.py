@@ -1,0 +1,224 @@
+"""Factors in closed form: model on disk, Grams, decompositions, in the cache.
+
+Generators, so that whoever runs them (a Ray task, a test) sees progress and can stop them between batches.
+
+Several workers may run the same plan at once: they share its work through the cache, see `factors.shards`, and all
+return the same. Where the Grams do not fit into memory together, groups of matrices are factored in passes of their
+own. What is done - a shard of the calibration batches, a few matrices - is a cache entry, so that a run that was cut
+off goes on from there.
+"""
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.workers.cache.folders import FolderCache, content_key
+from ranksieve.workers.factors.calibration import Calibrator, passes
+from ranksieve.workers.factors.group import MatrixGroup, Recipe
+from ranksieve.workers.factors.midway import examples_of_the_way, go_midway
+from ranksieve.workers.factors.prepared import (
+    ENERGIES,
+    FACTORS,
+    PreparationPlan,
+    Prepared,
+    Progress,
+    compute_dtype,
+    load_factors,
+    read,
+    write_facts,
+)
+from ranksieve.workers.machine.devices import pick_device
+from ranksieve.workers.machine.limits import processors
+from ranksieve.workers.model.attention import suit_gradients
+from ranksieve.workers.model.loading import PreparedModel, load_prepared, prepare_model
+from ranksieve.workers.model.matrices import find_matrices
+from ranksieve.workers.model.sources import empty_model, load_config, resolve
+from ranksieve.workers.types.plan import Example, ModelSource
+
+FORMAT = 15
+
+Towards = tuple[Path, Sequence[int]]
+"""Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
+
+GATHERING = {"calibration": "recalibration", "projection": "reprojection"}
+"""Phases of making factors, and what they are called where it is done again, midway."""
+
+
+def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
+    """Yields progress and returns the job with factors neither propagated nor trained; several workers may run it.
+
+    Raises:
+        InputError: The model cannot be used.
+        ScoringError: Activations or gradients are not finite.
+    """
+    torch.set_num_threads(min(plan.threads, processors()))
+    torch.manual_seed(plan.seed)
+    device = pick_device(plan.device)
+    yield Progress(phase="model", done=0, total=1)
+    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
+    model = prepare_model(resolve(plan.model), device, cache)
+    yield Progress(phase="model", done=1, total=1)
+    if plan.midway_share is None:
+        return (yield from _made(plan, model, device, cache, key_of(plan, model)))
+    examples = len(_gathered(plan))
+    few = replace(plan, gram_examples=examples_of_the_way(examples))
+    key = content_key("way", key_of(few, model))
+    dense = yield from _made(few, model, device, cache, key, precision=torch.float32)
+    space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
+    ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
+    return (yield from gathered_midway(plan, dense, ranks))
+
+
+def gathered_midway(
+    plan: PreparationPlan, way: Prepared, ranks: Sequence[int]
+) -> Generator[Progress, None, Prepared]:
+    """Yields progress and returns the job with factors whose Grams are gathered midway to a candidate.
+
+    Args:
+        plan: As of `factors_in_closed_form`, but for `midway_share`.
+        way: Has the candidate's factors.
+        ranks: The candidate: one per matrix, -1 leaves it dense.
+    """
+    cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
+    key = content_key("midway", way.factors.name, ranks, len(_gathered(plan)))
+    return (yield from _made(plan, way.model, pick_device(plan.device), cache, key, (way.factors, ranks)))
+
+
+def key_of(plan: PreparationPlan, model: PreparedModel) -> str:
+    """The key of what the Grams of the dense model give."""
+    calibration = plan.task.split_digests["calibration"] if plan.method != "weight" else None
+    selection = [plan.model.include, plan.model.exclude]
+    versions = [FORMAT, torch.__version__, transformers.__version__]
+    return content_key(
+        "factors",
+        model.digest,
+        model.dtype,
+        pick_device(plan.device).type,
+        calibration,
+        plan.method,
+        plan.storage,
+        plan.fisher,
+        len(_gathered(plan)),
+        selection,
+        plan.seed,
+        plan.batch_tokens,
+        versions,
+    )
+
+
+def _made(
+    plan: PreparationPlan,
+    model: PreparedModel,
+    device: torch.device,
+    cache: FolderCache,
+    key: str,
+    towards: Towards | None = None,
+    precision: torch.dtype = torch.float64,
+) -> Generator[Progress, None, Prepared]:
+    """The factors of a key: from the cache, or built until they are there."""
+    while not _is_whole(cache, key):
+        for step in _build(plan, model, device, cache, key, towards, precision):
+            yield step if towards is None else replace(step, phase=GATHERING[step.phase])
+    return read(model, cache.path(key))
+
+
+def _build(
+    plan: PreparationPlan,
+    prepared: PreparedModel,
+    device: torch.device,
+    cache: FolderCache,
+    key: str,
+    towards: Towards | None,
+    precision: torch.dtype,
+) -> Iterator[Progress]:
+    """Does what nobody else has taken, waits for what others do, and puts all together if nobody has."""
+    config = load_config(ModelSource(kind="path", location=str(prepared.folder)))
+    matrices = find_matrices(empty_model(config), plan.model.include, plan.model.exclude)
+    model = suit_gradients(load_prepared(prepared.folder, device, compute_dtype(prepared), matrices))
+    if towards is not None:
+        factors, ranks = towards
+        go_midway(model, matrices, ranks, load_factors(factors))
+    recipe = _recipe(plan, prepared, precision)
+    if plan.method == "weight":
+        _require_calls(plan, model, matrices)
+    passed = passes(matrices, plan.gram_bytes, plan.method)
+    groups = [
+        MatrixGroup(cache, key, model, some, recipe, plan.workers)
+        for some in ([matrices] if plan.method == "weight" else passed)
+    ]
+    for index, group in enumerate(groups):
+        yield from _of_all(_work(group), index, len(groups))
+    for index, group in enumerate(groups):
+        while not group.done:
+            group.wait()
+            yield from _of_all(_work(group), index, len(groups))
+    parts = [part for group in groups for part in group.parts]
+    with cache.lock(key):
+        if not cache.has(key) and all([_is_whole(cache, part) for part in parts]):
+            with cache.writing(key) as scratch:
+                for index, part in enumerate(parts):
+                    for name, suffix in ((FACTORS, "safetensors"), (ENERGIES, "npz")):
+                        os.link(
+                            cache.path(part) / f"{name}.{suffix}", scratch / f"{name}-{index:05d}.{suffix}"
+                        )
+                write_facts(scratch, model, matrices)
+    if cache.has(key):
+        for group in groups:
+            group.discard()
+
+
+def _require_calls(plan: PreparationPlan, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:
+    """Checks that each matrix runs on every token, which calibration finds out for the methods that want it.
+
+    Raises:
+        InputError: One does not; names it.
+    """
+    for some in passes(matrices, plan.gram_bytes, "output"):
+        with Calibrator(model, some, "output") as calibrator:
+            for _ in calibrator.run(plan.task.kind, _gathered(plan)[:1], plan.batch_tokens, plan.seed):
+                pass
+
+
+def _work(group: MatrixGroup) -> Iterator[Progress]:
+    for done, total in group.gather():
+        yield Progress(phase="calibration", done=done, total=total)
+    for done, total in group.factor():
+        yield Progress(phase="projection", done=done, total=total)
+
+
+def _of_all(steps: Iterator[Progress], index: int, groups: int) -> Iterator[Progress]:
+    """Progress of one group of several as progress of all, as if all took as long."""
+    for step in steps:
+        yield replace(step, done=index * step.total + step.done, total=groups * step.total)
+
+
+def _is_whole(cache: FolderCache, key: str) -> bool:
+    with cache.lock(key):
+        return cache.find(key) is not None
+
+
+def _gathered(plan: PreparationPlan) -> Sequence[Example]:
+    """The calibration examples that give the second moments."""
+    return plan.task.splits["calibration"][: plan.gram_examples]
+
+
+def _recipe(plan: PreparationPlan, prepared: PreparedModel, precision: torch.dtype) -> Recipe:
+    return Recipe(
+        kind=plan.task.kind,
+        examples=_gathered(plan),
+        method=plan.method,
+        storage=plan.storage,
+        fisher=plan.fisher,
+        seed=plan.seed,
+        batch_tokens=plan.batch_tokens,
+        precision=precision,
+        dtype=getattr(torch, prepared.dtype),
+    )

@@ -1,0 +1,103 @@
+"""The losses whose gradients say what the task's outcome reacts to.
+
+Legend: S examples of a batch, C choices, N answer tokens, V vocabulary, J the Jacobian from outputs to logits.
+
+`true`: the gradients have the second moment of the true Fisher information, that of labels drawn from the model's own
+distribution p, Jᵀ(diag(p) - p pᵀ)J: the curvature of the KL divergence to the dense model, whatever the labels are
+(arXiv 1503.05671, section 5). `empirical`: the gradient of the right answer's likelihood, where a model that is sure
+and right leaves no trace (arXiv 1905.12558). `kl`: the gradient of the KL divergence from the dense model's answers.
+In the dense model that is zero, so there the divergence's curvature stands for it, which is `true`; in a model that is
+midway, see `workers.factors.midway`, examples count by how far it has moved on them.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from ranksieve.workers.factors.decomposition import eigh
+from ranksieve.workers.forward.batches import Batch
+from ranksieve.workers.forward.likelihood import choice_scores, right_choices
+from ranksieve.workers.forward.loss import kl, log_likelihoods
+from ranksieve.workers.types.plan import Example
+
+Fisher = Literal["true", "empirical", "kl"]
+
+
+def loss_of(
+    kind: str,
+    fisher: Fisher,
+    logits_NV: torch.Tensor,
+    examples: Sequence[Example],
+    batch: Batch,
+    max_choices: int,
+    generator: torch.Generator,
+    dense_NV: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The sum over a batch: over the answers for `choice`, over the vocabulary at answer positions otherwise.
+
+    Args:
+        kind: Of the task.
+        fisher: Which gradients are wanted.
+        logits_NV: That predict the batch's answer tokens.
+        examples: All that the batch was made of.
+        batch: Where their answers are.
+        max_choices: As given to `make_batches`.
+        generator: Draws the probes of `true`.
+        dense_NV: The dense model's logits, of `kl` where `logits_NV` are another model's.
+    """
+    if dense_NV is not None:
+        dense, logp = (
+            log_likelihoods(kind, logits, examples, batch, max_choices) for logits in (dense_NV, logits_NV)
+        )
+        return kl(dense, logp).sum()
+    if kind == "choice":
+        score_SC, offered_SC = choice_scores(logits_NV, examples, batch, max_choices)
+        if fisher != "empirical":
+            return _choice_probe(score_SC, offered_SC, generator)
+        labels_S = right_choices(examples, batch, score_SC.device)
+        return torch.nn.functional.cross_entropy(
+            score_SC.masked_fill(~offered_SC, -torch.inf), labels_S, reduction="sum"
+        )
+    if fisher != "empirical":
+        return _token_probe(logits_NV, generator)
+    return torch.nn.functional.cross_entropy(logits_NV, batch.token_N, reduction="sum")
+
+
+def answers_of(kind: str, batch: Batch) -> int:
+    """How many independent gradients a batch's loss has: one per example for `choice`, per answer token otherwise."""
+    return len(batch.examples) if kind == "choice" else len(batch.token_N)
+
+
+def _choice_probe(
+    score_SC: torch.Tensor, offered_SC: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """The answers' scores weighted by A ε, with A Aᵀ = diag(p) - p pᵀ and random signs ε.
+
+    Labels drawn from p would give the same mean; but of two choices A is one column, so that this is exact.
+    """
+    belief_SC = score_SC.detach().double().masked_fill(~offered_SC, -torch.inf).softmax(dim=1)
+    fisher_SCC = torch.diag_embed(belief_SC) - belief_SC[:, :, None] * belief_SC[:, None, :]
+    values_SC, vectors_SCC = eigh(fisher_SCC)
+    signs_SC = _signs(values_SC.shape, generator).to(values_SC)
+    probe_SC = (vectors_SCC * (values_SC.clamp_min(0).sqrt() * signs_SC)[:, None, :]).sum(dim=2)
+    loss: torch.Tensor = (probe_SC.to(score_SC.dtype).masked_fill(~offered_SC, 0.0) * score_SC).sum()
+    return loss
+
+
+def _token_probe(logits_NV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """The logits weighted by A ε, with A = diag(√p) - p √pᵀ, thus A Aᵀ = diag(p) - p pᵀ, and random signs ε.
+
+    Labels drawn from p would give the same mean, but of a model that is sure nearly all of them no gradient, and one in
+    many a huge one.
+    """
+    root_NV = logits_NV.detach().softmax(dim=1).sqrt_()
+    probe_NV = root_NV * _signs(root_NV.shape, generator).to(root_NV.device)
+    probe_NV -= root_NV.square_() * probe_NV.sum(dim=1, keepdim=True)
+    return (probe_NV * logits_NV).sum()
+
+
+def _signs(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """Of -1 and 1, both equally likely, drawn where the generator is: there may be as many as a batch has logits."""
+    signs = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
+    return signs.mul_(2).sub_(1)

@@ -1,0 +1,113 @@
+"""A model on the way to a smaller one: where the loss's curvature is taken for cuts that are not small.
+
+With W(t) = W + t (Ŵ - W) on the straight way from the dense weights (t = 0) to compressed ones (t = 1), Taylor's
+theorem with its remainder as an integral says what compression does to the loss f of the weights,
+
+    f(1) - f(0) = df/dt (0) + ∫₀¹ (1 - t) d²f/dt² dt
+
+For the KL divergence to the dense model the first term is zero. Energies that are of second order around the dense
+model take the curvature there for all of the way. One point of Gaussian quadrature with the weight 1 - t is exact
+wherever the curvature is linear in t, and it is t = 1/3. So there the Grams are gathered: from the inputs of that model
+and from its gradients, of what the whole of each dense matrix would do.
+
+Legend: O output width, D input width, r rank.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.workers.model.matrices import LinearModule
+
+NODE = 1 / 3
+"""Of one-point Gaussian quadrature on [0, 1] with the weight 1 - t."""
+
+ONE_IN, LEAST = 8, 64
+"""One in so many of the calibration examples tells the way, or at least so many: a rough direction will do.
+
+For the same reason the factors that tell it are computed in float32.
+"""
+
+
+def examples_of_the_way(examples: int) -> int:
+    """How many of so many calibration examples give the Grams of the dense model, which tell the way."""
+    return min(examples, max(LEAST, -(-examples // ONE_IN)))
+
+
+class MidwayLinear(nn.Module):
+    """A linear map that is `NODE` of the way to its low-rank approximation; `dense` is the whole of it.
+
+    What goes through `dense` is what would, were the matrix not compressed: its output is W x. The gradient that
+    reaches it is that of the map's output times `gradient_share`: who watches `dense` can tell what is at stake.
+
+    Args:
+        dense: The dense map.
+        left_rO, right_rD: The factors at their rank, in the model's dtype; of no rows where the matrix is gone.
+    """
+
+    def __init__(self, dense: LinearModule, left_rO: torch.Tensor, right_rD: torch.Tensor) -> None:
+        super().__init__()
+        self.dense = dense
+        self.whole = False
+        self.left_rO: torch.Tensor = nn.Buffer(left_rO, persistent=False)
+        self.right_rD: torch.Tensor = nn.Buffer(right_rD, persistent=False)
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        y_BLO: torch.Tensor = self.dense(x_BLD)
+        if self.whole:
+            return y_BLO
+        kept_BLO = F.linear(F.linear(x_BLD, self.right_rD), self.left_rO.T, self.dense.bias)
+        return torch.lerp(y_BLO, kept_BLO, NODE)
+
+
+def go_midway(
+    model: PreTrainedModel,
+    matrices: Sequence[MatrixShape],
+    ranks: Sequence[int],
+    factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+) -> None:
+    """Moves a dense model `NODE` of the way to a candidate, in place.
+
+    Args:
+        model: The dense model.
+        matrices: All that have factors.
+        ranks: One per matrix; -1 leaves it dense.
+        factors: Matrix name → (left R×O, right R×D), components in rows.
+    """
+    for matrix, rank in zip(matrices, ranks, strict=True):
+        if rank != DENSE:
+            dense = dense_module(model, matrix.name)
+            device, dtype = dense.weight.device, dense.weight.dtype
+            left_rO, right_rD = (factor[:rank].to(device, dtype) for factor in factors[matrix.name])
+            model.set_submodule(matrix.name, MidwayLinear(dense, left_rO, right_rD))
+
+
+@contextmanager
+def as_dense(model: PreTrainedModel) -> Iterator[bool]:
+    """Lets a model be the dense one for a while; yields whether it is midway else."""
+    moved = [module for module in model.modules() if isinstance(module, MidwayLinear)]
+    for module in moved:
+        module.whole = True
+    try:
+        yield bool(moved)
+    finally:
+        for module in moved:
+            module.whole = False
+
+
+def gradient_share(model: PreTrainedModel, name: str) -> float:
+    """By what the gradient of a matrix's output is multiplied before it reaches the dense map."""
+    return 1 - NODE if isinstance(model.get_submodule(name), MidwayLinear) else 1.0
+
+
+def dense_module(model: PreTrainedModel, name: str) -> LinearModule:
+    """A matrix's dense map, in a dense model or in one that is midway."""
+    module = model.get_submodule(name)
+    dense = module.dense if isinstance(module, MidwayLinear) else module
+    assert isinstance(dense, LinearModule)
+    return dense

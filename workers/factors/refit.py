@@ -1,0 +1,250 @@
+"""Left factors and biases of one candidate, fitted to the inputs its own matrices see.
+
+A matrix deep in a compressed model reads x̃, not the x that its factors were made for. With its right factor kept,
+z = right · x̃ is what its left factor has to work with, and the best it can do is a least-squares problem:
+
+    min E‖W w - leftᵀ z‖²        leftᵀ = W E[w zᵀ] E[z zᵀ]⁻¹        w = alpha·x + (1-alpha)·x̃, the wanted input
+
+The minimiser is the same whatever weighs the outputs, so no gradient is needed. Where a matrix has a bias it is fitted
+with the rest, like the row of one more component that is always 1: it makes up for the mean of what was cut off. The
+candidate is walked through in the order in which it runs: a matrix is fitted after everything before it, so it sees
+later what it was fitted to. Two flows of hidden states, the dense and the compressed one, are taken from block to
+block; no more than one block's activations is ever held. Behind the last one, where the answers to choose from are
+fixed, the output head gets a bias for their tokens, see `workers.factors.answer_bias`.
+
+Source: the layer-wise closed-form update of arXiv 2403.07378 (SVD-LLM, first version), here with the dense flow mixed
+into the target.
+
+Legend: B rows, L padded length, T real tokens, O output width, D input width, r rank in use.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from ranksieve.search.errors import ScoringError
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.workers.factors.answer_bias import answer_bias_of
+from ranksieve.workers.factors.decomposition import square_root
+from ranksieve.workers.forward.blockwise import Group, flows_of, side_by_side
+from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel, switchable_module
+from ranksieve.workers.types.plan import Example
+
+DAMPING = 1e-6
+
+PARTS = {"left": "left_RO", "bias": "bias"}
+"""Of a matrix that are fitted, and where its module has them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RefitBlock:
+    """What is new in one block, `done` blocks of `total`; the output head counts as the last one.
+
+    `fitted["NAME:left"]`: r×O, r the rank of the matrix; `fitted["NAME:bias"]`: O, where it has one. Of
+    the head there is a bias at most, whether or not it had one before.
+    """
+
+    done: int
+    total: int
+    fitted: Mapping[str, torch.Tensor]
+
+
+@torch.no_grad()
+def refit(
+    model: SwitchableModel,
+    ranks: Sequence[int],
+    examples: Sequence[Example],
+    batch_tokens: int,
+    alpha: float,
+    *,
+    answer_bias: bool = True,
+) -> Iterator[RefitBlock]:
+    """Fits left factors and biases of one candidate block by block; right factors, dense and rank-0 matrices stay.
+
+    Then the output head's bias, where answers are fixed and its logits are what the model returns.
+
+    The candidate's block is run once to its end and once up to each group of matrices that read the same activation;
+    the dense block once, if `alpha` asks for it. Held for all examples, on the model's device and in its dtype: the
+    hidden states of either flow, and what the low-rank matrices of one dense block read.
+
+    Args:
+        model: Runs at other ranks meanwhile; afterwards it has its own factors again, and is switched to `ranks`.
+        ranks: The candidate.
+        examples: Calibration examples.
+        batch_tokens: Padded tokens per forward pass.
+        alpha: Share of the dense flow in the target, 0..1. At 0 a matrix only adapts to its inputs; at 1 it also
+            makes up for what the matrices before it lost.
+        answer_bias: Whether the right answers may have a say, by the output head's bias.
+
+    Yields:
+        Each block's factors as soon as it is done, in model order; last the head's bias.
+
+    Raises:
+        ValueError: `alpha` is outside 0..1.
+        ScoringError: An activation is not finite.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    matrices = model.matrices
+    flows = flows_of(model, [ranks, [DENSE] * len(matrices)], examples, batch_tokens)
+    compressed, dense = flows if alpha > 0 else (flows[0], None)
+    total = len(compressed.blocks) + 1
+    own = _own(model, [f"{matrix.name}:{part}" for matrix in matrices for part in PARTS])
+    low_rank = {matrix.name: rank for matrix, rank in zip(matrices, ranks, strict=True) if rank > 0}
+    names = [
+        [matrix.name for matrix in matrices if matrix.layer == index and matrix.name in low_rank]
+        for index in range(len(compressed.blocks))
+    ]
+    try:
+        for index, groups in enumerate(side_by_side([compressed], dense, names)):
+            new: dict[str, torch.Tensor] = {}
+            for group in groups:
+                fitted = _fit(model.model, {name: low_rank[name] for name in group.names}, group, alpha)
+                _install(model, fitted)
+                new |= fitted
+            yield RefitBlock(done=index + 1, total=total, fitted=new)
+        answers = answer_bias_of(model.model, [compressed], examples) if answer_bias else {}
+        yield RefitBlock(done=total, total=total, fitted=answers)
+    finally:
+        _install(model, own)
+        model.switch(ranks)
+
+
+def refit_to_file(
+    model: SwitchableModel,
+    ranks: Sequence[int],
+    examples: Sequence[Example],
+    batch_tokens: int,
+    alpha: float,
+    file: Path,
+    *,
+    answer_bias: bool = True,
+) -> None:
+    """Like `refit`, all blocks, into one safetensors file, which appears whole or not at all."""
+    fitted: dict[str, torch.Tensor] = {}
+    for block in refit(model, ranks, examples, batch_tokens, alpha, answer_bias=answer_bias):
+        fitted |= {key: tensor.cpu().contiguous() for key, tensor in block.fitted.items()}
+    scratch = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        save_file(fitted, scratch)
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def load_fitted(file: Path | None) -> dict[str, torch.Tensor]:
+    """What `refit_to_file` wrote; without a file, nothing."""
+    return {} if file is None else load_file(file)
+
+
+@contextmanager
+def lent(model: SwitchableModel, fitted: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Lends the model what was fitted for as long as the `with` block lasts; it runs up to those ranks then."""
+    own = _own(model, fitted)
+    _install(model, fitted)
+    try:
+        yield
+    finally:
+        _install(model, own)
+
+
+def least_squares(
+    weight_OD: torch.Tensor, left_rO: torch.Tensor, cross_Dr: torch.Tensor, gram_rr: torch.Tensor
+) -> torch.Tensor:
+    """The left factor of least squared error, r×O, float64.
+
+    What the tokens do not determine stays as it was: the damping pulls towards the old factor, not towards zero, so
+    that the error never rises and an exact factor stays.
+
+    Args:
+        weight_OD: The dense matrix.
+        left_rO: The old left factor.
+        cross_Dr: Sum of (wanted input) zᵀ over tokens, float64.
+        gram_rr: Sum of z zᵀ, float64.
+    """
+    left_rO = left_rO.double()
+    scale_r = gram_rr.diagonal().sqrt()
+    scale_r = torch.where(scale_r > 0, scale_r, 1.0).reciprocal()  # components differ by orders of magnitude
+    if not gram_rr.any():
+        return left_rO
+    root_rr = square_root(scale_r[:, None] * gram_rr * scale_r, DAMPING)
+    missing_rO = cross_Dr.T @ weight_OD.double().T - gram_rr @ left_rO
+    step_rO: torch.Tensor = torch.linalg.solve(
+        root_rr.T, torch.linalg.solve(root_rr, scale_r[:, None] * missing_rO)
+    )
+    return left_rO + scale_r[:, None] * step_rO
+
+
+def _own(model: SwitchableModel, keys: Iterable[str]) -> dict[str, torch.Tensor | None]:
+    """What the model has under these keys now."""
+    own: dict[str, torch.Tensor | None] = {}
+    for key in keys:
+        name, part = key.rsplit(":", 1)
+        module = model.model.get_submodule(name)
+        own[key] = getattr(module, PARTS[part]) if isinstance(module, SwitchableLinear) else model.answer_bias
+    return own
+
+
+def _install(model: SwitchableModel, tensors: Mapping[str, torch.Tensor | None]) -> None:
+    for key, tensor in tensors.items():
+        name, part = key.rsplit(":", 1)
+        module: Any = model.model.get_submodule(name)
+        if not isinstance(module, SwitchableLinear):
+            model.set_answer_bias(tensor)
+            continue
+        value = None if tensor is None else tensor.to(module.weight.device)
+        if part == "bias" and value is not None and not isinstance(value, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=False)
+        setattr(module, PARTS[part], value)
+
+
+def _fit(
+    model: PreTrainedModel,
+    ranks: Mapping[str, int],
+    group: Group,
+    alpha: float,
+) -> dict[str, torch.Tensor]:
+    """What is new in the matrices of a group, given as name → rank."""
+    modules = {name: switchable_module(model, name) for name in ranks}
+    right_rD = {name: module.right_RD[: ranks[name]].float() for name, module in modules.items()}
+    cross_Dr: dict[str, torch.Tensor] = {}
+    gram_rr: dict[str, torch.Tensor] = {}
+    for x_TD, dense_TD in group:
+        x_TD = x_TD.float()
+        wanted_TD = torch.lerp(x_TD, dense_TD.float(), alpha)
+        for name in ranks:
+            z_Tr = x_TD @ right_rD[name].T
+            if modules[name].bias is not None:
+                z_Tr = torch.cat([z_Tr, z_Tr.new_ones(len(z_Tr), 1)], dim=1)
+            _add(cross_Dr, name, wanted_TD.T @ z_Tr)
+            _add(gram_rr, name, z_Tr.T @ z_Tr)
+    fitted: dict[str, torch.Tensor] = {}
+    for name, module in modules.items():
+        if not (cross_Dr[name].isfinite().all() and gram_rr[name].isfinite().all()):
+            raise ScoringError(
+                f"what {name} reads in the candidate or in the dense model is not finite; "
+                "try model.dtype: float32, or keep more of the model"
+            )
+        old_rO, bias_O = module.left_RO[: ranks[name]], module.bias
+        if bias_O is not None:  # it is part of target and output alike, so what is fitted starts at zero
+            old_rO = torch.cat([old_rO, old_rO.new_zeros(1, len(bias_O))])
+        new_rO = least_squares(module.weight, old_rO, cross_Dr[name], gram_rr[name])
+        fitted[f"{name}:left"] = new_rO[: ranks[name]].to(old_rO.dtype)
+        if bias_O is not None:
+            fitted[f"{name}:bias"] = (bias_O.double() + new_rO[-1]).to(bias_O.dtype)
+    return fitted
+
+
+def _add(sums: dict[str, torch.Tensor], name: str, product: torch.Tensor) -> None:
+    if name in sums:
+        sums[name] += product
+    else:
+        sums[name] = product.double()

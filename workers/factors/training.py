@@ -1,0 +1,179 @@
+"""Trains nested factors on the task, at many sizes at once, so that every rank is a slice of them still.
+
+Legend: S examples of a batch, C choices, N answer tokens, V vocabulary, R largest rank that is trained.
+
+The closed form of `factors.decomposition` is the best that second moments can tell of small changes. At a third of the
+parameters changes are not small: errors of many matrices meet and shift the decision. A short descent repairs that.
+Each step draws a size, takes the Lagrangian genome of that size, and moves the components that it keeps; so one
+training serves every candidate of the search (slimmable networks, arXiv 1903.05134).
+
+The loss is what the search minimises: KL to the dense model and the right answers' negative log-likelihood, weighted by
+`search.kl_weight`. For `choice` the KL over the whole vocabulary is added: the choice between a few answers teaches
+little per example; what else the dense model would have said there teaches more (arXiv 1503.02531, section 2).
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ranksieve.search.errors import ScoringError
+from ranksieve.search.space.matrix import DENSE
+from ranksieve.search.space.prices import Energies
+from ranksieve.search.space.space import SearchSpace
+from ranksieve.search.start.seeds import lagrangian
+from ranksieve.workers.forward.batches import Batch, longest_row, make_batches
+from ranksieve.workers.forward.likelihood import answer_logits
+from ranksieve.workers.forward.loss import dense_logits, kl, log_likelihoods, task_losses
+from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel, switchable_module
+from ranksieve.workers.types.plan import Example
+
+SHARES = (0.12, 0.6)
+"""Of kept parameters: sizes are drawn log-uniformly between these."""
+
+STRATA = 8
+"""Of sizes: each is drawn from once in as many steps, so that no stretch of the range is left out by chance."""
+
+TRAINED_BYTES = 16
+"""Of a number that is trained: itself, its gradient and AdamW's two moments, float32."""
+
+STEP_EXAMPLES = 16
+WARM_UP = 0.1
+VOCABULARY_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refinement:
+    """How long, on how many examples (none: all) and how fast to train; no epochs, no training."""
+
+    epochs: int = 0
+    examples: int | None = None
+    learning_rate: float = 2e-4
+    kl_weight: float = 0.5
+    rank_step: int = 16
+
+
+def refine(
+    model: SwitchableModel,
+    space: SearchSpace,
+    energies: Energies,
+    kind: str,
+    examples: Sequence[Example],
+    settings: Refinement,
+    batch_tokens: int,
+    seed: int,
+) -> Iterator[tuple[int, int]]:
+    """Trains the factors of a model in place; yields (steps done, steps in all).
+
+    Args:
+        model: Its factors become float32 while they are trained, and have their own dtype again at the end.
+        space: Of the model's matrices, in their order.
+        energies: Tell the Lagrangian genomes that are trained.
+        kind: Of the task.
+        examples: Of the calibration split.
+        settings: Of the training.
+        batch_tokens: Padded tokens per forward pass; a step may take several.
+        seed: Of sizes and of the order of the examples.
+
+    Raises:
+        ScoringError: The loss is not finite.
+    """
+    rng = random.Random(seed)
+    max_choices = max(example.choices for example in examples)
+    groups = _groups(examples)
+    batches = [make_batches(group, max_choices, batch_tokens) for group in groups]
+    steps = settings.epochs * len(groups)
+    order = [index for _ in range(settings.epochs) for index in rng.sample(range(len(groups)), len(groups))]
+    candidates = [space.ranks(lagrangian(space, energies, share)) for share in _shares(steps, rng)]
+    model.model.requires_grad_(requires_grad=False)
+    with _Trained(model, space, candidates) as factors:
+        if not factors:  # matrices too small for any rank of the grid
+            return
+        optimizer = torch.optim.AdamW(factors, lr=settings.learning_rate, weight_decay=0.0, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+        for step, (ranks, index) in enumerate(zip(candidates, order, strict=True)):
+            for batch in batches[index]:
+                loss = _loss(
+                    model, ranks, kind, groups[index], batch.to(model.model.device), max_choices, settings
+                )
+                if not torch.isfinite(loss):
+                    raise ScoringError(
+                        f"refinement: the loss is not finite in step {step}; lower projection.refine_learning_rate"
+                    )
+                if loss.requires_grad:  # not where every matrix of the candidate is dense or gone
+                    (loss / len(groups[index])).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            yield step + 1, steps
+
+
+class _Trained:
+    """The components that any of the candidates keeps, as float32 leaves in the model's modules."""
+
+    def __init__(
+        self, model: SwitchableModel, space: SearchSpace, candidates: Sequence[tuple[int, ...]]
+    ) -> None:
+        self._modules: list[tuple[SwitchableLinear, int]] = []
+        for matrix, ranks in zip(space.matrices, zip(*candidates, strict=True), strict=True):
+            module = switchable_module(model.model, matrix.name)
+            if largest := max(rank for rank in (0, *ranks) if rank != DENSE):
+                self._modules.append((module, largest))
+
+    def __enter__(self) -> list[torch.Tensor]:
+        self._whole = [(module.left_RO, module.right_RD) for module, _ in self._modules]
+        for module, rank in self._modules:
+            module.left_RO = module.left_RO[:rank].to(torch.float32, copy=True).requires_grad_()
+            module.right_RD = module.right_RD[:rank].to(torch.float32, copy=True).requires_grad_()
+        return [factor for module, _ in self._modules for factor in (module.left_RO, module.right_RD)]
+
+    def __exit__(self, *_: object) -> None:
+        for (module, rank), wholes in zip(self._modules, self._whole, strict=True):
+            trained = module.left_RO, module.right_RD
+            module.left_RO, module.right_RD = (
+                torch.cat((part.detach().to(whole.dtype), whole[rank:]))
+                for part, whole in zip(trained, wholes, strict=True)
+            )
+
+
+def _loss(
+    model: SwitchableModel,
+    ranks: tuple[int, ...],
+    kind: str,
+    examples: Sequence[Example],
+    batch: Batch,
+    max_choices: int,
+    settings: Refinement,
+) -> torch.Tensor:
+    """Of the candidate with these ranks, the sum over the batch's examples; per answer token where there are many."""
+    dense_NV = dense_logits(model, batch)
+    model.switch(ranks)
+    logits_NV = answer_logits(model.model, batch)
+    dense, logp = (
+        log_likelihoods(kind, each_NV, examples, batch, max_choices) for each_NV in (dense_NV, logits_NV)
+    )
+    owner_N = batch.slot_N // max_choices
+    share_N = 1.0 / torch.bincount(owner_N)[owner_N]  # every example counts the same, however long its answer
+    loss = task_losses(kind, dense, logp, examples, batch, settings.kl_weight, share_N).sum()
+    if kind == "choice":
+        kl_N = kl(dense_NV.log_softmax(dim=1), logits_NV.log_softmax(dim=1))
+        loss = loss + VOCABULARY_WEIGHT * (share_N * kl_N).sum()
+    return loss
+
+
+def _groups(examples: Sequence[Example]) -> list[list[Example]]:
+    """Examples of a step: of similar length, so that little is padded."""
+    by_length = sorted(examples, key=longest_row)
+    return [by_length[start : start + STEP_EXAMPLES] for start in range(0, len(by_length), STEP_EXAMPLES)]
+
+
+def _shares(steps: int, rng: random.Random) -> list[float]:
+    low, high = SHARES
+    strata = [stratum for _ in range(0, steps, STRATA) for stratum in rng.sample(range(STRATA), STRATA)]
+    return [low * (high / low) ** ((stratum + rng.random()) / STRATA) for stratum in strata[:steps]]
+
+
+def _rate(step: int, steps: int) -> float:
+    """Linear warm-up, linear decay."""
+    return min(1.0, (step + 1) / max(1.0, WARM_UP * steps)) * (1 - step / steps)

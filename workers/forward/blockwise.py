@@ -1,0 +1,282 @@
+"""Takes all examples through a model block by block, with no more than one block's activations held.
+
+Legend: B rows, L padded length, T real tokens, D input width.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ranksieve.search.errors import ScoringError
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.forward.batches import Batch, make_batches
+from ranksieve.workers.forward.likelihood import logits_read
+from ranksieve.workers.machine.devices import accelerator_fault, lack_of_memory
+from ranksieve.workers.model.experts import expert_of
+from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.types.plan import Example
+
+ROWS = 2048
+"""To add up products of fewer takes about as long as to make them."""
+
+
+def blocks_of(model: PreTrainedModel, matrix: MatrixShape) -> list[nn.Module]:
+    """All blocks of the model that one of its matrices is of."""
+    blocks = model.get_submodule(matrix.name.removesuffix(f".{matrix.layer}.{matrix.kind}"))
+    return list(blocks.children())
+
+
+def flows_of(
+    model: SwitchableModel,
+    candidates: Sequence[Sequence[int]],
+    examples: Sequence[Example],
+    batch_tokens: int,
+) -> list["Flow"]:
+    """A flow of each candidate, in front of the first block; they share their batches.
+
+    Args:
+        model: Runs at their ranks.
+        candidates: Ranks of each.
+        examples: One at least.
+        batch_tokens: Padded tokens per forward pass.
+    """
+    batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
+    batches = [batch.to(model.model.device) for batch in batches]
+    blocks = blocks_of(model.model, model.matrices[0])
+    return [Flow(model, ranks, blocks, batches) for ranks in candidates]
+
+
+class _ReachedError(Exception):
+    """A forward pass got as far as it was wanted."""
+
+
+class BlockwiseError(ScoringError):
+    """A model's own code does not bear that blocks answer without being run."""
+
+
+@contextmanager
+def _blockwise() -> Iterator[None]:
+    """Says of what a model raises that it cannot be run block by block, but for what the machine lacks.
+
+    Raises:
+        BlockwiseError: It cannot.
+    """
+    try:
+        yield
+    except _ReachedError:
+        raise
+    except Exception as error:
+        if lack_of_memory(error) or accelerator_fault(error):
+            raise
+        raise BlockwiseError(f"it cannot be run block by block: {type(error).__name__}: {error}") from error
+
+
+class Flow:
+    """The model at some ranks, all batches in front of one block.
+
+    What the block before returned is kept per batch. To run the block, the model is called as ever, with every block
+    before it answering from what was kept: so each architecture hands its own masks and positions to its blocks.
+    """
+
+    def __init__(
+        self,
+        model: SwitchableModel,
+        ranks: Sequence[int],
+        blocks: Sequence[nn.Module],
+        batches: Sequence[Batch],
+    ) -> None:
+        self.batches = batches
+        self.blocks = blocks
+        self._model = model
+        self._ranks = ranks
+        self._block = 0
+        self._kept: list[Any] = [None] * len(batches)
+        self._skipped = model.skipped(ranks)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def runs(self, name: str) -> bool:
+        """Whether a matrix is run, though it may be at rank 0; not where its whole sublayer is skipped."""
+        return name not in self._skipped
+
+    def input_of(self, name: str, index: int) -> torch.Tensor:
+        """What reaches a matrix of the block, real tokens alone: T×D."""
+        x_BLD, _ = self._run_until(self._model.model.get_submodule(name), index)
+        return self._real(x_BLD, index)
+
+    def groups(self, names: Iterable[str]) -> list[list[str]]:
+        """Matrices of the block that read the same activation, all tokens of it and once, in the order of running.
+
+        Experts are not among them: to which a token is sent differs between models.
+        """
+        read: list[tuple[torch.Tensor, list[str]]] = []
+
+        def note(name: str) -> Callable[..., None]:
+            def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+                if args[0].shape[:-1].numel() != self.batches[0].mask_BL.numel():
+                    return  # chosen tokens: which, is not told
+                if not read or read[-1][0] is not args[0]:
+                    read.append((args[0], []))
+                read[-1][1].append(name)
+
+            return before_forward
+
+        for_all = [name for name in names if expert_of(self._model.model, name) is None]
+        with pre_hooks(self._model.model, for_all, note):
+            self._run_until(self.blocks[self._block], 0)
+        runs = Counter(name for _, group in read for name in group)
+        once = [[name for name in group if runs[name] == 1] for _, group in read]
+        return [group for group in once if group]
+
+    def advance(self, names: Sequence[str] = ()) -> dict[str, list[torch.Tensor]]:
+        """Runs all batches through the block; returns what reached these matrices of it, per batch T×D, on the host."""
+        seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        for index in range(len(self)):
+
+            def note(name: str, index: int = index) -> Callable[..., None]:
+                return lambda _, args: seen[name].append(self._real(args[0], index).cpu())
+
+            with pre_hooks(self._model.model, names, note):
+                _, self._kept[index] = self._run_until(self.blocks[self._block], index)
+        self._block += 1
+        return seen
+
+    def logits_read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `forward.likelihood` reads them, for a batch's answer tokens; the flow has to be behind the last block."""
+        self._model.switch(self._ranks)
+        model, batch = self._model.model, self.batches[index]
+        inputs: dict[str, Any] = {"input_ids": batch.ids_BL, "use_cache": False}
+        if getattr(model.config.get_text_config(), "output_router_logits", False):
+            inputs["output_router_logits"] = False  # no router runs
+        with _blockwise(), _answering(self.blocks[: self._block], self._kept[index]):
+            return logits_read(model, batch.row_N, batch.position_N, **inputs)
+
+    def _real(self, x_BLD: torch.Tensor, index: int) -> torch.Tensor:
+        return x_BLD.flatten(0, -2)[self.batches[index].mask_BL.flatten().to(x_BLD.device)]
+
+    def _run_until(self, module: nn.Module, index: int) -> tuple[torch.Tensor, Any]:
+        """First argument and output of a module of the block; nothing behind it is run."""
+        caught: list[tuple[torch.Tensor, Any]] = []
+
+        def stop(_: nn.Module, args: tuple[torch.Tensor, ...], output: Any) -> None:
+            caught.append((args[0], output))
+            raise _ReachedError
+
+        self._model.switch(self._ranks)
+        hook = module.register_forward_hook(stop)
+        try:
+            with _blockwise(), _answering(self.blocks[: self._block], self._kept[index]):
+                self._model.model(input_ids=self.batches[index].ids_BL, use_cache=False)
+        except _ReachedError:
+            return caught[0]
+        finally:
+            hook.remove()
+        raise BlockwiseError("it cannot be run block by block: it runs past a block without calling it")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Matrices of a block that read the same activation.
+
+    Iterating gives, for one smaller model after the other, what they read there, by its factors as they are by then,
+    and what they read in the dense one, T×D each, some batches at once; without a flow of that, the former twice.
+    `places`: the smaller models that run any of them, each with one that it runs.
+    """
+
+    names: Sequence[str]
+    places: Sequence[tuple[Flow, str]]
+    dense_TD: Sequence[torch.Tensor] | None
+
+    def __iter__(self) -> Iterator[Sequence[torch.Tensor]]:
+        return _together(self._pairs())
+
+    def read_dense(self) -> Iterator[torch.Tensor]:
+        """What they read in the dense one alone, T×D; there has to be a flow of that."""
+        assert self.dense_TD is not None
+        for (dense_TD,) in _together([x_TD] for x_TD in self.dense_TD):
+            yield dense_TD
+
+    def _pairs(self) -> Iterator[list[torch.Tensor]]:
+        for flow, name in self.places:
+            for index in range(len(flow)):
+                x_TD = flow.input_of(name, index)
+                yield [x_TD, x_TD if self.dense_TD is None else self.dense_TD[index].to(x_TD.device)]
+
+
+def _together(batches: Iterable[Sequence[torch.Tensor]]) -> Iterator[Sequence[torch.Tensor]]:
+    """Successive batches, each of tensors with as many rows, behind one another while they are `ROWS` at most."""
+    some: list[Sequence[torch.Tensor]] = []
+    for batch in batches:
+        if some and sum(len(first) for first, *_ in (*some, batch)) > ROWS:
+            joined, some = _joined(some), []  # the batches themselves may go
+            yield joined
+        some.append(batch)
+    if some:
+        yield _joined(some)
+
+
+def _joined(batches: Sequence[Sequence[torch.Tensor]]) -> Sequence[torch.Tensor]:
+    return batches[0] if len(batches) == 1 else [torch.cat(columns) for columns in zip(*batches, strict=True)]
+
+
+def side_by_side(
+    smaller: Sequence[Flow], dense: Flow | None, names: Sequence[Sequence[str]]
+) -> Iterator[list[Group]]:
+    """Takes smaller models and the dense one through their blocks; yields the groups of one block after the other.
+
+    A smaller one is run through a block only when the next block is asked for, by the factors as they are then. What
+    the dense one read is forgotten then: a block's groups are of no use any more.
+
+    Args:
+        smaller: One at least, in front of the first block; afterwards behind the last.
+        dense: Likewise.
+        names: The matrices of each block that are wanted; those that no smaller model runs are left out.
+    """
+    for wanted in names:
+        groups = (dense or smaller[0]).groups(wanted)
+        read = {} if dense is None else dense.advance([group[0] for group in groups])
+        yield [_group(group, smaller, read.get(group[0])) for group in groups]
+        for rows_TD in read.values():
+            rows_TD.clear()  # whoever asks for the next block's groups still has these
+        for flow in smaller:
+            flow.advance()
+
+
+def _group(names: Sequence[str], smaller: Sequence[Flow], dense_TD: Sequence[torch.Tensor] | None) -> Group:
+    run = [(flow, [name for name in names if flow.runs(name)]) for flow in smaller]
+    anywhere = {name for _, some in run for name in some}
+    return Group(
+        [name for name in names if name in anywhere],
+        [(flow, some[0]) for flow, some in run if some],
+        dense_TD,
+    )
+
+
+@contextmanager
+def pre_hooks(
+    model: PreTrainedModel, names: Iterable[str], make: Callable[[str], Callable[..., None]]
+) -> Iterator[None]:
+    """Calls `make(name)` before the forward of each of these modules."""
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(make(name)))
+        yield
+
+
+@contextmanager
+def _answering(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
+    """Lets blocks return a value without running."""
+    for block in blocks:
+        block.forward = lambda *_, **__: output
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward

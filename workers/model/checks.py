@@ -1,0 +1,243 @@
+"""What is told of a local model without loading it: whether a job may take it at all, and its configuration.
+
+Knows nothing of tensors but the headers of their files. A model that passes can still be refused, by whoever reads its
+weights.
+"""
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch, fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ranksieve.search.errors import InputError
+from ranksieve.workers.types.plan import ModelSource
+
+Config = dict[str, Any]
+
+WEIGHT_FILES = "*.safetensors"
+"""Those that weights are loaded from, in the folder itself."""
+
+HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+"""Configuration and tokenizer."""
+
+CHAT_TEMPLATES = "additional_chat_templates"
+"""The one folder in that of a model whose files are read, too."""
+
+_INDEX = "*.safetensors.index.json"
+_ADAPTER = "adapter_config.json"
+_TOKENIZER_CONFIG, _SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
+
+_READ_FROM = frozenset({"vocab", "merges", "entity_vocab", "init_inputs", "gguf_file"})
+"""Where tokenizers take a text for the path of a file, or from which they are told what else to read."""
+
+_OF_LOADING = frozenset({"name_or_path", "is_local", "local_files_only", "cache_dir", "revision", "token"})
+"""What loading sets by itself, before it reads special_tokens_map.json."""
+
+_NAMES = frozenset({"name_or_path", "_name_or_path"})
+"""Where the folder stands that a model once came from, which is not read."""
+
+_MOST = {"num_labels": 1_000_000, "num_hidden_layers": 10_000, "n_layer": 10_000}
+"""Of what a configuration may name: for each, transformers makes an object as soon as it reads that."""
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a folder that make the model, in no order."""
+    patterns = (WEIGHT_FILES, *HEAD_FILES)
+    return [file for file in folder.iterdir() if any(fnmatchcase(file.name, pattern) for pattern in patterns)]
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether a folder has weights that may be loaded."""
+    return any(folder.glob(WEIGHT_FILES))
+
+
+def lists_weights(files: Iterable[str]) -> bool:
+    """The same of a repository, by the paths of its files: those in a subfolder are not loaded."""
+    return any(fnmatch(file, WEIGHT_FILES) and "/" not in file for file in files)
+
+
+def check_local(source: ModelSource, parsed_bytes: float = math.inf, *, weights: bool = True) -> Config:
+    """Refuses a local model that no job may take: not one, pickled, unreadable, or with code of its own.
+
+    Args:
+        source: A folder or a gguf file.
+        parsed_bytes: JSON files of a folder that are larger are not looked into; its config.json must not be.
+        weights: Whether a folder has to hold some.
+
+    Returns:
+        The folder's config.json; nothing of a gguf file.
+
+    Raises:
+        InputError: What is wrong with it.
+    """
+    location, field = Path(source.location), f"model.{source.kind}"
+    try:
+        if source.kind == "gguf":
+            _check_gguf(location, field)
+            return {}
+        return _check_folder(location, field, parsed_bytes, weights)
+    except PermissionError as error:
+        raise InputError(
+            field, f"this server may not read {error.filename}; change its permissions"
+        ) from error
+
+
+def check_headers(source: ModelSource) -> None:
+    """Refuses a folder with a file of weights whose header does not fit it: cut off, not fetched, or something else.
+
+    Args:
+        source: A folder that `check_local` took.
+
+    Raises:
+        InputError: Names the file.
+    """
+    for file in sorted(Path(source.location).glob(WEIGHT_FILES)):
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise InputError(
+                f"model.{source.kind}",
+                f"{file} is damaged ({error}), it has {file.stat().st_size:,} bytes; fetch or save it again",
+            ) from error
+
+
+def _check_gguf(location: Path, field: str) -> None:
+    if location.is_dir():
+        raise InputError(field, f"{location} is a folder; name the gguf file in it")
+    if not location.is_file():
+        raise InputError(field, f"no such file: {location}")
+    with location.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise InputError(field, f"{location} is not a gguf file (it does not start with GGUF)")
+
+
+def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool) -> Config:
+    if not (location / "config.json").is_file():
+        raise InputError(
+            field, f"expected a folder with config.json, as save_pretrained writes; got {location}"
+        )
+    if weights and not holds_weights(location):
+        raise InputError(
+            field,
+            f"{location} holds no .safetensors weights, as save_pretrained writes them; pickled ones are never loaded: "
+            "convert them, where there are such",
+        )
+    files = sorted(model_files(location))
+    for file in files:
+        if not file.is_file():  # whoever opens a named pipe waits for its writer
+            raise InputError(field, f"{file.name} in it is not a regular file; replace it by one")
+        if not os.access(file, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+    small = [file for file in files if file.suffix == ".json" and file.stat().st_size <= parsed_bytes]
+    contents = {file.name: _harmless(file, field) for file in small}
+    if "config.json" not in contents:
+        raise InputError(field, f"config.json has more than {parsed_bytes:,} bytes, too many to look into")
+    config = contents["config.json"]
+    if not isinstance(config, dict):
+        raise InputError(field, f"config.json must hold a JSON object, got {type(config).__name__}")
+    if _ADAPTER in contents:
+        raise InputError(
+            field,
+            f"{location} holds an adapter ({_ADAPTER}), for a model that lies where it says; merge it into that model "
+            "and save the result, or remove the file if that is done",
+        )
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for name, most in _MOST.items():
+            if isinstance(got := part.get(name), int | float) and not got <= most:
+                raise InputError(field, f"config.json must have a {name} of at most {most:,}; got {got}")
+    return config
+
+
+def _harmless(file: Path, field: str) -> Any:
+    """The content of a JSON file that asks neither to run code nor to read what lies elsewhere."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        asks_for_code = isinstance(content, dict) and _mentions_auto_map(content)
+        elsewhere = next(_elsewhere(file.name, content), None)
+    except (ValueError, RecursionError) as error:
+        raise InputError(field, f"{file.name} is not valid JSON: {error}") from error
+    if asks_for_code:
+        raise InputError(
+            field, f"{file.name} has an auto_map: the model asks to run its own code, which is never done"
+        )
+    if elsewhere is not None:
+        raise InputError(
+            field,
+            f"{file.name} names {elsewhere!r} to read; expected nothing but files of the folder itself, and weights in "
+            "safetensors only: save the model again",
+        )
+    return content
+
+
+def _elsewhere(name: str, content: Any) -> Iterator[str]:
+    """What a JSON file would have transformers read, or ask for, that is none of the folder's own files.
+
+    Most of that is told by keys. There may be others; so no text may be the path of a file that is there, nor go up.
+    """
+    if not isinstance(content, dict):
+        return
+    shards = content.get("weight_map")
+    if fnmatch(name, _INDEX) and isinstance(shards, dict):
+        yield from (str(shard) for shard in shards.values() if not _is_shard(shard))
+    weights = content.get("transformers_weights")
+    if weights is not None and not _is_shard(str(weights).removesuffix(".index.json")):
+        yield str(weights)
+    if content.get("configuration_files"):  # instead of the config.json that is looked into here
+        yield str(content["configuration_files"])
+    if content.get("model_type") == "rag" or str(content.get("tokenizer_class")).startswith("Rag"):
+        yield "models in folders of their own"
+    if name.startswith("tokenizer."):  # all of a fast one, or a version of it
+        model = content.get("model")
+        yield from _paths_of_vocabulary(model if isinstance(model, dict) else {})
+        return
+    if name in (_TOKENIZER_CONFIG, _SPECIAL_TOKENS):
+        yield from _paths_of_vocabulary(content)
+    if name == _SPECIAL_TOKENS:  # which goes before what the folder holds
+        yield from (key for key in content if key in _OF_LOADING)
+        yield from (str(value) for key, value in content.items() if key.endswith("_file") and value)
+    if name.startswith("train") or name.endswith("results.json"):  # which tell of a training
+        return
+    texts = [(key, text) for key, text in _texts(content) if "/" in text]
+    yield from (text for key, text in texts if key == "backbone")  # is fetched
+    yield from (text for key, text in texts if key not in _NAMES and _leads_out(text))
+
+
+def _paths_of_vocabulary(content: dict[str, Any]) -> Iterator[str]:
+    for key in sorted(_READ_FROM & content.keys()):
+        if isinstance(content[key], str) or (key == "init_inputs" and content[key]):
+            yield str(content[key])
+
+
+def _leads_out(text: str) -> bool:
+    return ".." in text.split("/") or os.path.isfile(text)
+
+
+def _is_shard(name: Any) -> bool:
+    return isinstance(name, str) and lists_weights([name])
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """All texts inside a value, each with the key that it is under."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _texts(part, name)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _texts(part, key)
+
+
+def _mentions_auto_map(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "auto_map" in value or any(map(_mentions_auto_map, value.values()))
+    if isinstance(value, list):
+        return any(map(_mentions_auto_map, value))
+    return False

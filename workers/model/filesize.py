@@ -1,0 +1,100 @@
+"""What the weight files of an export will hold besides the matrices that are pruned, before there are any.
+
+Embeddings, head, norms, biases, matrices that stay as they are, and the headers of the safetensors format, of which an
+upper bound is taken: how many tensors a matrix becomes is not known before its rank is.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.model.matrices import linear_head
+
+ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
+
+ENTRY_BYTES = 96
+"""Most that a header says of a tensor besides its name: dtype, shape and offsets of a dozen digits each."""
+
+LEAST_ENTRY_BYTES = len('"":{"dtype":"I8","shape":[1],"data_offsets":[0,1]},')
+"""Least that it says."""
+
+PREFIX_BYTES = 256
+"""Of a file: the length of its header, its format, padding."""
+
+LOW_RANK_SUFFIXES = ("basis.weight", "follow.weight", "order")
+"""The most tensors that one matrix becomes; see `workers.model.layers`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remainder:
+    """All of an export's weight files but the matrices.
+
+    Args:
+        numbers: Stored in the working dtype.
+        wide_numbers: Stored in that, or kept in float32.
+        other_bytes: Bytes of tensors that are no floats.
+        header_bytes: At most.
+        added_numbers: Of the numbers those that the dense model has not.
+        dense_header_bytes: Of the dense model's file, at least.
+    """
+
+    numbers: int
+    other_bytes: int
+    header_bytes: int
+    wide_numbers: int = 0
+    added_numbers: int = 0
+    dense_header_bytes: int = 0
+
+    def size_bytes(self, dtype: str) -> int:
+        """Bytes in a working dtype, at most."""
+        wide_bytes = self.wide_numbers * ITEM_BYTES["float32"]
+        return self.numbers * ITEM_BYTES[dtype] + wide_bytes + self.other_bytes + self.header_bytes
+
+    def dense_bytes(self, dtype: str) -> int:
+        """The same of the dense model, at least."""
+        numbers = self.numbers + self.wide_numbers - self.added_numbers
+        return numbers * ITEM_BYTES[dtype] + self.other_bytes + self.dense_header_bytes
+
+
+def remainder(
+    model: PreTrainedModel, matrices: Sequence[MatrixShape], *, head_bias: bool = False
+) -> Remainder:
+    """What an export of a model holds besides the listed matrices; tied weights count once, as they are stored.
+
+    Args:
+        model: Its tensors may be on the meta device.
+        matrices: Those that are pruned.
+        head_bias: Whether the output head may get a bias, see `workers.factors.answer_bias`.
+    """
+    tensors: dict[int, tuple[str, torch.Tensor]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        tensors.setdefault(id(tensor), (name, tensor))
+    pruned = {f"{matrix.name}.weight" for matrix in matrices}
+    rest = [(name, tensor) for name, tensor in tensors.values() if name not in pruned]
+    added = 0
+    if head_bias and (found := linear_head(model)) is not None and found[1].bias is None:
+        name, head = found
+        added = len(head.weight)
+        rest.append((f"{name}.bias", head.weight[:, 0]))
+    wide = _kept_wide(model)
+    floats = {name: tensor.numel() for name, tensor in rest if tensor.is_floating_point()}
+    others = [tensor.nbytes for _, tensor in rest if not tensor.is_floating_point()]
+    names = [name for name, _ in rest]
+    names += [f"{matrix.name}.{suffix}" for matrix in matrices for suffix in LOW_RANK_SUFFIXES]
+    return Remainder(
+        numbers=sum(count for name, count in floats.items() if not wide(name)),
+        wide_numbers=sum(count for name, count in floats.items() if wide(name)),
+        other_bytes=sum(others),
+        header_bytes=PREFIX_BYTES + sum(ENTRY_BYTES + len(name.encode()) for name in names),
+        added_numbers=added,
+        dense_header_bytes=sum(LEAST_ENTRY_BYTES + len(name.encode()) for name, _ in tensors.values()),
+    )
+
+
+def _kept_wide(model: PreTrainedModel) -> Callable[[str], bool]:
+    """Whether transformers may keep a tensor in float32, whatever the working dtype is."""
+    parts = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
+    return lambda name: any(part in name for part in parts)

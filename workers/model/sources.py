@@ -1,0 +1,262 @@
+"""The dense model as it is given: a hub id, a folder or a gguf file, checked, and what it tells without its weights.
+
+Nothing here runs code that comes with a model, and nothing is unpickled. What a damaged or hostile file makes
+transformers raise is told as the file's fault, and what would make objects without end is refused.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+import transformers
+from torch.overrides import TorchFunctionMode
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.integrations.gguf.reader import read_gguf_metadata
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from ranksieve.search.errors import InputError, RanksieveError
+from ranksieve.workers.cache.folders import FolderCache, content_key
+from ranksieve.workers.model import hub
+from ranksieve.workers.model.checks import (
+    HEAD_FILES,
+    WEIGHT_FILES,
+    check_headers,
+    check_local,
+    holds_weights,
+    lists_weights,
+    model_files,
+)
+from ranksieve.workers.model.experts import stacked_experts, take_apart
+from ranksieve.workers.types.plan import ModelSource
+
+Weights = Literal["fetched", "listed", "ignored"]
+"""What is asked of a model's weights: that they are here, that they are here or on the hub, or nothing."""
+
+MOST_WEIGHTS = 150_000
+"""Of a model, its experts taken apart: 70,000 where 10,000 blocks have seven each, 46,000 where 60 have 384 experts."""
+
+MOST_BLOCKS, MOST_ITEMS = 10_000, 2_000_000
+"""That a gguf file may tell of: blocks, and entries in all lists together, each of which takes 700 bytes to read."""
+
+DEQUANTIZED = ("fp8", "mxfp4")
+"""Kinds of quantized weights that transformers can make plain ones of."""
+
+
+def resolve(
+    source: ModelSource, weights: Weights = "fetched", report: hub.Report = lambda done, total: None
+) -> ModelSource:
+    """Turns a hub source into a local folder, through the hub's own cache; local sources come back checked.
+
+    Args:
+        source: Where the model is.
+        weights: So much is asked of its own.
+        report: As of `workers.model.hub.fetch`.
+
+    Raises:
+        InputError: The model cannot be had, is pickled, or asks to run its own code.
+    """
+    if source.kind != "hub":
+        check_local(source, weights=weights != "ignored")
+        if source.kind == "path" and weights != "ignored":
+            check_headers(source)
+        return source
+    wanted = [*HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
+    # Weights in subfolders are of other formats, or other models: nobody would read them.
+    folder = hub.fetch(source.location, source.revision, wanted, f"*/{WEIGHT_FILES}", report)
+    listed = weights == "listed" and (
+        holds_weights(folder) or lists_weights(hub.listed(source.location, folder))
+    )
+    here = replace(source, location=str(folder))  # still of the hub, which errors are to speak of
+    check_local(here, weights=not listed and weights != "ignored")
+    if weights == "fetched":
+        check_headers(here)
+    return replace(here, kind="path", revision=None)
+
+
+def load_config(source: ModelSource) -> PreTrainedConfig:
+    """Reads the configuration of a resolved source."""
+    with reading(source, "cannot read the model's configuration") as (folder, options):
+        if source.kind == "gguf":
+            _check_metadata(source)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+    if source.kind != "gguf":
+        _refuse_quantized(config, f"model.{source.kind}")
+    return config
+
+
+def _check_metadata(source: ModelSource) -> None:
+    """Of a gguf file: its blocks are made, and its lists read number by number, as soon as it is looked into."""
+    metadata, _ = read_gguf_metadata(source.location)
+    blocks = [value for key, value in metadata.items() if key.endswith(".block_count")]
+    if any(not isinstance(value, int) or value > MOST_BLOCKS for value in blocks):
+        raise InputError("model.gguf", f"must have a block_count of at most {MOST_BLOCKS:,}; got {blocks[0]}")
+    items = sum(len(value) for value in metadata.values() if isinstance(value, list))
+    if items > MOST_ITEMS:
+        raise InputError(
+            "model.gguf", f"must have at most {MOST_ITEMS:,} entries in its lists; got {items:,}"
+        )
+
+
+def _refuse_quantized(config: PreTrainedConfig, field: str) -> None:
+    quantization = getattr(config, "quantization_config", None) or {}
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else "in its own way"
+    if quantization and method not in DEQUANTIZED:
+        raise InputError(
+            field,
+            f"its weights are quantized ({method}); expected plain ones, or a gguf file: "
+            "give the model that it was made from",
+        )
+
+
+def load_tokenizer(source: ModelSource, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer of a resolved source.
+
+    Args:
+        source: Where it is.
+        config: That of the model, where that in the folder is an export's, which transformers would warn of.
+    """
+    with reading(source, "cannot read the model's tokenizer") as (folder, options):
+        if config is not None:
+            options["config"] = config
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False, **options
+        )
+    return tokenizer
+
+
+def head_folder(source: ModelSource, cache: FolderCache) -> ModelSource:
+    """Where the configuration and the tokenizer of a resolved source are quick to read.
+
+    To read them out of a gguf file takes seconds, so they are converted once.
+
+    Args:
+        source: A resolved source.
+        cache: Holds one folder per digest.
+    """
+    if source.kind != "gguf":
+        return source
+    key = content_key("head", weights_digest(source), transformers.__version__)
+    with cache.lock(key):
+        if cache.find(key) is None:
+            config, tokenizer = load_config(source), load_tokenizer(source)
+            with cache.writing(key) as scratch:
+                config.save_pretrained(scratch)
+                tokenizer.save_pretrained(scratch)
+    return ModelSource(kind="path", location=str(cache.path(key)))
+
+
+def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model's modules on the meta device, its experts taken apart: shapes without memory.
+
+    Raises:
+        InputError: The configuration is not one of a causal language model.
+    """
+    try:
+        with torch.device("meta"), _FewWeights():
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+                config, trust_remote_code=False
+            )
+    except RanksieveError:
+        raise
+    except Exception as error:
+        raise InputError(
+            "model", f"{type(config).__name__} is not the configuration of a causal language model: {error!r}"
+        ) from error
+    if _reads_on(config):
+        raise InputError(
+            "model",
+            f"{type(config).__name__} is that of an encoder, which reads the tokens that it should predict; expected a "
+            "decoder, or is_decoder in a config.json whose weights were trained as one",
+        )
+    with _FewWeights():
+        take_apart(model, stacked_experts(model))
+    return model
+
+
+class _FewWeights(TorchFunctionMode):
+    """Ends, in this thread, the making of modules without end, whatever the field is called that asks for them.
+
+    Every linear map and embedding asks `torch.empty` for its weight. Other calls restore states, and must not fail.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = MOST_WEIGHTS
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.empty:
+            self._left -= 1
+            if self._left < 0:
+                raise InputError(
+                    "model", "its configuration asks for far too many modules; check its numbers"
+                )
+        return func(*args, **(kwargs or {}))
+
+
+def _reads_on(config: PreTrainedConfig) -> bool:
+    """Whether a model attends to later tokens: one of those that fill masks, which transformers builds as it is."""
+    causal = config.is_encoder_decoder or any(
+        getattr(config, name, False) for name in ("is_decoder", "causal")
+    )
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not causal
+
+
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Longest sequence the model was made for, in tokens, or None where it names none."""
+    text_config = config.get_text_config()
+    for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
+        value = getattr(text_config, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return None
+
+
+def weights_digest(source: ModelSource) -> str:
+    """sha256 over the names and bytes of the files that make the model."""
+    location = Path(source.location)
+    files = [location] if location.is_file() else sorted(model_files(location))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+@contextmanager
+def reading(source: ModelSource, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The arguments that transformers reads a resolved source by; whatever it raises is told as the source's fault.
+
+    At a damaged file that is anything: a tokenizer's library raises no kind of its own, or panics, and types and sizes
+    that a configuration or a gguf file names are believed as they stand. A gguf file is read alone: transformers would
+    take a tokenizer that lies beside it.
+    """
+    location = Path(source.location)
+    try:
+        if source.kind == "gguf":
+            with TemporaryDirectory() as alone:
+                (Path(alone) / location.name).symlink_to(location.resolve())
+                yield alone, {"gguf_file": location.name}
+        else:
+            yield str(location), {}
+    except RanksieveError:
+        raise
+    except BaseException as error:
+        panicked = type(error).__name__ == "PanicException"  # of a library in Rust, which cannot be imported
+        if not isinstance(error, Exception) and not panicked:
+            raise
+        raise InputError(f"model.{source.kind}", f"{what}: {error}") from error

@@ -1,0 +1,134 @@
+"""Running a matrix at any rank: a module whose rank is one number.
+
+Legend: B batch, L length, O output width, D input width, R largest rank in the factors, r the rank in use.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.workers.model.matrices import LinearModule, linear_head, weight_OD
+from ranksieve.workers.model.sublayers import Sublayer, find_sublayers, leaves_no_trace, live_ranks, skipped
+
+
+class SwitchableLinear(nn.Module):
+    """A linear map that runs dense or through the first `rank` components of its factors.
+
+    Changing `rank` costs nothing: both factors are sliced as views when the module runs. Rank 0 is the matrix
+    gone, its bias kept.
+
+    Args:
+        dense: The module it stands in for; its weight and bias are shared, not copied.
+        left_RO, right_RD: Nested factors, components in rows, in the model's dtype, or float32 to train them.
+    """
+
+    def __init__(self, dense: LinearModule, left_RO: torch.Tensor, right_RD: torch.Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight_OD(dense), requires_grad=False)
+        self.bias = dense.bias
+        self.rank = DENSE
+        self.left_RO: torch.Tensor = nn.Buffer(left_RO, persistent=False)
+        self.right_RD: torch.Tensor = nn.Buffer(right_RD, persistent=False)
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        if self.rank == DENSE:
+            return F.linear(x_BLD, self.weight, self.bias)
+        if self.rank == 0:
+            y_BLO = x_BLD.new_zeros((*x_BLD.shape[:-1], len(self.weight)))
+            return y_BLO if self.bias is None else y_BLO + self.bias
+        hidden_BLr = F.linear(x_BLD, self.right_RD[: self.rank].to(x_BLD.dtype))
+        return F.linear(hidden_BLr, self.left_RO[: self.rank].T.to(x_BLD.dtype), self.bias)
+
+
+class SwitchableModel:
+    """A causal LM whose listed matrices run at the ranks of the current candidate.
+
+    The model is changed in place: its linear modules are replaced by `SwitchableLinear`. A sublayer whose output matrix
+    is at rank 0 is not run (see `model.sublayers`); with a cache, which has to grow in every layer, it is run on
+    nothing: all its matrices are at rank 0.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        matrices: Sequence[MatrixShape],
+        factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
+    ) -> None:
+        self.model = model
+        self.matrices = tuple(matrices)
+        self.answer_bias: nn.Parameter | None = None
+        """Of the output head, in every candidate but the dense model; see `workers.factors.answer_bias`."""
+        self._sublayers = find_sublayers(model, matrices)
+        self._modules = [_replace(model, matrix.name, *factors[matrix.name]) for matrix in matrices]
+        for sublayer in self._sublayers:
+            _skip_while_dead(model, sublayer)
+        self._ranks: tuple[int, ...] = ()
+
+    def switch(self, ranks: Sequence[int]) -> None:
+        """Makes the model the candidate with these ranks, in the order of the matrices (-1 is dense)."""
+        if (wanted := tuple(ranks)) == self._ranks:
+            return
+        live = live_ranks(self.matrices, wanted, self._sublayers)
+        for module, rank in zip(self._modules, live, strict=True):
+            module.rank = rank
+        self._ranks = wanted
+        if self.answer_bias is not None:
+            self._choose_bias()
+
+    def set_answer_bias(self, bias_V: torch.Tensor | None) -> None:
+        """Gives candidates a bias of the output head, in place of the model's own, or takes it away."""
+        found = linear_head(self.model)
+        assert found is not None
+        if self.answer_bias is None:
+            self._head: Any = found[1]  # a linear map may have no bias, whatever its type says
+            self._own_bias: nn.Parameter | None = self._head.bias
+        weight = self._head.weight
+        self.answer_bias = None if bias_V is None else nn.Parameter(bias_V.to(weight), requires_grad=False)
+        self._choose_bias()
+
+    def _choose_bias(self) -> None:
+        own = self.answer_bias is None or all(module.rank == DENSE for module in self._modules)
+        self._head.bias = self._own_bias if own else self.answer_bias
+
+    def skipped(self, ranks: Sequence[int]) -> frozenset[str]:
+        """The matrices of the sublayers that the candidate does not run."""
+        return skipped(self.matrices, ranks, self._sublayers)
+
+
+def switchable_module(model: PreTrainedModel, name: str) -> SwitchableLinear:
+    """The module of one matrix, after `SwitchableModel` has replaced it."""
+    module = model.get_submodule(name)
+    assert isinstance(module, SwitchableLinear)
+    return module
+
+
+def _replace(
+    model: PreTrainedModel, name: str, left_RO: torch.Tensor, right_RD: torch.Tensor
+) -> SwitchableLinear:
+    dense = model.get_submodule(name)
+    assert isinstance(dense, LinearModule)
+    device, dtype = dense.weight.device, dense.weight.dtype
+    module = SwitchableLinear(dense, left_RO.to(device, dtype), right_RD.to(device, dtype))
+    model.set_submodule(name, module)
+    return module
+
+
+def _skip_while_dead(model: PreTrainedModel, sublayer: Sublayer) -> None:
+    module, output = model.get_submodule(sublayer.name), model.get_submodule(sublayer.output)
+    run = module.forward
+
+    @wraps(run)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        inputs = (*args, *kwargs.values())
+        if output.rank != 0 or not leaves_no_trace(inputs):
+            return run(*args, **kwargs)
+        y = output(inputs[0])  # at rank 0 it looks at the leading shape alone
+        return y if sublayer.rest is None else (y, *sublayer.rest)
+
+    module.forward = forward

@@ -1,0 +1,86 @@
+"""Task metrics as pure functions of plain numbers and texts.
+
+Knows nothing of models. Accuracy, exact match and token F1 are shares in 0..1; perplexity is at least 1.
+"""
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
+
+from ranksieve.search.errors import ScoringError
+
+Kind = Literal["choice", "generate", "lm"]
+
+METRIC_NAMES: Mapping[Kind, str] = MappingProxyType(
+    {"choice": "accuracy", "generate": "token_f1", "lm": "perplexity"}
+)
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces.
+
+    Source: arXiv 1606.05250 (SQuAD), section 6.1.
+    """
+    bare = text.lower().translate(_PUNCTUATION)
+    return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+def exact_match(prediction: str, references: Sequence[str]) -> float:
+    """1.0 if the prediction equals a reference after `normalize_answer`, else 0.0."""
+    return float(normalize_answer(prediction) in {normalize_answer(reference) for reference in references})
+
+
+def token_f1(prediction: str, references: Sequence[str]) -> float:
+    """Best F1 of word overlap with a reference, 0..1; two answers without words agree.
+
+    Source: arXiv 1606.05250 (SQuAD), section 6.1.
+    """
+    words = normalize_answer(prediction).split()
+    return max((_f1(words, normalize_answer(reference).split()) for reference in references), default=0.0)
+
+
+def _f1(predicted: list[str], expected: list[str]) -> float:
+    if not predicted or not expected:
+        return float(predicted == expected)
+    common = (Counter(predicted) & Counter(expected)).total()
+    return 2 * common / (len(predicted) + len(expected))
+
+
+def perplexity(nll_nats: float, tokens: int) -> float:
+    """exp of the mean negative log-likelihood per token.
+
+    Args:
+        nll_nats: Sum over all predicted tokens.
+        tokens: How many there are.
+
+    Raises:
+        ScoringError: If there is no token, or the result is no finite number.
+    """
+    if tokens < 1 or not math.isfinite(nll_nats):
+        raise ScoringError(f"no perplexity of {nll_nats} nats over {tokens} tokens")
+    try:
+        return math.exp(nll_nats / tokens)
+    except OverflowError as error:
+        raise ScoringError(f"perplexity overflows at {nll_nats / tokens:.1f} nats per token") from error
+
+
+def drop_unit(metric_name: str) -> str:
+    """What the drop of a metric, by its name, is told in: what `drop_points` counts."""
+    return "% of perplexity" if metric_name == METRIC_NAMES["lm"] else "points"
+
+
+def drop_points(kind: Kind, dense_metric: float, metric: float) -> float:
+    """How much worse than dense, in points; negative if better.
+
+    Percentage points of accuracy or token F1; for `lm`, percent of the dense perplexity.
+    """
+    if kind == "lm":
+        return 100 * (metric / dense_metric - 1)
+    return 100 * (dense_metric - metric)

@@ -1,0 +1,126 @@
+"""What the service asks of the workers, as plain values: no torch, no Ray, no pydantic.
+
+`service.pipeline.pipeline` fills these from a validated job file; everything in this package takes them as they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+SPLITS = ("calibration", "search", "confirm", "test")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSource:
+    """Where the dense model is and which of its matrices are pruned.
+
+    `location` is a hub id, a folder or a gguf file, as `kind` says; local ones are absolute.
+    """
+
+    kind: Literal["hub", "path", "gguf"]
+    location: str
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    include: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordSource:
+    """A file of records, or one split of a hub data set. `field` is its place in the job file, for errors."""
+
+    field: str
+    path: Path | None = None
+    hub_id: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataPlan:
+    """The record pool, the splits with files of their own, and how many records each split takes."""
+
+    source: RecordSource | None
+    files: Mapping[str, RecordSource] = field(default_factory=dict)
+    sizes: Mapping[str, int]
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskPlan:
+    """The task as templates over a record's fields; see `service.spec.TaskSpec` for the meaning of each."""
+
+    kind: Literal["choice", "generate", "lm"]
+    prompt: str
+    answer: str
+    choices: Mapping[str, str] | None = None
+    choices_field: str | None = None
+    delimiter: str = " "
+    chat_template: bool = False
+    max_new_tokens: int = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """Answer tokens inside a row: the logits at `start .. start + len(ids) - 1` predict `ids`.
+
+    `choice` is the index of the answer these tokens spell (0 where the task has no choices).
+    """
+
+    choice: int
+    start: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One token sequence to run through the model, and the answers to read off it."""
+
+    ids: tuple[int, ...]
+    spans: tuple[Span, ...]
+
+    @property
+    def reads(self) -> int:
+        """Positions whose logits predict answers; several answers may be predicted by the same."""
+        return len({span.start + offset for span in self.spans for offset in range(len(span.ids))})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+    """One record, tokenized.
+
+    `rows` hold every (prompt, answer) pair; answers that share the same input ids share a row, so that a
+    task of one-token answers costs one row per example. `label` is the right choice (0 without choices).
+    `references` are the accepted answer texts of `generate`, and `end` is the token that ends them, if there is any.
+    """
+
+    rows: tuple[Row, ...]
+    choices: int
+    label: int
+    prompt_ids: tuple[int, ...]
+    references: tuple[str, ...] = ()
+    end: int | None = None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Of the answer, where nothing is to be chosen."""
+        return len(self.rows[0].spans[0].ids)
+
+    def can_be_written(self, max_new_tokens: int) -> bool:
+        """Whether a model could write the first reference: one line, of no more tokens."""
+        tokens = self.answer_tokens - (self.end is not None)
+        return tokens <= max_new_tokens and "\n" not in self.references[0].strip()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedTask:
+    """The whole task, tokenized and split; `digest` identifies its content."""
+
+    kind: Literal["choice", "generate", "lm"]
+    splits: Mapping[str, tuple[Example, ...]]
+    max_new_tokens: int
+    digest: str
+    split_digests: Mapping[str, str]
+    dropped_duplicates: int = 0
