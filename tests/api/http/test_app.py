@@ -109,7 +109,7 @@ def test_openapi_shows_an_example_of_every_body(http):
     document = http.get("/openapi.json").json()
     bodies = {"JobSpec": JobSpec, "JobChanges": JobChanges}
     for module in iter_modules(schemas.__path__):
-        bodies |= vars(import_module(f"api.schemas.{module.name}"))
+        bodies |= vars(import_module(f"ranksieve.api.http.schemas.{module.name}"))
 
     for path, methods in [*document["paths"].items(), *document["webhooks"].items()]:
         for operation in methods.values():
