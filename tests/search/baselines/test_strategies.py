@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranksieve.search.baselines.batches import BatchSearch, Strategy
+from ranksieve.search.baselines.batches import BatchSearch, Stage, Strategy
 from ranksieve.search.baselines.bisection import bisection
 from ranksieve.search.baselines.evopress import evopress, evopress_stages
 from ranksieve.search.baselines.paper_ga import PaperSettings, paper_ga
@@ -19,7 +19,6 @@ from ranksieve.search.baselines.sizes import random_genome, stepped
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.schedules import schedule_for
-from ranksieve.search.evolution.settings import Stage
 from ranksieve.search.space.objectives import MaxDrop, Objective, TargetParams
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.start.seeds import lagrangian, uniform

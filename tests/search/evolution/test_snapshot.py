@@ -33,12 +33,6 @@ def test_only_limits_may_differ(make_space) -> None:
     assert len({mine, *others}) == 8
 
 
-def test_a_search_that_began_before_there_was_a_setting_goes_on() -> None:
-    shape = MatrixShape(name="m", out_features=16, in_features=16, layer=0, kind="m")
-    before = "ead6d83ac4ac6b5166c25340263901e63e3fd16abba115b248f3b866b4b944b3"
-    assert fingerprint(SearchSpace([shape], 4), TargetParams(share=0.5), SETTINGS) == before
-
-
 def test_the_same_levels_of_other_matrices_are_another_search() -> None:
     def space(name: str, width: int) -> SearchSpace:
         shape = MatrixShape(name=name, out_features=20, in_features=width, layer=0, kind="m")
