@@ -24,8 +24,6 @@ class SearchSettings:
         crossover_rate: Chance that a child has two parents.
         removal_rate: Chance that a child loses a sublayer.
         transfer_rate: Chance that one that does not is changed by a transfer, not a mutation.
-        sensitivity_rate: Chance that a mutation chooses genes by what their steps are predicted to change of the loss,
-            not evenly.
 
     Raises:
         InputError: A number out of its range.
@@ -44,7 +42,6 @@ class SearchSettings:
     crossover_rate: float = 0.7
     removal_rate: float = 0.2
     transfer_rate: float = 0.3
-    sensitivity_rate: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -65,6 +62,6 @@ class SearchSettings:
             raise InputError(
                 "search.survivors", f"must be at most offspring, {self.offspring}, got {self.survivors}"
             )
-        for name in ("crossover_rate", "removal_rate", "transfer_rate", "sensitivity_rate"):
+        for name in ("crossover_rate", "removal_rate", "transfer_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"search.{name}", f"must be in [0, 1], got {getattr(self, name)}")

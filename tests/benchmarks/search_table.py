@@ -98,7 +98,6 @@ SETTINGS = (
     "crossover_rate",
     "removal_rate",
     "transfer_rate",
-    "sensitivity_rate",
 )
 
 
