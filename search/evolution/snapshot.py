@@ -37,11 +37,7 @@ def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettin
         "genes": [[gene.members, gene.levels] for gene in space.genes],
         "storage": space.storage,
         "objective": [type(objective).__name__, asdict(objective)],
-        "settings": {
-            name: value
-            for name, value in asdict(settings).items()
-            if name not in LIMITS
-        },
+        "settings": {name: value for name, value in asdict(settings).items() if name not in LIMITS},
     }
     return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

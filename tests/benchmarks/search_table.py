@@ -31,6 +31,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from baselines.paper_ga import PaperSettings
 from in_process import InProcess
 from real_model import (
     descents,
@@ -56,7 +57,6 @@ from search_methods import (
 from synthetic_task import make
 
 from ranksieve.api.cli.spec_file import load_spec
-from ranksieve.search.baselines.paper_ga import PaperSettings
 from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.finalists import Finalist, drop_finalists
 from ranksieve.search.evolution.outcome import Outcome

@@ -1,8 +1,8 @@
 from itertools import count
 
 import pytest
+from baselines.batches import BatchSearch, Stage, Strategy, race
 
-from ranksieve.search.baselines.batches import BatchSearch, Stage, Strategy, race
 from ranksieve.search.errors import ConflictError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 
