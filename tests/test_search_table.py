@@ -14,14 +14,11 @@ from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.space import SearchSpace
 
-BENCHMARKS = Path(__file__).parent / "benchmarks"
-
 Run = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def table() -> ModuleType:
     import search_table
 
     return search_table

@@ -217,7 +217,7 @@ class Evolution:
 
     def _candidates(self, number: int) -> list[Genome]:
         rng = stream(self._settings.seed, number)
-        made = operators(self._prices, rng, sensitivity_rate=self._settings.sensitivity_rate)
+        made = operators(self._prices, rng)
         breeder = Breeder(made, self._settings, self._seen, rng)
         if number == 0:
             return self._proposer.seeds(breeder)

@@ -19,8 +19,8 @@ class Trial:
     Args:
         genome: The genome.
         examples: How many.
-        known: On so many of them, the first ones, a race has scored it before: they cost nothing again.
-        cuts: After so many of them, rising, scoring is cut, as races may have looked at it there. The same in all
+        known: Examples, the first ones, that a race has scored it on before: they cost nothing again.
+        cut: Examples after which scoring is cut, as races may have looked at it there; 0: nowhere. The same in all
             races of a search, also in one that scores everybody on all: what is computed at once is rounded together.
         screening: Only its loss will be looked at.
     """
@@ -28,7 +28,7 @@ class Trial:
     genome: Genome
     examples: int
     known: int = field(default=0, compare=False)
-    cuts: tuple[int, ...] = field(default=(), compare=False)
+    cut: int = field(default=0, compare=False)
     screening: bool = field(default=False, compare=False)
 
 

@@ -61,17 +61,16 @@ class Individual(tuple[int, ...]):
         return [list(self), self.loss_nats]
 
 
-def operators(prices: Prices, rng: Random, *, sensitivity_rate: float = 0.0) -> Any:
+def operators(prices: Prices, rng: Random) -> Any:
     """A Toolbox with all that `search.evolution.breeding.Operators` wants.
 
     Args:
         prices: Predicted losses; its space is that of the genomes.
         rng: Source of randomness of all of them.
-        sensitivity_rate: Of mutation.
     """
     toolbox = base.Toolbox()
     toolbox.register("mate", crossover, prices.space, rng=rng)
-    toolbox.register("mutate", mutate, prices, rng=rng, sensitivity_rate=sensitivity_rate)
+    toolbox.register("mutate", mutate, prices.space, rng=rng)
     toolbox.register("transfer", transfer, prices.space, rng=rng)
     toolbox.register("removable", removable, prices.space)
     toolbox.register("remove", remove, prices, rng=rng)

@@ -1,36 +1,8 @@
 """How the search runs: sizes, limits and rates."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from ranksieve.search.errors import InputError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """Everyone still in is scored on the first `examples` examples; the best `survivors` go on."""
-
-    examples: int
-    survivors: int
-
-    def __post_init__(self) -> None:
-        for name in ("examples", "survivors"):
-            if getattr(self, name) < 1:
-                raise InputError(f"stages.{name}", f"must be at least 1, got {getattr(self, name)}")
-
-
-def unselective(stages: Sequence[Stage]) -> str | None:
-    """What is wrong with stages of which one could not select or not save, the screen the last of them; else None."""
-    screen = stages[-1]
-    for earlier, later in pairwise(stages):
-        if not (earlier.examples < later.examples and earlier.survivors > later.survivors):
-            return (
-                "must be on ever more examples with ever fewer survivors, to the screen's "
-                f"{screen.examples} and {screen.survivors}; got {earlier.examples} and {earlier.survivors} before "
-                f"{later.examples} and {later.survivors}"
-            )
-    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +14,6 @@ class SearchSettings:
         offspring: Children proposed in a generation.
         survivors: Children promoted from the screen to all search examples.
         screen: Search examples that screen children; at `full` or more there is no screen.
-        prescreens: Stages before the screen, on fewer examples.
         full: All search examples.
         generations: Generations after the seeds.
         overlap: Generations in flight at once: generation g is bred from what is known after generation g - overlap.
@@ -53,8 +24,6 @@ class SearchSettings:
         crossover_rate: Chance that a child has two parents.
         removal_rate: Chance that a child loses a sublayer.
         transfer_rate: Chance that one that does not is changed by a transfer, not a mutation.
-        sensitivity_rate: Chance that a mutation chooses genes by what their steps are predicted to change of the loss,
-            not evenly.
 
     Raises:
         InputError: A number out of its range.
@@ -64,7 +33,6 @@ class SearchSettings:
     offspring: int = 12
     survivors: int = 3
     screen: int = 64
-    prescreens: tuple[Stage, ...] = ()
     full: int = 256
     generations: int = 20
     overlap: int = 2
@@ -74,7 +42,6 @@ class SearchSettings:
     crossover_rate: float = 0.7
     removal_rate: float = 0.2
     transfer_rate: float = 0.3
-    sensitivity_rate: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
@@ -95,13 +62,6 @@ class SearchSettings:
             raise InputError(
                 "search.survivors", f"must be at most offspring, {self.offspring}, got {self.survivors}"
             )
-        if (wrong := unselective(self.stages)) is not None:
-            raise InputError("search.prescreens", wrong)
-        for name in ("crossover_rate", "removal_rate", "transfer_rate", "sensitivity_rate"):
+        for name in ("crossover_rate", "removal_rate", "transfer_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"search.{name}", f"must be in [0, 1], got {getattr(self, name)}")
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """All stages of a race but the one on all examples, in order."""
-        return (*self.prescreens, Stage(examples=self.screen, survivors=self.survivors))

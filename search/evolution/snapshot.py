@@ -23,9 +23,6 @@ STATE_VERSION = 6
 LIMITS = ("generations", "max_evaluations", "patience")
 """Settings that may differ when a search goes on."""
 
-LATER = {"sensitivity_rate": 0.0}
-"""Settings that searches of earlier versions had no name for, and what they did."""
-
 
 def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettings) -> str:
     """A hash of all that decides which search this is, limits left out.
@@ -40,11 +37,7 @@ def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettin
         "genes": [[gene.members, gene.levels] for gene in space.genes],
         "storage": space.storage,
         "objective": [type(objective).__name__, asdict(objective)],
-        "settings": {
-            name: value
-            for name, value in asdict(settings).items()
-            if name not in LIMITS and (name, value) not in LATER.items()
-        },
+        "settings": {name: value for name, value in asdict(settings).items() if name not in LIMITS},
     }
     return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 

@@ -5,7 +5,6 @@ Checks it as a submission does, but for the model's weights, of which nothing is
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -187,22 +186,15 @@ def finalists(spec: JobSpec) -> int:
 def scorings(spec: JobSpec) -> list[tuple[int, int]]:
     """On how many examples a search scores how often at most, the largest first.
 
-    `search.max_evaluations` bounds the scorings of all stages together. On all examples go the seeds, and of every
+    `search.max_evaluations` bounds the scorings of both stages together. On all examples go the seeds, and of every
     later generation the survivors; where the screen is as large as the split, everything.
     """
     search, whole = spec.search, spec.task.data.sizes.search
     if search.screen >= whole:
         return [(whole, search.max_evaluations)]
     seeds = max(own_seeds(spec) + given_seeds(spec), search.population)
-    most = [(whole, seeds + search.generations * search.survivors)]
-    for before, stage in reversed(list(pairwise(search.stages))):
-        most.append((stage.examples, (1 + search.generations) * before.survivors))
-    most.append((search.stages[0].examples, search.max_evaluations))
-    left, bounds = search.max_evaluations, []
-    for examples, count in most:
-        bounds.append((examples, min(left, count)))
-        left -= bounds[-1][1]
-    return bounds
+    on_all = min(search.max_evaluations, seeds + search.generations * search.survivors)
+    return [(whole, on_all), (search.screen, search.max_evaluations - on_all)]
 
 
 def _verifying(once: Load, timed: Load) -> Load:

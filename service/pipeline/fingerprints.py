@@ -58,7 +58,7 @@ def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask, latency: Lat
         prepared.factors.name,
         data_of(task),
         [*levels, [constraint.model_dump(mode="json") for constraint in spec.search.constraints]],
-        [settings.full, *(stage.examples for stage in settings.stages)],
+        [settings.full, settings.screen],
         [spec.search.kl_weight, confidence_of(spec)],
         [spec.resources.tokens_per_batch, spec.resources.threads_per_actor, spec.resources.device],
         *rest,

@@ -121,10 +121,9 @@ def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
 
 def search_settings(spec: JobSpec) -> SearchSettings:
     """How the search runs."""
-    elsewhere = {"kl_weight", "constraints", "seeds", "reweigh_rounds", "descent_rounds", "prescreens"}
+    elsewhere = {"kl_weight", "constraints", "seeds", "reweigh_rounds", "descent_rounds"}
     search = spec.search.model_dump(exclude=elsewhere)
-    *prescreens, _ = spec.search.stages
-    return SearchSettings(**search, prescreens=tuple(prescreens), full=spec.task.data.sizes.search)
+    return SearchSettings(**search, full=spec.task.data.sizes.search)
 
 
 def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> RecordSource:

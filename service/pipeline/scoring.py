@@ -236,9 +236,9 @@ class TaskScorer(Measures):
         kinds = (False, True) if self._loss_only(trial) else (False,)
         found = [self._scored[trial.genome, kind] for kind in kinds if (trial.genome, kind) in self._scored]
         longest = max(found, key=lambda scores: len(scores.quality), default=None)
-        have = 0 if longest is None else len(longest.quality)
-        start = max((cut for cut in trial.cuts if cut <= min(have, trial.known)), default=0)
-        return None if longest is None or not start else first(longest, start)
+        if longest is None or not 0 < trial.cut <= min(len(longest.quality), trial.known):
+            return None
+        return first(longest, trial.cut)
 
     def _keep(self, genome: Genome, scores: Scores) -> None:
         """Remembers scores that others of the genome may go on from; nothing follows on all of the split."""
@@ -251,13 +251,13 @@ class TaskScorer(Measures):
                 del self._scored[next(iter(self._scored))]
 
     def _request(self, trial: Trial, scores: Scores | None) -> ScoreRequest:
-        """The next of a trial's examples behind those that were scored, up to its next cut, or to its end."""
+        """The next of a trial's examples behind those that were scored, up to its cut, or to its end."""
         start = 0 if scores is None else len(scores.quality)
         return ScoreRequest(
             ranks=self._space.ranks(trial.genome),
             split="search",
             start=start,
-            stop=next(end for end in (*trial.cuts, trial.examples) if end > start),
+            stop=trial.cut if start < trial.cut else trial.examples,
             loss_only=self._loss_only(trial),
         )
 

@@ -204,7 +204,7 @@ def require_scorings(spec: JobSpec) -> None:
     seeds, asked = own + given, spec.search.max_evaluations
     if _room(spec, seeds, asked) >= seeds:
         return
-    enough = (1 + len(spec.search.stages)) * max(seeds, spec.search.population)  # all of them in every stage
+    enough = 2 * max(seeds, spec.search.population)  # all of them in both stages
     least = bisect_left(range(enough), seeds, key=lambda limit: _room(spec, seeds, limit))
     raise InputError(
         "search.max_evaluations",

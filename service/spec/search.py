@@ -4,7 +4,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ranksieve.search.evolution.settings import Stage, unselective
 from ranksieve.service.spec.strict import Strict, Texts
 
 DEFAULT_SCREEN = 64
@@ -94,13 +93,6 @@ class SeedSpec(Strict):
         return self
 
 
-class StageSpec(Strict):
-    """A stage of the race between a generation's children."""
-
-    examples: int = Field(ge=1, le=1_000_000, description="Search examples that each is scored on.")
-    survivors: int = Field(ge=1, le=10_000, description="How many go on.")
-
-
 class SearchSpec(Strict):
     """The genetic search over rank vectors."""
 
@@ -114,9 +106,6 @@ class SearchSpec(Strict):
         ge=1,
         le=1_000_000,
         description="Search examples that screen children, where there are more.",
-    )
-    prescreens: tuple[StageSpec, ...] = Field(
-        (), strict=False, max_length=10, description="Stages before the screen, on fewer examples."
     )
     generations: Generations = 20
     overlap: int = Field(
@@ -172,15 +161,3 @@ class SearchSpec(Strict):
         if self.survivors > self.offspring:
             raise ValueError(f"survivors must be at most offspring, {self.offspring}; got {self.survivors}")
         return self
-
-    @model_validator(mode="after")
-    def _stages_select(self) -> Self:
-        if (wrong := unselective(self.stages)) is not None:
-            raise ValueError(f"prescreens {wrong}")
-        return self
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """All stages of a race but the one on all examples, in order."""
-        before = (Stage(examples=one.examples, survivors=one.survivors) for one in self.prescreens)
-        return (*before, Stage(examples=self.screen, survivors=self.survivors))

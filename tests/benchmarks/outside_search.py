@@ -8,11 +8,11 @@ diagonal variant, because a full covariance of hundreds of variables takes more 
 from random import Random
 
 import numpy as np
+from baselines.batches import Strategy
+from baselines.sizes import settle_start
 from cmaes import SepCMA
 from numpy.typing import NDArray
 
-from ranksieve.search.baselines.batches import Strategy
-from ranksieve.search.baselines.sizes import settle_start
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.schedules import Schedule
 from ranksieve.search.space.prices import Energies

@@ -1,4 +1,4 @@
-"""Every search of the benchmark by name, behind one interface: ours, those of `search.baselines`, an outside check."""
+"""Every search of the benchmark by name, behind one interface: ours, those of `baselines`, an outside check."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -6,15 +6,16 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
-from ranksieve.search.baselines.batches import BatchSearch, Strategy
-from ranksieve.search.baselines.bisection import bisection
-from ranksieve.search.baselines.evopress import evopress, evopress_stages
-from ranksieve.search.baselines.paper_ga import PaperSettings, paper_ga
-from ranksieve.search.baselines.random_search import random_search
+from baselines.batches import BatchSearch, Stage, Strategy
+from baselines.bisection import bisection
+from baselines.evopress import evopress, evopress_stages
+from baselines.paper_ga import PaperSettings, paper_ga
+from baselines.random_search import random_search
+
 from ranksieve.search.evolution.evolution import Evolution
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.schedules import Schedule, schedule_for
-from ranksieve.search.evolution.settings import SearchSettings, Stage
+from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.space import SearchSpace

@@ -24,13 +24,14 @@ import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from baselines.paper_ga import PaperSettings
 from in_process import InProcess
 from real_model import (
     descents,
@@ -56,13 +57,12 @@ from search_methods import (
 from synthetic_task import make
 
 from ranksieve.api.cli.spec_file import load_spec
-from ranksieve.search.baselines.paper_ga import PaperSettings
 from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.finalists import Finalist, drop_finalists
 from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.evolution.proposals import Proposer
 from ranksieve.search.evolution.schedules import MOST_LOOKS, SEED_SHARES, Accepted
-from ranksieve.search.evolution.settings import SearchSettings, Stage
+from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import MaxDrop, TargetParams
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.space import Genome, SearchSpace
@@ -98,7 +98,6 @@ SETTINGS = (
     "crossover_rate",
     "removal_rate",
     "transfer_rate",
-    "sensitivity_rate",
 )
 
 
@@ -162,17 +161,13 @@ def _model_of(arguments: Namespace, key: Sequence[Any]) -> tuple[Method, int, tu
 
 def _options(arguments: Namespace, method: str) -> dict[str, Any]:
     """What else a row of a method depends on, as JSON has it."""
-    names = [*SETTINGS, "prescreens", "confidence", "synthetic", "layers", "job"]
+    names = [*SETTINGS, "confidence", "synthetic", "layers", "job"]
     if method.startswith("paper"):
         names.append("paper_population")
     found: dict[str, Any] = json.loads(
-        json.dumps({name: getattr(arguments, name) for name in names}, default=_plain)
+        json.dumps({name: getattr(arguments, name) for name in names}, default=str)
     )
     return found
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else asdict(value)
 
 
 def _require_same(row: Row, arguments: Namespace) -> None:
@@ -214,13 +209,6 @@ def _arguments() -> Namespace:
     for name in SETTINGS:
         kind, default = type(getattr(SearchSettings(), name)), getattr(SearchSettings(), name)
         options.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help="of our search")
-    options.add_argument(
-        "--prescreens",
-        nargs="*",
-        type=_stage,
-        default=list(SearchSettings().prescreens),
-        metavar="N:SURVIVORS",
-    )
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument(
         "--propagate", action="store_true", help="errors, as a job for the objective does by default"
@@ -234,11 +222,6 @@ def _budget_of(text: str) -> tuple[str, int]:
     if method not in NAMES:
         raise ValueError(f"unknown method: {method}")
     return method, int(budget)
-
-
-def _stage(text: str) -> Stage:
-    examples, survivors = map(int, text.split(":"))
-    return Stage(examples=examples, survivors=survivors)
 
 
 def _keys(arguments: Namespace) -> list[tuple[Any, ...]]:
@@ -353,7 +336,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     method, kind, amount, seed, budget, examples, *_ = key
     objective = TargetParams(share=amount) if kind == "share" else MaxDrop(points=amount)
     chosen = {name: getattr(arguments, name) for name in SETTINGS}
-    settings = SearchSettings(full=examples, seed=seed, prescreens=tuple(arguments.prescreens), **chosen)
+    settings = SearchSettings(full=examples, seed=seed, **chosen)
     energies, starts, before = arena.energies, {}, 0
     if method in REWEIGHED:
         energies, _, before = arena.reweigh(objective)

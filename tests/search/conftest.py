@@ -54,7 +54,7 @@ class Problem:
             return Outcome.failed(trial, reason, tokens=trial.examples - trial.known)
         kl_nats = self.kl_nats(trial.genome)
         # the screen ranks close genomes a little differently than all examples do, and what is computed at once matters
-        bias = 1.0 + 0.01 * (sum(trial.genome) % 7) / trial.examples + 1e-9 * len(trial.cuts)
+        bias = 1.0 + 0.01 * (sum(trial.genome) % 7) / trial.examples + 1e-9 * bool(trial.cut)
         return Outcome(
             genome=trial.genome,
             examples=trial.examples,

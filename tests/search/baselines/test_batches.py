@@ -1,11 +1,10 @@
 from itertools import count
 
 import pytest
+from baselines.batches import BatchSearch, Stage, Strategy, race
 
-from ranksieve.search.baselines.batches import BatchSearch, Strategy, race
-from ranksieve.search.errors import ConflictError, InputError
+from ranksieve.search.errors import ConflictError
 from ranksieve.search.evolution.outcome import Outcome, Trial
-from ranksieve.search.evolution.settings import Stage
 
 GENOMES = [(i, 0, 0) for i in range(5)]
 STAGES = (Stage(examples=4, survivors=3), Stage(examples=16, survivors=2))
@@ -88,9 +87,3 @@ def test_misuse_says_what_to_do() -> None:
     search.tell([score(first)])
     with pytest.raises(ConflictError, match="tell every trial of ask once"):
         search.tell([score(first)])
-
-
-@pytest.mark.parametrize("wrong", [{"examples": 0}, {"survivors": 0}])
-def test_a_stage_has_examples_and_survivors(wrong: dict[str, int]) -> None:
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        Stage(**{"examples": 4, "survivors": 2, **wrong})

@@ -7,19 +7,18 @@ from random import Random
 from statistics import mean
 
 import pytest
+from baselines.batches import BatchSearch, Stage, Strategy
+from baselines.bisection import bisection
+from baselines.evopress import evopress, evopress_stages
+from baselines.paper_ga import PaperSettings, paper_ga
+from baselines.random_search import random_search
+from baselines.sizes import random_genome, stepped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ranksieve.search.baselines.batches import BatchSearch, Strategy
-from ranksieve.search.baselines.bisection import bisection
-from ranksieve.search.baselines.evopress import evopress, evopress_stages
-from ranksieve.search.baselines.paper_ga import PaperSettings, paper_ga
-from ranksieve.search.baselines.random_search import random_search
-from ranksieve.search.baselines.sizes import random_genome, stepped
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.schedules import schedule_for
-from ranksieve.search.evolution.settings import Stage
 from ranksieve.search.space.objectives import MaxDrop, Objective, TargetParams
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.start.seeds import lagrangian, uniform

@@ -1,11 +1,10 @@
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.racing import Race, room_of
-from ranksieve.search.evolution.settings import SearchSettings, Stage
+from ranksieve.search.evolution.settings import SearchSettings
 
 SETTINGS = SearchSettings(population=4, offspring=5, survivors=2, screen=4, full=16)
 GENOMES = [(0, 0, i) for i in range(5)]
@@ -49,23 +48,9 @@ def test_all_are_screened_and_the_best_go_on() -> None:
     assert [[trial.examples for trial in stage] for stage in stages] == [[4] * 5, [16] * 2]
     assert [outcome.genome for outcome in race.finishers] == GENOMES[:2]
     assert [outcome.trial for outcome in race.outcomes] == stages[0] + stages[1]
+    assert [{(trial.known, trial.cut) for trial in stage} for stage in stages] == [{(0, 0)}, {(4, 4)}]
+    assert [{trial.screening for trial in stage} for stage in stages] == [{True}, {False}]
     assert race.cost == 7
-
-
-def test_stages_before_the_screen_let_ever_fewer_on() -> None:
-    stages = (Stage(examples=1, survivors=4), Stage(examples=2, survivors=3))
-    settings = SearchSettings(population=4, offspring=5, prescreens=stages, survivors=2, screen=4, full=16)
-    race = start(*GENOMES, settings=settings)
-    scored = run(race)
-    assert [[trial.examples for trial in stage] for stage in scored] == [[1] * 5, [2] * 4, [4] * 3, [16] * 2]
-    assert [stage[0].cuts for stage in scored] == [(), (1,), (1, 2), (1, 2, 4)]
-    assert [stage[0].known for stage in scored] == [0, 1, 2, 4]
-    assert [{trial.screening for trial in stage} for stage in scored] == [{True}, {True}, {True}, {False}]
-    assert [outcome.genome for outcome in race.finishers] == GENOMES[:2]
-    assert race.cost == 5 + 4 + 3 + 2
-
-    fewer = start(*GENOMES[:3], settings=settings)
-    assert [[trial.examples for trial in stage] for stage in run(fewer)] == [[4] * 3, [16] * 2]
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -130,26 +115,22 @@ def test_no_screen_where_it_cannot_select_or_save() -> None:
 
 
 def test_trials_are_cut_alike_with_a_screen_and_without() -> None:
-    settings = replace(SETTINGS, prescreens=(Stage(examples=2, survivors=3),))
-    raced = run(start(*GENOMES, settings=settings))[-1]
-    for race in (start(*GENOMES, settings=settings, screened=False), start(*GENOMES[:2], settings=settings)):
-        assert {trial.cuts for trial in race.start()} == {trial.cuts for trial in raced} == {(2, 4)}
+    raced = run(start(*GENOMES))[-1]
+    for race in (start(*GENOMES, screened=False), start(*GENOMES[:2])):
+        assert {trial.cut for trial in race.start()} == {trial.cut for trial in raced} == {4}
 
 
-@pytest.mark.parametrize("prescreens", [(), (Stage(examples=2, survivors=3),)])
-def test_the_limit_is_never_passed(prescreens: tuple[Stage, ...]) -> None:
+def test_the_limit_is_never_passed() -> None:
     for limit in range(1, 13):
-        race = start(*GENOMES, limit=limit, settings=replace(SETTINGS, prescreens=prescreens))
+        race = start(*GENOMES, limit=limit)
         scored = [trial for stage in run(race) for trial in stage]
         assert 1 <= len(scored) <= race.cost <= limit
         assert sum(trial.examples == 16 for trial in scored) <= SETTINGS.survivors
         assert race.finishers
 
 
-@pytest.mark.parametrize("prescreens", [(), (Stage(examples=2, survivors=3),)])
-def test_the_candidates_of_a_race_make_the_same_race(prescreens: tuple[Stage, ...]) -> None:
-    settings = replace(SETTINGS, prescreens=prescreens)
+def test_the_candidates_of_a_race_make_the_same_race() -> None:
     for limit in range(1, 13):
-        race = start(*GENOMES, limit=limit, settings=settings)
-        again = start(*race.candidates, screened=race.screened, settings=settings)
+        race = start(*GENOMES, limit=limit)
+        again = start(*race.candidates, screened=race.screened)
         assert (again.candidates, again.screened, again.cost) == (race.candidates, race.screened, race.cost)

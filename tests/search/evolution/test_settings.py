@@ -1,7 +1,7 @@
 import pytest
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.evolution.settings import SearchSettings, Stage
+from ranksieve.search.evolution.settings import SearchSettings
 
 
 @pytest.mark.parametrize(
@@ -12,8 +12,6 @@ from ranksieve.search.evolution.settings import SearchSettings, Stage
         ({"overlap": 0}, "search.overlap: must be at least 1, got 0"),
         ({"generations": -1}, "search.generations: must not be negative"),
         ({"survivors": 5, "offspring": 4}, "at most offspring, 4, got 5"),
-        ({"prescreens": (Stage(examples=64, survivors=5),)}, "prescreens: must be on ever more examples"),
-        ({"prescreens": (Stage(examples=8, survivors=3),)}, "got 8 and 3 before 64 and 3"),
         ({"crossover_rate": 1.5}, r"search.crossover_rate: must be in \[0, 1\], got 1.5"),
     ],
 )

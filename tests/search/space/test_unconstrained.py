@@ -44,7 +44,7 @@ def children_of(space: SearchSpace, energies: list[Any], parents: list[Genome]) 
     for step in range(300):
         first, second = rng.choice(genomes), rng.choice(genomes)
         child = crossover(space, first, second, rng)
-        child = mutate(prices, child, rng) if step % 2 else transfer(space, child, rng)
+        child = mutate(space, child, rng) if step % 2 else transfer(space, child, rng)
         fixed = [i for i, level in enumerate(child) if level != first[i]][: step % 3]
         genomes.append(repair(prices, child, space.budget(rng.random()), rng, fixed=fixed))
     return genomes[len(parents) :]

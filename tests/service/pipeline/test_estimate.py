@@ -213,7 +213,6 @@ def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, see
         "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),
         "survivors": rng.choice([1, 3]), "seeds": rng.choice([[], [{"random": 5}, {"densities": {"*": 0.3}}]]),
         "max_evaluations": rng.choice([5, 30, 200]), "generations": rng.choice([1, 6]),
-        "prescreens": rng.choice([[], [{"examples": 2, "survivors": 4}]]),
     }  # fmt: skip
     spec = JobSpec.model_validate(tiny_job)
     examples, confirmed = _play(spec, rng)

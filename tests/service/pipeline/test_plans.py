@@ -6,7 +6,6 @@ import pytest
 from pydantic import ValidationError
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.evolution.settings import Stage
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.estimate import scorings
@@ -165,10 +164,9 @@ def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: li
 
 
 def test_search_settings(tiny_job: Document) -> None:
-    tiny_job["search"] |= {"survivors": 2, "prescreens": [{"examples": 4, "survivors": 3}]}
+    tiny_job["search"]["survivors"] = 2
     settings = plans.search_settings(JobSpec.model_validate(tiny_job))
-    assert (settings.full, settings.screen, settings.patience) == (16, 8, 20)
-    assert settings.stages == (Stage(examples=4, survivors=3), Stage(examples=8, survivors=2))
+    assert (settings.full, settings.screen, settings.survivors, settings.patience) == (16, 8, 2, 20)
 
 
 def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
@@ -180,13 +178,6 @@ def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
     with pytest.raises(
         ValidationError, match=r"screen must be at most task\.data\.sizes\.search, 16; got 65"
     ):
-        JobSpec.model_validate(tiny_job)
-
-
-@pytest.mark.parametrize("stage", [{"examples": 8, "survivors": 3}, {"examples": 4, "survivors": 2}])
-def test_a_stage_that_could_not_select_is_refused(tiny_job: Document, stage: Document) -> None:
-    tiny_job["search"] |= {"survivors": 2, "prescreens": [stage]}
-    with pytest.raises(ValidationError, match="prescreens must be on ever more examples with ever fewer"):
         JobSpec.model_validate(tiny_job)
 
 

@@ -132,7 +132,7 @@ def test_trials_become_outcomes_against_dense(scorer: TaskScorer, runner: FakeRu
 def test_examples_that_were_scored_are_not_run_again(scorer: TaskScorer, runner: FakeRunner) -> None:
     scorer.score_dense("search")
     screened, whole = outcomes(
-        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cuts=(8,))
+        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cut=8)
     )
     assert [(r.start, r.stop) for r in runner.requests[-2:]] == [(0, 8), (8, 40)]
     assert (screened.tokens, whole.tokens) == (80, 320)
@@ -146,19 +146,18 @@ def test_answers_are_not_written_to_screen(runner: FakeRunner, make_task: MakeTa
     runner.requests.clear()
     stages = [
         Trial(genome=(2, 0), examples=8, screening=True),
-        Trial(genome=(2, 0), examples=16, known=8, cuts=(8,), screening=True),
-        Trial(genome=(2, 0), examples=40, known=16, cuts=(8, 16)),
+        Trial(genome=(2, 0), examples=40, known=8, cut=8),
     ]
-    *screened, whole = outcomes(scorer, *stages)
+    screened, whole = outcomes(scorer, *stages)
     asked = [(r.start, r.stop, r.loss_only) for r in runner.requests]
-    assert asked == [(0, 8, True), (8, 16, True), (0, 8, False), (8, 16, False), (16, 40, False)]
-    assert [(one.metric, one.drop_points, one.drop_bound) for one in screened] == [(None, None, None)] * 2
-    assert [one.loss_nats for one in screened] == [pytest.approx(0.3)] * 2
-    assert (whole.metric, whole.drop_points, whole.tokens) == (0.5, 50.0, 240)
+    assert asked == [(0, 8, True), (0, 8, False), (8, 40, False)]
+    assert (screened.metric, screened.drop_points, screened.drop_bound) == (None, None, None)
+    assert screened.loss_nats == pytest.approx(0.3)
+    assert (whole.metric, whole.drop_points, whole.tokens) == (0.5, 50.0, 320)
 
     choices = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
     choices.score_dense("search")
-    assert [one.metric for one in outcomes(choices, *stages)] == [0.5] * 3  # they cost nothing
+    assert [one.metric for one in outcomes(choices, *stages)] == [0.5] * 2  # they cost nothing
 
 
 def test_a_genome_that_was_scored_on_more_may_still_be_asked_for_on_few(
@@ -176,10 +175,10 @@ def test_a_trial_costs_what_its_race_does_not_know_whatever_else_is_known(
 ) -> None:
     """Which race scored a genome first depends on how fast the actors are; the tokens may not."""
     scorer.score_dense("search")
-    whole = Trial(genome=(2, 0), examples=40, known=8, cuts=(8, 16))
+    whole = Trial(genome=(2, 0), examples=40, known=8, cut=8)
     _, alone = outcomes(scorer, Trial(genome=(2, 0), examples=8), whole)
-    other = Trial(genome=(2, 0), examples=16, cuts=(8,))  # of another race, which was faster
-    for trial in (whole, Trial(genome=(2, 0), examples=40, cuts=(8, 16))):
+    other = Trial(genome=(2, 0), examples=16, cut=8)  # of another race, which was faster
+    for trial in (whole, Trial(genome=(2, 0), examples=40, cut=8)):
         runner.requests.clear()
         _, after = outcomes(scorer, other, trial)
         assert after.tokens == 10 * (40 - trial.known)
@@ -190,7 +189,7 @@ def test_what_is_forgotten_is_run_again_as_it_was(
     scorer: TaskScorer, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer.score_dense("search")
-    screened, whole = Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cuts=(8,))
+    screened, whole = Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=40, known=8, cut=8)
     _, at_first = outcomes(scorer, screened, whole)
 
     monkeypatch.setattr(scoring, "MOST_SCORED", 1)
@@ -204,11 +203,9 @@ def test_what_was_scored_in_another_process_is_run_as_it_was_there(
     scorer: TaskScorer, runner: FakeRunner, make_task: MakeTask
 ) -> None:
     scorer.score_dense("search")
-    trial = Trial(genome=(2, 0), examples=40, known=20, cuts=(8, 20))
+    trial = Trial(genome=(2, 0), examples=40, known=8, cut=8)
     other = Trial(genome=(3, 3), examples=8)
-    screened, _, _ = outcomes(
-        scorer, Trial(genome=(2, 0), examples=8), Trial(genome=(2, 0), examples=20, known=8, cuts=(8,)), trial
-    )
+    screened, _ = outcomes(scorer, Trial(genome=(2, 0), examples=8), trial)
     first_time = outcomes(scorer, trial)
 
     runner.requests.clear()
@@ -217,8 +214,7 @@ def test_what_was_scored_in_another_process_is_run_as_it_was_there(
     second_time = outcomes(again, trial, other)
     assert [(r.ranks, r.start, r.stop) for r in runner.requests[1:]] == [
         ((2, 0), 0, 8),
-        ((2, 0), 8, 20),
-        ((2, 0), 20, 40),
+        ((2, 0), 8, 40),
         ((3, 3), 0, 8),
     ]
     assert second_time[:1] == first_time
@@ -229,9 +225,9 @@ def test_a_trial_that_nobody_has_screened_costs_all_its_examples(
     scorer: TaskScorer, runner: FakeRunner
 ) -> None:
     scorer.score_dense("search")
-    (whole,) = outcomes(scorer, Trial(genome=(2, 0), examples=40, cuts=(8, 16)))
-    assert [(r.start, r.stop) for r in runner.requests[1:]] == [(0, 8), (8, 16), (16, 40)]
-    assert (whole.tokens, whole.seconds) == (400, 1.5)
+    (whole,) = outcomes(scorer, Trial(genome=(2, 0), examples=40, cut=8))
+    assert [(r.start, r.stop) for r in runner.requests[1:]] == [(0, 8), (8, 40)]
+    assert (whole.tokens, whole.seconds) == (400, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["choice", "generate"])
@@ -250,7 +246,7 @@ def test_scorings_of_one_genome_that_run_at_once_do_not_mix(kind: str, make_task
                 yield key, replace(scores, kl_nats=np.arange(request.start, request.stop, dtype=float))
                 running += list(take(2 - len(running)))
 
-    whole = Trial(genome=(2, 0), examples=40, cuts=(8, 16))
+    whole = Trial(genome=(2, 0), examples=40, cut=8)
     found = []
     for trials in ([whole], [whole, Trial(genome=(2, 0), examples=8, screening=True)]):
         scorer = TaskScorer(Turns(), SPACE, make_task(kind), kl_weight=1.0)
@@ -264,7 +260,7 @@ def test_a_trial_that_fails_on_its_first_examples_has_failed(make_task: MakeTask
     runner = FakeRunner(lambda request: request.ranks == (1, 0) and request.start == 0)
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
     scorer.score_dense("search")
-    (failed,) = outcomes(scorer, Trial(genome=(1, 0), examples=40, cuts=(8,)))
+    (failed,) = outcomes(scorer, Trial(genome=(1, 0), examples=40, cut=8))
     assert (failed.failure, failed.examples) == ("not finite", 40)
     assert runner.requests[-1].stop == 8
 

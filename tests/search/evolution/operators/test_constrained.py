@@ -123,7 +123,7 @@ def test_operators_and_repair_stay_inside_and_on_budget(
     child = crossover(space, first, second, rng)
     require_inside(space, child)
     prices = Prices(space, energies_of(space, seed))
-    mutated = mutate(prices, child, rng, sensitivity_rate=0.5)
+    mutated = mutate(space, child, rng)
     require_inside(space, mutated)
     assert mutated != child
     moved = transfer(space, mutated, rng)

@@ -5,11 +5,20 @@ scores, how many at once and in which order is none of its business.
 """
 
 from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
 
 from ranksieve.search.errors import ConflictError
 from ranksieve.search.evolution.outcome import Outcome, Trial
-from ranksieve.search.evolution.settings import Stage
 from ranksieve.search.space.space import Genome
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Everyone still in is scored on the first `examples` examples; the best `survivors` go on."""
+
+    examples: int
+    survivors: int
+
 
 STALE_BATCHES = 1000
 """After so many in a row with nothing new in them a strategy is over: it draws from a space that it has used up."""
@@ -33,13 +42,12 @@ def race(candidates: Iterable[Genome], stages: Sequence[Stage]) -> Race:
     """
     running = list(dict.fromkeys(candidates))
     valid: list[Outcome] = []
-    cuts: tuple[int, ...] = ()
+    known = 0
     for stage in stages:
-        known = cuts[-1] if cuts else 0
         outcomes = yield [
-            Trial(genome=genome, examples=stage.examples, known=known, cuts=cuts) for genome in running
+            Trial(genome=genome, examples=stage.examples, known=known, cut=known) for genome in running
         ]
-        cuts = (*cuts, stage.examples)
+        known = stage.examples
         valid = sorted((o for o in outcomes if o.failure is None), key=lambda outcome: outcome.fitness)
         valid = valid[: stage.survivors]
         running = [outcome.genome for outcome in valid]

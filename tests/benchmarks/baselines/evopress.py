@@ -9,12 +9,12 @@ generation, as all our races do, not fresh ones. What was scored at a stage befo
 from collections.abc import Sequence
 from random import Random
 
-from ranksieve.search.baselines.batches import Strategy, race
-from ranksieve.search.baselines.sizes import settle_start, stepped
+from baselines.batches import Stage, Strategy, race
+from baselines.sizes import settle_start, stepped
+
 from ranksieve.search.evolution.operators.transfer import transfer
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.schedules import Schedule
-from ranksieve.search.evolution.settings import Stage
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import Family
 

@@ -5,7 +5,8 @@ No predicted losses: those are the Lagrangian's, and what a baseline does withou
 
 from random import Random
 
-from ranksieve.search.baselines.batches import Strategy
+from baselines.batches import Strategy
+
 from ranksieve.search.evolution.outcome import Trial
 from ranksieve.search.evolution.schedules import SEED_SHARES, Ratchet, Schedule
 from ranksieve.search.space.space import Genome, SearchSpace

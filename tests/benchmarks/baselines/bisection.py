@@ -4,7 +4,8 @@ With uniform genomes this is the paper's uniform pruning (LLM-Sieve, arXiv 2505.
 our factors give before any search.
 """
 
-from ranksieve.search.baselines.batches import Strategy
+from baselines.batches import Strategy
+
 from ranksieve.search.evolution.outcome import Trial
 from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.space import Genome, SearchSpace

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from random import Random
 
 import numpy as np
+from baselines.batches import Strategy
 
-from ranksieve.search.baselines.batches import Strategy
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.objectives import MaxDrop, Objective
