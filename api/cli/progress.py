@@ -155,16 +155,12 @@ class Narrator:
                 return _propagated(data)
             case "matrices.reweighed":
                 return (
-                    f"matrices reweighed by {data['least']:.2f} to {data['most']:.2f}, round {_round(data)}"
+                    f"matrices reweighed by {data['least']:.2f} to {data['most']:.2f}, round {data['round']}"
                 )
             case "genome.descended":
                 return (
-                    f"{data['steps']} ranks moved along the slopes of the loss, round {_round(data)} at "
+                    f"{data['steps']} ranks moved along the slopes of the loss, round {data['round']} at "
                     f"{data['kept_share']:.1%}: {data['expected_nats']:+.4f} nats expected"
-                )
-            case "models.led":
-                return (
-                    f"where rounds have led after propagation {data['round']}: loss {data['loss']:.4f} nats"
                 )
             case "finalist.refit":
                 return _refit(data)
@@ -226,11 +222,6 @@ def _failed(data: Mapping[str, Any]) -> str:
     generation = data["generation"]
     who = "a finalist" if generation is None else f"a candidate of generation {generation}"
     return f"{who} failed: {data['reason']}"
-
-
-def _round(data: Mapping[str, Any]) -> str:
-    """Its number; where errors have been propagated again before, with that of the time."""
-    return f"{data['again'] + 1}.{data['round']}" if data.get("again") else f"{data['round']}"
 
 
 def _propagated(data: Mapping[str, Any]) -> str:

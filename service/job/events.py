@@ -27,15 +27,12 @@ class EventType(StrEnum):
     these; null: it could not be, with the reason); standard_error (of their difference); kept; answer_bias (whether
     the output head has a bias with the new factors)"""
     MATRICES_REWEIGHED = "matrices.reweighed"
-    """round, again (how often errors had been propagated again before), kept_share (of the genome that was measured),
-    drop_points and drop_bound (what it loses on the round's records; null: they do not tell); least, median and most:
-    what energies of matrices are multiplied by from then on"""
+    """round, kept_share (of the genome that was measured), drop_points and drop_bound (what it loses on the round's
+    records; null: they do not tell); least, median and most (what energies of matrices are multiplied by from then
+    on)"""
     GENOME_DESCENDED = "genome.descended"
-    """round, again (as above), kept_share (of the genome that it led to), steps (genes changed), expected_nats (change
-    of the loss per record); drop_points and drop_bound of the genome that it began with, as above"""
-    MODELS_LED = "models.led"
-    """round (how often errors have been propagated); loss (on the search split, of the model in the middle of where
-    reweighing and descent have led since; not told where errors are propagated once)"""
+    """round, kept_share (of the genome that it led to), steps (genes changed), expected_nats (change of the loss per
+    record); drop_points and drop_bound of the genome that it began with, as above"""
     LATENCY_MEASURED = "latency.measured"
     """table (curves of matrices, ranks, nanoseconds, dense_nanoseconds; other_nanoseconds), device, dtype, threads,
     workload, stretched, stretched_ranks, checked_nanoseconds, expected_nanoseconds; see `workers.cost.latency`"""

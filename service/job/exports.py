@@ -21,9 +21,6 @@ KNOWN = ("metric_name", "method", "storage", "refine_epochs", "data", "model", "
 TABLE = "latency_table"
 """What ranks cost where a search was for a latency: levels are what they are by it. Others have none."""
 
-REPROPAGATED = "repropagated"
-"""In which models errors were propagated again, where they were, for the factors of all candidates."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Export:
@@ -144,6 +141,5 @@ def export_of(job: Job, candidate: Mapping[str, Any], asked: dict[str, Any]) -> 
         asked=asked,
         candidate=dict(candidate),
         finalist=next(same, None),
-        known={name: result[name] for name in KNOWN}
-        | {name: result.get(name) for name in (TABLE, REPROPAGATED)},
+        known={name: result[name] for name in KNOWN} | {TABLE: result.get(TABLE)},
     )

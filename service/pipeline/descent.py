@@ -31,7 +31,6 @@ from ranksieve.service.pipeline.rounds import (
     holds,
     next_stair,
     records_of,
-    rounds_file,
     rounds_in,
     smallest_share,
 )
@@ -41,7 +40,7 @@ from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.scores import Failure
 
-FILE = "descent"
+FILE = "descent.json"
 
 WORTHWHILE_NATS = 2e-3
 """A round that is expected to gain less is the last at its size: the next one gains about half of that."""
@@ -92,7 +91,6 @@ def descended(
     calibration: int,
     scorer: TaskScorer,
     log: JobLog,
-    again: int = 0,
 ) -> SearchPlan:
     """The plan with the genomes to set out from, of the sizes that were descended at and those around.
 
@@ -106,7 +104,6 @@ def descended(
         calibration: Records of that split.
         scorer: Measures the slopes.
         log: The job.
-        again: How often errors were propagated again before.
 
     Raises:
         UnresumableError: Rounds of another version of this program.
@@ -114,7 +111,7 @@ def descended(
     """
     if not (most := spec.descent_rounds):
         return plan
-    report, file = log.progress("descend"), rounds_file(log.directory, FILE, again)
+    report, file = log.progress("descend"), log.directory / FILE
     rounds = rounds_in(file, Round.from_json)
     report(min(len(rounds), most), most)
     sizes, records = _sizes(spec, plan, begin, scorer), records_of(spec, calibration)
@@ -126,7 +123,6 @@ def descended(
         log.event(
             EventType.GENOME_DESCENDED,
             round=len(rounds),
-            again=again,
             kept_share=plan.space.kept_share(one.genome),
             steps=one.steps,
             expected_nats=one.expected_nats,

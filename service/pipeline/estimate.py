@@ -103,7 +103,6 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
     refit, rounds, descents = spec.projection.refit, spec.reweigh_rounds, spec.descent_rounds
     gathered = len(range(spec.task.data.sizes.calibration)[: spec.projection.gram_examples])
     reweigh_looks, descend_looks = _looks(spec)
-    times = spec.projection.propagation_rounds
     confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind])]
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
@@ -112,10 +111,10 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
         "propagation": first("calibration", MOST_EXAMPLES) if spec.propagates else Load(),
         "propagation_looks": _propagation_looks(spec, first),
         "refinement": first("calibration", spec.projection.refine_examples),
-        "reweigh": first("calibration", ROUND_EXAMPLES).times(times * rounds) if rounds else Load(),
-        "descend": first("calibration", DESCENT_EXAMPLES).times(times * descents) if descents else Load(),
-        "reweigh_looks": first("search", None).times(times * reweigh_looks),
-        "descend_looks": first("search", None).times(times * descend_looks),
+        "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
+        "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
+        "reweigh_looks": first("search", None).times(reweigh_looks),
+        "descend_looks": first("search", None).times(descend_looks),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
         "verify": _verifying(*confirmed),
     }
@@ -162,7 +161,6 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         gram_bytes=resources.gram_bytes,
         midway_share=spec.midway_share,
         propagated=models_of(spec.propagated_shares()),
-        propagation_rounds=spec.projection.propagation_rounds,
         loads=loads,
         refine_epochs=spec.projection.refine_epochs,
         search_passes=sum(examples * count for examples, count in scorings(spec))

@@ -22,8 +22,6 @@ from ranksieve.workers.types.plan import EncodedTask
 SCORING = 4
 """Version of how outcomes come of factors: of `scoring.scorer`, `pipeline.scoring`, `pipeline.measures`, and where
 a search cuts.
-
-Also of where rounds of reweighing and of descent lead: factors are propagated again from there.
 """
 
 
@@ -42,16 +40,13 @@ def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask, latency: Lat
 
     Args:
         spec: The job.
-        prepared: Its factors, those of the first time that errors were propagated.
+        prepared: Its factors.
         task: Its records.
         latency: What its levels are priced by, where that is measured: for one job alone.
     """
     settings = search_settings(spec)
     levels = [spec.projection.rank_step, spec.projection.storage, isinstance(spec.objective, TargetBytes)]
     rest: list[Any] = [] if latency is None else [latency.to_json()]
-    if spec.projection.propagation_rounds > 1:  # other factors come of these
-        led_by = [spec.projection.propagation_rounds, spec.reweigh_rounds, spec.descent_rounds]
-        rest.append([spec.objective.model_dump(mode="json"), *led_by])
     return content_key(
         "scores",
         SCORING,

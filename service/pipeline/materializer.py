@@ -11,7 +11,7 @@ from typing import Any
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.service.job.events import EventType
-from ranksieve.service.job.exports import REPROPAGATED, Export
+from ranksieve.service.job.exports import Export
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.pipeline import plans, report
 from ranksieve.service.pipeline.fingerprints import (
@@ -19,7 +19,6 @@ from ranksieve.service.pipeline.fingerprints import (
     require_same_matrices,
     require_same_model,
 )
-from ranksieve.service.pipeline.repropagation import Led
 from ranksieve.service.pipeline.search_plan import seedless
 from ranksieve.service.pipeline.steps import Phases
 from ranksieve.service.run.clock import Clock
@@ -67,9 +66,7 @@ class Materializer:
             require_same_model(export.known["model"], made, export.job)
             measured = export.latency
             plan = phases.search_plan(spec, checked, made.model.dtype, measured)
-            before = export.known.get(REPROPAGATED)
-            led = None if before is None else Led.from_json(before)
-            prepared = phases.prepare(spec, checked, made, plan, share, log, led)
+            prepared = phases.prepare(spec, checked, made, plan, share, log)
         space = plan.space
         genome = space.validate(export.genome)
         refit = export.refit_file(self._settings.jobs_dir)

@@ -1,15 +1,14 @@
 """One job from its spec to its exported model, top to bottom.
 
-    spec → checked → prepared (calibration, projections; latencies) ⇄ reweighed energies, descended genome
+    spec → checked → prepared (calibration, projections; latencies) → reweighed energies, descended genome
     → search ⇄ scoring → refit finalists → confirmation → test → export → verified
 
 Every stage returns what a later one needs. Stopped anywhere and run again, it ends with the same result: the
 preparation is cached by content, the search goes on from its last saved generation, the rest is repeated.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ranksieve.search.evolution.outcome import Outcome
@@ -17,7 +16,7 @@ from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState
-from ranksieve.service.pipeline import descent, plans, report, repropagation, reweighing
+from ranksieve.service.pipeline import descent, plans, report, reweighing
 from ranksieve.service.pipeline.confirmation import confidence_of, confirm, promise_notes
 from ranksieve.service.pipeline.descent import descended
 from ranksieve.service.pipeline.fingerprints import (
@@ -31,9 +30,7 @@ from ranksieve.service.pipeline.fingerprints import (
     scores_otherwise,
 )
 from ranksieve.service.pipeline.refitting import Finalists
-from ranksieve.service.pipeline.repropagation import Led, led
 from ranksieve.service.pipeline.reweighing import reweighed
-from ranksieve.service.pipeline.rounds import rounds_files
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan, require_scorings, seedless
 from ranksieve.service.pipeline.searching import search
@@ -105,14 +102,10 @@ class Pipeline:
             _announce_model(log, prepared, spec.resources.device, scores)
 
         log.state(JobState.SEARCHING)
-        scoring = partial(self._scoring, spec, checked, space, share, log)
-        set_out = partial(_set_out, spec, plan, checked.task, clock, log)
-        prepare = partial(phases.prepare, spec, checked, made, plan, share, log)
-        prepared, before = _coarse_to_fine(spec, prepared, prepare, scoring, set_out, clock, log)
-        with scoring(prepared) as scorer:
+        with self._scoring(spec, checked, space, share, log, prepared) as scorer:
             with clock.phase("dense"):
                 _score_dense(scorer, ("search", "confirm"), log)
-            plan, energies = set_out(prepared, scorer, len(before))
+            plan, energies = _set_out(spec, plan, checked.task, clock, log, prepared, scorer)
             with clock.phase("search"):
                 known = [Outcome.from_json(row) for row in log.ancestors_memo(scores)]
                 evolution = search(plan, energies, scorer, confidence_of(spec), log, known)
@@ -129,7 +122,7 @@ class Pipeline:
                 tested = winner.with_test(scorer, log)
 
         with clock.phase("export"):
-            summary = report.summary(spec, plan, checked, prepared, before, scorer, tested, evolution)
+            summary = report.summary(spec, plan, checked, prepared, scorer, tested, evolution)
             ranks, refit = space.ranks(tested.candidate.genome), tested.candidate.refit
             provenance = report.provenance(job, summary)
             exported = phases.export(spec, prepared, ranks, refit, provenance, share, log)
@@ -181,40 +174,6 @@ class Pipeline:
             dispatcher.close()
 
 
-def _coarse_to_fine(
-    spec: JobSpec,
-    prepared: Prepared,
-    prepare: Callable[[Led | None], Prepared],
-    scoring: Callable[[Prepared], AbstractContextManager[TaskScorer]],
-    set_out: Callable[[Prepared, TaskScorer, int], tuple[SearchPlan, Energies]],
-    clock: Clock,
-    log: JobLog,
-) -> tuple[Prepared, list[Led]]:
-    """Propagates errors again in the models that were led to, as often as the job wants; see `pipeline.repropagation`.
-
-    Returns:
-        The factors to search with, and what was led to before them.
-    """
-    rounds, propagation = spec.projection.propagation_rounds, prepared.propagation
-    if rounds == 1 or propagation is None or propagation.reason is not None:
-        return prepared, []
-    times = repropagation.kept(log.directory)
-    for again in range(len(times), rounds):
-        with clock.phase("prepare"):
-            made = prepare(times[-1]) if times else prepared
-        with scoring(made) as scorer:
-            with clock.phase("dense"):
-                _score_dense(scorer, ("search",), log)
-            plan, energies = set_out(made, scorer, again)
-            with clock.phase("descend"):
-                times.append(led(plan, energies, propagation.shares, scorer))
-        repropagation.keep(log.directory, times)
-        log.event(EventType.MODELS_LED, round=again + 1, loss=times[-1].loss)
-    before = times[: repropagation.best(times)]
-    with clock.phase("prepare"):
-        return (prepare(before[-1]) if before else prepared), before
-
-
 def _set_out(
     spec: JobSpec,
     plan: SearchPlan,
@@ -223,14 +182,13 @@ def _set_out(
     log: JobLog,
     prepared: Prepared,
     scorer: TaskScorer,
-    again: int,
 ) -> tuple[SearchPlan, Energies]:
     """The plan with the genomes that reweighing and descent lead to, and the reweighed energies."""
     with clock.phase("reweigh"):
-        plan, energies, begin = reweighed(spec, plan, prepared.energies, task, scorer, log, again)
+        plan, energies, begin = reweighed(spec, plan, prepared.energies, task, scorer, log)
     with clock.phase("descend"):
         calibration = len(task.splits["calibration"])
-        return descended(spec, plan, energies, begin, calibration, scorer, log, again), energies
+        return descended(spec, plan, energies, begin, calibration, scorer, log), energies
 
 
 def _score_dense(scorer: TaskScorer, splits: tuple[str, ...], log: JobLog) -> None:
@@ -278,7 +236,6 @@ def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str) -
 
 def _forget_what_was_measured(log: JobLog) -> None:
     """Before its first generation a job can begin anew: what it knows of other factors says nothing of these."""
-    for name in (reweighing.FILE, descent.FILE, repropagation.FILE):
-        for file in rounds_files(log.directory, name):
-            file.unlink(missing_ok=True)
+    for name in (reweighing.FILE, descent.FILE):
+        (log.directory / name).unlink(missing_ok=True)
     log.keep_open([])

@@ -1,8 +1,6 @@
 """The numbers of a finished job: the result that the API returns and the provenance that goes with the model."""
 
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,11 @@ from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.space.objectives import TargetBytes, TargetLatency
 from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.statistics.intervals import DropInterval
-from ranksieve.service.job.exports import REPROPAGATED, Export
+from ranksieve.service.job.exports import Export
 from ranksieve.service.job.job import Job
 from ranksieve.service.pipeline import latency
 from ranksieve.service.pipeline.confirmation import Confirmed, Winner, promise_notes
 from ranksieve.service.pipeline.fingerprints import data_of, model_of
-from ranksieve.service.pipeline.repropagation import Led
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.server.capabilities import versions
@@ -41,7 +38,6 @@ def summary(
     plan: SearchPlan,
     checked: Checked,
     prepared: Prepared,
-    before: Sequence[Led],
     scorer: TaskScorer,
     winner: Winner,
     evolution: Evolution,
@@ -65,7 +61,6 @@ def summary(
         "method": spec.projection.method,
         "storage": spec.projection.storage,
         "refine_epochs": spec.projection.refine_epochs,
-        REPROPAGATED: asdict(before[-1]) if before else None,
         "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,

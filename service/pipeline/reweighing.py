@@ -29,7 +29,6 @@ from ranksieve.service.pipeline.rounds import (
     RoundRecords,
     next_stair,
     records_of,
-    rounds_file,
     rounds_in,
     smallest_share,
 )
@@ -41,7 +40,7 @@ from ranksieve.service.spec.job import ROUND_EXAMPLES
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Failure, Reaction
 
-FILE = "weights"
+FILE = "weights.json"
 
 WINDOW_STEPS = 2
 """Of ranks on either side that are looked at: fewer components are noisier, more are further from the candidate."""
@@ -82,7 +81,6 @@ def reweighed(
     task: EncodedTask,
     scorer: TaskScorer,
     log: JobLog,
-    again: int = 0,
 ) -> tuple[SearchPlan, Energies, float | None]:
     """The energies to search with: those of the projections, times a weight of each matrix.
 
@@ -96,7 +94,6 @@ def reweighed(
         task: Its calibration split is run.
         scorer: Measures candidates.
         log: The job.
-        again: How often errors were propagated again before.
 
     Returns:
         The plan, the energies, and the size that the next round would be at, if rounds tell.
@@ -107,7 +104,7 @@ def reweighed(
     """
     if not (most := spec.reweigh_rounds):
         return plan, energies, None
-    report, file = log.progress("reweigh"), rounds_file(log.directory, FILE, again)
+    report, file = log.progress("reweigh"), log.directory / FILE
     rounds = rounds_in(file, Weighing.from_json)
     report(min(len(rounds), most), most)
     genome_of = partial(lagrangian, plan.space, energies)
@@ -121,7 +118,6 @@ def reweighed(
         log.event(
             EventType.MATRICES_REWEIGHED,
             round=len(rounds),
-            again=again,
             kept_share=one.kept_share,
             least=min(one.weights),
             median=median(one.weights),

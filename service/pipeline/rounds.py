@@ -65,16 +65,6 @@ class RoundRecords:
         return None if self.confidence is None else scorer.drop_of(reaction, part, self.confidence)
 
 
-def rounds_file(directory: Path, name: str, again: int = 0) -> Path:
-    """The file that a job keeps rounds in, by how often errors were propagated again before them."""
-    return directory / (f"{name}-{again}.json" if again else f"{name}.json")
-
-
-def rounds_files(directory: Path, name: str) -> list[Path]:
-    """All such files that there are."""
-    return [*directory.glob(f"{name}.json"), *directory.glob(f"{name}-[0-9].json")]
-
-
 def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
     """The rounds that a job has kept in a file; none where there is no file.
 

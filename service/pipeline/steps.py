@@ -10,7 +10,6 @@ from typing import Any
 from ranksieve.service.job import matrices
 from ranksieve.service.job.events import EventType
 from ranksieve.service.pipeline import latency, plans
-from ranksieve.service.pipeline.repropagation import Led
 from ranksieve.service.pipeline.search_plan import SearchPlan, check_search_plan, search_plan
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
@@ -139,20 +138,15 @@ class Phases:
         search: SearchPlan,
         share: Share,
         log: JobLog,
-        before: Led | None = None,
     ) -> Prepared:
         """The factors that a job goes on with: those in closed form, propagated and trained, where it wants that.
 
-        Errors are propagated around the size that the search will aim at, in Lagrangian models or in those that the
-        rounds before have led to.
+        Errors are propagated around the size that the search will aim at.
         """
         plan, prepared = self._plan(spec, checked, made.model.dtype), made
         if plan.propagated_shares:
-            if before is None:
-                sizes = spec.propagated_shares(search.share(made.energies))
-                plan = replace(plan, propagated_shares=sizes)
-            else:
-                plan = replace(plan, propagated_shares=before.shares, propagated_in=before.models)
+            sizes = spec.propagated_shares(search.share(made.energies))
+            plan = replace(plan, propagated_shares=sizes)
             prepared = self._run(propagated, plan, share=share, log=log)
         if plan.refinement.epochs:
             threads = spec.resources.threads

@@ -125,13 +125,6 @@ class JobSpec(Strict):
                 "search.reweigh_rounds must be 0 or left out where projection.method is not task, whose energies "
                 f"alone are in units of the loss; got {search.reweigh_rounds}"
             )
-        if self.projection.propagation_rounds > 1 and not (
-            self.propagates and (self.reweigh_rounds or self.descent_rounds)
-        ):
-            wrong.append(
-                "projection.propagation_rounds must be 1 or left out where no errors are propagated, or nothing is "
-                f"reweighed or descended in between; got {self.projection.propagation_rounds}"
-            )
         return wrong
 
     @property

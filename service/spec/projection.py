@@ -51,14 +51,6 @@ class ProjectionSpec(Strict):
         "of a `choice` task 0.4 and 0.8 times what the smallest model keeps that loses no more before anything is "
         "searched for; an empty list else, with `refine_epochs`, and where layers share keys and values.",
     )
-    propagation_rounds: int = Field(
-        1,
-        ge=1,
-        le=8,
-        description="How often errors are propagated, where they are: from the second time on in models of the same "
-        "sizes that reweighing and descent have led to with the factors of before; then these begin anew. The search "
-        "goes on with the factors that have led to the least loss on its records.",
-    )
     refine_epochs: int = Field(
         0,
         ge=0,
@@ -88,7 +80,6 @@ class ProjectionSpec(Strict):
         asked = {
             "refit": self.refit is not None,
             "propagated_shares": bool(self.propagated_shares),
-            "propagation_rounds": self.propagation_rounds > 1,
         }
         return tuple(name for name, wanted in asked.items() if wanted)
 

@@ -34,7 +34,7 @@ def test_a_strange_field_gets_the_list(spec):
 
     assert errors_of(spec) == {
         "projection.zzz": "unknown field; expected one of method, fisher, storage, rank_step, gram_examples, "
-        "midway_share, propagated_shares, propagation_rounds, refine_epochs, refine_examples, refit, "
+        "midway_share, propagated_shares, refine_epochs, refine_examples, refit, "
         "refine_learning_rate"
     }
 

@@ -138,13 +138,6 @@ def gathered_again(model: RealModel, genome: Genome) -> RealModel:
     return _loaded(model.plan, model.spec, prepared)
 
 
-def propagated_again(model: RealModel, genomes: Sequence[Genome]) -> RealModel:
-    """The same with errors propagated in some of its genomes, one of each size that they were propagated in."""
-    plan = replace(model.plan, propagated_in=tuple(model.space.ranks(genome) for genome in genomes))
-    (prepared,) = (item for item in prepare(plan) if not isinstance(item, Progress))
-    return _loaded(plan, model.spec, prepared)
-
-
 def _loaded(plan: PreparationPlan, spec: JobSpec, prepared: Prepared) -> RealModel:
     model = suit_gradients(load_prepared(prepared.model.folder, CPU, matrices=prepared.matrices))
     switchable = with_factors(model, prepared.matrices, prepared.factors)

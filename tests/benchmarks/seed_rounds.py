@@ -5,10 +5,9 @@ Rounds are those of a job (`pipeline.reweighing`, `pipeline.descent`), from clos
 scored on the confirm split, which nothing else looks at: the loss, and by how much it is below that of the unweighted
 genome and of the last one of its size, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
 same weights, and the last one that was descended, brought there by what the energies predict, and then by the slopes of
-the last round, as far as those lead, as a job does it. With `--again` factors are then made anew, and the same genome
-scored with those: of second moments midway to it, and what as many rounds of descent lead to from there, or for what
-matrices read where rounds have led at the sizes `--propagated`, and what as many rounds of both kinds lead to, as a job
-of two `projection.propagation_rounds` does it. Prints each row as it is measured.
+the last round, as far as those lead, as a job does it. With `--midway` factors are then made of second moments midway
+to the descended genome, which is scored with those, and so is what as many rounds of descent lead to from there. Prints
+each row as it is measured.
 """
 
 import json
@@ -24,7 +23,6 @@ from real_model import (
     descents,
     gathered_again,
     load,
-    propagated_again,
     task_parser,
     weighings,
 )
@@ -72,7 +70,9 @@ def _arguments() -> Namespace:
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
     options.add_argument("--descents", type=int, default=MOST_DESCENT_ROUNDS)
     options.add_argument(
-        "--again", choices=["midway", "propagated"], help="make factors anew at the end, and go on"
+        "--midway",
+        action="store_true",
+        help="gather moments midway to the descended genome, make factors of them, and descend on",
     )
     options.add_argument("--kl-weight", type=float, default=0.5)
     options.add_argument("--threads", type=int, default=2)
@@ -129,13 +129,10 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
         for share in elsewhere if descended else ():
             for brought in (fitted(prices, descended[-1].genome, share), genome_of(share)):
                 yield row(share, rounds, len(descended), seconds, losses(brought))
-    if not arguments.again or not descended:
+    if not arguments.midway or not descended:
         return
-    genome, done, factors, started = descended[-1].genome, len(descended), "again", time.perf_counter()
-    if arguments.again == "midway":
-        model = gathered_again(model, genome)
-    else:
-        model = propagated_again(model, [genome_of(share) for share in arguments.propagated])
+    genome, done, factors, started = descended[-1].genome, len(descended), "midway", time.perf_counter()
+    model = gathered_again(model, genome)
     seconds += time.perf_counter() - started
     scorer, losses = _scoring(model, arguments.kl_weight)
     yield row(
@@ -143,13 +140,6 @@ def _measure(arguments: Namespace, seed: int) -> Iterator[Row]:
     )
     yield row(arguments.share, rounds, done, seconds, losses(genome))
     little, started = until_little(arguments.share), time.perf_counter()
-    if arguments.again == "propagated":
-        anew = weighings(model, scorer, lambda _: arguments.share, rounds)
-        settled_M = settled([np.array(one.weights) for one in anew])
-        energies, done, descended = weighted(model.prepared.energies, settled_M), 0, []
-        seconds += time.perf_counter() - started
-        yield row(arguments.share, rounds, 0, seconds, losses(lagrangian(space, energies, arguments.share)))
-        started = time.perf_counter()
     further = descents(
         model,
         scorer,

@@ -460,7 +460,6 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             gram_bytes=2**30,
             midway_share=None,
             propagated=0,
-            propagation_rounds=1,
             loads=loads,
             refine_epochs=0,
             search_passes=7.5,

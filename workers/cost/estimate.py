@@ -77,12 +77,9 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
     streamed += calibration.times(passes * runs_dense(job))
-    times = job.propagation_rounds
-    coarse = times if times > 1 else 0  # so often rounds lead to a model, and a search begins after them
-    flowing = times * operations.flowing_passes(job)
-    streamed += loads["propagation"].times(flowing) + loads["propagation_looks"]
-    streamed += loads["refinement"].times(times * job.refine_epochs)
-    entries = 1 + midway + times * ((job.propagated > 0) + (job.refine_epochs > 0))  # factors of every kind
+    streamed += loads["propagation"].times(operations.flowing_passes(job)) + loads["propagation_looks"]
+    streamed += loads["refinement"].times(job.refine_epochs)
+    entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # factors of every kind
     refit_one = loads["refit"].times(REFIT_PASSES)
     if refit_one.tokens:
         refit_one += loads["search"].times(2)  # as it was, and refit
@@ -111,8 +108,8 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         *timed,
         scored(
             "dense",
-            loads["search"].times(1 + 2 * coarse) + loads["confirm"],
-            Work(starts=1 + coarse, file_bytes=(1 + coarse) * job.actors * (weights + factors)),
+            loads["search"] + loads["confirm"],
+            Work(starts=1, file_bytes=job.actors * (weights + factors)),
         ),
         reacted("reweigh"),
         reacted("descend"),

@@ -127,11 +127,9 @@ def preparing(model: ModelSize, job: JobSize) -> Steps:
         gathering = _gathering(model, job, load, low_rank)
         factoring = _factoring(model, job, exact=exact) + writing
         steps += [(loading, 1), (gathering, workers), (factoring, job.devices)]
-    again: list[tuple[Work, float]] = []
     if job.propagated:
-        again.append((_propagating(model, job) + writing, 1 / job.actors if job.device == "cpu" else 1))
-    again.append((_refining(model, job, loads["refinement"].times(job.refine_epochs)), 1))
-    return [*steps, *job.propagation_rounds * again]
+        steps.append((_propagating(model, job) + writing, 1 / job.actors if job.device == "cpu" else 1))
+    return [*steps, (_refining(model, job, loads["refinement"].times(job.refine_epochs)), 1)]
 
 
 def flowing_passes(job: JobSize) -> int:

@@ -103,7 +103,7 @@ class Load:
 class JobSize:
     """A job as numbers.
 
-    `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, propagation (once) and
+    `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, propagation and
     propagation_looks (what is scored to find the sizes of its models), refinement, of which `refine_epochs` are passes,
     reweigh and descend (all their rounds), reweigh_looks and descend_looks (what is scored to find the sizes of the
     rounds), search, refit (of one finalist; none where nothing is refit), confirm, test and verify; where latencies are
@@ -113,8 +113,7 @@ class JobSize:
     `devices`: how many devices' worth of work the actors do at the same time (1 for a processor, whose rates are
     those of all its threads); `actors_per_device` share the memory of one, or one actor has that of
     `devices_per_actor`. `gram_bytes`: for the Grams of one actor. `fisher`, `midway_share`: as of
-    `factors.prepared.PreparationPlan`. `propagated`: in how many candidates errors are propagated, `propagation_rounds`
-    times, if at all.
+    `factors.prepared.PreparationPlan`. `propagated`: in how many candidates errors are propagated, if at all.
     """
 
     dtype: str
@@ -126,7 +125,6 @@ class JobSize:
     gram_bytes: int
     midway_share: float | None
     propagated: int
-    propagation_rounds: int
     loads: Mapping[str, Load]
     refine_epochs: int
     search_passes: float

@@ -106,8 +106,7 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
         return made
     sizes = plan.propagated_shares
     told = [sizes.points, QUALITIES] if isinstance(sizes, MaxDrop) else sizes
-    models = [plan.propagated_in] if plan.propagated_in else []
-    of_job = [told, plan.refinement.rank_step, plan.refinement.kl_weight, *models]
+    of_job = [told, plan.refinement.rank_step, plan.refinement.kl_weight]
     told_of = [field.name for field in fields(Propagation)]
     constants = [AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES, JUDGING]
     settings = [of_job, told_of, *constants]
@@ -158,7 +157,7 @@ def _propagate(
     middle = math.prod(shares) ** (1 / len(shares))
     before_E = losses(before, middle, plan.refinement.kl_weight)
     energies: dict[str, NDArray[np.floating]] = {}
-    candidates = plan.propagated_in or [ranks_of(before, share) for share in shares]
+    candidates = [ranks_of(before, share) for share in shares]
     says = plan.refinement.kl_weight < 1
     for block in propagate(switchable, candidates, before, examples, plan.batch_tokens, answer_bias=says):
         energies |= block.energies

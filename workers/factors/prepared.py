@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from ranksieve.search.space.matrix import MatrixShape, Storage
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.fisher import Fisher
-from ranksieve.workers.factors.propagation import Ranks, Sizes
+from ranksieve.workers.factors.propagation import Sizes
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.model.loading import PreparedModel
 from ranksieve.workers.model.matrices import linear_params
@@ -49,8 +49,7 @@ class PreparationPlan:
     `midway_share`: of `task` factors, the share of the parameters that the smaller model keeps on the way to which the
     second moments are taken, see `workers.factors.midway`; None for the dense model's.
     `propagated_shares`: of `task` factors, what the models keep in which errors are propagated, or how much of the
-    metric of `choice` they may lose, see `factors.propagation`; none: they are not. `propagated_in`: the ranks of these
-    models; none: of the Lagrangian ones.
+    metric of `choice` they may lose, see `factors.propagation`; none: they are not.
     `threads`: of one worker. `gram_bytes`: memory of one worker for Grams, see `workers.factors.calibration.passes`.
     `workers`: how many run `closed_form` at once.
     """
@@ -63,7 +62,6 @@ class PreparationPlan:
     gram_examples: int | None = None
     midway_share: float | None = None
     propagated_shares: Sizes = ()
-    propagated_in: tuple[Ranks, ...] = ()
     refinement: Refinement = field(default_factory=Refinement)
     seed: int
     batch_tokens: int

@@ -60,9 +60,6 @@ JUDGED, MOST_JUDGES = 0.25, 256
 JUDGING = 3
 """Version of how they tell."""
 
-Ranks = tuple[int, ...]
-"""Of each matrix of a model."""
-
 Sizes = tuple[float, ...] | MaxDrop
 """What the models keep in which errors are propagated; a drop: around the smallest one that stays within it."""
 

@@ -37,8 +37,8 @@ export class History {
     if (type === "job.state") this.phase = null;
     if (type === "job.state" && data.state === "validating") this.finalists = [];
     if (type === "finalist.confirmed") this.finalists = [...this.finalists.filter((one) => !isLookBefore(one, data)), data];
-    if (type === "matrices.reweighed") this.#step(`reweighing ${roundOf(data)}`, data);
-    if (type === "genome.descended") this.#step(`descent ${roundOf(data)}`, data);
+    if (type === "matrices.reweighed") this.#step(`reweighing ${data.round}`, data);
+    if (type === "genome.descended") this.#step(`descent ${data.round}`, data);
     if (type === "generation.completed") this.#step(`generation ${data.generation}`, data);
   }
 
@@ -51,8 +51,3 @@ export class History {
 
 // Whether a finalist was looked at again, on more records.
 const isLookBefore = (one, other) => one.kept_share === other.kept_share && one.examples < other.examples;
-
-// The number of a round; where errors have been propagated again before, with that of the time.
-function roundOf({ round, again }) {
-  return again ? `${again + 1}.${round}` : `${round}`;
-}

@@ -28,7 +28,7 @@ from ranksieve.service.pipeline.descent import (
     starts_of,
     walk,
 )
-from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, next_stair, rounds_file
+from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, next_stair
 from ranksieve.service.pipeline.scoring import Candidate
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.spec import JobSpec
@@ -138,7 +138,6 @@ def test_each_round_begins_where_the_one_before_ended(
     assert [type for type, _ in log.events] == [EventType.GENOME_DESCENDED] * 2
     assert log.events[1][1] == {
         "round": 2,
-        "again": 0,
         "kept_share": SPACE.kept_share(after[2]),
         "steps": 2,
         "expected_nats": pytest.approx(-0.9),
@@ -171,7 +170,7 @@ def test_of_more_rounds_than_are_wanted_by_now_all_count(
 def test_rounds_of_another_version_are_refused(
     make: Callable[..., JobSpec], tmp_path: Path, run: Run
 ) -> None:
-    write_json(rounds_file(tmp_path, FILE), {"share": 0.4, "genomes": [START], "expected_nats": []})
+    write_json(tmp_path / FILE, {"share": 0.4, "genomes": [START], "expected_nats": []})
     with pytest.raises(ConflictError, match=r"descent\.json is of another version; submit the job again"):
         run(make(2), tmp_path, FakeScorer())
 
@@ -204,7 +203,7 @@ def test_without_rounds_nothing_is_measured(make: Callable[..., JobSpec], tmp_pa
     plan, _ = run(make(0), tmp_path, scorer)
     assert plan == PLAN
     assert not scorer.asked
-    assert not (rounds_file(tmp_path, FILE)).exists()
+    assert not (tmp_path / FILE).exists()
 
 
 def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
@@ -227,7 +226,7 @@ def test_where_the_smallest_model_is_wanted_it_goes_down_where_that_holds_and_el
 ) -> None:
     scorer = FakeScorer(gains=[2 * WORTHWHILE_NATS] * 12, holds_to=(0.41, 0.45))
     plan, log = run(make(12), tmp_path, scorer, plan=SMALLEST)
-    rounds = [Round.from_json(saved) for saved in read_json(rounds_file(tmp_path, FILE))]
+    rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
     starts = [genome for genome, _, _ in scorer.asked]
     seeds = {share: lagrangian(SPACE, ENERGIES, share) for share in SEED_SHARES}
     assert rounds[0].share == min(share for share, seed in seeds.items() if SPACE.kept_share(seed) >= 0.41)
@@ -250,7 +249,7 @@ def test_of_stairs_that_promise_little_twice_in_a_row_only_those_up_are_left(
     little, much = 0.5 * WORTHWHILE_NATS, 2 * WORTHWHILE_NATS
     scorer = FakeScorer(gains=[little, much, little, little, much, little, much])
     _, log = run(make(8), tmp_path, scorer, plan=SMALLEST, begin=0.5)
-    sizes = [Round.from_json(saved).share for saved in read_json(rounds_file(tmp_path, FILE))]
+    sizes = [Round.from_json(saved).share for saved in read_json(tmp_path / FILE)]
     assert sizes == [0.5, 0.47, 0.44, 0.41, 0.43, 0.45]
     assert log.reports[-2:] == [(6, 8), (6, 6)]
     again = FakeScorer()
@@ -261,7 +260,7 @@ def test_of_stairs_that_promise_little_twice_in_a_row_only_those_up_are_left(
 def test_it_begins_where_reweighing_has_led(make: Callable[..., JobSpec], tmp_path: Path, run: Run) -> None:
     scorer = FakeScorer(holds_to=(0.41, 0.0))
     run(make(2), tmp_path, scorer, plan=SMALLEST, begin=0.47)
-    sizes = [Round.from_json(saved).share for saved in read_json(rounds_file(tmp_path, FILE))]
+    sizes = [Round.from_json(saved).share for saved in read_json(tmp_path / FILE)]
     assert sizes == [0.47, 0.44]
     assert not scorer.looked_at
 
@@ -272,7 +271,7 @@ def test_where_a_round_does_not_tell_what_is_lost_the_search_split_does(
 ) -> None:
     scorer = FakeScorer(gains=[2 * WORTHWHILE_NATS] * 8, holds_to=(0.41, 0.45))
     run(make(8, **changes), tmp_path, scorer, plan=SMALLEST)
-    rounds = [Round.from_json(saved) for saved in read_json(rounds_file(tmp_path, FILE))]
+    rounds = [Round.from_json(saved) for saved in read_json(tmp_path / FILE)]
     held = [SPACE.kept_share(one.genome) >= 0.45 for one in rounds]
     assert [one.share for one in rounds[1:]] == stairs(rounds, held)
     assert {True, False} == set(held)

@@ -162,21 +162,6 @@ def tokens_of(application: Application, job: Document) -> dict[str, int]:
     return {phase["phase"]: phase["tokens"] for phase in phases}
 
 
-def test_propagating_again_means_to_reweigh_and_descend_again(
-    application: Application, tiny_job: Document
-) -> None:
-    def tokens(rounds: int) -> dict[str, int]:
-        tiny_job["projection"]["propagation_rounds"] = rounds
-        return tokens_of(application, tiny_job)
-
-    once, thrice = tokens(1), tokens(3)
-    assert (thrice["reweigh"], thrice["descend"]) == (3 * once["reweigh"], 3 * once["descend"])
-    assert thrice["prepare"] > once["prepare"]
-    assert thrice["dense"] > 3 * (once["dense"] - once["confirm"])
-    same = {"search", "refit", "confirm", "test", "export", "verify"}
-    assert {name: thrice[name] for name in same} == {name: once[name] for name in same}
-
-
 PROBES = len(SEED_SHARES).bit_length()
 
 

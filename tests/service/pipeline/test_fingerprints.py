@@ -101,9 +101,3 @@ def test_other_factors_records_and_prices_tell_jobs_apart(document: Document) ->
         digest(document, latency=latency(2)),
     ]
     assert len(set(found)) == len(found)
-
-
-def test_where_factors_are_led_by_a_search_its_objective_tells_jobs_apart(document: Document) -> None:
-    document["projection"] |= {"propagated_shares": [0.3], "propagation_rounds": 2}
-    before = digest(document)
-    assert digest(changed(document, "objective.points", 9)) != before

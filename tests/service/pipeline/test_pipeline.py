@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from ranksieve.search.errors import (
@@ -35,7 +34,7 @@ from ranksieve.service.job import matrices
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.exports import Export, export_of
 from ranksieve.service.job.job import Job, JobState, Request
-from ranksieve.service.pipeline import pipeline, repropagation, steps
+from ranksieve.service.pipeline import pipeline, steps
 from ranksieve.service.pipeline.materializer import Materializer
 from ranksieve.service.pipeline.pipeline import Pipeline
 from ranksieve.service.run.feed import Feed
@@ -122,7 +121,6 @@ class LocalCluster:
         self.make_timer = make_timer
         self.actors: list[LocalActors] = []
         self.phases: list[str] = []
-        self.factors: list[Path] = []
         self.shares: list[Share] = []
 
     @contextmanager
@@ -155,7 +153,6 @@ class LocalCluster:
 
     def dispatcher(self, plan: ScorerPlan, task: EncodedTask, **options: Any) -> LocalActors:
         options["share"].use(math.inf)
-        self.factors.append(plan.factors_folder)
         self.actors.append(LocalActors(build_scorer(plan, task), self.meddle))
         return self.actors[-1]
 
@@ -381,119 +378,6 @@ def test_what_goes_with_propagated_factors_is_scored_confirmed_and_exported(
     another = jobs.run(LocalCluster())
     again = load_file(Path(another["artifact"]) / "model.safetensors")
     assert again["lm_head.bias"].equal(tensors["lm_head.bias"])
-
-
-@pytest.mark.parametrize(
-    ("objective", "best"),
-    [
-        ({"kind": "target_params", "share": 0.4}, 1),
-        ({"kind": "target_bytes", "share": 0.95}, 1),
-        ({"kind": "max_drop", "points": 30.0}, 0),
-    ],
-)
-def test_errors_are_propagated_again_in_the_models_that_rounds_have_led_to(
-    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch, objective: Document, best: int
-) -> None:
-    monkeypatch.setattr(Propagation, "kept", True)
-    monkeypatch.setattr(repropagation, "best", lambda _: best)
-    tiny_job["objective"] = objective
-    tiny_job["projection"] |= {"propagation_rounds": 2, "refit": None}
-    id, cluster = jobs.submit(tiny_job), LocalCluster()
-    result = jobs.run(cluster)
-    assert cluster.phases == ["closed_form", *(2 + best) * ["propagated"], "export", "verify"]
-    first, second, last = cluster.factors
-    assert last == (first, second)[best]
-    assert first != second
-    assert [len(actors.others["react"]) > 0 for actors in cluster.actors] == [True, True, False]
-    assert all(actors.closed for actors in cluster.actors)
-    told, *_ = jobs.events(id, "factors.propagated")
-    times = repropagation.kept(jobs.log.directory)
-    assert [list(one.shares) for one in times] == 2 * [told["shares"]]
-    assert jobs.events(id, "models.led") == [
-        {"round": number, "loss": one.loss} for number, one in enumerate(times, 1)
-    ]
-    shapes = matrices.kept(jobs.log.directory)
-    for one in times:
-        for share, ranks in zip(one.shares, one.models, strict=True):
-            kept = sum(shape.price(rank, "pairs") for shape, rank in zip(shapes, ranks, strict=True))
-            assert share - 0.05 < kept / BLOCK_PARAMS <= share
-
-    assert result["repropagated"] == (asdict(times[best - 1]) if best else None)
-
-
-def test_a_model_of_a_job_that_propagated_again_is_made_by_what_its_result_says(
-    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Propagation, "kept", True)
-    monkeypatch.setattr(repropagation, "best", lambda _: 1)
-    tiny_job["projection"] |= {"propagated_shares": [0.3, 0.6], "propagation_rounds": 2, "refit": None}
-    id = finished(jobs, tiny_job)
-    result, winner = winner_of(jobs, id)
-    expected = weights(result)
-    shutil.rmtree(jobs.log.directory)
-    jobs.export(id, candidate=winner)
-    assert weights(jobs.run(LocalCluster())) == expected
-
-
-def test_the_search_goes_on_with_what_has_led_to_the_least_loss() -> None:
-    times = [repropagation.Led(shares=(0.5,), models=((1,),), loss=loss) for loss in (0.3, 0.1, 0.2)]
-    assert [repropagation.best(times[:count]) for count in range(4)] == [0, 0, 1, 1]
-
-
-@pytest.mark.parametrize("done", [0, 1, 2])
-def test_a_job_that_propagates_again_goes_on_from_where_it_was_switched_off(
-    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch, done: int
-) -> None:
-    monkeypatch.setattr(Propagation, "kept", True)
-    tiny_job["projection"]["propagation_rounds"] = 2
-    jobs.submit(tiny_job)
-    undisturbed, resumed = LocalCluster(), LocalCluster()
-    expected = jobs.run(undisturbed)
-    id = jobs.submit(tiny_job)
-    switch_off(jobs, lambda _: len(jobs.events(id, "models.led")) == done)
-    assert essence(jobs.run(resumed)) == essence(expected)
-    reacted = [
-        [len(actors.others["react"]) for actors in cluster.actors] for cluster in (undisturbed, resumed)
-    ]
-    assert reacted[1] == reacted[0][done:]
-    assert [data["round"] for data in jobs.events(id, "models.led")] == [1, 2]
-
-
-def test_a_job_that_makes_other_factors_now_forgets_where_its_rounds_have_led(
-    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tiny_job["projection"]["propagation_rounds"] = 2
-    id = jobs.submit(tiny_job)
-    switch_off(jobs, lambda _: len(jobs.events(id, "models.led")) == 2)
-    assert (
-        len(
-            {file.name for file in jobs.log.directory.glob("*.json")} & {"weights-1.json", "propagation.json"}
-        )
-        == 2
-    )
-    monkeypatch.setattr(preparation, "JUDGING", -1)
-    monkeypatch.setattr(Propagation, "kept", True)
-    jobs.run(LocalCluster())
-    assert [data["round"] for data in jobs.events(id, "models.led")] == [1, 2, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("projection", "search"),
-    [
-        ({"propagated_shares": []}, {}),
-        ({"method": "output"}, {}),
-        ({}, {"reweigh_rounds": 0, "descent_rounds": 0}),
-    ],
-)
-def test_nothing_is_propagated_again_that_is_not_propagated_or_led_on(
-    tiny_job: Document, projection: Document, search: Document
-) -> None:
-    tiny_job["projection"] |= {"propagation_rounds": 2, **projection}
-    tiny_job["search"] |= search
-    with pytest.raises(
-        ValidationError, match=r"projection\.propagation_rounds must be 1 or left out .* got 2"
-    ):
-        JobSpec.model_validate(tiny_job)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from ranksieve.search.statistics.intervals import DropInterval
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import read_json, write_json
 from ranksieve.service.pipeline.reweighing import FILE, reweighed
-from ranksieve.service.pipeline.rounds import next_stair, rounds_file
+from ranksieve.service.pipeline.rounds import next_stair
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.spec.job import usual_rounds
@@ -181,10 +181,8 @@ def test_rounds_that_an_earlier_version_kept_still_count(
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     (_, expected, _), _ = run(make(2), task, tmp_path, FakeScorer())
-    saved = read_json(rounds_file(tmp_path, FILE))
-    write_json(
-        rounds_file(tmp_path, FILE), [{k: v for k, v in one.items() if k != "kept_share"} for one in saved]
-    )
+    saved = read_json(tmp_path / FILE)
+    write_json(tmp_path / FILE, [{k: v for k, v in one.items() if k != "kept_share"} for one in saved])
     scorer = FakeScorer()
     (_, energies, _), _ = run(make(2), task, tmp_path, scorer)
     assert not scorer.asked
@@ -218,7 +216,7 @@ def test_without_rounds_nothing_is_measured(
     result, _ = run(make(0), task, tmp_path, scorer)
     assert result == (PLAN, ENERGIES, None)
     assert not scorer.asked
-    assert not (rounds_file(tmp_path, FILE)).exists()
+    assert not (tmp_path / FILE).exists()
 
 
 def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
@@ -246,7 +244,7 @@ def test_and_from_there_on_rounds_go_down_where_one_holds_and_else_up(
     scorer = DroppingScorer(holds_to=0.28)
     smallest = replace(PLAN, objective=MaxDrop(points=2.0))
     (plan, _, share), log = run(make(6), task, tmp_path, scorer, smallest)
-    sizes = [one["share"] for one in read_json(rounds_file(tmp_path, FILE))]
+    sizes = [one["share"] for one in read_json(tmp_path / FILE)]
     held = [event["drop_bound"] == 1.5 for _, event in log.events]
     assert {event["drop_points"] for _, event in log.events} == {1.0}
     assert sizes[0] == 0.31
@@ -268,7 +266,7 @@ def test_where_rounds_do_not_tell_what_is_lost_they_stay(
     scorer = DroppingScorer(holds_to=0.28)
     trained = make(3, refine_epochs=1)
     (*_, share), log = run(trained, task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
-    assert [one["share"] for one in read_json(rounds_file(tmp_path, FILE))] == [0.31] * 3
+    assert [one["share"] for one in read_json(tmp_path / FILE)] == [0.31] * 3
     assert [(event["drop_points"], event["drop_bound"]) for _, event in log.events] == [(None, None)] * 3
     assert share is None
 
@@ -276,7 +274,7 @@ def test_where_rounds_do_not_tell_what_is_lost_they_stay(
 def test_rounds_of_another_version_are_refused(
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
-    write_json(rounds_file(tmp_path, FILE), {"share": 0.4, "rounds": [[1.0] * 4]})
+    write_json(tmp_path / FILE, {"share": 0.4, "rounds": [[1.0] * 4]})
     with pytest.raises(ConflictError, match=r"weights\.json is of another version; submit the job again"):
         run(make(2), task, tmp_path, FakeScorer())
 

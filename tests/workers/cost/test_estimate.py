@@ -302,10 +302,6 @@ def test_propagation_costs_flows_moments_and_regressions(model: ModelSize, job: 
     assert (
         one.seconds_high - none.seconds_high > (one.flops - none.flops) / 1e6 / 0.25 * 2
     )  # one of two actors
-    twice = phases_of(model, replace(job, propagated=1, propagation_rounds=2))["prepare"]
-    assert twice.tokens - one.tokens == one.tokens - none.tokens
-    assert twice.flops - one.flops == pytest.approx(one.flops - none.flops, abs=1)
-    assert twice.disk_bytes - one.disk_bytes == factors
     looking = {**job.loads, "propagation_looks": load.times(5)}
     looked = phases_of(model, replace(job, propagated=1, loads=looking))["prepare"]
     assert looked.tokens - one.tokens == 5 * load.tokens

@@ -419,23 +419,6 @@ def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_
     assert len({one.factors for one in (propagated, trained, *others)}) == 4
 
 
-def test_errors_are_propagated_in_the_models_that_are_named(
-    preparation_plan: PreparationPlan, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    judged(monkeypatch, *3 * [0.25, 0.125])
-    plan = replace(preparation_plan, propagated_shares=(0.4,), refinement=Refinement(rank_step=2))
-    space = SearchSpace(prepared.matrices, 2, "pairs")
-    same = space.ranks(lagrangian(space, prepared.energies, 0.4))
-    others = tuple(rank if 0 < rank < 4 else 2 for rank in same)
-    usual, alike, else_ = (run(replace(plan, propagated_in=models))[1] for models in ((), (same,), (others,)))
-    assert len({one.factors.name for one in (usual, alike, else_)}) == 3
-    expected, found, different = (load_factors(one.factors) for one in (usual, alike, else_))
-    assert all(
-        old.equal(new) for name in expected for old, new in zip(expected[name], found[name], strict=True)
-    )
-    assert any(not expected[name][0].equal(different[name][0]) for name in expected)
-
-
 @pytest.mark.parametrize("after", [0.25, 0.375, math.nan])
 def test_factors_stay_where_a_model_loses_no_less_with_propagated_ones(
     preparation_plan: PreparationPlan,
