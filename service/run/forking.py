@@ -22,8 +22,7 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
         jobs: What its owner may see.
 
     Raises:
-        InputError: There is no such parent, it prunes another model, or it has not come to that generation,
-            or it ran in a version that kept no ranks.
+        InputError: There is no such parent, it prunes another model, or it has not come to that generation.
     """
     if spec.parent is None:
         return spec
@@ -46,10 +45,6 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
         )
     room = MOST_SEEDS - len(spec.search.seeds)
     chosen = _chosen(jobs.front(parent.id, last=generation), min(room, spec.search.population), spec)
-    if any(row["ranks"] is None for row in chosen):
-        raise InputError(
-            "parent.job", f"{parent.id} ran before ranks were kept; there is nothing to go on from"
-        )
     seeds = (*spec.search.seeds, *(SeedSpec(ranks=tuple(row["ranks"])) for row in chosen))
     return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": seeds})})
 

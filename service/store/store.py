@@ -43,12 +43,7 @@ class Store(Submissions, Claims):
         self.outbox = Outbox(self.database, clock)
 
     def open(self) -> None:
-        """Brings the schema up to date, once.
-
-        Raises:
-            ConflictError: A newer version of the program has migrated this database.
-            StoreError: It is not there, or must not be written to; tells which one, and what to do.
-        """
+        """Bring the schema up to date, once; see `Database.open`."""
         self.database.open()
 
     def close(self) -> None:
