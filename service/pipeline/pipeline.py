@@ -281,4 +281,3 @@ def _forget_what_was_measured(log: JobLog) -> None:
     for name in (reweighing.FILE, descent.FILE, repropagation.FILE):
         for file in rounds_files(log.directory, name):
             file.unlink(missing_ok=True)
-    log.keep_open([])

@@ -62,7 +62,6 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON(none_as_null=True),
         list[int]: JSON(none_as_null=True),
         list[str]: JSON(none_as_null=True),
-        list[dict[str, Any]]: JSON(none_as_null=True),
     }
 
 
@@ -203,15 +202,6 @@ class SearchStateRow(Base):
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     state: Mapped[dict[str, Any]]
-
-
-class OpenOutcomesRow(Base):
-    """What the open generations of a paused search had scored: it need not be scored again."""
-
-    __tablename__ = "open_outcomes"
-
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
-    outcomes: Mapped[list[dict[str, Any]]]
 
 
 class RemovalRow(Base):

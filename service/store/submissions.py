@@ -24,13 +24,12 @@ from ranksieve.service.store.schema import (
     GenerationRow,
     JobRow,
     LabelRow,
-    OpenOutcomesRow,
     RemovalRow,
     SearchStateRow,
 )
 from ranksieve.service.store.times import now
 
-_OF_JOB = (SearchStateRow, OpenOutcomesRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
+_OF_JOB = (SearchStateRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
 """What goes with a job, whatever refers to something else first."""
 
 

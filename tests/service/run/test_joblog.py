@@ -49,7 +49,6 @@ def test_a_job_that_another_server_has_claimed_ends_here(log: JobLog, store: Sto
     store.release_all()
     log.heed(store.job(log.job.id))
     assert log.cancelled.is_set()
-    assert not log.pausing.is_set()
 
 
 def test_an_illegal_move_is_refused(log: JobLog) -> None:

@@ -28,7 +28,6 @@ LOOKS: dict[str, Callable[[View, str], Any]] = {
     "candidates": lambda view, id: view.candidates(id),
     "front": lambda view, id: view.front(id),
     "memo": lambda view, id: view.memo(id),
-    "open_outcomes": lambda view, id: view.open_outcomes(id),
     "search_state": lambda view, id: view.search_state(id),
 }
 

@@ -95,13 +95,6 @@ def _create_history() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_search_states_job_id"),
         sa.PrimaryKeyConstraint("job_id", name="pk_search_states"),
     )
-    op.create_table(
-        "open_outcomes",
-        sa.Column("job_id", ID, nullable=False),
-        sa.Column("outcomes", sa.JSON(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name="fk_open_outcomes_job_id"),
-        sa.PrimaryKeyConstraint("job_id", name="pk_open_outcomes"),
-    )
 
 
 def _create_candidates() -> None:
