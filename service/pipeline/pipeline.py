@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.job.events import EventType
@@ -24,11 +23,9 @@ from ranksieve.service.pipeline.fingerprints import (
     data_of,
     model_of,
     require_same_data,
+    require_same_factors,
     require_same_matrices,
     require_same_model,
-    require_same_scores,
-    scored_as,
-    scores_otherwise,
 )
 from ranksieve.service.pipeline.refitting import Finalists
 from ranksieve.service.pipeline.repropagation import Led, led
@@ -101,8 +98,7 @@ class Pipeline:
         space = plan.space
         with clock.phase("prepare"):
             prepared = phases.prepare(spec, checked, made, plan, share, log)
-            scores = scored_as(spec, prepared, checked.task, measured)
-            _announce_model(log, prepared, spec.resources.device, scores)
+            _announce_model(log, prepared, spec.resources.device)
 
         log.state(JobState.SEARCHING)
         scoring = partial(self._scoring, spec, checked, space, share, log)
@@ -114,8 +110,7 @@ class Pipeline:
                 _score_dense(scorer, ("search", "confirm"), log)
             plan, energies = set_out(prepared, scorer, len(before))
             with clock.phase("search"):
-                known = [Outcome.from_json(row) for row in log.ancestors_memo(scores)]
-                evolution = search(plan, energies, scorer, confidence_of(spec), log, known)
+                evolution = search(plan, energies, scorer, confidence_of(spec), log)
 
             log.state(JobState.FINALIZING)
             finalists = evolution.finalists()
@@ -256,15 +251,14 @@ def _announce_data(log: JobLog, task: EncodedTask, notes: Sequence[str]) -> None
     )
 
 
-def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str) -> None:
-    before = log.last_event(EventType.MODEL_LOADED) or {}
-    told: str | None = scores
-    if "digest" in before:
+def _announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
+    factors = prepared.factors.name
+    if before := log.last_event(EventType.MODEL_LOADED):
         require_same_model(before, prepared, log.job.id)
-    if log.search_state() is not None:
-        told = require_same_scores(before, scores, log.job.id)
-    elif scores_otherwise(before, scores):
-        _forget_what_was_measured(log)
+        if log.search_state() is not None:
+            require_same_factors(before, prepared, log.job.id)
+        elif before["factors"] != factors:
+            _forget_what_was_measured(log)
     log.event(
         EventType.MODEL_LOADED,
         matrices=len(prepared.matrices),
@@ -272,7 +266,7 @@ def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str) -
         total_params=prepared.total_params,
         **model_of(prepared),
         device=device,
-        scored_as=told,
+        factors=factors,
     )
 
 

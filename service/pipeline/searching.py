@@ -5,8 +5,7 @@ the same result. A stop ends it between two generations, with the result of a jo
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from ranksieve.search.evolution.evolution import Evolution
 from ranksieve.search.evolution.outcome import Outcome, Trial
@@ -28,7 +27,6 @@ def search(
     scorer: TaskScorer,
     confidence: float,
     log: JobLog,
-    known: Iterable[Outcome] = (),
 ) -> Evolution:
     """Search from the last saved generation until the search is over or its user has stopped it.
 
@@ -38,7 +36,6 @@ def search(
         scorer: Scores the trials.
         confidence: Of the upper bound of each drop.
         log: The job.
-        known: What another job has scored, just as this one would; it costs nothing again.
 
     Returns:
         The search; with at least one generation retired, the seeds.
@@ -46,25 +43,20 @@ def search(
     Raises:
         CancelledError: The job should end at once.
     """
-    searching = _Searching(plan, _start_or_resume(plan, energies, log), log, known)
+    searching = _Searching(plan, _start_or_resume(plan, energies, log), log)
     searching.run(scorer, confidence)
     return searching.evolution
 
 
 class _Searching:
-    def __init__(self, plan: SearchPlan, evolution: Evolution, log: JobLog, known: Iterable[Outcome]) -> None:
+    def __init__(self, plan: SearchPlan, evolution: Evolution, log: JobLog) -> None:
         self.evolution = evolution
         self._plan, self._log = plan, log
         self._told = evolution.evaluations
-        self._free = {
-            outcome.trial: replace(outcome, tokens=0, seconds=0.0)
-            for outcome in known
-            if outcome.failure is None
-        }
 
     @property
-    def over(self) -> bool:
-        """Whether it has a result; a search that is to stop scores its seeds first, to have one at all."""
+    def _over(self) -> bool:
+        """Whether to ask for no more trials; a stopped search still scores its seeds, to have a result."""
         return self.evolution.finished or (self._log.stopping.is_set() and self.evolution.generation >= 0)
 
     def run(self, scorer: TaskScorer, confidence: float) -> None:
@@ -74,17 +66,8 @@ class _Searching:
             self._tell(outcome)
 
     def _ask(self, limit: int) -> Sequence[Trial]:
-        """Trials to score; none once the search is over. Those with an answer are told it."""
-        unknown: list[Trial] = []
-        while not self.over and (trials := self.evolution.ask(limit - len(unknown))):
-            for trial in trials:
-                if (outcome := self._free.get(trial)) is None:
-                    unknown.append(trial)
-                else:
-                    self._tell(outcome)
-            if len(unknown) == limit:
-                break
-        return unknown
+        """Trials to score; none once the search is over."""
+        return [] if self._over else self.evolution.ask(limit)
 
     def _tell(self, outcome: Outcome) -> None:
         self._told += 1

@@ -1,9 +1,7 @@
 """A job that starts from what another one found: the best of each size become seeds of its own spec.
 
 Only the ranks are taken over, at submission: the fork may have another objective, budget or task, and needs its parent
-no more. The saved state of a search would bind it to the parent's settings instead. Where it scores just as its parent
-did (`fingerprints.scored_as`), what that has scored is not scored again (`pipeline.searching`), and nothing else
-changes.
+no more. The saved state of a search would bind it to the parent's settings instead.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,11 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ranksieve.search.errors import CancelledError, NotFoundError
+from ranksieve.search.errors import CancelledError
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.job.redaction import redact_values
@@ -107,22 +107,6 @@ class JobLog:
     def memo(self) -> list[dict[str, Any]]:
         """Every scoring this job has saved, oldest first."""
         return self._store.memo(self.job.id)
-
-    def ancestors_memo(self, scores: str) -> list[dict[str, Any]]:
-        """Every scoring of the jobs that this one is a fork of, or a fork of a fork, where these scored likewise.
-
-        Args:
-            scores: What `sameness.scored_as` says of this one.
-        """
-        found: list[dict[str, Any]] = []
-        parent = self.job.spec.parent
-        with suppress(NotFoundError):  # deleted: what it found is found out again
-            while parent is not None:
-                told = self._store.last_event(parent.job, EventType.MODEL_LOADED)
-                if told is not None and told.data.get("scored_as") == scores:
-                    found += self._store.memo(parent.job)
-                parent = self._store.job(parent.job).spec.parent
-        return found
 
     def raise_if_cancelled(self) -> None:
         """End the pipeline if it should end.

@@ -35,7 +35,7 @@ from ranksieve.service.job import matrices
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.exports import Export, export_of
 from ranksieve.service.job.job import Job, JobState, Request
-from ranksieve.service.pipeline import pipeline, repropagation, steps
+from ranksieve.service.pipeline import repropagation, steps
 from ranksieve.service.pipeline.materializer import Materializer
 from ranksieve.service.pipeline.pipeline import Pipeline
 from ranksieve.service.run.feed import Feed
@@ -756,44 +756,6 @@ def test_a_fork_of_a_job_for_a_latency_measures_anew(
     assert result["latency"]["expected_share"] <= 0.7
 
 
-def scored(cluster: LocalCluster) -> int:
-    """How many scorings of the search a job has asked for."""
-    return sum(request.split == "search" for request in cluster.actors[0].requests)
-
-
-@pytest.mark.parametrize(
-    ("changes", "alike"),
-    [
-        ({}, True),
-        ({"objective": {"kind": "max_drop", "points": 20.0}}, True),
-        ({"search": {"kl_weight": 0.7}}, False),
-    ],
-)
-def test_a_fork_that_scores_as_its_parent_did_does_not_score_the_same_again(
-    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch, changes: Document, alike: bool
-) -> None:
-    tiny_job["projection"] |= {
-        "propagated_shares": []
-    }  # by default they depend on the drop, and so do rounds
-    tiny_job["search"] |= {"reweigh_rounds": 0, "descent_rounds": 0}
-    tiny_job["objective"] = {"kind": "max_drop", "points": 30.0}
-    parent = jobs.submit(tiny_job)
-    jobs.run(LocalCluster())
-    document = {**tiny_job, **changes, "search": tiny_job["search"] | changes.get("search", {})}
-    spec = forked(JobSpec.model_validate({**document, "parent": {"job": parent}}), jobs.store)
-    clusters, found = [], []
-    for memo in (JobLog.ancestors_memo, lambda *_: []):
-        monkeypatch.setattr(JobLog, "ancestors_memo", memo)
-        id, cluster = jobs.submit(spec.canonical()), LocalCluster()
-        clusters.append(cluster)
-        result = jobs.run(cluster)
-        scorings = [{**row, "tokens": 0, "seconds": 0.0} for row in jobs.store.memo(id)]
-        found.append((result["genome"], result["best"]["kl_nats"], scorings))
-    assert found[0] == found[1]
-    spared = scored(clusters[1]) - scored(clusters[0])
-    assert spared > 3 if alike else spared == 0
-
-
 def test_a_job_that_would_score_otherwise_than_it_did_does_not_go_on(
     jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -840,17 +802,6 @@ def test_a_job_for_a_latency_does_not_go_on_with_other_factors(
     monkeypatch.setattr(closed_form, "FORMAT", -1)
     with pytest.raises(UnresumableError, match=f"job {id} would score otherwise than before"):
         jobs.run(LocalCluster(make_timer=make_flop_timer))
-
-
-def test_what_an_earlier_version_has_scored_is_not_said_to_be_scored_as_this_one_does(
-    jobs: Jobs, tiny_job: Document, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    id = jobs.submit(tiny_job)
-    with monkeypatch.context() as earlier:
-        earlier.setattr(pipeline, "scored_as", lambda *_: None)
-        switch_off(jobs, lambda request: request.split == "confirm" and jobs.log.search_state() is not None)
-    jobs.run(LocalCluster())
-    assert [data["scored_as"] for data in jobs.events(id, "model.loaded")] == [None, None]
 
 
 def test_constraints_and_seeds_go_through_a_whole_job(jobs: Jobs, tiny_job: Document) -> None:
