@@ -193,7 +193,6 @@ class Application:
 
         Raises:
             InputError: The spec cannot work; the error names the field.
-            ConflictError: It has a parent, and the database of that is not of this version.
         """
         make_data_dir(self.settings)
         return self._estimator(forked(spec, self.store.seen_by(sees)))

@@ -115,7 +115,7 @@ def change(
 
 @app.command()
 def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Pause a job: what is being scored finishes and is kept, the next job gets the cluster."""
+    """Pause a job at once; resumed, it goes on from its last saved generation."""
     with parts_of(ctx).connect(url, api_key) as client:
         job = client.pause(job_id)
     typer.echo(f"{job_id} {'pausing' if job['pause_requested'] else job['state']}")

@@ -69,7 +69,7 @@ def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
 
     Raises:
         InputError: There is none, and none is to be begun.
-        ConflictError: It is not of this version.
+        ConflictError: Another version of the program has migrated it.
     """
     from ranksieve.api.http.settings import has_begun, require_begun, settings_from
     from ranksieve.service.run.ownership import make_data_dir

@@ -110,7 +110,7 @@ class Client:
         return self.connection.request("PATCH", _path(job_id), json=dict(changes), headers=headers)
 
     def pause(self, job_id: str) -> dict[str, Any]:
-        """Ask a job to start nothing new and wait; returns it, which may still be finishing what is in flight."""
+        """Pause a job; returns it, whose run may take a moment to end."""
         return self.connection.request("POST", _path(job_id, "pause"))
 
     def resume(self, job_id: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ submitted with them.
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from ranksieve.search.errors import InputError
 from ranksieve.service.spec import (
@@ -50,18 +50,14 @@ class JobChanges(Strict):
     def applied_to(self, spec: JobSpec) -> JobSpec:
         """The spec with these changes.
 
-        What was amiss before is not theirs: versions before this one took jobs that it would refuse.
-
         Raises:
             InputError: They do not go with the rest of it.
         """
         given, before = self.given(), spec.canonical()
         search = before["search"] | given.pop("search", {})
         resources = before["resources"] | {key: given.pop(key) for key in ("actors",) if key in given}
-        changed = JobSpec.stored({**before, **given, "search": search, "resources": resources})
-        known = spec.misfits()
-        for misfit in changed.misfits():
-            if misfit not in known:
-                field, _, message = misfit.partition(" ")
-                raise InputError(field, message)
-        return changed
+        try:
+            return JobSpec.model_validate({**before, **given, "search": search, "resources": resources})
+        except ValidationError as error:  # the fields were checked alone: it is about how they fit together
+            field, _, message = str(error.errors()[0]["ctx"]["error"]).partition(" ")
+            raise InputError(field, message) from error

@@ -18,8 +18,8 @@ class EventType(StrEnum):
     """splits (name → records), dropped_duplicates, digests (of all records and of each split), notes (on what these
     cannot tell)"""
     MODEL_LOADED = "model.loaded"
-    """matrices, block_params, total_params, digest (of the weights), dtype, device, scored_as (digest of what shapes
-    a scoring; null: an earlier version did not tell)"""
+    """matrices, block_params, total_params, digest (of the weights), dtype, device, factors (name of their folder in
+    the cache: a digest of what made them)"""
     PHASE_PROGRESS = "phase.progress"
     """phase, done, total; of the phase `fetch` in MB"""
     FACTORS_PROPAGATED = "factors.propagated"

@@ -152,7 +152,7 @@ class Request(StrEnum):
     """What a job's user may ask of it."""
 
     PAUSE = "pause"
-    """Start nothing new, keep what is there, let the next job have the cluster."""
+    """End the run at once; resumed, go on from the last saved generation."""
     RESUME = "resume"
     """Go on after a pause or a crash."""
     STOP = "stop"

@@ -1,7 +1,6 @@
-"""Whether a job that goes on, or is exported from, still has the records, the weights and the matrices it began with.
+"""Whether a job that goes on, or is exported from, still has the records, weights, factors and matrices it began with.
 
-What it has found - weights, genomes, scorings - says nothing of others. And whether another job has scored as this one
-does: then what it found need not be found out again.
+What it has found - weights, genomes, scorings - says nothing of others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,18 +10,8 @@ from typing import Any
 from ranksieve.search.errors import InputError, NotFoundError, UnresumableError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service.job import matrices
-from ranksieve.service.pipeline.confirmation import confidence_of
-from ranksieve.service.pipeline.plans import search_settings
-from ranksieve.service.spec import JobSpec, TargetBytes
-from ranksieve.workers.cache.folders import content_key
-from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.types.plan import EncodedTask
-
-SCORING = 4
-"""Version of how outcomes come of factors: of `scoring.scorer`, `pipeline.scoring`, `pipeline.measures`, and where
-a search cuts.
-"""
 
 
 def data_of(task: EncodedTask) -> dict[str, str]:
@@ -33,64 +22,6 @@ def data_of(task: EncodedTask) -> dict[str, str]:
 def model_of(prepared: Prepared) -> dict[str, str]:
     """What tells models apart."""
     return {"digest": prepared.model.digest, "dtype": prepared.model.dtype}
-
-
-def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask, latency: Latency | None = None) -> str:
-    """A digest of all that the outcome of a trial depends on, to the last bit, besides genome and number of examples.
-
-    Args:
-        spec: The job.
-        prepared: Its factors.
-        task: Its records.
-        latency: What its levels are priced by, where that is measured: for one job alone.
-    """
-    settings = search_settings(spec)
-    levels = [spec.projection.rank_step, spec.projection.storage, isinstance(spec.objective, TargetBytes)]
-    rest: list[Any] = [] if latency is None else [latency.to_json()]
-    return content_key(
-        "scores",
-        SCORING,
-        prepared.factors.name,
-        data_of(task),
-        [*levels, [constraint.model_dump(mode="json") for constraint in spec.search.constraints]],
-        [settings.full, settings.screen],
-        [spec.search.kl_weight, confidence_of(spec)],
-        [spec.resources.tokens_per_batch, spec.resources.threads_per_actor, spec.resources.device],
-        *rest,
-    )
-
-
-def scores_otherwise(known: Mapping[str, Any], found: str) -> bool:
-    """Whether a job scores otherwise than it did before, such as after an update that makes other factors.
-
-    Args:
-        known: The event that `scored_as` was told by, of an earlier run; one of before it was told says nothing.
-        found: What it is now.
-    """
-    return known.get("scored_as") not in (None, found)
-
-
-def require_same_scores(known: Mapping[str, Any], found: str, job_id: str) -> str | None:
-    """Checks that a search that goes on scores as it did before.
-
-    Args:
-        known: As of `scores_otherwise`.
-        found: Likewise.
-        job_id: The job.
-
-    Returns:
-        What can be said of all that it has scored.
-
-    Raises:
-        UnresumableError: It scores otherwise.
-    """
-    if scores_otherwise(known, found):
-        raise UnresumableError(
-            f"job {job_id} would score otherwise than before: another version of the program makes other factors; "
-            "submit the job again"
-        )
-    before: str | None = known.get("scored_as")
-    return before
 
 
 def require_same_data(known: Mapping[str, str], task: EncodedTask, job_id: str) -> None:
@@ -130,6 +61,24 @@ def require_same_model(known: Mapping[str, Any], prepared: Prepared, job_id: str
             "model",
             f"has other weights than when job {job_id} ran: expected sha256 {known['digest']} in {known['dtype']}, got "
             f"{found['digest']} in {found['dtype']}; restore it, or submit the job anew",
+        )
+
+
+def require_same_factors(known: Mapping[str, Any], prepared: Prepared, job_id: str) -> None:
+    """Check the factors of a search that goes on.
+
+    Args:
+        known: The event `model.loaded` of an earlier run.
+        prepared: The factors now.
+        job_id: The job.
+
+    Raises:
+        UnresumableError: They differ, such as after an update of the program.
+    """
+    if known["factors"] != prepared.factors.name:
+        raise UnresumableError(
+            f"job {job_id} would score otherwise than before: another version of the program makes other factors; "
+            "submit the job again"
         )
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.job.events import EventType
@@ -23,11 +22,9 @@ from ranksieve.service.pipeline.fingerprints import (
     data_of,
     model_of,
     require_same_data,
+    require_same_factors,
     require_same_matrices,
     require_same_model,
-    require_same_scores,
-    scored_as,
-    scores_otherwise,
 )
 from ranksieve.service.pipeline.refitting import Finalists
 from ranksieve.service.pipeline.reweighing import reweighed
@@ -98,8 +95,7 @@ class Pipeline:
         space = plan.space
         with clock.phase("prepare"):
             prepared = phases.prepare(spec, checked, made, plan, share, log)
-            scores = scored_as(spec, prepared, checked.task, measured)
-            _announce_model(log, prepared, spec.resources.device, scores)
+            _announce_model(log, prepared, spec.resources.device)
 
         log.state(JobState.SEARCHING)
         with self._scoring(spec, checked, space, share, log, prepared) as scorer:
@@ -107,8 +103,7 @@ class Pipeline:
                 _score_dense(scorer, ("search", "confirm"), log)
             plan, energies = _set_out(spec, plan, checked.task, clock, log, prepared, scorer)
             with clock.phase("search"):
-                known = [Outcome.from_json(row) for row in log.ancestors_memo(scores)]
-                evolution = search(plan, energies, scorer, confidence_of(spec), log, known)
+                evolution = search(plan, energies, scorer, confidence_of(spec), log)
 
             log.state(JobState.FINALIZING)
             finalists = evolution.finalists()
@@ -214,15 +209,14 @@ def _announce_data(log: JobLog, task: EncodedTask, notes: Sequence[str]) -> None
     )
 
 
-def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str) -> None:
-    before = log.last_event(EventType.MODEL_LOADED) or {}
-    told: str | None = scores
-    if "digest" in before:
+def _announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
+    factors = prepared.factors.name
+    if before := log.last_event(EventType.MODEL_LOADED):
         require_same_model(before, prepared, log.job.id)
-    if log.search_state() is not None:
-        told = require_same_scores(before, scores, log.job.id)
-    elif scores_otherwise(before, scores):
-        _forget_what_was_measured(log)
+        if log.search_state() is not None:
+            require_same_factors(before, prepared, log.job.id)
+        elif before["factors"] != factors:
+            _forget_what_was_measured(log)
     log.event(
         EventType.MODEL_LOADED,
         matrices=len(prepared.matrices),
@@ -230,7 +224,7 @@ def _announce_model(log: JobLog, prepared: Prepared, device: str, scores: str) -
         total_params=prepared.total_params,
         **model_of(prepared),
         device=device,
-        scored_as=told,
+        factors=factors,
     )
 
 
@@ -238,4 +232,3 @@ def _forget_what_was_measured(log: JobLog) -> None:
     """Before its first generation a job can begin anew: what it knows of other factors says nothing of these."""
     for name in (reweighing.FILE, descent.FILE):
         (log.directory / name).unlink(missing_ok=True)
-    log.keep_open([])

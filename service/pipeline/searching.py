@@ -1,14 +1,11 @@
-"""A job's search: trials go to the scorers and outcomes come back, until it is over, stopped or paused.
+"""A job's search: trials go to the scorers and outcomes come back, until it is over or stopped.
 
-After every generation the search is saved. A pause lets what is in flight finish and keeps what the open generations
-have scored: when the job goes on, those trials are answered before anybody scores them. So the search itself cannot
-tell a pause, a stop of the server or a crash from slow scorers. A stop ends it between two generations: with the very
-result that a job with so many `search.generations` has.
+The search is saved after every generation. Paused or killed, it goes on from its last saved generation and ends with
+the same result. A stop ends it between two generations, with the result of a job with so many `search.generations`.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from ranksieve.search.evolution.evolution import Evolution
 from ranksieve.search.evolution.outcome import Outcome, Trial
@@ -30,9 +27,8 @@ def search(
     scorer: TaskScorer,
     confidence: float,
     log: JobLog,
-    known: Iterable[Outcome] = (),
 ) -> Evolution:
-    """Searches from where the job is, until the search is over or its user has asked to stop it.
+    """Search from the last saved generation until the search is over or its user has stopped it.
 
     Args:
         plan: What is searched.
@@ -40,76 +36,44 @@ def search(
         scorer: Scores the trials.
         confidence: Of the upper bound of each drop.
         log: The job.
-        known: What another job has scored, just as this one would; it costs nothing again.
 
     Returns:
         The search; with at least one generation retired, the seeds.
 
     Raises:
-        CancelledError: The job is to end, or to be paused.
+        CancelledError: The job should end at once.
     """
-    with log.draining():
-        searching = _Searching(plan, _start_or_resume(plan, energies, log), log, known)
-        searching.run(scorer, confidence)
-        if not searching.over:
-            searching.keep_open()
-            log.end()
+    searching = _Searching(plan, _start_or_resume(plan, energies, log), log)
+    searching.run(scorer, confidence)
     return searching.evolution
 
 
 class _Searching:
-    def __init__(self, plan: SearchPlan, evolution: Evolution, log: JobLog, known: Iterable[Outcome]) -> None:
+    def __init__(self, plan: SearchPlan, evolution: Evolution, log: JobLog) -> None:
         self.evolution = evolution
         self._plan, self._log = plan, log
-        self._open: dict[Trial, Outcome] = {}  # told, and of generations that are not retired
         self._told = evolution.evaluations
-        self._answers = {outcome.trial: outcome for outcome in map(Outcome.from_json, log.open_outcomes())}
-        self._free = {
-            outcome.trial: replace(outcome, tokens=0, seconds=0.0)
-            for outcome in known
-            if outcome.failure is None
-        }
 
     @property
-    def over(self) -> bool:
-        """Whether it has a result; a search that is to stop scores its seeds first, to have one at all."""
+    def _over(self) -> bool:
+        """Whether to ask for no more trials; a stopped search still scores its seeds, to have a result."""
         return self.evolution.finished or (self._log.stopping.is_set() and self.evolution.generation >= 0)
 
     def run(self, scorer: TaskScorer, confidence: float) -> None:
-        """Scores until the search is over, or nothing is in flight and nothing new is to be started."""
+        """Score until the search is over."""
         self._keep_retired()
         for outcome in scorer.outcomes(self._ask, confidence):
             self._tell(outcome)
 
-    def keep_open(self) -> None:
-        """Keeps what is known of the open generations for when the job goes on."""
-        known = self._answers | self._open
-        self._log.keep_open([outcome.to_json() for outcome in known.values()])
-
     def _ask(self, limit: int) -> Sequence[Trial]:
-        """Trials to score; none if the search should start nothing new. Those with an answer are told it."""
-        unknown: list[Trial] = []
-        while not self._drains and (trials := self.evolution.ask(limit - len(unknown))):
-            for trial in trials:
-                if (outcome := self._answers.pop(trial, None) or self._free.get(trial)) is None:
-                    unknown.append(trial)
-                else:
-                    self._tell(outcome)
-            if len(unknown) == limit:
-                break
-        return unknown
-
-    @property
-    def _drains(self) -> bool:
-        """Whether to start nothing new."""
-        return self.over or self._log.pausing.is_set()
+        """Trials to score; none once the search is over."""
+        return [] if self._over else self.evolution.ask(limit)
 
     def _tell(self, outcome: Outcome) -> None:
         self._told += 1
         done, total = self._told, self._plan.settings.max_evaluations
         if PROGRESS_STEPS * done // total > PROGRESS_STEPS * (done - 1) // total:
             self._log.event(EventType.PHASE_PROGRESS, phase="search", done=done, total=total)
-        self._open[outcome.trial] = outcome
         self.evolution.tell([outcome])
         self._keep_retired()
 
@@ -117,7 +81,6 @@ class _Searching:
         evolution, log = self.evolution, self._log
         while (record := evolution.retire()) is not None:
             for outcome in record.outcomes:
-                self._open.pop(outcome.trial, None)
                 if outcome.failure is not None:
                     log.event(
                         EventType.CANDIDATE_FAILED, reason=outcome.failure, generation=record.generation

@@ -1,9 +1,7 @@
 """A job that starts from what another one found: the best of each size become seeds of its own spec.
 
 Only the ranks are taken over, at submission: the fork may have another objective, budget or task, and needs its parent
-no more. The saved state of a search would bind it to the parent's settings instead. Where it scores just as its parent
-did (`fingerprints.scored_as`), what that has scored is not scored again (`pipeline.searching`), and nothing else
-changes.
+no more. The saved state of a search would bind it to the parent's settings instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,8 +20,7 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
         jobs: What its owner may see.
 
     Raises:
-        InputError: There is no such parent, it prunes another model, or it has not come to that generation,
-            or it ran in a version that kept no ranks.
+        InputError: There is no such parent, it prunes another model, or it has not come to that generation.
     """
     if spec.parent is None:
         return spec
@@ -46,10 +43,6 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
         )
     room = MOST_SEEDS - len(spec.search.seeds)
     chosen = _chosen(jobs.front(parent.id, last=generation), min(room, spec.search.population), spec)
-    if any(row["ranks"] is None for row in chosen):
-        raise InputError(
-            "parent.job", f"{parent.id} ran before ranks were kept; there is nothing to go on from"
-        )
     seeds = (*spec.search.seeds, *(SeedSpec(ranks=tuple(row["ranks"])) for row in chosen))
     return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": seeds})})
 

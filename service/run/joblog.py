@@ -3,11 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ranksieve.search.errors import CancelledError, NotFoundError
+from ranksieve.search.errors import CancelledError
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.job.redaction import redact_values
@@ -39,12 +39,9 @@ class JobLog:
         self.job = job
         self.directory = directory
         self.cancelled = threading.Event()
-        """Set when the pipeline should end at once: the job was cancelled or taken over, or the server stops."""
-        self.pausing = threading.Event()
-        """Set when a search should start nothing new, and then the pipeline should end: the job is to be paused."""
+        """Set when the pipeline should end at once: on a cancel, a pause, a takeover, or as the server stops."""
         self.stopping = threading.Event()
         """Set when the search should start nothing new, and the pipeline go on with what was found."""
-        self._draining = False
         self._heeding = threading.Lock()
 
     def heed(self, job: Job) -> None:
@@ -53,16 +50,10 @@ class JobLog:
             self._newest = job
             for watch in self._watchers:
                 watch(job)
-            if job.cancel_requested or job.epoch != self.job.epoch:
+            if job.cancel_requested or job.pause_requested or job.epoch != self.job.epoch:
                 self.cancelled.set()
             if job.stop_requested:
                 self.stopping.set()
-            if not job.pause_requested:
-                self.pausing.clear()
-            else:
-                self.pausing.set()
-                if not self._draining:
-                    self.cancelled.set()
 
     @contextmanager
     def watching(self, watch: Callable[[Job], None]) -> Iterator[None]:
@@ -75,32 +66,6 @@ class JobLog:
         finally:
             with self._heeding:
                 self._watchers.remove(watch)
-
-    @contextmanager
-    def draining(self) -> Iterator[None]:
-        """Inside, whoever writes lets a pause wait for what is in flight; outside, a pause ends the pipeline at once.
-
-        Raises:
-            CancelledError: At the end, if the job is to be paused.
-        """
-        with self._heeding:
-            self._draining = True
-        try:
-            yield
-        finally:
-            with self._heeding:
-                self._draining = False
-        if self.pausing.is_set():
-            self.end()
-
-    def end(self) -> NoReturn:
-        """Ends the pipeline.
-
-        Raises:
-            CancelledError: Always.
-        """
-        self.cancelled.set()
-        raise CancelledError(f"job {self.job.id} was asked to end")
 
     def state(self, to: JobState, **data: Any) -> None:
         """Moves the job on.
@@ -139,42 +104,18 @@ class JobLog:
         """Where an earlier run of this job got to, or None if it saved no generation."""
         return self._store.search_state(self.job.id)
 
-    def keep_open(self, outcomes: Sequence[Mapping[str, Any]]) -> None:
-        """Keeps what the open generations have scored; see `open_outcomes`."""
-        self._store.keep_open_outcomes(self.job.id, outcomes, epoch=self.job.epoch)
-
-    def open_outcomes(self) -> list[dict[str, Any]]:
-        """What the generations that were open at the last pause had scored."""
-        return self._store.open_outcomes(self.job.id)
-
     def memo(self) -> list[dict[str, Any]]:
         """Every scoring this job has saved, oldest first."""
         return self._store.memo(self.job.id)
 
-    def ancestors_memo(self, scores: str) -> list[dict[str, Any]]:
-        """Every scoring of the jobs that this one is a fork of, or a fork of a fork, where these scored likewise.
-
-        Args:
-            scores: What `sameness.scored_as` says of this one.
-        """
-        found: list[dict[str, Any]] = []
-        parent = self.job.spec.parent
-        with suppress(NotFoundError):  # deleted: what it found is found out again
-            while parent is not None:
-                told = self._store.last_event(parent.job, EventType.MODEL_LOADED)
-                if told is not None and told.data.get("scored_as") == scores:
-                    found += self._store.memo(parent.job)
-                parent = self._store.job(parent.job).spec.parent
-        return found
-
     def raise_if_cancelled(self) -> None:
-        """Lets the pipeline go on, or not.
+        """End the pipeline if it should end.
 
         Raises:
-            CancelledError: The job was cancelled, or the server stops.
+            CancelledError: `cancelled` is set.
         """
         if self.cancelled.is_set():
-            self.end()
+            raise CancelledError(f"job {self.job.id} was asked to end")
 
     def count_preparation(self, *, propagated: bool) -> None:
         """Counts, once, whether the cache had what the job was prepared with: whoever makes it tells of progress."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from ranksieve.search.space.objectives import MaxDrop as WithinDrop
 from ranksieve.search.statistics.pvalues import MOST_CONFIDENCE
@@ -49,8 +49,6 @@ MIDWAY_SHARE = 0.3
 PROPAGATED_AROUND = (0.8, 1.6)
 """By what the size that is wanted is multiplied."""
 
-_STORED = {"stored": True}
-
 
 def parts_of(calibration: int, size: int) -> int:
     """Into how many parts of a size the calibration examples are divided for rounds; what is left over is in none."""
@@ -81,18 +79,13 @@ class JobSpec(Strict):
         description="What this job of the same model found by then is added to `search.seeds`, at submission.",
     )
 
-    @classmethod
-    def stored(cls, document: dict[str, Any]) -> Self:
-        """A spec that was taken once, perhaps by an older version: its parts may demand more of each other by now."""
-        return cls.model_validate(document, context=_STORED)
-
     @model_validator(mode="after")
-    def _parts_fit(self, info: ValidationInfo) -> Self:
-        if info.context != _STORED and (wrong := self.misfits()):
+    def _parts_fit(self) -> Self:
+        if wrong := self._misfits():
             raise ValueError(wrong[0])
         return self
 
-    def misfits(self) -> list[str]:
+    def _misfits(self) -> list[str]:
         """What its parts demand of each other in vain; each begins with the field to change."""
         search, wrong = self.search, []
         longest = max(map(len, [*self.labels, *self.labels.values()]), default=0)

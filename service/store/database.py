@@ -1,4 +1,4 @@
-"""The one way to a database: its schema as it has to be, then transactions."""
+"""Transactions on a database whose schema is up to date."""
 
 import os
 import threading
@@ -20,9 +20,7 @@ class Database:
     """A SQL database, safe to use from any thread.
 
     Args:
-        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened at the first use or by `open`,
-            which alone brings the schema of one that is there up to date: whoever only uses it may do so beside a
-            server of an older version.
+        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened by `open` or at the first use.
     """
 
     def __init__(self, url: str) -> None:
@@ -31,20 +29,17 @@ class Database:
         self._opening = threading.Lock()
         self._opened = False
 
-    def open(self, *, migrates: bool = True) -> None:
-        """Brings the schema up to date, once.
-
-        Args:
-            migrates: Whether that of a database that is there may be; a new one gets it anyway.
+    def open(self) -> None:
+        """Bring the schema up to date, once.
 
         Raises:
-            ConflictError: A newer version of the program has migrated this database, or this one may not.
-            StoreError: It is not there, or must not be written to; tells which one, and what to do.
+            ConflictError: Another version of the program has migrated this database.
+            StoreError: The database does not answer, or cannot be written to.
         """
         with self._opening:
             if not self._opened:
                 try:
-                    upgrade(self._engine, only_new=not migrates)
+                    upgrade(self._engine)
                 except (*FAILURES, DatabaseError) as error:  # the latter where the file is none of SQLite
                     raise StoreError(
                         f"the job store {shown(self._engine)} cannot be opened: {_cause(error)}; {self._remedy()}"
@@ -70,7 +65,7 @@ class Database:
     @contextmanager
     def _session(self, engine: Engine) -> Iterator[Session]:
         try:
-            self.open(migrates=False)
+            self.open()
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
         except FAILURES as error:

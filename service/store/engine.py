@@ -1,4 +1,4 @@
-"""Opens the database: connections that can be relied on, and the schema brought up to date."""
+"""Open the database: reliable connections, and the schema brought up to date."""
 
 import json
 import sqlite3
@@ -9,8 +9,6 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.engine import URL, make_url
@@ -88,46 +86,28 @@ def shown(engine: Engine) -> str:
     return redact(repr(engine.url))
 
 
-def upgrade(engine: Engine, *, only_new: bool = False) -> None:
-    """Brings the schema to the newest migration, in one transaction; servers that start together take turns.
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to the newest migration, in one transaction.
 
-    Args:
-        engine: Of the database.
-        only_new: Only that of a new database: a server of an older version may be running on this one.
+    Servers that start together take turns.
 
     Raises:
-        ConflictError: A newer version of the program has migrated this database, or it is not to be migrated.
+        ConflictError: Another version of the program has migrated this database.
     """
     with _MIGRATING, engine.execution_options(writes=True).begin() as connection:
         if connection.dialect.name == "postgresql":  # SQLite's write lock is held already
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-        config = migration_config(connection)
-        if only_new and _revision(connection) in _earlier(config):
-            raise ConflictError(
-                f"{shown(engine)} is not of this version of ranksieve: start its server once, which brings it up to "
-                "date, or run the ranksieve that its server is of"
-            )
         try:
-            command.upgrade(config, "head")
+            command.upgrade(_migration_config(connection), "head")
         except CommandError as error:
             raise ConflictError(
                 f"cannot bring {shown(engine)} to this version's schema: {error}; "
-                "run the newer ranksieve that wrote it, or give another data_dir"
+                "run the ranksieve that wrote it, or give another data_dir"
             ) from error
 
 
-def _earlier(config: Config) -> list[str]:
-    """The revisions before this version's; a newer one is none that it knows."""
-    _newest, *earlier = ScriptDirectory.from_config(config).walk_revisions()
-    return [script.revision for script in earlier]
-
-
-def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def migration_config(connection: Connection) -> Config:
-    """What alembic's commands need to work on this connection; there is no ini file."""
+def _migration_config(connection: Connection) -> Config:
+    """Settings of alembic for this connection; there is no ini file."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config

@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Row, delete, func, select
 from sqlalchemy.orm import Session
 
-from ranksieve.search.errors import ConflictError, LimitError, NotFoundError, SupersededError
+from ranksieve.search.errors import ConflictError, LimitError, NotFoundError, StoreError, SupersededError
 from ranksieve.service.job.events import Event, EventType
 from ranksieve.service.job.exports import Export
 from ranksieve.service.job.job import TRANSITIONS, Job, JobError, JobState
-from ranksieve.service.spec import LONGEST_LABEL, JobSpec
+from ranksieve.service.spec import JobSpec
 from ranksieve.service.store.outbox import announce
 from ranksieve.service.store.schema import CandidateRow, EventRow, JobRow, LabelRow
 from ranksieve.service.store.times import now
@@ -84,11 +85,11 @@ def tell_state(session: Session, row: JobRow, told: Mapping[str, Any]) -> None:
 
 
 def label_rows(job_id: str, labels: Mapping[str, str]) -> list[LabelRow]:
-    """Rows for the labels that a job can be found by, those that databases can hold: old jobs may have longer ones."""
+    """Rows for the labels that a job can be found by; PostgreSQL holds no NUL."""
     return [
         LabelRow(job_id=job_id, name=name, value=value)
         for name, value in labels.items()
-        if "\0" not in name + value and max(len(name), len(value)) <= LONGEST_LABEL
+        if "\0" not in name + value
     ]
 
 
@@ -147,8 +148,20 @@ def move(
 
 
 def job_of(row: JobRow) -> Job:
-    """The job a row holds."""
-    spec = JobSpec.stored(row.spec)
+    """The job a row holds.
+
+    Raises:
+        StoreError: Its spec is not valid, such as one that another version of the program stored.
+    """
+    try:
+        spec = JobSpec.model_validate(row.spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, ("spec", *first["loc"])))
+        raise StoreError(
+            f"job {row.id} cannot be read: its stored {where} is not valid ({first['msg']}); run the ranksieve that "
+            "stored it, or give another RANKSIEVE_DATA_DIR or RANKSIEVE_DATABASE_URL"
+        ) from error
     return Job(
         id=row.id,
         owner=row.owner,

@@ -17,7 +17,6 @@ from ranksieve.service.store.schema import (
     GenerationRow,
     JobRow,
     LabelRow,
-    OpenOutcomesRow,
     SearchStateRow,
 )
 from ranksieve.service.store.webhooks import Webhooks
@@ -251,15 +250,6 @@ class View:
         """
         found = self._rows_of(id, select(SearchStateRow).where(SearchStateRow.job_id == id))
         return found[0].state if found else None
-
-    def open_outcomes(self, id: str) -> list[dict[str, Any]]:
-        """What the open generations of a job's search had scored when it was last paused.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
-        found = self._rows_of(id, select(OpenOutcomesRow).where(OpenOutcomesRow.job_id == id))
-        return found[0].outcomes if found else []
 
     def _rows_of(self, id: str, query: Select[Row]) -> list[Row]:
         with self.database.reading() as session:

@@ -21,8 +21,6 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
-    false,
-    func,
 )
 from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -64,7 +62,6 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON(none_as_null=True),
         list[int]: JSON(none_as_null=True),
         list[str]: JSON(none_as_null=True),
-        list[dict[str, Any]]: JSON(none_as_null=True),
     }
 
 
@@ -84,7 +81,7 @@ class JobRow(Base):
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    owner: Mapped[str] = mapped_column(String(100), server_default="admin")
+    owner: Mapped[str] = mapped_column(String(100))
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     spec: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(String(16))
@@ -95,12 +92,12 @@ class JobRow(Base):
     error: Mapped[dict[str, Any] | None]
     result: Mapped[dict[str, Any] | None]
     event_count: Mapped[int]
-    epoch: Mapped[int] = mapped_column(server_default="0")
+    epoch: Mapped[int] = mapped_column(default=0)
     leased_until: Mapped[datetime | None]
-    pause_requested: Mapped[bool] = mapped_column(server_default=false())
-    stop_requested: Mapped[bool] = mapped_column(server_default=false())
-    faults: Mapped[int] = mapped_column(server_default="0")
-    priority: Mapped[int] = mapped_column(server_default="0")
+    pause_requested: Mapped[bool] = mapped_column(default=False)
+    stop_requested: Mapped[bool] = mapped_column(default=False)
+    faults: Mapped[int] = mapped_column(default=0)
+    priority: Mapped[int]
     submission: Mapped[str | None] = mapped_column(String(64))
     parent: Mapped[str | None] = mapped_column(String(32))
     export: Mapped[dict[str, Any] | None]
@@ -167,7 +164,7 @@ class CandidateRow(Base):
     generation: Mapped[int]
     examples: Mapped[int]
     genome: Mapped[list[int]]
-    ranks: Mapped[list[int] | None]
+    ranks: Mapped[list[int]]
     kept_share: Mapped[float]
     kl_nats: Mapped[float | None]
     loss_nats: Mapped[float | None]
@@ -182,7 +179,7 @@ class CandidateRow(Base):
 class FrontRow(Base):
     """A scoring on all search examples that no smaller model's beat, from generation `since` to before `until`.
 
-    `loss_nats` is the KL of a time before there was another loss.
+    `loss_nats` is the KL where the search minimises nothing else.
     """
 
     __tablename__ = "fronts"
@@ -207,22 +204,13 @@ class SearchStateRow(Base):
     state: Mapped[dict[str, Any]]
 
 
-class OpenOutcomesRow(Base):
-    """What the open generations of a paused search had scored: it need not be scored again."""
-
-    __tablename__ = "open_outcomes"
-
-    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
-    outcomes: Mapped[list[dict[str, Any]]]
-
-
 class RemovalRow(Base):
     """A job that was deleted, whose files are still to be removed: by every server that has some."""
 
     __tablename__ = "removals"
 
     job_id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    deleted_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime]
 
 
 class WebhookRow(Base):

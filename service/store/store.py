@@ -21,7 +21,7 @@ from ranksieve.service.store.database import Database
 from ranksieve.service.store.keys import Keys
 from ranksieve.service.store.outbox import Outbox
 from ranksieve.service.store.queries import View
-from ranksieve.service.store.schema import EventRow, GenerationRow, JobRow, OpenOutcomesRow, SearchStateRow
+from ranksieve.service.store.schema import EventRow, GenerationRow, JobRow, SearchStateRow
 from ranksieve.service.store.submissions import Submissions
 from ranksieve.service.store.times import database_time
 from ranksieve.service.store.user_requests import ask
@@ -43,12 +43,7 @@ class Store(Submissions, Claims):
         self.outbox = Outbox(self.database, clock)
 
     def open(self) -> None:
-        """Brings the schema up to date, once.
-
-        Raises:
-            ConflictError: A newer version of the program has migrated this database.
-            StoreError: It is not there, or must not be written to; tells which one, and what to do.
-        """
+        """Bring the schema up to date, once; see `Database.open`."""
         self.database.open()
 
     def close(self) -> None:
@@ -227,13 +222,3 @@ class Store(Submissions, Claims):
             event = mapping.append_event(session, row, EventType.GENERATION_COMPLETED, record)
         self._tell(id)
         return event
-
-    def keep_open_outcomes(self, id: str, outcomes: Sequence[Mapping[str, Any]], *, epoch: int) -> None:
-        """Keeps what the open generations of a search have scored, in place of what was kept before.
-
-        Raises:
-            SupersededError: It was claimed again since `epoch`, or deleted.
-        """
-        with self.database.writing() as session:
-            mapping.find_held(session, id, epoch)
-            session.merge(OpenOutcomesRow(job_id=id, outcomes=[dict(outcome) for outcome in outcomes]))

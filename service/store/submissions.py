@@ -24,13 +24,12 @@ from ranksieve.service.store.schema import (
     GenerationRow,
     JobRow,
     LabelRow,
-    OpenOutcomesRow,
     RemovalRow,
     SearchStateRow,
 )
 from ranksieve.service.store.times import now
 
-_OF_JOB = (SearchStateRow, OpenOutcomesRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
+_OF_JOB = (SearchStateRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
 """What goes with a job, whatever refers to something else first."""
 
 
@@ -103,7 +102,7 @@ class Submissions(Told):
         named = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
         with self.database.reading() as session:
             row = session.scalars(named).first()
-            if row is not None and not _was_submitted(row, spec):
+            if row is not None and row.submission != _digest(spec):
                 raise ConflictError(
                     f"Idempotency-Key {idempotency_key!r} was used for job {row.id}, whose spec is another one; "
                     "give every submission a key of its own"
@@ -195,8 +194,3 @@ class Submissions(Told):
 
 def _digest(spec: JobSpec) -> str:
     return sha256(json.dumps(spec.canonical(), sort_keys=True).encode()).hexdigest()
-
-
-def _was_submitted(row: JobRow, spec: JobSpec) -> bool:
-    """Whether a job was made of this spec; of jobs that earlier versions took only the spec itself is known."""
-    return row.spec == spec.canonical() if row.submission is None else row.submission == _digest(spec)

@@ -155,7 +155,7 @@ def delete(job_id: str, submitter: Submitter) -> None:
 
 @router.post("/{job_id}/pause", responses=_ASKED)
 def pause(job_id: str, submitter: Submitter) -> JobBody:
-    """Start nothing new, keep what is scored, and let the next job have the cluster; a search lets trials finish."""
+    """Pause a job at once; resumed, it goes on from its last saved generation."""
     return _ask(submitter, job_id, Request.PAUSE)
 
 

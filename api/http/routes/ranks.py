@@ -57,8 +57,6 @@ def _ranks(reader: Caller, job: Job, names: list[str], candidate: int | None) ->
             raise NotFoundError(f"job {job.id} has no result; give a candidate")
         return dict(job.result["ranks"])
     found = reader.jobs.candidate(job.id, candidate)
-    if found["ranks"] is None:
-        raise NotFoundError(f"job {job.id} has no ranks of candidate {candidate}")
     return dict(zip(names, found["ranks"], strict=True))
 
 

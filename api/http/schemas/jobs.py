@@ -33,7 +33,7 @@ class JobSummary(Shown):
     state: JobState
     cancel_requested: bool
     pause_requested: bool = Field(
-        description="Whether it will be paused, once what is in flight has finished."
+        description="Whether it will be paused, once the server that runs it has heard of it."
     )
     stop_requested: bool = Field(description="Whether it was asked to end with what it has found.")
     created_at: datetime

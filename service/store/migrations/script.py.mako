@@ -12,8 +12,3 @@ depends_on = None
 def upgrade() -> None:
     """To this revision."""
     ${upgrades if upgrades else "pass"}
-
-
-def downgrade() -> None:
-    """To the one before."""
-    ${downgrades if downgrades else "pass"}

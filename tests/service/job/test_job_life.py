@@ -34,14 +34,13 @@ class Told:
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         log.state(JobState.PREPARING)
         log.state(JobState.SEARCHING)
-        with log.draining():
-            generations = self._search(log)
+        generations = self._search(log)
         log.state(JobState.FINALIZING)
         return {"generations": generations}
 
     def _search(self, log: JobLog) -> int:
         generations = (log.search_state() or {"next": 0})["next"]
-        while not (log.pausing.is_set() or log.stopping.is_set()):
+        while not log.stopping.is_set():
             log.raise_if_cancelled()
             try:
                 command = self.commands[log.job.id].get(timeout=0.002)

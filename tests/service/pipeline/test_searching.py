@@ -1,9 +1,8 @@
-"""Searches that are paused, stopped and cut off at every moment, with scorers and a store in memory."""
+"""Searches that are cut off and stopped at every moment, with scorers and a store in memory."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ class Memory:
         self.records: list[dict[str, Any]] = []
         self.candidates: list[dict[str, Any]] = []
         self.progress: list[tuple[int, int]] = []
-        self._state = self._open = "null"
+        self._state = "null"
 
     def save_generation(
         self,
@@ -92,12 +91,6 @@ class Memory:
         self.records.append(dict(record))
         self.candidates += json.loads(json.dumps(list(candidates)))
         self._state = json.dumps(state)
-
-    def keep_open_outcomes(self, id: str, outcomes: Sequence[Mapping[str, Any]], *, epoch: int) -> None:
-        self._open = json.dumps(list(outcomes))
-
-    def open_outcomes(self, id: str) -> list[dict[str, Any]]:
-        return json.loads(self._open) or []
 
     def search_state(self, id: str) -> Any:
         return json.loads(self._state)
@@ -136,109 +129,61 @@ def undisturbed(plan: SearchPlan, make_log: MakeLog) -> tuple[Memory, Scorer, Ev
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["target_params", "max_drop"])
-def test_a_search_paused_at_any_moment_ends_as_if_undisturbed_and_scores_nothing_twice(
-    make_log: MakeLog, plan: SearchPlan
-) -> None:
+def test_a_search_cut_off_at_any_moment_ends_as_if_undisturbed(make_log: MakeLog, plan: SearchPlan) -> None:
     expected, all_at_once, over = undisturbed(plan, make_log)
     total = len(all_at_once.scored)
     assert total > 20
     for moment in range(0, total, 2):
         memory = Memory()
-        log = make_log(memory)
 
-        def pause(done: int, log: JobLog = log, moment: int = moment) -> None:
+        def cut_off(done: int, moment: int = moment) -> None:
             if done == moment:
-                log.pausing.set()
+                raise CancelledError("paused")
 
-        first = Scorer(pause)
         with pytest.raises(CancelledError):
-            run(plan, first, log)
-        assert moment < len(first.scored) <= moment + SCORERS  # what was in flight has finished
-        with pytest.raises(CancelledError):  # paused again before it has asked for anything
-            run(plan, Scorer(lambda done: pytest.fail("scores")), _pausing(make_log(memory)))
-        second = Scorer()
-        evolution = run(plan, second, make_log(memory))
+            run(plan, Scorer(cut_off), make_log(memory))
+        evolution = run(plan, Scorer(), make_log(memory))
 
         assert evolution.finished
         assert memory.records == expected.records
         assert memory.candidates == expected.candidates
         assert evolution.finalists() == over.finalists()
-        both = first.scored + second.scored
-        assert len(both) == len(set(both)) == total
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["target_params", "max_drop"])
-def test_a_search_paused_over_and_over_ends_as_if_undisturbed(make_log: MakeLog, plan: SearchPlan) -> None:
-    expected, all_at_once, _ = undisturbed(plan, make_log)
+def test_a_search_cut_off_after_every_generation_ends_as_if_undisturbed(
+    make_log: MakeLog, plan: SearchPlan
+) -> None:
+    expected, _, _ = undisturbed(plan, make_log)
     memory, runs, over = Memory(), 0, None
-    scored: list[Trial] = []
     while over is None:
         runs += 1
-        log = make_log(memory)
-        scorer = Scorer(lambda done, log=log: done == 1 and log.pausing.set())
+
+        def cut_off(done: int, saved: int = len(memory.records)) -> None:
+            if len(memory.records) > saved:
+                raise CancelledError("paused")
+
         with suppress(CancelledError):
-            over = run(plan, scorer, log)
-        scored += scorer.scored
-    assert runs > 5
+            over = run(plan, Scorer(cut_off), make_log(memory))
+    assert runs > 2
+    assert memory.records == expected.records
     assert memory.candidates == expected.candidates
-    assert len(scored) == len(set(scored)) == len(all_at_once.scored)
 
 
-def test_progress_counts_what_is_known_already_too(make_log: MakeLog) -> None:
-    expected, _, _ = undisturbed(PLANS[0], make_log)
-    known = [Outcome.from_json(row) for row in expected.candidates]
-    memory, scorer = Memory(), Scorer()
-    search(PLANS[0], ENERGIES, scorer, 0.8, make_log(memory), known)  # type: ignore[arg-type]
-    assert not scorer.scored
-    assert memory.progress == expected.progress
-    assert memory.progress[-1][0] == len(known)
-
-
-def test_what_another_job_has_scored_costs_nothing_and_what_it_could_not_score_is_tried_again(
-    make_log: MakeLog,
-) -> None:
-    expected, _, over = undisturbed(PLANS[0], make_log)
-    known = [replace(Outcome.from_json(row), tokens=7, seconds=1.5) for row in expected.candidates]
-    broken = Outcome.failed(Trial(genome=known[0].genome, examples=known[0].examples), "out of memory")
-    memory, scorer = Memory(), Scorer()
-    evolution = search(
-        PLANS[0],
-        ENERGIES,
-        scorer,  # type: ignore[arg-type]
-        0.8,
-        make_log(memory),
-        [broken, *known[1:]],
-    )
-    assert [trial.genome for trial in scorer.scored] == [broken.genome]
-    assert evolution.finalists() == over.finalists()
-    assert evolution.tokens == sum(row["seconds"] for row in memory.candidates) == 0
-
-
-def test_a_pause_called_off_in_time_changes_nothing(make_log: MakeLog) -> None:
+def test_progress_counts_what_an_earlier_run_has_scored_too(make_log: MakeLog) -> None:
     expected, _, _ = undisturbed(PLANS[0], make_log)
     memory = Memory()
-    log = make_log(memory)
 
-    def waver(done: int) -> None:
-        log.pausing.set() if done == 7 else log.pausing.clear()
+    def cut_off(done: int) -> None:
+        if len(memory.records) > 1:
+            raise CancelledError("paused")
 
-    assert run(PLANS[0], Scorer(waver), log).finished
-    assert memory.records == expected.records
-
-
-def test_a_pause_called_off_too_late_still_ends_the_run(make_log: MakeLog) -> None:
-    log = make_log(Memory())
-    scorer = Scorer(lambda done: done == 7 and log.pausing.set())  # type: ignore[func-returns-value]
-    drained = scorer.outcomes
-
-    def outcomes(ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
-        yield from drained(ask, confidence)
-        log.pausing.clear()
-
-    scorer.outcomes = outcomes  # type: ignore[method-assign]
     with pytest.raises(CancelledError):
-        run(PLANS[0], scorer, log)
-    assert log.cancelled.is_set()
+        run(PLANS[0], Scorer(cut_off), make_log(memory))
+    saved, told = len(memory.candidates), len(memory.progress)
+    run(PLANS[0], Scorer(), make_log(memory))
+    assert memory.progress[told][0] == saved + 1
+    assert memory.progress[-1] == expected.progress[-1]
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=["target_params", "max_drop"])
@@ -269,11 +214,6 @@ def test_a_stopped_search_is_that_of_a_job_with_so_many_generations(
 
 def _stopping(log: JobLog) -> JobLog:
     log.stopping.set()
-    return log
-
-
-def _pausing(log: JobLog) -> JobLog:
-    log.pausing.set()
     return log
 
 

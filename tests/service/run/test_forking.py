@@ -74,7 +74,7 @@ def test_of_a_parent_what_is_near_the_wanted_share_goes_on(
 
 
 def test_a_parent_that_cannot_be_is_named(
-    store: Store, parent: Job, make_spec: Callable[..., JobSpec], make_candidate: Callable[..., Any]
+    store: Store, parent: Job, make_spec: Callable[..., JobSpec]
 ) -> None:
     with pytest.raises(InputError, match=r"parent.job: there is no job"):
         forked(fork(make_spec(), parent.id), store.seen_by("bob"))
@@ -82,11 +82,6 @@ def test_a_parent_that_cannot_be_is_named(
         forked(fork(make_spec(), parent.id, 2), store)
     with pytest.raises(InputError, match=r"parent.job: .* has finished no generation to go on from; wait"):
         forked(fork(make_spec(), store.create_job(make_spec()).id), store)
-    early = store.create_job(make_spec())
-    first = candidate(make_candidate(0, 9), (9,), ranks=None)
-    store.save_generation(early.id, {"generation": 0}, [first], {}, epoch=early.epoch)
-    with pytest.raises(InputError, match=r"parent.job: .* ran before ranks were kept"):
-        forked(fork(make_spec(), early.id), store)
     other = make_spec().model_copy(update={"model": make_spec().model.model_copy(update={"path": "x"})})
     with pytest.raises(InputError, match=r"parent.job: .* prunes another model"):
         forked(fork(other, parent.id), store)

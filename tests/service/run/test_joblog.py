@@ -49,7 +49,6 @@ def test_a_job_that_another_server_has_claimed_ends_here(log: JobLog, store: Sto
     store.release_all()
     log.heed(store.job(log.job.id))
     assert log.cancelled.is_set()
-    assert not log.pausing.is_set()
 
 
 def test_an_illegal_move_is_refused(log: JobLog) -> None:
@@ -64,34 +63,6 @@ def test_a_generation_is_there_for_the_next_run(log: JobLog, make_candidate: Cal
 
     assert log.search_state() == {"next": 1}
     assert log.memo() == [make_candidate(0, 16)]
-
-
-def test_what_ancestors_have_scored_likewise_is_known_as_long_as_they_are_there(
-    store: Store, make_spec: Callable[..., JobSpec], make_candidate: Callable[..., Any], tmp_path: Path
-) -> None:
-    def fork_of(parent: str | None) -> JobSpec:
-        asked = {"parent": None if parent is None else {"job": parent}}
-        return JobSpec.model_validate(make_spec().canonical() | asked)
-
-    last = None
-    for number, scores in enumerate(["mine", "other", "mine"]):
-        last = store.create_job(fork_of(last)).id
-        job = store.claim_next()
-        assert job is not None
-        log = JobLog(store, job, tmp_path)
-        log.event(EventType.MODEL_LOADED, scored_as=scores)
-        log.generation({"generation": 0}, [make_candidate(0, 16 + number)], {})
-        store.transition(job.id, JobState.FAILED, epoch=job.epoch)
-        if number == 1:
-            middle = job.id
-    youngest = JobLog(store, store.create_job(fork_of(last)), tmp_path)
-
-    known = [row["genome"] for row in youngest.ancestors_memo("mine")]
-    store.delete_job(middle)
-
-    assert known == [make_candidate(0, genome)["genome"] for genome in (18, 16)]
-    assert len(youngest.ancestors_memo("mine")) == 1
-    assert youngest.ancestors_memo("new") == []
 
 
 def test_generations_are_counted_once_they_are_saved(

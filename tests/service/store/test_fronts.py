@@ -5,16 +5,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from alembic import command
 
 from ranksieve.service.job.job import Job
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
-from ranksieve.service.store.engine import migration_config, new_engine
 from ranksieve.service.store.fronts import Front
 
 GENERATIONS = 12
-BEFORE = "0010"
 
 
 @pytest.fixture
@@ -60,24 +57,6 @@ def test_the_front_is_known_as_it_was_after_every_generation(store: Store, grown
     assert store.front(grown.id) == found(store, grown, GENERATIONS)
     gone = {one["id"] for one in store.front(grown.id, last=0)} - {one["id"] for one in store.front(grown.id)}
     assert gone  # else nothing above was beaten
-
-
-def test_a_store_from_before_there_were_fronts_has_the_same_ones(
-    store: Store, grown: Job, store_url: str
-) -> None:
-    expected = [store.front(grown.id, last=last) for last in range(GENERATIONS)]
-    store.close()
-    engine = new_engine(store_url)
-    with engine.begin() as connection:
-        command.downgrade(migration_config(connection), BEFORE)
-    engine.dispose()
-
-    upgraded = Store(store_url)
-    try:
-        upgraded.open()
-        assert [upgraded.front(grown.id, last=last) for last in range(GENERATIONS)] == expected
-    finally:
-        upgraded.close()
 
 
 def test_a_scoring_that_joins_says_whom_it_beats() -> None:

@@ -10,7 +10,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import StatementError
 
@@ -26,8 +25,8 @@ from ranksieve.search.errors import (
 from ranksieve.service.job.changes import JobChanges, SearchChanges
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import TRANSITIONS, Job, JobError, JobState, Request
-from ranksieve.service.spec import JobSpec, Pareto
-from ranksieve.service.store import LEASE_S, Store, mapping
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.store import LEASE_S, Store
 from ranksieve.service.store.times import database_time
 
 MakeSpec = Callable[..., JobSpec]
@@ -63,50 +62,6 @@ def test_created_job_is_queued_and_read_back_as_it_was(store: Store, make_spec: 
     assert (job.started_at, job.finished_at, job.error, job.result) == (None, None, None, None)
     assert job.created_at.tzinfo is UTC
     assert [(event.seq, event.data) for event in store.events(job.id)] == [(1, {"state": "queued"})]
-
-
-@pytest.fixture
-def outdated(store: Store, make_spec: MakeSpec) -> Job:
-    """A job that was taken before parts of a spec demanded of each other what they do now."""
-    job = store.create_job(make_spec())
-    document = make_spec().canonical()
-    document["objective"] = Pareto(kind="pareto", sizes=13).model_dump(mode="json")
-    document["search"] |= {"max_evaluations": 5, "reweigh_rounds": 2, "screen": 10_000}
-    document["projection"]["method"] = "weight"
-    with pytest.raises(ValidationError):
-        JobSpec.model_validate(document)
-    with store.database.writing() as session:
-        mapping.find_job(session, job.id).spec = document
-    return store.job(job.id)
-
-
-def test_a_spec_that_would_be_refused_by_now_is_read_and_run_as_it_stands(
-    store: Store, outdated: Job, claim: Claim
-) -> None:
-    assert [one.id for one in store.jobs()] == [outdated.id]
-    assert claim(store).spec == outdated.spec
-
-
-def test_it_is_changed_where_the_change_is_not_to_blame(store: Store, outdated: Job) -> None:
-    changes = JobChanges(name="new", labels={"team": "nlp"}, priority=3, actors=2)
-    changed = store.change(outdated.id, changes).spec
-    assert changed.search == outdated.spec.search
-    assert (changed.name, changed.labels, changed.priority, changed.resources.actors) == (
-        "new",
-        {"team": "nlp"},
-        3,
-        2,
-    )
-
-    few = JobChanges(search=SearchChanges(max_evaluations=12))
-    with pytest.raises(
-        InputError, match=r"^search\.max_evaluations: must be at least objective\.sizes, 13; got 12$"
-    ):
-        store.change(outdated.id, few)
-    assert store.job(outdated.id).spec == changed
-
-    enough = store.change(outdated.id, JobChanges(search=SearchChanges(max_evaluations=13))).spec
-    assert enough.search == outdated.spec.search.model_copy(update={"max_evaluations": 13})
 
 
 def test_jobs_are_listed_newest_first_in_pages(store: Store, make_spec: MakeSpec) -> None:
@@ -329,7 +284,6 @@ def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no
     store.transition(job.id, JobState.PREPARING, epoch=job.epoch)
     store.transition(job.id, JobState.SEARCHING, epoch=job.epoch)
     assert store.request(job.id, Request.PAUSE).pause_requested
-    store.keep_open_outcomes(job.id, [{"genome": [1]}], epoch=job.epoch)
 
     paused = store.transition(job.id, JobState.PAUSED, epoch=job.epoch)
 
@@ -339,7 +293,6 @@ def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no
         store.renew(job.id, epoch=job.epoch)
     store.request(job.id, Request.RESUME)
     assert claim(store).started_at == job.started_at
-    assert store.open_outcomes(job.id) == [{"genome": [1]}]
     assert states_told(store, job.id) == [
         "queued",
         "validating",
