@@ -47,7 +47,7 @@ def scored_as(spec: JobSpec, prepared: Prepared, task: EncodedTask, latency: Lat
         latency: What its levels are priced by, where that is measured: for one job alone.
     """
     settings = search_settings(spec)
-    levels = [spec.projection.rank_step, spec.projection.storage, isinstance(spec.objective, TargetBytes)]
+    levels = [spec.projection.rank_step, isinstance(spec.objective, TargetBytes)]
     rest: list[Any] = [] if latency is None else [latency.to_json()]
     if spec.projection.propagation_rounds > 1:  # other factors come of these
         led_by = [spec.projection.propagation_rounds, spec.reweigh_rounds, spec.descent_rounds]

@@ -44,7 +44,6 @@ def changed(document: Document, field: str, value: Any) -> Document:
     ("field", "value"),
     [
         ("projection.rank_step", 3),
-        ("projection.storage", "pivoted"),
         ("objective", {"kind": "target_bytes", "share": 0.5}),
         (
             "objective",
