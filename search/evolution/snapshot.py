@@ -35,7 +35,6 @@ def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettin
     asked = {
         "matrices": [[shape.name, shape.out_features, shape.in_features] for shape in space.matrices],
         "genes": [[gene.members, gene.levels] for gene in space.genes],
-        "storage": space.storage,
         "objective": [type(objective).__name__, asdict(objective)],
         "settings": {name: value for name, value in asdict(settings).items() if name not in LIMITS},
     }

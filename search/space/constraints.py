@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.space.matrix import DENSE, MatrixShape, Price, Storage
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
 from ranksieve.search.space.space import SearchSpace, Tie
 
 Tied = Literal["layer", "all"]
@@ -42,14 +42,14 @@ class Constraint:
     frozen: int | None = None
     tied: Tied | None = None
 
-    def allows(self, shape: MatrixShape, rank: int, storage: Storage) -> bool:
+    def allows(self, shape: MatrixShape, rank: int) -> bool:
         """Whether a matrix that it matches may have this rank."""
         if self.frozen is not None and rank != self.frozen:
             return False
         width = min(shape.out_features, shape.in_features)
         whole = width if rank == DENSE else rank
         return (
-            self.min_density <= shape.density(rank, storage) <= self.max_density
+            self.min_density <= shape.density(rank) <= self.max_density
             and self.min_rank <= whole <= (width if self.max_rank is None else self.max_rank)
         )  # fmt: skip
 
@@ -81,7 +81,6 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 def constrained(
     matrices: Sequence[MatrixShape],
     rank_step: int,
-    storage: Storage,
     constraints: Sequence[Constraint],
     price: Price | None = None,
 ) -> SearchSpace:
@@ -90,7 +89,6 @@ def constrained(
     Args:
         matrices: As for `SearchSpace`.
         rank_step: As for `SearchSpace`.
-        storage: As for `SearchSpace`.
         constraints: In the order of the job file.
         price: As for `SearchSpace`.
 
@@ -103,39 +101,34 @@ def constrained(
         for i in constraint.members(matrices):
             about[i].append(constraint)
     allowed = [
-        _allowed(shape, shape.grid(rank_step, storage), storage, rules)
-        for shape, rules in zip(matrices, about, strict=True)
+        _allowed(shape, shape.grid(rank_step), rules) for shape, rules in zip(matrices, about, strict=True)
     ]
-    return SearchSpace(
-        matrices, rank_step, storage, allowed=allowed, ties=_ties(matrices, constraints), price=price
-    )
+    return SearchSpace(matrices, rank_step, allowed=allowed, ties=_ties(matrices, constraints), price=price)
 
 
-def _allowed(
-    shape: MatrixShape, grid: tuple[int, ...], storage: Storage, rules: Sequence[Constraint]
-) -> tuple[int, ...]:
+def _allowed(shape: MatrixShape, grid: tuple[int, ...], rules: Sequence[Constraint]) -> tuple[int, ...]:
     frozen = [rule for rule in rules if rule.frozen is not None]
     for rule in frozen:
-        _check_frozen(rule, shape, storage)
+        _check_frozen(rule, shape)
     ranks = tuple(rule.frozen for rule in frozen[:1] if rule.frozen is not None) or grid
-    allowed = tuple(rank for rank in ranks if all(rule.allows(shape, rank, storage) for rule in rules))
+    allowed = tuple(rank for rank in ranks if all(rule.allows(shape, rank) for rule in rules))
     if not allowed:
-        *others, last = [rule.field for rule in rules if not _allows_all(rule, shape, grid, storage)]
+        *others, last = [rule.field for rule in rules if not _allows_all(rule, shape, grid)]
         with_others = f" together with {' and '.join(others)}" if others else ""
         raise InputError(
             last,
-            f"{shape.name} has no level that fits{with_others}; its levels are {_shown(shape, grid, storage)}; "
+            f"{shape.name} has no level that fits{with_others}; its levels are {_shown(shape, grid)}; "
             "widen the bounds, or lower projection.rank_step",
         )
     return allowed
 
 
-def _allows_all(rule: Constraint, shape: MatrixShape, grid: tuple[int, ...], storage: Storage) -> bool:
-    return all(rule.allows(shape, rank, storage) for rank in grid)
+def _allows_all(rule: Constraint, shape: MatrixShape, grid: tuple[int, ...]) -> bool:
+    return all(rule.allows(shape, rank) for rank in grid)
 
 
-def _check_frozen(rule: Constraint, shape: MatrixShape, storage: Storage) -> None:
-    largest = shape.largest_rank(storage)
+def _check_frozen(rule: Constraint, shape: MatrixShape) -> None:
+    largest = shape.largest_rank
     if rule.frozen is not None and rule.frozen != DENSE and not 0 <= rule.frozen <= largest:
         raise InputError(
             f"{rule.field}.frozen",
@@ -144,10 +137,10 @@ def _check_frozen(rule: Constraint, shape: MatrixShape, storage: Storage) -> Non
         )
 
 
-def _shown(shape: MatrixShape, grid: tuple[int, ...], storage: Storage) -> str:
+def _shown(shape: MatrixShape, grid: tuple[int, ...]) -> str:
     ranks = [rank for rank in grid if rank != DENSE]
     step = f" in steps of {ranks[1] - ranks[0]}" if len(ranks) > 1 else ""
-    density = shape.density(ranks[-1], storage)
+    density = shape.density(ranks[-1])
     return f"ranks 0 to {ranks[-1]}{step}, which keep up to {density:.3g} of its parameters, and dense"
 
 

@@ -4,9 +4,8 @@ Shape letters: G genes, L levels. Built from the singular values of the `task` p
 are in units of the task loss and so compare across matrices.
 
 A move may jump over levels. Where the loss is convex in the parameters, one step is the best bargain: so it is among
-the ranks of pairs, whose energies descend at a constant price. Dense, which loses nothing, breaks convexity, and so
-does a price per rank that falls as the rank grows, as that of the pivoted storage does. Cost is in the unit of the
-space: parameters, where nothing else is said.
+the ranks of a matrix, whose energies descend at a constant price. Dense, which loses nothing, breaks convexity, and so
+does a measured latency. Cost is in the unit of the space: parameters, where nothing else is said.
 """
 
 from collections.abc import Sequence

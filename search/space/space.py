@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.space.matrix import DENSE, MatrixShape, Price, Storage
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
 
 Genome = tuple[int, ...]
 """One level index per gene, in the order of `SearchSpace.genes`."""
@@ -60,10 +60,9 @@ class SearchSpace:
     Args:
         matrices: The M matrices; at least one, names unique.
         rank_step: Ranks are multiples of this.
-        storage: What ranks cost.
         allowed: Per matrix the ranks it may take; by default all of its grid. One that is not of the grid is added.
         ties: Matrices that share a gene; no matrix is in two of them.
-        price: What ranks cost in the unit of the budget; by default the numbers stored.
+        price: What ranks cost in the unit of the budget; by default its parameters.
 
     Raises:
         InputError: No matrices, a repeated name, a step below one, tied matrices without a common level, or
@@ -74,7 +73,6 @@ class SearchSpace:
         self,
         matrices: Sequence[MatrixShape],
         rank_step: int,
-        storage: Storage = "pairs",
         *,
         allowed: Sequence[Sequence[int]] | None = None,
         ties: Sequence[Tie] = (),
@@ -88,9 +86,8 @@ class SearchSpace:
             raise InputError("model.include", "two matrices have the same name")
         self.matrices = tuple(matrices)
         self.rank_step = rank_step
-        self.storage: Storage = storage
-        self._price: Price = price or (lambda shape, rank: shape.price(rank, storage))
-        self._allowed = allowed or [shape.grid(rank_step, storage) for shape in matrices]
+        self._price: Price = price or MatrixShape.price
+        self._allowed = allowed or [shape.grid(rank_step) for shape in matrices]
         genes = [self._gene(tie) for tie in _with_singles(ties, len(matrices))]
         self.genes = tuple(gene for gene in genes if len(gene.levels) > 1)
         if not self.genes:
@@ -131,14 +128,14 @@ class SearchSpace:
     def _ladder(self, index: int) -> tuple[list[float], list[int]]:
         """Densities and ranks of a matrix, ascending: its grid, and what else it is allowed."""
         shape = self.matrices[index]
-        ranks = {*shape.grid(self.rank_step, self.storage), *self._allowed[index]}
-        pairs = sorted((shape.density(rank, self.storage), rank) for rank in ranks)
+        ranks = {*shape.grid(self.rank_step), *self._allowed[index]}
+        pairs = sorted((shape.density(rank), rank) for rank in ranks)
         return [density for density, _ in pairs], [rank for _, rank in pairs]
 
     def _worth_their_cost(
         self, members: tuple[int, ...], levels: Sequence[tuple[int, ...]]
     ) -> list[tuple[int, ...]]:
-        """The levels without those that cost as much as a higher one: in bytes, indices weigh more than numbers."""
+        """Drop levels that cost as much as a higher one, as ranks that take equally long."""
         kept: list[tuple[int, ...]] = []
         above = np.inf
         for ranks in reversed(levels):
@@ -151,7 +148,7 @@ class SearchSpace:
         return sum(self._price(self.matrices[i], rank) for i, rank in zip(members, ranks, strict=True))
 
     def _params(self, members: Iterable[int], ranks: Iterable[int]) -> int:
-        return sum(self.matrices[i].price(rank, self.storage) for i, rank in zip(members, ranks, strict=True))
+        return sum(self.matrices[i].price(rank) for i, rank in zip(members, ranks, strict=True))
 
     @cached_property
     def counts_G(self) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from ranksieve.service.job.job import Job, JobState
 from ranksieve.workers.cost.latency import Latency
 
 TOLERANCE = 1e-9  # a share that was read from a list is that share
-KNOWN = ("metric_name", "method", "storage", "refine_epochs", "data", "model", "dense")
+KNOWN = ("metric_name", "method", "refine_epochs", "data", "model", "dense")
 """What is the same of every candidate of a job, by its name in the job's result."""
 
 TABLE = "latency_table"

@@ -156,7 +156,6 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         device=resources.device,
         gguf=gguf,
         method=spec.projection.method,
-        storage=spec.projection.storage,
         fisher=spec.projection.fisher,
         gram_bytes=resources.gram_bytes,
         midway_share=spec.midway_share,

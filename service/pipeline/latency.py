@@ -57,7 +57,6 @@ def latency_plan(
         model_folder=prepared.model.folder,
         matrices=prepared.matrices,
         rank_step=spec.projection.rank_step,
-        storage=spec.projection.storage,
         workload=workload_of(objective, spec, checked),
         threads=spec.resources.threads_per_actor,
         device=spec.resources.device,

@@ -143,7 +143,6 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
         model=checked.model,
         task=checked.task,
         method=spec.projection.method,
-        storage=spec.projection.storage,
         fisher=spec.projection.fisher,
         gram_examples=spec.projection.gram_examples,
         midway_share=spec.midway_share,

@@ -28,9 +28,8 @@ from ranksieve.workers.types.metrics import METRIC_NAMES
 from ranksieve.workers.types.scores import Scores
 
 REPRODUCED_WITHIN_NATS = 0.1
-"""The exported model rounds differently from its candidate where its storage is another one. In bfloat16, on
-SmolLM2-135M, that makes a difference of 0.02 nats per answer token for pivoted matrices and none for pairs. All rows in
-the wrong order make 1.0, those of a single matrix between 0.03 and 0.6: a slip in one late matrix may pass."""
+"""Most by which an export may differ from its candidate, which it rounds as, per answer token. On SmolLM2-135M all rows
+of all matrices in the wrong order make 1.0, those of one between 0.03 and 0.6: a slip in one late matrix may pass."""
 
 
 def summary(
@@ -59,7 +58,6 @@ def summary(
         "target_bytes": plan.objective.size_bytes if isinstance(plan.objective, TargetBytes) else None,
         **latency.told(plan.latency, space.matrices, space.ranks(winner.candidate.genome), _wanted(plan)),
         "method": spec.projection.method,
-        "storage": spec.projection.storage,
         "refine_epochs": spec.projection.refine_epochs,
         "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,

@@ -117,15 +117,14 @@ def search_plan(
 
 def _price(spec: JobSpec, dtype: str, latency: LatencyTable | None) -> Price | None:
     """What a rank costs in the unit of the objective; None for parameters."""
-    storage, item_bytes = spec.projection.storage, ITEM_BYTES[dtype]
     if isinstance(spec.objective, job.TargetBytes):
-        return lambda shape, rank: shape.stored_bytes(rank, storage, item_bytes)
+        return lambda shape, rank: shape.price(rank) * ITEM_BYTES[dtype]
     return None if latency is None else latency.price
 
 
 def _space(spec: JobSpec, matrices: Sequence[MatrixShape], price: Price | None) -> SearchSpace:
     constraints = [_constraint(one, i) for i, one in enumerate(spec.search.constraints)]
-    return constrained(matrices, spec.projection.rank_step, spec.projection.storage, constraints, price)
+    return constrained(matrices, spec.projection.rank_step, constraints, price)
 
 
 def _constraint(one: ConstraintSpec, index: int) -> Constraint:
@@ -266,7 +265,7 @@ def _of_list(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float
                 f"has rank {rank} for {shape.name!r}, which is {shape.out_features} x {shape.in_features}; is it of "
                 "another model?",
             )
-    return [min(1.0, shape.density(rank, space.storage)) for shape, rank in pairs]
+    return [min(1.0, shape.density(rank)) for shape, rank in pairs]
 
 
 def _read_ranks(file: Path, field: str) -> Mapping[str, int]:

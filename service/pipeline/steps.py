@@ -200,7 +200,6 @@ class Phases:
             matrices=prepared.matrices,
             ranks=ranks,
             refit=refit,
-            storage=spec.projection.storage,
             folder=folder,
             scratch=log.directory / "model.tmp",
             provenance=provenance,

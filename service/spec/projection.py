@@ -6,25 +6,19 @@ from pydantic import Field, model_validator
 
 from ranksieve.service.spec.strict import Strict
 
-StorageName = Literal["pairs", "pivoted"]
 MethodName = Literal["task", "output", "input", "weight"]
 Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False)]
 FisherName = Literal["true", "empirical", "kl"]
 
 
 class ProjectionSpec(Strict):
-    """How each matrix is factored, how its ranks are stored and which of them are levels."""
+    """How each matrix is factored, and which of its ranks are levels."""
 
     method: MethodName = "task"
     fisher: FisherName = Field(
         "true",
         description="`task` only, whose gradients: `true` of the model's own distribution over the answers, "
         "`empirical` of the right answers' likelihood, `kl` of the divergence from the dense model's answers.",
-    )
-    storage: StorageName = Field(
-        "pairs",
-        description="`pairs`: two thin factors. `pivoted`: some rows of the matrix and how the others follow from "
-        "them; fewer parameters at the same rank.",
     )
     rank_step: int = Field(16, ge=1, le=4096, description="Ranks are multiples of this, below break-even.")
     gram_examples: int | None = Field(

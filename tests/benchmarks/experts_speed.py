@@ -77,7 +77,7 @@ def _models(dtype: torch.dtype, experts: int, arguments: Namespace) -> dict[str,
         low_rank = deepcopy(apart)
         matrices = find_matrices(low_rank, ["*.experts.*"])
         ranks = {m.name: round(share * m.dense_params / (m.out_features + m.in_features)) for m in matrices}
-        replace_linears(low_rank, ranks, "pairs")
+        replace_linears(low_rank, ranks)
         models[f"{share:g} kept"] = low_rank.requires_grad_(requires_grad=False)
     return models
 

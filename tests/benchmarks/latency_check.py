@@ -78,7 +78,6 @@ def _measured(model: RealModel, workload: Workload) -> Latency:
         model_folder=model.prepared.model.folder,
         matrices=model.space.matrices,
         rank_step=model.space.rank_step,
-        storage=model.space.storage,
         workload=workload,
         threads=1,
         device="cpu",
@@ -106,7 +105,7 @@ def _heading(latency: Latency) -> str:
 def _rows(model: RealModel, table: LatencyTable, shares: Sequence[float]) -> list[dict[str, Any]]:
     """A genome with either price for every share."""
     in_params = model.space
-    in_time = SearchSpace(in_params.matrices, in_params.rank_step, in_params.storage, price=table.price)
+    in_time = SearchSpace(in_params.matrices, in_params.rank_step, price=table.price)
     energies, rows = model.prepared.energies, []
     for share in shares:
         room = (share * table.dense_nanoseconds - table.other_nanoseconds) / in_time.total_cost
@@ -147,14 +146,14 @@ def _measured_shares(
     model: RealModel, workload: Workload, genomes: Sequence[Ranks], rounds: int
 ) -> list[float]:
     """What the whole model takes at each of these ranks, of what it takes dense."""
-    matrices, storage = model.space.matrices, model.space.storage
+    matrices = model.space.matrices
     exported = load_prepared(model.prepared.model.folder, CPU)
     sublayers, run = find_sublayers(exported, matrices), forward_pass(exported, workload)
     dense = {matrix.name: exported.get_submodule(matrix.name) for matrix in matrices}
     calls = {}
     for index, ranks in enumerate([(DENSE,) * len(matrices), *genomes]):
         live = live_ranks(matrices, ranks, sublayers)
-        layers = [stand_in(module, rank, storage) for module, rank in zip(dense.values(), live, strict=True)]
+        layers = [stand_in(module, rank) for module, rank in zip(dense.values(), live, strict=True)]
         calls[index] = pass_with(exported, dict(zip(dense, layers, strict=True)), run)
     torch.set_num_threads(1)
     spent = last_of(fastest(calls, timer_for(CPU, 1), rounds, Random(0)))

@@ -115,7 +115,7 @@ class Bench:
         if candidate.way == "closed":
             self._closed[candidate.share] = scores
         matrices = self._model.prepared.matrices
-        kept = sum(m.price(rank, "pairs") for m, rank in zip(matrices, candidate.ranks, strict=True))
+        kept = sum(m.price(rank) for m, rank in zip(matrices, candidate.ranks, strict=True))
         return Row(
             candidate=candidate,
             kept=kept / sum(matrix.dense_params for matrix in matrices),

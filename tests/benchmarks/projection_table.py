@@ -22,7 +22,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from statistics import mean
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from in_process import InProcess
 from real_model import RealModel, descended, load, propagated_in, reweighed, task_parser
 
 from ranksieve.api.cli.spec_file import load_spec
-from ranksieve.search.space.matrix import DENSE, Storage
+from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome
 from ranksieve.search.start.seeds import lagrangian, per_type, uniform
@@ -40,7 +40,7 @@ from ranksieve.workers.factors.refit import lent, refit
 from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-VARIANT = ("fisher", "midway", "propagated", "refit", "gram_examples", "calibration", "split", "storage")
+VARIANT = ("fisher", "midway", "propagated", "refit", "gram_examples", "calibration", "split")
 KEY = ("method", *VARIANT, "allocation", "share", "seed")
 BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "reweighed", "descended", "per-type", "uniform")
@@ -79,7 +79,6 @@ def _arguments() -> Namespace:
     )
     options.add_argument("--refit", type=float, help="refit with this share of the dense model's flow, 0..1")
     options.add_argument("--gram-examples", type=int, help="as `projection.gram_examples` of a job; its own")
-    options.add_argument("--storage", choices=get_args(Storage), default="pairs", help="of the factors")
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     options.add_argument("--split", choices=["test", "confirm"], default="test", help="to score on")
@@ -99,7 +98,6 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         fisher=arguments.fisher,
         calibration=arguments.calibration,
         gram_examples=arguments.gram_examples,
-        storage=arguments.storage,
         midway_share=arguments.midway,
         propagated_shares=arguments.propagated,
         seed=seed,
@@ -140,7 +138,6 @@ def _variant(arguments: Namespace, method: str) -> tuple[Any, ...]:
         arguments.gram_examples,
         arguments.calibration,
         None if arguments.split == "test" else arguments.split,
-        None if arguments.storage == "pairs" else arguments.storage,
     )
 
 

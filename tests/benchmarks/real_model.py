@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from ranksieve.api.cli.demo import demo_spec
-from ranksieve.search.space.matrix import Storage
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import Genome, SearchSpace
@@ -99,7 +98,7 @@ class Variant(TypedDict, total=False):
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
     data. `objective`: as in a job file. `propagated_shares`: likewise; None: what that objective makes of it.
-    `method`, `storage`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`, `kl_weight`,
+    `method`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`, `kl_weight`,
     `dtype`: as in a job file. `calibration`: records of that split (none: the job's own). `seed`: of the data splits,
     of calibration and of the search.
     """
@@ -108,7 +107,6 @@ class Variant(TypedDict, total=False):
     roots: Sequence[Path]
     objective: dict[str, Any] | None
     method: Method
-    storage: Storage
     fisher: Fisher
     gram_examples: int | None
     calibration: int | None
@@ -147,7 +145,7 @@ def _loaded(plan: PreparationPlan, spec: JobSpec, prepared: Prepared) -> RealMod
         spec=spec,
         task=plan.task,
         prepared=prepared,
-        space=SearchSpace(prepared.matrices, spec.projection.rank_step, spec.projection.storage),
+        space=SearchSpace(prepared.matrices, spec.projection.rank_step),
         switchable=switchable,
         scorer=Scorer(switchable, tokenizer, plan.task, spec.resources.tokens_per_batch),
     )
@@ -257,7 +255,6 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
         spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method, refine_epochs=0)
     projection = {
         "method": method,
-        "storage": variant.get("storage", "pairs"),
         "fisher": variant.get("fisher", "true"),
         "midway_share": variant.get("midway_share") if method == "task" else None,
         "propagated_shares": variant.get("propagated_shares", ()) if method == "task" else None,

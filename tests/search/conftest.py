@@ -122,5 +122,5 @@ def bounded() -> SearchSpace:
         [MatrixShape(name=name, out_features=16, in_features=16, layer=0, kind=name) for name in ("a", "b")],
         2,
         allowed=[(4, 6, DENSE), (0, 2, 4)],
-        price=lambda shape, rank: 2 * shape.price(rank, "pairs"),
+        price=lambda shape, rank: 2 * shape.price(rank),
     )

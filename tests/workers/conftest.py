@@ -34,7 +34,7 @@ from transformers import (
     dynamic_module_utils,
 )
 
-from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.cluster.actor import ScorerPlan
 from ranksieve.workers.cluster.fairness import amounts
 from ranksieve.workers.cluster.session import Cluster
@@ -323,7 +323,6 @@ def preparation_plan(
         model=ModelSource(kind="path", location=str(llama_folder), dtype="float32"),
         task=make_task("choice"),
         method="task",
-        storage="pairs",
         fisher="true",
         seed=0,
         batch_tokens=64,
@@ -411,16 +410,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(params=["pairs", "pivoted"])
-def storage(request: pytest.FixtureRequest) -> Storage:
-    """Both ways to store an exported matrix."""
-    return request.param  # type: ignore[no-any-return]
-
-
 @pytest.fixture
-def export_plan(
-    prepared: Prepared, provenance: dict[str, Any], storage: Storage, tmp_path: Path
-) -> ExportPlan:
+def export_plan(prepared: Prepared, provenance: dict[str, Any], tmp_path: Path) -> ExportPlan:
     """Exports the shared job with a dense matrix, one of rank 0 and low-rank ones."""
     ranks = [3 + index % 5 for index in range(len(prepared.matrices))]
     ranks[0], ranks[5] = DENSE, 0
@@ -429,7 +420,6 @@ def export_plan(
         factors_folder=prepared.factors,
         matrices=prepared.matrices,
         ranks=tuple(ranks),
-        storage=storage,
         folder=tmp_path / "exported",
         scratch=tmp_path / "scratch",
         provenance=provenance,
@@ -455,7 +445,6 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             device="cpu",
             gguf=False,
             method="task",
-            storage="pairs",
             fisher="true",
             gram_bytes=2**30,
             midway_share=None,

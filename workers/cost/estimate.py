@@ -41,7 +41,7 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         rates: Of one device; of a processor, of all the job's threads.
     """
     loads, weights = job.loads, weight_bytes(model, job)
-    factors = factor_bytes(model.matrices, job.storage, job.dtype)
+    factors = factor_bytes(model.matrices, job.dtype)
     copying = Work(starts=1, file_bytes=3 * weights)  # read, write, hash; or read twice and look for more
 
     def seconds(work: Steps) -> tuple[float, float]:

@@ -11,7 +11,6 @@ among them. At last the model is timed with half of the parameters of every matr
 its error.
 """
 
-import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,12 +23,12 @@ from transformers import PreTrainedModel
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.latency import Curve, LatencyTable, isotonic
-from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.cost.timing import MakeTimer, Timed, Timer, fastest, timer_for
 from ranksieve.workers.cost.workload import Workload, forward_pass
 from ranksieve.workers.factors.prepared import Progress
 from ranksieve.workers.machine.devices import device_name, pick_device, require_memory
-from ranksieve.workers.model.layers import PivotedLinear, replace_linears
+from ranksieve.workers.model.layers import replace_linears
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
 
 MOST_RANKS = 32
@@ -48,13 +47,12 @@ CHECKED_DENSITY = 0.5
 class LatencyPlan:
     """What to time and how.
 
-    `model_folder`: the prepared model. `rank_step`, `storage`: which ranks there are. `threads`: of torch.
+    `model_folder`: the prepared model. `rank_step`: ranks are multiples of it. `threads`: of torch.
     """
 
     model_folder: Path
     matrices: tuple[MatrixShape, ...]
     rank_step: int
-    storage: Storage
     workload: Workload
     threads: int
     device: str
@@ -158,18 +156,15 @@ def measure_latency(plan: LatencyPlan, make_timer: MakeTimer = timer_for) -> Ite
     )
 
 
-def measured_ranks(matrix: MatrixShape, rank_step: int, storage: Storage) -> tuple[int, ...]:
+def measured_ranks(matrix: MatrixShape, rank_step: int) -> tuple[int, ...]:
     """The ranks of a matrix that are timed: 0, those of its grid, or `MOST_RANKS` of them, and the last.
 
-    The last rank below break-even may be off the grid: nothing can be frozen above it. Of the pivoted storage both
-    sides of the rank are among them where it stops being stored as pairs.
+    The last rank below break-even may be off the grid: nothing can be frozen above it.
     """
-    ranks = [rank for rank in matrix.grid(rank_step, storage) if rank > 0]
+    ranks = [rank for rank in matrix.grid(rank_step) if rank > 0]
     if len(ranks) > MOST_RANKS:
-        last_pair = math.isqrt(matrix.out_features) // rank_step * rank_step if storage == "pivoted" else 0
-        spread = {ranks[round(i * (len(ranks) - 1) / (MOST_RANKS - 1))] for i in range(MOST_RANKS)}
-        ranks = sorted(spread | ({last_pair, last_pair + rank_step} & set(ranks)))
-    return tuple(sorted({0, *ranks, matrix.largest_rank(storage)}))
+        ranks = [ranks[round(i * (len(ranks) - 1) / (MOST_RANKS - 1))] for i in range(MOST_RANKS)]
+    return tuple(sorted({0, *ranks, matrix.largest_rank}))
 
 
 def _by_shape(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> dict[Shape, list[MatrixShape]]:
@@ -191,8 +186,8 @@ def _time_shapes(
         dense: Any = model.get_submodule(matrix.name)
         size = (*plan.workload.shape_BL, matrix.in_features)
         x_BLD = torch.randn(size, generator=generator).to(dense.weight.device, model.dtype)
-        for rank in (*measured_ranks(matrix, plan.rank_step, plan.storage), DENSE):
-            calls[shape, rank] = _call(stand_in(dense, rank, plan.storage), x_BLD)
+        for rank in (*measured_ranks(matrix, plan.rank_step), DENSE):
+            calls[shape, rank] = _call(stand_in(dense, rank), x_BLD)
     return (yield from fastest(calls, timer, ROUNDS, Random(0)))
 
 
@@ -221,7 +216,7 @@ def _time_model(
     modules = [model.get_submodule(name) for name in names]
     calls = {}
     for version, of_version in ranks.items():
-        layers = [stand_in(*pair, plan.storage) for pair in zip(modules, of_version, strict=True)]
+        layers = [stand_in(*pair) for pair in zip(modules, of_version, strict=True)]
         calls[version] = pass_with(model, dict(zip(names, layers, strict=True)), run)
     return (yield from fastest(calls, timer, ROUNDS, Random(0)))
 
@@ -237,23 +232,20 @@ def pass_with(model: PreTrainedModel, layers: Mapping[str, nn.Module], run: Time
     return Timed(run=run.run, prepare=put_in_place)
 
 
-def stand_in(dense: nn.Module, rank: int, storage: Storage) -> nn.Module:
+def stand_in(dense: nn.Module, rank: int) -> nn.Module:
     """The layer that an export has in place of a dense one at a rank; its numbers are random."""
     if rank == DENSE:
         return dense
     holder = nn.ModuleDict({"layer": dense})
     with torch.device(dense.weight.device):  # type: ignore[arg-type]
-        replace_linears(holder, {"layer": rank}, storage)
-    layer = holder["layer"].requires_grad_(False)
-    if isinstance(layer, PivotedLinear):  # as irregular as a real one
-        layer.order = torch.randperm(len(layer.order), dtype=torch.int32, device=layer.order.device)
-    return layer
+        replace_linears(holder, {"layer": rank})
+    return holder["layer"].requires_grad_(False)
 
 
 def _mixed(plan: LatencyPlan) -> list[int]:
     """A rank of every matrix, or dense, drawn from those that are timed."""
     rng = Random(0)
-    timed = (measured_ranks(matrix, plan.rank_step, plan.storage)[1:] for matrix in plan.matrices)
+    timed = (measured_ranks(matrix, plan.rank_step)[1:] for matrix in plan.matrices)
     return [rng.choice((*ranks, DENSE)) for ranks in timed]
 
 
@@ -262,8 +254,8 @@ def _half(plan: LatencyPlan) -> list[int]:
     return [
         max(
             rank
-            for rank in matrix.grid(plan.rank_step, plan.storage)
-            if rank >= 0 and matrix.density(rank, plan.storage) <= CHECKED_DENSITY
+            for rank in matrix.grid(plan.rank_step)
+            if rank >= 0 and matrix.density(rank) <= CHECKED_DENSITY
         )
         for matrix in plan.matrices
     ]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ranksieve.search.space.matrix import MatrixShape, Storage
+from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.latency import MOST_RANKS
 from ranksieve.workers.cost.shapes import (
     JobSize,
@@ -59,14 +59,14 @@ def weight_bytes(model: ModelSize, job: JobSize) -> int:
     return model.total_params * ITEM_BYTES[job.dtype]
 
 
-def factor_bytes(matrices: Sequence[MatrixShape], storage: Storage, dtype: str) -> int:
+def factor_bytes(matrices: Sequence[MatrixShape], dtype: str) -> int:
     """Bytes of the factors in the working dtype."""
-    return factor_numbers(matrices, storage) * ITEM_BYTES[dtype]
+    return factor_numbers(matrices) * ITEM_BYTES[dtype]
 
 
-def factor_numbers(matrices: Sequence[MatrixShape], storage: Storage) -> int:
+def factor_numbers(matrices: Sequence[MatrixShape]) -> int:
     """Of the factors, stored up to the largest rank that can be used: R·(O+D) a matrix."""
-    return sum(max(1, m.largest_rank(storage)) * (m.out_features + m.in_features) for m in matrices)
+    return sum(max(1, m.largest_rank) * (m.out_features + m.in_features) for m in matrices)
 
 
 def preparing(model: ModelSize, job: JobSize) -> Footprint:
@@ -103,7 +103,7 @@ def _calibrating(model: ModelSize, job: JobSize) -> Footprint:
     """
     compute = _compute_bytes(job)
     grams = _largest_grams(model, job)
-    stored = max(factor_bytes(chunk, job.storage, job.dtype) for chunk in _chunks(model))
+    stored = max(factor_bytes(chunk, job.dtype) for chunk in _chunks(model))
     chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
     heap = HEAP if job.device == "cpu" else 1
     working = (
@@ -135,11 +135,9 @@ def _propagating(model: ModelSize, job: JobSize) -> Footprint:
     if not job.propagated:
         return Footprint(host_bytes=0)
     load = job.loads["propagation"]
-    weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.storage, job.dtype)
+    weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.dtype)
     states, read = _flows(model, job, load, 1 + job.propagated)
-    regression = max(
-        8 * (5 * m.in_features**2 + 3 * factor_numbers([m], job.storage)) for m in model.matrices
-    )
+    regression = max(8 * (5 * m.in_features**2 + 3 * factor_numbers([m])) for m in model.matrices)
     batch = _batch(model, job, load, ITEM_BYTES[job.dtype])
     kept = _on_one(weights + factors * (2 if job.device == "cpu" else 1), model, job)
     return _placed(job, weights, read, kept + states + regression, batch)
@@ -151,7 +149,7 @@ def _training(model: ModelSize, job: JobSize) -> Footprint:
         return Footprint(host_bytes=0)
     compute = _compute_bytes(job)
     dense = model.total_params * compute
-    factors = factor_numbers(model.matrices, job.storage) * (compute + TRAINED_BYTES)
+    factors = factor_numbers(model.matrices) * (compute + TRAINED_BYTES)
     batch = _calibration_batch(model, job, job.loads["refinement"], "task", compute)
     kept = _on_one(dense, model, job) + _on_one(factors, model, job)
     return _placed(job, weight_bytes(model, job), 0, kept, batch)
@@ -188,7 +186,7 @@ def timing(model: ModelSize, job: JobSize) -> Footprint:
 
 def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     """Each actor holds the model and a batch; on a host all share one memory map of the factors, a GPU gets copies."""
-    weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.storage, job.dtype)
+    weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.dtype)
     batch = _batch(model, job, load, ITEM_BYTES[job.dtype])
     if job.device == "cpu":
         return Footprint(host_bytes=job.actors * (PROCESS_BYTES + weights + HEAP * batch) + factors)
@@ -221,7 +219,7 @@ def refitting(model: ModelSize, job: JobSize) -> Footprint:
     if not load.tokens:
         return base
     states, read = _flows(model, job, load, 2)
-    ranked = [(m, m.largest_rank(job.storage)) for m in model.propagated]
+    ranked = [(m, m.largest_rank) for m in model.propagated]
     fitted = sum(rank * m.out_features for m, rank in ranked) * ITEM_BYTES[job.dtype]
     solving = [
         m.dense_params + rank * (5 * m.out_features + 2 * m.in_features + 4 * rank) for m, rank in ranked

@@ -120,7 +120,7 @@ def preparing(model: ModelSize, job: JobSize) -> Steps:
     if job.midway_share is not None:
         rounds.insert(0, (loads["way"], 0.0, False))
     loading = Work(starts=1, file_bytes=3 * weights, gguf_params=model.total_params if job.gguf else 0)
-    writing = Work(file_bytes=3 * factor_bytes(model.matrices, job.storage, job.dtype))
+    writing = Work(file_bytes=3 * factor_bytes(model.matrices, job.dtype))
     steps: list[tuple[Work, float]] = []
     for load, low_rank, exact in rounds:
         workers = min(job.devices, shards_of(job, load))
@@ -146,7 +146,7 @@ def _propagating(model: ModelSize, job: JobSize) -> Work:
     load = job.loads["propagation"]
     numbers = flops = eigh_flops = 0.0
     for matrix in model.propagated:
-        width, rank = matrix.in_features, matrix.largest_rank(job.storage)
+        width, rank = matrix.in_features, matrix.largest_rank
         numbers += 2 * gram_numbers(width) + width**2
         flops += width**3 / 3 + 6 * rank * width**2 + 4 * rank**2 * width
         flops += 2 * rank**2 * matrix.out_features
@@ -190,7 +190,7 @@ def _refining(model: ModelSize, job: JobSize, load: Load) -> Work:
     """The dense model forwards, a candidate both ways, its factors' gradients, AdamW over all that are trained."""
     gradients = Work(
         flops=2 * model.running_params * load.tokens,
-        memory_bytes=load.batches * OPTIMIZER_TRAFFIC * factor_numbers(model.matrices, job.storage),
+        memory_bytes=load.batches * OPTIMIZER_TRAFFIC * factor_numbers(model.matrices),
     )
     return reacting(model, job, load) + gradients
 
@@ -249,7 +249,7 @@ def _factoring(model: ModelSize, job: JobSize, *, exact: bool) -> Work:
     """
     eigh_flops = flops = 0
     for matrix in model.matrices:
-        width, rank = gram_width(matrix, job.method), matrix.largest_rank(job.storage)
+        width, rank = gram_width(matrix, job.method), matrix.largest_rank
         wide = max(matrix.out_features, matrix.in_features)
         eigh_flops += EIGH_FLOPS * width**3
         flops += 5 * width**3 + 3 * width**2 * rank + 2 * width * rank * wide

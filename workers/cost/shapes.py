@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ranksieve.search.space.matrix import MatrixShape, Storage
+from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.workload import Workload
 from ranksieve.workers.factors.calibration import passes, shard_count
 from ranksieve.workers.factors.decomposition import Method
@@ -120,7 +120,6 @@ class JobSize:
     device: str
     gguf: bool
     method: Method
-    storage: Storage
     fisher: Fisher
     gram_bytes: int
     midway_share: float | None

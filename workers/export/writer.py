@@ -1,6 +1,6 @@
 """Writes the winner as a folder that transformers loads by itself, and reads such a folder back.
 
-A low-rank matrix becomes a layer of `workers.model.layers`, as the storage says; a dense one stays what it was; one
+A low-rank matrix becomes a layer of `workers.model.layers`; a dense one stays what it was; one
 of rank 0 keeps its bias at most, and so does a dead one (see `model.sublayers`), whatever rank was asked for. The
 model class in the folder is a small subclass of the architecture's own (`modeling_ranksieve.py`), so that generation,
 caches and tied weights work as before.
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_args
+from typing import Any
 
 import jinja2
 import torch
@@ -21,16 +21,15 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from ranksieve.search.errors import InputError, RanksieveError
-from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.cache.folders import flush_files
-from ranksieve.workers.factors.pivoting import pivot
 from ranksieve.workers.factors.prepared import Progress, load_answer_bias, load_factors
 from ranksieve.workers.factors.refit import load_fitted
 from ranksieve.workers.model import experts as experts_module
 from ranksieve.workers.model import layers
 from ranksieve.workers.model.checks import WEIGHT_FILES, holds_weights
 from ranksieve.workers.model.experts import Experts, take_apart
-from ranksieve.workers.model.layers import LowRankLinear, PivotedLinear, add_biases, replace_linears
+from ranksieve.workers.model.layers import LowRankLinear, add_biases, replace_linears
 from ranksieve.workers.model.loading import complete, load_prepared, on_device, weight_bytes
 from ranksieve.workers.model.matrices import linear_head, linear_params
 from ranksieve.workers.model.sublayers import find_sublayers, live_ranks
@@ -64,7 +63,6 @@ class ExportPlan:
     matrices: tuple[MatrixShape, ...]
     ranks: tuple[int, ...]
     refit: Path | None = None
-    storage: Storage
     folder: Path
     scratch: Path
     provenance: Mapping[str, Any]
@@ -72,7 +70,7 @@ class ExportPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """The exported folder and what it holds; indices count as parameters.
+    """The exported folder and what it holds.
 
     `dead`: matrix name → numbers that its rank would have cost, had its sublayer not lost its output. `added`: numbers
     of a bias that the model did not have.
@@ -93,7 +91,7 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
     dense_params = linear_params(model)
     live = live_ranks(plan.matrices, plan.ranks, find_sublayers(model, plan.matrices))
     dead = {
-        matrix.name: matrix.price(rank, plan.storage)
+        matrix.name: matrix.price(rank)
         for matrix, rank, kept in zip(plan.matrices, plan.ranks, live, strict=True)
         if kept != rank
     }
@@ -146,12 +144,10 @@ def _loaded(folder: Path) -> PreTrainedModel:
     values.pop("auto_map", None)
     values["model_type"] = str(values.get("model_type")).removeprefix(OWN_TYPE)
     made = values["ranksieve"]
-    base_class, storage = str(made["base_class"]), str(made.get("storage", "pairs"))
+    base_class = str(made["base_class"])
     base = getattr(transformers, base_class, None)
     if not (isinstance(base, type) and issubclass(base, PreTrainedModel)):
         raise InputError("model_dir", f"unknown base class {base_class!r} in {config_file}")
-    if storage not in get_args(Storage):
-        raise InputError("model_dir", f"unknown storage {storage!r} in {config_file}")
     config = AutoConfig.for_model(**values)
 
     class Exported(base):  # type: ignore[misc, valid-type]
@@ -159,7 +155,7 @@ def _loaded(folder: Path) -> PreTrainedModel:
             super().__init__(config)
             take_apart(self, config.ranksieve.get("experts", []))
             add_biases(self, config.ranksieve.get("biases", []))
-            replace_linears(self, config.ranksieve["ranks"], storage)
+            replace_linears(self, config.ranksieve["ranks"])
 
         @classmethod
         def _can_set_experts_implementation(cls) -> bool:  # transformers would look for it in this file
@@ -214,24 +210,14 @@ def _install(
     model: PreTrainedModel, plan: ExportPlan, factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]]
 ) -> None:
     ranks = _replaced(plan)
-    replace_linears(model, ranks, plan.storage)
+    replace_linears(model, ranks)
     for name, rank in ranks.items():
         if rank > 0:
             left_RO, right_RD = factors[name]
-            _fill_(model.get_submodule(name), left_RO[:rank], right_RD[:rank])
-
-
-def _fill_(module: nn.Module, left_RO: torch.Tensor, right_RD: torch.Tensor) -> None:
-    """Gives an empty low-rank module its weights, in the dtype of the factors."""
-    if isinstance(module, PivotedLinear):
-        pivoted = pivot(left_RO, right_RD)
-        module.basis.weight.data = pivoted.basis_RD
-        module.follow.weight.data = pivoted.follow_QR
-        module.order = pivoted.order_O
-    else:
-        assert isinstance(module, LowRankLinear)
-        module.down.weight.data = right_RD.clone()
-        module.up.weight.data = left_RO.T.contiguous()
+            module = model.get_submodule(name)
+            assert isinstance(module, LowRankLinear)
+            module.down.weight.data = right_RD[:rank].clone()
+            module.up.weight.data = left_RO[:rank].T.contiguous()
 
 
 def _replaced(plan: ExportPlan) -> dict[str, int]:
@@ -243,12 +229,11 @@ def _replaced(plan: ExportPlan) -> dict[str, int]:
 
 def _saved_params(plan: ExportPlan) -> int:
     pairs = zip(plan.matrices, plan.ranks, strict=True)
-    return sum(matrix.dense_params - matrix.price(rank, plan.storage) for matrix, rank in pairs)
+    return sum(matrix.dense_params - matrix.price(rank) for matrix, rank in pairs)
 
 
 def _stored_numbers(model: nn.Module) -> int:
-    orders = sum(module.order.numel() for module in model.modules() if isinstance(module, PivotedLinear))
-    return orders + sum(parameter.numel() for parameter in model.parameters())
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _counted(plan: ExportPlan, sizes: Mapping[str, int], dense_params: int) -> dict[str, Any]:
@@ -277,7 +262,6 @@ def _write(
     )
     model.config.ranksieve = {
         "base_class": base_class,
-        "storage": plan.storage,
         "ranks": _replaced(plan),
         "biases": list(biases),
         "experts": experts,

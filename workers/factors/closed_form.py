@@ -72,7 +72,7 @@ def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, P
     few = replace(plan, gram_examples=examples_of_the_way(examples))
     key = content_key("way", key_of(few, model))
     dense = yield from _made(few, model, device, cache, key, precision=torch.float32)
-    space = SearchSpace(dense.matrices, plan.refinement.rank_step, plan.storage)
+    space = SearchSpace(dense.matrices, plan.refinement.rank_step)
     ranks = space.ranks(lagrangian(space, dense.energies, plan.midway_share))
     return (yield from gathered_midway(plan, dense, ranks))
 
@@ -104,7 +104,6 @@ def key_of(plan: PreparationPlan, model: PreparedModel) -> str:
         pick_device(plan.device).type,
         calibration,
         plan.method,
-        plan.storage,
         plan.fisher,
         len(_gathered(plan)),
         selection,
@@ -215,7 +214,6 @@ def _recipe(plan: PreparationPlan, prepared: PreparedModel, precision: torch.dty
         kind=plan.task.kind,
         examples=_gathered(plan),
         method=plan.method,
-        storage=plan.storage,
         fisher=plan.fisher,
         seed=plan.seed,
         batch_tokens=plan.batch_tokens,

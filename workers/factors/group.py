@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.search.space.matrix import MatrixShape, Storage
+from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.factors.calibration import Calibrator, gram_width, shard_count, shard_of
 from ranksieve.workers.factors.decomposition import Method, Whitened, decomposed, whitened
@@ -42,7 +42,6 @@ class Recipe:
     kind: str
     examples: Sequence[Example]
     method: Method
-    storage: Storage
     fisher: Fisher
     seed: int
     batch_tokens: int
@@ -161,7 +160,7 @@ class MatrixGroup:
     def _whitened(self, matrix: MatrixShape, grams: Grams) -> Whitened:
         weight = weight_OD(dense_module(self._model, matrix.name))
         # one component at least: a file of factors names every matrix
-        rank = max(1, matrix.largest_rank(self._recipe.storage))
+        rank = max(1, matrix.largest_rank)
         forward, backward = grams.of(matrix.name, weight.device, self._recipe.precision)
         if backward is not None:
             backward = shrunk(weight, backward, grams.answers_of(matrix.name))

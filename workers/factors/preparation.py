@@ -139,7 +139,7 @@ def _propagate(
     """Makes the factors anew for what matrices read in smaller models; writes them and their energies, if they help."""
     sizes, before = plan.propagated_shares, prepared.energies
     switchable = _switchable(prepared, device, _propagation_bytes(prepared, models_of(sizes)))
-    space = SearchSpace(prepared.matrices, plan.refinement.rank_step, plan.storage)
+    space = SearchSpace(prepared.matrices, plan.refinement.rank_step)
     examples, judges = split_for_propagation(plan.task.splits["calibration"])
 
     def ranks_of(energies: Energies, share: float) -> tuple[int, ...]:
@@ -201,8 +201,8 @@ def _refine(
     plan: PreparationPlan, prepared: Prepared, device: torch.device, folder: Path
 ) -> Iterator[Progress]:
     """Trains the factors and writes them; their energies stay what prices are made of."""
-    space = SearchSpace(prepared.matrices, plan.refinement.rank_step, plan.storage)
-    trained_bytes = TRAINED_BYTES * factor_numbers(prepared.matrices, plan.storage)
+    space = SearchSpace(prepared.matrices, plan.refinement.rank_step)
+    trained_bytes = TRAINED_BYTES * factor_numbers(prepared.matrices)
     switchable = _switchable(prepared, device, trained_bytes, compute_dtype(prepared.model))
     examples = plan.task.splits["calibration"][: plan.refinement.examples]
     for done, total in refine(

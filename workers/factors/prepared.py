@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from ranksieve.search.space.matrix import MatrixShape, Storage
+from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.fisher import Fisher
 from ranksieve.workers.factors.propagation import Sizes
@@ -57,7 +57,6 @@ class PreparationPlan:
     model: ModelSource
     task: EncodedTask
     method: Method
-    storage: Storage
     fisher: Fisher
     gram_examples: int | None = None
     midway_share: float | None = None

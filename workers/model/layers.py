@@ -1,6 +1,6 @@
 """The low-rank layers of an exported model. Copied into every export, so it knows torch and nothing else.
 
-Legend: O output width, D input width, R rank, N tokens.
+Legend: O output width, D input width, R rank.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -56,44 +56,6 @@ class LowRankLinear(nn.Module):
             self._parameters["bias"] = bias
 
 
-class PivotedLinear(nn.Module):
-    """`z = basis(x)` are R of the outputs, `follow(z)` the others; `order` puts them where they belong."""
-
-    def __init__(self, in_features: int, out_features: int, rank: int, bias: bool) -> None:
-        super().__init__()
-        self.basis = nn.Linear(in_features, rank, bias=False)
-        self.follow = nn.Linear(rank, out_features - rank, bias=False)
-        self.order: torch.Tensor = nn.Buffer(torch.arange(out_features, dtype=torch.int32))
-        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # outputs in rows: they are put in order several times faster than columns
-        z_RN = _columns(self.basis, x.reshape(-1, x.shape[-1]).T)
-        # the order is of floats in modules that transformers keeps in float32
-        y_ON = torch.cat((z_RN, _columns(self.follow, z_RN))).index_select(0, self.order.int())
-        y = y_ON.T.contiguous().view(*x.shape[:-1], len(self.order))
-        return y if self.bias is None else y + self.bias
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """O×D, multiplied out, for a model's own code that asks for its shape or type."""
-        basis_RD, follow_QR = self.basis.weight, self.follow.weight
-        return torch.cat((basis_RD, follow_QR @ basis_RD)).index_select(0, self.order.int())
-
-    def set_bias(self, bias: nn.Parameter) -> None:
-        """Puts the dense module's bias in place of the empty one."""
-        self.bias = bias
-
-
-def _columns(linear: nn.Module, x_DN: torch.Tensor) -> torch.Tensor:
-    """A linear map of columns; one that was put in its place, or that somebody waits for a call of, is called."""
-    hooked = linear._forward_hooks or linear._forward_pre_hooks or "forward" in vars(linear)
-    if type(linear) is nn.Linear and not hooked:
-        return linear.weight @ x_DN
-    y_NO: torch.Tensor = linear(x_DN.T)
-    return y_NO.T
-
-
 def add_biases(model: nn.Module, names: Sequence[str]) -> None:
     """Gives linear modules that have none a bias of zeros."""
     for name in names:
@@ -101,27 +63,20 @@ def add_biases(model: nn.Module, names: Sequence[str]) -> None:
         linear.bias = nn.Parameter(torch.zeros_like(linear.weight[:, 0]))  # type: ignore[index]
 
 
-def replace_linears(model: nn.Module, ranks: Mapping[str, int], storage: str) -> None:
+def replace_linears(model: nn.Module, ranks: Mapping[str, int]) -> None:
     """Replaces the named linear modules by empty ones of the given ranks; biases are carried over.
 
     Args:
         model: Changed in place.
         ranks: Module name → rank.
-        storage: `pairs`, or `pivoted` where that is smaller: it saves R² numbers and stores O more.
-
-    Raises:
-        ValueError: An unknown storage.
     """
-    if storage not in ("pairs", "pivoted"):
-        raise ValueError(f"storage must be pairs or pivoted, got {storage!r}")
     for name, rank in ranks.items():
         dense = model.get_submodule(name)
         out_features, in_features = dense.weight.shape  # type: ignore[misc]
         if not isinstance(dense, nn.Linear):  # GPT-2's Conv1D stores the transpose
             out_features, in_features = in_features, out_features
         bias = dense.bias
-        layer = PivotedLinear if storage == "pivoted" and rank**2 > out_features else LowRankLinear
-        low_rank = layer(int(in_features), int(out_features), rank, bias is not None)
+        low_rank = LowRankLinear(int(in_features), int(out_features), rank, bias is not None)
         low_rank.to(dense.weight.device, dense.weight.dtype)  # type: ignore[arg-type]
         if bias is not None:
             low_rank.set_bias(bias)  # type: ignore[arg-type]

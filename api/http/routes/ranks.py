@@ -44,8 +44,7 @@ def ranks(
     layers, columns, rows = matrices.by_layer(kept, ranks)
     if format == "csv" or (format is None and "text/csv" in request.headers.get("accept", "")):
         return Response(_csv(layers, columns, rows), media_type="text/csv")
-    storage = job.spec.projection.storage
-    shares = {matrix.name: matrix.density(ranks[matrix.name], storage) for matrix in kept}
+    shares = {matrix.name: matrix.density(ranks[matrix.name]) for matrix in kept}
     _, _, densities = matrices.by_layer(kept, shares)
     body = RanksBody(layers=layers, matrices=columns, ranks=rows, densities=densities)
     return JSONResponse(body.model_dump())

@@ -36,7 +36,6 @@ class CapabilitiesBody(BaseModel):
     tasks: list[str] = Field(description="Values of `task.kind`.")
     methods: list[str] = Field(description="Values of `projection.method`.")
     fisher: list[str] = Field(description="Values of `projection.fisher`.")
-    storage: list[str] = Field(description="Values of `projection.storage`.")
     dtypes: list[str] = Field(description="Values of `model.dtype`.")
     objectives: list[str] = Field(description="Values of `objective.kind`.")
 

@@ -142,7 +142,7 @@ def test_a_saved_search_is_checked(make_problem) -> None:
             resume(objective=other)
     matrices = problem.space.matrices
     problem = replace(
-        problem, space=SearchSpace(matrices, 4, price=lambda shape, rank: 2 * shape.price(rank, "pairs"))
+        problem, space=SearchSpace(matrices, 4, price=lambda shape, rank: 2 * shape.price(rank))
     )
     with pytest.raises(ConflictError, match="whose ranks cost something else"):
         resume()
@@ -567,13 +567,13 @@ def test_a_search_stays_within_its_constraints(make_problem, objective: Objectiv
         Constraint(field="2", matrices=("down_proj",), layers=(1, 5), max_density=0.7),
         Constraint(field="3", matrices=("0.*",), frozen=DENSE),
     ]
-    space = constrained(plain.space.matrices, plain.space.rank_step, "pairs", constraints)
+    space = constrained(plain.space.matrices, plain.space.rank_step, constraints)
     problem = replace(plain, space=space, weights=np.ones(len(space)))
     drive(start(problem, objective, changed(generations=8, max_evaluations=200)), problem)
     assert len({trial.genome for trial in problem.calls}) > 40
     for trial in problem.calls:
         ranks = {m.name: r for m, r in zip(space.matrices, space.ranks(trial.genome), strict=True)}
-        density = {m.name: m.density(ranks[m.name], "pairs") for m in space.matrices}
+        density = {m.name: m.density(ranks[m.name]) for m in space.matrices}
         assert all(rank == DENSE for name, rank in ranks.items() if name.startswith("0."))
         assert len({ranks[f"{layer}.up_proj"] for layer in (1, 2, 3)}) == 1
         assert density["2.up_proj"] >= 0.3

@@ -23,7 +23,7 @@ def demand(index: int = 0, **values: Any) -> Constraint:
 
 
 def space_of(*constraints: Constraint) -> SearchSpace:
-    return constrained(MATRICES, 2, "pairs", constraints)
+    return constrained(MATRICES, 2, constraints)
 
 
 def levels_of(space: SearchSpace, name: str) -> list[int]:

@@ -206,5 +206,5 @@ def test_a_matrix_that_takes_no_time_dense_and_may_not_be_dense_spends_nobody_el
     ]
     table = LatencyTable(curves=tuple(curves), other_nanoseconds=OTHER)
     capped = Constraint(field="constraints.0", matrices=(FAST,), max_density=0.8)
-    space = constrained([free, slow], 1, "pairs", [capped], table.price)
+    space = constrained([free, slow], 1, [capped], table.price)
     assert space.cost(uniform(space, 1.0)) == space.budget(1.0)

@@ -1,7 +1,7 @@
 import pytest
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.space import SearchSpace
 
 
@@ -23,24 +23,13 @@ def test_levels_stop_strictly_below_break_even() -> None:
     assert ladders(SearchSpace([matrix(192, 576)], 48)) == ((0, 48, 96, DENSE),)
 
 
-def test_pivoted_levels_go_nearly_to_the_smaller_width() -> None:
-    # (8-r)·(8-r) numbers are saved, 8 indices are paid: rank 5 saves 9, rank 6 only 4
-    assert ladders(SearchSpace([matrix(8, 8)], 1, "pivoted")) == ((0, 1, 2, 3, 4, 5, DENSE),)
-    # rank 6 saves 2·18 = 36 for 24 indices, rank 7 only 17
-    assert ladders(SearchSpace([matrix(24, 8)], 1, "pivoted")) == ((0, 1, 2, 3, 4, 5, 6, DENSE),)
-    # there are fewer rows to index in the mirror image
-    assert ladders(SearchSpace([matrix(8, 24)], 1, "pivoted")) == ((0, 1, 2, 3, 4, 5, 6, 7, DENSE),)
-
-
-@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (16, 16), (7, 30), (30, 7)])
-def test_prices_rise_with_the_rank_and_stay_below_dense(shape: tuple[int, int], storage: Storage) -> None:
+def test_prices_rise_with_the_rank_and_stay_below_dense(shape: tuple[int, int]) -> None:
     one = matrix(*shape)
-    largest = one.largest_rank(storage)
-    prices = [one.price(rank, storage) for rank in (*range(largest + 1), DENSE)]
+    largest = one.largest_rank
+    prices = [one.price(rank) for rank in (*range(largest + 1), DENSE)]
     assert prices == sorted(set(prices))
-    assert largest == min(shape) or one.price(largest + 1, storage) >= one.dense_params
-    assert all(price <= one.price(rank, "pairs") for rank, price in enumerate(prices[:-1]))
+    assert one.price(largest + 1) >= one.dense_params
 
 
 def test_without_a_multiple_of_the_step_only_none_and_dense_remain() -> None:
@@ -61,16 +50,6 @@ def test_prices_by_hand() -> None:
     assert space.kept_share((2, 1)) == 48 / 112
     assert space.ranks((2, 3)) == (2, DENSE)
     assert space.cost_at(1, 3) == 48
-
-
-def test_pivoted_prices_by_hand() -> None:
-    space = SearchSpace([matrix(8, 8, "a"), matrix(4, 12, "b")], 2, "pivoted")
-
-    # a: rank 2 costs 2·16 as a pair, 2·(16-2) + 8 pivoted; rank 4 saves 4² numbers for 8 indices. b: 2² for 4
-    assert ladders(space) == ((0, 2, 4, DENSE), (0, 2, DENSE))
-    assert space.params_GL.tolist() == [[0, 32, 56, 64], [0, 32, 48, 48]]
-    assert space.params((2, 1)) == 88
-    assert space.cost_at(0, 2) == 56
 
 
 def test_budget_is_exact_for_shares_that_floats_miss() -> None:

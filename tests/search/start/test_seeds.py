@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.space import Genome, SearchSpace, Tie
 from ranksieve.search.start.seeds import (
@@ -37,10 +37,8 @@ def two_types() -> tuple[SearchSpace, Energies]:
     return SearchSpace(matrices, 1), [value * decay_K for value in worth]
 
 
-@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
-def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny, storage: Storage) -> None:
+def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny) -> None:
     space, energies = tiny
-    space = SearchSpace(space.matrices, 1, storage)
     prices = Prices(space, energies)
     genomes = list(itertools.product(*map(range, space.counts_G.tolist())))
     params = np.array([space.params(genome) for genome in genomes])
@@ -54,10 +52,8 @@ def test_lagrangian_is_the_brute_force_optimum_on_the_convex_hull(tiny, storage:
         assert prices.loss(genome) == pytest.approx(losses[index])
 
 
-@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
-def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny, storage: Storage) -> None:
+def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny) -> None:
     space, energies = tiny
-    space = SearchSpace(space.matrices, 1, storage)
     for share in np.linspace(0, 1, 23):
         genome = lagrangian(space, energies, share)
         left = space.budget(share) - space.params(genome)
@@ -70,10 +66,8 @@ def test_between_hull_points_the_rest_of_the_budget_is_spent(tiny, storage: Stor
         assert all(step > left for step in steps)
 
 
-@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
-def test_the_ends_of_the_size_axis(tiny, storage: Storage) -> None:
+def test_the_ends_of_the_size_axis(tiny) -> None:
     space, energies = tiny
-    space = SearchSpace(space.matrices, 1, storage)
     assert lagrangian(space, energies, 1.0) == space.largest_genome
     assert lagrangian(space, energies, 0.0) == (0, 0, 0)
     assert per_type(space, energies, 1.0) == space.largest_genome
@@ -94,20 +88,7 @@ def test_uniform_by_hand() -> None:
     space = SearchSpace(matrices, 1)
     assert uniform(space, 0.5) == (2, 2)  # 32 of 64 each
     assert uniform(space, 0.6) == (2, 2)  # the next common density would keep 0.75
-    pivoted = SearchSpace(matrices, 1, "pivoted")
-    assert uniform(pivoted, 0.6) == (2, 2)  # 32 of 64 each
-    assert uniform(pivoted, 0.75) == (3, 3)  # 47
-
-
-def test_the_cheaper_storage_predicts_less_loss(make_problem) -> None:
-    problem = make_problem()
-    pivoted = SearchSpace(problem.space.matrices, problem.space.rank_step, "pivoted")
-    for share in (0.9, 0.8, 0.7):
-        loss_of = [
-            Prices(space, problem.energies).loss(lagrangian(space, problem.energies, share))
-            for space in (problem.space, pivoted)
-        ]
-        assert loss_of[1] < loss_of[0]
+    assert uniform(space, 0.75) == (3, 3)
 
 
 def test_a_seed_beats_uniform_and_both_fit(make_problem) -> None:
@@ -128,10 +109,8 @@ def test_a_share_beyond_one_is_refused(tiny, seed: Callable[..., Genome]) -> Non
         seed(space, energies, 1.2)
 
 
-@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
-def test_per_type_is_the_brute_force_optimum_on_its_convex_hull(two_types, storage: Storage) -> None:
+def test_per_type_is_the_brute_force_optimum_on_its_convex_hull(two_types) -> None:
     space, energies = two_types
-    space = SearchSpace(space.matrices, 1, storage)
     prices = Prices(space, energies)
     # equal shapes within a type, so a common density is a common level
     levels = [len(space.genes[0].levels), len(space.genes[1].levels)]
@@ -207,10 +186,10 @@ def test_a_wish_is_rounded_down_to_levels() -> None:
 
 
 def test_ranks_that_are_levels_come_back(make_problem) -> None:
-    space = SearchSpace(make_problem().space.matrices, 4, "pivoted")
+    space = SearchSpace(make_problem().space.matrices, 4)
     genome = tuple(i % count for i, count in enumerate(space.counts_G.tolist()))
     pairs = zip(space.matrices, space.ranks(genome), strict=True)
-    assert of_densities(space, [shape.density(rank, "pivoted") for shape, rank in pairs]) == genome
+    assert of_densities(space, [shape.density(rank) for shape, rank in pairs]) == genome
 
 
 def test_random_densities_are_those_of_the_paper(make_problem) -> None:
@@ -218,7 +197,7 @@ def test_random_densities_are_those_of_the_paper(make_problem) -> None:
     genome = random_densities(problem.space, Random(0))
     assert genome == random_densities(problem.space, Random(0)) != random_densities(problem.space, Random(1))
     kept = [
-        shape.density(rank, "pairs")
+        shape.density(rank)
         for shape, rank in zip(problem.space.matrices, problem.space.ranks(genome), strict=True)
     ]
     assert all(min(d - k for d in PAPER_DENSITIES if d >= k - 1e-9) < 0.05 for k in kept)
@@ -269,6 +248,6 @@ def test_starts_stand_for_their_size_and_others_are_made_of_the_nearest(make_pro
 def test_a_rank_is_bought_by_the_share_that_it_keeps() -> None:
     """98 of 2401 parameters are a rank of 1, though 98 / 2401 * 2401 is a little less than 98."""
     space = SearchSpace([MatrixShape(name="m", out_features=49, in_features=49, layer=0, kind="m")], 1)
-    density = space.matrices[0].density(1, "pairs")
+    density = space.matrices[0].density(1)
     assert density * 2401 < 98
     assert of_densities(space, [density]) == uniform(space, density) == (1,)

@@ -466,25 +466,8 @@ def test_the_numbers_add_up_with_tied_embeddings(jobs: Jobs, tiny_job: Document)
     assert best["kl_nats"].keys() == best["metric"].keys() == {"search", "confirm", "test"}
 
 
-def test_the_numbers_add_up_in_pivoted_storage(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["projection"]["storage"] = "pivoted"
-    id = jobs.submit(tiny_job)
-    result = jobs.run(LocalCluster())
-    folder = Path(result["artifact"])
-    assert json.loads((folder / "config.json").read_text())["ranksieve"]["storage"] == "pivoted"
-    stored = sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
-    assert result["best"]["total_params"] == stored
-    assert result["best"]["block_params"] == stored - EMBEDDING_PARAMS - NORM_PARAMS
-    assert 0.35 < result["best"]["kept_block_params"] <= 0.4
-    assert result["storage"] == "pivoted"
-    (verified,) = jobs.events(id, "artifact.verified")
-    assert verified["metric"] == pytest.approx(verified["expected"])
-
-
-@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
-def test_a_file_size_is_met(jobs: Jobs, tiny_job: Document, storage: str) -> None:
+def test_a_file_size_is_met(jobs: Jobs, tiny_job: Document) -> None:
     tiny_job["model"]["dtype"] = "bfloat16"
-    tiny_job["projection"]["storage"] = storage
     tiny_job["objective"] = {"kind": "target_bytes", "share": 0.95}
     jobs.submit(tiny_job)
     result = jobs.run(LocalCluster())
@@ -519,11 +502,7 @@ def fast(tiny_job: Document) -> Document:
     return tiny_job
 
 
-@pytest.mark.parametrize("storage", ["pairs", "pivoted"])
-def test_a_latency_is_met_and_measured_again(
-    jobs: Jobs, fast: Document, storage: str, make_flop_timer: Any
-) -> None:
-    fast["projection"]["storage"] = storage
+def test_a_latency_is_met_and_measured_again(jobs: Jobs, fast: Document, make_flop_timer: Any) -> None:
     id, cluster = jobs.submit(fast), LocalCluster(make_timer=make_flop_timer)
     result = jobs.run(cluster)
     assert cluster.phases == ["closed_form", "measure_latency", "propagated", "export", "verify"]

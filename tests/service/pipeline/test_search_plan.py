@@ -174,17 +174,6 @@ def test_before_anything_is_timed_all_but_the_reach_is_checked(tiny_job: Documen
         check_search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", ())
 
 
-def test_indices_of_the_pivoted_storage_are_four_bytes_each(tiny_job: Document) -> None:
-    tiny_job["objective"] = {"kind": "target_bytes", "share": 0.75}
-    tiny_job["projection"]["storage"] = "pivoted"
-    space = planned(tiny_job, "bfloat16").space
-    # rank 5 of a 16 x 16 matrix: 5·(32-5) numbers and 16 indices; rank 2 is smaller as a pair
-    assert space.genes[0].levels[5] == (5,)
-    assert space.cost_GL[0, 5] == 2 * 135 + 4 * 16
-    assert space.params_GL[0, 5] == 135 + 16
-    assert space.cost_GL[0, 2] == 2 * 64
-
-
 def test_constraints_reach_the_space(tiny_job: Document) -> None:
     tiny_job["search"]["constraints"] = [
         {"matrices": ["q_proj", "k_proj"], "tied": "layer"},

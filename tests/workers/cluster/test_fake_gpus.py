@@ -318,7 +318,6 @@ def test_no_tensor_of_a_job_is_on_another_device_than_it_has_to_be(
                 matrices=prepared.matrices,
                 ranks=request.ranks,
                 refit=refit.file,
-                storage="pivoted",
                 folder=tmp_path / "export",
                 scratch=tmp_path / "scratch",
                 provenance=provenance,

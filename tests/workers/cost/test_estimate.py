@@ -130,7 +130,7 @@ def test_midway_all_is_done_twice_but_from_fewer_examples_at_first(model: ModelS
     once = phases_of(model, job)["prepare"]
     twice = phases_of(model, replace(job, midway_share=0.25))["prepare"]
     more = 2 * 2 * 0.25 * model.block_params * job.loads["calibration"].tokens
-    factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
+    factors = 4 * sum(m.largest_rank * (m.out_features + m.in_features) for m in model.matrices)
     assert twice.tokens == 2 * once.tokens
     assert twice.flops == 2 * once.flops + more
     assert twice.disk_bytes == once.disk_bytes + factors
@@ -164,7 +164,7 @@ def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     assert phases["test"].tokens == 2 * loads["test"].tokens
     assert phases["export"].flops == phases["export"].tokens == 0
     weights = 4 * model.total_params
-    factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
+    factors = 4 * sum(m.largest_rank * (m.out_features + m.in_features) for m in model.matrices)
     grams = 16 * sum(min(m.out_features, m.in_features) ** 2 for m in model.matrices)
     assert [phases[name].disk_bytes for name in PHASES] == [
         weights + factors + grams,
@@ -204,8 +204,8 @@ def test_actors_on_devices_of_their_own_share_scoring_shards_and_factoring(
     assert shared(job, "export", 4) == 0
     factoring = sum(
         14 * min(m.out_features, m.in_features) ** 3
-        + 3 * min(m.out_features, m.in_features) ** 2 * m.largest_rank("pairs")
-        + 2 * m.dense_params * m.largest_rank("pairs")
+        + 3 * min(m.out_features, m.in_features) ** 2 * m.largest_rank
+        + 2 * m.dense_params * m.largest_rank
         for m in model.matrices
     )
     seconds = factoring / 1e6 / 0.25
@@ -274,7 +274,7 @@ def test_training_costs_passes_factors_and_memory_of_its_own(model: ModelSize, j
     assert three.flops - none.flops == pytest.approx(3 * (one.flops - none.flops), rel=1e-6)
     # three forward passes' worth of products in the blocks at least: dense, candidate, gradients of activations
     assert one.flops - none.flops > 3 * 2 * model.block_params * calibration.tokens
-    factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
+    factors = 4 * sum(m.largest_rank * (m.out_features + m.in_features) for m in model.matrices)
     assert one.disk_bytes - none.disk_bytes == three.disk_bytes - none.disk_bytes == factors
     assert one.host_bytes - none.host_bytes <= 5 * factors
     wide = replace(job, gram_bytes=0, actors=1)
@@ -286,7 +286,7 @@ def test_propagation_costs_flows_moments_and_regressions(model: ModelSize, job: 
     load = job.loads["propagation"]
     none, one, three = (phases_of(model, replace(job, propagated=count))["prepare"] for count in (0, 1, 3))
     assert [phase.tokens - none.tokens for phase in (one, three)] == [6 * load.tokens, 12 * load.tokens]
-    factors = 4 * sum(m.largest_rank("pairs") * (m.out_features + m.in_features) for m in model.matrices)
+    factors = 4 * sum(m.largest_rank * (m.out_features + m.in_features) for m in model.matrices)
     assert one.disk_bytes - none.disk_bytes == three.disk_bytes - none.disk_bytes == factors
     forward = phases_of(model, replace(job, loads={**job.loads, "test": load}))["test"].flops / 2
     moments = (
@@ -296,7 +296,7 @@ def test_propagation_costs_flows_moments_and_regressions(model: ModelSize, job: 
     regressions = sum(
         d**3 / 3 + 6 * r * d**2 + 4 * r**2 * d + 2 * r**2 * m.out_features + 9 * r**3
         for m in model.matrices
-        for r, d in [(m.largest_rank("pairs"), m.in_features)]
+        for r, d in [(m.largest_rank, m.in_features)]
     )
     assert one.flops - none.flops == pytest.approx(6 * forward + moments + regressions, abs=1)
     assert (
@@ -337,7 +337,7 @@ def test_measuring_latencies_is_passes_and_products(
 def test_every_actor_reads_the_model_and_its_factors(model: ModelSize, job: JobSize) -> None:
     large = replace(model, total_params=10**9)
     one, three = (phases_of(large, replace(job, actors=n))["dense"].seconds_low for n in (1, 3))
-    read = 4 * 10**9 + factor_bytes(model.matrices, "pairs", "float32")
+    read = 4 * 10**9 + factor_bytes(model.matrices, "float32")
     assert three - one == pytest.approx(2 * read / max(FILE_BYTES_PER_SECOND), abs=0.2)
 
 

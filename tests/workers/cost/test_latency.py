@@ -13,7 +13,7 @@ from transformers import GPT2LMHeadModel
 
 import ranksieve.workers.cost.latency
 from ranksieve.search.errors import InputError
-from ranksieve.search.space.matrix import DENSE, MatrixShape, Storage
+from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.latency import MOST_RANKS, Latency, LatencyPlan, measure_latency, measured_ranks
 from ranksieve.workers.cost.workload import Workload, WorkloadKind, forward_pass
 from ranksieve.workers.factors.prepared import Prepared, Progress
@@ -31,12 +31,11 @@ def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def plan(prepared: Prepared, storage: Storage) -> LatencyPlan:
+def plan(prepared: Prepared) -> LatencyPlan:
     return LatencyPlan(
         model_folder=prepared.model.folder,
         matrices=prepared.matrices,
         rank_step=4,
-        storage=storage,
         workload=Workload(kind="prefill", rows=2, length=5),
         threads=1,
         device="cpu",
@@ -50,24 +49,20 @@ def measured(plan: LatencyPlan, make_timer: MakeTimer) -> Latency:
     return latency
 
 
-def flops(matrix: MatrixShape, rank: int, storage: Storage, tokens: int) -> int:
-    if rank == DENSE:
-        return 2 * tokens * matrix.dense_params
-    width = matrix.out_features + matrix.in_features
-    saved = rank if storage == "pivoted" and rank**2 > matrix.out_features else 0
-    return 2 * tokens * rank * (width - saved)
+def flops(matrix: MatrixShape, rank: int, tokens: int) -> int:
+    return 2 * tokens * matrix.price(rank)
 
 
 @pytest.mark.parametrize("kind", ["prefill", "decode"])
 def test_every_rank_costs_its_flops(
-    plan: LatencyPlan, storage: Storage, kind: WorkloadKind, make_flop_timer: MakeTimer
+    plan: LatencyPlan, kind: WorkloadKind, make_flop_timer: MakeTimer
 ) -> None:
     workload = replace(plan.workload, kind=kind)
     latency = measured(replace(plan, workload=workload), make_flop_timer)
     tokens = 10 if kind == "prefill" else 2
     for matrix in plan.matrices:
-        for rank in matrix.grid(4, storage):
-            assert latency.table.price(matrix, rank) == flops(matrix, rank, storage, tokens)
+        for rank in matrix.grid(4):
+            assert latency.table.price(matrix, rank) == flops(matrix, rank, tokens)
     assert latency.stretched == latency.stretched_ranks == 1
     assert latency.checked_nanoseconds == latency.expected_nanoseconds
     assert (latency.device, latency.dtype, latency.threads) == ("this machine's processor", "float32", 1)
@@ -79,7 +74,7 @@ def test_the_table_adds_up_to_the_whole_model(plan: LatencyPlan, make_flop_timer
     run = forward_pass(model, plan.workload)
     with FlopCounterMode(display=False) as dense:
         run.run()
-    replace_linears(model, {matrix.name: 0 for matrix in plan.matrices}, plan.storage)
+    replace_linears(model, {matrix.name: 0 for matrix in plan.matrices})
     with FlopCounterMode(display=False) as gone:
         run.run()
     assert table.dense_nanoseconds == dense.get_total_flops()
@@ -145,7 +140,7 @@ def test_matrices_of_one_shape_are_timed_once(plan: LatencyPlan, make_flop_timer
 
 
 def test_biases_and_conv1d_make_shapes_of_their_own(
-    make_gpt2: Callable[[], GPT2LMHeadModel], make_flop_timer: MakeTimer, tmp_path: Any, storage: Storage
+    make_gpt2: Callable[[], GPT2LMHeadModel], make_flop_timer: MakeTimer, tmp_path: Any
 ) -> None:
     model = make_gpt2()
     model.save_pretrained(tmp_path)
@@ -153,7 +148,6 @@ def test_biases_and_conv1d_make_shapes_of_their_own(
         model_folder=tmp_path,
         matrices=find_matrices(model),
         rank_step=8,
-        storage=storage,
         workload=Workload(kind="prefill", rows=2, length=5),
         threads=1,
         device="cpu",
@@ -165,14 +159,12 @@ def test_biases_and_conv1d_make_shapes_of_their_own(
 
 def test_a_fine_grid_is_timed_at_some_of_its_ranks() -> None:
     matrix = MatrixShape(name="m", out_features=1536, in_features=576, layer=0, kind="m")
-    assert measured_ranks(matrix, 16, "pairs") == (*range(0, 417, 16), 418)  # 418 may be frozen
-    fine = measured_ranks(matrix, 1, "pairs")
+    assert measured_ranks(matrix, 16) == (*range(0, 417, 16), 418)  # 418 may be frozen
+    fine = measured_ranks(matrix, 1)
     assert len(fine) == MOST_RANKS + 1
-    assert (fine[0], fine[1], fine[-1]) == (0, 1, matrix.largest_rank("pairs"))
+    assert (fine[0], fine[1], fine[-1]) == (0, 1, matrix.largest_rank)
     gaps = [b - a for a, b in itertools.pairwise(fine[1:])]
     assert max(gaps) - min(gaps) <= 1
-    pivoted = measured_ranks(matrix, 1, "pivoted")
-    assert {39, 40} <= set(pivoted)  # 39² ≤ 1536 < 40²: from there on it is stored otherwise
 
 
 def test_a_matrix_too_small_for_any_rank_is_dense_or_gone(

@@ -86,7 +86,7 @@ def test_files_have_the_bytes_that_were_told(prepared: Prepared, model: ModelSiz
     weights = sum(file.stat().st_size for file in prepared.model.folder.glob("*.safetensors"))
     factors = sum(file.stat().st_size for file in prepared.factors.glob("*.safetensors"))
     assert 0 <= weights - weight_bytes(model, job) < header
-    assert 0 <= factors - factor_bytes(model.matrices, "pairs", "float32") < header
+    assert 0 <= factors - factor_bytes(model.matrices, "float32") < header
 
 
 @pytest.mark.parametrize(("dtype", "length"), [("float32", 32), ("bfloat16", 32), ("bfloat16", 80)])
@@ -157,13 +157,13 @@ def test_flows_and_regressions_are_those_that_are_held(
     matrices, pairs, energies = find_matrices(llama), {}, []
     for matrix in matrices:
         weight: Any = weight_OD(llama.get_submodule(matrix.name))
-        made = factor(weight, "weight", matrix.largest_rank("pairs"))
+        made = factor(weight, "weight", matrix.largest_rank)
         pairs[matrix.name] = (made.left_RO.float(), made.right_RD.float())
         energies.append(made.energy_K.numpy())
     model = SwitchableModel(llama, matrices, pairs)
     examples = [choice_example((5,) * (length - 1) + (number % 48,), ((6,), (7,))) for number in range(rows)]
     task = replace(make_task("choice"), splits={"calibration": tuple(examples)})
-    load, ranks = load_of(task, "calibration", 256), [matrix.largest_rank("pairs") for matrix in matrices]
+    load, ranks = load_of(task, "calibration", 256), [matrix.largest_rank for matrix in matrices]
     job = replace(job, propagated=1, loads={**job.loads, name: load})
     with Held([*llama.parameters(), *llama.buffers()]) as held:
         if name == "refit":
@@ -172,7 +172,7 @@ def test_flows_and_regressions_are_those_that_are_held(
             list(propagate(model, [ranks], energies, examples, 256))
     size = size_of(llama.config)
     told = refitting(size, job) if name == "refit" else preparation(size, job)["propagation"]
-    there = PROCESS_BYTES + weight_bytes(size, job) + factor_bytes(size.matrices, "pairs", "float32")
+    there = PROCESS_BYTES + weight_bytes(size, job) + factor_bytes(size.matrices, "float32")
     assert 0.6 < held.most / (told.host_bytes - there) < 1
 
 
@@ -181,7 +181,6 @@ def test_stand_ins_are_those_that_are_timed(prepared: Prepared, make_flop_timer:
         model_folder=prepared.model.folder,
         matrices=prepared.matrices,
         rank_step=1,
-        storage="pairs",
         workload=Workload(kind="prefill", rows=2, length=5),
         threads=1,
         device="cpu",
@@ -216,7 +215,7 @@ def test_sums_on_disk_are_bounded_by_the_workers(model: ModelSize, job: JobSize)
 def test_actors_hold_copies_of_the_model_and_share_the_factors(model: ModelSize, job: JobSize) -> None:
     load = job.loads["search"]
     one, two = (scoring(model, replace(job, actors=actors), load).host_bytes for actors in (1, 2))
-    factors = factor_bytes(model.matrices, "pairs", "float32")
+    factors = factor_bytes(model.matrices, "float32")
     assert two - factors == 2 * (one - factors)
     assert one > factors + weight_bytes(model, job)
 
@@ -225,7 +224,7 @@ def test_on_a_gpu_every_actor_has_its_own_factors(model: ModelSize, job: JobSize
     gpu, load = replace(job, device="cuda"), job.loads["search"]
     one, two = (scoring(model, replace(gpu, actors_per_device=n), load).accelerator_bytes for n in (1, 2))
     assert two == 2 * one
-    assert one > factor_bytes(model.matrices, "pairs", "float32") + weight_bytes(model, job)
+    assert one > factor_bytes(model.matrices, "float32") + weight_bytes(model, job)
     for phase in (preparing(model, gpu), verifying(model, gpu)):
         assert phase.accelerator_bytes > weight_bytes(model, job)
     assert exporting(model, gpu).accelerator_bytes == 0
@@ -245,11 +244,6 @@ def test_a_gguf_file_passes_through_float32(model: ModelSize, job: JobSize) -> N
     assert gguf - plain == pytest.approx(4e9, rel=0.01)
 
 
-def test_pivoted_factors_reach_higher_ranks(model: ModelSize) -> None:
-    pairs, pivoted = (factor_bytes(model.matrices, storage, "bfloat16") for storage in ("pairs", "pivoted"))
-    assert pairs < pivoted
-
-
 def test_an_export_is_made_and_checked_beside_the_dense_model(model, job) -> None:
     larger = replace(model, total_params=model.total_params + 10**6)
     for needs in (exporting, verifying):
@@ -261,7 +255,7 @@ def test_an_export_is_made_and_checked_beside_the_dense_model(model, job) -> Non
 def test_every_actor_of_a_gpu_reads_its_model_through_the_host(model, job) -> None:
     gpu, load = replace(job, device="cuda"), job.loads["search"]
     one, three = (scoring(model, replace(gpu, actors=actors), load).host_bytes for actors in (1, 3))
-    factors = factor_bytes(model.matrices, "pairs", "float32")
+    factors = factor_bytes(model.matrices, "float32")
     assert three - factors == 3 * (one - factors)
 
 

@@ -189,19 +189,9 @@ def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepa
             "down.weight": (rank, matrix.in_features),
             "up.weight": (matrix.out_features, rank),
         }
-        if export_plan.storage == "pivoted" and rank**2 > matrix.out_features:
-            low_rank = {
-                "basis.weight": (rank, matrix.in_features),
-                "follow.weight": (matrix.out_features - rank, rank),
-                "order": (matrix.out_features,),
-            }
         dense = {"weight": (matrix.out_features, matrix.in_features)}
         assert shapes == {DENSE: dense, 0: {}}.get(rank, low_rank)
-    assert any(name.endswith(".order") for name in tensors) == (export_plan.storage == "pivoted")
-    prices = [
-        m.price(rank, export_plan.storage)
-        for m, rank in zip(export_plan.matrices, export_plan.ranks, strict=True)
-    ]
+    prices = [m.price(rank) for m, rank in zip(export_plan.matrices, export_plan.ranks, strict=True)]
     assert exported.block_params == sum(prices)
     assert exported.total_params == sum(tensor.numel() for tensor in tensors.values())
     assert exported.file_bytes == weight_bytes(exported.folder) < weight_bytes(prepared.model.folder)
@@ -266,7 +256,6 @@ def test_folder_holds_what_a_stranger_needs(export_plan: ExportPlan) -> None:
         "AutoModelForCausalLM": "modeling_ranksieve.LowRankLlamaForCausalLM",
     }
     assert config["ranksieve"]["base_class"] == "LlamaForCausalLM"
-    assert config["ranksieve"]["storage"] == export_plan.storage
     assert len(config["ranksieve"]["ranks"]) == len(export_plan.ranks) - 1
     card = (folder / "README.md").read_text()
     assert "# Small films" in card
@@ -342,9 +331,9 @@ def test_nothing_is_written_of_a_dead_sublayer(export_plan: ExportPlan, prepared
     tensors = load_file(exported.folder / "model.safetensors")
     sublayers = ("model.layers.0.self_attn.", "model.layers.1.mlp.")
     assert not [name for name in tensors if name.startswith(sublayers)]
-    dead = {m.name: m.price(3, plan.storage) for m in plan.matrices if m.name.startswith(sublayers)}
+    dead = {m.name: m.price(3) for m in plan.matrices if m.name.startswith(sublayers)}
     assert exported.dead == {name: price for name, price in dead.items() if not name.endswith(outputs)}
-    assert exported.block_params == sum(m.price(3, plan.storage) for m in plan.matrices) - sum(dead.values())
+    assert exported.block_params == sum(m.price(3) for m in plan.matrices) - sum(dead.values())
     assert exported.total_params == sum(tensor.numel() for tensor in tensors.values())
     assert prepared.total_params - exported.total_params == prepared.block_params - exported.block_params
     summary = json.loads((exported.folder / "ranksieve.json").read_text())["summary"]
@@ -427,9 +416,7 @@ def test_gpt2_with_biases_and_a_tied_head(
     loaded = load_folder(exported.folder)
     torch.testing.assert_close(loaded(IDS_BL).logits, switchable(plan)(IDS_BL).logits, rtol=1e-4, atol=1e-4)
     assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
-    orders = sum(len(buffer) for name, buffer in loaded.named_buffers() if name.endswith(".order"))
-    assert (orders > 0) == (plan.storage == "pivoted")
-    assert exported.total_params == loaded.num_parameters() + orders
+    assert exported.total_params == loaded.num_parameters()
 
 
 @torch.inference_mode()
@@ -452,25 +439,6 @@ def test_unknown_base_class_is_refused(export_plan: ExportPlan, name: str) -> No
     file.write_text(json.dumps(values))
     with pytest.raises(InputError, match=f"unknown base class '{name}'"):
         load_folder(export_plan.folder)
-
-
-def test_unknown_storage_is_refused(export_plan: ExportPlan) -> None:
-    file = run(export_plan).folder / "config.json"
-    values = json.loads(file.read_text())
-    values["ranksieve"]["storage"] = "rows"
-    file.write_text(json.dumps(values))
-    with pytest.raises(InputError, match="unknown storage 'rows'"):
-        load_folder(export_plan.folder)
-
-
-@torch.inference_mode()
-def test_export_made_before_storages_is_read(export_plan: ExportPlan) -> None:
-    file = run(replace(export_plan, storage="pairs")).folder / "config.json"
-    values = json.loads(file.read_text())
-    del values["ranksieve"]["storage"]
-    file.write_text(json.dumps(values))
-    expected = switchable(export_plan)(IDS_BL).logits
-    torch.testing.assert_close(load_folder(export_plan.folder)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

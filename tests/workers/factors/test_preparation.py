@@ -92,20 +92,6 @@ def test_factors_reach_the_largest_useful_rank(prepared: Prepared) -> None:
         )
 
 
-def test_factors_for_the_pivoted_storage_go_further_and_begin_alike(
-    preparation_plan: PreparationPlan, prepared: Prepared, tmp_path: Path
-) -> None:
-    _, pivoted = run(replace(preparation_plan, storage="pivoted", cache_dir=tmp_path))
-    assert pivoted.factors.name != prepared.factors.name
-    pairs, longer = load_factors(prepared.factors), load_factors(pivoted.factors)
-    for matrix in pivoted.matrices:
-        rank = matrix.largest_rank("pivoted")
-        assert [len(half) for half in longer[matrix.name]] == [rank, rank]
-        assert rank > matrix.largest_rank("pairs")
-        for short, long in zip(pairs[matrix.name], longer[matrix.name], strict=True):
-            assert long[: len(short)].equal(short)
-
-
 @pytest.mark.parametrize("method", ["weight", "input", "output"])
 def test_methods_without_gradients(preparation_plan: PreparationPlan, tmp_path: Path, method: Any) -> None:
     progress, prepared = run(replace(preparation_plan, method=method, cache_dir=tmp_path))
@@ -163,7 +149,6 @@ def test_every_part_of_the_plan_that_shapes_the_factors_is_in_their_key(
         replace(preparation_plan, seed=1),
         replace(preparation_plan, method="output"),
         replace(preparation_plan, fisher="empirical"),
-        replace(preparation_plan, storage="pivoted"),
         replace(preparation_plan, model=replace(source, location=str(tmp_path))),
         replace(preparation_plan, batch_tokens=32),
         replace(preparation_plan, task=make_task("choice", seed=1)),
@@ -211,7 +196,7 @@ def test_factors_approach_the_model(prepared: Prepared) -> None:
     candidate = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
     errors = []
     for share in (0.0, 0.6, 1.0):
-        ranks = [int(share * m.largest_rank("pairs")) for m in prepared.matrices]
+        ranks = [int(share * m.largest_rank) for m in prepared.matrices]
         candidate.switch(ranks)
         errors.append(float((model(ids_BL).logits - dense).norm()))
     assert errors[2] < errors[1] < errors[0]
@@ -396,7 +381,7 @@ def test_propagated_factors_are_an_entry_of_their_own_and_so_are_those_that_are_
         assert (new >= 0).all()
     assert any(not np.array_equal(*pair) for pair in zip(prepared.energies, propagated.energies, strict=True))
 
-    space = SearchSpace(prepared.matrices, 2, "pairs")
+    space = SearchSpace(prepared.matrices, 2)
     calibration = plan.task.splits["calibration"]
     for energies, (ranks, kind, judges, batch_tokens, kl_weight) in zip(
         (prepared.energies, propagated.energies), asked, strict=True
@@ -533,7 +518,7 @@ def test_without_a_size_errors_are_propagated_around_the_smallest_model_within_t
 
     def quality(_: SwitchableModel, ranks: list[int], kind: str, examples: Any, *__: Any) -> float:
         assert (kind, examples) == ("choice", judges)
-        kept = [matrix.price(rank, "pairs") for matrix, rank in zip(prepared.matrices, ranks, strict=True)]
+        kept = [matrix.price(rank) for matrix, rank in zip(prepared.matrices, ranks, strict=True)]
         share = sum(kept) / prepared.block_params
         return 0.8 if share == 1 else 0.76 if share > worst else 0.74
 

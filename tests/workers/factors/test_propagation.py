@@ -211,7 +211,7 @@ def test_models_of_that_size_come_nearer_to_the_dense_one_and_larger_ones_stay_o
 ) -> None:
     model = load_prepared(prepared.model.folder, torch.device("cpu"))
     switchable = SwitchableModel(model, prepared.matrices, load_factors(prepared.factors))
-    space = SearchSpace(prepared.matrices, 1, "pairs")
+    space = SearchSpace(prepared.matrices, 1)
     examples = make_task("choice").splits["calibration"]
 
     def divergence(kept: float) -> float:

@@ -27,7 +27,7 @@ class Trainee:
 
     def __init__(self, switchable: SwitchableModel, matrices: tuple[MatrixShape, ...]) -> None:
         self.switchable = switchable
-        self.space = SearchSpace(matrices, SETTINGS.rank_step, "pairs")
+        self.space = SearchSpace(matrices, SETTINGS.rank_step)
         self.energies = [np.square(torch.linalg.svdvals(module.weight).numpy()) for module in self.modules]
 
     @property

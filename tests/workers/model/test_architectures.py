@@ -459,13 +459,10 @@ def test_export_is_the_searched_model(
         assert tied == architecture.config().tie_word_embeddings
         assert biases(loaded, plan) == biases(dense, plan)
 
-    prices = [
-        matrix.price(rank, plan.storage) for matrix, rank in zip(plan.matrices, plan.ranks, strict=True)
-    ]
+    prices = [matrix.price(rank) for matrix, rank in zip(plan.matrices, plan.ranks, strict=True)]
     written = sum(prices) - sum(exported.dead.values())
     assert exported.block_params == written + LAYERS * architecture.left_alone
-    indices = sum(buffer.numel() for name, buffer in stranger.named_buffers() if name.endswith(".order"))
-    assert exported.total_params == stranger.num_parameters() + indices
+    assert exported.total_params == stranger.num_parameters()
     told = (plan.factors_folder / ANSWER_BIAS).exists()
     assert told == (architecture.model_type not in CAPPED)
     assert exported.added == (VOCABULARY if told and dense.get_output_embeddings().bias is None else 0)
@@ -489,8 +486,7 @@ def planned(
         *_, prepared = prepare(plan)
     assert isinstance(prepared, Prepared)
     ranks = [
-        min(2 + index % 4, max(1, matrix.largest_rank(plan.storage)))
-        for index, matrix in enumerate(prepared.matrices)
+        min(2 + index % 4, max(1, matrix.largest_rank)) for index, matrix in enumerate(prepared.matrices)
     ]
     ranks[0], ranks[-1] = DENSE, 0
     made = replace(

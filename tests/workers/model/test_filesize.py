@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM, PreTrainedConfig
 
-from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.model.filesize import ENTRY_BYTES, PREFIX_BYTES, remainder
 from ranksieve.workers.model.layers import add_biases, replace_linears
 from ranksieve.workers.model.loading import weight_bytes
@@ -20,38 +20,36 @@ GPT2 = GPT2Config(
 )
 
 
-def written(config: PreTrainedConfig, ranks: dict[str, int], storage: str, dtype: str, folder: Path) -> int:
+def written(config: PreTrainedConfig, ranks: dict[str, int], dtype: str, folder: Path) -> int:
     model = empty_model(config)
     model.to_empty(device="cpu")
     model.tie_weights()
     model.to(getattr(torch, dtype))
-    replace_linears(model, ranks, storage)
+    replace_linears(model, ranks)
     model.save_pretrained(folder)
     return weight_bytes(folder)
 
 
-def stored(matrices: tuple[MatrixShape, ...], ranks: dict[str, int], storage: str, item_bytes: int) -> int:
-    return sum(m.stored_bytes(ranks.get(m.name, -1), storage, item_bytes) for m in matrices)  # type: ignore[arg-type]
+def stored(matrices: tuple[MatrixShape, ...], ranks: dict[str, int], item_bytes: int) -> int:
+    return sum(m.price(ranks.get(m.name, DENSE)) * item_bytes for m in matrices)
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["tied llama with biases", "gpt2"])
-@pytest.mark.parametrize(
-    ("storage", "dtype"), [("pairs", "float32"), ("pairs", "bfloat16"), ("pivoted", "bfloat16")]
-)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rank", [None, 0, 3, 7])
 def test_a_file_is_no_larger_than_what_is_counted_and_hardly_smaller(
-    config: PreTrainedConfig, storage: str, dtype: str, rank: int | None, tmp_path: Path
+    config: PreTrainedConfig, dtype: str, rank: int | None, tmp_path: Path
 ) -> None:
     matrices = find_matrices(empty_model(config))
     ranks = {} if rank is None else {matrix.name: rank for matrix in matrices}
     rest = remainder(empty_model(config), matrices)
     item_bytes = 4 if dtype == "float32" else 2
-    counted = rest.size_bytes(dtype) + stored(matrices, ranks, storage, item_bytes)
-    file_bytes = written(config, ranks, storage, dtype, tmp_path)
+    counted = rest.size_bytes(dtype) + stored(matrices, ranks, item_bytes)
+    file_bytes = written(config, ranks, dtype, tmp_path)
     assert file_bytes <= counted
     assert counted - file_bytes < rest.header_bytes  # the numbers are exact
     if rank is None:
-        dense_bytes = rest.dense_bytes(dtype) + stored(matrices, ranks, storage, item_bytes)
+        dense_bytes = rest.dense_bytes(dtype) + stored(matrices, ranks, item_bytes)
         assert 0 <= file_bytes - dense_bytes < rest.header_bytes
 
 
@@ -77,7 +75,7 @@ def test_a_bias_that_the_head_may_get_is_counted(config: PreTrainedConfig, tmp_p
     model.tie_weights()
     add_biases(model, ["lm_head"])
     model.save_pretrained(tmp_path)
-    assert weight_bytes(tmp_path) <= rest.size_bytes("float32") + stored(matrices, {}, "pairs", 4)
+    assert weight_bytes(tmp_path) <= rest.size_bytes("float32") + stored(matrices, {}, 4)
     assert remainder(model, matrices, head_bias=True).numbers == rest.numbers  # it is there already
 
 
@@ -101,7 +99,7 @@ def test_what_is_kept_in_float32_only_beside_float16_is_counted_so_at_most(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(LlamaForCausalLM, "_keep_in_fp32_modules", ["embed_tokens"])
-    file_bytes = written(LLAMA, {}, "pairs", "bfloat16", tmp_path)
+    file_bytes = written(LLAMA, {}, "bfloat16", tmp_path)
     rest = remainder(empty_model(LLAMA), ())
     assert 0 <= file_bytes - rest.dense_bytes("bfloat16") < rest.header_bytes
     assert rest.size_bytes("bfloat16") > file_bytes

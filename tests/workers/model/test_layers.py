@@ -8,7 +8,7 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 import ranksieve.workers.model.layers
-from ranksieve.workers.model.layers import LowRankLinear, PivotedLinear, replace_linears
+from ranksieve.workers.model.layers import LowRankLinear, replace_linears
 
 X_BLD = torch.ones(1, 2, 4)
 
@@ -24,54 +24,15 @@ def test_layer_is_up_after_down() -> None:
     }
 
 
-def test_pivoted_layer_orders_its_rows_and_those_that_follow() -> None:
-    layer = PivotedLinear(4, 3, rank=2, bias=True)
-    assert layer.bias is not None
-    nn.init.uniform_(layer.bias)
-    layer.order = torch.tensor([2, 0, 1], dtype=torch.int32)
-    x_BLD = torch.randn(2, 5, 4)
-    basis_RD, follow_QR = layer.basis.weight, layer.follow.weight
-    weight_OD = torch.cat((follow_QR @ basis_RD, basis_RD))
-    torch.testing.assert_close(layer(x_BLD), x_BLD @ weight_OD.T + layer.bias)
-    torch.testing.assert_close(layer(x_BLD[0]), layer(x_BLD)[0])
-    expected = layer(x_BLD)
-    layer.basis = nn.Sequential(layer.basis)  # as adapters wrap it
-    torch.testing.assert_close(layer(x_BLD), expected)
-    layer.basis = layer.basis[0]
-    layer.order = layer.order.float()  # as transformers loads it in a module that it keeps in float32
-    torch.testing.assert_close(layer(x_BLD), expected)
-    torch.testing.assert_close(torch.eye(4) @ layer.weight.T + layer.bias, layer(torch.eye(4)))
-    layer.order = layer.order.int()
-    assert layer(x_BLD).is_contiguous()
-    assert {name: tuple(value.shape) for name, value in layer.state_dict().items()} == {
-        "basis.weight": (2, 4),
-        "follow.weight": (1, 2),
-        "order": (3,),
-        "bias": (3,),
-    }
-
-
 @pytest.mark.parametrize("shape", [(4,), (0, 4), (2, 0, 4), (2, 3, 4)])
-@pytest.mark.parametrize("layer", [LowRankLinear(4, 3, 2, True), PivotedLinear(4, 3, 2, True)])
-def test_layers_take_what_a_linear_map_takes(
-    layer: LowRankLinear | PivotedLinear, shape: tuple[int, ...]
-) -> None:
-    x = torch.randn(shape)
+def test_layer_takes_what_a_linear_map_takes(shape: tuple[int, ...]) -> None:
+    layer, x = LowRankLinear(4, 3, 2, True), torch.randn(shape)
     bias = layer(torch.zeros(4))
     torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, bias))
 
 
-def test_pivoted_layer_can_be_tuned_and_its_order_stays_whole_numbers() -> None:
-    layer = PivotedLinear(4, 3, rank=2, bias=False).to(torch.bfloat16)
-    assert layer.order.dtype is torch.int32
-    layer(torch.ones(1, 4, dtype=torch.bfloat16)).sum().backward()
-    assert all(parameter.grad is not None for parameter in layer.parameters())
-
-
-@pytest.mark.parametrize("layer", [LowRankLinear(4, 3, 2, bias=False), PivotedLinear(4, 3, 2, bias=False)])
-def test_weight_is_what_the_layer_multiplies_by(layer: LowRankLinear | PivotedLinear) -> None:
-    if isinstance(layer, PivotedLinear):
-        layer.order = torch.tensor([2, 0, 1], dtype=torch.int32)
+def test_weight_is_what_the_layer_multiplies_by() -> None:
+    layer = LowRankLinear(4, 3, 2, bias=False)
     torch.testing.assert_close(layer(torch.eye(4)), layer.weight.T)
     assert not any(name == "weight" for name, _ in layer.named_parameters())
 
@@ -90,16 +51,6 @@ def test_bias_is_where_a_models_own_code_looks_for_it(rank: int, bias: bool) -> 
     torch.testing.assert_close(layer(x_ND), x_ND @ layer.weight.T + 1)
 
 
-def test_maps_of_a_pivoted_layer_are_called_where_somebody_waits_for_it() -> None:
-    """Offloading fetches a map's weights at its call; tools that look on count their calls."""
-    layer, seen = PivotedLinear(4, 3, rank=2, bias=False), []
-    expected = layer(X_BLD)
-    layer.basis.register_forward_pre_hook(lambda *_: seen.append("basis"))
-    layer.follow.forward = lambda x: seen.append("follow") or nn.Linear.forward(layer.follow, x)  # type: ignore[method-assign]
-    torch.testing.assert_close(layer(X_BLD), expected)
-    assert seen == ["basis", "follow"]
-
-
 @pytest.mark.parametrize("bias", [True, False])
 def test_weight_of_rank_zero_is_zeros_of_its_type(bias: bool) -> None:
     layer = LowRankLinear(4, 3, 0, bias=bias)
@@ -116,33 +67,19 @@ def test_rank_zero_holds_a_bias_at_most(bias: bool) -> None:
     assert layer(X_BLD).equal(torch.full((1, 2, 3), 5.0 if bias else 0.0))
 
 
-@pytest.mark.parametrize(
-    ("storage", "rank", "kind"),
-    [
-        ("pairs", 0, LowRankLinear),
-        ("pairs", 2, LowRankLinear),
-        ("pivoted", 0, LowRankLinear),
-        ("pivoted", 9, LowRankLinear),
-        ("pivoted", 10, PivotedLinear),  # saves 100 numbers for 96 indices
-    ],
-)
+@pytest.mark.parametrize("rank", [0, 2])
 def test_replaced_conv1d_keeps_its_bias_and_dtype(
-    make_gpt2: Callable[[], GPT2LMHeadModel], storage: str, rank: int, kind: type[nn.Module]
+    make_gpt2: Callable[[], GPT2LMHeadModel], rank: int
 ) -> None:
     model = make_gpt2().to(torch.bfloat16)
     name = "transformer.h.1.mlp.c_fc"
     bias = model.get_parameter(f"{name}.bias")
-    replace_linears(model, {name: rank}, storage)
+    replace_linears(model, {name: rank})
     layer = model.get_submodule(name)
-    assert type(layer) is kind
+    assert type(layer) is LowRankLinear
     assert sum(parameter is bias for parameter in layer.parameters()) == 1
     assert layer(torch.ones(1, 24, dtype=torch.bfloat16)).shape == (1, 96)
     assert {parameter.dtype for parameter in layer.parameters()} == {torch.bfloat16}
-
-
-def test_unknown_storage_is_refused(make_gpt2: Callable[[], GPT2LMHeadModel]) -> None:
-    with pytest.raises(ValueError, match="storage must be pairs or pivoted, got 'rows'"):
-        replace_linears(make_gpt2(), {}, "rows")
 
 
 def test_module_knows_torch_and_nothing_else() -> None:

@@ -12,7 +12,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.operators.crossover import crossover
 from ranksieve.search.evolution.operators.mutation import mutate
 from ranksieve.search.evolution.operators.transfer import transfer
-from ranksieve.search.space.matrix import MatrixShape, Storage
+from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.repair import fill, repair
 from ranksieve.search.space.space import Genome, SearchSpace, Tie
@@ -25,7 +25,7 @@ thorough = settings(max_examples=60)
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
     """A space whose matrices are allowed any run of their ranks, some tied, in parameters or in bytes."""
-    step, storage = draw(st.integers(1, 4)), draw(st.sampled_from(["pairs", "pivoted"]))
+    step = draw(st.integers(1, 4))
     widths = draw(st.lists(st.sampled_from(WIDTHS), min_size=2, max_size=9))
     matrices = [
         MatrixShape(name=str(i), out_features=o, in_features=d, layer=i // 3, kind=str(i % 3))
@@ -33,7 +33,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     ]
     allowed = []
     for shape in matrices:
-        grid = shape.grid(step, storage)
+        grid = shape.grid(step)
         first = draw(st.just(0) | st.integers(0, len(grid) - 1))
         allowed.append(grid[first : draw(st.just(len(grid)) | st.integers(first + 1, len(grid)))])
     item_bytes = draw(st.sampled_from([None, 1, 2, 4]))
@@ -41,10 +41,9 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
         return SearchSpace(
             matrices,
             step,
-            storage,
             allowed=allowed,
             ties=draw(ties(len(matrices))),
-            price=None if item_bytes is None else in_bytes(storage, item_bytes),
+            price=None if item_bytes is None else in_bytes(item_bytes),
         )
     except InputError:  # ties of matrices without a common density, or nothing to choose
         assume(False)
@@ -58,8 +57,8 @@ def ties(draw: st.DrawFn, count: int) -> list[Tie]:
     return [Tie(members=group, field="search.constraints.0.tied") for group in groups if len(group) > 1]
 
 
-def in_bytes(storage: Storage, item_bytes: int) -> Callable[[MatrixShape, int], int]:
-    return lambda shape, rank: shape.stored_bytes(rank, storage, item_bytes)
+def in_bytes(item_bytes: int) -> Callable[[MatrixShape, int], int]:
+    return lambda shape, rank: shape.price(rank) * item_bytes
 
 
 def genomes(space: SearchSpace) -> st.SearchStrategy[Genome]:
@@ -86,9 +85,9 @@ def require_inside(space: SearchSpace, genome: Genome) -> None:
 def density_bounds(space: SearchSpace, index: int, rank: int) -> tuple[float, float]:
     """The common densities that a matrix rounds down to `rank`."""
     shape = space.matrices[index]
-    grid = shape.grid(space.rank_step, space.storage)
-    above = [*(shape.density(r, space.storage) for r in grid), np.inf][grid.index(rank) + 1]
-    return shape.density(rank, space.storage), above
+    grid = shape.grid(space.rank_step)
+    above = [*(shape.density(r) for r in grid), np.inf][grid.index(rank) + 1]
+    return shape.density(rank), above
 
 
 def nothing_fits(space: SearchSpace, genome: Genome, budget: int) -> bool:
@@ -110,7 +109,7 @@ def test_levels_rise_in_cost_and_sum_over_members(space: SearchSpace) -> None:
     for genome in (space.smallest_genome, space.largest_genome):
         require_inside(space, genome)
     ranks = space.ranks(space.largest_genome)
-    prices = [shape.price(rank, space.storage) for shape, rank in zip(space.matrices, ranks, strict=True)]
+    prices = [shape.price(rank) for shape, rank in zip(space.matrices, ranks, strict=True)]
     assert space.params(space.largest_genome) == sum(prices)
 
 

@@ -28,7 +28,9 @@ SPACE = SearchSpace(
 )
 ENERGIES = [(1 + i % 5) * np.arange(1, 17, dtype=np.float64) ** -(0.5 + i / 10) for i in range(len(SHAPES))]
 PRICES = Prices(SPACE, ENERGIES)
-PIVOTED = SearchSpace(SPACE.matrices, 2, "pivoted")
+FALLING = SearchSpace(
+    SPACE.matrices, 2, price=lambda shape, rank: shape.price(rank) - max(0, rank) ** 2
+)  # the higher a rank, the less the next one costs
 
 genomes = st.tuples(*(st.integers(0, count - 1) for count in SPACE.counts_G.tolist()))
 seeds = st.integers(0, 2**32 - 1)
@@ -98,12 +100,10 @@ def test_a_step_down_from_dense_is_a_jump() -> None:
 
 
 def test_a_step_down_from_dense_keeps_about_half_or_more() -> None:
-    space = SearchSpace(
-        [MatrixShape(name="m", out_features=16, in_features=16, layer=0, kind="m")], 2, "pivoted"
-    )
-    assert space.params_GL.tolist() == [[0, 64, 128, 172, 208, 236, 256]]
-    assert {level_below(space, 0, 6, Random(seed)) for seed in range(50)} == {2, 3, 4, 5}
-    narrow = SearchSpace(space.matrices, 16, "pivoted")  # no rank between none and dense
+    space = SearchSpace([MatrixShape(name="m", out_features=16, in_features=16, layer=0, kind="m")], 1)
+    assert space.params_GL.tolist() == [[0, 32, 64, 96, 128, 160, 192, 224, 256]]
+    assert {level_below(space, 0, 8, Random(seed)) for seed in range(50)} == {4, 5, 6, 7}
+    narrow = SearchSpace(space.matrices, 16)  # no rank between none and dense
     assert level_below(narrow, 0, 1, Random(0)) == 0
 
 
@@ -121,14 +121,14 @@ def test_transfer_never_costs_more(genome: Genome, seed: int) -> None:
 def test_prices_that_fall_with_the_rank_change_nothing_of_this(
     data: st.DataObject, share: float, seed: int
 ) -> None:
-    genome = data.draw(st.tuples(*(st.integers(0, count - 1) for count in PIVOTED.counts_G.tolist())))
-    budget = PIVOTED.budget(share)
-    changed = transfer(PIVOTED, mutate(PIVOTED, genome, Random(seed)), Random(seed))
-    repaired = repair(Prices(PIVOTED, ENERGIES), changed, budget, Random(seed))
-    assert PIVOTED.validate(repaired) == repaired
-    assert PIVOTED.params(repaired) <= budget
-    assert nothing_fits(repaired, budget, space=PIVOTED)
-    assert PIVOTED.params(transfer(PIVOTED, genome, Random(seed))) <= PIVOTED.params(genome)
+    genome = data.draw(st.tuples(*(st.integers(0, count - 1) for count in FALLING.counts_G.tolist())))
+    budget = FALLING.budget(share)
+    changed = transfer(FALLING, mutate(FALLING, genome, Random(seed)), Random(seed))
+    repaired = repair(Prices(FALLING, ENERGIES), changed, budget, Random(seed))
+    assert FALLING.validate(repaired) == repaired
+    assert FALLING.cost(repaired) <= budget
+    assert nothing_fits(repaired, budget, space=FALLING)
+    assert FALLING.cost(transfer(FALLING, genome, Random(seed))) <= FALLING.cost(genome)
 
 
 def test_nothing_to_transfer_at_the_ends() -> None:
@@ -155,7 +155,7 @@ def nothing_fits(
     skip: set[int] = frozenset(),  # type: ignore[assignment]
     space: SearchSpace = SPACE,
 ) -> bool:
-    left = budget - space.params(genome)
+    left = budget - space.cost(genome)
     return all(
         space.cost_at(i, level + 1) - space.cost_at(i, level) > left
         for i, level in enumerate(genome)
@@ -205,7 +205,7 @@ def test_repair_keeps_what_a_search_found() -> None:
     rng = np.random.default_rng(3)
     weights = rng.lognormal(0, 1.0, len(SPACE))
     hidden = [energy * weight for energy, weight in zip(ENERGIES, weights, strict=True)]
-    for space in (SPACE, PIVOTED):
+    for space in (SPACE, FALLING):
         true = Prices(space, hidden)
         tuned = lagrangian(space, hidden, 0.5)
         moved = repair(Prices(space, ENERGIES), tuned, space.budget(0.4), Random(0), jitter=0.0)

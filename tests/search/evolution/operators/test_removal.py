@@ -40,7 +40,7 @@ def test_sublayers_are_the_modules_of_a_block() -> None:
 
 
 def test_a_sublayer_stays_whose_matrices_may_not_go_or_that_others_are_tied_to() -> None:
-    allowed = [shape.grid(2, "pairs") for shape in MATRICES]
+    allowed = [shape.grid(2) for shape in MATRICES]
     allowed[0] = (2, 4, DENSE)  # never gone
     allowed[2] = (0,)  # gone, and no gene
     allowed[5] = (DENSE,)
