@@ -106,6 +106,8 @@ def _parse(path: Path) -> tuple[Node | None, Any]:
     except MarkedYAMLError as error:
         mark, found = error.problem_mark, f"{error.context or ''} {error.problem}"
         detail = found.partition(" with value")[0].strip()  # of a key given twice, which may be long
+        if mark is not None and "{{" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+            detail += '; quote the template, e.g. answer: "{{ label }}"'
         raise SpecError([{"field": ROOT, "detail": detail, "where": _where(path, mark)}]) from None
     except (YAMLError, TypeError) as error:  # a character that no YAML may have, or a list as a key
         raise InputError(ROOT, f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from None

@@ -130,6 +130,27 @@ def test_what_is_no_yaml_is_told_with_its_line(tmp_path, content, where, detail)
 
 
 @pytest.mark.parametrize(
+    "written",
+    [
+        "{{ label }}",
+        "{{ label | lower }}",
+        "{{ label }} it is",
+        "Label: {{ label }}",
+        "[{{ label }}]",
+    ],
+)
+def test_a_template_without_quotes_is_told_to_be_quoted(tmp_path, written):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"task:\n  answer: {written}\n  prompt: a\n")
+
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+
+    assert 'quote the template, e.g. answer: "{{ label }}"' in str(caught.value)
+    assert f"{path}:2:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"a: \x00", "unacceptable character #x0000"),
