@@ -148,9 +148,7 @@ def _describe(place: _Place, error: ErrorRecord) -> tuple[FieldPath, str, str]:
     elif kind in _NOT_A_LIST:
         message = "expected a list"
     elif kind == "string_type" and isinstance(error["input"], bool | int | float | date):
-        message = (
-            "expected text; put quotes around it, for YAML takes yes, no, numbers and dates for what they are"
-        )
+        message = "expected text; put quotes around it, YAML reads true, false, numbers and dates as such"
     return place.path, message, got
 
 

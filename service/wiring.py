@@ -47,10 +47,15 @@ def build(settings: Settings) -> Application:
         tidy=Retention(store, settings.event_retention_days, settings.jobs_dir),
     )
 
+    def check_resources(spec: JobSpec) -> None:
+        cluster.check(threads=spec.resources.threads_per_actor, gpus=spec.resources.gpus_per_actor)
+
     def preflight(spec: JobSpec) -> None:
+        check_resources(spec)
         pipeline.check(spec)
 
     def estimator(spec: JobSpec) -> dict[str, Any]:
+        check_resources(spec)
         return estimate_job(settings, spec, pipeline.check(spec, weights="ignored"))
 
     return Application(

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from ranksieve.api.cli.options import echo_json
-from ranksieve.api.cli.spec_file import SpecError
+from ranksieve.api.cli.spec_file import SpecError, line_of
 from ranksieve.api.cli.stdout import stdout_to_stderr
 from ranksieve.api.cli.terminal import plain
 from ranksieve.api.client.connection import ApiError
@@ -57,7 +57,8 @@ def only_json(wanted: bool) -> Iterator[None]:
 
 def rejection(error: RanksieveError) -> dict[str, Any]:
     """What `--json` prints when no job came of it."""
-    fields = [{"field": field["field"], "detail": field["detail"]} for field in _fields(error)]
+    known = ("field", "detail", "where")
+    fields = [{key: field[key] for key in known if key in field} for field in _fields(error)]
     code = "input" if exit_code(error) == USAGE else "infrastructure"
     message = error.detail if isinstance(error, ApiError) else str(error)
     return {
@@ -68,7 +69,7 @@ def rejection(error: RanksieveError) -> dict[str, Any]:
 
 
 def _lines(error: RanksieveError) -> list[str]:
-    told = [f"{field['field']}: {field['detail']}" for field in _fields(error)] or [f"error: {error}"]
+    told = [line_of(field) for field in _fields(error)] or [f"error: {error}"]
     # Libraries, whose words may be in it, take several lines; records and servers may hold what a terminal obeys.
     return [plain(" ".join(one.split())).plain for one in told]
 

@@ -1,61 +1,41 @@
-"""Reads a job file from disk: YAML or JSON in, a validated `JobSpec` out.
+"""Read a job file: YAML or JSON in, a validated `JobSpec` out.
 
-Local paths in it count from the file's own folder, so that a job file can travel with its data.
+Errors name the file, the line and the column. Local paths in a job file count from its own folder, so that it can
+travel with its data.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from ranksieve.api.spec_errors import ROOT, spec_errors
 from ranksieve.search.errors import InputError, RanksieveError
 from ranksieve.service.spec import JobSpec
-
-LOCAL = (
-    ("model", "path"),
-    ("model", "gguf"),
-    ("task", "data", "source", "path"),
-    ("search", "seeds", "path"),
-)
-"""Where local paths are, besides those of `task.data.files`."""
 
 
 class SpecError(RanksieveError):
     """A job file was refused before it was sent.
 
     Args:
-        errors: `{"field": dotted path, "detail": what is wrong}` for every offending field.
+        errors: `{"field": dotted path, "detail": what is wrong}` for every offending field, and `"where"` it stands:
+            `job.yaml:3:5`.
     """
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
-        super().__init__("; ".join(f"{error['field']}: {error['detail']}" for error in errors))
+        super().__init__("; ".join(map(line_of, errors)))
         self.errors = errors
 
 
-class _RepeatedKeyError(Exception):
-    """A mapping has a key twice."""
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML, whose mappings have no key twice; PyYAML would take the last one for all."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping, before other mappings are merged into it: keys of those may be given again."""
-        node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue  # PyYAML refuses a key that is no text
-            line, name = key.start_mark.line + 1, (key.tag, key.value)
-            if name in lines:
-                raise _RepeatedKeyError(
-                    f"{key.value} is given in line {lines[name]} and again in line {line}"
-                )
-            lines[name] = line
-        return node
+def line_of(error: Mapping[str, str]) -> str:
+    """One error of a `SpecError` as a line; where its place is known, the file as a whole needs no name."""
+    parts = (error.get("where"), error["field"], error["detail"])
+    return ": ".join(part for part in parts if part and not (part == ROOT and "where" in error))
 
 
 def load_spec(path: Path) -> JobSpec:
@@ -68,13 +48,19 @@ def load_spec(path: Path) -> JobSpec:
         The spec, with every local path absolute.
 
     Raises:
-        SpecError: A field is wrong; names each of them.
-        InputError: The file cannot be read, is not YAML, or is nested too deeply.
+        SpecError: The file is not YAML, or fields are wrong; names each of them.
+        InputError: The file cannot be read or is nested too deeply.
     """
     try:
-        return validated(resolve_paths(read_document(path), path.resolve().parent))
+        node, document = _parse(path)
+        try:
+            spec = _with_absolute_paths(validated(document), path.resolve().parent)
+        except SpecError as error:
+            located = [{**one, "where": _where(path, _mark(node, one["pointer"]))} for one in error.errors]
+            raise SpecError(located) from None
     except RecursionError:
         raise InputError(ROOT, f"{path} has a part that is nested too deeply, or in itself") from None
+    return spec
 
 
 def validated(document: Any) -> JobSpec:
@@ -89,56 +75,73 @@ def validated(document: Any) -> JobSpec:
         raise SpecError(spec_errors(error)) from None
 
 
-def read_document(path: Path) -> Any:
-    """The content of a YAML or JSON file, unchecked.
+class _Constructor(SafeConstructor):
+    """Python values of nodes; every error has a place."""
 
-    Raises:
-        InputError: The file cannot be read or is not YAML.
-    """
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # such as an impossible date
+            raise ConstructorError(None, None, str(error), node.start_mark) from None
+
+    def flatten_mapping(self, node: Any) -> None:
+        """Refuse merge keys: YAML 1.2 has none, and merges of merges grow without end."""
+        for key, _ in node.value:
+            if key.value == "<<":
+                raise ConstructorError(None, None, "<< is not supported; repeat the fields", key.start_mark)
+
+
+def _parse(path: Path) -> tuple[Node | None, Any]:
+    """The content of a YAML file: nodes, which know their places, and the values they stand for."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text)
+        return node, None if node is None else yaml.constructor.construct_document(node)
     except OSError as error:
         raise InputError(ROOT, f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise InputError(ROOT, f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except _RepeatedKeyError as error:
-        raise InputError(ROOT, f"{path}: {error}; keep one, with all that belongs there") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a timestamp or number YAML cannot hold
+    except MarkedYAMLError as error:
+        mark, found = error.problem_mark, f"{error.context or ''} {error.problem}"
+        detail = found.partition(" with value")[0].strip()  # of a key given twice, which may be long
+        if mark is not None and "{{" in "".join(text.splitlines()[mark.line : mark.line + 1]):
+            detail += '; quote the template, e.g. answer: "{{ label }}"'
+        raise SpecError([{"field": ROOT, "detail": detail, "where": _where(path, mark)}]) from None
+    except (YAMLError, TypeError) as error:  # a character that no YAML may have, or a list as a key
         raise InputError(ROOT, f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from None
 
 
-def resolve_paths(document: Any, folder: Path) -> Any:
-    """A copy of an unchecked spec whose local paths are absolute, counted from `folder`.
-
-    Anything that does not look like a spec is returned as it is: validation names what is wrong.
-    """
-    files = _at(document, ("task", "data", "files"))
-    of_files = (
-        [("task", "data", "files", split, "path") for split in files] if isinstance(files, Mapping) else []
-    )
-    for keys in (*LOCAL, *of_files):
-        document = _replaced(document, keys, folder)
-    return document
+def _where(path: Path, mark: StreamMark | None) -> str:
+    return f"{path}:1:1" if mark is None else f"{path}:{mark.line + 1}:{mark.column + 1}"
 
 
-def _at(document: Any, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        if not isinstance(document, Mapping):
-            return None
-        document = document.get(key)
-    return document
+def _mark(node: Node | None, pointer: str) -> StreamMark | None:
+    """Where the field of a JSON pointer stands, or what is around it where it is missing."""
+    mark = None if node is None else node.start_mark
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(node, MappingNode):
+            found = next((pair for pair in node.value if pair[0].value == name), None)
+        else:
+            items = node.value if isinstance(node, SequenceNode) else ()
+            found = next(((item, item) for index, item in enumerate(items) if str(index) == name), None)
+        if found is None:
+            break
+        mark, node = found[0].start_mark, found[1]
+    return mark
 
 
-def _replaced(document: Any, keys: tuple[str, ...], folder: Path) -> Any:
-    """A copy of nested mappings with the path at `keys` made absolute, where there is one; of a list in all items."""
-    if not keys:
-        return _absolute(document, folder) if isinstance(document, str) else document
-    if isinstance(document, list):
-        return [_replaced(item, keys, folder) if isinstance(item, Mapping) else item for item in document]
-    key, *rest = keys
-    if not isinstance(document, Mapping) or key not in document:
-        return document
-    return {**document, key: _replaced(document[key], tuple(rest), folder)}
+def _with_absolute_paths(spec: JobSpec, folder: Path) -> JobSpec:
+    document = spec.model_dump(mode="json", exclude_unset=True)
+    data, search = document["task"]["data"], document.get("search", {})
+    sources = (data.get("source"), *data.get("files", {}).values())
+    for holder in filter(None, (document["model"], *sources, *search.get("seeds", ()))):
+        for key in {"path", "gguf"} & holder.keys():
+            if holder[key] is not None:
+                holder[key] = _absolute(holder[key], folder)
+    return validated(document)
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -1,14 +1,14 @@
 """Field names and messages of refused job files."""
 
 import pytest
-import yaml
 from pydantic import ValidationError
+from ruamel.yaml import YAML
 
 from ranksieve.api.spec_errors import name_errors, spec_errors
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.spec import JobSpec
 
-QUOTE = "expected text; put quotes around it, for YAML takes yes, no, numbers and dates for what they are"
+QUOTE = "expected text; put quotes around it, YAML reads true, false, numbers and dates as such"
 
 
 def errors_of(document):
@@ -66,12 +66,12 @@ def test_a_union_is_reported_once_and_by_the_member_that_was_meant(spec):
     assert errors_of(spec) == {"task.choices.neg": f"{QUOTE}; got 0"}
 
 
-@pytest.mark.parametrize("written", ["yes", "0", "1.5", "2026-11-30"])
+@pytest.mark.parametrize("written", ["true", "0", "1.5", "2026-11-30"])
 def test_what_yaml_takes_for_something_else_than_text_has_to_be_quoted(spec, written):
-    spec["task"]["choices"] = yaml.safe_load(f"[{written}, 'no']")
+    spec["task"]["choices"] = YAML(typ="safe").load(f"[{written}, 'no']")
     assert errors_of(spec) == {"task.choices.0": f"{QUOTE}; got {spec['task']['choices'][0]!r}"}
 
-    spec["task"]["choices"] = yaml.safe_load(f"['{written}', 'no']")
+    spec["task"]["choices"] = YAML(typ="safe").load(f"['{written}', 'no']")
     JobSpec.model_validate(spec)
 
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import ray
+import torch
 from ray.actor import ActorHandle
 
 from ranksieve.search.errors import InfrastructureError, InputError
@@ -162,15 +163,7 @@ class Cluster:
         """
         self.connect()
         resources = _nodes()
-        for field, unit, needed in (
-            ("resources.threads_per_actor", "CPU", threads),
-            ("resources.gpus_per_actor", "GPU", gpus),
-        ):
-            # an actor that wants more than the node that has most would never start
-            if needed > (most := max(float(node.get(unit, 0)) for node in resources)):
-                raise InputError(
-                    field, f"one actor needs {needed:g} {unit}, the largest node has {most:g}; lower this"
-                )
+        _refuse_too_large(threads, gpus, resources)
         nodes = [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in resources]
         size = amounts(CPU=threads, GPU=gpus)
         return self._sharing.enter(
@@ -183,6 +176,23 @@ class Cluster:
             cancelled=cancelled,
             on_held=on_held,
         )
+
+    def check(self, *, threads: int, gpus: float) -> None:
+        """Refuse a job whose actors would never start. Starts nothing, but connects to a cluster that answers.
+
+        Args:
+            threads: Processors of one actor.
+            gpus: Of one actor.
+
+        Raises:
+            InputError: No node holds even one of the job's actors.
+        """
+        if self._address is None and not ray.is_initialized():
+            _refuse_too_large(threads, gpus, [{"CPU": processors(), "GPU": torch.cuda.device_count()}])
+        elif self.answers() is not False:
+            with suppress(InfrastructureError):  # told when the job runs
+                self.connect()
+                _refuse_too_large(threads, gpus, _nodes())
 
     def run(
         self,
@@ -306,6 +316,23 @@ def _nodes() -> list[dict[str, float]]:
     """
     _resources()
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, float]]) -> None:
+    """Refuse an actor that wants more than any node has: it would never start."""
+    for field, unit, needed in (
+        ("resources.threads_per_actor", "CPU", threads),
+        ("resources.gpus_per_actor", "GPU", gpus),
+    ):
+        if needed > (most := max(float(node.get(unit, 0)) for node in nodes)):
+            advice = (
+                "lower this"
+                if most
+                else "set this to 0 to run on processors, or join a cluster that has some"
+            )
+            raise InputError(
+                field, f"one actor needs {needed:g} {unit}, the largest node has {most:g}; {advice}"
+            )
 
 
 def _a_node_is_alive() -> bool:

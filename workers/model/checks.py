@@ -119,6 +119,12 @@ def _check_gguf(location: Path, field: str) -> None:
 
 
 def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool) -> Config:
+    if (location / _ADAPTER).is_file():
+        raise InputError(
+            field,
+            f"{location} holds a LoRA adapter ({_ADAPTER}), expected a whole model: merge it into its base model "
+            f"(peft: merge_and_unload, then save_pretrained) and name that folder; if this is done, remove {_ADAPTER}",
+        )
     if not (location / "config.json").is_file():
         raise InputError(
             field, f"expected a folder with config.json, as save_pretrained writes; got {location}"
@@ -142,12 +148,6 @@ def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool
     config = contents["config.json"]
     if not isinstance(config, dict):
         raise InputError(field, f"config.json must hold a JSON object, got {type(config).__name__}")
-    if _ADAPTER in contents:
-        raise InputError(
-            field,
-            f"{location} holds an adapter ({_ADAPTER}), for a model that lies where it says; merge it into that model "
-            "and save the result, or remove the file if that is done",
-        )
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         for name, most in _MOST.items():
             if isinstance(got := part.get(name), int | float) and not got <= most:

@@ -187,8 +187,10 @@ def test_a_bad_spec_is_refused_with_the_messages_of_rest(ranksieve, http, tmp_pa
 
         assert done.exit_code == 2
         assert done.stdout == ""
-        assert done.stderr.splitlines() == [f"{e['field']}: {e['detail']}" for e in over_rest]
-        assert done.stderr.startswith(f"{field}: ")
+        told = [line.split(": ", 1) for line in done.stderr.splitlines()]
+        assert [detail for _, detail in told] == [f"{e['field']}: {e['detail']}" for e in over_rest]
+        assert told[0][1].startswith(f"{field}: ")
+        assert all(re.fullmatch(rf"{path}:1:\d+", where) for where, _ in told)
 
 
 def test_a_bad_spec_is_one_json_object_too(ranksieve, spec_file, spec):
@@ -201,7 +203,9 @@ def test_a_bad_spec_is_one_json_object_too(ranksieve, spec_file, spec):
     printed = json.loads(done.stdout)
     assert printed["job_id"] is None
     assert printed["state"] == "rejected"
-    assert printed["error"]["errors"][0]["field"] == "search.population"
+    [error] = printed["error"]["errors"]
+    assert error["field"] == "search.population"
+    assert error["where"].startswith(f"{spec_file}:1:")
 
 
 def test_what_preflight_refuses_is_told_by_field(ranksieve, spec_file, preflight):

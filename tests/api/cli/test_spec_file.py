@@ -4,8 +4,14 @@ import json
 
 import pytest
 
-from ranksieve.api.cli.spec_file import SpecError, load_spec, read_document, resolve_paths
+from ranksieve.api.cli.spec_file import SpecError, load_spec
 from ranksieve.search.errors import InputError
+
+QUOTE = "expected text; put quotes around it, YAML reads true, false, numbers and dates as such"
+REST = """
+model: {path: m}
+task: {kind: lm, answer: a, data: {source: {path: a.jsonl}}}
+"""
 
 
 def test_yaml_and_json_are_the_same(tmp_path, spec):
@@ -40,20 +46,6 @@ def test_local_paths_count_from_the_file(tmp_path, spec):
     assert loaded.task.data.files["search"].path is None
 
 
-@pytest.mark.parametrize(
-    "document", [None, 3, [], {"model": 1}, {"model": {"path": None}}, {"task": {"data": {"files": 3}}}]
-)
-def test_what_is_no_spec_is_left_to_validation(tmp_path, document):
-    assert resolve_paths(document, tmp_path) == document
-
-
-def test_resolving_leaves_the_document_alone(tmp_path):
-    document = {"model": {"path": "tiny"}}
-
-    assert resolve_paths(document, tmp_path)["model"]["path"] == str(tmp_path / "tiny")
-    assert document == {"model": {"path": "tiny"}}
-
-
 def test_every_wrong_field_is_reported(tmp_path, spec):
     spec["search"] = {"population": 0, "offspring": 0}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
@@ -65,11 +57,104 @@ def test_every_wrong_field_is_reported(tmp_path, spec):
 
 
 @pytest.mark.parametrize(
+    ("content", "errors"),
+    [
+        ("", ["1:1: expected a mapping of fields; got None"]),
+        (
+            "model: {path: m}\ntask:\n  kind: choise\n  answer: 1\nsearch:\n  - 1\n",
+            [
+                "3:3: task.kind: Input should be 'choice', 'generate' or 'lm'; got 'choise'",
+                f"4:3: task.answer: {QUOTE}; got 1",
+                "2:1: task.data: this field is required",
+                "5:1: search: expected a mapping of fields; got a list",
+            ],
+        ),
+        (
+            'search: {"seeds": [{random: 1}, {random: 0}]}',
+            [
+                "1:1: model: this field is required",
+                "1:1: task: this field is required",
+                "1:34: search.seeds.1.random: Input should be greater than or equal to 1; got 0",
+            ],
+        ),
+        ("labels:\n  a/b~c: 1\n" + REST, [f"2:3: labels.a/b~c: {QUOTE}; got 1"]),
+        (
+            "search: &s {seed: -1}\n" + REST,
+            ["1:13: search.seed: Input should be greater than or equal to 0; got -1"],
+        ),
+    ],
+)
+def test_every_field_is_told_with_its_line(tmp_path, content, errors):
+    path = tmp_path / "job.yaml"
+    path.write_text(content)
+
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+
+    assert str(caught.value) == "; ".join(f"{path}:{error}" for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("content", "where", "detail"),
+    [
+        ("a: [", "1:5", "while parsing a flow node expected the node content, but found '<stream end>'"),
+        ("a: 1\nb: 2024-99-99", "2:4", "month must be in 1..12"),
+        (
+            "!!python/object/apply:os.system ['true']",
+            "1:1",
+            "could not determine a constructor for the tag 'tag:yaml.org,2002:python/object/apply:os.system'",
+        ),
+        ("a: *b", "1:4", "found undefined alias 'b'"),
+        ("a: 1\n---\nb: 2", "2:1", "expected a single document in the stream but found another document"),
+        (
+            "search: {seed: 1}\nmodel: {path: m}\nsearch: {overlap: 3}\n",
+            "3:1",
+            'while constructing a mapping found duplicate key "search"',
+        ),
+        (
+            '{"model": {"path": "a",\n"path": "b"}}',
+            "2:1",
+            'while constructing a mapping found duplicate key "path"',
+        ),
+        ("a: &a {x: 1}\nb:\n  <<: *a\n", "3:3", "<< is not supported; repeat the fields"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_line(tmp_path, content, where, detail):
+    path = tmp_path / "job.yaml"
+    path.write_text(content)
+
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+
+    assert caught.value.errors == [{"field": "spec", "detail": detail, "where": f"{path}:{where}"}]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{{ label }}",
+        "{{ label | lower }}",
+        "{{ label }} it is",
+        "Label: {{ label }}",
+        "[{{ label }}]",
+    ],
+)
+def test_a_template_without_quotes_is_told_to_be_quoted(tmp_path, written):
+    path = tmp_path / "job.yaml"
+    path.write_text(f"task:\n  answer: {written}\n  prompt: a\n")
+
+    with pytest.raises(SpecError) as caught:
+        load_spec(path)
+
+    assert 'quote the template, e.g. answer: "{{ label }}"' in str(caught.value)
+    assert f"{path}:2:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a: [", "not valid YAML"),
-        (b"a: 2024-99-99", "not valid YAML"),
-        (b"!!python/object/apply:os.system ['true']", "not valid YAML"),
+        (b"a: \x00", "unacceptable character #x0000"),
+        (b"? [[a]]\n: 1", "unhashable"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (None, "cannot read"),
     ],
@@ -84,6 +169,13 @@ def test_what_cannot_be_read_says_why(tmp_path, content, message):
 
     assert caught.value.field == "spec"
     assert "\n" not in caught.value.message
+
+
+def test_words_of_yaml_1_1_are_text(tmp_path, spec):
+    spec["task"]["choices"] = ["NO", "YES"]
+    (tmp_path / "job.yaml").write_text(json.dumps(spec).replace('"NO", "YES"', "no, yes"))
+
+    assert load_spec(tmp_path / "job.yaml").task.choices == ("no", "yes")
 
 
 def test_paths_of_seeds_count_from_the_file_too(tmp_path, spec):
@@ -101,36 +193,6 @@ def test_the_home_of_nobody_is_named(tmp_path, spec):
 
     with pytest.raises(InputError, match="cannot tell what '~nobody-of-this-name/model' means"):
         load_spec(tmp_path / "job.yaml")
-
-
-@pytest.mark.parametrize(
-    ("content", "repeated"),
-    [
-        (
-            "search: {seed: 1}\nmodel: {path: m}\nsearch: {overlap: 3}\n",
-            "search is given in line 1 and again in line 3",
-        ),
-        ("a:\n  - b: 1\n    'b': 2\n", "b is given in line 2 and again in line 3"),
-        ('{"model": {"path": "a",\n"path": "b"}}', "path is given in line 1 and again in line 2"),
-        ("base: &b {x: 1}\nb:\n  <<: *b\n  x: 2\n  x: 2\n", "x is given in line 4 and again in line 5"),
-    ],
-)
-def test_a_key_that_is_given_twice_is_refused_with_its_lines(tmp_path, content, repeated):
-    path = tmp_path / "job.yaml"
-    path.write_text(content)
-
-    with pytest.raises(InputError) as caught:
-        read_document(path)
-
-    assert caught.value.message == f"{path}: {repeated}; keep one, with all that belongs there"
-
-
-def test_a_key_may_be_given_again_beside_those_of_a_merged_mapping(tmp_path):
-    (tmp_path / "job.yaml").write_text("a: &a {x: 1, y: 1}\nb:\n  <<: *a\n  x: 2\n")
-
-    document = read_document(tmp_path / "job.yaml")
-
-    assert document == {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 1}}
 
 
 def test_what_is_nested_without_end_is_told(tmp_path):

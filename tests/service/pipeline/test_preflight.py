@@ -47,6 +47,13 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("gguf by name only", "model", {"gguf": "films.jsonl"}, "model.gguf", "not a gguf file"),
     ("truncated gguf", "model", {"gguf": "cut.gguf"}, "model.gguf", "cannot read"),
     ("impossible hub id", "model", {"hub": OFFLINE_ID}, "model.hub", "could not be fetched"),
+    (
+        "GPUs of another machine",
+        "resources",
+        {"gpus_per_actor": 64},
+        "resources.gpus_per_actor",
+        "needs 64 GPU",
+    ),
     ("pattern that matches nothing", "model.include", ["*.conv"], "model.include", "no matrix matches"),
     ("everything excluded", "model.exclude", ["*"], "model.include", "no matrix matches"),
     ("no such data", "task.data.source.path", "gone.jsonl", "task.data.source.path", "no such file"),

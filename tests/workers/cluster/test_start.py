@@ -4,11 +4,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 import pytest
 import ray
+import torch
 
-from ranksieve.search.errors import InfrastructureError
+from ranksieve.search.errors import InfrastructureError, InputError
 from ranksieve.workers.cluster import session
 from ranksieve.workers.cluster.session import Cluster
 
@@ -31,6 +33,71 @@ def test_an_embedded_ray_is_one_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     Cluster().connect()
     Cluster("127.0.0.1:2").connect()
     assert asked == ["local", "127.0.0.1:2"]
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
+    """The field that a cluster refuses before it was started; one at an address has two nodes with a GPU."""
+    connected: list[object] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: bool(connected))
+    monkeypatch.setattr(ray, "init", lambda **options: connected.append(options["address"]))
+    nodes = [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": 1.0}}] * 2
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 2.0})
+    monkeypatch.setattr(session, "processors", lambda: 2)
+
+    def refused(cluster: Cluster, threads: int, gpus: float) -> str | None:
+        try:
+            cluster.check(threads=threads, gpus=gpus)
+        except InputError as error:
+            return error.field
+        finally:
+            assert "local" not in connected
+        return None
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("there", "threads", "gpus", "field"),
+    [
+        (0, 2, 0, None),
+        (0, 3, 0, "resources.threads_per_actor"),
+        (0, 1, 0.5, "resources.gpus_per_actor"),
+        (2, 1, 2, None),
+        (2, 1, 3, "resources.gpus_per_actor"),
+    ],
+)
+def test_what_this_machine_has_not_is_refused_before_ray_starts(
+    refused: Callable[..., str | None],
+    monkeypatch: pytest.MonkeyPatch,
+    there: int,
+    threads: int,
+    gpus: float,
+    field: str | None,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    assert refused(Cluster(), threads, gpus) == field
+
+
+@pytest.mark.parametrize(
+    ("answers", "gpus", "field"),
+    [
+        (True, 1, None),
+        (True, 2, "resources.gpus_per_actor"),
+        (None, 2, "resources.gpus_per_actor"),
+        (False, 2, None),
+    ],
+)
+def test_a_cluster_that_answers_is_asked_what_it_has(
+    refused: Callable[..., str | None],
+    monkeypatch: pytest.MonkeyPatch,
+    answers: bool | None,
+    gpus: float,
+    field: str | None,
+) -> None:
+    monkeypatch.setattr(Cluster, "answers", lambda self: answers)
+    assert refused(Cluster("127.0.0.1:2"), 4, gpus) == field
 
 
 def test_an_embedded_ray_has_the_processors_that_this_process_has(monkeypatch: pytest.MonkeyPatch) -> None:

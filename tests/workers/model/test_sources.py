@@ -42,6 +42,17 @@ def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     assert (error.field, "expected a folder with config.json" in error.message) == ("model.path", True)
 
 
+def test_an_adapter_is_told_to_be_merged_first(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(
+        '{"peft_type": "LORA", "base_model_name_or_path": "org/base"}'
+    )
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    error = refused(local(tmp_path))
+    assert error.field == "model.path"
+    assert "holds a LoRA adapter (adapter_config.json), expected a whole model" in error.message
+    assert "merge_and_unload, then save_pretrained" in error.message
+
+
 def test_pickled_weights_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert "pickled ones are never loaded" in refused(local(folder)).message
