@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types contracts unit coverage e2e install clean
+.PHONY: demo test docs lint types contracts unit coverage e2e install clean
 
 demo: $(VENV)/installed
 	$(BIN)/ranksieve demo $(ARGS)
@@ -14,6 +14,9 @@ test: lint types contracts
 	$(MAKE) --jobs=2 --output-sync=target unit e2e
 
 install: $(VENV)/installed-dev
+
+docs: $(VENV)/installed
+	$(BIN)/ranksieve docs --output api/reference/pages
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ranksieve.api import page
 from ranksieve.api.http import docs, errors
-from ranksieve.api.http.auth import Authenticate
+from ranksieve.api.http.auth import BEARER, Authenticate
 from ranksieve.api.http.hosts import OwnPages, trusted_names
 from ranksieve.api.http.openapi import documented
 from ranksieve.api.http.request_id import Requests
@@ -83,7 +83,28 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
         finally:
             await run_in_threadpool(application.stop)
 
-    app = _App(
+    app = _bare(lifespan=lifespan)
+    app.state.application = application
+    app.state.streams = events.OpenStreams()
+    app.state.checks = CapacityLimiter(CHECKS)
+    errors.install(app)
+    _keep_foreign_pages_out(app, application.settings)
+    known = Depends(Authenticate(application, Throttle(application.settings.requests_per_second)))
+    _add_routes(app, known)
+    docs.add_pages(app)
+    page.add_page(app)
+    return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document of every server, without one."""
+    app = _bare()
+    _add_routes(app, Depends(BEARER))
+    return app.openapi()
+
+
+def _bare(**options: Any) -> _App:
+    return _App(
         title="ranksieve",
         summary="How small can a language model be and still do your task?",
         version=version_of("ranksieve"),
@@ -93,22 +114,16 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
         redoc_url=None,
         separate_input_output_schemas=False,
         generate_unique_id_function=lambda route: route.name,
-        lifespan=lifespan,
         max_body_size=MAX_BODY_BYTES,
+        **options,
     )
-    app.state.application = application
-    app.state.streams = events.OpenStreams()
-    app.state.checks = CapacityLimiter(CHECKS)
-    errors.install(app)
-    _keep_foreign_pages_out(app, application.settings)
-    known = Depends(Authenticate(application, Throttle(application.settings.requests_per_second)))
+
+
+def _add_routes(app: FastAPI, known: Any) -> None:
     app.include_router(health.router)
     app.include_router(health.guarded, dependencies=[known])
     app.include_router(_v1(known))
     app.webhooks.include_router(webhooks.sent)
-    docs.add_page(app)
-    page.add_page(app)
-    return app
 
 
 def _v1(known: Any) -> APIRouter:

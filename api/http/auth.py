@@ -19,7 +19,7 @@ from ranksieve.service.application import Application
 from ranksieve.service.server.keys import Principal, id_of
 from ranksieve.service.server.settings import Settings
 
-_bearer = HTTPBearer(auto_error=False, description="RANKSIEVE_API_KEY of the server, or an API key.")
+BEARER = HTTPBearer(auto_error=False, description="RANKSIEVE_API_KEY of the server, or an API key.")
 
 _WANTED = (
     "this server wants an API key as `Authorization: Bearer <key>`; the command line takes it as --api-key or "
@@ -43,7 +43,7 @@ class Authenticate:
         self._throttle = throttle
 
     def __call__(
-        self, request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        self, request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
     ) -> None:
         token = "" if given is None else given.credentials
         principal = self._principal(token)

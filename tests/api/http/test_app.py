@@ -4,6 +4,7 @@ import re
 import threading
 from importlib import import_module
 from pkgutil import iter_modules
+from urllib.parse import urljoin
 
 import pytest
 from starlette.testclient import TestClient
@@ -34,7 +35,20 @@ def test_health_fails_once_no_job_will_run(http, application):
 
 @pytest.mark.parametrize(
     "path",
-    ["/healthz", "/readyz", "/metrics", "/", "/page/main.js", "/docs", "/docs/start.js", "/openapi.json"],
+    [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/",
+        "/page/main.js",
+        "/docs",
+        "/docs/api",
+        "/docs/start.js",
+        "/docs/style.css",
+        "/docs/job-file",
+        "/docs/job-file.md",
+        "/openapi.json",
+    ],
 )
 def test_head_is_answered_as_get_is(http, path):
     got, asked = http.get(path), http.head(path)
@@ -168,19 +182,54 @@ def test_openapi_describes_every_route_and_no_page_loads_from_elsewhere(http):
     assert "Problem" in document["components"]["schemas"]
 
 
-def test_the_documentation_is_a_page_that_loads_nothing_from_elsewhere(http):
-    page = http.get("/docs")
+@pytest.mark.parametrize("path", ["/docs", "/docs/api", "/docs/routes"])
+def test_the_documentation_loads_nothing_from_elsewhere(http, path):
+    page = http.get(path)
 
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'self'" in page.headers["content-security-policy"]
-    assert "//" not in page.text.replace("<!doctype html>", "")
-    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    assert len(loaded) == 4
-    for path in loaded:
-        assert http.get(f"/{path}").status_code == 200, path
-    assert "openapi.json" in http.get("/docs/start.js").text
+    loaded = re.findall(r'<(?:link|script)[^>]*(?:src|href)="([^"]+)"', page.text)
+    assert loaded
+    for file in loaded:
+        assert http.get(urljoin(path, file)).status_code == 200, file
+
+
+def test_swagger_reads_the_document_of_this_server(http):
+    assert "'../openapi.json'" in http.get("/docs/start.js").text
     assert http.get("/docs/assets/../../etc/passwd").status_code == 404
     assert http.get("/redoc").status_code == 404
+
+
+def test_documentation_pages_are_linked_to_each_other(http):
+    links = re.findall(r'<a href="([^"]+)"', http.get("/docs").text)
+
+    assert {
+        "docs/api",
+        "docs/job-file",
+        "docs/routes",
+        "docs/commands",
+        "docs/settings",
+        "docs/errors",
+    } <= set(links)
+    for link in links:
+        assert http.get(urljoin("/docs", link)).status_code == 200, link
+    routes = http.get("/docs/routes").text
+    assert '<a href="job-file">' in routes
+    assert '<h3 id="jobchanges">' in routes
+    assert '<a href="#jobchanges">' in routes
+
+
+def test_documentation_pages_are_served_as_they_were_written_too(http):
+    page = http.get("/docs/errors.md")
+
+    assert page.headers["content-type"].startswith("text/markdown")
+    assert page.text.startswith("# Errors\n")
+    assert "Bearer &lt;key&gt;" in http.get("/docs/errors").text
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing.md", "job-file.html", "..%2Frender.py", "JOB-FILE"])
+def test_documentation_has_no_other_pages(http, name):
+    assert http.get(f"/docs/{name}").status_code == 404
 
 
 def test_capabilities_are_told(http):

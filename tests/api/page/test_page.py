@@ -989,7 +989,7 @@ def test_requests_of_the_documentation_go_to_the_path_that_a_proxy_serves_it_bel
     page.route(
         f"{url}/models/**", lambda route: route.continue_(url=route.request.url.replace("/models/", "/"))
     )
-    page.goto(f"{url}{below}/docs")
+    page.goto(f"{url}{below}/docs/api")
     operation = page.locator("#operations-health-healthz")
     operation.get_by_role("button").first.click()
     operation.get_by_role("button", name="Try it out").click()

@@ -1,0 +1,21 @@
+"""`ranksieve docs`: the reference as Markdown pages."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def docs(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = Path(
+        "docs"
+    ),
+) -> None:
+    """Write the reference of job file, routes, commands, settings and errors as Markdown pages."""
+    from ranksieve.api.reference.render import write  # renders the routes, whose modules take long to import
+
+    for file in write(output):
+        typer.echo(file)

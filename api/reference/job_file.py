@@ -1,0 +1,45 @@
+"""The job file's page: one section per mapping of the file, as its pydantic models have it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ranksieve.api.reference.markdown import anchor, code, page, paragraphs, table
+from ranksieve.api.reference.schemas import HEADER, Schema, references, rows
+from ranksieve.service.spec import JobSpec
+from ranksieve.service.spec.strict import LONGEST_TEXT
+
+_FILE = "The whole file"
+
+
+def render() -> str:
+    """The page."""
+    schema = JobSpec.model_json_schema()
+    definitions = {f"#/$defs/{name}": inner for name, inner in schema["$defs"].items()}
+    titles: dict[str, str] = {}
+    _name(schema, "", definitions, titles)
+    links = {reference: f"[mapping](#{anchor(title)})" for reference, title in titles.items()}
+    intro = (
+        "YAML or JSON. Unknown fields are errors, and so are fields given twice. "
+        f"Texts have at most {LONGEST_TEXT:,} characters."
+    )
+    sections = [(_FILE, schema), *((title, definitions[reference]) for reference, title in titles.items())]
+    return page("# Job file", intro, *(_section(title, inner, links) for title, inner in sections))
+
+
+def _name(
+    schema: Schema, path: str, definitions: Mapping[str, dict[str, Any]], titles: dict[str, str]
+) -> None:
+    """Title every mapping by the path of the first field that takes it, depth first."""
+    for name, field in schema.get("properties", {}).items():
+        found = list(references(field))
+        for reference, step in found:
+            if reference in titles or "properties" not in definitions[reference]:
+                continue
+            inner = definitions[reference]
+            kind = inner["properties"].get("kind", {}).get("const") if len(found) > 1 else None
+            titles[reference] = code(f"{path}{name}{step}") + (f" of kind {code(kind)}" if kind else "")
+            _name(inner, f"{path}{name}{step}.", definitions, titles)
+
+
+def _section(title: str, schema: Schema, links: Mapping[str, str]) -> str:
+    return page(f"## {title}", paragraphs(schema.get("description", "")), table(HEADER, rows(schema, links)))

@@ -1,0 +1,99 @@
+"""The REST routes' page, from the server's OpenAPI document."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from ranksieve.api.http.app import openapi_document
+from ranksieve.api.http.errors import MEDIA_TYPE
+from ranksieve.api.reference.markdown import anchor, code, page, paragraphs, table
+from ranksieve.api.reference.schemas import HEADER, Schema, references, rows, type_text
+
+_SCHEMAS = "#/components/schemas/"
+_ELSEWHERE = {"JobSpec": "[job file](job-file.md)"}
+_PARAMETERS = ("name", "in", "type", "default", "meaning")
+
+
+def render() -> str:
+    """The page."""
+    document = openapi_document()
+    links = {
+        f"{_SCHEMAS}{name}": _ELSEWHERE.get(name, f"[{name}](#{anchor(name)})")
+        for name in document["components"]["schemas"]
+    }
+    intro = (
+        "Examples of every body are in the server's own `/docs/api` and `/openapi.json`. "
+        "Every error is a [problem document](errors.md)."
+    )
+    tags = [_tag(tag, document, links) for tag in document["tags"]]
+    return page("# REST routes", intro, *tags, "## Request bodies", *_bodies(document, links))
+
+
+def _tag(tag: Mapping[str, str], document: Mapping[str, Any], links: Mapping[str, str]) -> str:
+    routes = [
+        _route(method, path, operation, links)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if tag["name"] in operation["tags"]
+    ]
+    return page(f"## {tag['name'].capitalize()}", tag["description"], *routes)
+
+
+def _route(method: str, path: str, operation: Mapping[str, Any], links: Mapping[str, str]) -> str:
+    body = ", ".join(type_text(one["schema"], links) for one in _content(operation.get("requestBody", {})))
+    errors, answers = [], []
+    for status, answer in sorted(operation["responses"].items()):
+        if MEDIA_TYPE in answer.get("content", {}):
+            errors.append(status)
+        else:
+            kinds = ", ".join(map(code, answer.get("content", ())))
+            answers.append(f"{status} {answer['description'].rstrip('.')}" + (f" ({kinds})" if kinds else ""))
+    return page(
+        f"### `{method.upper()} {path}`",
+        paragraphs(operation.get("description", "")),
+        table(_PARAMETERS, _parameters(operation, links)),
+        f"Body: {body}." if body else "",
+        f"Answers: {'; '.join(answers)}." + (f" Errors: {', '.join(errors)}." if errors else ""),
+    )
+
+
+def _parameters(operation: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    for one in operation.get("parameters", ()):
+        named = {
+            "properties": {one["name"]: one["schema"]},
+            "required": [one["name"]] * one.get("required", 0),
+        }
+        ((name, kind, default, bounds, meaning),) = rows(named, links)
+        told = one.get("description", meaning)
+        yield name, one["in"], kind, default, f"{told} ({bounds})" if bounds else told
+
+
+def _content(message: Mapping[str, Any]) -> Collection[Mapping[str, Any]]:
+    content: Mapping[str, Mapping[str, Any]] = message.get("content", {})
+    return content.values()
+
+
+def _bodies(document: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[str]:
+    """Every schema that a body of a request is made of, with those inside it."""
+    schemas: Mapping[str, Schema] = document["components"]["schemas"]
+    waiting = [
+        reference
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for content in _content(operation.get("requestBody", {}))
+        for reference, _ in references(content["schema"])
+    ]
+    shown = {f"{_SCHEMAS}{name}" for name in _ELSEWHERE}
+    while waiting:
+        if (reference := waiting.pop(0)) in shown:
+            continue
+        shown.add(reference)
+        name = reference.removeprefix(_SCHEMAS)
+        inner = schemas[name]
+        waiting += [found for field in inner.get("properties", {}).values() for found, _ in references(field)]
+        choices = ", ".join(map(code, inner.get("enum", ())))
+        yield page(
+            f"### {name}",
+            paragraphs(inner.get("description", "")),
+            f"One of {choices}." if choices else "",
+            table(HEADER, rows(inner, links)),
+        )

@@ -1,0 +1,97 @@
+"""Fields of a JSON schema as rows of a table: type, default, bounds, description."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ranksieve.api.reference.markdown import code
+from ranksieve.service.spec.strict import LONGEST_TEXT
+
+Schema = Mapping[str, Any]
+
+HEADER = ("field", "type", "default", "bounds", "meaning")
+
+_RANGES = (
+    ("minimum", "maximum", ""),
+    ("minLength", "maxLength", " characters"),
+    ("minItems", "maxItems", " items"),
+    ("minProperties", "maxProperties", " entries"),
+)
+_TYPES = {"array": "list", "object": "mapping", "string": "text", "boolean": "true or false"}
+
+
+def rows(schema: Schema, links: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    """The fields of an object.
+
+    Args:
+        schema: Of the object.
+        links: What stands for each schema that a field refers to, by its reference.
+    """
+    for name, field in schema.get("properties", {}).items():
+        default = "required" if name in schema.get("required", ()) else _default(field)
+        yield code(name), type_text(field, links), default, bounds_text(field), field.get("description", "")
+
+
+def references(schema: Schema) -> Iterator[tuple[str, str]]:
+    """References in a field, each with what its place adds to the path of the field."""
+    if "$ref" in schema:
+        yield schema["$ref"], ""
+    for inner in _alternatives(schema):
+        yield from references(inner)
+    for key, step in (("items", "[]"), ("additionalProperties", ".*")):
+        if isinstance(schema.get(key), Mapping):
+            yield from ((reference, step + below) for reference, below in references(schema[key]))
+
+
+def type_text(schema: Schema, links: Mapping[str, str]) -> str:
+    """What a field takes."""
+    if "$ref" in schema:
+        return links[schema["$ref"]]
+    if alternatives := _alternatives(schema):
+        return " or ".join(dict.fromkeys(type_text(one, links) for one in alternatives))
+    if "const" in schema:
+        return code(schema["const"])
+    if "enum" in schema:
+        return ", ".join(map(code, schema["enum"]))
+    name = str(schema.get("type", "any"))
+    kind = _TYPES.get(name, name)
+    inner = schema.get("items" if kind == "list" else "additionalProperties")
+    return f"{kind} of {type_text(inner, links)}" if isinstance(inner, Mapping) and inner else kind
+
+
+def bounds_text(schema: Schema) -> str:
+    """The bounds of a field, or of each kind of value that it may have."""
+    told = [*_ranges(schema), *filter(None, map(bounds_text, _alternatives(schema)))]
+    if isinstance(items := schema.get("items"), Mapping) and (each := bounds_text(items)):
+        told.append(f"each {each}")
+    return ", ".join(dict.fromkeys(told))
+
+
+def _ranges(schema: Schema) -> Iterator[str]:
+    for least, most, unit in _RANGES:
+        low, high = schema.get(least), schema.get(most)
+        if high == LONGEST_TEXT:  # of every text
+            high = None
+        if low is not None and high is not None:
+            yield f"{_number(low)} to {_number(high)}{unit}"
+        elif low is not None:
+            yield f"at least {_number(low)}{unit}"
+        elif high is not None:
+            yield f"at most {_number(high)}{unit}"
+    for key, word in (("exclusiveMinimum", "above"), ("exclusiveMaximum", "below")):
+        if key in schema:
+            yield f"{word} {_number(schema[key])}"
+
+
+def _alternatives(schema: Schema) -> list[Schema]:
+    found = [*schema.get("anyOf", ()), *schema.get("oneOf", ()), *schema.get("allOf", ())]
+    return [one for one in found if one.get("type") != "null"]
+
+
+def _default(field: Schema) -> str:
+    if "default" not in field or field["default"] == "":
+        return ""
+    return "none" if field["default"] is None else code(field["default"])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else str(value)
