@@ -3,15 +3,16 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test docs lint types contracts unit coverage e2e install clean
+.PHONY: demo test test-all docs lint types contracts pytest coverage install clean
 
 demo: $(VENV)/installed
 	$(BIN)/ranksieve demo $(ARGS)
 
-# The end-to-end tests mostly wait, for processes of their own: they run beside the others. These give way to them, since
-# Ray's workers are as nice as 15, and would starve beside others; on a busy machine they do, hence the timeout.
-test: lint types contracts
-	$(MAKE) --jobs=2 --output-sync=target unit e2e
+test: lint types contracts pytest
+
+# Kill campaigns, every architecture in depth, long lists of hostile input, searches by benchmarks.
+test-all: lint types contracts
+	$(MAKE) pytest CAMPAIGN=1
 
 install: $(VENV)/installed-dev
 
@@ -28,15 +29,13 @@ types: $(VENV)/installed-dev
 contracts: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/installed-dev $(VENV)/postgres $(VENV)/chromium
-	nice -n 19 $(BIN)/pytest --ignore=tests/e2e --numprocesses=2 --dist=loadfile --durations=15 $(ARGS)
+# All as nice as can be: Ray adds 15 to the niceness of its workers, which would starve beside tests that are not.
+pytest: $(VENV)/installed-dev $(VENV)/postgres $(VENV)/chromium
+	nice -n 19 $(BIN)/pytest $(if $(CAMPAIGN),,-m "not campaign") --numprocesses=2 --dist=worksteal --durations=15 $(ARGS)
 
-# Apart from `make test`: to count lines as they run takes half as long again as to run them.
-coverage: override ARGS += --cov --cov-report=term --cov-fail-under=90
-coverage: unit
-
-e2e: $(VENV)/installed-dev
-	$(BIN)/pytest tests/e2e --timeout=1800 --durations=15 $(ARGS)
+# Apart from `make test`: counting lines takes half as long again.
+coverage: override ARGS += --ignore=tests/e2e --cov --cov-report=term --cov-fail-under=90
+coverage: pytest
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; } # half of one would be taken for whole

@@ -35,6 +35,7 @@ def test_what_a_benchmark_imports_is_there(script: Path) -> None:
     assert [name for name in imported(script) if not exists(*name)] == []
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize(
     ("command", "told"),
     [

@@ -113,6 +113,7 @@ def test_factors_as_a_job_makes_them_are_those_of_one_objective(
     }
 
 
+@pytest.mark.campaign
 def test_a_stopped_table_goes_on_without_running_a_row_again(
     table: ModuleType,
     run: Run,
@@ -157,6 +158,7 @@ def test_a_stopped_table_goes_on_without_running_a_row_again(
         run(file, "--layers", "2", "--screen", "8", *options, "lagrangian")
 
 
+@pytest.mark.campaign
 def test_the_outside_search_is_a_function_of_its_seed(run: Run, tmp_path: Path) -> None:
     rows = []
     for name in ("first", "second"):
@@ -167,6 +169,7 @@ def test_the_outside_search_is_a_function_of_its_seed(run: Run, tmp_path: Path) 
     assert rows[0]["evaluations"] >= 12
 
 
+@pytest.mark.campaign
 def test_where_nothing_was_accepted_the_safest_seed_is_confirmed(run: Run, tmp_path: Path) -> None:
     options = ("--shares", "--drops", "0", "--budget", "1", "--methods", "uniform")
     [row] = run(tmp_path / "rows.json", *options)

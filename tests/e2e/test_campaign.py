@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "crash_workers.py"
 KILLS = 3
 
 
+@pytest.mark.campaign
 def test_a_job_ends_as_if_its_actors_had_not_been_killed() -> None:
     command = [sys.executable, SCRIPT, "--victims", "actor", "--kills", KILLS, "--seed", 1]
     done = subprocess.run(

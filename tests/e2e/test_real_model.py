@@ -23,8 +23,7 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> DemoAssets:
         pytest.skip(f"THE REAL MODEL WAS NOT TESTED, its archives cannot be downloaded: {error}")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_real_model_keeps_its_task_at_less_than_half(
     ranksieve: Callable[..., Any], assets: DemoAssets, tmp_path: Path
 ) -> None:

@@ -37,6 +37,8 @@ StartController = Callable[..., Controller]
 SHORT_S = 0.6
 """A lease for tests that wait until it has run out."""
 
+ON_EACH_DATABASE = pytest.mark.parametrize("make_database", ["sqlite", "postgresql"], indirect=True)
+
 HEARD_S = 4.0
 """A lease that a busy machine does not let run out; in a sixth of it requests are heard of."""
 
@@ -761,6 +763,7 @@ def test_a_job_is_paused_resumed_and_cancelled_beside_another(
     assert controller.running_jobs == [ids["other"], ids["one"]]
 
 
+@ON_EACH_DATABASE
 def test_all_running_jobs_end_with_the_server_and_go_on_with_the_next(
     store: Store, submit: Submit, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
@@ -861,6 +864,7 @@ def test_a_store_that_fails_ends_the_controller_visibly(
     assert caplog.records[-1].levelno == logging.ERROR
 
 
+@ON_EACH_DATABASE
 def test_two_servers_share_the_jobs_and_run_each_once(
     store: Store,
     other_store: Store,
@@ -886,6 +890,7 @@ def test_two_servers_share_the_jobs_and_run_each_once(
     assert {store.job(id).epoch for id in ids} == {1}
 
 
+@ON_EACH_DATABASE
 def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
     store: Store,
     other_store: Store,
@@ -1143,6 +1148,7 @@ def test_a_server_that_was_stopped_past_its_lease_ends_without_a_trace(
     assert store.memo(job.id) == memo
 
 
+@ON_EACH_DATABASE
 def test_a_killed_server_loses_nothing(
     store: Store,
     make_spec: MakeSpec,

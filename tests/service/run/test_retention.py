@@ -15,6 +15,8 @@ from ranksieve.service.webhooks.outcomes import Outcome
 
 MakeSpec = Callable[..., JobSpec]
 
+ON_EACH_DATABASE = pytest.mark.parametrize("make_database", ["sqlite", "postgresql"], indirect=True)
+
 
 class Clock:
     """Seconds that a test moves on."""
@@ -44,6 +46,7 @@ def ended(store: Store, make_spec: MakeSpec, state: JobState = JobState.FAILED) 
     return store.transition(job.id, state, epoch=job.epoch)
 
 
+@ON_EACH_DATABASE
 def test_events_of_jobs_that_ended_long_ago_go_and_others_stay(store: Store, make_spec: MakeSpec) -> None:
     old = ended(store, make_spec)
     waiting = store.create_job(make_spec())
@@ -98,6 +101,7 @@ def test_it_is_done_once_an_hour(store: Store, make_spec: MakeSpec, tmp_path: Pa
     store.close()
 
 
+@ON_EACH_DATABASE
 def test_deliveries_that_are_over_go_too(
     store: Store, store_url: str, make_spec: MakeSpec, tmp_path: Path
 ) -> None:

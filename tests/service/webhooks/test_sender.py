@@ -20,8 +20,6 @@ from ranksieve.service.webhooks.post import HttpPost
 from ranksieve.service.webhooks.sender import ATTEMPTS_AT_ONCE, Sender
 from ranksieve.service.webhooks.webhook import ENDS, DeliveryState
 
-pytestmark = pytest.mark.parametrize("make_database", ["sqlite"], indirect=True)
-
 MakeSpec = Callable[..., JobSpec]
 URL = "https://hooks.example.com/t0ken"
 

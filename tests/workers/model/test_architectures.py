@@ -288,10 +288,17 @@ ARCHITECTURES = [
 ]
 
 
-@pytest.fixture(params=ARCHITECTURES, ids=lambda architecture: architecture.model_type)
-def architecture(request: pytest.FixtureRequest) -> Architecture:
-    made: Architecture = request.param
-    return made
+IN_DEPTH = ("llama", "gemma2", "gpt2", "qwen2_moe")
+"""Tied embeddings, capped logits, transposed weights with biases, and a mixture with biases in its attention."""
+
+EVERY = pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda one: one.model_type)
+SOME_IN_DEPTH = pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(one, id=one.model_type, marks=() if one.model_type in IN_DEPTH else pytest.mark.campaign)
+        for one in ARCHITECTURES
+    ],
+)
 
 
 def build(config: PreTrainedConfig, *, apart: bool = True) -> PreTrainedModel:
@@ -326,6 +333,7 @@ def assert_close(got: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
+@EVERY
 def test_matrices_of_every_block(architecture: Architecture) -> None:
     model = build(architecture.config())
     matrices = find_matrices(model)
@@ -344,6 +352,7 @@ def test_matrices_of_every_block(architecture: Architecture) -> None:
     assert find_matrices(empty_model(architecture.config())) == matrices
 
 
+@SOME_IN_DEPTH
 @torch.inference_mode()
 def test_full_rank_is_dense_and_rank_zero_is_no_weight(
     architecture: Architecture, make_switchable: Callable[..., tuple[SwitchableModel, list[MatrixShape]]]
@@ -363,6 +372,7 @@ def test_full_rank_is_dense_and_rank_zero_is_no_weight(
     assert candidate.model(IDS_BL).logits.equal(expected)
 
 
+@SOME_IN_DEPTH
 def test_grams_whatever_the_padding(
     architecture: Architecture, make_task: Callable[..., EncodedTask]
 ) -> None:
@@ -385,6 +395,7 @@ def test_grams_whatever_the_padding(
         torch.testing.assert_close(product_OD, expected_OD, rtol=1e-4, atol=1e-4)
 
 
+@SOME_IN_DEPTH
 def test_gradients_of_short_rows_in_bfloat16(architecture: Architecture) -> None:
     models = []
     for _ in range(3):
@@ -402,6 +413,7 @@ def test_gradients_of_short_rows_in_bfloat16(architecture: Architecture) -> None
     assert gradients[1].equal(gradients[2]) == (ours.config._attn_implementation != "ranksieve")
 
 
+@SOME_IN_DEPTH
 @torch.inference_mode()
 def test_answers_go_on_from_prompts_that_were_read_once(
     architecture: Architecture,
@@ -425,6 +437,7 @@ def test_answers_go_on_from_prompts_that_were_read_once(
     assert together.texts == tuple(texts)
 
 
+@EVERY
 @pytest.mark.usefixtures("_own_modules_cache")
 @torch.inference_mode()
 def test_export_is_the_searched_model(
