@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ranksieve.search.errors import InputError
 from ranksieve.workers.data import records
 from ranksieve.workers.data.choices import Question, check_tokens, labelled, options_of
-from ranksieve.workers.data.splits import SHARED, Candidate, split
-from ranksieve.workers.data.templates import Template
+from ranksieve.workers.data.rendering import Renderer
+from ranksieve.workers.data.splits import SHARED, Candidate, Division, split
 from ranksieve.workers.types.plan import DataPlan, EncodedTask, Example, RecordSource, Row, Span, TaskPlan
 
 if TYPE_CHECKING:
@@ -54,15 +54,8 @@ def encode(
     Raises:
         InputError: Naming the field of the job file that does not fit the data or the model.
     """
-    prompt, answer = Template(task.prompt, "task.prompt"), Template(task.answer, "task.answer")
-    sources = {name: data.files[name] for name in data.sizes if name in data.files}
-    if data.source is not None and len(sources) < len(data.sizes):
-        sources[SHARED] = data.source
-    pools = {name: _candidates(task, source, prompt, answer) for name, source in sources.items()}
-    division = split(pools, data.sizes, data.seed)
-
-    chosen = [candidate for part in division.splits.values() for candidate in part]
-    questions = [Question(c.name, c.prompt, answer.render(c.record, c.name), c.record) for c in chosen]
+    with Renderer() as renderer:
+        division, questions = _questions(task, data, renderer)
     coder = _Coder(tokenizer, chat_template=task.chat_template, context_length=context_length)
     examples = iter(_ENCODERS[task.kind](task, questions, coder))
     splits = {name: tuple(islice(examples, len(part))) for name, part in division.splits.items()}
@@ -78,19 +71,35 @@ def encode(
     )
 
 
-def _candidates(task: TaskPlan, source: RecordSource, prompt: Template, answer: Template) -> list[Candidate]:
+def _questions(task: TaskPlan, data: DataPlan, renderer: Renderer) -> tuple[Division, list[Question]]:
+    """Divide the records, and render those that were chosen."""
+    for source, field in ((task.prompt, "task.prompt"), (task.answer, "task.answer")):
+        renderer.render(source, field, ())
+    sources = {name: data.files[name] for name in data.sizes if name in data.files}
+    if data.source is not None and len(sources) < len(data.sizes):
+        sources[SHARED] = data.source
+    pools = {name: _candidates(task, source, renderer) for name, source in sources.items()}
+    division = split(pools, data.sizes, data.seed)
+    chosen = [candidate for part in division.splits.values() for candidate in part]
+    answers = renderer.render(task.answer, "task.answer", [(c.name, c.record) for c in chosen])
+    return division, [
+        Question(c.name, c.prompt, answer, c.record) for c, answer in zip(chosen, answers, strict=True)
+    ]
+
+
+def _candidates(task: TaskPlan, source: RecordSource, renderer: Renderer) -> list[Candidate]:
     file_name = records.describe(source)
-    candidates = []
-    for number, record in enumerate(records.read(source), 1):
-        name = f"record {number} of {file_name}"
-        text = prompt.render(record, name)
-        key = [text]
-        if task.kind == "lm":
-            key.append(answer.render(record, name))
-        elif task.choices_field is not None:
-            key += sorted(options_of(record, task.choices_field, name).texts)
-        candidates.append(Candidate(name=name, record=record, prompt=text, key=json.dumps(key)))
-    return candidates
+    named = [(f"record {number} of {file_name}", one) for number, one in enumerate(records.read(source), 1)]
+    prompts = renderer.render(task.prompt, "task.prompt", named)
+    more: list[list[str]] = [[] for _ in named]
+    if task.kind == "lm":
+        more = [[answer] for answer in renderer.render(task.answer, "task.answer", named)]
+    elif task.choices_field is not None:
+        more = [sorted(options_of(record, task.choices_field, name).texts) for name, record in named]
+    return [
+        Candidate(name=name, record=record, prompt=prompt, key=json.dumps([prompt, *others]))
+        for (name, record), prompt, others in zip(named, prompts, more, strict=True)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,44 @@
-"""Templates over a record's fields.
+"""Templates over a record's fields, and the program that renders them (see `workers.data.rendering`).
 
-A template comes from a user: it may read the record and nothing else (see `workers.data.sandbox`), and its text
-is at most `MAX_CHARACTERS` long. A missing field is an error, never an empty text.
+A template comes from a user. Jinja's sandbox lets it read the record and nothing else; the limits of the process
+that it runs in bound its time and memory. A missing field or a null value is an error, never a text.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import json
+import pickle
+import resource
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from jinja2 import TemplateError, TemplateRuntimeError, TemplateSyntaxError, UndefinedError
-from jinja2 import meta as jinja_meta
+from jinja2 import (
+    Environment,
+    StrictUndefined,
+    TemplateError,
+    TemplateRuntimeError,
+    TemplateSyntaxError,
+    UndefinedError,
+    meta,
+    nodes,
+    pass_environment,
+)
+from jinja2.filters import make_attrgetter
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.data.sandbox import MAX_WORK, BoundedEnvironment, bound
 
 MAX_CHARACTERS = 1_000_000
+"""Longest text of one record."""
+
+Named = tuple[str, Mapping[str, Any]]
+"""A record's name in messages, and its content."""
+Request = tuple[str, str, Sequence[Named]]
+"""A template, its field in the job file, and records."""
 
 
 class Template:
-    """One compiled template. Not for use from several threads at once.
+    """One compiled template.
 
     Args:
         source: Jinja text.
@@ -29,12 +50,13 @@ class Template:
 
     def __init__(self, source: str, field: str) -> None:
         self._field = field
-        self._environment = BoundedEnvironment()
+        environment = _environment()
         try:
-            tree = self._environment.parse(source)
-            bound(tree)
-            self._names = sorted(jinja_meta.find_undeclared_variables(tree))
-            self._template = self._environment.from_string(tree)
+            tree = environment.parse(source)
+            for concat in tree.find_all(nodes.Concat):  # `finalize` does not see the operands of ~
+                concat.nodes = [_as_text(operand) for operand in concat.nodes]
+            self._names = sorted(meta.find_undeclared_variables(tree))
+            self._template = environment.from_string(tree)
         except TemplateSyntaxError as error:
             raise InputError(field, f"bad template, line {error.lineno}: {error.message}") from error
         except ValueError as error:  # its compiler writes numbers out
@@ -53,7 +75,6 @@ class Template:
             InputError: On the template's field, if the record lacks a field, a value is null, or the
                 template does what the sandbox forbids.
         """
-        self._environment.work_left = MAX_WORK
         try:
             text = "".join(_at_most(MAX_CHARACTERS, self._template.generate({"record": record, **record})))
             text.encode()
@@ -61,9 +82,11 @@ class Template:
             raise InputError(self._field, self._explain(error, record, name)) from error
         except UnicodeEncodeError as error:
             raise InputError(self._field, f"{name} renders to text that is not valid Unicode") from error
+        except MemoryError as error:
+            raise InputError(self._field, f"{name} takes too much memory; simplify the template") from error
         except (
             TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError,
-            ValueError, RecursionError, MemoryError,
+            ValueError, RecursionError,
         ) as error:  # fmt: skip
             raise InputError(self._field, f"{name} does not render: {error}") from error
         return text
@@ -76,9 +99,84 @@ class Template:
         return f"{name} does not render: {error}; its fields are {fields}"
 
 
+class _Missing(StrictUndefined):
+    """An error in a list, too, which asks its items for their `repr`."""
+
+    __repr__ = StrictUndefined.__str__
+
+
+def _environment() -> Environment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=_Missing, keep_trailing_newline=True, finalize=_text
+    )
+    del environment.globals["lipsum"], environment.filters["random"]  # the same text every time
+    environment.filters |= {"_text": _text, "join": _join, "tojson": _to_json}
+    return environment
+
+
+def _as_text(operand: nodes.Expr) -> nodes.Filter:
+    return nodes.Filter(
+        operand, "_text", [], [], None, None, lineno=operand.lineno, environment=operand.environment
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        raise TemplateRuntimeError("a value is null; if that is meant, write {{ field or '' }}")
+    if isinstance(value, bytes):
+        raise TemplateRuntimeError("a value is bytes; save the column as text")
+    return str(value)
+
+
+@pass_environment
+def _join(
+    environment: Environment, values: Iterable[Any], d: str = "", attribute: str | int | None = None
+) -> str:
+    if attribute is not None:
+        values = map(make_attrgetter(environment, attribute), values)
+    return d.join(map(_text, values))
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _at_most(limit: int, chunks: Iterable[str]) -> Iterator[str]:
     for chunk in chunks:
         limit -= len(chunk)
         if limit < 0:
             raise TemplateRuntimeError(f"its text is longer than {MAX_CHARACTERS:,} characters; shorten it")
         yield chunk
+
+
+def main(cpu_s: int, records_per_s: int, memory_bytes: int) -> None:
+    """Answer pickled requests on standard input, each with a line of JSON, until the first error.
+
+    Args:
+        cpu_s: Processor time to start with, in seconds; the kernel ends a process that takes more.
+        records_per_s: Records that earn one second more.
+        memory_bytes: Address space of the process.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    compiled, done = cache(Template), 0
+    try:
+        while True:
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu_s + done // records_per_s, resource.RLIM_INFINITY))
+            request: Request = pickle.load(sys.stdin.buffer)
+            source, field, records = request
+            template = compiled(source, field)
+            texts = [template.render(record, name) for name, record in records]
+            print(json.dumps({"texts": texts}), flush=True)  # noqa: T201
+            done += len(texts)
+    except EOFError:
+        return
+    except InputError as error:
+        message = error.message
+    except MemoryError:
+        message = "the records take too much memory; simplify the template"
+    print(json.dumps({"error": message}), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""Render templates in a child process, whose time and memory the kernel limits.
+
+The child gets none of this process's environment variables, and answers in JSON: nothing of it is executed here.
+"""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Self
+
+from ranksieve.search.errors import InfrastructureError, InputError
+from ranksieve.workers.data.templates import Named, Request
+
+CPU_S = 10
+"""Processor time that templates may take, in seconds."""
+RECORDS_PER_S = 1000
+"""Records that earn one second more; a usual template takes a fiftieth of that."""
+MEMORY_BYTES = 2 * 2**30
+BATCH = 100
+"""Records sent and answered at once."""
+
+_PROGRAM = "ranksieve.workers.data.templates"
+
+
+class Renderer:
+    """A child process that renders templates; a context manager, for one thread at a time."""
+
+    def __init__(self) -> None:
+        limits = map(str, (CPU_S, RECORDS_PER_S, MEMORY_BYTES))
+        self._child = subprocess.Popen(
+            [sys.executable, "-P", "-m", _PROGRAM, *limits],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # an interrupt at the terminal is not a template's fault
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        with suppress(BrokenPipeError):  # a request that a dead child has not read
+            self._child.__exit__(None, None, None)
+        self._child.wait()
+
+    def render(self, source: str, field: str, records: Sequence[Named]) -> list[str]:
+        """Fill a template with records.
+
+        Args:
+            source: Jinja text.
+            field: Its place in the job file, e.g. `task.prompt`, for errors.
+            records: Name in messages and content of each; none to check the template alone.
+
+        Raises:
+            InputError: On `field`, if the template does not parse, does not fit a record, or takes too much
+                time or memory.
+            InfrastructureError: The child died of something else.
+        """
+        texts: list[str] = []
+        for start in range(0, len(records) or 1, BATCH):
+            batch = records[start : start + BATCH]
+            answer = self._ask((source, field, batch))
+            if answer is None:
+                ends = dict.fromkeys((batch[0][0], batch[-1][0])) if batch else ("the template",)
+                raise InputError(
+                    field, f"{' to '.join(ends)}: takes more than {CPU_S} s to render; simplify the template"
+                )
+            if "error" in answer:
+                raise InputError(field, answer["error"])
+            texts += answer["texts"]
+        return texts
+
+    def _ask(self, request: Request) -> dict[str, Any] | None:
+        """The child's answer; None if it ran out of time."""
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        with suppress(BrokenPipeError):
+            pickle.dump(request, self._child.stdin)
+            self._child.stdin.flush()
+        line = self._child.stdout.readline()
+        if line.endswith(b"\n"):
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        code = self._child.wait()
+        if code == -signal.SIGXCPU:
+            return None
+        raise InfrastructureError(f"the process that renders templates ended with {code}; try again")
