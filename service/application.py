@@ -28,7 +28,7 @@ from ranksieve.service.webhooks.webhook import Delivery, Webhook
 
 logger = logging.getLogger(__name__)
 
-Preflight = Callable[[JobSpec], None]
+Preflight = Callable[[JobSpec], JobSpec]
 """Checks a spec against the files and the model it names; raises InputError."""
 
 Estimator = Callable[[JobSpec], dict[str, Any]]
@@ -143,7 +143,7 @@ class Application:
             if job is not None:
                 return job
         job_spec = forked(spec, self.store.seen_by(sees))
-        self._preflight(job_spec)
+        job_spec = self._preflight(job_spec)
         job = self.store.create_job(
             job_spec, owner, idempotency_key, submitted=spec, most_queued=self.settings.queued_jobs
         )

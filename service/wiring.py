@@ -9,6 +9,7 @@ from ranksieve.service.pipeline.estimate import estimate_job
 from ranksieve.service.pipeline.evaluation import evaluate_export, sample_choices
 from ranksieve.service.pipeline.materializer import Materializer
 from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.pipeline.steps import on_cluster, settled
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.feed import Feed
 from ranksieve.service.run.joblog import JobLog
@@ -47,16 +48,14 @@ def build(settings: Settings) -> Application:
         tidy=Retention(store, settings.event_retention_days, settings.jobs_dir),
     )
 
-    def check_resources(spec: JobSpec) -> None:
-        cluster.check(threads=spec.resources.threads_per_actor, gpus=spec.resources.gpus_per_actor)
-
-    def preflight(spec: JobSpec) -> None:
-        check_resources(spec)
-        pipeline.check(spec)
+    def preflight(spec: JobSpec) -> JobSpec:
+        spec = on_cluster(spec, cluster)
+        return settled(spec, pipeline.check(spec))
 
     def estimator(spec: JobSpec) -> dict[str, Any]:
-        check_resources(spec)
-        return estimate_job(settings, spec, pipeline.check(spec, weights="ignored"))
+        spec = on_cluster(spec, cluster)
+        checked = pipeline.check(spec, weights="ignored")
+        return estimate_job(settings, settled(spec, checked), checked)
 
     return Application(
         settings,

@@ -3,7 +3,6 @@
 Reads the configuration, the tokenizer and the records; of the weights only whether they are there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
@@ -53,7 +52,6 @@ def check(
     models: FolderCache,
     *,
     weights: Weights = "fetched",
-    by_block: Sequence[str] = (),
     head_bias: bool = False,
 ) -> Checked:
     """Checks the model and the task.
@@ -64,7 +62,6 @@ def check(
         data: The records, and how they are split.
         models: Cache of prepared models.
         weights: What is asked of the model's.
-        by_block: Fields of the projection that ask for what goes block by block.
         head_bias: Whether what goes block by block may give the output head a bias for fixed answers.
 
     Raises:
@@ -76,11 +73,6 @@ def check(
     empty = empty_model(config)
     matrices = find_matrices(empty, model.include, model.exclude)
     walked = not getattr(config.get_text_config(), "num_kv_shared_layers", None)
-    if by_block and not walked:
-        raise InputError(
-            f"projection.{by_block[0]}",
-            "cannot be had of a model whose layers share keys and values; leave it out",
-        )
     context = context_length(config)
     encoded = encode(task, data, load_tokenizer(head), context)
     _require_embeddings(encoded, empty)

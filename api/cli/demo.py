@@ -26,15 +26,15 @@ from ranksieve.service.spec import JobSpec
 SAMPLES = 5
 
 
-def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epochs: int) -> JobSpec:
+def demo_spec(gguf: Path, reviews: Path, *, seed: int, effort: str) -> JobSpec:
     """The demo's job; the same as a job file of one's own would say.
 
     Raises:
-        SpecError: There is no such method, seed or number of epochs.
+        SpecError: There is no such effort or seed.
     """
     return validated(
         {
-            "name": f"movie reviews, {method}, seed {seed}",
+            "name": f"movie reviews, {effort}, seed {seed}",
             "model": {"gguf": str(gguf)},
             "task": {
                 "kind": "choice",
@@ -44,35 +44,21 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, method: str, refine_epoch
                 "data": {
                     "source": {"path": str(reviews)},
                     "sizes": {"calibration": 4096, "search": 384, "confirm": 1200, "test": 1500},
-                    "seed": seed,
                 },
             },
-            "projection": {
-                "method": method,
-                "gram_examples": 512,
-                "refine_epochs": refine_epochs,
-                "refine_examples": 1024,
-            },
             "objective": {"kind": "max_drop", "points": 1.0, "confidence": 0.95},
-            "search": {
-                "seed": seed,
-                "generations": 3,
-                "overlap": 1,  # in so few, each should know all of the one before
-                "offspring": 10,
-                "survivors": 2,
-                "max_evaluations": 60,
-                **({} if method == "task" else {"descent_rounds": 0}),
-            },
+            "effort": effort,
+            "seed": seed,
         }
     )
 
 
-def demo(*, data_dir: Path | None, seed: int, method: str, refine_epochs: int, as_json: bool) -> int:
+def demo(*, data_dir: Path | None, seed: int, effort: str, as_json: bool) -> int:
     """Runs the demo; returns the exit code."""
     console = Console(stderr=True)
     with only_json(as_json):
         settings = settings_from(data_dir=data_dir, host="127.0.0.1", api_key=secrets.token_urlsafe())
-        of = partial(demo_spec, seed=seed, method=method, refine_epochs=refine_epochs)
+        of = partial(demo_spec, seed=seed, effort=effort)
         of(Path("model.gguf"), Path("reviews.jsonl"))  # wrong options are told before anything is fetched
         console.print("fetching the model and the reviews (about 95 MB, once)")
         assets = wiring.demo_assets(settings)

@@ -175,14 +175,11 @@ def demo(
     ctx: typer.Context,
     data_dir: DataDir = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    method: Annotated[str, typer.Option(help="task, output, input or weight.")] = "task",
-    refine_epochs: Annotated[
-        int, typer.Option(min=0, help="Passes over the data that train the factors; 0 trains nothing.")
-    ] = 1,
+    effort: Annotated[str, typer.Option(help="quick, normal or thorough.")] = "normal",
     as_json: AsJson = False,
 ) -> None:
     """Prune a small real model on a real task, in minutes."""
-    options = {"seed": seed, "method": method, "refine_epochs": refine_epochs}
+    options = {"seed": seed, "effort": effort}
     raise typer.Exit(parts_of(ctx).demo(data_dir=data_dir, as_json=as_json, **options))
 
 

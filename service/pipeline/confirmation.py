@@ -151,7 +151,7 @@ def confirm(
         confirm_drop=winner.drop,
         held=winner.passed,
         confidence=confidence,
-        seed=spec.search.seed,
+        seed=spec.seed,
         confirmed=tuple(confirmed.values()),
     )
 
@@ -164,7 +164,7 @@ def confidence_of(spec: JobSpec) -> float:
 
 def promise_notes(spec: JobSpec) -> list[str]:
     """Where the confirm split is so small that a model may lose nothing there and still hardly pass."""
-    objective, records = spec.objective, spec.task.data.sizes.confirm
+    objective, records = spec.objective, spec.sizes["confirm"]
     if not isinstance(objective, MaxDrop | Pareto) or spec.task.kind == "lm":
         return []
     part = LARGEST_RISK if isinstance(objective, MaxDrop) else 1 - MIDDLE_RISK
@@ -214,7 +214,7 @@ class _Looks:
         try:
             if isinstance(scores, Failure):
                 raise ScoringError(scores.reason)
-            drop = self._scorer.drop(scores, "confirm", confidence_of(self._spec), self._spec.search.seed)
+            drop = self._scorer.drop(scores, "confirm", confidence_of(self._spec), self._spec.seed)
         except ScoringError as error:
             self._log.event(EventType.CANDIDATE_FAILED, reason=str(error), generation=None)
             return None
@@ -244,7 +244,7 @@ class _Looks:
             return 0.0
 
         def of(scores: Scores) -> float:
-            return self._scorer.risk(scores, "confirm", objective.points, self._spec.search.seed)
+            return self._scorer.risk(scores, "confirm", objective.points, self._spec.seed)
 
         if not self._half:
             return of(scores)

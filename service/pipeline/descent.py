@@ -25,6 +25,7 @@ from ranksieve.search.start.seeds import Family, family
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import write_json
 from ranksieve.service.pipeline.confirmation import confidence_of
+from ranksieve.service.pipeline.policy import descent_rounds
 from ranksieve.service.pipeline.rounds import (
     DESCENT_EXAMPLES,
     RoundRecords,
@@ -109,7 +110,7 @@ def descended(
         UnresumableError: Rounds of another version of this program.
         ScoringError: A loss is not finite, or there is no memory for the backward pass.
     """
-    if not (most := spec.descent_rounds):
+    if not (most := descent_rounds(spec)):
         return plan
     report, file = log.progress("descend"), log.directory / FILE
     rounds = rounds_in(file, Round.from_json)
@@ -141,10 +142,10 @@ def starts_of(rounds: Iterable[Round]) -> dict[float, Genome]:
 
 def _sizes(spec: JobSpec, plan: SearchPlan, begin: float | None, scorer: TaskScorer) -> NextSize:
     if isinstance(plan.objective, MaxDrop):
-        return staircase(begin, plan.objective, scorer, confidence_of(spec), spec.descent_rounds)
+        return staircase(begin, plan.objective, scorer, confidence_of(spec), descent_rounds(spec))
     if not isinstance(plan.objective, Pareto):
         return until_little(plan.objective.target(plan.space))
-    shares = walk(Sizes(plan.space, plan.objective), spec.descent_rounds)
+    shares = walk(Sizes(plan.space, plan.objective), descent_rounds(spec))
     return lambda _, rounds: shares[len(rounds)] if len(rounds) < len(shares) else None
 
 

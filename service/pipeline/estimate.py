@@ -16,12 +16,21 @@ from ranksieve.service.pipeline.confirmation import promise_notes
 from ranksieve.service.pipeline.descent import UPWARDS
 from ranksieve.service.pipeline.latency import workload_of
 from ranksieve.service.pipeline.pipeline import VERIFIED_EXAMPLES
+from ranksieve.service.pipeline.policy import (
+    FRONT,
+    ROUND_EXAMPLES,
+    descent_rounds,
+    midway_share,
+    policy_of,
+    propagated_shares,
+    propagates,
+    reweigh_rounds,
+)
 from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, records_of
 from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
-from ranksieve.service.pipeline.search_plan import given_seeds, own_seeds
+from ranksieve.service.pipeline.search_plan import own_seeds
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
-from ranksieve.service.spec.job import ROUND_EXAMPLES
 from ranksieve.workers.cost.estimate import PhaseEstimate, estimate
 from ranksieve.workers.cost.shapes import (
     JobSize,
@@ -66,7 +75,7 @@ def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[Model
     cache = plans.cache(settings)
     with cache.lease():
         config = load_config(head_folder(checked.model, cache))
-    batch_tokens, task = spec.resources.tokens_per_batch, checked.task
+    batch_tokens, task = spec.resources.batch_tokens, checked.task
     loads = _loads(spec, lambda split, stop: load_of(task, split, batch_tokens, stop))
     if isinstance(spec.objective, TargetLatency):
         loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
@@ -90,7 +99,8 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
     Returns:
         As `estimate_job`.
     """
-    sizes, batch_tokens = spec.task.data.sizes.model_dump(), spec.resources.tokens_per_batch
+    sizes: dict[str, int] = {name: size for name, size in spec.sizes.items()}
+    batch_tokens = spec.resources.batch_tokens
     loads = _loads(
         spec, lambda split, stop: uniform_load(len(range(sizes[split])[:stop]), length, batch_tokens)
     )
@@ -100,17 +110,17 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
     """What `workers.cost.shapes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
-    refit, rounds, descents = spec.projection.refit, spec.reweigh_rounds, spec.descent_rounds
-    gathered = len(range(spec.task.data.sizes.calibration)[: spec.projection.gram_examples])
+    refit, rounds, descents = policy_of(spec).refit, reweigh_rounds(spec), descent_rounds(spec)
+    gathered = len(range(spec.sizes["calibration"])[: policy_of(spec).gram_examples])
     reweigh_looks, descend_looks = _looks(spec)
     confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind])]
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),
         "way": first("calibration", examples_of_the_way(gathered)),
-        "propagation": first("calibration", MOST_EXAMPLES) if spec.propagates else Load(),
+        "propagation": first("calibration", MOST_EXAMPLES) if propagates(spec) else Load(),
         "propagation_looks": _propagation_looks(spec, first),
-        "refinement": first("calibration", spec.projection.refine_examples),
+        "refinement": first("calibration", policy_of(spec).train_examples),
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
         "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
         "reweigh_looks": first("search", None).times(reweigh_looks),
@@ -122,9 +132,9 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
 
 def _propagation_looks(spec: JobSpec, first: Callable[[str, int | None], Load]) -> Load:
     """Where the sizes of its models have to be found: the dense model, and as many as halving the seeds takes."""
-    if isinstance(spec.propagated_shares(), tuple):
+    if isinstance(propagated_shares(spec), tuple):
         return Load()
-    judges = judges_of(spec.task.data.sizes.calibration)
+    judges = judges_of(spec.sizes["calibration"])
     return first("calibration", judges).times(1 + MOST_LOOKS)
 
 
@@ -132,12 +142,12 @@ def _looks(spec: JobSpec) -> tuple[int, int]:
     """Most passes over the search split that rounds of reweighing and of descent take to find their sizes."""
     if not isinstance(spec.objective, MaxDrop):
         return 0, 0
-    look, descents = MOST_LOOKS, spec.descent_rounds
-    tell = records_of(spec, spec.task.data.sizes.calibration).confidence is not None
-    if tell and spec.reweigh_rounds:
+    look, descents = MOST_LOOKS, descent_rounds(spec)
+    tell = records_of(spec, spec.sizes["calibration"]).confidence is not None
+    if tell and reweigh_rounds(spec):
         return look, 0
     later = 0 if tell else max(0, descents - descents // UPWARDS - 1)
-    return look * bool(spec.reweigh_rounds), look * bool(descents) + later
+    return look * bool(reweigh_rounds(spec)), look * bool(descents) + later
 
 
 def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool = False) -> JobSize:
@@ -155,18 +165,16 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         dtype=dtype,
         device=resources.device,
         gguf=gguf,
-        method=spec.projection.method,
-        fisher=spec.projection.fisher,
+        method=policy_of(spec).method,
         gram_bytes=resources.gram_bytes,
-        midway_share=spec.midway_share,
-        propagated=models_of(spec.propagated_shares()),
+        midway_share=midway_share(spec),
+        propagated=models_of(propagated_shares(spec)),
         loads=loads,
-        refine_epochs=spec.projection.refine_epochs,
-        search_passes=sum(examples * count for examples, count in scorings(spec))
-        / spec.task.data.sizes.search,
+        refine_epochs=policy_of(spec).train_epochs,
+        search_passes=sum(examples * count for examples, count in scorings(spec)) / spec.sizes["search"],
         finalists=finalists(spec),
         fewest_finalists=1 if isinstance(spec.objective, MaxDrop) else finalists(spec),
-        actors=resources.actors,
+        actors=resources.most_actors,
         actors_per_device=resources.actors_per_device,
         devices_per_actor=resources.devices_per_actor,
         devices=resources.devices,
@@ -176,7 +184,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
 def finalists(spec: JobSpec) -> int:
     """Most that the search hands to the confirm split."""
     if isinstance(spec.objective, Pareto):
-        return spec.objective.finalists
+        return int(FRONT["finalists"])
     return MOST_FINALISTS if isinstance(spec.objective, MaxDrop) else BEST_FINALISTS + 1
 
 
@@ -186,10 +194,10 @@ def scorings(spec: JobSpec) -> list[tuple[int, int]]:
     `search.max_evaluations` bounds the scorings of both stages together. On all examples go the seeds, and of every
     later generation the survivors; where the screen is as large as the split, everything.
     """
-    search, whole = spec.search, spec.task.data.sizes.search
+    search, whole = policy_of(spec).search, spec.sizes["search"]
     if search.screen >= whole:
         return [(whole, search.max_evaluations)]
-    seeds = max(own_seeds(spec) + given_seeds(spec), search.population)
+    seeds = max(own_seeds(spec) + len(spec.search.seeds), search.population)
     on_all = min(search.max_evaluations, seeds + search.generations * search.survivors)
     return [(whole, on_all), (search.screen, search.max_evaluations - on_all)]
 
@@ -217,7 +225,7 @@ def _described(model: ModelSize, job: JobSize, rates: Rates, spec: JobSpec) -> d
             "memory_bytes": round(rates.capacity_bytes),
         },
         "gram_passes": len(gram_passes(model, job.method, job.gram_bytes)),
-        "evaluations_at_most": spec.search.max_evaluations,
+        "evaluations_at_most": policy_of(spec).search.max_evaluations,
         "phases": [asdict(phase) for phase in phases],
         "total": total,
         "notes": [*_notes(job, rates, total), *promise_notes(spec)],
@@ -240,10 +248,9 @@ def _notes(job: JobSize, rates: Rates, total: dict[str, Any]) -> list[str]:
         notes.append(
             f"needs {needed / 1e9:.1f} GB of memory, {rates.name} has {rates.capacity_bytes / 1e9:.1f} GB; "
             + (
-                "raise resources.gpus_per_actor, lower resources.batch_tokens or resources.gram_memory_gib, "
-                "or narrow model.include"
+                "raise resources.gpus_per_actor, or narrow model.include"
                 if job.device == "cuda"
-                else "lower resources.actors, resources.batch_tokens or resources.gram_memory_gib"
+                else "lower resources.actors"
             )
         )
     if not rates.measured:

@@ -28,7 +28,7 @@ def evaluate_export(settings: Settings, model_dir: Path, spec: JobSpec, split: s
         plans.task_plan(spec),
         plans.data_plan(spec, roots),
         split,
-        spec.resources.tokens_per_batch,
+        spec.resources.batch_tokens,
         spec.resources.threads,
     )
     kind = spec.task.kind

@@ -11,6 +11,7 @@ from typing import Any
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service.job.events import EventType
+from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec, TargetLatency
 from ranksieve.workers.cost.latency import Latency, LatencyPlan
@@ -36,13 +37,11 @@ def workload_of(objective: TargetLatency, spec: JobSpec, checked: Checked) -> Wo
             f"a latency cannot be told of experts, {checked.expert} among them: what one takes depends on what is sent "
             'to it; keep them as they are by model.exclude: ["*.experts.*"], or ask for a share of the parameters',
         )
-    rows, length = typical_batch(checked.task, "search", spec.resources.tokens_per_batch)
-    workload = Workload(
-        kind=objective.workload, rows=objective.rows or rows, length=objective.length or length
-    )
+    rows, length = typical_batch(checked.task, "search", spec.resources.batch_tokens)
+    workload = Workload(kind=objective.workload, rows=rows, length=length)
     if checked.context is not None and workload.context > checked.context:
         raise InputError(
-            "objective.length",
+            "objective.workload",
             f"{objective.workload} must stay within the model's context of {checked.context} tokens; "
             f"got {workload.length}",
         )
@@ -56,7 +55,7 @@ def latency_plan(
     return LatencyPlan(
         model_folder=prepared.model.folder,
         matrices=prepared.matrices,
-        rank_step=spec.projection.rank_step,
+        rank_step=policy_of(spec).rank_step,
         workload=workload_of(objective, spec, checked),
         threads=spec.resources.threads_per_actor,
         device=spec.resources.device,

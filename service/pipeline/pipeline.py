@@ -26,12 +26,13 @@ from ranksieve.service.pipeline.fingerprints import (
     require_same_matrices,
     require_same_model,
 )
+from ranksieve.service.pipeline.policy import EVALUATION_TIMEOUT_S, policy_of
 from ranksieve.service.pipeline.refitting import Finalists
 from ranksieve.service.pipeline.reweighing import reweighed
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan, require_scorings, seedless
 from ranksieve.service.pipeline.searching import search
-from ranksieve.service.pipeline.steps import Phases
+from ranksieve.service.pipeline.steps import Phases, settled
 from ranksieve.service.run.clock import Clock
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
@@ -68,8 +69,9 @@ class Pipeline:
         Raises:
             InputError: It cannot work; names the field.
         """
-        require_scorings(spec)
-        return self._phases.check(spec, weights)
+        checked = self._phases.check(spec, weights)
+        require_scorings(settled(spec, checked))
+        return checked
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         """Runs one job; returns its result (see `service.pipeline.report`)."""
@@ -108,7 +110,9 @@ class Pipeline:
             log.state(JobState.FINALIZING)
             finalists = evolution.finalists()
             genomes, risks = [one.genome for one in finalists], [one.risk for one in finalists]
-            candidates = Finalists(spec, space, scorer, genomes, log, clock)
+            candidates = Finalists(
+                spec, space, scorer, genomes, log, clock, by_block=checked.by_block
+            )
             with clock.phase("confirm"):
                 winner = confirm(spec, space, scorer, candidates, risks, log)
                 candidates.end()
@@ -151,7 +155,7 @@ class Pipeline:
             model_folder=prepared.model.folder,
             factors_folder=prepared.factors,
             matrices=prepared.matrices,
-            batch_tokens=resources.tokens_per_batch,
+            batch_tokens=resources.batch_tokens,
             threads=resources.threads_per_actor,
             device=spec.resources.device,
         )
@@ -159,12 +163,12 @@ class Pipeline:
             plan,
             checked.task,
             share=share,
-            timeout_s=resources.evaluation_timeout_s,
+            timeout_s=EVALUATION_TIMEOUT_S,
             cancelled=log.cancelled,
             on_replaced=lambda actor, reason: log.event(EventType.ACTOR_REPLACED, actor=actor, reason=reason),
         )
         try:
-            yield TaskScorer(dispatcher, space, checked.task, spec.search.kl_weight)
+            yield TaskScorer(dispatcher, space, checked.task, policy_of(spec).kl_weight)
         finally:
             dispatcher.close()
 

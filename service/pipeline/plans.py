@@ -5,7 +5,7 @@ from os.path import normpath
 from pathlib import Path
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.evolution.settings import SearchSettings
+from ranksieve.service.pipeline.policy import midway_share, policy_of, propagated_shares
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import DataSource, JobSpec
 from ranksieve.workers.cache.folders import FolderCache
@@ -114,16 +114,9 @@ def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
             name: _record_source(source, f"task.data.files.{name}", roots)
             for name, source in data.files.items()
         },
-        sizes=data.sizes.model_dump(),
-        seed=data.seed,
+        sizes={name: size for name, size in data.sizes.items()},
+        seed=spec.seed,
     )
-
-
-def search_settings(spec: JobSpec) -> SearchSettings:
-    """How the search runs."""
-    elsewhere = {"kl_weight", "constraints", "seeds", "reweigh_rounds", "descent_rounds"}
-    search = spec.search.model_dump(exclude=elsewhere)
-    return SearchSettings(**search, full=spec.task.data.sizes.search)
 
 
 def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> RecordSource:
@@ -142,26 +135,25 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
     return PreparationPlan(
         model=checked.model,
         task=checked.task,
-        method=spec.projection.method,
-        fisher=spec.projection.fisher,
-        gram_examples=spec.projection.gram_examples,
-        midway_share=spec.midway_share,
-        propagated_shares=spec.propagated_shares() if checked.by_block else (),
+        method=policy_of(spec).method,
+        gram_examples=policy_of(spec).gram_examples,
+        midway_share=midway_share(spec),
+        propagated_shares=propagated_shares(spec) if checked.by_block else (),
         refinement=Refinement(
-            epochs=spec.projection.refine_epochs,
-            examples=spec.projection.refine_examples,
-            learning_rate=spec.projection.refine_learning_rate,
-            kl_weight=spec.search.kl_weight,
-            rank_step=spec.projection.rank_step,
+            epochs=policy_of(spec).train_epochs,
+            examples=policy_of(spec).train_examples,
+            learning_rate=policy_of(spec).train_rate,
+            kl_weight=policy_of(spec).kl_weight,
+            rank_step=policy_of(spec).rank_step,
         ),
-        seed=spec.search.seed,
-        batch_tokens=resources.tokens_per_batch,
+        seed=spec.seed,
+        batch_tokens=resources.batch_tokens,
         threads=resources.threads_per_actor,
         device=resources.device,
         gram_bytes=resources.gram_bytes,
         cache_dir=settings.cache_dir,
         cache_limit_bytes=settings.cache_limit_bytes,
-        workers=resources.actors,
+        workers=resources.most_actors,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.service.job.events import EventType
+from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.pipeline.scoring import Candidate, Report, TaskScorer
 from ranksieve.service.run.clock import Clock
 from ranksieve.service.run.joblog import JobLog
@@ -28,6 +29,7 @@ class Finalists:
         genomes: The finalists.
         log: Of the job.
         clock: Counts the time as that of the phase "refit".
+        by_block: Whether the model can be run block by block; no finalist is refit where it cannot.
     """
 
     def __init__(
@@ -38,8 +40,11 @@ class Finalists:
         genomes: Sequence[Genome],
         log: JobLog,
         clock: Clock,
+        *,
+        by_block: bool = True,
     ) -> None:
         self._spec = spec
+        self._dense_share = policy_of(spec).refit if by_block else None
         self._space = space
         self._scorer = scorer
         self._plain = [Candidate(genome=genome) for genome in genomes]
@@ -51,12 +56,13 @@ class Finalists:
         return len(self._plain)
 
     def __getitem__(self, index: int) -> Candidate:
-        if self._spec.projection.refit is None or self._is_dense(index):
+        dense_share = self._dense_share
+        if dense_share is None or self._is_dense(index):
             return self._plain[index]
         if index not in self._chosen:
             after = [i for i in range(index, len(self)) if i not in self._chosen and not self._is_dense(i)]
             with self._clock.phase("refit"):
-                self._refit(after[: self._spec.resources.actors], self._spec.projection.refit)
+                self._refit(after[: self._spec.resources.most_actors], dense_share)
         return self._chosen[index]
 
     def end(self) -> None:

@@ -15,6 +15,7 @@ from ranksieve.service.job.job import Job
 from ranksieve.service.pipeline import latency
 from ranksieve.service.pipeline.confirmation import Confirmed, Winner, promise_notes
 from ranksieve.service.pipeline.fingerprints import data_of, model_of
+from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.server.capabilities import versions
@@ -57,8 +58,8 @@ def summary(
         "objective": spec.objective.model_dump(mode="json"),
         "target_bytes": plan.objective.size_bytes if isinstance(plan.objective, TargetBytes) else None,
         **latency.told(plan.latency, space.matrices, space.ranks(winner.candidate.genome), _wanted(plan)),
-        "method": spec.projection.method,
-        "refine_epochs": spec.projection.refine_epochs,
+        "method": policy_of(spec).method,
+        "refine_epochs": policy_of(spec).train_epochs,
         "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,
@@ -99,11 +100,11 @@ def export_summary(
     candidate, confirmed = export.candidate, export.confirmed(refit)
     metric, kl_nats, drops = {}, {}, {}
     sizes = spec.task.data.sizes
-    whole = {"search": candidate["examples"] == sizes.search, "confirm": True}
+    whole = {"search": candidate["examples"] == sizes["search"], "confirm": True}
     if refit is None:
         metric["search"], kl_nats["search"] = candidate["metric"], candidate["kl_nats"]
     if confirmed is not None:
-        whole["confirm"] = confirmed.get("examples", sizes.confirm) == sizes.confirm
+        whole["confirm"] = confirmed.get("examples", sizes["confirm"]) == sizes["confirm"]
         metric["confirm"], kl_nats["confirm"] = confirmed["metric"], confirmed["kl_nats"]
         drops["confirm"] = confirmed["drop_points"]
     dense = export.known["dense"]

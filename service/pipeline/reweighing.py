@@ -25,6 +25,7 @@ from ranksieve.search.start.seeds import Family, lagrangian
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import write_json
 from ranksieve.service.pipeline.confirmation import confidence_of
+from ranksieve.service.pipeline.policy import ROUND_EXAMPLES, reweigh_rounds
 from ranksieve.service.pipeline.rounds import (
     RoundRecords,
     next_stair,
@@ -36,7 +37,6 @@ from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
-from ranksieve.service.spec.job import ROUND_EXAMPLES
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Failure, Reaction
 
@@ -102,7 +102,7 @@ def reweighed(
         UnresumableError: Rounds of another version of this program.
         ScoringError: A candidate's loss is not finite, or there is no memory for its backward pass.
     """
-    if not (most := spec.reweigh_rounds):
+    if not (most := reweigh_rounds(spec)):
         return plan, energies, None
     report, file = log.progress("reweigh"), log.directory / FILE
     rounds = rounds_in(file, Weighing.from_json)

@@ -22,9 +22,9 @@ from ranksieve.search.start.seeds import Family
 from ranksieve.search.statistics.intervals import DropInterval
 from ranksieve.service.job.files import read_json
 from ranksieve.service.pipeline.confirmation import confidence_of
+from ranksieve.service.pipeline.policy import parts_of, policy_of, propagates
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.service.spec import JobSpec
-from ranksieve.service.spec.job import parts_of
 from ranksieve.workers.factors.propagation import MOST_EXAMPLES
 from ranksieve.workers.types.scores import Failure, Reaction
 
@@ -86,9 +86,9 @@ def records_of(spec: JobSpec, calibration: int) -> RoundRecords:
     (to tell whether propagation helps is no part). Others flatter, and after training too much to tell. Where answers
     are to be written, a round does not write any.
     """
-    records, trains = range(calibration), bool(spec.projection.refine_epochs)
-    propagated = records[:MOST_EXAMPLES] if spec.propagates else records[:0]
-    trained = records[: spec.projection.refine_examples] if trains else records[:0]
+    records, trains = range(calibration), bool(policy_of(spec).train_epochs)
+    propagated = records[:MOST_EXAMPLES] if propagates(spec) else records[:0]
+    trained = records[: policy_of(spec).train_examples] if trains else records[:0]
     unseen = records[max(len(propagated), len(trained)) :]
     enough = len(unseen) >= DESCENT_EXAMPLES
     if trains and not enough:

@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from ranksieve.search.errors import InputError
@@ -17,7 +16,7 @@ from ranksieve.search.evolution.proposals import TARGET_SEEDS
 from ranksieve.search.evolution.racing import room_of
 from ranksieve.search.evolution.schedules import SEED_SHARES, schedule_for
 from ranksieve.search.evolution.settings import SearchSettings
-from ranksieve.search.space.constraints import Constraint, constrained, matches
+from ranksieve.search.space.constraints import Constraint, constrained
 from ranksieve.search.space.latency import LatencyTable
 from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
 from ranksieve.search.space.objectives import (
@@ -30,9 +29,10 @@ from ranksieve.search.space.objectives import (
 )
 from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import Starts, lagrangian, of_densities, random_densities
+from ranksieve.search.start.seeds import Starts, lagrangian, of_densities
 from ranksieve.service import spec as job
-from ranksieve.service.pipeline.plans import resolve_path, search_settings
+from ranksieve.service.pipeline.plans import resolve_path
+from ranksieve.service.pipeline.policy import FRONT, descent_rounds, policy_of, reweigh_rounds
 from ranksieve.service.spec import ConstraintSpec, JobSpec, SeedSpec
 from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder
@@ -104,7 +104,7 @@ def search_plan(
     table = None if latency is None else latency.table
     space = _space(spec, matrices, _price(spec, dtype, table))
     objective = _objective(spec, space, remainder, dtype, table)
-    settings = search_settings(spec)
+    settings = policy_of(spec).search
     schedule_for(objective, space, patience=settings.patience)  # refuses what is out of reach
     return SearchPlan(
         space=space,
@@ -124,13 +124,19 @@ def _price(spec: JobSpec, dtype: str, latency: LatencyTable | None) -> Price | N
 
 def _space(spec: JobSpec, matrices: Sequence[MatrixShape], price: Price | None) -> SearchSpace:
     constraints = [_constraint(one, i) for i, one in enumerate(spec.search.constraints)]
-    return constrained(matrices, spec.projection.rank_step, constraints, price)
+    return constrained(matrices, policy_of(spec).rank_step, constraints, price)
 
 
 def _constraint(one: ConstraintSpec, index: int) -> Constraint:
-    values = one.model_dump(exclude={"frozen"})
-    frozen = DENSE if one.frozen == "dense" else one.frozen
-    return Constraint(field=f"search.constraints.{index}", frozen=frozen, **values)
+    least, greatest = one.density
+    return Constraint(
+        field=f"search.constraints.{index}",
+        matrices=one.matrices,
+        min_density=least,
+        max_density=greatest,
+        frozen=DENSE if one.frozen == "dense" else one.frozen,
+        tied=one.tied,
+    )
 
 
 def _objective(
@@ -142,7 +148,7 @@ def _objective(
     if isinstance(objective, job.TargetParams):
         return TargetParams(share=objective.share)
     if isinstance(objective, job.Pareto):
-        return Pareto(**objective.model_dump(exclude={"kind", "confidence"}))
+        return Pareto(points=objective.points, **FRONT)
     if isinstance(objective, job.TargetLatency):
         assert latency is not None
         return _target_latency(objective, latency)
@@ -164,29 +170,20 @@ def _target_latency(objective: job.TargetLatency, latency: LatencyTable) -> Targ
 
 
 def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Genome]:
-    rng, genomes = Random(spec.search.seed), []
-    for index, seed in enumerate(spec.search.seeds):
-        field = f"search.seeds.{index}"
-        if seed.random is not None:
-            genomes += [random_densities(space, rng) for _ in range(seed.random)]
-        else:
-            genomes.append(of_densities(space, _densities(seed, space, field, roots)))
-    return genomes
+    return [
+        of_densities(space, _densities(seed, space, f"search.seeds.{index}", roots))
+        for index, seed in enumerate(spec.search.seeds)
+    ]
 
 
 def own_seeds(spec: JobSpec) -> int:
     """How many genomes a search starts from by itself, at most; those of the user come on top."""
-    reweighed = bool(spec.reweigh_rounds)
+    reweighed = bool(reweigh_rounds(spec))
     if isinstance(spec.objective, job.Pareto):
-        return spec.objective.sizes + reweighed
+        return int(FRONT["sizes"]) + reweighed
     if isinstance(spec.objective, job.MaxDrop):
         return len(SEED_SHARES) + reweighed
-    return TARGET_SEEDS + bool(spec.descent_rounds) + reweighed
-
-
-def given_seeds(spec: JobSpec) -> int:
-    """How many genomes of its user's a search starts from, at most: on a model some may turn out to be the same."""
-    return sum(seed.random or 1 for seed in spec.search.seeds)
+    return TARGET_SEEDS + bool(descent_rounds(spec)) + reweighed
 
 
 def require_scorings(spec: JobSpec) -> None:
@@ -199,11 +196,11 @@ def require_scorings(spec: JobSpec) -> None:
     """
     if not spec.search.seeds:
         return
-    given, own = given_seeds(spec), own_seeds(spec)
-    seeds, asked = own + given, spec.search.max_evaluations
+    given, own = len(spec.search.seeds), own_seeds(spec)
+    seeds, asked = own + given, policy_of(spec).search.max_evaluations
     if _room(spec, seeds, asked) >= seeds:
         return
-    enough = 2 * max(seeds, spec.search.population)  # all of them in both stages
+    enough = 2 * max(seeds, policy_of(spec).search.population)  # all of them in both stages
     least = bisect_left(range(enough), seeds, key=lambda limit: _room(spec, seeds, limit))
     raise InputError(
         "search.max_evaluations",
@@ -216,31 +213,16 @@ def _room(spec: JobSpec, seeds: int, limit: int) -> int:
     """How many genomes a search scores in its first generation; those of one size race, with mutants among them."""
     if isinstance(spec.objective, job.Pareto | job.MaxDrop):
         return limit
-    return room_of(search_settings(spec), max(seeds, spec.search.population), limit)
+    return room_of(policy_of(spec).search, max(seeds, policy_of(spec).search.population), limit)
 
 
 def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[Path]) -> list[float]:
     """Per matrix the share that a seed keeps."""
-    if seed.densities is not None:
-        return _of_patterns(seed.densities, space, f"{field}.densities")
     if seed.ranks is not None:
         return _of_list(seed.ranks, space, f"{field}.ranks")
     assert seed.path is not None
     file = resolve_path(seed.path, roots, f"{field}.path")
     return _of_ranks(_read_ranks(file, f"{field}.path"), space, f"{field}.path")
-
-
-def _of_patterns(densities: Mapping[str, float], space: SearchSpace, field: str) -> list[float]:
-    names = [shape.name for shape in space.matrices]
-    for pattern in densities:
-        if not any(matches(name, [pattern]) for name in names):
-            raise InputError(
-                field, f"no matrix to prune matches {pattern!r}; they are named like {names[0]!r}"
-            )
-    found = [next((d for p, d in densities.items() if matches(name, [p])), None) for name in names]
-    if None in found:
-        raise InputError(field, f"no pattern matches {names[found.index(None)]!r}; add one, '*' at the end")
-    return [density for density in found if density is not None]
 
 
 def _of_ranks(ranks: Mapping[str, int], space: SearchSpace, field: str) -> list[float]:

@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ranksieve.search.errors import InputError
 from ranksieve.service.job import matrices
 from ranksieve.service.job.events import EventType
 from ranksieve.service.pipeline import latency, plans
+from ranksieve.service.pipeline.policy import gives_bias, propagated_shares
 from ranksieve.service.pipeline.search_plan import SearchPlan, check_search_plan, search_plan
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
@@ -26,6 +28,30 @@ from ranksieve.workers.model.fetching import fetch
 from ranksieve.workers.model.sources import Weights
 from ranksieve.workers.preflight import Checked, check
 from ranksieve.workers.types.plan import EncodedTask
+
+
+def settled(spec: JobSpec, checked: Checked) -> JobSpec:
+    """Fill in the sizes of the splits that a job file leaves open."""
+    return spec.with_sizes({name: len(examples) for name, examples in checked.task.splits.items()})
+
+
+def on_cluster(spec: JobSpec, cluster: Cluster) -> JobSpec:
+    """Fill in the resources that a job file leaves open, by what the cluster has.
+
+    Raises:
+        InputError: No node holds even one of the job's actors, or the cluster does not answer and was to decide.
+    """
+    resources, nodes = spec.resources, cluster.nodes()
+    if not nodes and None in (resources.actors, resources.gpus_per_actor):
+        raise InputError(
+            "resources",
+            "the cluster does not answer, so its size cannot be chosen from; try again, or give actors and "
+            "gpus_per_actor",
+        )
+    cpus, gpus = (sum(node.get(unit, 0) for node in nodes) for unit in ("CPU", "GPU"))
+    spec = spec.on_cluster(cpus=cpus, gpus=gpus)
+    cluster.check(threads=resources.threads_per_actor, gpus=spec.resources.gpus)
+    return spec
 
 
 class Phases:
@@ -53,15 +79,15 @@ class Phases:
         with (
             self._cluster.share(
                 log.job.id,
-                actors=resources.actors,
+                actors=resources.most_actors,
                 threads=resources.threads_per_actor,
-                gpus=resources.gpus_per_actor,
+                gpus=resources.gpus,
                 priority=spec.priority,
                 cancelled=log.cancelled,
                 on_held=log.holds,
             ) as share,
             log.watching(
-                lambda job: share.change(limit=job.spec.resources.actors, priority=job.spec.priority)
+                lambda job: share.change(limit=job.spec.resources.most_actors, priority=job.spec.priority)
             ),
         ):
             yield share
@@ -104,10 +130,10 @@ class Phases:
                 plans.data_plan(spec, roots),
                 cache,
                 weights=weights,
-                by_block=spec.projection.by_block,
-                head_bias=spec.projection.refit is not None or spec.propagates,
+                head_bias=gives_bias(spec),
             )
         dtype = dtype or dtype_name(spec.model.dtype, spec.resources.device)
+        spec = settled(spec, checked)
         check_search_plan(spec, checked.matrices, checked.remainder, dtype, roots)
         if isinstance(spec.objective, TargetLatency):
             latency.workload_of(spec.objective, spec, checked)
@@ -126,7 +152,7 @@ class Phases:
         All workers take the same dtype, whatever nodes they are on.
         """
         plan = self._plan(spec, checked, dtype)
-        made = self._run(closed_form, plan, share=share, log=log, workers=spec.resources.actors)
+        made = self._run(closed_form, plan, share=share, log=log, workers=spec.resources.most_actors)
         assert isinstance(made, Prepared)
         return made
 
@@ -145,7 +171,7 @@ class Phases:
         """
         plan, prepared = self._plan(spec, checked, made.model.dtype), made
         if plan.propagated_shares:
-            sizes = spec.propagated_shares(search.share(made.energies))
+            sizes = propagated_shares(spec, search.share(made.energies))
             plan = replace(plan, propagated_shares=sizes)
             prepared = self._run(propagated, plan, share=share, log=log)
         if plan.refinement.epochs:
@@ -227,7 +253,7 @@ class Phases:
             dense=prepared.model.folder,
             split=split,
             examples=examples,
-            batch_tokens=spec.resources.tokens_per_batch,
+            batch_tokens=spec.resources.batch_tokens,
             threads=spec.resources.threads,
             device=spec.resources.device,
             timed=None if measured is None else (measured.workload, measured.threads),

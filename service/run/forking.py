@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ranksieve.search.errors import InputError, NotFoundError
+from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.spec import MOST_SEEDS, JobSpec, SeedSpec, TargetParams
 from ranksieve.service.store import View
 
@@ -20,7 +21,7 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
         jobs: What its owner may see.
 
     Raises:
-        InputError: There is no such parent, it prunes another model, or it has not come to that generation.
+        InputError: There is no such parent, or it prunes another model or has finished no generation.
     """
     if spec.parent is None:
         return spec
@@ -35,14 +36,8 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
         raise InputError(
             "parent.job", f"{parent.id} has finished no generation to go on from; wait, or name another job"
         )
-    generation = done[-1] if spec.parent.generation is None else spec.parent.generation
-    if generation not in done:
-        raise InputError(
-            "parent.generation",
-            f"job {parent.id} has {len(done)} finished generations, counted from 0; got {generation}",
-        )
     room = MOST_SEEDS - len(spec.search.seeds)
-    chosen = _chosen(jobs.front(parent.id, last=generation), min(room, spec.search.population), spec)
+    chosen = _chosen(jobs.front(parent.id, last=done[-1]), min(room, policy_of(spec).search.population), spec)
     seeds = (*spec.search.seeds, *(SeedSpec(ranks=tuple(row["ranks"])) for row in chosen))
     return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": seeds})})
 

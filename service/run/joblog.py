@@ -11,6 +11,7 @@ from ranksieve.search.errors import CancelledError
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.job.redaction import redact_values
+from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.server.metrics import Metrics
 from ranksieve.service.store import Store
 
@@ -125,7 +126,7 @@ class JobLog:
         self._metrics.looked_up("factors", found=not self._phases & FACTORING)
         if propagated:
             self._metrics.looked_up("propagated_factors", found="propagation" not in self._phases)
-        if self.job.spec.projection.refine_epochs:
+        if policy_of(self.job.spec).train_epochs:
             self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
 
     def holds(self, actors: int) -> None:

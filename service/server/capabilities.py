@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 from ranksieve.service.server.settings import Settings
-from ranksieve.service.spec import DtypeName, FisherName, JobSpec, MethodName, TaskSpec
+from ranksieve.service.spec import DtypeName, EffortName, JobSpec, TaskSpec
 
 LIBRARIES = ("ranksieve", "torch", "transformers", "ray", "deap", "numpy", "safetensors")
 
@@ -41,8 +41,7 @@ def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any
             "cache_gib": settings.cache_limit_gib if settings.cache_limit_gib < float("inf") else None,
         },
         "tasks": list(get_args(TaskSpec.model_fields["kind"].annotation)),
-        "methods": list(get_args(MethodName)),
-        "fisher": list(get_args(FisherName)),
+        "efforts": list(get_args(EffortName)),
         "dtypes": list(get_args(DtypeName)),
         "objectives": [kind.model_fields["kind"].default for kind in get_args(objectives)],
     }

@@ -1,22 +1,14 @@
 """The job file: one pydantic model, the same in YAML on the command line and JSON over REST.
 
-Knows nothing of tensors, actors or HTTP. Checks what can be checked without reading a file;
-`workers.preflight` and `service.pipeline.search_plan` check the rest before any work starts.
+Holds what users decide; constants of the algorithm are in `service.pipeline.policy`. Knows nothing of tensors, actors
+or HTTP, and reads no file: `workers.preflight` and `service.pipeline.search_plan` check the rest before work starts.
 """
 
-from ranksieve.service.spec.job import LONGEST_LABEL, JobSpec, Labels, Name, ParentSpec, Priority
+from ranksieve.service.spec.job import LONGEST_LABEL, EffortName, JobSpec, Labels, Name, ParentSpec, Priority
 from ranksieve.service.spec.model import DtypeName, ModelSpec
 from ranksieve.service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
-from ranksieve.service.spec.projection import FisherName, MethodName, ProjectionSpec
 from ranksieve.service.spec.resources import Actors, ResourceSpec
-from ranksieve.service.spec.search import (
-    MOST_SEEDS,
-    ConstraintSpec,
-    Evaluations,
-    Generations,
-    SearchSpec,
-    SeedSpec,
-)
+from ranksieve.service.spec.search import MOST_SEEDS, ConstraintSpec, Evaluations, SearchSpec, SeedSpec
 from ranksieve.service.spec.strict import Strict
 from ranksieve.service.spec.task import TASK_KINDS, DataSource, HubDataset, KindName, SplitName, TaskSpec
 
@@ -28,21 +20,18 @@ __all__ = [
     "ConstraintSpec",
     "DataSource",
     "DtypeName",
+    "EffortName",
     "Evaluations",
-    "FisherName",
-    "Generations",
     "HubDataset",
     "JobSpec",
     "KindName",
     "Labels",
     "MaxDrop",
-    "MethodName",
     "ModelSpec",
     "Name",
     "ParentSpec",
     "Pareto",
     "Priority",
-    "ProjectionSpec",
     "ResourceSpec",
     "SearchSpec",
     "SeedSpec",

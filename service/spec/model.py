@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from ranksieve.service.spec.strict import Revision, Strict, Texts
+from ranksieve.service.spec.strict import ADVANCED, Revision, Strict, Texts
 
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -15,14 +15,31 @@ class ModelSpec(Strict):
     hub: str | None = Field(
         None, description="Hugging Face hub id, e.g. `HuggingFaceTB/SmolLM2-135M-Instruct`."
     )
-    revision: Revision | None = Field(None, description="Commit, tag or branch of the hub repository.")
-    path: str | None = Field(None, description="Local folder in `save_pretrained` layout, safetensors only.")
-    gguf: str | None = Field(None, description="Local gguf file; it is de-quantized.")
-    dtype: DtypeName = Field("auto", description="`auto`: bfloat16 where the device multiplies it natively.")
-    include: Texts = Field(
-        ("*",), min_length=1, max_length=1000, description="Shell patterns of matrix names to prune."
+    revision: Revision | None = Field(
+        None, description="Commit, tag or branch of the hub repository.", json_schema_extra=ADVANCED
     )
-    exclude: Texts = Field((), max_length=1000, description="Shell patterns of matrix names to leave dense.")
+    path: str | None = Field(None, description="Local folder in `save_pretrained` layout, safetensors only.")
+    gguf: str | None = Field(
+        None, description="Local gguf file; it is de-quantized.", json_schema_extra=ADVANCED
+    )
+    dtype: DtypeName = Field(
+        "auto",
+        description="Working dtype; `auto` is bfloat16 where the device multiplies it natively, else float32.",
+        json_schema_extra=ADVANCED,
+    )
+    include: Texts = Field(
+        ("*",),
+        min_length=1,
+        max_length=1000,
+        description="Shell patterns of the names of matrices to prune.",
+        json_schema_extra=ADVANCED,
+    )
+    exclude: Texts = Field(
+        (),
+        max_length=1000,
+        description="Shell patterns of the names of matrices to leave dense.",
+        json_schema_extra=ADVANCED,
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -5,11 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ByteSize, Field, model_validator
 
-from ranksieve.service.spec.strict import Strict
-
-MOST_TOKENS = 10_000_000
-"""Of a forward pass that is timed; as many as `resources.batch_tokens` may be."""
-
+from ranksieve.search.statistics.pvalues import MOST_CONFIDENCE
+from ranksieve.service.spec.strict import ADVANCED, Strict
 
 LONGEST_SIZE = 40
 """Characters; what is longer is no size, and may be no finite number."""
@@ -29,30 +26,54 @@ def _whole_size(value: object) -> object:
 Size = Annotated[ByteSize, BeforeValidator(_whole_size)]
 
 
-class MaxDrop(Strict):
-    """The smallest model whose metric stays within `points` of dense, with `confidence`.
+Confidence = Annotated[
+    float,
+    Field(
+        ge=0.5,
+        le=MOST_CONFIDENCE,
+        description="One-sided confidence of the promise, tested on the confirm split.",
+        json_schema_extra=ADVANCED,
+    ),
+]
+Points = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=100,
+        description="Largest loss against the dense model: percentage points of accuracy or token F1; for `lm`, "
+        "percent of perplexity.",
+    ),
+]
 
-    Points are percentage points of accuracy or token F1; for `lm`, percent of perplexity.
-    """
+
+class MaxDrop(Strict):
+    """The smallest model whose metric stays within `points` of the dense model's."""
 
     kind: Literal["max_drop"] = "max_drop"
-    points: float = Field(2.0, ge=0, le=100)
-    confidence: float = Field(0.8, ge=0.5, lt=1, description="One-sided, on the confirm split.")
+    points: Points = 2.0
+    confidence: Confidence = 0.8
 
 
 class TargetParams(Strict):
     """The best metric with at most `share` of the prunable parameters."""
 
     kind: Literal["target_params"] = "target_params"
-    share: float = Field(gt=0, le=1)
+    share: float = Field(
+        gt=0, le=1, description="Share of the dense model's parameters, bytes or time to keep."
+    )
 
 
 class TargetBytes(Strict):
     """The best metric with weight files of at most `size`, or `share` of the dense model's; exactly one of them."""
 
     kind: Literal["target_bytes"] = "target_bytes"
-    size: Size | None = Field(None, ge=1, description="`120 MB`, `1.5 GB`, or a number of bytes.")
-    share: float | None = Field(None, gt=0, lt=1)
+    size: Size | None = Field(
+        None,
+        ge=1,
+        description="Size of the weight files: `120 MB`, `1.5 GB`, or a number of bytes.",
+        json_schema_extra=ADVANCED,
+    )
+    share: float | None = Field(None, gt=0, lt=1, description="Share of the dense model's bytes to keep.")
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -64,32 +85,25 @@ class TargetBytes(Strict):
 class TargetLatency(Strict):
     """The best metric with a forward pass of at most `milliseconds`, or `share` of the dense model's; one of them.
 
-    What each rank of each matrix takes is measured on the job's device before the search.
+    The time of each rank of each matrix is measured on the job's device before the search, on a typical batch of the
+    search split.
     """
 
     kind: Literal["target_latency"] = "target_latency"
-    share: float | None = Field(None, gt=0, lt=1)
-    milliseconds: float | None = Field(None, gt=0, le=86_400_000)
+    share: float | None = Field(None, gt=0, lt=1, description="Share of the dense model's time to keep.")
+    milliseconds: float | None = Field(
+        None, gt=0, le=86_400_000, description="Time of one forward pass.", json_schema_extra=ADVANCED
+    )
     workload: Literal["prefill", "decode"] = Field(
-        "prefill", description="Reading `rows` prompts of `length` tokens, or writing one token after each."
+        "prefill",
+        description="Reading a batch of prompts, or writing one token after each.",
+        json_schema_extra=ADVANCED,
     )
-    rows: int | None = Field(
-        None, ge=1, le=1_000_000, description="By default those of a typical batch of the search split."
-    )
-    length: int | None = Field(None, ge=1, le=10_000_000, description="By default that of the same batch.")
 
     @model_validator(mode="after")
     def _one_time(self) -> Self:
         if (self.milliseconds is None) == (self.share is None):
             raise ValueError("give exactly one of share and milliseconds")
-        return self
-
-    @model_validator(mode="after")
-    def _not_too_much(self) -> Self:
-        rows, length = self.rows or 1, self.length or 1
-        if rows * length > MOST_TOKENS:
-            most = MOST_TOKENS // length
-            raise ValueError(f"rows must be at most {most:,} of length {length:,}; got {rows:,}")
         return self
 
 
@@ -100,15 +114,5 @@ class Pareto(Strict):
     """
 
     kind: Literal["pareto"] = "pareto"
-    smallest: float = Field(0.2, gt=0, lt=1, description="Share of the prunable parameters.")
-    largest: float = Field(0.8, gt=0, le=1)
-    sizes: int = Field(13, ge=2, le=1000, description="In even steps from the smallest to the largest.")
-    finalists: int = Field(5, ge=1, le=100, description="Points of the front to confirm.")
-    points: float = Field(2.0, ge=0, le=100)
-    confidence: float = Field(0.8, ge=0.5, lt=1, description="One-sided, on the confirm split.")
-
-    @model_validator(mode="after")
-    def _smallest_is_smaller(self) -> Self:
-        if self.smallest >= self.largest:
-            raise ValueError(f"smallest must be below largest, {self.largest}; got {self.smallest}")
-        return self
+    points: Points = 2.0
+    confidence: Confidence = 0.8

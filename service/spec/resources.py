@@ -1,91 +1,112 @@
-"""`resources` of a job file: what it may use of the cluster."""
+"""`resources` of a job file: what the job may use of the cluster."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator
 
-from ranksieve.service.spec.strict import Strict
+from ranksieve.service.spec.strict import ADVANCED, Strict
 
-CPU_BATCH_TOKENS = 768
-GPU_BATCH_TOKENS = 4096
+BATCH_TOKENS = {"cpu": 768, "cuda": 4096}
+"""Padded tokens of a forward pass: on a processor, small batches stay in its caches."""
+
+GRAM_BYTES = 8 * 2**30
+"""Memory for the Grams of calibration on one device; models that need more take several passes."""
+
 LEAST_SHARE = 1e-4
 """Of a GPU: Ray counts in ten-thousandths."""
 
-Actors = Annotated[int, Field(ge=1, le=4096)]
+MOST_ACTORS = 4096
+
+Actors = Annotated[int, Field(ge=1, le=MOST_ACTORS)]
 
 
 class ResourceSpec(Strict):
-    """What the job may use of the cluster."""
+    """What the job may use of the cluster; by default as much as it has when the job is submitted."""
 
-    actors: Actors = Field(
-        2,
-        description="At most; jobs that run at once share the cluster, and the result does not depend on it.",
+    actors: Actors | None = Field(
+        None,
+        description="Most scoring actors at a time. Jobs that run at once share the cluster. The result does not "
+        "depend on it. Default: one a GPU, or one a processor core.",
+        json_schema_extra=ADVANCED,
     )
-    threads_per_actor: int = Field(1, ge=1, le=1024)
-    gpus_per_actor: float = Field(
-        0,
+    threads_per_actor: int = Field(
+        1, ge=1, le=1024, description="Processor threads of one actor.", json_schema_extra=ADVANCED
+    )
+    gpus_per_actor: float | None = Field(
+        None,
         ge=0,
         le=64,
-        description="A share of one, or several for a model that one has no room for: its blocks go to them in order.",
+        description="Part of a GPU, or the number of GPUs that one model is spread over. Default: 1 where the cluster "
+        "has GPUs, else 0.",
+        json_schema_extra=ADVANCED,
     )
-    batch_tokens: int | None = Field(
-        None,
-        ge=1,
-        le=10_000_000,
-        description="Padded tokens per forward pass; by default 768 on a CPU, where small batches "
-        "stay in the caches, and 4,096 on a GPU.",
-    )
-    gram_memory_gib: float = Field(
-        8,
-        gt=0,
-        le=65_536,
-        description="Memory for the Grams of calibration, of a GPU or of all actors that work on the CPU; with less "
-        "than all need, it takes several passes.",
-    )
-    evaluation_timeout_s: float = Field(1800, gt=0, le=86_400)
 
     @field_validator("gpus_per_actor")
     @classmethod
-    def _whole_beyond_one(cls, gpus: float) -> float:
-        if gpus > 1 and not gpus.is_integer():
+    def _possible_share(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and not gpus.is_integer():
             raise ValueError(f"got {gpus:g}; expected a share of one GPU, 0..1, or a whole number of them")
+        if gpus is not None and 0 < gpus < LEAST_SHARE:
+            raise ValueError(f"must be 0 or at least {LEAST_SHARE:g}; got {gpus:g}")
         return gpus
 
+    def settled(self, *, cpus: float, gpus: float) -> Self:
+        """Fill in what the job file leaves open.
+
+        Args:
+            cpus: Processor cores of the cluster.
+            gpus: GPUs of the cluster.
+        """
+        of_a_gpu = self.gpus_per_actor if self.gpus_per_actor is not None else min(1, int(gpus))
+        room = min(cpus / self.threads_per_actor, gpus / of_a_gpu if of_a_gpu else cpus)
+        actors = self.actors or min(MOST_ACTORS, max(1, int(room)))
+        return self.model_copy(update={"actors": actors, "gpus_per_actor": of_a_gpu})
+
     @property
-    def tokens_per_batch(self) -> int:
-        """`batch_tokens`, or what suits the device."""
-        return self.batch_tokens or (GPU_BATCH_TOKENS if self.device == "cuda" else CPU_BATCH_TOKENS)
+    def most_actors(self) -> int:
+        """`actors`, or 1 where that is left open."""
+        return self.actors or 1
+
+    @property
+    def gpus(self) -> float:
+        """`gpus_per_actor`, or 0 where that is left open."""
+        return self.gpus_per_actor or 0
+
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of one forward pass."""
+        return BATCH_TOKENS[self.device]
 
     @property
     def device(self) -> str:
-        """Where the model runs."""
-        return "cuda" if self.gpus_per_actor > 0 else "cpu"
+        """Where the model runs: `cuda` or `cpu`."""
+        return "cuda" if self.gpus > 0 else "cpu"
 
     @property
     def threads(self) -> int:
-        """Of all actors: a phase that runs alone gets them all."""
-        return self.actors * self.threads_per_actor
+        """Threads of all actors together, for a phase that runs alone."""
+        return self.most_actors * self.threads_per_actor
 
     @property
     def actors_per_device(self) -> int:
-        """Actors that share the memory of a GPU, or of the CPU."""
-        return int(1 / self._share_of_a_gpu) if self._share_of_a_gpu else self.actors
+        """Actors that share the memory of one GPU, or of the processor."""
+        return int(1 / self._share_of_a_gpu) if self._share_of_a_gpu else self.most_actors
 
     @property
     def devices(self) -> float:
-        """So many devices' worth of work the actors do at a time: of several GPUs of one, one works; 1 for the CPU."""
-        return self.actors * self._share_of_a_gpu if self._share_of_a_gpu else 1
+        """Devices that work at a time: of several GPUs of one actor, one does; the processor is one."""
+        return self.most_actors * self._share_of_a_gpu if self._share_of_a_gpu else 1
 
     @property
     def _share_of_a_gpu(self) -> float:
-        return min(1.0, self.gpus_per_actor)
+        return min(1.0, self.gpus)
 
     @property
     def devices_per_actor(self) -> int:
-        """GPUs that an actor's model is spread over; 1 for the CPU."""
-        return max(1, int(self.gpus_per_actor))
+        """GPUs that one actor's model is spread over; 1 for the processor."""
+        return max(1, int(self.gpus))
 
     @property
     def gram_bytes(self) -> int:
-        """One actor's share of `gram_memory_gib`; of several GPUs, one may hold all that are gathered at once."""
-        return int(self.gram_memory_gib * 2**30) // self.actors_per_device
+        """Memory of one actor for Grams."""
+        return GRAM_BYTES // self.actors_per_device

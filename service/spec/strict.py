@@ -2,13 +2,16 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
 
 LONGEST_TEXT = 100_000
 """Most characters of any text in a job file."""
 
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 """A list is taken for one: neither JSON nor YAML has tuples."""
+
+ADVANCED: dict[str, JsonValue] = {"x-advanced": True}
+"""Of a field that the reference lists apart, for it is seldom needed."""
 
 Revision = Annotated[str, StringConstraints(pattern=r"^\w[\w-]*([./]\w[\w-]*)*$", max_length=200)]
 """A commit, tag or branch as git allows it: it becomes part of a path, and `..` in it would lead elsewhere."""

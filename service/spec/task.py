@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from ranksieve.service.spec.strict import LONGEST_TEXT, Revision, Strict, Texts
+from ranksieve.service.spec.strict import ADVANCED, LONGEST_TEXT, Revision, Strict, Texts
 
 SplitName = Literal["calibration", "search", "confirm", "test"]
 KindName = Literal["choice", "generate", "lm"]
 
 MOST_RECORDS = 1_000_000
-"""Of one split."""
+"""Records of one split."""
+
+LEAST_JUDGES = 8
+"""Records of a split that models are judged on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,16 +56,20 @@ TASK_KINDS: Mapping[KindName, TaskKind] = MappingProxyType(
 class HubDataset(Strict):
     """One split of a data set on the Hugging Face hub, read through `datasets`."""
 
-    id: str
-    config: str | None = None
-    split: str = "train"
-    revision: Revision | None = None
+    id: str = Field(description="Data set on the Hugging Face hub, e.g. `fancyzhx/ag_news`.")
+    config: str | None = Field(None, description="Configuration of the data set.", json_schema_extra=ADVANCED)
+    split: str = Field("train", description="Split of the data set.", json_schema_extra=ADVANCED)
+    revision: Revision | None = Field(
+        None, description="Commit, tag or branch of the data set.", json_schema_extra=ADVANCED
+    )
 
 
 class DataSource(Strict):
     """Records from a jsonl, csv or parquet file under the data roots, or from the hub."""
 
-    path: str | None = Field(None, description="File ending in .jsonl, .csv or .parquet.")
+    path: str | None = Field(
+        None, description="File ending in .jsonl, .csv or .parquet, one record a line or row."
+    )
     hub: HubDataset | None = None
 
     @model_validator(mode="after")
@@ -72,13 +79,7 @@ class DataSource(Strict):
         return self
 
 
-class SplitSizes(Strict):
-    """Records per split."""
-
-    calibration: int = Field(256, ge=1, le=MOST_RECORDS)
-    search: int = Field(256, ge=8, le=MOST_RECORDS)
-    confirm: int = Field(512, ge=8, le=MOST_RECORDS)
-    test: int = Field(1000, ge=8, le=MOST_RECORDS)
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 class DataSpec(Strict):
@@ -88,15 +89,25 @@ class DataSpec(Strict):
     """
 
     source: DataSource | None = None
-    files: dict[SplitName, DataSource] = Field(default_factory=dict)
-    sizes: SplitSizes = Field(default_factory=SplitSizes)
-    seed: int = Field(0, ge=0, le=2**32 - 1)
+    files: dict[SplitName, DataSource] = Field(
+        default_factory=dict,
+        description="Files for single splits: `calibration`, `search`, `confirm`, `test`.",
+        json_schema_extra=ADVANCED,
+    )
+    sizes: dict[SplitName, Annotated[int, Field(ge=1, le=MOST_RECORDS)]] = Field(
+        default_factory=dict,
+        description="Records of each split. Default: by the number of records that there are.",
+        json_schema_extra=ADVANCED,
+    )
 
     @model_validator(mode="after")
     def _every_split_has_records(self) -> Self:
-        missing = [name for name in SplitSizes.model_fields if name not in self.files]
+        missing = [name for name in SPLITS if name not in self.files]
         if self.source is None and missing:
             raise ValueError(f"no records for {', '.join(missing)}: give source, or a file for each of them")
+        for name, size in self.sizes.items():
+            if name != "calibration" and size < LEAST_JUDGES:
+                raise ValueError(f"sizes.{name} must be at least {LEAST_JUDGES}; got {size}")
         return self
 
 
@@ -106,19 +117,31 @@ class TaskSpec(Strict):
     kind: KindName = Field(
         description=" ".join(f"`{name}`: {kind.meaning}" for name, kind in TASK_KINDS.items())
     )
-    prompt: str = Field("", max_length=LONGEST_TEXT)
+    prompt: str = Field(
+        "", max_length=LONGEST_TEXT, description="Jinja template of the text that the model reads."
+    )
     answer: str = Field(
-        min_length=1, max_length=LONGEST_TEXT, description="Template of the right answer (or label)."
+        min_length=1, max_length=LONGEST_TEXT, description="Jinja template of the right answer, or label."
     )
     choices: dict[str, str] | Texts | None = Field(
         None,
         max_length=10_000,
         description="`choice`: label → answer text, or a list of labels that are their own text.",
     )
-    choices_field: str | None = Field(None, description="`choice`: record field with that record's options.")
-    delimiter: str = Field(" ", description="Put between prompt and answer; unused with chat_template.")
-    chat_template: bool = Field(False, description="Wrap the prompt with the tokenizer's chat template.")
-    max_new_tokens: int = Field(32, ge=1, le=4096, description="`generate`: longest answer, in tokens.")
+    choices_field: str | None = Field(
+        None, description="`choice`: record field with that record's own options.", json_schema_extra=ADVANCED
+    )
+    delimiter: str = Field(
+        " ",
+        description="Text between prompt and answer; unused with `chat_template`.",
+        json_schema_extra=ADVANCED,
+    )
+    chat_template: bool = Field(
+        False, description="Wrap the prompt with the tokenizer's chat template.", json_schema_extra=ADVANCED
+    )
+    max_new_tokens: int = Field(
+        32, ge=1, le=4096, description="`generate`: longest answer, in tokens.", json_schema_extra=ADVANCED
+    )
     data: DataSpec
 
     @model_validator(mode="after")

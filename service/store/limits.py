@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 from ranksieve.search.errors import ConflictError
 from ranksieve.search.evolution.budget import check_limits
 from ranksieve.service.job.job import JobState
+from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.pipeline.search_plan import require_scorings
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store.schema import JobRow, SearchStateRow
@@ -26,7 +27,7 @@ def change(session: Session, row: JobRow, spec: JobSpec) -> None:
     if saved is not None:
         search = spec.search
         check_limits(saved.state, generations=search.generations, max_evaluations=search.max_evaluations)
-    elif spec.search.max_evaluations < row.spec["search"]["max_evaluations"]:
+    elif policy_of(spec).search.max_evaluations < row.spec["search"]["max_evaluations"]:
         require_scorings(spec)
     if state.interruptible:
         row.epoch, row.leased_until = row.epoch + 1, None

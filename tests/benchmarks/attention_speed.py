@@ -20,6 +20,7 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ranksieve.search.start.seeds import lagrangian
+from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.workers.cost.timing import Timed, fastest, last_of, timer_for
 from ranksieve.workers.model import attention
 from ranksieve.workers.scoring.slopes import react
@@ -88,8 +89,8 @@ def _round(arguments: Namespace) -> dict[str, float]:
                 ranks,
                 model.task.kind,
                 examples,
-                model.spec.resources.tokens_per_batch,
-                kl_weight=model.spec.search.kl_weight,
+                model.spec.resources.batch_tokens,
+                kl_weight=policy_of(model.spec).kl_weight,
                 window=model.space.rank_step,
                 known=known,
             )

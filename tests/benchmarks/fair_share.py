@@ -26,6 +26,7 @@ from search_dispatch import EXAMPLES, OBJECTIVES, SIGMA, SMALL, Problem
 
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.service.job.job import Job, JobState
+from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.pipeline.searching import search
 from ranksieve.service.run.controller import Controller
@@ -107,7 +108,7 @@ class Cluster:
             return found
 
     def _pipeline(self, sharing: Sharing, job: Job, log: JobLog) -> dict[str, Any]:
-        limits = job.spec.search.max_evaluations
+        limits = policy_of(job.spec).search.max_evaluations
         plan = SearchPlan(
             space=self._problem.space,
             objective=OBJECTIVES["target_params"],

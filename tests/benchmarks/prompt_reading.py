@@ -39,7 +39,7 @@ def main() -> None:
     real.switchable.switch(real.space.ranks(lagrangian(real.space, real.prepared.energies, arguments.share)))
     tokenizer = load_tokenizer(ModelSource(kind="path", location=str(real.prepared.model.folder)))
     examples = _examples(tokenizer, real.task.splits["confirm"][: arguments.examples])
-    budget, model = real.spec.resources.tokens_per_batch, real.switchable.model
+    budget, model = real.spec.resources.batch_tokens, real.switchable.model
     ways = {
         "row by row": Timed(run=partial(_row_by_row, model, examples, budget)),
         "read once": Timed(run=partial(_read_once, model, tokenizer, examples, budget)),

@@ -25,12 +25,18 @@ from ranksieve.service import wiring
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import DEFAULT_CONFIDENCE
 from ranksieve.service.pipeline.descent import NextSize, Round, descent, staircase, until_little
+from ranksieve.service.pipeline.policy import (
+    DESCENT_ROUNDS,
+    ROUND_EXAMPLES,
+    STAIRCASE_ROUNDS,
+    policy_of,
+    usual_rounds,
+)
 from ranksieve.service.pipeline.reweighing import NextShare, Reweighing, Weighing, on_stairs
 from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, RoundRecords, records_of, smallest_share
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
-from ranksieve.service.spec.job import MOST_DESCENT_ROUNDS, ROUND_EXAMPLES, STAIRCASE_ROUNDS, usual_rounds
 from ranksieve.workers.factors.closed_form import gathered_midway
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.fisher import Fisher
@@ -145,9 +151,9 @@ def _loaded(plan: PreparationPlan, spec: JobSpec, prepared: Prepared) -> RealMod
         spec=spec,
         task=plan.task,
         prepared=prepared,
-        space=SearchSpace(prepared.matrices, spec.projection.rank_step),
+        space=SearchSpace(prepared.matrices, policy_of(spec).rank_step),
         switchable=switchable,
-        scorer=Scorer(switchable, tokenizer, plan.task, spec.resources.tokens_per_batch),
+        scorer=Scorer(switchable, tokenizer, plan.task, spec.resources.batch_tokens),
     )
 
 
@@ -189,7 +195,7 @@ def descents(
     scorer: TaskScorer,
     energies: Energies,
     next_size: NextSize,
-    most: int = MOST_DESCENT_ROUNDS,
+    most: int = DESCENT_ROUNDS,
     confidence: float = DEFAULT_CONFIDENCE,
     earlier: Sequence[Round] = (),
 ) -> Iterator[Round]:

@@ -34,8 +34,8 @@ from ranksieve.search.space.space import Genome
 from ranksieve.search.start.reweighing import settled, weighted
 from ranksieve.search.start.seeds import family, fitted, lagrangian
 from ranksieve.service.pipeline.descent import starts_of, until_little
+from ranksieve.service.pipeline.policy import DESCENT_ROUNDS
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
-from ranksieve.service.spec.job import MOST_DESCENT_ROUNDS
 from ranksieve.workers.types.scores import Floats, Scores
 
 Row = dict[str, Any]
@@ -68,7 +68,7 @@ def _arguments() -> Namespace:
     options.add_argument("--share", type=float, default=0.3, help="size that is measured")
     options.add_argument("--at", nargs="*", type=float, default=[], help="other sizes to score seeds at")
     options.add_argument("--after", nargs="+", type=int, default=[8, 16], help="rounds, ascending")
-    options.add_argument("--descents", type=int, default=MOST_DESCENT_ROUNDS)
+    options.add_argument("--descents", type=int, default=DESCENT_ROUNDS)
     options.add_argument(
         "--midway",
         action="store_true",

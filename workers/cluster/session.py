@@ -187,12 +187,18 @@ class Cluster:
         Raises:
             InputError: No node holds even one of the job's actors.
         """
+        if nodes := self.nodes():
+            _refuse_too_large(threads, gpus, nodes)
+
+    def nodes(self) -> list[dict[str, float]]:
+        """What each node has, by Ray's names; empty where the cluster does not answer. Starts nothing."""
         if self._address is None and not ray.is_initialized():
-            _refuse_too_large(threads, gpus, [{"CPU": processors(), "GPU": torch.cuda.device_count()}])
-        elif self.answers() is not False:
+            return [{"CPU": processors(), "GPU": torch.cuda.device_count()}]
+        if self.answers() is not False:
             with suppress(InfrastructureError):  # told when the job runs
                 self.connect()
-                _refuse_too_large(threads, gpus, _nodes())
+                return _nodes()
+        return []
 
     def run(
         self,

@@ -20,7 +20,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.workers.data import records
 from ranksieve.workers.data.choices import Question, check_tokens, labelled, options_of
 from ranksieve.workers.data.rendering import Renderer
-from ranksieve.workers.data.splits import SHARED, Candidate, Division, split
+from ranksieve.workers.data.splits import SHARED, Candidate, Division, sizes_of, split
 from ranksieve.workers.types.plan import DataPlan, EncodedTask, Example, RecordSource, Row, Span, TaskPlan
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def encode(
 
     Args:
         task: Templates and choices.
-        data: Sources and split sizes; only the splits that `data.sizes` names are made.
+        data: Sources and split sizes; only the splits that `data.splits` names are made.
         tokenizer: The model's own.
         context_length: Longest row the model takes, in tokens; None if unbounded.
 
@@ -75,11 +75,11 @@ def _questions(task: TaskPlan, data: DataPlan, renderer: Renderer) -> tuple[Divi
     """Divide the records, and render those that were chosen."""
     for source, field in ((task.prompt, "task.prompt"), (task.answer, "task.answer")):
         renderer.render(source, field, ())
-    sources = {name: data.files[name] for name in data.sizes if name in data.files}
-    if data.source is not None and len(sources) < len(data.sizes):
+    sources = {name: data.files[name] for name in data.splits if name in data.files}
+    if data.source is not None and len(sources) < len(data.splits):
         sources[SHARED] = data.source
     pools = {name: _candidates(task, source, renderer) for name, source in sources.items()}
-    division = split(pools, data.sizes, data.seed)
+    division = split(pools, sizes_of(pools, data.splits, data.sizes), data.seed)
     chosen = [candidate for part in division.splits.values() for candidate in part]
     answers = renderer.render(task.answer, "task.answer", [(c.name, c.record) for c in chosen])
     return division, [

@@ -37,6 +37,57 @@ class Division:
     dropped_duplicates: int
 
 
+USUAL_SHARES = {"calibration": 0.5, "search": 0.1, "confirm": 0.2, "test": 0.2}
+"""Shares of the records that splits get where their sizes are left open."""
+
+LEAST_JUDGES = 8
+"""Records that a split has at least."""
+
+USUAL_MOST = {"calibration": 4096, "search": 384, "confirm": 1200, "test": 1500}
+"""Most records that splits get then; more were not measured to gain anything."""
+
+
+def sizes_of(
+    pools: Mapping[str, Sequence[Candidate]], splits: Iterable[str], given: Mapping[str, int]
+) -> dict[str, int]:
+    """Choose the sizes of splits that are left open.
+
+    Args:
+        pools: As for `split`.
+        splits: The splits to be made.
+        given: Split name → size, where the user chose one.
+
+    Returns:
+        Split name → size. Splits with a file of their own take all its records, up to `USUAL_MOST`. The others divide
+        what is left of the shared pool in the proportions of `USUAL_SHARES`; calibration gets what the others leave.
+
+    Raises:
+        InputError: There are too few records.
+    """
+    keys = {name: {one.key for one in pool} for name, pool in pools.items()}
+    own = set().union(*(keys[name] for name in keys if name != SHARED))
+    shared = len(keys.get(SHARED, set()) - own) - sum(
+        size for name, size in given.items() if name not in keys
+    )
+    sizes = dict(given)
+    for name in splits:
+        if name in given:
+            continue
+        there = len(keys[name]) if name in keys else int(USUAL_SHARES[name] * shared)
+        sizes[name] = min(there, USUAL_MOST[name])
+    if "calibration" not in given and "calibration" in sizes and "calibration" not in keys:
+        taken = sum(size for name, size in sizes.items() if name not in (*keys, *given, "calibration"))
+        sizes["calibration"] = min(max(0, shared - taken), USUAL_MOST["calibration"])
+    if few := [name for name in splits if name not in given and sizes[name] < LEAST_JUDGES]:
+        raise InputError(
+            "task.data",
+            f"too few records: {max(0, shared):,} different ones leave {sizes[few[0]]:,} for the {few[0]} split, which "
+            f"needs {LEAST_JUDGES}; give at least {round(LEAST_JUDGES / min(USUAL_SHARES.values()))} records, and "
+            "better 200 or more",
+        )
+    return {name: sizes[name] for name in splits}
+
+
 def split(pools: Mapping[str, Sequence[Candidate]], sizes: Mapping[str, int], seed: int) -> Division:
     """Divide the candidates.
 

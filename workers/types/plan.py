@@ -3,7 +3,7 @@
 `service.pipeline.pipeline` fills these from a validated job file; everything in this package takes them as they are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -40,11 +40,15 @@ class RecordSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataPlan:
-    """The record pool, the splits with files of their own, and how many records each split takes."""
+    """The record pool, the splits with files of their own, and the number of records that each split takes.
+
+    `splits`: those that are made; the ones that `sizes` does not name get a size by the number of records there are.
+    """
 
     source: RecordSource | None
     files: Mapping[str, RecordSource] = field(default_factory=dict)
     sizes: Mapping[str, int]
+    splits: Sequence[str] = SPLITS
     seed: int = 0
 
 

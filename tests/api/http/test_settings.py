@@ -47,7 +47,9 @@ def test_an_option_is_called_by_its_own_name(monkeypatch):
 def test_a_data_directory_that_is_a_file_is_told_with_its_option(monkeypatch, tmp_path, below):
     file = tmp_path / "file"
     file.write_text("")
-    detail = f"expected a folder, {file} is a file: name another one with --data-dir; got {str(file / below)!r}"
+    detail = (
+        f"expected a folder, {file} is a file: name another one with --data-dir; got {str(file / below)!r}"
+    )
 
     assert refused(data_dir=file / below) == [("data_dir", detail)]
 
