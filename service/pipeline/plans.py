@@ -1,6 +1,7 @@
 """From a validated job file to what the workers take: paths resolved under the roots, pydantic left behind."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os.path import normpath
 from pathlib import Path
 
@@ -137,18 +138,17 @@ def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> Rec
     return RecordSource(field=field, path=resolve_path(source.path, roots, f"{field}.path"))
 
 
-def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> PreparationPlan:
-    """How a checked job is calibrated and factored."""
+def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype: str) -> PreparationPlan:
+    """Plan how a checked job is calibrated and factored in a working dtype; errors are not propagated."""
     resources = spec.resources
     return PreparationPlan(
-        model=checked.model,
+        model=replace(checked.model, dtype=dtype),  # type: ignore[arg-type]
         task=checked.task,
         method=spec.projection.method,
         storage=spec.projection.storage,
         fisher=spec.projection.fisher,
         gram_examples=spec.projection.gram_examples,
         midway_share=spec.midway_share,
-        propagated_shares=spec.propagated_shares() if checked.by_block else (),
         refinement=Refinement(
             epochs=spec.projection.refine_epochs,
             examples=spec.projection.refine_examples,

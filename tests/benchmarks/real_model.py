@@ -279,7 +279,8 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
     checked = check(
         plans.model_source(spec, allowed), plans.task_plan(spec), plans.data_plan(spec, allowed), models
     )
-    return plans.preparation_plan(spec, checked, settings), spec
+    plan = plans.preparation_plan(spec, checked, settings, spec.model.dtype)
+    return replace(plan, propagated_shares=spec.propagated_shares()), spec
 
 
 def _changed(
