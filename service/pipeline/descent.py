@@ -25,7 +25,6 @@ from ranksieve.search.start.seeds import Family, family
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import write_json
 from ranksieve.service.pipeline.confirmation import confidence_of
-from ranksieve.service.pipeline.policy import descent_rounds
 from ranksieve.service.pipeline.rounds import (
     DESCENT_EXAMPLES,
     RoundRecords,
@@ -37,6 +36,7 @@ from ranksieve.service.pipeline.rounds import (
 )
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.policy import descent_rounds
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.scores import Failure

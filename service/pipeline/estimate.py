@@ -16,7 +16,10 @@ from ranksieve.service.pipeline.confirmation import promise_notes
 from ranksieve.service.pipeline.descent import UPWARDS
 from ranksieve.service.pipeline.latency import workload_of
 from ranksieve.service.pipeline.pipeline import VERIFIED_EXAMPLES
-from ranksieve.service.pipeline.policy import (
+from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, records_of
+from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
+from ranksieve.service.pipeline.search_plan import own_seeds
+from ranksieve.service.policy import (
     FRONT,
     ROUND_EXAMPLES,
     descent_rounds,
@@ -26,9 +29,6 @@ from ranksieve.service.pipeline.policy import (
     propagates,
     reweigh_rounds,
 )
-from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, records_of
-from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
-from ranksieve.service.pipeline.search_plan import own_seeds
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, MaxDrop, Pareto, TargetLatency
 from ranksieve.workers.cost.estimate import PhaseEstimate, estimate

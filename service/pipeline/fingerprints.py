@@ -10,6 +10,9 @@ from typing import Any
 from ranksieve.search.errors import InputError, NotFoundError, UnresumableError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service.job import matrices
+from ranksieve.service.job.events import EventType
+from ranksieve.service.pipeline import descent, reweighing
+from ranksieve.service.run.joblog import JobLog
 from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.types.plan import EncodedTask
 
@@ -110,4 +113,45 @@ def require_same_matrices(directory: Path, found: Sequence[MatrixShape], job_id:
         f"has other matrices to prune than when job {job_id} ran: expected {len(known)}, got {len(found)} "
         f"({'; '.join(told) or 'in another order'}). Another version of the program takes the same model apart "
         "otherwise, and what the job found says nothing of these matrices; submit the job anew, not as a fork",
+    )
+
+
+def announce_data(log: JobLog, task: EncodedTask, notes: Sequence[str]) -> None:
+    """Record the records of a job; a job that goes on must have those it began with."""
+    if (before := log.last_event(EventType.DATA_LOADED)) and (known := before.get("digests")):
+        require_same_data(known, task, log.job.id)
+    log.event(
+        EventType.DATA_LOADED,
+        splits={name: len(examples) for name, examples in task.splits.items()},
+        dropped_duplicates=task.dropped_duplicates,
+        digests=data_of(task),
+        notes=list(notes),
+    )
+
+
+def announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
+    """Record the model of a job; a job that goes on must have the one it began with, and the same factors.
+
+    Before its first generation a job can begin anew instead: the rounds that other factors led to are deleted.
+
+    Args:
+        log: Of the job.
+        prepared: The model and its factors.
+        device: Where they run.
+    """
+    if before := log.last_event(EventType.MODEL_LOADED):
+        require_same_model(before, prepared, log.job.id)
+        if log.search_state() is not None:
+            require_same_factors(before, prepared, log.job.id)
+        elif before["factors"] != prepared.factors.name:
+            for name in (reweighing.FILE, descent.FILE):
+                (log.directory / name).unlink(missing_ok=True)
+    log.event(
+        EventType.MODEL_LOADED,
+        matrices=len(prepared.matrices),
+        block_params=prepared.block_params,
+        total_params=prepared.total_params,
+        **model_of(prepared),
+        device=device,
+        factors=prepared.factors.name,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service.job.events import EventType
-from ranksieve.service.pipeline.policy import policy_of
+from ranksieve.service.policy import policy_of
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec, TargetLatency
 from ranksieve.workers.cost.latency import Latency, LatencyPlan

@@ -10,22 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.service.job.events import EventType
 from ranksieve.service.job.exports import Export
 from ranksieve.service.job.job import Job, JobState
-from ranksieve.service.pipeline import plans, report
+from ranksieve.service.pipeline import report
 from ranksieve.service.pipeline.fingerprints import (
     require_same_data,
     require_same_matrices,
     require_same_model,
 )
 from ranksieve.service.pipeline.search_plan import seedless
-from ranksieve.service.pipeline.steps import Phases
+from ranksieve.service.pipeline.steps import JobSteps
 from ranksieve.service.run.clock import Clock
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
+from ranksieve.service.spec import JobSpec
 from ranksieve.workers.cluster.session import Cluster
-from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.export.verification import Verified
 from ranksieve.workers.types.metrics import drop_points
 from ranksieve.workers.types.plan import EncodedTask
@@ -45,28 +44,27 @@ class Materializer:
 
     def __init__(self, settings: Settings, cluster: Cluster) -> None:
         self._settings = settings
-        self._phases = Phases(settings, cluster)
+        self._cluster = cluster
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
-        """Runs one export; returns its result (see `service.pipeline.report`)."""
+        """Run one export; return its result (see `service.pipeline.report`)."""
         assert job.export is not None
-        with self._phases.share(log) as share, plans.cache(self._settings).lease():
-            return self._run(job, job.export, share, log)  # nothing that it uses is evicted
+        spec, dtype = seedless(job.spec), job.export.known["model"]["dtype"]
+        with JobSteps.on(self._cluster, self._settings, spec, log, dtype) as steps:
+            return self._run(job, job.export, spec, steps, log)
 
-    def _run(self, job: Job, export: Export, share: Share, log: JobLog) -> dict[str, Any]:
-        spec, clock, phases = seedless(job.spec), Clock(log.directory), self._phases
+    def _run(self, job: Job, export: Export, spec: JobSpec, steps: JobSteps, log: JobLog) -> dict[str, Any]:
+        clock, measured = Clock(log.directory), export.latency
         with clock.phase("prepare"):
-            dtype = export.known["model"]["dtype"]
-            phases.fetch(spec, log)
-            checked = phases.check(spec, dtype=dtype)
+            steps.fetch()
+            checked = steps.check()
             require_same_data(export.known["data"], checked.task, export.job)
             require_same_matrices(self._settings.jobs_dir / export.job, checked.matrices, export.job)
             log.state(JobState.PREPARING)
-            made = phases.factor(spec, checked, share, log, dtype)
-            require_same_model(export.known["model"], made, export.job)
-            measured = export.latency
-            plan = phases.search_plan(spec, checked, made.model.dtype, measured)
-            prepared = phases.prepare(spec, checked, made, plan, share, log)
+            factors = steps.factor(checked)
+            require_same_model(export.known["model"], factors, export.job)
+            plan = steps.search_plan(checked, measured)
+            prepared = steps.prepare(checked, factors, plan)
         space = plan.space
         genome = space.validate(export.genome)
         refit = export.refit_file(self._settings.jobs_dir)
@@ -75,14 +73,12 @@ class Materializer:
         with clock.phase("export"):
             summary = report.export_summary(spec, export, space, prepared, refit)
             provenance = report.provenance(job, summary)
-            ranks = space.ranks(genome)
-            exported = phases.export(spec, prepared, ranks, refit, provenance, share, log)
+            exported = steps.export(prepared, space.ranks(genome), refit, provenance)
         with clock.phase("verify"):
             split, examples = _measured_on(export, refit, checked.task)
-            verified = phases.verify(
-                spec, checked.task, prepared, exported, split, examples, share, log, measured
-            )
-            _require_reproduced(checked.task, summary["best"]["metric"][split], verified, log)
+            expected = summary["best"]["metric"][split]
+            verified = steps.verify(checked.task, prepared, exported, split, examples, expected, measured)
+            _require_reproduced(checked.task, expected, verified)
         return report.result(summary, prepared, exported, verified, clock.seconds)
 
 
@@ -93,14 +89,13 @@ def _measured_on(export: Export, refit: Path | None, task: EncodedTask) -> tuple
     return "search", int(export.candidate["examples"])
 
 
-def _require_reproduced(task: EncodedTask, expected: float, verified: Verified, log: JobLog) -> None:
-    """Checks that the export does about as well as was measured: what it did on each example then was not kept.
+def _require_reproduced(task: EncodedTask, expected: float, verified: Verified) -> None:
+    """Check that the export does about as well as was measured: what it did on each example then was not kept.
 
     Raises:
         ScoringError: It does not.
     """
     metric = metric_of(task.kind, verified.scores)
-    log.event(EventType.ARTIFACT_VERIFIED, metric=metric, expected=expected)
     allowed = max(POINTS, 100 * EXAMPLES / len(verified.scores.quality))
     difference = abs(drop_points(task.kind, expected, metric))
     if not difference <= allowed:

@@ -1,11 +1,12 @@
 """From a validated job file to what the workers take: paths resolved under the roots, pydantic left behind."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from os.path import normpath
 from pathlib import Path
 
 from ranksieve.search.errors import InputError
-from ranksieve.service.pipeline.policy import midway_share, policy_of, propagated_shares
+from ranksieve.service.policy import midway_share, policy_of
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import DataSource, JobSpec
 from ranksieve.workers.cache.folders import FolderCache
@@ -129,16 +130,15 @@ def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> Rec
     return RecordSource(field=field, path=resolve_path(source.path, roots, f"{field}.path"))
 
 
-def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> PreparationPlan:
-    """How a checked job is calibrated and factored."""
+def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype: str) -> PreparationPlan:
+    """Plan how a checked job is calibrated and factored in a working dtype; errors are not propagated."""
     resources = spec.resources
     return PreparationPlan(
-        model=checked.model,
+        model=replace(checked.model, dtype=dtype),  # type: ignore[arg-type]
         task=checked.task,
         method=policy_of(spec).method,
         gram_examples=policy_of(spec).gram_examples,
         midway_share=midway_share(spec),
-        propagated_shares=propagated_shares(spec) if checked.by_block else (),
         refinement=Refinement(
             epochs=policy_of(spec).train_epochs,
             examples=policy_of(spec).train_examples,

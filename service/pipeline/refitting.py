@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.service.job.events import EventType
-from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.pipeline.scoring import Candidate, Report, TaskScorer
+from ranksieve.service.policy import policy_of
 from ranksieve.service.run.clock import Clock
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec

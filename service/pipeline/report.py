@@ -15,9 +15,9 @@ from ranksieve.service.job.job import Job
 from ranksieve.service.pipeline import latency
 from ranksieve.service.pipeline.confirmation import Confirmed, Winner, promise_notes
 from ranksieve.service.pipeline.fingerprints import data_of, model_of
-from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.policy import policy_of
 from ranksieve.service.server.capabilities import versions
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.export.verification import Verified

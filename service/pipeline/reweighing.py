@@ -25,7 +25,6 @@ from ranksieve.search.start.seeds import Family, lagrangian
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import write_json
 from ranksieve.service.pipeline.confirmation import confidence_of
-from ranksieve.service.pipeline.policy import ROUND_EXAMPLES, reweigh_rounds
 from ranksieve.service.pipeline.rounds import (
     RoundRecords,
     next_stair,
@@ -35,6 +34,7 @@ from ranksieve.service.pipeline.rounds import (
 )
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.policy import ROUND_EXAMPLES, reweigh_rounds
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.plan import EncodedTask

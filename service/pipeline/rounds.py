@@ -22,8 +22,8 @@ from ranksieve.search.start.seeds import Family
 from ranksieve.search.statistics.intervals import DropInterval
 from ranksieve.service.job.files import read_json
 from ranksieve.service.pipeline.confirmation import confidence_of
-from ranksieve.service.pipeline.policy import parts_of, policy_of, propagates
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
+from ranksieve.service.policy import parts_of, policy_of, propagates
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.factors.propagation import MOST_EXAMPLES
 from ranksieve.workers.types.scores import Failure, Reaction

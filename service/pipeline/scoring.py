@@ -15,7 +15,9 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.service.job.events import EventType
 from ranksieve.service.pipeline.measures import Measures
+from ranksieve.service.run.joblog import JobLog
 from ranksieve.workers.types.metrics import drop_points
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import (
@@ -307,6 +309,18 @@ class TaskScorer(Measures):
             )
         except ScoringError as error:
             return Outcome.failed(trial, str(error), tokens=result.tokens, seconds=result.seconds)
+
+
+def announce_dense(scorer: TaskScorer, splits: Iterable[str], log: JobLog) -> None:
+    """Score the dense model on splits and record its metric on each."""
+    for split in splits:
+        scores = scorer.score_dense(split, log.progress("dense"))
+        log.event(
+            EventType.DENSE_SCORED,
+            split=split,
+            metric=scorer.metric(scores),
+            metric_name=scorer.metric_name,
+        )
 
 
 def half_of(examples: int) -> int:

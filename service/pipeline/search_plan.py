@@ -32,7 +32,7 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import Starts, lagrangian, of_densities
 from ranksieve.service import spec as job
 from ranksieve.service.pipeline.plans import resolve_path
-from ranksieve.service.pipeline.policy import FRONT, descent_rounds, policy_of, reweigh_rounds
+from ranksieve.service.policy import FRONT, descent_rounds, policy_of, reweigh_rounds
 from ranksieve.service.spec import ConstraintSpec, JobSpec, SeedSpec
 from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ranksieve.search.errors import InputError, NotFoundError
-from ranksieve.service.pipeline.policy import policy_of
+from ranksieve.service.policy import policy_of
 from ranksieve.service.spec import MOST_SEEDS, JobSpec, SeedSpec, TargetParams
 from ranksieve.service.store import View
 

@@ -11,7 +11,7 @@ from ranksieve.search.errors import CancelledError
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.job.redaction import redact_values
-from ranksieve.service.pipeline.policy import policy_of
+from ranksieve.service.policy import policy_of
 from ranksieve.service.server.metrics import Metrics
 from ranksieve.service.store import Store
 

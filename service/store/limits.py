@@ -5,8 +5,8 @@ from sqlalchemy.orm import Session
 from ranksieve.search.errors import ConflictError
 from ranksieve.search.evolution.budget import check_limits
 from ranksieve.service.job.job import JobState
-from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.pipeline.search_plan import require_scorings
+from ranksieve.service.policy import policy_of
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store.schema import JobRow, SearchStateRow
 

@@ -20,7 +20,7 @@ from torch import nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ranksieve.search.start.seeds import lagrangian
-from ranksieve.service.pipeline.policy import policy_of
+from ranksieve.service.policy import policy_of
 from ranksieve.workers.cost.timing import Timed, fastest, last_of, timer_for
 from ranksieve.workers.model import attention
 from ranksieve.workers.scoring.slopes import react

@@ -26,9 +26,9 @@ from search_dispatch import EXAMPLES, OBJECTIVES, SIGMA, SMALL, Problem
 
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.service.job.job import Job, JobState
-from ranksieve.service.pipeline.policy import policy_of
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.pipeline.searching import search
+from ranksieve.service.policy import policy_of
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec

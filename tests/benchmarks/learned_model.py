@@ -46,7 +46,7 @@ from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.start.seeds import lagrangian
-from ranksieve.service.pipeline.policy import MIDWAY_SHARE
+from ranksieve.service.policy import MIDWAY_SHARE
 from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.model.matrices import weight_OD
 from ranksieve.workers.model.switchable import switchable_module

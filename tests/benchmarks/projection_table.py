@@ -34,8 +34,8 @@ from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome
 from ranksieve.search.start.seeds import lagrangian, per_type, uniform
-from ranksieve.service.pipeline.policy import MIDWAY_SHARE
 from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES, TaskScorer
+from ranksieve.service.policy import MIDWAY_SHARE
 from ranksieve.workers.factors.refit import lent, refit
 from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 

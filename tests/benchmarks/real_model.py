@@ -25,16 +25,16 @@ from ranksieve.service import wiring
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import DEFAULT_CONFIDENCE
 from ranksieve.service.pipeline.descent import NextSize, Round, descent, staircase, until_little
-from ranksieve.service.pipeline.policy import (
+from ranksieve.service.pipeline.reweighing import NextShare, Reweighing, Weighing, on_stairs
+from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, RoundRecords, records_of, smallest_share
+from ranksieve.service.pipeline.scoring import TaskScorer
+from ranksieve.service.policy import (
     DESCENT_ROUNDS,
     ROUND_EXAMPLES,
     STAIRCASE_ROUNDS,
     policy_of,
     usual_rounds,
 )
-from ranksieve.service.pipeline.reweighing import NextShare, Reweighing, Weighing, on_stairs
-from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, RoundRecords, records_of, smallest_share
-from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.factors.closed_form import gathered_midway
@@ -282,7 +282,8 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
     checked = check(
         plans.model_source(spec, allowed), plans.task_plan(spec), plans.data_plan(spec, allowed), models
     )
-    return plans.preparation_plan(spec, checked, settings), spec
+    plan = plans.preparation_plan(spec, checked, settings, spec.model.dtype)
+    return replace(plan, propagated_shares=spec.propagated_shares()), spec
 
 
 def _changed(

@@ -34,8 +34,8 @@ from ranksieve.search.space.space import Genome
 from ranksieve.search.start.reweighing import settled, weighted
 from ranksieve.search.start.seeds import family, fitted, lagrangian
 from ranksieve.service.pipeline.descent import starts_of, until_little
-from ranksieve.service.pipeline.policy import DESCENT_ROUNDS
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
+from ranksieve.service.policy import DESCENT_ROUNDS
 from ranksieve.workers.types.scores import Floats, Scores
 
 Row = dict[str, Any]

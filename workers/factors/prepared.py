@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.fisher import Fisher
-from ranksieve.workers.factors.propagation import Sizes
+from ranksieve.workers.factors.propagation import PropagatedShares
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.model.loading import PreparedModel
 from ranksieve.workers.model.matrices import linear_params
@@ -60,7 +60,7 @@ class PreparationPlan:
     fisher: Fisher
     gram_examples: int | None = None
     midway_share: float | None = None
-    propagated_shares: Sizes = ()
+    propagated_shares: PropagatedShares = ()
     refinement: Refinement = field(default_factory=Refinement)
     seed: int
     batch_tokens: int

@@ -60,7 +60,7 @@ JUDGED, MOST_JUDGES = 0.25, 256
 JUDGING = 3
 """Version of how they tell."""
 
-Sizes = tuple[float, ...] | MaxDrop
+PropagatedShares = tuple[float, ...] | MaxDrop
 """What the models keep in which errors are propagated; a drop: around the smallest one that stays within it."""
 
 AROUND = (0.4, 0.8)
@@ -92,9 +92,9 @@ def split_for_propagation(calibration: Sequence[Example]) -> tuple[Sequence[Exam
     return first[: max(1, bisect_right(tokens, MOST_TOKENS))], calibration[-judges:]
 
 
-def models_of(sizes: Sizes) -> int:
+def models_of(shares: PropagatedShares) -> int:
     """In how many models errors are propagated."""
-    return len(AROUND) if isinstance(sizes, MaxDrop) else len(sizes)
+    return len(AROUND) if isinstance(shares, MaxDrop) else len(shares)
 
 
 def shares_within(

@@ -30,7 +30,7 @@ from ranksieve.service.pipeline.estimate import (
     scorings,
 )
 from ranksieve.service.pipeline.search_plan import search_plan
-from ranksieve.service.pipeline.steps import Phases
+from ranksieve.service.pipeline.steps import check_job
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.cost.shapes import size_of, uniform_load
@@ -378,9 +378,8 @@ def test_an_export_is_verified_once_and_both_models_are_timed_in_rounds(make_spe
 def test_what_no_model_of_this_kind_does_is_not_counted(tiny_root: Path, tmp_path: Path, tiny_job) -> None:
     """Errors are propagated block by block, where a model lets them."""
     settings = Settings(data_dir=tmp_path / "data", roots=[tiny_root])
-    nobody: Any = None
     spec = JobSpec.model_validate(tiny_job)
-    checked = Phases(settings, nobody).check(spec, weights="ignored")
+    checked = check_job(settings, spec, weights="ignored")
 
     def prepared(spec: JobSpec, by_block: bool) -> int:
         described = estimate_job(settings, spec, replace(checked, by_block=by_block))
