@@ -158,7 +158,6 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         device=resources.device,
         gguf=gguf,
         method=spec.projection.method,
-        fisher=spec.projection.fisher,
         gram_bytes=resources.gram_bytes,
         midway_share=spec.midway_share,
         propagated=models_of(spec.propagated_shares()),

@@ -144,7 +144,6 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings) -> Pre
         model=checked.model,
         task=checked.task,
         method=spec.projection.method,
-        fisher=spec.projection.fisher,
         gram_examples=spec.projection.gram_examples,
         midway_share=spec.midway_share,
         propagated_shares=spec.propagated_shares() if checked.by_block else (),

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 from ranksieve.service.server.settings import Settings
-from ranksieve.service.spec import DtypeName, FisherName, JobSpec, MethodName, TaskSpec
+from ranksieve.service.spec import DtypeName, JobSpec, MethodName, TaskSpec
 
 LIBRARIES = ("ranksieve", "torch", "transformers", "ray", "deap", "numpy", "safetensors")
 
@@ -42,7 +42,6 @@ def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any
         },
         "tasks": list(get_args(TaskSpec.model_fields["kind"].annotation)),
         "methods": list(get_args(MethodName)),
-        "fisher": list(get_args(FisherName)),
         "dtypes": list(get_args(DtypeName)),
         "objectives": [kind.model_fields["kind"].default for kind in get_args(objectives)],
     }

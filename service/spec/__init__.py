@@ -7,7 +7,7 @@ Knows nothing of tensors, actors or HTTP. Checks what can be checked without rea
 from ranksieve.service.spec.job import LONGEST_LABEL, JobSpec, Labels, Name, ParentSpec, Priority
 from ranksieve.service.spec.model import DtypeName, ModelSpec
 from ranksieve.service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
-from ranksieve.service.spec.projection import FisherName, MethodName, ProjectionSpec
+from ranksieve.service.spec.projection import MethodName, ProjectionSpec
 from ranksieve.service.spec.resources import Actors, ResourceSpec
 from ranksieve.service.spec.search import (
     MOST_SEEDS,
@@ -29,7 +29,6 @@ __all__ = [
     "DataSource",
     "DtypeName",
     "Evaluations",
-    "FisherName",
     "Generations",
     "HubDataset",
     "JobSpec",

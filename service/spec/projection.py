@@ -8,18 +8,12 @@ from ranksieve.service.spec.strict import Strict
 
 MethodName = Literal["task", "output", "input", "weight"]
 Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(strict=False)]
-FisherName = Literal["true", "empirical", "kl"]
 
 
 class ProjectionSpec(Strict):
     """How each matrix is factored, and which of its ranks are levels."""
 
     method: MethodName = "task"
-    fisher: FisherName = Field(
-        "true",
-        description="`task` only, whose gradients: `true` of the model's own distribution over the answers, "
-        "`empirical` of the right answers' likelihood, `kl` of the divergence from the dense model's answers.",
-    )
     rank_step: int = Field(16, ge=1, le=4096, description="Ranks are multiples of this, below break-even.")
     gram_examples: int | None = Field(
         None,

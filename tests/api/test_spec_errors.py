@@ -33,7 +33,7 @@ def test_a_strange_field_gets_the_list(spec):
     spec["projection"] = {"zzz": 3}
 
     assert errors_of(spec) == {
-        "projection.zzz": "unknown field; expected one of method, fisher, rank_step, gram_examples, "
+        "projection.zzz": "unknown field; expected one of method, rank_step, gram_examples, "
         "midway_share, propagated_shares, propagation_rounds, refine_epochs, refine_examples, refit, "
         "refine_learning_rate"
     }
