@@ -203,7 +203,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         },
         "tasks": ["choice", "generate", "lm"],
         "methods": ["task", "output", "input", "weight"],
-        "fisher": ["true", "empirical", "kl"],
         "dtypes": ["auto", "float32", "bfloat16", "float16"],
         "objectives": ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"],
     },

@@ -216,7 +216,7 @@ class JobSteps:
         self, prepared: Prepared, ranks: tuple[int, ...], refit: Path | None, provenance: dict[str, Any]
     ) -> Exported:
         """Write a model into the job's artifacts."""
-        spec, log = self._spec, self._log
+        log = self._log
         folder = log.directory / "artifacts" / "model"
         folder.parent.mkdir(parents=True, exist_ok=True)
         plan = ExportPlan(

@@ -26,13 +26,14 @@ from pathlib import Path
 
 import torch
 from real_model import CPU, parser, preparation_plan
+from torch.nn.functional import nll_loss
 
 from ranksieve.workers.cache.folders import FolderCache
-from ranksieve.workers.factors.fisher import loss_of
 from ranksieve.workers.factors.preparation import closed_form, propagated
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Progress
 from ranksieve.workers.forward.batches import make_batches
-from ranksieve.workers.forward.likelihood import answer_logits
+from ranksieve.workers.forward.likelihood import answer_logits, right_choices
+from ranksieve.workers.forward.loss import log_likelihoods
 from ranksieve.workers.model.loading import load_prepared, prepare_model
 from ranksieve.workers.model.sources import resolve
 
@@ -135,10 +136,12 @@ def _plain(plan: PreparationPlan, folder: Path) -> float:
     torch.set_num_threads(plan.threads)
     model = load_prepared(folder, CPU).requires_grad_(True)
     examples = plan.task.splits["calibration"]
-    max_choices, unused = max(example.choices for example in examples), torch.Generator()
+    max_choices = max(example.choices for example in examples)
     for batch in make_batches(examples, max_choices, plan.batch_tokens):
         logits_NV = answer_logits(model, batch)
-        loss_of(plan.task.kind, "empirical", logits_NV, examples, batch, max_choices, unused).backward()
+        logp = log_likelihoods(plan.task.kind, logits_NV, examples, batch, max_choices)
+        right = right_choices(examples, batch, CPU) if plan.task.kind == "choice" else batch.token_N
+        nll_loss(logp, right, reduction="sum").backward()
         model.zero_grad()
     return time.time()
 

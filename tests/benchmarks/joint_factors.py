@@ -165,7 +165,7 @@ def _joint(
             embedding = plain.get_input_embeddings()
             leaf = embedding.register_forward_hook(lambda _, __, output: output.requires_grad_())
             logits_NV = answer_logits(plain, batch)
-            loss_of(model.task.kind, "true", logits_NV, examples, batch, choices, generator).backward()  # type: ignore[no-untyped-call]
+            loss_of(model.task.kind, logits_NV, examples, batch, choices, generator).backward()  # type: ignore[no-untyped-call]
             leaf.remove()
         grams.tokens += batch.tokens
     for name, (group, matrices) in members.items():

@@ -40,7 +40,7 @@ from ranksieve.workers.factors.refit import lent, refit
 from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
-VARIANT = ("fisher", "midway", "propagated", "refit", "gram_examples", "calibration", "split")
+VARIANT = ("midway", "propagated", "refit", "gram_examples", "calibration", "split")
 KEY = ("method", *VARIANT, "allocation", "share", "seed")
 BATCH_TOKENS = 1024
 ALLOCATIONS = ("lagrangian", "reweighed", "descended", "per-type", "uniform")
@@ -72,9 +72,6 @@ def _arguments() -> Namespace:
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options.add_argument("--methods", nargs="+", default=["task", "output", "input", "weight"])
     options.add_argument(
-        "--fisher", choices=["true", "empirical", "kl"], default="true", help="gradients of `task`"
-    )
-    options.add_argument(
         "--midway", type=float, default=MIDWAY_SHARE, help="share of the smaller model, 0..1"
     )
     options.add_argument("--refit", type=float, help="refit with this share of the dense model's flow, 0..1")
@@ -95,7 +92,6 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
         spec=spec,
         roots=arguments.root,
         method=method,
-        fisher=arguments.fisher,
         calibration=arguments.calibration,
         gram_examples=arguments.gram_examples,
         midway_share=arguments.midway,
@@ -131,7 +127,6 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
 def _variant(arguments: Namespace, method: str) -> tuple[Any, ...]:
     """`VARIANT` as rows name it: None where it is as it was before there was a choice."""
     return (
-        arguments.fisher,
         arguments.midway if method == "task" and arguments.midway < 1 else None,
         propagated_in(arguments, method),
         arguments.refit,

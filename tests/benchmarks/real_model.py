@@ -39,7 +39,6 @@ from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.factors.closed_form import gathered_midway
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.factors.fisher import Fisher
 from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Progress, with_factors
 from ranksieve.workers.model.attention import suit_gradients
@@ -104,7 +103,7 @@ class Variant(TypedDict, total=False):
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
     data. `objective`: as in a job file. `propagated_shares`: likewise; None: what that objective makes of it.
-    `method`, `fisher`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`, `kl_weight`,
+    `method`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`, `kl_weight`,
     `dtype`: as in a job file. `calibration`: records of that split (none: the job's own). `seed`: of the data splits,
     of calibration and of the search.
     """
@@ -113,7 +112,6 @@ class Variant(TypedDict, total=False):
     roots: Sequence[Path]
     objective: dict[str, Any] | None
     method: Method
-    fisher: Fisher
     gram_examples: int | None
     calibration: int | None
     midway_share: float | None
@@ -261,7 +259,6 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
         spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method, refine_epochs=0)
     projection = {
         "method": method,
-        "fisher": variant.get("fisher", "true"),
         "midway_share": variant.get("midway_share") if method == "task" else None,
         "propagated_shares": variant.get("propagated_shares", ()) if method == "task" else None,
         "refine_epochs": variant.get("refine_epochs", 0),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ranksieve.workers.cost import memory, operations
 from ranksieve.workers.cost.memory import Footprint, factor_bytes, spilled_bytes, weight_bytes
 from ranksieve.workers.cost.operations import Steps, Work
-from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, gram_passes, runs_dense
+from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, gram_passes
 from ranksieve.workers.cost.speed import Rates
 
 REFIT_PASSES = 5
@@ -76,7 +76,6 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     calibration, none = loads["calibration"], Work()
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
-    streamed += calibration.times(passes * runs_dense(job))
     streamed += loads["propagation"].times(operations.flowing_passes(job)) + loads["propagation_looks"]
     streamed += loads["refinement"].times(job.refine_epochs)
     entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # factors of every kind

@@ -20,7 +20,6 @@ from ranksieve.workers.cost.shapes import (
     ModelSize,
     gram_passes,
     grams_per_matrix,
-    runs_dense,
     shards_of,
 )
 from ranksieve.workers.factors.calibration import gram_width
@@ -297,8 +296,7 @@ def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Metho
     length = load.squares / max(load.tokens, 1)
     if job.device == "cpu" and job.dtype == "bfloat16" and length <= SHORT:
         entries += round((item + 4) * length * model.heads * model.layers)
-    logits = (2 if runs_dense(job) else 1) * _logits(model, load, LOGIT_BYTES)
-    return _on_one(load.largest_tokens * entries, model, job) + logits
+    return _on_one(load.largest_tokens * entries, model, job) + _logits(model, load, LOGIT_BYTES)
 
 
 def _batch(model: ModelSize, job: JobSize, load: Load, item: int) -> int:

@@ -27,7 +27,6 @@ from ranksieve.workers.cost.shapes import (
     ModelSize,
     gram_passes,
     grams_per_matrix,
-    runs_dense,
     shards_of,
 )
 from ranksieve.workers.cost.speed import EIGH_FLOPS, Rates
@@ -162,8 +161,7 @@ def _propagating(model: ModelSize, job: JobSize) -> Work:
 def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> Work:
     """The passes over some calibration examples; the shards' sums are written, hashed and read back.
 
-    Midway every matrix runs low-rank as well, both ways, with this share of its parameters; and, if wanted, the dense
-    model.
+    Midway every matrix runs low-rank as well, both ways, with this share of its parameters.
     """
     weights = weight_bytes(model, job)
     streamed = load.times(len(gram_passes(model, job.method, job.gram_bytes)))
@@ -171,8 +169,6 @@ def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> W
         flops=2 * 2 * low_rank * model.running_params * streamed.tokens,
         memory_bytes=2 * low_rank * streamed.batches * weights,
     )
-    if low_rank and runs_dense(job):
-        running += _forward(model, job, streamed)
     summed = sum(_kept(model, job.method)) * grams_per_matrix(job.method) * BYTES_PER_ENTRY
     spilling = Work(file_bytes=3 * shards_of(job, load) * summed)
     return running + _grams(model, job, load) + spilling

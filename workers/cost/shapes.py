@@ -13,7 +13,6 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.workload import Workload
 from ranksieve.workers.factors.calibration import passes, shard_count
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.factors.fisher import Fisher
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.generation import by_prompt, longest_answer, read_once
 from ranksieve.workers.model.experts import expert_of
@@ -112,7 +111,7 @@ class JobSize:
     many are refit and confirmed at most; `fewest_finalists`: after so many confirming may have its answer.
     `devices`: how many devices' worth of work the actors do at the same time (1 for a processor, whose rates are
     those of all its threads); `actors_per_device` share the memory of one, or one actor has that of
-    `devices_per_actor`. `gram_bytes`: for the Grams of one actor. `fisher`, `midway_share`: as of
+    `devices_per_actor`. `gram_bytes`: for the Grams of one actor. `midway_share`: as of
     `factors.prepared.PreparationPlan`. `propagated`: in how many candidates errors are propagated, if at all.
     """
 
@@ -120,7 +119,6 @@ class JobSize:
     device: str
     gguf: bool
     method: Method
-    fisher: Fisher
     gram_bytes: int
     midway_share: float | None
     propagated: int
@@ -227,11 +225,6 @@ def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple
 def shards_of(job: JobSize, load: Load) -> int:
     """Shards that a round of the job's calibration is cut into."""
     return shard_count(load.tokens, max(1, round(load.batches)), job.device)
-
-
-def runs_dense(job: JobSize) -> bool:
-    """Whether the dense model runs as well where Grams are gathered midway."""
-    return job.fisher == "kl" and job.midway_share is not None
 
 
 def grams_per_matrix(method: Method) -> int:

@@ -8,7 +8,7 @@ A matrix y = W x is seen from its narrow side, where both Grams are K×K and not
     O ≤ D    at its output:  E[(Wx)(Wx)ᵀ] and E[g gᵀ]       g = ∂loss/∂y
     O > D    at its input:   E[x xᵀ] and E[(Wᵀg)(Wᵀg)ᵀ]     Wᵀg: what the matrix passes back
 
-Which loss the gradient is of is the business of `workers.factors.fisher`.
+The loss is `workers.factors.fisher.loss_of`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 from ranksieve.search.errors import InputError, ScoringError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.factors.fisher import Fisher, answers_of, loss_of
+from ranksieve.workers.factors.fisher import answers_of, loss_of
 from ranksieve.workers.factors.grams import BYTES_PER_ENTRY, Grams, GramSum, gram_numbers
-from ranksieve.workers.factors.midway import as_dense, dense_module, gradient_share
+from ranksieve.workers.factors.midway import dense_module, gradient_share
 from ranksieve.workers.forward.batches import Batch, make_batches
 from ranksieve.workers.forward.likelihood import answer_logits
 from ranksieve.workers.model.experts import expert_of
@@ -87,7 +87,6 @@ class Calibrator:
         matrices: Matrices to watch.
         method: What the Grams are for: `task` wants backward ones, too (a backward pass per batch); for `input` every
             matrix is seen from its input, also where that is the wide side.
-        fisher: Which loss the gradients are of, see `workers.factors.fisher`.
     """
 
     def __init__(
@@ -95,7 +94,6 @@ class Calibrator:
         model: PreTrainedModel,
         matrices: Sequence[MatrixShape],
         method: Method,
-        fisher: Fisher = "true",
     ) -> None:
         self.grams = Grams()
         self._model = model
@@ -107,7 +105,6 @@ class Calibrator:
         experts = {matrix.name: expert_of(model, matrix.name) for matrix in matrices}
         self._experts = {name: expert for name, expert in experts.items() if expert is not None}
         self._gradients = method == "task"
-        self._fisher = fisher
         self._mask_BL: torch.Tensor | None = None  # while watching
         self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened
         self._last_input: tuple[str, torch.Tensor] | None = None
@@ -189,7 +186,6 @@ class Calibrator:
         max_choices: int,
         generator: torch.Generator,
     ) -> None:
-        dense_NV = self._dense_logits(batch) if self._fisher == "kl" else None
         self._mask_BL, self._tokens_T = batch.mask_BL, batch.mask_BL.flatten().nonzero().squeeze(1)
         with torch.set_grad_enabled(self._gradients):
             logits_NV = answer_logits(self._model, batch)
@@ -199,18 +195,11 @@ class Calibrator:
                     "try model.dtype: float32, or look for broken records"
                 )
             if self._gradients:
-                loss = loss_of(
-                    kind, self._fisher, logits_NV, examples, batch, max_choices, generator, dense_NV
-                )
+                loss = loss_of(kind, logits_NV, examples, batch, max_choices, generator)
                 loss.backward()  # type: ignore[no-untyped-call]
         self._last_input = self._last_sent = self._mask_BL = None
         self.grams.tokens += batch.tokens
         self.grams.answers += answers_of(kind, batch)
-
-    def _dense_logits(self, batch: Batch) -> torch.Tensor | None:
-        """Of a model that is midway, without being watched."""
-        with as_dense(self._model) as midway, torch.no_grad():
-            return answer_logits(self._model, batch) if midway else None
 
     def _watch_output(
         self, name: str

@@ -1,67 +1,43 @@
-"""The losses whose gradients say what the task's outcome reacts to.
+"""A loss whose gradients have the second moment of the task's true Fisher information.
 
 Legend: S examples of a batch, C choices, N answer tokens, V vocabulary, J the Jacobian from outputs to logits.
 
-`true`: the gradients have the second moment of the true Fisher information, that of labels drawn from the model's own
-distribution p, Jᵀ(diag(p) - p pᵀ)J: the curvature of the KL divergence to the dense model, whatever the labels are
-(arXiv 1503.05671, section 5). `empirical`: the gradient of the right answer's likelihood, where a model that is sure
-and right leaves no trace (arXiv 1905.12558). `kl`: the gradient of the KL divergence from the dense model's answers.
-In the dense model that is zero, so there the divergence's curvature stands for it, which is `true`; in a model that is
-midway, see `workers.factors.midway`, examples count by how far it has moved on them.
+The true Fisher information is that of labels drawn from the model's own distribution p, Jᵀ(diag(p) - p pᵀ)J: the
+curvature of the KL divergence to the dense model, whatever the right answers are (arXiv 1503.05671, section 5). The
+empirical one, of the right answers, misses whatever a model is sure of and right about (arXiv 1905.12558).
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 
 from ranksieve.workers.factors.decomposition import eigh
 from ranksieve.workers.forward.batches import Batch
-from ranksieve.workers.forward.likelihood import choice_scores, right_choices
-from ranksieve.workers.forward.loss import kl, log_likelihoods
+from ranksieve.workers.forward.likelihood import choice_scores
 from ranksieve.workers.types.plan import Example
-
-Fisher = Literal["true", "empirical", "kl"]
 
 
 def loss_of(
     kind: str,
-    fisher: Fisher,
     logits_NV: torch.Tensor,
     examples: Sequence[Example],
     batch: Batch,
     max_choices: int,
     generator: torch.Generator,
-    dense_NV: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The sum over a batch: over the answers for `choice`, over the vocabulary at answer positions otherwise.
 
     Args:
         kind: Of the task.
-        fisher: Which gradients are wanted.
         logits_NV: That predict the batch's answer tokens.
         examples: All that the batch was made of.
         batch: Where their answers are.
         max_choices: As given to `make_batches`.
-        generator: Draws the probes of `true`.
-        dense_NV: The dense model's logits, of `kl` where `logits_NV` are another model's.
+        generator: Draws the probes.
     """
-    if dense_NV is not None:
-        dense, logp = (
-            log_likelihoods(kind, logits, examples, batch, max_choices) for logits in (dense_NV, logits_NV)
-        )
-        return kl(dense, logp).sum()
     if kind == "choice":
-        score_SC, offered_SC = choice_scores(logits_NV, examples, batch, max_choices)
-        if fisher != "empirical":
-            return _choice_probe(score_SC, offered_SC, generator)
-        labels_S = right_choices(examples, batch, score_SC.device)
-        return torch.nn.functional.cross_entropy(
-            score_SC.masked_fill(~offered_SC, -torch.inf), labels_S, reduction="sum"
-        )
-    if fisher != "empirical":
-        return _token_probe(logits_NV, generator)
-    return torch.nn.functional.cross_entropy(logits_NV, batch.token_N, reduction="sum")
+        return _choice_probe(*choice_scores(logits_NV, examples, batch, max_choices), generator)
+    return _token_probe(logits_NV, generator)
 
 
 def answers_of(kind: str, batch: Batch) -> int:

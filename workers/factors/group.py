@@ -18,7 +18,6 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.factors.calibration import Calibrator, gram_width, shard_count, shard_of
 from ranksieve.workers.factors.decomposition import Method, Whitened, decomposed, whitened
-from ranksieve.workers.factors.fisher import Fisher
 from ranksieve.workers.factors.grams import Grams
 from ranksieve.workers.factors.midway import dense_module
 from ranksieve.workers.factors.prepared import ENERGIES, FACTORS, stored
@@ -42,7 +41,6 @@ class Recipe:
     kind: str
     examples: Sequence[Example]
     method: Method
-    fisher: Fisher
     seed: int
     batch_tokens: int
     precision: torch.dtype
@@ -131,7 +129,7 @@ class MatrixGroup:
     def _shard(self, index: int) -> Generator[tuple[int, int], None, Grams]:
         recipe = self._recipe
         before = sum(len(self._batches_of(shard)) for shard in self._sum.done())
-        with Calibrator(self._model, self._matrices, recipe.method, recipe.fisher) as calibrator:
+        with Calibrator(self._model, self._matrices, recipe.method) as calibrator:
             for done, _ in calibrator.run(
                 recipe.kind, recipe.examples, recipe.batch_tokens, recipe.seed, self._batches_of(index)
             ):

@@ -13,8 +13,7 @@ and from its gradients, of what the whole of each dense matrix would do.
 Legend: O output width, D input width, r rank.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -53,14 +52,11 @@ class MidwayLinear(nn.Module):
     def __init__(self, dense: LinearModule, left_rO: torch.Tensor, right_rD: torch.Tensor) -> None:
         super().__init__()
         self.dense = dense
-        self.whole = False
         self.left_rO: torch.Tensor = nn.Buffer(left_rO, persistent=False)
         self.right_rD: torch.Tensor = nn.Buffer(right_rD, persistent=False)
 
     def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
         y_BLO: torch.Tensor = self.dense(x_BLD)
-        if self.whole:
-            return y_BLO
         kept_BLO = F.linear(F.linear(x_BLD, self.right_rD), self.left_rO.T, self.dense.bias)
         return torch.lerp(y_BLO, kept_BLO, NODE)
 
@@ -85,19 +81,6 @@ def go_midway(
             device, dtype = dense.weight.device, dense.weight.dtype
             left_rO, right_rD = (factor[:rank].to(device, dtype) for factor in factors[matrix.name])
             model.set_submodule(matrix.name, MidwayLinear(dense, left_rO, right_rD))
-
-
-@contextmanager
-def as_dense(model: PreTrainedModel) -> Iterator[bool]:
-    """Lets a model be the dense one for a while; yields whether it is midway else."""
-    moved = [module for module in model.modules() if isinstance(module, MidwayLinear)]
-    for module in moved:
-        module.whole = True
-    try:
-        yield bool(moved)
-    finally:
-        for module in moved:
-            module.whole = False
 
 
 def gradient_share(model: PreTrainedModel, name: str) -> float:

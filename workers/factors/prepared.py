@@ -21,7 +21,6 @@ from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.factors.fisher import Fisher
 from ranksieve.workers.factors.propagation import PropagatedShares
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.model.loading import PreparedModel
@@ -57,7 +56,6 @@ class PreparationPlan:
     model: ModelSource
     task: EncodedTask
     method: Method
-    fisher: Fisher
     gram_examples: int | None = None
     midway_share: float | None = None
     propagated_shares: PropagatedShares = ()

@@ -35,7 +35,6 @@ class CapabilitiesBody(BaseModel):
     limits: LimitsBody
     tasks: list[str] = Field(description="Values of `task.kind`.")
     methods: list[str] = Field(description="Values of `projection.method`.")
-    fisher: list[str] = Field(description="Values of `projection.fisher`.")
     dtypes: list[str] = Field(description="Values of `model.dtype`.")
     objectives: list[str] = Field(description="Values of `objective.kind`.")
 

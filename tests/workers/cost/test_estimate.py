@@ -141,19 +141,6 @@ def test_midway_all_is_done_twice_but_from_fewer_examples_at_first(model: ModelS
     assert once.flops + more < quicker.flops < twice.flops
 
 
-def test_the_dense_model_runs_as_well_where_the_divergence_from_it_is_wanted_midway(
-    model: ModelSize, job: JobSize
-) -> None:
-    diverging = replace(job, fisher="kl")
-    assert phases_of(model, diverging)["prepare"] == phases_of(model, job)["prepare"]
-    midway = replace(job, midway_share=0.25)
-    plain, more = (phases_of(model, replace(midway, fisher=fisher))["prepare"] for fisher in ("true", "kl"))
-    assert more.tokens - plain.tokens == job.loads["calibration"].tokens
-    scored = phases_of(model, replace(job, loads={**job.loads, "test": job.loads["calibration"]}))["test"]
-    assert more.flops - plain.flops == scored.flops / 2
-    assert more.host_bytes > plain.host_bytes
-
-
 def test_phases_add_up_from_the_loads(model: ModelSize, job: JobSize) -> None:
     loads, phases = job.loads, phases_of(model, job)
     assert phases["dense"].tokens == loads["search"].tokens + loads["confirm"].tokens

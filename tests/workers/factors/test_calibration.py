@@ -12,7 +12,7 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.factors import calibration
 from ranksieve.workers.factors.calibration import Calibrator, passes, shard_count, shard_of
 from ranksieve.workers.factors.decomposition import Method
-from ranksieve.workers.factors.fisher import Fisher, loss_of
+from ranksieve.workers.factors.fisher import loss_of
 from ranksieve.workers.factors.grams import Grams, GramSum
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.model.matrices import find_matrices, weight_OD
@@ -29,9 +29,8 @@ def gather(
     method: Method = "task",
     seed: int = SEED,
     budget: int = ONE_BATCH,
-    fisher: Fisher = "true",
 ) -> Grams:
-    with Calibrator(model, find_matrices(model), method, fisher) as calibrator:
+    with Calibrator(model, find_matrices(model), method) as calibrator:
         steps = list(calibrator.run(task.kind, task.splits["calibration"], budget, seed))
     assert steps == [(index + 1, len(steps)) for index in range(len(steps))]
     return calibrator.grams
@@ -181,22 +180,6 @@ def test_grams_equal_a_naive_computation(
     assert_same(grams, expected)
 
 
-@pytest.mark.parametrize("kind", ["choice", "lm"])
-def test_empirical_gradients_are_those_of_the_right_answers(
-    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask], kind: str
-) -> None:
-    task, naive = make_task(kind), Naive(make_llama())
-    losses = []
-    for example in by_length(task.splits["calibration"]):
-        scores = answer_scores(naive, example)
-        losses.append(-scores.log_softmax(0)[example.label] if kind == "choice" else -scores.sum())
-    expected = naive.grams(torch.stack(losses).sum())
-    grams = gather(make_llama(), task, fisher="empirical")
-    assert_same(grams, expected)
-    other_seed = gather(make_llama(), task, fisher="empirical", seed=SEED + 1)
-    assert all(sums(grams.backward)[name].equal(gram) for name, gram in sums(other_seed.backward).items())
-
-
 def test_probes_of_three_choices_average_to_the_fisher_information(
     make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:
@@ -222,7 +205,7 @@ def test_probes_of_tokens_average_to_the_fisher_information_of_a_model_that_is_s
     batch: Any = None  # what is drawn does not depend on the answers
     squares = []
     for _ in range(400):
-        loss = loss_of("lm", "true", logits_NV, (), batch, 1, generator)
+        loss = loss_of("lm", logits_NV, (), batch, 1, generator)
         (grad_NV,) = torch.autograd.grad(loss, logits_NV)
         squares.append(grad_NV[:, :, None].double() * grad_NV[:, None, :].double())
     each = torch.stack(squares)

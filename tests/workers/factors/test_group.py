@@ -37,7 +37,6 @@ def groups(
             kind="choice",
             examples=make_task("choice").splits["calibration"],
             method=method,
-            fisher="true",
             seed=0,
             batch_tokens=64,
             precision=torch.float64,

@@ -10,16 +10,12 @@ from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.factors.calibration import Calibrator
 from ranksieve.workers.factors.midway import (
     MidwayLinear,
-    as_dense,
     dense_module,
     examples_of_the_way,
     go_midway,
 )
 from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, load_factors
-from ranksieve.workers.forward.batches import make_batches
-from ranksieve.workers.forward.likelihood import answer_logits
-from ranksieve.workers.forward.loss import kl, log_likelihoods
 from ranksieve.workers.model.matrices import find_matrices, weight_OD
 from ranksieve.workers.types.plan import EncodedTask
 
@@ -105,78 +101,6 @@ def test_second_moments_are_of_the_dense_maps_at_the_midway_models_inputs_and_gr
         ]
         for one, expected in zip(got, (forward[matrix.name], backward[matrix.name]), strict=True):
             torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
-
-
-@pytest.mark.parametrize("kind", ["choice", "lm"])
-@pytest.mark.parametrize("maker", ["make_llama", "make_gpt2"])
-def test_gradients_of_the_divergence_are_of_both_models_answers(
-    request: pytest.FixtureRequest, make_task: Callable[..., EncodedTask], maker: str, kind: str
-) -> None:
-    """Against a copy of the dense model, and gradients with respect to what leaves the modules."""
-    make = request.getfixturevalue(maker)
-    model, dense, examples = make(), make(), make_task(kind).splits["calibration"]
-    matrices = find_matrices(model)
-    go_midway(model, matrices, [3] * len(matrices), halves(model))
-    choices = max(example.choices for example in examples)
-    batches = make_batches(examples, choices, 1024)
-    wanted = [matrix for matrix in matrices if matrix.out_features <= matrix.in_features]
-    expected = {matrix.name: torch.zeros(matrix.out_features, matrix.out_features) for matrix in wanted}
-    for batch in batches:
-        seen: dict[str, torch.Tensor] = {}
-
-        def see(name: str, into: dict[str, torch.Tensor] = seen) -> Callable[..., None]:
-            return lambda _, __, y: into.update({name: y.requires_grad_() if y.is_leaf else y})
-
-        handles = [model.get_submodule(name).register_forward_hook(see(name)) for name in expected]
-        logp = [
-            log_likelihoods(kind, answer_logits(one, batch), examples, batch, choices)
-            for one in (dense, model)
-        ]
-        loss = kl(logp[0].detach(), logp[1]).sum()
-        for name, grad in zip(seen, torch.autograd.grad(loss, list(seen.values())), strict=True):
-            expected[name] += grad.flatten(0, -2).T @ grad.flatten(0, -2)
-        for handle in handles:
-            handle.remove()
-
-    with Calibrator(model, matrices, "task", "kl") as calibrator:
-        list(calibrator.run(kind, examples, 1024, seed=0))
-
-    for name, gram in expected.items():
-        got = calibrator.grams.backward[name].whole_KK()
-        torch.testing.assert_close(got.float(), gram, rtol=1e-3, atol=1e-5 * float(gram.abs().max()))
-
-
-def test_in_the_dense_model_the_divergence_has_the_curvature_of_the_true_fisher_information(
-    make_llama: Callable[..., PreTrainedModel], make_task: Callable[..., EncodedTask]
-) -> None:
-    model, examples = make_llama(), make_task("choice").splits["calibration"]
-    sums = []
-    for fisher in ("true", "kl"):
-        with Calibrator(model, find_matrices(model), "task", fisher) as calibrator:
-            list(calibrator.run("choice", examples, 64, seed=0))
-        sums.append(calibrator.grams)
-    ours, true = sums
-    assert ours.tokens == true.tokens
-    for name, gram in ours.backward.items():
-        assert gram.whole_KK().equal(true.backward[name].whole_KK())
-
-
-def test_a_model_that_is_midway_is_the_dense_one_for_a_while(
-    make_llama: Callable[..., PreTrainedModel],
-) -> None:
-    model, ids = make_llama(), torch.tensor([[3, 4, 5, 6, 7]])
-    matrices = find_matrices(model)
-    with torch.no_grad():
-        dense = model(ids).logits
-        with as_dense(model) as midway:
-            assert not midway
-        go_midway(model, matrices, [3] * len(matrices), halves(model))
-        moved = model(ids).logits
-        with as_dense(model) as midway:
-            assert midway
-            assert model(ids).logits.equal(dense)
-        assert model(ids).logits.equal(moved)
-    assert not moved.equal(dense)
 
 
 def test_preparation_takes_the_moments_midway(preparation_plan: PreparationPlan, prepared: Prepared) -> None:

@@ -148,7 +148,6 @@ def test_every_part_of_the_plan_that_shapes_the_factors_is_in_their_key(
     changed = [
         replace(preparation_plan, seed=1),
         replace(preparation_plan, method="output"),
-        replace(preparation_plan, fisher="empirical"),
         replace(preparation_plan, model=replace(source, location=str(tmp_path))),
         replace(preparation_plan, batch_tokens=32),
         replace(preparation_plan, task=make_task("choice", seed=1)),
