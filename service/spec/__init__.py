@@ -12,8 +12,6 @@ from ranksieve.service.spec.resources import Actors, ResourceSpec
 from ranksieve.service.spec.search import (
     MOST_SEEDS,
     ConstraintSpec,
-    Evaluations,
-    Generations,
     SearchSpec,
     SeedSpec,
 )
@@ -28,9 +26,7 @@ __all__ = [
     "ConstraintSpec",
     "DataSource",
     "DtypeName",
-    "Evaluations",
     "FisherName",
-    "Generations",
     "HubDataset",
     "JobSpec",
     "KindName",

@@ -12,9 +12,6 @@ MOST_SEEDS = 1000
 MOST_GENOMES = 10_000
 """Of all seeds together, as many as may be in a population."""
 
-Generations = Annotated[int, Field(ge=0, le=100_000)]
-Evaluations = Annotated[int, Field(ge=1, le=10_000_000)]
-
 
 class ConstraintSpec(Strict):
     """A demand on the matrices whose names match; several demands on a matrix hold together."""
@@ -107,14 +104,14 @@ class SearchSpec(Strict):
         le=1_000_000,
         description="Search examples that screen children, where there are more.",
     )
-    generations: Generations = 20
+    generations: int = Field(20, ge=0, le=100_000)
     overlap: int = Field(
         2,
         ge=1,
         le=1000,
         description="Generations in flight at once; 1 waits for the last outcome of one before breeding the next.",
     )
-    max_evaluations: Evaluations = Field(400, description="Scorings, of any stage.")
+    max_evaluations: int = Field(400, ge=1, le=10_000_000, description="Scorings, of any stage.")
     patience: int = Field(
         6,
         ge=1,
