@@ -218,7 +218,7 @@ class Application:
         owner: str | None = None,
         expect: Callable[[Job], None] = lambda job: None,
     ) -> Job:
-        """Changes a job's name, labels, priority, actors or limits; see `Store.change`.
+        """Change a job's name, labels, priority or actors; see `Store.change`.
 
         Args:
             id: The job.
@@ -229,7 +229,7 @@ class Application:
         Raises:
             NotFoundError: There is no such job.
             InputError: The changes do not go with the rest of its spec.
-            ConflictError: Its actors or limits cannot be changed any more.
+            ConflictError: The job has ended, so it has no actors.
         """
         job = self.store.change(id, changes, owner, expect)
         self.controller.notice(job)

@@ -89,22 +89,12 @@ def change(
     ] = None,
     priority: Annotated[int | None, typer.Option(min=-100, max=100, help="The highest goes first.")] = None,
     actors: Annotated[int | None, typer.Option(min=1, max=4096, help="So many at most.")] = None,
-    generations: Annotated[int | None, typer.Option(min=0, help="Limit of its search.")] = None,
-    max_evaluations: Annotated[int | None, typer.Option(min=1, help="Limit of its search.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Change a job's name, labels, priority or actors, or the limits of its search while that goes on."""
-    limits = {"generations": generations, "max_evaluations": max_evaluations}
-    search = {key: value for key, value in limits.items() if value is not None}
+    """Change a job's name, labels, priority or actors."""
     labels = None if label is None else dict(_label(one) for one in label)
-    changes = {
-        "name": name,
-        "labels": labels,
-        "priority": priority,
-        "actors": actors,
-        "search": search or None,
-    }
+    changes = {"name": name, "labels": labels, "priority": priority, "actors": actors}
     given = {key: value for key, value in changes.items() if value is not None}
     if not given:
         raise InputError("change", "name something to change: --help lists what can be")

@@ -99,8 +99,7 @@ class Client:
 
         Args:
             job_id: The job.
-            changes: Any of `name`, `labels`, `priority`, `actors` and `search` with `generations` and
-                `max_evaluations`.
+            changes: Any of `name`, `labels`, `priority` and `actors`.
             etag: The job is changed only if it is still the one of this `ETag`.
 
         Raises:

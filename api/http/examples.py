@@ -91,7 +91,7 @@ _EXPORT: dict[str, Any] = {
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "JobSpec": _SPEC,
-    "JobChanges": {"labels": {"team": "films"}, "priority": 10, "actors": 4, "search": {"generations": 40}},
+    "JobChanges": {"labels": {"team": "films"}, "priority": 10, "actors": 4},
     "JobBody": {**_SUMMARY, "spec": _SPEC, "result": None},
     "JobList": {"jobs": [_SUMMARY], "next": "0650f3a1c2b7e49d3f20a18c"},
     "EstimateBody": {

@@ -17,7 +17,6 @@ from typing import Any
 from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.asktell import Counter, Generation
 from ranksieve.search.evolution.breeding import Breeder, stream
-from ranksieve.search.evolution.budget import Budget
 from ranksieve.search.evolution.finalists import Finalist
 from ranksieve.search.evolution.frontier import FrontStanding
 from ranksieve.search.evolution.outcome import Outcome, Trial
@@ -39,8 +38,7 @@ from ranksieve.search.start.seeds import Starts
 class Evolution:
     """A search that is asked for trials and told their outcomes.
 
-    One that goes on from a state does so bit for bit as if nothing had happened: all else is as it was at the start,
-    but for limits, which may be raised.
+    One that goes on from a state does so bit for bit as if nothing had happened: all else is as it was at the start.
 
     Args:
         space: All genomes.
@@ -79,7 +77,6 @@ class Evolution:
         self._counter = Counter(self._memo)
         self._seen = {outcome.genome for outcome in known}  # scored, or about to be
         self._bred = -1  # number of the last generation launched
-        self._budget = Budget()
         if state is not None:
             self._restore(state)
         self._breed()
@@ -206,7 +203,6 @@ class Evolution:
         while self._bred < newest and not self._over():
             number = self._bred + 1
             self._launch(number, self._schedule.target, self._candidates(number), limit=self._left())
-        self._budget.binds |= self._bred < newest and not self._schedule.finished
 
     def _left(self) -> int:
         """Scorings to spend that no generation in flight may need."""
@@ -247,8 +243,6 @@ class Evolution:
             screened=screened and (self._standing.screens_seeds or not first),
             order=self._standing.order(number),
         )
-        if limit is not None:
-            self._budget.book(self.evaluations + self._counter.reserved, race, cut=race.misses(candidates))
         self._bred = number
         self._seen.update(race.candidates)
         self._counter.launch(Generation(number=number, target_share=target_share, race=race))
@@ -261,7 +255,6 @@ class Evolution:
             "prices": self._costs,
             "evaluations": self.evaluations,
             "tokens": self.tokens,
-            "budget": self._budget.state(),
             **self._standing.state(),
             "flight": flight_json(self._counter.flight),
         }
@@ -270,7 +263,7 @@ class Evolution:
         check(state, self._fingerprint, self._costs)
         self._counter = Counter(self._memo, evaluations=state["evaluations"], tokens=state["tokens"])
         self._standing.restore(state)
-        self._bred, self._budget = self.generation, Budget.of(state)
+        self._bred = self.generation
         for saved in state["flight"]:
             candidates = [tuple(genome) for genome in saved["candidates"]]
             self._launch(saved["generation"], saved["target_share"], candidates, screened=saved["screened"])

@@ -64,10 +64,6 @@ class Race:
         self._open: set[Trial] = set()
         self._running, self._screening = self.candidates, screened
 
-    def misses(self, candidates: Sequence[Genome]) -> bool:
-        """Whether `limit` kept one of the candidates it was given out."""
-        return len(self.candidates) < len(set(candidates))
-
     @property
     def cost(self) -> int:
         """Most scorings it takes."""

@@ -20,12 +20,9 @@ from ranksieve.search.space.space import SearchSpace
 
 STATE_VERSION = 6
 
-LIMITS = ("generations", "max_evaluations", "patience")
-"""Settings that may differ when a search goes on."""
-
 
 def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettings) -> str:
-    """A hash of all that decides which search this is, limits left out.
+    """A hash of all that decides which search this is.
 
     Args:
         space: Names and shapes of its matrices and the levels of its genes count.
@@ -36,7 +33,7 @@ def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettin
         "matrices": [[shape.name, shape.out_features, shape.in_features] for shape in space.matrices],
         "genes": [[gene.members, gene.levels] for gene in space.genes],
         "objective": [type(objective).__name__, asdict(objective)],
-        "settings": {name: value for name, value in asdict(settings).items() if name not in LIMITS},
+        "settings": asdict(settings),
     }
     return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -59,7 +56,7 @@ def check(state: Mapping[str, Any], expected: str, costs: str) -> None:
     Args:
         state: What a search saved.
         expected: The fingerprint of the search that would go on.
-        costs: What its levels cost, see `prices`. Earlier versions did not save it; their states are believed.
+        costs: What its levels cost, see `prices`.
 
     Raises:
         UnresumableError: It is of another version of this program, or of another search.
@@ -70,10 +67,9 @@ def check(state: Mapping[str, Any], expected: str, costs: str) -> None:
         )
     if state["fingerprint"] != expected:
         raise UnresumableError(
-            "the saved search is of another space, objective or setting (only "
-            f"{', '.join(LIMITS)} may differ); submit the job again"
+            "the saved search is of another space, objective or setting; submit the job again"
         )
-    if state.get("prices", costs) != costs:
+    if state["prices"] != costs:
         raise UnresumableError(
             "the saved search is of a space whose ranks cost something else; submit the job again"
         )

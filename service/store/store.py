@@ -14,7 +14,7 @@ from ranksieve.search.errors import ConflictError
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.events import Event, EventType
 from ranksieve.service.job.job import Job, JobError, JobState, Request
-from ranksieve.service.store import fronts, limits, mapping
+from ranksieve.service.store import fronts, mapping
 from ranksieve.service.store.base import Clock
 from ranksieve.service.store.claims import Claims
 from ranksieve.service.store.database import Database
@@ -118,10 +118,9 @@ class Store(Submissions, Claims):
         owner: str | None = None,
         expect: Callable[[Job], None] = lambda job: None,
     ) -> Job:
-        """Changes a job, and tells of it. Whoever runs it hears of its new actors or priority when it looks.
+        """Change a job's name, labels, priority or actors.
 
-        New limits of a search that runs end its run: whoever holds the job may write no more, and it goes on from its
-        last saved generation. What is scored since then is scored again.
+        A run of it takes new actors and a new priority when it next looks.
 
         Args:
             id: The job.
@@ -132,8 +131,7 @@ class Store(Submissions, Claims):
         Raises:
             NotFoundError: There is no such job.
             InputError: The changes do not go with the rest of its spec.
-            ConflictError: The job has ended, so it has no actors; or the limits of its search cannot be changed any
-                more.
+            ConflictError: The job has ended, so it has no actors.
         """
         with self.database.writing() as session:
             row = mapping.find_job(session, id, owner, lock=True)
@@ -142,8 +140,6 @@ class Store(Submissions, Claims):
             spec = changes.applied_to(before.spec)
             if spec.resources != before.spec.resources and before.state.terminal:
                 raise ConflictError(f"job {id} has ended: {before.state}; it needs no actors any more")
-            if spec.search != before.spec.search:
-                limits.change(session, row, spec)
             if spec != before.spec:
                 mapping.keep_spec(session, row, spec)
                 mapping.append_event(session, row, EventType.JOB_CHANGED, changes.given())

@@ -133,7 +133,7 @@ def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Respo
     "/{job_id}", response_model=JobBody, responses={**_ASKED, **responses(HTTPStatus.PRECONDITION_FAILED)}
 )
 def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
-    """Change a job's name, labels, priority or actors, or the limits of its search while that goes on."""
+    """Change a job's name, labels, priority or actors."""
     job = submitter.application.change(
         job_id,
         changes,

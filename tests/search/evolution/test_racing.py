@@ -36,12 +36,6 @@ def run(race: Race) -> list[list[Trial]]:
     return stages
 
 
-def test_one_that_was_given_out_twice_is_not_missed() -> None:
-    first, second = GENOMES[:2]
-    assert not start(first, first, second).misses([first, first, second])
-    assert start(first, second).misses([first, second, GENOMES[2]])
-
-
 def test_all_are_screened_and_the_best_go_on() -> None:
     race = start(*GENOMES, GENOMES[0])
     stages = run(race)
@@ -58,7 +52,6 @@ def test_all_are_screened_and_the_best_go_on() -> None:
 def test_how_many_have_room_is_told_before_they_are_known(count: int, limit: int) -> None:
     race = start(*GENOMES[:count], limit=limit)
     assert len(race.candidates) == room_of(SETTINGS, count, limit)
-    assert race.misses(GENOMES[:count]) == (room_of(SETTINGS, count, limit) < count)
 
 
 def test_a_stage_ends_with_its_last_answer() -> None:

@@ -21,7 +21,6 @@ from ranksieve.search.errors import (
     ScoringError,
     StoreError,
 )
-from ranksieve.service.job.changes import JobChanges, SearchChanges
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobError, JobState, Request
 from ranksieve.service.run.controller import Controller
@@ -784,28 +783,31 @@ def test_all_running_jobs_end_with_the_server_and_go_on_with_the_next(
 def test_a_job_that_was_taken_from_its_run_starts_again_when_that_has_ended(
     store: Store, submit: Submit, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
-    places = Places("changed", "other")
+    places = Places("taken", "other")
     leave, ended, runs = threading.Event(), threading.Event(), []
 
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
-        if job.name == "changed":
+        if job.name == "taken":
             runs.append(ended.is_set())
         try:
             return places(job, log)
         finally:
-            if job.name == "changed" and len(runs) == 1:
+            if job.name == "taken" and len(runs) == 1:
                 assert leave.wait(60)
                 ended.set()
 
-    ids = submit("changed", "other")
+    ids = submit("taken", "other")
     controller = start_controller(pipeline, running_jobs=3)
-    places.reach("changed", "other")
+    places.reach("taken", "other")
 
-    controller.notice(store.change(ids["changed"], JobChanges(search=SearchChanges(generations=7))))
-    wait_until(lambda: store.job(ids["changed"]).epoch == 3)  # claimed again
-    assert controller.running_jobs == [ids["changed"], ids["other"], ids["changed"]]
+    with store.database.writing() as session:
+        row = mapping.find_job(session, ids["taken"])
+        row.epoch, row.leased_until = row.epoch + 1, None
+    controller.notice(store.job(ids["taken"]))
+    wait_until(lambda: store.job(ids["taken"]).epoch == 3)  # claimed again
+    assert controller.running_jobs == [ids["taken"], ids["other"], ids["taken"]]
     leave.set()
-    places.reach("changed")
+    places.reach("taken")
 
     assert runs == [False, True]
     for name in ids:
@@ -1073,7 +1075,6 @@ CHILD = """
 import sys
 from pathlib import Path
 
-from ranksieve.service.job.changes import JobChanges, SearchChanges
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.job.job import JobState
 from ranksieve.service.store import Store

@@ -16,14 +16,13 @@ from sqlalchemy.exc import StatementError
 
 from ranksieve.search.errors import (
     ConflictError,
-    InputError,
     LimitError,
     NotFoundError,
     OutdatedError,
     StoreError,
     SupersededError,
 )
-from ranksieve.service.job.changes import JobChanges, SearchChanges
+from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import TRANSITIONS, Job, JobError, JobState, Request
 from ranksieve.service.spec import JobSpec
@@ -342,26 +341,10 @@ def test_a_job_is_changed_found_by_its_new_labels_and_told(store: Store, make_sp
     assert store.events(job.id)[-1] == event
 
 
-def test_what_has_ended_can_be_renamed_but_not_searched_on(
-    store: Store, make_spec: MakeSpec, bring: Bring
-) -> None:
+def test_what_has_ended_can_be_renamed(store: Store, make_spec: MakeSpec, bring: Bring) -> None:
     job = bring(store, store.create_job(make_spec()), JobState.SUCCEEDED)
 
     assert store.change(job.id, JobChanges(name="kept")).name == "kept"
-    with pytest.raises(ConflictError, match="its search is over or ending"):
-        store.change(job.id, JobChanges(search=SearchChanges(generations=50)))
-
-
-@pytest.mark.parametrize("ask", [None, Request.STOP, Request.CANCEL])
-def test_a_search_that_is_over_or_is_to_end_gets_no_other_limits(
-    store: Store, make_spec: MakeSpec, bring: Bring, ask: Request | None
-) -> None:
-    state = JobState.FINALIZING if ask is None else JobState.SEARCHING
-    job = bring(store, store.create_job(make_spec()), state)
-    if ask is not None:
-        store.request(job.id, ask)
-    with pytest.raises(ConflictError, match="its search is over or ending"):
-        store.change(job.id, JobChanges(search=SearchChanges(generations=50)))
 
 
 @ON_SQLITE
@@ -393,57 +376,6 @@ def test_a_caller_who_expects_another_job_changes_nothing(store: Store, make_spe
     with pytest.raises(NotFoundError):
         store.change(job.id, JobChanges(name="new"), "somebody else")
     assert store.job(job.id) == job
-
-
-def test_new_limits_end_the_run_which_goes_on_from_its_last_generation(
-    store: Store, make_spec: MakeSpec, claim: Claim
-) -> None:
-    store.create_job(make_spec())
-    job = claim(store)
-    store.transition(job.id, JobState.PREPARING, epoch=job.epoch)
-    store.transition(job.id, JobState.SEARCHING, epoch=job.epoch)
-    state = {"generation": 3, "flight": [{"generation": 5}], "budget": {"needed": 90, "binds": False}}
-    store.save_generation(job.id, {"generation": 3}, [], state, epoch=job.epoch)
-    with pytest.raises(ConflictError, match="at least 5"):
-        store.change(job.id, JobChanges(search=SearchChanges(generations=4)))
-
-    changed = store.change(job.id, JobChanges(search=SearchChanges(generations=100, max_evaluations=90)))
-
-    assert (changed.spec.search.generations, changed.spec.search.max_evaluations) == (100, 90)
-    with pytest.raises(SupersededError):
-        store.save_generation(job.id, {"generation": 4}, [], {}, epoch=job.epoch)
-    assert claim(store).spec == changed.spec
-
-
-def test_no_seed_is_left_out_by_a_change_before_they_are_scored(
-    store: Store, make_spec: MakeSpec, claim: Claim
-) -> None:
-    document = make_spec().canonical()
-    document["search"] |= {"seeds": [{"random": 30}], "max_evaluations": 50}
-    document["objective"] = {"kind": "max_drop"}  # starts from 11 of its own
-    job = store.create_job(JobSpec.model_validate(document))
-    fewest, fewer = (JobChanges(search=SearchChanges(max_evaluations=limit)) for limit in (41, 40))
-
-    claim(store)  # that it runs makes no difference before a generation is done
-    with pytest.raises(InputError, match=r"^search\.max_evaluations: must be at least 41, .*; got 40\."):
-        store.change(job.id, fewer)
-    assert store.job(job.id).spec == job.spec
-    assert store.change(job.id, fewest).spec.search.max_evaluations == 41
-
-    job = claim(store)
-    state = {"generation": 0, "flight": [], "budget": {"needed": 39, "binds": False}}
-    store.save_generation(job.id, {"generation": 0}, [], state, epoch=job.epoch)
-    assert store.change(job.id, fewer).spec.search.max_evaluations == 40  # they are scored: two were the same
-
-
-def test_a_job_taken_with_too_few_scorings_for_its_seeds_may_get_more(
-    store: Store, make_spec: MakeSpec
-) -> None:
-    document = make_spec().canonical()
-    document["search"] |= {"seeds": [{"random": 30}], "max_evaluations": 5}
-    job = store.create_job(JobSpec.model_validate(document))
-    changed = store.change(job.id, JobChanges(search=SearchChanges(generations=3, max_evaluations=10)))
-    assert changed.spec.search.max_evaluations == 10
 
 
 def test_a_job_is_known_by_its_key_after_a_change(store: Store, make_spec: MakeSpec) -> None:

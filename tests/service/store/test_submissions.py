@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from ranksieve.search.errors import ConflictError, LimitError, NotFoundError
-from ranksieve.service.job.changes import JobChanges, SearchChanges
 from ranksieve.service.job.exports import KNOWN, export_of
 from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.spec import JobSpec
@@ -94,7 +93,7 @@ def test_that_files_are_to_be_removed_is_known_for_a_while_and_as_long_as_they_a
     assert timed.removals() == [jobs[1].id]
 
 
-def test_an_export_has_no_search_to_stop_or_to_limit(
+def test_an_export_has_no_search_to_stop(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate, claim: Claim, succeeded: Succeeded
 ) -> None:
     job = succeeded(make_spec(), [make_candidate(0, 1)])
@@ -103,8 +102,6 @@ def test_an_export_has_no_search_to_stop_or_to_limit(
 
     with pytest.raises(ConflictError, match="is an export: it searches nothing that could stop"):
         store.request(export.id, Request.STOP)
-    with pytest.raises(ConflictError, match="is an export: it searches nothing, so it has no limits"):
-        store.change(export.id, JobChanges(search=SearchChanges(generations=7)))
 
     assert store.job(export.id) == export
     assert store.request(export.id, Request.PAUSE).pause_requested
