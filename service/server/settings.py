@@ -108,8 +108,12 @@ class Settings(BaseSettings):
 
     @field_validator("data_dir")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+    def _folder(cls, value: Path) -> Path:
+        folder = value.expanduser().resolve()
+        there = next(one for one in (folder, *folder.parents) if os.path.exists(one))
+        if not there.is_dir():
+            raise ValueError(f"expected a folder, {there} is a file: name another one with --data-dir")
+        return folder
 
     @field_validator("roots")
     @classmethod

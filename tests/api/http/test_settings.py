@@ -43,6 +43,21 @@ def test_an_option_is_called_by_its_own_name(monkeypatch):
     assert refused(port=70_000) == [("port", "Input should be less than or equal to 65535; got 70000")]
 
 
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_data_directory_that_is_a_file_is_told_with_its_option(monkeypatch, tmp_path, below):
+    file = tmp_path / "file"
+    file.write_text("")
+    detail = (
+        f"expected a folder, {file} is a file: name another one with --data-dir; got {str(file / below)!r}"
+    )
+
+    assert refused(data_dir=file / below) == [("data_dir", detail)]
+
+    monkeypatch.setenv("RANKSIEVE_DATA_DIR", str(file / below))
+    [(field, _)] = refused()
+    assert field == "RANKSIEVE_DATA_DIR"
+
+
 def test_an_item_of_a_list_is_told_by_its_variable(monkeypatch):
     monkeypatch.setenv("RANKSIEVE_TRUSTED_PROXIES", "10.0.0.1/8")
 
