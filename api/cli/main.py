@@ -108,8 +108,8 @@ def estimate(
 
     with only_json(as_json):
         _log_beside(Console(stderr=True))
-        job = load_spec(spec)
-        values = parts_of(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
+        settings = local_settings(spec, data_dir, root or [])
+        values = parts_of(ctx).build(settings).estimate(load_spec(spec, [settings.data_dir, *settings.roots]))
     if as_json:
         echo_json(values)
     else:
@@ -162,7 +162,8 @@ def evaluate(
     with only_json(as_json):
         _log_beside(Console(stderr=True))
         settings = local_settings(spec, data_dir, [*(root or []), model_dir])
-        values = parts_of(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)
+        job = load_spec(spec, [settings.data_dir, *settings.roots])
+        values = parts_of(ctx).evaluate(settings, model_dir.resolve(), job, split.value)
     if as_json:
         echo_json(values)
     else:
@@ -210,9 +211,10 @@ def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path]
     from ranksieve.api.http.settings import local_settings
 
     console = Console(stderr=True)
-    spec = load_spec(spec_file)
+    settings = local_settings(spec_file, data_dir, roots or [])
+    spec = load_spec(spec_file, [settings.data_dir, *settings.roots])
     _log_beside(console)
-    with embedded(parts.build(local_settings(spec_file, data_dir, roots or []))) as client:
+    with embedded(parts.build(settings)) as client:
         return run_job(client, spec, console)
 
 

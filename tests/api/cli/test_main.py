@@ -229,6 +229,22 @@ def test_a_failure_takes_one_line_whatever_a_library_said(ranksieve, spec_file, 
     assert done.stderr.splitlines() == [told]
 
 
+@pytest.mark.parametrize("command", [("run",), ("estimate",), ("evaluate", ".")])
+def test_a_file_outside_is_told_without_a_server(ranksieve, spec_file, spec, tmp_path_factory, command):
+    other = tmp_path_factory.mktemp("other")
+    (other / "reviews.jsonl").write_text("")
+    spec["task"]["data"]["source"]["path"] = str(other / "reviews.jsonl")
+    spec_file.write_text(json.dumps(spec))
+
+    done = ranksieve(*command, spec_file)
+
+    assert done.exit_code == 2
+    assert "task.data.source.path: " in done.stderr
+    assert "server" not in done.stderr
+    assert done.stderr.endswith(f"allow it with --root {other}\n")
+    assert ranksieve(*command, spec_file, "--root", other).exit_code == 0
+
+
 def test_a_missing_file_and_wrong_usage_exit_2(ranksieve, spec_file):
     missing = ranksieve("run", "nope.yaml")
 

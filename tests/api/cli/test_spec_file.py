@@ -187,6 +187,48 @@ def test_paths_of_seeds_count_from_the_file_too(tmp_path, spec):
     assert (first.path, second.path) == (f"{tmp_path}/seed.json", None)
 
 
+@pytest.fixture
+def elsewhere(tmp_path, spec):
+    """A job file whose data, a model's file and a seed are, by themselves or by links, in other folders."""
+    job, other = tmp_path / "job", tmp_path / "other"
+    for folder in (job / "model", other / "blobs"):
+        folder.mkdir(parents=True)
+    for name in ("blobs/weights", "reviews.jsonl", "seed.json"):
+        (other / name).write_text("")
+    (job / "model" / "model.safetensors").symlink_to(other / "blobs" / "weights")
+    (job / "seed.json").symlink_to(other / "seed.json")
+    spec["model"] = {"path": "model"}
+    spec["task"]["data"] = {
+        "source": {"path": "../other/reviews.jsonl"},
+        "files": {"test": {"path": "no.csv"}},
+    }
+    spec["search"] = {"seeds": [{"random": 3}, {"path": "seed.json"}]}
+    (job / "job.yaml").write_text(json.dumps(spec, indent=1))
+    return job / "job.yaml"
+
+
+def test_files_outside_are_told_with_the_folders_that_may_be_read_and_how_to_allow_more(elsewhere, tmp_path):
+    with pytest.raises(SpecError) as caught:
+        load_spec(elsewhere, [elsewhere.parent, tmp_path / "here"])
+
+    found = {error["field"]: error for error in caught.value.errors}
+    other = tmp_path / "other"
+    assert list(found) == ["model.path", "task.data.source.path", "search.seeds.1.path"]
+    assert found["task.data.source.path"]["detail"] == (
+        f"'{other}/reviews.jsonl' is outside the folders that this command may read: those of the job file and of "
+        f"--data-dir, the current one and every --root ({tmp_path}/job, {tmp_path}/here); allow it with --root {other}"
+    )
+    assert found["model.path"]["detail"].endswith(f"allow it with --root {other}/blobs")
+    assert found["search.seeds.1.path"]["detail"].endswith(f"allow it with --root {other}")
+    lines = elsewhere.read_text().splitlines()
+    line = int(found["task.data.source.path"]["where"].split(":")[1])
+    assert '"path": "../other/reviews.jsonl"' in lines[line - 1]
+
+
+def test_files_outside_are_left_to_a_server_and_to_more_roots(elsewhere, tmp_path):
+    assert load_spec(elsewhere) == load_spec(elsewhere, [tmp_path])
+
+
 def test_the_home_of_nobody_is_named(tmp_path, spec):
     spec["model"] = {"path": "~nobody-of-this-name/model"}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
