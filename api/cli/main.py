@@ -7,6 +7,7 @@ person reads along the way goes to stderr, results go to stdout.
 import logging
 from contextlib import AbstractContextManager
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(jobs.app)
 app.add_typer(cache.app, name="cache")
@@ -59,6 +61,21 @@ class Split(StrEnum):
 
 
 Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ranksieve {version('ranksieve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
