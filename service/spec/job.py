@@ -6,8 +6,8 @@ from pydantic import Field, ValidationInfo, model_validator
 
 from ranksieve.search.space.objectives import MaxDrop as WithinDrop
 from ranksieve.search.statistics.pvalues import MOST_CONFIDENCE
-from ranksieve.service.spec.model import ModelSpec
-from ranksieve.service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
+from ranksieve.service.spec.model import Model
+from ranksieve.service.spec.objective import MaxDrop, Objective, Pareto, TargetParams
 from ranksieve.service.spec.projection import ProjectionSpec
 from ranksieve.service.spec.resources import LEAST_SHARE, ResourceSpec
 from ranksieve.service.spec.search import DEFAULT_SCREEN, MOST_GENOMES, SearchSpec
@@ -68,13 +68,11 @@ class JobSpec(Strict):
     name: Name = ""
     labels: Labels = Field(default_factory=dict)
     priority: Priority = Field(0, description="Of the jobs in the queue the highest goes first.")
-    model: ModelSpec
+    model: Model
     task: TaskSpec
     projection: ProjectionSpec = Field(default_factory=ProjectionSpec)
     search: SearchSpec = Field(default_factory=SearchSpec)
-    objective: Annotated[
-        MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto, Field(discriminator="kind")
-    ] = Field(default_factory=MaxDrop)
+    objective: Objective = Field(default_factory=MaxDrop)
     resources: ResourceSpec = Field(default_factory=ResourceSpec)
     parent: ParentSpec | None = Field(
         None,

@@ -112,3 +112,15 @@ class Pareto(Strict):
         if self.smallest >= self.largest:
             raise ValueError(f"smallest must be below largest, {self.largest}; got {self.smallest}")
         return self
+
+
+def _written_out(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+_Kinds = Annotated[MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto, Field(discriminator="kind")]
+Objective = Annotated[
+    MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto,
+    Field(discriminator="kind", description="As a text: a kind with its defaults."),
+    BeforeValidator(_written_out, json_schema_input_type=_Kinds | Literal["max_drop", "pareto"]),
+]

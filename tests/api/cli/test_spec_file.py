@@ -46,6 +46,16 @@ def test_local_paths_count_from_the_file(tmp_path, spec):
     assert loaded.task.data.files["search"].path is None
 
 
+@pytest.mark.parametrize(
+    ("model", "field", "location"),
+    [("./tiny", "path", "/tiny"), ("../tiny", "path", "/../tiny"), ("a/tiny.gguf", "gguf", "/a/tiny.gguf")],
+)
+def test_a_path_in_place_of_the_model_counts_from_the_file(tmp_path, spec, model, field, location):
+    (tmp_path / "job.yaml").write_text(json.dumps({**spec, "model": model}))
+
+    assert getattr(load_spec(tmp_path / "job.yaml").model, field) == f"{tmp_path}{location}"
+
+
 def test_every_wrong_field_is_reported(tmp_path, spec):
     spec["search"] = {"population": 0, "offspring": 0}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
