@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ranksieve.api.cli import cache, explain, jobs, keys, webhooks
+from ranksieve.api.cli import cache, explain, init, jobs, keys, webhooks
 from ranksieve.api.cli.deps import Parts
 from ranksieve.api.cli.errors import FAILED, ReportingGroup, only_json
 from ranksieve.api.cli.exit_codes import finish
@@ -46,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(init.app)
 app.add_typer(explain.app)
 app.add_typer(jobs.app)
 app.add_typer(cache.app, name="cache")
