@@ -7,6 +7,7 @@ person reads along the way goes to stderr, results go to stdout.
 import logging
 from contextlib import AbstractContextManager
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ranksieve.api.cli import cache, docs, jobs, keys, webhooks
+from ranksieve.api.cli import cache, docs, explain, init, jobs, keys, webhooks
 from ranksieve.api.cli.deps import Parts
 from ranksieve.api.cli.errors import FAILED, ReportingGroup, only_json
 from ranksieve.api.cli.exit_codes import finish
@@ -43,7 +44,10 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(init.app)
+app.add_typer(explain.app)
 app.add_typer(jobs.app)
 app.add_typer(docs.app)
 app.add_typer(cache.app, name="cache")
@@ -60,6 +64,21 @@ class Split(StrEnum):
 
 
 Roots = Annotated[list[Path] | None, typer.Option("--root", help="Folder that models and data may be in.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ranksieve {version('ranksieve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -109,8 +128,8 @@ def estimate(
 
     with only_json(as_json):
         _log_beside(Console(stderr=True))
-        job = load_spec(spec)
-        values = parts_of(ctx).build(local_settings(spec, data_dir, root or [])).estimate(job)
+        settings = local_settings(spec, data_dir, root or [])
+        values = parts_of(ctx).build(settings).estimate(load_spec(spec, [settings.data_dir, *settings.roots]))
     if as_json:
         echo_json(values)
     else:
@@ -163,7 +182,8 @@ def evaluate(
     with only_json(as_json):
         _log_beside(Console(stderr=True))
         settings = local_settings(spec, data_dir, [*(root or []), model_dir])
-        values = parts_of(ctx).evaluate(settings, model_dir.resolve(), load_spec(spec), split.value)
+        job = load_spec(spec, [settings.data_dir, *settings.roots])
+        values = parts_of(ctx).evaluate(settings, model_dir.resolve(), job, split.value)
     if as_json:
         echo_json(values)
     else:
@@ -208,9 +228,10 @@ def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path]
     from ranksieve.api.http.settings import local_settings
 
     console = Console(stderr=True)
-    spec = load_spec(spec_file)
+    settings = local_settings(spec_file, data_dir, roots or [])
+    spec = load_spec(spec_file, [settings.data_dir, *settings.roots])
     _log_beside(console)
-    with embedded(parts.build(local_settings(spec_file, data_dir, roots or []))) as client:
+    with embedded(parts.build(settings)) as client:
         return run_job(client, spec, console)
 
 

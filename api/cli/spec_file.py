@@ -4,7 +4,7 @@ Errors name the file, the line and the column. Local paths in a job file count f
 travel with its data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,12 @@ def line_of(error: Mapping[str, str]) -> str:
     return ": ".join(part for part in parts if part and not (part == ROOT and "where" in error))
 
 
-def load_spec(path: Path) -> JobSpec:
+def load_spec(path: Path, roots: Sequence[Path] | None = None) -> JobSpec:
     """Read and validate a job file.
 
     Args:
         path: A YAML or JSON file (JSON is YAML).
+        roots: Resolved folders that its local files must be in; None leaves that to the server.
 
     Returns:
         The spec, with every local path absolute.
@@ -55,6 +56,8 @@ def load_spec(path: Path) -> JobSpec:
         node, document = _parse(path)
         try:
             spec = _with_absolute_paths(validated(document), path.resolve().parent)
+            if roots is not None:
+                _refuse_outside(spec, roots)
         except SpecError as error:
             located = [{**one, "where": _where(path, _mark(node, one["pointer"]))} for one in error.errors]
             raise SpecError(located) from None
@@ -133,19 +136,58 @@ def _mark(node: Node | None, pointer: str) -> StreamMark | None:
     return mark
 
 
+def _local_paths(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Every local path of a spec: the pointer to the mapping it is in, that mapping, and its key there."""
+    data = document["task"]["data"]
+    holders = {
+        "/model": document["model"],
+        "/task/data/source": data.get("source"),
+        **{f"/task/data/files/{split}": source for split, source in data.get("files", {}).items()},
+        **{f"/search/seeds/{i}": one for i, one in enumerate(document.get("search", {}).get("seeds", ()))},
+    }
+    for pointer, holder in holders.items():
+        for key in ("path", "gguf"):
+            if holder and holder.get(key) is not None:
+                yield pointer, holder, key
+
+
 def _with_absolute_paths(spec: JobSpec, folder: Path) -> JobSpec:
     document = spec.model_dump(mode="json", exclude_unset=True)
-    data, search = document["task"]["data"], document.get("search", {})
-    sources = (data.get("source"), *data.get("files", {}).values())
-    for holder in filter(None, (document["model"], *sources, *search.get("seeds", ()))):
-        for key in {"path", "gguf"} & holder.keys():
-            if holder[key] is not None:
-                holder[key] = _absolute(holder[key], folder)
+    for _, holder, key in _local_paths(document):
+        try:
+            holder[key] = str(folder / Path(holder[key]).expanduser())
+        except RuntimeError as error:
+            raise InputError(ROOT, f"cannot tell what {holder[key]!r} means: {error}") from None
     return validated(document)
 
 
-def _absolute(path: str, folder: Path) -> str:
+def _refuse_outside(spec: JobSpec, roots: Sequence[Path]) -> None:
+    """Refuse local files that a command may not read.
+
+    Raises:
+        SpecError: Names each of them, the folders that may be read, and how to allow more.
+    """
+    errors = []
+    for pointer, holder, key in _local_paths(spec.model_dump(mode="json", exclude_unset=True)):
+        if (outside := _outside(Path(holder[key]), roots)) is not None:
+            detail = (
+                f"{str(outside)!r} is outside the folders that this command may read: those of the job file and of "
+                f"--data-dir, the current one and every --root ({', '.join(map(str, roots))}); allow it with "
+                f"--root {outside.parent}"
+            )
+            pointer = f"{pointer}/{key}"
+            errors.append({"field": pointer[1:].replace("/", "."), "pointer": pointer, "detail": detail})
+    if errors:
+        raise SpecError(errors)
+
+
+def _outside(path: Path, roots: Sequence[Path]) -> Path | None:
+    """What a path, or a file of the folder that it names, leads to outside of all roots; None if nothing does."""
     try:
-        return str(folder / Path(path).expanduser())
-    except RuntimeError as error:
-        raise InputError(ROOT, f"cannot tell what {path!r} means: {error}") from None
+        for file in (path, *(path.iterdir() if path.is_dir() else ())):
+            real: Path = file.resolve()
+            if real.exists() and not any(real.is_relative_to(root) for root in roots):
+                return real
+    except (OSError, RuntimeError, ValueError):
+        pass  # told by whoever reads it
+    return None

@@ -46,7 +46,8 @@ def _unknown_variables(environment: Iterable[str]) -> list[dict[str, str]]:
 def _named(record: Mapping[str, Any], options: Collection[str]) -> dict[str, str]:
     """What pydantic found, by the name of the option or the variable that it is about."""
     name = str(record["loc"][0])
-    got = "" if name in _SECRET else f"; got {record['input']!r}"
+    value = record["input"]
+    got = "" if name in _SECRET else f"; got {str(value) if isinstance(value, Path) else value!r}"
     return {
         "field": name if name in options else f"{_PREFIX}{name.upper()}",
         "detail": record["msg"].removeprefix("Value error, ") + got,

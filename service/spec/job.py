@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator
 
-from ranksieve.service.spec.model import ModelSpec
-from ranksieve.service.spec.objective import MaxDrop, Pareto, TargetBytes, TargetLatency, TargetParams
+from ranksieve.service.spec.model import Model
+from ranksieve.service.spec.objective import MaxDrop, Objective
 from ranksieve.service.spec.resources import ResourceSpec
 from ranksieve.service.spec.search import SearchSpec
 from ranksieve.service.spec.strict import ADVANCED, Strict
@@ -35,11 +35,9 @@ class JobSpec(Strict):
     """One pruning job."""
 
     name: Name = Field("", description="Name of the job, for people.")
-    model: ModelSpec
+    model: Model
     task: TaskSpec
-    objective: Annotated[
-        MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto, Field(discriminator="kind")
-    ] = Field(default_factory=MaxDrop)
+    objective: Objective = Field(default_factory=MaxDrop)
     effort: EffortName = Field(
         "normal",
         description="Time against size. `quick`: no training and no search. `normal`: one pass of training for tasks "

@@ -1,8 +1,8 @@
 """`model` of a job file: what is pruned."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ranksieve.service.spec.strict import ADVANCED, Revision, Strict, Texts
 
@@ -49,3 +49,22 @@ class ModelSpec(Strict):
         if self.revision is not None and self.hub is None:
             raise ValueError("revision belongs to hub; remove it or name a hub id")
         return self
+
+
+def _written_out(value: object) -> object:
+    """A text says where the model is; its form tells a file or folder from a hub id."""
+    if not isinstance(value, str):
+        return value
+    if value.endswith(".gguf"):
+        return {"gguf": value}
+    return {"path" if value.startswith(("./", "../", "/", "~/")) else "hub": value}
+
+
+Model = Annotated[
+    ModelSpec,
+    BeforeValidator(_written_out, json_schema_input_type=ModelSpec | str),
+    Field(
+        description="As a text: a hub id; a folder, if it starts with `./`, `../`, `/` or `~/`; a file, if it ends in "
+        "`.gguf`."
+    ),
+]

@@ -116,3 +116,15 @@ class Pareto(Strict):
     kind: Literal["pareto"] = "pareto"
     points: Points = 2.0
     confidence: Confidence = 0.8
+
+
+def _written_out(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+_Kinds = Annotated[MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto, Field(discriminator="kind")]
+Objective = Annotated[
+    MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto,
+    Field(discriminator="kind", description="As a text: a kind with its defaults."),
+    BeforeValidator(_written_out, json_schema_input_type=_Kinds | Literal["max_drop", "pareto"]),
+]

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -87,14 +88,22 @@ class Cluster:
                 raise InfrastructureError(f"Ray did not start: {error}; see its logs and the load") from error
 
     def _init(self) -> None:
-        if self._address is not None:
-            ray.init(
-                address=self._address,
-                namespace="ranksieve",
-                logging_level=logging.WARNING,
-                runtime_env={"env_vars": CUBLAS},
-            )
-            return
+        # Without a folder of their own, workers would import from the current folder, and the script's, first.
+        with TemporaryDirectory() as empty:
+            if self._address is None:
+                self._embed(empty)
+            else:
+                self._join(empty)
+
+    def _join(self, working_dir: str) -> None:
+        ray.init(
+            address=self._address,
+            namespace="ranksieve",
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": CUBLAS, "working_dir": working_dir},
+        )
+
+    def _embed(self, working_dir: str) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
@@ -108,6 +117,7 @@ class Cluster:
             namespace="ranksieve",
             logging_level=logging.ERROR,
             log_to_driver=False,
+            runtime_env={"working_dir": working_dir},
             **options,
         )
 

@@ -8,6 +8,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -45,6 +46,15 @@ def read(source: RecordSource) -> list[Record]:
     return _read_file(source.path, f"{source.field}.path")
 
 
+def first(path: Path, field: str, count: int) -> list[Record]:
+    """Read at most `count` records of a file, and no more of it than they take.
+
+    Raises:
+        InputError: On `field`, for the reasons that `read` has.
+    """
+    return _read_file(path, field, count)
+
+
 def describe(source: RecordSource) -> str:
     """Name a source in a message: its file name, or its hub id."""
     return source.path.name if source.path is not None else str(source.hub_id)
@@ -61,7 +71,7 @@ def _collect(records: Iterator[Record], field: str, name: str) -> list[Record]:
     return collected
 
 
-def _read_file(path: Path, field: str) -> list[Record]:
+def _read_file(path: Path, field: str, most: int | None = None) -> list[Record]:
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(
@@ -73,7 +83,7 @@ def _read_file(path: Path, field: str) -> list[Record]:
         if not path.is_file():
             raise InputError(field, f"{path} is not a file; name one file of records")
         with path.open("rb") as stream:
-            return _collect(reader(stream, path.name, field), field, path.name)
+            return _collect(islice(reader(stream, path.name, field), most), field, path.name)
     except OSError as error:
         raise InputError(field, f"cannot read {path}: {error.strerror or error}") from error
 

@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from datetime import timedelta
 
 import pytest
 from standardwebhooks import Webhook as Receiver
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from ranksieve.api.cli import main
@@ -229,6 +232,22 @@ def test_a_failure_takes_one_line_whatever_a_library_said(ranksieve, spec_file, 
     assert done.stderr.splitlines() == [told]
 
 
+@pytest.mark.parametrize("command", [("run",), ("estimate",), ("evaluate", ".")])
+def test_a_file_outside_is_told_without_a_server(ranksieve, spec_file, spec, tmp_path_factory, command):
+    other = tmp_path_factory.mktemp("other")
+    (other / "reviews.jsonl").write_text("")
+    spec["task"]["data"]["source"]["path"] = str(other / "reviews.jsonl")
+    spec_file.write_text(json.dumps(spec))
+
+    done = ranksieve(*command, spec_file)
+
+    assert done.exit_code == 2
+    assert "task.data.source.path: " in done.stderr
+    assert "server" not in done.stderr
+    assert done.stderr.endswith(f"allow it with --root {other}\n")
+    assert ranksieve(*command, spec_file, "--root", other).exit_code == 0
+
+
 def test_a_missing_file_and_wrong_usage_exit_2(ranksieve, spec_file):
     missing = ranksieve("run", "nope.yaml")
 
@@ -237,6 +256,37 @@ def test_a_missing_file_and_wrong_usage_exit_2(ranksieve, spec_file):
     assert ranksieve("run").exit_code == 2
     assert ranksieve("fly").exit_code == 2
     assert ranksieve("jobs", "--state", "lost").exit_code == 2
+
+
+def commands(group=None, path=()):
+    """Every command and group of commands, by the words that call it."""
+    group = group or get_command(main.app)
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_every_command_has_a_short_option_for_help(ranksieve, command):
+    done = ranksieve(*command, "-h")
+
+    assert done.exit_code == 0
+    assert f"Usage: ranksieve {' '.join(command)}".strip() in done.stdout
+
+
+@pytest.mark.parametrize(("option", "told"), [("--version", "ranksieve 0.1.0\n"), ("-h", "Usage: ranksieve")])
+def test_the_command_starts_in_a_folder_of_modules_of_the_same_names(tmp_path, option, told):
+    for name in ("ranksieve", "search", "torch", "numpy", "typer", "pydantic"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(__file__)")
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "workers" / "__init__.py").write_text("raise SystemExit(__file__)")
+    command = shutil.which("ranksieve", path=sysconfig.get_path("scripts"))
+    assert command, "expected the package to be installed"
+
+    done = subprocess.run([command, option], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told in done.stdout
 
 
 def test_help_tells_the_defaults_that_the_settings_have(ranksieve):

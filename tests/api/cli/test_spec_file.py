@@ -46,6 +46,16 @@ def test_local_paths_count_from_the_file(tmp_path, spec):
     assert loaded.task.data.files["search"].path is None
 
 
+@pytest.mark.parametrize(
+    ("model", "field", "location"),
+    [("./tiny", "path", "/tiny"), ("../tiny", "path", "/../tiny"), ("a/tiny.gguf", "gguf", "/a/tiny.gguf")],
+)
+def test_a_path_in_place_of_the_model_counts_from_the_file(tmp_path, spec, model, field, location):
+    (tmp_path / "job.yaml").write_text(json.dumps({**spec, "model": model}))
+
+    assert getattr(load_spec(tmp_path / "job.yaml").model, field) == f"{tmp_path}{location}"
+
+
 def test_every_wrong_field_is_reported(tmp_path, spec):
     spec["search"] = {"population": 0, "offspring": 0}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
@@ -185,6 +195,48 @@ def test_paths_of_seeds_count_from_the_file_too(tmp_path, spec):
     first, second = load_spec(tmp_path / "job.yaml").search.seeds
 
     assert (first.path, second.path) == (f"{tmp_path}/seed.json", None)
+
+
+@pytest.fixture
+def elsewhere(tmp_path, spec):
+    """A job file whose data, a model's file and a seed are, by themselves or by links, in other folders."""
+    job, other = tmp_path / "job", tmp_path / "other"
+    for folder in (job / "model", other / "blobs"):
+        folder.mkdir(parents=True)
+    for name in ("blobs/weights", "reviews.jsonl", "seed.json"):
+        (other / name).write_text("")
+    (job / "model" / "model.safetensors").symlink_to(other / "blobs" / "weights")
+    (job / "seed.json").symlink_to(other / "seed.json")
+    spec["model"] = {"path": "model"}
+    spec["task"]["data"] = {
+        "source": {"path": "../other/reviews.jsonl"},
+        "files": {"test": {"path": "no.csv"}},
+    }
+    spec["search"] = {"seeds": [{"random": 3}, {"path": "seed.json"}]}
+    (job / "job.yaml").write_text(json.dumps(spec, indent=1))
+    return job / "job.yaml"
+
+
+def test_files_outside_are_told_with_the_folders_that_may_be_read_and_how_to_allow_more(elsewhere, tmp_path):
+    with pytest.raises(SpecError) as caught:
+        load_spec(elsewhere, [elsewhere.parent, tmp_path / "here"])
+
+    found = {error["field"]: error for error in caught.value.errors}
+    other = tmp_path / "other"
+    assert list(found) == ["model.path", "task.data.source.path", "search.seeds.1.path"]
+    assert found["task.data.source.path"]["detail"] == (
+        f"'{other}/reviews.jsonl' is outside the folders that this command may read: those of the job file and of "
+        f"--data-dir, the current one and every --root ({tmp_path}/job, {tmp_path}/here); allow it with --root {other}"
+    )
+    assert found["model.path"]["detail"].endswith(f"allow it with --root {other}/blobs")
+    assert found["search.seeds.1.path"]["detail"].endswith(f"allow it with --root {other}")
+    lines = elsewhere.read_text().splitlines()
+    line = int(found["task.data.source.path"]["where"].split(":")[1])
+    assert '"path": "../other/reviews.jsonl"' in lines[line - 1]
+
+
+def test_files_outside_are_left_to_a_server_and_to_more_roots(elsewhere, tmp_path):
+    assert load_spec(elsewhere) == load_spec(elsewhere, [tmp_path])
 
 
 def test_the_home_of_nobody_is_named(tmp_path, spec):

