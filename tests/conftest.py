@@ -20,6 +20,10 @@ import hypothesis
 import psycopg
 import pytest
 
+os.environ.setdefault(
+    "RAY_worker_niceness", "0"
+)  # by default 15: beside other tests, Ray's workers would starve
+
 DOWNLOADED = Path(sys.prefix)
 """Where `make test` puts Debian's packages of what is not installed, in a folder for each program."""
 

@@ -29,13 +29,13 @@ def test_the_real_model_keeps_its_task_at_less_than_half(
 ) -> None:
     spec = demo_spec(assets.gguf, assets.reviews, seed=0, method="task", refine_epochs=1).canonical()
     spec["name"] = "movie reviews, small"
-    spec["task"]["data"]["sizes"] = {"calibration": 48, "search": 48, "confirm": 64, "test": 64}
+    spec["task"]["data"]["sizes"] = {"calibration": 24, "search": 32, "confirm": 32, "test": 64}
     spec["search"] = {
-        "population": 4, "offspring": 4, "survivors": 2, "screen": 16,
-        "generations": 1, "max_evaluations": 8, "reweigh_rounds": 1,
+        "population": 2, "offspring": 2, "survivors": 1, "screen": 16,
+        "generations": 1, "max_evaluations": 4, "reweigh_rounds": 1, "descent_rounds": 1,
     }  # fmt: skip
     spec["objective"] = {"kind": "target_params", "share": SHARE}
-    spec["projection"]["propagated_shares"] = [0.8 * SHARE, 1.6 * SHARE]
+    spec["projection"]["propagated_shares"] = [SHARE]
     file = tmp_path / "job.yaml"
     file.write_text(json.dumps(spec))
     root = assets.gguf.parent
