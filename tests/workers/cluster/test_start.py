@@ -86,11 +86,11 @@ from ranksieve.workers.cluster.session import Cluster
 asked = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: asked.set())
 cluster = Cluster(temp_dir=sys.argv[1])
-session.connect()
+cluster.connect()
 os.kill(os.getpid(), signal.SIGTERM)
 asked.wait()
 threading.Event().wait(4)
-session.close()
+cluster.close()
 print("ended")
 """
     with tempfile.TemporaryDirectory(
