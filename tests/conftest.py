@@ -7,6 +7,7 @@ import itertools
 import os
 import pwd
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -80,6 +81,26 @@ def make_flop_timer() -> Callable[..., Any]:
             return taken
 
     return FlopTimer
+
+
+@pytest.fixture(scope="session")
+def unsynced_sqlite() -> Iterator[Callable[..., None]]:
+    """Let SQLite return from a commit before the disk has it; returns the configuration of production.
+
+    The disk takes most of a commit's time and matters after a power cut alone. Servers in processes of their own,
+    which tests kill, wait for it.
+    """
+    from ranksieve.service.store import engine
+
+    configure = engine._configure_sqlite
+
+    def configure_unsynced(connection: sqlite3.Connection, record: Any) -> None:
+        configure(connection, record)
+        connection.execute("PRAGMA synchronous = OFF")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_configure_sqlite", configure_unsynced)
+        yield configure
 
 
 @pytest.fixture(scope="session")
