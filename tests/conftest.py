@@ -7,6 +7,7 @@ import itertools
 import os
 import pwd
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,10 @@ import hypothesis
 import psycopg
 import pytest
 
+os.environ.setdefault(
+    "RAY_worker_niceness", "0"
+)  # by default 15: beside other tests, Ray's workers would starve
+
 DOWNLOADED = Path(sys.prefix)
 """Where `make test` puts Debian's packages of what is not installed, in a folder for each program."""
 
@@ -27,6 +32,7 @@ DOWNLOADED = Path(sys.prefix)
 hypothesis.settings.register_profile(
     "ranksieve", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile("campaign", hypothesis.settings.get_profile("ranksieve"))
 hypothesis.settings.load_profile("ranksieve")
 
 FAST = ("fsync", "synchronous_commit", "full_page_writes")  # what only matters after a power cut
@@ -76,6 +82,26 @@ def make_flop_timer() -> Callable[..., Any]:
             return taken
 
     return FlopTimer
+
+
+@pytest.fixture(scope="session")
+def unsynced_sqlite() -> Iterator[Callable[..., None]]:
+    """Let SQLite return from a commit before the disk has it; returns the configuration of production.
+
+    The disk takes most of a commit's time and matters after a power cut alone. Servers in processes of their own,
+    which tests kill, wait for it.
+    """
+    from ranksieve.service.store import engine
+
+    configure = engine._configure_sqlite
+
+    def configure_unsynced(connection: sqlite3.Connection, record: Any) -> None:
+        configure(connection, record)
+        connection.execute("PRAGMA synchronous = OFF")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "_configure_sqlite", configure_unsynced)
+        yield configure
 
 
 @pytest.fixture(scope="session")

@@ -306,6 +306,11 @@ class FakeEndpoint:
         raise AssertionError(found)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fast_commits(unsynced_sqlite: Callable[..., None]) -> None:
+    """Make commits of every store in this process take no time."""
+
+
 @pytest.fixture
 def endpoint() -> FakeEndpoint:
     return FakeEndpoint()

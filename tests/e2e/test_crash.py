@@ -67,12 +67,17 @@ def generations(client: Client, id: str) -> list[int]:
     return [record["generation"] for record in client.generations(id)]
 
 
-def test_a_job_outlives_the_death_of_its_server(
+def test_a_job_outlives_the_death_of_an_actor_and_then_of_its_server(
     serve: Serve, long_spec: Document, undisturbed: Document, essence: Essence, tmp_path: Path
 ) -> None:
     with serve(tmp_path / "data") as server:
         with server.client() as client:
             id = client.submit(long_spec)["id"]
+            reach_generation(client, id, 0)
+            first, *_ = server.actors()
+            first.kill()
+            replaced = next(e for e in client.events(id) if e["type"] == "actor.replaced")
+            assert "died" in replaced["data"]["reason"]
             seen = reach_generation(client, id, 1)
             assert client.job(id)["state"] == "searching"
         server.kill()
@@ -84,25 +89,11 @@ def test_a_job_outlives_the_death_of_its_server(
 
     resumed = [event for event in events if event["data"].get("resumed")]
     assert [event["data"]["state"] for event in resumed] == ["validating"]
+    assert not [event for event in events if event["type"] == "actor.replaced"]
     completed = [e["data"]["generation"] for e in events if e["type"] == "generation.completed"]
     assert completed[0] >= 2
     assert numbers == list(range(LAST_GENERATION + 1))  # none is lost, none is done twice
     assert essence(result) == essence(undisturbed)
-
-
-def test_a_job_does_not_notice_the_death_of_an_actor(
-    server: Any, long_spec: Document, undisturbed: Document, essence: Essence
-) -> None:
-    with server.client() as client:
-        id = client.submit(long_spec)["id"]
-        reach_generation(client, id, 1)
-        first, _ = server.actors()
-        first.kill()
-        result = finish(client, id)
-        replaced = [event for event in client.events(id) if event["type"] == "actor.replaced"]
-        assert len(replaced) == 1
-        assert "died" in replaced[0]["data"]["reason"]
-        assert essence(result) == essence(undisturbed)
 
 
 def test_a_job_outlives_the_death_of_ray_and_a_pause_and_tells_of_both(

@@ -46,6 +46,11 @@ class PhaseLog:
         return lambda done, total: self.reports.append((done, total))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _fast_commits(unsynced_sqlite: Callable[..., None]) -> None:
+    """Make commits of every store in this process take no time."""
+
+
 @pytest.fixture
 def make_log() -> Callable[[Path, str], PhaseLog]:
     """Makes the log of a phase, in a folder."""

@@ -179,11 +179,11 @@ def test_run_lets_files_beside_the_spec_and_here_be_read(build, tmp_path, spec_f
     assert settings.requests_per_second == 0  # the command would be refused by itself
 
 
-def test_a_bad_spec_is_refused_with_the_messages_of_rest(ranksieve, http, tmp_path, bad_spec):
+def test_a_bad_spec_is_refused_with_the_messages_of_rest(ranksieve, shared, tmp_path, bad_spec):
     document, field = bad_spec
     path = tmp_path / "bad.yaml"
     path.write_text(json.dumps(document))
-    over_rest = http.post("/v1/jobs", json=document).json()["errors"]
+    over_rest = shared.post("/v1/jobs", json=document).json()["errors"]
 
     for command in ("run", "submit", "estimate"):
         done = ranksieve(command, path)

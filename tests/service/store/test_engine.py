@@ -29,7 +29,11 @@ def engine(store_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def sqlite_engine(tmp_path: Path) -> Iterator[Engine]:
+def sqlite_engine(
+    tmp_path: Path, unsynced_sqlite: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Engine]:
+    """Configured as in production, unlike other engines of the tests."""
+    monkeypatch.setattr("ranksieve.service.store.engine._configure_sqlite", unsynced_sqlite)
     engine = new_engine(f"sqlite:///{tmp_path / 'jobs.db'}")
     yield engine
     engine.dispose()

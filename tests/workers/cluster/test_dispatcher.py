@@ -206,6 +206,7 @@ def test_a_deadline_is_noticed_while_others_answer_without_a_pause(make_job: Cal
     assert replaced[len(brief) - 1] == 1
 
 
+@pytest.mark.campaign
 def test_request_that_always_hangs_is_a_failure(make_job: Callable[..., Job]) -> None:
     job = make_job(timeout_s=2.0)
     (failure,) = job.run(request("hang"))
@@ -236,6 +237,7 @@ def test_request_that_always_kills_is_a_failure_and_the_rest_is_scored(make_job:
     assert len(job.replaced) == 3
 
 
+@pytest.mark.campaign
 def test_candidates_that_kill_at_the_same_time_are_failures_and_the_job_goes_on(
     make_job: Callable[..., Job],
 ) -> None:
@@ -284,6 +286,7 @@ def test_actors_that_all_die_are_the_machines_fault(make_job: Callable[..., Job]
         job.run(request("always die"))
 
 
+@pytest.mark.campaign
 def test_a_dense_model_that_kills_its_actors_is_the_machines_fault(make_job: Callable[..., Job]) -> None:
     with pytest.raises(InfrastructureError, match="failed more than 5 times in a row"):
         make_job().dispatcher.run("score_dense", [request("always die")])

@@ -239,19 +239,6 @@ def test_workers_run_at_once_and_progress_only_goes_forward(run: Run, tmp_path: 
     assert [item.done for item in run.progress] == [0, 1, 2]
 
 
-def test_the_others_go_on_when_a_worker_dies(run: Run, tmp_path: Path) -> None:
-    def phase(folder: Path) -> Iterator[Progress | str]:
-        yield Progress(phase="start", done=0, total=1)
-        try:
-            (folder / "first").touch(exist_ok=False)
-        except FileExistsError:
-            yield "alive"
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    assert run(phase, tmp_path, workers=2) == "alive"
-
-
 def test_another_worker_joins_in_the_place_of_one_that_died(run: Run, tmp_path: Path) -> None:
     def phase(folder: Path) -> Iterator[Progress | str]:
         yield Progress(phase="start", done=0, total=1)
@@ -271,6 +258,7 @@ def test_another_worker_joins_in_the_place_of_one_that_died(run: Run, tmp_path: 
     assert run(phase, tmp_path, workers=2) == "both"
 
 
+@pytest.mark.campaign
 def test_workers_that_die_one_after_the_other_are_not_replaced_for_ever(run: Run, tmp_path: Path) -> None:
     def phase(folder: Path) -> Iterator[Progress | str]:
         yield Progress(phase="start", done=0, total=1)

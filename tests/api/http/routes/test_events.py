@@ -40,12 +40,12 @@ def _stream(http: TestClient, job_id: str, **headers: str) -> list[dict[str, str
         return list(_messages(response.iter_lines()))
 
 
-def test_a_page_and_the_next_one(http, done):
-    url = f"/v1/jobs/{done['id']}/events"
+def test_a_page_and_the_next_one(shared, shared_job):
+    url = f"/v1/jobs/{shared_job['id']}/events"
 
-    first = http.get(url, params={"limit": 3}).json()
-    rest = http.get(url, params={"after": first["next"]}).json()
-    empty = http.get(url, params={"after": rest["next"]}).json()
+    first = shared.get(url, params={"limit": 3}).json()
+    rest = shared.get(url, params={"after": first["next"]}).json()
+    empty = shared.get(url, params={"after": rest["next"]}).json()
 
     assert [event["seq"] for event in first["events"]] == [1, 2, 3]
     assert rest["events"][0]["seq"] == 4
@@ -53,24 +53,24 @@ def test_a_page_and_the_next_one(http, done):
     assert empty == {"events": [], "next": rest["next"]}
 
 
-def test_the_stream_replays_a_finished_job_and_ends(http, done):
-    page = http.get(f"/v1/jobs/{done['id']}/events").json()["events"]
+def test_the_stream_replays_a_finished_job_and_ends(shared, shared_job):
+    page = shared.get(f"/v1/jobs/{shared_job['id']}/events").json()["events"]
 
-    messages = _stream(http, done["id"])
+    messages = _stream(shared, shared_job["id"])
 
     assert [json.loads(message["data"]) for message in messages] == page
     assert [message["id"] for message in messages] == [str(event["seq"]) for event in page]
     assert [message["event"] for message in messages] == [event["type"] for event in page]
 
 
-def test_the_stream_goes_on_after_the_last_event_id(http, done):
-    last = http.get(f"/v1/jobs/{done['id']}/events").json()["next"]
+def test_the_stream_goes_on_after_the_last_event_id(shared, shared_job):
+    last = shared.get(f"/v1/jobs/{shared_job['id']}/events").json()["next"]
 
-    assert [m["id"] for m in _stream(http, done["id"], **{"Last-Event-ID": str(last - 2)})] == [
+    assert [m["id"] for m in _stream(shared, shared_job["id"], **{"Last-Event-ID": str(last - 2)})] == [
         str(last - 1),
         str(last),
     ]
-    assert _stream(http, done["id"], **{"Last-Event-ID": str(last)}) == []
+    assert _stream(shared, shared_job["id"], **{"Last-Event-ID": str(last)}) == []
 
 
 def test_the_stream_is_live_and_ends_with_the_job(http, spec, pipeline):
@@ -169,8 +169,8 @@ def test_a_job_deleted_meanwhile_ends_its_stream(http, spec, pipeline, applicati
 
 
 @pytest.mark.parametrize("last", ["x", "-1"])
-def test_a_wrong_last_event_id_is_named(http, done, last):
-    response = http.get(f"/v1/jobs/{done['id']}/events", headers={**STREAM, "Last-Event-ID": last})
+def test_a_wrong_last_event_id_is_named(shared, shared_job, last):
+    response = shared.get(f"/v1/jobs/{shared_job['id']}/events", headers={**STREAM, "Last-Event-ID": last})
 
     assert response.status_code == 422
     assert response.json()["errors"][0]["field"] == "last-event-id"

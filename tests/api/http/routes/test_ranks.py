@@ -3,8 +3,8 @@
 import pytest
 
 
-def test_the_ranks_of_the_result_are_a_table_of_layers(http, done):
-    assert http.get(f"/v1/jobs/{done['id']}/ranks").json() == {
+def test_the_ranks_of_the_result_are_a_table_of_layers(shared, shared_job):
+    assert shared.get(f"/v1/jobs/{shared_job['id']}/ranks").json() == {
         "layers": [0, 1],
         "matrices": ["q_proj"],
         "ranks": [[16], [-1]],
@@ -16,24 +16,24 @@ def test_the_ranks_of_the_result_are_a_table_of_layers(http, done):
     ("query", "headers"),
     [("&format=csv", {}), ("", {"Accept": "text/csv"}), ("&format=csv", {"Accept": "*/*"})],
 )
-def test_the_ranks_of_a_candidate_as_csv(http, done, query, headers):
-    url = f"/v1/jobs/{done['id']}"
-    second = http.get(f"{url}/candidates").json()["candidates"][1]["id"]
-    response = http.get(f"{url}/ranks?candidate={second}{query}", headers=headers)
+def test_the_ranks_of_a_candidate_as_csv(shared, shared_job, query, headers):
+    url = f"/v1/jobs/{shared_job['id']}"
+    second = shared.get(f"{url}/candidates").json()["candidates"][1]["id"]
+    response = shared.get(f"{url}/ranks?candidate={second}{query}", headers=headers)
 
     assert response.headers["content-type"].startswith("text/csv")
     assert response.text.splitlines() == ["layer,q_proj", "0,16", "1,32"]
 
 
-def test_what_is_asked_for_by_name_wins(http, done):
-    response = http.get(f"/v1/jobs/{done['id']}/ranks?format=json", headers={"Accept": "text/csv"})
+def test_what_is_asked_for_by_name_wins(shared, shared_job):
+    response = shared.get(f"/v1/jobs/{shared_job['id']}/ranks?format=json", headers={"Accept": "text/csv"})
 
     assert response.headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("candidate", [0, 999_999])
-def test_a_candidate_that_is_not_there(http, done, candidate):
-    response = http.get(f"/v1/jobs/{done['id']}/ranks?candidate={candidate}")
+def test_a_candidate_that_is_not_there(shared, shared_job, candidate):
+    response = shared.get(f"/v1/jobs/{shared_job['id']}/ranks?candidate={candidate}")
 
     assert response.status_code == 404
     assert f"no candidate {candidate}" in response.json()["detail"]

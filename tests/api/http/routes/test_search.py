@@ -1,14 +1,14 @@
 """Generations and candidates over REST."""
 
 
-def test_generations_after_a_number(http, done):
-    url = f"/v1/jobs/{done['id']}/generations"
+def test_generations_after_a_number(shared, shared_job):
+    url = f"/v1/jobs/{shared_job['id']}/generations"
 
-    [record] = http.get(url).json()["generations"]
+    [record] = shared.get(url).json()["generations"]
 
     assert record["generation"] == 0
     assert record["kept_share"] == 0.41
-    assert http.get(url, params={"after": 0}).json() == {"generations": []}
+    assert shared.get(url, params={"after": 0}).json() == {"generations": []}
 
 
 def test_candidates_by_page_and_generation(http, client, done):
