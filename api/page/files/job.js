@@ -276,7 +276,7 @@ function fill(section, children) {
   section.hidden = found.length === 0;
 }
 
-// As the server has it: see `service/store/requests.py`.
+// As the server has it: see `service/store/user_requests.py`.
 function mayBe(request, job) {
   const { state, cancel_requested: cancelled, pause_requested: paused, stop_requested: stopped } = job;
   if (cancelled || (ended(state) && state !== "crashed")) return false;
