@@ -260,7 +260,7 @@ class JobView {
   }
 }
 
-// An older version may have run the job, which kept less of it.
+// The matrices of a job lie in its folder, which another server may have.
 function notKept(error) {
   if (error instanceof Problem && error.status === 404) return h("p", { class: "facts" }, error.message);
   throw error;
