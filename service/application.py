@@ -1,30 +1,27 @@
-"""What the API talks to: one server's jobs, from submission to the last event."""
+"""The service as the API sees it: its parts, and what takes more than one of them."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from ranksieve.search.errors import InputError, NotFoundError, StoreError
-from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.exports import best_at, check_exportable, export_of
-from ranksieve.service.job.job import Job, JobState, Request, check_deletable
-from ranksieve.service.pipeline.model_listing import Listing, local_models
+from ranksieve.service.job.job import Job, check_deletable
 from ranksieve.service.run import cleanup
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.feed import Feed
 from ranksieve.service.run.forking import forked
 from ranksieve.service.run.ownership import make_data_dir, take
-from ranksieve.service.server.capabilities import Devices, capabilities
+from ranksieve.service.server.capabilities import Devices
 from ranksieve.service.server.keys import ADMIN
 from ranksieve.service.server.metrics import Metrics
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
+from ranksieve.service.webhook_registry import WebhookRegistry
 from ranksieve.service.webhooks.sender import Sender
-from ranksieve.service.webhooks.targets import target_of
-from ranksieve.service.webhooks.webhook import Delivery, Webhook
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +70,9 @@ class Application:
         self._preflight = preflight
         self._estimator = estimator
         self.sender = sender
+        self.webhooks = WebhookRegistry(store, settings, sender)
         self._ray_answers = ray_answers
-        self._devices = devices
+        self.devices = devices
         self._owned: ExitStack | None = None
 
     def open(self) -> None:
@@ -99,8 +97,8 @@ class Application:
         with ExitStack() as failing:
             failing.callback(self.stop)
             if not self.settings.shares_store:
-                self.store.release_all()
-            self.store.listener = self._committed
+                self.store.claims.release_all()
+            self.store.base.listener = self._committed
             if self.sender is not None:
                 self.sender.start()
                 self._owned.callback(self.sender.stop)
@@ -139,12 +137,12 @@ class Application:
             LimitError: The owner has as many queued jobs as one may have.
         """
         if idempotency_key is not None:
-            job = self.store.submitted(spec, owner, idempotency_key)
+            job = self.store.submissions.submitted(spec, owner, idempotency_key)
             if job is not None:
                 return job
         job_spec = forked(spec, self.store.seen_by(sees))
         job_spec = self._preflight(job_spec)
-        job = self.store.create_job(
+        job = self.store.submissions.create_job(
             job_spec, owner, idempotency_key, submitted=spec, most_queued=self.settings.queued_jobs
         )
         self.controller.wake()
@@ -180,7 +178,9 @@ class Application:
             assert share is not None
             own = (job.result or {}).get("best", {}).get("kept_block_params")
             found = best_at(jobs.front(id), share, own)
-        export = self.store.create_export(job, export_of(job, found, asked), self.settings.queued_jobs)
+        export = self.store.submissions.create_export(
+            job, export_of(job, found, asked), self.settings.queued_jobs
+        )
         self.controller.wake()
         return export
 
@@ -196,44 +196,6 @@ class Application:
         """
         make_data_dir(self.settings)
         return self._estimator(forked(spec, self.store.seen_by(sees)))
-
-    def request(self, id: str, request: Request, owner: str | None = None) -> Job:
-        """Pauses, resumes, stops or cancels a job; a running one may take a while to do so.
-
-        Args:
-            id: The job.
-            request: What is asked; asked again, it makes no difference.
-            owner: Whose it has to be; None for anybody's.
-
-        Raises:
-            NotFoundError: There is no such job.
-            ConflictError: It makes no sense in the job's state.
-        """
-        return self.controller.request(id, request, owner)
-
-    def change(
-        self,
-        id: str,
-        changes: JobChanges,
-        owner: str | None = None,
-        expect: Callable[[Job], None] = lambda job: None,
-    ) -> Job:
-        """Change a job's name, labels, priority or actors; see `Store.change`.
-
-        Args:
-            id: The job.
-            changes: What to change.
-            owner: Whose it has to be; None for anybody's.
-            expect: Raises if the job is not as the caller thinks.
-
-        Raises:
-            NotFoundError: There is no such job.
-            InputError: The changes do not go with the rest of its spec.
-            ConflictError: The job has ended, so it has no actors.
-        """
-        job = self.store.change(id, changes, owner, expect)
-        self.controller.notice(job)
-        return job
 
     def delete(self, id: str, owner: str | None = None) -> None:
         """Deletes a job that has ended and its exports, and then their files.
@@ -253,69 +215,8 @@ class Application:
         for one in family:
             # An export that is gone was deleted by somebody else, who deletes the job, too.
             with suppress(NotFoundError) if one.id != id else nullcontext():
-                self.store.delete_job(one.id, owner)
+                self.store.submissions.delete_job(one.id, owner)
             cleanup.remove(self.settings.jobs_dir, one.id)
-
-    def create_webhook(
-        self, owner: str, url: str, states: Sequence[JobState], *, enabled: bool = True
-    ) -> tuple[Webhook, str]:
-        """Makes a webhook; returns it and its secret.
-
-        Args:
-            owner: Whose jobs it is told of.
-            url: Where it leads.
-            states: Those that it is told of.
-            enabled: Whether it is told of anything.
-
-        Raises:
-            InputError: It may not lead there.
-            LimitError: The owner has as many webhooks as one may have.
-        """
-        target_of(url, self.settings.webhook_hosts)
-        return self.store.webhooks.create(owner, url, states, enabled=enabled, most=self.settings.webhooks)
-
-    def change_webhook(
-        self,
-        id: str,
-        owner: str | None = None,
-        *,
-        url: str | None = None,
-        states: Sequence[JobState] | None = None,
-        enabled: bool | None = None,
-    ) -> Webhook:
-        """Changes what is given of a webhook.
-
-        Args:
-            id: The webhook.
-            owner: Whose it has to be; None for anybody's.
-            url: Where it leads.
-            states: Those that it is told of.
-            enabled: Whether it is told of anything.
-
-        Raises:
-            NotFoundError: There is no such webhook.
-            InputError: It may not lead there.
-        """
-        if url is not None:
-            target_of(url, self.settings.webhook_hosts)
-        webhook = self.store.seen_by(owner).webhooks.change(id, url=url, states=states, enabled=enabled)
-        self._wake_sender()
-        return webhook
-
-    def test_webhook(self, id: str, owner: str | None = None) -> Delivery:
-        """Sends a webhook an event that tells of nothing; returns the delivery, on its way.
-
-        Args:
-            id: The webhook.
-            owner: Whose it has to be; None for anybody's.
-
-        Raises:
-            NotFoundError: There is no such webhook.
-            ConflictError: It is disabled.
-        """
-        delivery = self.store.seen_by(owner).webhooks.test(id)
-        self._wake_sender()
-        return delivery
 
     def artifacts_dir(self, id: str) -> Path:
         """Folder of a job's artifacts; it is there once something was exported."""
@@ -329,14 +230,6 @@ class Application:
             "running_jobs": self.controller.running_jobs,
         }
 
-    def capabilities(self) -> dict[str, Any]:
-        """What this server can do: see `service.server.capabilities`."""
-        return capabilities(self.settings, self._devices())
-
-    def models(self) -> Listing:
-        """The local models that a job file could name: see `service.pipeline.model_listing`."""
-        return local_models(self.settings)
-
     def readiness(self) -> dict[str, bool | None]:
         """What has to work for requests to be worth sending here, and whether it does; None: that is not known yet."""
         return {
@@ -347,9 +240,6 @@ class Application:
 
     def _committed(self, job_id: str) -> None:
         self.feed.notify(job_id)
-        self._wake_sender()
-
-    def _wake_sender(self) -> None:
         if self.sender is not None:
             self.sender.wake()
 

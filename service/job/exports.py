@@ -120,7 +120,6 @@ def export_of(job: Job, candidate: Mapping[str, Any], asked: dict[str, Any]) -> 
 
     Raises:
         InputError: The candidate could not be scored, or was screened by its loss alone.
-        ConflictError: An older version made the result of the job, with less in it.
     """
     if candidate["failure"] is not None:
         raise InputError("candidate", f"could not be scored: {candidate['failure']}; choose another one")
@@ -131,10 +130,6 @@ def export_of(job: Job, candidate: Mapping[str, Any], asked: dict[str, Any]) -> 
             "nothing that an export of it could be held to; choose one that was scored on all",
         )
     result = job.result or {}
-    if missing := [name for name in KNOWN if name not in result]:
-        raise ConflictError(
-            f"the result of job {job.id} lacks {', '.join(missing)}: an older version made it; run the job again"
-        )
     same = (one for one in result.get("finalists", []) if one["genome"] == candidate["genome"])
     return Export(
         job=job.id,

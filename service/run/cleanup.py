@@ -27,10 +27,12 @@ def sweep(store: Store, jobs_dir: Path, remembered: timedelta) -> None:
         jobs_dir: Folder with one folder of files per job.
         remembered: So long after a job was deleted every server removes what it has of it.
     """
-    store.forget_removals(remembered, [id for id in store.removals() if not remove(jobs_dir, id)])
+    store.cleanup.forget_removals(
+        remembered, [id for id in store.cleanup.removals() if not remove(jobs_dir, id)]
+    )
     parts = _half_written(jobs_dir)
     owners = [path.relative_to(jobs_dir).parts[0] for path in parts]
-    idle = store.idle(set(owners)) if owners else set()
+    idle = store.claims.idle(set(owners)) if owners else set()
     for path in (path for path, id in zip(parts, owners, strict=True) if id in idle):
         try:
             _remove(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ranksieve.search.errors import ConflictError, InfrastructureError, StoreError
+from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.job import Job, Request
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.run.lease import BEATS
@@ -126,23 +127,24 @@ class Controller:
             self._changed.notify_all()
 
     def request(self, id: str, request: Request, owner: str | None = None) -> Job:
-        """Does what a job's user asks, or passes it on to the running job.
-
-        Args:
-            id: The job.
-            request: What is asked.
-            owner: Whose it has to be; None for anybody's.
-
-        Raises:
-            NotFoundError: There is no such job.
-            ConflictError: It makes no sense in the job's state.
-        """
-        job = self._store.request(id, request, owner)
-        self.notice(job)
+        """Carry out what a job's user asks, and pass it on to the running job; see `UserRequests.ask`."""
+        job = self._store.user_requests.ask(id, request, owner)
+        self._notice(job)
         return job
 
-    def notice(self, job: Job) -> None:
-        """Says that a job's user has changed it, or asked something of it."""
+    def change(
+        self,
+        id: str,
+        changes: JobChanges,
+        owner: str | None = None,
+        expect: Callable[[Job], None] = lambda job: None,
+    ) -> Job:
+        """Change a job, and pass the changes on to the running job; see `UserRequests.change`."""
+        job = self._store.user_requests.change(id, changes, owner, expect)
+        self._notice(job)
+        return job
+
+    def _notice(self, job: Job) -> None:
         with self._changed:
             for run in self._runs:
                 if run.log.job.id == job.id:
@@ -173,9 +175,9 @@ class Controller:
     def _run_what_is_there(self) -> None:
         try:
             self._tidy()
-            self._store.settle_abandoned(besides=self._going_on())
+            self._store.claims.settle_abandoned(besides=self._going_on())
             while self._has_room() and (
-                job := self._store.claim_next(self._lease_s, besides=self._going_on())
+                job := self._store.claims.claim_next(self._lease_s, besides=self._going_on())
             ):
                 self.trouble = None
                 self._start(job)

@@ -74,13 +74,13 @@ class JobLog:
         Raises:
             ConflictError: The job's state does not lead there, or another server has taken it over.
         """
-        self._store.transition(self.job.id, to, epoch=self.job.epoch, data=data)
+        self._store.runs.transition(self.job.id, to, epoch=self.job.epoch, data=data)
 
     def event(self, type: EventType, **data: Any) -> None:
         """Tells the job's user of something, without secrets."""
         if type is EventType.PHASE_PROGRESS:
             self._phases.add(data["phase"])
-        self._store.append_event(self.job.id, type, redact_values(data), epoch=self.job.epoch)
+        self._store.runs.append_event(self.job.id, type, redact_values(data), epoch=self.job.epoch)
 
     def last_event(self, type: EventType) -> dict[str, Any] | None:
         """What the job's user was last told by an event of this type, also by an earlier run."""
@@ -97,8 +97,8 @@ class JobLog:
         candidates: Sequence[Mapping[str, Any]],
         search_state: Mapping[str, Any],
     ) -> None:
-        """Keeps a finished generation; see `Store.save_generation`. After it, a crash loses nothing."""
-        self._store.save_generation(self.job.id, record, candidates, search_state, epoch=self.job.epoch)
+        """Keep a finished generation; see `Runs.save_generation`. After it, a crash loses nothing."""
+        self._store.runs.save_generation(self.job.id, record, candidates, search_state, epoch=self.job.epoch)
         self._count(candidates)
 
     def search_state(self) -> dict[str, Any] | None:

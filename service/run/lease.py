@@ -11,7 +11,7 @@ from typing import Self
 
 from ranksieve.search.errors import StoreError, SupersededError
 from ranksieve.service.run.joblog import JobLog
-from ranksieve.service.store import Store
+from ranksieve.service.store.claims import Claims
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +23,13 @@ class Lease:
     """Holds a claimed job for as long as a `with` block lasts.
 
     Args:
-        store: Where the job was claimed.
+        claims: Renews the lease.
         log: The job; it is told what its user asks, and to end when it was taken over.
         lease_s: Length of the lease, in seconds.
     """
 
-    def __init__(self, store: Store, log: JobLog, lease_s: float) -> None:
-        self._store = store
+    def __init__(self, claims: Claims, log: JobLog, lease_s: float) -> None:
+        self._claims = claims
         self._log = log
         self._lease_s = lease_s
         self._over = threading.Event()
@@ -55,6 +55,6 @@ class Lease:
     def _renew(self) -> None:
         job = self._log.job
         try:
-            self._log.heed(self._store.renew(job.id, self._lease_s, epoch=job.epoch))
+            self._log.heed(self._claims.renew(job.id, self._lease_s, epoch=job.epoch))
         except SupersededError:
             self._log.cancelled.set()

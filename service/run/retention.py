@@ -47,7 +47,7 @@ class Retention:
         if self._clock() < self._next_s:
             return
         age = timedelta(days=self._days)
-        forgotten = self._store.forget_events(age)
+        forgotten = self._store.cleanup.forget_events(age)
         self._store.outbox.forget(age)
         cleanup.sweep(self._store, self._jobs_dir, age)
         self._next_s = self._clock() + EVERY_S

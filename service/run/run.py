@@ -2,8 +2,8 @@
 
 Its pipeline returns (succeeded), raises (failed), is ended because the user asked (cancelled, paused), is ended because
 the server stops, or by a fault of the machine. After a stop the job's state stays as it is, and the next server that
-looks takes it up again. After a fault it goes back into the queue for a while, and crashes after too many (`service.
-store.faults`). Starting a job, resuming and recovering it are the same.
+looks takes it up again. After a fault it goes back into the queue for a while, and crashes after too many
+(`service.store.retries`). Starting a job, resuming and recovering it are the same.
 """
 
 import logging
@@ -85,13 +85,17 @@ class Run:
         """
         job = self.log.job
         fault = JobError.of(error, job.id)
-        state = self._store.put_back(job.id, fault, epoch=job.epoch, retry_s=self._retry_s).state
+        state = self._store.claims.put_back(job.id, fault, epoch=job.epoch, retry_s=self._retry_s).state
         logger.error("job %s: %s after a fault of the machine: %s", job.id, state, error)
 
     def _run(self) -> None:
         job = self.log.job
         try:
-            with about(job=job.id), span("job", job=job.id), Lease(self._store, self.log, self._lease_s):
+            with (
+                about(job=job.id),
+                span("job", job=job.id),
+                Lease(self._store.claims, self.log, self._lease_s),
+            ):
                 self._run_to_its_end()
         except SupersededError as error:
             logger.warning("job %s: this run of it ends: %s", job.id, error)
@@ -115,7 +119,7 @@ class Run:
             logger.info("job %s: started", job.id)
             log.raise_if_cancelled()
             result = self._pipeline(job, log)
-            self._store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
+            self._store.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
             logger.info("job %s: succeeded", job.id)
         except (SupersededError, StoreError):
             raise
@@ -125,14 +129,14 @@ class Run:
     def _settle(self, error: Exception) -> None:
         """Ends a run whose pipeline raised. What was asked for explains more than what then broke."""
         log = self.log
-        job = self._store.settle(log.job.id, self._lease_s, epoch=log.job.epoch)
+        job = self._store.claims.settle(log.job.id, self._lease_s, epoch=log.job.epoch)
         if job.state in (JobState.CANCELLED, JobState.PAUSED):
             logger.info("job %s: %s", job.id, job.state)
         elif self._interrupted and self.fault is not None:
             self.put_back(self.fault)
         elif self._interrupted or (isinstance(error, CancelledError) and log.cancelled.is_set()):
             logger.info("job %s: interrupted; it goes on later", job.id)
-            self._store.release(job.id, epoch=job.epoch)
+            self._store.claims.release(job.id, epoch=job.epoch)
         elif isinstance(error, InfrastructureError):
             self.fault = error
             self.put_back(error)
@@ -140,4 +144,4 @@ class Run:
             failure = JobError.of(error, job.id)
             traceback = error if failure.code == "internal" else None
             logger.error("job %s: failed: %s", job.id, failure.message, exc_info=traceback)
-            self._store.transition(job.id, JobState.FAILED, epoch=job.epoch, error=failure)
+            self._store.runs.transition(job.id, JobState.FAILED, epoch=job.epoch, error=failure)

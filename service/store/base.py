@@ -1,4 +1,4 @@
-"""Everybody's jobs, and whoever is told when there is news of one."""
+"""What the parts of the store share: database, clock and commit listener."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,26 +6,26 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from ranksieve.service.store.database import Database
-from ranksieve.service.store.queries import View
 
 Listener = Callable[[str], None]
 Clock = Callable[[Session], datetime]
 
 
-class Told(View):
-    """What every part of the store has: the database, the time that leases are measured by, and the listener.
+class Base:
+    """Database, clock and commit listener.
 
     Args:
         database: Where the jobs are.
-        clock: Tells the time.
+        clock: The time that leases are measured by.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        super().__init__(database, owner=None)
-        self._clock = clock
+        self.database = database
+        self.clock = clock
         self.listener: Listener | None = None
         """Called with the job's id after each committed event, in the thread that committed it."""
 
-    def _tell(self, id: str) -> None:
+    def notify(self, id: str) -> None:
+        """Tell the listener of a job with news."""
         if self.listener is not None:
             self.listener(id)

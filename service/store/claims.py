@@ -11,9 +11,8 @@ from sqlalchemy import case, or_, select, update
 
 from ranksieve.service.job.job import Job, JobError, JobState
 from ranksieve.service.store import mapping, retries
-from ranksieve.service.store.base import Told
+from ranksieve.service.store.base import Base
 from ranksieve.service.store.schema import JobRow, WebhookRow
-from ranksieve.service.store.user_requests import heed_marks
 
 LEASE_S = 30.0
 """So long a server that falls silent keeps its job, in seconds."""
@@ -21,8 +20,11 @@ LEASE_S = 30.0
 _INTERRUPTED = tuple(state for state in JobState if state.interruptible)
 
 
-class Claims(Told):
-    """Hands jobs to those who run them, and takes them back."""
+class Claims:
+    """Hands jobs to the servers that run them, and takes them back."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
 
     def claim_next(self, lease_s: float = LEASE_S, *, besides: Collection[str] = ()) -> Job | None:
         """The next job to run, moved to validating: of the highest priority, one cut off, an export, or the oldest.
@@ -44,8 +46,8 @@ class Claims(Told):
         runnable = [state.value for state in (JobState.QUEUED, *_INTERRUPTED)]
         order = (JobRow.priority.desc(), first, JobRow.id)
         query = select(JobRow).where(JobRow.state.in_(runnable), JobRow.id.not_in(besides)).order_by(*order)
-        with self.database.writing() as session:
-            now = self._clock(session)
+        with self._base.database.writing() as session:
+            now = self._base.clock(session)
             free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
             # A row that somebody is changing is left alone: another claimer takes it, or its user cancels it.
             next_free, ended = free.limit(1).with_for_update(skip_locked=True), []
@@ -58,7 +60,7 @@ class Claims(Told):
                 mapping.move(session, row, JobState.VALIDATING, data={"resumed": True} if resumed else None)
             job = None if row is None else mapping.job_of(row)
         for id in [*ended, *([] if job is None else [job.id])]:
-            self._tell(id)
+            self._base.notify(id)
         return job
 
     def put_back(self, id: str, error: JobError, *, epoch: int, retry_s: float = retries.RETRY_S) -> Job:
@@ -76,12 +78,12 @@ class Claims(Told):
             SupersededError: It was claimed again since `epoch`, or deleted.
             ConflictError: It is not being run.
         """
-        with self.database.writing() as session:
+        with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
             mapping.check_move(row, JobState.QUEUED)
-            retries.wait_or_crash(session, row, error, self._clock(session), retry_s)
+            retries.wait_or_crash(session, row, error, self._base.clock(session), retry_s)
             job = mapping.job_of(row)
-        self._tell(id)
+        self._base.notify(id)
         return job
 
     def renew(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
@@ -90,10 +92,10 @@ class Claims(Told):
         Raises:
             SupersededError: It was claimed again since `epoch`, or deleted.
         """
-        with self.database.writing() as session:
+        with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
             if not JobState(row.state).terminal:
-                row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
+                row.leased_until = self._base.clock(session) + timedelta(seconds=lease_s)
             return mapping.job_of(row)
 
     def settle(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
@@ -112,15 +114,15 @@ class Claims(Told):
         Raises:
             SupersededError: It was claimed again since `epoch`, or deleted.
         """
-        with self.database.writing() as session:
+        with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
             is_over = JobState(row.state).terminal
-            is_moved = not is_over and heed_marks(session, row)
+            is_moved = not is_over and mapping.heed_marks(session, row)
             if not (is_over or is_moved):
-                row.leased_until = self._clock(session) + timedelta(seconds=lease_s)
+                row.leased_until = self._base.clock(session) + timedelta(seconds=lease_s)
             job = mapping.job_of(row)
         if is_moved:
-            self._tell(id)
+            self._base.notify(id)
         return job
 
     def settle_abandoned(self, *, besides: Collection[str] = ()) -> None:
@@ -128,13 +130,13 @@ class Claims(Told):
         running = JobRow.state.in_([state.value for state in _INTERRUPTED])
         marked = or_(JobRow.cancel_requested, JobRow.pause_requested)
         query = select(JobRow).where(running, marked, JobRow.id.not_in(besides))
-        with self.database.writing() as session:
-            free = or_(JobRow.leased_until.is_(None), JobRow.leased_until <= self._clock(session))
+        with self._base.database.writing() as session:
+            free = or_(JobRow.leased_until.is_(None), JobRow.leased_until <= self._base.clock(session))
             found = list(session.scalars(query.where(free).with_for_update(skip_locked=True)))
             for row in found:
-                heed_marks(session, row)
+                mapping.heed_marks(session, row)
         for row in found:
-            self._tell(row.id)
+            self._base.notify(row.id)
 
     def release(self, id: str, *, epoch: int) -> None:
         """Gives a job up as it stands; it can be claimed at once, and the caller may write no more.
@@ -142,7 +144,7 @@ class Claims(Told):
         Raises:
             SupersededError: It was claimed again since `epoch`, or deleted.
         """
-        with self.database.writing() as session:
+        with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
             row.epoch += 1
             row.leased_until = None
@@ -150,7 +152,7 @@ class Claims(Told):
     def idle(self, ids: Collection[str]) -> set[str]:
         """Those of these jobs that nobody runs, or was cut off from: what such a job was about it begins anew."""
         known = select(JobRow.id).where(JobRow.id.in_(ids))
-        with self.database.reading() as session:
+        with self._base.database.reading() as session:
             return set(
                 session.scalars(known.where(JobRow.state.not_in([state.value for state in _INTERRUPTED])))
             )
@@ -159,7 +161,7 @@ class Claims(Told):
         """Ends every lease: for a server that knows that it is the only one on this database."""
         leased = update(JobRow).where(JobRow.leased_until.is_not(None))
         cut_off = case((JobRow.state.in_([state.value for state in _INTERRUPTED]), 1), else_=0)
-        with self.database.writing() as session:
+        with self._base.database.writing() as session:
             session.execute(
                 leased.values(leased_until=None, epoch=JobRow.epoch + 1, faults=JobRow.faults + cut_off)
             )

@@ -147,6 +147,14 @@ def move(
     tell_state(session, row, told)
 
 
+def heed_marks(session: Session, row: JobRow) -> bool:
+    """Cancel or pause a job that nobody runs, if it is marked so; returns whether it was."""
+    if not (row.cancel_requested or row.pause_requested):
+        return False
+    move(session, row, JobState.CANCELLED if row.cancel_requested else JobState.PAUSED)
+    return True
+
+
 def job_of(row: JobRow) -> Job:
     """The job a row holds.
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from ranksieve.service.job.ids import new_id
 from ranksieve.service.job.job import JobState
-from ranksieve.service.store.database import Database
+from ranksieve.service.store.base import Base
 from ranksieve.service.store.schema import DeliveryRow, WebhookRow
 from ranksieve.service.store.times import database_time
 from ranksieve.service.webhooks.messages import Message
@@ -24,16 +24,10 @@ DEAD = f"no delivery arrived while one was tried {ATTEMPTS} times"
 
 
 class Outbox:
-    """Everybody's deliveries, for whoever sends them.
+    """Everybody's deliveries, for the sender."""
 
-    Args:
-        database: Where they are.
-        clock: Tells the time that deliveries are due, and leases measured, by.
-    """
-
-    def __init__(self, database: Database, clock: Callable[[Session], datetime]) -> None:
-        self._database = database
-        self._clock = clock
+    def __init__(self, base: Base) -> None:
+        self._base = base
 
     def claim(self, lease_s: float) -> Sending | None:
         """The next delivery to attempt: of the webhook that was sent to longest ago, the one due longest.
@@ -44,8 +38,8 @@ class Outbox:
         Returns:
             The delivery; None where nothing is due, or others have it.
         """
-        with self._database.writing() as session:
-            now = self._clock(session)
+        with self._base.database.writing() as session:
+            now = self._base.clock(session)
             free = or_(WebhookRow.busy_until.is_(None), WebhookRow.busy_until <= now)
             due = (
                 select(DeliveryRow, WebhookRow)
@@ -83,12 +77,12 @@ class Outbox:
         Returns:
             What the delivery is now; None where somebody else has attempted it since, or it is no more.
         """
-        with self._database.writing() as session:
+        with self._base.database.writing() as session:
             webhook = session.get(WebhookRow, sending.webhook_id, with_for_update={"key_share": True})
             delivery = session.get(DeliveryRow, sending.id, with_for_update=True)
             if webhook is None or delivery is None or delivery.attempts != sending.attempt:
                 return None
-            now = self._clock(session)
+            now = self._base.clock(session)
             webhook.busy_until = now
             delivery.status, delivery.error = outcome.status, outcome.error
             if outcome.error is None:
@@ -110,14 +104,14 @@ class Outbox:
         )
         first = select(func.min(free_at)).select_from(DeliveryRow).join(WebhookRow)
         waiting = first.where(DeliveryRow.due_at.is_not(None), WebhookRow.enabled)
-        with self._database.reading() as session:
+        with self._base.database.reading() as session:
             at = session.execute(waiting).scalar_one()
-            return None if at is None else (at - self._clock(session)).total_seconds()
+            return None if at is None else (at - self._base.clock(session)).total_seconds()
 
     def forget(self, older_than: timedelta) -> int:
         """Deletes deliveries that were over longer ago than this; returns how many."""
-        with self._database.writing() as session:
-            over = DeliveryRow.finished_at < self._clock(session) - older_than
+        with self._base.database.writing() as session:
+            over = DeliveryRow.finished_at < self._base.clock(session) - older_than
             return int(getattr(session.execute(delete(DeliveryRow).where(over)), "rowcount", 0))
 
 

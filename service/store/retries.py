@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from ranksieve.service.job.job import JobError, JobState
 from ranksieve.service.store import mapping
 from ranksieve.service.store.schema import JobRow
-from ranksieve.service.store.user_requests import heed_marks
 
 FAULTS = 6
 """So many in a row crash a job."""
@@ -31,7 +30,7 @@ def take_over(session: Session, row: JobRow) -> bool:
     A job that was given up as it stood has no lease. One that waits in the queue was counted when it was put back. One
     that is to be cancelled or paused is: False, too.
     """
-    if heed_marks(session, row):
+    if mapping.heed_marks(session, row):
         return False
     if row.state == JobState.QUEUED.value:
         return True
@@ -44,7 +43,7 @@ def take_over(session: Session, row: JobRow) -> bool:
 
 def wait_or_crash(session: Session, row: JobRow, error: JobError, now: datetime, retry_s: float) -> None:
     """Counts a fault of the machine that runs the job; puts the job back, crashes it, or does what its user asked."""
-    if heed_marks(session, row):
+    if mapping.heed_marks(session, row):
         return
     row.faults += 1
     if row.faults >= FAULTS:

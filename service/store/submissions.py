@@ -1,8 +1,6 @@
-"""How jobs and exports come into the store, and how they leave it."""
+"""Jobs and exports as they come into the store and leave it."""
 
 import json
-from collections.abc import Collection
-from datetime import timedelta
 from hashlib import sha256
 
 from sqlalchemy import delete, select
@@ -16,7 +14,7 @@ from ranksieve.service.job.job import Job, JobState, check_deletable
 from ranksieve.service.server.keys import ADMIN
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import mapping
-from ranksieve.service.store.base import Told
+from ranksieve.service.store.base import Base
 from ranksieve.service.store.schema import (
     CandidateRow,
     EventRow,
@@ -33,8 +31,11 @@ _OF_JOB = (SearchStateRow, FrontRow, CandidateRow, GenerationRow, EventRow, Labe
 """What goes with a job, whatever refers to something else first."""
 
 
-class Submissions(Told):
-    """Creates jobs and deletes them."""
+class Submissions:
+    """Creates jobs and exports, and deletes them."""
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
 
     def create_job(
         self,
@@ -80,7 +81,7 @@ class Submissions(Told):
             NotFoundError: The job has gone.
             LimitError: Its owner has so many queued jobs already.
         """
-        with self.database.writing() as session:
+        with self._base.database.writing() as session:
             mapping.find_job(session, parent.id, lock=True)  # who asks at the same time waits here
             given_up = [JobState.FAILED.value, JobState.CANCELLED.value, JobState.CRASHED.value]
             of_job = select(JobRow).where(JobRow.parent == parent.id, JobRow.state.not_in(given_up))
@@ -90,7 +91,7 @@ class Submissions(Told):
             if most_queued is not None:
                 mapping.require_room(session, parent.owner, most_queued)
             job = self._add_job(session, parent.spec, parent.owner, export=export)
-        self._tell(job.id)
+        self._base.notify(job.id)
         return job
 
     def submitted(self, spec: JobSpec, owner: str, idempotency_key: str) -> Job | None:
@@ -100,7 +101,7 @@ class Submissions(Told):
             ConflictError: It has another spec.
         """
         named = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
-        with self.database.reading() as session:
+        with self._base.database.reading() as session:
             row = session.scalars(named).first()
             if row is not None and row.submission != _digest(spec):
                 raise ConflictError(
@@ -117,13 +118,13 @@ class Submissions(Told):
         submitted: JobSpec,
         most_queued: int | None,
     ) -> Job:
-        with self.database.writing() as session:
+        with self._base.database.writing() as session:
             if most_queued is not None:
                 mapping.require_room(session, owner, most_queued)
             job = self._add_job(
                 session, spec, owner, idempotency_key=idempotency_key, submission=_digest(submitted)
             )
-        self._tell(job.id)
+        self._base.notify(job.id)
         return job
 
     @staticmethod
@@ -167,7 +168,7 @@ class Submissions(Told):
             NotFoundError: There is no such job.
             ConflictError: The job has not ended, or there are exports of it.
         """
-        with self.database.writing() as session:
+        with self._base.database.writing() as session:
             row = mapping.find_job(session, id, owner, lock=True)  # who asks for an export of it waits here
             check_deletable(id, JobState(row.state))
             export = session.scalars(select(JobRow.id).where(JobRow.parent == id).limit(1)).first()
@@ -176,20 +177,7 @@ class Submissions(Told):
             for table in _OF_JOB:
                 session.execute(delete(table).where(table.job_id == id))
             session.delete(row)
-            session.add(RemovalRow(job_id=id, deleted_at=self._clock(session)))
-
-    def removals(self) -> list[str]:
-        """The deleted jobs that a server may still have files of."""
-        with self.database.reading() as session:
-            return list(session.scalars(select(RemovalRow.job_id).order_by(RemovalRow.job_id)))
-
-    def forget_removals(self, older_than: timedelta, still_there: Collection[str]) -> None:
-        """Forgets the jobs that were deleted longer ago than this for good, but those that have files still."""
-        with self.database.writing() as session:
-            old = select(RemovalRow.job_id).where(RemovalRow.deleted_at < self._clock(session) - older_than)
-            gone = set(session.scalars(old)).difference(still_there)
-            for id in gone:
-                session.execute(delete(RemovalRow).where(RemovalRow.job_id == id))
+            session.add(RemovalRow(job_id=id, deleted_at=self._base.clock(session)))
 
 
 def _digest(spec: JobSpec) -> str:

@@ -1,30 +1,82 @@
-"""What users ask of their jobs: done at once where nobody holds the job, else left as a mark until nobody does.
+"""What users ask of their jobs: done at once, or left as a mark for the server that runs the job."""
 
-Each can be asked again without a difference. Commits nothing.
-"""
-
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from ranksieve.search.errors import ConflictError
-from ranksieve.service.job.job import JobState, Request
+from ranksieve.service.job.changes import JobChanges
+from ranksieve.service.job.events import EventType
+from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.store import mapping
+from ranksieve.service.store.base import Base
 from ranksieve.service.store.schema import JobRow
 
 
-def ask(session: Session, row: JobRow, request: Request, now: datetime) -> None:
-    """Carries out what the user of a job asks, or marks the job with it; its row is locked.
+class UserRequests:
+    """Carries out what users ask of their jobs."""
 
-    Args:
-        session: Holds the row.
-        row: The job.
-        request: What is asked.
-        now: Tells whether anybody still holds the job.
+    def __init__(self, base: Base) -> None:
+        self._base = base
 
-    Raises:
-        ConflictError: It makes no sense in the state that the job is in.
-    """
+    def ask(self, id: str, request: Request, owner: str | None = None) -> Job:
+        """Carry a request out, or mark the job with it; asked again, it makes no difference.
+
+        Args:
+            id: The job.
+            request: What is asked.
+            owner: Whose it has to be; None for anybody's.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: It makes no sense in the job's state.
+        """
+        with self._base.database.writing() as session:
+            row = mapping.find_job(session, id, owner, lock=True)
+            told = row.event_count
+            _ask(session, row, request, self._base.clock(session))
+            job, news = mapping.job_of(row), row.event_count > told
+        if news:
+            self._base.notify(id)
+        return job
+
+    def change(
+        self,
+        id: str,
+        changes: JobChanges,
+        owner: str | None = None,
+        expect: Callable[[Job], None] = lambda job: None,
+    ) -> Job:
+        """Change a job's name, labels, priority or actors. Its run takes new actors and a new priority when it looks.
+
+        Args:
+            id: The job.
+            changes: What to change.
+            owner: Whose it has to be; None for anybody's.
+            expect: Raises if the job is not as the caller thinks.
+
+        Raises:
+            NotFoundError: There is no such job.
+            ConflictError: The job has ended, so it has no actors.
+        """
+        with self._base.database.writing() as session:
+            row = mapping.find_job(session, id, owner, lock=True)
+            before = mapping.job_of(row)
+            expect(before)
+            spec = changes.applied_to(before.spec)
+            if spec.resources != before.spec.resources and before.state.terminal:
+                raise ConflictError(f"job {id} has ended: {before.state}; it needs no actors any more")
+            if spec != before.spec:
+                mapping.keep_spec(session, row, spec)
+                mapping.append_event(session, row, EventType.JOB_CHANGED, changes.given())
+            job = mapping.job_of(row)
+        if job != before:
+            self._base.notify(id)
+        return job
+
+
+def _ask(session: Session, row: JobRow, request: Request, now: datetime) -> None:
     state = JobState(row.state)
     if state.terminal:
         raise ConflictError(f"job {row.id} has already ended: {state}; there is nothing to {request}")
@@ -40,14 +92,6 @@ def ask(session: Session, row: JobRow, request: Request, now: datetime) -> None:
             _stop(session, row, state)
         case Request.CANCEL:
             _cancel(session, row, held)
-
-
-def heed_marks(session: Session, row: JobRow) -> bool:
-    """Cancels or pauses a job that is marked to be and that nobody goes on with; returns whether it is."""
-    if not (row.cancel_requested or row.pause_requested):
-        return False
-    mapping.move(session, row, JobState.CANCELLED if row.cancel_requested else JobState.PAUSED)
-    return True
 
 
 def _pause(session: Session, row: JobRow, state: JobState, held: bool) -> None:

@@ -42,7 +42,9 @@ def watch(store: Store, writes: Iterable[str], moment: Moment) -> None:
         if write is not None:
             moment(*write, "after")
 
+    parts = (store.submissions, store.user_requests, store.claims, store.runs)
     for name in writes:
-        setattr(store, name, named(name, getattr(store, name)))
+        (part,) = (part for part in parts if hasattr(part, name))
+        setattr(part, name, named(name, getattr(part, name)))
     writing = store.database.writing
     store.database.writing = lambda: watched(writing())  # type: ignore[method-assign]

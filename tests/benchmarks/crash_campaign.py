@@ -144,8 +144,8 @@ def serve(url: str, folder: Path, blow: Blow | None) -> NoReturn:
     if blow is not None:
         blow.arm(store)
     if url.startswith("sqlite"):
-        store.release_all()
-    store.listener = lambda id: ended.set()
+        store.claims.release_all()
+    store.base.listener = lambda id: ended.set()
     controller = Controller(
         store, pipeline, folder / "jobs", running_jobs=JOBS_AT_ONCE, lease_s=LEASE_S, retry_s=0.0
     )
@@ -190,7 +190,7 @@ class Campaign:
     def batch(self, blows: int) -> None:
         """Runs a few jobs to their ends, through at most so many blows."""
         with self._store() as store:
-            ids = [store.create_job(spec_of(self.jobs + i)).id for i in range(JOBS_AT_ONCE)]
+            ids = [store.submissions.create_job(spec_of(self.jobs + i)).id for i in range(JOBS_AT_ONCE)]
         self.jobs += len(ids)
         limit = self.struck + blows
         while self.struck < limit and not self._over():
@@ -242,7 +242,7 @@ class Campaign:
         """Whether all jobs have ended; crashed ones are resumed."""
         with self._store() as store:
             for job in store.jobs(states=[JobState.CRASHED]):
-                store.request(job.id, Request.RESUME)
+                store.user_requests.ask(job.id, Request.RESUME)
                 self.resumed += 1
             return all(state.terminal for state in store.count_jobs())
 
@@ -260,11 +260,11 @@ def undisturbed(spec: JobSpec) -> dict[str, Any]:
     """The account of a job that nothing happens to."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"sqlite:///{folder}/jobs.db")
-        store.create_job(spec)
-        job = store.claim_next()
+        store.submissions.create_job(spec)
+        job = store.claims.claim_next()
         assert job is not None
         result = pipeline(job, JobLog(store, job, Path(folder)))
-        job = store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
+        job = store.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
         found = account(store, job)
         store.close()
     return found

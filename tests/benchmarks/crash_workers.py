@@ -159,8 +159,8 @@ def serve(settings: Settings, strike: Callable[[Store], None]) -> None:
     os.dup2(log, 2)
     logging.basicConfig(level=logging.WARNING)
     store, ended, cluster = Store(settings.store_url), threading.Event(), Cluster(settings.ray_address)
-    store.release_all()
-    store.listener = lambda id: ended.set()
+    store.claims.release_all()
+    store.base.listener = lambda id: ended.set()
     strike(store)
     pipeline = Pipeline(settings, cluster)
     controller = Controller(store, pipeline, settings.jobs_dir, session=cluster, retry_s=RETRY_S)
@@ -197,13 +197,13 @@ def run_alone(settings: Settings, spec: JobSpec, file: Path) -> None:
     dynamic_module_utils.HF_MODULES_CACHE = str(settings.data_dir / "modules")
     sys.path.append(dynamic_module_utils.HF_MODULES_CACHE)
     store = Store(settings.store_url)
-    store.create_job(spec)
-    job = store.claim_next()
+    store.submissions.create_job(spec)
+    job = store.claims.claim_next()
     assert job is not None
     log = JobLog(store, job, settings.jobs_dir / job.id)
     log.directory.mkdir(parents=True)
     result = Pipeline(settings, OneProcess())(job, log)  # type: ignore[arg-type]
-    job = store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
+    job = store.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
     file.write_text(json.dumps(account(store, job)))
 
 
@@ -236,7 +236,7 @@ class Campaign:
         variant = self.jobs % VARIANTS
         expected = self._undisturbed(variant)
         with self._store() as store:
-            id = store.create_job(spec_of(variant)).id
+            id = store.submissions.create_job(spec_of(variant)).id
         self.jobs += 1
         limit += len(self.strikes())
         while not self._over(id):
@@ -277,7 +277,7 @@ class Campaign:
         """Whether the job has ended; a crashed one is resumed."""
         with self._store() as store:
             if store.job(id).state is JobState.CRASHED:
-                store.request(id, Request.RESUME)
+                store.user_requests.ask(id, Request.RESUME)
                 self.resumed += 1
             return store.job(id).state.terminal
 

@@ -85,7 +85,7 @@ class Cluster:
         """Submits jobs of so many evaluations together; when each ended, and what it found."""
         with TemporaryDirectory() as folder:
             store, over = Store(f"sqlite:///{folder}/jobs.db"), threading.Event()
-            ids = {name: store.create_job(_spec(name, count)).id for name, count in jobs.items()}
+            ids = {name: store.submissions.create_job(_spec(name, count)).id for name, count in jobs.items()}
             ended: dict[str, float] = {}
             started_at = time.monotonic()
 
@@ -95,7 +95,7 @@ class Cluster:
                 if len(ended) == len(ids):
                     over.set()
 
-            store.listener = listen
+            store.base.listener = listen
             sharing = Sharing()
             controller = Controller(
                 store, lambda job, log: self._pipeline(sharing, job, log), Path(folder), running_jobs=at_once

@@ -372,8 +372,8 @@ def _job_log(store: Store, folder: Path) -> JobLog:
         "choices": ["good", "bad"],
         "data": {"source": {"path": "records.jsonl"}},
     }
-    store.create_job(JobSpec.model_validate({"model": {"path": "model"}, "task": task}))
-    job = store.claim_next()
+    store.submissions.create_job(JobSpec.model_validate({"model": {"path": "model"}, "task": task}))
+    job = store.claims.claim_next()
     assert job is not None
     return JobLog(store, job, folder)
 

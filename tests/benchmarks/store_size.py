@@ -134,7 +134,7 @@ def save(store: Store, job: str, number: int) -> None:
         }
         for index in range(24)
     ]  # fmt: skip
-    store.save_generation(job, {"generation": number}, scorings, {"next": number}, epoch=epoch)
+    store.runs.save_generation(job, {"generation": number}, scorings, {"next": number}, epoch=epoch)
 
 
 def measure(url: str, jobs: int, candidates: int) -> None:
@@ -155,7 +155,7 @@ def measure(url: str, jobs: int, candidates: int) -> None:
         "jobs of the oldest hour": lambda: store.jobs(before=START + timedelta(hours=1)),
         "one job": lambda: store.job(job_id(0)),
         "jobs by state": lambda: store.count_jobs(),
-        "what to claim": lambda: store.claim_next(),
+        "what to claim": lambda: store.claims.claim_next(),
         "first 100 candidates of the largest job": lambda: store.candidates(job_id(0)),
         "its last generation": lambda: store.candidates(job_id(0), generation=last),
         "its 100 behind the first 10,000": lambda: store.candidates(job_id(0), offset=MOST_SKIPPED),

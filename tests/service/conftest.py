@@ -218,5 +218,5 @@ def wait_until(store: Store) -> WaitUntil:
         with committed:
             assert committed.wait_for(condition, timeout=HANGS_S), f"not reached within {HANGS_S} s"
 
-    store.listener = notify
+    store.base.listener = notify
     return wait

@@ -89,7 +89,10 @@ def test_a_submitted_job_runs_and_is_cancelled(application: Application, make_sp
             asked = False
             while not (job := application.store.job(job.id)).state.terminal:
                 if job.state is JobState.VALIDATING and not asked:
-                    asked = await asyncio.to_thread(application.request, job.id, Request.CANCEL) is not None
+                    asked = (
+                        await asyncio.to_thread(application.controller.request, job.id, Request.CANCEL)
+                        is not None
+                    )
                 assert await subscription.wait(60)
         return job
 
@@ -113,9 +116,9 @@ def test_a_fork_is_known_by_its_key_and_only_of_jobs_that_its_owner_sees(
 ) -> None:
     store = application.store
     application.open()
-    parent = store.create_job(make_spec("parent"), "alice")
+    parent = store.submissions.create_job(make_spec("parent"), "alice")
     scored = {**make_candidate(0, 3), "examples": 256}
-    store.save_generation(parent.id, {"generation": 0}, [scored], {}, epoch=parent.epoch)
+    store.runs.save_generation(parent.id, {"generation": 0}, [scored], {}, epoch=parent.epoch)
     spec = make_spec("fork").model_copy(update={"parent": ParentSpec(job=parent.id)})
 
     fork = application.submit(spec, "alice", "key", sees="alice")
@@ -144,12 +147,12 @@ def test_of_two_who_delete_a_job_with_exports_the_later_is_told_of_the_job(
 ) -> None:
     store = application.store
     application.settings.data_dir.mkdir(parents=True)
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     asked = Export(job=job.id, asked={"share": 0.5}, candidate={"genome": [0]}, finalist=None, known={})
-    export = store.create_export(job, asked)
+    export = store.submissions.create_export(job, asked)
     for one in (job, export):
-        application.request(one.id, Request.CANCEL)
-    delete, overtaken = store.delete_job, []
+        application.controller.request(one.id, Request.CANCEL)
+    delete, overtaken = store.submissions.delete_job, []
 
     def late(id: str, owner: str | None) -> None:
         if not overtaken:
@@ -157,7 +160,7 @@ def test_of_two_who_delete_a_job_with_exports_the_later_is_told_of_the_job(
             application.delete(job.id)
         delete(id, owner)
 
-    monkeypatch.setattr(store, "delete_job", late)
+    monkeypatch.setattr(store.submissions, "delete_job", late)
 
     with pytest.raises(NotFoundError, match=f"no job '{job.id}'"):
         application.delete(job.id)
@@ -168,14 +171,14 @@ def test_nobody_waits_for_the_disk_while_files_of_a_deleted_job_are_removed(
 ) -> None:
     application.start()
     job = application.submit(make_spec())
-    application.request(job.id, Request.CANCEL)
+    application.controller.request(job.id, Request.CANCEL)
     application.controller.stop()  # waits until it is cancelled
     folder = application.settings.jobs_dir / job.id
     folder.mkdir(parents=True, exist_ok=True)
     usual, queued = shutil.rmtree, []
 
     def remove(path: Path) -> None:
-        queued.append(application.store.create_job(make_spec()))
+        queued.append(application.store.submissions.create_job(make_spec()))
         usual(path)
 
     monkeypatch.setattr(shutil, "rmtree", remove)
@@ -190,8 +193,8 @@ def test_with_sqlite_a_job_of_a_dead_server_is_taken_up_at_once(
 ) -> None:
     dead, next_one = make_application(), make_application()
     dead.settings.data_dir.mkdir(parents=True)
-    job = dead.store.create_job(make_spec())
-    assert dead.store.claim_next(lease_s=1000) is not None
+    job = dead.store.submissions.create_job(make_spec())
+    assert dead.store.claims.claim_next(lease_s=1000) is not None
 
     next_one.start()
 
@@ -302,4 +305,4 @@ def test_a_job_goes_on_after_stop_and_start(
 
     assert second.store.job(job.id).state in (JobState.QUEUED, JobState.VALIDATING, JobState.PREPARING)
     second.start()
-    second.request(job.id, Request.CANCEL)
+    second.controller.request(job.id, Request.CANCEL)

@@ -134,7 +134,7 @@ def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Respo
 )
 def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
     """Change a job's name, labels, priority or actors."""
-    job = submitter.application.change(
+    job = submitter.application.controller.change(
         job_id,
         changes,
         submitter.principal.sees,
@@ -178,4 +178,4 @@ def cancel(job_id: str, submitter: Submitter) -> JobBody:
 
 
 def _ask(submitter: Caller, job_id: str, request: Request) -> JobBody:
-    return JobBody.of(submitter.application.request(job_id, request, submitter.principal.sees))
+    return JobBody.of(submitter.application.controller.request(job_id, request, submitter.principal.sees))

@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from ranksieve.api.http.routes.caller import Reader
 from ranksieve.api.http.schemas.server import LocalModelBody, LocalModelList
+from ranksieve.service.pipeline.model_listing import local_models
 
 router = APIRouter(prefix="/models", tags=["capabilities"])
 
@@ -14,7 +15,7 @@ def models(reader: Reader) -> LocalModelList:
 
     Weights are not read: a job, or a dry run, may still refuse what is listed.
     """
-    listing = reader.application.models()
+    listing = local_models(reader.application.settings)
     return LocalModelList(
         models=[LocalModelBody.of(model) for model in listing.models], complete=listing.complete
     )

@@ -47,7 +47,7 @@ _CHANGED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 )
 def create_webhook(new: NewWebhook, submitter: Submitter, response: Response) -> SecretWebhookBody:
     """Make a webhook, which is told of the jobs of its owner; its secret is in this answer and in no other."""
-    webhook, secret = submitter.application.create_webhook(
+    webhook, secret = submitter.application.webhooks.create(
         submitter.principal.owner, new.url, new.states, enabled=new.enabled
     )
     response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
@@ -69,7 +69,7 @@ def webhook(webhook_id: str, reader: Reader) -> WebhookBody:
 @router.patch("/{webhook_id}", responses=_CHANGED)
 def change_webhook(webhook_id: str, changes: WebhookChanges, submitter: Submitter) -> WebhookBody:
     """Change where a webhook leads and what it is told of; disable it, or enable it again: then what waits is sent."""
-    changed = submitter.application.change_webhook(webhook_id, submitter.principal.sees, **changes.given())
+    changed = submitter.application.webhooks.change(webhook_id, submitter.principal.sees, **changes.given())
     return WebhookBody.of(changed)
 
 
@@ -94,7 +94,7 @@ def rotate_webhook(webhook_id: str, rotation: Rotation, submitter: Submitter) ->
 )
 def test_webhook(webhook_id: str, submitter: Submitter) -> DeliveryBody:
     """Send a webhook an event that tells of nothing, once; see its deliveries for what came of it."""
-    return DeliveryBody.of(submitter.application.test_webhook(webhook_id, submitter.principal.sees))
+    return DeliveryBody.of(submitter.application.webhooks.test(webhook_id, submitter.principal.sees))
 
 
 @router.get("/{webhook_id}/deliveries", responses=_FOUND)

@@ -260,7 +260,7 @@ class JobView {
   }
 }
 
-// An older version may have run the job, which kept less of it.
+// The matrices of a job lie in its folder, which another server may have.
 function notKept(error) {
   if (error instanceof Problem && error.status === 404) return h("p", { class: "facts" }, error.message);
   throw error;
@@ -276,7 +276,7 @@ function fill(section, children) {
   section.hidden = found.length === 0;
 }
 
-// As the server has it: see `service/store/requests.py`.
+// As the server has it: see `service/store/user_requests.py`.
 function mayBe(request, job) {
   const { state, cancel_requested: cancelled, pause_requested: paused, stop_requested: stopped } = job;
   if (cancelled || (ended(state) && state !== "crashed")) return false;

@@ -313,7 +313,7 @@ def test_submit_prints_the_id_and_watch_follows(ranksieve, spec_file, client):
 
 def test_watch_shows_the_result_of_a_job_whose_events_are_past_retention(ranksieve, spec_file, application):
     job_id = ranksieve("submit", spec_file, "--watch").stdout.split()[0]
-    application.store.forget_events(timedelta(seconds=-1))
+    application.store.cleanup.forget_events(timedelta(seconds=-1))
 
     watched = ranksieve("watch", job_id)
 

@@ -70,7 +70,7 @@ def test_a_server_is_not_ready_while_no_job_is_run(http, application, monkeypatc
         claims.release()
         raise StoreError("s3cret")
 
-    monkeypatch.setattr(application.store, "claim_next", fail)
+    monkeypatch.setattr(application.store.claims, "claim_next", fail)
     for _ in range(2):  # by the second claim the controller has made up its mind about the first
         application.controller.wake()
         assert claims.acquire(timeout=60)

@@ -47,7 +47,7 @@ def test_a_reader_that_stalls_holds_nobody_up_and_misses_nothing(
         slow, *_others = [stall(url, job_id) for _ in range(4)]
         epoch = application.store.job(job_id).epoch
         for _ in range(MANY):
-            application.store.append_event(job_id, EventType.PHASE_PROGRESS, BIG, epoch=epoch)
+            application.store.runs.append_event(job_id, EventType.PHASE_PROGRESS, BIG, epoch=epoch)
         pipeline.go.set()
 
         seen = [event["seq"] for event in client.events(job_id)]

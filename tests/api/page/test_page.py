@@ -417,7 +417,7 @@ def test_what_is_left_of_a_job_whose_events_are_past_retention(page, build, sett
         finalists = [{**one, "risk": 0.1, "passed": passed} for one, passed in tested]
         pipeline.result["finalists"] = finalists
         id = finished(client, scored)
-        application.store.forget_events(timedelta(seconds=-1))
+        application.store.cleanup.forget_events(timedelta(seconds=-1))
         page.goto(f"{client.connection.url}/#/jobs/{id}")
 
         expect(page.get_by_role("alert")).to_have_text("The events of this job are past retention.")
@@ -941,7 +941,7 @@ def test_all_generations_are_recalled_past_retention(page, build, settings, pipe
     application = build(settings)
     with embedded(application) as client:
         id = finished(client, spec)
-        application.store.forget_events(timedelta(seconds=-1))
+        application.store.cleanup.forget_events(timedelta(seconds=-1))
         page.goto(f"{client.connection.url}/#/jobs/{id}")
 
         expect(page.get_by_role("img", name=re.compile("^Fitness"))).to_have_accessible_name(

@@ -136,7 +136,7 @@ def life(spec: JobSpec, running_jobs: int) -> type[RuleBasedStateMachine]:
             self.folder = tempfile.TemporaryDirectory()
             self.store = Store(f"sqlite:///{self.folder.name}/jobs.db")
             self.committed = threading.Condition()
-            self.store.listener = self._notify
+            self.store.base.listener = self._notify
             self.world, self.pipeline = World(running_jobs), Told()
             self._start()
 
@@ -147,7 +147,7 @@ def life(spec: JobSpec, running_jobs: int) -> type[RuleBasedStateMachine]:
 
         @rule(target=jobs)
         def submit(self) -> str:
-            id = self.store.create_job(spec).id
+            id = self.store.submissions.create_job(spec).id
             self.world.jobs[id] = Model()
             self.controller.wake()
             self._agree()
@@ -177,7 +177,7 @@ def life(spec: JobSpec, running_jobs: int) -> type[RuleBasedStateMachine]:
         @rule()
         def restart(self) -> None:
             self.controller.stop()
-            self.store.release_all()
+            self.store.claims.release_all()
             self._start()
             self._agree()
 

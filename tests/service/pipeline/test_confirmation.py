@@ -106,7 +106,7 @@ class HalfScorer(FakeScorer):
 
 @pytest.fixture
 def log(store: Store, tiny_job: Document, tmp_path: Path) -> JobLog:
-    job = store.create_job(JobSpec.model_validate(tiny_job))
+    job = store.submissions.create_job(JobSpec.model_validate(tiny_job))
     return JobLog(store, job, tmp_path / "job")
 
 

@@ -168,23 +168,23 @@ class Jobs:
         self._settings = settings
 
     def submit(self, spec: Document) -> str:
-        return self.store.create_job(JobSpec.model_validate(spec)).id
+        return self.store.submissions.create_job(JobSpec.model_validate(spec)).id
 
     def run(self, cluster: LocalCluster) -> Document:
         """Claims the next job, as the controller does, and runs it; cut off, it can be claimed at once."""
-        job = self.store.claim_next(lease_s=0)
+        job = self.store.claims.claim_next(lease_s=0)
         assert job is not None
         self.log = JobLog(self.store, job, self._settings.jobs_dir / job.id)
         run = Pipeline if job.export is None else Materializer
         result = run(self._settings, cluster)(job, self.log)  # type: ignore[arg-type]
-        self.store.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
+        self.store.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch, result=result)
         return result
 
     def ask(self, id: str, request: Request) -> None:
         """Passes on to the running pipeline, which holds its job, what its user asks, as the controller does."""
-        self.store.renew(id, epoch=self.log.job.epoch)
-        self.log.heed(self.store.request(id, request))
-        self.store.renew(id, lease_s=0, epoch=self.log.job.epoch)
+        self.store.claims.renew(id, epoch=self.log.job.epoch)
+        self.log.heed(self.store.user_requests.ask(id, request))
+        self.store.claims.renew(id, lease_s=0, epoch=self.log.job.epoch)
 
     def export(self, id: str, **asked: Any) -> Job:
         """Asks a job for one more model, as the application does."""
@@ -645,8 +645,8 @@ def test_what_was_measured_of_other_factors_is_measured_again(
     paused, resumed = LocalCluster(pause_among_the_seeds), LocalCluster()
     with pytest.raises(CancelledError):
         jobs.run(paused)
-    jobs.store.transition(id, JobState.PAUSED, epoch=jobs.log.job.epoch)
-    jobs.store.request(id, Request.RESUME)
+    jobs.store.runs.transition(id, JobState.PAUSED, epoch=jobs.log.job.epoch)
+    jobs.store.user_requests.ask(id, Request.RESUME)
     monkeypatch.setattr(closed_form, "FORMAT", -1)  # another version makes other factors
     assert essence(jobs.run(resumed)) == essence(expected)
     for method in ("requests", "react"):
@@ -832,7 +832,7 @@ def test_a_job_is_given_and_taken_actors_as_it_runs_with_the_same_result(
     def change(request: ScoreRequest, result: Any) -> Any:
         if request.split != "search" or len(wanted) < 3:
             actors = 1 + len(wanted) % 5
-            jobs.log.heed(jobs.store.change(id, JobChanges(actors=actors)))
+            jobs.log.heed(jobs.store.user_requests.change(id, JobChanges(actors=actors)))
             wanted.append((actors, cluster.shares[0].claim.wants))
         return result
 
@@ -858,8 +858,8 @@ def test_a_paused_job_goes_on_to_the_same_result(jobs: Jobs, tiny_job: Document)
     paused, resumed = LocalCluster(pause_in_generation_1), LocalCluster()
     with pytest.raises(CancelledError):
         jobs.run(paused)
-    jobs.store.transition(id, JobState.PAUSED, epoch=jobs.log.job.epoch)
-    jobs.store.request(id, Request.RESUME)
+    jobs.store.runs.transition(id, JobState.PAUSED, epoch=jobs.log.job.epoch)
+    jobs.store.user_requests.ask(id, Request.RESUME)
     result = jobs.run(resumed)
 
     assert essence(result) == essence(expected)
@@ -1011,7 +1011,7 @@ def test_a_job_whose_model_is_fetched_is_cancelled_meanwhile(
 
 def test_a_cancelled_job_stops_between_batches(jobs: Jobs, tiny_job: Document) -> None:
     jobs.submit(tiny_job)
-    job = jobs.store.claim_next()
+    job = jobs.store.claims.claim_next()
     assert job is not None
     log = JobLog(jobs.store, job, jobs._settings.jobs_dir / job.id)
     log.cancelled.set()
@@ -1112,7 +1112,7 @@ def test_an_export_of_a_finalist_is_the_model_that_was_confirmed(
     assert "named above: the test split was not touched" in card
 
     # without what was fitted to it, it is what the search knew, and its card says so
-    jobs.store.delete_job(first.id)
+    jobs.store.submissions.delete_job(first.id)
     jobs.export(id, candidate=winner)
     shutil.rmtree(tmp_path / "data" / "jobs" / id / "refit")
     assert jobs.run(LocalCluster())["export"]["measured_on"] == ["search"]
@@ -1123,7 +1123,7 @@ def test_evicted_factors_are_made_again(jobs: Jobs, tiny_job: Document, tmp_path
     first = jobs.export(id, share=0.5)
     before = jobs.run(LocalCluster())
     FolderCache(tmp_path / "data" / "cache").shrink(0)
-    jobs.store.delete_job(first.id)
+    jobs.store.submissions.delete_job(first.id)
     jobs.export(id, share=0.5)
     assert weights(jobs.run(LocalCluster())) == weights(before)
 
@@ -1153,11 +1153,11 @@ def test_an_export_of_something_else_is_refused(jobs: Jobs, tiny_job: Document) 
         for part in path:
             inner = inner[part]
         inner[name] = inner[name] + 0.5 if name == "metric" else "another"
-        jobs.store.create_export(job, Export.from_json(values))
+        jobs.store.submissions.create_export(job, Export.from_json(values))
         with pytest.raises(error, match=words):
             jobs.run(LocalCluster())
         claimed = jobs.store.exports(job.id)[0]
-        jobs.store.transition(claimed.id, JobState.FAILED, epoch=claimed.epoch)
+        jobs.store.runs.transition(claimed.id, JobState.FAILED, epoch=claimed.epoch)
 
 
 def of_another_version(directory: Path) -> None:
@@ -1185,7 +1185,7 @@ def test_what_cannot_be_exported(jobs: Jobs, tiny_job: Document) -> None:
     waiting = jobs.submit(tiny_job)
     with pytest.raises(ConflictError, match="only a job that succeeded"):
         jobs.export(waiting, share=0.5)
-    jobs.store.request(waiting, Request.CANCEL)
+    jobs.store.user_requests.ask(waiting, Request.CANCEL)
     id = finished(jobs, tiny_job)
     smallest = jobs.store.front(id)[0]["kept_share"]
     with pytest.raises(InputError, match=f"share: must be at least {smallest:.4f}"):
@@ -1239,13 +1239,13 @@ def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
             reached = news.wait_for(condition, MOST_S)
         assert reached, [(event.type, event.data) for id in ids for event in store.events(id, limit=1000)]
 
-    store.listener = told
+    store.base.listener = told
     ids = [two_processors.submit(JobSpec.model_validate(specs[0])).id]
     wait(lambda: store.job(ids[0]).state is JobState.SEARCHING)  # with both processors
     ids.append(two_processors.submit(JobSpec.model_validate(specs[1])).id)
     wait(lambda: store.job(ids[1]).state is JobState.SEARCHING)
     for actors in (1, 2):
-        two_processors.change(ids[0], JobChanges(actors=actors))
+        two_processors.controller.change(ids[0], JobChanges(actors=actors))
     wait(lambda: all(store.job(id).state.terminal for id in ids))
 
     times = []

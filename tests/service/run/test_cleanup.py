@@ -20,18 +20,18 @@ DAY = timedelta(days=1)
 @pytest.fixture
 def deleted(store: Store, make_spec: MakeSpec, tmp_path: Path) -> Job:
     """A job that the store has forgotten, with files."""
-    job = store.create_job(make_spec())
-    store.request(job.id, Request.CANCEL)
+    job = store.submissions.create_job(make_spec())
+    store.user_requests.ask(job.id, Request.CANCEL)
     (tmp_path / job.id / "artifacts").mkdir(parents=True)
     (tmp_path / job.id / "artifacts" / "report.json").write_text("{}")
-    store.delete_job(job.id)
+    store.submissions.delete_job(job.id)
     return job
 
 
 def test_what_is_left_of_deleted_jobs_goes_and_nothing_else(
     store: Store, deleted: Job, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
-    kept = [store.create_job(make_spec()).id, "of another database"]
+    kept = [store.submissions.create_job(make_spec()).id, "of another database"]
     for name in kept:
         (tmp_path / name).mkdir()
 
@@ -46,12 +46,12 @@ def test_servers_with_files_of_their_own_remove_them_until_that_is_long_ago(
     elsewhere = tmp_path / "elsewhere"
     cleanup.remove(elsewhere, deleted.id)  # by the server that was asked to delete it, which has none
     cleanup.sweep(store, elsewhere, DAY)
-    assert store.removals() == [deleted.id]
+    assert store.cleanup.removals() == [deleted.id]
 
     cleanup.sweep(store, tmp_path, DAY)
     assert not (tmp_path / deleted.id).exists()
     cleanup.sweep(store, tmp_path, timedelta())
-    assert store.removals() == []
+    assert store.cleanup.removals() == []
 
 
 def test_a_folder_that_cannot_be_read_ends_nothing(
@@ -89,11 +89,11 @@ def test_files_that_cannot_be_removed_are_tried_again(
         f"job {deleted.id} was deleted, but not yet its files, which are tried again: read-only"
         in caplog.text
     )
-    assert store.removals() == [deleted.id]
+    assert store.cleanup.removals() == [deleted.id]
 
     cleanup.sweep(store, tmp_path, timedelta())
     assert not (tmp_path / deleted.id).exists()
-    assert store.removals() == []
+    assert store.cleanup.removals() == []
 
 
 def test_two_servers_may_remove_the_same_files(
@@ -114,10 +114,12 @@ def test_two_servers_may_remove_the_same_files(
 def test_what_is_half_written_goes_unless_its_job_may_be_writing_it(
     store: Store, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
-    running, paused, cancelled = (store.create_job(make_spec(), idempotency_key=str(i)).id for i in range(3))
-    assert store.claim_next() is not None
-    store.request(paused, Request.PAUSE)
-    store.request(cancelled, Request.CANCEL)
+    running, paused, cancelled = (
+        store.submissions.create_job(make_spec(), idempotency_key=str(i)).id for i in range(3)
+    )
+    assert store.claims.claim_next() is not None
+    store.user_requests.ask(paused, Request.PAUSE)
+    store.user_requests.ask(cancelled, Request.CANCEL)
     names = (
         "model.tmp/config.json",
         "refit/000.safetensors.17.part",
@@ -142,7 +144,7 @@ def test_what_is_half_written_goes_unless_its_job_may_be_writing_it(
 def test_what_is_half_written_and_cannot_be_removed_is_tried_again(
     store: Store, make_spec: MakeSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second = (tmp_path / store.create_job(make_spec()).id / "model.tmp" for _ in range(2))
+    first, second = (tmp_path / store.submissions.create_job(make_spec()).id / "model.tmp" for _ in range(2))
     for folder in (first, second):
         folder.mkdir(parents=True)
     usual = shutil.rmtree

@@ -62,7 +62,7 @@ def start_controller(store: Store, tmp_path: Path) -> Iterator[StartController]:
 def other_store(store: Store, store_url: str, wait_until: WaitUntil) -> Iterator[Store]:
     """What another server has of the same database; `wait_until` hears of its commits too."""
     other = Store(store_url)
-    other.listener = store.listener
+    other.base.listener = store.base.listener
     yield other
     other.close()
 
@@ -121,7 +121,7 @@ def test_a_job_succeeds_with_the_pipelines_result(
     wait_until: WaitUntil,
     tmp_path: Path,
 ) -> None:
-    job = store.create_job(make_spec("reviews"))
+    job = store.submissions.create_job(make_spec("reviews"))
     start_controller(succeed)
 
     wait_until(lambda: store.job(job.id).state.terminal)
@@ -143,7 +143,7 @@ def test_jobs_run_one_after_another_oldest_first(
         return result
 
     names = ["a", "b", "c"]
-    ids = [store.create_job(make_spec(name)).id for name in names]
+    ids = [store.submissions.create_job(make_spec(name)).id for name in names]
     start_controller(pipeline)
     wait_until(lambda: store.job(ids[-1]).state.terminal)
 
@@ -154,7 +154,7 @@ def test_a_job_queued_later_runs_when_woken(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
     controller = start_controller(succeed)
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
 
     controller.wake()
 
@@ -176,7 +176,7 @@ def test_an_error_on_purpose_fails_the_job(
     error: Exception,
     expected: tuple[str, str, str | None],
 ) -> None:
-    failing, next_one = store.create_job(make_spec()), store.create_job(make_spec())
+    failing, next_one = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     start_controller(raising(error))
     wait_until(lambda: store.job(next_one.id).state.terminal)
 
@@ -204,7 +204,7 @@ def test_a_fault_of_ours_fails_the_job_and_is_logged(
     caplog: pytest.LogCaptureFixture,
     pipeline: Pipeline,
 ) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     controller = start_controller(pipeline)
     wait_until(lambda: store.job(job.id).state.terminal)
 
@@ -220,7 +220,7 @@ def test_a_running_job_is_cancelled(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
     held = Held()
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     controller = start_controller(held)
     assert held.searching.wait(60)
     assert controller.running_jobs == [job.id]
@@ -245,7 +245,10 @@ def test_a_running_job_is_paused_the_next_one_runs_and_it_goes_on_when_resumed(
         ran.append(job.name)
         return held(job, log) if len(ran) == 1 else succeed(job, log)
 
-    first, second = store.create_job(make_spec("first")), store.create_job(make_spec("second"))
+    first, second = (
+        store.submissions.create_job(make_spec("first")),
+        store.submissions.create_job(make_spec("second")),
+    )
     controller = start_controller(pipeline)
     assert held.searching.wait(60)
 
@@ -263,14 +266,14 @@ def test_a_running_job_is_paused_the_next_one_runs_and_it_goes_on_when_resumed(
 def test_a_paused_job_stays_paused_when_servers_come_and_go_and_can_be_cancelled(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     held = Held()
     controller = start_controller(held)
     assert held.searching.wait(60)
     controller.request(job.id, Request.PAUSE)
     wait_until(lambda: store.job(job.id).state is JobState.PAUSED)
     controller.stop()
-    next_one = store.create_job(make_spec())
+    next_one = store.submissions.create_job(make_spec())
     later = start_controller(succeed)
 
     wait_until(lambda: store.job(next_one.id).state is JobState.SUCCEEDED)
@@ -285,10 +288,10 @@ def test_a_pause_that_was_asked_of_another_server_is_heard_of(
     start_controller: StartController,
     wait_until: WaitUntil,
 ) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     start_controller(Held(), store, HEARD_S)
     wait_until(lambda: store.job(job.id).state is JobState.SEARCHING)
-    assert other_store.request(job.id, Request.PAUSE).pause_requested
+    assert other_store.user_requests.ask(job.id, Request.PAUSE).pause_requested
 
     wait_until(lambda: store.job(job.id).state is JobState.PAUSED)
 
@@ -306,7 +309,7 @@ def test_a_job_that_is_to_pause_and_is_then_cancelled_is_cancelled(
         log.raise_if_cancelled()
         raise AssertionError("unreachable")
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     controller = start_controller(pipeline)
     wait_until(lambda: store.job(job.id).state is JobState.SEARCHING)
     controller.request(job.id, Request.PAUSE)
@@ -324,13 +327,13 @@ def test_a_pause_called_off_while_the_run_ends_takes_the_job_up_again(
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
         if job.epoch > 1:
             return succeed(job, log)
-        store.request(job.id, Request.PAUSE)
+        store.user_requests.ask(job.id, Request.PAUSE)
         log.heed(store.job(job.id))
-        store.request(job.id, Request.RESUME)
+        store.user_requests.ask(job.id, Request.RESUME)
         log.raise_if_cancelled()
         raise AssertionError("unreachable")
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     start_controller(pipeline)
 
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
@@ -358,20 +361,20 @@ def test_nothing_that_is_asked_while_a_pause_is_carried_out_is_lost(
         if job.epoch > 1:
             return succeed(job, log)
         begin_search(log)
-        log.heed(store.request(job.id, Request.PAUSE))
+        log.heed(store.user_requests.ask(job.id, Request.PAUSE))
         log.raise_if_cancelled()
         raise AssertionError("unreachable")
 
     def asking(settle: Callable[..., Job]) -> Callable[..., Job]:
         def settled(id: str, *lease_s: float, epoch: int) -> Job:
             found = settle(id, *lease_s, epoch=epoch)
-            store.request(id, asked)
+            store.user_requests.ask(id, asked)
             return found
 
         return settled
 
-    job = store.create_job(make_spec())
-    monkeypatch.setattr(store, "settle", asking(store.settle))
+    job = store.submissions.create_job(make_spec())
+    monkeypatch.setattr(store.claims, "settle", asking(store.claims.settle))
     controller = start_controller(pipeline)
     wait_until(lambda: store.job(job.id).state in (JobState.CANCELLED, JobState.QUEUED, JobState.SUCCEEDED))
     controller.wake()
@@ -391,7 +394,7 @@ def test_a_job_that_is_to_stop_goes_on_to_its_end(
         log.state(JobState.FINALIZING)
         return {"stopped": True}
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     controller = start_controller(pipeline)
     assert searching.wait(60)
 
@@ -427,7 +430,7 @@ def test_a_fault_of_the_machine_is_told_and_tried_again_with_a_new_ray(
             raise fault
         return succeed(job, log)
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     start_controller(pipeline, lease_s=SHORT_S, retry_s=0.1, session=session)
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
 
@@ -447,7 +450,10 @@ def test_faults_without_end_crash_the_job_and_the_next_one_runs(
             raise InfrastructureError("Ray is gone")
         return succeed(job, log)
 
-    crashing, fine = store.create_job(make_spec("crashing")), store.create_job(make_spec("fine"))
+    crashing, fine = (
+        store.submissions.create_job(make_spec("crashing")),
+        store.submissions.create_job(make_spec("fine")),
+    )
     controller = start_controller(pipeline, lease_s=SHORT_S, retry_s=0.0)
     wait_until(lambda: store.job(crashing.id).state is JobState.CRASHED)
     wait_until(lambda: store.job(fine.id).state is JobState.SUCCEEDED)
@@ -464,7 +470,7 @@ def test_a_queued_job_is_cancelled_while_another_runs(
     store: Store, make_spec: MakeSpec, start_controller: StartController
 ) -> None:
     held = Held()
-    running, queued = store.create_job(make_spec()), store.create_job(make_spec())
+    running, queued = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     controller = start_controller(held)
     assert held.searching.wait(60)
 
@@ -476,10 +482,10 @@ def test_what_breaks_after_a_cancel_is_still_a_cancel(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
-        store.request(job.id, Request.CANCEL)
+        store.user_requests.ask(job.id, Request.CANCEL)
         raise InfrastructureError("the actors are gone")
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     start_controller(pipeline)
 
     wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
@@ -491,10 +497,10 @@ def test_a_job_cancelled_as_its_pipeline_returns_is_cancelled(
 ) -> None:
     def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
         result = succeed(job, log)
-        store.request(job.id, Request.CANCEL)
+        store.user_requests.ask(job.id, Request.CANCEL)
         return result
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     start_controller(pipeline)
 
     wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
@@ -516,10 +522,10 @@ def test_a_job_cancelled_between_claim_and_start_never_starts(
         return succeed(job, log)
 
     controller = start_controller(pipeline)
-    assert store.listener is not None
-    heard = store.listener
-    job = store.create_job(make_spec())
-    store.listener = cancel_once_claimed
+    assert store.base.listener is not None
+    heard = store.base.listener
+    job = store.submissions.create_job(make_spec())
+    store.base.listener = cancel_once_claimed
     controller.wake()
 
     wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
@@ -529,9 +535,9 @@ def test_a_job_cancelled_between_claim_and_start_never_starts(
 def test_a_job_marked_before_the_server_died_is_cancelled_by_the_next(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
-    job = store.create_job(make_spec())
-    store.claim_next(lease_s=0)
-    store.request(job.id, Request.CANCEL)
+    job = store.submissions.create_job(make_spec())
+    store.claims.claim_next(lease_s=0)
+    store.user_requests.ask(job.id, Request.CANCEL)
 
     start_controller(raising(AssertionError("must not run")))
 
@@ -545,11 +551,11 @@ def test_what_was_asked_of_a_dead_server_s_job_needs_no_free_slot(
     wait_until: WaitUntil,
 ) -> None:
     held = Held()
-    running = store.create_job(make_spec())
+    running = store.submissions.create_job(make_spec())
     controller = start_controller(held)
     assert held.searching.wait(60)
-    abandoned = store.create_job(make_spec())
-    store.claim_next(lease_s=0)
+    abandoned = store.submissions.create_job(make_spec())
+    store.claims.claim_next(lease_s=0)
     assert store.job(abandoned.id).state is JobState.VALIDATING
     with store.database.writing() as session:
         mapping.find_job(session, abandoned.id).pause_requested = True
@@ -566,25 +572,25 @@ def test_a_server_that_slept_past_a_lease_does_not_take_over_its_own_job(
     start_controller: StartController,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    held, looked, claim = Held(), threading.Semaphore(0), store.claim_next
+    held, looked, claim = Held(), threading.Semaphore(0), store.claims.claim_next
 
     def look(*lease_s: float, **options: Any) -> Job | None:
         found = claim(*lease_s, **options)
         looked.release()
         return found
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     controller = start_controller(held, running_jobs=2)
     assert held.searching.wait(60)
     epoch = store.job(job.id).epoch
-    monkeypatch.setattr(store, "claim_next", look)
-    store.renew(job.id, lease_s=-1, epoch=epoch)
+    monkeypatch.setattr(store.claims, "claim_next", look)
+    store.claims.renew(job.id, lease_s=-1, epoch=epoch)
     controller.wake()
     assert looked.acquire(timeout=60)
 
     assert (store.job(job.id).epoch, store.job(job.id).faults) == (epoch, 0)
-    assert store.claim_next(besides=[job.id]) is None
-    taken = store.claim_next()  # another server may
+    assert store.claims.claim_next(besides=[job.id]) is None
+    taken = store.claims.claim_next()  # another server may
     assert taken is not None
     assert taken.epoch == epoch + 1
 
@@ -593,7 +599,10 @@ def test_stop_leaves_the_running_job_for_the_next_start(
     store: Store, make_spec: MakeSpec, start_controller: StartController, wait_until: WaitUntil
 ) -> None:
     held = Held()
-    first, second = store.create_job(make_spec("first")), store.create_job(make_spec("second"))
+    first, second = (
+        store.submissions.create_job(make_spec("first")),
+        store.submissions.create_job(make_spec("second")),
+    )
     controller = start_controller(held)
     assert held.searching.wait(60)
 
@@ -653,7 +662,7 @@ def submit(store: Store, make_spec: MakeSpec) -> Submit:
             name: make_spec(name).model_copy(update={"priority": priorities.get(name, 0)})
             for name in (*names, *priorities)
         }
-        return {name: store.create_job(spec).id for name, spec in specs.items()}
+        return {name: store.submissions.create_job(spec).id for name, spec in specs.items()}
 
     return submit
 
@@ -825,7 +834,7 @@ def test_what_breaks_while_stopping_does_not_fail_the_job(
         assert log.cancelled.wait(60)
         raise InfrastructureError("the actors are gone")
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     controller = start_controller(pipeline)
     assert searching.wait(60)
 
@@ -839,7 +848,7 @@ def test_a_stopped_controller_starts_again(
 ) -> None:
     controller = start_controller(succeed)
     controller.stop()
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
 
     controller.start()
 
@@ -855,7 +864,7 @@ def test_a_store_that_fails_ends_the_controller_visibly(
     def fail(_lease_s: float, *, besides: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(store, "claim_next", fail)
+    monkeypatch.setattr(store.claims, "claim_next", fail)
     controller = start_controller(succeed)
     assert controller._thread is not None
     controller._thread.join(10)
@@ -883,7 +892,7 @@ def test_two_servers_share_the_jobs_and_run_each_once(
         ran.append(job.id)
         return succeed(job, log)
 
-    ids = [store.create_job(make_spec()).id for _ in range(6)]
+    ids = [store.submissions.create_job(make_spec()).id for _ in range(6)]
     for on in (store, other_store):
         start_controller(pipeline, on)
     wait_until(lambda: all(store.job(id).state.terminal for id in ids))
@@ -903,14 +912,14 @@ def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     heard_again = threading.Event()
-    renew = other_store.renew
+    renew = other_store.claims.renew
 
     def silent(*arguments: Any, **options: Any) -> Job:
         if not heard_again.is_set():
             raise StoreError("the network is gone")
         return renew(*arguments, **options)
 
-    monkeypatch.setattr(other_store, "renew", silent)
+    monkeypatch.setattr(other_store.claims, "renew", silent)
     ended = threading.Event()
     told: list[bool] = []
     held = Held()
@@ -922,7 +931,7 @@ def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
             told.append(log.cancelled.is_set())
             ended.set()
 
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     former = start_controller(stubborn, other_store, SHORT_S)
     assert held.searching.wait(60)
     start_controller(succeed, store, SHORT_S)
@@ -957,11 +966,11 @@ def test_a_job_is_cancelled_by_way_of_another_server(
     wait_until: WaitUntil,
 ) -> None:
     held = Held()
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     start_controller(held, store, SHORT_S)
     assert held.searching.wait(60)
 
-    other_store.request(job.id, Request.CANCEL)
+    other_store.user_requests.ask(job.id, Request.CANCEL)
 
     wait_until(lambda: store.job(job.id).state is JobState.CANCELLED)
 
@@ -973,7 +982,7 @@ def test_a_database_that_was_away_is_used_again(
     wait_until: WaitUntil,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    claim, asked = store.claim_next, threading.Event()
+    claim, asked = store.claims.claim_next, threading.Event()
     back = threading.Event()
 
     def away(lease_s: float, **options: Any) -> Job | None:
@@ -982,8 +991,8 @@ def test_a_database_that_was_away_is_used_again(
             raise StoreError("connection refused")
         return claim(lease_s, **options)
 
-    monkeypatch.setattr(store, "claim_next", away)
-    job = store.create_job(make_spec())
+    monkeypatch.setattr(store.claims, "claim_next", away)
+    job = store.submissions.create_job(make_spec())
     controller = start_controller(succeed, lease_s=SHORT_S)
     assert asked.wait(60)
     back.set()
@@ -1010,8 +1019,8 @@ def test_a_restart_of_the_database_does_not_end_a_job(
         if store.job(id).state.terminal:
             ended.set()
 
-    store.listener = notify
-    job = store.create_job(make_spec())
+    store.base.listener = notify
+    job = store.submissions.create_job(make_spec())
     controller = Controller(store, pipeline, tmp_path / "jobs", lease_s=SHORT_S)
     controller.start()
     assert ended.wait(30)
@@ -1029,15 +1038,15 @@ def test_a_job_whose_writes_the_database_refused_is_taken_up_again(
     wait_until: WaitUntil,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    transition, refusals = store.transition, [StoreError("disk full")]
+    transition, refusals = store.runs.transition, [StoreError("disk full")]
 
     def full(*arguments: Any, **options: Any) -> Job:
         if refusals:
             raise refusals.pop()
         return transition(*arguments, **options)
 
-    monkeypatch.setattr(store, "transition", full)
-    job = store.create_job(make_spec())
+    monkeypatch.setattr(store.runs, "transition", full)
+    job = store.submissions.create_job(make_spec())
     start_controller(succeed, lease_s=SHORT_S, retry_s=0.1)
 
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
@@ -1053,7 +1062,7 @@ def test_a_write_that_was_made_though_the_database_did_not_answer_is_not_made_ag
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    transition, losses = store.transition, [StoreError("the server hung up")]
+    transition, losses = store.runs.transition, [StoreError("the server hung up")]
 
     def lossy(id: str, to: JobState, **options: Any) -> Job:
         job = transition(id, to, **options)
@@ -1061,8 +1070,8 @@ def test_a_write_that_was_made_though_the_database_did_not_answer_is_not_made_ag
             raise losses.pop()
         return job
 
-    monkeypatch.setattr(store, "transition", lossy)
-    told, next_one = store.create_job(make_spec()), store.create_job(make_spec())
+    monkeypatch.setattr(store.runs, "transition", lossy)
+    told, next_one = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     controller = start_controller(succeed, lease_s=SHORT_S)
     wait_until(lambda: store.job(next_one.id).state is JobState.SUCCEEDED)
 
@@ -1132,7 +1141,7 @@ def test_a_server_that_was_stopped_past_its_lease_ends_without_a_trace(
     wait_until: WaitUntil,
     child: subprocess.Popen[str],
 ) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     assert child.stdout is not None
     lines = iter(child.stdout)
     while int(next(lines)) < 3:
@@ -1157,7 +1166,10 @@ def test_a_killed_server_loses_nothing(
     wait_until: WaitUntil,
     child: subprocess.Popen[str],
 ) -> None:
-    killed, queued = store.create_job(make_spec("killed")), store.create_job(make_spec("queued"))
+    killed, queued = (
+        store.submissions.create_job(make_spec("killed")),
+        store.submissions.create_job(make_spec("queued")),
+    )
     assert child.stdout is not None
     lines = iter(child.stdout)
     while int(next(lines)) < 5:

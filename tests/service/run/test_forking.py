@@ -21,13 +21,13 @@ def candidate(base: dict[str, Any], genome: tuple[int, ...], **more: Any) -> dic
 @pytest.fixture
 def parent(store: Store, make_spec: Callable[..., JobSpec], make_candidate: Callable[..., Any]) -> Job:
     """A job with two generations; what is screened only, fails or came later counts for nothing."""
-    job = store.create_job(make_spec(), "alice")
+    job = store.submissions.create_job(make_spec(), "alice")
     first = [candidate(make_candidate(0, *genome), genome) for genome in [(9,), (8,), (7,), (5,)]]
     first.append(candidate(make_candidate(0, 2), (2,), examples=64))
     second = [candidate(make_candidate(1, *genome), genome) for genome in [(3,), (2,)]]
     second.append({**make_candidate(1, 1, failure="not finite"), "examples": 256, "kept_share": 0.01})
     for number, candidates in enumerate([first, second]):
-        store.save_generation(job.id, {"generation": number}, candidates, {}, epoch=job.epoch)
+        store.runs.save_generation(job.id, {"generation": number}, candidates, {}, epoch=job.epoch)
     return job
 
 
@@ -81,7 +81,7 @@ def test_a_parent_that_cannot_be_is_named(
     with pytest.raises(InputError, match=r"parent.generation: .* 2 finished generations, .*; got 2"):
         forked(fork(make_spec(), parent.id, 2), store)
     with pytest.raises(InputError, match=r"parent.job: .* has finished no generation to go on from; wait"):
-        forked(fork(make_spec(), store.create_job(make_spec()).id), store)
+        forked(fork(make_spec(), store.submissions.create_job(make_spec()).id), store)
     other = make_spec().model_copy(update={"model": make_spec().model.model_copy(update={"path": "x"})})
     with pytest.raises(InputError, match=r"parent.job: .* prunes another model"):
         forked(fork(other, parent.id), store)

@@ -16,8 +16,8 @@ from ranksieve.service.store import Store
 
 @pytest.fixture
 def log(store: Store, make_spec: Callable[..., JobSpec], tmp_path: Path) -> JobLog:
-    store.create_job(make_spec())
-    job = store.claim_next()
+    store.submissions.create_job(make_spec())
+    job = store.claims.claim_next()
     assert job is not None
     return JobLog(store, job, tmp_path)
 
@@ -36,17 +36,17 @@ def test_moves_and_events_reach_the_job(log: JobLog, store: Store) -> None:
 def test_whoever_watches_a_job_hears_of_it_as_it_is_and_as_it_changes(log: JobLog, store: Store) -> None:
     heard: list[int] = []
 
-    log.heed(store.change(log.job.id, JobChanges(actors=3)))
+    log.heed(store.user_requests.change(log.job.id, JobChanges(actors=3)))
     with log.watching(lambda job: heard.append(job.spec.resources.actors)):
-        log.heed(store.change(log.job.id, JobChanges(actors=4)))
-    log.heed(store.change(log.job.id, JobChanges(actors=5)))
+        log.heed(store.user_requests.change(log.job.id, JobChanges(actors=4)))
+    log.heed(store.user_requests.change(log.job.id, JobChanges(actors=5)))
 
     assert heard == [3, 4]
     assert not log.cancelled.is_set()
 
 
 def test_a_job_that_another_server_has_claimed_ends_here(log: JobLog, store: Store) -> None:
-    store.release_all()
+    store.claims.release_all()
     log.heed(store.job(log.job.id))
     assert log.cancelled.is_set()
 
@@ -119,8 +119,8 @@ def test_what_the_cache_had_is_counted(
     expected: list[tuple[str, str]],
 ) -> None:
     document = make_spec().canonical() | {"projection": projection}
-    store.create_job(JobSpec.model_validate(document))
-    job, metrics = store.claim_next(), Metrics()
+    store.submissions.create_job(JobSpec.model_validate(document))
+    job, metrics = store.claims.claim_next(), Metrics()
     assert job is not None
     log = JobLog(store, job, tmp_path, metrics)
 

@@ -39,22 +39,22 @@ def store(store_url: str) -> Store:
 
 def ended(store: Store, make_spec: MakeSpec, state: JobState = JobState.FAILED) -> Job:
     """A job that has ended in a state, after four events."""
-    store.create_job(make_spec())
-    job = store.claim_next(lease_s=1e6)
+    store.submissions.create_job(make_spec())
+    job = store.claims.claim_next(lease_s=1e6)
     assert job is not None
-    store.append_event(job.id, EventType.PHASE_PROGRESS, {"phase": "model"}, epoch=job.epoch)
-    return store.transition(job.id, state, epoch=job.epoch)
+    store.runs.append_event(job.id, EventType.PHASE_PROGRESS, {"phase": "model"}, epoch=job.epoch)
+    return store.runs.transition(job.id, state, epoch=job.epoch)
 
 
 @ON_EACH_DATABASE
 def test_events_of_jobs_that_ended_long_ago_go_and_others_stay(store: Store, make_spec: MakeSpec) -> None:
     old = ended(store, make_spec)
-    waiting = store.create_job(make_spec())
+    waiting = store.submissions.create_job(make_spec())
 
-    assert store.forget_events(timedelta(days=11)) == 0
+    assert store.cleanup.forget_events(timedelta(days=11)) == 0
     assert len(store.events(old.id)) == 4
-    assert store.forget_events(timedelta(days=9)) == 4
-    assert store.forget_events(timedelta(days=9)) == 0
+    assert store.cleanup.forget_events(timedelta(days=9)) == 4
+    assert store.cleanup.forget_events(timedelta(days=9)) == 0
 
     assert store.job(old.id).state is JobState.FAILED
     assert len(store.events(waiting.id)) == 1
@@ -64,14 +64,14 @@ def test_events_of_jobs_that_ended_long_ago_go_and_others_stay(store: Store, mak
 def test_a_crashed_job_keeps_its_events_for_it_may_be_resumed(store: Store, make_spec: MakeSpec) -> None:
     crashed = ended(store, make_spec, JobState.CRASHED)
 
-    assert store.forget_events(timedelta(days=9)) == 0
+    assert store.cleanup.forget_events(timedelta(days=9)) == 0
     assert len(store.events(crashed.id)) == 4
     store.close()
 
 
 def test_a_reader_is_told_that_what_comes_next_is_gone(store: Store, make_spec: MakeSpec) -> None:
     old = ended(store, make_spec)
-    store.forget_events(timedelta(days=9))
+    store.cleanup.forget_events(timedelta(days=9))
 
     for after in range(4):
         with pytest.raises(
@@ -125,7 +125,7 @@ def test_so_do_files_of_jobs_that_were_deleted(store: Store, make_spec: MakeSpec
     old = ended(store, make_spec)
     jobs_dir = tmp_path / "jobs"
     (jobs_dir / old.id).mkdir(parents=True)
-    store.delete_job(old.id)  # and here its server dies
+    store.submissions.delete_job(old.id)  # and here its server dies
 
     Retention(store, 9, jobs_dir)()
 
@@ -140,7 +140,7 @@ def test_what_failed_is_tried_again_at_once(store: Store, make_spec, tmp_path: P
         raise StoreError("connection refused")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "forget_events", fail)
+        patch.setattr(store.cleanup, "forget_events", fail)
         with pytest.raises(StoreError):
             retention()
     retention()

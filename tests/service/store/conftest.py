@@ -74,7 +74,7 @@ def bring() -> Callable[[Store, Job, JobState], Job]:
 
     def bring(store: Store, job: Job, state: JobState) -> Job:
         for step in WAYS_TO[state]:
-            job = store.transition(job.id, step, epoch=job.epoch)
+            job = store.runs.transition(job.id, step, epoch=job.epoch)
         return job
 
     return bring
@@ -85,7 +85,7 @@ def claim() -> Callable[..., Job]:
     """The next job of a store, for ten seconds if nothing else is said."""
 
     def claim(store: Store, lease_s: float = 10) -> Job:
-        job = store.claim_next(lease_s)
+        job = store.claims.claim_next(lease_s)
         assert job is not None
         return job
 

@@ -140,19 +140,19 @@ def test_a_server_that_froze_in_mid_transaction_does_not_keep_its_job(
     monkeypatch.setattr("ranksieve.service.store.engine.LONGEST_IDLE_S", 1)
     url = postgres.create()
     frozen, other = Store(url), Store(url)
-    frozen.create_job(make_spec())
-    job = frozen.claim_next(lease_s=0)
+    frozen.submissions.create_job(make_spec())
+    job = frozen.claims.claim_next(lease_s=0)
     assert job is not None
 
     def freeze() -> None:
         nonlocal taken
         with frozen.database.writing() as session:
             mapping.find_held(session, job.id, job.epoch)
-            assert other.claim_next() is None  # the row is locked
+            assert other.claims.claim_next() is None  # the row is locked
             deadline = time.monotonic() + 20
             while taken is None and time.monotonic() < deadline:
                 threading.Event().wait(0.1)
-                taken = other.claim_next()
+                taken = other.claims.claim_next()
 
     taken: Job | None = None
     with pytest.raises(StoreError, match="idle"):

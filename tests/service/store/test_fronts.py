@@ -20,7 +20,7 @@ def grown(
 ) -> Job:
     """A job of some generations, with ties of size and of loss, beside another one with better scorings."""
     rng = Random(1)
-    job, other = store.create_job(make_spec()), store.create_job(make_spec())
+    job, other = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     for generation in range(GENERATIONS):
         scorings = [
             make_candidate(generation, index)
@@ -32,9 +32,9 @@ def grown(
             for index in range(6)
         ]
         record = {"generation": generation}
-        store.save_generation(job.id, record, scorings, {}, epoch=job.epoch)
+        store.runs.save_generation(job.id, record, scorings, {}, epoch=job.epoch)
         better = [{**one, "loss_nats": -9.0} for one in scorings]
-        store.save_generation(other.id, record, better, {}, epoch=other.epoch)
+        store.runs.save_generation(other.id, record, better, {}, epoch=other.epoch)
     return job
 
 

@@ -157,7 +157,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
 
         @rule(target=jobs)
         def submit(self) -> str:
-            id = self.store.create_job(spec).id
+            id = self.store.submissions.create_job(spec).id
             self.world.jobs[id] = Model()
             return id
 
@@ -167,7 +167,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
 
         @rule(target=claims)
         def claim(self) -> Any:
-            expected, job = self.world.take_over(), self.store.claim_next(LEASE_S)
+            expected, job = self.world.take_over(), self.store.claims.claim_next(LEASE_S)
             assert (None if job is None else job.id) == expected
             if job is None:
                 return multiple()
@@ -191,7 +191,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
             legal = lands in TRANSITIONS[model.state] and not (
                 to is JobState.SUCCEEDED and model.cancel_requested
             )
-            if self._holds(claim, lambda: self.store.transition(claim.id, to, epoch=claim.epoch), legal):
+            if self._holds(claim, lambda: self.store.runs.transition(claim.id, to, epoch=claim.epoch), legal):
                 model.move(lands)
 
         @precondition(lambda self: self.held)
@@ -209,7 +209,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
             legal = JobState.QUEUED in TRANSITIONS[model.state]
             if self._holds(
                 claim,
-                lambda: self.store.put_back(claim.id, FAULT, epoch=claim.epoch, retry_s=RETRY_S),
+                lambda: self.store.claims.put_back(claim.id, FAULT, epoch=claim.epoch, retry_s=RETRY_S),
                 legal,
             ):
                 if model.cancel_requested or model.pause_requested:
@@ -225,7 +225,7 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
         def tell(self, claim: Job) -> None:
             if self._holds(
                 claim,
-                lambda: self.store.append_event(claim.id, EventType.DATA_LOADED, {}, epoch=claim.epoch),
+                lambda: self.store.runs.append_event(claim.id, EventType.DATA_LOADED, {}, epoch=claim.epoch),
             ):
                 self.world.jobs[claim.id].events += 1
 
@@ -234,7 +234,8 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
             model = self.world.jobs[claim.id]
             record = {"generation": model.generations}
             if self._holds(
-                claim, lambda: self.store.save_generation(claim.id, record, [], record, epoch=claim.epoch)
+                claim,
+                lambda: self.store.runs.save_generation(claim.id, record, [], record, epoch=claim.epoch),
             ):
                 model.generations, model.events = model.generations + 1, model.events + 1
                 model.faults = 0
@@ -242,19 +243,21 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
         @rule(claim=claims)
         def renew(self, claim: Job) -> None:
             model = self.world.jobs[claim.id]
-            renewed = self._holds(claim, lambda: self.store.renew(claim.id, LEASE_S, epoch=claim.epoch))
+            renewed = self._holds(
+                claim, lambda: self.store.claims.renew(claim.id, LEASE_S, epoch=claim.epoch)
+            )
             if renewed and not model.state.terminal:
                 model.leased_until = self.world.now + timedelta(seconds=LEASE_S)
 
         @rule(claim=consumes(claims))
         def release(self, claim: Job) -> None:
             model = self.world.jobs[claim.id]
-            if self._holds(claim, lambda: self.store.release(claim.id, epoch=claim.epoch)):
+            if self._holds(claim, lambda: self.store.claims.release(claim.id, epoch=claim.epoch)):
                 model.epoch, model.leased_until = model.epoch + 1, None
 
         @rule()
         def restart_alone(self) -> None:
-            self.store.release_all()
+            self.store.claims.release_all()
             for model in self.world.jobs.values():
                 if model.leased_until is not None:
                     model.faults += model.state in RUNNING
@@ -264,10 +267,10 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
         def ask(self, id: str, request: Request, times: int) -> None:
             if self.world.jobs[id].ask(request, self.world.now):
                 for _ in range(times if request is not Request.CANCEL else 1):
-                    self.store.request(id, request)
+                    self.store.user_requests.ask(id, request)
             else:
                 with pytest.raises(ConflictError):
-                    self.store.request(id, request)
+                    self.store.user_requests.ask(id, request)
 
         @invariant()
         def the_store_agrees(self) -> None:

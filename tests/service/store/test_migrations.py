@@ -52,7 +52,7 @@ def test_the_migration_makes_the_tables_of_the_models(engine: Engine) -> None:
 def test_a_job_whose_stored_spec_is_not_valid_is_named(
     store: Store, make_spec: Callable[..., JobSpec], change: dict[str, Any], message: str
 ) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     with store.database.writing() as session:
         session.execute(update(JobRow).values(spec=job.spec.canonical() | change))
 

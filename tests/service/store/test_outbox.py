@@ -45,7 +45,7 @@ def run_to_its_end(store: Store, job: Job) -> None:
         JobState.FINALIZING,
         JobState.SUCCEEDED,
     ):
-        store.transition(job.id, state, epoch=job.epoch)
+        store.runs.transition(job.id, state, epoch=job.epoch)
 
 
 def test_only_wanted_states_of_the_owner_s_jobs_are_told(timed: Store, make_spec: MakeSpec) -> None:
@@ -54,7 +54,7 @@ def test_only_wanted_states_of_the_owner_s_jobs_are_told(timed: Store, make_spec
     foreign, disabled = webhook_of(timed, owner="bob"), webhook_of(timed, owner="alice")
     timed.webhooks.change(disabled.id, enabled=False)
 
-    job = timed.create_job(make_spec(), "alice")
+    job = timed.submissions.create_job(make_spec(), "alice")
     run_to_its_end(timed, job)
 
     told = [one.type for one in reversed(timed.webhooks.deliveries(all_of_them.id))]
@@ -72,11 +72,11 @@ def test_only_wanted_states_of_the_owner_s_jobs_are_told(timed: Store, make_spec
 
 def test_every_way_to_a_state_tells_of_it(timed: Store, make_spec: MakeSpec) -> None:
     webhook = webhook_of(timed, *JobState)
-    job = timed.create_job(make_spec())
+    job = timed.submissions.create_job(make_spec())
     for request in (Request.PAUSE, Request.RESUME, Request.CANCEL):
-        timed.request(job.id, request)
-    timed.create_job(make_spec())
-    claimed_job = timed.claim_next()
+        timed.user_requests.ask(job.id, request)
+    timed.submissions.create_job(make_spec())
+    claimed_job = timed.claims.claim_next()
     assert claimed_job is not None
 
     told = [one.type for one in reversed(timed.webhooks.deliveries(webhook.id))]
@@ -88,12 +88,12 @@ def test_every_way_to_a_state_tells_of_it(timed: Store, make_spec: MakeSpec) -> 
 
 def test_a_move_that_is_refused_tells_nothing(timed: Store, make_spec: MakeSpec) -> None:
     webhook = webhook_of(timed, JobState.SUCCEEDED, JobState.VALIDATING)
-    job = timed.create_job(make_spec())
+    job = timed.submissions.create_job(make_spec())
 
     with pytest.raises(ConflictError):
-        timed.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch)
+        timed.runs.transition(job.id, JobState.SUCCEEDED, epoch=job.epoch)
     with pytest.raises(SupersededError):
-        timed.transition(job.id, JobState.VALIDATING, epoch=job.epoch + 1)
+        timed.runs.transition(job.id, JobState.VALIDATING, epoch=job.epoch + 1)
 
     assert waiting(timed, webhook) == []
 
@@ -102,11 +102,11 @@ def test_a_delivery_and_its_move_are_committed_together(
     timed: Store, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook = webhook_of(timed, JobState.VALIDATING)
-    job = timed.create_job(make_spec())
+    job = timed.submissions.create_job(make_spec())
     monkeypatch.setattr(mapping, "job_of", lambda row: 1 / 0)  # after both were written, before the commit
 
     with pytest.raises(ZeroDivisionError):
-        timed.transition(job.id, JobState.VALIDATING, epoch=job.epoch)
+        timed.runs.transition(job.id, JobState.VALIDATING, epoch=job.epoch)
     monkeypatch.undo()
 
     assert timed.job(job.id).state is JobState.QUEUED
@@ -117,7 +117,7 @@ def test_what_was_committed_before_a_crash_is_sent_by_the_next_server(
     timed: Store, other: Store, make_spec: MakeSpec
 ) -> None:
     webhook = webhook_of(timed, JobState.QUEUED)
-    job = timed.create_job(make_spec())
+    job = timed.submissions.create_job(make_spec())
     timed.close()  # it died before it told anybody
 
     sending = claimed(other)
@@ -131,7 +131,7 @@ def test_what_a_server_was_sending_when_it_died_is_sent_again_under_the_same_id(
     timed: Store, other: Store, make_spec: MakeSpec, advance: Advance
 ) -> None:
     webhook_of(timed, JobState.QUEUED)
-    timed.create_job(make_spec())
+    timed.submissions.create_job(make_spec())
     lost = claimed(timed, lease_s=60)
 
     assert other.outbox.claim(60) is None
@@ -149,10 +149,10 @@ def test_what_a_server_was_sending_when_it_died_is_sent_again_under_the_same_id(
 
 def test_the_next_server_on_a_file_need_not_wait_for_leases(timed: Store, make_spec: MakeSpec) -> None:
     webhook_of(timed, JobState.QUEUED)
-    timed.create_job(make_spec())
+    timed.submissions.create_job(make_spec())
     claimed(timed)
 
-    timed.release_all()
+    timed.claims.release_all()
 
     assert claimed(timed).attempt == 2
 
@@ -162,7 +162,7 @@ def test_of_many_that_look_at_once_one_has_a_delivery(
 ) -> None:
     for owner in ("a", "b", "c"):
         webhook_of(timed, JobState.QUEUED, owner=owner)
-        timed.create_job(make_spec(), owner)
+        timed.submissions.create_job(make_spec(), owner)
     together = threading.Barrier(8)
 
     def claim(store: Store) -> list[str]:
@@ -194,7 +194,7 @@ def test_senders_of_two_servers_send_each_delivery_once(
     for sender in senders:
         sender.start()
     for owner in "abc" * 3:
-        timed.create_job(make_spec(), owner)
+        timed.submissions.create_job(make_spec(), owner)
     assert complete.wait(20)
     for sender in senders:
         sender.stop()
@@ -206,7 +206,7 @@ def test_senders_of_two_servers_send_each_delivery_once(
 def test_webhooks_take_turns_and_each_has_one_attempt_at_a_time(timed: Store, make_spec: MakeSpec) -> None:
     busy, quiet = webhook_of(timed, JobState.QUEUED, owner="a"), webhook_of(timed, JobState.QUEUED, owner="b")
     for owner in ("a", "a", "a", "b"):
-        timed.create_job(make_spec(), owner)
+        timed.submissions.create_job(make_spec(), owner)
 
     first, second = claimed(timed), claimed(timed)
     assert [first.webhook_id, second.webhook_id] == [busy.id, quiet.id]
@@ -219,7 +219,7 @@ def test_an_attempt_in_vain_is_followed_by_another_when_it_is_time(
     timed: Store, make_spec: MakeSpec, advance: Advance
 ) -> None:
     webhook = webhook_of(timed, JobState.QUEUED)
-    timed.create_job(make_spec())
+    timed.submissions.create_job(make_spec())
 
     assert timed.outbox.settle(claimed(timed), FAILED, 20) is DeliveryState.PENDING
 
@@ -235,7 +235,7 @@ def test_an_attempt_in_vain_is_followed_by_another_when_it_is_time(
 
 def test_what_is_given_up_keeps_its_reason_and_the_webhook_goes_on(timed: Store, make_spec: MakeSpec) -> None:
     webhook = webhook_of(timed, JobState.QUEUED)
-    timed.create_job(make_spec())
+    timed.submissions.create_job(make_spec())
 
     last = Outcome(error="stands for no address")
     assert timed.outbox.settle(claimed(timed), last, None) is DeliveryState.FAILED
@@ -251,7 +251,7 @@ def test_a_url_that_is_gone_is_not_sent_to_until_it_is_enabled_again(
 ) -> None:
     webhook = webhook_of(timed, JobState.QUEUED)
     for _ in range(2):
-        timed.create_job(make_spec())
+        timed.submissions.create_job(make_spec())
 
     timed.outbox.settle(claimed(timed), Outcome.answered(410), retry_s=5)
 
@@ -259,7 +259,7 @@ def test_a_url_that_is_gone_is_not_sent_to_until_it_is_enabled_again(
     assert (found.enabled, found.disabled_reason) == (False, GONE)
     assert timed.outbox.claim(60) is None
     assert timed.outbox.next_in_s() is None
-    timed.create_job(make_spec())
+    timed.submissions.create_job(make_spec())
     assert len(waiting(timed, webhook)) == 1
 
     assert timed.webhooks.change(webhook.id, enabled=True).disabled_reason is None
@@ -270,7 +270,7 @@ def test_a_url_that_is_gone_says_nothing_of_the_one_that_has_come_for_it(
     timed: Store, make_spec: MakeSpec
 ) -> None:
     webhook = webhook_of(timed, JobState.QUEUED)
-    timed.create_job(make_spec())
+    timed.submissions.create_job(make_spec())
     sending = claimed(timed)
     timed.webhooks.change(webhook.id, url="https://hooks.example.com/new")
 
@@ -291,13 +291,13 @@ def test_a_url_that_takes_nothing_for_long_is_disabled(
 ) -> None:
     monkeypatch.setattr(outbox, "ATTEMPTS", 3)
     webhook = webhook_of(timed, JobState.QUEUED)
-    timed.create_job(make_spec())
+    timed.submissions.create_job(make_spec())
     for attempt in (1, 2, 3):
         sending = claimed(timed)
         assert sending.attempt == attempt
         timed.outbox.settle(sending, FAILED, 10 if attempt < 3 else None)
         if something_arrives and attempt == 2:
-            timed.create_job(make_spec())
+            timed.submissions.create_job(make_spec())
             timed.outbox.settle(claimed(timed), ARRIVED, None)
         advance(11)
 
@@ -310,12 +310,12 @@ def test_deliveries_outlive_their_job_and_its_events(
     timed: Store, make_spec: MakeSpec, advance: Advance
 ) -> None:
     webhook = webhook_of(timed, JobState.CANCELLED)
-    jobs = [timed.create_job(make_spec()) for _ in range(2)]
+    jobs = [timed.submissions.create_job(make_spec()) for _ in range(2)]
     for job in jobs:
-        timed.request(job.id, Request.CANCEL)
-    timed.delete_job(jobs[0].id)
+        timed.user_requests.ask(job.id, Request.CANCEL)
+    timed.submissions.delete_job(jobs[0].id)
     advance(86_400)
-    assert timed.forget_events(timedelta(hours=1)) == 2
+    assert timed.cleanup.forget_events(timedelta(hours=1)) == 2
     assert timed.outbox.forget(timedelta(hours=1)) == 0  # nothing of what waits goes
 
     for job in jobs:
@@ -343,7 +343,7 @@ def test_a_former_secret_is_forgotten_when_its_time_is_over(timed: Store, advanc
 def test_a_webhook_that_is_deleted_while_a_job_moves_makes_neither_fail(
     timed: Store, other: Store, make_spec: MakeSpec
 ) -> None:
-    jobs = [timed.create_job(make_spec()) for _ in range(8)]
+    jobs = [timed.submissions.create_job(make_spec()) for _ in range(8)]
     webhooks = [webhook_of(timed, JobState.CANCELLED) for _ in range(8)]
     together = threading.Barrier(2)
 
@@ -355,7 +355,7 @@ def test_a_webhook_that_is_deleted_while_a_job_moves_makes_neither_fail(
     def cancel() -> None:
         together.wait(timeout=60)
         for job in jobs:
-            timed.request(job.id, Request.CANCEL)
+            timed.user_requests.ask(job.id, Request.CANCEL)
 
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(delete), pool.submit(cancel)]:

@@ -38,7 +38,7 @@ Claim = Callable[..., Job]
 
 def held(store: Store, job: Job) -> Job:
     """A job, held by whoever runs it where its state says that somebody does."""
-    return store.renew(job.id, epoch=job.epoch) if job.state.interruptible else job
+    return store.claims.renew(job.id, epoch=job.epoch) if job.state.interruptible else job
 
 
 def plain(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def states_told(store: Store, job_id: str) -> list[str]:
 def test_created_job_is_queued_and_read_back_as_it_was(store: Store, make_spec: MakeSpec) -> None:
     spec = make_spec("reviews", team="nlp")
 
-    job = store.create_job(spec)
+    job = store.submissions.create_job(spec)
 
     assert store.job(job.id) == job
     assert (job.name, job.labels, job.spec) == ("reviews", {"team": "nlp"}, spec)
@@ -65,7 +65,7 @@ def test_created_job_is_queued_and_read_back_as_it_was(store: Store, make_spec: 
 
 
 def test_jobs_are_listed_newest_first_in_pages(store: Store, make_spec: MakeSpec) -> None:
-    ids = [store.create_job(make_spec(str(number))).id for number in range(5)]
+    ids = [store.submissions.create_job(make_spec(str(number))).id for number in range(5)]
 
     first = store.jobs(limit=3)
     second = store.jobs(limit=3, after=first[-1].id)
@@ -74,8 +74,8 @@ def test_jobs_are_listed_newest_first_in_pages(store: Store, make_spec: MakeSpec
 
 
 def test_jobs_are_listed_by_state(store: Store, make_spec: MakeSpec) -> None:
-    queued, running = store.create_job(make_spec()), store.create_job(make_spec())
-    store.transition(running.id, JobState.VALIDATING, epoch=running.epoch)
+    queued, running = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
+    store.runs.transition(running.id, JobState.VALIDATING, epoch=running.epoch)
 
     assert [job.id for job in store.jobs(states=[JobState.QUEUED])] == [queued.id]
     assert [job.id for job in store.jobs(states=[JobState.VALIDATING])] == [running.id]
@@ -85,11 +85,11 @@ def test_jobs_are_listed_by_state(store: Store, make_spec: MakeSpec) -> None:
 
 
 def test_a_job_runs_to_success(store: Store, make_spec: MakeSpec, bring: Bring) -> None:
-    job = bring(store, store.create_job(make_spec()), JobState.FINALIZING)
+    job = bring(store, store.submissions.create_job(make_spec()), JobState.FINALIZING)
     assert job.started_at is not None
     assert job.finished_at is None
 
-    done = store.transition(job.id, JobState.SUCCEEDED, result={"promise_held": True}, epoch=job.epoch)
+    done = store.runs.transition(job.id, JobState.SUCCEEDED, result={"promise_held": True}, epoch=job.epoch)
 
     assert store.job(job.id) == done
     assert done.result == {"promise_held": True}
@@ -107,10 +107,10 @@ def test_a_job_runs_to_success(store: Store, make_spec: MakeSpec, bring: Bring) 
 
 
 def test_a_failure_is_kept_and_told(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     error = JobError(code="input", message="no such file", field="model.path")
 
-    failed = store.transition(job.id, JobState.FAILED, error=error, epoch=job.epoch)
+    failed = store.runs.transition(job.id, JobState.FAILED, error=error, epoch=job.epoch)
 
     assert store.job(job.id).error == failed.error == error
     assert store.events(job.id)[-1].data == {
@@ -120,9 +120,9 @@ def test_a_failure_is_kept_and_told(store: Store, make_spec: MakeSpec) -> None:
 
 
 def test_more_can_be_said_of_a_move(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
 
-    store.transition(job.id, JobState.VALIDATING, data={"actors": 2}, epoch=job.epoch)
+    store.runs.transition(job.id, JobState.VALIDATING, data={"actors": 2}, epoch=job.epoch)
 
     assert store.events(job.id)[-1].data == {"state": "validating", "actors": 2}
 
@@ -135,13 +135,13 @@ ON_SQLITE = pytest.mark.parametrize("make_database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("state", JobState)
 def test_only_legal_moves_are_made(store: Store, make_spec: MakeSpec, state: JobState, bring: Bring) -> None:
     for to in JobState:
-        job = bring(store, store.create_job(make_spec()), state)
+        job = bring(store, store.submissions.create_job(make_spec()), state)
         if to in TRANSITIONS[state]:
-            assert store.transition(job.id, to, epoch=job.epoch).state is to
+            assert store.runs.transition(job.id, to, epoch=job.epoch).state is to
             continue
         before = store.events(job.id)
         with pytest.raises(ConflictError, match=f"is {state}: next can be .*; got {to}"):
-            store.transition(job.id, to, epoch=job.epoch)
+            store.runs.transition(job.id, to, epoch=job.epoch)
         assert store.job(job.id) == job
         assert store.events(job.id) == before
 
@@ -149,44 +149,44 @@ def test_only_legal_moves_are_made(store: Store, make_spec: MakeSpec, state: Job
 def test_a_move_whose_result_is_not_json_changes_nothing(
     store: Store, make_spec: MakeSpec, bring: Bring
 ) -> None:
-    job = bring(store, store.create_job(make_spec()), JobState.FINALIZING)
+    job = bring(store, store.submissions.create_job(make_spec()), JobState.FINALIZING)
 
     with pytest.raises((StatementError, ValueError), match="not JSON compliant"):
-        store.transition(job.id, JobState.SUCCEEDED, result={"metric": float("nan")}, epoch=job.epoch)
+        store.runs.transition(job.id, JobState.SUCCEEDED, result={"metric": float("nan")}, epoch=job.epoch)
 
     assert store.job(job.id) == job
     assert states_told(store, job.id)[-1] == "finalizing"
 
 
 def test_cancelling_a_queued_job_ends_it_at_once(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
 
-    cancelled = store.request(job.id, Request.CANCEL)
+    cancelled = store.user_requests.ask(job.id, Request.CANCEL)
 
     assert (cancelled.state, cancelled.cancel_requested) == (JobState.CANCELLED, True)
     assert cancelled.finished_at is not None
     assert states_told(store, job.id) == ["queued", "cancelled"]
-    assert store.claim_next() is None
+    assert store.claims.claim_next() is None
 
 
 def test_cancelling_a_running_job_marks_it(store: Store, make_spec: MakeSpec, bring: Bring) -> None:
-    job = held(store, bring(store, store.create_job(make_spec()), JobState.SEARCHING))
+    job = held(store, bring(store, store.submissions.create_job(make_spec()), JobState.SEARCHING))
 
-    marked = store.request(job.id, Request.CANCEL)
+    marked = store.user_requests.ask(job.id, Request.CANCEL)
 
     assert (marked.state, marked.cancel_requested) == (JobState.SEARCHING, True)
-    assert store.request(job.id, Request.CANCEL) == marked
-    assert store.transition(job.id, JobState.CANCELLED, epoch=job.epoch).state is JobState.CANCELLED
+    assert store.user_requests.ask(job.id, Request.CANCEL) == marked
+    assert store.runs.transition(job.id, JobState.CANCELLED, epoch=job.epoch).state is JobState.CANCELLED
 
 
 def test_a_job_that_is_to_be_cancelled_does_not_succeed(
     store: Store, make_spec: MakeSpec, bring: Bring
 ) -> None:
-    job = held(store, bring(store, store.create_job(make_spec()), JobState.FINALIZING))
-    store.request(job.id, Request.CANCEL)
+    job = held(store, bring(store, store.submissions.create_job(make_spec()), JobState.FINALIZING))
+    store.user_requests.ask(job.id, Request.CANCEL)
 
     with pytest.raises(ConflictError, match="asked to cancel"):
-        store.transition(job.id, JobState.SUCCEEDED, result={}, epoch=job.epoch)
+        store.runs.transition(job.id, JobState.SUCCEEDED, result={}, epoch=job.epoch)
 
     assert store.job(job.id).result is None
 
@@ -196,10 +196,10 @@ def test_a_job_that_is_to_be_cancelled_does_not_succeed(
 def test_a_job_that_has_ended_is_not_cancelled(
     store: Store, make_spec: MakeSpec, state: JobState, bring: Bring
 ) -> None:
-    job = bring(store, store.create_job(make_spec()), state)
+    job = bring(store, store.submissions.create_job(make_spec()), state)
 
     with pytest.raises(ConflictError, match=f"already ended: {state}"):
-        store.request(job.id, Request.CANCEL)
+        store.user_requests.ask(job.id, Request.CANCEL)
 
     assert store.job(job.id) == job
 
@@ -232,20 +232,20 @@ def test_a_request_is_done_or_marked_or_refused(
     store: Store, make_spec: MakeSpec, request_: Request, bring: Bring
 ) -> None:
     for state in JobState:
-        job = held(store, bring(store, store.create_job(make_spec()), state))
+        job = held(store, bring(store, store.submissions.create_job(make_spec()), state))
         before = store.events(job.id)
         if state not in WAYS_OF_ASKING[request_]:
             with pytest.raises(ConflictError, match=job.id):
-                store.request(job.id, request_)
+                store.user_requests.ask(job.id, request_)
             assert (store.job(job.id), store.events(job.id)) == (job, before)
             continue
-        asked = store.request(job.id, request_)
+        asked = store.user_requests.ask(job.id, request_)
         expected = WAYS_OF_ASKING[request_][state]
         assert asked.state is (state if expected is ... else expected)
         told = store.events(job.id)
         assert len(told) - len(before) == (asked.state is not state)
         if request_ is not Request.CANCEL or not asked.state.terminal:  # asked again, it makes no difference
-            assert store.request(job.id, request_) == asked
+            assert store.user_requests.ask(job.id, request_) == asked
             assert store.events(job.id) == told
 
 
@@ -263,37 +263,37 @@ def test_a_job_without_a_holder_is_paused_and_cancelled_at_once(
     bring: Bring,
 ) -> None:
     for state in (state for state in JobState if state.interruptible):
-        job = held(timed, bring(timed, timed.create_job(make_spec()), state))
+        job = held(timed, bring(timed, timed.submissions.create_job(make_spec()), state))
         if released:
-            timed.release(job.id, epoch=job.epoch)
+            timed.claims.release(job.id, epoch=job.epoch)
         else:
             advance(LEASE_S)
 
-        asked = timed.request(job.id, request_)
+        asked = timed.user_requests.ask(job.id, request_)
 
         assert (asked.state, asked.pause_requested) == (to, False)
         assert states_told(timed, job.id)[-1] == to
-        assert timed.claim_next() is None
+        assert timed.claims.claim_next() is None
         with pytest.raises(SupersededError):
-            timed.renew(job.id, epoch=job.epoch)
+            timed.claims.renew(job.id, epoch=job.epoch)
 
 
 def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no_more(
     store: Store, make_spec: MakeSpec, claim: Claim
 ) -> None:
-    store.create_job(make_spec())
+    store.submissions.create_job(make_spec())
     job = claim(store)
-    store.transition(job.id, JobState.PREPARING, epoch=job.epoch)
-    store.transition(job.id, JobState.SEARCHING, epoch=job.epoch)
-    assert store.request(job.id, Request.PAUSE).pause_requested
+    store.runs.transition(job.id, JobState.PREPARING, epoch=job.epoch)
+    store.runs.transition(job.id, JobState.SEARCHING, epoch=job.epoch)
+    assert store.user_requests.ask(job.id, Request.PAUSE).pause_requested
 
-    paused = store.transition(job.id, JobState.PAUSED, epoch=job.epoch)
+    paused = store.runs.transition(job.id, JobState.PAUSED, epoch=job.epoch)
 
     assert not paused.pause_requested
-    assert store.claim_next() is None
+    assert store.claims.claim_next() is None
     with pytest.raises(SupersededError):
-        store.renew(job.id, epoch=job.epoch)
-    store.request(job.id, Request.RESUME)
+        store.claims.renew(job.id, epoch=job.epoch)
+    store.user_requests.ask(job.id, Request.RESUME)
     assert claim(store).started_at == job.started_at
     assert states_told(store, job.id) == [
         "queued",
@@ -310,25 +310,25 @@ def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no
 def test_a_paused_job_that_is_to_stop_is_queued_for_that(
     store: Store, make_spec: MakeSpec, claim: Claim
 ) -> None:
-    store.create_job(make_spec())
+    store.submissions.create_job(make_spec())
     job = claim(store)
-    store.transition(job.id, JobState.PAUSED, epoch=job.epoch)
+    store.runs.transition(job.id, JobState.PAUSED, epoch=job.epoch)
 
-    assert store.request(job.id, Request.STOP).state is JobState.QUEUED
+    assert store.user_requests.ask(job.id, Request.STOP).state is JobState.QUEUED
 
     again = claim(store)
     assert again.stop_requested
-    store.transition(job.id, JobState.PREPARING, epoch=again.epoch)
-    assert store.transition(job.id, JobState.SEARCHING, epoch=again.epoch).state is JobState.STOPPING
+    store.runs.transition(job.id, JobState.PREPARING, epoch=again.epoch)
+    assert store.runs.transition(job.id, JobState.SEARCHING, epoch=again.epoch).state is JobState.STOPPING
     with pytest.raises(ConflictError, match="is stopping; it ends by itself"):
-        store.request(job.id, Request.PAUSE)
+        store.user_requests.ask(job.id, Request.PAUSE)
 
 
 def test_a_job_is_changed_found_by_its_new_labels_and_told(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec("old", team="nlp"))
+    job = store.submissions.create_job(make_spec("old", team="nlp"))
     changes = JobChanges(name="new", labels={"team": "speech"}, priority=3)
 
-    changed = store.change(job.id, changes)
+    changed = store.user_requests.change(job.id, changes)
 
     assert store.job(job.id) == changed
     assert (changed.name, changed.labels, changed.spec.priority) == ("new", {"team": "speech"}, 3)
@@ -337,27 +337,27 @@ def test_a_job_is_changed_found_by_its_new_labels_and_told(store: Store, make_sp
     assert store.jobs(labels=["team:nlp"]) == []
     event = store.events(job.id)[-1]
     assert (event.type, event.data) == (EventType.JOB_CHANGED, changes.given())
-    assert store.change(job.id, changes) == changed  # nothing new
+    assert store.user_requests.change(job.id, changes) == changed  # nothing new
     assert store.events(job.id)[-1] == event
 
 
 def test_what_has_ended_can_be_renamed(store: Store, make_spec: MakeSpec, bring: Bring) -> None:
-    job = bring(store, store.create_job(make_spec()), JobState.SUCCEEDED)
+    job = bring(store, store.submissions.create_job(make_spec()), JobState.SUCCEEDED)
 
-    assert store.change(job.id, JobChanges(name="kept")).name == "kept"
+    assert store.user_requests.change(job.id, JobChanges(name="kept")).name == "kept"
 
 
 @ON_SQLITE
 def test_actors_are_changed_until_a_job_has_ended(store: Store, make_spec: MakeSpec, bring: Bring) -> None:
     more = JobChanges(actors=7)
     for state in (state for state in JobState if state is not JobState.QUEUED):
-        job = bring(store, store.create_job(make_spec()), state)
+        job = bring(store, store.submissions.create_job(make_spec()), state)
         if state.terminal:
             with pytest.raises(ConflictError, match="it needs no actors any more"):
-                store.change(job.id, more)
+                store.user_requests.change(job.id, more)
             continue
 
-        changed = store.change(job.id, more)
+        changed = store.user_requests.change(job.id, more)
 
         assert changed.spec.resources == job.spec.resources.model_copy(update={"actors": 7})
         assert changed.epoch == job.epoch
@@ -365,40 +365,40 @@ def test_actors_are_changed_until_a_job_has_ended(store: Store, make_spec: MakeS
 
 
 def test_a_caller_who_expects_another_job_changes_nothing(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
 
     def refuse(found: Job) -> None:
         assert found == job
         raise OutdatedError("it is another one")
 
     with pytest.raises(OutdatedError):
-        store.change(job.id, JobChanges(name="new"), expect=refuse)
+        store.user_requests.change(job.id, JobChanges(name="new"), expect=refuse)
     with pytest.raises(NotFoundError):
-        store.change(job.id, JobChanges(name="new"), "somebody else")
+        store.user_requests.change(job.id, JobChanges(name="new"), "somebody else")
     assert store.job(job.id) == job
 
 
 def test_a_job_is_known_by_its_key_after_a_change(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec("as submitted"), idempotency_key="k")
-    changed = store.change(job.id, JobChanges(name="new"))
+    job = store.submissions.create_job(make_spec("as submitted"), idempotency_key="k")
+    changed = store.user_requests.change(job.id, JobChanges(name="new"))
 
-    assert store.create_job(make_spec("as submitted"), idempotency_key="k") == changed
+    assert store.submissions.create_job(make_spec("as submitted"), idempotency_key="k") == changed
     with pytest.raises(ConflictError):
-        store.create_job(make_spec("new"), idempotency_key="k")
+        store.submissions.create_job(make_spec("new"), idempotency_key="k")
 
 
 def test_a_submission_that_is_repeated_has_no_need_of_room(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec("one"), idempotency_key="k", most_queued=1)
+    job = store.submissions.create_job(make_spec("one"), idempotency_key="k", most_queued=1)
 
-    assert store.create_job(make_spec("one"), idempotency_key="k", most_queued=1) == job
+    assert store.submissions.create_job(make_spec("one"), idempotency_key="k", most_queued=1) == job
     with pytest.raises(LimitError):
-        store.create_job(make_spec("two"), idempotency_key="l", most_queued=1)
+        store.submissions.create_job(make_spec("two"), idempotency_key="l", most_queued=1)
 
 
 def test_jobs_are_counted_by_state(store: Store, make_spec: MakeSpec, claim: Claim) -> None:
     assert store.count_jobs() == {}
     for _ in range(3):
-        store.create_job(make_spec())
+        store.submissions.create_job(make_spec())
     claim(store)
 
     assert store.count_jobs() == {JobState.QUEUED: 2, JobState.VALIDATING: 1}
@@ -417,7 +417,7 @@ def test_a_database_that_fails_is_a_failure_of_the_store(tmp_path: Path, make_sp
         session.execute(text("DROP TABLE jobs"))
 
     with pytest.raises(StoreError, match=r"^the job store failed: OperationalError: no such table: jobs$"):
-        store.create_job(make_spec("secret"))
+        store.submissions.create_job(make_spec("secret"))
 
 
 def test_a_database_that_cannot_be_opened_is_named_with_what_to_do(
@@ -426,7 +426,7 @@ def test_a_database_that_cannot_be_opened_is_named_with_what_to_do(
     file = tmp_path / "no such folder" / "jobs.db"
 
     with pytest.raises(StoreError) as caught:
-        Store(f"sqlite:///{file}").create_job(make_spec("secret"))
+        Store(f"sqlite:///{file}").submissions.create_job(make_spec("secret"))
 
     assert str(caught.value) == (
         f"the job store sqlite:///{file} cannot be opened: OperationalError: unable to open database file; let user "
@@ -446,9 +446,9 @@ def test_a_server_of_databases_that_is_not_there_is_named_without_a_password() -
 
 
 def test_events_come_in_pages(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     appended = [
-        store.append_event(
+        store.runs.append_event(
             job.id, EventType.PHASE_PROGRESS, {"phase": "search", "done": done, "total": 4}, epoch=job.epoch
         )
         for done in range(4)
@@ -463,10 +463,10 @@ def test_events_come_in_pages(store: Store, make_spec: MakeSpec) -> None:
 
 
 def test_events_of_jobs_are_numbered_apart(store: Store, make_spec: MakeSpec) -> None:
-    jobs = [store.create_job(make_spec()) for _ in range(2)]
+    jobs = [store.submissions.create_job(make_spec()) for _ in range(2)]
     for _ in range(2):
         for job in jobs:
-            store.append_event(
+            store.runs.append_event(
                 job.id, EventType.ACTOR_REPLACED, {"actor": 0, "reason": "it died"}, epoch=job.epoch
             )
 
@@ -474,13 +474,13 @@ def test_events_of_jobs_are_numbered_apart(store: Store, make_spec: MakeSpec) ->
 
 
 def test_threads_append_events_without_a_gap(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     together = threading.Barrier(8)
 
     def append_ten(thread: int) -> None:
         together.wait()
         for number in range(10):
-            store.append_event(
+            store.runs.append_event(
                 job.id, EventType.PHASE_PROGRESS, {"thread": thread, "number": number}, epoch=job.epoch
             )
 
@@ -496,11 +496,11 @@ def test_threads_append_events_without_a_gap(store: Store, make_spec: MakeSpec) 
 def test_a_generation_is_kept_with_its_scorings_and_state(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     scored, failed = make_candidate(0, 16, -1), make_candidate(0, 0, 32, failure="out of memory")
     record = {"generation": 0, "kept_share": 0.4, "accepted": True}
 
-    event = store.save_generation(
+    event = store.runs.save_generation(
         job.id, record, [scored, failed], {"rng": [1, 2], "next": 1}, epoch=job.epoch
     )
 
@@ -514,13 +514,13 @@ def test_a_generation_is_kept_with_its_scorings_and_state(
 def test_generations_and_scorings_come_in_pages(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
-    job, other = store.create_job(make_spec()), store.create_job(make_spec())
+    job, other = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     saved = [[make_candidate(number, number, index) for index in range(3)] for number in range(3)]
     for number, candidates in enumerate(saved):
-        store.save_generation(
+        store.runs.save_generation(
             job.id, {"generation": number}, candidates, {"next": number + 1}, epoch=job.epoch
         )
-        store.save_generation(other.id, {"generation": number}, [], {"next": -1}, epoch=other.epoch)
+        store.runs.save_generation(other.id, {"generation": number}, [], {"next": -1}, epoch=other.epoch)
 
     assert store.generations(job.id, after=0, limit=1) == [{"generation": 1}]
     assert plain(store.candidates(job.id, limit=4, offset=2)) == [*saved[0][2:], *saved[1]]
@@ -549,9 +549,9 @@ def test_the_front_is_what_no_smaller_model_beats_on_all_search_examples(
     rows[7] |= {"loss_nats": None, "kl_nats": points[7][1]}  # of a time before there was another loss
     screened = make_candidate(0, 900) | {"kept_share": 0.0, "loss_nats": 0.0}
     failed = make_candidate(0, 901, failure="out of memory") | {"examples": 256, "kept_share": 0.0}
-    job, other = store.create_job(make_spec()), store.create_job(make_spec())
-    store.save_generation(job.id, {"generation": 0}, [screened, failed, *rows], {}, epoch=job.epoch)
-    store.save_generation(other.id, {"generation": 0}, [rows[0]], {}, epoch=other.epoch)
+    job, other = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
+    store.runs.save_generation(job.id, {"generation": 0}, [screened, failed, *rows], {}, epoch=job.epoch)
+    store.runs.save_generation(other.id, {"generation": 0}, [rows[0]], {}, epoch=other.epoch)
 
     expected = [
         number
@@ -574,12 +574,14 @@ def test_the_front_is_what_no_smaller_model_beats_on_all_search_examples(
 def test_half_a_generation_is_not_kept(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
-    job = store.create_job(make_spec())
-    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {"next": 1}, epoch=job.epoch)
+    job = store.submissions.create_job(make_spec())
+    store.runs.save_generation(
+        job.id, {"generation": 0}, [make_candidate(0, 16)], {"next": 1}, epoch=job.epoch
+    )
     broken = make_candidate(1, 16) | {"kept_share": None}
 
     with pytest.raises(StatementError):
-        store.save_generation(
+        store.runs.save_generation(
             job.id, {"generation": 1}, [make_candidate(1, 32), broken], {"next": 2}, epoch=job.epoch
         )
 
@@ -592,12 +594,12 @@ def test_half_a_generation_is_not_kept(
 def test_any_text_is_kept_as_far_as_the_database_can_hold_it(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
-    job = store.create_job(make_spec("☂ \0 \U0001f400"))
+    job = store.submissions.create_job(make_spec("☂ \0 \U0001f400"))
 
-    store.save_generation(
+    store.runs.save_generation(
         job.id, {"generation": 0}, [make_candidate(0, 1, failure="a \0 ☂")], {}, epoch=job.epoch
     )
-    store.append_event(job.id, EventType.CANDIDATE_FAILED, {"reason": "a \0 ☂"}, epoch=job.epoch)
+    store.runs.append_event(job.id, EventType.CANDIDATE_FAILED, {"reason": "a \0 ☂"}, epoch=job.epoch)
 
     assert store.job(job.id).name == "☂ \0 \U0001f400"
     assert store.events(job.id)[-1].data == {"reason": "a \0 ☂"}
@@ -607,17 +609,17 @@ def test_any_text_is_kept_as_far_as_the_database_can_hold_it(
 
 
 def test_a_generation_is_saved_once(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
-    store.save_generation(job.id, {"generation": 0}, [], {"next": 1}, epoch=job.epoch)
+    job = store.submissions.create_job(make_spec())
+    store.runs.save_generation(job.id, {"generation": 0}, [], {"next": 1}, epoch=job.epoch)
 
     with pytest.raises(ConflictError, match=f"generation 0 of job {job.id} is already saved"):
-        store.save_generation(job.id, {"generation": 0}, [], {"next": 9}, epoch=job.epoch)
+        store.runs.save_generation(job.id, {"generation": 0}, [], {"next": 9}, epoch=job.epoch)
 
     assert store.search_state(job.id) == {"next": 1}
 
 
 def test_a_job_that_has_not_searched_has_no_state(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
 
     assert store.search_state(job.id) is None
     assert store.generations(job.id) == store.memo(job.id) == []
@@ -642,17 +644,17 @@ def test_the_listener_hears_of_what_is_committed(
     store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate
 ) -> None:
     heard: list[tuple[str, int]] = []
-    store.listener = lambda id: heard.append((id, store.events(id)[-1].seq))
+    store.base.listener = lambda id: heard.append((id, store.events(id)[-1].seq))
 
-    store.create_job(make_spec())
-    job = store.claim_next()
+    store.submissions.create_job(make_spec())
+    job = store.claims.claim_next()
     assert job is not None
-    store.append_event(job.id, EventType.DATA_LOADED, {"splits": {"search": 8}}, epoch=job.epoch)
-    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {}, epoch=job.epoch)
-    store.request(job.id, Request.CANCEL)
-    store.transition(job.id, JobState.CANCELLED, epoch=job.epoch)
+    store.runs.append_event(job.id, EventType.DATA_LOADED, {"splits": {"search": 8}}, epoch=job.epoch)
+    store.runs.save_generation(job.id, {"generation": 0}, [make_candidate(0, 16)], {}, epoch=job.epoch)
+    store.user_requests.ask(job.id, Request.CANCEL)
+    store.runs.transition(job.id, JobState.CANCELLED, epoch=job.epoch)
     with pytest.raises(ConflictError):
-        store.transition(job.id, JobState.FAILED, epoch=job.epoch)
+        store.runs.transition(job.id, JobState.FAILED, epoch=job.epoch)
 
     assert heard == [(job.id, seq) for seq in range(1, 6)]
 
@@ -660,7 +662,7 @@ def test_the_listener_hears_of_what_is_committed(
 def test_another_store_on_the_same_database_sees_everything(
     store: Store, store_url: str, make_spec: MakeSpec
 ) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
 
     other = Store(store_url)
     try:

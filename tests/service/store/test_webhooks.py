@@ -98,7 +98,7 @@ def test_a_test_waits_once_and_only_for_an_enabled_webhook(store: Store) -> None
 
 def test_deliveries_are_listed_newest_first_in_pages(store: Store, make_spec: Callable[..., JobSpec]) -> None:
     webhook, _ = store.webhooks.create("alice", URL, [JobState.QUEUED])
-    jobs = [store.create_job(make_spec(), "alice").id for _ in range(5)]
+    jobs = [store.submissions.create_job(make_spec(), "alice").id for _ in range(5)]
 
     first = store.webhooks.deliveries(webhook.id, limit=3)
     second = store.webhooks.deliveries(webhook.id, limit=3, after=first[-1].id)

@@ -66,7 +66,7 @@ def start_sender(store: Store) -> Iterator[StartSender]:
 
     def start(post: Callable[..., Outcome], outbox: Any = store.outbox, **options: Any) -> Sender:
         sender = Sender(outbox, post, rng=Quick(), **options)
-        store.listener = lambda job_id: [sender.wake() for sender in started] and None
+        store.base.listener = lambda job_id: [sender.wake() for sender in started] and None
         started.append(sender)
         sender.start()
         return sender
@@ -86,9 +86,9 @@ def test_a_job_that_ends_is_told_of_with_a_signature(
     _, secret = store.webhooks.create("admin", URL, ENDS)
     endpoint = Endpoint()
     start_sender(endpoint)
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
 
-    store.request(job.id, Request.CANCEL)
+    store.user_requests.ask(job.id, Request.CANCEL)
     endpoint.wait_for(1)
 
     [(url, headers, body)] = endpoint.received
@@ -119,7 +119,7 @@ def test_a_delivery_reaches_a_real_receiver_on_this_machine(
         url = f"http://127.0.0.1:{server.server_port}/hook"
         webhook, secret = store.webhooks.create("admin", url, [JobState.QUEUED])
         sender = start_sender(HttpPost(["127.0.0.1"]))
-        job = store.create_job(make_spec())
+        job = store.submissions.create_job(make_spec())
         assert arrived.wait(20)
         sender.stop()
         server.shutdown()
@@ -132,7 +132,7 @@ def test_what_an_earlier_server_left_is_sent_at_the_start(
     store: Store, make_spec: MakeSpec, start_sender: StartSender
 ) -> None:
     webhook, _ = store.webhooks.create("admin", URL, [JobState.QUEUED])
-    job = store.create_job(make_spec())  # committed, and then nobody was left to send it
+    job = store.submissions.create_job(make_spec())  # committed, and then nobody was left to send it
     endpoint = Endpoint()
 
     sender = start_sender(endpoint)
@@ -153,7 +153,7 @@ def test_an_attempt_is_repeated_under_its_id_until_it_arrives(
     metrics = Metrics()
     sender = start_sender(endpoint, metrics=metrics)
 
-    store.create_job(make_spec())
+    store.submissions.create_job(make_spec())
     endpoint.wait_for(4)
     sender.stop()
 
@@ -172,7 +172,7 @@ def test_what_is_gone_is_not_sent_to_again(
     endpoint, metrics = Endpoint(Outcome.answered(410)), Metrics()
     sender = start_sender(endpoint, metrics=metrics)
 
-    store.create_job(make_spec())
+    store.submissions.create_job(make_spec())
     endpoint.wait_for(1)
     sender.stop()
 
@@ -207,7 +207,7 @@ def test_a_url_that_does_not_answer_holds_up_nobody_else(
     store.webhooks.create("admin", URL, [JobState.QUEUED])
     start_sender(post)
     for _ in range(5):
-        store.create_job(make_spec())
+        store.submissions.create_job(make_spec())
 
     quick.wait_for(5)
     assert len(slow.received) == 1
@@ -222,7 +222,7 @@ def test_no_more_attempts_are_made_at_once_than_there_is_room_for(
     endpoint.open.clear()
     for _ in range(ATTEMPTS_AT_ONCE + 2):
         store.webhooks.create("admin", URL, [JobState.QUEUED])
-    store.create_job(make_spec())
+    store.submissions.create_job(make_spec())
     start_sender(endpoint)
 
     endpoint.wait_for(ATTEMPTS_AT_ONCE)
@@ -252,7 +252,7 @@ def test_a_failed_database_is_waited_for(
     store: Store, make_spec: MakeSpec, start_sender: StartSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.webhooks.create("admin", URL, [JobState.QUEUED])
-    store.create_job(make_spec())
+    store.submissions.create_job(make_spec())
     endpoint = Endpoint()
 
     sender = start_sender(endpoint, Failing(store, 2), look_s=0.05)
@@ -273,7 +273,7 @@ def test_a_fault_of_ours_is_logged(
         raise RuntimeError("a fault of ours")
 
     store.webhooks.create("admin", URL, [JobState.QUEUED])
-    store.create_job(make_spec())
+    store.submissions.create_job(make_spec())
     endpoint = Endpoint()
     monkeypatch.setattr(Sender, "_keep", fail)
 
@@ -293,7 +293,7 @@ def test_neither_secrets_nor_urls_are_logged(
     endpoint = Endpoint(Outcome.answered(500), RuntimeError("bug"))
     sender = start_sender(endpoint)
 
-    store.create_job(make_spec())
+    store.submissions.create_job(make_spec())
     endpoint.wait_for(3)
     sender.stop()
 

@@ -105,14 +105,16 @@ def test_a_stream_looks_for_what_another_server_has_told(http, spec, pipeline, a
     pipeline.go.clear()
     job = http.post("/v1/jobs", json=spec).json()
     assert pipeline.searching.wait(60)
-    monkeypatch.setattr(application.store, "listener", None)  # another server's news wakes nobody here
+    monkeypatch.setattr(application.store.base, "listener", None)  # another server's news wakes nobody here
     epoch = application.store.job(job["id"]).epoch
-    last = application.store.append_event(job["id"], EventType.PHASE_PROGRESS, {"done": 1}, epoch=epoch).seq
+    last = application.store.runs.append_event(
+        job["id"], EventType.PHASE_PROGRESS, {"done": 1}, epoch=epoch
+    ).seq
 
     with http.stream("GET", f"/v1/jobs/{job['id']}/events", headers=STREAM) as response:
         for message in _messages(response.iter_lines()):
             if message.get("id") == str(last):
-                last = application.store.append_event(
+                last = application.store.runs.append_event(
                     job["id"], EventType.PHASE_PROGRESS, {"done": 2}, epoch=epoch
                 ).seq
             if "id" in message and json.loads(message["data"])["data"] == {"done": 2}:
@@ -178,7 +180,7 @@ def test_a_wrong_last_event_id_is_named(shared, shared_job, last):
 
 def test_events_past_retention_are_gone_for_pages_and_streams(http, done, application):
     last = http.get(f"/v1/jobs/{done['id']}/events").json()["next"]
-    application.store.forget_events(timedelta(seconds=-1))
+    application.store.cleanup.forget_events(timedelta(seconds=-1))
     url = f"/v1/jobs/{done['id']}/events"
 
     for headers in ({}, STREAM, {**STREAM, "Last-Event-ID": str(last - 1)}):

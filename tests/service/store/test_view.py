@@ -33,8 +33,10 @@ LOOKS: dict[str, Callable[[View, str], Any]] = {
 
 
 def test_a_foreign_job_is_not_there(store: Store, make_spec: MakeSpec, make_candidate: MakeCandidate) -> None:
-    job = store.create_job(make_spec(), "alice")
-    store.save_generation(job.id, {"generation": 0}, [make_candidate(0, 1)], {"next": 1}, epoch=job.epoch)
+    job = store.submissions.create_job(make_spec(), "alice")
+    store.runs.save_generation(
+        job.id, {"generation": 0}, [make_candidate(0, 1)], {"next": 1}, epoch=job.epoch
+    )
 
     for look in LOOKS.values():
         assert (
@@ -47,14 +49,22 @@ def test_a_foreign_job_is_not_there(store: Store, make_spec: MakeSpec, make_cand
 def test_every_look_at_a_job_is_tried_above() -> None:
     public = {name for name in vars(View) if not name.startswith("_")}
 
-    assert public == {*LOOKS, "jobs"}
+    assert public == {*LOOKS, "jobs", "count_jobs"}  # these take no job: they leave out what is not there
+
+
+def test_only_the_jobs_that_are_there_are_counted(store: Store, make_spec: MakeSpec) -> None:
+    for owner in ("alice", "alice", "bob"):
+        store.submissions.create_job(make_spec(), owner)
+
+    assert store.count_jobs() == {JobState.QUEUED: 3}
+    assert store.seen_by("bob").count_jobs() == {JobState.QUEUED: 1}
 
 
 def test_the_last_event_is_the_newest_of_its_type(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec())
+    job = store.submissions.create_job(make_spec())
     for done in (1, 2):
-        store.append_event(job.id, EventType.PHASE_PROGRESS, {"done": done}, epoch=job.epoch)
-    store.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch)
+        store.runs.append_event(job.id, EventType.PHASE_PROGRESS, {"done": done}, epoch=job.epoch)
+    store.runs.append_event(job.id, EventType.DATA_LOADED, {}, epoch=job.epoch)
 
     found = store.last_event(job.id, EventType.PHASE_PROGRESS)
 
@@ -65,7 +75,7 @@ def test_the_last_event_is_the_newest_of_its_type(store: Store, make_spec: MakeS
 
 def test_lists_hold_ones_own_jobs(store: Store, make_spec: MakeSpec) -> None:
     owners = ["alice", "bob", "alice", "alice"]
-    ids = [store.create_job(make_spec(), owner).id for owner in owners]
+    ids = [store.submissions.create_job(make_spec(), owner).id for owner in owners]
     mine = store.seen_by("alice")
 
     assert [job.id for job in mine.jobs()] == [ids[3], ids[2], ids[0]]
@@ -76,10 +86,10 @@ def test_lists_hold_ones_own_jobs(store: Store, make_spec: MakeSpec) -> None:
 
 
 def test_jobs_are_listed_by_their_labels(store: Store, make_spec: MakeSpec) -> None:
-    both = store.create_job(make_spec(team="nlp", stage="test run: 'a' % \\"))
-    team = store.create_job(make_spec(team="nlp"))
-    store.create_job(make_spec(team="vision"))
-    store.create_job(make_spec())
+    both = store.submissions.create_job(make_spec(team="nlp", stage="test run: 'a' % \\"))
+    team = store.submissions.create_job(make_spec(team="nlp"))
+    store.submissions.create_job(make_spec(team="vision"))
+    store.submissions.create_job(make_spec())
 
     assert [job.id for job in store.jobs(labels=["team:nlp"])] == [team.id, both.id]
     assert [job.id for job in store.jobs(labels=["team:nlp", "stage:test run: 'a' % \\"])] == [both.id]
@@ -97,8 +107,8 @@ def test_jobs_are_listed_by_their_labels(store: Store, make_spec: MakeSpec) -> N
 def test_any_colon_of_a_label_may_be_the_one_between_name_and_value(
     store: Store, make_spec: MakeSpec
 ) -> None:
-    first = store.create_job(make_spec(**{"a:b": "c"}))
-    second = store.create_job(make_spec(a="b:c"))
+    first = store.submissions.create_job(make_spec(**{"a:b": "c"}))
+    second = store.submissions.create_job(make_spec(a="b:c"))
 
     assert [job.id for job in store.jobs(labels=["a:b:c"])] == [second.id, first.id]
 
@@ -106,14 +116,14 @@ def test_any_colon_of_a_label_may_be_the_one_between_name_and_value(
 def test_a_label_that_nobody_would_look_for_is_kept_all_the_same(store: Store, make_spec: MakeSpec) -> None:
     labels = {"nul": "\0", "\0": "nul", "team": "nlp"}
 
-    job = store.create_job(make_spec(**labels))
+    job = store.submissions.create_job(make_spec(**labels))
 
     assert store.job(job.id).labels == labels
     assert store.jobs(labels=["team:nlp"]) == [job]
 
 
 def test_jobs_are_listed_by_the_time_they_were_created(store: Store, make_spec: MakeSpec) -> None:
-    first, second = store.create_job(make_spec()), store.create_job(make_spec())
+    first, second = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     zone = timezone(timedelta(hours=5))
 
     assert [job.id for job in store.jobs(since=second.created_at)] == [second.id]
@@ -123,14 +133,16 @@ def test_jobs_are_listed_by_the_time_they_were_created(store: Store, make_spec: 
 def test_a_job_that_has_ended_is_deleted_with_all_that_happened_to_it(
     store: Store, make_spec: MakeSpec, make_candidate: Callable[..., Any]
 ) -> None:
-    job, other = store.create_job(make_spec()), store.create_job(make_spec())
+    job, other = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     for one in (job, other):
-        store.save_generation(one.id, {"generation": 0}, [make_candidate(0, 1)], {"next": 1}, epoch=one.epoch)
+        store.runs.save_generation(
+            one.id, {"generation": 0}, [make_candidate(0, 1)], {"next": 1}, epoch=one.epoch
+        )
     with pytest.raises(ConflictError, match=f"job {job.id} is queued; cancel it before it is deleted"):
-        store.delete_job(job.id)
-    store.request(job.id, Request.CANCEL)
+        store.submissions.delete_job(job.id)
+    store.user_requests.ask(job.id, Request.CANCEL)
 
-    store.delete_job(job.id)
+    store.submissions.delete_job(job.id)
 
     for look in LOOKS.values():
         with pytest.raises(NotFoundError):
@@ -139,24 +151,24 @@ def test_a_job_that_has_ended_is_deleted_with_all_that_happened_to_it(
 
 
 def test_a_foreign_job_is_not_deleted(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec(), "alice")
-    store.request(job.id, Request.CANCEL)
+    job = store.submissions.create_job(make_spec(), "alice")
+    store.user_requests.ask(job.id, Request.CANCEL)
 
     with pytest.raises(NotFoundError):
-        store.delete_job(job.id, "bob")
-    store.delete_job(job.id, "alice")
+        store.submissions.delete_job(job.id, "bob")
+    store.submissions.delete_job(job.id, "alice")
 
 
 def test_a_submission_sent_again_makes_no_second_job(store: Store, make_spec: MakeSpec) -> None:
-    assert store.submitted(make_spec(), "alice", "k1") is None
-    job = store.create_job(make_spec(), "alice", "k1")
+    assert store.submissions.submitted(make_spec(), "alice", "k1") is None
+    job = store.submissions.create_job(make_spec(), "alice", "k1")
 
-    assert store.submitted(make_spec(), "alice", "k1") == job
-    assert store.create_job(make_spec(), "alice", "k1") == job
+    assert store.submissions.submitted(make_spec(), "alice", "k1") == job
+    assert store.submissions.create_job(make_spec(), "alice", "k1") == job
     with pytest.raises(ConflictError, match=f"'k1' was used for job {job.id}, whose spec is another one"):
-        store.create_job(make_spec("other"), "alice", "k1")
+        store.submissions.create_job(make_spec("other"), "alice", "k1")
     others = [("alice", "k2"), ("bob", "k1"), ("alice", None), ("alice", None)]
-    ids = {store.create_job(make_spec(), owner, key).id for owner, key in others}
+    ids = {store.submissions.create_job(make_spec(), owner, key).id for owner, key in others}
     assert len({job.id, *ids}) == 5
 
 
@@ -165,20 +177,20 @@ def test_submissions_that_come_at_once_make_one_job(store: Store, make_spec: Mak
 
     def submit(_: int) -> str:
         together.wait()
-        return store.create_job(make_spec(), "alice", "k1").id
+        return store.submissions.create_job(make_spec(), "alice", "k1").id
 
     with ThreadPoolExecutor(6) as pool:
         assert len(set(pool.map(submit, range(6)))) == 1
 
 
 def test_a_foreign_job_is_not_cancelled(store: Store, make_spec: MakeSpec) -> None:
-    job = store.create_job(make_spec(), "alice")
+    job = store.submissions.create_job(make_spec(), "alice")
 
     with pytest.raises(NotFoundError):
-        store.request(job.id, Request.CANCEL, "bob")
+        store.user_requests.ask(job.id, Request.CANCEL, "bob")
 
     assert store.job(job.id) == job
-    assert store.request(job.id, Request.CANCEL, "alice").state is JobState.CANCELLED
+    assert store.user_requests.ask(job.id, Request.CANCEL, "alice").state is JobState.CANCELLED
 
 
 def test_a_page_goes_on_after_an_id(store: Store) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TypeVarTuple
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 
 from ranksieve.search.errors import GoneError, InputError, NotFoundError
 from ranksieve.service.job.events import Event, EventType
@@ -22,6 +22,7 @@ from ranksieve.service.store.schema import (
 from ranksieve.service.store.webhooks import Webhooks
 
 Row = TypeVar("Row")
+Columns = TypeVarTuple("Columns")
 
 # Columns, not rows of the mapper: many are read at once, and nobody changes them.
 _FIELDS = [CandidateRow.__table__.columns[name] for name in mapping.CANDIDATE_FIELDS]
@@ -30,6 +31,8 @@ _SCORING = select(CandidateRow.id, *_FIELDS)
 
 class View:
     """The jobs of one owner, their history, and the webhooks; somebody else's are not there.
+
+    Methods that take the id of a job raise NotFoundError where there is no such job.
 
     Args:
         database: Where the jobs are.
@@ -42,11 +45,7 @@ class View:
         self._owner = owner
 
     def job(self, id: str) -> Job:
-        """One job.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
+        """One job."""
         with self.database.reading() as session:
             return mapping.job_of(mapping.find_job(session, id, self._owner))
 
@@ -73,9 +72,9 @@ class View:
         Raises:
             InputError: `after` is no id, or a label holds a NUL.
         """
-        query = select(JobRow).where(JobRow.parent.is_(None)).order_by(JobRow.id.desc()).limit(limit)
-        if self._owner is not None:
-            query = query.where(JobRow.owner == self._owner)
+        query = self._own(
+            select(JobRow).where(JobRow.parent.is_(None)).order_by(JobRow.id.desc()).limit(limit)
+        )
         if wanted := [state.value for state in states]:
             query = query.where(JobRow.state.in_(wanted))
         for label in labels:
@@ -91,12 +90,14 @@ class View:
         with self.database.reading() as session:
             return [mapping.job_of(row) for row in session.scalars(query)]
 
-    def exports(self, id: str) -> list[Job]:
-        """The exports of a job, newest first.
+    def count_jobs(self) -> dict[JobState, int]:
+        """The number of jobs, by state; states without any are left out."""
+        counts = self._own(select(JobRow.state, func.count())).group_by(JobRow.state)
+        with self.database.reading() as session:
+            return {JobState(state): count for state, count in session.execute(counts)}
 
-        Raises:
-            NotFoundError: There is no such job.
-        """
+    def exports(self, id: str) -> list[Job]:
+        """The exports of a job, newest first."""
         query = select(JobRow).where(JobRow.parent == id).order_by(JobRow.id.desc())
         return [mapping.job_of(row) for row in self._rows_of(id, query)]
 
@@ -104,7 +105,7 @@ class View:
         """One scoring of a job, by its own id.
 
         Raises:
-            NotFoundError: There is no such job, or it has no such candidate.
+            NotFoundError: There is no such candidate.
         """
         found = self._values_of(id, _SCORING.where(CandidateRow.job_id == id, CandidateRow.id == candidate))
         if not found:
@@ -114,7 +115,13 @@ class View:
         return found[0]
 
     def events(self, id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
-        """A page of a job's events, oldest first.
+        """A page of a job's events; see `follow`."""
+        return self.follow(id, after=after, limit=limit)[0]
+
+    def follow(self, id: str, *, after: int = 0, limit: int = 500) -> tuple[list[Event], bool]:
+        """A page of a job's events, oldest first, and whether the job has ended.
+
+        If it has, no event follows a page that is not full.
 
         Args:
             id: The job.
@@ -122,16 +129,6 @@ class View:
             limit: Most events to return.
 
         Raises:
-            NotFoundError: There is no such job.
-            GoneError: The event after `after` was not kept: there is no going on without a gap.
-        """
-        return self.follow(id, after=after, limit=limit)[0]
-
-    def follow(self, id: str, *, after: int = 0, limit: int = 500) -> tuple[list[Event], bool]:
-        """Like `events`, and whether the job has ended: then there is none after the last of a page that is not full.
-
-        Raises:
-            NotFoundError: There is no such job.
             GoneError: The event after `after` was not kept: there is no going on without a gap.
         """
         query = select(*EventRow.__table__.columns).where(EventRow.job_id == id, EventRow.seq > after)
@@ -150,11 +147,7 @@ class View:
         return page, ended
 
     def last_event(self, id: str, type: EventType) -> Event | None:
-        """The newest event of one type, or None.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
+        """The newest event of one type, or None."""
         query = select(EventRow).where(EventRow.job_id == id, EventRow.type == type.value)
         found = self._rows_of(id, query.order_by(EventRow.seq.desc()).limit(1))
         return mapping.event_of(found[0]) if found else None
@@ -166,9 +159,6 @@ class View:
             id: The job.
             after: Number of the last generation already seen.
             limit: Most records to return.
-
-        Raises:
-            NotFoundError: There is no such job.
         """
         query = select(GenerationRow.record).where(GenerationRow.job_id == id)
         query = query.where(GenerationRow.generation > after).order_by(GenerationRow.generation).limit(limit)
@@ -183,7 +173,7 @@ class View:
         generation: int | None = None,
         after: int | None = None,
     ) -> list[dict[str, Any]]:
-        """A page of a job's scorings in the order they were saved.
+        """A page of a job's scorings, each with its `id`, in the order they were saved.
 
         Args:
             id: The job.
@@ -192,11 +182,8 @@ class View:
             generation: Only those of this generation.
             after: Id of the last scoring of the page before.
 
-        Returns:
-            Scorings, each with its `id`.
-
         Raises:
-            NotFoundError: There is no such job, or it has no scoring `after`.
+            NotFoundError: There is no scoring `after`.
         """
         query = _scorings_of(id).limit(limit).offset(offset)
         if generation is not None:
@@ -215,7 +202,7 @@ class View:
         generation: int | None = None,
         last: int | None = None,
     ) -> list[dict[str, Any]]:
-        """The scorings of a job on all its search examples that no smaller model's beats, smallest first.
+        """A job's front: its scorings on all search examples that no smaller model's beats, smallest first.
 
         Args:
             id: The job.
@@ -223,33 +210,23 @@ class View:
             offset: Scorings to skip.
             generation: Only those that this generation added; None for all.
             last: As it was when this generation was over; None for now.
-
-        Returns:
-            Scorings of rising size and falling loss, each with its `id`.
-
-        Raises:
-            NotFoundError: There is no such job.
         """
         ids = fronts.members(id, generation=generation, last=last).limit(limit).offset(offset).subquery()
         query = _SCORING.join(ids, ids.c.candidate_id == CandidateRow.id).order_by(CandidateRow.kept_share)
         return self._values_of(id, query)
 
     def memo(self, id: str) -> list[dict[str, Any]]:
-        """Every scoring of a job, in the order they were saved.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
+        """Every scoring of a job, in the order they were saved."""
         return self._values_of(id, _scorings_of(id).with_only_columns(*_FIELDS))
 
     def search_state(self, id: str) -> dict[str, Any] | None:
-        """The state saved with a job's last generation, or None before the first.
-
-        Raises:
-            NotFoundError: There is no such job.
-        """
+        """The state saved with a job's last generation, or None before the first."""
         found = self._rows_of(id, select(SearchStateRow).where(SearchStateRow.job_id == id))
         return found[0].state if found else None
+
+    def _own(self, query: Select[*Columns]) -> Select[*Columns]:
+        """A query of jobs, of the owner's alone."""
+        return query if self._owner is None else query.where(JobRow.owner == self._owner)
 
     def _rows_of(self, id: str, query: Select[Row]) -> list[Row]:
         with self.database.reading() as session:
