@@ -1,4 +1,4 @@
-"""The job file: one pydantic model, the same in YAML on the command line and JSON over REST.
+"""The job file: one pydantic model, for YAML and for JSON over REST.
 
 Knows nothing of tensors, actors or HTTP. Checks what can be checked without reading a file;
 `workers.preflight` and `service.pipeline.search_plan` check the rest before any work starts.

@@ -1,4 +1,7 @@
-"""What outlives the process: jobs, their events, the search's generations, candidates and state; API keys; webhooks."""
+"""The database: everything of jobs, keys and webhooks that outlives the process.
+
+Commits a change, its event and its deliveries together. Knows nothing of how a job is done.
+"""
 
 from ranksieve.service.store.claims import LEASE_S
 from ranksieve.service.store.queries import View
