@@ -64,6 +64,28 @@ def test_tokens_to_a_loss(table: ModuleType) -> None:
     assert [table.spent_until(steps, loss) for loss in (0.6, 0.5, 0.4, 0.2)] == [80, 80, 260, None]
 
 
+def test_stored_rows_are_printed_without_a_run(
+    table: ModuleType, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stored(seed: int, budget: int, loss: float) -> dict[str, Any]:
+        row = {"method": "lagrangian", "objective": "share", "amount": 0.3, "seed": seed, "budget": budget}
+        row |= {"examples": 8, "kl_weight": 0.5, "evaluations": 1.0, "evaluations_before": 0.0}
+        row |= dict.fromkeys(("search_loss", "search_kl", "confirm_loss", "confirm_kl"), loss)
+        return {**row, "gain": [0.0] * 3, "drop": [0.0] * 3, "trace": [], "tokens": 1}
+
+    file = tmp_path / "rows.json"
+    rows = [
+        stored(1, 40, 0.25),
+        stored(0, 50, 0.125),
+        stored(0, 40, 0.75),
+        {**stored(2, 40, 1), "examples": 9},
+    ]
+    file.write_text(json.dumps(rows))
+
+    assert run(file, "--stored", "--shares", ".3", "--drops", "--examples", "8") == rows
+    assert "| 0.1250 / 0.2500 |" in capsys.readouterr().out
+
+
 def test_times_fewer_compares_with_where_the_papers_search_got_its_last_improvement(
     table: ModuleType,
 ) -> None:

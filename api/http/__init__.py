@@ -1,0 +1,4 @@
+"""HTTP application around the service: routes, keys, limits, errors, docs.
+
+Turns requests into calls and exceptions into problem documents. Runs no job.
+"""

@@ -1,4 +1,6 @@
-"""The page that people watch jobs on, `/`: files that show what the API says, and load nothing from elsewhere.
+"""Web page at `/`: static files that show what the API says.
+
+It loads nothing from elsewhere.
 
 The files are public, as the documentation is; whatever they show they ask the API for, with the reader's key. There is
 no build: browsers run the modules as they are. uPlot (MIT), which draws the curves, lies beside them as published.

@@ -1,4 +1,4 @@
-"""Reference pages, rendered from the code: job file, REST routes, commands, settings, error codes.
+"""Reference pages, rendered from the code that they describe.
 
 Knows how to lay out a field, a route or an option, and not one sentence about any of them: each description stands
 beside what it describes. `pages/` holds the rendered pages; `make docs` writes them anew.

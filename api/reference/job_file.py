@@ -23,7 +23,9 @@ def render() -> str:
         f"Texts have at most {LONGEST_TEXT:,} characters."
     )
     sections = [(_FILE, schema), *((title, definitions[reference]) for reference, title in titles.items())]
-    return page("# Job file", intro, *(_section(title, inner, links) for title, inner in sections))
+    return page(
+        "# Job file", intro, *(_section(title, inner, definitions, links) for title, inner in sections)
+    )
 
 
 def _name(
@@ -41,5 +43,22 @@ def _name(
             _name(inner, f"{path}{name}{step}.", definitions, titles)
 
 
-def _section(title: str, schema: Schema, links: Mapping[str, str]) -> str:
-    return page(f"## {title}", paragraphs(schema.get("description", "")), table(HEADER, rows(schema, links)))
+def _section(
+    title: str, schema: Schema, definitions: Mapping[str, dict[str, Any]], links: Mapping[str, str]
+) -> str:
+    """The fields of a mapping; those that are marked as advanced in a table of their own, below the others."""
+    tables: dict[bool, dict[str, Schema]] = {False: {}, True: {}}
+    for name, field in schema.get("properties", {}).items():
+        tables[bool(field.get("x-advanced"))][name] = {"description": _meaning(field, definitions), **field}
+    usual, advanced = (
+        table(HEADER, rows({**schema, "properties": fields}, links)) for fields in tables.values()
+    )
+    docstring = paragraphs(schema.get("description", ""))
+    return page(f"## {title}", docstring, usual, "Seldom needed:" if advanced else "", advanced)
+
+
+def _meaning(field: Schema, definitions: Mapping[str, dict[str, Any]]) -> str:
+    """The first paragraph about the mapping that a field takes, where it takes but one kind."""
+    found = [reference for reference, _ in references(field)]
+    told: str = definitions[found[0]].get("description", "") if len(found) == 1 else ""
+    return told.partition("\n\n")[0]

@@ -1,0 +1,4 @@
+"""Genomes that a search starts from, and the rounds that correct them before it.
+
+Computes with energies and with slopes of the loss that others have measured. Scores nothing and breeds nothing.
+"""

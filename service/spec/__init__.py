@@ -1,4 +1,4 @@
-"""The job file: one pydantic model, the same in YAML on the command line and JSON over REST.
+"""The job file: one pydantic model, for YAML and for JSON over REST.
 
 Holds what users decide; constants of the algorithm are in `service.policy`. Knows nothing of tensors, actors
 or HTTP, and reads no file: `workers.preflight` and `service.pipeline.search_plan` check the rest before work starts.

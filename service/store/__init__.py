@@ -1,8 +1,7 @@
-"""What outlives the process: jobs, their events, the search's generations, candidates and state; API keys; webhooks.
+"""The database: everything of jobs, keys and webhooks that outlives the process.
 
-`Store` reads through `view.View` and writes through its parts, one file each: `submissions` (created, deleted),
-`user_requests` (paused, changed, ...), `claims` (who runs a job), `runs` (what a run writes), `cleanup`, `outbox`,
-`webhooks`, `keys`.
+Commits a change, its event and its deliveries together. `Store` reads through `view.View` and writes through its parts,
+one file each. Knows nothing of how a job is done.
 """
 
 from ranksieve.service.store.claims import LEASE_S

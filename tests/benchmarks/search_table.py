@@ -135,6 +135,9 @@ class Arena:
 def main() -> None:
     arguments = _arguments()
     rows: list[Row] = json.loads(arguments.json.read_text()) if _there(arguments.json) else []
+    if arguments.stored:
+        print_tables(arguments.methods, _stored(arguments, rows))
+        return
     known, keys = {_key(row): row for row in rows}, _keys(arguments)
     for key in keys:
         if key in known:
@@ -147,6 +150,19 @@ def main() -> None:
             if arguments.json:
                 arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     print_tables(arguments.methods, [row for row in rows if _key(row) in set(keys)])
+
+
+def _stored(arguments: Namespace, rows: Sequence[Row]) -> list[Row]:
+    """The rows of the objectives asked for: of each method and seed the one of the largest budget."""
+    wanted = {("share", share) for share in arguments.shares} | {("drop", drop) for drop in arguments.drops}
+    best: dict[tuple[Any, ...], Row] = {}
+    for row in sorted(rows, key=lambda row: row["budget"]):
+        alike = (row["examples"], row["kl_weight"], row.get("calibration"))
+        if (row["objective"], row["amount"]) in wanted and alike == (
+            arguments.examples, arguments.kl_weight, arguments.calibration,
+        ):  # fmt: skip
+            best[row["method"], row["objective"], row["amount"], row["seed"]] = row
+    return sorted(best.values(), key=lambda row: row["seed"])
 
 
 def _key(row: Row) -> tuple[Any, ...]:
@@ -214,6 +230,11 @@ def _arguments() -> Namespace:
         "--propagate", action="store_true", help="errors, as a job for the objective does by default"
     )
     options.add_argument("--threads", type=int, default=2)
+    options.add_argument(
+        "--stored",
+        action="store_true",
+        help="run nothing: print what --json holds, of each method and seed the row of the largest budget",
+    )
     return options.parse_args()
 
 
@@ -547,6 +568,7 @@ SHARE_COLUMNS = (
     "loss, search",
     "KL, search",
     "loss, unseen",
+    "of each seed",
     "KL, unseen",
     "below the seed's loss, unseen",
     "drop, points, unseen",
@@ -557,8 +579,9 @@ DROP_COLUMNS = (
     "evaluations' worth",
     "kept, search",
     "kept, confirmed",
-    "held",
+    "of each seed",
     "drop, points, test",
+    "of each seed",
     "KL, test",
 )
 
@@ -578,8 +601,10 @@ def _print_table(
 def _share_cells(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
     yield _evaluations(group)
     yield f"{mean(row['evaluations_before'] for row in group):.0f}"
-    for name in ("search_loss", "search_kl", "confirm_loss", "confirm_kl"):
+    for name in ("search_loss", "search_kl", "confirm_loss"):
         yield f"{mean(row[name] for row in group):.4f}"
+    yield " / ".join(f"{row['confirm_loss']:.4f}" for row in group)
+    yield f"{mean(row['confirm_kl'] for row in group):.4f}"
     yield "{:+.4f} ({:+.4f} to {:+.4f})".format(*pooled([row["gain"] for row in group]))
     yield "{:+.2f} ({:+.2f} to {:+.2f})".format(*pooled([row["drop"] for row in group]))
     yield from _reached(group, papers)
@@ -602,11 +627,13 @@ def _reached(group: list[Row], papers: dict[int, Row]) -> Iterator[str]:
 
 
 def _drop_cells(group: list[Row]) -> Iterator[str]:
+    """What is kept counts as all where no promise held."""
     yield _evaluations(group)
-    for name in ("search_kept", "kept"):
-        yield f"{100 * mean(row[name] for row in group):.1f} %"
-    yield f"{sum(row['held'] for row in group)} of {len(group)}"
+    yield f"{100 * mean(row['search_kept'] for row in group):.1f} %"
+    yield f"{100 * mean(row['kept'] if row['held'] else 1.0 for row in group):.1f} %"
+    yield " / ".join(f"{100 * row['kept']:.1f} %" if row["held"] else "none held" for row in group)
     yield "{:+.2f} ({:+.2f} to {:+.2f})".format(*pooled([row["test_drop"] for row in group]))
+    yield " / ".join(f"{row['test_drop'][0]:+.1f}" for row in group)
     yield f"{mean(row['test_kl'] for row in group):.4f}"
 
 

@@ -1,1 +1,1 @@
-"""The routes, one module per thing they show. Each turns a request into calls of the application."""
+"""Routes, one module per resource: requests become calls of the application."""

@@ -1,1 +1,1 @@
-"""The bodies of the REST API, as pydantic models: what OpenAPI shows and clients may rely on."""
+"""Bodies of the REST API as pydantic models, which clients may rely on."""

@@ -1,1 +1,1 @@
-"""Genetic operators over genomes: every one takes an explicit rng and returns a new genome."""
+"""Genetic operators: each takes an explicit rng and returns a new genome."""

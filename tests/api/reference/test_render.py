@@ -4,16 +4,16 @@ import re
 
 import pytest
 import typer
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from ranksieve.api.cli.main import app
 from ranksieve.api.http.app import openapi_document
 from ranksieve.api.http.errors import CODES
-from ranksieve.api.reference import FOLDER
+from ranksieve.api.reference import FOLDER, job_file
 from ranksieve.api.reference.markdown import anchor, table
 from ranksieve.api.reference.render import render, write
 from ranksieve.service.server.settings import Settings
-from ranksieve.service.spec import JobSpec
+from ranksieve.service.spec import JobSpec, ModelSpec
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,25 @@ def test_job_file_tells_type_default_and_bounds(pages):
 
     assert "| `confirm` | integer | `512` | 8 to 1,000,000 |" in sizes
     assert "| `kind` | `max_drop` | `max_drop` |" in pages["job-file"]
+
+
+def test_a_field_that_takes_a_mapping_means_what_the_mapping_does(pages):
+    assert f"| `model` | [mapping](#model) | required |  | {ModelSpec.__doc__} |" in pages["job-file"]
+
+
+def test_advanced_fields_stand_below_the_others(monkeypatch):
+    class Spec(BaseModel):
+        usual: int = Field(1, description="Usual.")
+        rare: int = Field(2, description="Rare.", json_schema_extra={"x-advanced": True})
+        other: int = Field(3, description="Usual, too.")
+        model: ModelSpec
+
+    monkeypatch.setattr(job_file, "JobSpec", Spec)
+    usual, _, rare = job_file.render().partition("## `model`")[0].partition("Seldom needed:")
+
+    assert "| `other` | integer | `3` |  | Usual, too. |" in usual
+    assert "| `rare` |" not in usual
+    assert "| `rare` | integer | `2` |  | Rare. |" in rare
 
 
 def test_routes_have_every_route(pages):
