@@ -8,7 +8,7 @@ from ranksieve.api.reference.schemas import HEADER, Schema, references, rows
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.spec.strict import LONGEST_TEXT
 
-_FILE = "The whole file"
+_FILE, _OF_KIND = "The whole file", " of kind "
 
 
 def render() -> str:
@@ -17,7 +17,10 @@ def render() -> str:
     definitions = {f"#/$defs/{name}": inner for name, inner in schema["$defs"].items()}
     titles: dict[str, str] = {}
     _name(schema, "", definitions, titles)
-    links = {reference: f"[mapping](#{anchor(title)})" for reference, title in titles.items()}
+    links = {
+        reference: f"[{title.partition(_OF_KIND)[2] or 'mapping'}](#{anchor(title)})"
+        for reference, title in titles.items()
+    }
     intro = (
         "YAML or JSON. Unknown fields are errors, and so are fields given twice. "
         f"Texts have at most {LONGEST_TEXT:,} characters."
@@ -39,7 +42,7 @@ def _name(
                 continue
             inner = definitions[reference]
             kind = inner["properties"].get("kind", {}).get("const") if len(found) > 1 else None
-            titles[reference] = code(f"{path}{name}{step}") + (f" of kind {code(kind)}" if kind else "")
+            titles[reference] = code(f"{path}{name}{step}") + (f"{_OF_KIND}{code(kind)}" if kind else "")
             _name(inner, f"{path}{name}{step}.", definitions, titles)
 
 

@@ -69,6 +69,8 @@ def bounds_text(schema: Schema) -> str:
 def _ranges(schema: Schema) -> Iterator[str]:
     for least, most, unit in _RANGES:
         low, high = schema.get(least), schema.get(most)
+        if unit == " characters" and schema.get("type") != "string":
+            unit = " entries"  # of a field that takes a list or a mapping
         if high == LONGEST_TEXT:  # of every text
             high = None
         if low is not None and high is not None:

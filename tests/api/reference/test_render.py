@@ -50,6 +50,7 @@ def test_job_file_tells_type_default_and_bounds(pages):
 
     assert "| `confirm` | integer | `512` | 8 to 1,000,000 |" in sizes
     assert "| `kind` | `max_drop` | `max_drop` |" in pages["job-file"]
+    assert "[`pareto`](#objective-of-kind-pareto)" in pages["job-file"]
 
 
 def test_a_field_that_takes_a_mapping_means_what_the_mapping_does(pages):
