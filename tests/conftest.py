@@ -21,6 +21,8 @@ import hypothesis
 import psycopg
 import pytest
 
+from ranksieve.service import policy
+
 os.environ.setdefault(
     "RAY_worker_niceness", "0"
 )  # by default 15: beside other tests, Ray's workers would starve
@@ -43,6 +45,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skips what is marked `as_user` where root runs the tests."""
     if item.get_closest_marker("as_user") is not None and os.geteuid() == 0:
         pytest.skip("root may read everything")
+
+
+@pytest.fixture(autouse=True)
+def _policy_of_every_test() -> Iterator[None]:
+    """Takes back what a test has tuned."""
+    efforts, front = dict(policy.EFFORTS), dict(policy.FRONT)
+    yield
+    policy.EFFORTS.update(efforts)
+    policy.FRONT.update(front)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
+from tuning import tune
 
 from ranksieve.api.spec_errors import name_errors, spec_errors
 from ranksieve.service.job.changes import JobChanges
@@ -13,7 +14,7 @@ QUOTE = "expected text; put quotes around it, YAML reads true, false, numbers an
 
 def errors_of(document):
     with pytest.raises(ValidationError) as caught:
-        JobSpec.model_validate(document)
+        JobSpec.model_validate(tune(document))
     return {error["field"]: error["detail"] for error in spec_errors(caught.value)}
 
 
@@ -30,7 +31,7 @@ def test_a_misspelt_field_gets_a_suggestion(spec):
 
 
 def test_a_strange_field_gets_the_list(spec):
-    spec["projection"] = {"zzz": 3}
+    spec["policy"] = {"zzz": 3}
 
     assert errors_of(spec) == {
         "projection.zzz": "unknown field; expected one of method, fisher, rank_step, gram_examples, "
@@ -72,7 +73,7 @@ def test_what_yaml_takes_for_something_else_than_text_has_to_be_quoted(spec, wri
     assert errors_of(spec) == {"task.choices.0": f"{QUOTE}; got {spec['task']['choices'][0]!r}"}
 
     spec["task"]["choices"] = YAML(typ="safe").load(f"['{written}', 'no']")
-    JobSpec.model_validate(spec)
+    JobSpec.model_validate(tune(spec))
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
@@ -83,7 +84,7 @@ def test_what_is_no_mapping_is_called_spec(document):
 def test_pointers_escape_what_a_label_may_hold(spec):
     spec["labels"] = {"a/b~c.d": 1}
     with pytest.raises(ValidationError) as caught:
-        JobSpec.model_validate(spec)
+        JobSpec.model_validate(tune(spec))
 
     [error] = spec_errors(caught.value)
 

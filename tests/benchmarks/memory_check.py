@@ -151,7 +151,7 @@ def _spec(arguments: Namespace, settings: Settings) -> JobSpec:
     assets = wiring.demo_assets(settings)
     demo = demo_spec(assets.gguf, assets.reviews, seed=arguments.seed, method="task", refine_epochs=1)
     document = demo.canonical()
-    document["projection"] |= {"propagated_shares": [0.2, 0.4], "refit": 0.5}
+    document["policy"] |= {"propagated_shares": [0.2, 0.4], "refit": 0.5}
     document["objective"] = {"kind": "target_latency", "share": 0.7}
     return validated(document)
 

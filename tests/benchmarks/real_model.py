@@ -14,6 +14,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
+from tuning import tune
 
 from ranksieve.api.cli.demo import demo_spec
 from ranksieve.search.space.objectives import MaxDrop
@@ -261,7 +262,7 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
         "method": method,
         "midway_share": variant.get("midway_share") if method == "task" else None,
         "propagated_shares": variant.get("propagated_shares", ()) if method == "task" else None,
-        "refine_epochs": variant.get("refine_epochs", 0),
+        "train_epochs": variant.get("refine_epochs", 0),
     }
     if (gram_examples := variant.get("gram_examples")) is not None:
         projection["gram_examples"] = gram_examples
@@ -295,12 +296,12 @@ def _changed(
 ) -> JobSpec:
     document = spec.canonical()
     if kl_weight is not None:
-        document["search"]["kl_weight"] = kl_weight
+        document["policy"]["kl_weight"] = kl_weight
     if objective is not None:
         document["objective"] = objective
     if calibration is not None:
         document["task"]["data"]["sizes"]["calibration"] = calibration
     document["model"]["dtype"] = dtype
-    document["projection"] |= projection
-    document["search"]["seed"] = document["task"]["data"]["seed"] = seed
-    return JobSpec.model_validate(document)
+    document["policy"] |= projection
+    document["seed"] = document["seed"] = seed
+    return JobSpec.model_validate(tune(document))

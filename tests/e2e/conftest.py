@@ -82,13 +82,9 @@ def base_spec(world: World) -> Document:
                 "sizes": {"calibration": 64, "search": 256, "confirm": 512, "test": 512},
             },
         },
-        "projection": {"rank_step": 1},
-        "search": {
-            "population": 4, "offspring": 6, "survivors": 2, "screen": 64,
-            "generations": 3, "max_evaluations": 60, "seed": 3,
-        },
+        "seed": 3,
         "objective": {"kind": "max_drop", "points": 5.0},
-        "resources": {"actors": 2, "batch_tokens": 1024},
+        "resources": {"actors": 2},
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ def long_spec(base_spec: Document) -> Document:
     spec["objective"] = {"kind": "target_params", "share": 0.08}
     spec["resources"] = {"actors": 2, "batch_tokens": 48}
     spec["task"]["data"]["sizes"] |= {"confirm": 128, "test": 128}
-    spec["search"] |= {"generations": LAST_GENERATION, "max_evaluations": 1000, "patience": 100}
+    spec["policy"]["search"] |= {"generations": LAST_GENERATION, "max_evaluations": 1000, "patience": 100}
     return spec
 
 

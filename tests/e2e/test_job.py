@@ -149,7 +149,7 @@ def test_a_language_modelling_job_for_a_latency_on_this_machine(client: Client, 
     data = spec["task"]["data"]
     spec["task"] = {"kind": "lm", "answer": "Review: {{ text }} Mood: {{ label }}", "data": data}
     spec["objective"] = {"kind": "target_latency", "share": 0.85, "rows": 64, "length": 16}
-    spec["search"] |= {"generations": 1, "max_evaluations": 12}
+    spec["policy"]["search"] |= {"generations": 1, "max_evaluations": 12}
     data["sizes"] |= {"confirm": 64, "test": 64}
 
     result = finish(client, spec)
@@ -171,7 +171,7 @@ def test_a_generation_job_at_a_given_size(client: Client, spec: Document) -> Non
     spec["task"] = {**task, "kind": "generate", "max_new_tokens": 3}
     spec["task"]["data"]["sizes"] = {"calibration": 64, "search": 64, "confirm": 64, "test": 64}
     spec["objective"] = {"kind": "target_params", "share": 0.3}
-    spec["search"]["generations"] = 2
+    spec["policy"]["search"]["generations"] = 2
     result = finish(client, spec)
     assert result["metric_name"] == "token_f1"
     assert result["dense"]["metric"]["test"] > 0.8

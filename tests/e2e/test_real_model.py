@@ -80,7 +80,7 @@ def test_the_real_model_keeps_its_task_at_less_than_half(run: Run, assets: DemoA
     spec["task"]["data"]["sizes"] = {"calibration": 48, "search": 48, "confirm": 64, "test": 64}
     spec["search"] = SEARCH | {"reweigh_rounds": 1}
     spec["objective"] = {"kind": "target_params", "share": share}
-    spec["projection"]["propagated_shares"] = [0.8 * share, 1.6 * share]
+    spec["policy"]["propagated_shares"] = [0.8 * share, 1.6 * share]
 
     result, said = run(spec)
 

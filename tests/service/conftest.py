@@ -168,13 +168,16 @@ def tiny_job() -> dict[str, Any]:
                 "sizes": {"calibration": 8, "search": 16, "confirm": 32, "test": 64},
             },
         },
-        "projection": {"rank_step": 1, "refit": 0.5},
-        "search": {
-            "population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 3,
-            "max_evaluations": 60, "patience": 20,
+        "policy": {
+            "rank_step": 1,
+            "refit": 0.5,
+            "search": {
+                "population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 3,
+                "max_evaluations": 60, "patience": 20,
+            },
         },
         "objective": {"kind": "target_params", "share": 0.4},
-        "resources": {"actors": 1},
+        "resources": {"actors": 1, "gpus_per_actor": 0},
     }  # fmt: skip
 
 

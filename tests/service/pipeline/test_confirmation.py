@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tuning import tune
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.matrix import MatrixShape
@@ -106,7 +107,7 @@ class HalfScorer(FakeScorer):
 
 @pytest.fixture
 def log(store: Store, tiny_job: Document, tmp_path: Path) -> JobLog:
-    job = store.submissions.create_job(JobSpec.model_validate(tiny_job))
+    job = store.submissions.create_job(JobSpec.model_validate(tune(tiny_job)))
     return JobLog(store, job, tmp_path / "job")
 
 

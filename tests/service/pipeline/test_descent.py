@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from tuning import tune
 
 from ranksieve.search.errors import ConflictError, ScoringError
 from ranksieve.search.evolution.schedules import SEED_SHARES
@@ -102,10 +103,10 @@ class FakeScorer:
 @pytest.fixture
 def make(tiny_job: dict[str, Any]) -> Callable[..., JobSpec]:
     def spec(rounds: int | None, **changes: dict[str, Any]) -> JobSpec:
-        tiny_job["search"]["descent_rounds"] = rounds
+        tiny_job["policy"]["descent_rounds"] = rounds
         for part, fields in changes.items():
             tiny_job[part] |= fields
-        return JobSpec.model_validate(tiny_job)
+        return JobSpec.model_validate(tune(tiny_job))
 
     return spec
 
@@ -265,7 +266,7 @@ def test_it_begins_where_reweighing_has_led(make: Callable[..., JobSpec], tmp_pa
     assert not scorer.looked_at
 
 
-@pytest.mark.parametrize("changes", [{"projection": {"refine_epochs": 1}}, {"task": WRITTEN}])
+@pytest.mark.parametrize("changes", [{"projection": {"train_epochs": 1}}, {"task": WRITTEN}])
 def test_where_a_round_does_not_tell_what_is_lost_the_search_split_does(
     make: Callable[..., JobSpec], changes: dict[str, Any], tmp_path: Path, run: Run
 ) -> None:
@@ -315,6 +316,6 @@ def test_of_two_ways_to_a_size_the_last_one_counts() -> None:
 @pytest.mark.parametrize(("objective", "rounds"), [({"kind": "max_drop"}, 8), ({"kind": "pareto"}, 5)])
 def test_rounds_that_nobody_gave(tiny_job: dict[str, Any], objective: dict[str, Any], rounds: int) -> None:
     document = {**tiny_job, "objective": objective}
-    assert JobSpec.model_validate(document).descent_rounds == rounds
+    assert JobSpec.model_validate(tune(document)).descent_rounds == rounds
     document["search"] = {**tiny_job["search"], "descent_rounds": 3}
-    assert JobSpec.model_validate(document).descent_rounds == 3
+    assert JobSpec.model_validate(tune(document)).descent_rounds == 3

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from transformers import LlamaConfig
+from tuning import tune
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.evolution import Evolution
@@ -51,7 +52,7 @@ def application(tiny_root: Path, tmp_path: Path) -> Application:
 
 
 def test_every_phase_is_told_and_no_job_is_made(application: Application, tiny_job: Document) -> None:
-    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    estimate = application.estimate(JobSpec.model_validate(tune(tiny_job)))
 
     assert [phase["phase"] for phase in estimate["phases"]] == PHASES
     assert estimate["model"]["matrices"] == 14
@@ -71,7 +72,7 @@ def test_every_phase_is_told_and_no_job_is_made(application: Application, tiny_j
 @pytest.mark.parametrize("workload", ["prefill", "decode"])
 def test_measuring_latencies_is_a_phase(application: Application, tiny_job: Document, workload: str) -> None:
     tiny_job["objective"] = {"kind": "target_latency", "share": 0.8, "workload": workload}
-    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    estimate = application.estimate(JobSpec.model_validate(tune(tiny_job)))
     assert [phase["phase"] for phase in estimate["phases"]] == ["prepare", "latency", *PHASES[1:]]
     assert estimate["phases"][1]["tokens"] > 0
     assert estimate["phases"][1]["seconds_high"] > 0
@@ -84,7 +85,7 @@ def test_what_is_timed_is_timed_again_when_it_is_verified(
         tiny_job["objective"] = {"kind": "target_latency", "share": 0.8, "rows": 100, "length": length}
         (phase,) = (
             phase
-            for phase in application.estimate(JobSpec.model_validate(tiny_job))["phases"]
+            for phase in application.estimate(JobSpec.model_validate(tune(tiny_job)))["phases"]
             if phase["phase"] == "verify"
         )
         return phase  # type: ignore[no-any-return]
@@ -97,7 +98,7 @@ def test_what_is_timed_is_timed_again_when_it_is_verified(
 
 def test_what_a_submission_refuses_is_refused_alike(application: Application, tiny_job: Document) -> None:
     tiny_job["task"]["prompt"] = "{{ body }}"
-    spec = JobSpec.model_validate(tiny_job)
+    spec = JobSpec.model_validate(tune(tiny_job))
     with pytest.raises(InputError) as from_estimate:
         application.estimate(spec)
     with pytest.raises(InputError) as from_submission:
@@ -107,7 +108,7 @@ def test_what_a_submission_refuses_is_refused_alike(application: Application, ti
 
 
 def test_answers_that_no_model_can_write_whole_are_told(application: Application, tiny_job: Document) -> None:
-    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    estimate = application.estimate(JobSpec.model_validate(tune(tiny_job)))
     assert not estimate["notes"]
     task = {
         **{key: value for key, value in tiny_job["task"].items() if key != "choices"},
@@ -125,7 +126,7 @@ def test_answers_that_no_model_can_write_whole_are_told(application: Application
 def test_a_model_without_weights_can_be_told_of_but_not_submitted(
     application: Application, tiny_job: Document, tiny_root: Path, tmp_path: Path
 ) -> None:
-    spec = JobSpec.model_validate(tiny_job)
+    spec = JobSpec.model_validate(tune(tiny_job))
     whole = application.estimate(spec)
     bare = shutil.copytree(tiny_root, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
     application = wiring.build(Settings(data_dir=tmp_path / "data", roots=[bare]))
@@ -140,17 +141,17 @@ def test_a_model_without_weights_can_be_told_of_but_not_submitted(
 
 def test_less_memory_for_grams_takes_more_passes(application: Application, tiny_job: Document) -> None:
     tiny_job["resources"]["gram_memory_gib"] = 1e-9
-    estimate = application.estimate(JobSpec.model_validate(tiny_job))
+    estimate = application.estimate(JobSpec.model_validate(tune(tiny_job)))
     assert estimate["gram_passes"] == 14
 
 
 def test_training_on_fewer_records_takes_fewer_tokens(application: Application, tiny_job: Document) -> None:
     calibration = tiny_job["task"]["data"]["sizes"]["calibration"]
-    tiny_job["projection"] |= {"gram_examples": 1, "refine_epochs": 1}
+    tiny_job["policy"] |= {"gram_examples": 1, "train_epochs": 1}
 
     def prepared(examples: int | None) -> int:
-        tiny_job["projection"]["refine_examples"] = examples
-        tokens: int = application.estimate(JobSpec.model_validate(tiny_job))["phases"][0]["tokens"]
+        tiny_job["policy"]["refine_examples"] = examples
+        tokens: int = application.estimate(JobSpec.model_validate(tune(tiny_job)))["phases"][0]["tokens"]
         return tokens
 
     assert prepared(1) < prepared(calibration // 2) < prepared(None) == prepared(2 * calibration)
@@ -169,8 +170,8 @@ PROBES = len(SEED_SHARES).bit_length()
 def test_looking_for_a_size_is_counted(
     application: Application, tiny_job: Document, trained: int, passes: int
 ) -> None:
-    tiny_job["projection"]["refine_epochs"] = trained
-    tiny_job["search"]["descent_rounds"] = 4
+    tiny_job["policy"]["refine_epochs"] = trained
+    tiny_job["policy"]["descent_rounds"] = 4
 
     def tokens(objective: Document) -> dict[str, int]:
         tiny_job["objective"] = objective
@@ -193,13 +194,13 @@ def test_no_search_scores_more_than_its_bound(tiny_job: Document, kind: str, see
     tiny_job["objective"] = {"kind": kind, **({"share": 0.4} if sized else {"points": 2})}
     if kind == "pareto":
         tiny_job["objective"]["sizes"] = 4
-    tiny_job["projection"]["rank_step"] = 4
+    tiny_job["policy"]["rank_step"] = 4
     tiny_job["search"] |= {
         "screen": rng.choice([8, 16]), "population": rng.choice([3, 12]), "offspring": rng.choice([4, 9]),
         "survivors": rng.choice([1, 3]), "seeds": rng.choice([[], [{"random": 5}, {"densities": {"*": 0.3}}]]),
         "max_evaluations": rng.choice([5, 30, 200]), "generations": rng.choice([1, 6]),
     }  # fmt: skip
-    spec = JobSpec.model_validate(tiny_job)
+    spec = JobSpec.model_validate(tune(tiny_job))
     examples, confirmed = _play(spec, rng)
     bounds = dict(scorings(spec))
     assert sum(examples.values()) <= sum(bounds.values()) == spec.search.max_evaluations
@@ -219,7 +220,7 @@ def test_a_test_that_may_end_with_its_first_finalist_has_a_low_end_of_one(
     document["objective"] = {"kind": kind}
     document["resources"]["actors"] = 1
     size = size_of(LlamaConfig(**LLAMA_8B, num_attention_heads=32))  # type: ignore[arg-type]
-    phases = estimate_size(size, JobSpec.model_validate(document), 256, DATA_SHEETS["H100"])["phases"]
+    phases = estimate_size(size, JobSpec.model_validate(tune(document)), 256, DATA_SHEETS["H100"])["phases"]
     (confirm,) = (phase for phase in phases if phase["phase"] == "confirm")
     low, high = DATA_SHEETS["H100"].utilisation
     assert confirm["seconds_high"] / confirm["seconds_low"] == pytest.approx(parts * high / low, rel=0.01)
@@ -263,8 +264,10 @@ def on_h100(make_spec: Callable[..., JobSpec]) -> Callable[..., Document]:
     def on_h100(config: LlamaConfig, **resources: Any) -> Document:
         document = make_spec().canonical()
         document["resources"] |= {"actors": 4, "gpus_per_actor": 1, **resources}
-        document["projection"]["propagated_shares"] = [0.12, 0.24]
-        return estimate_size(size_of(config), JobSpec.model_validate(document), 256, DATA_SHEETS["H100"])
+        document["policy"]["propagated_shares"] = [0.12, 0.24]
+        return estimate_size(
+            size_of(config), JobSpec.model_validate(tune(document)), 256, DATA_SHEETS["H100"]
+        )
 
     return on_h100
 
@@ -314,7 +317,7 @@ def test_a_promise_that_hardly_any_model_could_keep_is_told(
     document["objective"] = objective
     document["task"]["data"]["sizes"]["confirm"] = confirm
     config = LlamaConfig(**LLAMA_8B, num_attention_heads=32)  # type: ignore[arg-type]
-    spec = JobSpec.model_validate(document)
+    spec = JobSpec.model_validate(tune(document))
     notes = estimate_size(size_of(config), spec, 256, DATA_SHEETS["H100"])["notes"]
     told = [
         note for note in notes if note.startswith(f"{confirm:,} records to confirm are too few to promise")
@@ -351,8 +354,8 @@ def test_every_round_of_reweighing_and_of_descent_is_counted(application, tiny_j
 
 def test_grams_are_gathered_from_as_many_records_as_the_job_says(make_spec) -> None:
     document = make_spec().canonical()
-    document["projection"]["gram_examples"] = 4
-    spec = JobSpec.model_validate(document)
+    document["policy"]["gram_examples"] = 4
+    spec = JobSpec.model_validate(tune(document))
     loads = _loads(spec, lambda split, stop: uniform_load(len(range(64)[:stop]), 8, 64))
     assert loads["calibration"].tokens == 4 * 8
     assert loads["refinement"].tokens == 64 * 8
@@ -366,7 +369,7 @@ def test_an_export_is_verified_once_and_both_models_are_timed_in_rounds(make_spe
         document["task"]["choices"] = None
     document["task"]["data"]["sizes"]["confirm"] = 200
     document["objective"] = {"kind": "target_params", "share": 0.5}
-    spec = JobSpec.model_validate(document)
+    spec = JobSpec.model_validate(tune(document))
     size = size_of(LlamaConfig(**LLAMA_8B, num_attention_heads=32))
     phases = {
         phase["phase"]: phase for phase in estimate_size(size, spec, 256, DATA_SHEETS["H100"])["phases"]
@@ -378,7 +381,7 @@ def test_an_export_is_verified_once_and_both_models_are_timed_in_rounds(make_spe
 def test_what_no_model_of_this_kind_does_is_not_counted(tiny_root: Path, tmp_path: Path, tiny_job) -> None:
     """Errors are propagated block by block, where a model lets them."""
     settings = Settings(data_dir=tmp_path / "data", roots=[tiny_root])
-    spec = JobSpec.model_validate(tiny_job)
+    spec = JobSpec.model_validate(tune(tiny_job))
     checked = check_job(settings, spec, weights="ignored")
 
     def prepared(spec: JobSpec, by_block: bool) -> int:
@@ -386,6 +389,6 @@ def test_what_no_model_of_this_kind_does_is_not_counted(tiny_root: Path, tmp_pat
         tokens: int = described["phases"][0]["tokens"]
         return tokens
 
-    tiny_job["projection"]["propagated_shares"] = []
-    without = JobSpec.model_validate(tiny_job)
+    tiny_job["policy"]["propagated_shares"] = []
+    without = JobSpec.model_validate(tune(tiny_job))
     assert prepared(spec, True) > prepared(spec, False) == prepared(without, True)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tuning import tune
 
 from ranksieve.search.errors import (
     CancelledError,
@@ -168,7 +169,7 @@ class Jobs:
         self._settings = settings
 
     def submit(self, spec: Document) -> str:
-        return self.store.submissions.create_job(JobSpec.model_validate(spec)).id
+        return self.store.submissions.create_job(JobSpec.model_validate(tune(spec))).id
 
     def run(self, cluster: LocalCluster) -> Document:
         """Claims the next job, as the controller does, and runs it; cut off, it can be claimed at once."""
@@ -305,7 +306,7 @@ def test_the_test_split_is_scored_once_and_last(jobs: Jobs, tiny_job: Document) 
 
 def test_a_front_is_searched_confirmed_and_told_of(jobs: Jobs, tiny_job: Document) -> None:
     tiny_job["objective"] = {"kind": "pareto", "smallest": 0.3, "sizes": 4, "finalists": 3, "points": 100.0}
-    tiny_job["search"]["kl_weight"] = 1.0  # the likelihood of random labels knows no size
+    tiny_job["policy"]["kl_weight"] = 1.0  # the likelihood of random labels knows no size
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
     shares = [point["kept_share"] for point in result["front"]]
@@ -320,8 +321,8 @@ def test_a_front_is_searched_confirmed_and_told_of(jobs: Jobs, tiny_job: Documen
 
 
 def test_a_finalist_that_gains_by_refitting_is_exported_refit(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["projection"] |= {"method": "weight", "refit": 1.0}
-    tiny_job["search"] |= {"generations": 0, "kl_weight": 1.0}
+    tiny_job["policy"] |= {"method": "weight", "refit": 1.0}
+    tiny_job["policy"]["search"] |= {"generations": 0, "kl_weight": 1.0}
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
     events = jobs.events(id, "finalist.refit")
@@ -394,7 +395,7 @@ def mostly_good(tiny_job: Document, tiny_root: Path) -> Document:
     }
     tiny_job["search"] |= {"kl_weight": 0.0, "generations": 0, "reweigh_rounds": 0, "descent_rounds": 0}
     tiny_job["objective"] = {"kind": "target_params", "share": 0.5}
-    tiny_job["projection"]["propagated_shares"] = []
+    tiny_job["policy"]["propagated_shares"] = []
     return tiny_job
 
 
@@ -429,7 +430,7 @@ def test_the_dense_model_is_never_refit(jobs: Jobs, mostly_good: Document) -> No
 def test_right_answers_have_no_say_in_a_refit_where_the_loss_is_the_kl(
     jobs: Jobs, tiny_job: Document
 ) -> None:
-    tiny_job["search"]["kl_weight"] = 1.0
+    tiny_job["policy"]["kl_weight"] = 1.0
     jobs.submit(tiny_job)
     cluster = LocalCluster()
     jobs.run(cluster)
@@ -437,7 +438,7 @@ def test_right_answers_have_no_say_in_a_refit_where_the_loss_is_the_kl(
 
 
 def test_nothing_is_refit_where_the_job_says_so(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["projection"]["refit"] = None
+    tiny_job["policy"]["refit"] = None
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
     assert result["refit"] is False
@@ -715,7 +716,7 @@ def test_a_search_that_has_begun_needs_the_files_of_its_seeds_no_more(jobs: Jobs
 def test_trained_factors_are_searched_exported_and_named_as_such(jobs: Jobs, tiny_job: Document) -> None:
     jobs.submit(tiny_job)
     untrained = jobs.run(LocalCluster())
-    tiny_job["projection"] |= {"refine_epochs": 8, "refine_learning_rate": 3e-3}
+    tiny_job["policy"] |= {"train_epochs": 8, "train_rate": 3e-3}
     id = jobs.submit(tiny_job)
     result = jobs.run(LocalCluster())
     assert {e["phase"] for e in jobs.events(id, "phase.progress")} >= {"refinement", "search"}
@@ -890,7 +891,7 @@ def test_a_stopped_job_exports_what_one_with_so_many_generations_does(jobs: Jobs
     assert states == ["queued", "validating", "preparing", "searching", "stopping", "finalizing", "succeeded"]
     assert (result["search_ended"], result["generations"]) == ("stopped", 1)
 
-    tiny_job["search"]["generations"] = 1
+    tiny_job["policy"]["search"]["generations"] = 1
     jobs.submit(tiny_job)
     shorter = jobs.run(LocalCluster())
     assert shorter["search_ended"] == "by itself"
@@ -1031,7 +1032,7 @@ def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
         return sorted(key.split("-")[0] for key in keys)
 
     def run(method: str) -> set[str]:
-        tiny_job["projection"] = {**tiny_job.get("projection", {}), "method": method}
+        tiny_job["policy"] = {**tiny_job.get("projection", {}), "method": method}
         jobs.submit(tiny_job)
         jobs.run(LocalCluster())
         return {entry.key for entry in cache.entries()}
@@ -1064,8 +1065,8 @@ def weights(result: Document) -> bytes:
 
 
 def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["projection"]["refit"] = None
-    tiny_job["search"]["descent_rounds"] = 0  # what it leads to may be all that the front has
+    tiny_job["policy"]["refit"] = None
+    tiny_job["policy"]["descent_rounds"] = 0  # what it leads to may be all that the front has
     id = finished(jobs, tiny_job)
     confirmed = [one["genome"] for one in jobs.store.job(id).result["finalists"]]
     row = next(row for row in jobs.store.front(id) if row["genome"] not in confirmed)
@@ -1097,7 +1098,7 @@ def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, tin
 def test_an_export_of_a_finalist_is_the_model_that_was_confirmed(
     jobs: Jobs, tiny_job: Document, tmp_path: Path
 ) -> None:
-    tiny_job["projection"] |= {"method": "weight", "refit": 1.0}
+    tiny_job["policy"] |= {"method": "weight", "refit": 1.0}
     id = finished(jobs, tiny_job)
     job_result, winner = winner_of(jobs, id)
     assert job_result["refit"] is True
@@ -1129,7 +1130,7 @@ def test_evicted_factors_are_made_again(jobs: Jobs, tiny_job: Document, tmp_path
 
 
 def test_an_export_of_something_else_is_refused(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["projection"]["refit"] = None
+    tiny_job["policy"]["refit"] = None
     job = jobs.store.job(finished(jobs, tiny_job))
     smallest, *_, largest = jobs.store.front(job.id)
     wrong = [
@@ -1221,8 +1222,8 @@ def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
     jobs: Jobs, two_processors: Application, tiny_job: Document
 ) -> None:
     tiny_job["resources"] = {"actors": 2}
-    tiny_job["projection"]["refit"] = None
-    tiny_job["search"] |= {"generations": 8, "max_evaluations": 100}
+    tiny_job["policy"]["refit"] = None
+    tiny_job["policy"]["search"] |= {"generations": 8, "max_evaluations": 100}
     specs = [{**tiny_job, "search": {**tiny_job["search"], "seed": seed}} for seed in (0, 1)]
     expected = []
     for spec in specs:

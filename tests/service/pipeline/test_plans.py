@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tuning import tune
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.objectives import MaxDrop
@@ -115,10 +116,10 @@ def test_the_data_directory_is_a_root(tmp_path: Path) -> None:
 
 
 def test_a_list_of_choices_is_its_own_text(tiny_job: Document) -> None:
-    task = plans.task_plan(JobSpec.model_validate(tiny_job))
+    task = plans.task_plan(JobSpec.model_validate(tune(tiny_job)))
     assert task.choices == {"good": "good", "bad": "bad"}
     tiny_job["task"]["choices"] = {"good": "a fine one", "bad": "a poor one"}
-    assert plans.task_plan(JobSpec.model_validate(tiny_job)).choices == tiny_job["task"]["choices"]
+    assert plans.task_plan(JobSpec.model_validate(tune(tiny_job))).choices == tiny_job["task"]["choices"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def test_each_source_of_a_model(
     tiny_job: Document, roots: list[Path], model: Document, kind: str, location: str
 ) -> None:
     tiny_job["model"] = {**model, "dtype": "float16", "exclude": ["k_proj"]}
-    source = plans.model_source(JobSpec.model_validate(tiny_job), roots)
+    source = plans.model_source(JobSpec.model_validate(tune(tiny_job)), roots)
     assert (source.kind, source.location) == (kind, location.format(root=roots[0]))
     assert (source.revision, source.dtype) == (model.get("revision"), "float16")
     assert (source.include, source.exclude) == (("*",), ("k_proj",))
@@ -145,7 +146,7 @@ def test_data_of_every_kind(tiny_job: Document, roots: list[Path]) -> None:
         "files": {"test": {"path": "only.csv"}},
         "seed": 7,
     }
-    data = plans.data_plan(JobSpec.model_validate(tiny_job), roots)
+    data = plans.data_plan(JobSpec.model_validate(tune(tiny_job)), roots)
     assert data.source is not None
     assert (data.source.field, data.source.hub_id) == ("task.data.source", "owner/set")
     assert (data.source.config, data.source.split) == ("en", "validation")
@@ -159,26 +160,26 @@ def test_data_of_every_kind(tiny_job: Document, roots: list[Path]) -> None:
 def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: list[Path]) -> None:
     tiny_job["task"]["data"]["files"] = {"test": {"path": "gone.csv"}}
     with pytest.raises(InputError) as caught:
-        plans.data_plan(JobSpec.model_validate(tiny_job), roots)
+        plans.data_plan(JobSpec.model_validate(tune(tiny_job)), roots)
     assert caught.value.field == "task.data.files.test.path"
 
 
 def test_search_settings(tiny_job: Document) -> None:
-    tiny_job["search"]["survivors"] = 2
-    settings = plans.search_settings(JobSpec.model_validate(tiny_job))
+    tiny_job["policy"]["search"]["survivors"] = 2
+    settings = plans.search_settings(JobSpec.model_validate(tune(tiny_job)))
     assert (settings.full, settings.screen, settings.survivors, settings.patience) == (16, 8, 2, 20)
 
 
 def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
-    del tiny_job["search"]["screen"]
-    settings = plans.search_settings(JobSpec.model_validate(tiny_job))
+    del tiny_job["policy"]["search"]["screen"]
+    settings = plans.search_settings(JobSpec.model_validate(tune(tiny_job)))
     assert (settings.full, settings.screen) == (16, 64)
-    assert scorings(JobSpec.model_validate(tiny_job)) == [(16, 60)]
-    tiny_job["search"]["screen"] = 65
+    assert scorings(JobSpec.model_validate(tune(tiny_job))) == [(16, 60)]
+    tiny_job["policy"]["search"]["screen"] = 65
     with pytest.raises(
         ValidationError, match=r"screen must be at most task\.data\.sizes\.search, 16; got 65"
     ):
-        JobSpec.model_validate(tiny_job)
+        JobSpec.model_validate(tune(tiny_job))
 
 
 @pytest.mark.parametrize(
@@ -195,14 +196,14 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
     make_spec: MakeSpec, projection: Document, objective: Document, midway: float | None
 ) -> None:
     document = make_spec().canonical() | {"projection": projection, "objective": objective}
-    assert JobSpec.model_validate(document).midway_share == midway
+    assert JobSpec.model_validate(tune(document)).midway_share == midway
 
 
 @pytest.mark.parametrize(
     ("projection", "objective", "shares"),
     [
         ({}, {"kind": "max_drop", "points": 3}, MaxDrop(points=3)),
-        ({"refine_epochs": 1}, {"kind": "max_drop"}, ()),
+        ({"train_epochs": 1}, {"kind": "max_drop"}, ()),
         ({}, {"kind": "pareto"}, ()),
         ({"propagated_shares": [0.12, 0.24]}, {"kind": "max_drop"}, (0.12, 0.24)),
         ({}, {"kind": "target_params", "share": 0.5}, (0.4, 0.8)),
@@ -210,8 +211,8 @@ def test_what_the_second_moments_are_gathered_on_the_way_to(
         ({}, {"kind": "target_params", "share": 1.0}, ()),
         ({"propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
         ({"propagated_shares": []}, {"kind": "max_drop"}, ()),
-        ({"refine_epochs": 1}, {"kind": "target_params", "share": 0.5}, ()),
-        ({"refine_epochs": 1, "propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
+        ({"train_epochs": 1}, {"kind": "target_params", "share": 0.5}, ()),
+        ({"train_epochs": 1, "propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
         ({"method": "output"}, {"kind": "target_params", "share": 0.5}, ()),
         ({}, {"kind": "target_bytes", "share": 0.5}, (0.2, 0.4)),
         ({}, {"kind": "target_latency", "milliseconds": 9.0}, (0.2, 0.4)),
@@ -223,7 +224,7 @@ def test_in_which_models_errors_are_propagated(
     make_spec: MakeSpec, projection: Document, objective: Document, shares: tuple[float, ...] | MaxDrop
 ) -> None:
     document = make_spec().canonical() | {"projection": projection, "objective": objective}
-    spec = JobSpec.model_validate(document)
+    spec = JobSpec.model_validate(tune(document))
     assert spec.propagated_shares(0.25) == shares
     assert spec.propagates == bool(shares)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tuning import tune
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.latency import Curve, LatencyTable
@@ -133,7 +134,7 @@ def test_the_export_must_do_what_was_confirmed_on_every_example(exported: tuple[
 
 
 def test_provenance_names_spec_versions_and_numbers(store: Store, tiny_job: dict[str, Any]) -> None:
-    job = store.submissions.create_job(JobSpec.model_validate(tiny_job))
+    job = store.submissions.create_job(JobSpec.model_validate(tune(tiny_job)))
     provenance = report.provenance(job, SUMMARY)
     assert provenance["job_id"] == job.id
     assert provenance["spec"]["search"]["seed"] == 0  # defaults are written out
@@ -145,7 +146,7 @@ def test_provenance_names_spec_versions_and_numbers(store: Store, tiny_job: dict
 def test_a_model_does_not_say_of_itself_what_is_not_known_yet(
     store: Store, tiny_job: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
-    job = store.submissions.create_job(JobSpec.model_validate(tiny_job))
+    job = store.submissions.create_job(JobSpec.model_validate(tune(tiny_job)))
     told = report.provenance(job, {**SUMMARY, **wanted})["summary"]
     assert told == {**SUMMARY, **wanted, "promise_held": None}
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from tuning import tune
 
 from ranksieve.search.errors import ConflictError, ScoringError
 from ranksieve.search.evolution.settings import SearchSettings
@@ -298,10 +299,10 @@ def test_rounds_that_nobody_gave(
     tiny_job: dict[str, Any], objective: dict[str, Any], method: str, rounds: int
 ) -> None:
     document = {**tiny_job, "objective": objective, "projection": {"method": method}}
-    assert JobSpec.model_validate(document).reweigh_rounds == rounds
+    assert JobSpec.model_validate(tune(document)).reweigh_rounds == rounds
     document["search"] = {**tiny_job["search"], "reweigh_rounds": 3}
     if rounds:
-        assert JobSpec.model_validate(document).reweigh_rounds == 3
+        assert JobSpec.model_validate(tune(document)).reweigh_rounds == 3
     else:
         with pytest.raises(ValidationError, match="reweigh_rounds must be 0 or left out"):
-            JobSpec.model_validate(document)
+            JobSpec.model_validate(tune(document))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tuning import tune
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.objectives import MaxDrop
@@ -41,9 +42,9 @@ def test_a_part_is_all_where_there_are_fewer() -> None:
 def test_records_that_training_has_seen_are_left_out_where_others_are_enough(
     tiny_job: dict[str, Any], epochs: int, trained: int | None, first: int, confidence: float | None
 ) -> None:
-    tiny_job["projection"] |= {"refine_epochs": epochs, "refine_examples": trained}
+    tiny_job["policy"] |= {"train_epochs": epochs, "train_examples": trained}
     tiny_job["objective"] = {"kind": "max_drop", "points": 5, "confidence": 0.9}
-    spec = JobSpec.model_validate(tiny_job)
+    spec = JobSpec.model_validate(tune(tiny_job))
     calibration = DESCENT_EXAMPLES + 20
     expected = RoundRecords(indices=range(first, calibration), confidence=confidence)
     assert records_of(spec, calibration) == expected
@@ -53,21 +54,21 @@ def test_records_that_training_has_seen_are_left_out_where_others_are_enough(
 def test_records_that_errors_were_propagated_on_are_left_out_where_others_are_enough(
     tiny_job: dict[str, Any], more: int, shares: list[float] | None, first: int
 ) -> None:
-    tiny_job["projection"]["propagated_shares"] = shares
+    tiny_job["policy"]["propagated_shares"] = shares
     tiny_job["objective"] = {"kind": "max_drop", "points": 5}
     calibration = MOST_EXAMPLES + DESCENT_EXAMPLES + more
     expected = RoundRecords(indices=range(first, calibration), confidence=0.8)
-    assert records_of(JobSpec.model_validate(tiny_job), calibration) == expected
+    assert records_of(JobSpec.model_validate(tune(tiny_job)), calibration) == expected
 
 
 def test_records_of_propagation_are_left_out_after_training_too(tiny_job: dict[str, Any]) -> None:
-    tiny_job["projection"] |= {"refine_epochs": 1, "refine_examples": 100, "propagated_shares": [0.2]}
-    assert records_of(JobSpec.model_validate(tiny_job), 2048).indices == range(MOST_EXAMPLES, 2048)
+    tiny_job["policy"] |= {"train_epochs": 1, "train_examples": 100, "propagated_shares": [0.2]}
+    assert records_of(JobSpec.model_validate(tune(tiny_job)), 2048).indices == range(MOST_EXAMPLES, 2048)
 
 
 def test_answers_that_are_to_be_written_are_not_told(tiny_job: dict[str, Any]) -> None:
     tiny_job["task"] |= {"kind": "generate", "choices": None, "max_new_tokens": 4}
-    assert records_of(JobSpec.model_validate(tiny_job), 20) == RoundRecords(indices=range(20))
+    assert records_of(JobSpec.model_validate(tune(tiny_job)), 20) == RoundRecords(indices=range(20))
 
 
 @pytest.mark.parametrize(

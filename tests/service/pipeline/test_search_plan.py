@@ -9,6 +9,7 @@ import numpy
 import pytest
 from pydantic import ValidationError
 from transformers import LlamaConfig
+from tuning import tune
 
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.errors import InputError
@@ -50,7 +51,7 @@ def test_a_spec_with_every_default_written_out_is_the_same(tiny_job: Document) -
         "seeds": [{"path": "x.json"}, {"random": 2}],
     }
     tiny_job["objective"] = {"kind": "target_bytes", "size": "1.5 GB"}
-    spec = JobSpec.model_validate(tiny_job)
+    spec = JobSpec.model_validate(tune(tiny_job))
     assert JobSpec.model_validate(spec.canonical()) == spec
     assert spec.canonical()["objective"] == {"kind": "target_bytes", "size": 1_500_000_000, "share": None}
 
@@ -59,7 +60,7 @@ def test_a_spec_with_every_default_written_out_is_the_same(tiny_job: Document) -
 def test_a_size_is_one_number_and_its_unit(tiny_job: Document, size: str) -> None:
     tiny_job["objective"] = {"kind": "target_bytes", "size": size}
     with pytest.raises(ValidationError, match=r"one number and its unit, like 120 MB or 1\.5 GB; got '"):
-        JobSpec.model_validate(tiny_job)
+        JobSpec.model_validate(tune(tiny_job))
 
 
 def planned(job: Document, dtype: str = "float32", roots: tuple[Path, ...] = ()) -> SearchPlan:
@@ -131,7 +132,7 @@ def test_budgets_of_a_latency_are_in_nanoseconds(
 ) -> None:
     tiny_job["objective"] = {"kind": "target_latency", **asked}
     table = latency()
-    plan = search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", (), table)
+    plan = search_plan(JobSpec.model_validate(tune(tiny_job)), MATRICES, REST, "float32", (), table)
     expected = TargetLatency(nanoseconds=nanoseconds, other_nanoseconds=500_000, field=field)
     assert (plan.objective, plan.latency) == (expected, table)
     assert plan.space.total_cost == 9 * 20_000
@@ -155,7 +156,7 @@ def test_what_the_parameters_are_that_an_objective_leaves(
     """For 15 µs there are five ranks in each matrix that is of use."""
     tiny_job["objective"] = objective
     timed = latency() if objective["kind"] == "target_latency" else None
-    plan = search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", (), timed)
+    plan = search_plan(JobSpec.model_validate(tune(tiny_job)), MATRICES, REST, "float32", (), timed)
     energies = [
         numpy.full(min(m.out_features, m.in_features), 1.0 if m.kind == "k_proj" else 1e-3) for m in MATRICES
     ]
@@ -165,13 +166,13 @@ def test_what_the_parameters_are_that_an_objective_leaves(
 
 def test_before_anything_is_timed_all_but_the_reach_is_checked(tiny_job: Document) -> None:
     tiny_job["objective"] = {"kind": "target_latency", "milliseconds": 1e-6}
-    check_search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", ())
+    check_search_plan(JobSpec.model_validate(tune(tiny_job)), MATRICES, REST, "float32", ())
     tiny_job["search"]["constraints"] = [{"matrices": ["conv"], "min_rank": 1}]
     with pytest.raises(InputError, match="no matrix to prune matches"):
-        check_search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", ())
+        check_search_plan(JobSpec.model_validate(tune(tiny_job)), MATRICES, REST, "float32", ())
     tiny_job["search"] |= {"constraints": [], "seeds": [{"ranks": [3]}]}
     with pytest.raises(InputError, match="of 9 matrices, got 1"):
-        check_search_plan(JobSpec.model_validate(tiny_job), MATRICES, REST, "float32", ())
+        check_search_plan(JobSpec.model_validate(tune(tiny_job)), MATRICES, REST, "float32", ())
 
 
 def test_constraints_reach_the_space(tiny_job: Document) -> None:
@@ -207,7 +208,7 @@ def test_seeds_of_every_kind(tiny_job: Document, tmp_path: Path) -> None:
     assert plan.space.ranks(of_densities) == (4, 2, 2, 4, 2, DENSE, 4, 2, 2)
     assert len(set(drawn)) == 3
     assert drawn == planned(tiny_job, roots=(tmp_path,)).seeds[5:]
-    tiny_job["search"]["seed"] = 1
+    tiny_job["seed"] = 1
     assert drawn != planned(tiny_job, roots=(tmp_path,)).seeds[5:]
 
 
@@ -237,7 +238,7 @@ def test_no_seed_is_left_out_for_want_of_scorings(
     tiny_job["search"] |= {"seeds": [{"densities": {"*": 0.5}}, {"random": 8}], "max_evaluations": needed}
     assert len(set(planned(tiny_job).seeds)) == 9
     require(tiny_job)
-    tiny_job["search"]["max_evaluations"] = needed - 1
+    tiny_job["policy"]["search"]["max_evaluations"] = needed - 1
     words = rf"search\.max_evaluations: must be at least {needed}, .* 9 genomes of search\.seeds.*; got {needed - 1}\."
     with pytest.raises(InputError, match=words):
         require(tiny_job)
@@ -247,10 +248,10 @@ def test_no_seed_is_left_out_for_want_of_scorings(
 def test_so_few_scorings_that_there_is_no_race_may_do_for_all_seeds(tiny_job: Document) -> None:
     tiny_job["objective"] = {"kind": "target_params", "share": 0.4}
     tiny_job["task"]["data"]["sizes"]["search"] = 64
-    tiny_job["search"] |= {"population": 16, "offspring": 20, "survivors": 10, "screen": 8}
+    tiny_job["policy"]["search"] |= {"population": 16, "offspring": 20, "survivors": 10, "screen": 8}
     tiny_job["search"] |= {"seeds": [{"densities": {"*": 0.5}}], "max_evaluations": 5}
     require(tiny_job)
-    tiny_job["search"]["max_evaluations"] = 4
+    tiny_job["policy"]["search"]["max_evaluations"] = 4
     with pytest.raises(InputError, match="must be at least 5"):
         require(tiny_job)
 

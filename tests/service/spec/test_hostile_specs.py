@@ -7,6 +7,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from pydantic import ValidationError
+from tuning import tune
 
 from ranksieve.search.errors import InputError
 from ranksieve.service.job.changes import JobChanges
@@ -190,7 +191,7 @@ def roots(tmp_path: Path) -> list[Path]:
 def test_what_is_no_size_is_refused_at_once(tiny_job: Document, size: str) -> None:
     tiny_job["objective"] = {"kind": "target_bytes", "size": size}
     with pytest.raises(ValidationError, match="expected one number and its unit") as caught:
-        JobSpec.model_validate(tiny_job)
+        JobSpec.model_validate(tune(tiny_job))
     assert len(caught.value.errors()[0]["msg"]) < 200
 
 
@@ -199,7 +200,7 @@ def test_what_is_no_size_is_refused_at_once(tiny_job: Document, size: str) -> No
 )
 def test_a_size_has_a_unit(tiny_job: Document, size: str, size_bytes: int) -> None:
     tiny_job["objective"] = {"kind": "target_bytes", "size": size}
-    objective = JobSpec.model_validate(tiny_job).objective
+    objective = JobSpec.model_validate(tune(tiny_job)).objective
     assert isinstance(objective, TargetBytes)
     assert objective.size == size_bytes
 
@@ -211,7 +212,7 @@ def test_labels_are_no_longer_than_can_be_looked_for(tiny_job: Document) -> None
         with pytest.raises(ValidationError, match="labels must have names and values of at most 200 char"):
             JobSpec.model_validate(tiny_job | {"labels": labels})
         with pytest.raises(InputError, match="labels: must have"):
-            JobChanges(labels=labels).applied_to(JobSpec.model_validate(tiny_job))
+            JobChanges(labels=labels).applied_to(JobSpec.model_validate(tune(tiny_job)))
 
 
 @pytest.mark.parametrize(("field", "value"), BAD_NUMBERS)
@@ -226,7 +227,7 @@ def test_seeds_are_no_more_than_a_population_may_be(tiny_job: Document) -> None:
     with pytest.raises(
         ValidationError, match=r"search\.seeds must be at most 10,000 genomes in all; got 10,000,000"
     ):
-        JobSpec.model_validate(tiny_job)
+        JobSpec.model_validate(tune(tiny_job))
 
 
 @pytest.mark.parametrize("gpus", [5e-324, 1e-9])
@@ -235,7 +236,7 @@ def test_no_part_of_a_gpu_is_smaller_than_ray_counts(tiny_job: Document, gpus: f
     with pytest.raises(
         ValidationError, match=r"resources\.gpus_per_actor must be 0 or at least 0\.0001; got"
     ):
-        JobSpec.model_validate(tiny_job)
+        JobSpec.model_validate(tune(tiny_job))
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -277,13 +278,13 @@ def test_links_inside_a_root_are_how_the_hub_keeps_models(roots: list[Path]) -> 
 def test_no_revision_is_a_path(tiny_job: Document, revision: str) -> None:
     tiny_job["model"] = {"hub": "owner/model", "revision": revision}
     with pytest.raises(ValidationError):
-        JobSpec.model_validate(tiny_job)
+        JobSpec.model_validate(tune(tiny_job))
 
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "refs/pr/3", "feature/a-b", "0a1b2c3d", "1.0_rc"])
 def test_a_revision_is_what_git_calls_one(tiny_job: Document, revision: str) -> None:
     tiny_job["model"] = {"hub": "owner/model", "revision": revision}
-    assert JobSpec.model_validate(tiny_job).model.revision == revision
+    assert JobSpec.model_validate(tune(tiny_job)).model.revision == revision
 
 
 @pytest.mark.parametrize("hub", HUB_IDS)
@@ -296,4 +297,4 @@ def test_no_hub_id_is_anything_else(tiny_job: Document, hub: str, monkeypatch: p
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", never)
     tiny_job["model"] = {"hub": hub}
     with pytest.raises(InputError, match=r"model\.hub"):
-        resolve(plans.model_source(JobSpec.model_validate(tiny_job), []))
+        resolve(plans.model_source(JobSpec.model_validate(tune(tiny_job)), []))
