@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from ranksieve.search.errors import RanksieveError
 from ranksieve.service.spec import JobSpec
 
 ROOT = "spec"  # how an error of a job file as a whole is called
@@ -220,3 +221,22 @@ def _kinds(annotation: Any) -> list[str]:
         return [kind for member in _members(annotation) for kind in _kinds(member)]
     kind = annotation.model_fields.get("kind") if _is_model(annotation) else None
     return list(get_args(kind.annotation)) if kind and get_origin(kind.annotation) is Literal else []
+
+
+class SpecError(RanksieveError):
+    """A job file was refused before it was sent.
+
+    Args:
+        errors: `{"field": dotted path, "detail": what is wrong}` for every offending field, and `"where"` it stands:
+            `job.yaml:3:5`.
+    """
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        super().__init__("; ".join(map(line_of, errors)))
+        self.errors = errors
+
+
+def line_of(error: Mapping[str, str]) -> str:
+    """One error of a `SpecError` as a line; where its place is known, the file as a whole needs no name."""
+    parts = (error.get("where"), error["field"], error["detail"])
+    return ": ".join(part for part in parts if part and not (part == ROOT and "where" in error))

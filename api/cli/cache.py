@@ -4,8 +4,9 @@ from pathlib import Path
 
 import typer
 
-from ranksieve.api.cli.options import DataDir, stdout
+from ranksieve.api.cli.options import DataDir
 from ranksieve.api.cli.tables import cache_table
+from ranksieve.api.cli.terminal import stdout
 from ranksieve.search.errors import InputError
 from ranksieve.workers.cache.folders import GIB, FolderCache
 

@@ -10,12 +10,15 @@ app = typer.Typer()
 
 @app.command()
 def docs(
+    ctx: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")] = Path(
         "docs"
     ),
 ) -> None:
     """Write the reference of job file, routes, commands, settings and errors as Markdown pages."""
-    from ranksieve.api.reference.render import write  # renders the routes, whose modules take long to import
+    from ranksieve.api.cli.reference.render import (
+        write,  # renders the routes, whose modules take long to import
+    )
 
-    for file in write(output):
+    for file in write(output, ctx.find_root().command):
         typer.echo(file)

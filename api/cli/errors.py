@@ -8,12 +8,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from ranksieve.api.cli.options import echo_json
-from ranksieve.api.cli.spec_file import SpecError, line_of
 from ranksieve.api.cli.stdout import stdout_to_stderr
-from ranksieve.api.cli.terminal import plain
+from ranksieve.api.cli.terminal import echo_json, plain
 from ranksieve.api.client.connection import ApiError
-from ranksieve.api.spec_errors import ROOT
+from ranksieve.api.spec_errors import ROOT, SpecError, line_of
 from ranksieve.search.errors import InputError, RanksieveError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130

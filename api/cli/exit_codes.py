@@ -4,8 +4,8 @@ import typer
 
 from ranksieve.api.cli.errors import FAILED, INTERRUPTED
 from ranksieve.api.cli.follow import Outcome
-from ranksieve.api.cli.options import echo_json, stdout
 from ranksieve.api.cli.tables import finalists_table, result_table
+from ranksieve.api.cli.terminal import echo_json, stdout
 
 
 def finish(outcome: Outcome, *, here: bool = True, as_json: bool = False) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ranksieve.api.cli.options import DataDir, stdout
+from ranksieve.api.cli.options import DataDir
 from ranksieve.api.cli.tables import keys_table
+from ranksieve.api.cli.terminal import stdout
 from ranksieve.service.server.keys import LONGEST_GRACE_H, Scope
 
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may

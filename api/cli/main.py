@@ -29,12 +29,11 @@ from ranksieve.api.cli.options import (
     Output,
     SpecFile,
     Url,
-    echo_json,
     parts_of,
-    stdout,
 )
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.api.cli.tables import estimate_table, result_table, values_table
+from ranksieve.api.cli.terminal import echo_json, stdout
 from ranksieve.api.client.client import Client
 
 app = typer.Typer(

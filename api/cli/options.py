@@ -1,11 +1,9 @@
 """What several files of commands share: options, the parts behind the commands, and where results are printed."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ranksieve.api.cli.deps import Parts
 
@@ -20,20 +18,8 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job.")]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, the rest on stderr.")]
 DEFAULT_URL = "http://127.0.0.1:8765"
-_PIPE_COLUMNS = 120
 
 
 def parts_of(ctx: typer.Context) -> Parts:
     """The parts that a command works with."""
     return ctx.obj if isinstance(ctx.obj, Parts) else Parts()
-
-
-def stdout() -> Console:
-    """Where tables go; a file or a pipe gets room for their widest rows."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
-
-
-def echo_json(values: dict[str, Any]) -> None:
-    """Prints one JSON object on stdout."""
-    typer.echo(json.dumps(values))

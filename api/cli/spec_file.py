@@ -4,7 +4,7 @@ Errors name the file, the line and the column. Local paths in a job file count f
 travel with its data.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,9 @@ from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, StreamMark, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from ranksieve.api.spec_errors import ROOT, spec_errors
-from ranksieve.search.errors import InputError, RanksieveError
+from ranksieve.api.spec_errors import ROOT, SpecError, spec_errors
+from ranksieve.search.errors import InputError
 from ranksieve.service.spec import JobSpec
-
-
-class SpecError(RanksieveError):
-    """A job file was refused before it was sent.
-
-    Args:
-        errors: `{"field": dotted path, "detail": what is wrong}` for every offending field, and `"where"` it stands:
-            `job.yaml:3:5`.
-    """
-
-    def __init__(self, errors: list[dict[str, str]]) -> None:
-        super().__init__("; ".join(map(line_of, errors)))
-        self.errors = errors
-
-
-def line_of(error: Mapping[str, str]) -> str:
-    """One error of a `SpecError` as a line; where its place is known, the file as a whole needs no name."""
-    parts = (error.get("where"), error["field"], error["detail"])
-    return ": ".join(part for part in parts if part and not (part == ROOT and "where" in error))
 
 
 def load_spec(path: Path, roots: Sequence[Path] | None = None) -> JobSpec:

@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ranksieve.api.cli.spec_file import SpecError
-from ranksieve.api.spec_errors import suggestion
+from ranksieve.api.spec_errors import SpecError, suggestion
 from ranksieve.search.errors import InputError
 from ranksieve.service.server.settings import Settings
 

@@ -1,7 +1,7 @@
-"""Reference pages, rendered from the code that they describe.
+"""Reference pages, rendered from the code that they describe; `make docs` writes them anew.
 
-Knows how to lay out a field, a route or an option, and not one sentence about any of them: each description stands
-beside what it describes. `pages/` holds the rendered pages; `make docs` writes them anew.
+Holds the pages and the Markdown that they are made of. Knows nothing of routes or commands: those render themselves in
+`api.cli.reference`.
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ Knows nothing of SQL, threads or HTTP.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ranksieve.search.errors import (
     ConflictError,
@@ -25,11 +25,9 @@ from ranksieve.search.errors import (
     ScoringError,
     UnresumableError,
 )
+from ranksieve.service.job.export import Export
 from ranksieve.service.job.redaction import redact
 from ranksieve.service.spec import JobSpec
-
-if TYPE_CHECKING:
-    from ranksieve.service.job.exports import Export
 
 
 class JobState(StrEnum):
@@ -144,7 +142,7 @@ class Job:
     result: dict[str, Any] | None = None
     epoch: int = 0
     faults: int = 0
-    export: "Export | None" = None
+    export: Export | None = None
     """What it exports, where that is all it does."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.service.job.exports import Export
+from ranksieve.service.job.export import Export
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.pipeline import report
 from ranksieve.service.pipeline.fingerprints import (

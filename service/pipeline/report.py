@@ -10,7 +10,7 @@ from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.space.objectives import TargetBytes, TargetLatency
 from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.statistics.intervals import DropInterval
-from ranksieve.service.job.exports import Export
+from ranksieve.service.job.export import Export
 from ranksieve.service.job.job import Job
 from ranksieve.service.pipeline import latency
 from ranksieve.service.pipeline.confirmation import Confirmed, Winner, promise_notes

@@ -26,11 +26,12 @@ from ranksieve.workers.cost.speed import dtype_name
 from ranksieve.workers.export.verification import VerificationPlan, Verified, verify
 from ranksieve.workers.export.writer import Exported, ExportPlan, export
 from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
-from ranksieve.workers.factors.prepared import Prepared, Progress
+from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.model.fetching import fetch
 from ranksieve.workers.model.sources import Weights
 from ranksieve.workers.preflight import Checked, check
 from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import metric_of
 
 

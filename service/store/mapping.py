@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from ranksieve.search.errors import ConflictError, LimitError, NotFoundError, StoreError, SupersededError
 from ranksieve.service.job.events import Event, EventType
-from ranksieve.service.job.exports import Export
+from ranksieve.service.job.export import Export
 from ranksieve.service.job.job import TRANSITIONS, Job, JobError, JobState
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store.outbox import announce

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from ranksieve.search.errors import ConflictError, LimitError
-from ranksieve.service.job.exports import Export
+from ranksieve.service.job.export import Export
 from ranksieve.service.job.ids import new_id
 from ranksieve.service.job.job import Job, JobState, check_deletable
 from ranksieve.service.server.keys import ADMIN

@@ -30,12 +30,13 @@ from torch.nn.functional import nll_loss
 
 from ranksieve.workers.cache.folders import FolderCache
 from ranksieve.workers.factors.preparation import closed_form, propagated
-from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Progress
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.likelihood import answer_logits, right_choices
 from ranksieve.workers.forward.loss import log_likelihoods
 from ranksieve.workers.model.loading import load_prepared, prepare_model
 from ranksieve.workers.model.sources import resolve
+from ranksieve.workers.types.progress import Progress
 
 HEADER = f"{'':>34}{'wall, s':>10}{'processor, s':>14}{'memory, GiB':>13}"
 

@@ -41,7 +41,7 @@ from ranksieve.service.spec import JobSpec
 from ranksieve.workers.factors.closed_form import gathered_midway
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.preparation import prepare
-from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Progress, with_factors
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, with_factors
 from ranksieve.workers.model.attention import suit_gradients
 from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.model.sources import load_tokenizer
@@ -49,6 +49,7 @@ from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.preflight import check
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask, ModelSource
+from ranksieve.workers.types.progress import Progress
 
 CPU = torch.device("cpu")
 

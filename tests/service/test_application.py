@@ -10,7 +10,7 @@ import pytest
 
 from ranksieve.search.errors import ConflictError, InputError, NotFoundError
 from ranksieve.service.application import Application
-from ranksieve.service.job.exports import Export
+from ranksieve.service.job.export import Export
 from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.feed import Feed

@@ -14,8 +14,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from ranksieve.search.errors import CancelledError, InfrastructureError, RanksieveError
 from ranksieve.workers.cluster.shares import Share
-from ranksieve.workers.factors.prepared import Progress
 from ranksieve.workers.machine.devices import LESS_MEMORY, accelerator_fault, lack_of_memory
+from ranksieve.workers.types.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -32,11 +32,11 @@ from ranksieve.workers.cluster.fairness import UNITS, amounts, room
 from ranksieve.workers.cluster.phases import Furthest, last_item
 from ranksieve.workers.cluster.probe import Probe
 from ranksieve.workers.cluster.shares import Share, Sharing
-from ranksieve.workers.factors.prepared import Progress
 from ranksieve.workers.machine.devices import give_memory_back
 from ranksieve.workers.machine.faults import machine_fault
 from ranksieve.workers.machine.limits import processors
 from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.progress import Progress
 
 ANSWER_S = 2.0
 """So long the cluster may take to say that it is there, in seconds."""

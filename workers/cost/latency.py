@@ -26,10 +26,10 @@ from ranksieve.search.space.latency import Curve, LatencyTable, isotonic
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.cost.timing import MakeTimer, Timed, Timer, fastest, timer_for
 from ranksieve.workers.cost.workload import Workload, forward_pass
-from ranksieve.workers.factors.prepared import Progress
 from ranksieve.workers.machine.devices import device_name, pick_device, require_memory
 from ranksieve.workers.model.layers import replace_linears
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
+from ranksieve.workers.types.progress import Progress
 
 MOST_RANKS = 32
 """Of a shape that are timed, besides dense and gone."""

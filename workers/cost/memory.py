@@ -32,6 +32,7 @@ from ranksieve.workers.forward.blockwise import ROWS
 from ranksieve.workers.machine.devices import CONTEXT_BYTES
 from ranksieve.workers.model.attention import SHORT
 from ranksieve.workers.model.filesize import ITEM_BYTES
+from ranksieve.workers.model.matrices import factor_numbers
 
 PROCESS_BYTES = 450 * 2**20
 """A Python process with torch, transformers and a tokenized task, without a model."""
@@ -61,11 +62,6 @@ def weight_bytes(model: ModelSize, job: JobSize) -> int:
 def factor_bytes(matrices: Sequence[MatrixShape], dtype: str) -> int:
     """Bytes of the factors in the working dtype."""
     return factor_numbers(matrices) * ITEM_BYTES[dtype]
-
-
-def factor_numbers(matrices: Sequence[MatrixShape]) -> int:
-    """Of the factors, stored up to the largest rank that can be used: R·(O+D) a matrix."""
-    return sum(max(1, m.largest_rank) * (m.out_features + m.in_features) for m in matrices)
 
 
 def preparing(model: ModelSize, job: JobSize) -> Footprint:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from ranksieve.workers.cost.latency import MOST_RANKS, ROUNDS, VERSIONS
-from ranksieve.workers.cost.memory import factor_bytes, factor_numbers, weight_bytes
+from ranksieve.workers.cost.memory import factor_bytes, weight_bytes
 from ranksieve.workers.cost.shapes import (
     JobSize,
     Load,
@@ -34,6 +34,7 @@ from ranksieve.workers.factors.calibration import gram_width
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.grams import BYTES_PER_ENTRY, gram_numbers
 from ranksieve.workers.model.filesize import ITEM_BYTES
+from ranksieve.workers.model.matrices import factor_numbers
 
 START_S = (2.0, 10.0)
 """Start of a process: imports, a few seconds each."""

@@ -15,7 +15,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from ranksieve.search.errors import ScoringError
 from ranksieve.workers.cost.timing import MakeTimer, fastest, last_of, timer_for
 from ranksieve.workers.cost.workload import Workload, forward_pass
-from ranksieve.workers.factors.prepared import Progress
 from ranksieve.workers.machine.devices import pick_device
 from ranksieve.workers.machine.limits import processors
 from ranksieve.workers.model.loading import load_prepared, on_device
@@ -23,6 +22,7 @@ from ranksieve.workers.model.sources import load_tokenizer
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask, ModelSource
+from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import Failure, ScoreRequest, Scores, join_scores
 
 SPEED_ROUNDS = 3

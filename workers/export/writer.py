@@ -23,7 +23,7 @@ from transformers import AutoConfig, PreTrainedModel
 from ranksieve.search.errors import InputError, RanksieveError
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.cache.folders import flush_files
-from ranksieve.workers.factors.prepared import Progress, load_answer_bias, load_factors
+from ranksieve.workers.factors.prepared import load_answer_bias, load_factors
 from ranksieve.workers.factors.refit import load_fitted
 from ranksieve.workers.model import experts as experts_module
 from ranksieve.workers.model import layers
@@ -34,6 +34,7 @@ from ranksieve.workers.model.loading import complete, load_prepared, on_device, 
 from ranksieve.workers.model.matrices import linear_head, linear_params
 from ranksieve.workers.model.sublayers import find_sublayers, live_ranks
 from ranksieve.workers.types.metrics import drop_unit
+from ranksieve.workers.types.progress import Progress
 
 TEMPLATES = Path(__file__).with_name("templates")
 MODULE = "modeling_ranksieve"

@@ -29,7 +29,6 @@ from ranksieve.workers.factors.prepared import (
     FACTORS,
     PreparationPlan,
     Prepared,
-    Progress,
     compute_dtype,
     load_factors,
     read,
@@ -42,6 +41,7 @@ from ranksieve.workers.model.loading import PreparedModel, load_prepared, prepar
 from ranksieve.workers.model.matrices import find_matrices
 from ranksieve.workers.model.sources import empty_model, load_config, resolve
 from ranksieve.workers.types.plan import Example, ModelSource
+from ranksieve.workers.types.progress import Progress
 
 FORMAT = 15
 

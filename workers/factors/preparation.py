@@ -24,14 +24,12 @@ from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.workers.cache.folders import FolderCache, content_key
-from ranksieve.workers.cost.memory import factor_numbers
 from ranksieve.workers.factors.closed_form import factors_in_closed_form
 from ranksieve.workers.factors.prepared import (
     ENERGIES,
     FACTS,
     PreparationPlan,
     Prepared,
-    Progress,
     Propagation,
     compute_dtype,
     read,
@@ -57,7 +55,9 @@ from ranksieve.workers.forward.loss import QUALITIES, example_losses
 from ranksieve.workers.machine.devices import pick_device, require_memory
 from ranksieve.workers.model.attention import suit_gradients
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
+from ranksieve.workers.model.matrices import factor_numbers
 from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.types.progress import Progress
 
 logger = logging.getLogger(__name__)
 

@@ -33,15 +33,6 @@ FACTS, ANSWER_BIAS = "facts.json", "answer_bias.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """How far a phase is; `total` 0 while it is unknown."""
-
-    phase: str
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class PreparationPlan:
     """What to prepare; every field but `threads` and the last four shapes the result.
 

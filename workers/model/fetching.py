@@ -13,11 +13,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
 from ranksieve.search.errors import CancelledError, InfrastructureError, InputError
-from ranksieve.workers.factors.prepared import Progress
 from ranksieve.workers.machine.faults import machine_fault
 from ranksieve.workers.model import hub
 from ranksieve.workers.model.sources import resolve
 from ranksieve.workers.types.plan import ModelSource
+from ranksieve.workers.types.progress import Progress
 
 POLL_S = 0.2
 MB = 10**6

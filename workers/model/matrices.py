@@ -141,3 +141,8 @@ def linear_head(model: PreTrainedModel) -> tuple[str, nn.Linear] | None:
     if not isinstance(head, nn.Linear):
         return None
     return next((name, head) for name, module in model.named_modules() if module is head)
+
+
+def factor_numbers(matrices: Sequence[MatrixShape]) -> int:
+    """Of the factors, stored up to the largest rank that can be used: R·(O+D) a matrix."""
+    return sum(max(1, m.largest_rank) * (m.out_features + m.in_features) for m in matrices)

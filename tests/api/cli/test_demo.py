@@ -7,7 +7,7 @@ import pytest
 from ranksieve.api.cli import demo as module
 from ranksieve.api.cli.errors import FAILED, INTERRUPTED
 from ranksieve.api.cli.follow import Outcome
-from ranksieve.api.cli.spec_file import SpecError
+from ranksieve.api.spec_errors import SpecError
 
 
 @pytest.mark.parametrize(

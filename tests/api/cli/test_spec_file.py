@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from ranksieve.api.cli.spec_file import SpecError, load_spec
+from ranksieve.api.cli.spec_file import load_spec
+from ranksieve.api.spec_errors import SpecError
 from ranksieve.search.errors import InputError
 
 QUOTE = "expected text; put quotes around it, YAML reads true, false, numbers and dates as such"

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from ranksieve.api.cli.spec_file import SpecError
 from ranksieve.api.http.settings import settings_from
+from ranksieve.api.spec_errors import SpecError
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import typer
 from pydantic import BaseModel, Field
 
 from ranksieve.api.cli.main import app
+from ranksieve.api.cli.reference.render import render, write
 from ranksieve.api.http.app import openapi_document
 from ranksieve.api.http.errors import CODES
 from ranksieve.api.reference import FOLDER, job_file
 from ranksieve.api.reference.markdown import anchor, table
-from ranksieve.api.reference.render import render, write
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, ModelSpec
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from ranksieve.search.errors import InputError
-from ranksieve.service.job.exports import Export, best_at
+from ranksieve.service.job.export import Export
+from ranksieve.service.job.exports import best_at
 
 FRONT = [{"kept_share": share, "id": index} for index, share in enumerate((0.2, 0.35, 0.5))]
 

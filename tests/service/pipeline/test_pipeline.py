@@ -33,7 +33,8 @@ from ranksieve.search.space.matrix import DENSE
 from ranksieve.service.application import Application
 from ranksieve.service.job import matrices
 from ranksieve.service.job.changes import JobChanges
-from ranksieve.service.job.exports import Export, export_of
+from ranksieve.service.job.export import Export
+from ranksieve.service.job.exports import export_of
 from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.pipeline import steps
 from ranksieve.service.pipeline.materializer import Materializer
@@ -51,9 +52,10 @@ from ranksieve.workers.cluster.actor import ScorerPlan, build_scorer
 from ranksieve.workers.cluster.fairness import amounts
 from ranksieve.workers.cluster.shares import Share, Sharing
 from ranksieve.workers.factors import closed_form, preparation
-from ranksieve.workers.factors.prepared import Progress, Propagation
+from ranksieve.workers.factors.prepared import Propagation
 from ranksieve.workers.factors.propagation import AROUND
 from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import Failure, ScoreRequest
 
 Document = dict[str, Any]

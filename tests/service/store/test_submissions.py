@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ranksieve.search.errors import ConflictError, LimitError, NotFoundError
-from ranksieve.service.job.exports import KNOWN, export_of
+from ranksieve.service.job.export import KNOWN
+from ranksieve.service.job.exports import export_of
 from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store

@@ -9,7 +9,7 @@ from standardwebhooks import Webhook as Receiver
 from standardwebhooks import WebhookVerificationError
 
 from ranksieve.service.job.events import Event, EventType
-from ranksieve.service.job.exports import Export
+from ranksieve.service.job.export import Export
 from ranksieve.service.job.job import Job, JobError, JobState
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.webhooks.messages import job_message, signed_headers, trial_message

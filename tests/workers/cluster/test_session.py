@@ -20,8 +20,9 @@ from ranksieve.workers.cluster.phases import MOST_DEATHS
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.factors.preparation import closed_form
-from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, Progress, load_factors
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared, load_factors
 from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.progress import Progress
 
 pytestmark = pytest.mark.usefixtures("cluster")
 

@@ -170,7 +170,7 @@ def test_workers_import_nothing_from_the_current_folder(trapped: Path) -> None:
 import os, sys, threading
 import torch
 from ranksieve.workers.cluster.session import Cluster
-from ranksieve.workers.factors.prepared import Progress
+from ranksieve.workers.types.progress import Progress
 
 def phase():
     import numpy, torch

@@ -16,10 +16,11 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.latency import MOST_RANKS, Latency, LatencyPlan, measure_latency, measured_ranks
 from ranksieve.workers.cost.workload import Workload, WorkloadKind, forward_pass
-from ranksieve.workers.factors.prepared import Prepared, Progress
+from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.model.layers import replace_linears
 from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.model.matrices import find_matrices
+from ranksieve.workers.types.progress import Progress
 
 MakeTimer = Callable[[torch.device, int], Any]
 

@@ -23,11 +23,12 @@ from ranksieve.workers.export.verification import (
     verify,
 )
 from ranksieve.workers.export.writer import ExportPlan, export
-from ranksieve.workers.factors.prepared import Progress, load_factors
+from ranksieve.workers.factors.prepared import load_factors
 from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.scoring.scorer import Scorer
 from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import Failure, ScoreRequest, Scores
 
 pytestmark = pytest.mark.usefixtures("_own_modules_cache")

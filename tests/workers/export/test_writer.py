@@ -30,10 +30,11 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.export.writer import LEAST_TRANSFORMERS, Exported, ExportPlan, export, load_folder
 from ranksieve.workers.factors.preparation import prepare
-from ranksieve.workers.factors.prepared import ANSWER_BIAS, PreparationPlan, Prepared, Progress, load_factors
+from ranksieve.workers.factors.prepared import ANSWER_BIAS, PreparationPlan, Prepared, load_factors
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.types.plan import ModelSource
+from ranksieve.workers.types.progress import Progress
 
 CPU = torch.device("cpu")
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])

@@ -28,7 +28,6 @@ from ranksieve.workers.factors.preparation import closed_form, prepare
 from ranksieve.workers.factors.prepared import (
     PreparationPlan,
     Prepared,
-    Progress,
     Propagation,
     load_answer_bias,
     load_factors,
@@ -39,6 +38,7 @@ from ranksieve.workers.model.loading import load_prepared
 from ranksieve.workers.model.matrices import find_matrices, weight_OD
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.types.plan import EncodedTask, ModelSource
+from ranksieve.workers.types.progress import Progress
 
 
 def run(plan: PreparationPlan) -> tuple[list[Progress], Prepared]:

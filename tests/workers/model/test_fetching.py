@@ -9,10 +9,10 @@ import psutil
 import pytest
 
 from ranksieve.search.errors import CancelledError, InfrastructureError, InputError
-from ranksieve.workers.factors.prepared import Progress
 from ranksieve.workers.model.fetching import fetch
 from ranksieve.workers.model.sources import resolve
 from ranksieve.workers.types.plan import ModelSource
+from ranksieve.workers.types.progress import Progress
 
 MOST_S = 400
 """Longest wait for a process to start, on however busy a machine."""

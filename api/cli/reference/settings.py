@@ -1,7 +1,7 @@
 """The settings' page: every variable that a server reads."""
 
+from ranksieve.api.cli.reference.schemas import HEADER, rows
 from ranksieve.api.reference.markdown import code, page, table
-from ranksieve.api.reference.schemas import HEADER, rows
 from ranksieve.service.server.settings import Settings
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ranksieve.api.cli.reference.schemas import HEADER, Schema, references, rows
 from ranksieve.api.reference.markdown import anchor, code, page, paragraphs, table
-from ranksieve.api.reference.schemas import HEADER, Schema, references, rows
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.spec.strict import LONGEST_TEXT
 

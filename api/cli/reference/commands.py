@@ -3,15 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
-import typer
-
 from ranksieve.api.cli import errors
-from ranksieve.api.cli.main import app
 from ranksieve.api.reference.markdown import code, page, paragraphs, table
 
 
-def render() -> str:
-    """The page."""
+def render(command: Any) -> str:
+    """The page of the root command."""
     exits = table(
         ("exit code", "means"),
         [
@@ -22,7 +19,7 @@ def render() -> str:
         ],
     )
     intro = "Results go to stdout, everything else to stderr."
-    return page("# Commands", intro, exits, *_commands(typer.main.get_command(app), "ranksieve"))
+    return page("# Commands", intro, exits, *_commands(command, "ranksieve"))
 
 
 def _commands(group: Any, path: str) -> Iterator[str]:

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from ranksieve.api.cli.reference.schemas import HEADER, Schema, references, rows, type_text
 from ranksieve.api.http.app import openapi_document
 from ranksieve.api.http.errors import MEDIA_TYPE
 from ranksieve.api.reference.markdown import anchor, code, page, paragraphs, table
-from ranksieve.api.reference.schemas import HEADER, Schema, references, rows, type_text
 
 _SCHEMAS = "#/components/schemas/"
 _ELSEWHERE = {"JobSpec": "[job file](job-file.md)"}

@@ -2,11 +2,11 @@
 
 from http import HTTPStatus
 
+from ranksieve.api.cli.reference.schemas import HEADER, rows
 from ranksieve.api.http.errors import CODES, MEDIA_TYPE
 from ranksieve.api.http.examples import DETAILS
 from ranksieve.api.http.schemas.common import FieldProblem, Problem
 from ranksieve.api.reference.markdown import code, page, paragraphs, table
-from ranksieve.api.reference.schemas import HEADER, rows
 
 
 def render() -> str:
