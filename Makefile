@@ -10,7 +10,7 @@ demo: $(VENV)/installed
 
 test: lint types contracts pytest
 
-# Kill campaigns, every architecture in depth, long lists of hostile input, searches by benchmarks.
+# Kill campaigns, every architecture in depth, more random examples, searches by benchmarks, all steps on the real model.
 test-all: lint types contracts
 	$(MAKE) pytest CAMPAIGN=1
 
@@ -27,7 +27,7 @@ contracts: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 pytest: $(VENV)/installed-dev $(VENV)/postgres $(VENV)/chromium
-	$(BIN)/pytest $(if $(CAMPAIGN),,-m "not campaign") --numprocesses=2 --dist=worksteal --durations=15 $(ARGS)
+	$(BIN)/pytest $(if $(CAMPAIGN),--hypothesis-profile=campaign,-m "not campaign") --numprocesses=2 --dist=worksteal --durations=15 $(ARGS)
 
 # Apart from `make test`: counting lines takes half as long again.
 coverage: override ARGS += --ignore=tests/e2e --cov --cov-report=term --cov-fail-under=90

@@ -32,6 +32,7 @@ DOWNLOADED = Path(sys.prefix)
 hypothesis.settings.register_profile(
     "ranksieve", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile("campaign", hypothesis.settings.get_profile("ranksieve"))
 hypothesis.settings.load_profile("ranksieve")
 
 FAST = ("fsync", "synchronous_commit", "full_page_writes")  # what only matters after a power cut

@@ -21,8 +21,9 @@ from ranksieve.service.store import Store
 
 KEY = "s3cret"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
+EXAMPLES = 15 if hypothesis.settings.get_current_profile_name() == "campaign" else 5
 # Of the server there may be one for all examples.
-SOME = hypothesis.settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SOME = hypothesis.settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Relay:
@@ -104,4 +105,4 @@ class Journey(schema.as_state_machine()):
 
 
 def test_every_journey_through_the_api_keeps_its_promises():
-    Journey.run(settings=hypothesis.settings(SOME, max_examples=10, stateful_step_count=8))
+    Journey.run(settings=hypothesis.settings(SOME, stateful_step_count=8))

@@ -297,6 +297,9 @@ def lifecycle(make_store: Callable[[Any], Store], spec: JobSpec) -> type[RuleBas
     return Lifecycle
 
 
+LIVES = 20 if settings.get_current_profile_name() == "campaign" else 5
+
+
 def test_jobs_live_as_the_model_says(store_url: str, make_spec: Callable[..., JobSpec]) -> None:
     def make(clock: Any) -> Store:
         store = Store(store_url, clock)
@@ -308,7 +311,7 @@ def test_jobs_live_as_the_model_says(store_url: str, make_spec: Callable[..., Jo
     run_state_machine_as_test(
         lifecycle(make, make_spec()),
         settings=settings(
-            max_examples=20, stateful_step_count=60,
+            max_examples=LIVES, stateful_step_count=60,
             suppress_health_check=list(HealthCheck), phases=[Phase.generate],
         ),
     )  # fmt: skip

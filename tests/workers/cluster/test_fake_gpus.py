@@ -264,8 +264,8 @@ def gpt2() -> PreTrainedModel:
         ("llama", "choice", 2, "float32"),
         ("llama", "generate", 1, "bfloat16"),
         ("gpt2", "lm", 2, "float32"),
-        ("gemma", "choice", 1, "bfloat16"),
-        ("llama", "choice", 1, "float16"),
+        pytest.param("gemma", "choice", 1, "bfloat16", marks=pytest.mark.campaign),
+        pytest.param("llama", "choice", 1, "float16", marks=pytest.mark.campaign),
     ],
 )
 @pytest.mark.usefixtures("_own_modules_cache")
