@@ -5,6 +5,7 @@ Shape letters: N examples, B bootstrap resamples.
 
 import math
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,8 +17,7 @@ RESAMPLES = 4000
 TWO_SIDED = 0.95
 MOST_NATS = 700.0
 """Of a rise per token: the exponential of a little more is no number."""
-WILSON_Z = 1.959963984540054
-"""Standard normal quantile of a two-sided 95 % interval."""
+WILSON_Z = NormalDist().inv_cdf((1 + TWO_SIDED) / 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

