@@ -23,22 +23,16 @@ class Constraint:
     Args:
         field: Its place in the job file.
         matrices: Shell patterns of names; each has to match something.
-        layers: First and last layer it is about; None for all.
         min_density: Least share of its parameters that a matrix keeps.
         max_density: Most.
-        min_rank: Least rank; dense counts as the matrix's smaller width.
-        max_rank: Most.
         frozen: The one rank it has, or `DENSE`.
         tied: Which of the matched matrices share a gene.
     """
 
     field: str
     matrices: tuple[str, ...]
-    layers: tuple[int, int] | None = None
     min_density: float = 0.0
     max_density: float = 1.0
-    min_rank: int = 0
-    max_rank: int | None = None
     frozen: int | None = None
     tied: Tied | None = None
 
@@ -46,12 +40,7 @@ class Constraint:
         """Whether a matrix that it matches may have this rank."""
         if self.frozen is not None and rank != self.frozen:
             return False
-        width = min(shape.out_features, shape.in_features)
-        whole = width if rank == DENSE else rank
-        return (
-            self.min_density <= shape.density(rank) <= self.max_density
-            and self.min_rank <= whole <= (width if self.max_rank is None else self.max_rank)
-        )  # fmt: skip
+        return self.min_density <= shape.density(rank) <= self.max_density
 
     def members(self, matrices: Sequence[MatrixShape]) -> list[int]:
         """The matrices it is about, by their index.
@@ -59,18 +48,13 @@ class Constraint:
         Raises:
             InputError: One of its patterns matches nothing.
         """
-        inside = [i for i, shape in enumerate(matrices) if self._in_layers(shape)]
         for pattern in self.matrices:
-            if not any(matches(matrices[i].name, [pattern]) for i in inside):
-                where = "" if self.layers is None else " in layers {} to {}".format(*self.layers)
+            if not any(matches(shape.name, [pattern]) for shape in matrices):
                 raise InputError(
                     f"{self.field}.matrices",
-                    f"no matrix to prune matches {pattern!r}{where}; they are named like {matrices[0].name!r}",
+                    f"no matrix to prune matches {pattern!r}; they are named like {matrices[0].name!r}",
                 )
-        return [i for i in inside if matches(matrices[i].name, self.matrices)]
-
-    def _in_layers(self, shape: MatrixShape) -> bool:
-        return self.layers is None or self.layers[0] <= shape.layer <= self.layers[1]
+        return [i for i, shape in enumerate(matrices) if matches(shape.name, self.matrices)]
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -118,7 +102,7 @@ def _allowed(shape: MatrixShape, grid: tuple[int, ...], rules: Sequence[Constrai
         raise InputError(
             last,
             f"{shape.name} has no level that fits{with_others}; its levels are {_shown(shape, grid)}; "
-            "widen the bounds, or lower projection.rank_step",
+            "widen the bounds",
         )
     return allowed
 
