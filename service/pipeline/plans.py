@@ -14,7 +14,7 @@ from ranksieve.workers.factors.prepared import PreparationPlan
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.model.checks import CHAT_TEMPLATES
 from ranksieve.workers.preflight import Checked
-from ranksieve.workers.types.plan import DataPlan, ModelSource, RecordSource, TaskPlan
+from ranksieve.workers.types.plan import SPLITS, DataPlan, ModelSource, RecordSource, TaskPlan
 
 
 def allowed_roots(settings: Settings) -> list[Path]:
@@ -116,6 +116,7 @@ def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
             for name, source in data.files.items()
         },
         sizes={name: size for name, size in data.sizes.items()},
+        splits=SPLITS,
         seed=spec.seed,
     )
 

@@ -68,19 +68,13 @@ def test_a_tokenizer_of_another_model_is_refused(
         check(ModelSource(kind="path", location=str(folder)), TASK, data, FolderCache(tmp_path / "models"))
 
 
-def test_what_cannot_be_refit_is_refused_at_once(
+def test_layers_that_share_keys_and_values_cannot_be_run_block_by_block(
     model: ModelSource, data: DataPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LlamaConfig, "num_kv_shared_layers", 1, raising=False)  # as Gemma 3n has
     models = FolderCache(tmp_path / "models")
-    with pytest.raises(InputError, match=r"projection\.refit: cannot be had of a model whose layers share"):
-        check(model, TASK, data, models, by_block=["refit"])
-    with pytest.raises(
-        InputError, match=r"projection\.propagated_shares: .* share keys and values; leave it out"
-    ):
-        check(model, TASK, data, models, by_block=["propagated_shares"], head_bias=True)
+    assert check(model, TASK, data, models).by_block
+    monkeypatch.setattr(LlamaConfig, "num_kv_shared_layers", 1, raising=False)  # as Gemma 3n has
     assert not check(model, TASK, data, models).by_block
-    check(model, TASK, data, models)
 
 
 DAMAGED: list[tuple[str, Any]] = [

@@ -44,7 +44,7 @@ def encode(
 
     Args:
         task: Templates and choices.
-        data: Sources and split sizes; only the splits that `data.splits` names are made.
+        data: Sources and split sizes; only the splits that it names are made.
         tokenizer: The model's own.
         context_length: Longest row the model takes, in tokens; None if unbounded.
 
@@ -75,11 +75,12 @@ def _questions(task: TaskPlan, data: DataPlan, renderer: Renderer) -> tuple[Divi
     """Divide the records, and render those that were chosen."""
     for source, field in ((task.prompt, "task.prompt"), (task.answer, "task.answer")):
         renderer.render(source, field, ())
-    sources = {name: data.files[name] for name in data.splits if name in data.files}
-    if data.source is not None and len(sources) < len(data.splits):
+    splits = data.splits or tuple(data.sizes)
+    sources = {name: data.files[name] for name in splits if name in data.files}
+    if data.source is not None and len(sources) < len(splits):
         sources[SHARED] = data.source
     pools = {name: _candidates(task, source, renderer) for name, source in sources.items()}
-    division = split(pools, sizes_of(pools, data.splits, data.sizes), data.seed)
+    division = split(pools, sizes_of(pools, splits, data.sizes), data.seed)
     chosen = [candidate for part in division.splits.values() for candidate in part]
     answers = renderer.render(task.answer, "task.answer", [(c.name, c.record) for c in chosen])
     return division, [

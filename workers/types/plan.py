@@ -42,13 +42,13 @@ class RecordSource:
 class DataPlan:
     """The record pool, the splits with files of their own, and the number of records that each split takes.
 
-    `splits`: those that are made; the ones that `sizes` does not name get a size by the number of records there are.
+    `splits`: those that are made, by default the ones that `sizes` names; others get a size by the number of records.
     """
 
     source: RecordSource | None
     files: Mapping[str, RecordSource] = field(default_factory=dict)
     sizes: Mapping[str, int]
-    splits: Sequence[str] = SPLITS
+    splits: Sequence[str] = ()
     seed: int = 0
 
 
