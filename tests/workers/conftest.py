@@ -393,8 +393,8 @@ def provenance() -> dict[str, Any]:
         "versions": {"ranksieve": "0.1.0"},
         "spec": {
             "model": {"hub": None, "path": "model", "gguf": None, "revision": None},
-            "task": {"prompt": "Review: {{ text }} Mood:", "data": {"seed": 1}},
-            "search": {"seed": 2},
+            "task": {"prompt": "Review: {{ text }} Mood:"},
+            "seed": 2,
         },
         "summary": {
             "metric_name": "accuracy",
