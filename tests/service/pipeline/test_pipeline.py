@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tuning import tune
+from tuning import front, tune
 
 from ranksieve.search.errors import (
     CancelledError,
@@ -39,12 +39,12 @@ from ranksieve.service.job.job import Job, JobState, Request
 from ranksieve.service.pipeline import steps
 from ranksieve.service.pipeline.materializer import Materializer
 from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.policy import PROPAGATED_AROUND, REWEIGH_PASSES
 from ranksieve.service.run.feed import Feed
 from ranksieve.service.run.forking import forked
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
-from ranksieve.service.spec.job import PROPAGATED_AROUND, REWEIGH_PASSES
 from ranksieve.service.store import Store
 from ranksieve.service.wiring import build
 from ranksieve.workers.cache.folders import FolderCache
@@ -285,7 +285,7 @@ def test_the_experts_of_a_mixture_are_searched_refit_around_and_exported(
     jobs: Jobs, tiny_job: Document, tiny_mixture: str
 ) -> None:
     tiny_job["model"]["path"] = tiny_mixture
-    tiny_job["search"]["constraints"] = [{"matrices": ["*.experts.*"], "tied": "layer"}]
+    tiny_job["search"] = {"constraints": [{"matrices": ["*.experts.*"], "tied": "layer"}]}
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
     (model,) = jobs.events(id, "model.loaded")
@@ -307,7 +307,8 @@ def test_the_test_split_is_scored_once_and_last(jobs: Jobs, tiny_job: Document) 
 
 
 def test_a_front_is_searched_confirmed_and_told_of(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["objective"] = {"kind": "pareto", "smallest": 0.3, "sizes": 4, "finalists": 3, "points": 100.0}
+    front(smallest=0.3, sizes=4, finalists=3)
+    tiny_job["objective"] = {"kind": "pareto", "points": 100.0}
     tiny_job["policy"]["kl_weight"] = 1.0  # the likelihood of random labels knows no size
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
@@ -323,8 +324,8 @@ def test_a_front_is_searched_confirmed_and_told_of(jobs: Jobs, tiny_job: Documen
 
 
 def test_a_finalist_that_gains_by_refitting_is_exported_refit(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["policy"] |= {"method": "weight", "refit": 1.0}
-    tiny_job["policy"]["search"] |= {"generations": 0, "kl_weight": 1.0}
+    tiny_job["policy"] |= {"method": "weight", "refit": 1.0, "kl_weight": 1.0}
+    tiny_job["policy"]["search"]["generations"] = 0
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
     events = jobs.events(id, "finalist.refit")
@@ -344,7 +345,7 @@ def test_a_finalist_that_gains_by_refitting_is_exported_refit(jobs: Jobs, tiny_j
 def test_only_finalists_that_are_looked_at_are_refit_and_those_that_fill_the_actors(
     jobs: Jobs, max_drop: Document, actors: int
 ) -> None:
-    max_drop["resources"] = {"actors": actors}
+    max_drop["resources"]["actors"] = actors
     id, cluster = jobs.submit(max_drop), LocalCluster()
     result = jobs.run(cluster)
     refit, confirmed = cluster.actors[0].others["refit"], len(result["finalists"])
@@ -368,7 +369,7 @@ def test_what_goes_with_propagated_factors_is_scored_confirmed_and_exported(
     monkeypatch.setattr(
         preparation, "example_losses", lambda model, *_: torch.tensor([float(model.answer_bias is None)])
     )
-    max_drop["projection"]["refit"] = None
+    max_drop["policy"]["refit"] = None
     max_drop["objective"]["points"] = 5.0
     cluster = LocalCluster()
     id = jobs.submit(max_drop)
@@ -395,9 +396,9 @@ def mostly_good(tiny_job: Document, tiny_root: Path) -> Document:
         "source": {"path": "mostly_good.jsonl"},
         "sizes": {"calibration": 64, "search": 16, "confirm": 32, "test": 64},
     }
-    tiny_job["search"] |= {"kl_weight": 0.0, "generations": 0, "reweigh_rounds": 0, "descent_rounds": 0}
+    tiny_job["policy"] |= {"kl_weight": 0.0, "reweigh_rounds": 0, "descent_rounds": 0, "propagated_shares": ()}
+    tiny_job["policy"]["search"]["generations"] = 0
     tiny_job["objective"] = {"kind": "target_params", "share": 0.5}
-    tiny_job["policy"]["propagated_shares"] = []
     return tiny_job
 
 
@@ -500,8 +501,8 @@ def test_errors_are_propagated_around_what_bytes_and_time_leave(
 
 @pytest.fixture
 def fast(tiny_job: Document) -> Document:
-    """A job for a latency, its forward pass that of two rows."""
-    tiny_job["objective"] = {"kind": "target_latency", "share": 0.7, "rows": 2, "length": 8}
+    """A job for a latency."""
+    tiny_job["objective"] = {"kind": "target_latency", "share": 0.7}
     return tiny_job
 
 
@@ -513,7 +514,7 @@ def test_a_latency_is_met_and_measured_again(jobs: Jobs, fast: Document, make_fl
     (told,) = jobs.events(id, "latency.measured")
     assert told == result["latency_table"]
     latency = result["latency"]
-    assert latency["workload"] == {"kind": "prefill", "rows": 2, "length": 8}
+    assert latency["workload"] == {"kind": "prefill", "rows": 16, "length": 6}  # of the search split
     assert 0.6 < latency["expected_share"] <= latency["target_share"] <= 0.7
     assert latency["measured_share"] == pytest.approx(latency["expected_share"])  # FLOPs are as foretold
     assert latency["measured_dense_ms"] == pytest.approx(latency["expected_dense_ms"])
@@ -613,9 +614,9 @@ def test_a_fork_of_a_job_for_a_latency_measures_anew(
 ) -> None:
     id = jobs.submit(fast)
     jobs.run(LocalCluster(make_timer=make_flop_timer))
-    spec = forked(JobSpec.model_validate(fast | {"parent": {"job": id}}), jobs.store)
+    spec = forked(JobSpec.model_validate(tune(fast | {"parent": {"job": id}})), jobs.store)
     assert len(spec.search.seeds) > 0
-    jobs.submit(spec.canonical())
+    jobs.submit(spec.canonical() | {"policy": fast["policy"]})
     cluster = LocalCluster(make_timer=make_flop_timer)
     result = jobs.run(cluster)
     assert "measure_latency" in cluster.phases
@@ -671,13 +672,12 @@ def test_a_job_for_a_latency_does_not_go_on_with_other_factors(
 
 
 def test_constraints_and_seeds_go_through_a_whole_job(jobs: Jobs, tiny_job: Document) -> None:
-    tiny_job["search"] |= {
+    tiny_job["search"] = {
         "constraints": [
             {"matrices": ["q_proj", "k_proj", "v_proj"], "tied": "layer"},
-            {"matrices": ["down_proj"], "tied": "all", "min_density": 0.2},
+            {"matrices": ["down_proj"], "tied": "all", "density": [0.2, 1]},
             {"matrices": ["0.self_attn.o_proj"], "frozen": "dense"},
         ],
-        "seeds": [{"densities": {"*": 0.4}}, {"random": 1}],
     }
     id, cluster = jobs.submit(tiny_job), LocalCluster()
     result = jobs.run(cluster)
@@ -703,7 +703,7 @@ def test_a_search_that_has_begun_needs_the_files_of_its_seeds_no_more(jobs: Jobs
     jobs.submit(tiny_job)
     artifact = Path(jobs.run(LocalCluster())["artifact"])
     seed = shutil.copy(artifact / "ranksieve.json", artifact.with_name("seed.json"))
-    tiny_job["search"] |= {"seeds": [{"path": str(seed)}]}
+    tiny_job["search"] = {"seeds": [{"path": str(seed)}]}
     jobs.submit(tiny_job)
     expected = jobs.run(LocalCluster())
     id = jobs.submit(tiny_job)
@@ -952,7 +952,7 @@ def test_an_export_of_a_finalist_that_half_of_the_records_let_through_is_held_to
 ) -> None:
     monkeypatch.setattr("ranksieve.service.pipeline.scoring.CHUNK", 8)
     max_drop["objective"]["points"] = 100.0
-    max_drop["projection"]["refit"] = None
+    max_drop["policy"]["refit"] = None
 
     def small_ones_fail(request: ScoreRequest, result: Any) -> Any:
         small = request.split == "confirm" and -1 not in request.ranks and sum(request.ranks) < 30
@@ -1034,7 +1034,7 @@ def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
         return sorted(key.split("-")[0] for key in keys)
 
     def run(method: str) -> set[str]:
-        tiny_job["policy"] = {**tiny_job.get("projection", {}), "method": method}
+        tiny_job["policy"] = {**tiny_job["policy"], "method": method}
         jobs.submit(tiny_job)
         jobs.run(LocalCluster())
         return {entry.key for entry in cache.entries()}
@@ -1047,8 +1047,10 @@ def test_a_small_cache_keeps_what_the_job_uses_and_nothing_else(
 
 def finished(jobs: Jobs, tiny_job: Document) -> str:
     """A job that has succeeded, with candidates of many sizes."""
-    tiny_job["objective"] = {"kind": "pareto", "smallest": 0.3, "sizes": 4, "finalists": 2, "points": 100.0}
-    tiny_job["search"] |= {"kl_weight": 1.0, "generations": 1}
+    front(smallest=0.3, sizes=4, finalists=2)
+    tiny_job["objective"] = {"kind": "pareto", "points": 100.0}
+    tiny_job["policy"]["kl_weight"] = 1.0
+    tiny_job["policy"]["search"]["generations"] = 1
     id = jobs.submit(tiny_job)
     jobs.run(LocalCluster())
     return id
@@ -1223,10 +1225,10 @@ def two_processors(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
     jobs: Jobs, two_processors: Application, tiny_job: Document
 ) -> None:
-    tiny_job["resources"] = {"actors": 2}
+    tiny_job["resources"]["actors"] = 2
     tiny_job["policy"]["refit"] = None
     tiny_job["policy"]["search"] |= {"generations": 8, "max_evaluations": 100}
-    specs = [{**tiny_job, "search": {**tiny_job["search"], "seed": seed}} for seed in (0, 1)]
+    specs = [tiny_job | {"seed": seed} for seed in (0, 1)]
     expected = []
     for spec in specs:
         jobs.submit(spec)
@@ -1243,9 +1245,9 @@ def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
         assert reached, [(event.type, event.data) for id in ids for event in store.events(id, limit=1000)]
 
     store.base.listener = told
-    ids = [two_processors.submit(JobSpec.model_validate(specs[0])).id]
+    ids = [two_processors.submit(JobSpec.model_validate(tune(specs[0]))).id]
     wait(lambda: store.job(ids[0]).state is JobState.SEARCHING)  # with both processors
-    ids.append(two_processors.submit(JobSpec.model_validate(specs[1])).id)
+    ids.append(two_processors.submit(JobSpec.model_validate(tune(specs[1]))).id)
     wait(lambda: store.job(ids[1]).state is JobState.SEARCHING)
     for actors in (1, 2):
         two_processors.controller.change(ids[0], JobChanges(actors=actors))
