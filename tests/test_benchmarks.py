@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ranksieve.api.cli.spec_file import load_spec
+
 FOLDER = Path(__file__).parent / "benchmarks"
 SCRIPTS = sorted(FOLDER.rglob("*.py"))
 
@@ -33,6 +35,11 @@ def exists(module: str, name: str) -> bool:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_what_a_benchmark_imports_is_there(script: Path) -> None:
     assert [name for name in imported(script) if not exists(*name)] == []
+
+
+@pytest.mark.parametrize("file", sorted((FOLDER / "tasks").glob("*.yaml")), ids=lambda file: file.stem)
+def test_job_file_of_a_benchmark_is_valid(file: Path) -> None:
+    assert load_spec(file).name
 
 
 @pytest.mark.campaign

@@ -317,7 +317,7 @@ def test_token_of_the_hub_is_taken_where_there_is_one():
     assert COMPOSE["environment"]["HF_TOKEN"] is None  # that of the shell
 
 
-@pytest.mark.parametrize("way", ["compose", "kubernetes", "systemd", ".."])
+@pytest.mark.parametrize("way", ["compose", "kubernetes", "systemd"])
 def test_token_of_the_hub_is_told_of(way):
     assert re.search("HF_TOKEN|hf-token", (DEPLOY / way / "README.md").read_text())
 

@@ -25,7 +25,7 @@ WITHIN = 1.05
 
 
 def workload_of(objective: TargetLatency, spec: JobSpec, checked: Checked) -> Workload:
-    """The forward pass that is timed: as the job file says, else of a typical batch of the search split.
+    """Choose the forward pass that is timed: on a typical batch of the search split.
 
     Raises:
         InputError: It is longer than the model's context, or experts are among the matrices: what runs of them, the

@@ -79,11 +79,15 @@ def main() -> None:
 def _arguments() -> Namespace:
     options = parser(__doc__)
     options.add_argument("--examples", type=int, default=1024, help="calibration examples")
-    options.add_argument("--propagated", nargs="*", type=float, help="as `projection.propagated_shares`")
+    options.add_argument(
+        "--propagated", nargs="*", type=float, help="sizes of models in which errors are propagated"
+    )
     options.add_argument("--processes", nargs="+", type=int, default=[1, 2])
     options.add_argument("--threads", type=int, default=1, help="of each process")
     options.add_argument("--rounds", type=int, default=1)
-    options.add_argument("--midway", type=float, help="as `projection.midway_share` of a job")
+    options.add_argument(
+        "--midway", type=float, help="share of the model on the way to which moments are gathered"
+    )
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--dtype", default="auto")
     return options.parse_args()

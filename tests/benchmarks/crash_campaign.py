@@ -30,6 +30,7 @@ from accounts import account, differences
 from commits import watch
 from rich.console import Console
 from rich.table import Table
+from tuning import tune
 
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.matrix import MatrixShape
@@ -38,9 +39,9 @@ from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobState, Request
-from ranksieve.service.pipeline.plans import search_settings
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.pipeline.searching import search
+from ranksieve.service.policy import policy_of
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
@@ -64,8 +65,9 @@ PRICES = Prices(SPACE, ENERGIES)
 
 
 def spec_of(seed: int) -> JobSpec:
-    """A job; every second one has the other objective."""
-    return JobSpec.model_validate(
+    """A job; every second one has the other objective. Puts the constants of all in force in this process."""
+    search = {"population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 5, "patience": 9}
+    document = tune(
         {
             "model": {"path": "synthetic"},
             "task": {
@@ -73,13 +75,15 @@ def spec_of(seed: int) -> JobSpec:
                 "answer": "{{ text }}",
                 "data": {"source": {"path": "none.jsonl"}, "sizes": {"search": 32}},
             },
-            "search": {
-                "population": 3, "offspring": 4, "survivors": 2, "screen": 8, "generations": 5, "patience": 9,
-                "max_evaluations": 60, "seed": seed,
-            },
-            "objective": {"kind": "max_drop", "points": 8} if seed % 2 else {"kind": "target_params", "share": 0.5},
+            "policy": {"search": search},
+            "search": {"max_evaluations": 60},
+            "seed": seed,
+            "objective": {"kind": "max_drop", "points": 8}
+            if seed % 2
+            else {"kind": "target_params", "share": 0.5},
         }
-    )  # fmt: skip
+    )
+    return JobSpec.model_validate(document)
 
 
 class Scorer:
@@ -104,7 +108,7 @@ class Scorer:
 def pipeline(job: Job, log: JobLog) -> dict[str, Any]:
     """A whole job, with a model of a few numbers."""
     objective = MaxDrop(points=8) if job.spec.objective.kind == "max_drop" else TargetParams(share=0.5)
-    plan = SearchPlan(space=SPACE, objective=objective, settings=search_settings(job.spec))
+    plan = SearchPlan(space=SPACE, objective=objective, settings=policy_of(job.spec).search)
     log.event(EventType.DATA_LOADED, splits={}, dropped_duplicates=0)
     log.state(JobState.PREPARING)
     log.state(JobState.SEARCHING)

@@ -1,4 +1,4 @@
-"""Runs the demo for several seeds, projection methods and lengths of training and prints the table of the README.
+"""Runs the demo for several seeds and efforts, and prints a table of the results.
 
 With `--json FILE` every result is kept in FILE as soon as it is there, and what FILE holds is not run again.
 """
@@ -14,11 +14,13 @@ from typing import Any
 
 from real_model import parser
 
-Key = tuple[str, int, int]
-"""Method, epochs, seed."""
+from ranksieve.service.policy import EFFORTS
+
+Key = tuple[str, int]
+"""Effort, seed."""
 
 HEADER = (
-    "| method | epochs | seed | block parameters kept | dense test accuracy | sieved test accuracy "
+    "| effort | seed | block parameters kept | dense test accuracy | sieved test accuracy "
     "| drop, points (95 %) | test KL, nats | tokens/s | promise held | seconds |"
 )
 
@@ -26,7 +28,7 @@ HEADER = (
 def main() -> None:
     arguments = _arguments()
     results = _stored(arguments.json)
-    wanted = list(product(arguments.methods, arguments.epochs, arguments.seeds))
+    wanted = list(product(arguments.efforts, arguments.seeds))
     for key in wanted:
         if key in results:
             continue
@@ -42,35 +44,26 @@ def main() -> None:
 def _arguments() -> Namespace:
     options = parser(__doc__)
     options.add_argument("--seeds", nargs="+", type=int, default=[0, 3, 4])
-    options.add_argument(
-        "--methods", nargs="+", default=["task"], choices=["task", "output", "input", "weight"]
-    )
-    options.add_argument(
-        "--epochs", nargs="+", type=int, default=[1], help="that train the factors; 0 trains nothing"
-    )
+    options.add_argument("--efforts", nargs="+", default=["normal"], choices=list(EFFORTS))
     return options.parse_args()
 
 
-def _run(method: str, epochs: int, seed: int, data_dir: Path) -> dict[str, Any]:
+def _run(effort: str, seed: int, data_dir: Path) -> dict[str, Any]:
     command = [str(Path(sys.executable).with_name("ranksieve")), "demo", "--json"]
-    command += ["--data-dir", str(data_dir), "--seed", str(seed), "--method", method]
-    command += ["--refine-epochs", str(epochs)]
+    command += ["--data-dir", str(data_dir), "--seed", str(seed), "--effort", effort]
     print(" ".join(["ranksieve", *command[1:]]), file=sys.stderr)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
-        raise SystemExit(
-            f"the demo with method {method}, {epochs} epochs and seed {seed} ended with {done.returncode}"
-        )
+        raise SystemExit(f"the demo of effort {effort} and seed {seed} ended with {done.returncode}")
     result = json.loads(done.stdout)
     assert isinstance(result, dict)
     return result
 
 
-def _cells(method: str, epochs: int, seed: int, result: dict[str, Any]) -> Iterator[str]:
+def _cells(effort: str, seed: int, result: dict[str, Any]) -> Iterator[str]:
     dense, best = result["dense"], result["best"]
     drop, low, high = best["drop_points"]["test"]
-    yield f"`{method}`"
-    yield str(epochs)
+    yield effort
     yield str(seed)
     yield f"{best['kept_block_params']:.1%}"
     yield f"{dense['metric']['test']:.3f}"
@@ -86,18 +79,17 @@ def _stored(file: Path | None) -> dict[Key, dict[str, Any]]:
     if file is None or not file.exists():
         return {}
     rows = json.loads(file.read_text())
-    return {(row["method"], row["epochs"], row["seed"]): row["result"] for row in rows}
+    return {(row["effort"], row["seed"]): row["result"] for row in rows}
 
 
 def _store(file: Path, results: dict[Key, dict[str, Any]]) -> None:
     rows = [
         {
-            "method": method,
-            "epochs": epochs,
+            "effort": effort,
             "seed": seed,
             "result": {**result, "artifact": Path(result["artifact"]).name},
         }
-        for (method, epochs, seed), result in results.items()
+        for (effort, seed), result in results.items()
     ]
     part = file.with_name(file.name + ".part")
     part.write_text(json.dumps(rows, indent=1) + "\n")

@@ -23,6 +23,7 @@ from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
 from ranksieve.workers.cost.shapes import size_of
 from ranksieve.workers.cost.speed import DATA_SHEETS
+from ranksieve.workers.data.splits import USUAL_MOST
 
 # Sizes from the public config.json of meta-llama/Llama-3.1-8B and -70B.
 LLAMA = {"vocab_size": 128_256, "num_key_value_heads": 8, "max_position_embeddings": 131_072}
@@ -40,11 +41,7 @@ LENGTH = 256
 
 def main() -> None:
     arguments = _arguments()
-    numbers = (
-        _llamas(arguments.gram_memory_gib, arguments.batch_tokens)
-        if arguments.llama
-        else _check(arguments.data_dir, arguments.root)
-    )
+    numbers = _llamas() if arguments.llama else _check(arguments.data_dir, arguments.root)
     if arguments.json:
         arguments.json.write_text(json.dumps(numbers, indent=2) + "\n")
 
@@ -55,8 +52,6 @@ def _arguments() -> Namespace:
         "--root", type=Path, action="append", default=[], help="folder that the job's files are in"
     )
     options.add_argument("--llama", action="store_true")
-    options.add_argument("--gram-memory-gib", nargs="+", type=float, default=[8, 32])
-    options.add_argument("--batch-tokens", type=int, default=4096)
     return options.parse_args()
 
 
@@ -82,33 +77,31 @@ def _check(data_dir: Path, roots: list[Path]) -> dict[str, Any]:
     return {"estimate": estimate, "taken_seconds": job.result["seconds"]}
 
 
-def _llamas(gram_memories_gib: list[float], batch_tokens: int) -> dict[str, Any]:
-    rows = {}
+def _llamas() -> dict[str, Any]:
+    rows: dict[str, Any] = {}
     print(
-        "| model | GPUs an actor | memory for Grams, GiB | passes | each GPU, GB | host, GB | disk, GB | prepare, h "
+        "| model | GPUs an actor | passes | each GPU, GB | host, GB | disk, GB | prepare, h "
         "| search at most, h |"
     )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name, sizes in LLAMAS.items():
         model = size_of(LlamaConfig(**sizes))
-        for gib in gram_memories_gib:
-            row = estimate_size(model, _spec(gib, batch_tokens, GPUS[name]), LENGTH, DATA_SHEETS["H100"])
-            rows[f"{name}, {gib:g} GiB"] = row
-            hours = {
-                p["phase"]: f"{p['seconds_low'] / 3600:.2f} to {p['seconds_high'] / 3600:.2f}"
-                for p in row["phases"]
-            }
-            total = row["total"]
-            print(
-                f"| {name} | {GPUS[name]} | {gib:g} | {row['gram_passes']} "
-                f"| {total['accelerator_bytes'] / 1e9:,.0f} | {total['host_bytes'] / 1e9:,.0f} "
-                f"| {total['disk_bytes'] / 1e9:,.0f} | {hours['prepare']} | {hours['search']} |"
-            )
+        row = rows[name] = estimate_size(model, _spec(GPUS[name]), LENGTH, DATA_SHEETS["H100"])
+        hours = {
+            p["phase"]: f"{p['seconds_low'] / 3600:.2f} to {p['seconds_high'] / 3600:.2f}"
+            for p in row["phases"]
+        }
+        total = row["total"]
+        print(
+            f"| {name} | {GPUS[name]} | {row['gram_passes']} "
+            f"| {total['accelerator_bytes'] / 1e9:,.0f} | {total['host_bytes'] / 1e9:,.0f} "
+            f"| {total['disk_bytes'] / 1e9:,.0f} | {hours['prepare']} | {hours['search']} |"
+        )
     return rows
 
 
-def _spec(gram_memory_gib: float, batch_tokens: int, gpus_per_actor: int) -> JobSpec:
-    """The defaults of a job file, on four actors."""
+def _spec(gpus_per_actor: int) -> JobSpec:
+    """The defaults of a job file, on four actors, with the most records that splits get by default."""
     return JobSpec.model_validate(
         {
             "model": {"hub": "meta-llama/Llama-3.1-8B"},
@@ -117,14 +110,9 @@ def _spec(gram_memory_gib: float, batch_tokens: int, gpus_per_actor: int) -> Job
                 "prompt": "{{ text }}",
                 "answer": "{{ label }}",
                 "choices": ["a", "b"],
-                "data": {"source": {"path": "records.jsonl"}},
+                "data": {"source": {"path": "records.jsonl"}, "sizes": USUAL_MOST},
             },
-            "resources": {
-                "actors": 4,
-                "gpus_per_actor": gpus_per_actor,
-                "gram_memory_gib": gram_memory_gib,
-                "batch_tokens": batch_tokens,
-            },
+            "resources": {"actors": 4, "gpus_per_actor": gpus_per_actor},
         }
     )
 

@@ -35,6 +35,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 CLIENTS = Path(__file__).with_name("load_clients.py")
+COMMAND = Path(__file__).parents[1] / "e2e" / "tuned_command.py"
+POLICY = {"rank_step": 1, "search": {"generations": 100_000, "patience": 100_000}}
 WORDS = ["<unk>", "</s>", "Review", "Mood", ":", "good", "bad", *(f"word{n}" for n in range(200))]
 SIZES = {"tiny": (64, 4), "small": (256, 8)}
 """Width and layers of the job's model."""
@@ -80,8 +82,7 @@ def make_world(folder: Path, size: str) -> dict[str, Any]:
                 "sizes": {"calibration": 64, "search": 512, "confirm": 64, "test": 64},
             },
         },
-        "projection": {"rank_step": 1},
-        "search": {"generations": 100_000, "max_evaluations": 10_000_000, "patience": 100_000},
+        "search": {"max_evaluations": 10_000_000},
         "objective": {"kind": "target_params", "share": 0.4},
         "resources": {"actors": 1},
     }
@@ -118,14 +119,7 @@ def _processor_s(process: psutil.Process) -> float:
 @asynccontextmanager
 async def served(folder: Path, spec: Mapping[str, Any]) -> AsyncIterator[Server]:
     """A server of its own on a free port, whose job has saved a generation."""
-    command = [
-        sys.executable,
-        "-c",
-        "from ranksieve.api.cli.main import main; main()",
-        "serve",
-        "--port",
-        "0",
-    ]
+    command = [sys.executable, str(COMMAND), json.dumps({"policy": POLICY}), "serve", "--port", "0"]
     command += ["--data-dir", str(folder / "data"), "--root", str(folder)]
     environment = {**os.environ, "RANKSIEVE_REQUESTS_PER_SECOND": "0"}
     with (folder / "log").open("w+") as log:

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 from opentelemetry import trace
 from real_model import parser
+from tuning import tune
 
 from ranksieve.api.cli.demo import demo_spec
 from ranksieve.api.cli.embedded import embedded
@@ -27,6 +28,7 @@ from ranksieve.api.cli.spec_file import load_spec, validated
 from ranksieve.service import wiring
 from ranksieve.service.pipeline.estimate import sizes_of
 from ranksieve.service.pipeline.pipeline import Pipeline
+from ranksieve.service.policy import EFFORTS
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.cluster.session import Cluster
@@ -122,7 +124,9 @@ def main() -> None:
     peaks = Peaks(spans)
     with embedded(wiring.build(settings)) as client, peaks.measured():
         estimate = client.estimate(spec.canonical())
-        (*_, ended) = client.events(client.submit(spec.canonical())["id"])
+        submitted = client.submit(spec.canonical())
+        (*_, ended) = client.events(submitted["id"])
+    spec = JobSpec.model_validate(submitted["spec"])
     model, job = sizes_of(settings, spec, Pipeline(settings, Cluster()).check(spec))
     told = {name: part.host_bytes for name, part in preparation(model, job).items()}
     told |= {one["phase"]: one["host_bytes"] for one in estimate["phases"] if one["phase"] != "prepare"}
@@ -149,11 +153,11 @@ def _spec(arguments: Namespace, settings: Settings) -> JobSpec:
     if arguments.job is not None:
         return load_spec(arguments.job)
     assets = wiring.demo_assets(settings)
-    demo = demo_spec(assets.gguf, assets.reviews, seed=arguments.seed, method="task", refine_epochs=1)
+    demo = demo_spec(assets.gguf, assets.reviews, seed=arguments.seed, effort="normal")
     document = demo.canonical()
-    document["policy"] |= {"propagated_shares": [0.2, 0.4], "refit": 0.5}
     document["objective"] = {"kind": "target_latency", "share": 0.7}
-    return validated(document)
+    document["policy"] = {"propagated_shares": (0.2, 0.4), "refit": 0.5}
+    return validated(tune(document, EFFORTS["normal"]))
 
 
 if __name__ == "__main__":

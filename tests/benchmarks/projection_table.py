@@ -75,7 +75,7 @@ def _arguments() -> Namespace:
         "--midway", type=float, default=MIDWAY_SHARE, help="share of the smaller model, 0..1"
     )
     options.add_argument("--refit", type=float, help="refit with this share of the dense model's flow, 0..1")
-    options.add_argument("--gram-examples", type=int, help="as `projection.gram_examples` of a job; its own")
+    options.add_argument("--gram-examples", type=int, help="calibration records for second moments")
     options.add_argument("--allocations", nargs="+", choices=ALLOCATIONS, default=["lagrangian", "uniform"])
     options.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
     options.add_argument("--split", choices=["test", "confirm"], default="test", help="to score on")

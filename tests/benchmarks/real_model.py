@@ -14,13 +14,14 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import torch
-from tuning import tune
+from tuning import PLAIN, tune
 
 from ranksieve.api.cli.demo import demo_spec
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.reweighing import settled, weighted
+from ranksieve.search.start import reweighing
+from ranksieve.search.start.reweighing import weighted
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.service import wiring
 from ranksieve.service.pipeline import plans
@@ -29,11 +30,13 @@ from ranksieve.service.pipeline.descent import NextSize, Round, descent, stairca
 from ranksieve.service.pipeline.reweighing import NextShare, Reweighing, Weighing, on_stairs
 from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, RoundRecords, records_of, smallest_share
 from ranksieve.service.pipeline.scoring import TaskScorer
+from ranksieve.service.pipeline.steps import settled
 from ranksieve.service.policy import (
     DESCENT_ROUNDS,
     ROUND_EXAMPLES,
     STAIRCASE_ROUNDS,
     policy_of,
+    propagated_shares,
     usual_rounds,
 )
 from ranksieve.service.server.settings import Settings
@@ -90,7 +93,7 @@ def task_parser(description: str | None) -> ArgumentParser:
         nargs="*",
         type=float,
         default=[],
-        help="as `projection.propagated_shares` of a job, for `task`",
+        help="sizes of models in which errors are propagated, for `task`",
     )
     return made
 
@@ -104,10 +107,9 @@ class Variant(TypedDict, total=False):
     """Which job is prepared; left out, it is the demo's, with closed-form factors.
 
     `spec`: another job than the demo's; what follows `roots` replaces what it says. `roots`: folders with its model and
-    data. `objective`: as in a job file. `propagated_shares`: likewise; None: what that objective makes of it.
-    `method`, `gram_examples` (none: the job's own), `midway_share`, `refine_epochs`, `kl_weight`,
-    `dtype`: as in a job file. `calibration`: records of that split (none: the job's own). `seed`: of the data splits,
-    of calibration and of the search.
+    data. `objective`, `dtype`, `seed`: as in a job file. `method`, `gram_examples` (None: the default), `midway_share`,
+    `propagated_shares` (None: by the objective), `kl_weight`: as in a `Policy`. `calibration`: records of that split
+    (None: the job's own).
     """
 
     spec: JobSpec | None
@@ -118,7 +120,6 @@ class Variant(TypedDict, total=False):
     calibration: int | None
     midway_share: float | None
     propagated_shares: Sequence[float] | None
-    refine_epochs: int
     seed: int
     kl_weight: float
     dtype: str
@@ -174,7 +175,7 @@ def reweighed_for(
 
 
 def _weighted(model: RealModel, rounds: Sequence[Weighing]) -> Energies:
-    return weighted(model.prepared.energies, settled([np.array(one.weights) for one in rounds]))
+    return weighted(model.prepared.energies, reweighing.settled([np.array(one.weights) for one in rounds]))
 
 
 def weighings(
@@ -254,55 +255,37 @@ def _rounds(model: RealModel) -> int:
 def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[PreparationPlan, JobSpec]:
     """How a job is calibrated and factored, and the job."""
     settings = Settings(data_dir=data_dir, roots=[root.resolve() for root in variant.get("roots", ())])
-    seed, method = variant.get("seed", 0), variant.get("method", "task")
     spec = variant.get("spec")
     if spec is None:
         assets = wiring.demo_assets(settings)
-        spec = demo_spec(assets.gguf, assets.reviews, seed=seed, method=method, refine_epochs=0)
-    projection = {
-        "method": method,
-        "midway_share": variant.get("midway_share") if method == "task" else None,
-        "propagated_shares": variant.get("propagated_shares", ()) if method == "task" else None,
-        "train_epochs": variant.get("refine_epochs", 0),
-    }
-    if (gram_examples := variant.get("gram_examples")) is not None:
-        projection["gram_examples"] = gram_examples
-    spec = _changed(
-        spec,
-        projection,
-        seed,
-        variant.get("calibration"),
-        dtype=variant.get("dtype", "auto"),
-        objective=variant.get("objective"),
-        kl_weight=variant.get("kl_weight"),
-    )
+        spec = demo_spec(assets.gguf, assets.reviews, seed=variant.get("seed", 0), effort="normal")
+    spec = _changed(spec, **variant)
     allowed = plans.allowed_roots(settings)
     models = plans.cache(settings)
     checked = check(
         plans.model_source(spec, allowed), plans.task_plan(spec), plans.data_plan(spec, allowed), models
     )
+    spec = settled(spec, checked)
     plan = plans.preparation_plan(spec, checked, settings, spec.model.dtype)
-    return replace(plan, propagated_shares=spec.propagated_shares()), spec
+    return replace(plan, propagated_shares=propagated_shares(spec)), spec
 
 
-def _changed(
-    spec: JobSpec,
-    projection: dict[str, Any],
-    seed: int,
-    calibration: int | None,
-    *,
-    dtype: str,
-    objective: dict[str, Any] | None,
-    kl_weight: float | None,
-) -> JobSpec:
+def _changed(spec: JobSpec, **variant: Unpack[Variant]) -> JobSpec:
+    """The job that is asked for; its constants are in force from now on."""
     document = spec.canonical()
-    if kl_weight is not None:
-        document["policy"]["kl_weight"] = kl_weight
-    if objective is not None:
-        document["objective"] = objective
-    if calibration is not None:
+    document |= {
+        "seed": variant.get("seed", 0),
+        "objective": variant.get("objective") or document["objective"],
+    }
+    document["model"]["dtype"] = variant.get("dtype", "auto")
+    if calibration := variant.get("calibration"):
         document["task"]["data"]["sizes"]["calibration"] = calibration
-    document["model"]["dtype"] = dtype
-    document["policy"] |= projection
-    document["seed"] = document["seed"] = seed
-    return JobSpec.model_validate(tune(document))
+    shares = variant.get("propagated_shares", ())
+    policy = {
+        "method": variant.get("method", "task"),
+        "midway_share": variant.get("midway_share"),
+        "propagated_shares": None if shares is None else tuple(shares),
+        "kl_weight": variant.get("kl_weight", PLAIN.kl_weight),
+        "gram_examples": variant.get("gram_examples") or PLAIN.gram_examples,
+    }
+    return JobSpec.model_validate(tune(document | {"policy": policy}))

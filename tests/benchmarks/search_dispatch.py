@@ -370,7 +370,7 @@ def _job_log(store: Store, folder: Path) -> JobLog:
         "prompt": "{{ text }}",
         "answer": "{{ label }}",
         "choices": ["good", "bad"],
-        "data": {"source": {"path": "records.jsonl"}},
+        "data": {"source": {"path": "records.jsonl"}, "sizes": {"search": EXAMPLES}},
     }
     store.submissions.create_job(JobSpec.model_validate({"model": {"path": "model"}, "task": task}))
     job = store.claims.claim_next()

@@ -293,7 +293,6 @@ def _arena(
             objective=None if objective_of_factors is None else _in_job(*objective_of_factors),
             propagated_shares=None if arguments.propagate else arguments.propagated,
             calibration=arguments.calibration,
-            refine_epochs=0,
             kl_weight=arguments.kl_weight,
             seed=seed,
             threads=arguments.threads,

@@ -41,7 +41,7 @@ SPEC = JobSpec.model_validate(
             "prompt": "Review: {{ text }}\nSentiment:",
             "answer": "{{ label }}",
             "choices": ["positive", "negative"],
-            "data": {"source": {"path": "reviews.jsonl"}},
+            "data": {"source": {"path": "reviews.jsonl"}, "sizes": {"search": 256}},
         },
     }
 )

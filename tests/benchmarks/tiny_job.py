@@ -7,11 +7,10 @@ from random import Random
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tuning import front, tune
 
 from ranksieve.service.spec import JobSpec
-
-EVALUATION_TIMEOUT_S = 20.0
-"""Many times what an evaluation takes, also on a machine with other things to do."""
+from ranksieve.service.spec.resources import BATCH_TOKENS
 
 NUMBERS = [str(number) for number in range(200)]
 WORDS = ["<unk>", "</s>", "Review", "Mood", ":", "film", "good", "bad", *NUMBERS]
@@ -26,7 +25,7 @@ SPLITS = {"calibration": 800, "search": 192, "confirm": 64, "test": 64}
 OBJECTIVES = [
     {"kind": "target_params", "share": 0.4},
     {"kind": "max_drop", "points": 30.0},
-    {"kind": "pareto", "smallest": 0.3, "sizes": 3, "finalists": 2, "points": 30.0},
+    {"kind": "pareto", "points": 30.0},
 ]
 
 
@@ -48,8 +47,15 @@ def make_world(folder: Path) -> None:
 
 
 def spec_of(seed: int) -> JobSpec:
-    """A job on two actors; the objective goes by the seed, and every second one refits its finalists."""
-    return JobSpec.model_validate(
+    """A job on two actors; the objective goes by the seed, and every second one refits its finalists.
+
+    Puts the constants of all such jobs in force in this process.
+    """
+    BATCH_TOKENS["cpu"] = 64
+    front(smallest=0.3, sizes=3, finalists=2)
+    search = {"population": 3, "offspring": 4, "survivors": 2, "screen": 32, "generations": 3, "patience": 9}
+    refits = seed % 2 == 1
+    document = tune(
         {
             "name": f"crash-{seed}",
             "model": {"path": "model", "dtype": "float32"},
@@ -60,12 +66,12 @@ def spec_of(seed: int) -> JobSpec:
                 "choices": ["good", "bad"],
                 "data": {"source": {"path": "films.jsonl"}, "sizes": SPLITS},
             },
-            "projection": {"rank_step": 1, "refit": 0.5 if seed % 2 else None},
-            "search": {
-                "population": 3, "offspring": 4, "survivors": 2, "screen": 32, "generations": 3, "patience": 9,
-                "max_evaluations": 50, "seed": seed,
-            },
+            "effort": "quick" if refits else "normal",
+            "policy": {"rank_step": 1, "refit": 0.5 if refits else None, "search": search},
+            "search": {"max_evaluations": 50},
+            "seed": seed,
             "objective": OBJECTIVES[seed % len(OBJECTIVES)],
-            "resources": {"actors": 2, "batch_tokens": 64, "evaluation_timeout_s": EVALUATION_TIMEOUT_S},
+            "resources": {"actors": 2},
         }
-    )  # fmt: skip
+    )
+    return JobSpec.model_validate(document)

@@ -30,6 +30,7 @@ WORDS_PER_REVIEW = 7
 RECORDS = 2500
 MISLABELLED = 0.05  # no model is right about these
 STEPS, BATCH = 120, 64
+TUNED_COMMAND = Path(__file__).with_name("tuned_command.py")
 EXIT_TIMEOUT_S = 30
 RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 
@@ -43,9 +44,9 @@ class World:
     folder: Path
 
     def spec_file(self, name: str, spec: Document) -> Path:
-        """Writes a job file; JSON is YAML."""
+        """Writes a job file, which has no `policy`; JSON is YAML."""
         file = self.folder / f"{name}.yaml"
-        file.write_text(json.dumps(spec))
+        file.write_text(json.dumps({key: value for key, value in spec.items() if key != "policy"}))
         return file
 
 
@@ -82,6 +83,13 @@ def base_spec(world: World) -> Document:
                 "sizes": {"calibration": 64, "search": 256, "confirm": 512, "test": 512},
             },
         },
+        "policy": {
+            "rank_step": 1,
+            "search": {
+                "population": 4, "offspring": 6, "survivors": 2, "screen": 64,
+                "generations": 3, "max_evaluations": 60,
+            },
+        },
         "seed": 3,
         "objective": {"kind": "max_drop", "points": 5.0},
         "resources": {"actors": 2},
@@ -96,10 +104,10 @@ def spec(base_spec: Document) -> Document:
 
 @pytest.fixture(scope="session")
 def ranksieve() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the installed command in a process of its own."""
+    """Runs the installed command in a process of its own, or one with other constants."""
 
-    def run(*arguments: Any) -> subprocess.CompletedProcess[str]:
-        command = [_command(), *map(str, arguments)]
+    def run(*arguments: Any, constants: Document | None = None) -> subprocess.CompletedProcess[str]:
+        command = [*_command(constants), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     return run
@@ -139,12 +147,12 @@ class ServerProcess:
 
 
 @pytest.fixture(scope="session")
-def serve(world: World) -> Callable[[Path], AbstractContextManager[ServerProcess]]:
-    """Starts a server on a data directory for as long as a `with` block lasts."""
+def serve(world: World) -> Callable[[Path, Document], AbstractContextManager[ServerProcess]]:
+    """Starts a server with other constants on a data directory for as long as a `with` block lasts."""
 
     @contextmanager
-    def start(data_dir: Path) -> Iterator[ServerProcess]:
-        command = [_command(), "serve", "--port", "0", "--data-dir", str(data_dir)]
+    def start(data_dir: Path, constants: Document) -> Iterator[ServerProcess]:
+        command = [*_command(constants), "serve", "--port", "0", "--data-dir", str(data_dir)]
         command += ["--root", str(world.folder)]
         announced: Queue[str | None] = Queue()
         process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -188,10 +196,12 @@ def _read_log(stream: TextIO, log: Path, announced: "Queue[str | None]") -> None
     announced.put(None)
 
 
-def _command() -> str:
+def _command(constants: Document | None) -> list[str]:
+    if constants is not None:
+        return [sys.executable, str(TUNED_COMMAND), json.dumps(constants)]
     found = shutil.which("ranksieve", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
     assert found is not None, "the ranksieve command is not installed beside this Python"
-    return found
+    return [found]
 
 
 def _title(process: psutil.Process) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,20 @@ CANCELLED_WITHIN_S = 10
 
 @pytest.fixture(scope="module")
 def long_spec(base_spec: Document) -> Document:
-    """A search that takes long enough to be disturbed: small batches, many generations."""
+    """A search that takes long enough to be disturbed: many generations."""
     spec = deepcopy(base_spec)
     spec["objective"] = {"kind": "target_params", "share": 0.08}
-    spec["resources"] = {"actors": 2, "batch_tokens": 48}
     spec["task"]["data"]["sizes"] |= {"confirm": 128, "test": 128}
-    spec["policy"]["search"] |= {"generations": LAST_GENERATION, "max_evaluations": 1000, "patience": 100}
+    del spec["policy"]  # that of the servers
     return spec
+
+
+@pytest.fixture(scope="module", name="serve")
+def serve_slowly(serve: Callable[..., AbstractContextManager[Any]], base_spec: Document) -> Serve:
+    """Starts a server on a data directory, which searches in small batches."""
+    policy = deepcopy(base_spec["policy"])
+    policy["search"] |= {"generations": LAST_GENERATION, "max_evaluations": 1000, "patience": 100}
+    return partial(serve, constants={"policy": policy, "batch_tokens": 48})
 
 
 @pytest.fixture(scope="module")
