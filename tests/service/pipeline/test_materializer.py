@@ -1,0 +1,201 @@
+"""Whole jobs, and exports of other candidates of theirs."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from local_jobs import (
+    Document,
+    Finished,
+    Jobs,
+    LocalCluster,
+    forget_a_matrix,
+    shorten,
+    weights,
+    winner_of,
+)
+from tuning import front
+
+from ranksieve.search.errors import (
+    ConflictError,
+    InputError,
+    NotFoundError,
+    ScoringError,
+)
+from ranksieve.service.job.exports import Export, export_of
+from ranksieve.service.job.job import JobState
+from ranksieve.workers.cache.folders import FolderCache
+from ranksieve.workers.types.scores import Failure, ScoreRequest
+
+
+def test_any_size_of_a_finished_job_is_exported_without_a_search(jobs: Jobs, archive: Finished) -> None:
+    id = jobs.adopt(archive)
+    confirmed = [one["genome"] for one in archive.result["finalists"]]
+    row = next(row for row in jobs.store.front(id) if row["genome"] not in confirmed)
+    asked = jobs.export(id, share=row["kept_share"])
+    assert jobs.export(id, candidate=row["id"]).id == asked.id  # the same one
+
+    cluster = LocalCluster()
+    result = jobs.run(cluster)
+
+    assert cluster.phases == ["closed_form", "export", "verify"]
+    assert not cluster.actors
+    states = [data["state"] for data in jobs.events(asked.id, "job.state")]
+    assert states == ["queued", "validating", "preparing", "finalizing", "succeeded"]
+    assert result["genome"] == row["genome"]
+    assert result["export"]["measured_on"] == ["search"]
+    assert set(result["best"]["metric"]) == set(result["dense"]["metric"]) == {"search"}
+    (verified,) = jobs.events(asked.id, "artifact.verified")
+    assert verified["metric"] == pytest.approx(verified["expected"])
+    assert verified["expected"] == row["metric"]
+    card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
+    assert "not confirmed on fresh examples, and the test split was not touched" in card
+    assert f"Drop on the first 16 examples of the search split: {row['drop_points']:.2f} points" in card
+    assert "| accuracy, search split |" in card
+    assert "test split |" not in card
+    with pytest.raises(ConflictError, match=f"an export itself; ask job {id}"):
+        jobs.export(asked.id, share=0.5)
+
+
+def test_an_export_of_a_finalist_is_the_model_that_was_confirmed(
+    jobs: Jobs, tiny_job: Document, tmp_path: Path
+) -> None:
+    front(smallest=0.3, sizes=4, finalists=2)
+    tiny_job["objective"] = {"kind": "pareto", "points": 100.0}
+    tiny_job["policy"] |= {"method": "weight", "refit": 1.0, "kl_weight": 1.0}
+    tiny_job["policy"]["search"]["generations"] = 0
+    id = jobs.submit(tiny_job)
+    jobs.run(LocalCluster())
+    job_result, winner = winner_of(jobs, id)
+    assert job_result["refit"] is True
+    first = jobs.export(id, candidate=winner)
+    result = jobs.run(LocalCluster())
+    assert weights(result) == weights(job_result)
+    assert result["export"]["measured_on"] == ["confirm"]
+    assert result["best"]["metric"] == {"confirm": job_result["best"]["metric"]["confirm"]}
+    assert result["best"]["drop_points"] == {"confirm": job_result["best"]["drop_points"]["confirm"]}
+    card = (Path(result["artifact"]) / "README.md").read_text(encoding="utf-8")
+    assert "Drop on the confirm split" in card
+    assert "named above: the test split was not touched" in card
+
+    # without what was fitted to it, it is what the search knew, and its card says so
+    jobs.store.submissions.delete_job(first.id)
+    jobs.export(id, candidate=winner)
+    shutil.rmtree(tmp_path / "data" / "jobs" / id / "refit")
+    assert jobs.run(LocalCluster())["export"]["measured_on"] == ["search"]
+
+
+def test_an_export_of_a_finalist_that_half_of_the_records_let_through_is_held_to_these(
+    jobs: Jobs, max_drop: Document, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ranksieve.service.pipeline.scoring.CHUNK", 8)
+    max_drop["objective"]["points"] = 100.0
+    max_drop["policy"]["refit"] = None
+
+    def small_ones_fail(request: ScoreRequest, result: Any) -> Any:
+        small = request.split == "confirm" and -1 not in request.ranks and sum(request.ranks) < 30
+        return Failure(reason="not finite") if small else result
+
+    id = jobs.submit(shorten(max_drop))
+    result = jobs.run(LocalCluster(small_ones_fail))
+    *before, winner = result["finalists"]
+    assert {one["examples"] for one in before} == {16}
+    assert winner["examples"] == 32
+    assert all(one["passed"] for one in result["finalists"])
+
+    rows = {tuple(row["genome"]): row["id"] for row in jobs.store.candidates(id)}
+    half = next(one for one in before if tuple(one["genome"]) in rows)
+    jobs.export(id, candidate=rows[tuple(half["genome"])])
+    cluster = LocalCluster()
+    exported = jobs.run(cluster)
+    assert exported["export"]["measured_on"] == ["search", "confirm"]
+    assert exported["best"]["metric"]["confirm"] == half["metric"]
+    assert exported["dense"]["metric"].keys() == {"search"}  # that of the confirm split is of all its records
+    (verified,) = jobs.events(id, "artifact.verified")
+    assert verified["expected"] == result["best"]["metric"]["confirm"]
+
+
+def test_evicted_factors_are_made_again(jobs: Jobs, archive: Finished, tmp_path: Path) -> None:
+    id = jobs.adopt(archive)
+    first = jobs.export(id, share=0.5)
+    before = jobs.run(LocalCluster())
+    FolderCache(tmp_path / "data" / "cache").shrink(0)
+    jobs.store.submissions.delete_job(first.id)
+    jobs.export(id, share=0.5)
+    assert weights(jobs.run(LocalCluster())) == weights(before)
+
+
+def test_an_export_of_something_else_is_refused(jobs: Jobs, archive: Finished) -> None:
+    job = jobs.store.job(jobs.adopt(archive))
+    smallest, *_, largest = jobs.store.front(job.id)
+    wrong = [
+        (
+            largest,
+            ("known", "data", "search"),
+            InputError,
+            r"task.data: is not what it was .*\(search differ",
+        ),
+        (smallest, ("known", "model", "digest"), InputError, "model: has other weights"),
+        (
+            largest | {"genome": [0] * 14},
+            ("candidate", "metric"),
+            ScoringError,
+            "does not do what was measured",
+        ),
+    ]
+    for row, (*path, name), error, words in wrong:
+        values: Document = export_of(job, row, {"candidate": row["id"]}).to_json()
+        inner = values
+        for part in path:
+            inner = inner[part]
+        inner[name] = inner[name] + 0.5 if name == "metric" else "another"
+        jobs.store.submissions.create_export(job, Export.from_json(values))
+        with pytest.raises(error, match=words):
+            jobs.run(LocalCluster())
+        claimed = jobs.store.exports(job.id)[0]
+        jobs.store.runs.transition(claimed.id, JobState.FAILED, epoch=claimed.epoch)
+
+
+def test_an_export_for_which_the_model_is_taken_apart_otherwise_is_refused(
+    jobs: Jobs, archive: Finished, tmp_path: Path
+) -> None:
+    id = jobs.adopt(archive)
+    jobs.export(id, share=0.5)
+    forget_a_matrix(tmp_path / "data" / "jobs" / id)
+    cluster = LocalCluster()
+    words = (
+        rf"model: has other matrices to prune than when job {id} ran: expected 13, got 14 \(1 new, like "
+        r"model\.layers\.1\.mlp\.down_proj\)\. .*; submit the job anew, not as a fork"
+    )
+    with pytest.raises(InputError, match=words):
+        jobs.run(cluster)
+    assert not cluster.phases
+
+
+def test_what_cannot_be_exported(jobs: Jobs, archive: Finished) -> None:
+    id = jobs.adopt(archive)
+    waiting = jobs.submit(archive.document)
+    with pytest.raises(ConflictError, match="only a job that succeeded"):
+        jobs.export(waiting, share=0.5)
+    smallest = jobs.store.front(id)[0]["kept_share"]
+    with pytest.raises(InputError, match=f"share: must be at least {smallest:.4f}"):
+        jobs.export(id, share=0.01)
+    with pytest.raises(NotFoundError, match="has no candidate 999999"):
+        jobs.export(id, candidate=999_999)
+
+
+def test_where_answers_are_written_screening_goes_by_the_loss_alone(jobs: Jobs, tiny_job: Document) -> None:
+    tiny_job["task"] |= {"kind": "generate", "choices": None, "max_new_tokens": 4}
+    tiny_job["objective"] = {"kind": "target_params", "share": 0.5}
+    tiny_job["policy"] |= {"reweigh_rounds": 0, "descent_rounds": 0, "propagated_shares": ()}
+    tiny_job["policy"]["search"]["generations"] = 1
+    id = jobs.submit(tiny_job)
+    jobs.run(LocalCluster())
+    candidates = jobs.store.candidates(id)
+    screened = [one for one in candidates if one["metric"] is None]
+    assert {one["examples"] for one in screened} == {8}
+    assert {one["examples"] for one in candidates if one["metric"] is not None} == {16}
+    assert all(one["loss_nats"] is not None and one["drop_points"] is None for one in screened)
+    with pytest.raises(InputError, match="candidate: was screened by its loss on 8 examples"):
+        jobs.export(id, candidate=screened[0]["id"])
