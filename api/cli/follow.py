@@ -95,11 +95,26 @@ def _submit_or_resume(client: Client, document: dict[str, Any], console: Console
 
 
 def _is_of(spec: dict[str, Any], document: dict[str, Any]) -> bool:
-    """Whether a job came of a document; a fork has its parent's models as seeds behind the document's own."""
+    """Return whether a job came of a document.
+
+    A server fills in the sizes and resources that a document leaves open, and puts the models of a fork's parent behind
+    the document's own seeds.
+    """
+    data, stored = document["task"]["data"], spec["task"]["data"]
+    sizes = {**stored["sizes"], **data["sizes"]}
+    resources = {
+        name: spec["resources"][name] if value is None else value
+        for name, value in document["resources"].items()
+    }
+    filled = {
+        **document,
+        "task": {**document["task"], "data": {**data, "sizes": sizes}},
+        "resources": resources,
+    }
     if document.get("parent") is None:
-        return spec == document
+        return spec == filled
     seeds = spec["search"]["seeds"][: len(document["search"]["seeds"])]
-    return {**spec, "search": {**spec["search"], "seeds": seeds}} == document
+    return {**spec, "search": {**spec["search"], "seeds": seeds}} == filled
 
 
 def _cancel(client: Client, job_id: str) -> Outcome:

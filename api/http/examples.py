@@ -202,7 +202,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             "body_bytes": 4_194_304,
         },
         "tasks": ["choice", "generate", "lm"],
-        "methods": ["task", "output", "input", "weight"],
+        "efforts": ["quick", "normal", "thorough"],
         "dtypes": ["auto", "float32", "bfloat16", "float16"],
         "objectives": ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"],
     },

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from ranksieve.service.spec.model import Model
 from ranksieve.service.spec.objective import MaxDrop, Objective
@@ -16,7 +16,18 @@ LONGEST_LABEL = 200
 """Characters of a label's name, and of its value."""
 
 Name = Annotated[str, Field(max_length=200)]
-Labels = Annotated[dict[str, str], Field(max_length=100)]
+
+
+def _short(labels: dict[str, str]) -> dict[str, str]:
+    longest = max(map(len, [*labels, *labels.values()]), default=0)
+    if longest > LONGEST_LABEL:
+        raise ValueError(
+            f"must have names and values of at most {LONGEST_LABEL} characters; got one of {longest}"
+        )
+    return labels
+
+
+Labels = Annotated[dict[str, str], Field(max_length=100), AfterValidator(_short)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 EffortName = Literal["quick", "normal", "thorough"]
 
@@ -55,16 +66,6 @@ class JobSpec(Strict):
     search: SearchSpec = Field(default_factory=SearchSpec)
     resources: ResourceSpec = Field(default_factory=ResourceSpec)
     parent: ParentSpec | None = None
-
-    @field_validator("labels")
-    @classmethod
-    def _short_labels(cls, labels: dict[str, str]) -> dict[str, str]:
-        longest = max(map(len, [*labels, *labels.values()]), default=0)
-        if longest > LONGEST_LABEL:
-            raise ValueError(
-                f"must have names and values of at most {LONGEST_LABEL} characters; got one of {longest}"
-            )
-        return labels
 
     @property
     def sizes(self) -> Mapping[SplitName, int]:

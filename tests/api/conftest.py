@@ -29,6 +29,7 @@ from ranksieve.service.store import Store
 from ranksieve.service.webhooks.outcomes import Outcome
 from ranksieve.service.webhooks.sender import Sender
 
+SIZES = {"calibration": 256, "search": 256, "confirm": 512, "test": 1000}
 SPEC: dict[str, Any] = {
     "name": "snippets",
     "model": {"path": "/models/tiny"},
@@ -37,8 +38,12 @@ SPEC: dict[str, Any] = {
         "prompt": "Review: {{ text }}\nSentiment:",
         "answer": "{{ label }}",
         "choices": ["negative", "positive"],
-        "data": {"source": {"path": "/data/reviews.jsonl"}},
+        "data": {
+            "source": {"path": "/data/reviews.jsonl"},
+            "sizes": SIZES,
+        },
     },
+    "resources": {"actors": 2, "gpus_per_actor": 0},
 }
 
 RESULT: dict[str, Any] = {
@@ -138,12 +143,16 @@ BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
     ("no records", ("task", "data"), {}, "task.data"),
     ("two sources of data", ("task", "data", "source", "hub"), {"id": "imdb"}, "task.data.source"),
     ("unknown split", ("task", "data", "files"), {"train": {"path": "a.csv"}}, "task.data.files.train"),
-    ("split too small", ("task", "data", "sizes"), {"search": 1}, "task.data.sizes.search"),
-    ("unknown projection", ("projection",), {"method": "magic"}, "projection.method"),
-    ("population of one", ("search",), {"population": 1}, "search.population"),
-    ("text for a number", ("search",), {"generations": "many"}, "search.generations"),
-    ("more survivors than offspring", ("search",), {"survivors": 50}, "search.survivors"),
-    ("screen beyond the split", ("search",), {"screen": 1000}, "search.screen"),
+    ("split too small", ("task", "data", "sizes"), {"search": 1}, "task.data"),
+    ("unknown effort", ("effort",), "heroic", "effort"),
+    ("no evaluations", ("search",), {"max_evaluations": 0}, "search.max_evaluations"),
+    ("text for a number", ("search",), {"max_evaluations": "many"}, "search.max_evaluations"),
+    (
+        "densities in the wrong order",
+        ("search",),
+        {"constraints": [{"matrices": ["*"], "density": [1, 0]}]},
+        "search.constraints.0.density",
+    ),
     ("objective without kind", ("objective",), {"points": 1}, "objective.kind"),
     ("unknown objective", ("objective",), {"kind": "fastest"}, "objective.kind"),
     ("drop over 100", ("objective",), {"kind": "max_drop", "points": 101}, "objective.points"),
@@ -154,10 +163,7 @@ BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
         "objective.confidence",
     ),
     ("objective without share", ("objective",), {"kind": "target_params"}, "objective.share"),
-    ("ends in the wrong order", ("objective",), {"kind": "pareto", "smallest": 0.9}, "objective.smallest"),
-    ("one size", ("objective",), {"kind": "pareto", "sizes": 1}, "objective.sizes"),
     ("no actors", ("resources",), {"actors": 0}, "resources.actors"),
-    ("more sizes than scorings", ("objective",), {"kind": "pareto", "sizes": 401}, "search.max_evaluations"),
     ("a section that is no mapping", ("search",), [1], "search"),
 ]
 
@@ -261,12 +267,13 @@ class FakePreflight:
         self.go, self.waiting = threading.Event(), threading.Semaphore(0)
         self.go.set()
 
-    def __call__(self, spec: JobSpec) -> None:
+    def __call__(self, spec: JobSpec) -> JobSpec:
         if not self.go.is_set():
             self.waiting.release()
             self.go.wait()
         if self.error is not None:
             raise self.error
+        return spec.with_sizes({**SIZES, **spec.sizes}).on_cluster(cpus=2, gpus=0)
 
     def estimate(self, spec: JobSpec) -> dict[str, Any]:
         self(spec)
@@ -422,7 +429,6 @@ def done(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
 def searched(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
     """A job that has succeeded, whose candidate was scored on all its search examples."""
     spec["task"]["data"]["sizes"] = {"search": 8}
-    spec["search"] = {"screen": 8}
     job = client.submit(spec)
     for _ in client.events(job["id"]):
         pass

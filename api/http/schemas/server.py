@@ -34,7 +34,7 @@ class CapabilitiesBody(BaseModel):
     devices: list[DeviceBody] = Field(description="Of the server's machine; a cluster may have more.")
     limits: LimitsBody
     tasks: list[str] = Field(description="Values of `task.kind`.")
-    methods: list[str] = Field(description="Values of `projection.method`.")
+    efforts: list[str] = Field(description="Values of `effort`.")
     dtypes: list[str] = Field(description="Values of `model.dtype`.")
     objectives: list[str] = Field(description="Values of `objective.kind`.")
 

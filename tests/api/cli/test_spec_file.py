@@ -58,13 +58,14 @@ def test_a_path_in_place_of_the_model_counts_from_the_file(tmp_path, spec, model
 
 
 def test_every_wrong_field_is_reported(tmp_path, spec):
-    spec["search"] = {"population": 0, "offspring": 0}
+    spec["search"] = {"max_evaluations": 0}
+    spec["resources"]["actors"] = 0
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
 
     with pytest.raises(SpecError) as caught:
         load_spec(tmp_path / "job.yaml")
 
-    assert [error["field"] for error in caught.value.errors] == ["search.population", "search.offspring"]
+    assert [error["field"] for error in caught.value.errors] == ["search.max_evaluations", "resources.actors"]
 
 
 @pytest.mark.parametrize(
@@ -81,17 +82,17 @@ def test_every_wrong_field_is_reported(tmp_path, spec):
             ],
         ),
         (
-            'search: {"seeds": [{random: 1}, {random: 0}]}',
+            'search: {"seeds": [{path: a}, {ranks: [-2]}]}',
             [
                 "1:1: model: this field is required",
                 "1:1: task: this field is required",
-                "1:34: search.seeds.1.random: Input should be greater than or equal to 1; got 0",
+                "1:41: search.seeds.1.ranks.0: Input should be greater than or equal to -1; got -2",
             ],
         ),
         ("labels:\n  a/b~c: 1\n" + REST, [f"2:3: labels.a/b~c: {QUOTE}; got 1"]),
         (
-            "search: &s {seed: -1}\n" + REST,
-            ["1:13: search.seed: Input should be greater than or equal to 0; got -1"],
+            "resources: &s {actors: 0}\n" + REST,
+            ["1:16: resources.actors: Input should be greater than or equal to 1; got 0"],
         ),
     ],
 )
@@ -190,7 +191,7 @@ def test_words_of_yaml_1_1_are_text(tmp_path, spec):
 
 
 def test_paths_of_seeds_count_from_the_file_too(tmp_path, spec):
-    spec["search"] = {"seeds": [{"path": "seed.json"}, {"random": 3}]}
+    spec["search"] = {"seeds": [{"path": "seed.json"}, {"ranks": [3]}]}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
 
     first, second = load_spec(tmp_path / "job.yaml").search.seeds
@@ -213,7 +214,7 @@ def elsewhere(tmp_path, spec):
         "source": {"path": "../other/reviews.jsonl"},
         "files": {"test": {"path": "no.csv"}},
     }
-    spec["search"] = {"seeds": [{"random": 3}, {"path": "seed.json"}]}
+    spec["search"] = {"seeds": [{"ranks": [3]}, {"path": "seed.json"}]}
     (job / "job.yaml").write_text(json.dumps(spec, indent=1))
     return job / "job.yaml"
 

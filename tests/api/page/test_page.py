@@ -87,7 +87,6 @@ def in_mid_search(pipeline, client, spec, jobs=1):
 def scored(spec):
     """A job file whose candidate is scored on all its search examples, and so is on the front."""
     spec["task"]["data"]["sizes"] = {"search": 8}
-    spec["search"] = {"screen": 8}
     return spec
 
 

@@ -7,10 +7,11 @@ import typer
 from pydantic import BaseModel, Field
 
 from ranksieve.api.cli.main import app
+from ranksieve.api.cli.reference import job_file
 from ranksieve.api.cli.reference.render import render, write
 from ranksieve.api.http.app import openapi_document
 from ranksieve.api.http.errors import CODES
-from ranksieve.api.reference import FOLDER, job_file
+from ranksieve.api.reference import FOLDER
 from ranksieve.api.reference.markdown import anchor, table
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, ModelSpec
@@ -18,7 +19,7 @@ from ranksieve.service.spec import JobSpec, ModelSpec
 
 @pytest.fixture(scope="module")
 def pages():
-    return render()
+    return render(typer.main.get_command(app))
 
 
 def test_pages_are_fresh(pages):
@@ -29,7 +30,7 @@ def test_pages_are_fresh(pages):
 
 
 def test_pages_are_written_where_they_are_asked_for(pages, tmp_path):
-    written = write(tmp_path / "new" / "folder")
+    written = write(tmp_path / "new" / "folder", typer.main.get_command(app))
 
     assert {file.stem: file.read_text(encoding="utf-8") for file in written} == pages
 

@@ -26,7 +26,7 @@ def test_submit_answers_at_once_and_says_where_the_job_is(http, spec):
     job = response.json()
     assert response.headers["location"] == f"/v1/jobs/{job['id']}"
     assert job["name"] == "snippets"
-    assert job["spec"]["search"]["population"] == 8  # defaults are written out
+    assert job["spec"]["effort"] == "normal"  # defaults are written out
 
 
 def test_slow_checks_of_job_files_keep_nobody_else_waiting(http, spec, preflight):
@@ -156,7 +156,7 @@ def test_a_job_is_changed_by_whoever_has_seen_it(http, client, spec, pipeline):
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["field"].startswith(next(iter(wrong)))
     job = http.get(url).json()
-    assert (job["name"], job["labels"], job["spec"]["search"]["generations"]) == ("new", {"team": "nlp"}, 20)
+    assert (job["name"], job["labels"], job["spec"]["effort"]) == ("new", {"team": "nlp"}, "normal")
     assert http.patch("/v1/jobs/nope", json={}).status_code == 404
 
 
