@@ -63,9 +63,9 @@ class JobSpec(Strict):
     priority: Priority = Field(
         0, description="Of the jobs in the queue, the highest goes first.", json_schema_extra=ADVANCED
     )
-    search: SearchSpec = Field(default_factory=SearchSpec)
-    resources: ResourceSpec = Field(default_factory=ResourceSpec)
-    parent: ParentSpec | None = None
+    search: SearchSpec = Field(default_factory=SearchSpec, json_schema_extra=ADVANCED)
+    resources: ResourceSpec = Field(default_factory=ResourceSpec, json_schema_extra=ADVANCED)
+    parent: ParentSpec | None = Field(None, json_schema_extra=ADVANCED)
 
     @property
     def sizes(self) -> Mapping[SplitName, int]:

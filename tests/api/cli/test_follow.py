@@ -8,7 +8,13 @@ from rich.console import Console
 from ranksieve.api.cli.follow import _cancel, _submit_or_resume, tell_of_unfinished
 from ranksieve.api.client.connection import ApiError
 
-SPEC = {"name": "snippets", "parent": None}
+OPEN = {"actors": None, "gpus_per_actor": None}
+SPEC = {"name": "snippets", "parent": None, "task": {"data": {"sizes": {"search": 8}}}, "resources": OPEN}
+SETTLED = {
+    **SPEC,
+    "task": {"data": {"sizes": {"search": 8, "test": 9}}},
+    "resources": {"actors": 2, "gpus_per_actor": 0},
+}
 
 
 class Jobs:
@@ -36,6 +42,8 @@ class Jobs:
     ("job", "followed"),
     [
         ({}, "there"),
+        ({"spec": SETTLED}, "there"),
+        ({"spec": {**SETTLED, "task": {"data": {"sizes": {"search": 9}}}}}, "new"),
         ({"spec": {**SPEC, "name": "other"}}, "new"),
         ({"state": "succeeded"}, "new"),
         ({"cancel_requested": True}, "new"),

@@ -26,7 +26,10 @@ task:
   prompt: "Review: {{ text }}\\nSentiment:"
   answer: "{{ label }}"
   choices: [negative, positive]
-  data: {source: {path: /data/reviews.jsonl}}
+  data:
+    source: {path: /data/reviews.jsonl}
+    sizes: {calibration: 256, search: 256, confirm: 512, test: 1000}
+resources: {actors: 2, gpus_per_actor: 0}
 """
     )
 
@@ -82,11 +85,11 @@ def test_every_wrong_field_is_reported(tmp_path, spec):
             ],
         ),
         (
-            'search: {"seeds": [{path: a}, {ranks: [-2]}]}',
+            'search: {"seeds": [{path: a}, {path: 3}]}',
             [
                 "1:1: model: this field is required",
                 "1:1: task: this field is required",
-                "1:41: search.seeds.1.ranks.0: Input should be greater than or equal to -1; got -2",
+                f"1:32: search.seeds.1.path: {QUOTE}; got 3",
             ],
         ),
         ("labels:\n  a/b~c: 1\n" + REST, [f"2:3: labels.a/b~c: {QUOTE}; got 1"]),

@@ -236,7 +236,7 @@ def test_capabilities_are_told(http):
     told = http.get("/v1/capabilities").json()
 
     assert told["limits"]["body_bytes"] == MAX_BODY_BYTES
-    assert told["methods"] == ["task", "output", "input", "weight"]
+    assert told["efforts"] == ["quick", "normal", "thorough"]
     assert told["objectives"] == ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"]
     assert told["tasks"] == ["choice", "generate", "lm"]
     assert told["versions"]["torch"]

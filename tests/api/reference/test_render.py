@@ -14,7 +14,7 @@ from ranksieve.api.http.errors import CODES
 from ranksieve.api.reference import FOLDER
 from ranksieve.api.reference.markdown import anchor, table
 from ranksieve.service.server.settings import Settings
-from ranksieve.service.spec import JobSpec, ModelSpec
+from ranksieve.service.spec import JobSpec, ModelSpec, TaskSpec
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +47,13 @@ def test_job_file_has_every_field(pages):
 
 
 def test_job_file_tells_type_default_and_bounds(pages):
-    sizes = pages["job-file"].partition("## `task.data.sizes`")[2]
-
-    assert "| `confirm` | integer | `512` | 8 to 1,000,000 |" in sizes
+    assert "| `seed` | integer | `0` | 0 to 4,294,967,295 |" in pages["job-file"]
     assert "| `kind` | `max_drop` | `max_drop` |" in pages["job-file"]
     assert "[`pareto`](#objective-of-kind-pareto)" in pages["job-file"]
 
 
 def test_a_field_that_takes_a_mapping_means_what_the_mapping_does(pages):
-    assert f"| `model` | [mapping](#model) | required |  | {ModelSpec.__doc__} |" in pages["job-file"]
+    assert f"| `task` | [mapping](#task) | required |  | {TaskSpec.__doc__} |" in pages["job-file"]
 
 
 def test_advanced_fields_stand_below_the_others(monkeypatch):
