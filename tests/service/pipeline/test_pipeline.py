@@ -186,7 +186,7 @@ class Jobs:
     def ask(self, id: str, request: Request) -> None:
         """Passes on to the running pipeline, which holds its job, what its user asks, as the controller does."""
         self.store.claims.renew(id, epoch=self.log.job.epoch)
-        self.log.heed(self.store.user_requests.ask(id, request))
+        self.log.update(self.store.user_requests.ask(id, request))
         self.store.claims.renew(id, lease_s=0, epoch=self.log.job.epoch)
 
     def export(self, id: str, **asked: Any) -> Job:
@@ -835,7 +835,7 @@ def test_a_job_is_given_and_taken_actors_as_it_runs_with_the_same_result(
     def change(request: ScoreRequest, result: Any) -> Any:
         if request.split != "search" or len(wanted) < 3:
             actors = 1 + len(wanted) % 5
-            jobs.log.heed(jobs.store.user_requests.change(id, JobChanges(actors=actors)))
+            jobs.log.update(jobs.store.user_requests.change(id, JobChanges(actors=actors)))
             wanted.append((actors, cluster.shares[0].claim.wants))
         return result
 
