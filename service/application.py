@@ -1,4 +1,4 @@
-"""The service as the API sees it: its parts, and what takes more than one of them."""
+"""The service as the API sees it: its parts, and work that takes several of them."""
 
 import logging
 from collections.abc import Callable
@@ -26,26 +26,26 @@ from ranksieve.service.webhooks.sender import Sender
 logger = logging.getLogger(__name__)
 
 Preflight = Callable[[JobSpec], JobSpec]
-"""Checks a spec against the files and the model it names; raises InputError."""
+"""Check of a spec against the files and the model it names; raises InputError."""
 
 Estimator = Callable[[JobSpec], dict[str, Any]]
-"""Checks a spec in the same way and tells what its job will need; see `service.pipeline.estimate`."""
+"""Check of a spec and estimate of its job; see `service.pipeline.estimate`."""
 
 
 class Application:
-    """The service as a whole; `service.wiring` puts it together.
+    """The service as a whole, put together by `service.wiring`.
 
     Args:
-        settings: Where things are.
-        store: The jobs. It is opened by `start`, and closed by `stop`.
-        controller: Runs them.
-        feed: Wakes readers of events; `start` connects it to the store.
-        preflight: Refuses a spec that cannot work, before a job is made of it.
-        estimator: Tells what a job will need.
-        metrics: What the controller counts.
-        sender: Sends to webhooks; None where nothing is sent.
-        ray_answers: Tells whether Ray is there; None while there is nothing to ask. It starts nothing.
-        devices: Tells what models can run on.
+        settings: Settings of the server.
+        store: Store of jobs. `start` opens it and `stop` closes it.
+        controller: Runs the jobs.
+        feed: Wakes readers of events. `start` connects it to the store.
+        preflight: Refuses a spec that cannot work, before a job is created from it.
+        estimator: Estimates what a job will need.
+        metrics: Counters of the server.
+        sender: Sends to webhooks; None: nothing is sent.
+        ray_answers: Returns whether Ray answers, or None before it was started. Starts nothing.
+        devices: Returns the devices that models can run on.
     """
 
     def __init__(
@@ -76,21 +76,23 @@ class Application:
         self._owned: ExitStack | None = None
 
     def open(self) -> None:
-        """Takes the data directory, and the database, for this server before either is changed; once.
+        """Take the data directory and the database for this server, once.
+
+        Both are taken before either is changed.
 
         Raises:
-            ConflictError: Another server owns the directory or the database, or a newer version wrote that.
+            ConflictError: Another server owns the directory or the database, or a newer version wrote the database.
             StoreError: The database cannot be opened.
         """
         if self._owned is None:
             self._owned = take(self.settings, self.store)
 
     def start(self) -> None:
-        """Starts running jobs.
+        """Start running jobs.
 
         Raises:
-            ConflictError: As of `open`.
-            StoreError: Likewise.
+            ConflictError: See `open`.
+            StoreError: See `open`.
         """
         self.open()
         assert self._owned is not None
@@ -107,13 +109,16 @@ class Application:
             failing.pop_all()
 
     def stop(self) -> None:
-        """Stops the controller, closes the store and gives the data directory back."""
+        """Stop the controller, close the store and release the data directory."""
         if self._owned is not None:
             self._owned.close()
             self._owned = None
 
     def guarded(self) -> bool:
-        """Whether callers have to show a key: the server has one, or an API key was ever made."""
+        """Return whether callers must send a key.
+
+        They must if the server has a key of its own or an API key was ever created.
+        """
         return bool(self.settings.api_key) or self.store.keys.any()
 
     def submit(
@@ -123,18 +128,18 @@ class Application:
         idempotency_key: str | None = None,
         sees: str | None = None,
     ) -> Job:
-        """Queues a job of this owner's, or returns the one that was submitted under the same key before.
+        """Queue a job, or return the one submitted before under the same key.
 
         Args:
             spec: The job.
-            owner: Whose it will be.
-            idempotency_key: What its owner calls this submission.
-            sees: Whose jobs may be its parent; None for anybody's.
+            owner: Owner of the job.
+            idempotency_key: The owner's name for this submission.
+            sees: Owner whose jobs may be the parent; None: any job may.
 
         Raises:
             InputError: The spec cannot work; the error names the field.
             ConflictError: The owner used the key for another spec.
-            LimitError: The owner has as many queued jobs as one may have.
+            LimitError: The owner has reached the limit of queued jobs.
         """
         if idempotency_key is not None:
             job = self.store.submissions.submitted(spec, owner, idempotency_key)
@@ -151,23 +156,24 @@ class Application:
     def export(
         self, id: str, owner: str | None = None, *, share: float | None = None, candidate: int | None = None
     ) -> Job:
-        """Queues the export of a candidate of a job, or returns the one that there is already.
+        """Queue the export of a candidate, or return the one that exists already.
 
         Args:
             id: The job.
-            owner: Whose it has to be; None for anybody's.
-            share: The best candidate that keeps at most so much.
-            candidate: Or the one with this id.
+            owner: Owner that the job must have; None: any.
+            share: Chooses the best candidate that keeps at most this share.
+            candidate: Chooses the candidate with this id.
 
         Raises:
             NotFoundError: There is no such job or candidate.
             ConflictError: The job has not succeeded.
-            InputError: Not one of both was given, no candidate is so small, or this one could not be scored.
-            LimitError: The owner has as many queued jobs as one may have.
+            InputError: Not exactly one of both was given, no candidate is small enough, or the candidate
+                could not be scored.
+            LimitError: The owner has reached the limit of queued jobs.
         """
-        asked = {"share": share, "candidate": candidate}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        if len(asked) != 1:
+        requested = {"share": share, "candidate": candidate}
+        requested = {name: value for name, value in requested.items() if value is not None}
+        if len(requested) != 1:
             raise InputError("share", "give exactly one of share and candidate")
         jobs = self.store.seen_by(owner)
         job = jobs.job(id)
@@ -179,17 +185,19 @@ class Application:
             own = (job.result or {}).get("best", {}).get("kept_block_params")
             found = best_at(jobs.front(id), share, own)
         export = self.store.submissions.create_export(
-            job, export_of(job, found, asked), self.settings.queued_jobs
+            job, export_of(job, found, requested), self.settings.queued_jobs
         )
         self.controller.wake()
         return export
 
     def estimate(self, spec: JobSpec, sees: str | None = None) -> dict[str, Any]:
-        """What a job will need: see `pipeline.estimate`. Makes no job; works without `start`, for caches need no owner.
+        """Estimate what a job will need; see `pipeline.estimate`.
+
+        Creates no job. Works without `start`, because caches need no owner.
 
         Args:
             spec: The job.
-            sees: Whose jobs may be its parent; None for anybody's.
+            sees: Owner whose jobs may be the parent; None: any job may.
 
         Raises:
             InputError: The spec cannot work; the error names the field.
@@ -198,32 +206,35 @@ class Application:
         return self._estimator(forked(spec, self.store.seen_by(sees)))
 
     def delete(self, id: str, owner: str | None = None) -> None:
-        """Deletes a job that has ended and its exports, and then their files.
+        """Delete a job that has ended, its exports, and then their files.
 
         Args:
             id: The job.
-            owner: Whose it has to be; None for anybody's.
+            owner: Owner that the job must have; None: any.
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The job, or one of its exports, has not ended, or somebody has just asked for one more.
+            ConflictError: The job or one of its exports has not ended, or an export was just requested.
         """
         jobs = self.store.seen_by(owner)
         family = [*jobs.exports(id), jobs.job(id)]
         for one in family:
             check_deletable(one.id, one.state)
         for one in family:
-            # An export that is gone was deleted by somebody else, who deletes the job, too.
+            # A missing export was deleted by another caller, who deletes the job, too.
             with suppress(NotFoundError) if one.id != id else nullcontext():
                 self.store.submissions.delete_job(one.id, owner)
             cleanup.remove(self.settings.jobs_dir, one.id)
 
     def artifacts_dir(self, id: str) -> Path:
-        """Folder of a job's artifacts; it is there once something was exported."""
+        """Return the folder of a job's artifacts; it exists after an export."""
         return self.settings.jobs_dir / id / "artifacts"
 
     def health(self) -> dict[str, Any]:
-        """Whether jobs are being run and webhooks sent to, and which jobs: `healthy` and `running_jobs`."""
+        """Return `healthy` and `running_jobs`.
+
+        The server is healthy while it runs jobs and sends to webhooks.
+        """
         sending = self.sender is None or self.sender.alive
         return {
             "healthy": self.controller.alive and sending,
@@ -231,7 +242,7 @@ class Application:
         }
 
     def readiness(self) -> dict[str, bool | None]:
-        """What has to work for requests to be worth sending here, and whether it does; None: that is not known yet."""
+        """Return whether each part that requests need is ready; None: not known yet."""
         return {
             "store": self._store_answers(),
             "controller": self.controller.alive and not self.controller.trouble,

@@ -1,4 +1,7 @@
-"""Constants of the algorithm: what a job file does not set, and what `effort` makes of them.
+"""Constants of the algorithm, and the policy that `effort` makes of them.
+
+Every number stands here once. The measurements that chose them are in tests/benchmarks/README.md. Tests and
+benchmarks replace entries of `EFFORTS`.
 
 Every number stands here once. The measurements that chose them are in tests/benchmarks/README.md. Tests and benchmarks
 replace entries of `EFFORTS`.
@@ -13,45 +16,52 @@ from ranksieve.service.spec import EffortName, JobSpec, MaxDrop, Pareto, TargetP
 from ranksieve.workers.factors.decomposition import Method
 
 EVALUATION_TIMEOUT_S = 1800.0
-"""An actor that has not answered by then is replaced."""
+"""Time after which an actor that has not answered is replaced."""
 
 ROUND_EXAMPLES = 256
-"""Calibration records of a round of reweighing, where there are as many."""
+"""Calibration records of a round of reweighing, if the split has enough."""
 
 REWEIGH_PASSES, MOST_ROUNDS = 4, 8
-"""Passes of reweighing over the calibration records, and most rounds that they may come to."""
+"""Passes of reweighing over the calibration records, and most rounds of them."""
 
 DESCENT_ROUNDS, STAIRCASE_ROUNDS = 5, 8
-"""Rounds of descent at most; the second where they also look for the smallest size."""
+"""Most rounds of descent; the second if they also look for the smallest size."""
 
 MIDWAY_SHARE = 0.3
-"""Size on the way to which second moments are gathered, where none is wanted; others gain nearly as much."""
+"""Size that second moments are gathered midway to, if the job names no size.
+
+Other sizes gain nearly as much.
+"""
 
 PROPAGATED_AROUND = (0.8, 1.6)
-"""Sizes of the models in which errors are propagated, as multiples of the size that is wanted."""
+"""Return the sizes of the models in which errors are propagated.
+
+A job without a target size gets the drop that these models may have. An empty tuple means no propagation.
+"""
 
 FRONT: dict[str, Any] = {"smallest": 0.2, "largest": 0.8, "sizes": 13, "finalists": 5}
-"""Sizes of a front, in even steps, and how many of its points are confirmed."""
+"""Sizes of a front, in even steps, and number of its points to confirm."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Policy:
-    """How a job is done.
+    """Method and settings by which a job runs.
 
     Attributes:
-        method: Projection of the matrices; others than `task` are for comparisons.
+        method: Projection of the matrices. Methods other than `task` are for comparisons.
         rank_step: Ranks are multiples of it, which suits matrix kernels.
-        gram_examples: Calibration records that give the second moments, at most.
-        midway_share: Size on the way to which they are gathered; None: by the objective, 1: the dense model.
+        gram_examples: Most calibration records for the second moments.
+        midway_share: Size that second moments are gathered midway to; None: by the objective, 1: the dense
+            model.
         propagated_shares: Sizes of the models in which errors are propagated; None: by the objective.
         train_epochs: Passes of training over the calibration records, for tasks with choices.
-        train_examples: Calibration records of one pass, at most.
+        train_examples: Most calibration records of one pass.
         train_rate: Highest learning rate of AdamW.
-        refit: Share of the dense model's flow in the targets that finalists are refit to; None: no refit.
+        refit: Share of the dense model's hidden states in the targets of refits; None: no refit.
         reweigh_rounds: Rounds of reweighing; None: by the number of calibration records.
         descent_rounds: Rounds of descent; None: by the objective.
-        kl_weight: Share of the KL to the dense model in the loss; the rest is the rise of the right answers' negative
-            log-likelihood.
+        kl_weight: Share of the KL to the dense model in the loss. The rest is the rise of the right answers'
+            negative log-likelihood.
         search: Settings of the genetic search.
     """
 
@@ -87,7 +97,7 @@ EFFORTS: dict[EffortName, Policy] = {
 
 
 def policy_of(spec: JobSpec) -> Policy:
-    """How a job of this spec is done."""
+    """Return the policy for a job."""
     policy = EFFORTS[spec.effort]
     search = replace(policy.search, seed=spec.seed, full=spec.sizes.get("search", policy.search.full))
     if spec.search.max_evaluations is not None:
@@ -97,17 +107,23 @@ def policy_of(spec: JobSpec) -> Policy:
 
 
 def parts_of(calibration: int, size: int) -> int:
-    """Number of parts of a size that the calibration examples are divided into for rounds; a rest is in none."""
+    """Return the number of parts of one size that rounds divide the examples into.
+
+    A remainder belongs to no part.
+    """
     return max(1, calibration // size)
 
 
 def usual_rounds(calibration: int) -> int:
-    """Rounds of reweighing by the number of calibration examples."""
+    """Return the rounds of reweighing for a number of calibration examples."""
     return min(MOST_ROUNDS, REWEIGH_PASSES * parts_of(calibration, ROUND_EXAMPLES))
 
 
 def reweigh_rounds(spec: JobSpec) -> int:
-    """Rounds in which the energies are reweighed; only those of `task` are in units of the loss."""
+    """Return the number of rounds of reweighing.
+
+    Only the energies of method `task` are in units of the loss.
+    """
     policy = policy_of(spec)
     if policy.reweigh_rounds is not None:
         return policy.reweigh_rounds
@@ -115,14 +131,17 @@ def reweigh_rounds(spec: JobSpec) -> int:
 
 
 def descent_rounds(spec: JobSpec) -> int:
-    """Most rounds in which the genome to start from is moved along the slopes of its loss."""
+    """Return the most rounds of descent."""
     if (rounds := policy_of(spec).descent_rounds) is not None:
         return rounds
     return STAIRCASE_ROUNDS if isinstance(spec.objective, MaxDrop) else DESCENT_ROUNDS
 
 
 def midway_share(spec: JobSpec) -> float | None:
-    """Size on the way to which second moments are gathered; None: they are those of the dense model."""
+    """Return the size that second moments are gathered midway to.
+
+    None: they are gathered in the dense model.
+    """
     policy = policy_of(spec)
     if policy.method != "task":
         return None
@@ -135,7 +154,7 @@ def propagated_shares(spec: JobSpec, share: float | None = None) -> tuple[float,
 
     Args:
         spec: The job.
-        share: Of the prunable parameters, what an objective in bytes or time leaves; None while that is not known.
+        share: Share of the prunable parameters at the target in bytes or time; None while unknown.
     """
     policy = policy_of(spec)
     if policy.method != "task":
@@ -145,7 +164,7 @@ def propagated_shares(spec: JobSpec, share: float | None = None) -> tuple[float,
     if policy.train_epochs:  # not measured with it
         return ()
     match spec.objective:
-        case MaxDrop(points=points) if spec.task.kind == "choice":  # written answers may get worse by it
+        case MaxDrop(points=points) if spec.task.kind == "choice":  # written answers may get worse
             return WithinDrop(points=points)
         case MaxDrop() | Pareto():
             return ()
@@ -155,12 +174,12 @@ def propagated_shares(spec: JobSpec, share: float | None = None) -> tuple[float,
 
 
 def propagates(spec: JobSpec) -> bool:
-    """Whether errors are propagated, where the model lets them."""
+    """Return whether errors are propagated, if the model allows it."""
     return bool(propagated_shares(spec))
 
 
 def gives_bias(spec: JobSpec) -> bool:
-    """Whether the output head gets a bias for fixed answers, where the model lets it."""
+    """Return whether the output head gets a bias, if the model allows it."""
     return EFFORTS[spec.effort].refit is not None or propagates(spec)
 
 

@@ -1,4 +1,4 @@
-"""Webhooks as their owners create, change and test them: where they lead is checked, and the sender hears of it."""
+"""Creation, change and test of webhooks, with a check of where they lead."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ class WebhookRegistry:
     """Creates, changes and tests webhooks.
 
     Args:
-        store: Where they are.
-        settings: Which hosts they may lead to, and how many an owner may have.
-        sender: Sends to them; None where nothing is sent.
+        store: Store of the webhooks.
+        settings: Hosts that webhooks may lead to, and the most webhooks of one owner.
+        sender: Sends to webhooks; None: nothing is sent.
     """
 
     def __init__(self, store: Store, settings: Settings, sender: Sender | None) -> None:
@@ -27,11 +27,11 @@ class WebhookRegistry:
     def create(
         self, owner: str, url: str, states: Sequence[JobState], *, enabled: bool = True
     ) -> tuple[Webhook, str]:
-        """Create a webhook; returns it and its secret. See `store.webhooks`.
+        """Create a webhook; return it and its secret. See `store.webhooks`.
 
         Raises:
-            InputError: It may not lead there.
-            LimitError: The owner has as many webhooks as one may have.
+            InputError: A webhook may not lead to this URL.
+            LimitError: The owner has reached the limit of webhooks.
         """
         target_of(url, self._settings.webhook_hosts)
         return self._store.webhooks.create(owner, url, states, enabled=enabled, most=self._settings.webhooks)
@@ -45,11 +45,11 @@ class WebhookRegistry:
         states: Sequence[JobState] | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
-        """Change what is given of a webhook. See `store.webhooks`.
+        """Change the given fields of a webhook. See `store.webhooks`.
 
         Raises:
             NotFoundError: There is no such webhook.
-            InputError: It may not lead there.
+            InputError: A webhook may not lead to this URL.
         """
         if url is not None:
             target_of(url, self._settings.webhook_hosts)
@@ -58,11 +58,11 @@ class WebhookRegistry:
         return webhook
 
     def test(self, id: str, owner: str | None = None) -> Delivery:
-        """Send a webhook an event of nothing; returns the delivery, on its way. See `store.webhooks`.
+        """Send a test event to a webhook; return its delivery. See `store.webhooks`.
 
         Raises:
             NotFoundError: There is no such webhook.
-            ConflictError: It is disabled.
+            ConflictError: The webhook is disabled.
         """
         delivery = self._store.seen_by(owner).webhooks.test(id)
         self._wake_sender()

@@ -1,4 +1,4 @@
-"""Builds the concrete objects; everywhere else they arrive as arguments."""
+"""Construction of the concrete objects; elsewhere they arrive as arguments."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,10 @@ from ranksieve.workers.model import hub
 
 
 def build(settings: Settings) -> Application:
-    """The service on these settings, not started yet. Ray is joined, or started, by the first job."""
+    """Build the service, not started yet.
+
+    The first job joins or starts Ray.
+    """
     hub.configure()
     store = Store(settings.store_url)
     cluster = Cluster(settings.ray_address)
@@ -76,15 +79,15 @@ def _devices() -> list[Device]:
 
 
 def evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:
-    """Scores an exported model on one split of a job's task, in this process."""
+    """Score an exported model on one split of a job's task, in this process."""
     return evaluate_export(settings, model_dir, spec, split)
 
 
 def demo_assets(settings: Settings) -> DemoAssets:
-    """The demo's model and data, downloaded once."""
+    """Fetch the demo's model and data, downloaded once."""
     return fetch(settings.cache_dir)
 
 
 def sample_answers(settings: Settings, model_dir: Path, spec: JobSpec, count: int) -> list[dict[str, str]]:
-    """What an exported model answers to the first prompts of a choice task's test split."""
+    """Return the answers of an exported model to the first test prompts."""
     return sample_choices(settings, model_dir, spec, count)

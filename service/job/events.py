@@ -1,4 +1,7 @@
-"""Typed records of what happens to a job, for its user. Logs are for operators; events are for people."""
+"""Typed records of what happens to a job.
+
+Events are for users; logs are for operators.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,16 +10,18 @@ from typing import Any
 
 
 class EventType(StrEnum):
-    """What happened, and the keys of the data that says more."""
+    """Types of events, each with the keys of its data."""
 
     JOB_STATE = "job.state"
-    """state; error of code, message, field once failed or crashed, and with retry_in_s where the job waits in the queue
-    after a fault of the machine; resumed when taken up again after a restart, a pause or such a wait"""
+    """state; error (code, message, field) of a failed or crashed job; retry_in_s with it if the job waits in the queue
+    after a machine failure; resumed if the job continues after a restart, a pause or such a wait
+    """
     JOB_CHANGED = "job.changed"
-    """what its user changed: name, labels, priority, actors, search"""
+    """the changed fields: name, labels, priority, actors, search"""
     DATA_LOADED = "data.loaded"
     """splits (name → records), dropped_duplicates, digests (of all records and of each split), notes (on what these
-    cannot tell)"""
+    records cannot show)
+    """
     MODEL_LOADED = "model.loaded"
     """matrices, block_params, total_params, digest (of the weights), dtype, device, factors (name of their folder in
     the cache: a digest of what made them)"""
@@ -24,15 +29,17 @@ class EventType(StrEnum):
     """phase, done, total; of the phase `fetch` in MB"""
     FACTORS_PROPAGATED = "factors.propagated"
     """shares (of the models it was done in); loss_before, loss_after (nats per record, of a model in the middle of
-    these; null: it could not be, with the reason); standard_error (of their difference); kept; answer_bias (whether
-    the output head has a bias with the new factors)"""
+    these; null: not possible, with the reason); standard_error (of their difference); kept; answer_bias (whether the
+    output head has a bias with the new factors)
+    """
     MATRICES_REWEIGHED = "matrices.reweighed"
-    """round, kept_share (of the genome that was measured), drop_points and drop_bound (what it loses on the round's
-    records; null: they do not tell); least, median and most (what energies of matrices are multiplied by from then
-    on)"""
+    """round, kept_share (of the measured genome), drop_points and drop_bound (its loss on the round's records; null:
+    not measurable); least, median and most (factors on the energies of matrices after the round)
+    """
     GENOME_DESCENDED = "genome.descended"
-    """round, kept_share (of the genome that it led to), steps (genes changed), expected_nats (change of the loss per
-    record); drop_points and drop_bound of the genome that it began with, as above"""
+    """round, kept_share (of the resulting genome), steps (genes changed), expected_nats (change of the loss per
+    record); drop_points and drop_bound of the genome at the start, as above
+    """
     LATENCY_MEASURED = "latency.measured"
     """table (curves of matrices, ranks, nanoseconds, dense_nanoseconds; other_nanoseconds), device, dtype, threads,
     workload, stretched, stretched_ranks, checked_nanoseconds, expected_nanoseconds; see `workers.cost.latency`"""
@@ -57,7 +64,10 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One event of one job. `seq` counts from 1 within the job, without gaps; `at` is UTC."""
+    """One event of one job.
+
+    `seq` counts from 1 within the job, without gaps; `at` is UTC.
+    """
 
     job_id: str
     seq: int

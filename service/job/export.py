@@ -1,4 +1,4 @@
-"""The request for a model of one archived candidate of a finished job."""
+"""Request for the model of one archived candidate of a finished job."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,10 +9,10 @@ from ranksieve.search.space.space import Genome
 from ranksieve.workers.cost.latency import Latency
 
 KNOWN = ("metric_name", "method", "refine_epochs", "data", "model", "dense")
-"""What is the same of every candidate of a job, by its name in the job's result."""
+"""Fields of a job's result that hold for all its candidates."""
 
 TABLE = "latency_table"
-"""What ranks cost where a search was for a latency: levels are what they are by it. Others have none."""
+"""Field of the latency table, by which levels are defined; None without one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,10 +21,10 @@ class Export:
 
     Args:
         job: Id of that job.
-        asked: `share` or `candidate`, as it was asked for.
+        asked: The requested `share` or `candidate`.
         candidate: The candidate's scoring on the search split, as archived.
-        finalist: What was confirmed of it, where it was a finalist.
-        known: What the job's result says of all its candidates, see `KNOWN`.
+        finalist: The candidate's entry among the confirmed finalists, if it was one.
+        known: Fields of the job's result that hold for all its candidates, see `KNOWN`.
     """
 
     job: str
@@ -35,7 +35,7 @@ class Export:
 
     @property
     def latency(self) -> Latency | None:
-        """What the ranks of the job cost in time, where that is what it searched for."""
+        """Latency table of a job that searched for a latency, else None."""
         table = self.known.get(TABLE)
         return None if table is None else Latency.from_json(table)
 
@@ -45,21 +45,24 @@ class Export:
         return tuple(self.candidate["genome"])
 
     def refit_file(self, jobs_dir: Path) -> Path | None:
-        """The left factors fitted to this candidate alone, where it was a finalist and they are still there."""
+        """Return the file of left factors fitted to this candidate, if it exists."""
         name = (self.finalist or {}).get("refit")
         file = jobs_dir / self.job / "refit" / str(name)
         return file if name is not None and file.is_file() else None
 
     def confirmed(self, refit: Path | None) -> dict[str, Any] | None:
-        """What was confirmed of the model with these factors; None where another one was, or none."""
+        """Return the confirm scores of the model with these factors, or None.
+
+        None: a model with other factors was confirmed, or the candidate was no finalist.
+        """
         finalist = self.finalist
         return finalist if finalist is not None and (finalist["refit"] is None) == (refit is None) else None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; `from_json` reverses it."""
+        """Return plain JSON values; `from_json` reverses it."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """From `to_json`."""
+        """Return the export that `to_json` described."""
         return cls(**data)

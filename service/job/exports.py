@@ -1,7 +1,7 @@
-"""What is asked of a finished job: the model of one of its archived candidates, chosen by its size or by its id.
+"""Export of one archived candidate of a finished job, by size or by id.
 
-An export is a small job of its own, so it is queued, leased, told of, cancelled and taken up again like any other. What
-it needs to know of the job it comes from is copied when it is asked for: it stays what it was, whatever happens then.
+An export is a small job of its own, so it is queued, leased, reported, cancelled and resumed like any other. All that
+it needs from its parent job is copied at the request, so later changes of the parent do not affect it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,10 @@ TOLERANCE = 1e-9  # a share that was read from a list is that share
 
 
 def check_exportable(job: Job) -> None:
-    """Whether candidates of this job can be exported.
+    """Check that candidates of this job can be exported.
 
     Raises:
-        ConflictError: It has not succeeded, or is an export itself.
+        ConflictError: The job has not succeeded, or is an export itself.
     """
     if job.export is not None:
         raise ConflictError(
@@ -31,15 +31,15 @@ def check_exportable(job: Job) -> None:
 
 
 def best_at(front: Sequence[Mapping[str, Any]], share: float, own: float | None = None) -> dict[str, Any]:
-    """The best candidate that keeps at most a share.
+    """Return the best candidate that keeps at most a share.
 
     Args:
         front: Candidates that no smaller one beats, smallest first.
-        share: Of the prunable parameters.
-        own: What the job's own model keeps; it may be a finalist that was never scored on the search split.
+        share: Largest kept share of the prunable parameters.
+        own: Share that the job's own model keeps. It may never have been scored on the search split.
 
     Raises:
-        InputError: All keep more.
+        InputError: All candidates keep more.
     """
     fitting = [one for one in front if one["kept_share"] <= share + TOLERANCE]
     if not fitting:
@@ -58,7 +58,7 @@ def best_at(front: Sequence[Mapping[str, Any]], share: float, own: float | None 
 
 
 def export_of(job: Job, candidate: Mapping[str, Any], asked: dict[str, Any]) -> Export:
-    """The export of a candidate of a job.
+    """Return the export of a candidate of a job.
 
     Raises:
         InputError: The candidate could not be scored, or was screened by its loss alone.

@@ -1,4 +1,4 @@
-"""Files of a job's folder: there whole or not at all."""
+"""Files of a job's folder, written whole or not at all."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def read_json(file: Path) -> Any:
-    """What `write_json` wrote; None where there is no such file."""
+    """Read what `write_json` wrote; None if the file does not exist."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -16,7 +16,10 @@ def read_json(file: Path) -> Any:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Writes a value as JSON, in one rename, whoever else writes it; makes the folder where it is missing."""
+    """Write a value as JSON, in one rename, safe against other writers.
+
+    Creates the folder if it is missing.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{uuid.uuid4().hex}.part")
     try:

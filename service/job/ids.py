@@ -1,9 +1,12 @@
-"""Names of what is made one after another: jobs, webhooks, deliveries."""
+"""Ids of jobs, webhooks and deliveries."""
 
 import secrets
 import time
 
 
 def new_id() -> str:
-    """24 hex digits that sort by time: 14 of the clock in microseconds, 10 of chance."""
+    """Return 24 hex digits that sort by time.
+
+    14 are of the clock in microseconds, 10 are random.
+    """
     return f"{time.time_ns() // 1000:014x}{secrets.token_hex(5)}"

@@ -1,13 +1,13 @@
-"""A job as the service keeps it: its states, the moves between them, and why it failed.
+"""States of a job, the moves between them, and why it failed.
 
     queued → validating → preparing → searching → finalizing → succeeded
                                       searching → stopping → finalizing  ends with what the search has found so far
                           preparing → finalizing                         an export searches nothing
        any of these that is not terminal → failed | cancelled | crashed
        validating | preparing | searching | stopping | finalizing →
-          validating                                        taken up again after its server died or stopped
-          queued                                            put back after a fault of the machine, to try again
-          paused                                            by its user; so is a queued one
+          validating                                        resumed after its server died or stopped
+          queued                                            put back after a machine failure, to try again
+          paused                                            by its user; a queued job can be paused, too
        paused | crashed → queued | cancelled                resumed, or given up
 
 Knows nothing of SQL, threads or HTTP.
@@ -31,7 +31,7 @@ from ranksieve.service.spec import JobSpec
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """State of a job."""
 
     QUEUED = "queued"
     VALIDATING = "validating"
@@ -52,12 +52,15 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the job has ended: for good, or by a fault of the machine, after which it may be resumed."""
+        """Whether the job has ended, for good or by a crash.
+
+        A crashed job may be resumed.
+        """
         return self.terminal or self is JobState.CRASHED
 
     @property
     def interruptible(self) -> bool:
-        """Whether such a job is being run, or was cut off in mid-run."""
+        """Check that a job in this state may be deleted."""
         return JobState.VALIDATING in TRANSITIONS[self] and self is not JobState.QUEUED
 
 
@@ -82,7 +85,10 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobError:
-    """Why a job failed, for its user. `field` is the dotted path in the job file, where one is to blame."""
+    """Reason why a job failed, for its user.
+
+    `field` is the dotted path in the job file, if one is to blame.
+    """
 
     code: str
     message: str
@@ -90,10 +96,9 @@ class JobError:
 
     @classmethod
     def of(cls, error: Exception, job_id: str) -> Self:
-        """The user's view of what a pipeline raised.
+        """Return the user's view of an exception that a pipeline raised.
 
-        Errors of the user, of what a job has kept, of the scoring and of the machine speak for themselves; any
-        other is a fault of ours, whose traceback is in the server's log.
+        Known errors carry their own message. Any other is a bug, whose traceback is in the server's log.
         """
         match error:
             case InputError():
@@ -110,19 +115,22 @@ class JobError:
                 return cls(code="internal", message=message)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values; without `field` where there is none."""
+        """Return plain JSON values; without `field` if there is none."""
         values = {"code": self.code, "message": self.message}
         return values if self.field is None else {**values, "field": self.field}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One job at one moment. Times are UTC; `result` is there once it succeeded, `error` once it failed or crashed.
+    """One job at one moment; times are UTC.
+
+    `result` is set once the job succeeded, `error` once it failed or crashed. Requests of the user that are still to
+    be carried out are in `cancel_requested`, `pause_requested` and `stop_requested`.
 
     What its user asked of it and is still to come is in `cancel_requested`, `pause_requested` and `stop_requested`.
-    `faults` counts the runs in a row that the machine cut off before they got any further.
+    `faults` counts machine failures in a row without progress in between.
 
-    `epoch` counts how often the job was claimed. A server that runs it shows the epoch of its claim with
+    `epoch` counts how often the job was claimed. A server that runs it passes the epoch of its claim with
     every write; once the job was claimed again, its former holder's epoch is stale.
     """
 
@@ -143,11 +151,11 @@ class Job:
     epoch: int = 0
     faults: int = 0
     export: Export | None = None
-    """What it exports, where that is all it does."""
+    """The export, if the job is one."""
 
 
 class Request(StrEnum):
-    """What a job's user may ask of it."""
+    """Request of a user about a job."""
 
     PAUSE = "pause"
     """End the run at once; resumed, go on from the last saved generation."""
@@ -163,7 +171,7 @@ def check_deletable(id: str, state: JobState) -> None:
     """Whether a job in this state may be deleted.
 
     Raises:
-        ConflictError: It has not ended for good.
+        ConflictError: The job has not ended for good.
     """
     if not state.terminal:
         raise ConflictError(f"job {id} is {state}; cancel it before it is deleted")

@@ -1,6 +1,6 @@
-"""The matrices of a job's model, kept among its files: what the ranks of a candidate are the ranks of.
+"""Matrices of a job's model, kept in its folder, that ranks refer to.
 
-A candidate in the store is a list of ranks; their names would be the same in every one of a million.
+A candidate in the store is a list of ranks, because names would be the same in each of a million.
 """
 
 import json
@@ -19,15 +19,15 @@ Value = TypeVar("Value")
 
 
 def keep(directory: Path, matrices: Sequence[MatrixShape]) -> None:
-    """Writes them into a job's folder, in the order of its candidates' ranks."""
+    """Write the matrices into a job's folder, in the order of candidates' ranks."""
     write_json(directory / _FILE, [asdict(matrix) for matrix in matrices])
 
 
 def kept(directory: Path) -> list[MatrixShape]:
-    """Reads them back.
+    """Read the matrices back.
 
     Raises:
-        NotFoundError: The job has not come so far, or was run by a version that did not keep them.
+        NotFoundError: The job has not loaded its model yet.
     """
     try:
         text = (directory / _FILE).read_text(encoding="utf-8")
@@ -39,10 +39,10 @@ def kept(directory: Path) -> list[MatrixShape]:
 def by_layer(
     matrices: Sequence[MatrixShape], values: Mapping[str, Value]
 ) -> tuple[list[int], list[str], list[list[Value | None]]]:
-    """What is known of each matrix, its rank for example, as a table.
+    """Arrange a value of each matrix, such as its rank, as a table.
 
     Args:
-        matrices: Those of the model.
+        matrices: Matrices of the model.
         values: Name of a matrix → its value.
 
     Returns:
@@ -56,6 +56,9 @@ def by_layer(
 
 
 def _inside(matrix: MatrixShape) -> str:
-    """A matrix's name inside its layer: `self_attn.q_proj` of `model.layers.3.self_attn.q_proj`."""
+    """Return a matrix's name inside its layer.
+
+    For example, `self_attn.q_proj` of `model.layers.3.self_attn.q_proj`.
+    """
     _, _, name = matrix.name.partition(f".{matrix.layer}.")
     return name or matrix.kind

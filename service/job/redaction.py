@@ -1,7 +1,7 @@
-"""Takes secrets out of text that others read: logs, events, errors.
+"""Removal of secrets from text that others read: logs, events, errors.
 
-Known by their form are API keys, tokens of the hub, secrets of webhooks, what `Authorization` holds, and passwords
-in URLs.
+API keys, tokens of the hub, secrets of webhooks, values of `Authorization` and passwords in URLs are recognized by
+their form.
 """
 
 import re
@@ -16,15 +16,17 @@ _FORMS = (
     (re.compile(r"(://[^\s:/@\"']*):[^\s/@\"']+@"), rf"\1:{_GONE}@"),
     (re.compile(r"([?&](?:ssl)?password=)[^\s&\"']+", re.IGNORECASE), rf"\1{_GONE}"),
 )
-"""Each reads a text once, whatever it is: any caller may put 60 KB into a line of the log."""
+"""Forms of secrets; each reads any text once, such as a log line of 60 KB."""
 
 
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """The text without secrets; the id of an API key and the name in a URL stay, to tell which it was.
+    """Return the text without secrets.
+
+    The id of an API key and the name in a URL stay, to identify them.
 
     Args:
         text: Any text.
-        secrets: More of them, which no form gives away.
+        secrets: More secrets, which have no recognizable form.
     """
     for secret in secrets:
         text = text.replace(secret, _GONE)
@@ -34,7 +36,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def redact_values(value: Any) -> Any:
-    """Plain JSON values with every text redacted; keys stay."""
+    """Return plain JSON values with every text redacted; keys stay."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Running jobs: claims, leases, heartbeats, one thread per job, cleanup.
+"""Runs of jobs: claims, leases, heartbeats, one thread per job, cleanup.
 
 Knows when a job may run, must end or is tried again. Knows nothing of what a job does.
 """

@@ -1,8 +1,8 @@
-"""Removes files that nobody needs any more: all of a deleted job, and what ended jobs had only half-written.
+"""Removal of files of deleted jobs, and of half-written files of ended jobs.
 
-The files of a deleted job go once the store has forgotten it, so that nobody waits for the disk. The store keeps for a
-while which these are: whoever is cut off in between leaves them to the next one that sweeps, and servers that share a
-database may each have files of a job in a data directory of their own.
+The files of a deleted job are removed after the store has forgotten it, so no request waits for the disk. The store
+remembers deleted jobs for a while. A removal that was interrupted is finished by the next sweep, and servers that
+share a database may each have files of a job in a data directory of their own.
 """
 
 import logging
@@ -16,16 +16,16 @@ from ranksieve.service.store import Store
 logger = logging.getLogger(__name__)
 
 HALF_WRITTEN = ("*/model.tmp", "*/*.part", "*/refit/*.part")
-"""What a killed process leaves in the folders of jobs: a model, numbers, or factors."""
+"""Half-written files of killed processes: a model, numbers, or factors."""
 
 
 def sweep(store: Store, jobs_dir: Path, remembered: timedelta) -> None:
-    """Removes what is left of deleted jobs, and what is half-written of jobs that nobody runs.
+    """Remove files of deleted jobs, and half-written files of jobs not running.
 
     Args:
-        store: Where the jobs are, or were.
+        store: Store of the jobs.
         jobs_dir: Folder with one folder of files per job.
-        remembered: So long after a job was deleted every server removes what it has of it.
+        remembered: Time after the deletion of a job in which servers remove its files.
     """
     store.cleanup.forget_removals(
         remembered, [id for id in store.cleanup.removals() if not remove(jobs_dir, id)]
@@ -37,27 +37,30 @@ def sweep(store: Store, jobs_dir: Path, remembered: timedelta) -> None:
         try:
             _remove(path)
         except OSError as error:
-            logger.warning(
-                "%s is half-written and could not be removed, which is tried again: %s", path, error
-            )
+            logger.warning("half-written %s could not be removed, will try again: %s", path, error)
         else:
-            logger.info("removed %s, which was half-written", path)
+            logger.info("removed half-written %s", path)
 
 
 def _half_written(jobs_dir: Path) -> list[Path]:
     try:
         return [path for pattern in HALF_WRITTEN for path in jobs_dir.glob(pattern)]
     except OSError as error:  # a stale mount, say
-        logger.warning("%s could not be looked through for what is half-written: %s", jobs_dir, error)
+        logger.warning("%s could not be searched for half-written files: %s", jobs_dir, error)
         return []
 
 
 def remove(jobs_dir: Path, id: str) -> bool:
-    """Removes the files of a deleted job; whether none are left. Those that are stay for the next `sweep`."""
+    """Remove the files of a deleted job; return whether none are left.
+
+    Remaining files are left for the next `sweep`.
+    """
     try:
         _remove(jobs_dir / id)
     except OSError as error:
-        logger.warning("job %s was deleted, but not yet its files, which are tried again: %s", id, error)
+        logger.warning(
+            "job %s was deleted, but its files could not be removed yet, will try again: %s", id, error
+        )
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Seconds that the phases of a job take, in all of its runs together."""
+"""Seconds that the phases of a job take, over all of its runs."""
 
 import time
 from collections.abc import Iterator
@@ -12,24 +12,24 @@ FILE = "seconds.json"
 
 
 class Clock:
-    """Seconds per phase, in the order in which they began; of one that runs inside another, to itself alone.
+    """Seconds per phase, in the order in which they began.
 
-    They are kept as each phase ends, however it does, and a job that is taken up again counts on. What a process was
-    at when it was killed is lost.
-
-    Args:
-        directory: Folder of the job.
+    The time of a nested phase counts for that phase alone. The seconds are saved at the end of each phase, even if it
+    fails, and a resumed job adds to them. The time of a phase whose process was killed is lost.
     """
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / FILE
         self.seconds: dict[str, float] = read_json(self._file) or {}
         self._inside: list[float] = []
-        """Of each phase that runs, the outermost first: what those inside it have taken."""
+        """Seconds taken by inner phases of each running phase, the outermost first."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Times a `with` block, which is a span of its own where traces are sent; adds to earlier ones of that name."""
+        """Time a `with` block, and trace it as a span.
+
+        Adds to earlier times of that name.
+        """
         self.seconds.setdefault(name, 0.0)
         started = time.monotonic()
         self._inside.append(0.0)

@@ -1,7 +1,8 @@
-"""Runs jobs, several at once, each in a thread of its own: claims them, passes on what users ask, and ends them all.
+"""Controller of jobs: claims them, passes on requests, and ends them all.
 
-Jobs share one Ray. A job that a fault of the machine cut off is tried again with a new one where no other job runs, and
-else with the same if that still answers. Where it does not, all jobs are put back, and Ray is joined anew.
+Several jobs run at once, each in a thread of its own. They share one Ray session. A job that a machine failure
+interrupted is tried again: with a new session if no other job runs, else with the same one if it still answers. If it
+does not, all jobs are put back, and a new session is started.
 """
 
 import logging
@@ -23,40 +24,43 @@ logger = logging.getLogger(__name__)
 
 
 class Session(Protocol):
-    """What all jobs run on: `workers.cluster.session.Cluster`. They join it by themselves."""
+    """Session that all jobs run on: `workers.cluster.session.Cluster`.
+
+    Pipelines join it by themselves.
+    """
 
     def gone(self) -> bool:
-        """Whether no job could go on with it."""
+        """Return whether no job could continue with it."""
 
     def close(self) -> None:
-        """Lets go of it; called while no job runs."""
+        """Close it; called while no job runs."""
 
 
 class NoSession:
-    """For pipelines that need no Ray."""
+    """Empty session for pipelines that need no Ray."""
 
     def gone(self) -> bool:
-        """Nothing is there to fail."""
+        """Return False: nothing can fail."""
         return False
 
     def close(self) -> None:
-        """Nothing is there to let go of."""
+        """Do nothing."""
 
 
 class Controller:
-    """Claims the store's jobs and runs a pipeline over each.
+    """Claims jobs from the store and runs a pipeline over each.
 
     Args:
-        store: Where the jobs are.
-        pipeline: What a job is put through.
+        store: Store of the jobs.
+        pipeline: Does the work of a job.
         jobs_dir: Folder with one folder of files per job.
-        session: What they run on. It is closed after a fault of the machine, and at the end.
-        running_jobs: Most that run at once.
-        lease_s: So long a silent server keeps its job. Six times as often the controller looks for
-            what other servers on the same database have queued or left, and whether a failed database is back.
-        metrics: Counts what jobs do.
-        retry_s: Wait after a job's first fault in a row, in seconds.
-        tidy: Called before a job is looked for, every few seconds where there is none.
+        session: Session that jobs run on. It is closed after a machine failure, and at the end.
+        running_jobs: Most jobs that run at once.
+        lease_s: Time that a silent server keeps its job, in seconds. The controller polls six times as often for
+            jobs that other servers on the same database have queued or left, and for a failed database.
+        metrics: Counters of the server.
+        retry_s: Wait after the first of several machine failures in a row, in seconds.
+        tidy: Called before each search for a job, and every few seconds if there is none.
     """
 
     def __init__(
@@ -86,32 +90,35 @@ class Controller:
         self._runs: list[Run] = []
         self._thread: threading.Thread | None = None
         self.trouble: str | None = None
-        """Why no job is claimed at present, though the controller runs: the database failed."""
+        """Reason why no job is claimed at present: the database failed."""
         self.failed = False
-        """Whether it has ended by an error that nobody expected."""
+        """Whether the controller ended by an unexpected error."""
         self.on_failure: Callable[[], None] = lambda: None
-        """Called then, once no job runs any more."""
+        """Called after such an error, once no job runs any more."""
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are being run; False before `start`, after `stop` and after an unexpected error."""
+        """Whether jobs are being run.
+
+        False before `start`, after `stop` and after an unexpected error.
+        """
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def running_jobs(self) -> list[str]:
-        """Ids of the jobs under way, in the order in which they were claimed."""
+        """Ids of the running jobs, in the order in which they were claimed."""
         with self._changed:
             return [run.log.job.id for run in self._runs if not run.over]
 
     def start(self) -> None:
-        """Starts running jobs, interrupted ones first."""
+        """Start running jobs, interrupted ones first."""
         with self._changed:
             self._stopping, self._news, self._runs = False, True, []
         self._thread = threading.Thread(target=self._run_jobs, name="controller", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Asks the running jobs to end, waits until they have, and runs no more; they can be resumed."""
+        """Interrupt the running jobs and wait for them; they can be resumed."""
         with self._changed:
             self._stopping = True
             self._interrupt_all()
@@ -121,13 +128,13 @@ class Controller:
             self._thread = None
 
     def wake(self) -> None:
-        """Says that a job may have been queued, or has ended."""
+        """Signal that a job may have been queued, or has ended."""
         with self._changed:
             self._news = True
             self._changed.notify_all()
 
     def request(self, id: str, request: Request, owner: str | None = None) -> Job:
-        """Carry out what a job's user asks, and pass it on to the running job; see `UserRequests.ask`."""
+        """Carry out a user's request and tell the running job; see `UserRequests.ask`."""
         job = self._store.user_requests.ask(id, request, owner)
         self._notice(job)
         return job
@@ -139,7 +146,7 @@ class Controller:
         owner: str | None = None,
         expect: Callable[[Job], None] = lambda job: None,
     ) -> Job:
-        """Change a job, and pass the changes on to the running job; see `UserRequests.change`."""
+        """Change a job and tell its running pipeline; see `UserRequests.change`."""
         job = self._store.user_requests.change(id, changes, owner, expect)
         self._notice(job)
         return job
@@ -148,7 +155,7 @@ class Controller:
         with self._changed:
             for run in self._runs:
                 if run.log.job.id == job.id:
-                    run.log.heed(job)
+                    run.log.update(job)
         self.wake()
 
     def _run_jobs(self) -> None:
@@ -156,7 +163,7 @@ class Controller:
             while self._wait_for_news():
                 self._run_what_is_there()
         except Exception:
-            logger.exception("the controller ends; restart the server to go on")
+            logger.exception("the controller ended unexpectedly; restart the server to continue")
             self.failed = True
         finally:
             for run in self._interrupt_all():
@@ -166,7 +173,7 @@ class Controller:
                 self.on_failure()
 
     def _wait_for_news(self) -> bool:
-        """Waits until jobs may be there, or have ended; False when it is time to stop."""
+        """Wait for news of jobs; return False when it is time to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._news or self._stopping, timeout=self._lease_s / BEATS)
             self._news = False
@@ -183,19 +190,22 @@ class Controller:
                 self._start(job)
             self.trouble = None
         except StoreError as error:
-            logger.error("no job is run until the database is back: %s", error)
+            logger.error("database failure: %s. No job runs until the database is back.", error)
             self.trouble = str(error)
 
     def _going_on(self) -> list[str]:
-        """The jobs whose runs go on. After a sleep of the machine all leases are over, those of these, too."""
+        """Return the ids of jobs whose runs continue.
+
+        After a sleep of the machine all leases are over, including those of these jobs.
+        """
         with self._changed:
             return [run.log.job.id for run in self._runs if not run.log.cancelled.is_set()]
 
     def _has_room(self) -> bool:
-        """Whether one more job may run, now that those are taken leave of that have ended."""
+        """Return whether one more job may run, after reaping ended runs."""
         with self._changed:
             ended = [run for run in self._runs if run.over or run.fault is not None]
-        self._take_leave(ended)
+        self._reap(ended)
         if fault := next((run.fault for run in ended if run.fault is not None), None):
             self._renew_session(fault)
         self._settle_unsettled()
@@ -218,11 +228,11 @@ class Controller:
                 run.interrupt()
         run.start()
 
-    def _take_leave(self, ended: Sequence[Run]) -> None:
-        """Waits until runs have ended, and goes on without them.
+    def _reap(self, ended: Sequence[Run]) -> None:
+        """Wait for ended runs and remove them.
 
         Raises:
-            Exception: One of them met what nobody expected.
+            Exception: A run ended by an unexpected error.
         """
         for run in ended:
             run.join()
@@ -234,9 +244,9 @@ class Controller:
                 raise run.error
 
     def _renew_session(self, fault: InfrastructureError) -> None:
-        """Lets go of Ray after a fault: what is left of it may be of no use, unless other jobs go on with it."""
+        """Close the session after a machine failure, unless other jobs still use it."""
         if not self._runs or self._session.gone():
-            self._take_leave(self._interrupt_all(fault))
+            self._reap(self._interrupt_all(fault))
             self._session.close()
 
     def _interrupt_all(self, fault: InfrastructureError | None = None) -> list[Run]:
@@ -246,12 +256,12 @@ class Controller:
             return list(self._runs)
 
     def _settle_unsettled(self) -> None:
-        """Puts back the jobs whose writes the database refused, now that it may be back."""
+        """Put back the jobs whose writes the database refused."""
         while self._unsettled:
             run = self._unsettled[-1]
             assert isinstance(run.error, StoreError)
             try:
                 run.put_back(run.error)
             except ConflictError as gone:
-                logger.warning("job %s: it went on without this server: %s", run.log.job.id, gone)
+                logger.warning("job %s: another server has it now: %s", run.log.job.id, gone)
             self._unsettled.pop()

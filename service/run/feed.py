@@ -1,8 +1,8 @@
-"""Wakes readers of a job's events when there is something new, without polling.
+"""Wake-ups for readers of a job's events, without polling.
 
 Writers are threads (the controller, the HTTP threadpool); readers are coroutines. A reader subscribes,
-then reads a page, then waits: what is committed after its read wakes it, so nothing is missed. A writer wakes a loop
-once, however many read there: the search does not pay for those who watch it.
+then reads a page, then waits: a commit after its read wakes it, so nothing is missed. A writer wakes each event loop
+once, however many readers it has, so readers do not slow down the search.
 
     async with feed.subscribe(job_id) as subscription:
         while True:
@@ -19,26 +19,32 @@ from collections.abc import AsyncIterator, Iterable
 
 
 class Subscription:
-    """One reader's wake-ups for one job. Made and awaited in the reader's event loop."""
+    """One reader's wake-ups for one job.
+
+    Created and awaited in the reader's event loop.
+    """
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self.edition = 0
-        """Which news was the last: what is read at an edition has all news up to it, for whoever is at it too."""
+        """Number of the last news.
+
+        A page read at an edition holds all news up to it, so readers at the same edition can share it.
+        """
 
     def wake(self) -> None:
-        """Says that there is something new; in the reader's loop."""
+        """Signal news; called in the reader's loop."""
         self._news.set()
 
     async def wait(self, timeout_s: float) -> bool:
-        """Waits for something new since the last wait that returned True.
+        """Wait for news since the last wait that returned True.
 
         Args:
             timeout_s: Longest wait, in seconds.
 
         Returns:
-            Whether there is something new; False when the time ran out.
+            True on news; False when the time ran out.
         """
         try:
             async with asyncio.timeout(timeout_s):
@@ -50,7 +56,7 @@ class Subscription:
 
 
 class Feed:
-    """Who is waiting for which job."""
+    """Subscriptions of readers, by job."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,20 +64,20 @@ class Feed:
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
 
     def notify(self, job_id: str) -> None:
-        """Wakes every reader of this job; from any thread. Fits `Store.listener`."""
+        """Wake every reader of this job; from any thread. Fits `Base.listener`."""
         with self._lock:
             self._edition += 1
             waiting = tuple(self._subscriptions.get(job_id, ()))
             for subscription in waiting:
                 subscription.edition = self._edition
         for loop in {subscription.loop for subscription in waiting}:
-            # RuntimeError: the loop closed with its readers still subscribed; nobody is left to wake.
+            # RuntimeError: the loop closed with readers still subscribed; no reader is left to wake.
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_wake_those_in, loop, waiting)
 
     @contextlib.asynccontextmanager
     async def subscribe(self, job_id: str) -> AsyncIterator[Subscription]:
-        """A subscription to this job's news, ended with the block."""
+        """Subscribe to this job's news for the block."""
         subscription = Subscription()
         with self._lock:
             subscription.edition = self._edition

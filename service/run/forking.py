@@ -1,7 +1,7 @@
-"""A job that starts from what another one found: the best of each size become seeds of its own spec.
+"""Forks: jobs whose seeds are the best genomes of another job.
 
-Only the ranks are taken over, at submission: the fork may have another objective, budget or task, and needs its parent
-no more. The saved state of a search would bind it to the parent's settings instead.
+Only the ranks are taken over, at submission: the fork may have another objective, budget or task, and no longer needs
+its parent. The saved state of a search would bind it to the parent's settings instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from ranksieve.service.store import View
 
 
 def forked(spec: JobSpec, jobs: View) -> JobSpec:
-    """A spec with the seeds that its parent gives; one without a parent stays as it is.
+    """Return the spec with the seeds from its parent; unchanged without a parent.
 
     Args:
-        spec: The job to be.
-        jobs: What its owner may see.
+        spec: The job.
+        jobs: Jobs that its owner may see.
 
     Raises:
-        InputError: There is no such parent, or it prunes another model or has finished no generation.
+        InputError: There is no such parent, it prunes another model, or it has finished no generation.
     """
     if spec.parent is None:
         return spec
@@ -43,7 +43,10 @@ def forked(spec: JobSpec, jobs: View) -> JobSpec:
 
 
 def _chosen(front: Sequence[Mapping[str, Any]], limit: int, spec: JobSpec) -> Sequence[Mapping[str, Any]]:
-    """So many at most: the nearest to the share that is wanted; where none is, evenly over the front."""
+    """Choose at most `limit` genomes nearest to the target share.
+
+    Without a target share they are spread evenly over the front.
+    """
     if not isinstance(spec.objective, TargetParams):
         return _spread(front, limit)
     wanted = spec.objective.share
@@ -51,7 +54,7 @@ def _chosen(front: Sequence[Mapping[str, Any]], limit: int, spec: JobSpec) -> Se
 
 
 def _spread(front: Sequence[Mapping[str, Any]], limit: int) -> list[Mapping[str, Any]]:
-    """So many at most, evenly over the front, with both its ends."""
+    """Choose at most `limit` genomes evenly over the front, with both ends."""
     if len(front) <= limit or limit < 2:
         return list(front[:limit])
     return [front[round(i * (len(front) - 1) / (limit - 1))] for i in range(limit)]

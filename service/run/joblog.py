@@ -1,4 +1,4 @@
-"""What a pipeline sees of the service: one job's record, and whether it should go on."""
+"""Record of one running job for its pipeline, and its signals to end."""
 
 import threading
 import time
@@ -16,17 +16,19 @@ from ranksieve.service.server.metrics import Metrics
 from ranksieve.service.store import Store
 
 FACTORING = {"calibration", "projection", "recalibration", "reprojection"}
-"""Phases whose progress tells that factors are being made."""
+"""Phases whose progress shows that factors are being computed."""
 
 
 class JobLog:
-    """The store, narrowed to one running job: every write shows the epoch of the claim it runs by.
+    """Store narrowed to one running job.
+
+    Every write passes the epoch of the claim that the job runs by.
 
     Args:
-        store: Where the job lives.
+        store: Store of the job.
         job: The job as it was claimed.
         directory: Folder of the job's files.
-        metrics: Counts what is saved.
+        metrics: Counters of the server.
     """
 
     def __init__(self, store: Store, job: Job, directory: Path, metrics: Metrics | None = None) -> None:
@@ -40,14 +42,17 @@ class JobLog:
         self.job = job
         self.directory = directory
         self.cancelled = threading.Event()
-        """Set when the pipeline should end at once: on a cancel, a pause, a takeover, or as the server stops."""
-        self.stopping = threading.Event()
-        """Set when the search should start nothing new, and the pipeline go on with what was found."""
-        self._heeding = threading.Lock()
+        """Set when the pipeline should end at once.
 
-    def heed(self, job: Job) -> None:
-        """Passes on to the pipeline what the job's user asks by now; from any thread."""
-        with self._heeding:
+        Reasons are a cancel, a pause, a takeover, or a stop of the server.
+        """
+        self.stopping = threading.Event()
+        """Set when the search should end and the pipeline go on with its result."""
+        self._updating = threading.Lock()
+
+    def update(self, job: Job) -> None:
+        """Pass the job's newest state on to the pipeline; from any thread."""
+        with self._updating:
             self._newest = job
             for watch in self._watchers:
                 watch(job)
@@ -58,37 +63,37 @@ class JobLog:
 
     @contextmanager
     def watching(self, watch: Callable[[Job], None]) -> Iterator[None]:
-        """Inside, `watch` is told of the job as it is by now, and whenever something was heard of it."""
-        with self._heeding:
+        """Call `watch` with the job now and at every update, for the block."""
+        with self._updating:
             self._watchers.append(watch)
             watch(self._newest)
         try:
             yield
         finally:
-            with self._heeding:
+            with self._updating:
                 self._watchers.remove(watch)
 
     def state(self, to: JobState, **data: Any) -> None:
-        """Moves the job on.
+        """Move the job to another state.
 
         Raises:
-            ConflictError: The job's state does not lead there, or another server has taken it over.
+            ConflictError: The move is not allowed, or another server has taken the job over.
         """
         self._store.runs.transition(self.job.id, to, epoch=self.job.epoch, data=data)
 
     def event(self, type: EventType, **data: Any) -> None:
-        """Tells the job's user of something, without secrets."""
+        """Record an event for the job's user, without secrets."""
         if type is EventType.PHASE_PROGRESS:
             self._phases.add(data["phase"])
         self._store.runs.append_event(self.job.id, type, redact_values(data), epoch=self.job.epoch)
 
     def last_event(self, type: EventType) -> dict[str, Any] | None:
-        """What the job's user was last told by an event of this type, also by an earlier run."""
+        """Return the data of the newest event of a type, also of earlier runs."""
         event = self._store.last_event(self.job.id, type)
         return None if event is None else event.data
 
     def progress(self, phase: str) -> Callable[[int, int], None]:
-        """Tells the job's user how far a phase is: (done, total)."""
+        """Return a callback that records the progress of a phase: (done, total)."""
         return lambda done, total: self.event(EventType.PHASE_PROGRESS, phase=phase, done=done, total=total)
 
     def generation(
@@ -97,20 +102,20 @@ class JobLog:
         candidates: Sequence[Mapping[str, Any]],
         search_state: Mapping[str, Any],
     ) -> None:
-        """Keep a finished generation; see `Runs.save_generation`. After it, a crash loses nothing."""
+        """Save a finished generation; see `Runs.save_generation`."""
         self._store.runs.save_generation(self.job.id, record, candidates, search_state, epoch=self.job.epoch)
         self._count(candidates)
 
     def search_state(self) -> dict[str, Any] | None:
-        """Where an earlier run of this job got to, or None if it saved no generation."""
+        """Return the state of the search saved by an earlier run, or None."""
         return self._store.search_state(self.job.id)
 
     def memo(self) -> list[dict[str, Any]]:
-        """Every scoring this job has saved, oldest first."""
+        """Return every saved scoring of this job, oldest first."""
         return self._store.memo(self.job.id)
 
     def raise_if_cancelled(self) -> None:
-        """End the pipeline if it should end.
+        """End the pipeline if `cancelled` is set.
 
         Raises:
             CancelledError: `cancelled` is set.
@@ -119,7 +124,10 @@ class JobLog:
             raise CancelledError(f"job {self.job.id} was asked to end")
 
     def count_preparation(self, *, propagated: bool) -> None:
-        """Counts, once, whether the cache had what the job was prepared with: whoever makes it tells of progress."""
+        """Count once whether the factors of the job were in the cache.
+
+        A phase that computes factors reports progress.
+        """
         if self._preparation_counted:
             return
         self._preparation_counted = True
@@ -130,7 +138,7 @@ class JobLog:
             self._metrics.looked_up("trained_factors", found="refinement" not in self._phases)
 
     def holds(self, actors: int) -> None:
-        """Counts how many actors the job has."""
+        """Count the actors of the job."""
         self._metrics.actors(self.job.id, actors)
 
     def _count(self, candidates: Sequence[Mapping[str, Any]]) -> None:

@@ -1,7 +1,7 @@
-"""Keeps hold of a running job: a heartbeat in a thread of its own, and word to the pipeline when it has to end.
+"""Lease of a running job, renewed by a heartbeat in a thread of its own.
 
-With the heartbeat comes what other servers on the same database were told: what the user asks of the job, or
-that they have taken it over, because this one was silent for too long.
+Each heartbeat also reads the requests of users to other servers on the same database. It notices if another server
+has taken the job over because this one was silent for too long.
 """
 
 import logging
@@ -16,15 +16,15 @@ from ranksieve.service.store.claims import Claims
 logger = logging.getLogger(__name__)
 
 BEATS = 6
-"""Heartbeats per lease: so many in a row, less one, may fail."""
+"""Heartbeats per lease; all but one in a row may fail."""
 
 
 class Lease:
-    """Holds a claimed job for as long as a `with` block lasts.
+    """Hold on a claimed job for a `with` block.
 
     Args:
         claims: Renews the lease.
-        log: The job; it is told what its user asks, and to end when it was taken over.
+        log: The job. It is updated at every heartbeat, and cancelled when it was taken over.
         lease_s: Length of the lease, in seconds.
     """
 
@@ -55,6 +55,6 @@ class Lease:
     def _renew(self) -> None:
         job = self._log.job
         try:
-            self._log.heed(self._claims.renew(job.id, self._lease_s, epoch=job.epoch))
+            self._log.update(self._claims.renew(job.id, self._lease_s, epoch=job.epoch))
         except SupersededError:
             self._log.cancelled.set()

@@ -1,6 +1,6 @@
-"""Forgets the events of jobs that ended long ago, and deliveries; what a search found, and its result, stays.
+"""Deletion of old events, deliveries and files.
 
-Files that nobody needs any more go, too: see `service.run.cleanup`.
+The results and the scorings of a search stay. For files see `service.run.cleanup`.
 """
 
 import logging
@@ -15,18 +15,18 @@ from ranksieve.service.store import Store
 logger = logging.getLogger(__name__)
 
 EVERY_S = 3600.0
-"""So often there is something to forget, in seconds, at most."""
+"""Least time between two cleanups, in seconds."""
 
 
 class Retention:
-    """Tidies the store up, when it is called and it is time to.
+    """Deletes what is past retention, if it is time to.
 
     Args:
-        store: Where they are.
-        days: So long events are kept after their job's end, and deliveries after theirs, and so long servers look for
-            files of a deleted job.
+        store: Store of the events and deliveries.
+        days: Days that events are kept after their job's end, that deliveries are kept after their own end, and
+            that servers look for files of a deleted job.
         jobs_dir: Folder with one folder of files per job.
-        clock: Seconds that only grow.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Retention:
         self._next_s = clock()
 
     def __call__(self) -> None:
-        """Forgets what is past retention, unless that was done within the hour.
+        """Delete what is past retention, at most once an hour.
 
         Raises:
-            StoreError: The database failed; it is tried again at the next call.
+            StoreError: The database failed; the next call tries again.
         """
         if self._clock() < self._next_s:
             return

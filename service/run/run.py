@@ -1,9 +1,9 @@
-"""One run of a job, in a thread of its own: from its claim until it ends in one of five ways.
+"""One run of a job, in a thread of its own, from its claim to its end.
 
-Its pipeline returns (succeeded), raises (failed), is ended because the user asked (cancelled, paused), is ended because
-the server stops, or by a fault of the machine. After a stop the job's state stays as it is, and the next server that
-looks takes it up again. After a fault it goes back into the queue for a while, and crashes after too many
-(`service.store.retries`). Starting a job, resuming and recovering it are the same.
+A run ends in one of five ways: its pipeline returns (succeeded), raises (failed), is ended by its user (cancelled,
+paused), by a stop of the server, or by a machine failure. After a stop of the server the job's state stays as it is,
+and the next server resumes it. After a machine failure it waits in the queue, and crashes after too many
+(`service.store.retries`). A job is started, resumed and recovered in the same way.
 """
 
 import logging
@@ -23,20 +23,20 @@ from ranksieve.workers.machine.faults import machine_fault
 logger = logging.getLogger(__name__)
 
 Pipeline = Callable[[Job, JobLog], dict[str, Any]]
-"""Does the whole of a job's work, moving it from validating to finalizing, and returns its result."""
+"""Whole work of a job, from validating to finalizing; returns its result."""
 
 
 class Run:
-    """A run of a job that was claimed.
+    """Run of a job that was claimed.
 
     Args:
-        store: Where the job is.
+        store: Store of the job.
         log: The job.
-        pipeline: What it is put through.
-        before: Earlier runs of the same job, which it was taken from and which are about to end.
-        lease_s: Length of its lease, in seconds.
-        retry_s: Wait after a job's first fault in a row, in seconds.
-        on_end: Called when all is over, in the run's thread.
+        pipeline: Does the work of the job.
+        before: Earlier runs of the same job, which have lost it and are about to end.
+        lease_s: Length of the lease, in seconds.
+        retry_s: Wait after the first of several machine failures in a row, in seconds.
+        on_end: Called at the end, in the run's thread.
     """
 
     def __init__(
@@ -52,9 +52,12 @@ class Run:
     ) -> None:
         self.log = log
         self.fault: InfrastructureError | None = None
-        """What the machine did to this run, told before the job can be claimed again."""
+        """Machine failure that ended this run, set before the job can be claimed again."""
         self.error: Exception | None = None
-        """Why the job's state could not be kept: it is as if the run had been cut off."""
+        """Reason why the end of the run could not be saved.
+
+        The job is then as if the run had been interrupted.
+        """
         self.over = False
         self._store = store
         self._pipeline = pipeline
@@ -65,28 +68,31 @@ class Run:
         self._thread = threading.Thread(target=self._run, name=f"job-{log.job.id}", daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Start the thread."""
         self._thread.start()
 
     def interrupt(self, fault: InfrastructureError | None = None) -> None:
-        """Asks the pipeline to end; the job goes on later. `fault`: of the machine, if that is why."""
+        """Ask the pipeline to end; the job continues later.
+
+        `fault` is the machine failure that is the reason, if any.
+        """
         self.fault, self._interrupted = fault or self.fault, True
         self.log.cancelled.set()
 
     def join(self) -> None:
-        """Waits for the end."""
+        """Wait for the end."""
         self._thread.join()
 
     def put_back(self, error: InfrastructureError) -> None:
-        """Puts the job back into the queue, for a while.
+        """Put the job back into the queue, with a wait.
 
         Raises:
-            ConflictError: It went on without this run, has ended or was deleted: what the database refused was done.
+            ConflictError: The job was claimed again, has ended or was deleted.
         """
         job = self.log.job
         fault = JobError.of(error, job.id)
         state = self._store.claims.put_back(job.id, fault, epoch=job.epoch, retry_s=self._retry_s).state
-        logger.error("job %s: %s after a fault of the machine: %s", job.id, state, error)
+        logger.error("job %s: %s after a machine failure: %s", job.id, state, error)
 
     def _run(self) -> None:
         job = self.log.job
@@ -98,7 +104,7 @@ class Run:
             ):
                 self._run_to_its_end()
         except SupersededError as error:
-            logger.warning("job %s: this run of it ends: %s", job.id, error)
+            logger.warning("job %s: this run ends: %s", job.id, error)
         except StoreError as error:
             logger.error("job %s: the database refused how its run ended: %s", job.id, error)
             self.error = error
@@ -115,7 +121,7 @@ class Run:
             for run in self._before:  # they write to the same folder
                 run.join()
             log.directory.mkdir(parents=True, exist_ok=True)
-            log.heed(self._store.job(job.id))  # what was asked before this run could be reached
+            log.update(self._store.job(job.id))  # requests made before this run could be reached
             logger.info("job %s: started", job.id)
             log.raise_if_cancelled()
             result = self._pipeline(job, log)
@@ -127,7 +133,10 @@ class Run:
             self._settle(machine_fault(error) or error)
 
     def _settle(self, error: Exception) -> None:
-        """Ends a run whose pipeline raised. What was asked for explains more than what then broke."""
+        """End a run whose pipeline raised.
+
+        A request of the user explains more than an error that followed it.
+        """
         log = self.log
         job = self._store.claims.settle(log.job.id, self._lease_s, epoch=log.job.epoch)
         if job.state in (JobState.CANCELLED, JobState.PAUSED):
@@ -135,7 +144,7 @@ class Run:
         elif self._interrupted and self.fault is not None:
             self.put_back(self.fault)
         elif self._interrupted or (isinstance(error, CancelledError) and log.cancelled.is_set()):
-            logger.info("job %s: interrupted; it goes on later", job.id)
+            logger.info("job %s: interrupted; it continues later", job.id)
             self._store.claims.release(job.id, epoch=job.epoch)
         elif isinstance(error, InfrastructureError):
             self.fault = error

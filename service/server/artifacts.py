@@ -1,7 +1,7 @@
-"""A job's artifact folder, as names that are safe to hand out and to take back.
+"""Artifacts of a job, by names that are safe to publish and to accept.
 
-A name is the file's path inside the folder, with `/` between its parts. Only regular files that lie
-in the folder itself count: what is reached through a symbolic link is no artifact.
+A name is the file's path inside the folder, with `/` between its parts. Only regular files in the folder itself
+count: a file reached through a symbolic link is no artifact.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from ranksieve.search.errors import NotFoundError
 
 
 class Artifact(TypedDict):
-    """One file: its name in the folder and its size."""
+    """File of a job, with its name in the folder and its size."""
 
     name: str
     bytes: int
 
 
 def list(directory: Path) -> Sequence[Artifact]:
-    """Every artifact of a job, by name; none when the folder is not there yet.
+    """List every artifact of a job, by name; empty if there is no folder yet.
 
     Args:
         directory: The job's artifact folder.
@@ -37,11 +37,11 @@ def list(directory: Path) -> Sequence[Artifact]:
 
 
 def resolve(directory: Path, name: str) -> Path:
-    """The file of that name.
+    """Return the file of that name.
 
     Args:
         directory: The job's artifact folder.
-        name: A name as `list` gives it; anything else is refused.
+        name: A name from `list`; anything else is refused.
 
     Returns:
         Absolute path of a regular file inside the folder.
@@ -61,10 +61,12 @@ def resolve(directory: Path, name: str) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file, in hex. It is read once: what was exported does not change without its size or time.
+    """Return the SHA-256 of a file, in hex.
+
+    The digest is computed once and reused until the size or the time of the file changes.
 
     Raises:
-        NotFoundError: Its job was deleted meanwhile.
+        NotFoundError: The job was deleted meanwhile.
     """
     try:
         status = path.stat()
@@ -80,7 +82,10 @@ def _sha256(path: Path, _size_bytes: int, _changed_ns: int) -> str:
 
 
 def _regular_file_bytes(path: Path) -> int | None:
-    """Size of a file, in bytes; None for a link, and for a file that an export has just moved away."""
+    """Return the size of a file, in bytes.
+
+    None for a link, and for a file that an export has just moved away.
+    """
     try:
         status = path.lstat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a server can do: versions, devices, limits, and the words that a job file may use."""
+"""Capabilities of a server: versions, devices, limits, and words of job files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LIBRARIES = ("ranksieve", "torch", "transformers", "ray", "deap", "numpy", "safe
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """What models can run on; `memory_bytes` None where it is not known."""
+    """Device that models can run on; `memory_bytes` is None if unknown."""
 
     kind: str
     name: str
@@ -24,7 +24,7 @@ Devices = Callable[[], Sequence[Device]]
 
 
 def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any]:
-    """All of it, as plain JSON values."""
+    """Return the capabilities as plain JSON values."""
     objectives = JobSpec.model_fields["objective"].annotation
     return {
         "versions": versions(),
@@ -48,12 +48,12 @@ def capabilities(settings: Settings, devices: Sequence[Device]) -> dict[str, Any
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that results depend on."""
+    """Return the versions of the libraries that results depend on."""
     return {name: version_of(name) for name in LIBRARIES}
 
 
 def version_of(name: str) -> str:
-    """Of an installed distribution; `0+source` for a checkout that was not installed."""
+    """Return the version of a distribution; `0+source` if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:

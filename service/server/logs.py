@@ -1,4 +1,4 @@
-"""What a server's log looks like: lines for people or JSON for machines, with the job and the request, without secrets.
+"""Format of a server's log: text or JSON, with job and request, no secrets.
 
 with about(job="0650…"):
     logger.info("started")          # {"time": …, "level": "INFO", "logger": …, "message": "started", "job_id": "0650…"}
@@ -25,11 +25,13 @@ _request: ContextVar[str | None] = ContextVar("request", default=None)
 
 @contextmanager
 def about(*, job: str | None = None, request: str | None = None) -> Iterator[None]:
-    """What is logged in this block, and by what it awaits or hands to the thread pool, is about these.
+    """Attach a job and a request to all that is logged in this block.
+
+    This includes code that the block awaits or hands to the thread pool.
 
     Args:
-        job: Id of a job; None for that of the block around.
-        request: Id of a request; None for that of the block around.
+        job: Id of a job; None keeps that of the outer block.
+        request: Id of a request; None keeps that of the outer block.
     """
     given = [(variable, id) for variable, id in ((_job, job), (_request, request)) if id is not None]
     tokens = [(variable, variable.set(id)) for variable, id in given]
@@ -41,11 +43,13 @@ def about(*, job: str | None = None, request: str | None = None) -> Iterator[Non
 
 
 def configure(format: LogFormat, secrets: Sequence[str] = ()) -> None:
-    """Sends all logs to stderr, in one form; for a process of its own, before it does anything else.
+    """Send all logs to stderr, in one format.
+
+    Called by a process of its own, before it does anything else.
 
     Args:
         format: `text` or `json`, one object a line.
-        secrets: What must never be in it, besides all that looks like a secret.
+        secrets: Texts to redact, besides all that look like secrets.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(format, secrets))
@@ -53,7 +57,7 @@ def configure(format: LogFormat, secrets: Sequence[str] = ()) -> None:
 
 
 def formatter(format: LogFormat, secrets: Sequence[str] = ()) -> logging.Formatter:
-    """What `configure` formats by."""
+    """Return the formatter that `configure` uses."""
     if format == "text":
         return _Redacted(_Lines(_TEXT), secrets)
     inner = JsonFormatter(["levelname", "name", "message"], rename_fields=_NAMES, timestamp="time")
@@ -61,7 +65,10 @@ def formatter(format: LogFormat, secrets: Sequence[str] = ()) -> logging.Formatt
 
 
 class _Lines(logging.Formatter):
-    """Lines for people; each ends with the request that it is about, unless it has named that."""
+    """Formatter of lines for people, each with its request at the end.
+
+    A line that names its request already stays as it is.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         text, request = super().formatMessage(record), getattr(record, "request_id", None)
@@ -69,7 +76,7 @@ class _Lines(logging.Formatter):
 
 
 class _Redacted(logging.Formatter):
-    """Another formatter's text, told what it is about beforehand and freed of secrets afterwards."""
+    """Formatter that adds the ids to another one's text and redacts secrets."""
 
     def __init__(self, inner: logging.Formatter, secrets: Sequence[str]) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""What a server counts for its operator, in Prometheus' terms; of jobs, events tell more.
+"""Metrics of a server for its operator, in Prometheus format.
 
-Counts are this server's since it started; `ranksieve_jobs` is read from the store when it is asked for. How busy the
-actors are while generations are scored: `rate(ranksieve_scoring_seconds_total[10m]) / sum(ranksieve_actors)`. What they
-score before and after the generations is not counted.
+Counts are those of this server since it started; `ranksieve_jobs` is read from the store on each scrape. The load of
+the actors while generations are scored is `rate(ranksieve_scoring_seconds_total[10m]) / sum(ranksieve_actors)`.
+Scorings before and after the generations are not counted.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,14 +19,14 @@ GENERATION_S = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
 class CountsJobs(Protocol):
-    """What knows the number of jobs in each state."""
+    """Source of the number of jobs in each state."""
 
     def count_jobs(self) -> Mapping[JobState, int]:
-        """Jobs by state."""
+        """Return the number of jobs by state."""
 
 
 class Metrics:
-    """The counters of one server."""
+    """Counters of one server."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -65,11 +65,11 @@ class Metrics:
         )
 
     def show_jobs_of(self, store: CountsJobs) -> None:
-        """Adds the number of jobs by state, counted in a store whenever it is asked for."""
+        """Add the number of jobs by state, read from a store on each scrape."""
         self._registry.register(_Jobs(store))
 
     def scored(self, candidates: Iterable[Mapping[str, Any]]) -> None:
-        """Counts the scorings of a generation."""
+        """Count the scorings of a generation."""
         for candidate in candidates:
             outcome = "scored" if candidate["failure"] is None else "failed"
             self._evaluations.labels(outcome).inc()
@@ -77,26 +77,26 @@ class Metrics:
             self._scoring.inc(candidate["seconds"])
 
     def looked_up(self, kind: str, *, found: bool) -> None:
-        """Counts that a job needed something of the cache, and whether it was there."""
+        """Count a look-up in the cache, by whether it was a hit."""
         self._lookups.labels(kind, "hit" if found else "miss").inc()
 
     def actors(self, job: str, count: int) -> None:
-        """Tells how many actors a job has; of one that has none any more nothing is told."""
+        """Record how many actors a job has; 0 removes the job."""
         if count:
             self._actors.labels(job).set(count)
         else:
             self._actors.remove(job)
 
     def generation(self, seconds: float) -> None:
-        """Counts a generation and the time it took."""
+        """Count a generation and the time it took."""
         self._generations.observe(seconds)
 
     def sent(self, outcome: str) -> None:
-        """Counts an attempt to deliver: `delivered`, `retried` later or `given_up`."""
+        """Count an attempt to deliver: `delivered`, `retried` or `given_up`."""
         self._deliveries.labels(outcome).inc()
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format.
+        """Return all metrics in Prometheus' text format.
 
         Raises:
             StoreError: The jobs could not be counted.
@@ -109,11 +109,11 @@ class _Jobs(Collector):
         self._store = store
 
     def describe(self) -> Iterable[Metric]:
-        """The name alone, so that registering counts nothing."""
+        """Return the name alone, so that registering counts nothing."""
         return [self._family()]
 
     def collect(self) -> Iterator[Metric]:
-        """The jobs in every state, those without any too."""
+        """Yield the number of jobs in every state, including zero."""
         counted = self._store.count_jobs()
         family = self._family()
         for state in JobState:

@@ -1,4 +1,7 @@
-"""What a server is told by its environment. Nothing is read before a `Settings()` is made."""
+"""Settings of a server, from its environment.
+
+Nothing is read before a `Settings()` is created.
+"""
 
 import json
 import os
@@ -17,14 +20,17 @@ HostName = Annotated[
         pattern=r"^((\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-f:]+\])$", to_lower=True
     ),
 ]
-"""A name or an address as it is in a URL, without a port; `*.example.com` for all names below one."""
+"""Name or address as in a URL, without a port.
+
+`*.example.com` stands for all names below one.
+"""
 
 DATABASE = "ranksieve.db"
-"""The file in a data directory that holds its jobs, unless they are kept elsewhere."""
+"""File in the data directory that holds the jobs, by default."""
 
 
 class Settings(BaseSettings):
-    """Settings from `RANKSIEVE_*` variables, or given by name; paths become absolute."""
+    """Settings from `RANKSIEVE_*` variables or arguments; paths become absolute."""
 
     model_config = SettingsConfigDict(env_prefix="RANKSIEVE_", frozen=True, validate_default=True)
 
@@ -137,17 +143,17 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be logged and cannot be told by its form."""
+        """Secrets to redact from logs that have no recognizable form."""
         return [self.api_key.get_secret_value()] if self.api_key else []
 
     @property
     def shares_store(self) -> bool:
-        """Whether several servers may run on the job store at once; SQLite belongs to one."""
+        """Whether several servers may use the job store at once; not with SQLite."""
         return not self.store_url.startswith("sqlite")
 
     @property
     def sqlite_file(self) -> Path:
-        """Where the job store is, if that is one of SQLite."""
+        """File of the job store, if it is SQLite."""
         return Path(make_url(self.store_url).database or "").resolve()
 
     @property

@@ -1,4 +1,4 @@
-"""The kinds of tasks: what each means, what it asks of `task` in a job file, how it is scored, and an example."""
+"""Kinds of tasks: meaning, fields of `task` in a job file, metric, example."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -30,11 +30,11 @@ EXAMPLES: Mapping[KindName, dict[str, Any]] = MappingProxyType(
         },
     }
 )
-"""A `task` of each kind, as short as it makes sense."""
+"""Short example of a `task` of each kind."""
 
 
 def task_kinds() -> list[dict[str, Any]]:
-    """All of it, as plain JSON values, in the order of the job file's own words."""
+    """Return the kinds as plain JSON values, in the order of the job file."""
     return [
         {
             "kind": name,
@@ -48,7 +48,7 @@ def task_kinds() -> list[dict[str, Any]]:
 
 
 def _fields(name: KindName) -> dict[str, list[str]]:
-    """Every field of `task` beside `kind`, by whether this kind needs it."""
+    """Return every field of `task` besides `kind`, by whether this kind needs it."""
     kind = TASK_KINDS[name]
     fields = {name: field for name, field in TaskSpec.model_fields.items() if name != "kind"}
     needs = [name for name, field in fields.items() if field.is_required() or name in kind.needs]

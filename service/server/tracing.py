@@ -1,4 +1,7 @@
-"""Spans of a job and its phases, for OpenTelemetry; without a tracer set up they cost nothing and go nowhere."""
+"""Spans of a job and its phases, for OpenTelemetry.
+
+Without a tracer they cost nothing and are dropped.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +11,11 @@ from opentelemetry import trace
 
 @contextmanager
 def span(name: str, **attributes: str | int | float) -> Iterator[None]:
-    """A span around the block; an exception that leaves it is recorded and goes on.
+    """Trace the block as a span; an exception is recorded and raised again.
 
     Args:
-        name: What is done, e.g. `prepare`.
-        attributes: What it is done to, under `ranksieve.…`.
+        name: Name of the step, e.g. `prepare`.
+        attributes: Attributes of the span, under `ranksieve.…`.
     """
     named = {f"ranksieve.{key}": value for key, value in attributes.items()}
     with trace.get_tracer("ranksieve").start_as_current_span(name, attributes=named):

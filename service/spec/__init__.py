@@ -1,4 +1,4 @@
-"""The job file: one pydantic model, for YAML and for JSON over REST.
+"""Models of the job file, for YAML and for JSON over REST.
 
 Holds what users decide; constants of the algorithm are in `service.policy`. Knows nothing of tensors, actors
 or HTTP, and reads no file: `workers.preflight` and `service.pipeline.search_plan` check the rest before work starts.

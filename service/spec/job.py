@@ -1,4 +1,4 @@
-"""A whole job file, and what its parts demand of each other."""
+"""Model of the whole job file, and demands of its parts on each other."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +13,7 @@ from ranksieve.service.spec.strict import ADVANCED, Strict
 from ranksieve.service.spec.task import SplitName, TaskSpec
 
 LONGEST_LABEL = 200
-"""Characters of a label's name, and of its value."""
+"""Most characters of a label's name, and of its value."""
 
 Name = Annotated[str, Field(max_length=200)]
 
@@ -78,9 +78,9 @@ class JobSpec(Strict):
         return self.model_copy(update={"task": self.task.model_copy(update={"data": data})})
 
     def on_cluster(self, *, cpus: float, gpus: float) -> Self:
-        """Fill in the resources, as a cluster with so many processor cores and GPUs has them."""
+        """Fill in the resources by the cluster's processor cores and GPUs."""
         return self.model_copy(update={"resources": self.resources.settled(cpus=cpus, gpus=gpus)})
 
     def canonical(self) -> dict[str, Any]:
-        """The spec as plain JSON values with every default written out."""
+        """Return the spec as plain JSON values with every default written out."""
         return self.model_dump(mode="json")

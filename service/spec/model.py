@@ -52,7 +52,10 @@ class ModelSpec(Strict):
 
 
 def _written_out(value: object) -> object:
-    """A text says where the model is; its form tells a file or folder from a hub id."""
+    """Turn a text into a mapping.
+
+    Its form tells a file or folder from a hub id.
+    """
     if not isinstance(value, str):
         return value
     if value.endswith(".gguf"):

@@ -9,13 +9,16 @@ from ranksieve.search.statistics.pvalues import MOST_CONFIDENCE
 from ranksieve.service.spec.strict import ADVANCED, Strict
 
 LONGEST_SIZE = 40
-"""Characters; what is longer is no size, and may be no finite number."""
+"""Most characters of a size; a longer text may be no finite number."""
 
 _SIZE = re.compile(r"\s*(\d*\.)?\d+\s*[A-Za-z]*\s*")
 
 
 def _whole_size(value: object) -> object:
-    """Pydantic would read the beginning of a text, and take `1,5 GB` for one byte."""
+    """Refuse a text that is not one whole size.
+
+    Pydantic would read the beginning of a text, and take `1,5 GB` for one byte.
+    """
     if isinstance(value, str) and not (len(value) <= LONGEST_SIZE and _SIZE.fullmatch(value)):
         raise ValueError(
             f"expected one number and its unit, like 120 MB or 1.5 GB; got {value[:LONGEST_SIZE]!r}"
@@ -64,7 +67,10 @@ class TargetParams(Strict):
 
 
 class TargetBytes(Strict):
-    """The best metric with weight files of at most `size`, or `share` of the dense model's; exactly one of them."""
+    """The best metric within a size of the weight files.
+
+    The size is exactly one of `size` and `share` of the dense model's bytes.
+    """
 
     kind: Literal["target_bytes"] = "target_bytes"
     size: Size | None = Field(
@@ -83,7 +89,9 @@ class TargetBytes(Strict):
 
 
 class TargetLatency(Strict):
-    """The best metric with a forward pass of at most `milliseconds`, or `share` of the dense model's; one of them.
+    """The best metric within the time of a forward pass.
+
+    The time is exactly one of `milliseconds` and `share` of the dense model's time.
 
     The time of each rank of each matrix is measured on the job's device before the search, on a typical batch of the
     search split.

@@ -7,13 +7,16 @@ from pydantic import Field, field_validator
 from ranksieve.service.spec.strict import ADVANCED, Strict
 
 BATCH_TOKENS = {"cpu": 768, "cuda": 4096}
-"""Padded tokens of a forward pass: on a processor, small batches stay in its caches."""
+"""Padded tokens of a forward pass.
+
+On a processor, small batches stay in its caches.
+"""
 
 GRAM_BYTES = 8 * 2**30
-"""Memory for the Grams of calibration on one device; models that need more take several passes."""
+"""Memory for Grams on one device; models that need more take several passes."""
 
 LEAST_SHARE = 1e-4
-"""Of a GPU: Ray counts in ten-thousandths."""
+"""Least share of a GPU, because Ray counts in ten-thousandths."""
 
 MOST_ACTORS = 4096
 
@@ -64,12 +67,12 @@ class ResourceSpec(Strict):
 
     @property
     def most_actors(self) -> int:
-        """`actors`, or 1 where that is left open."""
+        """`actors`, or 1 if left open."""
         return self.actors or 1
 
     @property
     def gpus(self) -> float:
-        """`gpus_per_actor`, or 0 where that is left open."""
+        """`gpus_per_actor`, or 0 if left open."""
         return self.gpus_per_actor or 0
 
     @property
@@ -94,7 +97,10 @@ class ResourceSpec(Strict):
 
     @property
     def devices(self) -> float:
-        """Devices that work at a time: of several GPUs of one actor, one does; the processor is one."""
+        """Devices that work at a time.
+
+        Of several GPUs of one actor, one works at a time. The processor counts as one device.
+        """
         return self.most_actors * self._share_of_a_gpu if self._share_of_a_gpu else 1
 
     @property

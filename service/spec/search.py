@@ -1,4 +1,4 @@
-"""`search` of a job file: its limit, where it starts, and what it may not do."""
+"""`search` of a job file: its limit, its seeds and its constraints."""
 
 from typing import Annotated, Literal, Self
 

@@ -1,4 +1,4 @@
-"""What every part of a job file is: strict about its fields and their types."""
+"""Base of all parts of a job file: strict about fields and their types."""
 
 from typing import Annotated, Any
 
@@ -8,20 +8,23 @@ LONGEST_TEXT = 100_000
 """Most characters of any text in a job file."""
 
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
-"""A list is taken for one: neither JSON nor YAML has tuples."""
+"""Tuple of texts; lists are accepted, as neither JSON nor YAML has tuples."""
 
 ADVANCED: dict[str, JsonValue] = {"x-advanced": True}
-"""Of a field that the reference lists apart, for it is seldom needed."""
+"""Schema mark of a seldom needed field, which the reference lists apart."""
 
 Revision = Annotated[str, StringConstraints(pattern=r"^\w[\w-]*([./]\w[\w-]*)*$", max_length=200)]
-"""A commit, tag or branch as git allows it: it becomes part of a path, and `..` in it would lead elsewhere."""
+"""Commit, tag or branch as git allows it.
+
+It becomes part of a path, so `..` is refused.
+"""
 
 
 class Strict(BaseModel):
-    """Unknown fields are errors, and nothing is taken for what it is not: no text for a number, no number for true.
+    """Model that refuses unknown fields and values of another type.
 
-    A parsed spec never changes. No text is endless, or half of a surrogate pair: where pydantic counts the characters
-    of a text it finds that, too.
+    A text is not taken for a number, nor a number for true. A parsed spec never changes. Texts have a longest length,
+    which also makes pydantic refuse half of a surrogate pair.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, str_max_length=LONGEST_TEXT)
@@ -29,7 +32,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _whole_numbers(cls, values: Any) -> Any:
-        """To JSON Schema, and to JavaScript, 2.0 is an integer."""
+        """Turn whole floats into integers, as JSON Schema and JavaScript do."""
         if not isinstance(values, dict):
             return values
         return {

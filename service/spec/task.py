@@ -1,4 +1,4 @@
-"""`task` of a job file: what the model has to do, and with which records."""
+"""`task` of a job file: what the model has to do, and on which records."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ SplitName = Literal["calibration", "search", "confirm", "test"]
 KindName = Literal["choice", "generate", "lm"]
 
 MOST_RECORDS = 1_000_000
-"""Records of one split."""
+"""Most records of one split."""
 
 LEAST_JUDGES = 8
-"""Records of a split that models are judged on."""
+"""Least records of a split that models are judged on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskKind:
-    """What a kind of task means, and what it asks of the fields of `task` that others do without.
+    """Meaning of a kind of task, and its demands on the fields of `task`.
 
-    `needs`: must not be empty. `needs_one`: exactly one of them is given. `refuses`: none of them is.
+    `needs`: must not be empty. `needs_one`: exactly one is given. `refuses`: none is given.
     """
 
     meaning: str

@@ -2,6 +2,6 @@
 
 Signatures are those of https://www.standardwebhooks.com.
 
-A move of a job and its deliveries are one transaction of the store (`service.store.outbox`); from there `Sender` takes
-them.
+A move of a job and its deliveries are one transaction of the store (`service.store.outbox`). `Sender` takes them from
+there.
 """

@@ -1,6 +1,7 @@
-"""What a webhook is sent: JSON of `type`, `timestamp` and `data`, and headers that say who sent it.
+"""Messages to webhooks: JSON of `type`, `timestamp` and `data`, and headers.
 
-The text is made once, together with what it tells of, and stays the same at every attempt; a signature is made at each.
+The JSON is written once, in the transaction of the event, and stays the same at every attempt. Each attempt is signed
+anew.
 """
 
 import json
@@ -19,7 +20,7 @@ from ranksieve.service.webhooks.webhook import TEST
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """An event for webhooks, and its JSON."""
+    """Event for webhooks, and its JSON."""
 
     type: str
     at: datetime
@@ -28,9 +29,9 @@ class Message:
 
 
 def job_message(job: Job, event: Event) -> Message:
-    """Tells of a job that has come to another state, by the event of its own that does; the result is left out.
+    """Return the message about a job's new state, without its result.
 
-    So are longer labels than are taken by now.
+    Labels longer than the limit are left out.
     """
     data = {
         "id": job.id,
@@ -51,17 +52,17 @@ def job_message(job: Job, event: Event) -> Message:
 
 
 def trial_message(webhook_id: str, at: datetime) -> Message:
-    """Tells of nothing."""
+    """Return a test message."""
     return _message(TEST, at, None, {"webhook_id": webhook_id})
 
 
 def signed_headers(id: str, payload: str, secrets: Sequence[str], at: datetime) -> dict[str, str]:
-    """The headers of one attempt.
+    """Return the headers of one attempt.
 
     Args:
-        id: That of the delivery, the same at every attempt.
+        id: Id of the delivery, the same at every attempt.
         payload: The body.
-        secrets: Those to sign with; a receiver needs to know one.
+        secrets: Secrets to sign with; a receiver needs to know one of them.
         at: Now, in UTC.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What came of an attempt to deliver, and how long to wait for the next one."""
+"""Outcome of an attempt to deliver, and the wait before the next one."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -6,25 +6,25 @@ from random import Random
 from typing import Self
 
 ATTEMPTS = 12
-"""So many attempts in vain are enough: the last comes about 32 hours after the first."""
+"""Failed attempts before giving up; the last is about 32 hours after the first."""
 
 FIRST_WAIT_S, GROWTH, LONGEST_WAIT_S = 5.0, 4.0, 6 * 3600.0
-"""Waits between attempts, in seconds: 5, 20, 80 and so on, six hours at most."""
+"""First wait in seconds, its growth, and the longest: 5, 20, 80, … 6 hours."""
 
 JITTER = 0.2
-"""Waits are longer or shorter by up to this share, so that what failed together does not come back together."""
+"""Random share added to or taken from waits, to spread simultaneous failures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What came of one attempt. `error` is None where it arrived."""
+    """Outcome of one attempt; `error` is None if it arrived."""
 
     status: int | None = None
     error: str | None = None
 
     @classmethod
     def answered(cls, status: int) -> Self:
-        """The URL answered."""
+        """Return the outcome of an answer with this status."""
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return cls(status=status)
         if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
@@ -38,10 +38,10 @@ class Outcome:
 
 
 def wait_s(attempt: int, rng: Random) -> float | None:
-    """Seconds between an attempt in vain and the next one; None after the last.
+    """Return the seconds between a failed attempt and the next; None: no more.
 
     Args:
-        attempt: Number of the one in vain, from 1.
+        attempt: Number of the failed attempt, from 1.
         rng: Spreads the waits.
     """
     if attempt >= ATTEMPTS:

@@ -1,8 +1,8 @@
-"""Posts to a URL that a user chose, over a connection to an address that was looked at first.
+"""HTTP POST to a URL of a user, over a connection to a checked address.
 
-The name is resolved once, the addresses are checked, and one of them is connected to: there is no second look-up to
-answer differently. Certificates are checked against the name. Redirects are not followed, no proxy is asked, of the
-answer nothing but its status is read, and an attempt has one deadline over all.
+The name is resolved once, the addresses are checked, and one of them is connected to, so a second look-up cannot
+return another address. Certificates are checked against the name. Redirects are not followed, no proxy is used, only
+the status of the answer is read, and each attempt has one deadline.
 """
 
 import socket
@@ -19,24 +19,24 @@ from ranksieve.service.webhooks.outcomes import Outcome
 from ranksieve.service.webhooks.targets import Target, target_of
 
 TIMEOUT_S = 10.0
-"""So long an attempt takes at most, besides looking up the name, in seconds."""
+"""Longest duration of an attempt, besides the name look-up, in seconds."""
 
 _CHUNK_BYTES = 16 * 1024
 _LONGEST_REASON = 200
 
 Resolve = Callable[[str, int], Sequence[str]]
-"""The addresses of a name, for a port; raises OSError."""
+"""Look-up of the addresses of a name, for a port; raises OSError."""
 
 
 class Post(Protocol):
-    """Makes one attempt."""
+    """Makes one attempt to deliver."""
 
     def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """What came of posting this there; never raises for what the other side does."""
+        """Post a message; return the outcome. Never raises for the other side."""
 
 
 def resolve(name: str, port: int) -> Sequence[str]:
-    """The addresses of a name, by the system."""
+    """Return the addresses of a name, from the system."""
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -46,9 +46,9 @@ class HttpPost:
 
     Args:
         trusted: Names that may lead to any address; see `service.webhooks.targets`.
-        timeout_s: So long an attempt may take, in seconds.
+        timeout_s: Longest duration of an attempt, in seconds.
         resolve: Looks names up.
-        tls: Checks certificates; None for those that the system trusts.
+        tls: Checks certificates; None: by those that the system trusts.
     """
 
     def __init__(
@@ -68,16 +68,16 @@ class HttpPost:
         return self._given_tls or httpcore2.default_ssl_context()
 
     def __call__(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """What came of posting this there; never raises for what the other side does."""
+        """Post a message; return the outcome. Never raises for the other side."""
         try:
             target = target_of(url, self._trusted)
-        except InputError as error:  # the operator trusts it no longer; another server may have others
+        except InputError as error:  # the operator's settings changed, or differ between servers
             return Outcome(error=str(error))
         network = _Network(target, self._resolve, _Deadline(self._timeout_s))
         try:
             return Outcome.answered(self._status(target, network, headers, body))
         except _RefusedError:
-            return Outcome(error=f"{target.host} stands for no address that a webhook may lead to")
+            return Outcome(error=f"{target.host} resolves to no address that a webhook may lead to")
         except httpcore2.TimeoutException:
             return Outcome(error=f"no answer within {self._timeout_s:g} s")
         except httpcore2.ConnectError as error:
@@ -104,7 +104,7 @@ class HttpPost:
 
 
 class _RefusedError(Exception):
-    """The name stands for no address that may be connected to."""
+    """The name resolves to no allowed address."""
 
 
 class _Deadline:
@@ -119,7 +119,7 @@ class _Deadline:
 
 
 class _Network(httpcore2.SyncBackend):
-    """Connects to addresses of one target only."""
+    """Network that connects to addresses of one target only."""
 
     def __init__(self, target: Target, resolve: Resolve, deadline: _Deadline) -> None:
         self._target = target
@@ -154,7 +154,7 @@ class _Network(httpcore2.SyncBackend):
 
 
 class _Stream(httpcore2.NetworkStream):
-    """A stream whose reads and writes share one deadline, so that no trickle keeps it open."""
+    """Stream whose reads and writes share one deadline, against slow trickles."""
 
     def __init__(self, inner: httpcore2.NetworkStream, deadline: _Deadline) -> None:
         self._inner = inner

@@ -1,7 +1,8 @@
-"""Sends what waits for webhooks: a thread that claims deliveries, and a few that make the attempts.
+"""Sender of deliveries: one thread claims them, a few make the attempts.
 
-On a PostgreSQL database several servers do so, and each delivery is one server's at a time. What a server was about
-when it died is attempted again once its lease has run out: nothing is lost, and some may arrive twice, under one id.
+Several servers may send on a PostgreSQL database; each delivery belongs to one server at a time. An attempt of a
+server that died is repeated once its lease has run out. So nothing is lost, and some deliveries may arrive twice,
+under one id.
 """
 
 import logging
@@ -22,13 +23,16 @@ from ranksieve.service.webhooks.webhook import TEST, DeliveryState, Sending
 logger = logging.getLogger(__name__)
 
 ATTEMPTS_AT_ONCE = 4
-"""So many webhooks are sent to at the same time: one that does not answer holds nobody else up."""
+"""Simultaneous attempts, so that a silent URL does not delay the others."""
 
 LEASE_S = 60.0
-"""An attempt of a server that died is repeated after so long, in seconds: more than an attempt can take."""
+"""Time after which an attempt of a dead server is repeated, in seconds.
+
+Longer than an attempt can take.
+"""
 
 LOOK_S = 30.0
-"""So often it is looked for what other servers have left, and whether a failed database is back, in seconds."""
+"""Interval to look for deliveries of other servers or a failed database, in s."""
 
 _SOON_S = 1.0  # another server has just claimed what was due
 
@@ -40,27 +44,27 @@ _COUNTED = {
 
 
 class Waiting(Protocol):
-    """What deliveries are taken from: `service.store.outbox.Outbox`."""
+    """Source of deliveries: `service.store.outbox.Outbox`."""
 
     def claim(self, lease_s: float) -> Sending | None:
-        """The next delivery to attempt."""
+        """Claim the next delivery to attempt."""
 
     def settle(self, sending: Sending, outcome: Outcome, retry_s: float | None) -> DeliveryState | None:
-        """Keeps what came of an attempt."""
+        """Save the outcome of an attempt."""
 
     def next_in_s(self) -> float | None:
-        """Seconds until there may be something to claim."""
+        """Return the seconds until there may be something to claim."""
 
 
 class Sender:
     """Sends deliveries from `start` to `stop`.
 
     Args:
-        outbox: Where they wait.
+        outbox: Source of deliveries.
         post: Makes an attempt.
-        metrics: Counts them.
+        metrics: Counts the attempts.
         lease_s: Length of the lease of an attempt, in seconds.
-        look_s: Longest wait before it is looked for deliveries again, in seconds.
+        look_s: Longest wait between two looks for deliveries, in seconds.
         rng: Spreads the waits between attempts.
     """
 
@@ -90,13 +94,13 @@ class Sender:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Starts sending, first what an earlier server has left."""
+        """Start sending, first the deliveries of an earlier server."""
         self._stopping, self._news = False, True
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Begins no more attempts, and waits for those under way."""
+        """Begin no more attempts, and wait for the running ones."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -105,7 +109,7 @@ class Sender:
             self._thread = None
 
     def wake(self) -> None:
-        """Says that there may be something to send; from any thread."""
+        """Signal that there may be something to send; from any thread."""
         with self._changed:
             self._news = True
             self._changed.notify_all()
@@ -117,10 +121,10 @@ class Sender:
                 while self._wait(wait):
                     wait = self._claim_what_is_due(lambda sending: attempts.submit(self._attempt, sending))
         except Exception:
-            logger.exception("no webhook is sent to any more: restart the server to go on")
+            logger.exception("the sender of webhooks ended unexpectedly; restart the server to continue")
 
     def _wait(self, timeout_s: float) -> bool:
-        """Waits for news, and for room to attempt something; False when it is time to stop."""
+        """Wait for news and for a free slot; return False when it is time to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._news or self._stopping, timeout=timeout_s)
             self._news = False
@@ -128,7 +132,7 @@ class Sender:
             return not self._stopping
 
     def _claim_what_is_due(self, submit: Callable[[Sending], object]) -> float:
-        """Hands deliveries over while any is due and there is room; returns the wait for the next, in seconds."""
+        """Submit due deliveries while there is room; return the wait for the next, in s."""
         try:
             while self._has_room():
                 due_s = self._outbox.next_in_s()
@@ -153,9 +157,13 @@ class Sender:
         try:
             self._keep(sending, self._outcome(sending))
         except StoreError as error:
-            logger.warning("delivery %s: attempted, not recorded, to be repeated: %s", sending.id, error)
-        except Exception:  # nobody asks the pool what its threads raised
-            logger.exception("delivery %s: attempted, not recorded, to be repeated", sending.id)
+            logger.warning(
+                "delivery %s: its attempt could not be recorded and will be repeated: %s", sending.id, error
+            )
+        except Exception:  # the pool drops exceptions of its threads
+            logger.exception(
+                "delivery %s: its attempt could not be recorded and will be repeated", sending.id
+            )
         finally:
             with self._changed:
                 self._under_way -= 1
@@ -176,5 +184,5 @@ class Sender:
         if state is not None:
             self._metrics.sent(_COUNTED[state])
         if outcome.error is not None:
-            told = (sending.id, sending.webhook_id, sending.attempt, outcome.error)
-            logger.info("delivery %s to webhook %s: attempt %s: %s", *told)
+            details = (sending.id, sending.webhook_id, sending.attempt, outcome.error)
+            logger.info("delivery %s to webhook %s: attempt %s: %s", *details)

@@ -1,8 +1,8 @@
-"""Where a webhook may lead: which URLs, and which addresses their names may stand for.
+"""Allowed targets of webhooks: URLs, and addresses their names may resolve to.
 
-The server connects to whatever a user names, and must not be led into its own network by it. So only addresses of the
-public internet will do, however a name or a number was spelled. The operator may trust names with any other address,
-and with plain HTTP to this machine.
+The server connects to the URLs of users, which must not lead into its own network. So only addresses of the public
+internet are allowed, in whatever form a name or a number is written. The operator may trust names with any other
+address, and with plain HTTP to this machine.
 """
 
 import ipaddress
@@ -17,11 +17,11 @@ _LABEL = r"[A-Za-z0-9_-]{1,63}"
 URL = (
     rf"^(https?)://({_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\])(?::([0-9]{{1,5}}))?([/?][!\x22$-~]*)?$"
 )
-"""All that a URL may be made of: no user, no password, no fragment, no spaces; names as DNS has them."""
+"""Form of a URL: no user, password, fragment or spaces; names as in DNS."""
 
 _URL = re.compile(URL)
 _PORTS = {"https": 443, "http": 80}
-_SETTING = "names that RANKSIEVE_WEBHOOK_HOSTS has may lead elsewhere"
+_SETTING = "only names in RANKSIEVE_WEBHOOK_HOSTS may lead elsewhere"
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -42,23 +42,23 @@ _INSIDE = tuple(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A URL taken apart; `trusted` where the operator trusts its name."""
+    """Parts of a URL; `trusted` if the operator trusts its name."""
 
     scheme: str
     host: str
-    """A name, or an address without brackets."""
+    """Name, or address without brackets."""
     port: int
     path: str
     trusted: bool
 
     @property
     def authority(self) -> str:
-        """What belongs into `Host`."""
+        """Value of the `Host` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     def may_be_at(self, address: str) -> bool:
-        """Whether its name may stand for this address."""
+        """Return whether the name may resolve to this address."""
         ip = ipaddress.ip_address(address)
         if self.scheme == "http":
             return self.trusted and ip.is_loopback
@@ -66,14 +66,16 @@ class Target:
 
 
 def target_of(url: str, trusted: Sequence[str] = ()) -> Target:
-    """Takes the URL of a webhook apart. The name in it is not looked up: that is for the moment of connecting.
+    """Parse and check the URL of a webhook.
+
+    Its name is not looked up before connecting.
 
     Args:
-        url: As its user gave it. It may hold a token, so no error repeats it.
+        url: The user's URL. It may hold a token, so errors do not quote it.
         trusted: Names that may lead to any address; `*.example.com` for all below one.
 
     Raises:
-        InputError: A webhook may not lead there.
+        InputError: A webhook may not lead to this URL.
     """
     match = _URL.fullmatch(url) if len(url) <= LONGEST_URL else None
     if match is None or len(match[2]) > 253:
@@ -95,7 +97,7 @@ def target_of(url: str, trusted: Sequence[str] = ()) -> Target:
 
 
 def is_public(ip: Address) -> bool:
-    """Whether an address belongs to the public internet, also where it only wraps another one."""
+    """Return whether an address is public, also if it wraps another one."""
     if isinstance(ip, ipaddress.IPv4Address):
         hidden = ip.is_multicast or ip.is_reserved or any(ip in network for network in _INSIDE)
         return ip.is_global and not hidden

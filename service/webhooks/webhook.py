@@ -1,4 +1,4 @@
-"""A webhook and its deliveries as the service keeps them.
+"""Webhooks and deliveries as the service keeps them.
 
     pending → delivered     the URL answered 2xx
     pending → failed        tried often enough, or gone; `error` says why
@@ -15,14 +15,14 @@ from enum import StrEnum
 from ranksieve.service.job.job import JobState
 
 ENDS = tuple(state for state in JobState if state.ended)
-"""The states that a webhook is told of, where nothing else is asked."""
+"""States that a webhook is notified of by default."""
 
 TEST = "webhook.test"
-"""Type of the event that a user asks for, to see whether it arrives."""
+"""Type of the test event."""
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery is on its way."""
+    """State of a delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -31,7 +31,10 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Webhook:
-    """An owner's URL and the states of jobs that it is told of, without its secret. Times are UTC."""
+    """An owner's URL and the states it is notified of, without its secret.
+
+    Times are UTC.
+    """
 
     id: str
     owner: str
@@ -39,17 +42,18 @@ class Webhook:
     states: tuple[JobState, ...]
     enabled: bool
     disabled_reason: str | None
-    """Why the service disabled it; None where it did not."""
+    """Reason why the service disabled it; None if it did not."""
     created_at: datetime
     delivered_at: datetime | None
-    """When a delivery last arrived."""
+    """Time of the last successful delivery."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
-    """One event on its way to one webhook; `id` is the same at every attempt. Times are UTC.
+    """One event on its way to one webhook; times are UTC.
 
-    `status` is that of the last answer, `error` what was wrong with the last attempt.
+    `id` is the same at every attempt. `status` is that of the last answer, `error` describes the failure of the last
+    attempt.
     """
 
     id: str
@@ -59,7 +63,7 @@ class Delivery:
     attempts: int
     created_at: datetime
     due_at: datetime | None
-    """When it is next tried; None once it is over."""
+    """Time of the next attempt; None once it is over."""
     finished_at: datetime | None
     status: int | None
     error: str | None
@@ -67,7 +71,7 @@ class Delivery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sending:
-    """A delivery that a server has claimed, for one attempt, and all that it takes."""
+    """Delivery claimed by a server for one attempt, with all it needs."""
 
     id: str
     webhook_id: str
@@ -75,11 +79,11 @@ class Sending:
     payload: str = field(repr=False)
     url: str = field(repr=False)
     secrets: tuple[str, ...] = field(repr=False)
-    """What to sign with; two while a rotated secret is still good."""
+    """Secrets to sign with; two while a rotated secret is still valid."""
     attempt: int
-    """Counts from 1."""
+    """Number of the attempt, from 1."""
 
 
 def new_secret() -> str:
-    """A secret to sign with that was never given out before: 256 bits of chance, as the standard writes them."""
+    """Return a new random secret to sign with: 256 bits, in the standard form."""
     return f"whsec_{b64encode(secrets.token_bytes(32)).decode()}"

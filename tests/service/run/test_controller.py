@@ -328,7 +328,7 @@ def test_a_pause_called_off_while_the_run_ends_takes_the_job_up_again(
         if job.epoch > 1:
             return succeed(job, log)
         store.user_requests.ask(job.id, Request.PAUSE)
-        log.heed(store.job(job.id))
+        log.update(store.job(job.id))
         store.user_requests.ask(job.id, Request.RESUME)
         log.raise_if_cancelled()
         raise AssertionError("unreachable")
@@ -361,7 +361,7 @@ def test_nothing_that_is_asked_while_a_pause_is_carried_out_is_lost(
         if job.epoch > 1:
             return succeed(job, log)
         begin_search(log)
-        log.heed(store.user_requests.ask(job.id, Request.PAUSE))
+        log.update(store.user_requests.ask(job.id, Request.PAUSE))
         log.raise_if_cancelled()
         raise AssertionError("unreachable")
 

@@ -36,10 +36,10 @@ def test_moves_and_events_reach_the_job(log: JobLog, store: Store) -> None:
 def test_whoever_watches_a_job_hears_of_it_as_it_is_and_as_it_changes(log: JobLog, store: Store) -> None:
     heard: list[int] = []
 
-    log.heed(store.user_requests.change(log.job.id, JobChanges(actors=3)))
+    log.update(store.user_requests.change(log.job.id, JobChanges(actors=3)))
     with log.watching(lambda job: heard.append(job.spec.resources.actors)):
-        log.heed(store.user_requests.change(log.job.id, JobChanges(actors=4)))
-    log.heed(store.user_requests.change(log.job.id, JobChanges(actors=5)))
+        log.update(store.user_requests.change(log.job.id, JobChanges(actors=4)))
+    log.update(store.user_requests.change(log.job.id, JobChanges(actors=5)))
 
     assert heard == [3, 4]
     assert not log.cancelled.is_set()
@@ -47,7 +47,7 @@ def test_whoever_watches_a_job_hears_of_it_as_it_is_and_as_it_changes(log: JobLo
 
 def test_a_job_that_another_server_has_claimed_ends_here(log: JobLog, store: Store) -> None:
     store.claims.release_all()
-    log.heed(store.job(log.job.id))
+    log.update(store.job(log.job.id))
     assert log.cancelled.is_set()
 
 

@@ -31,7 +31,7 @@ class Log:
         self.cancelled = threading.Event()
         self.heeded: list[Any] = []
 
-    def heed(self, job: Any) -> None:
+    def update(self, job: Any) -> None:
         self.heeded.append(job)
 
 
