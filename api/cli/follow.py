@@ -1,4 +1,4 @@
-"""Following a job to its end: another server's, or one run here from submission to result."""
+"""Following of a job to its end, on a server or run here from its submission."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ _AT_REST = (JobState.PAUSED, JobState.CRASHED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A job that has ended; `interrupted` if it was this user's Ctrl-C that ended it."""
+    """Ended job; `interrupted` if this user's Ctrl-C ended it."""
 
     job: dict[str, Any]
     interrupted: bool = False
@@ -30,13 +30,19 @@ class Outcome:
         return str(self.job["state"]) == JobState.SUCCEEDED
 
     def as_json(self) -> dict[str, Any]:
-        """What `--json` prints: `job_id`, `state`, the result's entries, and `error` if there is one."""
+        """Return what `--json` prints.
+
+        The entries are `job_id`, `state`, those of the result, and `error` if there is one.
+        """
         values = {"job_id": self.job["id"], "state": self.job["state"], **(self.job["result"] or {})}
         return values if self.job["error"] is None else {**values, "error": self.job["error"]}
 
 
 def follow(client: Client, job_id: str, console: Console) -> Outcome:
-    """Show a job's events from the first one until it has ended; its outcome alone where they are past retention."""
+    """Show a job's events from the first one until it has ended.
+
+    If the events are past retention, only the outcome is returned.
+    """
     try:
         with progress_view(console) as view:
             for event in client.events(job_id):
@@ -44,16 +50,15 @@ def follow(client: Client, job_id: str, console: Console) -> Outcome:
     except ApiError as error:
         if error.status != HTTPStatus.GONE:
             raise
-        console.print("what happened to the job is past retention", highlight=False)
+        console.print("the job's events are past retention", highlight=False)
     return Outcome(job=client.job(job_id))
 
 
 def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
     """Submit a job and follow it; Ctrl-C cancels it and waits until it has ended.
 
-    Jobs that an earlier process left unfinished in the data directory go on first; if one of them has this very
-    spec, it is the one that is followed, and nothing is submitted. So it is with one that is paused, is to be,
-    or has crashed: it is resumed.
+    Unfinished jobs of earlier processes in the data directory run first. If one of them has the same spec, that job is
+    followed and nothing is submitted. If it is paused, about to pause, or crashed, it is resumed.
 
     Raises:
         ApiError: The server refused the spec.
@@ -69,7 +74,7 @@ def run_job(client: Client, spec: JobSpec, console: Console) -> Outcome:
 
 
 def tell_of_unfinished(client: Client, console: Console) -> None:
-    """Says how many jobs of a data directory go on before anything new."""
+    """Report how many jobs of a data directory run before anything new."""
     _tell_of_waiting(_unfinished(client), console)
 
 
@@ -86,16 +91,19 @@ def _tell_of_waiting(unfinished: Sequence[Mapping[str, Any]], console: Console) 
 def _submit_or_resume(client: Client, document: dict[str, Any], console: Console) -> dict[str, Any]:
     unfinished = _unfinished(client)
     for job in (client.job(one["id"]) for one in unfinished):
-        if _is_of(job["spec"], document):
-            console.print(f"going on with the unfinished job {job['id']} of this spec", highlight=False)
+        if _has_spec(job["spec"], document):
+            console.print(f"continuing the unfinished job {job['id']} of this spec", highlight=False)
             at_rest = job["state"] in _AT_REST or job["pause_requested"]
             return client.resume(job["id"]) if at_rest else job
     _tell_of_waiting(unfinished, console)
     return client.submit(document)
 
 
-def _is_of(spec: dict[str, Any], document: dict[str, Any]) -> bool:
-    """Whether a job came of a document; a fork has its parent's models as seeds behind the document's own."""
+def _has_spec(spec: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Return whether a job was made from a document.
+
+    A fork has its parent's models as seeds after the document's own.
+    """
     if document.get("parent") is None:
         return spec == document
     seeds = spec["search"]["seeds"][: len(document["search"]["seeds"])]
