@@ -1,4 +1,4 @@
-"""`ranksieve submit | jobs | watch | change | …`: jobs of a server, one function per command."""
+"""`ranksieve submit | jobs | watch | …`: jobs of a server, one function per command."""
 
 from typing import Annotated
 
