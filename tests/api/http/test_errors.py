@@ -198,9 +198,7 @@ def test_a_body_that_is_not_said_to_be_json_is_told_how(http, sent):
 
     [error] = answer.json()["errors"]
     got = sent or "no Content-Type"
-    assert error["detail"] == (
-        f"expected a JSON body, got {got}; send `Content-Type: application/json`"
-    )
+    assert error["detail"] == (f"expected a JSON body, got {got}; send `Content-Type: application/json`")
 
 
 def test_a_parameter_that_cannot_be_is_told_once(http):
