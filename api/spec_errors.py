@@ -1,8 +1,8 @@
-"""Names the fields of a job file, or another body, that pydantic refused, the same over REST and on the command line.
+"""Names of refused fields, equal over REST and on the command line.
 
-Pydantic's own locations carry the tags of union members (`objective.max_drop.points`) and report every
-member of a union. Here a field is called what the user wrote (`objective.points`) and is reported once.
-Knows `JobSpec` and the models it is given, nothing of HTTP: the command line must start without loading FastAPI.
+Pydantic's own locations carry the tags of union members (`objective.max_drop.points`) and report every member of a
+union. Here a field has the name that the user wrote (`objective.points`) and is reported once. Knows `JobSpec` and the
+models it is given, nothing of HTTP: the command line must start without loading FastAPI.
 """
 
 import types
@@ -17,8 +17,8 @@ from pydantic import BaseModel, ValidationError
 from ranksieve.search.errors import RanksieveError
 from ranksieve.service.spec import JobSpec
 
-ROOT = "spec"  # how an error of a job file as a whole is called
-BODY = "body"  # the same, of another document
+ROOT = "spec"  # name of a whole job file in errors
+BODY = "body"  # name of any other whole document
 _NOT_A_MAPPING = {"model_type", "model_attributes_type", "dict_type"}
 _NOT_A_LIST = {"tuple_type", "list_type"}
 _SHOWN_INPUT_CHARS = 80
@@ -29,10 +29,10 @@ ErrorRecord = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Place:
-    """A location in the job file, or in another body.
+    """Location in a job file or another body.
 
-    `path` is what the user wrote, without union tags; `annotation` the type there, `parent` the type around
-    it; `union` the length of `path` at the last union, if one was crossed.
+    `path` is what the user wrote, without union tags. `annotation` is the type there, `parent` the type around
+    it. `union` is the length of `path` at the last union, if any.
     """
 
     path: FieldPath
@@ -54,7 +54,10 @@ def spec_errors(error: ValidationError) -> list[dict[str, str]]:
 
 
 def name_errors(errors: Sequence[ErrorRecord], model: type[BaseModel]) -> list[dict[str, str]]:
-    """Like `spec_errors`, for pydantic's error records whose `loc` starts at the top of any model."""
+    """Turn pydantic's error records of any model into one entry per field.
+
+    Like `spec_errors`; each `loc` starts at the top of the model.
+    """
     reasons: dict[FieldPath, list[str]] = {}
     shown: dict[FieldPath, str] = {}
     root = root_of(model)
@@ -70,22 +73,25 @@ def name_errors(errors: Sequence[ErrorRecord], model: type[BaseModel]) -> list[d
 
 
 def root_of(model: type[BaseModel]) -> str:
-    """How an error of a whole document of this model is called."""
+    """Return the name of a whole document of this model in errors."""
     return ROOT if model is JobSpec else BODY
 
 
 def dotted(path: FieldPath, root: str = ROOT) -> str:
-    """A path as people read it: `task.choices.1`; `root` is what they call the document as a whole."""
+    """Return a path as `task.choices.1`; `root` for the whole document."""
     return ".".join(str(part) for part in path) or root
 
 
 def pointer(path: FieldPath) -> str:
-    """A path as a JSON pointer (Source: RFC 6901): `/task/choices/1`; the whole document is empty."""
+    """Return a path as a JSON pointer, `/task/choices/1`; empty for the whole.
+
+    Source: RFC 6901.
+    """
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """What was probably meant by a name that is not known; all that are where it is like none of them."""
+    """Suggest the known name most like an unknown one, or list all of them."""
     close = get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}?" if close else f"expected {_one_of(known)}"
 
@@ -102,7 +108,7 @@ def _locate(loc: FieldPath, model: type[BaseModel]) -> _Place:
 
 
 def _step(place: _Place, part: str | int) -> _Place:
-    """One element of a pydantic location further down; a union's tag does not lengthen the path."""
+    """Descend one element of a pydantic location; union tags add nothing to the path."""
     annotation = _bare(place.annotation)
     if _is_union(annotation):
         return _Place(path=place.path, annotation=_member(annotation, str(part)), union=len(place.path))
@@ -115,7 +121,10 @@ def _step(place: _Place, part: str | int) -> _Place:
 def _furthest(
     found: Sequence[tuple[_Place, ErrorRecord]],
 ) -> Iterator[tuple[_Place, ErrorRecord]]:
-    """Of a union's members keep those that got furthest: the others are not what the user meant."""
+    """Keep the errors of the union members that matched furthest.
+
+    The other members are not what the user meant.
+    """
     reach: dict[FieldPath, int] = {}
     for place, _ in found:
         if place.union is not None:
@@ -127,7 +136,7 @@ def _furthest(
 
 
 def _describe(place: _Place, error: ErrorRecord) -> tuple[FieldPath, str, str]:
-    """The path, what is wrong there, and what was got, of one error."""
+    """Return the path of one error, what is wrong there, and the value found."""
     kind, message = error["type"], str(error["msg"])
     got = _got(error.get("input"))
     if kind == "value_error":
@@ -154,7 +163,7 @@ def _describe(place: _Place, error: ErrorRecord) -> tuple[FieldPath, str, str]:
 
 
 def _named_first(reason: str, annotation: Any) -> FieldPath:
-    """The field that a validator of a whole model means: its message starts with the field's dotted name."""
+    """Return the field named at the start of a whole model's message."""
     parts = reason.partition(" ")[0].split(".")
     for part in parts:
         models = [model for model in _members(annotation) if _is_model(model) and part in model.model_fields]
@@ -172,7 +181,7 @@ def _got(value: object) -> str:
 
 
 def _bare(annotation: Any) -> Any:
-    """An annotation without `Annotated`, and without `None` where that leaves one type."""
+    """Strip `Annotated`, and `None` if that leaves one type."""
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if _is_union(annotation):
@@ -182,7 +191,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    """What a union is of; an annotation that is none alone."""
+    """Return the members of a union, or the annotation itself."""
     annotation = _bare(annotation)
     return get_args(annotation) if _is_union(annotation) else (annotation,)
 
@@ -196,7 +205,7 @@ def _is_model(annotation: Any) -> bool:
 
 
 def _child(annotation: Any, part: str | int) -> Any:
-    """The type of a model's field, a mapping's value or a list's item."""
+    """Return the type of a model's field, a mapping's value or a list's item."""
     if _is_model(annotation):
         field = annotation.model_fields.get(part)
         return Any if field is None else field.annotation
@@ -207,7 +216,10 @@ def _child(annotation: Any, part: str | int) -> Any:
 
 
 def _member(union: Any, tag: str) -> Any:
-    """The member of a union that pydantic calls `tag`: a discriminator's value or a type's name."""
+    """Return the member of a union that pydantic calls `tag`.
+
+    The tag is a discriminator's value or a type's name.
+    """
     for member in _members(union):
         if tag in _kinds(member) or tag.partition("[")[0] == getattr(member, "__name__", None):
             return member
@@ -215,7 +227,7 @@ def _member(union: Any, tag: str) -> Any:
 
 
 def _kinds(annotation: Any) -> list[str]:
-    """The discriminator values of a model, or of each model in a union."""
+    """Return the discriminator values of a model, or of each model in a union."""
     annotation = _bare(annotation)
     if _is_union(annotation):
         return [kind for member in _members(annotation) for kind in _kinds(member)]
@@ -224,11 +236,11 @@ def _kinds(annotation: Any) -> list[str]:
 
 
 class SpecError(RanksieveError):
-    """A job file was refused before it was sent.
+    """Refusal of a job file before it was sent.
 
     Args:
-        errors: `{"field": dotted path, "detail": what is wrong}` for every offending field, and `"where"` it stands:
-            `job.yaml:3:5`.
+        errors: `{"field": dotted path, "detail": what is wrong}` for every offending field, and `"where"` with its
+            place: `job.yaml:3:5`.
     """
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
@@ -237,6 +249,9 @@ class SpecError(RanksieveError):
 
 
 def line_of(error: Mapping[str, str]) -> str:
-    """One error of a `SpecError` as a line; where its place is known, the file as a whole needs no name."""
+    """Format one error of a `SpecError` as a line.
+
+    With a known place, the file as a whole needs no name.
+    """
     parts = (error.get("where"), error["field"], error["detail"])
     return ": ".join(part for part in parts if part and not (part == ROOT and "where" in error))

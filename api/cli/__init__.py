@@ -1,5 +1,5 @@
-"""The command line, `ranksieve …`: one module per group of commands.
+"""Command line, `ranksieve …`: one module per group of commands.
 
-Parses, prints and exits; a command that works without a server runs the whole service in its process. What
-takes long to import is imported by the command that needs it.
+Parses, prints and exits. A command that works without a server runs the whole service in its process. Slow imports
+happen inside the commands that need them.
 """

@@ -1,4 +1,4 @@
-"""`ranksieve cache …`: what prepared models and factors take of the disk."""
+"""`ranksieve cache …`: disk use of prepared models and factors."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from ranksieve.api.cli.terminal import stdout
 from ranksieve.search.errors import InputError
 from ranksieve.workers.cache.folders import GIB, FolderCache
 
-app = typer.Typer(help="What prepared models and factors take of the disk.", no_args_is_help=True)
+app = typer.Typer(help="Disk use of prepared models and factors.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_cache(data_dir: DataDir = None) -> None:
-    """List what the cache holds; what was used longest ago comes first, and goes first."""
+    """List the cache entries, least recently used first; these are removed first."""
     cache = _cache(data_dir)
     stdout().print(cache_table(cache.entries(), cache.limit_bytes))
 
 
 @app.command("clear")
 def clear_cache(data_dir: DataDir = None) -> None:
-    """Remove all that no running job uses; what a later job needs is made again."""
+    """Remove every entry that no running job uses; later jobs make them again."""
     cache = _cache(data_dir)
     gone = cache.shrink(0)
     freed_bytes = sum(entry.size_bytes for entry in gone)
@@ -30,7 +30,7 @@ def clear_cache(data_dir: DataDir = None) -> None:
 
 
 def _cache(data_dir: Path | None) -> FolderCache:
-    """The cache of a data directory; a mistyped one is not made by looking at it."""
+    """Return the cache of a data directory without creating the directory."""
     from ranksieve.api.http.settings import settings_from
 
     settings = settings_from(data_dir=data_dir)

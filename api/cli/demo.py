@@ -26,10 +26,10 @@ SAMPLES = 5
 
 
 def demo_spec(gguf: Path, reviews: Path, *, seed: int, effort: str) -> JobSpec:
-    """The demo's job; the same as a job file of one's own would say.
+    """Return the demo's job, as a job file would describe it.
 
     Raises:
-        SpecError: There is no such effort or seed.
+        SpecError: The effort or the seed is invalid.
     """
     return validated(
         {
@@ -53,15 +53,17 @@ def demo_spec(gguf: Path, reviews: Path, *, seed: int, effort: str) -> JobSpec:
 
 
 def demo(*, data_dir: Path | None, seed: int, effort: str, as_json: bool) -> int:
-    """Runs the demo; returns the exit code."""
+    """Run the demo and return the exit code."""
     console = Console(stderr=True)
     with only_json(as_json):
         settings = settings_from(data_dir=data_dir, host="127.0.0.1", api_key=secrets.token_urlsafe())
-        of = partial(demo_spec, seed=seed, effort=effort)
-        of(Path("model.gguf"), Path("reviews.jsonl"))  # wrong options are told before anything is fetched
+        make_spec = partial(demo_spec, seed=seed, effort=effort)
+        make_spec(
+            Path("model.gguf"), Path("reviews.jsonl")
+        )  # refuse wrong options before anything is fetched
         console.print("fetching the model and the reviews (about 95 MB, once)")
         assets = wiring.demo_assets(settings)
-        spec = of(assets.gguf, assets.reviews)
+        spec = make_spec(assets.gguf, assets.reviews)
         with embedded(wiring.build(settings)) as client:
             outcome = run_job(client, spec, console)
         answers = _sample(settings, outcome.job, spec) if outcome.succeeded else []
@@ -85,7 +87,7 @@ def _show(result: dict[str, Any], answers: list[dict[str, str]]) -> None:
         table.add_row(plain(review), answer["label"], plain(answer["answer"]))
     console.print(table)
     folder = result["artifact"]
-    console.print(f"The model lies in {folder}. Load it with", highlight=False, soft_wrap=True)
+    console.print(f"The model is in {folder}. Load it with", highlight=False, soft_wrap=True)
     console.print(
         f'    AutoModelForCausalLM.from_pretrained("{folder}", trust_remote_code=True)',
         highlight=False,

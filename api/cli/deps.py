@@ -1,8 +1,8 @@
-"""What the command line works with, so that a test can hand it other parts.
+"""Dependencies of the command line, which tests can replace.
 
     CliRunner().invoke(cli.app, ["run", "job.yaml"], obj=Parts(build=lambda settings: Application(...)))
 
-The real ones import torch and Ray, and are therefore imported where they are first called.
+The real ones import torch and Ray, so they are imported on their first call.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _demo(**options: Any) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """The makers behind the commands.
+    """Factories behind the commands.
 
     `build` makes the application of `serve` and `run`; `connect` a client from a URL and a key; `evaluate`
     scores a model folder on a split of a spec's data; `demo` runs the demo and returns its exit code.

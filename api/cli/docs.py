@@ -15,7 +15,10 @@ def docs(
         "docs"
     ),
 ) -> None:
-    """Write the reference of job file, routes, commands, settings and errors as Markdown pages."""
+    """Write the reference as Markdown pages.
+
+    The pages cover the job file, routes, commands, settings and errors.
+    """
     from ranksieve.api.cli.reference.render import (
         write,  # renders the routes, whose modules take long to import
     )

@@ -1,4 +1,4 @@
-"""The whole service inside this process, for one-shot commands: the same server, on a port of its own."""
+"""Whole service inside this process, for one-shot commands, on a port of its own."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ _HOST = "127.0.0.1"
 
 @contextmanager
 def embedded(application: Application) -> Iterator[Client]:
-    """Serve `application` on loopback in a thread for as long as the block lasts.
+    """Serve `application` on loopback in a thread until the block ends.
 
     Args:
         application: Not started yet; its `settings.host` must be a loopback name.

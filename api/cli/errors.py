@@ -1,4 +1,4 @@
-"""How the command line tells of failures: one line each on stderr, an exit code, no traceback."""
+"""Errors on the command line: one line each on stderr and an exit code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,7 +18,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class ReportingGroup(TyperGroup):
-    """The command group, which turns the project's errors into lines on stderr and an exit code."""
+    """Command group that turns errors into lines on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -37,13 +37,13 @@ class ReportingGroup(TyperGroup):
 
 
 def exit_code(error: RanksieveError) -> int:
-    """2 where the user's input is to blame, else 1."""
+    """Return 2 for wrong user input, else 1."""
     return USAGE if isinstance(error, SpecError | InputError) or _is_refusal(error) else FAILED
 
 
 @contextmanager
 def only_json(wanted: bool) -> Iterator[None]:
-    """Keeps all but JSON off the standard output, if that is wanted; a refusal is printed as JSON, too."""
+    """Keep everything but JSON off stdout, if `wanted`; print a refusal as JSON too."""
     try:
         with stdout_to_stderr() if wanted else nullcontext():
             yield
@@ -54,7 +54,7 @@ def only_json(wanted: bool) -> Iterator[None]:
 
 
 def rejection(error: RanksieveError) -> dict[str, Any]:
-    """What `--json` prints when no job came of it."""
+    """Return what `--json` prints if no job was created."""
     known = ("field", "detail", "where")
     fields = [{key: field[key] for key in known if key in field} for field in _fields(error)]
     code = "input" if exit_code(error) == USAGE else "infrastructure"
@@ -67,9 +67,9 @@ def rejection(error: RanksieveError) -> dict[str, Any]:
 
 
 def _lines(error: RanksieveError) -> list[str]:
-    told = [line_of(field) for field in _fields(error)] or [f"error: {error}"]
-    # Libraries, whose words may be in it, take several lines; records and servers may hold what a terminal obeys.
-    return [plain(" ".join(one.split())).plain for one in told]
+    lines = [line_of(field) for field in _fields(error)] or [f"error: {error}"]
+    # Library messages may span lines; records and servers may hold terminal control codes.
+    return [plain(" ".join(one.split())).plain for one in lines]
 
 
 def _fields(error: RanksieveError) -> list[dict[str, str]]:

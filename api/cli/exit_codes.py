@@ -1,4 +1,4 @@
-"""How a command ends that has followed a job: with the job's outcome on stdout, and an exit code that tells of it."""
+"""End of a command that followed a job: its outcome on stdout and an exit code."""
 
 import typer
 
@@ -9,9 +9,10 @@ from ranksieve.api.cli.terminal import echo_json, stdout
 
 
 def finish(outcome: Outcome, *, here: bool = True, as_json: bool = False) -> None:
-    """Print a job's outcome and leave with its exit code; why it failed was among its events.
+    """Print a job's outcome and exit with its exit code.
 
-    Where it ran `here`, its model is there already; else it has to be fetched.
+    The reason of a failure was among the job's events. With `here` the model is on this machine, else it has to be
+    downloaded.
     """
     if as_json:
         echo_json(outcome.as_json())

@@ -1,4 +1,4 @@
-"""`ranksieve explain`: what a field of the job file means, out of the models that validate it."""
+"""`ranksieve explain`: meaning of job-file fields, from their pydantic models."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -24,12 +24,14 @@ LIMITS = (
     ("minProperties", "length >= {:,}"),
     ("maxProperties", "length <= {:,}"),
 )
-"""Limits as JSON Schema calls them, and as people read them."""
+"""JSON Schema's names of limits, and how they are printed."""
 
 Schema = Mapping[str, Any]
 Fields = dict[str, list[Schema]]
-"""Dotted path → what may be there, once for each kind of objective that has it: that kind is under `of`, and
-`needed` tells whether it has to be given."""
+"""Dotted path → its schemas, one for each kind of objective that has the field.
+
+`of` is that kind; `needed` says whether the field is required.
+"""
 
 app = typer.Typer()
 
@@ -42,7 +44,7 @@ def explain(
     fields = fields_of(JobSpec.model_json_schema())
     if field not in fields:
         raise InputError(field, f"no such field of the job file; {_near(field, fields)}")
-    typer.echo("\n\n".join(dict.fromkeys(_told(field, one) for one in fields[field])))
+    typer.echo("\n\n".join(dict.fromkeys(_text_of(field, one) for one in fields[field])))
     below = [path for path in fields if path.rpartition(".")[0] == field]
     if below:
         typer.echo("\nfields:")
@@ -53,7 +55,7 @@ def explain(
 
 
 def fields_of(schema: Schema) -> Fields:
-    """Every field of a JSON schema, groups of fields before what is in them."""
+    """Return every field of a JSON schema, parents before their children."""
     found: Fields = {}
     for path, field in _walk(schema, schema["$defs"], ""):
         found.setdefault(path, []).append(field)
@@ -72,7 +74,7 @@ def _walk(schema: Schema, definitions: Schema, above: str) -> Iterator[tuple[str
 
 
 def _resolved(field: Schema, definitions: Schema) -> dict[str, Any]:
-    """A schema with what it refers to put in; what it says itself goes before."""
+    """Return a schema with its references filled in; its own entries win."""
     if "$ref" in field:
         field = {**definitions[field["$ref"].rpartition("/")[2]], **field}
     resolved = {key: value for key, value in field.items() if key != "$ref"}
@@ -86,7 +88,7 @@ def _resolved(field: Schema, definitions: Schema) -> dict[str, Any]:
 
 
 def _parts(field: Schema) -> Iterator[Schema]:
-    """The schema itself, and all that it allows instead or holds."""
+    """Yield the schema itself and every alternative, item or value schema in it."""
     yield field
     for key in ("anyOf", "oneOf"):
         for one in field.get(key, ()):
@@ -96,7 +98,7 @@ def _parts(field: Schema) -> Iterator[Schema]:
             yield from _parts(field[key])
 
 
-def _told(path: str, field: Schema) -> str:
+def _text_of(path: str, field: Schema) -> str:
     limits = dict.fromkeys(
         text.format(part[key])
         for part in _parts(field)
@@ -118,7 +120,7 @@ def _default(field: Schema) -> str:
 
 
 def _type(field: Schema) -> str:
-    """What a value may be, in the words of a job file."""
+    """Return the allowed types of a value, in the words of a job file."""
     alternatives = [_type(one) for key in ("anyOf", "oneOf") for one in field.get(key, ())]
     if alternatives:
         return " or ".join(dict.fromkeys(alternatives))
@@ -134,7 +136,7 @@ def _type(field: Schema) -> str:
 
 
 def _near(field: str, fields: Fields) -> str:
-    """What was probably meant: fields of this last name, or names like it."""
+    """Suggest fields with the same last name, or with similar names."""
     last = field.rpartition(".")[2]
     same = [path for path in fields if path.rpartition(".")[2] == last]
     close = same or get_close_matches(field, fields, n=MOST_SUGGESTIONS)

@@ -1,4 +1,4 @@
-"""`ranksieve init`: a commented job file to begin with, guessed from the columns of a data file."""
+"""`ranksieve init`: a commented job file, guessed from the columns of a data file."""
 
 import json
 import os
@@ -16,24 +16,27 @@ from ranksieve.search.errors import InputError
 from ranksieve.workers.data.records import first
 
 RECORDS = 2000
-"""As many are looked at."""
+"""Records to look at."""
 
 MOST_CHOICES, LONGEST_CHOICE = 20, 40
-"""A column of labels has at most so many different values, of so many characters."""
+"""Most different values of a column of labels, and their most characters."""
 
 LABELS = ("label", "sentiment", "category", "class", "topic", "target", "answer", "output")
 ANSWERS = ("answer", "output", "response", "completion", "target", "summary", "reference", "label")
-"""Names that columns of right answers often have, the likeliest first."""
+"""Usual names of answer columns, the likeliest first."""
 
 _JINJA = ("true", "false", "none", "record")
-"""Words that a template does not take for a column, besides Python's."""
+"""Words that a template does not read as a column, besides Python's keywords."""
 
 app = typer.Typer()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guess:
-    """A task, and the columns that it was guessed from: `kind`, `prompt` (none for `lm`), `answer`, `choices`."""
+    """Task guessed from columns.
+
+    `prompt` is None for `lm`.
+    """
 
     kind: str
     prompt: str | None
@@ -51,7 +54,7 @@ def init(
 ) -> None:
     """Write a job file for a data file, guessing the task from its columns."""
     if output.exists():
-        raise InputError("output", f"{output} is there already; name another file with -o, or remove it")
+        raise InputError("output", f"{output} exists already; name another file with -o, or remove it")
     records = first(data, "data", RECORDS)
     guess = guess_task(records)
     folder = output.resolve().parent
@@ -60,7 +63,7 @@ def init(
     with output.open("x", encoding="utf-8") as file:
         file.write(text)
     typer.echo(f"{output} written. Guessed from the first {len(records):,} records of {data.name}:")
-    for line in _told(guess):
+    for line in _summary(guess):
         typer.echo(f"  {line}")
     typer.echo("Check it, then see what it needs, and run it:")
     for command in ("estimate", "run"):
@@ -68,12 +71,12 @@ def init(
 
 
 def guess_task(records: Sequence[Mapping[str, Any]]) -> Guess:
-    """Guess what a model has to do with such records.
+    """Guess the task of such records.
 
-    Few different short values in one column are labels to choose from; the column of the longest texts is the prompt.
+    Few different short values in one column are labels to choose from. The column with the longest texts is the prompt.
 
     Raises:
-        InputError: There is no column of text.
+        InputError: No column has text in every record.
     """
     full: dict[str, list[str]] = {}
     for name in records[0]:
@@ -99,16 +102,16 @@ def guess_task(records: Sequence[Mapping[str, Any]]) -> Guess:
 
 
 def job_text(guess: Guess, columns: Sequence[str], data: str, model: str) -> str:
-    """The job file, with what may be changed beside what was guessed."""
+    """Return the job file, with comments on what may be changed."""
     lines = [
-        "# Written by ranksieve init. `ranksieve explain FIELD` tells what a field means and may be.",
+        "# Written by ranksieve init. `ranksieve explain FIELD` shows the meaning and the allowed values of a field.",
         f"model: {_quoted(model)} # a hub id, a folder (./model) or a file (./model.gguf)",
         "task:",
         f"  # Columns of the data: {', '.join(map(_quoted, columns))}. Templates are Jinja over them.",
         f"  kind: {guess.kind} # choice, generate or lm",
     ]
     if guess.prompt is not None:
-        lines.append(f"  prompt: {_quoted(_template(guess.prompt) + chr(10) + _asked(guess.answer))}")
+        lines.append(f"  prompt: {_quoted(_template(guess.prompt) + chr(10) + _question(guess.answer))}")
     lines.append(f"  answer: {_quoted(_template(guess.answer))} # what the right answer is")
     if guess.choices:
         lines.append(f"  choices: [{', '.join(map(_quoted, guess.choices))}]")
@@ -116,7 +119,7 @@ def job_text(guess: Guess, columns: Sequence[str], data: str, model: str) -> str
         lines.append("  max_new_tokens: 32 # the longest answer")
     lines += [
         "  data:",
-        f"    source: {{path: {_quoted(data)}}} # counts from the folder of this file",
+        f"    source: {{path: {_quoted(data)}}} # relative to the folder of this file",
         "objective:",
         "  kind: max_drop # the smallest model that is nearly as good; or target_params, target_bytes, …",
         "  points: 2.0 # how much it may lose" + (", in percent of perplexity" if guess.kind == "lm" else ""),
@@ -125,7 +128,7 @@ def job_text(guess: Guess, columns: Sequence[str], data: str, model: str) -> str
     return "\n".join(lines)
 
 
-def _told(guess: Guess) -> list[str]:
+def _summary(guess: Guess) -> list[str]:
     lines = [f"kind: {guess.kind}"]
     if guess.prompt is not None:
         lines.append(f"prompt: column {guess.prompt!r}, its texts are the longest")
@@ -136,7 +139,7 @@ def _told(guess: Guess) -> list[str]:
 
 
 def _text(value: object) -> str | None:
-    """A value as a template writes it; None for what is no text or number."""
+    """Return a value as a template writes it; None for anything but text and numbers."""
     return str(value) if isinstance(value, str | int | float) and str(value).strip() else None
 
 
@@ -155,7 +158,7 @@ def _template(column: str) -> str:
     return f"{{{{ {column if spelt else f'record[{_quoted(column)}]'} }}}}"
 
 
-def _asked(answer: str) -> str:
+def _question(answer: str) -> str:
     return f"{answer.replace('_', ' ').capitalize()}:"
 
 
@@ -164,13 +167,13 @@ def _quoted(text: str) -> str:
 
 
 def _model(model: str, folder: Path) -> str:
-    """What the job file calls the model: a local one by its path from there."""
+    """Return the job file's name of the model: a local one by its relative path."""
     path = Path(model).expanduser()
     return f"./{os.path.relpath(path.resolve(), folder)}" if path.exists() else model
 
 
 def _root(data: Path, folder: Path) -> str:
-    """The option that the commands need to read data that lies elsewhere."""
+    """Return the option that lets the commands read data in another folder."""
     real = data.resolve()
     here = any(real.is_relative_to(one) for one in (folder, Path.cwd()))
     return "" if here else f" --root {real.parent}"

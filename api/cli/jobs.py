@@ -1,4 +1,4 @@
-"""`ranksieve submit | jobs | watch | change | …`: jobs of a server, one function per command."""
+"""`ranksieve submit | jobs | watch | …`: jobs of a server, one function per command."""
 
 from typing import Annotated
 
@@ -73,12 +73,12 @@ def watch(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Ap
 def change(
     ctx: typer.Context,
     job_id: JobId,
-    name: Annotated[str | None, typer.Option(help="Its name.")] = None,
+    name: Annotated[str | None, typer.Option(help="New name.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option(metavar="NAME:VALUE", help="Its labels, all of them.")
+        list[str] | None, typer.Option(metavar="NAME:VALUE", help="New labels, replacing all others.")
     ] = None,
-    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="The highest goes first.")] = None,
-    actors: Annotated[int | None, typer.Option(min=1, max=4096, help="So many at most.")] = None,
+    priority: Annotated[int | None, typer.Option(min=-100, max=100, help="Higher runs earlier.")] = None,
+    actors: Annotated[int | None, typer.Option(min=1, max=4096, help="Most actors.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
@@ -87,7 +87,7 @@ def change(
     changes = {"name": name, "labels": labels, "priority": priority, "actors": actors}
     given = {key: value for key, value in changes.items() if value is not None}
     if not given:
-        raise InputError("change", "name something to change: --help lists what can be")
+        raise InputError("change", "nothing to change; give at least one option, see --help")
     with parts_of(ctx).connect(url, api_key) as client:
         client.change(job_id, given)
     typer.echo(f"{job_id} changed")
@@ -95,7 +95,7 @@ def change(
 
 @app.command()
 def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Pause a job at once; resumed, it goes on from its last saved generation."""
+    """Pause a job at once; a resume continues from its last saved generation."""
     with parts_of(ctx).connect(url, api_key) as client:
         job = client.pause(job_id)
     typer.echo(f"{job_id} {'pausing' if job['pause_requested'] else job['state']}")
@@ -103,14 +103,14 @@ def pause(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: Ap
 
 @app.command()
 def resume(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Let a paused or crashed job go on from where it was."""
+    """Resume a paused or crashed job where it stopped."""
     with parts_of(ctx).connect(url, api_key) as client:
         typer.echo(f"{job_id} {client.resume(job_id)['state']}")
 
 
 @app.command()
 def stop(ctx: typer.Context, job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """End a job's search; what it has found is confirmed, tested and exported."""
+    """Stop a job's search; its best models are confirmed, tested and exported."""
     with parts_of(ctx).connect(url, api_key) as client:
         client.stop(job_id)
     typer.echo(f"{job_id} stopping")

@@ -1,4 +1,4 @@
-"""`ranksieve keys …`: API keys, made and ended in the database of a data directory."""
+"""`ranksieve keys …`: API keys in the database of a data directory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ from ranksieve.service.server.keys import LONGEST_GRACE_H, Scope
 if TYPE_CHECKING:  # SQLAlchemy takes longer to import than `ranksieve jobs` may
     from ranksieve.service.store.keys import Keys
 
-app = typer.Typer(help="API keys: who may do what on a server of this data directory.", no_args_is_help=True)
+app = typer.Typer(help="API keys of the servers of this data directory.", no_args_is_help=True)
 
 KeyId = Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")]
 
 
 @app.command("create")
 def create_key(
-    owner: Annotated[str, typer.Argument(help="Whose jobs it is for.")],
+    owner: Annotated[str, typer.Argument(help="Owner of the jobs it submits.")],
     scope: Annotated[Scope, typer.Option(help="Each includes the ones before it.")] = Scope.SUBMIT,
-    days: Annotated[int | None, typer.Option(min=1, max=3650, help="So long it is good.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, max=3650, help="Lifetime in days.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print its secret, which is kept nowhere."""
+    """Create a key and print its secret, which is not stored."""
     lifetime = None if days is None else timedelta(days=days)
     with _keys(data_dir, begin=True) as keys:
         _, secret = keys.create(owner, scope, lifetime)
@@ -37,7 +37,7 @@ def create_key(
 
 @app.command("list")
 def list_keys(data_dir: DataDir = None) -> None:
-    """List the keys, ended ones too."""
+    """List the keys, including expired and revoked ones."""
     with _keys(data_dir) as keys:
         stdout().print(keys_table(keys.list()))
 
@@ -46,11 +46,14 @@ def list_keys(data_dir: DataDir = None) -> None:
 def rotate_key(
     key_id: KeyId,
     grace_hours: Annotated[
-        int, typer.Option(min=0, max=LONGEST_GRACE_H, help="So long the old one stays good, too.")
+        int, typer.Option(min=0, max=LONGEST_GRACE_H, help="Hours that the old key stays valid.")
     ] = 0,
     data_dir: DataDir = None,
 ) -> None:
-    """Replace a key by one of the same owner, scope and lifetime, and print its secret."""
+    """Replace a key by a new one and print its secret.
+
+    Owner, scope and lifetime stay the same.
+    """
     with _keys(data_dir) as keys:
         _, secret = keys.rotate(key_id, timedelta(hours=grace_hours))
     typer.echo(secret)
@@ -58,7 +61,7 @@ def rotate_key(
 
 @app.command("revoke")
 def revoke_key(key_id: KeyId, data_dir: DataDir = None) -> None:
-    """End a key at once."""
+    """Revoke a key at once."""
     with _keys(data_dir) as keys:
         keys.revoke(key_id)
     typer.echo(f"{key_id} revoked")
@@ -66,10 +69,10 @@ def revoke_key(key_id: KeyId, data_dir: DataDir = None) -> None:
 
 @contextmanager
 def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
-    """The keys in the database of a data directory, beside a server that may be running on it.
+    """Open the keys in a data directory's database, next to a running server.
 
     Raises:
-        InputError: There is none, and none is to be begun.
+        InputError: There is no database, and none is to be created.
         ConflictError: Another version of the program has migrated it.
     """
     from ranksieve.api.http.settings import has_begun, require_begun, settings_from
@@ -80,7 +83,7 @@ def _keys(data_dir: Path | None, *, begin: bool = False) -> Iterator["Keys"]:
     if not begin:
         require_begun(settings)
     elif not has_begun(settings):
-        typer.echo(f"a new database is begun: {settings.sqlite_file}", err=True)
+        typer.echo(f"creating a new database: {settings.sqlite_file}", err=True)
     make_data_dir(settings)
     store = Store(settings.store_url)
     try:

@@ -1,7 +1,7 @@
-"""The command line: `ranksieve serve | run | estimate | export | evaluate | demo`, and what other files add to it.
+"""Command line: `ranksieve serve | run | estimate | export | evaluate | demo`.
 
-Exit codes: 0 success, 1 the job or the server failed, 2 a wrong spec or wrong usage, 130 Ctrl-C. What a
-person reads along the way goes to stderr, results go to stdout.
+Other modules add their groups of commands. Exit codes: 0 success, 1 the job or the server failed, 2 a wrong spec or
+wrong usage, 130 Ctrl-C. Progress goes to stderr, results go to stdout.
 """
 
 import logging
@@ -84,7 +84,7 @@ def _options(
 def serve(
     ctx: typer.Context,
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
-    port: Annotated[int | None, typer.Option(help="0 for any free one.", show_default="8765")] = None,
+    port: Annotated[int | None, typer.Option(help="0 for any free port.", show_default="8765")] = None,
     data_dir: DataDir = None,
     root: Roots = None,
 ) -> None:
@@ -108,7 +108,7 @@ def run(
     data_dir: DataDir = None,
     root: Roots = None,
 ) -> None:
-    """Run one job here, from start to end, without a server."""
+    """Run one job from start to end in this process, without a server."""
     with only_json(as_json):
         outcome = _run(parts_of(ctx), spec, data_dir, root)
     finish(outcome, as_json=as_json)
@@ -122,7 +122,7 @@ def estimate(
     data_dir: DataDir = None,
     root: Roots = None,
 ) -> None:
-    """Tell what a job will need - tokens, memory, disk, time - and check it; nothing is started."""
+    """Check a job and estimate its tokens, memory, disk and time; start nothing."""
     from ranksieve.api.http.settings import local_settings
 
     with only_json(as_json):
@@ -143,15 +143,15 @@ def export(
     share: Annotated[
         float | None, typer.Option(help="The best model that keeps at most this share of the parameters.")
     ] = None,
-    candidate: Annotated[int | None, typer.Option(help="Or the candidate with this id.")] = None,
+    candidate: Annotated[int | None, typer.Option(help="Id of the candidate to export instead.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Work here, without a server, on the jobs of this directory.")
+        Path | None, typer.Option(help="Export from this directory's jobs, without a server.")
     ] = None,
     root: Roots = None,
 ) -> None:
-    """Make another size, or another candidate, of a job that succeeded, and download it."""
+    """Export another size or candidate of a succeeded job, and download it."""
     with _client(parts_of(ctx), url, api_key, data_dir, root) as client:
         console = Console(stderr=True)
         if data_dir is not None:
@@ -210,7 +210,7 @@ def main() -> None:
 def _client(
     parts: Parts, url: str, api_key: str | None, data_dir: Path | None, roots: list[Path] | None
 ) -> AbstractContextManager[Client]:
-    """A client of the server at a URL, or of one inside this process where a data directory is given."""
+    """Return a client of a server, or of one in this process for a data directory."""
     if data_dir is None:
         return parts.connect(url, api_key)
     from ranksieve.api.cli.embedded import embedded
@@ -222,7 +222,7 @@ def _client(
 
 
 def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path] | None) -> Outcome:
-    """The job of a spec file, run in this process."""
+    """Run the job of a spec file in this process."""
     from ranksieve.api.cli.embedded import embedded
     from ranksieve.api.http.settings import local_settings
 
@@ -235,7 +235,7 @@ def _run(parts: Parts, spec_file: Path, data_dir: Path | None, roots: list[Path]
 
 
 def _log_beside(console: Console) -> None:
-    """Log warnings above the progress bars of a terminal, or as lines where there are none."""
+    """Log warnings above a terminal's progress bars, or as lines elsewhere."""
     handler = (
         RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler()
     )

@@ -1,4 +1,4 @@
-"""What several files of commands share: options, the parts behind the commands, and where results are printed."""
+"""Options and dependencies shared by the files of commands."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,8 +7,8 @@ import typer
 
 from ranksieve.api.cli.deps import Parts
 
-Url = Annotated[str, typer.Option(envvar="RANKSIEVE_URL", help="The server.")]
-ApiKey = Annotated[str | None, typer.Option(envvar="RANKSIEVE_API_KEY", help="The server's key.")]
+Url = Annotated[str, typer.Option(envvar="RANKSIEVE_URL", help="URL of the server.")]
+ApiKey = Annotated[str | None, typer.Option(envvar="RANKSIEVE_API_KEY", help="API key of the server.")]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Database, job folders and caches.", show_default=".ranksieve"),
@@ -21,5 +21,5 @@ DEFAULT_URL = "http://127.0.0.1:8765"
 
 
 def parts_of(ctx: typer.Context) -> Parts:
-    """The parts that a command works with."""
+    """Return the dependencies of a command."""
     return ctx.obj if isinstance(ctx.obj, Parts) else Parts()

@@ -1,6 +1,6 @@
-"""Shows a followed job to a person: bars that move on a terminal, plain lines elsewhere.
+"""Progress of a followed job: moving bars on a terminal, plain lines elsewhere.
 
-Reads the events of `service.job.events` as the client delivers them; knows nothing of HTTP.
+Reads the events of `service.job.events` as the client delivers them. Knows nothing of HTTP.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from ranksieve.workers.types.metrics import drop_unit
 Event = Mapping[str, Any]
 
 _RUN_OVER = frozenset({"queued", "validating", "paused", "succeeded", "failed", "crashed", "cancelled"})
-"""States that a job comes to when a run of it is over, or another begins: no phase of before goes on."""
+"""States that end a job's run or begin another; earlier phases are over."""
 
 _PHASES = {
     "fetch": "fetch model, MB",
@@ -44,7 +44,7 @@ _PHASES = {
 
 
 class View(Protocol):
-    """Something that shows events as they come."""
+    """Display of events as they arrive."""
 
     def update(self, event: Event) -> None:
         """Show one more event."""
@@ -52,7 +52,7 @@ class View(Protocol):
 
 @contextmanager
 def progress_view(console: Console) -> Iterator[View]:
-    """A view of one job on `console`: live on a terminal, line by line elsewhere."""
+    """Show one job on `console`: live on a terminal, line by line elsewhere."""
     if not console.is_terminal:
         yield PlainView(console)
         return
@@ -76,7 +76,7 @@ class PlainView:
 
 
 class LiveView:
-    """Bars for the phases in progress and one line for the search, under the lines of what is over."""
+    """Bars of running phases and a search line, below the lines of finished steps."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -117,7 +117,7 @@ class LiveView:
 
 
 class Narrator:
-    """Puts events into words; remembers when each phase began, and what drops are told in."""
+    """Lines for events; remembers when phases began and the unit of drops."""
 
     def __init__(self) -> None:
         self._drop_unit = "points"
@@ -125,7 +125,7 @@ class Narrator:
         self._finished: set[str] = set()
 
     def line(self, event: Event) -> str | None:
-        """One line for an event, or `None` if it only moves a bar."""
+        """Return the line of an event, or None if it only moves a bar."""
         data = event["data"]
         if _ends_run(event):
             self._began.clear()
@@ -180,7 +180,7 @@ class Narrator:
                 return None
 
     def _phase(self, at: datetime, data: Mapping[str, Any]) -> str | None:
-        """The line of a phase that is over, once; a phase that starts again is told again."""
+        """Return the line of a finished phase, once for each time it starts."""
         phase = data["phase"]
         if data["done"] < data["total"]:
             self._began.setdefault(phase, at)
@@ -207,7 +207,7 @@ def _state(data: Mapping[str, Any]) -> str:
         field = f"{error['field']}: " if error.get("field") else ""
         wait = f" again in {data['retry_in_s']:.0f} s" if "retry_in_s" in data else ""
         return f"job {data['state']}{wait}: {field}{error['message']}"
-    return f"job {data['state']}" + (" again, to go on from where it was" if data.get("resumed") else "")
+    return f"job {data['state']}" + (" again, to resume where it stopped" if data.get("resumed") else "")
 
 
 def _generation(data: Mapping[str, Any], unit: str) -> str:
@@ -240,7 +240,7 @@ def _refit(data: Mapping[str, Any]) -> str:
 def _losses(data: Mapping[str, Any]) -> str:
     before, after = (_number(data[name], ".4f") for name in ("loss_before", "loss_after"))
     error = data.get("standard_error")
-    known = f" (the difference is known to {error:.4f})" if error is not None else ""
+    known = f" (standard error of the difference {error:.4f})" if error is not None else ""
     return f"loss {before} to {after} nats{known}, {'kept' if data['kept'] else 'not kept'}"
 
 

@@ -1,7 +1,7 @@
-"""Read a job file: YAML or JSON in, a validated `JobSpec` out.
+"""Reader of job files: YAML or JSON in, a validated `JobSpec` out.
 
-Errors name the file, the line and the column. Local paths in a job file count from its own folder, so that it can
-travel with its data.
+Errors name the file, the line and the column. Local paths in a job file are relative to its own folder, so that it
+can travel with its data.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ def load_spec(path: Path, roots: Sequence[Path] | None = None) -> JobSpec:
 
     Args:
         path: A YAML or JSON file (JSON is YAML).
-        roots: Resolved folders that its local files must be in; None leaves that to the server.
+        roots: Resolved folders that must hold its local files; None leaves the check to the server.
 
     Returns:
         The spec, with every local path absolute.
 
     Raises:
-        SpecError: The file is not YAML, or fields are wrong; names each of them.
+        SpecError: The file is not YAML, or fields are wrong; names each field.
         InputError: The file cannot be read or is nested too deeply.
     """
     try:
@@ -43,15 +43,15 @@ def load_spec(path: Path, roots: Sequence[Path] | None = None) -> JobSpec:
             located = [{**one, "where": _where(path, _mark(node, one["pointer"]))} for one in error.errors]
             raise SpecError(located) from None
     except RecursionError:
-        raise InputError(ROOT, f"{path} has a part that is nested too deeply, or in itself") from None
+        raise InputError(ROOT, f"{path} has a part that is nested too deeply, or inside itself") from None
     return spec
 
 
 def validated(document: Any) -> JobSpec:
-    """A document as a spec.
+    """Validate a document as a spec.
 
     Raises:
-        SpecError: A field is wrong; names each of them.
+        SpecError: Fields are wrong; names each one.
     """
     try:
         return JobSpec.model_validate(document)
@@ -60,7 +60,7 @@ def validated(document: Any) -> JobSpec:
 
 
 class _Constructor(SafeConstructor):
-    """Python values of nodes; every error has a place."""
+    """Constructor of Python values from nodes; every error has a place."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
@@ -69,14 +69,14 @@ class _Constructor(SafeConstructor):
             raise ConstructorError(None, None, str(error), node.start_mark) from None
 
     def flatten_mapping(self, node: Any) -> None:
-        """Refuse merge keys: YAML 1.2 has none, and merges of merges grow without end."""
+        """Refuse merge keys: YAML 1.2 has none, and nested merges grow without bound."""
         for key, _ in node.value:
             if key.value == "<<":
                 raise ConstructorError(None, None, "<< is not supported; repeat the fields", key.start_mark)
 
 
 def _parse(path: Path) -> tuple[Node | None, Any]:
-    """The content of a YAML file: nodes, which know their places, and the values they stand for."""
+    """Parse a YAML file into nodes, which know their places, and their values."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Constructor = _Constructor
     try:
@@ -102,7 +102,7 @@ def _where(path: Path, mark: StreamMark | None) -> str:
 
 
 def _mark(node: Node | None, pointer: str) -> StreamMark | None:
-    """Where the field of a JSON pointer stands, or what is around it where it is missing."""
+    """Return the place of a JSON pointer's field, or of its parent if it is missing."""
     mark = None if node is None else node.start_mark
     for part in pointer.split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
@@ -118,7 +118,7 @@ def _mark(node: Node | None, pointer: str) -> StreamMark | None:
 
 
 def _local_paths(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Every local path of a spec: the pointer to the mapping it is in, that mapping, and its key there."""
+    """Yield every local path of a spec: pointer, the mapping it is in, and its key."""
     data = document["task"]["data"]
     holders = {
         "/model": document["model"],
@@ -138,7 +138,7 @@ def _with_absolute_paths(spec: JobSpec, folder: Path) -> JobSpec:
         try:
             holder[key] = str(folder / Path(holder[key]).expanduser())
         except RuntimeError as error:
-            raise InputError(ROOT, f"cannot tell what {holder[key]!r} means: {error}") from None
+            raise InputError(ROOT, f"cannot expand the path {holder[key]!r}: {error}") from None
     return validated(document)
 
 
@@ -146,7 +146,7 @@ def _refuse_outside(spec: JobSpec, roots: Sequence[Path]) -> None:
     """Refuse local files that a command may not read.
 
     Raises:
-        SpecError: Names each of them, the folders that may be read, and how to allow more.
+        SpecError: Names each file, the folders that may be read, and how to allow more.
     """
     errors = []
     for pointer, holder, key in _local_paths(spec.model_dump(mode="json", exclude_unset=True)):
@@ -163,12 +163,15 @@ def _refuse_outside(spec: JobSpec, roots: Sequence[Path]) -> None:
 
 
 def _outside(path: Path, roots: Sequence[Path]) -> Path | None:
-    """What a path, or a file of the folder that it names, leads to outside of all roots; None if nothing does."""
+    """Return what a path, or a file in its folder, resolves to outside all roots.
+
+    None if everything is inside.
+    """
     try:
         for file in (path, *(path.iterdir() if path.is_dir() else ())):
             real: Path = file.resolve()
             if real.exists() and not any(real.is_relative_to(root) for root in roots):
                 return real
     except (OSError, RuntimeError, ValueError):
-        pass  # told by whoever reads it
+        pass  # reported by the reader of the file
     return None

@@ -1,4 +1,4 @@
-"""Keeps stdout for the one thing a program reads from it."""
+"""Stdout kept for the one thing that a program reads from it."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ _STDOUT, _STDERR = 1, 2
 
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
-    """Send what anyone here writes to stdout, libraries and child processes included, to stderr instead."""
+    """Send everything written to stdout to stderr, including from child processes."""
     sys.stdout.flush()
     kept = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)

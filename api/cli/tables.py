@@ -1,4 +1,4 @@
-"""The tables a command ends with: a job's dense and sieved model side by side, jobs, models, an evaluation."""
+"""Tables of the commands: results, jobs, models, keys, webhooks, estimates, cache."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ _OF_EXPORTS = ("search", *_SPLITS)
 
 
 def result_table(result: Result) -> Table:
-    """Dense against sieved, from a job's result.
+    """Build the table of dense against sieved, from a job's result.
 
     Args:
         result: `job.result`: `metric_name`, `dense` and `best`.
@@ -36,9 +36,9 @@ def result_table(result: Result) -> Table:
 
 
 def finalists_table(result: Result) -> Table:
-    """The finalists of a job on the confirm split, from its result.
+    """Build the table of a job's finalists on the confirm split, from its result.
 
-    Whether one passed is not for the interval to say, but for the risk: see `service.pipeline.confirmation`.
+    The risk, not the interval, decides which finalist passed: see `service.pipeline.confirmation`.
     """
     finalists, metric = result["finalists"], result["metric_name"]
     promised = any(one.get("risk") is not None for one in finalists)
@@ -62,7 +62,7 @@ def finalists_table(result: Result) -> Table:
 
 
 def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
-    """A list of jobs, newest first."""
+    """Build the table of jobs, newest first."""
     table = Table()
     table.add_column("id", no_wrap=True)
     for column in ("name", "state", "created, UTC", "error"):
@@ -75,7 +75,7 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def models_table(listed: Mapping[str, Any]) -> Table:
-    """A server's local models, by what to put under `model` of a job file, and their weights."""
+    """Build the table of a server's local models, as `model` of a job file names them."""
     caption = None if listed["complete"] else "cut off: there may be more"
     table = Table(caption=caption, caption_justify="left")
     table.add_column("model", overflow="fold")
@@ -88,7 +88,7 @@ def models_table(listed: Mapping[str, Any]) -> Table:
 
 
 def _in_yaml(model: Mapping[str, Any]) -> str:
-    """What a job file takes as `model`: one line, with nothing in it that a terminal would obey."""
+    """Return a job file's `model` as one line without terminal control codes."""
     [kind] = model["model"]
     printable = model["location"].isprintable()
     return yaml.safe_dump(
@@ -101,7 +101,7 @@ def _in_yaml(model: Mapping[str, Any]) -> str:
 
 
 def _state(job: Mapping[str, Any]) -> str:
-    """A job's state, and what will become of it, where that was asked for."""
+    """Return a job's state, and a pending cancel or pause."""
     if job["finished_at"]:
         return str(job["state"])
     if job["cancel_requested"]:
@@ -110,16 +110,16 @@ def _state(job: Mapping[str, Any]) -> str:
 
 
 def keys_table(keys: Sequence[ApiKey]) -> Table:
-    """API keys; none shows its secret."""
-    table = Table("id", "owner", "scope", "created", "good until")
+    """Build the table of API keys, without secrets."""
+    table = Table("id", "owner", "scope", "created", "valid until")
     for key in keys:
-        until = "it is revoked" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d %H:%M} UTC"
+        until = "revoked" if key.expires_at is None else f"{key.expires_at:%Y-%m-%d %H:%M} UTC"
         table.add_row(key.id, plain(key.owner), key.scope, f"{key.created_at:%Y-%m-%d %H:%M} UTC", until)
     return table
 
 
 def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> Table:
-    """Webhooks, oldest first, and whether they are sent to."""
+    """Build the table of webhooks, oldest first."""
     table = Table()
     table.add_column("id", no_wrap=True)
     for column in ("url", "states", "enabled", "last delivery, UTC"):
@@ -132,7 +132,10 @@ def webhooks_table(webhooks: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def estimate_table(estimate: Mapping[str, Any]) -> Table:
-    """What a job will need, phase by phase, from `service.pipeline.estimate`; times are ranges, memory is the peak."""
+    """Build the table of a job's needs, phase by phase.
+
+    The values come from `service.pipeline.estimate`; times are ranges, memory is the peak.
+    """
     table = Table("", title="at most", caption=plain(_estimate_caption(estimate)), caption_justify="left")
     for column in ("tokens", "TFLOP", "host, GB", "GPU, GB", "disk, GB", "time"):
         table.add_column(column, justify="right")
@@ -144,7 +147,7 @@ def estimate_table(estimate: Mapping[str, Any]) -> Table:
 
 
 def cache_table(entries: Sequence[Entry], limit_bytes: float) -> Table:
-    """What the cache holds, the entry used longest ago first."""
+    """Build the table of cache entries, least recently used first."""
     held = sum(entry.size_bytes for entry in entries)
     caption = f"{held / GIB:.2f} GiB, limit {limit_bytes / GIB:g} GiB"
     table = Table(caption=caption, caption_justify="left")
@@ -158,12 +161,12 @@ def cache_table(entries: Sequence[Entry], limit_bytes: float) -> Table:
 
 
 def values_table(values: Mapping[str, Any]) -> Table:
-    """Named values, nested ones by their dotted names."""
+    """Build the table of named values, nested ones by their dotted names."""
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for name, value in _flat(values):
-        table.add_row(plain(name), plain(_told(value)))
+        table.add_row(plain(name), plain(_formatted(value)))
     return table
 
 
@@ -174,7 +177,7 @@ def _needs(needs: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _duration(seconds: float) -> str:
-    """In the largest unit that it has at least two of."""
+    """Return a duration in the largest unit that it has at least two of."""
     for name, unit in (("d", 86_400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * unit:
             return f"{seconds / unit:.1f} {name}"
@@ -186,8 +189,8 @@ def _estimate_caption(estimate: Mapping[str, Any]) -> str:
     basis = "timed now" if machine["measured"] else "from its data sheet"
     lines = [
         f"{machine['name']}, {estimate['model']['dtype']}: {machine['flops_per_second'] / 1e12:,.2f} TFLOP/s, {basis}",
-        f"search: at most {estimate['evaluations_at_most']:,} scorings, each as dear as the dense model; "
-        "it may well end sooner",
+        f"search: at most {estimate['evaluations_at_most']:,} scorings, each as expensive as the dense model; "
+        "it may end sooner",
         f"calibration: {estimate['gram_passes']} passes",
         *(f"note: {note}" for note in estimate["notes"]),
     ]
@@ -211,7 +214,7 @@ def _rows(result: Result) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _latency(latency: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    """The forward pass that was timed, and what was expected of it."""
+    """Return the row of the timed forward pass, with its expected change."""
     workload = latency["workload"]
     label = f"{workload['kind']} of {workload['rows']} x {workload['length']}, ms"
     change = f"{latency['measured_share']:.1%}, {latency['expected_share']:.1%} expected"
@@ -219,7 +222,7 @@ def _latency(latency: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 def _metric(side: Result, split: str) -> str:
-    """A metric with its 95 % interval, where there is one."""
+    """Return a metric with its 95 % interval, if there is one."""
     interval = side.get("interval", {}).get(split)
     if split not in side["metric"]:
         return ""
@@ -242,7 +245,7 @@ def _caption(result: Result) -> str:
 
 
 def _facts(result: Result) -> Iterator[str]:
-    """Whether the promise is held and what drops are in; then what else there is to know, a line each."""
+    """Yield whether the objective is met and the unit of drops, then a line per note."""
     held, epochs = result.get("promise_held"), result.get("refine_epochs", 0)
     where = " on the confirm split" if result["objective"]["kind"] in ("max_drop", "pareto") else ""
     verdict = "" if held is None else f"objective {'met' if held else 'NOT met'}{where}; "
@@ -251,15 +254,15 @@ def _facts(result: Result) -> Iterator[str]:
         times = f"{epochs} {'epoch' if epochs == 1 else 'epochs'}"
         yield f"the sieved model's factors were trained for {times}, the dense model was not"
     if left_out := result["best"].get("left_out_params"):
-        yield f"{left_out:,} parameters that the search counted are left out: they fed sublayers whose output is gone"
+        yield f"{left_out:,} parameters that the search counted are left out: their sublayers have no output any more"
     if "export" in result:
-        yield _of_export(result["export"])
+        yield _measured_on(result["export"])
     if held is False:
         yield from (f"note: {note}" for note in result.get("notes", ()))
 
 
-def _of_export(export: Mapping[str, Any]) -> str:
-    """What an export's numbers were measured on."""
+def _measured_on(export: Mapping[str, Any]) -> str:
+    """Return the splits that an export's numbers were measured on."""
     splits = " and ".join(export["measured_on"])
     chosen = "; the candidate was chosen on the search split, which flatters it" if splits == "search" else ""
     return f"measured on {splits}{chosen}; the test split was not touched"
@@ -273,7 +276,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-def _told(value: object) -> str:
+def _formatted(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.4f}"
     if isinstance(value, int) and not isinstance(value, bool):

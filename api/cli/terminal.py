@@ -1,4 +1,4 @@
-"""Other people's text for a terminal: as it is, but for what a terminal or its markup would obey."""
+"""Text of others, made safe to print on a terminal."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ _PIPE_COLUMNS = 120
 
 
 def plain(text: str) -> Text:
-    """The text without markup, with a replacement for every control character but line feeds."""
+    """Sanitize untrusted text: no markup, no control characters but line feeds."""
     return Text("".join(_REPLACEMENT if _commands(character) else character for character in text))
 
 
@@ -24,11 +24,11 @@ def _commands(character: str) -> bool:
 
 
 def stdout() -> Console:
-    """Where tables go; a file or a pipe gets room for their widest rows."""
+    """Return the console for tables; files and pipes get room for the widest rows."""
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_COLUMNS)
 
 
 def echo_json(values: dict[str, Any]) -> None:
-    """Prints one JSON object on stdout."""
+    """Print one JSON object on stdout."""
     typer.echo(json.dumps(values))

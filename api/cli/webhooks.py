@@ -1,4 +1,4 @@
-"""`ranksieve webhooks …`: URLs that a server tells of jobs."""
+"""`ranksieve webhooks …`: URLs that a server notifies of jobs."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from ranksieve.api.cli.tables import webhooks_table
 from ranksieve.api.cli.terminal import plain, stdout
 from ranksieve.service.job.job import JobState
 
-app = typer.Typer(help="URLs that a server tells of jobs.", no_args_is_help=True)
+app = typer.Typer(help="URLs that a server notifies of jobs.", no_args_is_help=True)
 
 WebhookId = Annotated[str, typer.Argument(metavar="ID", help="Id of the webhook.")]
 
@@ -18,17 +18,15 @@ WebhookId = Annotated[str, typer.Argument(metavar="ID", help="Id of the webhook.
 @app.command("create")
 def create(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="Where it leads, https://….")],
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="URL to send to, https://….")],
     state: Annotated[
         list[JobState] | None,
-        typer.Option(
-            help="A state that it is told of; may be repeated.", show_default="those that end a job"
-        ),
+        typer.Option(help="Job state to send; may be repeated.", show_default="those that end a job"),
     ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
-    """Make a webhook and print its id and its secret, which is not shown again."""
+    """Create a webhook and print its id and its secret, which is not shown again."""
     with parts_of(ctx).connect(url, api_key) as client:
         made = client.webhooks.create(target, state or None)
     typer.echo(f"{made['id']} {made['secret']}")
@@ -45,7 +43,7 @@ def list_webhooks(ctx: typer.Context, url: Url = DEFAULT_URL, api_key: ApiKey = 
 def send_test(
     ctx: typer.Context, webhook_id: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None
 ) -> None:
-    """Send a webhook an event that tells of nothing, and say what came of it."""
+    """Send a test event to a webhook and print the delivery's state."""
     with parts_of(ctx).connect(url, api_key) as client:
         delivery = client.webhooks.test(webhook_id)
     typer.echo(f"{delivery['id']} {delivery['state']}")
@@ -59,7 +57,7 @@ def send_test(
 def rotate(
     ctx: typer.Context,
     webhook_id: WebhookId,
-    grace_hours: Annotated[int, typer.Option(min=0, help="So long the old one is signed with, too.")] = 0,
+    grace_hours: Annotated[int, typer.Option(min=0, help="Hours to also sign with the old secret.")] = 0,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
 ) -> None:
@@ -70,7 +68,7 @@ def rotate(
 
 @app.command("enable")
 def enable(ctx: typer.Context, webhook_id: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Enable a webhook that was disabled; what waits for it is sent."""
+    """Enable a disabled webhook; pending deliveries are sent."""
     with parts_of(ctx).connect(url, api_key) as client:
         client.webhooks.change(webhook_id, enabled=True)
     typer.echo(f"{webhook_id} enabled")
@@ -78,7 +76,7 @@ def enable(ctx: typer.Context, webhook_id: WebhookId, url: Url = DEFAULT_URL, ap
 
 @app.command("delete")
 def delete(ctx: typer.Context, webhook_id: WebhookId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
-    """Delete a webhook; what waits for it is not sent."""
+    """Delete a webhook; pending deliveries are dropped."""
     with parts_of(ctx).connect(url, api_key) as client:
         client.webhooks.delete(webhook_id)
     typer.echo(f"{webhook_id} deleted")

@@ -1,4 +1,4 @@
 """Python client: the REST API as methods, event streams that survive disconnects.
 
-Speaks HTTP alone; knows nothing of the service behind it.
+Speaks HTTP only. Knows nothing of the service behind it.
 """

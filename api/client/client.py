@@ -1,4 +1,4 @@
-"""The Python client: the REST API as methods, the event stream as an iterator that survives disconnects."""
+"""Client of the REST API, with an event iterator that survives disconnects."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,16 +19,16 @@ _RECONNECT_DELAYS_S = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 
 
 class Client:
-    """Talks to one server.
+    """Client of one server.
 
     Args:
-        base_url: As of `Connection`, e.g. `http://127.0.0.1:8765`.
-        api_key: As of `Connection`.
-        transport: As of `Connection`.
+        base_url: URL of the server, see `Connection`, e.g. `http://127.0.0.1:8765`.
+        api_key: See `Connection`.
+        transport: See `Connection`.
         wait: Called with the seconds to wait before a reconnect.
 
     Raises:
-        InputError: The URL is none, no proxy like the environment's is supported, or no key looks like this one.
+        InputError: The URL is invalid, the environment's proxy is not supported, or the key is malformed.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Client:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self.connection = Connection(base_url, api_key, transport)
-        """For requests that no method makes."""
+        """Connection for requests that no method makes."""
         self._wait = wait
         self.webhooks = Webhooks(self.connection, wait)
 
@@ -57,11 +57,11 @@ class Client:
         self.connection.close()
 
     def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> dict[str, Any]:
-        """Submit a job; returns it, queued.
+        """Submit a job and return it, queued.
 
         Args:
             spec: The job file.
-            idempotency_key: Any name for this submission; sent again under it, it makes no second job.
+            idempotency_key: Any name for this submission; a repeat with the same name creates no second job.
 
         Raises:
             ApiError: The spec was refused; `errors` names the fields.
@@ -70,7 +70,7 @@ class Client:
         return self.connection.request("POST", "/v1/jobs", json=dict(spec), headers=headers)
 
     def estimate(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """What a job would need; submits nothing.
+        """Estimate what a job would need, without submitting it.
 
         Raises:
             ApiError: The spec was refused; `errors` names the fields.
@@ -78,7 +78,7 @@ class Client:
         return self.connection.request("POST", "/v1/jobs", params={"dry_run": True}, json=dict(spec))
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """One job with its spec and result."""
+        """Return one job with its spec and result."""
         return self.connection.request("GET", _path(job_id))
 
     def jobs(
@@ -89,39 +89,45 @@ class Client:
         limit: int = 50,
         after: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Jobs, newest first, in one of these states, with all these labels, behind the one with the id `after`."""
+        """Return jobs, newest first.
+
+        Filters: in one of the `states`, with all `labels`, after the job with the id `after` in this order.
+        """
         label = [f"{name}:{value}" for name, value in (labels or {}).items()]
         params = _given(state=list(states) or None, label=label or None, limit=limit, after=after)
         return list(self.connection.request("GET", "/v1/jobs", params=params)["jobs"])
 
     def change(self, job_id: str, changes: Mapping[str, Any], *, etag: str | None = None) -> dict[str, Any]:
-        """Change a job; returns it.
+        """Change a job and return it.
 
         Args:
             job_id: The job.
             changes: Any of `name`, `labels`, `priority` and `actors`.
-            etag: The job is changed only if it is still the one of this `ETag`.
+            etag: Change the job only if it still has this `ETag`.
 
         Raises:
-            ApiError: The change was refused; status 412 if the job is another one by now.
+            ApiError: The change was refused; status 412 if the job has changed since.
         """
         headers = _given(**{"If-Match": etag})
         return self.connection.request("PATCH", _path(job_id), json=dict(changes), headers=headers)
 
     def pause(self, job_id: str) -> dict[str, Any]:
-        """Pause a job; returns it, whose run may take a moment to end."""
+        """Pause a job and return it; its run may take a moment to end."""
         return self.connection.request("POST", _path(job_id, "pause"))
 
     def resume(self, job_id: str) -> dict[str, Any]:
-        """Queue a paused or crashed job again; returns it."""
+        """Queue a paused or crashed job again and return it."""
         return self.connection.request("POST", _path(job_id, "resume"))
 
     def stop(self, job_id: str) -> dict[str, Any]:
-        """Ask a job to end with what it has found; returns it, which has yet to confirm and export that."""
+        """Ask a job to end its search and return the job.
+
+        It still confirms and exports what it has found.
+        """
         return self.connection.request("POST", _path(job_id, "stop"))
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        """Ask a job to end; returns it, which may still be ending."""
+        """Cancel a job and return it; it may still be ending."""
         return self.connection.request("POST", _path(job_id, "cancel"))
 
     def delete(self, job_id: str) -> None:
@@ -129,13 +135,13 @@ class Client:
         self.connection.send("DELETE", _path(job_id))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[dict[str, Any]]:
-        """Follow a job: every event after `after`, ending with the one that says how it ended.
+        """Yield a job's events after `after`, up to the one that ends the job.
 
-        A broken connection is taken up again where it ended, also after too many requests.
+        A broken connection is resumed where it ended, also after too many requests.
 
         Raises:
             ApiError: No such job, or the key is wrong.
-            InfrastructureError: The server stayed away.
+            InfrastructureError: The server could not be reached again.
         """
         delays = iter(_RECONNECT_DELAYS_S)
         while True:
@@ -163,7 +169,7 @@ class Client:
             self._wait(delay)
 
     def generations(self, job_id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
-        """The generations of a job's search after number `after`, in order."""
+        """Return the generations of a job's search after number `after`, in order."""
         params = {"after": after, "limit": limit}
         return list(
             self.connection.request("GET", _path(job_id, "generations"), params=params)["generations"]
@@ -179,50 +185,58 @@ class Client:
         generation: int | None = None,
         pareto: bool = False,
     ) -> list[dict[str, Any]]:
-        """Scored candidates of a job: all, of one generation, or with `pareto` those that no smaller one beats."""
+        """Return scored candidates of a job: all, or those of one generation.
+
+        With `pareto`, only candidates that no smaller one beats.
+        """
         params = _given(limit=limit, offset=offset, after=after, generation=generation, pareto=pareto or None)
         return list(self.connection.request("GET", _path(job_id, "candidates"), params=params)["candidates"])
 
     def export(
         self, job_id: str, *, share: float | None = None, candidate: int | None = None
     ) -> dict[str, Any]:
-        """Ask a job that succeeded for one more model; returns the export, a small job with an `id` of its own.
+        """Export one more model of a succeeded job.
+
+        Returns the export, a small job with an `id` of its own.
 
         Args:
             job_id: The job.
-            share: The best candidate that keeps at most so much of the prunable parameters.
-            candidate: Or the one with this `id`, see `candidates`.
+            share: Export the best candidate that keeps at most this share of the prunable parameters.
+            candidate: Export the candidate with this `id` instead, see `candidates`.
 
         Raises:
-            ApiError: No candidate is so small, or the job has not succeeded.
+            ApiError: No candidate is small enough, or the job has not succeeded.
         """
         return self.connection.request(
             "POST", _path(job_id, "exports"), json=_given(share=share, candidate=candidate)
         )
 
     def exports(self, job_id: str) -> list[dict[str, Any]]:
-        """The exports of a job, newest first."""
+        """Return the exports of a job, newest first."""
         return list(self.connection.request("GET", _path(job_id, "exports"))["exports"])
 
     def models(self) -> dict[str, Any]:
-        """The local `models` that a job could start from, and whether that is all of them: `complete`."""
+        """Return the local `models` that a job could start from.
+
+        `complete` says whether the list has all of them.
+        """
         return self.connection.request("GET", "/v1/models")
 
     def tasks(self) -> list[dict[str, Any]]:
-        """The kinds of tasks: what each means, which fields of `task` it takes, its metric and an example."""
+        """Return the kinds of tasks: meaning, fields of `task`, metric and an example."""
         return list(self.connection.request("GET", "/v1/tasks")["tasks"])
 
     def artifacts(self, job_id: str) -> list[dict[str, Any]]:
-        """The files of the exported model of a job, or of an export."""
+        """Return the files of the exported model of a job or an export."""
         return list(self.connection.request("GET", _path(job_id, "artifacts"))["artifacts"])
 
     def download(self, job_id: str, directory: Path) -> list[Path]:
-        """Fetch the exported model of a job, or of an export, into a folder; returns the files in it.
+        """Download the exported model of a job or an export, and return its files.
 
         Raises:
             ApiError: No such job.
-            NotFoundError: It has no exported model.
-            InputError: The folder holds files of something else.
+            NotFoundError: The job has no exported model.
+            InputError: The folder holds files of another model.
             InfrastructureError: The server offered a name outside the folder, or a transfer broke.
         """
         names = [str(artifact["name"]) for artifact in self.artifacts(job_id)]
@@ -235,7 +249,7 @@ class Client:
         return targets
 
     def _ended(self, job_id: str, after: int) -> bool:
-        """Whether a job has ended and `after` was its last event."""
+        """Return whether a job has ended and `after` was its last event."""
         if not JobState(self.job(job_id)["state"]).ended:
             return False
         params = {"after": after, "limit": 1}
@@ -243,10 +257,12 @@ class Client:
 
 
 def _refuse_others(targets: Sequence[Path]) -> None:
-    """Checks that no files but hidden ones lie beside the targets: transformers might read them, too.
+    """Check that the target folders hold no other files: transformers may read them.
+
+    Hidden files are allowed.
 
     Raises:
-        InputError: There are some.
+        InputError: There are other files.
     """
     for folder in {target.parent for target in targets if target.parent.is_dir()}:
         beside = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
@@ -263,7 +279,7 @@ def _given(**params: object) -> dict[str, Any]:
 
 
 def _inside(directory: Path, name: str) -> Path:
-    """Where a file of this name belongs; refuses names that point out of the folder."""
+    """Return a file's path in the folder; refuse names that point out of it."""
     parts = PurePosixPath(name).parts
     unsafe = not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts
     target = directory.resolve().joinpath(*parts)

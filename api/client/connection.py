@@ -1,4 +1,4 @@
-"""What the Python client sends requests by: one server's URL, its key, and its refusals as errors."""
+"""Connection of the Python client: one server's URL, its key, its errors."""
 
 import os
 import uuid
@@ -16,7 +16,7 @@ _STREAM_TIMEOUT = httpx2.Timeout(30.0, read=60.0)  # the server sends a comment 
 
 
 class ApiError(RanksieveError):
-    """The server refused a request; the fields are those of its problem document.
+    """Refusal of a request; the fields are those of the server's problem document.
 
     Args:
         status: HTTP status.
@@ -34,27 +34,27 @@ class ApiError(RanksieveError):
 
 
 class Connection:
-    """Makes requests of one server.
+    """HTTP connection to one server.
 
     Args:
         base_url: E.g. `http://127.0.0.1:8765`.
         api_key: Sent as a bearer token; needed where the server has one.
-        transport: Stands in for the network, e.g. in tests. Without one, the environment's proxies lead to any
+        transport: Replaces the network, e.g. in tests. Without one, the environment's proxies are used for every
             server but those of this machine.
 
     Raises:
-        InputError: The URL is none, no proxy like the environment's is supported, or no key looks like this one.
+        InputError: The URL is invalid, the environment's proxy is not supported, or the key is malformed.
     """
 
     def __init__(
         self, base_url: str, api_key: str | None = None, transport: httpx2.BaseTransport | None = None
     ) -> None:
         if not (api_key or "").isascii():
-            raise InputError("api_key", "has characters that are in no key; copy it anew")
+            raise InputError("api_key", "has characters that no key has; copy the key again")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         try:
             if transport is None and is_loopback(httpx2.URL(base_url).host):
-                # never through a proxy, which is elsewhere and sees the key
+                # never through a proxy, which would see the key
                 transport = httpx2.HTTPTransport()
             self._http = httpx2.Client(
                 base_url=base_url, headers=headers, transport=transport, timeout=_TIMEOUT
@@ -63,27 +63,29 @@ class Connection:
                 raise httpx2.InvalidURL("it does not begin with http:// or https://")
         except httpx2.InvalidURL as error:
             raise InputError(
-                "url", f"{base_url!r} is none: {error}; expected http://127.0.0.1:8765"
+                "url", f"invalid server URL {base_url!r}: {error} (example: http://127.0.0.1:8765)"
             ) from None
-        except ImportError as error:  # of what a SOCKS proxy takes
-            raise InputError("url", f"{base_url!r} lies behind the environment's proxy: {error}") from None
+        except ImportError as error:  # SOCKS support is not installed
+            raise InputError(
+                "url", f"cannot reach {base_url!r} through the environment's proxy: {error}"
+            ) from None
 
     @property
     def url(self) -> str:
-        """The server's."""
+        """URL of the server."""
         return str(self._http.base_url).rstrip("/")
 
     def close(self) -> None:
-        """Close all there is to the server."""
+        """Close all connections."""
         self._http.close()
 
     def request(self, method: str, url: str, **options: Any) -> dict[str, Any]:
-        """Makes a request; returns the body of its answer.
+        """Make a request and return the body of its answer.
 
         Raises:
-            ApiError: The server refused it.
-            InfrastructureError: No such server, or it does not answer like one of ours.
-            InputError: What is to be sent is no JSON.
+            ApiError: The server refused the request.
+            InfrastructureError: The server cannot be reached, or it is not a ranksieve server.
+            InputError: The body to send is not valid JSON.
         """
         response = self.send(method, url, **options)
         try:
@@ -95,7 +97,7 @@ class Connection:
         return body
 
     def send(self, method: str, url: str, **options: Any) -> httpx2.Response:
-        """As `request`, of an answer that has no JSON for a body."""
+        """Make a request like `request`, and return an answer that may not be JSON."""
         try:
             response = self._http.request(method, url, **options)
         except httpx2.TransportError as error:
@@ -107,12 +109,12 @@ class Connection:
         return response
 
     def events(self, url: str, after: int) -> Iterator[dict[str, Any]]:
-        """One connection's worth of server-sent events behind number `after`.
+        """Yield server-sent events after number `after` over one connection.
 
         Raises:
-            ApiError: The server refused it.
-            InfrastructureError: It does not answer like one of ours.
-            httpx2.TransportError: It broke off.
+            ApiError: The server refused the request.
+            InfrastructureError: The server is not a ranksieve server.
+            httpx2.TransportError: The connection broke.
         """
         headers = {"Last-Event-ID": str(after)}
         with self._http.sse(url, headers=headers, timeout=_STREAM_TIMEOUT) as source:
@@ -127,11 +129,11 @@ class Connection:
                 yield event
 
     def fetch(self, url: str, target: Path) -> None:
-        """Streams one file to a temporary name beside its target, then renames it.
+        """Download one file to a temporary name next to its target, then rename it.
 
         Raises:
-            ApiError: The server refused it.
-            InfrastructureError: It broke off.
+            ApiError: The server refused the request.
+            InfrastructureError: The connection broke.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
@@ -167,9 +169,9 @@ def _raise_for_problem(response: httpx2.Response) -> None:
     title = str(problem.get("title", response.reason_phrase))
     detail = str(problem.get("detail", response.text[:200]))
     errors = problem.get("errors")  # other programs answer with problems, too
-    fields = [one for one in errors if _is_of_a_field(one)] if isinstance(errors, list) else []
+    fields = [one for one in errors if _is_field_error(one)] if isinstance(errors, list) else []
     raise ApiError(response.status_code, title, detail, fields)
 
 
-def _is_of_a_field(error: object) -> bool:
+def _is_field_error(error: object) -> bool:
     return isinstance(error, dict) and {"field", "detail"} <= error.keys()

@@ -1,4 +1,4 @@
-"""The client's methods about webhooks: `client.webhooks`."""
+"""Client's methods for webhooks: `client.webhooks`."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,17 +8,17 @@ from urllib.parse import quote
 from ranksieve.api.client.connection import Connection
 
 TEST_S = 15.0
-"""So long it is waited for what comes of a test, in seconds: an attempt takes 10 at most."""
+"""Seconds to wait for the outcome of a test; an attempt takes at most 10."""
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S = 0.05, 1.0
 
 
 class Webhooks:
-    """The webhooks of one server.
+    """Webhooks of one server.
 
     Args:
         connection: Makes the requests.
-        wait: Called with the seconds to wait before a delivery is looked at again.
+        wait: Called with the seconds to wait before a delivery is read again.
     """
 
     def __init__(self, connection: Connection, wait: Callable[[float], None]) -> None:
@@ -26,32 +26,35 @@ class Webhooks:
         self._wait = wait
 
     def create(self, url: str, states: Sequence[str] | None = None) -> dict[str, Any]:
-        """Make a webhook; returns it with its secret, which is not shown again.
+        """Create a webhook and return it with its secret, which is not shown again.
 
         Args:
-            url: Where it leads.
-            states: States of jobs that it is told of; None for those that end a job.
+            url: URL to send to.
+            states: Job states to send; None for those that end a job.
 
         Raises:
-            ApiError: It may not lead there, or there are too many.
+            ApiError: The URL is not allowed, or there are too many webhooks.
         """
-        asked: dict[str, Any] = {"url": url} if states is None else {"url": url, "states": list(states)}
-        return self._connection.request("POST", "/v1/webhooks", json=asked)
+        body: dict[str, Any] = {"url": url} if states is None else {"url": url, "states": list(states)}
+        return self._connection.request("POST", "/v1/webhooks", json=body)
 
     def all(self) -> list[dict[str, Any]]:
-        """All webhooks, oldest first."""
+        """Return all webhooks, oldest first."""
         return list(self._connection.request("GET", "/v1/webhooks")["webhooks"])
 
     def get(self, webhook_id: str) -> dict[str, Any]:
-        """One webhook."""
+        """Return one webhook."""
         return self._connection.request("GET", _path(webhook_id))
 
     def change(self, webhook_id: str, **changes: Any) -> dict[str, Any]:
-        """Change any of `url`, `states` and `enabled`; returns the webhook."""
+        """Change any of `url`, `states` and `enabled`, and return the webhook."""
         return self._connection.request("PATCH", _path(webhook_id), json=changes)
 
     def rotate(self, webhook_id: str, *, grace_hours: int = 0) -> dict[str, Any]:
-        """Replace a webhook's secret; returns it with the new one. The former one stays good for so many hours."""
+        """Replace a webhook's secret and return the webhook with the new one.
+
+        The old secret stays valid for `grace_hours`.
+        """
         return self._connection.request(
             "POST", _path(webhook_id, "rotate"), json={"grace_hours": grace_hours}
         )
@@ -63,14 +66,19 @@ class Webhooks:
     def deliveries(
         self, webhook_id: str, *, limit: int = 50, after: str | None = None
     ) -> list[dict[str, Any]]:
-        """Deliveries to a webhook, newest first; `after` is the id of the last one seen."""
+        """Return the deliveries to a webhook, newest first.
+
+        `after` is the id of the last delivery already seen.
+        """
         params = {"limit": limit} if after is None else {"limit": limit, "after": after}
         return list(
             self._connection.request("GET", _path(webhook_id, "deliveries"), params=params)["deliveries"]
         )
 
     def test(self, webhook_id: str) -> dict[str, Any]:
-        """Send a webhook an event that tells of nothing; returns the delivery, once it is over or `TEST_S` have passed.
+        """Send a test event to a webhook and return its delivery.
+
+        Waits until the delivery is over, at most `TEST_S`.
 
         Raises:
             ApiError: There is no such webhook, or it is disabled.

@@ -1,4 +1,4 @@
-"""The HTTP application: routes, errors, who may use it, and the service's life around it."""
+"""HTTP application: routes, errors, authentication, and the service's lifespan."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -39,16 +39,16 @@ from ranksieve.service.server.capabilities import version_of
 from ranksieve.service.server.settings import Settings
 
 CHECKS = 8
-"""Job files that are checked at once; more of them wait, and keep nothing else waiting."""
+"""Job files checked at once; more of them wait without blocking anything else."""
 
 _TAGS = [
     {"name": "jobs", "description": "Submit, list, look at, pause, stop and cancel pruning jobs."},
-    {"name": "events", "description": "What happens to a job, as pages or as a stream."},
+    {"name": "events", "description": "Events of a job, as pages or as a stream."},
     {"name": "search", "description": "The generations and candidates of a job's search."},
     {"name": "artifacts", "description": "The files of the exported model."},
     {"name": "exports", "description": "More models of a finished job, without another search."},
-    {"name": "webhooks", "description": "URLs that are told of jobs, with signatures."},
-    {"name": "keys", "description": "API keys: who may do what."},
+    {"name": "webhooks", "description": "URLs that are notified of jobs, with signatures."},
+    {"name": "keys", "description": "API keys and their scopes."},
     {"name": "capabilities", "description": "What this server can do, with which models and tasks."},
     {"name": "health", "description": "Whether the server runs jobs."},
 ]
@@ -59,7 +59,7 @@ class _App(FastAPI):
         return documented(super().openapi())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Around all middleware, and none of it: OpenTelemetry puts its own outermost, if it knows what is there.
+        # Outside the middleware stack: OpenTelemetry would put its own middleware around anything inside it.
         await Requests(super().__call__, errors.refuse)(scope, receive, send)
 
 
@@ -68,7 +68,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
 
     Args:
         application: The service. The app's lifespan starts and stops it.
-        started: The caller has started `application` already, to see its errors; the lifespan only stops it.
+        started: Whether the caller has started `application`, to see its errors; then the lifespan only stops it.
 
     Returns:
         The app; `app.state.streams` can end the event streams that clients hold open.
@@ -97,7 +97,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
 
 
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document of every server, without one."""
+    """Return the OpenAPI document of every server, without running one."""
     app = _bare()
     _add_routes(app, Depends(BEARER))
     return app.openapi()

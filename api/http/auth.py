@@ -1,8 +1,8 @@
-"""Who is asking: anyone on this machine, whoever holds the server's key, or the holder of an API key.
+"""Authentication: this machine's users, the server's key, or an API key.
 
-A server without `RANKSIEVE_API_KEY` and without API keys listens on loopback only, for no proxy, and whoever reaches
-it there is its admin. Else every `/v1` route wants a key as a bearer token: the server's own, which is the admin's, or
-one that `ranksieve keys create` made, for one owner and one scope.
+A server without `RANKSIEVE_API_KEY` and without API keys listens on loopback only and behind no proxy; everyone who
+reaches it there is its admin. Otherwise every `/v1` route needs a key as a bearer token: the server's own key, which
+is the admin's, or a key of `ranksieve keys create`, for one owner and one scope.
 """
 
 from http import HTTPStatus
@@ -22,20 +22,20 @@ from ranksieve.service.server.settings import Settings
 BEARER = HTTPBearer(auto_error=False, description="RANKSIEVE_API_KEY of the server, or an API key.")
 
 _WANTED = (
-    "this server wants an API key as `Authorization: Bearer <key>`; the command line takes it as --api-key or "
+    "this server needs an API key as `Authorization: Bearer <key>`; the command line takes it as --api-key or "
     "RANKSIEVE_API_KEY"
 )
-_UNKNOWN = "this server does not know the API key that was given: it is mistyped, expired or revoked"
+_UNKNOWN = "unknown API key: it is mistyped, expired or revoked"
 
 
 class Authenticate:
-    """Dependency that tells who is asking, as `request.state.principal`, and refuses whoever shows no good key.
+    """Dependency that sets `request.state.principal` and refuses invalid keys.
 
-    `request.state.is_still_good` says whether the key has been so until now, for answers that go on for long.
+    `request.state.is_still_good` tells long answers whether the key is still valid.
 
     Args:
         application: Knows the keys.
-        throttle: Counts the requests of every key, and of every address that showed no good one.
+        throttle: Counts the requests of every key, and of every address without a valid one.
     """
 
     def __init__(self, application: Application, throttle: Throttle) -> None:
@@ -68,7 +68,7 @@ class Authenticate:
 
 
 def _caller(request: Request, token: str, principal: Principal | None) -> str:
-    """Whom a request counts for: the key it showed, if that is a good one, else where it came from."""
+    """Return the throttle's name of a request's caller: its valid key or its address."""
     if principal is not None and (id := id_of(token)) is not None:
         return f"key {id}"
     address = request.client.host if request.client is not None else ""
@@ -76,11 +76,11 @@ def _caller(request: Request, token: str, principal: Principal | None) -> str:
 
 
 def refuse_open_network(settings: Settings, *, guarded: bool) -> None:
-    """Refuse to serve others than this machine without a key.
+    """Refuse to serve other machines without a key.
 
     Raises:
         InputError: There is no key, and `host` is not a loopback address, or a proxy is expected in front, whose
-            callers would all be taken for this machine.
+            callers would all look like this machine.
     """
     if guarded:
         return

@@ -1,7 +1,7 @@
-"""The documentation, `/docs`: reference pages as HTML, and Swagger UI out of an installed package.
+"""Documentation at `/docs`: reference pages as HTML, and Swagger UI.
 
-Loads nothing from elsewhere. The pages are the Markdown files of `api.reference`, which `/docs/NAME.md` serves as they
-are.
+Loads nothing from other servers; Swagger UI comes from an installed package. The pages are the Markdown files of
+`api.reference`, which `/docs/NAME.md` serves unchanged.
 """
 
 from functools import cache
@@ -49,7 +49,7 @@ _HEADERS = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosni
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the pages and what they load to an application."""
+    """Add the pages and their assets to an application."""
 
     @app.head("/docs", include_in_schema=False)
     @app.get("/docs", include_in_schema=False)
@@ -79,7 +79,7 @@ def add_pages(app: FastAPI) -> None:
         stem = name.removesuffix(".md")
         text = _texts().get(stem)
         if text is None:
-            raise HTTPException(404, f"no page {stem!r}; /docs has the pages there are")
+            raise HTTPException(404, f"no page {stem!r}; see /docs for all pages")
         if name.endswith(".md"):
             return Response(text, media_type="text/markdown", headers=_HEADERS)
         return HTMLResponse(_html(text, below=""), headers=_HEADERS)
@@ -87,7 +87,7 @@ def add_pages(app: FastAPI) -> None:
 
 @cache
 def _texts() -> dict[str, str]:
-    """The pages as Markdown, by their names."""
+    """Return the pages as Markdown, by name."""
     return {file.stem: file.read_text(encoding="utf-8") for file in sorted(FOLDER.glob("*.md"))}
 
 
@@ -100,14 +100,17 @@ def _index() -> str:
 
 
 def _html(markdown: str, *, below: str) -> str:
-    """A page as HTML; its links to other pages count from the folder `below`, and its headings can be linked to."""
+    """Render a page as HTML, with anchors at its headings.
+
+    Links to other pages are relative to the folder `below`.
+    """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
     for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             opening.attrSet("id", anchor(inline.content))
         for link in inline.children or ():
-            _lead(link, below)
+            _relink(link, below)
     title = tokens[1].content
     body = parser.renderer.render(tokens, parser.options, {})
     return f"""{_HEAD}<title>{title} - ranksieve</title>
@@ -120,8 +123,8 @@ def _html(markdown: str, *, below: str) -> str:
 """
 
 
-def _lead(token: Token, below: str) -> None:
-    """Make a link between Markdown files one between pages."""
+def _relink(token: Token, below: str) -> None:
+    """Turn a link between Markdown files into a link between pages."""
     href = token.attrGet("href")
     if isinstance(href, str) and not href.startswith("#"):
         file, _, heading = href.partition("#")

@@ -1,8 +1,8 @@
-"""The one place where exceptions become HTTP: problem documents after RFC 9457.
+"""Exceptions as HTTP errors: problem documents after RFC 9457.
 
-Every error body is `application/problem+json`, with a `code` that stays as it is and the id of the request. One
-about the job file lists each offending field by its dotted name and its JSON pointer. Any other exception is
-logged for the operator and told to the user without its text, which may hold paths or data.
+Every error body is `application/problem+json`, with a stable `code` and the id of the request. A refused job file lists
+each offending field by its dotted name and its JSON pointer. Any other exception is logged for the operator; the user
+gets no text of it, since that may hold paths or data.
 """
 
 import json
@@ -62,31 +62,31 @@ CODES = {
     500: "internal",
     503: "unavailable",
 }
-"""What a client may rely on; the phrases of HTTP change with its revisions."""
+"""Stable codes for clients; the phrases of HTTP change with its revisions."""
 
 _REFUSALS = {
-    HTTPStatus.BAD_REQUEST: "this server is not known by the name in the Host header, which RANKSIEVE_ALLOWED_HOSTS "
-    "would have to hold; or Range cannot be read",
-    HTTPStatus.FORBIDDEN: "a page of another origin may change nothing here; RANKSIEVE_ALLOWED_HOSTS names a proxy",
-    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "the file does not reach to where Range asks",
+    HTTPStatus.BAD_REQUEST: "unknown name in the Host header (RANKSIEVE_ALLOWED_HOSTS adds names), or malformed "
+    "Range header",
+    HTTPStatus.FORBIDDEN: "pages of other origins may change nothing; add a proxy's name to RANKSIEVE_ALLOWED_HOSTS",
+    HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE: "the requested Range is beyond the end of the file",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"the body is larger than the {MAX_BODY_BYTES} bytes that this server takes; "
     "a job file names its data and holds none",
 }
 
-_UNTOLD = {
-    HTTPStatus.NOT_FOUND: "there is nothing at this path; /openapi.json has the paths there are",
-    HTTPStatus.METHOD_NOT_ALLOWED: "this path does not take this method; the header Allow has those that it takes",
+_ROUTER_DETAILS = {
+    HTTPStatus.NOT_FOUND: "no such path; see /openapi.json",
+    HTTPStatus.METHOD_NOT_ALLOWED: "this path does not support this method; the Allow header lists the supported ones",
 }
-"""What a router says in a phrase of HTTP."""
+"""Details where a router gives only HTTP's phrase."""
 
 
 class ProblemResponse(JSONResponse):
-    """A problem document."""
+    """Problem document as a response."""
 
     media_type = MEDIA_TYPE
 
     def render(self, content: Any) -> bytes:
-        """The document as JSON; half of a surrogate pair, which may be in what is told of a body, stays escaped."""
+        """Encode the document as JSON; lone surrogates of a refused body stay escaped."""
         return json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
@@ -99,18 +99,18 @@ def install(app: FastAPI) -> None:
 
 
 def refuse(request: Request, status: HTTPStatus) -> "ProblemResponse":
-    """The answer to a request that a middleware refused."""
+    """Return the answer to a request that a middleware refused."""
     return _problem(request, status, _REFUSALS.get(status, status.phrase))
 
 
 def refuse_unreadable(detail: str) -> "ProblemResponse":
-    """The answer to what is no HTTP, and so has no path."""
+    """Return the answer to bytes that are not HTTP, and so have no path."""
     nothing = Request({"type": "http", "path": "", "headers": []})
     return _problem(nothing, HTTPStatus.BAD_REQUEST, detail, headers={HEADER: request_id(nothing.scope)})
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """The problem documents a route may answer with, for OpenAPI."""
+    """Return the problem documents that a route may answer with, for OpenAPI."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {
         int(status): {"description": status.phrase, "model": Problem, "content": {MEDIA_TYPE: schema}}
@@ -125,7 +125,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> ProblemResp
         record
         for record in error.errors()
         if record["loc"][0] != "body" and record["type"] != "none_required"
-    ]  # a parameter that may be left out cannot be given as nothing
+    ]  # an optional parameter cannot be given as null
     fields = [*_body_fields(request, body), *map(_parameter, outside)]
     return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, _summary(fields), fields)
 
@@ -136,7 +136,7 @@ async def _on_ranksieve_error(request: Request, error: Exception) -> ProblemResp
         return await _on_unexpected(request, error)
     if isinstance(error, StoreError):
         _log(request, error)
-        detail = "the job store cannot be reached at present; try again later"
+        detail = "the job store cannot be reached; try again later"
         return _problem(request, status, detail, headers={"Retry-After": "5"})
     if isinstance(error, LimitError):
         return _problem(request, status, str(error), headers={"Retry-After": str(error.retry_after_s)})
@@ -153,12 +153,12 @@ async def _on_http_exception(request: Request, error: Exception) -> ProblemRespo
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (methods := _methods(request)):
         headers = {"Allow": ", ".join(methods)}
     status = HTTPStatus(error.status_code)
-    detail = _UNTOLD.get(status, error.detail) if error.detail == status.phrase else error.detail
+    detail = _ROUTER_DETAILS.get(status, error.detail) if error.detail == status.phrase else error.detail
     return _problem(request, status, detail, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:
-    """All methods that the document has for a path; a router would tell of its first route alone."""
+    """Return all methods of a path; a router knows only its first route's."""
     return sorted(
         method.upper()
         for template, methods in request.app.openapi()["paths"].items()
@@ -169,7 +169,7 @@ def _methods(request: Request) -> list[str]:
 
 async def _on_unexpected(request: Request, error: Exception) -> ProblemResponse:
     _log(request, error)
-    detail = "the server failed to answer; its log has the reason, under this request_id"
+    detail = "internal error; see the server's log under this request_id"
     return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
@@ -179,7 +179,7 @@ def _log(request: Request, error: Exception) -> None:
 
 
 def _body_fields(request: Request, records: Sequence[Mapping[str, Any]]) -> list[FieldProblem]:
-    """The offending fields of a job file or another body; its text may not even be JSON."""
+    """Return the offending fields of a body, which may not even be JSON."""
     if not records:
         return []
     model = _body_model(request)
@@ -187,15 +187,15 @@ def _body_fields(request: Request, records: Sequence[Mapping[str, Any]]) -> list
         if record["type"] == "json_invalid":
             detail = f"not valid JSON: {record['ctx']['error']} at character {record['loc'][0]}"
             return [FieldProblem(field=root_of(model), pointer="", detail=detail)]
-        if isinstance(record.get("input"), bytes):  # FastAPI reads as JSON what says that it is
+        if isinstance(record.get("input"), bytes):  # FastAPI parses only bodies with a JSON Content-Type
             sent = request.headers.get("Content-Type") or "no Content-Type"
-            detail = f"expected JSON sent as such, got {sent}; send it with `Content-Type: application/json`"
+            detail = f"expected a JSON body, got {sent}; send `Content-Type: application/json`"
             return [FieldProblem(field=root_of(model), pointer="", detail=detail)]
     return [FieldProblem(**named) for named in name_errors(records, model)]
 
 
 def _body_model(request: Request) -> type[BaseModel]:
-    """What the route of a request takes its body for."""
+    """Return the model of a route's body."""
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
     assert route.body_field is not None
@@ -206,9 +206,12 @@ def _body_model(request: Request) -> type[BaseModel]:
 
 
 def _parameter(record: Mapping[str, Any]) -> FieldProblem:
-    """An offending query parameter or header: outside the document, so without a pointer."""
+    """Describe an offending query parameter or header; neither has a JSON pointer."""
     _, name, *rest = record["loc"]
-    path = (name, *(part for part in rest if isinstance(part, int)))  # the others are names of pydantic's
+    path = (
+        name,
+        *(part for part in rest if isinstance(part, int)),
+    )  # the other strings are pydantic's own names
     got = f"; got {record['input']!r}" if "input" in record else ""
     return FieldProblem(field=dotted(path), detail=f"{record['msg']}{got}")
 

@@ -1,4 +1,4 @@
-"""An example of every body of the REST API, by the name of its model; those of problem documents by their status."""
+"""Examples of every body by its model's name, and of problem details by status."""
 
 from typing import Any
 
@@ -229,9 +229,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 DETAILS: dict[int, str] = {
-    400: "this server is not known by the name in the Host header, which RANKSIEVE_ALLOWED_HOSTS would have to hold; "
-    "or Range cannot be read",
-    401: "this server wants an API key as `Authorization: Bearer <key>`",
+    400: "unknown name in the Host header (RANKSIEVE_ALLOWED_HOSTS adds names), or malformed Range header",
+    401: "this server needs an API key as `Authorization: Bearer <key>`",
     403: "needs a key of scope submit; this one is alice's, of scope read",
     404: "there is no job '0650f3a1c2b7e49d3f20a18c'",
     409: "job 0650f3a1c2b7e49d3f20a18c is searching; cancel it before it is deleted",
@@ -239,8 +238,8 @@ DETAILS: dict[int, str] = {
     412: "this has changed since its ETag was given; get it again, then decide",
     413: f"the body is larger than the {MAX_BODY_BYTES} bytes that this server takes; "
     "a job file names its data and holds none",
-    416: "the file does not reach to where Range asks",
+    416: "the requested Range is beyond the end of the file",
     422: "task.prompt: no field 'body'; the records have text, label",
     429: "more than 100 requests in a second; send fewer at once",
-    503: "the job store cannot be reached at present; try again later",
+    503: "the job store cannot be reached; try again later",
 }

@@ -1,7 +1,7 @@
-"""Which names a server answers to, and whose pages may change something on it.
+"""Names that a server answers to, and origins that may change something on it.
 
-A web page cannot choose what its browser writes into `Host` and `Origin`. A page that has its own name lead to this
-machine (DNS rebinding) shows in the first; one that sends a form to another site than its own shows in the second.
+A web page cannot choose its browser's `Host` and `Origin` headers. DNS rebinding, where a page's own name leads to
+this machine, shows in `Host`. A form sent to another site than the page's own shows in `Origin`.
 """
 
 import ipaddress
@@ -19,7 +19,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host`, a name or an address, is reachable from this machine only."""
+    """Return whether `host`, a name or an address, is reachable only locally."""
     if host.lower() == "localhost":
         return True
     try:
@@ -29,10 +29,10 @@ def is_loopback(host: str) -> bool:
 
 
 def trusted_names(host: str, allowed: Sequence[str]) -> list[str]:
-    """The names that a request may call the server by.
+    """Return the names that a request may call the server by.
 
-    On a network without configured names that is any, `*`: a rebound page has no key to show there, and
-    nothing is to be had without one.
+    On a network without configured names that is any name, `*`: a rebound page has no key, and nothing is served
+    without one.
 
     Args:
         host: Where the server listens.
@@ -44,11 +44,11 @@ def trusted_names(host: str, allowed: Sequence[str]) -> list[str]:
 
 
 class OwnPages:
-    """ASGI middleware that lets no page of another origin change anything: unsafe methods with its `Origin` get 403.
+    """ASGI middleware that answers 403 to unsafe methods from pages of other origins.
 
     Args:
-        app: What is inside.
-        allowed: Names of pages that are the server's own, though they do not show in `Host`: those of a proxy.
+        app: The application inside.
+        allowed: Names of own pages that differ from `Host`, such as a proxy's.
     """
 
     def __init__(self, app: ASGIApp, allowed: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ class OwnPages:
         return not all(self._is_own(origin.lower(), host) for origin in headers.getlist("origin"))
 
     def _is_own(self, origin: str, host: str) -> bool:
-        """Whether an origin, `scheme://name:port` or `null`, is the server's: its own name, or an allowed one."""
+        """Return whether an origin, `scheme://name:port` or `null`, is the server's own."""
         try:
             url = urlsplit(origin)
             name = url.hostname or ""

@@ -1,4 +1,4 @@
-"""What OpenAPI says beyond what FastAPI finds out: an example of every body, and errors in their own media type."""
+"""Additions to FastAPI's OpenAPI document: examples, media type of errors."""
 
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +10,7 @@ _REFERENCE = "#/components/schemas/"
 
 
 def documented(openapi: dict[str, Any]) -> dict[str, Any]:
-    """An OpenAPI document with what is missing put in; the same one, to be called again at no harm."""
+    """Complete an OpenAPI document in place and return it; repeated calls do no harm."""
     for path, methods in [*openapi["paths"].items(), *openapi.get("webhooks", {}).items()]:
         for operation in methods.values():
             for content in operation.get("requestBody", {}).get("content", {}).values():
@@ -32,7 +32,7 @@ def _document_answer(path: str, status: str, response: dict[str, Any]) -> None:
     ):
         seconds = {
             "schema": {"type": "integer"},
-            "description": "In so many seconds it is worth asking again.",
+            "description": "Seconds to wait before the next request.",
         }
         response["headers"] = {"Retry-After": seconds}
 
@@ -44,7 +44,7 @@ def _exemplify(content: dict[str, Any]) -> None:
 
 
 def _problem(path: str, status: int) -> dict[str, Any]:
-    """An example of the problem document of a status."""
+    """Return an example of a status's problem document."""
     detail = DETAILS[status]
     problem = {
         "title": HTTPStatus(status).phrase,

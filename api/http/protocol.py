@@ -1,4 +1,4 @@
-"""HTTP on the wire: what cannot be read as HTTP is refused with a problem document, like everything else."""
+"""HTTP protocol that refuses malformed requests with a problem document."""
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -7,10 +7,13 @@ from ranksieve.api.http.errors import refuse_unreadable
 
 
 class Protocol(H11Protocol):
-    """Uvicorn's, but for its refusals in plain text. The application never sees such a request."""
+    """Uvicorn's protocol with problem documents in place of plain-text refusals.
+
+    The application never sees such a request.
+    """
 
     def send_400_response(self, msg: str) -> None:
-        """Answer, and close the connection: where the next request begins cannot be known."""
+        """Answer and close the connection: the next request's start is unknown."""
         answer = refuse_unreadable(msg)
         headers = [*answer.raw_headers, (b"connection", b"close")]
         for event in (

@@ -1,8 +1,8 @@
-"""The frame around every request: an id to find it again by, and problem documents for what never reached a route.
+"""Frame around every request: an id, and problem documents for early refusals.
 
-The id is the caller's `X-Request-ID` if that is a plain one, else a new one; it is in every answer's header, in
-every problem document and in the log of what failed. A middleware refuses in plain text (a foreign host, a huge
-body); here that becomes a problem document like any other.
+The id is the caller's `X-Request-ID` if that is a plain one, else a new one. It is in every answer's header, in every
+problem document and in the log of a failure. Middleware refuses in plain text (a foreign host, a huge body); the frame
+turns that into a problem document.
 """
 
 import re
@@ -20,23 +20,23 @@ from ranksieve.service.server.logs import about
 
 HEADER = "X-Request-ID"
 RANGE = "Content-Range"
-"""Of a range that cannot be: how long the file is, by which a client knows that it has all of it."""
+"""Header of a range that cannot be served; it has the length of the file."""
 _PLAIN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def request_id(scope: MutableMapping[str, Any]) -> str:
-    """The id of a request."""
+    """Return the id of a request."""
     offered = Headers(scope=scope).get(HEADER, "")
-    made = offered if _PLAIN.fullmatch(offered) else secrets.token_hex(8)
-    id: str = scope.setdefault("state", {}).setdefault("request_id", made)
+    chosen = offered if _PLAIN.fullmatch(offered) else secrets.token_hex(8)
+    id: str = scope.setdefault("state", {}).setdefault("request_id", chosen)
     return id
 
 
 class Requests:
-    """ASGI middleware, the outermost one.
+    """Outermost ASGI middleware.
 
     Args:
-        app: What is inside.
+        app: The application inside.
         refuse: Makes the answer to a request that was refused with a status.
     """
 

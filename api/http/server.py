@@ -1,4 +1,4 @@
-"""Runs the HTTP application with uvicorn: in the foreground for `serve`, in a thread for `embedded`."""
+"""Uvicorn server of the application: in the foreground, or in a thread."""
 
 import gc
 import logging
@@ -21,18 +21,18 @@ from ranksieve.service.server.settings import Settings
 logger = logging.getLogger(__name__)
 
 GRACE_S = 10
-"""So long a server that stops waits for its answers to be read, in seconds; a reader that stalls is cut off then."""
+"""Seconds that a stopping server waits for its answers to be read; then stalled readers are cut off."""
 
 Build = Callable[[Settings], Application]
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that says when it accepts requests, and ends open event streams when it stops.
+    """Uvicorn server that reports readiness, and ends event streams when it stops.
 
     Args:
         app: Made by `create_app`.
         access_log: Whether to log every request.
-        trusted_proxies: Addresses and networks whose word is taken for where a request comes from.
+        trusted_proxies: Addresses and networks trusted to name the client of a request.
     """
 
     def __init__(self, app: FastAPI, *, access_log: bool, trusted_proxies: Sequence[str] = ()) -> None:
@@ -51,14 +51,14 @@ class Server(uvicorn.Server):
         self.ready = threading.Event()
 
     def end(self) -> None:
-        """Ask it to stop, from any thread."""
+        """Ask the server to stop, from any thread."""
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept requests from here on.
+        """Start to accept requests.
 
-        What has been imported so far stays until the end: collections need not look at it again and again, which
-        would hold up every answer by a quarter of a second.
+        Everything imported so far stays until the end, so the garbage collector need not scan it again and again, which
+        would delay answers by a quarter of a second.
         """
         gc.collect()
         gc.freeze()
@@ -66,9 +66,9 @@ class Server(uvicorn.Server):
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the event streams, which would otherwise keep the server up, then everything else.
+        """End the event streams, which would keep the server up, then everything else.
 
-        What is still unread after `GRACE_S` is dropped, with the connection.
+        Answers still unread after `GRACE_S` are dropped with their connections.
         """
         self._streams.close()
         await super().shutdown(sockets)
@@ -77,30 +77,30 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one.
+    """Return a listening socket; port 0 takes any free one.
 
     Raises:
-        InfrastructureError: The address is taken or not of this machine.
+        InfrastructureError: The address is taken, or not an address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         sock = socket.create_server((host, port), family=family)
     except OSError as error:
         raise InfrastructureError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    # For its connections, too. asyncio sees to that only where it made the socket: an answer's body would else wait
-    # until its head is acknowledged, 40 ms.
+    # Accepted connections inherit it. asyncio sets it only on sockets of its own; without it an answer's body waits
+    # 40 ms until its head is acknowledged.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
 def url_of(sock: socket.socket) -> str:
-    """The URL that a listening socket answers on."""
+    """Return the URL of a listening socket."""
     host, port = sock.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> None:
-    """Serve until a signal ends it, or an error after which no job would be run.
+    """Serve until a signal ends the server, or an error that stops all jobs.
 
     Args:
         settings: Where to listen, and the key.
@@ -108,13 +108,13 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
         announce: Called with the server's URL once it can be used.
 
     Raises:
-        InputError: The address is open to a network, or a proxy is expected, and there is no key.
-        InfrastructureError: The address is taken, or no job can be run any more: whoever started it may do so again.
+        InputError: There is no key, and the address is open to a network or a proxy is expected.
+        InfrastructureError: The address is taken, or no job can run any more; restart the server.
         ConflictError: Another server owns the data directory.
     """
     for root in settings.roots:
         if not root.is_dir():
-            logger.warning("%s, where models and data may be, is no folder at present", root)
+            logger.warning("the root %s is not a folder at present", root)
     with listen(settings.host, settings.port) as sock:
         application = build(settings)
         application.open()
@@ -132,7 +132,7 @@ def serve(settings: Settings, build: Build, announce: Callable[[str], None]) -> 
                 server.run(sockets=[sock])
             if application.controller.failed:
                 raise InfrastructureError(
-                    "no job can be run any more, for what the log says; start the server again"
+                    "no job can run any more; see the log for the reason, then restart the server"
                 )
         finally:
             application.stop()

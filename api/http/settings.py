@@ -1,4 +1,4 @@
-"""`Settings` from command-line options and the environment, with errors that name the option or the variable."""
+"""`Settings` from options and the environment; errors name the option or variable."""
 
 import os
 import secrets
@@ -18,10 +18,10 @@ _SECRET = ("api_key", "database_url")
 
 
 def settings_from(**given: Any) -> Settings:
-    """Settings from the environment, overridden by every option that is not `None`.
+    """Return settings from the environment, overridden by every option but `None`.
 
     Raises:
-        SpecError: A value cannot be, or the environment has a variable of ours that there is not; names them.
+        SpecError: A value is invalid, or a `RANKSIEVE_` variable is unknown; names them.
     """
     options = {name: value for name, value in given.items() if value is not None}
     if unknown := _unknown_variables(os.environ):
@@ -33,7 +33,7 @@ def settings_from(**given: Any) -> Settings:
 
 
 def _unknown_variables(environment: Iterable[str]) -> list[dict[str, str]]:
-    """Variables that are called like settings and are none: one that is misspelt would leave a setting as it is."""
+    """Return unknown variables with our prefix, such as misspelt settings."""
     known = [f"{_PREFIX}{name.upper()}" for name in (*Settings.model_fields, *_OF_CLIENTS)]
     return [
         {"field": name, "detail": f"unknown variable; {suggestion(name.upper(), known)}"}
@@ -43,7 +43,7 @@ def _unknown_variables(environment: Iterable[str]) -> list[dict[str, str]]:
 
 
 def _named(record: Mapping[str, Any], options: Collection[str]) -> dict[str, str]:
-    """What pydantic found, by the name of the option or the variable that it is about."""
+    """Rename a pydantic error to its option or variable."""
     name = str(record["loc"][0])
     value = record["input"]
     got = "" if name in _SECRET else f"; got {str(value) if isinstance(value, Path) else value!r}"
@@ -54,25 +54,27 @@ def _named(record: Mapping[str, Any], options: Collection[str]) -> dict[str, str
 
 
 def has_begun(settings: Settings) -> bool:
-    """Whether there is a database; one that servers share is taken to be there."""
+    """Return whether the database exists; a shared one is assumed to."""
     return settings.shares_store or settings.sqlite_file.exists()
 
 
 def require_begun(settings: Settings) -> None:
-    """Whether there is anything to look at: a mistyped data directory is not made by looking.
+    """Check that a server has run on the data directory.
 
     Raises:
         InputError: No server has run on it.
     """
     if not has_begun(settings):
-        raise InputError("data_dir", f"no server has run on {settings.data_dir}; name its RANKSIEVE_DATA_DIR")
+        raise InputError(
+            "data_dir", f"no server has run on {settings.data_dir}; set the server's RANKSIEVE_DATA_DIR"
+        )
 
 
 def local_settings(spec_file: Path, data_dir: Path | None, roots: list[Path]) -> Settings:
-    """Settings of a command that works in this process.
+    """Return the settings of a command that works in this process.
 
-    Local files may lie beside the spec file, or another one, and under the current folder too. The server inside the
-    process is for this process alone: on loopback, with a key that nobody else knows.
+    Local files may also lie next to the spec file and under the current folder. The server inside the process is for
+    this process only: on loopback, with a secret key.
     """
     ambient = settings_from(data_dir=data_dir)
     return settings_from(
@@ -80,5 +82,5 @@ def local_settings(spec_file: Path, data_dir: Path | None, roots: list[Path]) ->
         roots=list(dict.fromkeys([*ambient.roots, *roots, spec_file.resolve().parent, Path.cwd()])),
         host="127.0.0.1",
         api_key=secrets.token_urlsafe(),
-        requests_per_second=0,  # nobody else asks
+        requests_per_second=0,  # no other callers
     )

@@ -1,6 +1,6 @@
-"""Sends spans of requests and jobs to an OpenTelemetry collector, where that is asked for.
+"""Spans of requests and jobs for an OpenTelemetry collector, if configured.
 
-Where to is told by OpenTelemetry's own variables, `OTEL_EXPORTER_OTLP_ENDPOINT` above all.
+OpenTelemetry's own variables set the target, `OTEL_EXPORTER_OTLP_ENDPOINT` above all.
 """
 
 from typing import TYPE_CHECKING
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 QUIET = "healthz,readyz,metrics"
-"""Paths that get no spans: they are asked for every few seconds."""
+"""Paths without spans: probes request them every few seconds."""
 
 
 def trace_requests(app: FastAPI, exporter: "SpanExporter | None" = None) -> "TracerProvider":
-    """Set the process's tracer up, and make a span of every request to `app`.
+    """Set up the process's tracer, and make a span of every request to `app`.
 
     Args:
         app: Made by `create_app`.
-        exporter: Where spans go instead.
+        exporter: Replaces the OTLP exporter.
 
     Raises:
-        InputError: The packages for it are not installed.
+        InputError: OpenTelemetry's packages are not installed.
     """
     try:
         from opentelemetry import trace

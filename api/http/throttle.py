@@ -1,4 +1,4 @@
-"""How many requests a second each caller may make of this server."""
+"""Rate limit of each caller's requests per second."""
 
 from math import ceil
 from time import time
@@ -11,7 +11,7 @@ from ranksieve.search.errors import LimitError
 
 
 class Throttle:
-    """Counts requests in this process, in seconds that begin with a caller's first; who makes none is forgotten.
+    """Rate limiter in this process, with windows of a second per caller.
 
     Args:
         per_second: Most requests of one caller; 0 for no limit.
@@ -22,13 +22,13 @@ class Throttle:
         self._most = RateLimitItemPerSecond(per_second) if per_second else None
 
     def count(self, caller: str) -> None:
-        """Count a request in.
+        """Count a request.
 
         Args:
-            caller: Whose it is: the id of a key, or an address.
+            caller: The id of a key, or an address.
 
         Raises:
-            LimitError: It is one too many; nothing was counted.
+            LimitError: It is one too many; it was not counted.
         """
         if self._most is None or self._limiter.hit(self._most, caller):
             return

@@ -1,9 +1,8 @@
 """Web page at `/`: static files that show what the API says.
 
-It loads nothing from elsewhere.
-
-The files are public, as the documentation is; whatever they show they ask the API for, with the reader's key. There is
-no build: browsers run the modules as they are. uPlot (MIT), which draws the curves, lies beside them as published.
+Loads nothing from other servers. The files are public like the documentation; the page gets its content from the API
+with the reader's key. There is no build: browsers run the modules unchanged. uPlot (MIT), which draws the curves, is
+included as published.
 """
 
 from pathlib import Path
@@ -22,7 +21,7 @@ _HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # asked for again each time: an updated server's files go together
+    "Cache-Control": "no-cache",  # revalidated each time, so that all files are of one version
 }
 
 
@@ -34,7 +33,7 @@ class _Files(StaticFiles):
 
 
 def add_page(app: FastAPI) -> None:
-    """Adds the page and what it loads to an application."""
+    """Add the page and its assets to an application."""
     files = _Files(directory=FILES)
 
     @app.head("/", include_in_schema=False)

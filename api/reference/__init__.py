@@ -1,7 +1,6 @@
-"""Reference pages, rendered from the code that they describe; `make docs` writes them anew.
+"""Reference pages, rendered from the code that they describe by `make docs`.
 
-Holds the pages and the Markdown that they are made of. Knows nothing of routes or commands: those render themselves in
-`api.cli.reference`.
+Holds the pages and their Markdown blocks. Knows nothing of routes or commands, which `api.cli.reference` renders.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Markdown blocks: tables, headings and the anchors that readers make of them."""
+"""Markdown blocks: tables, headings and their anchors."""
 
 import json
 import re
@@ -6,29 +6,29 @@ from collections.abc import Iterable, Sequence
 
 
 def anchor(heading: str) -> str:
-    """The fragment that leads to a heading."""
+    """Return the fragment that links to a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def code(value: object) -> str:
-    """A value as JSON, or a text as it is, in a code span."""
+    """Format a text, or a value as JSON, as a code span."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return f"`{text}`" if text.strip() else f'`"{text}"`'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, or nothing where there is no row."""
+    """Format a table; empty without rows."""
     lines = [_row(row) for row in rows]
     return "\n".join([_row(header), "|" + "---|" * len(header), *lines]) if lines else ""
 
 
 def page(*blocks: str) -> str:
-    """Blocks with an empty line between two; empty ones are left out."""
+    """Join blocks with empty lines between them, without empty blocks."""
     return "\n\n".join(block.strip() for block in blocks if block.strip()) + "\n"
 
 
 def paragraphs(docstring: str) -> str:
-    """A docstring as paragraphs, whose line breaks mean nothing."""
+    """Join the lines of each paragraph of a docstring."""
     return "\n\n".join(" ".join(part.split()) for part in docstring.split("\n\n"))
 
 

@@ -36,7 +36,7 @@ from ranksieve.search.space.space import Genome
 from ranksieve.search.start.seeds import lagrangian, per_type, uniform
 from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES, TaskScorer
 from ranksieve.service.policy import MIDWAY_SHARE
-from ranksieve.workers.factors.refit import lent, refit
+from ranksieve.workers.factors.refit import refit, using_fitted
 from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
 Row = dict[str, Any]
@@ -107,7 +107,7 @@ def _measure(arguments: Namespace, method: str, seed: int, keys: list[tuple[Any,
     for key in keys:
         asked = dict(zip(KEY, key, strict=True))
         genome = _genome(asked["allocation"], model, asked["share"])
-        with lent(model.switchable, _fitted(model, genome, arguments.refit)):
+        with using_fitted(model.switchable, _fitted(model, genome, arguments.refit)):
             scores = model.scorer.score(_request(model, genome, arguments.split, examples))
         if not isinstance(scores, Scores):
             raise SystemExit(f"{asked} cannot be scored: {scores.reason}")

@@ -16,7 +16,7 @@ from real_model import RealModel, load, parser
 
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.start.seeds import lagrangian
-from ranksieve.workers.factors.refit import lent, refit
+from ranksieve.workers.factors.refit import refit, using_fitted
 from ranksieve.workers.model.matrices import linear_head
 from ranksieve.workers.types.scores import ScoreRequest, Scores, metric_of
 
@@ -70,7 +70,7 @@ def _measured(
     of_head = f"{found[0]}:bias"
     without = {key: tensor for key, tensor in new.items() if key != of_head}
     for fitted in (without, new) if of_head in new else (new,):
-        with lent(model.switchable, fitted):
+        with using_fitted(model.switchable, fitted):
             scores = model.scorer.score(_request(ranks, arguments.examples))
         if not isinstance(scores, Scores):
             raise SystemExit(f"cannot be scored: {scores.reason}")

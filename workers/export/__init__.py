@@ -1,4 +1,4 @@
-"""Exported model: write, load back, verify, and score by `ranksieve evaluate`.
+"""Exported models: write, load back, verify, and score for `ranksieve evaluate`.
 
 Knows how `transformers` loads a folder. Knows nothing of how its ranks were chosen.
 """

@@ -1,4 +1,4 @@
-"""Uses a model folder on a task, in this process: scores a split of it, or answers a few of its prompts."""
+"""Evaluation of a model folder on a task, in this process."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from ranksieve.workers.types.scores import ScoreRequest, Scores, join_scores
 def evaluate_folder(
     folder: Path, task: TaskPlan, data: DataPlan, split: str, batch_tokens: int, threads: int
 ) -> Scores:
-    """Loads a model with our own code and scores it on a whole split.
+    """Load a model with our own code and score it on a whole split.
 
     Raises:
-        InputError: The folder is no model, the task does not fit it, or there is no such split.
+        InputError: The folder holds no model, the task does not fit it, or the split does not exist.
     """
     torch.set_num_threads(threads)
     model, tokenizer, encoded = _load(folder, task, data)
@@ -33,10 +33,10 @@ def evaluate_folder(
 
 
 def choose_answers(folder: Path, task: TaskPlan, data: DataPlan, count: int) -> list[tuple[str, int, int]]:
-    """Lets a model choose answers for the first test prompts of a choice task.
+    """Let a model choose answers for the first test prompts of a choice task.
 
     Returns:
-        (prompt, right choice, chosen) of each.
+        (prompt, right choice, chosen choice) of each.
     """
     model, tokenizer, encoded = _load(folder, task, data)
     examples = encoded.splits["test"][:count]

@@ -1,4 +1,4 @@
-"""Loads the exported folder back, the way a stranger would, and checks what it was promised to do.
+"""Verification of an exported folder, loaded back as a stranger would.
 
 Runs in a process of its own: the model comes from disk alone, through transformers and the folder's own code.
 """
@@ -27,7 +27,7 @@ from ranksieve.workers.types.scores import Failure, ScoreRequest, Scores, join_s
 
 SPEED_ROUNDS = 3
 SPEED_EXAMPLES: dict[str, int] = {"choice": 128, "lm": 128, "generate": 32}
-"""To time a model on, by the kind of task: an answer that is written takes as many passes as it has tokens."""
+"""Examples to time a model on, by the kind of task: a written answer takes as many passes as it has tokens."""
 
 LATENCY_ROUNDS = 9
 CHUNK = 256
@@ -35,9 +35,9 @@ CHUNK = 256
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerificationPlan:
-    """What to load and on how many examples of which split to score it.
+    """Model to load, and how many examples of which split to score it on.
 
-    `timed`: a forward pass to time, and on how many threads, if any is.
+    `timed`: a forward pass to time and its number of threads, if any.
     """
 
     exported: Path
@@ -52,7 +52,7 @@ class VerificationPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spent:
-    """What a forward pass of both models takes."""
+    """Time of a forward pass of both models."""
 
     dense_nanoseconds: int
     nanoseconds: int
@@ -60,7 +60,10 @@ class Spent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verified:
-    """Scores of the exported model on those examples, both models' speed on the same examples, and what was timed."""
+    """Scores of the exported model, both models' speed, and the timed pass.
+
+    All are of the same examples.
+    """
 
     scores: Scores
     dense_tokens_per_second: float
@@ -71,12 +74,12 @@ class Verified:
 def verify(
     plan: VerificationPlan, task: EncodedTask, make_timer: MakeTimer = timer_for
 ) -> Iterator[Progress | Verified]:
-    """Yields progress and, last, what the exported model did.
+    """Yield progress and, last, the scores of the exported model.
 
     Args:
         plan: What to load and what to do with it.
         task: The encoded task.
-        make_timer: Of a device and so many threads.
+        make_timer: Makes a timer of a device and a number of threads.
 
     Raises:
         ScoringError: The exported model cannot be scored.
@@ -107,15 +110,17 @@ def verify(
 def plain_scorer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: EncodedTask, batch_tokens: int
 ) -> Scorer:
-    """A scorer of a model whose ranks are what they are; its requests carry no ranks."""
+    """Return a scorer of a model with fixed ranks; its requests carry no ranks."""
     return Scorer(SwitchableModel(model, (), {}), tokenizer, task, batch_tokens)
 
 
 def score_plain(scorer: Scorer, split: str, start: int, stop: int, *, loss_only: bool = False) -> Scores:
-    """Scores a model without switchable matrices; `loss_only` lets it write nothing.
+    """Score a model without switchable matrices.
+
+    With `loss_only` it writes no answers.
 
     Raises:
-        ScoringError: It failed.
+        ScoringError: The model cannot be scored.
     """
     request = ScoreRequest(ranks=(), split=split, start=start, stop=stop, loss_only=loss_only)
     scores = scorer.score(request)
@@ -136,9 +141,10 @@ def _load_like_a_stranger(folder: Path, device: torch.device) -> PreTrainedModel
 
 
 def _speeds(scorers: dict[str, Scorer], split: str, examples: int) -> dict[str, float]:
-    """Median tokens/s of each scorer, measured in turn so that a noisy machine is noisy for all.
+    """Return the median tokens/s of each scorer, measured in turn.
 
-    Of reading prompts and right answers: how long what a model writes is says nothing of its speed.
+    Turns make a noisy machine noisy for all. Prompts and right answers are read: the length of written answers says
+    nothing about speed.
     """
     rates: dict[str, list[float]] = {name: [] for name in scorers}
     for _ in range(SPEED_ROUNDS):
@@ -155,7 +161,7 @@ def _spent(
     threads: int,
     make_timer: MakeTimer,
 ) -> Spent:
-    """One forward pass of each model, timed in turn."""
+    """Time one forward pass of each model, in turn."""
     torch.set_num_threads(threads)
     passes = {"dense": forward_pass(dense, workload), "exported": forward_pass(exported, workload)}
     spent = last_of(fastest(passes, make_timer(dense.device, threads), LATENCY_ROUNDS, Random(0)))

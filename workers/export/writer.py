@@ -1,9 +1,9 @@
-"""Writes the winner as a folder that transformers loads by itself, and reads such a folder back.
+"""Writer and reader of the winner as a folder that transformers loads by itself.
 
-A low-rank matrix becomes a layer of `workers.model.layers`; a dense one stays what it was; one
-of rank 0 keeps its bias at most, and so does a dead one (see `model.sublayers`), whatever rank was asked for. The
-model class in the folder is a small subclass of the architecture's own (`modeling_ranksieve.py`), so that generation,
-caches and tied weights work as before.
+A low-rank matrix becomes a layer of `workers.model.layers`. A dense matrix stays unchanged. A matrix of rank 0 keeps at
+most its bias, and so does a dead one (see `model.sublayers`), whatever its rank. The model class in the folder is a
+small subclass of the architecture's own (`modeling_ranksieve.py`), so that generation, caches and tied weights work as
+before.
 """
 
 import json
@@ -40,23 +40,22 @@ TEMPLATES = Path(__file__).with_name("templates")
 MODULE = "modeling_ranksieve"
 
 LEAST_TRANSFORMERS = "5.24"
-"""That an export says to need: earlier ones read the same configuration otherwise, and would answer wrongly."""
+"""Required by exports: earlier versions read the configuration differently and would answer wrongly."""
 
 OWN_TYPE = "ranksieve_"
-"""Before the `model_type` of an export: by the type of its architecture alone, transformers would load that one's class
-without a word, and leave its matrices random."""
+"""Prefix of an export's `model_type`.
+
+Without it transformers would silently load the architecture's own class and leave its matrices random.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportPlan:
-    """What to export and where; `provenance` fills the model card and goes to `ranksieve.json`.
+    """Model to export and where; `provenance` fills the card and `ranksieve.json`.
 
-    `scratch`: where the folder is while it is written, in the same file system; nobody looks there.
-
-    `refit`: file with left factors and biases of this candidate's own, where it was refit; a bias of the output head
-    takes the place of that of the factors.
-
-    The sizes and ranks in its summary of the best model are replaced by those of the files.
+    `scratch`: the folder while it is written, in the same file system and not listed. `refit`: file with this
+    candidate's own left factors and biases, if it was refit; its bias of the output head replaces that of the
+    factors. The sizes and ranks in the provenance's summary of the best model are replaced by those of the files.
     """
 
     model_folder: Path
@@ -71,10 +70,9 @@ class ExportPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exported:
-    """The exported folder and what it holds.
+    """Exported folder and its contents.
 
-    `dead`: matrix name → numbers that its rank would have cost, had its sublayer not lost its output. `added`: numbers
-    of a bias that the model did not have.
+    `dead`: name of each dead matrix → numbers that its rank would have cost. `added`: numbers of new biases.
     """
 
     folder: Path
@@ -86,7 +84,10 @@ class Exported:
 
 
 def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
-    """Yields progress and, last, the exported model; the folder appears whole or not at all."""
+    """Yield progress and, last, the exported model.
+
+    The folder appears whole or not at all.
+    """
     yield Progress(phase="export", done=0, total=1)
     model = load_prepared(plan.model_folder, torch.device("cpu"), matrices=plan.matrices)
     dense_params = linear_params(model)
@@ -120,16 +121,18 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
 
 
 def load_folder(folder: Path) -> PreTrainedModel:
-    """Loads an exported or a plain model folder with our own code: Python files in the folder are never run.
+    """Load an exported or a plain model folder with our own code.
+
+    Python files in the folder are never run.
 
     Raises:
-        InputError: The folder holds no model, one that is damaged, or an export that this version does not understand.
+        InputError: The folder holds no model, a damaged one, or an export of an unknown version.
     """
     try:
         return _loaded(folder)
     except RanksieveError:
         raise
-    except Exception as error:  # at a damaged folder that is anything
+    except Exception as error:  # a damaged folder may raise anything
         raise InputError("model_dir", f"cannot load {folder}: {error}; fetch or save it again") from error
 
 
@@ -144,8 +147,8 @@ def _loaded(folder: Path) -> PreTrainedModel:
         return load_prepared(folder, torch.device("cpu"), field="model_dir")
     values.pop("auto_map", None)
     values["model_type"] = str(values.get("model_type")).removeprefix(OWN_TYPE)
-    made = values["ranksieve"]
-    base_class = str(made["base_class"])
+    recipe = values["ranksieve"]
+    base_class = str(recipe["base_class"])
     base = getattr(transformers, base_class, None)
     if not (isinstance(base, type) and issubclass(base, PreTrainedModel)):
         raise InputError("model_dir", f"unknown base class {base_class!r} in {config_file}")
@@ -170,12 +173,12 @@ def _loaded(folder: Path) -> PreTrainedModel:
 
 
 def _special_float(values: dict[str, Any]) -> Any:
-    """What JSON has no number for, as transformers writes it: `{"__float__": "Infinity"}`."""
+    """Decode transformers' floats without a JSON number, `{"__float__": "Infinity"}`."""
     return float(values["__float__"]) if values.keys() == {"__float__"} else values
 
 
 def _answer_bias(model: PreTrainedModel, plan: ExportPlan) -> dict[str, torch.Tensor]:
-    """What goes with the factors, unless the model is the dense one."""
+    """Return the answer bias of the factors; empty for the dense model."""
     found, bias_V = linear_head(model), load_answer_bias(plan.factors_folder)
     if found is None or bias_V is None or not _replaced(plan):
         return {}
@@ -187,7 +190,7 @@ def _refit(
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]],
     fitted: Mapping[str, torch.Tensor],
 ) -> list[str]:
-    """Puts what was fitted (see `workers.factors.refit`) in place of left factors and biases.
+    """Replace left factors and biases by fitted ones (see `workers.factors.refit`).
 
     Returns:
         The modules that had no bias before.
@@ -222,7 +225,7 @@ def _install(
 
 
 def _replaced(plan: ExportPlan) -> dict[str, int]:
-    """Name → rank of every matrix that does not stay dense."""
+    """Return name → rank of every matrix that does not stay dense."""
     return {
         matrix.name: rank for matrix, rank in zip(plan.matrices, plan.ranks, strict=True) if rank != DENSE
     }
@@ -238,7 +241,7 @@ def _stored_numbers(model: nn.Module) -> int:
 
 
 def _counted(plan: ExportPlan, sizes: Mapping[str, int], dense_params: int) -> dict[str, Any]:
-    """The provenance, its best model with what is in the files."""
+    """Return the provenance with the sizes and ranks of the files in its summary."""
     summary = plan.provenance["summary"]
     ranks = dict(zip([matrix.name for matrix in plan.matrices], plan.ranks, strict=True))
     best = {**summary["best"], **sizes, "kept_block_params": sizes["block_params"] / dense_params}
@@ -267,7 +270,7 @@ def _write(
         "biases": list(biases),
         "experts": experts,
     }
-    model.save_pretrained(folder, save_original_format=False)  # that format is known to the base class alone
+    model.save_pretrained(folder, save_original_format=False)  # only the base class knows that format
     model_type = f"{OWN_TYPE}{model.config.model_type}"
     _change_config(
         folder / "config.json",
@@ -300,7 +303,7 @@ def _write(
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / "ranksieve.json").write_text(json.dumps(provenance, indent=2), encoding="utf-8")
     for file in folder.glob(WEIGHT_FILES):
-        # safetensors lets their owner alone read them, whatever the umask says
+        # safetensors makes files readable for their owner only, whatever the umask
         shutil.copymode(folder / "config.json", file)
 
 

@@ -1,5 +1,5 @@
-"""Nested low-rank factors of every matrix, and what makes them better.
+"""Nested low-rank factors of every matrix, and their improvements.
 
-Any rank is a slice of what is made here. Knows nothing of searches or actors; generators let their callers
-report progress and stop.
+Any rank is a slice of these factors. Knows nothing of searches or actors; generators let callers report progress and
+stop.
 """

@@ -1,16 +1,15 @@
-"""How much likelier each token of fixed answers has to get, everywhere, for the right answers to be likeliest.
+"""Bias of the output head for the tokens of fixed answers.
 
-Every model leans towards some of the answers, whatever it reads (arXiv 2102.09690). One that knows less leans more
-heavily: least squares shrinks what cannot be predicted, so of a refit candidate (see `factors.refit`) what speaks
-for an answer gets weaker, and the leaning does not. A bias b of the output head makes up for it, one number for each
-token of the answers, fitted to the right ones by maximum a posteriori, with n examples
+Every model favours some of the answers, whatever it reads (arXiv 2102.09690). A compressed model does so more: least
+squares shrinks what cannot be predicted, so in a refit candidate (see `factors.refit`) the evidence for an answer gets
+weaker and the preference does not. A bias b of the output head corrects for that. It has one number for each token of
+the answers and is fitted to the right answers by maximum a posteriori, with n examples
 
     min  1/n ( Σ -log P(label | b) + ½ ‖b‖² )        log pᵇ(token) = log p(token) + b_token - log Σ_v p(v) e^(b_v)
 
-where v runs over the whole vocabulary and b is zero but for those tokens. The prior, a standard normal one, weighs
-about as much as a handful of records; it keeps an answer that is right in none of them possible.
-
-Of several candidates one bias is fitted to all at once: how they lean depends little on their size.
+where v runs over the whole vocabulary and b is zero but for those tokens. The standard normal prior weighs about as
+much as a handful of records; it keeps answers possible that are never the right one. Several candidates share one bias,
+fitted to all at once: their preferences depend little on their size.
 
 Legend: E examples, C choices, N answer tokens, U different ones among them, Q positions that are read, V vocabulary.
 """
@@ -30,13 +29,13 @@ from ranksieve.workers.types.plan import Example
 MOST_STEPS = 200
 
 MOST_NUMBERS = 10_000_000
-"""Of the likelihoods that a bias is fitted to, float64; where there would be more, it is left out."""
+"""Most likelihoods that a bias is fitted to, float64; with more there is no bias."""
 
 
 def fixed_answers(examples: Sequence[Example]) -> tuple[int, ...]:
-    """The different tokens of the answers to choose from, rising; none where there is nothing to choose.
+    """Return the different tokens of the answers to choose from, sorted.
 
-    None, either, where examples have answers of their own: a choice of the same number is not spelt the same in all.
+    Empty without choices, and if examples spell a choice of the same number differently.
     """
     spelt: dict[int, tuple[int, ...]] = {}
     for example in examples:
@@ -54,15 +53,17 @@ def fit_answer_bias(
     labels_E: torch.Tensor,
     offered_EC: torch.Tensor,
 ) -> torch.Tensor:
-    """The bias of each token, U, float64; its mean is zero where all answers are one token.
+    """Fit the bias of each token, U, float64.
+
+    Its mean is zero if every answer is one token.
 
     Args:
-        logp_QU: How likely each of the tokens is at each position that is read.
-        read_N: At which of them each answer token is.
-        place_N: Which of the tokens it is.
-        slot_N: `example * C + choice`: whose answer it is.
+        logp_QU: Log-likelihood of each token at each position that is read.
+        read_N: Index among these positions of each answer token.
+        place_N: Index among the U tokens of each answer token.
+        slot_N: Answer of each answer token, `example * C + choice`.
         labels_E: The right choices.
-        offered_EC: Which of the choices each example has.
+        offered_EC: Whether an example has a choice.
     """
     p_QU, own_N = logp_QU.double().exp(), logp_QU.double()[read_N, place_N]
     bias_U = torch.zeros(logp_QU.shape[1], dtype=torch.float64, requires_grad=True)
@@ -86,16 +87,18 @@ def fit_answer_bias(
 def answer_bias_of(
     model: PreTrainedModel, flows: Sequence[Flow], examples: Sequence[Example]
 ) -> dict[str, torch.Tensor]:
-    """The output head's bias for the tokens of fixed answers, fitted to candidates together.
+    """Fit the output head's bias for the tokens of fixed answers.
+
+    Candidates share one bias.
 
     Args:
-        model: Theirs.
-        flows: Each one's of the same batches, behind the last block.
-        examples: Of the batches; their labels are the right answers.
+        model: Model of the flows.
+        flows: One flow per candidate, with the same batches, behind the last block.
+        examples: Examples of the batches; their labels are the right answers.
 
     Returns:
-        "NAME:bias", V, NAME the head's; what it had before is part of it. Nothing where answers are not fixed, where
-        logits are changed behind the head or where there would be more than `MOST_NUMBERS`.
+        "NAME:bias", V, for the head NAME; includes its previous bias. Empty if answers are not fixed, if logits are
+        changed behind the head or if there would be more than `MOST_NUMBERS`.
 
     Raises:
         ScoringError: A candidate's logits are not finite.
@@ -107,18 +110,18 @@ def answer_bias_of(
     name, head = found
     token_U = torch.tensor(tokens, device=head.weight.device)
     choices = max(example.choices for example in examples)
-    made: list[Any] = []
+    head_ranges: list[Any] = []
     logp_QU: list[torch.Tensor] = []
     read_N: list[torch.Tensor] = []
-    with head.register_forward_hook(lambda _, __, logits: made.append(logits.float().aminmax())):
+    with head.register_forward_hook(lambda _, __, logits: head_ranges.append(logits.float().aminmax())):
         for flow in flows:
             for index in range(len(flow)):
                 logits_QV, place_N = flow.logits_read(index)
-                if logits_QV.isnan().any():  # which equals nothing, not even itself
+                if logits_QV.isnan().any():  # NaN is not equal to itself
                     raise ScoringError("the candidate's logits are not finite")
-                if [logits_QV.float().aminmax()] != made:
-                    return {}  # not run, or scaled or capped behind it: no place for a bias
-                made.clear()
+                if [logits_QV.float().aminmax()] != head_ranges:
+                    return {}  # the head is not run, or its logits are scaled or capped: a bias would not fit
+                head_ranges.clear()
                 read_N.append(place_N.cpu() + sum(map(len, logp_QU)))
                 logp_QU.append(logits_QV.float().log_softmax(dim=1)[:, token_U].cpu())
     batches = flows[0].batches

@@ -1,4 +1,4 @@
-"""One streamed pass over the calibration examples that gathers the Grams of every matrix.
+"""Streamed pass over the calibration examples that gathers every matrix's Grams.
 
 Legend: B rows, L padded length, T real tokens, D input width, O output width, K = min(O, D), N answer tokens,
 V vocabulary, S examples of a batch, C choices.
@@ -32,19 +32,20 @@ from ranksieve.workers.model.matrices import LinearModule, weight_OD
 from ranksieve.workers.types.plan import Example
 
 SHARD_TOKENS = {"cpu": 4096, "cuda": 131_072}
-"""Padded tokens of a shard at least, by device: so many that its sums take less time to write than to compute."""
+"""Least padded tokens of a shard, by device: its sums then take less time to write than to compute."""
 
 
 def gram_width(matrix: MatrixShape, method: Method) -> int:
-    """K of a matrix: its narrow side, or its input where a method is about that alone."""
+    """Return K of a matrix: its narrow side, or its input for the method `input`."""
     return matrix.in_features if method == "input" else min(matrix.in_features, matrix.out_features)
 
 
 def passes(matrices: Sequence[MatrixShape], gram_bytes: int, method: Method) -> list[tuple[MatrixShape, ...]]:
-    """Cuts the matrices into groups whose Grams fit into memory together; each is gathered in a pass of its own.
+    """Split the matrices into groups whose Grams fit into memory together.
 
-    The Grams of all matrices of a 70 B model would take more memory than the model; another pass over the examples
-    is the price.
+    Each group is gathered in a pass of its own.
+
+    The Grams of all matrices of a 70 B model would take more memory than the model.
 
     Args:
         matrices: In model order; neighbours share a group.
@@ -64,29 +65,29 @@ def passes(matrices: Sequence[MatrixShape], gram_bytes: int, method: Method) -> 
 
 
 def shard_count(tokens: float, batches: int, device: str) -> int:
-    """Shards that calibration is cut into; depends on the job alone, not on who computes them.
+    """Return the number of calibration shards, which depends on the job alone.
 
     Args:
-        tokens: Of all batches, with padding.
-        batches: Their number.
+        tokens: Tokens of all batches, with padding.
+        batches: Number of batches.
         device: `cpu` or `cuda`.
     """
     return max(1, min(batches, int(tokens) // SHARD_TOKENS[device]))
 
 
 def shard_of(index: int, shards: int, batches: int) -> range:
-    """The batches of one shard: all shards have as many as the others, or one more."""
+    """Return the batches of one shard; shards differ by at most one batch."""
     return range(index * batches // shards, (index + 1) * batches // shards)
 
 
 class Calibrator:
-    """Gathers Grams from a model by hooks; the hooks live as long as the `with` block.
+    """Gatherer of Grams by hooks, which live as long as the `with` block.
 
     Args:
-        model: The dense model, in the dtype it will run in; or midway to a smaller one, see `workers.factors.midway`.
+        model: The dense model in its working dtype, or a model midway to a smaller one, see `workers.factors.midway`.
         matrices: Matrices to watch.
-        method: What the Grams are for: `task` wants backward ones, too (a backward pass per batch); for `input` every
-            matrix is seen from its input, also where that is the wide side.
+        method: Use of the Grams: `task` also needs backward ones (a backward pass per batch); for `input` every
+            matrix is seen from its input, even if that is the wide side.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Calibrator:
         self._mask_BL: torch.Tensor | None = None  # while watching
         self._tokens_T: torch.Tensor | None = None  # where the mask is true, once B and L are flattened
         self._last_input: tuple[str, torch.Tensor] | None = None
-        # to an expert, and which of these are real: its matrices run one after the other
+        # tokens of the last expert, and the real ones among them: its matrices run one after the other
         self._last_sent: tuple[torch.Tensor, torch.Tensor] | None = None
         self._batch = 0
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
@@ -139,13 +140,13 @@ class Calibrator:
         seed: int,
         shard: range | None = None,
     ) -> Iterator[tuple[int, int]]:
-        """Streams the examples through the model; yields (batches done, batches in all).
+        """Stream the examples through the model; yield (batches done, all batches).
 
         Args:
-            kind: Of the task.
-            examples: The whole calibration split; they decide what the batches are.
+            kind: Kind of the task.
+            examples: The whole calibration split, which determines the batches.
             batch_tokens: Padded tokens of a batch.
-            seed: With the number of a batch it seeds what is drawn there.
+            seed: Seeds the draws of each batch, with the batch's number.
             shard: The batches to run, by number; None for all.
 
         Raises:
@@ -164,12 +165,12 @@ class Calibrator:
                 if name not in self.grams.forward and name not in self.grams.forward_of:
                     raise _not_prunable(name, "was not called: the model reads its weight by itself")
                 if self._gradients and name not in self.grams.backward:
-                    raise _not_prunable(name, "has no part in the loss that a gradient could tell")
+                    raise _not_prunable(name, "has no gradient of the loss")
             yield done, len(shard)
         self._add_unreached()
 
     def _add_unreached(self) -> None:
-        """Experts that no token was sent to have Grams of zeros."""
+        """Give experts without any token Grams of zeros."""
         for name in self._experts:
             self.grams.sent.setdefault(name, 0)
             self.grams.moved.setdefault(name, 0)
@@ -210,7 +211,7 @@ class Calibrator:
             rows_T = self._real_rows(name, y_BLO)
             if module.bias is None:
                 y_TO = _rows_of(y_BLO, rows_T)
-            else:  # it may be so large that little of W x is left of their rounded sum
+            else:  # a large bias would leave little of W x in their rounded sum
                 y_TO = F.linear(_rows_of(args[0], rows_T), weight_OD(module).detach())
             self._accumulate(self.grams.forward, name, y_TO, "activation")
             self._watch_gradient(name, y_BLO, rows_T)
@@ -220,7 +221,10 @@ class Calibrator:
     def _watch_input(
         self, name: str
     ) -> Callable[[LinearModule, tuple[torch.Tensor, ...]], tuple[torch.Tensor, ...]]:
-        """Hands the matrix an alias of its input: the gradient of that is what this matrix alone passes back."""
+        """Give the matrix an alias of its input.
+
+        The gradient of the alias is what this matrix alone passes back.
+        """
 
         def before_forward(_: LinearModule, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
             x_BLD, *rest = args
@@ -256,13 +260,16 @@ class Calibrator:
         self._accumulate(self.grams.backward, name, grad_TK, "gradient", scale)
 
     def _real_rows(self, name: str, rows_BLN: torch.Tensor) -> torch.Tensor:
-        """Which rows are of real tokens; some models flatten B and L, or put an axis of length one among them."""
+        """Return the rows of real tokens.
+
+        Some models flatten B and L, or put an axis of length one among them.
+        """
         assert self._mask_BL is not None
         assert self._tokens_T is not None
         if (expert := self._experts.get(name)) is not None:
             if expert.of != self._mask_BL.numel():
                 raise _not_prunable(
-                    name, f"is of {expert.of} tokens where the batch has {self._mask_BL.numel()}"
+                    name, f"ran on {expert.of} tokens, expected the batch's {self._mask_BL.numel()}"
                 )
             tokens_P = expert.tokens_P
             assert tokens_P is not None
@@ -274,7 +281,7 @@ class Calibrator:
             return rows_T
         got, tokens = _sizes(rows_BLN.shape[:-1]), _sizes(self._mask_BL.shape)
         if got not in (tokens, [self._mask_BL.numel()]):
-            raise _not_prunable(name, f"ran on {got} rows where the batch has {tokens} tokens")
+            raise _not_prunable(name, f"ran on {got} rows, expected the batch's {tokens} tokens")
         return self._tokens_T.to(rows_BLN.device)
 
     def _accumulate(
@@ -290,13 +297,16 @@ class Calibrator:
 
 
 def _generator(seed: int, batch: int, device: torch.device) -> torch.Generator:
-    """Of a batch's draws, whoever runs it and whatever ran before; on the device, for there may be many."""
+    """Return the generator of a batch's draws, which depend on nothing else.
+
+    It is on the device, since there may be many draws.
+    """
     state = np.random.SeedSequence((seed, batch)).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(state[0]))
 
 
 def _rows_of(rows_BLN: torch.Tensor, rows_T: torch.Tensor) -> torch.Tensor:
-    """T×N."""
+    """Select rows of the flattened tensor, T×N."""
     return rows_BLN.detach().flatten(0, -2).index_select(0, rows_T)
 
 
@@ -310,8 +320,8 @@ def _not_prunable(name: str, why: str) -> InputError:
 
 
 def require_grad(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
-    """A forward hook of embeddings.
+    """Make embeddings require gradients; a forward hook.
 
-    Cloned, because some models scale their embeddings in place, which a leaf refuses.
+    The output is cloned, because some models scale their embeddings in place, which a leaf refuses.
     """
     return output.requires_grad_().clone() if output.is_leaf else output

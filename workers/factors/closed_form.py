@@ -1,11 +1,9 @@
 """Factors in closed form: model on disk, Grams, decompositions, in the cache.
 
-Generators, so that whoever runs them (a Ray task, a test) sees progress and can stop them between batches.
-
-Several workers may run the same plan at once: they share its work through the cache, see `factors.shards`, and all
-return the same. Where the Grams do not fit into memory together, groups of matrices are factored in passes of their
-own. What is done - a shard of the calibration batches, a few matrices - is a cache entry, so that a run that was cut
-off goes on from there.
+Generators, so that a Ray task or a test sees progress and can stop them between batches. Several workers may run one
+plan at once: they share its work through the cache, see `factors.shards`, and all return the same factors. If the Grams
+do not fit into memory together, groups of matrices are factored in passes of their own. Finished pieces (a shard of the
+calibration batches, a few matrices) are cache entries, so that an interrupted run continues from there.
 """
 
 import os
@@ -46,14 +44,16 @@ from ranksieve.workers.types.progress import Progress
 FORMAT = 15
 
 Towards = tuple[Path, Sequence[int]]
-"""Factors and ranks of the smaller model on the way to which Grams are gathered, if not in the dense one."""
+"""Factors and ranks of the smaller model for Grams gathered midway to it."""
 
 GATHERING = {"calibration": "recalibration", "projection": "reprojection"}
-"""Phases of making factors, and what they are called where it is done again, midway."""
+"""Phases of making factors, and their names when they are repeated midway."""
 
 
 def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
-    """Yields progress and returns the job with factors neither propagated nor trained; several workers may run it.
+    """Yield progress and return the job with factors in closed form.
+
+    They are neither propagated nor trained. Several workers may run the same plan.
 
     Raises:
         InputError: The model cannot be used.
@@ -80,11 +80,11 @@ def factors_in_closed_form(plan: PreparationPlan) -> Generator[Progress, None, P
 def gathered_midway(
     plan: PreparationPlan, way: Prepared, ranks: Sequence[int]
 ) -> Generator[Progress, None, Prepared]:
-    """Yields progress and returns the job with factors whose Grams are gathered midway to a candidate.
+    """Yield progress and return the job with factors from Grams gathered midway.
 
     Args:
-        plan: As of `factors_in_closed_form`, but for `midway_share`.
-        way: Has the candidate's factors.
+        plan: See `factors_in_closed_form`; its `midway_share` is not used.
+        way: Job with the candidate's factors.
         ranks: The candidate: one per matrix, -1 leaves it dense.
     """
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
@@ -93,7 +93,7 @@ def gathered_midway(
 
 
 def key_of(plan: PreparationPlan, model: PreparedModel) -> str:
-    """The key of what the Grams of the dense model give."""
+    """Return the cache key of factors from the dense model's Grams."""
     calibration = plan.task.split_digests["calibration"] if plan.method != "weight" else None
     selection = [plan.model.include, plan.model.exclude]
     versions = [FORMAT, torch.__version__, transformers.__version__]
@@ -121,7 +121,7 @@ def _made(
     towards: Towards | None = None,
     precision: torch.dtype = torch.float64,
 ) -> Generator[Progress, None, Prepared]:
-    """The factors of a key: from the cache, or built until they are there."""
+    """Return the factors of a key from the cache; build them until they are there."""
     while not _is_whole(cache, key):
         for step in _build(plan, model, device, cache, key, towards, precision):
             yield step if towards is None else replace(step, phase=GATHERING[step.phase])
@@ -137,7 +137,7 @@ def _build(
     towards: Towards | None,
     precision: torch.dtype,
 ) -> Iterator[Progress]:
-    """Does what nobody else has taken, waits for what others do, and puts all together if nobody has."""
+    """Do the work that no other worker has taken, wait for the rest, and join it."""
     config = load_config(ModelSource(kind="path", location=str(prepared.folder)))
     matrices = find_matrices(empty_model(config), plan.model.include, plan.model.exclude)
     model = suit_gradients(load_prepared(prepared.folder, device, compute_dtype(prepared), matrices))
@@ -174,10 +174,10 @@ def _build(
 
 
 def _require_calls(plan: PreparationPlan, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:
-    """Checks that each matrix runs on every token, which calibration finds out for the methods that want it.
+    """Check that each matrix runs on every token, for methods without calibration.
 
     Raises:
-        InputError: One does not; names it.
+        InputError: A matrix does not; names it.
     """
     for some in passes(matrices, plan.gram_bytes, "output"):
         with Calibrator(model, some, "output") as calibrator:
@@ -193,7 +193,7 @@ def _work(group: MatrixGroup) -> Iterator[Progress]:
 
 
 def _of_all(steps: Iterator[Progress], index: int, groups: int) -> Iterator[Progress]:
-    """Progress of one group of several as progress of all, as if all took as long."""
+    """Scale the progress of one group to all groups, as if all took as long."""
     for step in steps:
         yield replace(step, done=index * step.total + step.done, total=groups * step.total)
 
@@ -204,7 +204,7 @@ def _is_whole(cache: FolderCache, key: str) -> bool:
 
 
 def _gathered(plan: PreparationPlan) -> Sequence[Example]:
-    """The calibration examples that give the second moments."""
+    """Return the calibration examples that give the second moments."""
     return plan.task.splits["calibration"][: plan.gram_examples]
 
 

@@ -1,4 +1,4 @@
-"""The nested low-rank factors of one weight matrix, in closed form. Tensors in, tensors out.
+"""Nested low-rank factors of one weight matrix, in closed form.
 
 Legend: O output width, D input width, K = min(O, D), R rank kept in the factors.
 
@@ -32,7 +32,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 AT_ONCE = ("cuda",)
-"""Devices on which squares of one size are decomposed at once."""
+"""Devices that decompose squares of one size at once."""
 
 Method = Literal["task", "output", "input", "weight"]
 
@@ -46,8 +46,8 @@ JITTER_GROWTH = 10.0
 class Factors:
     """Nested factors of one matrix.
 
-    `left_RO`, `right_RD`: component norms balanced. `energy_K`: what each component is worth, descending:
-    units of the task loss for `task`, a share of the matrix's own objective for the other methods.
+    `left_RO`, `right_RD`: component norms balanced. `energy_K`: value of each component, descending:
+    in units of the task loss for `task`, as a share of the matrix's own objective for the other methods.
     """
 
     left_RO: torch.Tensor
@@ -57,10 +57,10 @@ class Factors:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Whitened:
-    """A matrix on the way to its factors.
+    """Matrix on the way to its factors.
 
-    `square_NN`: symmetric, what is decomposed. `count`: how many of its leading eigenvectors are wanted. `finish`:
-    makes the factors of these, N×count, and of all eigenvalues, descending.
+    `square_NN`: symmetric matrix to decompose. `count`: number of leading eigenvectors to keep. `finish`: makes the
+    factors from these, N×count, and from all eigenvalues, descending.
     """
 
     square_NN: torch.Tensor
@@ -76,7 +76,10 @@ def factor(
     backward_gram: torch.Tensor | None = None,
     precision: torch.dtype = torch.float64,
 ) -> Factors:
-    """Factors one matrix; any rank up to `max_rank` is then a slice. As `whitened`, then `decomposed`."""
+    """Factor one matrix, so that any rank up to `max_rank` is a slice.
+
+    Joins `whitened` and `decomposed`.
+    """
     return decomposed([whitened(weight_OD, method, max_rank, forward_gram, backward_gram, precision)])[0]
 
 
@@ -88,18 +91,18 @@ def whitened(
     backward_gram: torch.Tensor | None = None,
     precision: torch.dtype = torch.float64,
 ) -> Whitened:
-    """What has to be decomposed for the factors of one matrix.
+    """Return the symmetric square to decompose for the factors of one matrix.
 
     Args:
         weight_OD: The dense matrix.
         method: Objective, see the module's docstring.
         max_rank: Components to keep, at most K.
-        forward_gram: K×K, of what passes the matrix forwards; for `input` always D×D, E[x xᵀ]. `weight` needs none.
-        backward_gram: K×K, of what passes the matrix backwards; needed by `task`.
-        precision: Of the arithmetic and of the result.
+        forward_gram: K×K, of the forward values; for `input` always D×D, E[x xᵀ]. `weight` needs none.
+        backward_gram: K×K, of the gradients; needed by `task`.
+        precision: Dtype of the arithmetic and of the result.
 
     Raises:
-        ValueError: A Gram that the method needs is missing, or something is not finite.
+        ValueError: A Gram that the method needs is missing, or an input is not finite.
     """
     weight_OD = weight_OD.to(precision)
     if not weight_OD.isfinite().all():
@@ -137,31 +140,31 @@ def whitened(
 
 
 def decomposed(matrices: Sequence[Whitened]) -> list[Factors]:
-    """The factors of several matrices, whose squares of one size, and on one GPU, are decomposed at once.
+    """Decompose several matrices; squares of one size on one GPU at once.
 
-    On a processor that would be no faster, and the last bits go by where in memory a square begins.
+    On a processor that would be no faster, and the last bits would depend on where in memory a square begins.
     """
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, matrix in enumerate(matrices):
         square_NN = matrix.square_NN
         alone = () if square_NN.device.type in AT_ONCE else (index,)
         groups.setdefault((len(square_NN), square_NN.device, *alone), []).append(index)
-    made: dict[int, Factors] = {}
+    factors: dict[int, Factors] = {}
     for alike in groups.values():
         values_BN, vectors_BNN = eigh(torch.stack([matrices[i].square_NN for i in alike]))
         for index, values_N, vectors_NN in zip(alike, values_BN, vectors_BNN, strict=True):
             matrix = matrices[index]
-            made[index] = matrix.finish(*_descending(values_N, vectors_NN, matrix.count))
-    return [made[index] for index in range(len(matrices))]
+            factors[index] = matrix.finish(*_descending(values_N, vectors_NN, matrix.count))
+    return [factors[index] for index in range(len(matrices))]
 
 
 def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -> Factors:
-    """`task` factors of as many components, made anew for inputs x̃ that are not those the matrix was made for.
+    """Refit `task` factors, with as many components, to other inputs x̃.
 
-    Of the outputs wanted there, W w, the old factors see z = right · w. The squared error of z_i costs so much of the
-    task loss, whatever the others do: left_iᵀ G left_j is zero but for i = j. That is energy_i for each E[z_i²] of the
-    inputs that the factors were made for, of which those at hand have to give an estimate. So the best map A of every
-    rank is that of a reduced-rank regression (Izenman 1975) with a diagonal metric S,
+    The outputs should be W w, of which the old factors see z = right · w. Squared errors of the z_i cost the task loss
+    independently: left_iᵀ G left_j is zero but for i = j. The cost is energy_i per E[z_i²] of the inputs that the
+    factors were made for, estimated here from the inputs x̃. So the best map A of every rank is that of a reduced-rank
+    regression (Izenman 1975) with a diagonal metric S,
 
         min E‖S (right · w - A x̃)‖²        s_i² = energy_i / E[(right · x̃)_i²]
         S right E[w x̃ᵀ] L⁻ᵀ = U Σ Vᵀ       L Lᵀ = E[x̃ x̃ᵀ]
@@ -169,7 +172,7 @@ def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -
     namely A = S⁻¹ U · Uᵀ S right E[w x̃ᵀ] E[x̃ x̃ᵀ]⁻¹. Its components are nested again, and worth Σ².
 
     Args:
-        factors: Of the matrix so far; their energies behind the last component bound what is left to win there.
+        factors: Current factors; their energies behind the last component bound the new ones there.
         cross_DD: E[w x̃ᵀ].
         gram_DD: E[x̃ x̃ᵀ], not all zero.
     """
@@ -191,10 +194,10 @@ def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -
 
 
 def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
-    """The lower triangular L with L Lᵀ = gram + damping·mean(diag)·I.
+    """Return the lower triangular L with L Lᵀ = gram + damping·mean(diag)·I.
 
-    Rank-deficient Grams are the normal case: the damping makes them definite; where rounding still breaks the
-    Cholesky factorisation the damping grows, and at last the eigenvalues are clamped relative to the largest.
+    Rank-deficient Grams are the normal case; the damping makes them definite. If rounding still breaks the Cholesky
+    factorisation, the damping grows, and at last the eigenvalues are clamped relative to the largest.
 
     Args:
         gram_NN: Symmetric positive semi-definite, not all zero.
@@ -218,17 +221,17 @@ def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
 
 
 def eigh(square_NN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The eigenvalues, ascending, and eigenvectors of symmetric matrices, as `torch.linalg.eigh` has them.
+    """Return the ascending eigenvalues and the eigenvectors of symmetric matrices.
 
-    The libraries of GPUs give up on some matrices of low rank, the more so in single precision; LAPACK in double
-    precision does not.
+    Like `torch.linalg.eigh`. GPU libraries fail on some matrices of low rank, more often in single precision; LAPACK in
+    double precision does not.
     """
     try:
         values_N, vectors_NN = torch.linalg.eigh(square_NN)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         if square_NN.device.type == "cpu" and square_NN.dtype == torch.float64:
             raise
-        logger.warning("decomposed in float64 on the processor, as elsewhere it failed: %s", error)
+        logger.warning("decomposed in float64 on the processor after a failure: %s", error)
         values_N, vectors_NN = torch.linalg.eigh(square_NN.cpu().double())
     return values_N.to(square_NN), vectors_NN.to(square_NN)
 
@@ -270,7 +273,7 @@ def _input_projection(weight_OD: torch.Tensor, gram_DD: torch.Tensor) -> tuple[t
 
 
 def _unwhitened(root_NN: torch.Tensor, vectors_NR: torch.Tensor) -> torch.Tensor:
-    """L⁻ᵀ U."""
+    """Solve for L⁻ᵀ U."""
     solved: torch.Tensor = torch.linalg.solve_triangular(root_NN.T, vectors_NR, upper=True)
     return solved
 
@@ -278,12 +281,15 @@ def _unwhitened(root_NN: torch.Tensor, vectors_NR: torch.Tensor) -> torch.Tensor
 def _descending(
     values_N: torch.Tensor, vectors_NN: torch.Tensor, count: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of a decomposition, in ascending order, the first eigenvectors, N×count, and all eigenvalues."""
+    """Reverse an ascending decomposition; keep the first eigenvectors, N×count."""
     return vectors_NN.flip(1)[:, :count], values_N.flip(0).clamp_min(0)
 
 
 def _balance(left_RO: torch.Tensor, right_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gives both halves of every component the same norm: the products stay, low precision suffers least."""
+    """Give both halves of every component the same norm.
+
+    The products stay the same, and low precision loses least.
+    """
     left_R1, right_R1 = left_RO.norm(dim=1, keepdim=True), right_RD.norm(dim=1, keepdim=True)
     tiny = torch.finfo(left_RO.dtype).tiny
     scale_R1 = (right_R1.clamp_min(tiny) / left_R1.clamp_min(tiny)).sqrt()

@@ -1,10 +1,10 @@
-"""A loss whose gradients have the second moment of the task's true Fisher information.
+"""Loss whose gradients have the second moment of the true Fisher information.
 
 Legend: S examples of a batch, C choices, N answer tokens, V vocabulary, J the Jacobian from outputs to logits.
 
-The true Fisher information is that of labels drawn from the model's own distribution p, Jᵀ(diag(p) - p pᵀ)J: the
+The true Fisher information is that of labels drawn from the model's own distribution p, Jᵀ(diag(p) - p pᵀ)J. It is the
 curvature of the KL divergence to the dense model, whatever the right answers are (arXiv 1503.05671, section 5). The
-empirical one, of the right answers, misses whatever a model is sure of and right about (arXiv 1905.12558).
+empirical one, of the right answers, misses answers that a model is sure of and right about (arXiv 1905.12558).
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,16 @@ def loss_of(
     max_choices: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The sum over a batch: over the answers for `choice`, over the vocabulary at answer positions otherwise.
+    """Sum the loss over a batch.
+
+    For `choice` it is over the answers, otherwise over the vocabulary at answer positions.
 
     Args:
-        kind: Of the task.
-        logits_NV: That predict the batch's answer tokens.
-        examples: All that the batch was made of.
-        batch: Where their answers are.
-        max_choices: As given to `make_batches`.
+        kind: Kind of the task.
+        logits_NV: Logits that predict the batch's answer tokens.
+        examples: All examples that the batches were made of.
+        batch: Positions of their answers.
+        max_choices: Argument of `make_batches`.
         generator: Draws the probes.
     """
     if kind == "choice":
@@ -41,16 +43,19 @@ def loss_of(
 
 
 def answers_of(kind: str, batch: Batch) -> int:
-    """How many independent gradients a batch's loss has: one per example for `choice`, per answer token otherwise."""
+    """Count the independent gradients of a batch's loss.
+
+    One per example for `choice`, one per answer token otherwise.
+    """
     return len(batch.examples) if kind == "choice" else len(batch.token_N)
 
 
 def _choice_probe(
     score_SC: torch.Tensor, offered_SC: torch.Tensor, generator: torch.Generator
 ) -> torch.Tensor:
-    """The answers' scores weighted by A ε, with A Aᵀ = diag(p) - p pᵀ and random signs ε.
+    """Weight the answers' scores by A ε, with A Aᵀ = diag(p) - p pᵀ, random signs ε.
 
-    Labels drawn from p would give the same mean; but of two choices A is one column, so that this is exact.
+    Labels drawn from p would give the same mean. With two choices A is one column, so that this is exact.
     """
     belief_SC = score_SC.detach().double().masked_fill(~offered_SC, -torch.inf).softmax(dim=1)
     fisher_SCC = torch.diag_embed(belief_SC) - belief_SC[:, :, None] * belief_SC[:, None, :]
@@ -62,10 +67,10 @@ def _choice_probe(
 
 
 def _token_probe(logits_NV: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The logits weighted by A ε, with A = diag(√p) - p √pᵀ, thus A Aᵀ = diag(p) - p pᵀ, and random signs ε.
+    """Weight the logits by A ε, with A = diag(√p) - p √pᵀ and random signs ε.
 
-    Labels drawn from p would give the same mean, but of a model that is sure nearly all of them no gradient, and one in
-    many a huge one.
+    Thus A Aᵀ = diag(p) - p pᵀ. Labels drawn from p would give the same mean; but nearly all labels of a sure model
+    have no gradient, and a few have a huge one.
     """
     root_NV = logits_NV.detach().softmax(dim=1).sqrt_()
     probe_NV = root_NV * _signs(root_NV.shape, generator).to(root_NV.device)
@@ -74,6 +79,9 @@ def _token_probe(logits_NV: torch.Tensor, generator: torch.Generator) -> torch.T
 
 
 def _signs(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """Of -1 and 1, both equally likely, drawn where the generator is: there may be as many as a batch has logits."""
+    """Draw signs -1 and 1 with equal odds, on the generator's device.
+
+    There may be as many as a batch has logits.
+    """
     signs = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
     return signs.mul_(2).sub_(1)

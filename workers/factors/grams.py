@@ -1,4 +1,4 @@
-"""Second moments of rows, summed over many batches: float32 products into float64 sums.
+"""Second moments of rows over many batches: float32 products in float64 sums.
 
 A Gram is symmetric: only its lower triangle is computed and kept, by panels of columns that lie one after another,
 
@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 BYTES_PER_ENTRY = 8
-"""Of a sum: float64."""
+"""Bytes per entry of a sum, float64."""
 
 GRAM_BLOCK = 192
 
@@ -29,13 +29,13 @@ _TENSORS, _FACTS = "grams.safetensors", "grams.json"
 
 
 def gram_numbers(width: int) -> int:
-    """Numbers kept of a Gram of this width."""
+    """Return the numbers kept of a Gram of this width."""
     return sum((width - start) * min(GRAM_BLOCK, width - start) for start in range(0, width, GRAM_BLOCK))
 
 
 @contextmanager
 def multiplied_as(dtype: torch.dtype) -> Iterator[None]:
-    """Within it float32 products may take their factors for numbers of this dtype."""
+    """Let float32 products round their factors to this dtype inside the block."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else "highest")
     try:
@@ -53,11 +53,14 @@ class GramSum:
 
     @classmethod
     def zeros(cls, width: int, device: torch.device) -> "GramSum":
-        """A sum of nothing."""
+        """Return an empty sum."""
         return cls(width, torch.zeros(gram_numbers(width), dtype=torch.float64, device=device))
 
     def add_rows_(self, rows_TK: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
-        """Adds scale·rowsᵀ·rows; returns the sum of the rows' squares, where any odd entry of a row shows."""
+        """Add scale·rowsᵀ·rows, and return the sum of the rows' squares.
+
+        A NaN or infinity of any row shows in that sum.
+        """
         squares = torch.zeros((), device=rows_TK.device)
         with multiplied_as(rows_TK.dtype):
             rows_TK = rows_TK.float()
@@ -68,7 +71,7 @@ class GramSum:
         return squares
 
     def whole_KK(self) -> torch.Tensor:
-        """The whole matrix, symmetric to the last bit."""
+        """Return the whole matrix, symmetric to the last bit."""
         whole_KK = self.panels_P.new_empty(self.width, self.width)
         for start, stop, panel in self._panels():
             square, below = panel[: stop - start], panel[stop - start :]
@@ -77,7 +80,7 @@ class GramSum:
         return whole_KK
 
     def _panels(self) -> Iterator[tuple[int, int, torch.Tensor]]:
-        """First column, column behind the last, a view of the panel."""
+        """Yield each panel: its first column, the column behind its last, and a view."""
         offset = 0
         for start in range(0, self.width, GRAM_BLOCK):
             stop = min(start + GRAM_BLOCK, self.width)
@@ -90,10 +93,10 @@ class GramSum:
 class Grams:
     """Second moments over task tokens, summed.
 
-    `forward[name]` is the one of what passes the matrix forwards, `backward[name]` of what passes it backwards.
-    `answers` counts the independent ones that the gradients came from, see `factors.fisher.answers_of`. Of an expert's
-    matrix `sent[name]` counts the tokens that it ran on, `moved[name]` those that had a gradient there.
-    Matrices seen from their input that read the same activation share one sum, that of `forward_of[name]`.
+    `forward[name]` is the Gram of the forward values, `backward[name]` of the gradients. `answers` counts the
+    independent answers behind the gradients, see `factors.fisher.answers_of`. For an expert's matrix, `sent[name]`
+    counts the tokens that it ran on, `moved[name]` those with a gradient there. Matrices seen from their input that
+    read the same activation share one sum, that of `forward_of[name]`.
     """
 
     tokens: int = 0
@@ -105,28 +108,32 @@ class Grams:
     moved: dict[str, int] = field(default_factory=dict)
 
     def answers_of(self, name: str) -> int:
-        """About how many answers tell of a matrix: all, but of an expert no more than tokens had a gradient there."""
+        """Return about how many answers inform a matrix.
+
+        All of them; for an expert at most as many as tokens had a gradient there.
+        """
         return min(self.answers, self.moved.get(name, self.answers))
 
     def of(
         self, name: str, device: torch.device | None = None, dtype: torch.dtype = torch.float64
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Forward and backward Gram of one matrix, K×K, normalised by tokens; None where not gathered.
+        """Return a matrix's forward and backward Gram, K×K, normalised by tokens.
 
-        Their product is to be the mean over all tokens of what a token costs. Where a share p of them is sent to an
-        expert that is p·E[x xᵀ] and E[g gᵀ], means over those that are: the backward Gram is normalised by these alone.
+        A Gram that was not gathered is None. The product of both is the mean cost over all tokens. If a share p of
+        the tokens is sent to an expert, that is p·E[x xᵀ] and E[g gᵀ], means over the expert's tokens: so the
+        backward Gram is normalised by these only.
 
         Args:
-            name: Of the matrix.
-            device: Where they are wanted; None for where they are.
-            dtype: What they are wanted as.
+            name: Name of the matrix.
+            device: Device of the result; None for the device of the sums.
+            dtype: Dtype of the result.
         """
         forward, backward = self.forward.get(self.forward_of.get(name, name)), self.backward.get(name)
         sent = self.sent.get(name, self.tokens)
         return self._mean(forward, self.tokens, device, dtype), self._mean(backward, sent, device, dtype)
 
     def add_(self, other: "Grams") -> None:
-        """Adds the sums over other tokens; `a + b` and `b + a` are the same, bit for bit."""
+        """Add the sums over other tokens; commutative to the last bit."""
         self.tokens += other.tokens
         self.answers += other.answers
         self.forward_of |= other.forward_of
@@ -139,7 +146,7 @@ class Grams:
                     sums[name] = gram
 
     def save(self, folder: Path) -> None:
-        """Writes the sums as files of a folder."""
+        """Write the sums as files of a folder."""
         sides = {"forward": self.forward, "backward": self.backward}
         save_file(
             {
@@ -162,10 +169,10 @@ class Grams:
 
     @classmethod
     def load(cls, folder: Path) -> "Grams":
-        """Maps the sums into memory; what is done to them is not done to the files: the mapping is private."""
+        """Map the sums into memory; changes to them do not reach the files."""
         facts = json.loads((folder / _FACTS).read_text())
-        told = {name: facts[name] for name in ("tokens", "answers", "forward_of", "sent", "moved")}
-        grams = cls(**told)
+        counts = {name: facts[name] for name in ("tokens", "answers", "forward_of", "sent", "moved")}
+        grams = cls(**counts)
         with safetensors.safe_open(folder / _TENSORS, framework="pt") as file:
             for side, sums in (("forward", grams.forward), ("backward", grams.backward)):
                 for name, width in facts["widths"][side].items():

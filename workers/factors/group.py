@@ -1,4 +1,4 @@
-"""A group of matrices on the way to their factors: Grams in shards, then decompositions in chunks.
+"""Group of matrices: Grams in shards, then decompositions in chunks.
 
 Any number of workers may run the same group at once: a chunk, like a shard, is taken by locking its key in the cache.
 """
@@ -28,15 +28,18 @@ from ranksieve.workers.model.matrices import weight_OD
 from ranksieve.workers.types.plan import Example
 
 CHUNK = 8
-"""Matrices that are factored in one go: few, so that every worker finds some."""
+"""Matrices factored in one go: few, so that every worker finds some."""
 
 BATCH_BYTES = 32 << 20
-"""Squares of one size that are decomposed at once: as many as fit, or one."""
+"""Memory of squares of one size that are decomposed at once; at least one is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What the factors are made of, besides the model; `dtype` is the one they are stored in, after `precision`."""
+    """Inputs of the factors besides the model.
+
+    `precision` is the dtype of the arithmetic, `dtype` the stored one.
+    """
 
     kind: str
     examples: Sequence[Example]
@@ -52,11 +55,11 @@ class MatrixGroup:
 
     Args:
         cache: Shared by the workers.
-        key: Of the whole model's factors; once it is in the cache, nothing of the group is needed any more.
-        model: The dense model, or midway to a smaller one.
-        matrices: Of this group.
-        recipe: What the factors are made of.
-        workers: About how many there are.
+        key: Key of the whole model's factors; once it is in the cache, the group is no longer needed.
+        model: The dense model, or a model midway to a smaller one.
+        matrices: Matrices of this group.
+        recipe: Inputs of the factors.
+        workers: Approximate number of workers.
     """
 
     def __init__(
@@ -85,32 +88,35 @@ class MatrixGroup:
 
     @property
     def done(self) -> bool:
-        """Whether all chunks are in the cache, or were; in this order, for they go after the whole is there."""
+        """Whether all chunks, or the whole model's factors, are in the cache.
+
+        Checked in this order, since chunks are removed once the whole is there.
+        """
         return all(map(self._cache.has, self.parts)) or self._cache.has(self._key)
 
     def gather(self) -> Iterator[tuple[int, int]]:
-        """Sums the Grams, unless the group is done; yields (batches done, batches in all)."""
+        """Sum the Grams, unless the group is done; yield (batches done, all batches)."""
         if self._recipe.method == "weight" or self.done:
             return
         yield from self._sum.gather(self._shard, lambda: not self.done)
         yield self._batches, self._batches
 
     def factor(self) -> Iterator[tuple[int, int]]:
-        """Factors the chunks that nobody has taken; yields (matrices done, matrices in all)."""
+        """Factor the chunks that no worker has taken; yield (matrices done, all)."""
         if not self.done:
             yield from self._factor_chunks()
         if self.done:
             self._sum.discard()
 
     def wait(self) -> None:
-        """Waits for whoever has taken the first chunk that is not done."""
+        """Wait for the worker of the first chunk that is not done."""
         for part in self.parts:
             if not self._cache.has(part):
                 with self._cache.lock(part):
                     return
 
     def discard(self) -> None:
-        """Removes what was kept on the way: the whole model's factors are there."""
+        """Remove intermediate results, once the whole model's factors are there."""
         self._sum.discard()
         for part in self.parts:
             self._cache.remove(part)
@@ -148,8 +154,8 @@ class MatrixGroup:
         tensors: dict[str, torch.Tensor] = {}
         energies: dict[str, NDArray[np.float64]] = {}
         for alike in decomposed_at_once(chunk, self._recipe.method):
-            made = decomposed([self._whitened(matrix, grams) for matrix in alike])
-            for matrix, result in zip(alike, made, strict=True):
+            factors = decomposed([self._whitened(matrix, grams) for matrix in alike])
+            for matrix, result in zip(alike, factors, strict=True):
                 tensors |= stored(matrix.name, result.left_RO, result.right_RD, self._recipe.dtype)
                 energies[matrix.name] = result.energy_K.double().cpu().numpy()
         save_file(tensors, folder / f"{FACTORS}.safetensors")
@@ -169,7 +175,10 @@ class MatrixGroup:
 
 
 def decomposed_at_once(chunk: Sequence[MatrixShape], method: Method) -> list[list[MatrixShape]]:
-    """The matrices of a chunk, those together whose squares are of one size, see `BATCH_BYTES`."""
+    """Batch the matrices of a chunk by the size of their squares.
+
+    See `BATCH_BYTES`.
+    """
     of_width: dict[int, list[MatrixShape]] = {}
     for matrix in chunk:
         width = gram_width(matrix, method)

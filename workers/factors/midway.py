@@ -1,14 +1,14 @@
-"""A model on the way to a smaller one: where the loss's curvature is taken for cuts that are not small.
+"""Model on the way to a smaller one, for the loss's curvature at large cuts.
 
 With W(t) = W + t (Ŵ - W) on the straight way from the dense weights (t = 0) to compressed ones (t = 1), Taylor's
 theorem with its remainder as an integral says what compression does to the loss f of the weights,
 
     f(1) - f(0) = df/dt (0) + ∫₀¹ (1 - t) d²f/dt² dt
 
-For the KL divergence to the dense model the first term is zero. Energies that are of second order around the dense
-model take the curvature there for all of the way. One point of Gaussian quadrature with the weight 1 - t is exact
-wherever the curvature is linear in t, and it is t = 1/3. So there the Grams are gathered: from the inputs of that model
-and from its gradients, of what the whole of each dense matrix would do.
+For the KL divergence to the dense model the first term is zero. Energies of second order around the dense model use
+its curvature for the whole way. One point of Gaussian quadrature with the weight 1 - t is exact for a curvature
+linear in t; it is t = 1/3. So the Grams are gathered there: from the inputs of that model, and from the gradients at
+the output of each whole dense matrix.
 
 Legend: O output width, D input width, r rank.
 """
@@ -24,29 +24,29 @@ from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.model.matrices import LinearModule
 
 NODE = 1 / 3
-"""Of one-point Gaussian quadrature on [0, 1] with the weight 1 - t."""
+"""Node of one-point Gaussian quadrature on [0, 1] with the weight 1 - t."""
 
 ONE_IN, LEAST = 8, 64
-"""One in so many of the calibration examples tells the way, or at least so many: a rough direction will do.
+"""One in `ONE_IN` calibration examples gives the direction, at least `LEAST`: a rough one suffices.
 
-For the same reason the factors that tell it are computed in float32.
+For the same reason its factors are computed in float32.
 """
 
 
 def examples_of_the_way(examples: int) -> int:
-    """How many of so many calibration examples give the Grams of the dense model, which tell the way."""
+    """Return how many calibration examples give the direction's Grams."""
     return min(examples, max(LEAST, -(-examples // ONE_IN)))
 
 
 class MidwayLinear(nn.Module):
-    """A linear map that is `NODE` of the way to its low-rank approximation; `dense` is the whole of it.
+    """Linear map that is `NODE` of the way to its low-rank approximation.
 
-    What goes through `dense` is what would, were the matrix not compressed: its output is W x. The gradient that
-    reaches it is that of the map's output times `gradient_share`: who watches `dense` can tell what is at stake.
+    `dense` is the whole dense map, and its output is W x, as without compression. The gradient that reaches it is
+    that of the map's output times `gradient_share`.
 
     Args:
         dense: The dense map.
-        left_rO, right_rD: The factors at their rank, in the model's dtype; of no rows where the matrix is gone.
+        left_rO, right_rD: The factors at their rank, in the model's dtype; without rows at rank 0.
     """
 
     def __init__(self, dense: LinearModule, left_rO: torch.Tensor, right_rD: torch.Tensor) -> None:
@@ -67,11 +67,11 @@ def go_midway(
     ranks: Sequence[int],
     factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
-    """Moves a dense model `NODE` of the way to a candidate, in place.
+    """Move a dense model `NODE` of the way to a candidate, in place.
 
     Args:
         model: The dense model.
-        matrices: All that have factors.
+        matrices: All matrices with factors.
         ranks: One per matrix; -1 leaves it dense.
         factors: Matrix name → (left R×O, right R×D), components in rows.
     """
@@ -84,12 +84,12 @@ def go_midway(
 
 
 def gradient_share(model: PreTrainedModel, name: str) -> float:
-    """By what the gradient of a matrix's output is multiplied before it reaches the dense map."""
+    """Return the factor of a matrix's output gradient at its dense map."""
     return 1 - NODE if isinstance(model.get_submodule(name), MidwayLinear) else 1.0
 
 
 def dense_module(model: PreTrainedModel, name: str) -> LinearModule:
-    """A matrix's dense map, in a dense model or in one that is midway."""
+    """Return a matrix's dense map, in a dense model or a midway one."""
     module = model.get_submodule(name)
     dense = module.dense if isinstance(module, MidwayLinear) else module
     assert isinstance(dense, LinearModule)

@@ -1,6 +1,7 @@
-"""Everything before the search: factors in closed form, then propagated and trained, where that is wanted.
+"""Everything before the search: factors in closed form, propagated and trained.
 
-Generators, so that whoever runs them (a Ray task, a test) sees progress and can stop them between batches.
+Propagation and training are optional. Generators, so that a Ray task or a test sees progress and can stop them between
+batches.
 """
 
 import json
@@ -67,7 +68,7 @@ _Writer = Callable[[PreparationPlan, Prepared, torch.device, Path], Iterator[Pro
 
 
 def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
-    """Yields progress and, last, the prepared job.
+    """Yield progress and, last, the prepared job.
 
     Raises:
         InputError: The model cannot be used.
@@ -81,7 +82,7 @@ def prepare(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
 
 
 def propagated(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
-    """Yields progress and, last, the job with factors that are not trained.
+    """Yield progress and, last, the job with factors that are not trained.
 
     Raises:
         InputError: The model cannot be used.
@@ -91,7 +92,9 @@ def propagated(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
 
 
 def closed_form(plan: PreparationPlan) -> Iterator[Progress | Prepared]:
-    """Yields progress and, last, the job with factors neither propagated nor trained; several workers may run it.
+    """Yield progress and, last, the job with factors in closed form only.
+
+    Several workers may run the same plan.
 
     Raises:
         InputError: The model cannot be used.
@@ -105,11 +108,11 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
     if not plan.propagated_shares:
         return made
     sizes = plan.propagated_shares
-    told = [sizes.points, QUALITIES] if isinstance(sizes, MaxDrop) else sizes
-    of_job = [told, plan.refinement.rank_step, plan.refinement.kl_weight]
-    told_of = [field.name for field in fields(Propagation)]
+    target = [sizes.points, QUALITIES] if isinstance(sizes, MaxDrop) else sizes
+    of_job = [target, plan.refinement.rank_step, plan.refinement.kl_weight]
+    recorded = [field.name for field in fields(Propagation)]
     constants = [AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES, JUDGING]
-    settings = [of_job, told_of, *constants]
+    settings = [of_job, recorded, *constants]
     try:
         folder = yield from _after(plan, made, "propagated", settings, _propagate)
     except ScoringError as error:
@@ -123,7 +126,7 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
 def _after(
     plan: PreparationPlan, made: Prepared, name: str, settings: Any, write: _Writer
 ) -> Generator[Progress, None, Path]:
-    """Yields progress and returns the entry of what becomes of factors on the calibration split."""
+    """Yield progress and return the cache entry of factors improved by `write`."""
     cache = FolderCache(plan.cache_dir, plan.cache_limit_bytes)
     key = content_key(name, made.factors.name, plan.task.split_digests["calibration"], settings)
     with cache.lock(key):
@@ -136,7 +139,7 @@ def _after(
 def _propagate(
     plan: PreparationPlan, prepared: Prepared, device: torch.device, folder: Path
 ) -> Iterator[Progress]:
-    """Makes the factors anew for what matrices read in smaller models; writes them and their energies, if they help."""
+    """Renew the factors for inputs in smaller models; write them if they help."""
     sizes, before = plan.propagated_shares, prepared.energies
     switchable = _switchable(prepared, device, _propagation_bytes(prepared, models_of(sizes)))
     space = SearchSpace(prepared.matrices, plan.refinement.rank_step)
@@ -182,7 +185,7 @@ def _propagate(
 
 
 def _take_bias_(switchable: SwitchableModel, unlikelihood: Callable[[], float]) -> torch.Tensor | None:
-    """Takes the answer bias away, where there is one; returns it where the right answers are likelier with it."""
+    """Remove the answer bias, and return it if it makes right answers likelier."""
     if (bias_V := switchable.answer_bias) is None:
         return None
     with_bias = unlikelihood()
@@ -191,7 +194,7 @@ def _take_bias_(switchable: SwitchableModel, unlikelihood: Callable[[], float]) 
 
 
 def _propagation_bytes(prepared: Prepared, candidates: int) -> int:
-    """About what the flows take, and five float64 moments of the widest input."""
+    """Estimate the memory of the flows and five float64 moments of the widest input."""
     widths = [matrix.in_features for matrix in prepared.matrices]
     item: int = getattr(torch, prepared.model.dtype).itemsize
     return (1 + candidates) * MOST_TOKENS * mode(widths) * item + 5 * 8 * max(widths) ** 2
@@ -200,7 +203,7 @@ def _propagation_bytes(prepared: Prepared, candidates: int) -> int:
 def _refine(
     plan: PreparationPlan, prepared: Prepared, device: torch.device, folder: Path
 ) -> Iterator[Progress]:
-    """Trains the factors and writes them; their energies stay what prices are made of."""
+    """Train the factors and write them; their energies stay those of the prices."""
     space = SearchSpace(prepared.matrices, plan.refinement.rank_step)
     trained_bytes = TRAINED_BYTES * factor_numbers(prepared.matrices)
     switchable = _switchable(prepared, device, trained_bytes, compute_dtype(prepared.model))
@@ -222,10 +225,12 @@ def _refine(
 def _switchable(
     prepared: Prepared, device: torch.device, extra_bytes: int = 0, dtype: torch.dtype | None = None
 ) -> SwitchableModel:
-    """The model with its factors, in its own dtype or another one, and room for so much more.
+    """Return the model with its factors, in its own dtype or another one.
+
+    `extra_bytes` of memory must remain free.
 
     Raises:
-        InfrastructureError: An accelerator has not as much memory left.
+        InfrastructureError: An accelerator has too little memory left.
     """
     require_memory(device, weight_bytes(prepared.model.folder) + weight_bytes(prepared.factors) + extra_bytes)
     model = suit_gradients(load_prepared(prepared.model.folder, device, dtype, prepared.matrices))

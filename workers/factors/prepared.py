@@ -1,9 +1,9 @@
-"""What a search is prepared by, and what comes of it: a folder of factors, and what is known of them.
+"""Inputs and outputs of preparation: a folder of factors, and their metadata.
 
 factors*.safetensors         two factors of each matrix, `NAME:left` and `NAME:right`, in the model's dtype
-energies*.npz                what their components are worth, by matrix
-facts.json                   the matrices, and how many parameters there are
-answer_bias.safetensors      of the output head, where there is one; see `workers.factors.answer_bias`
+energies*.npz                value of their components, by matrix
+facts.json                   the matrices, and the numbers of parameters
+answer_bias.safetensors      bias of the output head, if any; see `workers.factors.answer_bias`
 """
 
 import json
@@ -34,14 +34,16 @@ FACTS, ANSWER_BIAS = "facts.json", "answer_bias.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparationPlan:
-    """What to prepare; every field but `threads` and the last four shapes the result.
+    """Plan of a preparation.
 
-    `midway_share`: of `task` factors, the share of the parameters that the smaller model keeps on the way to which the
-    second moments are taken, see `workers.factors.midway`; None for the dense model's.
-    `propagated_shares`: of `task` factors, what the models keep in which errors are propagated, or how much of the
-    metric of `choice` they may lose, see `factors.propagation`; none: they are not.
-    `threads`: of one worker. `gram_bytes`: memory of one worker for Grams, see `workers.factors.calibration.passes`.
-    `workers`: how many run `closed_form` at once.
+    Every field but `threads` and the last four shapes the result.
+
+    `midway_share`: for `task` factors, the share of parameters of the smaller model midway to which the second
+    moments are gathered, see `workers.factors.midway`; None for the dense model's. `propagated_shares`: for `task`
+    factors, the shares of the models in which errors are propagated, or the drop of a `choice` metric that they may
+    have, see `factors.propagation`; empty for no propagation. `threads`: threads of one worker. `gram_bytes`: memory
+    of one worker for Grams, see `workers.factors.calibration.passes`. `workers`: number of workers that run
+    `closed_form` at once.
     """
 
     model: ModelSource
@@ -63,13 +65,13 @@ class PreparationPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Propagation:
-    """What error propagation came to: the loss of a model in the middle of those sizes, before it and after.
+    """Outcome of error propagation: a middle-sized model's loss before and after.
 
-    In nats, on calibration records that the factors were not made of, see `forward.loss`. `standard_error`: of the
-    difference, which is known record by record. `shares`: what the models keep in which they are propagated.
-    `answer_bias`: whether the output head has a bias with them, which is not in those losses: it makes the right
-    answers likelier in the models of all sizes together, and may diverge from the dense model by it. `reason`: why
-    errors could not be propagated.
+    Losses are in nats, on calibration records that the factors were not made from, see `forward.loss`.
+    `standard_error`: of the difference, which is measured record by record. `shares`: parameters kept by the models
+    in which errors are propagated. `answer_bias`: whether the output head got a bias. Those losses exclude it: it
+    makes the right answers likelier in the models of all sizes together, and may diverge from the dense model.
+    `reason`: why errors could not be propagated.
     """
 
     shares: tuple[float, ...] = ()
@@ -81,9 +83,9 @@ class Propagation:
 
     @property
     def kept(self) -> bool:
-        """Whether the new factors are taken: where no model is known to lose more with them.
+        """Whether the new factors are used: unless they are known to lose more.
 
-        That is told by the one-standard-error rule (Breiman et al., 1984), since they are the better ones as a rule.
+        By the one-standard-error rule (Breiman et al., 1984), since the new factors are usually better.
         """
         return (
             self.loss_before is not None
@@ -95,11 +97,11 @@ class Propagation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prepared:
-    """The prepared model and its factors, as paths and numbers.
+    """Prepared model and its factors, as paths and numbers.
 
     `energies[i]` belongs to `matrices[i]`, see `factors.decomposition.Factors`. Parameter counts: `total_params`
     counts tied weights once; `block_params` are all weight matrices inside the blocks, biases not counted.
-    `propagation`: what came of it, where it was wanted.
+    `propagation`: its outcome, if it was requested.
     """
 
     model: PreparedModel
@@ -112,21 +114,24 @@ class Prepared:
 
 
 def with_factors(model: PreTrainedModel, matrices: Sequence[MatrixShape], folder: Path) -> SwitchableModel:
-    """A model with the factors of a folder, and the bias of the output head that goes with them."""
-    made = SwitchableModel(model, matrices, load_factors(folder))
+    """Return a model with a folder's factors and their bias of the output head."""
+    switchable = SwitchableModel(model, matrices, load_factors(folder))
     if (bias_V := load_answer_bias(folder)) is not None:
-        made.set_answer_bias(bias_V)
-    return made
+        switchable.set_answer_bias(bias_V)
+    return switchable
 
 
 def load_answer_bias(folder: Path) -> torch.Tensor | None:
-    """What goes with the factors of a folder in every candidate but the dense model, see `factors.answer_bias`."""
+    """Load the answer bias of a folder's factors, if any.
+
+    Every candidate but the dense model has it, see `factors.answer_bias`.
+    """
     file = folder / ANSWER_BIAS
     return load_file(file)["bias"] if file.exists() else None
 
 
 def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Maps the factors into memory; every actor on the machine shares the pages.
+    """Map the factors into memory; every actor on the machine shares the pages.
 
     Returns:
         Matrix name → (left R×O, right R×D), components in rows.
@@ -142,7 +147,7 @@ def load_factors(folder: Path) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
 
 
 def read(model: PreparedModel, folder: Path) -> Prepared:
-    """What a folder of factors holds."""
+    """Read a folder of factors."""
     facts = json.loads((folder / FACTS).read_text())
     matrices = tuple(MatrixShape(**matrix) for matrix in facts["matrices"])
     energies: dict[str, NDArray[np.float64]] = {}
@@ -162,12 +167,12 @@ def read(model: PreparedModel, folder: Path) -> Prepared:
 def stored(
     name: str, left_RO: torch.Tensor, right_RD: torch.Tensor, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    """A matrix's factors as `load_factors` finds them in the file."""
+    """Return a matrix's factors in the form that `load_factors` reads."""
     return {f"{name}:left": left_RO.to("cpu", dtype), f"{name}:right": right_RD.to("cpu", dtype)}
 
 
 def write_factors(switchable: SwitchableModel, prepared: Prepared, folder: Path) -> None:
-    """Writes the factors that a model has now, and the bias of its output head that goes with them."""
+    """Write a model's current factors and their bias of the output head."""
     dtype = getattr(torch, prepared.model.dtype)
     tensors: dict[str, torch.Tensor] = {}
     for matrix in prepared.matrices:
@@ -179,7 +184,7 @@ def write_factors(switchable: SwitchableModel, prepared: Prepared, folder: Path)
 
 
 def write_facts(folder: Path, model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> None:
-    """Writes what else is known of a folder of factors, beside their energies: see `read`."""
+    """Write the metadata of a folder of factors, see `read`."""
     facts = {
         "matrices": [asdict(matrix) for matrix in matrices],
         "total_params": sum(parameter.numel() for parameter in model.parameters()),
@@ -189,5 +194,5 @@ def write_facts(folder: Path, model: PreTrainedModel, matrices: Sequence[MatrixS
 
 
 def compute_dtype(model: PreparedModel) -> torch.dtype | None:
-    """What gradients are computed in; those of float16 underflow."""
+    """Return the dtype of gradients; those of float16 would underflow."""
     return torch.float32 if model.dtype == "float16" else None

@@ -1,24 +1,25 @@
-"""Error propagation: the factors of all matrices made anew, block by block, from what they read in a smaller model.
+"""Error propagation: factors renewed block by block for a smaller model's inputs.
 
-A matrix deep in a compressed model reads x̃, not the x that its factors were made for, and W x̃ is not what the dense
-model has there. The candidate is walked through in the order in which it runs, so that a matrix sees what all before it
-have lost after their own factors were made anew. What it should return is W w, with
+A matrix deep in a compressed model reads x̃, not the x that its factors were made for, and W x̃ differs from the dense
+model's output. The matrices are renewed in the order in which the candidate runs them, so that each sees the losses of
+all renewed matrices before it. Its target is W w, with
 
     w = ALPHA·x + (1 - ALPHA)·x̃
 
-half of the way back to the dense model: what x̃ does not determine cannot be made up for. How factors come of that is
-told by `decomposition.regressed`. Means are taken over the flows of all candidates and, for each with the weight
-`DENSE_WEIGHT`, that of the dense model, where w = x̃ = x. The activations of a compressed model lie in few directions,
-and factors that know those alone are worthless for every model whose activations lie in others: the next larger one.
+half of the way back to the dense model: what x̃ does not determine cannot be restored. `decomposition.regressed` makes
+the factors. Means are taken over the flows of all candidates and, for each with the weight `DENSE_WEIGHT`, over that of
+the dense model, where w = x̃ = x. The activations of a compressed model lie in few directions, and factors fitted to
+those alone are worthless for every model with activations in others, such as the next larger one.
 
-What few tokens do not tell is filled in by inputs that are wanted as they are: independent ones, as large as those that
-were seen, of the weight (D/T)², which did well with few tokens as with many. There a matrix stays what it was.
+Directions that few tokens do not determine are filled in by independent inputs whose targets are themselves, as large
+as the inputs seen, with the weight (D/T)², which did well with few tokens as with many. There a matrix stays
+unchanged.
 
-Behind the last block, where the answers to choose from are fixed, the output head gets a bias for their tokens, one for
-all candidates but the dense model (`factors.answer_bias`): what comes near to the dense model has its leaning, too.
+Behind the last block, if the answers to choose from are fixed, the output head gets a bias for their tokens, one for
+all candidates but the dense model (`factors.answer_bias`): a model close to the dense one has its preferences, too.
 
 Factors stay nested, and serve every size; they are best at those near the candidate's. Two flows of hidden states are
-taken from block to block; no more than one block's activations is ever held.
+taken from block to block; at most one block's activations are held.
 
 Source: layer-wise updates with the compressed model's inputs, arXiv 2403.07378 (SVD-LLM), here for nested factors in
 the metric of the task loss, with both flows in target and regressors.
@@ -52,26 +53,26 @@ ALPHA = 0.5
 DENSE_WEIGHT = 0.3
 
 MOST_EXAMPLES, MOST_TOKENS = 512, 65_536
-"""Of the calibration split at most; flows are kept of all of them."""
+"""Most calibration examples and tokens; the flows hold all of them."""
 
 JUDGED, MOST_JUDGES = 0.25, 256
-"""Of the calibration split this share, or so many records, tells whether new factors are better."""
+"""Share of the calibration split, and most records, that judge whether new factors are better."""
 
 JUDGING = 3
-"""Version of how they tell."""
+"""Version of the judging."""
 
 PropagatedShares = tuple[float, ...] | MaxDrop
-"""What the models keep in which errors are propagated; a drop: around the smallest one that stays within it."""
+"""Shares of the models in which errors are propagated; a drop: shares around the smallest model within it."""
 
 AROUND = (0.4, 0.8)
-"""Times the smallest Lagrangian model within a drop: reweighing, descent and search lead to half of that and more."""
+"""Multiples of the smallest Lagrangian model within a drop; later steps reach half of it and more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PropagatedBlock:
-    """What has come of one block, `done` of `total`: the energies of its matrices, by name.
+    """Result of one block, `done` of `total`: the energies of its matrices, by name.
 
-    The output head counts as the last one, and has none.
+    The output head counts as the last block, without energies.
     """
 
     done: int
@@ -80,12 +81,12 @@ class PropagatedBlock:
 
 
 def judges_of(calibration: int) -> int:
-    """How many of so many calibration records tell whether new factors are better."""
+    """Return how many calibration records judge whether new factors are better."""
     return min(max(1, round(JUDGED * calibration)), MOST_JUDGES)
 
 
 def split_for_propagation(calibration: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
-    """The first records, which errors are propagated on, and the last, which tell whether it has helped."""
+    """Split the records into those for propagation and the last ones, which judge it."""
     judges = judges_of(len(calibration))
     first = calibration[: max(1, len(calibration) - judges)][:MOST_EXAMPLES]
     tokens = list(accumulate(sum(len(row.ids) for row in example.rows) for example in first))
@@ -93,7 +94,7 @@ def split_for_propagation(calibration: Sequence[Example]) -> tuple[Sequence[Exam
 
 
 def models_of(shares: PropagatedShares) -> int:
-    """In how many models errors are propagated."""
+    """Return the number of models in which errors are propagated."""
     return len(AROUND) if isinstance(shares, MaxDrop) else len(shares)
 
 
@@ -104,13 +105,13 @@ def shares_within(
     examples: Sequence[Example],
     batch_tokens: int,
 ) -> tuple[float, ...]:
-    """What models keep that are around the smallest Lagrangian one within a drop; of `choice`.
+    """Return shares around the smallest Lagrangian model within a drop of `choice`.
 
     Args:
         objective: The drop.
-        model: Runs at other ranks meanwhile.
-        ranks_of: The Lagrangian models, by what they keep.
-        examples: What they lose is told by these.
+        model: Its ranks change meanwhile.
+        ranks_of: Ranks of the Lagrangian model of a share.
+        examples: Examples that the drop is measured on.
         batch_tokens: Padded tokens per forward pass.
     """
 
@@ -132,21 +133,21 @@ def propagate(
     *,
     answer_bias: bool = True,
 ) -> Iterator[PropagatedBlock]:
-    """Makes the `task` factors of a model anew, in place, for what its matrices read in some of its candidates.
+    """Renew a model's `task` factors, in place, for inputs in some candidates.
 
-    Those that no candidate runs stay what they were; so do those that read something else than one vector for each
-    token, as some experts do.
+    Factors of matrices that no candidate runs stay unchanged, and so do those of matrices that do not read one vector
+    for each token, such as some experts.
 
     Args:
-        model: Runs at the candidates' ranks and dense meanwhile.
-        candidates: Ranks of each.
-        energies: Of the model's matrices, per token.
+        model: Its ranks change meanwhile.
+        candidates: Ranks of each candidate.
+        energies: Energies of the model's matrices, per token.
         examples: Calibration examples.
         batch_tokens: Padded tokens per forward pass.
-        answer_bias: Whether the right answers may have a say, by the output head's bias.
+        answer_bias: Whether to fit the output head's bias to the right answers.
 
     Yields:
-        Each block's energies as soon as its factors are there, in model order; none when the head has its bias.
+        Each block's energies as soon as its factors are there, in model order; at last the head, without energies.
 
     Raises:
         ScoringError: An activation is not finite.
@@ -157,10 +158,10 @@ def propagate(
     names = [[matrix.name for matrix in matrices if matrix.layer == index] for index in blocks]
     energy_of = {matrix.name: energy_K for matrix, energy_K in zip(matrices, energies, strict=True)}
     for index, groups in enumerate(side_by_side(smaller, dense, names)):
-        made = {name: energy_of[name] for name in names[index]}
+        renewed = {name: energy_of[name] for name in names[index]}
         for group in groups:
-            made |= _renew_group_(model, group, energy_of)
-        yield PropagatedBlock(done=index + 1, total=total, energies=made)
+            renewed |= _renew_group_(model, group, energy_of)
+        yield PropagatedBlock(done=index + 1, total=total, energies=renewed)
     if answer_bias:
         for bias_V in answer_bias_of(model.model, smaller, examples).values():
             model.set_answer_bias(bias_V)
@@ -170,7 +171,7 @@ def propagate(
 def _renew_group_(
     model: SwitchableModel, group: Group, energy_of: Mapping[str, NDArray[np.floating]]
 ) -> dict[str, NDArray[np.floating]]:
-    """Gives the matrices of a group their new factors; returns the energies of these, by name."""
+    """Replace the factors of a group's matrices; return their energies, by name."""
     if (moments := _moments(group)) is None:
         return {}
     worth = [name for name in group.names if energy_of[name].any()]
@@ -178,7 +179,7 @@ def _renew_group_(
 
 
 def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """E[w x̃ᵀ] and E[x̃ x̃ᵀ] over all flows, D×D, float64; none where nothing is read."""
+    """Return E[w x̃ᵀ] and E[x̃ x̃ᵀ] over all flows, D×D, float64; None without inputs."""
     mixed_DD: torch.Tensor | None = None
     for x_TD, dense_TD in group:
         if mixed_DD is None:
@@ -208,7 +209,7 @@ def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
 def _require_finite(squares: torch.Tensor, group: Group) -> None:
     if not squares.isfinite():
         raise ScoringError(
-            f"what {group.names[0]} reads in a smaller model or in the dense one is not finite; "
+            f"the input of {group.names[0]} in a smaller model or in the dense one is not finite; "
             "try model.dtype: float32"
         )
 
@@ -220,7 +221,7 @@ def _renew_(
     cross_DD: torch.Tensor,
     gram_DD: torch.Tensor,
 ) -> NDArray[np.floating]:
-    """Gives a matrix its new factors; returns their energies."""
+    """Replace the factors of a matrix; return their energies."""
     module = switchable_module(model.model, name)
     old = Factors(
         left_RO=module.left_RO,

@@ -1,16 +1,16 @@
-"""Left factors and biases of one candidate, fitted to the inputs its own matrices see.
+"""Left factors and biases of one candidate, fitted to its matrices' own inputs.
 
-A matrix deep in a compressed model reads x̃, not the x that its factors were made for. With its right factor kept,
-z = right · x̃ is what its left factor has to work with, and the best it can do is a least-squares problem:
+A matrix deep in a compressed model reads x̃, not the x that its factors were made for. With its right factor kept, its
+left factor works on z = right · x̃, and the best one solves a least-squares problem:
 
     min E‖W w - leftᵀ z‖²        leftᵀ = W E[w zᵀ] E[z zᵀ]⁻¹        w = alpha·x + (1-alpha)·x̃, the wanted input
 
-The minimiser is the same whatever weighs the outputs, so no gradient is needed. Where a matrix has a bias it is fitted
-with the rest, like the row of one more component that is always 1: it makes up for the mean of what was cut off. The
-candidate is walked through in the order in which it runs: a matrix is fitted after everything before it, so it sees
-later what it was fitted to. Two flows of hidden states, the dense and the compressed one, are taken from block to
-block; no more than one block's activations is ever held. Behind the last one, where the answers to choose from are
-fixed, the output head gets a bias for their tokens, see `workers.factors.answer_bias`.
+The minimiser does not depend on weights of the outputs, so no gradient is needed. A bias is fitted with the rest,
+like the row of one more component that is always 1: it restores the mean of what was cut off. The matrices are fitted
+in the order in which the candidate runs them, so that each sees the inputs that it will have later. Two flows of
+hidden states, the dense and the compressed one, are taken from block to block; at most one block's activations are
+held. Behind the last block, if the answers to choose from are fixed, the output head gets a bias for their tokens,
+see `workers.factors.answer_bias`.
 
 Source: the layer-wise closed-form update of arXiv 2403.07378 (SVD-LLM, first version), here with the dense flow mixed
 into the target.
@@ -41,15 +41,17 @@ from ranksieve.workers.types.plan import Example
 DAMPING = 1e-6
 
 PARTS = {"left": "left_RO", "bias": "bias"}
-"""Of a matrix that are fitted, and where its module has them."""
+"""Fitted parts of a matrix, and their attributes in its module."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefitBlock:
-    """What is new in one block, `done` blocks of `total`; the output head counts as the last one.
+    """Fitted tensors of one block, `done` blocks of `total`.
 
-    `fitted["NAME:left"]`: r×O, r the rank of the matrix; `fitted["NAME:bias"]`: O, where it has one. Of
-    the head there is a bias at most, whether or not it had one before.
+    The output head counts as the last block.
+
+    `fitted["NAME:left"]`: r×O, r the rank of the matrix; `fitted["NAME:bias"]`: O, if it has one. The head has at most
+    a bias, whether or not it had one before.
     """
 
     done: int
@@ -67,22 +69,24 @@ def refit(
     *,
     answer_bias: bool = True,
 ) -> Iterator[RefitBlock]:
-    """Fits left factors and biases of one candidate block by block; right factors, dense and rank-0 matrices stay.
+    """Fit left factors and biases of one candidate, block by block.
 
-    Then the output head's bias, where answers are fixed and its logits are what the model returns.
+    Right factors, dense and rank-0 matrices stay.
+
+    At last the output head's bias is fitted, if answers are fixed and the model returns the head's logits unchanged.
 
     The candidate's block is run once to its end and once up to each group of matrices that read the same activation;
-    the dense block once, if `alpha` asks for it. Held for all examples, on the model's device and in its dtype: the
-    hidden states of either flow, and what the low-rank matrices of one dense block read.
+    the dense block once, if `alpha` is not 0. Held for all examples, on the model's device and in its dtype: the hidden
+    states of both flows, and the inputs of the low-rank matrices of one dense block.
 
     Args:
-        model: Runs at other ranks meanwhile; afterwards it has its own factors again, and is switched to `ranks`.
+        model: Its ranks change meanwhile; afterwards it has its own factors again and runs at `ranks`.
         ranks: The candidate.
         examples: Calibration examples.
         batch_tokens: Padded tokens per forward pass.
         alpha: Share of the dense flow in the target, 0..1. At 0 a matrix only adapts to its inputs; at 1 it also
-            makes up for what the matrices before it lost.
-        answer_bias: Whether the right answers may have a say, by the output head's bias.
+            compensates the losses of the matrices before it.
+        answer_bias: Whether to fit the output head's bias to the right answers.
 
     Yields:
         Each block's factors as soon as it is done, in model order; last the head's bias.
@@ -128,7 +132,10 @@ def refit_to_file(
     *,
     answer_bias: bool = True,
 ) -> None:
-    """Like `refit`, all blocks, into one safetensors file, which appears whole or not at all."""
+    """Refit all blocks into one safetensors file, which appears whole or not at all.
+
+    See `refit`.
+    """
     fitted: dict[str, torch.Tensor] = {}
     for block in refit(model, ranks, examples, batch_tokens, alpha, answer_bias=answer_bias):
         fitted |= {key: tensor.cpu().contiguous() for key, tensor in block.fitted.items()}
@@ -141,13 +148,16 @@ def refit_to_file(
 
 
 def load_fitted(file: Path | None) -> dict[str, torch.Tensor]:
-    """What `refit_to_file` wrote; without a file, nothing."""
+    """Load a file of `refit_to_file`; empty without a file."""
     return {} if file is None else load_file(file)
 
 
 @contextmanager
-def lent(model: SwitchableModel, fitted: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Lends the model what was fitted for as long as the `with` block lasts; it runs up to those ranks then."""
+def using_fitted(model: SwitchableModel, fitted: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Install fitted tensors in the model until the block ends.
+
+    Meanwhile the model runs up to their ranks.
+    """
     own = _own(model, fitted)
     _install(model, fitted)
     try:
@@ -159,9 +169,9 @@ def lent(model: SwitchableModel, fitted: Mapping[str, torch.Tensor]) -> Iterator
 def least_squares(
     weight_OD: torch.Tensor, left_rO: torch.Tensor, cross_Dr: torch.Tensor, gram_rr: torch.Tensor
 ) -> torch.Tensor:
-    """The left factor of least squared error, r×O, float64.
+    """Return the left factor of least squared error, r×O, float64.
 
-    What the tokens do not determine stays as it was: the damping pulls towards the old factor, not towards zero, so
+    What the tokens do not determine stays unchanged: the damping pulls towards the old factor, not towards zero, so
     that the error never rises and an exact factor stays.
 
     Args:
@@ -184,7 +194,7 @@ def least_squares(
 
 
 def _own(model: SwitchableModel, keys: Iterable[str]) -> dict[str, torch.Tensor | None]:
-    """What the model has under these keys now."""
+    """Return the model's current tensors under these keys."""
     own: dict[str, torch.Tensor | None] = {}
     for key in keys:
         name, part = key.rsplit(":", 1)
@@ -212,7 +222,7 @@ def _fit(
     group: Group,
     alpha: float,
 ) -> dict[str, torch.Tensor]:
-    """What is new in the matrices of a group, given as name → rank."""
+    """Fit the matrices of a group, given as name → rank."""
     modules = {name: switchable_module(model, name) for name in ranks}
     right_rD = {name: module.right_RD[: ranks[name]].float() for name, module in modules.items()}
     cross_Dr: dict[str, torch.Tensor] = {}
@@ -230,11 +240,11 @@ def _fit(
     for name, module in modules.items():
         if not (cross_Dr[name].isfinite().all() and gram_rr[name].isfinite().all()):
             raise ScoringError(
-                f"what {name} reads in the candidate or in the dense model is not finite; "
+                f"the input of {name} in the candidate or in the dense model is not finite; "
                 "try model.dtype: float32, or keep more of the model"
             )
         old_rO, bias_O = module.left_RO[: ranks[name]], module.bias
-        if bias_O is not None:  # it is part of target and output alike, so what is fitted starts at zero
+        if bias_O is not None:  # it is part of both target and output, so the fit starts at zero
             old_rO = torch.cat([old_rO, old_rO.new_zeros(1, len(bias_O))])
         new_rO = least_squares(module.weight, old_rO, cross_Dr[name], gram_rr[name])
         fitted[f"{name}:left"] = new_rO[: ranks[name]].to(old_rO.dtype)

@@ -1,9 +1,9 @@
-"""Grams summed over the shards of the calibration batches, by any number of workers that share a cache.
+"""Grams summed over calibration shards by workers that share a cache.
 
 Shards are added to the sum in their order, whoever computes them and whenever: floating-point sums depend on the order,
-and the factors must not depend on the number of workers. A worker takes the first shard that nobody holds. If
-the sum has come as far as that, it adds its shard; else the shard waits in the cache. Nobody directs them: a shard
-is taken by locking its key, and the kernel gives back the locks of a killed worker, so that another takes its shard.
+and the factors must not depend on the number of workers. A worker takes the first shard that no other holds. It adds
+the shard if the sum has reached it; else the shard waits in the cache. There is no coordinator: a worker takes a shard
+by locking its key, and the kernel releases the locks of a killed worker, so that another takes its shard.
 
 Entries of shards [a, b): `0..n` is the sum so far, `n..n+1` a shard that waits for it.
 """
@@ -16,19 +16,19 @@ from ranksieve.workers.cache.folders import FolderCache, content_key
 from ranksieve.workers.factors.grams import Grams
 
 SPILLED_PER_WORKER = 2
-"""Shards that may wait for an earlier one, for each worker."""
+"""Shards per worker that may wait for an earlier one."""
 
 T = TypeVar("T")
 
 
 class ShardedSum:
-    """The sum over all shards, in the cache.
+    """Sum over all shards, in the cache.
 
     Args:
         cache: Shared by the workers.
-        key: Of what is summed.
-        shards: Their number.
-        workers: About how many there are; bounds how many shards wait.
+        key: Key of the summed Grams.
+        shards: Number of shards.
+        workers: Approximate number of workers; bounds the waiting shards.
     """
 
     def __init__(self, cache: FolderCache, key: str, shards: int, workers: int) -> None:
@@ -40,16 +40,18 @@ class ShardedSum:
     def gather(
         self, compute: Callable[[int], Generator[T, None, Grams]], needed: Callable[[], bool]
     ) -> Iterator[T]:
-        """Computes shards until the sum is whole; leaves those to others that they have taken, and waits for them.
+        """Compute shards until the sum is whole.
+
+        Shards of other workers are waited for.
 
         Args:
-            compute: Yields what is to be passed on, and returns the Grams of one shard.
-            needed: Whether anybody still wants the sum: where nobody does, it may be gone.
+            compute: Yields progress to pass on, and returns the Grams of one shard.
+            needed: Whether the sum is still needed; if not, it may be gone.
         """
         while not self.whole and needed():
             if not (yield from self._take(compute, needed)):
                 with self._cache.lock(self._next_key()):
-                    pass  # whoever held the shard that the sum waits for is done, or dead
+                    pass  # the worker that held the next shard is done, or dead
             self._fold()
 
     @property
@@ -58,16 +60,16 @@ class ShardedSum:
         return self._summed() == self._shards
 
     def done(self) -> list[int]:
-        """The shards that nobody has to compute any more."""
+        """Return the shards that need no more computing."""
         summed = self._summed()
         return [shard for shard in range(self._shards) if shard < summed or self._has(shard, shard + 1)]
 
     def load(self) -> Grams | None:
-        """The sum over all shards; None if it was damaged, and is gone: it has to be gathered again."""
+        """Load the sum over all shards; None if it was damaged and must be gathered again."""
         return self._load(0, self._shards)
 
     def discard(self) -> None:
-        """Removes all entries: nobody needs the sum any more."""
+        """Remove all entries, once the sum is no longer needed."""
         for shard in range(self._shards):
             self._remove(shard, shard + 1)
             self._remove(0, shard + 1)
@@ -75,7 +77,7 @@ class ShardedSum:
     def _take(
         self, compute: Callable[[int], Generator[T, None, Grams]], needed: Callable[[], bool]
     ) -> Generator[T, None, bool]:
-        """Computes the first shard that is neither done nor taken; whether there was one."""
+        """Compute the first shard that is neither done nor taken; return whether one was."""
         first = self._summed()
         for shard in range(first, min(first + self._window, self._shards)):
             with self._cache.claim(self._key(shard, shard + 1)) as claimed:
@@ -86,7 +88,10 @@ class ShardedSum:
         return False
 
     def _publish(self, shard: int, grams: Grams) -> None:
-        """Adds a shard to the sum, or leaves it to wait; the first one is the sum. Called with its key held."""
+        """Add a shard to the sum, or leave it to wait; the key must be held.
+
+        The first shard is the sum.
+        """
         next_sum = self._key(0, shard + 1)
         with self._cache.lock(next_sum) if shard else nullcontext():
             before = self._load(0, shard) if shard else None
@@ -98,7 +103,7 @@ class ShardedSum:
         self._remove(0, shard)
 
     def _fold(self) -> None:
-        """Adds waiting shards to the sum as long as the next one is there."""
+        """Add waiting shards to the sum as long as the next one is there."""
         while 0 < (summed := self._summed()) < self._shards and self._has(summed, summed + 1):
             with self._cache.lock(self._key(0, summed + 1)):
                 if self._has(0, summed + 1):
@@ -112,7 +117,10 @@ class ShardedSum:
             self._remove(summed, summed + 1)
 
     def _summed(self) -> int:
-        """How many shards are in the sum; upwards, since a sum goes only after the next one is there."""
+        """Return the number of shards in the sum.
+
+        Counted upwards, since a sum is removed only after the next one exists.
+        """
         return max((stop for stop in range(1, self._shards + 1) if self._has(0, stop)), default=0)
 
     def _next_key(self) -> str:

@@ -1,9 +1,9 @@
-"""What few answers have not shown of the gradients' Gram is filled in: its shrinkage towards what knows no direction.
+"""Shrinkage of the gradients' Gram of few answers towards an isotropic one.
 
-A Gram of a few hundred answers spans a fraction of its directions. In the others the loss would seem to react to
-nothing, and a `task` projection would cut there for free. Of n answers with normal gradients the mix of the Gram S and
-of the isotropic Gram of the same trace that has the least expected error is known in closed form: oracle approximating
-shrinkage, arXiv 0907.4698, equation 23,
+A Gram of a few hundred answers spans a fraction of its directions. In the others the loss would seem constant, and a
+`task` projection would cut there for free. For n answers with normal gradients, the mix of the Gram S and the isotropic
+Gram of equal trace with the least expected error is known in closed form: oracle approximating shrinkage, arXiv
+0907.4698, equation 23,
 
     (1 - λ) S + λ tr(S)/K · I        λ = ((1 - 2/K) tr(S²) + tr²(S)) / ((n + 1 - 2/K) (tr(S²) - tr²(S)/K)), at most 1
 
@@ -14,11 +14,11 @@ import torch
 
 
 def shrinkage(gram_KK: torch.Tensor, answers: int) -> float:
-    """λ, 0 to 1: the share of the isotropic Gram.
+    """Return λ, 0 to 1: the share of the isotropic Gram.
 
     Args:
         gram_KK: The Gram S of the gradients, not all zero.
-        answers: How many independent ones it was made of, n.
+        answers: Number of independent answers behind it, n.
     """
     width, square, squares = len(gram_KK), float(gram_KK.trace()) ** 2, float(gram_KK.double().square().sum())
     spread = squares - square / width
@@ -28,13 +28,13 @@ def shrinkage(gram_KK: torch.Tensor, answers: int) -> float:
 
 
 def shrunk(weight_OD: torch.Tensor, backward_KK: torch.Tensor, answers: int) -> torch.Tensor:
-    """A gradients' Gram with what its answers have not shown filled in; one of zeros stays as it is.
+    """Shrink a gradients' Gram towards an isotropic one; zeros stay zeros.
 
     Args:
         weight_OD: The matrix.
-        backward_KK: As `factors.calibration` gathers it: of what reaches the matrix's output, or, of a matrix that is
-            taller than wide, of what it passes back, Wᵀg, where isotropic gradients show as WᵀW.
-        answers: How many independent ones it was made of.
+        backward_KK: Gram of `factors.calibration`: of the gradients at the matrix's output, or, for a matrix taller
+            than wide, of those that it passes back, Wᵀg, where isotropic gradients have the Gram WᵀW.
+        answers: Number of independent answers behind it.
     """
     out_features, in_features = weight_OD.shape
     if out_features <= in_features:

@@ -1,15 +1,14 @@
-"""Trains nested factors on the task, at many sizes at once, so that every rank is a slice of them still.
+"""Training of nested factors on the task, at many sizes at once.
+
+Every rank stays a slice of the factors. The closed form of `factors.decomposition` is the best estimate of second
+moments for small changes. At a third of the parameters changes are not small: errors of many matrices meet and shift
+the decision. A short descent repairs that. Each step draws a size, takes the Lagrangian genome of that size, and moves
+the components that it keeps; so one training serves every candidate of the search (slimmable networks, arXiv
+1903.05134). The loss is what the search minimises: KL to the dense model and the right answers' negative
+log-likelihood, weighted by `search.kl_weight`. For `choice` the KL over the whole vocabulary is added: a choice between
+few answers teaches little per example, the dense model's whole distribution more (arXiv 1503.02531, section 2).
 
 Legend: S examples of a batch, C choices, N answer tokens, V vocabulary, R largest rank that is trained.
-
-The closed form of `factors.decomposition` is the best that second moments can tell of small changes. At a third of the
-parameters changes are not small: errors of many matrices meet and shift the decision. A short descent repairs that.
-Each step draws a size, takes the Lagrangian genome of that size, and moves the components that it keeps; so one
-training serves every candidate of the search (slimmable networks, arXiv 1903.05134).
-
-The loss is what the search minimises: KL to the dense model and the right answers' negative log-likelihood, weighted by
-`search.kl_weight`. For `choice` the KL over the whole vocabulary is added: the choice between a few answers teaches
-little per example; what else the dense model would have said there teaches more (arXiv 1503.02531, section 2).
 """
 
 import random
@@ -30,13 +29,13 @@ from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel
 from ranksieve.workers.types.plan import Example
 
 SHARES = (0.12, 0.6)
-"""Of kept parameters: sizes are drawn log-uniformly between these."""
+"""Range of kept shares; sizes are drawn log-uniformly in it."""
 
 STRATA = 8
-"""Of sizes: each is drawn from once in as many steps, so that no stretch of the range is left out by chance."""
+"""Strata of sizes; `STRATA` steps draw once from each, so that chance leaves out no part of the range."""
 
 TRAINED_BYTES = 16
-"""Of a number that is trained: itself, its gradient and AdamW's two moments, float32."""
+"""Bytes per trained number: itself, its gradient and AdamW's two moments, float32."""
 
 STEP_EXAMPLES = 16
 WARM_UP = 0.1
@@ -45,7 +44,7 @@ VOCABULARY_WEIGHT = 0.3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refinement:
-    """How long, on how many examples (none: all) and how fast to train; no epochs, no training."""
+    """Length, examples (None: all) and rate of training; no epochs, no training."""
 
     epochs: int = 0
     examples: int | None = None
@@ -64,17 +63,17 @@ def refine(
     batch_tokens: int,
     seed: int,
 ) -> Iterator[tuple[int, int]]:
-    """Trains the factors of a model in place; yields (steps done, steps in all).
+    """Train the factors of a model in place; yield (steps done, all steps).
 
     Args:
-        model: Its factors become float32 while they are trained, and have their own dtype again at the end.
-        space: Of the model's matrices, in their order.
-        energies: Tell the Lagrangian genomes that are trained.
-        kind: Of the task.
-        examples: Of the calibration split.
-        settings: Of the training.
+        model: Its factors are float32 while they are trained, and have their own dtype again at the end.
+        space: Search space of the model's matrices, in their order.
+        energies: Energies for the Lagrangian genomes.
+        kind: Kind of the task.
+        examples: Examples of the calibration split.
+        settings: Settings of the training.
         batch_tokens: Padded tokens per forward pass; a step may take several.
-        seed: Of sizes and of the order of the examples.
+        seed: Seed of the sizes and of the order of the examples.
 
     Raises:
         ScoringError: The loss is not finite.
@@ -101,7 +100,7 @@ def refine(
                     raise ScoringError(
                         f"refinement: the loss is not finite in step {step}; lower projection.refine_learning_rate"
                     )
-                if loss.requires_grad:  # not where every matrix of the candidate is dense or gone
+                if loss.requires_grad:  # false if every matrix of the candidate is dense or gone
                     (loss / len(groups[index])).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
@@ -110,7 +109,7 @@ def refine(
 
 
 class _Trained:
-    """The components that any of the candidates keeps, as float32 leaves in the model's modules."""
+    """Components kept by any candidate, as float32 leaves in the model's modules."""
 
     def __init__(
         self, model: SwitchableModel, space: SearchSpace, candidates: Sequence[tuple[int, ...]]
@@ -146,7 +145,10 @@ def _loss(
     max_choices: int,
     settings: Refinement,
 ) -> torch.Tensor:
-    """Of the candidate with these ranks, the sum over the batch's examples; per answer token where there are many."""
+    """Return the loss of a candidate, summed over the batch's examples.
+
+    The answer tokens of an example count as their mean.
+    """
     dense_NV = dense_logits(model, batch)
     model.switch(ranks)
     logits_NV = answer_logits(model.model, batch)
@@ -163,7 +165,7 @@ def _loss(
 
 
 def _groups(examples: Sequence[Example]) -> list[list[Example]]:
-    """Examples of a step: of similar length, so that little is padded."""
+    """Group examples of similar length into steps, so that little is padded."""
     by_length = sorted(examples, key=longest_row)
     return [by_length[start : start + STEP_EXAMPLES] for start in range(0, len(by_length), STEP_EXAMPLES)]
 
@@ -175,5 +177,5 @@ def _shares(steps: int, rng: random.Random) -> list[float]:
 
 
 def _rate(step: int, steps: int) -> float:
-    """Linear warm-up, linear decay."""
+    """Return the learning rate's factor: linear warm-up, linear decay."""
     return min(1.0, (step + 1) / max(1.0, WARM_UP * steps)) * (1 - step / steps)

@@ -1,9 +1,9 @@
-"""Token batches: rows of similar length together, padded on the right, never over a token budget.
+"""Token batches: rows of similar length, padded on the right, in a token budget.
 
-With padding on the right and causal attention no real token ever looks at a padded one, so batches need
-no attention mask. The composition of batches depends on the examples alone, not on who scores them.
-Models with longrope take other rotary factors for a whole batch where one of its rows is longer than
-they were first trained on, so that shorter ones depend on it there.
+With padding on the right and causal attention no real token ever attends to a padded one, so batches need no attention
+mask. The composition of batches depends on the examples alone, not on the worker.
+Models with longrope change rotary factors for a whole batch if one of its rows is longer than their first training
+length; shorter rows of the batch then depend on it.
 
 Legend: B rows of a batch, L padded length, N answer tokens of a batch.
 """
@@ -18,7 +18,7 @@ from ranksieve.workers.types.plan import Example
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Rows to run through the model and the answer tokens to read off their logits.
+    """Rows to run through the model, and positions of the answer tokens' logits.
 
     `ids_BL` is padded with `0`; `mask_BL` marks real tokens. Answer token n of the batch is predicted by the
     logits at row `row_N[n]`, position `position_N[n]`; it is `token_N[n]` and belongs to answer
@@ -35,11 +35,11 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Real tokens, padding not counted."""
+        """Number of real tokens, padding not counted."""
         return int(self.mask_BL.sum())
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
+        """Return a copy of the batch on a device."""
         moved = {
             name: getattr(self, name).to(device)
             for name in ("ids_BL", "mask_BL", "row_N", "position_N", "token_N", "slot_N")
@@ -48,7 +48,7 @@ class Batch:
 
 
 def make_batches(examples: Sequence[Example], max_choices: int, batch_tokens: int) -> list[Batch]:
-    """Groups examples by length into batches of at most `batch_tokens` padded tokens.
+    """Group examples by length into batches of at most `batch_tokens` padded tokens.
 
     All rows of an example share a batch, so that its answers can be normalised over its choices there. An
     example over the budget gets a batch of its own.
@@ -61,13 +61,13 @@ def make_batches(examples: Sequence[Example], max_choices: int, batch_tokens: in
 def grouped(
     examples: Sequence[Example], lengths: Sequence[int], following: Sequence[int], batch_tokens: int
 ) -> list[list[int]]:
-    """Examples of similar length together, by their index, as many as the budget has room for their rows.
+    """Group examples of similar length within the token budget, by their index.
 
     Args:
         examples: What to group.
-        lengths: Of each one, which they are sorted by: the rows of a group are padded to the longest.
-        following: Of each one, what its rows go on with, padded to the longest by itself.
-        batch_tokens: Padded tokens of a group of several.
+        lengths: Length of each example, the sort key: the rows of a group are padded to the longest.
+        following: Length of each example's continuation, padded to the longest separately.
+        batch_tokens: Most padded tokens of a group; a single example may exceed it.
     """
     groups: list[list[int]] = []
     rows = longest = 0
@@ -83,7 +83,7 @@ def grouped(
 
 
 def longest_row(example: Example) -> int:
-    """Tokens of an example's longest row."""
+    """Return the number of tokens of an example's longest row."""
     return max(len(row.ids) for row in example.rows)
 
 

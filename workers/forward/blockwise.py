@@ -1,4 +1,4 @@
-"""Takes all examples through a model block by block, with no more than one block's activations held.
+"""Runs of a model block by block, holding one block's activations at a time.
 
 Legend: B rows, L padded length, T real tokens, D input width.
 """
@@ -23,11 +23,11 @@ from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.types.plan import Example
 
 ROWS = 2048
-"""To add up products of fewer takes about as long as to make them."""
+"""Rows to join: adding up products of fewer rows takes about as long as computing them."""
 
 
 def blocks_of(model: PreTrainedModel, matrix: MatrixShape) -> list[nn.Module]:
-    """All blocks of the model that one of its matrices is of."""
+    """Return all blocks of the list that a matrix belongs to."""
     blocks = model.get_submodule(matrix.name.removesuffix(f".{matrix.layer}.{matrix.kind}"))
     return list(blocks.children())
 
@@ -38,12 +38,14 @@ def flows_of(
     examples: Sequence[Example],
     batch_tokens: int,
 ) -> list["Flow"]:
-    """A flow of each candidate, in front of the first block; they share their batches.
+    """Return a flow of each candidate, in front of the first block.
+
+    They share their batches.
 
     Args:
-        model: Runs at their ranks.
-        candidates: Ranks of each.
-        examples: One at least.
+        model: Runs at the ranks of the flows.
+        candidates: Ranks of each candidate.
+        examples: At least one.
         batch_tokens: Padded tokens per forward pass.
     """
     batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
@@ -53,19 +55,19 @@ def flows_of(
 
 
 class _ReachedError(Exception):
-    """A forward pass got as far as it was wanted."""
+    """Signal that a forward pass has reached the wanted module."""
 
 
 class BlockwiseError(ScoringError):
-    """A model's own code does not bear that blocks answer without being run."""
+    """Failure of a model whose code cannot skip blocks."""
 
 
 @contextmanager
 def _blockwise() -> Iterator[None]:
-    """Says of what a model raises that it cannot be run block by block, but for what the machine lacks.
+    """Turn a model's errors into `BlockwiseError`, except those of the machine.
 
     Raises:
-        BlockwiseError: It cannot.
+        BlockwiseError: The model cannot be run block by block.
     """
     try:
         yield
@@ -74,14 +76,16 @@ def _blockwise() -> Iterator[None]:
     except Exception as error:
         if lack_of_memory(error) or accelerator_fault(error):
             raise
-        raise BlockwiseError(f"it cannot be run block by block: {type(error).__name__}: {error}") from error
+        raise BlockwiseError(
+            f"the model cannot be run block by block: {type(error).__name__}: {error}"
+        ) from error
 
 
 class Flow:
-    """The model at some ranks, all batches in front of one block.
+    """Model at some ranks, all batches in front of one block.
 
-    What the block before returned is kept per batch. To run the block, the model is called as ever, with every block
-    before it answering from what was kept: so each architecture hands its own masks and positions to its blocks.
+    The output of the previous block is kept per batch. To run the block, the whole model is called, and every block
+    before it returns the kept output: so each architecture passes its own masks and positions to its blocks.
     """
 
     def __init__(
@@ -103,25 +107,30 @@ class Flow:
         return len(self.batches)
 
     def runs(self, name: str) -> bool:
-        """Whether a matrix is run, though it may be at rank 0; not where its whole sublayer is skipped."""
+        """Return whether a matrix is run, maybe at rank 0.
+
+        It is not if its whole sublayer is skipped.
+        """
         return name not in self._skipped
 
     def input_of(self, name: str, index: int) -> torch.Tensor:
-        """What reaches a matrix of the block, real tokens alone: T×D."""
+        """Return the input of a matrix of the block, real tokens only, T×D."""
         x_BLD, _ = self._run_until(self._model.model.get_submodule(name), index)
         return self._real(x_BLD, index)
 
     def groups(self, names: Iterable[str]) -> list[list[str]]:
-        """Matrices of the block that read the same activation, all tokens of it and once, in the order of running.
+        """Group matrices of the block that read one activation, in the order of running.
 
-        Experts are not among them: to which a token is sent differs between models.
+        They must read all of its tokens, once.
+
+        Experts are left out: the expert of a token differs between models.
         """
         read: list[tuple[torch.Tensor, list[str]]] = []
 
         def note(name: str) -> Callable[..., None]:
             def before_forward(_: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
                 if args[0].shape[:-1].numel() != self.batches[0].mask_BL.numel():
-                    return  # chosen tokens: which, is not told
+                    return  # it reads an unknown selection of tokens
                 if not read or read[-1][0] is not args[0]:
                     read.append((args[0], []))
                 read[-1][1].append(name)
@@ -136,7 +145,10 @@ class Flow:
         return [group for group in once if group]
 
     def advance(self, names: Sequence[str] = ()) -> dict[str, list[torch.Tensor]]:
-        """Runs all batches through the block; returns what reached these matrices of it, per batch T×D, on the host."""
+        """Run all batches through the block; return the inputs of these matrices.
+
+        The inputs are on the host, T×D per batch.
+        """
         seen: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         for index in range(len(self)):
 
@@ -149,7 +161,10 @@ class Flow:
         return seen
 
     def logits_read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `forward.likelihood` reads them, for a batch's answer tokens; the flow has to be behind the last block."""
+        """Return the logits of a batch's answer tokens, like `forward.likelihood`.
+
+        The flow must be behind the last block.
+        """
         self._model.switch(self._ranks)
         model, batch = self._model.model, self.batches[index]
         inputs: dict[str, Any] = {"input_ids": batch.ids_BL, "use_cache": False}
@@ -162,7 +177,7 @@ class Flow:
         return x_BLD.flatten(0, -2)[self.batches[index].mask_BL.flatten().to(x_BLD.device)]
 
     def _run_until(self, module: nn.Module, index: int) -> tuple[torch.Tensor, Any]:
-        """First argument and output of a module of the block; nothing behind it is run."""
+        """Return the first argument and the output of a module; run nothing behind it."""
         caught: list[tuple[torch.Tensor, Any]] = []
 
         def stop(_: nn.Module, args: tuple[torch.Tensor, ...], output: Any) -> None:
@@ -178,16 +193,16 @@ class Flow:
             return caught[0]
         finally:
             hook.remove()
-        raise BlockwiseError("it cannot be run block by block: it runs past a block without calling it")
+        raise BlockwiseError("the model cannot be run block by block: it skips a block")
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Matrices of a block that read the same activation.
 
-    Iterating gives, for one smaller model after the other, what they read there, by its factors as they are by then,
-    and what they read in the dense one, T×D each, some batches at once; without a flow of that, the former twice.
-    `places`: the smaller models that run any of them, each with one that it runs.
+    Iterating yields, for one smaller model after the other, their inputs with its current factors and their inputs in
+    the dense model, T×D each, some batches at once; without a dense flow, the former twice. `places`: the smaller
+    models that run any of them, each with a matrix that it runs.
     """
 
     names: Sequence[str]
@@ -198,7 +213,7 @@ class Group:
         return _together(self._pairs())
 
     def read_dense(self) -> Iterator[torch.Tensor]:
-        """What they read in the dense one alone, T×D; there has to be a flow of that."""
+        """Yield the matrices' inputs in the dense model, T×D; there must be a dense flow."""
         assert self.dense_TD is not None
         for (dense_TD,) in _together([x_TD] for x_TD in self.dense_TD):
             yield dense_TD
@@ -211,11 +226,11 @@ class Group:
 
 
 def _together(batches: Iterable[Sequence[torch.Tensor]]) -> Iterator[Sequence[torch.Tensor]]:
-    """Successive batches, each of tensors with as many rows, behind one another while they are `ROWS` at most."""
+    """Join successive batches of tensors with equal rows, up to `ROWS` rows."""
     some: list[Sequence[torch.Tensor]] = []
     for batch in batches:
         if some and sum(len(first) for first, *_ in (*some, batch)) > ROWS:
-            joined, some = _joined(some), []  # the batches themselves may go
+            joined, some = _joined(some), []  # frees the single batches
             yield joined
         some.append(batch)
     if some:
@@ -229,22 +244,22 @@ def _joined(batches: Sequence[Sequence[torch.Tensor]]) -> Sequence[torch.Tensor]
 def side_by_side(
     smaller: Sequence[Flow], dense: Flow | None, names: Sequence[Sequence[str]]
 ) -> Iterator[list[Group]]:
-    """Takes smaller models and the dense one through their blocks; yields the groups of one block after the other.
+    """Take smaller models and the dense one through their blocks; yield their groups.
 
-    A smaller one is run through a block only when the next block is asked for, by the factors as they are then. What
-    the dense one read is forgotten then: a block's groups are of no use any more.
+    A smaller model is run through a block only when the next block's groups are requested, with its factors of then.
+    The dense inputs are dropped then, so a block's groups must not be used later.
 
     Args:
-        smaller: One at least, in front of the first block; afterwards behind the last.
-        dense: Likewise.
-        names: The matrices of each block that are wanted; those that no smaller model runs are left out.
+        smaller: At least one, in front of the first block; afterwards behind the last.
+        dense: The dense model's flow, in front of the first block, too; None without one.
+        names: Wanted matrices of each block; those that no smaller model runs are left out.
     """
     for wanted in names:
         groups = (dense or smaller[0]).groups(wanted)
         read = {} if dense is None else dense.advance([group[0] for group in groups])
         yield [_group(group, smaller, read.get(group[0])) for group in groups]
         for rows_TD in read.values():
-            rows_TD.clear()  # whoever asks for the next block's groups still has these
+            rows_TD.clear()  # the caller may still hold the groups
         for flow in smaller:
             flow.advance()
 
@@ -263,7 +278,7 @@ def _group(names: Sequence[str], smaller: Sequence[Flow], dense_TD: Sequence[tor
 def pre_hooks(
     model: PreTrainedModel, names: Iterable[str], make: Callable[[str], Callable[..., None]]
 ) -> Iterator[None]:
-    """Calls `make(name)` before the forward of each of these modules."""
+    """Call `make(name)` before the forward of each of these modules."""
     with ExitStack() as hooks:
         for name in names:
             hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(make(name)))
@@ -272,7 +287,7 @@ def pre_hooks(
 
 @contextmanager
 def _answering(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """Lets blocks return a value without running."""
+    """Let blocks return a value without running."""
     for block in blocks:
         block.forward = lambda *_, **__: output
     try:

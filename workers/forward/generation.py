@@ -1,9 +1,9 @@
-"""What a model makes of prompts: how likely it finds the answers, and what it answers by itself, greedily.
+"""Answers of a model to prompts: likelihoods, and greedily written texts.
 
-All goes on from one pass over the prompts, which are much longer than answers. Prompts of similar length are read
-together, padded on the left, all of each but its last token; what is written is decoded by transformers.
+Everything continues from one pass over the prompts, which are much longer than answers. Prompts of similar length are
+read together, padded on the left, without their last tokens; transformers decodes written answers.
 
-Legend: B prompts of a batch, L padded length, R rows that go on from them, N answer tokens, V vocabulary, T tokens so
+Legend: B prompts of a batch, L padded length, R rows that continue them, N answer tokens, V vocabulary, T tokens so
 far.
 """
 
@@ -32,14 +32,17 @@ from ranksieve.workers.types.plan import EncodedTask, Example, Row
 logger = logging.getLogger(__name__)
 
 PROBED, PROBED_TOKENS = 64, 4
-"""Whether a model can go on from prompts is tried on three of so many examples, and on so many tokens it writes."""
+"""Examples that three probes are chosen from, and tokens that each writes."""
 
 ROUNDING = 0.1
-"""Logits may be so far apart, relative to how they vary; in bfloat16 they are by a hundredth or two."""
+"""Most that logits may differ, relative to their spread; in bfloat16 they do by a hundredth or two."""
 
 
 def read_once(task: EncodedTask) -> bool:
-    """Whether something is to be had by it: several rows go on from a prompt, or an answer is written, too."""
+    """Return whether reading prompts once helps.
+
+    It does if several rows continue a prompt, or if an answer is written, too.
+    """
     examples = (example for split in task.splits.values() for example in split)
     return task.kind == "generate" or any(len(example.rows) > 1 for example in examples)
 
@@ -54,7 +57,7 @@ def answers(
     new_tokens: int = 0,
     write: bool = True,
 ) -> Iterator[Predicted]:
-    """Predicts all answers of every example, batch by batch.
+    """Predict all answers of every example, batch by batch.
 
     Args:
         model: Any causal one.
@@ -63,8 +66,8 @@ def answers(
         max_choices: Most answers of an example.
         batch_tokens: Padded tokens of a batch, answers included.
         new_tokens: Most tokens that the model writes itself, for examples of one row. It ends at its own end of a
-            sequence, at the token that ends the examples' answers, and at a line break, too.
-        write: False leaves room for them, so that batches are the same, but nothing is written.
+            sequence, at the token that ends the examples' answers, and at a line break.
+        write: False writes nothing, but keeps room for the tokens, so that batches stay the same.
     """
     write &= new_tokens > 0
     for group in by_prompt(examples, batch_tokens, new_tokens):
@@ -85,22 +88,22 @@ def answers(
             slot_N=slot_N,
             texts=tuple(prompts.write(cache, new_tokens)) if write else (None,) * len(group),
         )
-        del prompts, cache  # before others are made
+        del prompts, cache  # free them before the next batch
 
 
 @torch.inference_mode()
 def goes_on(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: EncodedTask, batch_tokens: int
 ) -> bool:
-    """Whether a model makes of prompts that are read once what it makes of whole rows; tried on a few examples.
+    """Return whether a model's logits agree with prompts read once; try examples.
 
-    Models that keep a state do not, as padding changes it, nor do some that keep a cache but cannot go on from it with
-    several tokens, or write from one that was made before.
+    They do not for models that keep a state, which padding changes, and for some that cannot continue a cache with
+    several tokens, or write from an earlier one.
 
     Args:
         model: The dense one.
         tokenizer: Its tokenizer.
-        task: Whose examples to try it on.
+        task: Task of the tried examples.
         batch_tokens: Padded tokens of a batch.
     """
     if getattr(model, "_is_stateful", False):
@@ -114,18 +117,20 @@ def goes_on(
     new_tokens = min(task.max_new_tokens, PROBED_TOKENS) if task.kind == "generate" else 0
     try:
         parts = list(answers(model, tokenizer, examples, choices, batch_tokens, new_tokens=new_tokens))
-    except Exception as error:  # whatever a model's own code makes of a cache that it did not expect
+    except Exception as error:  # a model's own code may raise anything on a cache that it does not expect
         if lack_of_memory(error) or accelerator_fault(error):
             raise
-        logger.info("prompts are read with every answer, as going on from one raised: %r", error)
+        logger.info("prompts are read with every answer, since continuing one raised %r", error)
         return False
     once = [(part.slot_N, part.logits_NV) for part in parts]
     apart = [_apart(once, whole)]
     if new_tokens:
         for group in by_prompt(examples, batch_tokens, new_tokens):
             apart += _writing_apart(model, tokenizer, [examples[i] for i in group], new_tokens)
-    if not all(difference <= ROUNDING for difference in apart):  # `max` may pass over what is not a number
-        logger.info("prompts are read with every answer, as going on from one is another model: %s", apart)
+    if not all(difference <= ROUNDING for difference in apart):  # `max` may ignore a NaN
+        logger.info(
+            "prompts are read with every answer, since continuing one changes the logits by %s", apart
+        )
         return False
     return True
 
@@ -133,7 +138,7 @@ def goes_on(
 def write_alone(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, example: Example, new_tokens: int
 ) -> str | None:
-    """What a model answers to one prompt that it has not read before; None for no tokens."""
+    """Write a model's answer to one unread prompt; None for no tokens."""
     if not new_tokens:
         return None
     (text,) = _Prompts(model, tokenizer, [example]).write(None, new_tokens)
@@ -141,7 +146,7 @@ def write_alone(
 
 
 def _probes(examples: Sequence[Example]) -> list[Example]:
-    """A short, a middling and a long prompt of the first ones."""
+    """Choose a short, a medium and a long prompt of the first ones."""
     ordered = sorted(examples[:PROBED], key=lambda example: len(example.prompt_ids))
     return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
 
@@ -149,10 +154,12 @@ def _probes(examples: Sequence[Example]) -> list[Example]:
 def _writing_apart(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], new_tokens: int
 ) -> list[float]:
-    """How far each example's logits are apart that a model writes by, from prompts read together and from it alone.
+    """Measure how far logits of writing differ between batched and single prompts.
 
-    The tokens themselves do not tell: rounding decides between two that are as likely. As long as they are the same,
-    so has to be what the next one is chosen by.
+    One number for each example.
+
+    The tokens themselves are no test: rounding decides between two that are equally likely. While the tokens agree, the
+    logits of the next one must agree, too.
     """
     together = _Prompts(model, tokenizer, examples)
     token_BT, logits_BTV = together.steps(together.read(), new_tokens)
@@ -169,7 +176,10 @@ def _writing_apart(
 
 
 def _apart(*two: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """How far the logits of the same answers are apart, relative to how they vary; both with their slots."""
+    """Measure how far the logits of equal answers differ, relative to their spread.
+
+    Both come with their slots.
+    """
     return _difference(*(logits_NV[slot_N.argsort(stable=True)] for slot_N, logits_NV in map(_joined, two)))
 
 
@@ -183,19 +193,19 @@ def _joined(parts: Sequence[tuple[torch.Tensor, ...]]) -> tuple[torch.Tensor, ..
 
 
 def by_prompt(examples: Sequence[Example], batch_tokens: int, new_tokens: int) -> list[list[int]]:
-    """Examples by the length of their prompts, as many together as the budget has room for their rows."""
+    """Group examples by the length of their prompts within the token budget."""
     lengths = [len(example.prompt_ids) for example in examples]
     following = [max(new_tokens, longest_answer(example)) for example in examples]
     return grouped(examples, lengths, following, batch_tokens)
 
 
 def longest_answer(example: Example) -> int:
-    """Tokens of an example's longest answer."""
+    """Return the number of tokens of an example's longest answer."""
     return longest_row(example) - len(example.prompt_ids) + 1
 
 
 class _Prompts:
-    """Prompts of a batch, padded on the left to one length, and a model that reads them."""
+    """Prompts of a batch, padded on the left to one length, with their model."""
 
     def __init__(
         self,
@@ -216,7 +226,10 @@ class _Prompts:
         self._mask_BL = self._tensor([[0] * count + [1] * len(ids) for count, ids in pairs])
 
     def read(self) -> Any:
-        """The model's cache of all but the last tokens; None where there are no others, or the model keeps none."""
+        """Return the model's cache of all but the last tokens.
+
+        None if there are no others, or the model keeps no cache.
+        """
         if self._length == 1:
             return None
         end = self._length - 1
@@ -227,13 +240,13 @@ class _Prompts:
     def go_on(
         self, rows: Sequence[tuple[int, Row]], cache: Any, row_N: torch.Tensor, column_N: torch.Tensor
     ) -> torch.Tensor:
-        """Logits in rows that go on from prompts, N×V.
+        """Return the logits in rows that continue prompts, N×V.
 
         Args:
             rows: Each with the number of its prompt.
-            cache: As `read` left it; used up.
-            row_N: Where logits are wanted: in which of the rows,
-            column_N: and there at the last token of the prompt, 0, or at which of those that follow.
+            cache: Result of `read`; used up.
+            row_N: Row of each wanted logit.
+            column_N: Position of each in its row: 0 is the prompt's last token.
         """
         following = [row.ids[self.lengths[b] :] for b, row in rows]
         longest = 1 + max(map(len, following))
@@ -250,17 +263,17 @@ class _Prompts:
         return logits_at(self._model, row_N, position_N, **inputs)
 
     def write(self, cache: Any, max_new_tokens: int) -> list[str]:
-        """The model's own answers.
+        """Write the model's own answers.
 
         Args:
-            cache: As `read` left it; used up. None to read the prompts first.
-            max_new_tokens: Most of each.
+            cache: Result of `read`; used up. None to read the prompts first.
+            max_new_tokens: Most tokens of an answer.
         """
         ids_BT = self._generated(cache, max_new_tokens).sequences
         return [text.split("\n", 1)[0].strip() for text in self._answers.texts(ids_BT)]
 
     def steps(self, cache: Any, max_new_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """As of `write`, the tokens, B×T, and the logits that each was chosen by, B×T×V."""
+        """Write answers; return their tokens, B×T, and the logits of each choice, B×T×V."""
         out = self._generated(cache, max_new_tokens, output_logits=True)
         return out.sequences[:, self._length :], torch.stack(out.logits, dim=1).float()
 
@@ -278,7 +291,7 @@ class _Prompts:
     def _inputs(
         self, model: torch.nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor, cache: Any
     ) -> dict[str, Any]:
-        """For a model to read the last tokens of what the mask covers."""
+        """Return the inputs for a model to read the last tokens that the mask covers."""
         inputs = {"input_ids": ids_BT, "attention_mask": mask_BT, "use_cache": True}
         if "position_ids" in inspect.signature(model.forward).parameters:
             inputs["position_ids"] = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -ids_BT.shape[1] :]
@@ -289,7 +302,10 @@ class _Prompts:
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
-    """A token to pad with, which is masked; some tokenizers have one that the model has no embedding for."""
+    """Return a token to pad with, which is masked.
+
+    Some tokenizers have one that the model has no embedding for.
+    """
     known = embeddings_of(model)
     pads = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(pad for pad in pads if pad is not None and pad < known)
@@ -297,10 +313,12 @@ def _padding(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int:
 
 @contextmanager
 def _greedily(model: PreTrainedModel, max_new_tokens: int, pad: int, ends: Collection[int]) -> Iterator[None]:
-    """Lets `generate` take the likeliest token each time, up to the model's own end of a sequence, or one of `ends`.
+    """Let `generate` take the likeliest token each time.
 
-    What else the model's generation config asks for would change the answers, as penalties of repeated tokens do, or
-    what is made of the cache.
+    It writes up to the model's own end of a sequence, or one of `ends`.
+
+    Other settings of the model's generation config would change the answers, such as penalties of repeated tokens, or
+    the cache.
     """
     own = model.generation_config
     eos = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
@@ -317,13 +335,13 @@ def _greedily(model: PreTrainedModel, max_new_tokens: int, pad: int, ends: Colle
 
 
 class _Answers(StoppingCriteria):
-    """What follows prompts of a length, each at an end once its first line is complete."""
+    """Stopping criterion: each text after its prompt ends with its first line."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
         self._tokenizer, self._length = tokenizer, length
 
     def texts(self, ids_BT: torch.Tensor) -> list[str]:
-        """From the first character on that is not blank."""
+        """Decode the texts, without leading blanks."""
         texts = self._tokenizer.batch_decode(ids_BT[:, self._length :], skip_special_tokens=True)
         return [text.lstrip() for text in texts]
 

@@ -1,10 +1,10 @@
-"""What a candidate loses on the task, differentiably: the loss that training and reactions descend on.
+"""Differentiable task loss of a candidate, for training and slopes.
 
 Legend: S examples of a batch, C choices, N answer tokens, V vocabulary.
 
-It is what the search minimises, but for what the dense model loses: KL from the dense model, and the right answers'
-negative log-likelihood. Over the answers for `choice`, over the vocabulary at answer positions otherwise; there every
-answer token counts alike, unless `share_N` says otherwise, where in the search every answer does.
+It is what the search minimises, without the dense model's own loss: KL from the dense model, and the right answers'
+negative log-likelihood. It is over the answers for `choice`, over the vocabulary at answer positions otherwise. There
+every answer token has equal weight, unless `share_N` is given; in the search every answer has.
 """
 
 import math
@@ -30,7 +30,10 @@ QUALITIES = 2
 
 
 def dense_logits(model: SwitchableModel, batch: Batch) -> torch.Tensor:
-    """The dense model's logits that predict the answer tokens, N×V; the model is left dense, no way back is kept."""
+    """Return the dense model's logits of the answer tokens, N×V, without gradients.
+
+    The model stays switched to dense.
+    """
     model.switch((DENSE,) * len(model.matrices))
     with torch.no_grad():
         return answer_logits(model.model, batch)
@@ -39,9 +42,9 @@ def dense_logits(model: SwitchableModel, batch: Batch) -> torch.Tensor:
 def log_likelihoods(
     kind: str, logits_NV: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
 ) -> torch.Tensor:
-    """What the loss is made of: of the answers that each example of the batch offers, S×C, for `choice`; else N×V.
+    """Return the log-likelihoods that the loss is made of.
 
-    What was not offered is -inf.
+    For `choice` those of the answers that each example of the batch offers, S×C, with -inf for others; else N×V.
     """
     if kind != "choice":
         return logits_NV.log_softmax(dim=1)
@@ -58,16 +61,16 @@ def task_losses(
     kl_weight: float,
     share_N: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Of each of a batch's examples, S, for `choice`, of each answer token, N, otherwise, in nats.
+    """Return the loss in nats of each example, S, for `choice`; else of each token, N.
 
     Args:
-        kind: Of the task.
+        kind: Kind of the task.
         dense: The dense model's `log_likelihoods`.
-        logp: The candidate's.
-        examples: All that the batch was made of.
-        batch: Where their answers are.
-        kl_weight: Of the KL; the rest is of the likelihood.
-        share_N: Weight of each answer token, but for `choice`; one, where left out.
+        logp: The candidate's `log_likelihoods`.
+        examples: All examples that the batches were made of.
+        batch: Positions of their answers.
+        kl_weight: Weight of the KL; the likelihood has the rest.
+        share_N: Weight of each answer token, not for `choice`; 1 by default.
     """
     right = right_choices(examples, batch, logp.device) if kind == "choice" else batch.token_N
     loss = kl_weight * kl(dense, logp) + (1 - kl_weight) * F.nll_loss(logp, right, reduction="none")
@@ -83,7 +86,10 @@ def example_losses(
     batch_tokens: int,
     kl_weight: float,
 ) -> torch.Tensor:
-    """Of a candidate, on each of E examples, float64, in nats; not finite where its logits are not."""
+    """Return a candidate's loss on each of E examples, float64, in nats.
+
+    It is not finite where the logits are not.
+    """
     max_choices = max(example.choices for example in examples)
     loss_E = torch.zeros(len(examples), dtype=torch.float64)
     for batch in make_batches(examples, max_choices, batch_tokens):
@@ -92,8 +98,8 @@ def example_losses(
         model.switch(ranks)
         logp = log_likelihoods(kind, answer_logits(model.model, here), examples, here, max_choices)
         losses = task_losses(kind, dense, logp, examples, here, kl_weight)
-        of = torch.tensor(batch.examples) if kind == "choice" else batch.slot_N // max_choices
-        loss_E.index_add_(0, of, losses.double().cpu())
+        owners = torch.tensor(batch.examples) if kind == "choice" else batch.slot_N // max_choices
+        loss_E.index_add_(0, owners, losses.double().cpu())
     return loss_E
 
 
@@ -101,7 +107,10 @@ def example_losses(
 def mean_quality(
     model: SwitchableModel, ranks: Sequence[int], kind: str, examples: Sequence[Example], batch_tokens: int
 ) -> float:
-    """What a candidate scores per example, see `qualities`; NaN where its logits are not finite."""
+    """Return a candidate's mean score per example; NaN if its logits are not finite.
+
+    See `qualities`.
+    """
     max_choices, total = max(example.choices for example in examples), 0.0
     model.switch(ranks)
     for batch in make_batches(examples, max_choices, batch_tokens):
@@ -117,9 +126,9 @@ def mean_quality(
 def qualities(
     kind: str, logp: torch.Tensor, examples: Sequence[Example], batch: Batch, max_choices: int
 ) -> torch.Tensor:
-    """What each of the batch's examples scores by a model's `log_likelihoods`, S, see `types.scores.Scores.quality`.
+    """Return each example's score by a model's `log_likelihoods`, S.
 
-    NaN for `generate`: its answers would have to be written.
+    See `types.scores.Scores.quality`. NaN for `generate`, whose answers would have to be written.
     """
     if kind == "choice":
         return right_share(logp, right_choices(examples, batch, logp.device))
@@ -129,6 +138,9 @@ def qualities(
 
 
 def kl(dense_logp: torch.Tensor, logp: torch.Tensor) -> torch.Tensor:
-    """KL divergence of every row from the dense model's; an outcome that it rules out adds nothing."""
+    """Return the KL divergence of every row from the dense model's.
+
+    Outcomes of probability 0 in the dense model add nothing.
+    """
     ruled_out = dense_logp.isneginf()
     return (dense_logp.exp() * (dense_logp - logp).masked_fill(ruled_out, 0.0)).sum(dim=1)

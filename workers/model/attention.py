@@ -1,13 +1,13 @@
-"""Attention where gradients are wanted: faster on a processor, in one order on a GPU.
+"""Attention for gradients: faster on a processor, in a fixed order on a GPU.
 
-Of short rows in bfloat16 on a processor it is two products and a softmax. torch's fused kernel there is made for long
-rows. Its backward pass takes a third of the time of a round over records of some thirty tokens; what writes the weights
-of all pairs out takes a fraction of that, and its gradients are as near to those in float32.
+For short rows in bfloat16 on a processor it is two products and a softmax. torch's fused kernel there is made for long
+rows; its backward pass takes a third of the time of a round over records of some thirty tokens. Writing out the weights
+of all pairs takes a fraction of that, and its gradients are as close to those in float32.
 
-On a GPU the fused kernels sum gradients in whatever order threads come, unless torch may refuse what it has no order
-for, which for the rest of a model it may not, see `workers.machine.devices`. So it may for attention alone.
+On a GPU the fused kernels sum gradients in the order of threads, unless torch may refuse operations without a fixed
+order. For the rest of a model it may not, see `workers.machine.devices`; for attention alone it may.
 
-Everything else goes to the fused kernel as it is, all that is scored among it.
+Everything else goes to the fused kernel unchanged, including all scoring.
 
 Legend: B rows of a batch, L length, S keys' length, H heads, K heads of keys and values, D width of a query
 and a key, W of a value.
@@ -25,16 +25,16 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 FUSED, OURS = "sdpa", "ranksieve"
-"""Names of implementations, as transformers knows them."""
+"""Names of implementations in transformers."""
 
 SHORT = 64
-"""Tokens. At twice as many the fused kernel is about as fast, and the weights of all pairs take memory."""
+"""Most tokens of a short row; at twice as many the fused kernel is about as fast and takes less memory."""
 
 
 def suit_gradients(model: PreTrainedModel) -> PreTrainedModel:
-    """Lets a model attend this way, if transformers would give it the fused kernel; others stay as they are.
+    """Use this attention in models that would get transformers' fused kernel.
 
-    Those do something of their own between the products.
+    Other models stay unchanged: they do something of their own between the products.
     """
     if model.config._attn_implementation == FUSED:
         AttentionInterface.register(OURS, attend)
@@ -54,7 +54,10 @@ def attend(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What `sdpa_attention_forward` of transformers does, with the same arguments and result, B×L×H×W."""
+    """Attend like `sdpa_attention_forward` of transformers; B×L×H×W.
+
+    Arguments and result are the same.
+    """
     length, on_cpu = query_BHLD.shape[2], query_BHLD.device.type == "cpu"
     short = on_cpu and length == key_BKSD.shape[2] <= SHORT and query_BHLD.dtype == torch.bfloat16
     plain = dropout == 0 and all(kwargs.get(name) is None for name in ("position_bias", "softcap"))
@@ -80,10 +83,13 @@ def _in_full(
     mask: torch.Tensor | None,
     scaling: float | None,
 ) -> torch.Tensor:
-    """B×H×L×W. `mask`: what may be seen, or what is added; broadcast to B×H×L×L."""
+    """Attend with all weights written out, B×H×L×W.
+
+    `mask` is boolean, or added to the scores; it is broadcast to B×H×L×L.
+    """
     batch, heads, length, width = query_BHLD.shape
     groups = key_BKLD.shape[1]
-    # heads that share their keys stand below each other, as if they were one longer row
+    # heads that share their keys are stacked like one longer row
     scores = query_BHLD.reshape(batch, groups, -1, width) @ key_BKLD.transpose(2, 3)
     scale = width**-0.5 if scaling is None else scaling
     scores_BHLL = scores.view(batch, heads, length, length).float() * scale
@@ -96,7 +102,7 @@ def _in_full(
 
 
 class _InOrder(torch.autograd.Function):
-    """What a function of tensors returns first; backwards it is run once more, where torch may refuse."""
+    """First result of a function of tensors; backwards it runs again in a fixed order."""
 
     @staticmethod
     def forward(
@@ -119,7 +125,7 @@ class _InOrder(torch.autograd.Function):
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Lets torch refuse what it has no fixed order for: so long its fused kernels have one."""
+    """Let torch refuse operations without a fixed order; fused kernels then have one."""
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.use_deterministic_algorithms(True)
     try:

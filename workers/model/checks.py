@@ -1,7 +1,7 @@
-"""What is told of a local model without loading it: whether a job may take it at all, and its configuration.
+"""Checks of a local model without loading it, and its configuration.
 
-Knows nothing of tensors but the headers of their files. A model that passes can still be refused, by whoever reads its
-weights.
+Knows nothing of tensors but the headers of their files. A model that passes may still be refused when its weights are
+read.
 """
 
 import errno
@@ -21,60 +21,65 @@ from ranksieve.workers.types.plan import ModelSource
 Config = dict[str, Any]
 
 WEIGHT_FILES = "*.safetensors"
-"""Those that weights are loaded from, in the folder itself."""
+"""Files that weights are loaded from, in the folder itself."""
 
 HEAD_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 """Configuration and tokenizer."""
 
 CHAT_TEMPLATES = "additional_chat_templates"
-"""The one folder in that of a model whose files are read, too."""
+"""Only subfolder of a model whose files are read, too."""
 
 _INDEX = "*.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 _TOKENIZER_CONFIG, _SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_map.json"
 
 _READ_FROM = frozenset({"vocab", "merges", "entity_vocab", "init_inputs", "gguf_file"})
-"""Where tokenizers take a text for the path of a file, or from which they are told what else to read."""
+"""Keys whose text tokenizers take for a file's path, or for more files to read."""
 
 _OF_LOADING = frozenset({"name_or_path", "is_local", "local_files_only", "cache_dir", "revision", "token"})
-"""What loading sets by itself, before it reads special_tokens_map.json."""
+"""Keys that loading sets itself before it reads special_tokens_map.json."""
 
 _NAMES = frozenset({"name_or_path", "_name_or_path"})
-"""Where the folder stands that a model once came from, which is not read."""
+"""Keys of the model's original folder, which is not read."""
 
 _MOST = {"num_labels": 1_000_000, "num_hidden_layers": 10_000, "n_layer": 10_000}
-"""Of what a configuration may name: for each, transformers makes an object as soon as it reads that."""
+"""Limits of numbers in a configuration: transformers makes that many objects on reading them."""
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files of a folder that make the model, in no order."""
+    """Return the files of a folder that make the model, in no order."""
     patterns = (WEIGHT_FILES, *HEAD_FILES)
     return [file for file in folder.iterdir() if any(fnmatchcase(file.name, pattern) for pattern in patterns)]
 
 
 def holds_weights(folder: Path) -> bool:
-    """Whether a folder has weights that may be loaded."""
+    """Return whether a folder has weights that may be loaded."""
     return any(folder.glob(WEIGHT_FILES))
 
 
 def lists_weights(files: Iterable[str]) -> bool:
-    """The same of a repository, by the paths of its files: those in a subfolder are not loaded."""
+    """Return whether a repository's file paths include loadable weights.
+
+    Those in a subfolder are not loaded.
+    """
     return any(fnmatch(file, WEIGHT_FILES) and "/" not in file for file in files)
 
 
 def check_local(source: ModelSource, parsed_bytes: float = math.inf, *, weights: bool = True) -> Config:
-    """Refuses a local model that no job may take: not one, pickled, unreadable, or with code of its own.
+    """Refuse a local model that no job may use, and return its configuration.
+
+    These are missing, pickled or unreadable models, and models with code of their own.
 
     Args:
         source: A folder or a gguf file.
-        parsed_bytes: JSON files of a folder that are larger are not looked into; its config.json must not be.
-        weights: Whether a folder has to hold some.
+        parsed_bytes: Larger JSON files of a folder are not parsed; its config.json must not be larger.
+        weights: Whether a folder must hold weights.
 
     Returns:
-        The folder's config.json; nothing of a gguf file.
+        The folder's config.json; empty for a gguf file.
 
     Raises:
-        InputError: What is wrong with it.
+        InputError: The model is refused; says why.
     """
     location, field = Path(source.location), f"model.{source.kind}"
     try:
@@ -89,10 +94,12 @@ def check_local(source: ModelSource, parsed_bytes: float = math.inf, *, weights:
 
 
 def check_headers(source: ModelSource) -> None:
-    """Refuses a folder with a file of weights whose header does not fit it: cut off, not fetched, or something else.
+    """Refuse a folder with a weight file whose header does not fit it.
+
+    The file is cut off, not fetched, or something else.
 
     Args:
-        source: A folder that `check_local` took.
+        source: A folder that passed `check_local`.
 
     Raises:
         InputError: Names the file.
@@ -133,12 +140,12 @@ def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool
         raise InputError(
             field,
             f"{location} holds no .safetensors weights, as save_pretrained writes them; pickled ones are never loaded: "
-            "convert them, where there are such",
+            "convert them if there are any",
         )
     files = sorted(model_files(location))
     for file in files:
-        if not file.is_file():  # whoever opens a named pipe waits for its writer
-            raise InputError(field, f"{file.name} in it is not a regular file; replace it by one")
+        if not file.is_file():  # opening a named pipe would wait for its writer
+            raise InputError(field, f"{file.name} is not a regular file; replace it by one")
         if not os.access(file, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
     small = [file for file in files if file.suffix == ".json" and file.stat().st_size <= parsed_bytes]
@@ -156,7 +163,7 @@ def _check_folder(location: Path, field: str, parsed_bytes: float, weights: bool
 
 
 def _harmless(file: Path, field: str) -> Any:
-    """The content of a JSON file that asks neither to run code nor to read what lies elsewhere."""
+    """Return a JSON file's content; refuse it if it names code or outside files."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         asks_for_code = isinstance(content, dict) and _mentions_auto_map(content)
@@ -177,9 +184,9 @@ def _harmless(file: Path, field: str) -> Any:
 
 
 def _elsewhere(name: str, content: Any) -> Iterator[str]:
-    """What a JSON file would have transformers read, or ask for, that is none of the folder's own files.
+    """Yield what a JSON file makes transformers read or fetch outside the folder.
 
-    Most of that is told by keys. There may be others; so no text may be the path of a file that is there, nor go up.
+    Known keys cover most of that. For other keys, no text may be the path of an existing file or go up.
     """
     if not isinstance(content, dict):
         return
@@ -189,23 +196,23 @@ def _elsewhere(name: str, content: Any) -> Iterator[str]:
     weights = content.get("transformers_weights")
     if weights is not None and not _is_shard(str(weights).removesuffix(".index.json")):
         yield str(weights)
-    if content.get("configuration_files"):  # instead of the config.json that is looked into here
+    if content.get("configuration_files"):  # replaces the config.json that is checked here
         yield str(content["configuration_files"])
     if content.get("model_type") == "rag" or str(content.get("tokenizer_class")).startswith("Rag"):
         yield "models in folders of their own"
-    if name.startswith("tokenizer."):  # all of a fast one, or a version of it
+    if name.startswith("tokenizer."):  # a fast tokenizer, or a version of it
         model = content.get("model")
         yield from _paths_of_vocabulary(model if isinstance(model, dict) else {})
         return
     if name in (_TOKENIZER_CONFIG, _SPECIAL_TOKENS):
         yield from _paths_of_vocabulary(content)
-    if name == _SPECIAL_TOKENS:  # which goes before what the folder holds
+    if name == _SPECIAL_TOKENS:  # which overrides the folder's files
         yield from (key for key in content if key in _OF_LOADING)
         yield from (str(value) for key, value in content.items() if key.endswith("_file") and value)
-    if name.startswith("train") or name.endswith("results.json"):  # which tell of a training
+    if name.startswith("train") or name.endswith("results.json"):  # records of a training
         return
     texts = [(key, text) for key, text in _texts(content) if "/" in text]
-    yield from (text for key, text in texts if key == "backbone")  # is fetched
+    yield from (text for key, text in texts if key == "backbone")  # would be fetched
     yield from (text for key, text in texts if key not in _NAMES and _leads_out(text))
 
 
@@ -224,7 +231,7 @@ def _is_shard(name: Any) -> bool:
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """All texts inside a value, each with the key that it is under."""
+    """Yield all texts inside a value, each with its key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, dict):

@@ -1,7 +1,9 @@
-"""Experts of a mixture, each with linear maps of its own. Copied into exports, so it knows torch and nothing else.
+"""Experts of a mixture as modules with linear maps; imports only torch.
+
+Copied into exports.
 
 transformers keeps all experts of a block in one module, their weights stacked: E×O×D, or E×D×O where it calls them
-transposed. Here each is a module with two `nn.Linear`, `gate_up` (`up` where nothing is gated) and `down`, which can be
+transposed. Here each is a module with two `nn.Linear`, `gate_up` (`up` without a gate) and `down`, which can be
 compressed like any other.
 
 Legend: E experts, N tokens, k experts of a token, P tokens of one expert, O output width, D input width.
@@ -14,14 +16,14 @@ import torch
 from torch import nn
 
 STACKED = ("down_proj", "has_gate", "has_bias", "has_post_expert_norm", "is_transposed", "num_experts")
-"""What a module of stacked experts has by transformers' own interface for them."""
+"""Attributes of a module of stacked experts in transformers' own interface."""
 
 
 class Expert(nn.Module):
     """One expert, for the tokens that are sent to it.
 
-    `maps`: the names of its linear maps inside it, the last of which makes its output. `tokens_P`: which of the `of`
-    tokens these are, at its last call.
+    `maps`: names of its linear maps, the last of which makes its output. `tokens_P`: indices of its tokens among the
+    `of` tokens of its last call.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Expert(nn.Module):
 
 
 class Experts(nn.Module):
-    """In place of a module of stacked experts: takes what that took, and returns what that returned.
+    """Replacement of a module of stacked experts, with equal inputs and outputs.
 
     Args:
         stacked: The module; its weights are copied, everything else is shared.
@@ -70,18 +72,18 @@ class Experts(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
     ) -> torch.Tensor:
-        """The weighted sum of each token's experts.
+        """Return the weighted sum of each token's experts.
 
         Args:
             hidden_states: N×D.
-            top_k_index: N×k, by number; `num_experts` and above is none.
+            top_k_index: N×k, numbers of experts; `num_experts` and above is no expert.
             top_k_weights: N×k.
         """
         tokens, chosen = top_k_index.shape
         order = top_k_index.flatten().argsort(stable=True)
         sizes = torch.bincount(top_k_index.flatten(), minlength=self.num_experts)[: self.num_experts].tolist()
-        order = order[: sum(sizes)]  # behind them is what no expert here is chosen for
-        # each token k times, and then in order: so its gradients add up in one order, whatever the threads do
+        order = order[: sum(sizes)]  # the rest has no expert here
+        # each token k times, then sorted: gradients add up in a fixed order, whatever the threads do
         pairs = hidden_states[:, None].expand(-1, chosen, -1).flatten(0, 1)
         inputs, returned = torch.split(pairs[order], sizes), []
         for index, tokens_P in enumerate(torch.split(order // chosen, sizes)):
@@ -97,7 +99,7 @@ class Experts(nn.Module):
         return weighted.view(tokens, chosen, -1).sum(dim=1).to(hidden_states.dtype)
 
     def _activated(self, inner: torch.Tensor) -> torch.Tensor:
-        """Between the two maps, as the stacked experts have it."""
+        """Apply the stacked experts' function between the two maps."""
         gated: torch.Tensor = (
             self._stacked_class._apply_gate(self, inner) if self.has_gate else self.act_fn(inner)
         )
@@ -105,24 +107,24 @@ class Experts(nn.Module):
 
 
 def stacked_experts(model: nn.Module) -> list[str]:
-    """The modules of a model that hold stacked experts, by name."""
+    """Return the names of a model's modules of stacked experts."""
     return [name for name, module in model.named_modules() if all(hasattr(module, has) for has in STACKED)]
 
 
 def take_apart(model: nn.Module, names: Iterable[str]) -> None:
-    """Puts `Experts` in place of these modules of stacked ones."""
+    """Replace these modules of stacked experts by `Experts`."""
     for name in names:
         model.set_submodule(name, Experts(model.get_submodule(name)))
 
 
 def expert_of(model: nn.Module, name: str) -> Expert | None:
-    """The expert that a matrix belongs to, if it is of one."""
+    """Return the expert that a matrix belongs to, if any."""
     parent = model.get_submodule(name.rpartition(".")[0])
     return parent if isinstance(parent, Expert) else None
 
 
 def _linear(stacked: nn.Module, name: str, index: int) -> nn.Linear:
-    """One expert's map, its weight O×D and contiguous."""
+    """Copy one expert's map, its weight O×D and contiguous."""
     weight_OD = getattr(stacked, name)[index].detach()
     if stacked.is_transposed:
         weight_OD = weight_OD.T

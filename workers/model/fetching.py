@@ -1,7 +1,7 @@
-"""What a model's files are fetched from the hub in: a process of its own.
+"""Process that fetches a model's files from the hub.
 
-The hub's library waits and writes until it is done, for hours where a model is large. A process can be ended whenever
-its job is to end; what it has written so far stays in the library's cache, and the next one goes on from there.
+The hub's library waits and writes until it is done, for hours for a large model. A process can be ended with its job;
+what it has written stays in the library's cache, and the next one continues from there.
 """
 
 import signal
@@ -22,20 +22,22 @@ from ranksieve.workers.types.progress import Progress
 POLL_S = 0.2
 MB = 10**6
 STEPS = 100
-"""About so often it is told how far a model is: each time is a transaction."""
+"""Approximate number of progress reports: each one is a transaction."""
 
 
 def fetch(source: ModelSource, cancelled: threading.Event, on_progress: Callable[[Progress], None]) -> None:
-    """Has all files of a model here that a job wants, so that `workers.model.sources.resolve` finds them in its cache.
+    """Fetch all files of a model that a job needs into the hub library's cache.
+
+    `workers.model.sources.resolve` finds them there.
 
     Args:
-        source: Of the hub; others are here.
+        source: Source on the hub; nothing is fetched for others.
         cancelled: Set when the job has to end; checked every 0.2 s.
-        on_progress: Told how many MB are here, of the files that have been begun.
+        on_progress: Called with the fetched MB of the files begun so far.
 
     Raises:
-        InputError: The model cannot be had.
-        InfrastructureError: The machine or the hub failed, and may not do so later.
+        InputError: The model cannot be fetched.
+        InfrastructureError: The machine or the hub failed; a retry may succeed.
         CancelledError: `cancelled` was set; the process is killed.
     """
     if source.kind != "hub":
@@ -61,12 +63,12 @@ def fetch(source: ModelSource, cancelled: threading.Event, on_progress: Callable
 
 @contextmanager
 def _process(source: ModelSource) -> Iterator[Connection]:
-    """A process that fetches; what it says is Progress, then None or what it failed by."""
-    context = get_context("spawn")  # a fork would have the locks of this one's threads
-    answers, told = context.Pipe(duplex=False)
-    process = context.Process(target=_fetch, args=(source, told), name="fetch", daemon=True)
+    """Start a process that fetches; it sends Progress, then None or its error."""
+    context = get_context("spawn")  # a fork would inherit the locks of this process's threads
+    answers, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_fetch, args=(source, sender), name="fetch", daemon=True)
     process.start()
-    told.close()
+    sender.close()
     try:
         yield answers
     finally:
@@ -76,21 +78,21 @@ def _process(source: ModelSource) -> Iterator[Connection]:
         answers.close()
 
 
-def _fetch(source: ModelSource, told: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+def _fetch(source: ModelSource, sender: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     hub.configure()
     sending, furthest = threading.Lock(), 0
 
     def report(done: int, total: int) -> None:
         nonlocal furthest
         here, all_of_it = ceil(done / MB), ceil(total / MB)
-        with sending:  # files come in threads of their own
+        with sending:  # each file has a thread of its own
             if here > furthest and (here == all_of_it or STEPS * (here - furthest) >= all_of_it):
                 furthest = here
-                told.send(Progress(phase="fetch", done=here, total=all_of_it))
+                sender.send(Progress(phase="fetch", done=here, total=all_of_it))
 
     try:
         resolve(source, report=report)
-        told.send(None)
+        sender.send(None)
     except InputError as error:
-        told.send(machine_fault(error) or error)
+        sender.send(machine_fault(error) or error)

@@ -1,7 +1,7 @@
-"""What the weight files of an export will hold besides the matrices that are pruned, before there are any.
+"""Size of an export's weight files besides the pruned matrices, known in advance.
 
-Embeddings, head, norms, biases, matrices that stay as they are, and the headers of the safetensors format, of which an
-upper bound is taken: how many tensors a matrix becomes is not known before its rank is.
+Embeddings, head, norms, biases, matrices that stay unchanged, and the headers of the safetensors format. For the
+headers it is an upper bound: a matrix's number of tensors depends on its rank.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ from ranksieve.workers.model.matrices import linear_head
 ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 ENTRY_BYTES = 96
-"""Most that a header says of a tensor besides its name: dtype, shape and offsets of a dozen digits each."""
+"""Most header bytes of a tensor besides its name: dtype, shape and offsets of a dozen digits each."""
 
 LEAST_ENTRY_BYTES = len('"":{"dtype":"I8","shape":[1],"data_offsets":[0,1]},')
-"""Least that it says."""
+"""Least header bytes of a tensor besides its name."""
 
 PREFIX_BYTES = 256
-"""Of a file: the length of its header, its format, padding."""
+"""Bytes per file: the length of its header, its format, padding."""
 
 LOW_RANK_SUFFIXES = ("basis.weight", "follow.weight", "order")
 """The most tensors that one matrix becomes; see `workers.model.layers`."""
@@ -30,15 +30,15 @@ LOW_RANK_SUFFIXES = ("basis.weight", "follow.weight", "order")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Remainder:
-    """All of an export's weight files but the matrices.
+    """Content of an export's weight files besides the matrices.
 
     Args:
         numbers: Stored in the working dtype.
-        wide_numbers: Stored in that, or kept in float32.
-        other_bytes: Bytes of tensors that are no floats.
-        header_bytes: At most.
-        added_numbers: Of the numbers those that the dense model has not.
-        dense_header_bytes: Of the dense model's file, at least.
+        wide_numbers: Stored in the working dtype, or kept in float32.
+        other_bytes: Bytes of tensors that are not floats.
+        header_bytes: Upper bound of the headers.
+        added_numbers: Those of the numbers that the dense model does not have.
+        dense_header_bytes: Lower bound of the dense model's headers.
     """
 
     numbers: int
@@ -49,12 +49,12 @@ class Remainder:
     dense_header_bytes: int = 0
 
     def size_bytes(self, dtype: str) -> int:
-        """Bytes in a working dtype, at most."""
+        """Return an upper bound of the bytes in a working dtype."""
         wide_bytes = self.wide_numbers * ITEM_BYTES["float32"]
         return self.numbers * ITEM_BYTES[dtype] + wide_bytes + self.other_bytes + self.header_bytes
 
     def dense_bytes(self, dtype: str) -> int:
-        """The same of the dense model, at least."""
+        """Return a lower bound of the bytes in the dense model."""
         numbers = self.numbers + self.wide_numbers - self.added_numbers
         return numbers * ITEM_BYTES[dtype] + self.other_bytes + self.dense_header_bytes
 
@@ -62,11 +62,13 @@ class Remainder:
 def remainder(
     model: PreTrainedModel, matrices: Sequence[MatrixShape], *, head_bias: bool = False
 ) -> Remainder:
-    """What an export of a model holds besides the listed matrices; tied weights count once, as they are stored.
+    """Return the content of an export besides the listed matrices.
+
+    Tied weights count once, as they are stored.
 
     Args:
         model: Its tensors may be on the meta device.
-        matrices: Those that are pruned.
+        matrices: The pruned matrices.
         head_bias: Whether the output head may get a bias, see `workers.factors.answer_bias`.
     """
     tensors: dict[int, tuple[str, torch.Tensor]] = {}
@@ -95,6 +97,6 @@ def remainder(
 
 
 def _kept_wide(model: PreTrainedModel) -> Callable[[str], bool]:
-    """Whether transformers may keep a tensor in float32, whatever the working dtype is."""
+    """Return a test whether transformers may keep a tensor in float32."""
     parts = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
     return lambda name: any(part in name for part in parts)

@@ -1,7 +1,7 @@
-"""The hub of models: what is fetched from it, and what it means where it does not answer as it should.
+"""Hub of models: downloads, and plain errors where it does not answer properly.
 
 Its library waits for a silent server without end, and explains refusals in paragraphs about its own arguments. Knows
-nothing of what is in a model.
+nothing of a model's content.
 """
 
 import os
@@ -39,16 +39,16 @@ from ranksieve.search.errors import InputError
 Report = Callable[[int, int], None]
 
 SILENCE_S = 30.0
-"""A server that has said nothing for so long, in seconds, does not answer."""
+"""Seconds of silence after which a server counts as not answering."""
 
 _DATA_SET_CARD, _DATA_SET_YAML = "README.md", ".huggingface.yaml"
 _TELEMETRY = "HF_HUB_DISABLE_TELEMETRY"
 
 
 def configure() -> None:
-    """How this process asks the hub: it waits for no answer without end, and tells nothing of what it runs on."""
+    """Configure this process's use of the hub: bounded waits, no telemetry."""
     if _TELEMETRY not in os.environ:
-        os.environ[_TELEMETRY] = "1"  # for processes to come; in this one the library has looked already
+        os.environ[_TELEMETRY] = "1"  # for child processes; in this one the library has read it already
         constants.HF_HUB_DISABLE_TELEMETRY = True
     usual = get_session()
     before = usual.event_hooks["request"]
@@ -58,7 +58,7 @@ def configure() -> None:
 
 
 def _end_wait(request: httpx2.Request) -> None:
-    """Ends the waits that the library wants without end: where it says so, a client's own timeout does not count."""
+    """Bound the library's endless waits, which override a client's own timeout."""
     waits = request.extensions["timeout"]
     request.extensions["timeout"] = {
         what: SILENCE_S if limit_s is None else limit_s for what, limit_s in waits.items()
@@ -72,17 +72,17 @@ def fetch(
     unwanted: str,
     report: Report = lambda done, total: None,
 ) -> Path:
-    """The folder with a model's files, through the library's cache.
+    """Fetch a model's files through the library's cache, and return their folder.
 
     Args:
-        id: Of the model.
+        id: Id of the model.
         revision: A branch, tag or commit; None for the main branch.
         wanted: Shell patterns of the files.
-        unwanted: Those that match this one are left there all the same.
-        report: Told how many bytes are here, of how many of the files that are begun; from any thread.
+        unwanted: Shell pattern of files to leave out.
+        report: Called with the fetched and the total bytes of the files begun so far; from any thread.
 
     Raises:
-        InputError: It cannot be had. A `ConnectionError` is behind that where it may be had later.
+        InputError: The model cannot be fetched. Its cause is a `ConnectionError` if a retry may succeed.
     """
     with _in_our_words(id, revision):
         return Path(
@@ -97,7 +97,7 @@ def fetch(
 
 
 def _bars(report: Report) -> type[tqdm]:
-    """Bars that nobody sees: those of bytes say how far they are."""
+    """Make a class of invisible progress bars that report bytes."""
     counting = Lock()
 
     class Bar(tqdm):
@@ -116,26 +116,27 @@ def _bars(report: Report) -> type[tqdm]:
 
 
 def listed(id: str, folder: Path) -> list[str]:
-    """The paths of all files that the hub has of a model, at the commit that was fetched from.
+    """Return the paths of all files of a model on the hub, at the fetched commit.
 
     Args:
-        id: Of the model.
-        folder: As `fetch` gave it.
+        id: Id of the model.
+        folder: Result of `fetch`.
 
     Raises:
-        InputError: The hub was not there to tell.
+        InputError: The hub did not answer.
     """
     with _in_our_words(id, folder.name):
         return [file.path for file in get_cached_repo_tree(id, revision=folder.name)]
 
 
 def files_elsewhere(id: str, revision: str | None) -> list[str]:
-    """What a data set's own description would have read that is none of its files: of other servers, or of this one.
+    """Return files of other places that a data set's own description names.
 
-    The library that loads it asks other servers for what is named so, and tells whether a file of this one is there.
+    These are on other servers or on this machine. The library that loads the data set would request the former, and
+    reveal whether the latter exist.
 
     Raises:
-        OSError: The hub does not tell.
+        OSError: The hub does not answer.
         ValueError: The description cannot be read.
     """
     card, more = (_described(id, revision, name) for name in (_DATA_SET_CARD, _DATA_SET_YAML))
@@ -155,7 +156,7 @@ def files_elsewhere(id: str, revision: str | None) -> list[str]:
 
 
 def _described(id: str, revision: str | None, name: str) -> Path | None:
-    """A file of a data set that says what is in it, if there is one."""
+    """Fetch a file that describes a data set, if there is one."""
     try:
         return Path(hf_hub_download(id, name, repo_type="dataset", revision=revision))
     except RemoteEntryNotFoundError:
@@ -167,7 +168,10 @@ def _described(id: str, revision: str | None, name: str) -> Path | None:
 
 
 def _texts(value: Any, seen: set[int]) -> Iterator[str]:
-    """All texts in lists and mappings, of which each is looked through once: aliases of YAML may repeat them."""
+    """Yield all texts in lists and mappings, each container once.
+
+    Aliases of YAML may repeat them.
+    """
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list) and id(value) not in seen:
@@ -181,7 +185,10 @@ def _leads_out(path: str) -> bool:
 
 
 def cause_of(error: Exception) -> Exception:
-    """An error of the hub's library, or where the hub did not answer a `ConnectionError`: it may do so later."""
+    """Return the cause of a library error, a `ConnectionError` if the hub is silent.
+
+    A retry may succeed after the latter.
+    """
     error = _within(error)
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
@@ -198,8 +205,8 @@ def _in_our_words(id: str, revision: str | None) -> Iterator[None]:
     except GatedRepoError as error:
         raise InputError(
             "model.hub",
-            f"{id!r} is gated: its owner lets in who has asked. Ask for access on its page, and give this server the "
-            "token of an account that has it, as HF_TOKEN",
+            f"{id!r} is gated. Request access on its page, then give this server the token of an account with access "
+            "as HF_TOKEN",
         ) from error
     except RepositoryNotFoundError as error:
         raise InputError(
@@ -228,7 +235,7 @@ def _in_our_words(id: str, revision: str | None) -> Iterator[None]:
 
 
 def _within(error: Exception) -> Exception:
-    """What kept the library from asking, where it only says that its cache has nothing instead."""
+    """Return the network error behind the library's report of an empty cache."""
     inner = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
     return inner if isinstance(inner, Exception) else error
 

@@ -1,4 +1,4 @@
-"""The low-rank layers of an exported model. Copied into every export, so it knows torch and nothing else.
+"""Low-rank layers of an exported model; copied into exports, so torch only.
 
 Legend: O output width, D input width, R rank.
 """
@@ -10,11 +10,14 @@ from torch import nn
 
 
 class LowRankLinear(nn.Module):
-    """`y = up(down(x))`: an R×D map, then an O×R map; rank 0 leaves the bias, or zeros."""
+    """Linear map `y = up(down(x))`; rank 0 leaves the bias, or zeros.
+
+    `down` is R×D, `up` is O×R.
+    """
 
     def __init__(self, in_features: int, out_features: int, rank: int, bias: bool) -> None:
         super().__init__()
-        self._dtype = torch.get_default_dtype()  # the layer's, also where it has no parameter
+        self._dtype = torch.get_default_dtype()  # of the layer, even without parameters
         self.in_features = in_features
         self.out_features = out_features
         self.rank = rank
@@ -33,12 +36,15 @@ class LowRankLinear(nn.Module):
 
     @property
     def bias(self) -> nn.Parameter | None:
-        """The layer's, wherever it is kept, for a model's own code that reads it."""
+        """Bias of the layer, wherever it is kept, for a model's own code that reads it."""
         return self.up.bias if self.rank > 0 else self._parameters["bias"]
 
     @property
     def weight(self) -> torch.Tensor:
-        """O×D, multiplied out, for a model's own code that asks for its shape or type; zeros of rank 0."""
+        """Product of both maps, O×D; zeros at rank 0.
+
+        A model's own code may ask for its shape or type.
+        """
         if self.rank == 0:
             return torch.zeros(self.out_features, self.in_features, dtype=self._dtype)
         weight: torch.Tensor = self.up.weight @ self.down.weight
@@ -49,7 +55,7 @@ class LowRankLinear(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def set_bias(self, bias: nn.Parameter) -> None:
-        """Puts the dense module's bias in place of the empty one."""
+        """Replace the empty bias by the dense module's."""
         if self.rank > 0:
             self.up.bias = bias
         else:
@@ -57,14 +63,16 @@ class LowRankLinear(nn.Module):
 
 
 def add_biases(model: nn.Module, names: Sequence[str]) -> None:
-    """Gives linear modules that have none a bias of zeros."""
+    """Give linear modules without a bias one of zeros."""
     for name in names:
         linear = model.get_submodule(name)
         linear.bias = nn.Parameter(torch.zeros_like(linear.weight[:, 0]))  # type: ignore[index]
 
 
 def replace_linears(model: nn.Module, ranks: Mapping[str, int]) -> None:
-    """Replaces the named linear modules by empty ones of the given ranks; biases are carried over.
+    """Replace the named linear modules by empty ones of the given ranks.
+
+    Biases are carried over.
 
     Args:
         model: Changed in place.

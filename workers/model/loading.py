@@ -1,7 +1,6 @@
-"""The dense model on disk: its source becomes one folder of safetensors in the working dtype, and is loaded from there.
+"""Dense model on disk: one folder of safetensors in the working dtype.
 
-Every later step (calibration, actors, export) reads that prepared folder, so that a gguf file is
-de-quantized once.
+Every later step (calibration, actors, export) loads that prepared folder, so that a gguf file is de-quantized once.
 """
 
 from collections.abc import Sequence
@@ -24,12 +23,12 @@ from ranksieve.workers.model.sources import head_folder, load_config, load_token
 from ranksieve.workers.types.plan import ModelSource
 
 FORMAT = 1
-"""Version of prepared models: what is prepared by other code is not used. Factors have one of their own."""
+"""Version of prepared models; those of other versions are not used. Factors have a version of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedModel:
-    """A dense model on disk, ready for every worker: safetensors in the working dtype, with its tokenizer."""
+    """Dense model on disk: safetensors in the working dtype, with its tokenizer."""
 
     folder: Path
     digest: str
@@ -37,7 +36,7 @@ class PreparedModel:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The working dtype; `auto` is bfloat16 where the device multiplies it natively, else float32."""
+    """Return the working dtype; `auto` is bfloat16 on devices with native support."""
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
     if device.type == "cuda":
@@ -48,19 +47,19 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def embeddings_of(model: PreTrainedModel) -> int:
-    """How many tokens it has an embedding for."""
+    """Return the number of tokens with an embedding."""
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return weight.shape[0]
 
 
 def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache) -> PreparedModel:
-    """Writes the model once as safetensors in the working dtype and returns where.
+    """Write the model once as safetensors in the working dtype; return its place.
 
     Args:
         source: A resolved source.
         device: Where the model will run; decides the dtype `auto`.
-        cache: Holds one prepared folder per weights digest and dtype, and what `head_folder` keeps.
+        cache: Holds one prepared folder per weights digest and dtype, and the folders of `head_folder`.
     """
     dtype = str(choose_dtype(source.dtype, device)).removeprefix("torch.")
     digest = weights_digest(source)
@@ -73,7 +72,7 @@ def prepare_model(source: ModelSource, device: torch.device, cache: FolderCache)
 
 
 def weight_bytes(folder: Path) -> int:
-    """Bytes of a folder's weight files, or of its factors."""
+    """Return the bytes of a folder's weight files, or of its factors."""
     return sum(file.stat().st_size for file in folder.glob(WEIGHT_FILES))
 
 
@@ -84,14 +83,14 @@ def load_prepared(
     matrices: Sequence[MatrixShape] = (),
     field: str = "model",
 ) -> PreTrainedModel:
-    """Loads a prepared model for inference.
+    """Load a prepared model for inference.
 
     Args:
-        folder: Of the model.
+        folder: Folder of the model.
         device: Where it will run.
         dtype: None keeps the stored one.
-        matrices: Those that will be worked on: where experts are among them, these are taken apart.
-        field: What to blame where weights are missing.
+        matrices: Matrices to work on; stacked experts among them are taken apart.
+        field: Field to name if weights are missing.
 
     Raises:
         InputError: Weights are missing.
@@ -105,29 +104,29 @@ def load_prepared(
 
 
 def complete(loaded: tuple[PreTrainedModel, dict[str, Any]], field: str) -> PreTrainedModel:
-    """The model that transformers loaded, with what it told of that.
+    """Return a model that transformers loaded, if it has all its weights.
 
     Raises:
-        InputError: On `field`, if weights were missing: transformers goes on with random ones in their place.
+        InputError: On `field`, if weights are missing: transformers would use random ones.
     """
     model, loading = loaded
     if loading["missing_keys"]:
         missing = sorted(loading["missing_keys"])
         raise InputError(
             field,
-            f"{len(missing)} weights are not in the files, {missing[0]} among them; fetch or convert it again",
+            f"{len(missing)} weights are missing in the files, such as {missing[0]}; fetch or convert it again",
         )
     return model
 
 
 def experts_with(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> list[str]:
-    """The modules of stacked experts that some of the matrices are in, by name."""
+    """Return the names of the modules of stacked experts that hold these matrices."""
     names = [matrix.name for matrix in matrices]
     return [stack for stack in stacked_experts(model) if any(name.startswith(f"{stack}.") for name in names)]
 
 
 def on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """The model on the device, or on all of its kind that this process was given, for inference.
+    """Place a model for inference on a device, or on all given ones of its kind.
 
     No dropout, no gradients of weights.
     """
@@ -156,7 +155,8 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
         model.to(getattr(torch, dtype))
     if getattr(model.config, "quantization_config", None):
         raise InputError(
-            f"model.{source.kind}", "its weights cannot be made plain ones; give the model it was made from"
+            f"model.{source.kind}",
+            "its quantized weights cannot be converted to plain ones; give the model it was made from",
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -165,7 +165,10 @@ def _write_model(source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype:
 
 
 def _dequantized(config: PreTrainedConfig) -> PreTrainedConfig:
-    """Of a model whose weights will be plain ones, also on a GPU that could compute with them as they are."""
+    """Make a configuration convert quantized weights to plain ones.
+
+    This holds on a GPU, too, that could compute with quantized weights.
+    """
     quantization = getattr(config, "quantization_config", None)
     if isinstance(quantization, dict):
         quantization["dequantize"] = True
@@ -173,7 +176,7 @@ def _dequantized(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def _forget_quantization(model: Any) -> None:
-    """The weights are plain floats now; without this `save_pretrained` refuses a gguf model."""
+    """Remove the quantization settings; `save_pretrained` refuses a gguf model else."""
     del model.config.quantization_config
     model.hf_quantizer = None
     model.is_quantized = False

@@ -1,9 +1,9 @@
-"""Which modules of a causal LM are prunable weight matrices, and where they sit.
+"""Prunable weight matrices of a causal LM, and their places.
 
-Architecture names stay out of here: the transformer blocks are the children of the `ModuleList` that holds the most
-weights, and every linear map inside them is a candidate, those of experts once they are taken apart
-(`workers.model.experts`). Left as they are, but counted among the blocks' weights: experts that a model stacks in a
-way of its own, routers and others that do more than `x Wᵀ + b`, and weights used at several places.
+Independent of architecture names: the transformer blocks are the children of the `ModuleList` with the most weights.
+Every linear map inside them is a candidate, those of experts once they are taken apart (`workers.model.experts`). Not
+pruned, but counted among the blocks' weights: experts that a model stacks in a way of its own, routers and other
+modules that do more than `x Wᵀ + b`, and weights used at several places.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ OWN_ATTRIBUTES = {"training", "in_features", "out_features", "nx", "nf"}
 
 
 def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The model's transformer blocks; they need not be of one class, as in models that mix kinds of attention.
+    """Return the model's transformer blocks, which may be of several classes.
 
     Returns:
         Dotted name of the `ModuleList` and the list itself.
@@ -45,11 +45,14 @@ def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
             f"{type(model).__name__} has no transformer blocks with linear layers; "
             "expected a decoder-only language model with nn.Linear or Conv1D projections",
         )
-    return max(lists, key=lambda found: _matrix_params(found[1]))  # of equals the first: the outer one
+    return max(lists, key=lambda found: _matrix_params(found[1]))  # the first of equals is the outer one
 
 
 def iter_linears(model: nn.Module) -> Iterator[tuple[str, int, LinearModule]]:
-    """Yields (dotted name, block index, module) of every prunable linear map inside the blocks, in model order."""
+    """Yield every prunable linear map inside the blocks, in model order.
+
+    Each as (dotted name, block index, module).
+    """
     prefix, blocks = block_list(model)
     uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     for index, block in enumerate(blocks):
@@ -59,14 +62,14 @@ def iter_linears(model: nn.Module) -> Iterator[tuple[str, int, LinearModule]]:
 
 
 def weight_OD(module: LinearModule) -> torch.Tensor:
-    """The weight as O×D (`Conv1D` stores D×O); a view, not a copy."""
+    """Return the weight as an O×D view (`Conv1D` stores D×O)."""
     return module.weight.T if isinstance(module, Conv1D) else module.weight
 
 
 def find_matrices(
     model: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
 ) -> tuple[MatrixShape, ...]:
-    """Lists the matrices to prune, in model order.
+    """List the matrices to prune, in model order.
 
     Args:
         model: A causal LM; tensors may be on the meta device.
@@ -102,9 +105,9 @@ def find_matrices(
 
 
 def linear_params(model: nn.Module) -> int:
-    """Parameters of all weights of linear maps inside the blocks, prunable or not.
+    """Count the weights of all linear maps inside the blocks, prunable or not.
 
-    Counts every tensor of two or more dimensions once, stacked experts and routers too; no biases, no norms.
+    Every tensor of two or more dimensions counts once, stacked experts and routers too; no biases, no norms.
     """
     return _matrix_params(block_list(model)[1])
 
@@ -114,10 +117,10 @@ def _holds_linear(block: nn.Module) -> bool:
 
 
 def _is_linear(module: nn.Module) -> TypeGuard[LinearModule]:
-    """Whether the module computes `x Wᵀ + b` and no more.
+    """Return whether the module computes `x Wᵀ + b` and no more.
 
-    A subclass with a forward of its own is believed to where it adds no attribute: a router has its number of
-    experts, a quantized layer its scales.
+    A subclass with a forward of its own counts if it adds no attribute: a router has its number of experts, a quantized
+    layer its scales.
     """
     if not isinstance(module, LinearModule):
         return False
@@ -136,7 +139,7 @@ def _matrix_params(module: nn.Module) -> int:
 
 
 def linear_head(model: PreTrainedModel) -> tuple[str, nn.Linear] | None:
-    """The output head and its name, if it is one that a bias can be added to."""
+    """Return the output head and its name, if it can have a bias."""
     head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if not isinstance(head, nn.Linear):
         return None
@@ -144,5 +147,5 @@ def linear_head(model: PreTrainedModel) -> tuple[str, nn.Linear] | None:
 
 
 def factor_numbers(matrices: Sequence[MatrixShape]) -> int:
-    """Of the factors, stored up to the largest rank that can be used: R·(O+D) a matrix."""
+    """Count the numbers of stored factors: R·(O+D) per matrix, R its largest rank."""
     return sum(max(1, m.largest_rank) * (m.out_features + m.in_features) for m in matrices)

@@ -1,8 +1,8 @@
-"""A model on the devices it runs on: on one, or its blocks on several, one after the other.
+"""Placement of a model's blocks on one device, or on several in sequence.
 
-Blocks go to the devices in model order, so many parameters to each. What is outside the blocks (embeddings, final
-norm, head) stays with the first blocks, and so do the inputs and the logits: whoever calls the model sees one
-device. Devices take turns, none works while another does; what several of them bring is their memory.
+Blocks go to the devices in model order, with equal parameters on each. Modules outside the blocks (embeddings, final
+norm, head) stay with the first blocks, and so do inputs and logits: callers see one device. The devices work in turn;
+several of them add memory, not speed.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from ranksieve.workers.model.matrices import block_list
 
 
 def place(model: PreTrainedModel, devices: Sequence[torch.device]) -> PreTrainedModel:
-    """Moves a model, in place; at most one block is in two places at a time.
+    """Move a model, in place; at most one block is in two places at a time.
 
     Args:
-        model: With all its weights in memory; a map of a file will do.
+        model: Model with all its weights in memory, or mapped from a file.
         devices: One or more.
     """
     first = devices[0]
@@ -39,7 +39,10 @@ def place(model: PreTrainedModel, devices: Sequence[torch.device]) -> PreTrained
 
 
 def _shared_out(blocks: nn.ModuleList, devices: Sequence[torch.device], outside: int) -> list[torch.device]:
-    """The device of every block: where its middle falls if all parameters are laid end to end over the devices."""
+    """Return the device of every block.
+
+    It is where the block's middle falls if all parameters are laid end to end over the devices.
+    """
     sizes = [_params(block) for block in blocks]
     share = (outside + sum(sizes)) / len(devices)
     placed, before = [], float(outside)

@@ -1,7 +1,7 @@
-"""The dense model as it is given: a hub id, a folder or a gguf file, checked, and what it tells without its weights.
+"""Sources of dense models, checked without weights: hub ids, folders, gguf files.
 
-Nothing here runs code that comes with a model, and nothing is unpickled. What a damaged or hostile file makes
-transformers raise is told as the file's fault, and what would make objects without end is refused.
+Nothing here runs code that comes with a model, and nothing is unpickled. Errors that a damaged or hostile file causes
+in transformers are reported as the file's fault, and unbounded sizes are refused.
 """
 
 import hashlib
@@ -42,30 +42,30 @@ from ranksieve.workers.model.experts import stacked_experts, take_apart
 from ranksieve.workers.types.plan import ModelSource
 
 Weights = Literal["fetched", "listed", "ignored"]
-"""What is asked of a model's weights: that they are here, that they are here or on the hub, or nothing."""
+"""Requirement on a model's weights: here, here or on the hub, or none."""
 
 MOST_WEIGHTS = 150_000
-"""Of a model, its experts taken apart: 70,000 where 10,000 blocks have seven each, 46,000 where 60 have 384 experts."""
+"""Most weights of a model, experts taken apart: 10,000 blocks of seven have 70,000, 60 of 384 experts 46,000."""
 
 MOST_BLOCKS, MOST_ITEMS = 10_000, 2_000_000
-"""That a gguf file may tell of: blocks, and entries in all lists together, each of which takes 700 bytes to read."""
+"""Most blocks of a gguf file, and most entries in all its lists; reading one takes 700 bytes."""
 
 DEQUANTIZED = ("fp8", "mxfp4")
-"""Kinds of quantized weights that transformers can make plain ones of."""
+"""Kinds of quantized weights that transformers can convert to plain ones."""
 
 
 def resolve(
     source: ModelSource, weights: Weights = "fetched", report: hub.Report = lambda done, total: None
 ) -> ModelSource:
-    """Turns a hub source into a local folder, through the hub's own cache; local sources come back checked.
+    """Turn a hub source into a local folder of the hub's cache; check local sources.
 
     Args:
         source: Where the model is.
-        weights: So much is asked of its own.
-        report: As of `workers.model.hub.fetch`.
+        weights: Requirement on its weights.
+        report: See `workers.model.hub.fetch`.
 
     Raises:
-        InputError: The model cannot be had, is pickled, or asks to run its own code.
+        InputError: The model cannot be fetched, is pickled, or asks to run its own code.
     """
     if source.kind != "hub":
         check_local(source, weights=weights != "ignored")
@@ -73,12 +73,12 @@ def resolve(
             check_headers(source)
         return source
     wanted = [*HEAD_FILES, *([WEIGHT_FILES] if weights == "fetched" else [])]
-    # Weights in subfolders are of other formats, or other models: nobody would read them.
+    # Weights in subfolders are of other formats or models, and are not read.
     folder = hub.fetch(source.location, source.revision, wanted, f"*/{WEIGHT_FILES}", report)
     listed = weights == "listed" and (
         holds_weights(folder) or lists_weights(hub.listed(source.location, folder))
     )
-    here = replace(source, location=str(folder))  # still of the hub, which errors are to speak of
+    here = replace(source, location=str(folder))  # still a hub source, for errors
     check_local(here, weights=not listed and weights != "ignored")
     if weights == "fetched":
         check_headers(here)
@@ -86,7 +86,7 @@ def resolve(
 
 
 def load_config(source: ModelSource) -> PreTrainedConfig:
-    """Reads the configuration of a resolved source."""
+    """Read the configuration of a resolved source."""
     with reading(source, "cannot read the model's configuration") as (folder, options):
         if source.kind == "gguf":
             _check_metadata(source)
@@ -97,7 +97,10 @@ def load_config(source: ModelSource) -> PreTrainedConfig:
 
 
 def _check_metadata(source: ModelSource) -> None:
-    """Of a gguf file: its blocks are made, and its lists read number by number, as soon as it is looked into."""
+    """Refuse a gguf file with too many blocks or list entries.
+
+    Reading the file makes all of them.
+    """
     metadata, _ = read_gguf_metadata(source.location)
     blocks = [value for key, value in metadata.items() if key.endswith(".block_count")]
     if any(not isinstance(value, int) or value > MOST_BLOCKS for value in blocks):
@@ -121,11 +124,11 @@ def _refuse_quantized(config: PreTrainedConfig, field: str) -> None:
 
 
 def load_tokenizer(source: ModelSource, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
-    """Reads the tokenizer of a resolved source.
+    """Read the tokenizer of a resolved source.
 
     Args:
-        source: Where it is.
-        config: That of the model, where that in the folder is an export's, which transformers would warn of.
+        source: A resolved source.
+        config: The model's configuration; needed for an export, of whose own one transformers would warn.
     """
     with reading(source, "cannot read the model's tokenizer") as (folder, options):
         if config is not None:
@@ -137,9 +140,9 @@ def load_tokenizer(source: ModelSource, config: PreTrainedConfig | None = None) 
 
 
 def head_folder(source: ModelSource, cache: FolderCache) -> ModelSource:
-    """Where the configuration and the tokenizer of a resolved source are quick to read.
+    """Return a source whose configuration and tokenizer are quick to read.
 
-    To read them out of a gguf file takes seconds, so they are converted once.
+    Reading them from a gguf file takes seconds, so they are converted once.
 
     Args:
         source: A resolved source.
@@ -158,7 +161,9 @@ def head_folder(source: ModelSource, cache: FolderCache) -> ModelSource:
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model's modules on the meta device, its experts taken apart: shapes without memory.
+    """Build the model's modules on the meta device: shapes without memory.
+
+    Its experts are taken apart.
 
     Raises:
         InputError: The configuration is not one of a causal language model.
@@ -186,9 +191,11 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 class _FewWeights(TorchFunctionMode):
-    """Ends, in this thread, the making of modules without end, whatever the field is called that asks for them.
+    """Mode that ends the making of too many modules in this thread.
 
-    Every linear map and embedding asks `torch.empty` for its weight. Other calls restore states, and must not fail.
+    It works for every field that asks for them.
+
+    Every linear map and embedding asks `torch.empty` for its weight. Other functions restore states, and must not fail.
     """
 
     def __init__(self) -> None:
@@ -208,7 +215,10 @@ class _FewWeights(TorchFunctionMode):
 
 
 def _reads_on(config: PreTrainedConfig) -> bool:
-    """Whether a model attends to later tokens: one of those that fill masks, which transformers builds as it is."""
+    """Return whether a model attends to later tokens, such as masked language models.
+
+    Transformers builds these without a causal mask.
+    """
     causal = config.is_encoder_decoder or any(
         getattr(config, name, False) for name in ("is_decoder", "causal")
     )
@@ -216,7 +226,7 @@ def _reads_on(config: PreTrainedConfig) -> bool:
 
 
 def context_length(config: PreTrainedConfig) -> int | None:
-    """Longest sequence the model was made for, in tokens, or None where it names none."""
+    """Return the longest sequence of the model in tokens; None if it names none."""
     text_config = config.get_text_config()
     for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
         value = getattr(text_config, name, None)
@@ -226,7 +236,7 @@ def context_length(config: PreTrainedConfig) -> int | None:
 
 
 def weights_digest(source: ModelSource) -> str:
-    """sha256 over the names and bytes of the files that make the model."""
+    """Return the SHA-256 over names and bytes of the files that make the model."""
     location = Path(source.location)
     files = [location] if location.is_file() else sorted(model_files(location))
     digest = hashlib.sha256()
@@ -239,11 +249,11 @@ def weights_digest(source: ModelSource) -> str:
 
 @contextmanager
 def reading(source: ModelSource, what: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The arguments that transformers reads a resolved source by; whatever it raises is told as the source's fault.
+    """Yield transformers' arguments for a source; report its errors as the source's.
 
-    At a damaged file that is anything: a tokenizer's library raises no kind of its own, or panics, and types and sizes
-    that a configuration or a gguf file names are believed as they stand. A gguf file is read alone: transformers would
-    take a tokenizer that lies beside it.
+    A damaged file may raise anything: a tokenizer's library raises no class of its own, or panics, and types and
+    sizes in a configuration or a gguf file are not checked. A gguf file is read alone: transformers would use a
+    tokenizer next to it.
     """
     location = Path(source.location)
     try:
@@ -256,7 +266,7 @@ def reading(source: ModelSource, what: str) -> Iterator[tuple[str, dict[str, Any
     except RanksieveError:
         raise
     except BaseException as error:
-        panicked = type(error).__name__ == "PanicException"  # of a library in Rust, which cannot be imported
+        panicked = type(error).__name__ == "PanicException"  # raised by a Rust library; cannot be imported
         if not isinstance(error, Exception) and not panicked:
             raise
         raise InputError(f"model.{source.kind}", f"{what}: {error}") from error

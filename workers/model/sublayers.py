@@ -1,12 +1,12 @@
-"""Which matrix alone carries a sublayer's output: where it is gone, so is the sublayer.
+"""Sublayers whose output comes from one matrix, and which die with it.
 
-Found by running the dense model, not by name, unless it is an expert: an attention or feed-forward module inside a
-block returns the very tensor that one of its matrices made. At rank 0 that matrix makes its bias at most, whatever the
-others do: they are dead.
+They are found by running the dense model, not by name, except for experts: an attention or feed-forward module inside
+a block returns the very tensor that one of its matrices made. At rank 0 that matrix returns at most its bias,
+whatever the others do: they are dead.
 
-Not found, and so never skipped, is a sublayer that adds to that tensor or scales it (the residual of BLOOM, the
-experts beside a shared expert), that returns something else besides (eager attention its weights), that takes
-something it might leave a trace in (keys and values that layers share), or that is no module of its own (OPT).
+Not found, and so never skipped, are sublayers that add to that tensor or scale it (the residual of BLOOM, the experts
+next to a shared expert), that return more values (eager attention its weights), that take an object they might change
+(keys and values that layers share), or that are no modules of their own (OPT).
 """
 
 from collections.abc import Callable, Container, Sequence
@@ -24,15 +24,15 @@ from ranksieve.workers.model.experts import Expert, expert_of
 TOKENS = 4
 
 _Made = dict[str, tuple[torch.Tensor, torch.Tensor]]
-"""Matrix name → what it returned last, and a copy, which nobody can change in place."""
+"""Matrix name → its last output, and a copy that later modules cannot change in place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sublayer:
-    """A module whose output is that of one matrix.
+    """Module whose output is that of one matrix.
 
-    `matrices` are all the listed ones inside it, `output` among them. `rest`: what it returns behind the tensor; None
-    where it returns the tensor by itself.
+    `matrices` are all the listed ones inside it, including `output`. `rest`: values returned after the tensor; None if
+    it returns only the tensor.
     """
 
     name: str
@@ -43,11 +43,13 @@ class Sublayer:
 
 @torch.no_grad()
 def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> tuple[Sublayer, ...]:
-    """Runs the dense model once on a few tokens, without a cache, and looks at what its modules return.
+    """Run the dense model once on a few tokens and find the sublayers.
+
+    It runs without a cache; the outputs of its modules are compared.
 
     Args:
-        model: For inference, its matrices not replaced yet.
-        matrices: Those that may be at rank 0.
+        model: Model for inference, its matrices not replaced yet.
+        matrices: Matrices that may be at rank 0.
 
     Returns:
         The sublayers that can be skipped, in the order of their output matrices, experts last; the outermost module of
@@ -99,7 +101,7 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
 def live_ranks(
     matrices: Sequence[MatrixShape], ranks: Sequence[int], sublayers: Sequence[Sublayer]
 ) -> tuple[int, ...]:
-    """The same candidate, all matrices of its dead sublayers at rank 0."""
+    """Return a candidate's ranks with all matrices of dead sublayers at rank 0."""
     dead = skipped(matrices, ranks, sublayers)
     return tuple(0 if matrix.name in dead else rank for matrix, rank in zip(matrices, ranks, strict=True))
 
@@ -107,13 +109,16 @@ def live_ranks(
 def skipped(
     matrices: Sequence[MatrixShape], ranks: Sequence[int], sublayers: Sequence[Sublayer]
 ) -> frozenset[str]:
-    """All matrices of a candidate's dead sublayers."""
+    """Return all matrices of a candidate's dead sublayers."""
     gone = {matrix.name for matrix, rank in zip(matrices, ranks, strict=True) if rank == 0}
     return frozenset(name for sublayer in sublayers if sublayer.output in gone for name in sublayer.matrices)
 
 
 def leaves_no_trace(values: Sequence[Any]) -> bool:
-    """Whether a module called with these returns its result and changes nothing; what is not plain may be a cache."""
+    """Return whether a module called with these values changes nothing else.
+
+    Values that are not plain may be a cache.
+    """
     return all(
         leaves_no_trace(value)
         if isinstance(value, tuple)
@@ -123,7 +128,7 @@ def leaves_no_trace(values: Sequence[Any]) -> bool:
 
 
 def _expert(output: str, expert: Expert, names: Container[str]) -> Sublayer:
-    """The expert that a matrix is the last one of; of its matrices those that are among the names."""
+    """Return the expert whose last matrix this is, with its matrices among the names."""
     module = output.rpartition(".")[0]
     matrices = tuple(f"{module}.{name}" for name in expert.maps)
     return Sublayer(
@@ -132,7 +137,7 @@ def _expert(output: str, expert: Expert, names: Container[str]) -> Sublayer:
 
 
 def _around(matrix: MatrixShape, all_names: Sequence[str]) -> list[Sublayer]:
-    """The modules between a block and a matrix, the outermost first."""
+    """Return the modules between a block and a matrix, the outermost first."""
     block, parts = matrix.name.removesuffix(f".{matrix.kind}"), matrix.kind.split(".")
     names = [".".join((block, *parts[:depth])) for depth in range(1, len(parts))]
     return [
@@ -153,7 +158,7 @@ def _judged(
     kwargs: dict[str, Any],
     output: Any,
 ) -> Sublayer | None:
-    """The sublayer with what it returns behind the tensor, or None if this call shows that it cannot be skipped."""
+    """Return the sublayer with the values behind its tensor; None if it must be run."""
     if sublayer.output not in made:
         return None
     y, unchanged = made[sublayer.output]

@@ -1,4 +1,4 @@
-"""Running a matrix at any rank: a module whose rank is one number.
+"""Matrices that run at any rank: modules whose rank is one number.
 
 Legend: B batch, L length, O output width, D input width, R largest rank in the factors, r the rank in use.
 """
@@ -18,7 +18,7 @@ from ranksieve.workers.model.sublayers import Sublayer, find_sublayers, leaves_n
 
 
 class SwitchableLinear(nn.Module):
-    """A linear map that runs dense or through the first `rank` components of its factors.
+    """Linear map that runs dense or through the first `rank` of its components.
 
     Changing `rank` costs nothing: both factors are sliced as views when the module runs. Rank 0 is the matrix
     gone, its bias kept.
@@ -47,11 +47,11 @@ class SwitchableLinear(nn.Module):
 
 
 class SwitchableModel:
-    """A causal LM whose listed matrices run at the ranks of the current candidate.
+    """Causal LM whose listed matrices run at the ranks of the current candidate.
 
-    The model is changed in place: its linear modules are replaced by `SwitchableLinear`. A sublayer whose output matrix
-    is at rank 0 is not run (see `model.sublayers`); with a cache, which has to grow in every layer, it is run on
-    nothing: all its matrices are at rank 0.
+    The model is changed in place: its linear modules are replaced by `SwitchableLinear`. A sublayer whose output
+    matrix is at rank 0 is not run (see `model.sublayers`). With a cache, which must grow in every layer, it is run
+    with all its matrices at rank 0.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SwitchableModel:
         self.model = model
         self.matrices = tuple(matrices)
         self.answer_bias: nn.Parameter | None = None
-        """Of the output head, in every candidate but the dense model; see `workers.factors.answer_bias`."""
+        """Bias of the output head in every candidate but the dense model; see `workers.factors.answer_bias`."""
         self._sublayers = find_sublayers(model, matrices)
         self._modules = [_replace(model, matrix.name, *factors[matrix.name]) for matrix in matrices]
         for sublayer in self._sublayers:
@@ -71,7 +71,7 @@ class SwitchableModel:
         self._ranks: tuple[int, ...] = ()
 
     def switch(self, ranks: Sequence[int]) -> None:
-        """Makes the model the candidate with these ranks, in the order of the matrices (-1 is dense)."""
+        """Switch the model to these ranks, in the order of the matrices (-1 is dense)."""
         if (wanted := tuple(ranks)) == self._ranks:
             return
         live = live_ranks(self.matrices, wanted, self._sublayers)
@@ -82,7 +82,7 @@ class SwitchableModel:
             self._choose_bias()
 
     def set_answer_bias(self, bias_V: torch.Tensor | None) -> None:
-        """Gives candidates a bias of the output head, in place of the model's own, or takes it away."""
+        """Set the candidates' bias of the output head; None restores the model's own."""
         found = linear_head(self.model)
         assert found is not None
         if self.answer_bias is None:
@@ -97,12 +97,12 @@ class SwitchableModel:
         self._head.bias = self._own_bias if own else self.answer_bias
 
     def skipped(self, ranks: Sequence[int]) -> frozenset[str]:
-        """The matrices of the sublayers that the candidate does not run."""
+        """Return the matrices of the sublayers that the candidate does not run."""
         return skipped(self.matrices, ranks, self._sublayers)
 
 
 def switchable_module(model: PreTrainedModel, name: str) -> SwitchableLinear:
-    """The module of one matrix, after `SwitchableModel` has replaced it."""
+    """Return the module of one matrix that `SwitchableModel` has replaced."""
     module = model.get_submodule(name)
     assert isinstance(module, SwitchableLinear)
     return module
@@ -128,7 +128,7 @@ def _skip_while_dead(model: PreTrainedModel, sublayer: Sublayer) -> None:
         inputs = (*args, *kwargs.values())
         if output.rank != 0 or not leaves_no_trace(inputs):
             return run(*args, **kwargs)
-        y = output(inputs[0])  # at rank 0 it looks at the leading shape alone
+        y = output(inputs[0])  # at rank 0 it only needs the leading shape
         return y if sublayer.rest is None else (y, *sublayer.rest)
 
     module.forward = forward

@@ -1,4 +1,4 @@
-"""Scores and slopes of a candidate, in a model that stays loaded.
+"""Scores and slopes of candidates, in a model that stays loaded.
 
-Switches ranks, runs batches, reads answers. Knows no Ray and not which candidate is better.
+Switches ranks, runs batches, reads answers. Knows no Ray, and not which candidate is better.
 """

@@ -1,4 +1,4 @@
-"""Scores a candidate on the task, with no Ray anywhere: switch the ranks, run the batches, read the answers.
+"""Scorer of candidates on the task, without Ray.
 
 Legend: E examples, C choices, N answer tokens of a batch, V vocabulary, A belief rows, K outcomes of a belief.
 """
@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ranksieve.search.errors import ScoringError
-from ranksieve.workers.factors.refit import lent, load_fitted, refit_to_file
+from ranksieve.workers.factors.refit import load_fitted, refit_to_file, using_fitted
 from ranksieve.workers.forward.batches import Batch, make_batches
 from ranksieve.workers.forward.generation import answers, goes_on, read_once, write_alone
 from ranksieve.workers.forward.likelihood import Predicted, answer_logits, right_share, slot_log_likelihoods
@@ -34,11 +34,11 @@ TOP_TOKENS = 64
 
 
 class _NotFiniteError(ArithmeticError):
-    """The candidate's logits are not finite."""
+    """Non-finite logits of a candidate."""
 
 
 class Scorer:
-    """Scores candidates of one model on one task.
+    """Scorer of one model's candidates on one task.
 
     Args:
         model: The model with its switchable matrices.
@@ -60,25 +60,28 @@ class Scorer:
         self._dense_answers: dict[tuple[int, int], list[torch.Tensor]] = {}
 
     def set_beliefs(self, beliefs: Mapping[str, Beliefs]) -> None:
-        """Sets the dense model's beliefs per split; without them no KL is computed."""
+        """Set the dense model's beliefs per split; without them no KL is computed."""
         self._beliefs = dict(beliefs)
 
     def score(self, request: ScoreRequest) -> Scores | Failure:
-        """Scores a candidate; its own faults (not finite, out of memory) come back as a `Failure`."""
+        """Score a candidate; return its own faults as a `Failure`.
+
+        These are logits that are not finite, and lack of memory.
+        """
         try:
-            with lent(self._model, load_fitted(request.refit)):
+            with using_fitted(self._model, load_fitted(request.refit)):
                 scores, _ = self._run(request, want_beliefs=False)
         except _NotFiniteError as error:
             return Failure(reason=str(error))
         except (RuntimeError, MemoryError) as error:
-            return _for_want_of_memory(error)
+            return _memory_failure(error)
         return scores
 
     def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
-        """Scores the dense model and returns its beliefs, the yardstick for every candidate.
+        """Score the dense model and return its beliefs, the reference of every candidate.
 
         Raises:
-            ScoringError: The dense model itself is broken on these examples.
+            ScoringError: The dense model itself fails on these examples.
         """
         try:
             scores, beliefs = self._run(request, want_beliefs=True)
@@ -91,7 +94,10 @@ class Scorer:
         return scores, beliefs
 
     def refit(self, request: RefitRequest) -> Failure | None:
-        """Refits a candidate on the first calibration examples; its own faults come back as a `Failure`."""
+        """Refit a candidate on the first calibration examples.
+
+        Its own faults are returned as a `Failure`.
+        """
         examples = self._task.splits["calibration"][: request.examples]
         try:
             refit_to_file(
@@ -106,11 +112,14 @@ class Scorer:
         except ScoringError as error:
             return Failure(reason=str(error))
         except (RuntimeError, MemoryError) as error:
-            return _for_want_of_memory(error)
+            return _memory_failure(error)
         return None
 
     def react(self, request: ReactionRequest) -> Reaction | Failure:
-        """How a candidate reacts on some calibration examples; its own faults come back as a `Failure`."""
+        """Measure a candidate's slopes on some calibration examples.
+
+        Its own faults are returned as a `Failure`.
+        """
         examples = self._task.splits["calibration"][request.start : request.stop]
         try:
             return react(
@@ -126,7 +135,7 @@ class Scorer:
         except ScoringError as error:
             return Failure(reason=str(error))
         except (RuntimeError, MemoryError) as error:
-            return _for_want_of_memory(error)
+            return _memory_failure(error)
 
     @torch.inference_mode()
     def _run(self, request: ScoreRequest, *, want_beliefs: bool) -> tuple[Scores, Beliefs | None]:
@@ -154,7 +163,7 @@ class Scorer:
         logp_EC = torch.zeros(len(examples), choices, dtype=torch.float64)
         for part in self._predicted(request, examples):
             logp_EC += slot_log_likelihoods(part.logits_NV, part, len(examples), choices).cpu()
-            del part  # its logits, before others are made
+            del part  # free its logits before the next part
         counts_E = torch.tensor([example.choices for example in examples])
         logp_EC[torch.arange(choices)[None] >= counts_E[:, None]] = -torch.inf
         belief_EC = logp_EC.log_softmax(dim=1).numpy()
@@ -203,7 +212,7 @@ class Scorer:
             if want_beliefs:
                 top = logp_NV.topk(outcomes, dim=1)
                 top_AK[rows_N], token_AK[rows_N] = top.values.cpu().numpy(), top.indices.cpu().numpy()
-            del part, logp_NV  # before others are made
+            del part, logp_NV  # free them before the next part
         nll_E = np.add.reduceat(nll_A, offset_E[:-1])
         scores = {
             **(_of_texts(texts, examples) if self._task.kind == "generate" else _of_likelihood(nll_E)),
@@ -216,13 +225,13 @@ class Scorer:
         return scores, Beliefs(logp_AK=top_AK, token_AK=token_AK, offset_E=offset_E)
 
     def _predicted(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
-        """All answers of the examples; raises where their logits are not finite."""
+        """Yield all answers of the examples; raise if their logits are not finite."""
         read = self._read_once if self._shares else self._row_by_row
         for part in read(request, examples):
             if not torch.isfinite(part.logits_NV).all():
                 raise _NotFiniteError("the candidate's logits are not finite")
             yield part
-            del part  # whoever took it may have let go of it
+            del part  # the caller may have dropped it
 
     def _read_once(self, request: ScoreRequest, examples: Sequence[Example]) -> Iterator[Predicted]:
         return answers(
@@ -251,11 +260,11 @@ class Scorer:
 
     @property
     def _new_tokens(self) -> int:
-        """Most that the model writes itself."""
+        """Most tokens that the model writes itself."""
         return self._task.max_new_tokens if self._task.kind == "generate" else 0
 
     def _choices(self, split: str) -> int:
-        """Over the whole split, so that the beliefs of its parts have one width."""
+        """Return the most choices in the whole split: its parts' beliefs have one width."""
         return max(example.choices for example in self._task.splits[split])
 
     def _batched(self, request: ScoreRequest, examples: Sequence[Example]) -> list[Batch]:
@@ -267,7 +276,7 @@ class Scorer:
 
 
 def _of_texts(texts: Sequence[str | None], examples: Sequence[Example]) -> dict[str, np.ndarray]:
-    """`quality` and `exact` of answers, NaN where none was written."""
+    """Return `quality` and `exact` of written answers, NaN without one."""
     pairs = [(text, example.references) for text, example in zip(texts, examples, strict=True)]
     return {
         name: np.array([np.nan if text is None else measure(text, right) for text, right in pairs])
@@ -276,19 +285,19 @@ def _of_texts(texts: Sequence[str | None], examples: Sequence[Example]) -> dict[
 
 
 def _of_likelihood(nll_E: np.ndarray) -> dict[str, np.ndarray]:
-    """`quality` and `exact` where nothing is written."""
+    """Return `quality` and `exact` without written answers."""
     return {"quality": -nll_E, "exact": np.zeros(len(nll_E))}
 
 
-def _for_want_of_memory(error: RuntimeError | MemoryError) -> Failure:
-    """The failure of a candidate that there was no memory for; whatever else it is is raised again."""
+def _memory_failure(error: RuntimeError | MemoryError) -> Failure:
+    """Return the failure of a candidate without enough memory; raise other errors."""
     if (lack := lack_of_memory(error)) is None:
         raise error
     return Failure(reason=lack)
 
 
 def _kl_rows(logp_EC: np.ndarray, logq_EC: np.ndarray) -> np.ndarray:
-    """KL(p‖q) of each row, in nats; outcomes impossible under p count nothing."""
+    """Return KL(p‖q) of each row, in nats; impossible outcomes of p add nothing."""
     with np.errstate(invalid="ignore"):
         terms_EC = np.where(np.isfinite(logp_EC), np.exp(logp_EC) * (logp_EC - logq_EC), 0.0)
     kl_E: np.ndarray = terms_EC.sum(axis=1).clip(min=0.0)
@@ -296,7 +305,7 @@ def _kl_rows(logp_EC: np.ndarray, logq_EC: np.ndarray) -> np.ndarray:
 
 
 def _coarse_kl(logq_NV: torch.Tensor, logp_NK: np.ndarray, token_NK: np.ndarray) -> np.ndarray:
-    """KL in nats between the beliefs on the dense model's top tokens and one outcome for the rest."""
+    """Return the KL in nats over the dense model's top tokens and all others as one."""
     token = torch.from_numpy(token_NK.astype(np.int64)).to(logq_NV.device)
     logq_NK = logq_NV.gather(1, token).double().cpu().numpy()
     return _kl_rows(_with_rest(logp_NK.astype(np.float64)), _with_rest(logq_NK))

@@ -1,9 +1,9 @@
-"""How the task loss of a compressed model reacts to the next components of each matrix, up and down.
+"""Slopes of the task loss along the next components of each matrix, up and down.
 
 Legend: E examples, M matrices, B rows of a batch, L length, O output width, D input width, W components of a window.
 
 A gate m on component r of a matrix, y = leftᵀ diag(m) right x, is 1 where the component is kept and 0 where it is cut.
-The loss's derivative by it is Σ (left_r · g)(right_r · x) over all tokens, g = ∂loss/∂y: one backward pass tells it for
+The loss's derivative by it is Σ (left_r · g)(right_r · x) over all tokens, g = ∂loss/∂y: one backward pass gives it for
 all components of all matrices (arXiv 1611.06440, equation 7, for the gates of channels). Here it is summed over a
 window of components on either side of each matrix's rank, for each example apart: the rows of a batch do not meet. The
 energies of `decomposition` are of second order around the dense model; this is of first order around the model as
@@ -28,7 +28,7 @@ from ranksieve.workers.types.plan import Example
 from ranksieve.workers.types.scores import Floats, Reaction
 
 FLOAT16_SCALE = 1024.0
-"""Of the loss where gradients are in float16, of which small ones would vanish; a power of two rounds nothing."""
+"""Scale of the loss for float16 gradients, of which small ones would vanish; a power of two rounds nothing."""
 
 
 def react(
@@ -42,18 +42,18 @@ def react(
     window: int,
     known: list[torch.Tensor] | None = None,
 ) -> Reaction:
-    """The reaction of the model at these ranks on each example.
+    """Measure the slopes of the model at these ranks on each example.
 
     Args:
         model: Switched to the ranks, and left there.
         ranks: One per matrix.
-        kind: Of the task.
+        kind: Kind of the task.
         examples: Any, with right answers.
         batch_tokens: Padded tokens per pass.
-        kl_weight: Of the loss, see `workers.forward.loss`.
+        kl_weight: Weight in the loss, see `workers.forward.loss`.
         window: Components on either side of the rank.
-        known: What the dense model makes of these examples, batch by batch, from an earlier call; what is missing is
-            added, for `choice`.
+        known: The dense model's log-likelihoods of these examples, batch by batch, from an earlier call; missing ones
+            are added, for `choice`.
 
     Raises:
         ScoringError: A loss or a slope is not finite.
@@ -69,7 +69,7 @@ def react(
                 dense = known[number]
             else:
                 dense = log_likelihoods(kind, dense_logits(model, here), examples, here, max_choices)
-                if kind == "choice":  # others are as long as the vocabulary
+                if kind == "choice":  # other kinds have rows as long as the vocabulary
                     known.append(dense)
             watch.begin(here, [index for index in batch.examples for _ in examples[index].rows])
             with torch.enable_grad():
@@ -86,9 +86,9 @@ def react(
 
 
 class _Watch:
-    """Hooks on all matrices, for as long as the `with` block lasts; what is gone is not watched.
+    """Hooks on all matrices that are not gone, for as long as the `with` block lasts.
 
-    Gradients are to be those of `scale` times the loss.
+    Gradients must be those of `scale` times the loss.
     """
 
     def __init__(self, model: SwitchableModel, ranks: Sequence[int], window: int) -> None:
@@ -111,13 +111,13 @@ class _Watch:
             handle.remove()
 
     def begin(self, batch: Batch, example_B: Sequence[int]) -> None:
-        """The next batch, and which examples its rows are of."""
+        """Begin the next batch; `example_B` is the example of each row."""
         self._example_R += example_B
         for window in self._windows:
             window.begin(*batch.ids_BL.shape)
 
     def reaction(self, dense_quality_E: Floats, quality_E: Floats) -> Reaction:
-        """Of all batches so far."""
+        """Return the slopes of all batches so far."""
         kept_EM, cut_EM = np.zeros((2, len(quality_E), len(self._windows)))
         for m, window in enumerate(self._windows):
             slopes_2R = torch.cat(window.slopes, dim=1) / self.scale
@@ -138,7 +138,10 @@ class _Watch:
 
 
 class _Window:
-    """The components of one matrix from `start` to `stop`, on either side of its `rank`; empty where it is gone."""
+    """Components of one matrix from `start` to `stop`, on either side of its `rank`.
+
+    Empty if the matrix is gone.
+    """
 
     def __init__(self, module: SwitchableLinear, expert: Expert | None, window: int) -> None:
         self.module = module
@@ -148,17 +151,17 @@ class _Window:
         self.start = max(0, self.rank - window)
         self.stop = min(stored, self.rank + window) if self.rank else 0
         self.slopes: list[torch.Tensor] = []
-        """Of each batch, 2×B: summed below the rank and above it."""
+        """Slopes of each batch, 2×B: summed below the rank and above it."""
         self._length = 0
 
     def begin(self, rows: int, length: int) -> None:
-        """The next batch has so many rows of so many positions."""
+        """Begin the next batch, of this many rows and positions."""
         device = self.module.left_RO.device
         self.slopes.append(torch.zeros(2, rows, dtype=torch.float64, device=device))
         self._length = length
 
     def watch(self, module: SwitchableLinear, args: tuple[torch.Tensor, ...], y_BLO: torch.Tensor) -> None:
-        """A forward hook; padding adds nothing, its gradients are zero."""
+        """Watch a forward pass; padding adds nothing, since its gradients are zero."""
         if not (y_BLO.requires_grad and self.rank):
             return
         right_WD, left_WO = (factor[self.start : self.stop] for factor in (module.right_RD, module.left_RO))
@@ -176,7 +179,7 @@ class _Window:
         y_BLO.register_hook(take)  # type: ignore[no-untyped-call]
 
     def _sent(self, tokens: int) -> torch.Tensor | None:
-        """Which of the batch's tokens are sent to the matrix, if it is an expert's, and of these tokens."""
+        """Return the tokens of the batch that are sent to the matrix's expert, if any."""
         expert = self._expert
         return expert.tokens_P if expert is not None and expert.of == tokens else None
 
@@ -184,9 +187,9 @@ class _Window:
 def _by_row(
     products_BLW: torch.Tensor, rows: int, length: int, tokens_P: torch.Tensor | None
 ) -> torch.Tensor:
-    """Summed over each row's tokens, B×W; rows share alike in what does not say whose it is.
+    """Sum over each row's tokens, B×W; unassigned products are shared equally.
 
-    Some modules see the rows behind one another; `tokens_P` of these are sent to an expert.
+    Some modules see the rows concatenated; `tokens_P` of their tokens are sent to an expert.
     """
     products_TW = products_BLW.flatten(0, -2)
     if tokens_P is not None:

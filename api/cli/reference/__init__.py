@@ -1,1 +1,1 @@
-"""Renderers of the reference pages: each lays out what the code itself says, and has no sentence of its own."""
+"""Renderers of the reference pages; every sentence comes from the code itself."""

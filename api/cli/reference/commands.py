@@ -1,4 +1,4 @@
-"""The commands' page, from the command line itself."""
+"""Page of the commands, from the command line itself."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from ranksieve.api.reference.markdown import code, page, paragraphs, table
 
 
 def render(command: Any) -> str:
-    """The page of the root command."""
+    """Render the page of the root command."""
     exits = table(
         ("exit code", "means"),
         [

@@ -1,4 +1,4 @@
-"""The job file's page: one section per mapping of the file, as its pydantic models have it."""
+"""Page of the job file: one section per mapping, from its pydantic models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _FILE, _OF_KIND = "The whole file", " of kind "
 
 
 def render() -> str:
-    """The page."""
+    """Render the page."""
     schema = JobSpec.model_json_schema()
     definitions = {f"#/$defs/{name}": inner for name, inner in schema["$defs"].items()}
     titles: dict[str, str] = {}
@@ -49,7 +49,7 @@ def _name(
 def _section(
     title: str, schema: Schema, definitions: Mapping[str, dict[str, Any]], links: Mapping[str, str]
 ) -> str:
-    """The fields of a mapping; those that are marked as advanced in a table of their own, below the others."""
+    """Render a mapping's fields; advanced ones in a table of their own at the end."""
     tables: dict[bool, dict[str, Schema]] = {False: {}, True: {}}
     for name, field in schema.get("properties", {}).items():
         tables[bool(field.get("x-advanced"))][name] = {"description": _meaning(field, definitions), **field}
@@ -61,7 +61,7 @@ def _section(
 
 
 def _meaning(field: Schema, definitions: Mapping[str, dict[str, Any]]) -> str:
-    """The first paragraph about the mapping that a field takes, where it takes but one kind."""
+    """Return the first paragraph about a field's mapping, if it takes only one kind."""
     found = [reference for reference, _ in references(field)]
-    told: str = definitions[found[0]].get("description", "") if len(found) == 1 else ""
-    return told.partition("\n\n")[0]
+    text: str = definitions[found[0]].get("description", "") if len(found) == 1 else ""
+    return text.partition("\n\n")[0]

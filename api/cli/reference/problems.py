@@ -1,4 +1,4 @@
-"""The error codes' page."""
+"""Page of the error codes."""
 
 from http import HTTPStatus
 
@@ -10,7 +10,7 @@ from ranksieve.api.reference.markdown import code, page, paragraphs, table
 
 
 def render() -> str:
-    """The page."""
+    """Render the page."""
     codes = (
         (code(name), str(status), HTTPStatus(status).phrase, DETAILS.get(status, ""))
         for status, name in CODES.items()

@@ -8,7 +8,7 @@ from ranksieve.api.cli.reference import commands, job_file, problems, routes, se
 
 
 def render(command: Any) -> Mapping[str, str]:
-    """Every page as Markdown, by its name.
+    """Return every page as Markdown, by name.
 
     Args:
         command: The root command of the command line.

@@ -1,4 +1,4 @@
-"""The REST routes' page, from the server's OpenAPI document."""
+"""Page of the REST routes, from the server's OpenAPI document."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ _PARAMETERS = ("name", "in", "type", "default", "meaning")
 
 
 def render() -> str:
-    """The page."""
+    """Render the page."""
     document = openapi_document()
     links = {
         f"{_SCHEMAS}{name}": _ELSEWHERE.get(name, f"[{name}](#{anchor(name)})")
@@ -63,8 +63,8 @@ def _parameters(operation: Mapping[str, Any], links: Mapping[str, str]) -> Itera
             "required": [one["name"]] * one.get("required", 0),
         }
         ((name, kind, default, bounds, meaning),) = rows(named, links)
-        told = one.get("description", meaning)
-        yield name, one["in"], kind, default, f"{told} ({bounds})" if bounds else told
+        text = one.get("description", meaning)
+        yield name, one["in"], kind, default, f"{text} ({bounds})" if bounds else text
 
 
 def _content(message: Mapping[str, Any]) -> Collection[Mapping[str, Any]]:
@@ -73,7 +73,7 @@ def _content(message: Mapping[str, Any]) -> Collection[Mapping[str, Any]]:
 
 
 def _bodies(document: Mapping[str, Any], links: Mapping[str, str]) -> Iterator[str]:
-    """Every schema that a body of a request is made of, with those inside it."""
+    """Render every schema of the request bodies, with the schemas inside."""
     schemas: Mapping[str, Schema] = document["components"]["schemas"]
     waiting = [
         reference

@@ -20,11 +20,11 @@ _TYPES = {"array": "list", "object": "mapping", "string": "text", "boolean": "tr
 
 
 def rows(schema: Schema, links: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
-    """The fields of an object.
+    """Yield a row for each field of an object.
 
     Args:
-        schema: Of the object.
-        links: What stands for each schema that a field refers to, by its reference.
+        schema: The object's schema.
+        links: Text in place of each referenced schema, by its reference.
     """
     for name, field in schema.get("properties", {}).items():
         default = "required" if name in schema.get("required", ()) else _default(field)
@@ -32,7 +32,7 @@ def rows(schema: Schema, links: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
 
 
 def references(schema: Schema) -> Iterator[tuple[str, str]]:
-    """References in a field, each with what its place adds to the path of the field."""
+    """Yield a field's references, each with its addition to the field's path."""
     if "$ref" in schema:
         yield schema["$ref"], ""
     for inner in _alternatives(schema):
@@ -43,7 +43,7 @@ def references(schema: Schema) -> Iterator[tuple[str, str]]:
 
 
 def type_text(schema: Schema, links: Mapping[str, str]) -> str:
-    """What a field takes."""
+    """Return the type of a field's values."""
     if "$ref" in schema:
         return links[schema["$ref"]]
     if alternatives := _alternatives(schema):
@@ -59,11 +59,11 @@ def type_text(schema: Schema, links: Mapping[str, str]) -> str:
 
 
 def bounds_text(schema: Schema) -> str:
-    """The bounds of a field, or of each kind of value that it may have."""
-    told = [*_ranges(schema), *filter(None, map(bounds_text, _alternatives(schema)))]
+    """Return the bounds of a field, or of each kind of value it takes."""
+    found = [*_ranges(schema), *filter(None, map(bounds_text, _alternatives(schema)))]
     if isinstance(items := schema.get("items"), Mapping) and (each := bounds_text(items)):
-        told.append(f"each {each}")
-    return ", ".join(dict.fromkeys(told))
+        found.append(f"each {each}")
+    return ", ".join(dict.fromkeys(found))
 
 
 def _ranges(schema: Schema) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The settings' page: every variable that a server reads."""
+"""Page of the settings: every variable that a server reads."""
 
 from ranksieve.api.cli.reference.schemas import HEADER, rows
 from ranksieve.api.reference.markdown import code, page, table
@@ -6,7 +6,7 @@ from ranksieve.service.server.settings import Settings
 
 
 def render() -> str:
-    """The page."""
+    """Render the page."""
     schema = Settings.model_json_schema()
     prefix = str(Settings.model_config["env_prefix"])
     variables = {

@@ -1,4 +1,4 @@
-"""How a route reaches the application it serves."""
+"""Dependency that gives a route its application."""
 
 from typing import Annotated
 

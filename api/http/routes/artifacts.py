@@ -1,4 +1,4 @@
-"""The files of a job's exported model."""
+"""Files of a job's exported model."""
 
 from http import HTTPStatus
 
@@ -26,20 +26,20 @@ router = APIRouter(
 @router.head("", include_in_schema=False)
 @router.get("", responses={200: {"links": ARTIFACT_LINKS}})
 def list_artifacts(job_id: str, reader: Reader) -> ArtifactList:
-    """List the files of the exported model; none before the job has succeeded."""
+    """List the files of the exported model; empty before the job has succeeded."""
     job = reader.jobs.job(job_id)
     found = artifacts.list(reader.application.artifacts_dir(job.id)) if _has_model(job) else ()
     return ArtifactList(artifacts=[ArtifactBody(**artifact) for artifact in found])
 
 
-@router.head("/{name:path}", include_in_schema=False)  # tells its size and ETag
+@router.head("/{name:path}", include_in_schema=False)  # size and ETag only
 @router.get(
     "/{name:path}",
     response_class=FileResponse,
     responses={
         200: {"description": "The file.", "content": FILE},
-        206: {"description": "The part of it that `Range` asked for.", "content": FILE},
-        304: {"description": "As the client has it."},
+        206: {"description": "The requested `Range` of the file.", "content": FILE},
+        304: {"description": "Not modified."},
         **responses(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE),
     },
 )
@@ -56,5 +56,5 @@ def artifact(job_id: str, name: str, reader: Reader, if_none_match: IfNoneMatch 
 
 
 def _has_model(job: Job) -> bool:
-    """Whether what lies in a job's folder is a model: before it has succeeded nobody has verified that."""
+    """Return whether a job's folder holds a verified model."""
     return job.state is JobState.SUCCEEDED

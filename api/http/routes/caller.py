@@ -1,4 +1,4 @@
-"""Who calls a route, and what is there for them."""
+"""Caller of a route, and the jobs visible to it."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,7 +15,10 @@ from ranksieve.service.store import View
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """The application, as far as one caller may use it; `is_still_good` asks whether the key has not ended since."""
+    """Application as one caller may use it.
+
+    `is_still_good` returns whether the caller's key is still valid.
+    """
 
     application: Application
     principal: Principal
@@ -23,15 +26,15 @@ class Caller:
 
     @property
     def jobs(self) -> View:
-        """The jobs that are there for the caller."""
+        """Jobs visible to the caller."""
         return self.application.store.seen_by(self.principal.sees)
 
 
 def _caller(scope: Scope) -> Callable[[Request, Application], Awaitable[Caller]]:
-    """A dependency: the caller, whose key has to be good for `scope`."""
+    """Make a dependency that requires a key of `scope` and returns its caller."""
 
     async def caller(request: Request, application: TheApplication) -> Caller:
-        principal: Principal = request.state.principal  # set by `Authenticate`, or nobody gets here
+        principal: Principal = request.state.principal  # set by `Authenticate`
         if not principal.scope.includes(scope):
             raise HTTPException(
                 HTTPStatus.FORBIDDEN,

@@ -1,4 +1,4 @@
-"""What this server can do."""
+"""Capabilities of this server."""
 
 from fastapi import APIRouter
 
@@ -11,6 +11,6 @@ router = APIRouter(prefix="/capabilities", tags=["capabilities"])
 
 @router.get("")
 def capabilities(reader: Reader) -> CapabilitiesBody:
-    """Tell versions, devices, limits, and the kinds of tasks, methods and objectives there are."""
+    """Show versions, devices, limits, and the kinds of tasks, methods and objectives."""
     application = reader.application
     return CapabilitiesBody.model_validate(capabilities_of(application.settings, application.devices()))

@@ -1,4 +1,4 @@
-"""Entity tags: an answer's own hash, by which a client that has it already need not get it again."""
+"""Entity tags: hashes of answers, which spare a client repeated downloads."""
 
 import hashlib
 from http import HTTPStatus
@@ -18,30 +18,30 @@ IfNoneMatch = Annotated[
 
 IfMatch = Annotated[
     Tags | SkipJsonSchema[None],
-    Header(description="`ETag` that the job must still have, or it stays as it is; `*` for any."),
+    Header(description="`ETag` that the job must still have to be changed; `*` for any."),
 ]
 
 
 def require_match(body: BaseModel, if_match: str | None) -> None:
-    """Check that a client that wants to change something has seen it as it is.
+    """Check that a client has seen the current state of what it wants to change.
 
     Args:
-        body: As it is.
-        if_match: What the client sent in `If-Match`.
+        body: The current state.
+        if_match: The client's `If-Match` header.
 
     Raises:
-        OutdatedError: It has changed since.
+        OutdatedError: The state has changed since.
     """
     if if_match is not None and not is_held(_tag(_content(body)), if_match):
         raise OutdatedError("this has changed since its ETag was given; get it again, then decide")
 
 
 def tagged(body: BaseModel, if_none_match: str | None) -> Response:
-    """The answer with this body, or 304 without it if the client has it.
+    """Return the answer with this body, or 304 without it if the client has it.
 
     Args:
         body: The body.
-        if_none_match: What the client sent in `If-None-Match`: tags with commas between, or `*`.
+        if_none_match: The client's `If-None-Match` header: tags with commas between, or `*`.
     """
     content = _content(body)
     tag = _tag(content)
@@ -52,7 +52,7 @@ def tagged(body: BaseModel, if_none_match: str | None) -> Response:
 
 
 def is_held(tag: str, header: str | None) -> bool:
-    """Whether a tag is among those that a client sent, which has the answer with this tag then."""
+    """Return whether a tag is in a client's header of tags."""
     held = {one.strip().removeprefix("W/") for one in (header or "").split(",")}
     return bool(held & {tag, "*"})
 

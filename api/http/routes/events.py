@@ -1,4 +1,4 @@
-"""A job's events: a page of JSON, or a stream that goes on until the job has ended.
+"""Events of a job: a page of JSON, or a stream until the job has ended.
 
 The stream is server-sent events: `id` is the event's `seq`, `event` its type, `data` its JSON. A client that
 reconnects sends the last id it saw and misses nothing, because every event is read back from the store.
@@ -27,11 +27,11 @@ from ranksieve.service.run.feed import Subscription
 from ranksieve.service.store import View
 
 KEEPALIVE_S = 15.0
-"""So often a quiet stream sends something, and so often it is asked whether its reader's key has ended."""
+"""Interval of comments in a quiet stream, and of checks of its reader's key."""
 
 _PAGE = 500
 _PIECE_BYTES = 32_768
-"""Sending costs by the piece; but what a reader that stalls leaves in the server's buffer is a piece or two."""
+"""Size of a piece: large pieces are cheap to send, and a stalled reader leaves one or two in the buffer."""
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page, or with `Accept: text/event-stream` the stream.",
@@ -44,10 +44,10 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["events"])
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """What a stream sends next: events as text, cut into pieces between them, and the `seq` of the last one.
+    """Next part of a stream: events as text, in pieces, and the `seq` of the last one.
 
-    `full`: there may be more already. `ended`: the job had, before they were read, so that more can only be there if
-    it is full.
+    Pieces are cut between events. `full`: there may be more events already. `ended`: the job had ended before the
+    events were read, so there are more only if the page is full.
     """
 
     pieces: list[bytes]
@@ -57,32 +57,35 @@ class Page:
 
 
 class SharedReads:
-    """Reads of the store by many streams at once: whoever wants what another is just reading waits for that.
+    """Reads of the store shared by streams that want the same page at once.
 
-    Hundreds of streams of a job wake at each of its events, and all want the same. What is wanted names the edition
-    of the news that the reader knows of, so that nobody gets a page that was read before the news.
+    Hundreds of streams of a job wake at each of its events and want the same page. The key of a read includes the
+    edition of the news that its reader knows, so that no stream gets a page from before the news.
     """
 
     def __init__(self) -> None:
         self._reading: dict[Hashable, asyncio.Task[Page]] = {}
 
     async def share(self, what: Hashable, read: Callable[[], Page]) -> Page:
-        """What `read` returns, in a thread, or returned to somebody else who asked for `what` a moment ago."""
+        """Return the result of `read`, shared by all who ask for `what` at once.
+
+        It runs in a thread.
+        """
         task = self._reading.get(what)
         if task is None:
             task = asyncio.create_task(run_in_threadpool(read))
             self._reading[what] = task
             task.add_done_callback(partial(self._forget, what))
-        return await asyncio.shield(task)  # a reader that goes away ends nobody else's read
+        return await asyncio.shield(task)  # a reader that leaves must not cancel the others' read
 
     def _forget(self, what: Hashable, task: "asyncio.Task[Page]") -> None:
         del self._reading[what]
         if not task.cancelled():
-            task.exception()  # known to whoever waited; if all of them have gone away, to nobody
+            task.exception()  # mark as retrieved; the waiting readers got it, if any stayed
 
 
 class OpenStreams:
-    """The streams that clients are reading, so that a server that stops can end them."""
+    """Streams that clients are reading, so that a stopping server can end them."""
 
     def __init__(self) -> None:
         self.closing = False
@@ -90,11 +93,11 @@ class OpenStreams:
         self._open: set[Subscription] = set()
 
     def add(self, subscription: Subscription) -> None:
-        """Count a stream in."""
+        """Register a stream."""
         self._open.add(subscription)
 
     def discard(self, subscription: Subscription) -> None:
-        """Count a stream out."""
+        """Forget a stream."""
         self._open.discard(subscription)
 
     def close(self) -> None:
@@ -117,15 +120,16 @@ def events(
     limit: Annotated[int, Query(ge=1, le=1000, description="Most events in a page.")] = _PAGE,
     last_event_id: Annotated[
         Count | SkipJsonSchema[None],
-        Header(description="Where a stream goes on; overrides `after`."),
+        Header(description="Last event id already seen; overrides `after`."),
     ] = None,
 ) -> EventPage | Response:
-    """Read a page of a job's events, or follow them as server-sent events until the job has ended."""
+    """Read a page of a job's events, or follow them until the job has ended.
+
+    The stream is server-sent events.
+    """
     if "text/event-stream" in request.headers.get("accept", ""):
         start = after if last_event_id is None else last_event_id
-        reader.jobs.events(
-            job_id, after=start, limit=1
-        )  # what cannot be is answered before the stream begins
+        reader.jobs.events(job_id, after=start, limit=1)  # errors are answered before the stream begins
         stream = _stream(reader, request.app.state.streams, job_id, start)
         return EventSourceResponse(stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     page = reader.jobs.events(job_id, after=after, limit=limit)
@@ -133,7 +137,10 @@ def events(
 
 
 async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """Server-sent events of one job after `after`, until it, the reader's key or the server's streams have ended."""
+    """Yield server-sent events of one job after `after`.
+
+    Ends with the job, with the reader's key or with the server's streams.
+    """
     async with reader.application.feed.subscribe(job_id) as subscription:
         streams.add(subscription)
         checked = time.monotonic()
@@ -155,7 +162,7 @@ async def _stream(reader: Caller, streams: OpenStreams, job_id: str, after: int)
                 if not await subscription.wait(timeout_s=KEEPALIVE_S):
                     yield KEEPALIVE_COMMENT
         except (NotFoundError, GoneError, StoreError):
-            return  # what the client has not read was deleted meanwhile, or cannot be read now: it asks again
+            return  # unread events were deleted or cannot be read now; the client reconnects
         finally:
             streams.discard(subscription)
 
@@ -167,7 +174,10 @@ def _page(jobs: View, job_id: str, after: int) -> Page:
 
 
 def _pieces(events: Iterable[Event]) -> list[bytes]:
-    """Events as text, few pieces of up to `_PIECE_BYTES` rather than many; a longer event is a piece of its own."""
+    """Join events as text into few pieces of up to `_PIECE_BYTES`.
+
+    A longer event is a piece of its own.
+    """
     pieces, rest = [], bytearray()
     for event in events:
         body = EventBody.of(event).model_dump_json()

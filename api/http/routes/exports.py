@@ -1,4 +1,4 @@
-"""More models of a job that has succeeded: any size, or any candidate, without another search."""
+"""Exports of a succeeded job: more sizes or candidates, without another search."""
 
 from http import HTTPStatus
 
@@ -17,15 +17,18 @@ router = APIRouter(
     "", status_code=HTTPStatus.ACCEPTED, responses=responses(HTTPStatus.FORBIDDEN, HTTPStatus.CONFLICT)
 )
 def export(job_id: str, wanted: ExportRequest, submitter: Submitter, response: Response) -> ExportBody:
-    """Queue the export of a candidate, or answer the one that there is already."""
-    made = submitter.application.export(
+    """Queue the export of a candidate, or return the export that exists already."""
+    queued = submitter.application.export(
         job_id, submitter.principal.sees, share=wanted.share, candidate=wanted.candidate
     )
-    response.headers["Location"] = f"/v1/jobs/{made.id}"
-    return ExportBody.of(made)
+    response.headers["Location"] = f"/v1/jobs/{queued.id}"
+    return ExportBody.of(queued)
 
 
 @router.get("")
 def list_exports(job_id: str, reader: Reader) -> ExportList:
-    """List a job's exports, newest first. Events and artifacts of one are those of the job with its id."""
+    """List a job's exports, newest first.
+
+    The events and artifacts of an export are those of the job with its id.
+    """
     return ExportList(exports=[ExportBody.of(one) for one in reader.jobs.exports(job_id)])

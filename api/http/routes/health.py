@@ -1,6 +1,6 @@
-"""Whether the server runs jobs, whether requests are worth sending to it, and what it has counted.
+"""Health, readiness and metrics of the server.
 
-Who asks with HEAD, as `curl -I` and many a probe do, gets status and headers alone.
+HEAD requests, as of `curl -I` and many probes, get status and headers only.
 """
 
 from http import HTTPStatus
@@ -31,7 +31,10 @@ async def healthz(application: TheApplication, response: Response) -> Health:
 @router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "Send no requests here for now."}})
 def readyz(application: TheApplication, response: Response) -> Readiness:
-    """Answer 200 while the job store and Ray answer and jobs are run, else 503. Needs no key, starts nothing."""
+    """Answer 200 while the job store and Ray work and jobs are run, else 503.
+
+    Needs no key, starts nothing.
+    """
     works = application.readiness()
     ready = False not in works.values()
     if not ready:
@@ -52,5 +55,5 @@ guarded = APIRouter(tags=["health"], responses=_REFUSED)
 @guarded.head("/metrics", include_in_schema=False)
 @guarded.get("/metrics", response_class=PlainTextResponse)
 def metrics(admin: Admin) -> Response:
-    """Tell what was counted, in Prometheus' text format. For the admin's key, where there are keys."""
+    """Show the metrics in Prometheus' text format; needs the admin's key, if any."""
     return Response(admin.application.metrics.text(), media_type=CONTENT_TYPE_LATEST)

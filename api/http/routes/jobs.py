@@ -1,7 +1,7 @@
 """Jobs: submit, list, look at; change, pause, resume, stop, cancel, delete.
 
-Plain functions, which FastAPI runs in its thread pool. Submitting reads files and tokenizes, which may take minutes:
-that has threads of its own, so that nothing else waits for it.
+FastAPI runs plain functions in its thread pool. Submitting reads files and tokenizes, which may take minutes; it has
+threads of its own, so that nothing else waits for it.
 """
 
 from datetime import UTC, datetime
@@ -30,11 +30,11 @@ from ranksieve.service.spec import LONGEST_LABEL, JobSpec
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 _FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
-_ASKED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+_REQUESTED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
 def _no_number(value: object) -> object:
-    """Pydantic would take one for seconds since 1970, which the document does not promise."""
+    """Refuse numbers, which pydantic would read as seconds since 1970."""
     try:
         float(str(value))
     except ValueError:
@@ -43,7 +43,7 @@ def _no_number(value: object) -> object:
 
 
 def _within_reason(moment: datetime) -> datetime:
-    """No job is older or younger, and every database can look for these."""
+    """Clamp a moment to the range that every database can search."""
     return min(max(moment, _FIRST), _LAST)
 
 
@@ -68,12 +68,12 @@ async def submit(
     request: HttpRequest,
     response: Response,
     dry_run: Annotated[
-        bool, Query(description="Check the job file and answer what the job would need; create nothing.")
+        bool, Query(description="Check the job file and estimate what the job would need; create nothing.")
     ] = False,
     idempotency_key: Annotated[
         IdempotencyKey | SkipJsonSchema[None],
         Header(
-            description="Any name for this submission. Sent again with the same spec, it answers the same job."
+            description="Any name for this submission. A repeat with the same name and spec returns the same job."
         ),
     ] = None,
 ) -> JobBody | JSONResponse:
@@ -98,13 +98,15 @@ def list_jobs(
         list[Label], Query(max_length=20, description="Only jobs with this label: `name:value`.")
     ] = [],  # noqa: B006 (read by FastAPI)
     since: Annotated[
-        Moment | SkipJsonSchema[None], Query(description="Only jobs created then or later, with its zone.")
+        Moment | SkipJsonSchema[None],
+        Query(description="Only jobs created at this time or later; needs a time zone."),
     ] = None,
     before: Annotated[
-        Moment | SkipJsonSchema[None], Query(description="Only jobs created earlier, with its zone.")
+        Moment | SkipJsonSchema[None],
+        Query(description="Only jobs created before this time; needs a time zone."),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the page before.")] = None,
+    after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the previous page.")] = None,
 ) -> JobList:
     """List jobs, newest first."""
     found = reader.jobs.jobs(
@@ -122,7 +124,7 @@ def list_jobs(
 @router.get(
     "/{job_id}",
     response_model=JobBody,
-    responses={304: {"description": "As the client has it."}, **responses(HTTPStatus.NOT_FOUND)},
+    responses={304: {"description": "Not modified."}, **responses(HTTPStatus.NOT_FOUND)},
 )
 def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Show a job with its spec and, once it succeeded, its result."""
@@ -130,7 +132,7 @@ def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Respo
 
 
 @router.patch(
-    "/{job_id}", response_model=JobBody, responses={**_ASKED, **responses(HTTPStatus.PRECONDITION_FAILED)}
+    "/{job_id}", response_model=JobBody, responses={**_REQUESTED, **responses(HTTPStatus.PRECONDITION_FAILED)}
 )
 def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
     """Change a job's name, labels, priority or actors."""
@@ -153,27 +155,30 @@ def delete(job_id: str, submitter: Submitter) -> None:
     submitter.application.delete(job_id, submitter.principal.sees)
 
 
-@router.post("/{job_id}/pause", responses=_ASKED)
+@router.post("/{job_id}/pause", responses=_REQUESTED)
 def pause(job_id: str, submitter: Submitter) -> JobBody:
-    """Pause a job at once; resumed, it goes on from its last saved generation."""
+    """Pause a job at once; a resume continues from its last saved generation."""
     return _ask(submitter, job_id, Request.PAUSE)
 
 
-@router.post("/{job_id}/resume", responses=_ASKED)
+@router.post("/{job_id}/resume", responses=_REQUESTED)
 def resume(job_id: str, submitter: Submitter) -> JobBody:
-    """Queue a paused or crashed job again, to go on from where it was; call a pause off that is still to come."""
+    """Queue a paused or crashed job again, or take back a pause request.
+
+    The job continues where it stopped.
+    """
     return _ask(submitter, job_id, Request.RESUME)
 
 
-@router.post("/{job_id}/stop", responses=_ASKED)
+@router.post("/{job_id}/stop", responses=_REQUESTED)
 def stop(job_id: str, submitter: Submitter) -> JobBody:
-    """Search no further than what is being scored; confirm, test and export what was found."""
+    """Stop a job's search, then confirm, test and export its best models."""
     return _ask(submitter, job_id, Request.STOP)
 
 
-@router.post("/{job_id}/cancel", responses=_ASKED)
+@router.post("/{job_id}/cancel", responses=_REQUESTED)
 def cancel(job_id: str, submitter: Submitter) -> JobBody:
-    """Cancel a job that nobody runs at once; ask a running one to end, which it does within seconds."""
+    """Cancel a job; a running one ends within seconds."""
     return _ask(submitter, job_id, Request.CANCEL)
 
 

@@ -1,4 +1,4 @@
-"""API keys: made, listed, replaced, ended. For the admin."""
+"""API keys: create, list, rotate, revoke; for the admin."""
 
 from datetime import timedelta
 from http import HTTPStatus
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/keys", tags=["keys"], responses=responses(HTTPStatus
     "", status_code=HTTPStatus.CREATED, responses={201: {"description": "The key.", "links": KEY_LINKS}}
 )
 def create_key(new: NewKey, admin: Admin) -> SecretKeyBody:
-    """Make a key; its secret is in this answer and nowhere else."""
+    """Create a key; only this answer has its secret."""
     lifetime = None if new.days is None else timedelta(days=new.days)
     key, secret = admin.application.store.keys.create(new.owner, new.scope, lifetime)
     return SecretKeyBody.of(key, secret=secret)
@@ -25,7 +25,7 @@ def create_key(new: NewKey, admin: Admin) -> SecretKeyBody:
 
 @router.get("")
 def list_keys(admin: Admin) -> KeyList:
-    """List all keys, ended ones too."""
+    """List all keys, including expired and revoked ones."""
     return KeyList(keys=[KeyBody.of(key) for key in admin.application.store.keys.list()])
 
 
@@ -39,5 +39,5 @@ def rotate_key(key_id: str, rotation: Rotation, admin: Admin) -> SecretKeyBody:
 
 @router.post("/{key_id}/revoke", responses=responses(HTTPStatus.NOT_FOUND))
 def revoke_key(key_id: str, admin: Admin) -> KeyBody:
-    """End a key at once."""
+    """Revoke a key at once."""
     return KeyBody.of(admin.application.store.keys.revoke(key_id))

@@ -1,4 +1,4 @@
-"""OpenAPI's links: which routes go on from an answer, and with what of it."""
+"""OpenAPI links: routes that continue from an answer, with their parameters."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The local models that a job file could name."""
+"""Local models that a job file may name."""
 
 from fastapi import APIRouter
 
@@ -11,9 +11,11 @@ router = APIRouter(prefix="/models", tags=["capabilities"])
 
 @router.get("")
 def models(reader: Reader) -> LocalModelList:
-    """List the models under the server's roots that a job could start from; `model.hub` names others.
+    """List the models under the server's roots that a job could start from.
 
-    Weights are not read: a job, or a dry run, may still refuse what is listed.
+    `model.hub` names others.
+
+    Weights are not read: a job, or a dry run, may still refuse a listed model.
     """
     listing = local_models(reader.application.settings)
     return LocalModelList(

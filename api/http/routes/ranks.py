@@ -1,4 +1,4 @@
-"""The ranks of a job's candidates, layer by layer."""
+"""Ranks of a job's candidates, layer by layer."""
 
 import csv
 import io
@@ -31,13 +31,16 @@ def ranks(
     reader: Reader,
     candidate: Annotated[
         Count | SkipJsonSchema[None],
-        Query(description="The one with this `id`; by default the exported model."),
+        Query(description="`id` of a candidate; by default the exported model."),
     ] = None,
     format: Annotated[
-        Literal["json", "csv"] | SkipJsonSchema[None], Query(description="By default what `Accept` asks for.")
+        Literal["json", "csv"] | SkipJsonSchema[None], Query(description="Default: the `Accept` header.")
     ] = None,
 ) -> Response:
-    """Show the rank of every matrix of the exported model, or of a candidate, as a table of layers (-1: dense)."""
+    """Show the rank of every matrix of the exported model or of a candidate.
+
+    The table has a row for each layer; -1 is dense.
+    """
     job = reader.jobs.job(job_id)
     kept = matrices.kept(reader.application.settings.jobs_dir / job.id)
     ranks = _ranks(reader, job, [matrix.name for matrix in kept], candidate)

@@ -1,4 +1,4 @@
-"""What a job's search did: its generations and every candidate it scored."""
+"""Generations and scored candidates of a job's search."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/jobs/{job_id}", tags=["search"], responses=responses
 
 
 MOST_SKIPPED = 10_000
-"""A database reads what it skips."""
+"""Most scorings to skip; a database reads what it skips."""
 
 
 @router.get("/generations")
@@ -38,22 +38,24 @@ def candidates(
     reader: Reader,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[
-        int, Query(ge=0, le=MOST_SKIPPED, description="Scorings to skip; `after` gets through long lists.")
+        int, Query(ge=0, le=MOST_SKIPPED, description="Scorings to skip; use `after` for long lists.")
     ] = 0,
     after: Annotated[
         Count | SkipJsonSchema[None],
-        Query(description="`id` of the last of the page before: for long lists; not with `pareto`."),
+        Query(description="`id` of the previous page's last candidate, for long lists; not with `pareto`."),
     ] = None,
     generation: Annotated[Count | SkipJsonSchema[None], Query(description="Only this generation.")] = None,
     pareto: Annotated[
         bool,
-        Query(description="Only those on all search examples that no smaller one beats, smallest first."),
+        Query(
+            description="Only candidates scored on all search examples that no smaller one beats, smallest first."
+        ),
     ] = False,
 ) -> CandidatePage:
     """List the scorings of a job's candidates in the order they were saved."""
     if pareto:
         if after is not None:
-            raise InputError("after", "goes with all candidates; the front is short, use offset")
+            raise InputError("after", "not allowed with pareto; use offset, the front is short")
         found = reader.jobs.front(job_id, limit=limit, offset=offset, generation=generation)
     else:
         found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation, after=after)

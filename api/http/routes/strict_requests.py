@@ -1,6 +1,7 @@
-"""What a route would ignore of a request: names in the query that it does not know, keys that its body has twice.
+"""Refusal of request parts that a route would ignore.
 
-Passed over in silence, it may be another request than was meant: `?dryrun=true` would queue a job.
+These are unknown names in the query and repeated keys in the body. Ignoring them would run another request than was
+meant: `?dryrun=true` would queue a job.
 """
 
 import json
@@ -18,7 +19,7 @@ from ranksieve.search.errors import InputError
 
 
 async def refuse_ignored(request: Request) -> None:
-    """A dependency of all routes that must do what they are asked.
+    """Refuse unknown query names and repeated keys; a dependency of all routes.
 
     Raises:
         RequestValidationError: The query has names that the route does not know.
@@ -47,11 +48,11 @@ def _refuse_repeated(body: bytes) -> None:
         return
     if repeats:
         path = next(_repeated(document))
-        raise InputError(dotted(path), "given twice; keep one, with all that belongs there")
+        raise InputError(dotted(path), "given twice; merge the two into one")
 
 
 def _parsed(body: bytes) -> tuple[bool, Any]:
-    """Whether an object of a JSON text has a key twice, and the text with its objects as tuples of pairs."""
+    """Parse a JSON text, its objects as tuples of pairs; report whether keys repeat."""
     repeats = False
 
     def pairs_of(pairs: list[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
@@ -64,7 +65,7 @@ def _parsed(body: bytes) -> tuple[bool, Any]:
 
 
 def _repeated(document: Any) -> Iterator[FieldPath]:
-    """Paths of the keys that are not the only one of their name in an object, the outermost first."""
+    """Yield the paths of repeated keys, the outermost first."""
     waiting: deque[tuple[FieldPath, Any]] = deque([((), document)])
     while waiting:
         path, value = waiting.popleft()

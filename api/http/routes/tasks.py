@@ -1,4 +1,4 @@
-"""The kinds of tasks that a job file may name."""
+"""Kinds of tasks that a job file may name."""
 
 from fastapi import APIRouter
 
@@ -11,5 +11,5 @@ router = APIRouter(prefix="/tasks", tags=["capabilities"])
 
 @router.get("")
 def tasks(reader: Reader) -> TaskKindList:
-    """Tell the kinds of tasks: what each means, which fields of `task` it takes, how it is scored, an example."""
+    """List the kinds of tasks: meaning, fields of `task`, metric and an example."""
     return TaskKindList(tasks=[TaskKindBody.model_validate(kind) for kind in task_kinds()])

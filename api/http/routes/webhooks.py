@@ -1,4 +1,4 @@
-"""Webhooks: made, listed, looked at, changed, tested, given new secrets, ended; and where their deliveries are."""
+"""Webhooks: create, list, change, test, rotate, delete; and their deliveries."""
 
 from datetime import timedelta
 from http import HTTPStatus
@@ -26,12 +26,12 @@ from ranksieve.api.http.schemas.webhooks import (
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 sent = APIRouter(tags=["webhooks"])
-"""What is not asked of this server, but sent by it."""
+"""Requests that this server sends, for OpenAPI."""
 
 _RECEIVED: dict[int | str, dict[str, Any]] = {
-    204: {"description": "Received; so does any 2xx."},
-    410: {"description": "No more: the webhook is disabled."},
-    "default": {"description": "It is sent again, but for a test."},
+    204: {"description": "Received; any 2xx means that."},
+    410: {"description": "Gone: the webhook is disabled."},
+    "default": {"description": "Failed: the event is sent again, unless it is a test."},
 }
 _FOUND = responses(HTTPStatus.NOT_FOUND)
 _CHANGED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
@@ -46,7 +46,7 @@ _CHANGED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
     },
 )
 def create_webhook(new: NewWebhook, submitter: Submitter, response: Response) -> SecretWebhookBody:
-    """Make a webhook, which is told of the jobs of its owner; its secret is in this answer and in no other."""
+    """Create a webhook for the jobs of its owner; only this answer has its secret."""
     webhook, secret = submitter.application.webhooks.create(
         submitter.principal.owner, new.url, new.states, enabled=new.enabled
     )
@@ -62,26 +62,32 @@ def list_webhooks(reader: Reader) -> WebhookList:
 
 @router.get("/{webhook_id}", responses=_FOUND)
 def webhook(webhook_id: str, reader: Reader) -> WebhookBody:
-    """Show a webhook, and why it was disabled, if the server did so."""
+    """Show a webhook, and why the server disabled it, if it did."""
     return WebhookBody.of(reader.jobs.webhooks.get(webhook_id))
 
 
 @router.patch("/{webhook_id}", responses=_CHANGED)
 def change_webhook(webhook_id: str, changes: WebhookChanges, submitter: Submitter) -> WebhookBody:
-    """Change where a webhook leads and what it is told of; disable it, or enable it again: then what waits is sent."""
+    """Change a webhook's URL or states; disable or enable it.
+
+    Enabling it sends its pending deliveries.
+    """
     changed = submitter.application.webhooks.change(webhook_id, submitter.principal.sees, **changes.given())
     return WebhookBody.of(changed)
 
 
 @router.delete("/{webhook_id}", status_code=HTTPStatus.NO_CONTENT, responses=_CHANGED)
 def delete_webhook(webhook_id: str, submitter: Submitter) -> None:
-    """Delete a webhook with its deliveries; what waits is not sent any more."""
+    """Delete a webhook with its deliveries; pending ones are dropped."""
     submitter.jobs.webhooks.delete(webhook_id)
 
 
 @router.post("/{webhook_id}/rotate", responses=_CHANGED)
 def rotate_webhook(webhook_id: str, rotation: Rotation, submitter: Submitter) -> SecretWebhookBody:
-    """Replace the secret of a webhook; for as long as the former one is good, deliveries are signed with both."""
+    """Replace the secret of a webhook.
+
+    Deliveries are signed with both secrets while the old one is valid.
+    """
     grace = timedelta(hours=rotation.grace_hours)
     rotated, secret = submitter.jobs.webhooks.rotate(webhook_id, grace)
     return SecretWebhookBody.of(rotated, secret=secret)
@@ -93,7 +99,7 @@ def rotate_webhook(webhook_id: str, rotation: Rotation, submitter: Submitter) ->
     responses={**_CHANGED, **responses(HTTPStatus.CONFLICT)},
 )
 def test_webhook(webhook_id: str, submitter: Submitter) -> DeliveryBody:
-    """Send a webhook an event that tells of nothing, once; see its deliveries for what came of it."""
+    """Send a test event to a webhook once; see its deliveries for the outcome."""
     return DeliveryBody.of(submitter.application.webhooks.test(webhook_id, submitter.principal.sees))
 
 
@@ -102,7 +108,7 @@ def deliveries(
     webhook_id: str,
     reader: Reader,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the page before.")] = None,
+    after: Annotated[After | SkipJsonSchema[None], Query(description="`next` of the previous page.")] = None,
 ) -> DeliveryPage:
     """List the deliveries to a webhook, newest first."""
     found = reader.jobs.webhooks.deliveries(webhook_id, limit=limit + 1, after=after)
@@ -112,13 +118,13 @@ def deliveries(
 
 @sent.post("job", status_code=HTTPStatus.NO_CONTENT, responses=_RECEIVED)
 def job_event(message: JobMessage) -> None:
-    """A job has come to a state that the webhook wants to be told of. Answer within 10 s.
+    """Receive a job's change of state; answer within 10 s.
 
-    Headers: `webhook-id`, the same at every attempt; `webhook-timestamp`; `webhook-signature`, after
+    Headers: `webhook-id`, unchanged in retries; `webhook-timestamp`; `webhook-signature`, after
     https://www.standardwebhooks.com.
     """
 
 
 @sent.post("test", status_code=HTTPStatus.NO_CONTENT, responses=_RECEIVED)
 def test_event(message: WebhookTest) -> None:
-    """Somebody has asked for it. It is sent once."""
+    """Receive a test event, which a user asked for; it is sent once."""

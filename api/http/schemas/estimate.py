@@ -1,4 +1,4 @@
-"""The dry run: what a job will need, phase by phase."""
+"""Dry run: a job's needs, phase by phase."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class EstimatedModel(BaseModel):
-    """The dense model."""
+    """Dense model of an estimate."""
 
     matrices: int = Field(description="Matrices to prune.")
     block_params: int
@@ -15,42 +15,42 @@ class EstimatedModel(BaseModel):
 
 
 class EstimatedMachine(BaseModel):
-    """The device whose speed the times are for."""
+    """Device whose speed the times are for."""
 
     name: str
     device: Literal["cpu", "cuda"]
-    measured: bool = Field(description="Whether it was timed just now, or taken from a data sheet.")
-    flops_per_second: float = Field(description="Of a plain matrix product in the model's dtype.")
+    measured: bool = Field(description="Whether the speed was timed just now, or taken from a data sheet.")
+    flops_per_second: float = Field(description="Speed of a plain matrix product in the model's dtype.")
     memory_bytes: int
 
 
 class Needs(BaseModel):
-    """What a phase, or the whole job, needs."""
+    """Needs of a phase or of the whole job."""
 
     tokens: int = Field(description="Tokens run through the model, padding included.")
     flops: int
     host_bytes: int = Field(description="Peak memory, over all processes.")
     accelerator_bytes: int = Field(description="Peak memory of the fullest GPU; 0 without one.")
-    disk_bytes: int = Field(description="Written and kept, and the most that is kept for a while.")
+    disk_bytes: int = Field(description="Kept files plus the peak of temporary ones.")
     seconds_low: float
     seconds_high: float
 
 
 class PhaseNeeds(Needs):
-    """What one phase needs."""
+    """Needs of one phase."""
 
     phase: str
 
 
 class EstimateBody(BaseModel):
-    """What a job will need at most, phase by phase."""
+    """Needs of a job at most, phase by phase."""
 
     model: EstimatedModel
     machine: EstimatedMachine
     gram_passes: int = Field(
-        description="Passes over the calibration split; more memory for Grams, fewer passes."
+        description="Passes over the calibration split; more memory for Grams means fewer passes."
     )
-    evaluations_at_most: int = Field(description="Bound of the search, which may well end sooner.")
+    evaluations_at_most: int = Field(description="Upper bound of the search, which may end sooner.")
     phases: list[PhaseNeeds]
     total: Needs
-    notes: list[str] = Field(description="What will not fit, and what was assumed.")
+    notes: list[str] = Field(description="What will not fit, and the assumptions.")

@@ -1,4 +1,4 @@
-"""Jobs, with what there is below them: events, generations, candidates, artifacts and exports."""
+"""Jobs with their events, generations, candidates, artifacts and exports."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -12,7 +12,7 @@ from ranksieve.service.spec import JobSpec, Strict
 
 
 class JobErrorBody(Shown):
-    """Why a job failed or crashed."""
+    """Reason why a job failed or crashed."""
 
     code: str = Field(description="`input`, `scoring`, `infrastructure` or `internal`.")
     message: str
@@ -22,20 +22,20 @@ class JobErrorBody(Shown):
 
 
 class JobSummary(Shown):
-    """A job in a list: without its spec and result."""
+    """Job in a list: without its spec and result."""
 
     id: str
     owner: str = Field(description="Owner of the API key that submitted it; `admin` without one.")
-    parent: str | None = Field(description="Of an export the job whose candidate it is.")
+    parent: str | None = Field(description="Of an export: the job whose candidate it exports.")
     name: str
     labels: dict[str, str]
     priority: int
     state: JobState
     cancel_requested: bool
     pause_requested: bool = Field(
-        description="Whether it will be paused, once the server that runs it has heard of it."
+        description="Whether a pause was requested that its server has yet to carry out."
     )
-    stop_requested: bool = Field(description="Whether it was asked to end with what it has found.")
+    stop_requested: bool = Field(description="Whether its search was asked to stop.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -43,7 +43,7 @@ class JobSummary(Shown):
 
     @classmethod
     def of(cls, shown: Job, **more: Any) -> Self:
-        """The body of a job; `more` are the fields that it has no attributes for."""
+        """Build the body of a job; `more` has the fields without attributes."""
         return super().of(
             shown,
             parent=None if shown.export is None else shown.export.job,
@@ -54,21 +54,21 @@ class JobSummary(Shown):
 
 
 class JobBody(JobSummary):
-    """A job with its spec and, once it succeeded, its result."""
+    """Job with its spec and, once it succeeded, its result."""
 
     spec: JobSpec
     result: dict[str, Any] | None = Field(description="Dense and sieved model in numbers.")
 
 
 class JobList(BaseModel):
-    """A page of jobs, newest first."""
+    """Page of jobs, newest first."""
 
     jobs: list[JobSummary]
     next: str | None = Field(description="Value of `after` for the next page; null on the last one.")
 
 
 class ExportRequest(Strict):
-    """Which candidate to export: exactly one of `share` and `candidate`."""
+    """Candidate to export: exactly one of `share` and `candidate`."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["share"]}, {"required": ["candidate"]}]}
@@ -80,26 +80,26 @@ class ExportRequest(Strict):
         default=None,
         gt=0,
         le=1,
-        description="The best one that keeps at most this share of the prunable parameters.",
+        description="Export the best candidate that keeps at most this share of the prunable parameters.",
     )
     candidate: Annotated[
         int | None, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": LARGEST})
-    ] = Field(default=None, ge=1, le=LARGEST, description="The one with this `id`.")
+    ] = Field(default=None, ge=1, le=LARGEST, description="Export the candidate with this `id`.")
 
 
 class ExportBody(JobSummary):
-    """An export: a small job, under whose id are its events and its artifacts."""
+    """Export: a small job; its events and artifacts are those of its id."""
 
-    asked: dict[str, Any] = Field(description="`share` or `candidate`.")
+    asked: dict[str, Any] = Field(description="Requested `share` or `candidate`.")
     candidate: int
     kept_share: float
     result: dict[str, Any] | None = Field(
-        description="Dense and sieved model in numbers, and on what they were measured."
+        description="Dense and sieved model in numbers, and the splits they were measured on."
     )
 
     @classmethod
     def of(cls, shown: Job, **more: Any) -> Self:
-        """The body of an export."""
+        """Build the body of an export."""
         export = shown.export
         assert export is not None
         scoring = export.candidate
@@ -109,13 +109,13 @@ class ExportBody(JobSummary):
 
 
 class ExportList(BaseModel):
-    """The exports of a job, newest first."""
+    """Exports of a job, newest first."""
 
     exports: list[ExportBody]
 
 
 class EventBody(Shown):
-    """Something that happened to a job."""
+    """Event of a job."""
 
     seq: int = Field(description="Counts from 1 within the job; also the id of the server-sent event.")
     type: EventType
@@ -143,7 +143,7 @@ class CandidatePage(BaseModel):
 
 
 class RanksBody(BaseModel):
-    """The ranks of one candidate."""
+    """Ranks of one candidate."""
 
     layers: list[int]
     matrices: list[str] = Field(description="Names inside a layer.")
@@ -151,18 +151,18 @@ class RanksBody(BaseModel):
         description="A row for each layer, in it the rank of each matrix: -1 for dense, null where there is none."
     )
     densities: list[list[float | None]] = Field(
-        description="Likewise the share of its numbers that each matrix keeps: 1 for dense."
+        description="A row for each layer, in it the share of numbers that each matrix keeps: 1 for dense."
     )
 
 
 class ArtifactBody(BaseModel):
-    """One file of the exported model."""
+    """File of the exported model."""
 
     name: str = Field(description="Path inside the artifact, with forward slashes.")
     bytes: int
 
 
 class ArtifactList(BaseModel):
-    """The files of the exported model; none before the job has succeeded."""
+    """Files of the exported model; empty before the job has succeeded."""
 
     artifacts: list[ArtifactBody]

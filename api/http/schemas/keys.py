@@ -1,4 +1,4 @@
-"""API keys, and how the secret of a key or a webhook is replaced."""
+"""API keys, and the rotation of the secrets of keys and webhooks."""
 
 from datetime import datetime
 
@@ -10,45 +10,45 @@ from ranksieve.service.spec import Strict
 
 
 class NewKey(Strict):
-    """The key to make."""
+    """Key to create."""
 
-    owner: str = Field(pattern=OWNER, description="Whose jobs it is for, e.g. `alice`.")
+    owner: str = Field(pattern=OWNER, description="Owner of its jobs, e.g. `alice`.")
     scope: Scope = Field(default=Scope.SUBMIT, strict=False)
     days: int | None = Field(
         default=None,
         strict=True,
         ge=1,
         le=3650,
-        description="So long it is good; without it, until it is revoked.",
+        description="Lifetime in days; without it, until the key is revoked.",
     )
 
 
 class Rotation(Strict):
-    """How a key is replaced."""
+    """Rotation of a key or a webhook's secret."""
 
     grace_hours: int = Field(
         default=0,
         strict=True,
         ge=0,
         le=LONGEST_GRACE_H,
-        description="So long the old key stays good beside the new one.",
+        description="Hours that the old key or secret stays valid.",
     )
 
 
 class KeyBody(Shown):
-    """An API key, without its secret."""
+    """API key, without its secret."""
 
     id: str
     owner: str
     scope: Scope
     created_at: datetime
-    expires_at: datetime | None = Field(description="From when on it is no longer good.")
+    expires_at: datetime | None = Field(description="End of its validity.")
 
 
 class SecretKeyBody(KeyBody):
-    """A new API key."""
+    """New API key."""
 
-    secret: str = Field(description="To be sent as a bearer token. It is shown once and kept nowhere.")
+    secret: str = Field(description="Bearer token of requests. Shown once and not stored.")
 
 
 class KeyList(BaseModel):

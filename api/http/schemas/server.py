@@ -1,4 +1,4 @@
-"""What a server is and has: its limits, the words a job may use, local models, health."""
+"""Properties of a server: limits, words of job files, local models, health."""
 
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ from ranksieve.api.http.schemas.common import MAX_BODY_BYTES, Shown
 
 
 class DeviceBody(BaseModel):
-    """What models can run on."""
+    """Device that models can run on."""
 
     kind: str = Field(description="`cpu` or `cuda`.")
     name: str
@@ -16,22 +16,22 @@ class DeviceBody(BaseModel):
 
 
 class LimitsBody(BaseModel):
-    """How much there may be."""
+    """Limits of the server."""
 
-    requests_per_second: int = Field(description="Of one key; 0: no limit.")
-    queued_jobs: int = Field(description="Of one owner.")
-    running_jobs: int = Field(description="Of this server, at once.")
-    webhooks: int = Field(description="Of one owner.")
+    requests_per_second: int = Field(description="Per key; 0: no limit.")
+    queued_jobs: int = Field(description="Per owner.")
+    running_jobs: int = Field(description="On this server at once.")
+    webhooks: int = Field(description="Per owner.")
     event_retention_days: float = Field(description="After a job's end.")
     cache_gib: float | None = Field(description="Null: no limit.")
-    body_bytes: int = Field(default=MAX_BODY_BYTES, description="Of one request.")
+    body_bytes: int = Field(default=MAX_BODY_BYTES, description="Per request.")
 
 
 class CapabilitiesBody(BaseModel):
-    """What a server can do."""
+    """Capabilities of a server."""
 
     versions: dict[str, str]
-    devices: list[DeviceBody] = Field(description="Of the server's machine; a cluster may have more.")
+    devices: list[DeviceBody] = Field(description="Devices of the server's machine; a cluster may have more.")
     limits: LimitsBody
     tasks: list[str] = Field(description="Values of `task.kind`.")
     efforts: list[str] = Field(description="Values of `effort`.")
@@ -40,56 +40,54 @@ class CapabilitiesBody(BaseModel):
 
 
 class LocalModelBody(Shown):
-    """A model under the roots of this server."""
+    """Model under the roots of this server."""
 
     model: dict[Literal["path", "gguf"], str] = Field(
-        description="What to put under `model` of a job; a relative path counts from the server's roots."
+        description="Value of `model` in a job; a relative path is relative to the server's roots."
     )
     location: str = Field(
-        description="The same path from the top. A job file on the command line, whose relative paths count from its "
-        "own folder, takes this one."
+        description="Absolute path, for job files on the command line: their relative paths are relative to their "
+        "own folder."
     )
-    architecture: str | None = Field(description="As config.json names it; null for gguf files.")
+    architecture: str | None = Field(description="Architecture in config.json; null for gguf files.")
     weight_bytes: int
 
 
 class LocalModelList(BaseModel):
-    """The local models that a job could start from, by their location."""
+    """Local models that a job could start from, by their location."""
 
     models: list[LocalModelBody]
-    complete: bool = Field(
-        description="False where there is too much, or too deep, to be looked at: then there may be more."
-    )
+    complete: bool = Field(description="False if the folders are too large or too deep to list in full.")
 
 
 class TaskKindBody(BaseModel):
-    """A kind of task, and which other fields of `task` go with it."""
+    """Kind of task, and the other fields of `task` that go with it."""
 
     kind: str = Field(description="Value of `task.kind`.")
     meaning: str
-    metric_name: str = Field(description="What results call its metric.")
-    needs: list[str] = Field(description="Fields that have to be there, and not empty.")
-    needs_one: list[str] = Field(description="Fields of which exactly one has to be there.")
+    metric_name: str = Field(description="Name of its metric in results.")
+    needs: list[str] = Field(description="Required fields, which must not be empty.")
+    needs_one: list[str] = Field(description="Fields of which exactly one is required.")
     may_have: list[str]
     cannot_have: list[str]
     example: dict[str, Any] = Field(description="A `task` of this kind.")
 
 
 class TaskKindList(BaseModel):
-    """The kinds of tasks."""
+    """Kinds of tasks."""
 
     tasks: list[TaskKindBody]
 
 
 class Health(BaseModel):
-    """Whether the server runs jobs."""
+    """Health of the server: whether it runs jobs."""
 
     status: Literal["ok", "unhealthy"]
     version: str
 
 
 class Readiness(BaseModel):
-    """Whether requests are worth sending here."""
+    """Readiness of the server: whether to send requests here."""
 
     ready: bool
     store: bool = Field(description="Whether the job store answers.")

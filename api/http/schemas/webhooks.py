@@ -1,4 +1,4 @@
-"""The bodies of webhooks: what is asked of this server about them, and what it sends to them."""
+"""Bodies of webhooks: requests about them, and messages sent to them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -16,13 +16,13 @@ Url = Annotated[str, StringConstraints(pattern=URL, max_length=LONGEST_URL)]
 States = Annotated[
     list[Annotated[JobState, Field(strict=False)]], Field(min_length=1, max_length=len(JobState))
 ]
-_URL = "Where it leads: https, to the public internet, unless the server's operator trusts the name."
-_STATES = "A job that comes to one of these is told of; by default, those that end it."
-_ENABLED = "Whether it is told of anything."
+_URL = "Target: https on the public internet, unless the server's operator trusts the name."
+_STATES = "Job states to send; by default, those that end a job."
+_ENABLED = "Whether anything is sent to it."
 
 
 class NewWebhook(Strict):
-    """The webhook to make."""
+    """Webhook to create."""
 
     url: Url = Field(description=_URL)
     states: States = Field(default=list(ENDS), description=_STATES)
@@ -30,34 +30,34 @@ class NewWebhook(Strict):
 
 
 class WebhookChanges(Strict):
-    """What is to be changed of a webhook; what is left out stays as it is."""
+    """Changes to a webhook; omitted fields stay as they are."""
 
     url: Url = Field(default_factory=str, description=_URL)
     states: States = Field(default_factory=list, description=_STATES)
     enabled: bool = Field(default_factory=bool, description=_ENABLED)
 
     def given(self) -> dict[str, Any]:
-        """The changes."""
+        """Return the given changes."""
         return self.model_dump(exclude_unset=True)
 
 
 class WebhookBody(Shown):
-    """A webhook, without its secret."""
+    """Webhook, without its secret."""
 
     id: str
-    owner: str = Field(description="Whose jobs it is told of.")
+    owner: str = Field(description="Owner of the jobs it is notified of.")
     url: str
     states: list[JobState]
     enabled: bool
     disabled_reason: str | None = Field(description="Why the server disabled it; null where it did not.")
     created_at: datetime
-    delivered_at: datetime | None = Field(description="When a delivery last arrived.")
+    delivered_at: datetime | None = Field(description="Time of the last successful delivery.")
 
 
 class SecretWebhookBody(WebhookBody):
-    """A webhook with a new secret."""
+    """Webhook with a new secret."""
 
-    secret: str = Field(description="What its deliveries are signed with. It is shown once.")
+    secret: str = Field(description="Key that signs its deliveries. Shown once.")
 
 
 class WebhookList(BaseModel):
@@ -67,7 +67,7 @@ class WebhookList(BaseModel):
 
 
 class DeliveryBody(Shown):
-    """One event on its way to a webhook."""
+    """Event on its way to a webhook."""
 
     id: str = Field(description="`webhook-id` of every attempt.")
     type: str
@@ -75,21 +75,24 @@ class DeliveryBody(Shown):
     state: DeliveryState
     attempts: int
     created_at: datetime
-    due_at: datetime | None = Field(description="When it is next tried; null once it is over.")
+    due_at: datetime | None = Field(description="Time of the next attempt; null once the delivery is over.")
     finished_at: datetime | None
     status: int | None = Field(description="HTTP status of the last answer.")
-    error: str | None = Field(description="What was wrong with the last attempt.")
+    error: str | None = Field(description="Error of the last attempt.")
 
 
 class DeliveryPage(BaseModel):
-    """A page of deliveries, newest first."""
+    """Page of deliveries, newest first."""
 
     deliveries: list[DeliveryBody]
     next: str | None = Field(description="Value of `after` for the next page; null on the last one.")
 
 
 class JobNews(BaseModel):
-    """A job at the moment it came to a state; its result is at `GET /v1/jobs/{id}`."""
+    """Job at the moment of its change of state.
+
+    Its result is at `GET /v1/jobs/{id}`.
+    """
 
     id: str
     seq: int = Field(description="Number of the event of the job; deliveries may come in another order.")
@@ -105,7 +108,7 @@ class JobNews(BaseModel):
 
 
 class JobMessage(BaseModel):
-    """What a webhook is sent when a job has come to a state."""
+    """Message to a webhook about a job's change of state."""
 
     type: str = Field(description="`job.` and the state, e.g. `job.succeeded`.")
     timestamp: datetime
@@ -113,13 +116,13 @@ class JobMessage(BaseModel):
 
 
 class WebhookTestNews(BaseModel):
-    """Nothing but the webhook that was to be tested."""
+    """Content of a test message: the tested webhook."""
 
     webhook_id: str
 
 
 class WebhookTest(BaseModel):
-    """What a webhook is sent as a test."""
+    """Test message to a webhook."""
 
     type: Literal["webhook.test"]
     timestamp: datetime

@@ -2,13 +2,13 @@
 
 const HEIGHT = 260;
 
-// A chart that keeps its place on the page: `draw` gives it other numbers.
+// A chart that stays on the page; `draw` gives it new numbers.
 //
 //   series   [{ label, unit, axis: "left" | "right", dashed }], of the values behind x
-//   name(i)  what point i is called; without it, x is a number with `unit`
+//   name(i)  name of point i; without it, x is a number with `unit`
 //   pick(i)  a point was clicked
 //
-// It is given up when the signal aborts: uPlot holds every plot until then.
+// It is destroyed when the signal aborts: uPlot holds every plot until then.
 export class Chart {
   constructor(place, signal, { title, x, series, name, pick }) {
     this.place = place;
@@ -89,12 +89,12 @@ export class Chart {
   }
 }
 
-// What is shown of steps; a single one would be given a hundred to stand beside.
+// Range of the steps' axis; uPlot would widen a single step to a hundred.
 const stepsIn = (plot, min, max) => [min, plot.data[0].length === 1 ? min + 1 : max];
 
 const told = ({ digits = 3, unit }, value) => (value == null ? "–" : `${value.toFixed(digits)} ${unit}`);
 
-// A variable of the style sheet as a canvas takes it: for the light page or the dark one, whichever is shown.
+// A style-sheet variable resolved for a canvas, for the current light or dark page.
 function colourOf(place, variable) {
   place.style.color = `var(${variable})`;
   const { color } = getComputedStyle(place);

@@ -1,4 +1,4 @@
-// What the API says. The reader's key goes with every request, and lives as long as the tab.
+// Client of the API. The reader's key goes with every request, and lives as long as the tab.
 
 const NAME = "ranksieve.key";
 const RETRY_MS = 2000;
@@ -9,7 +9,7 @@ export const key = {
   set: (value) => (value === "" ? sessionStorage.removeItem(NAME) : sessionStorage.setItem(NAME, value)),
 };
 
-// An answer that is an error; `message` is the detail of its problem document.
+// Error answer; `message` is the detail of its problem document.
 export class Problem extends Error {
   constructor(status, detail) {
     super(detail);
@@ -19,10 +19,10 @@ export class Problem extends Error {
 
 let tell = () => {};
 
-// `told` is called with what keeps the server from answering, and with nothing once it answers again.
+// `told` is called with the reason why the server does not answer, and with nothing once it answers again.
 export const onTrouble = (told) => { tell = told; };
 
-// The server has gone, or is busy: asked again it may answer.
+// The server is gone or busy; a retry may succeed.
 const passes = (error) => !(error instanceof Problem) || error.status >= 500 || error.status === 429;
 
 async function ask(path, { method = "GET", accept = "application/json", body, signal } = {}) {
@@ -37,7 +37,7 @@ async function ask(path, { method = "GET", accept = "application/json", body, si
 
 export const post = async (path, body, signal) => (await ask(path, { method: "POST", body, signal })).json();
 
-// What there is at a path; it is waited for until the server can answer.
+// Get a path; retry until the server can answer.
 export async function get(path, signal) {
   for (;;) {
     try {
@@ -52,8 +52,8 @@ export async function get(path, signal) {
   }
 }
 
-// The events of a job from its first, as many at once as there are, until it has ended for good. A broken connection is
-// mended, and there is none while nobody looks: browsers keep six to a server at most, for all tabs together.
+// The events of a job from the first, in batches, until it has ended for good. A broken connection is made again. A
+// hidden tab has none: browsers keep at most six to a server, for all tabs together.
 export async function* events(id, signal) {
   for (let after = 0, state = ""; ; ) {
     await looked(signal);
@@ -63,7 +63,7 @@ export async function* events(id, signal) {
     let silence;
     const heard = () => {
       clearTimeout(silence);
-      silence = setTimeout(() => left.abort(new Error("the server has fallen silent")), SILENT_MS);
+      silence = setTimeout(() => left.abort(new Error("the server has stopped sending")), SILENT_MS);
     };
     heard();
     try {
@@ -88,16 +88,16 @@ export async function* events(id, signal) {
   }
 }
 
-// Waits until somebody looks at the tab.
+// Wait until the tab is visible.
 async function looked(signal) {
   while (document.hidden) await occurs(document, "visibilitychange", signal);
 }
 
-// Nothing more will happen to such a job, unless one that crashed is resumed.
+// Whether a job has ended; a crashed one may still be resumed.
 export const ended = (state) => ["succeeded", "failed", "cancelled", "crashed"].includes(state);
 
-// Server-sent events out of a stream of bytes: the data of all that have come, which is JSON. `heard` is called with
-// whatever comes, signs of life, too.
+// Parse server-sent events from a stream of bytes: the JSON data of all that have arrived. `heard` is called at every
+// chunk, comments included.
 async function* messages(body, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = ""; ; ) {
@@ -126,7 +126,7 @@ export async function pause(milliseconds, signal) {
   }
 }
 
-// Waits for an event; nothing of that is left on a signal that lives on, or on what had no such event.
+// Wait for an event; listeners are removed from both the target and the signal.
 function occurs(target, name, signal) {
   signal.throwIfAborted();
   return new Promise((resolve, reject) => {

@@ -22,8 +22,8 @@ export function table(head, rows, attributes = {}) {
   );
 }
 
-// Gives an element other children, but leaves alone what is as it was: it keeps the focus, and the click that is under
-// way. What stays has the handlers it had, so they must go by nothing but what is in their element.
+// Replace an element's children, but keep equal ones: they keep the focus and a click in progress. Kept children keep
+// their handlers, which must therefore depend only on what is in their element.
 export function refill(element, ...children) {
   const wanted = children.flat().filter((child) => child != null);
   for (const [index, child] of wanted.entries()) {
@@ -36,7 +36,7 @@ export function refill(element, ...children) {
   while (element.childNodes.length > wanted.length) element.lastChild.remove();
 }
 
-// Who is at what goes is at what comes for it.
+// Move the focus from a removed element to its replacement.
 function replace(there, child) {
   const hadFocus = there.contains(document.activeElement);
   there.replaceWith(child);

@@ -1,4 +1,4 @@
-// More models of a job that has succeeded: those that were asked for, and a size to ask for.
+// Exports of a succeeded job: the list, and a form for another size.
 
 import { ended, get, pause, post } from "./client.js";
 import { h, refill, table } from "./elements.js";
@@ -7,8 +7,7 @@ import { stateChip } from "./jobs.js";
 
 const REFRESH_MS = 3000;
 
-// `front` gives the models that no smaller one beats, smallest first; `attempt` does what the reader asks for, and tells
-// what there is against it.
+// `front` gives the models that no smaller one beats, smallest first; `attempt` runs a request and shows its error.
 export async function otherSizes(id, front, signal, attempt) {
   const list = h("div");
   const show = async () => {
@@ -34,9 +33,9 @@ export async function otherSizes(id, front, signal, attempt) {
   return h("div", {}, form, list);
 }
 
-// The largest one that is shown as keeping that many percent or fewer.
+// The largest model shown as keeping at most this many percent.
 function best(front, most) {
   const found = front.findLast((one) => Number.parseFloat(percent(one.kept_share)) <= most);
   if (found !== undefined) return found;
-  throw new Error(front.length > 0 ? `The smallest model keeps ${percent(front[0].kept_share)}: ask for as much, or more.` : "The search found no model.");
+  throw new Error(front.length > 0 ? `The smallest model keeps ${percent(front[0].kept_share)}: choose this size or a larger one.` : "The search found no model.");
 }

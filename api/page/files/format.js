@@ -4,7 +4,7 @@ const whole = new Intl.NumberFormat("en");
 
 export const count = (value) => (value == null ? "–" : whole.format(Math.round(value)));
 export const percent = (share, digits = 1) => (share == null ? "–" : `${(100 * share).toFixed(digits)} %`);
-export const exactly = (share) => `${Number((100 * share).toPrecision(6))} %`; // as it was asked for
+export const exactly = (share) => `${Number((100 * share).toPrecision(6))} %`; // as requested
 export const fixed = (value, digits = 3) => (value == null ? "–" : value.toFixed(digits));
 export function signed(value, digits = 2) {
   if (value == null) return "–";
@@ -18,9 +18,9 @@ export function size(bytes, told = (value, power) => value.toFixed(power === 0 ?
   const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
   return `${told(bytes / 1000 ** power, power)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
-export const sizeExactly = (bytes) => size(bytes, (value) => String(Number(value.toPrecision(6)))); // as it was asked for
+export const sizeExactly = (bytes) => size(bytes, (value) => String(Number(value.toPrecision(6)))); // as requested
 
-// What a drop is told in, by the kind of task: the service's "points".
+// Unit of drops, by the kind of task: the service's "points".
 export const dropUnit = (kind) => (kind === "lm" ? "% of perplexity" : "points");
 
 // A number of any size, to four digits.
@@ -34,7 +34,7 @@ export function span(seconds) {
   return minutes > 0 ? `${minutes} min ${rest} s` : `${rest} s`;
 }
 
-// How long a job has run: until now, if it has not ended. While it does not run, nobody knows.
+// Run time of a job: until now, if it has not ended; unknown while it does not run.
 export function took(job) {
   if (job.started_at == null || ["queued", "paused"].includes(job.state)) return "–";
   const end = job.finished_at == null ? Date.now() : Date.parse(job.finished_at);

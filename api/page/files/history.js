@@ -1,4 +1,4 @@
-// What has happened to a job, as its events tell it.
+// History of a job, from its events.
 
 const LONGEST_LOG = 500;
 
@@ -49,5 +49,5 @@ export class History {
   }
 }
 
-// Whether a finalist was looked at again, on more records.
+// Whether a finalist was confirmed again, on more records.
 const isLookBefore = (one, other) => one.kept_share === other.kept_share && one.examples < other.examples;

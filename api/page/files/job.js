@@ -1,4 +1,4 @@
-// One job, as it goes on: what it does now, its curves, the models it has found, and what it has come to.
+// One job, live: its progress, its curves, the models it has found, and its result.
 
 import { ended, events, get, pause, post, Problem } from "./client.js";
 import { Chart } from "./charts.js";
@@ -244,7 +244,7 @@ class JobView {
   }
 
   async #request(request) {
-    if (request === "cancel" && !window.confirm("End this job now? What it has found is kept, but not exported.")) return;
+    if (request === "cancel" && !window.confirm("End this job now? Its models are kept, but not exported.")) return;
     this.job = await post(`jobs/${this.id}/${request}`, undefined, this.signal);
     this.#showHeading();
   }
@@ -260,7 +260,7 @@ class JobView {
   }
 }
 
-// The matrices of a job lie in its folder, which another server may have.
+// A job's matrices are in its folder, which may be on another server.
 function notKept(error) {
   if (error instanceof Problem && error.status === 404) return h("p", { class: "facts" }, error.message);
   throw error;
@@ -269,14 +269,14 @@ function notKept(error) {
 const chartPlace = () => h("div", { class: "chart" });
 const section = (title) => h("section", { hidden: true }, h("h2", {}, title));
 
-// What stands below a section's heading; without anything the section is not there.
+// Content below a section's heading; an empty section is hidden.
 function fill(section, children) {
   const found = children.filter((child) => child !== null);
   section.replaceChildren(section.firstElementChild, ...found);
   section.hidden = found.length === 0;
 }
 
-// As the server has it: see `service/store/user_requests.py`.
+// Mirrors the server's rule in `service/store/user_requests.py`.
 function mayBe(request, job) {
   const { state, cancel_requested: cancelled, pause_requested: paused, stop_requested: stopped } = job;
   if (cancelled || (ended(state) && state !== "crashed")) return false;

@@ -1,4 +1,4 @@
-// The jobs, newest first, a page at a time, which is read anew while it is looked at.
+// The jobs, newest first, a page at a time; the page refreshes while it is visible.
 
 import { ended, get, pause } from "./client.js";
 import { h, refill, table } from "./elements.js";

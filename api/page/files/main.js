@@ -1,4 +1,4 @@
-// Which view an address shows, `#/` the jobs and `#/jobs/ID` one of them, and the key that the server may want.
+// Views by address, `#/` the jobs and `#/jobs/ID` one of them, and the form for the API key.
 
 import { key, onTrouble, Problem } from "./client.js";
 import { h } from "./elements.js";
@@ -24,9 +24,9 @@ function show() {
   });
 }
 
-// What keeps the server from answering; it is asked again until it does.
+// Reason why the server does not answer; requests are repeated until it does.
 function tell(reason) {
-  const text = reason === "" ? "" : `The server does not answer at present, and is asked again: ${reason}`;
+  const text = reason === "" ? "" : `The server does not answer; retrying: ${reason}`;
   if (trouble.textContent !== text) trouble.textContent = text;
 }
 
@@ -34,7 +34,7 @@ function report(error) {
   const wanted = error instanceof Problem && error.status === 401;
   tell("");
   document.title = "ranksieve";
-  place.replaceChildren(h("p", { role: "alert", class: "problem" }, wanted && key.get() === "" ? "This server wants an API key." : error.message));
+  place.replaceChildren(h("p", { role: "alert", class: "problem" }, wanted && key.get() === "" ? "This server needs an API key." : error.message));
   if (wanted) askKey();
 }
 

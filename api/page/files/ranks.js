@@ -18,7 +18,7 @@ export async function rankMap(id, candidate, signal) {
   );
   const head = h("tr", {}, h("th", { scope: "col" }, "layer"), layers.map((layer) => h("th", { scope: "col" }, String(layer))));
   const shown = h("table", { class: "ranks" }, h("thead", {}, head), h("tbody", {}, rows));
-  const key = "Columns are layers, numbers ranks; a dot is a dense matrix. The stronger its colour, the more of its numbers a matrix keeps.";
+  const key = "Columns are layers, numbers ranks; a dot is a dense matrix. The stronger the colour, the more numbers a matrix keeps.";
   return h("div", { class: "wide" }, shown, h("p", { class: "facts" }, key));
 }
 

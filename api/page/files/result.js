@@ -1,4 +1,4 @@
-// What a job has come to: both models in numbers, the finalists, and the files.
+// Result of a job: both models in numbers, the finalists, and the files.
 
 import { get, key } from "./client.js";
 import { h, table } from "./elements.js";
@@ -29,7 +29,7 @@ export function resultTable({ spec, result }) {
     rows.push([`${kind} of ${prompts} × ${length}, ms`, fixed(latency.measured_dense_ms, 1), `${fixed(latency.measured_ms, 1)} (${share})`]);
   }
   const leftOut = best.left_out_params
-    ? ` ${count(best.left_out_params)} parameters that the search counted are left out: they fed sublayers whose output is gone.`
+    ? ` ${count(best.left_out_params)} parameters that the search counted are left out: their sublayers have no output any more.`
     : "";
   const facts = h("p", { class: "facts" }, `In brackets 95 % intervals.${leftOut}`);
   return h("div", { class: "wide" }, table(["", "dense", "sieved"], rows, { class: "numbers" }), facts);
@@ -39,13 +39,13 @@ const drop = (points, unit) => (points == null ? "" : `, drop ${signed(points[0]
 
 const searchDrop = ({ search_drop_points: points }, unit) => (points == null ? "" : `, drop ${signed(points)} ${unit}`);
 
-// What was asked for, and whether it is promised.
+// The objective, and whether it is met.
 export function promise({ spec, result }) {
   const { export: one, objective, promise_held: held } = result;
   if (one != null) return h("p", {}, `Wanted: ${wishOfExport(one)}`);
-  const wanted = h("p", {}, `Wanted: ${wish(objective, spec.task.kind)}.`);
+  const wanted = h("p", {}, `Objective: ${wish(objective, spec.task.kind)}.`);
   if (held != null && objective.kind !== "target_params") {
-    wanted.append(" ", h("strong", { class: held ? "held" : "problem" }, held ? "The promise is held." : "The promise is not held."));
+    wanted.append(" ", h("strong", { class: held ? "held" : "problem" }, held ? "The objective is met." : "The objective is not met."));
   }
   const notes = held === false ? (result.notes ?? []) : [];
   return h("div", {}, wanted, ...notes.map((note) => h("p", {}, `${note}.`)));
@@ -64,11 +64,10 @@ function wish({ kind, points, confidence, share, size: bytes, milliseconds }, ta
 function wishOfExport({ asked, measured_on: splits }) {
   const which = asked.share == null ? `candidate ${asked.candidate}` : `the best candidate that keeps at most ${percent(asked.share)} of the parameters`;
   const flattered = splits.includes("search") ? " The search chose it by the search split, which flatters it." : "";
-  return `${which}, of another job. It met no test split.${flattered}`;
+  return `${which}, of another job. The test split was not touched.${flattered}`;
 }
 
-// The models that were tested on the confirm split, with intervals of the drop: as the result has them and what came of
-// each, or so far.
+// The models tested on the confirm split, with intervals of the drop, from the result or from the events so far.
 export function finalistTable({ spec, result }, confirmed) {
   const soFar = confirmed.map((one) => ({ ...one, drop_points: [one.drop_points, one.drop_low, one.drop_high] }));
   const finalists = (result?.finalists ?? soFar).toSorted((one, other) => other.kept_share - one.kept_share);
@@ -83,7 +82,7 @@ export function finalistTable({ spec, result }, confirmed) {
   return h("div", { class: "wide" }, table(columns, rows, { class: "numbers" }));
 }
 
-// Whether a finalist passed is not for the interval to say, but for the risk that was spent on it.
+// The spent risk, not the interval, decides whether a finalist passed.
 function outcomeOf({ genome, risk, passed }, exported) {
   const tested = risk == null ? [] : [passed ? "passed" : "not passed"];
   return [...tested, ...(String(genome) === String(exported) ? ["exported"] : [])].join(", ");

@@ -136,4 +136,4 @@ def test_a_file_that_is_there_is_left_alone(init, tmp_path):
     done = init("reviews.jsonl", "--model", "org/name")
 
     assert (done.exit_code, (tmp_path / "job.yaml").read_text()) == (2, "mine")
-    assert done.stderr.startswith("output: job.yaml is there already; name another file with -o")
+    assert done.stderr.startswith("output: job.yaml exists already; name another file with -o")

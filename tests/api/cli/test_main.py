@@ -357,7 +357,7 @@ def test_change(ranksieve, client, spec_file, pipeline):
     assert job["spec"]["resources"]["actors"] == 5
     assert ranksieve("change", job_id, "--label", "nlp").exit_code == 2
     nothing = ranksieve("change", job_id)
-    assert (nothing.exit_code, "name something to change" in nothing.stderr) == (2, True)
+    assert (nothing.exit_code, "nothing to change" in nothing.stderr) == (2, True)
     assert ranksieve("change", job_id, "--priority", "101").exit_code == 2
 
 
@@ -607,7 +607,7 @@ def test_keys_of_no_server_are_not_looked_for(ranksieve, tmp_path, command):
 def test_the_first_key_may_be_made_before_the_first_start(ranksieve, tmp_path):
     done = ranksieve("keys", "create", "alice", "--data-dir", tmp_path / "new")
     assert done.stdout.startswith("rsk_")
-    assert f"a new database is begun: {tmp_path}/new/ranksieve.db" in done.stderr
+    assert f"creating a new database: {tmp_path}/new/ranksieve.db" in done.stderr
 
 
 def test_a_wrong_key_command_says_so(ranksieve, settings):

@@ -88,7 +88,7 @@ STORY = [
 ]
 LINES = [
     "job queued",
-    "job validating again, to go on from where it was",
+    "job validating again, to resume where it stopped",
     "data: search 8, test 9; 2 duplicates dropped",
     "note: few",
     "model: 210 matrices, 1,000 of 1,500 parameters in blocks, float32 on cpu",
@@ -98,8 +98,8 @@ LINES = [
     "job queued again in 20 s: Ray is gone",
     "job changed: priority, labels",
     "factors after errors were propagated in models of 12.0% and 24.0%: loss 0.2000 to 0.1000 nats, kept",
-    "factors after errors were propagated in models of 12.0%: loss 0.2000 to 0.2040 nats (the difference is known to "
-    "0.0080), kept, with a bias of the answers",
+    "factors after errors were propagated in models of 12.0%: loss 0.2000 to 0.2040 nats (standard error of the "
+    "difference 0.0080), kept, with a bias of the answers",
     "factors after errors were propagated: loss 0.1000 to 0.2000 nats, not kept",
     "errors not propagated: no",
     "matrices reweighed by 0.50 to 2.00, round 2",

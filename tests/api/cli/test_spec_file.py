@@ -248,14 +248,14 @@ def test_the_home_of_nobody_is_named(tmp_path, spec):
     spec["model"] = {"path": "~nobody-of-this-name/model"}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
 
-    with pytest.raises(InputError, match="cannot tell what '~nobody-of-this-name/model' means"):
+    with pytest.raises(InputError, match="cannot expand the path '~nobody-of-this-name/model'"):
         load_spec(tmp_path / "job.yaml")
 
 
 def test_what_is_nested_without_end_is_told(tmp_path):
     (tmp_path / "job.yaml").write_text("[" * 3000 + "]" * 3000)
 
-    with pytest.raises(InputError, match=r"job\.yaml has a part that is nested too deeply, or in itself"):
+    with pytest.raises(InputError, match=r"job\.yaml has a part that is nested too deeply, or inside itself"):
         load_spec(tmp_path / "job.yaml")
 
 

@@ -105,7 +105,7 @@ def test_what_was_left_out_is_said(result):
     lines = " ".join(text(result_table(result)))
 
     assert (
-        "1,024 parameters that the search counted are left out: they fed sublayers whose output is gone"
+        "1,024 parameters that the search counted are left out: their sublayers have no output any more"
         in lines
     )
     assert "few" not in lines  # the promise is held

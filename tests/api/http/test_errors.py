@@ -122,8 +122,8 @@ def test_every_refusal_is_a_problem_document(http, method, path, options, status
 @pytest.mark.parametrize(
     ("method", "path", "options", "told"),
     [
-        ("GET", "/v1/jbos", {}, "nothing at this path; /openapi.json has the paths there are"),
-        ("PUT", "/v1/jobs", {}, "does not take this method; the header Allow"),
+        ("GET", "/v1/jbos", {}, "no such path; see /openapi.json"),
+        ("PUT", "/v1/jobs", {}, "does not support this method; the Allow header"),
         (
             "POST",
             "/v1/jobs",
@@ -198,9 +198,7 @@ def test_a_body_that_is_not_said_to_be_json_is_told_how(http, sent):
 
     [error] = answer.json()["errors"]
     got = sent or "no Content-Type"
-    assert error["detail"] == (
-        f"expected JSON sent as such, got {got}; send it with `Content-Type: application/json`"
-    )
+    assert error["detail"] == (f"expected a JSON body, got {got}; send `Content-Type: application/json`")
 
 
 def test_a_parameter_that_cannot_be_is_told_once(http):

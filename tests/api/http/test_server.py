@@ -84,7 +84,7 @@ def test_a_server_that_can_run_no_job_any_more_ends(tmp_path, build):
         made[0].controller._tidy = lambda: 1 / 0
         made[0].controller.wake()
 
-    with pytest.raises(InfrastructureError, match="no job can be run any more"):
+    with pytest.raises(InfrastructureError, match="no job can run any more"):
         serve(
             Settings(data_dir=tmp_path, port=0),
             failing,

@@ -131,7 +131,7 @@ def test_a_job_that_has_ended_is_shown_with_all_that_it_came_to(page, server, sc
     expect(page).to_have_url(f"{url}/#/jobs/{id}")
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
     result = section(page, "Result")
-    expect(result).to_contain_text("loses at most 2 points, with 80 % confidence. The promise is held.")
+    expect(result).to_contain_text("loses at most 2 points, with 80 % confidence. The objective is met.")
     expect(row(result, "block parameters")).to_contain_text("400 (40.0 % kept)")
     expect(row(result, "accuracy, test")).to_contain_text("0.781 [0.755, 0.806], drop +0.70 [-0.50, +1.90]")
     expect(section(page, "The search").locator("canvas")).to_have_count(2)
@@ -380,7 +380,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(page, serving, tmp_path, scored
         page.goto(url)
         page.get_by_label("API key").last.fill("open barley")
         page.get_by_role("button", name="Use").click()
-        expect(page.get_by_role("alert")).to_contain_text("does not know the API key that was given")
+        expect(page.get_by_role("alert")).to_contain_text("unknown API key")
         page.get_by_label("API key").last.fill("open sesame")
         page.get_by_role("button", name="Use").click()
         page.get_by_role("link", name="snippets").click()
@@ -391,7 +391,7 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(page, serving, tmp_path, scored
 
         page.get_by_role("button", name="API key").click()
         page.get_by_role("button", name="Forget").click()
-        expect(page.get_by_role("alert")).to_have_text("This server wants an API key.")
+        expect(page.get_by_role("alert")).to_have_text("This server needs an API key.")
         assert page.evaluate("sessionStorage.length + localStorage.length") == 0
         assert id not in page.content()
 
@@ -561,7 +561,7 @@ def test_a_stream_that_falls_silent_is_told_of_and_asked_for_again(page, server,
     page.clock.fast_forward(44_000)
     expect(page.locator("#trouble")).to_be_hidden()
     page.clock.fast_forward(2_000)
-    expect(page.locator("#trouble")).to_contain_text("the server has fallen silent")
+    expect(page.locator("#trouble")).to_contain_text("the server has stopped sending")
 
     page.clock.fast_forward(2_000)
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
@@ -672,7 +672,7 @@ def test_a_result_tells_why_a_promise_was_not_held_and_what_was_left_out(page, s
     page.goto(f"{url}/#/jobs/{id}")
 
     result = section(page, "Result")
-    expect(result).to_contain_text("The promise is not held.")
+    expect(result).to_contain_text("The objective is not met.")
     expect(result.get_by_text("8 records to confirm are too few.", exact=True)).to_be_visible()
     expect(result).to_contain_text("1,024 parameters that the search counted are left out")
 

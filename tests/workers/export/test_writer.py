@@ -456,7 +456,7 @@ def test_a_folder_that_lacks_weights_is_not_given_random_ones(
         del weights["model.norm.weight"]
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(
-            InputError, match=r"model_dir: 1 weights are not in the files, model\.norm\.weight"
+            InputError, match=r"model_dir: 1 weights are missing in the files, such as model\.norm\.weight"
         ):
             load_folder(folder)
 

@@ -278,7 +278,7 @@ def test_experts_of_other_tokens_than_the_batch_has_are_refused(
     mlp = model.model.layers[0].mlp
     forward = mlp.forward
     mlp.forward = lambda x_BLD: torch.cat([forward(x_BLD[:, :-1].contiguous()), x_BLD[:, -1:]], dim=1)
-    refused = r"0\.mlp\.experts\.\d\.\w+ cannot be calibrated: it is of \d+ tokens where the batch has"
+    refused = r"0\.mlp\.experts\.\d\.\w+ cannot be calibrated: it ran on \d+ tokens, expected the batch's"
     with pytest.raises(InputError, match=refused):
         gather(model, make_task("choice"))
 

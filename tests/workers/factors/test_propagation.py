@@ -348,7 +348,7 @@ def test_what_is_not_finite_is_named(candidate: Any, make_task: Callable[..., En
     first = switchable.model.get_submodule(matrices[0].name)
     first.weight.data[0, 0] = torch.inf
     with pytest.raises(
-        ScoringError, match=r"what .* reads in a smaller model or in the dense one is not finite"
+        ScoringError, match=r"the input of .* in a smaller model or in the dense one is not finite"
     ):
         list(propagate(switchable, [ranks], _energies(matrices), make_task("lm").splits["search"], BUDGET))
 

@@ -11,7 +11,7 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.workers.factors import answer_bias as answer_biases
 from ranksieve.workers.factors.answer_bias import fixed_answers
-from ranksieve.workers.factors.refit import least_squares, lent, load_fitted, refit, refit_to_file
+from ranksieve.workers.factors.refit import least_squares, load_fitted, refit, refit_to_file, using_fitted
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.likelihood import answer_logits, right_choices
 from ranksieve.workers.forward.loss import log_likelihoods
@@ -50,7 +50,7 @@ def test_every_matrix_equals_lstsq_on_what_it_reads(
     switchable.switch([DENSE] * len(matrices))
     dense = inputs_of(switchable.model, matrices, examples)
     new = run(switchable, matrices, ranks, examples, alpha)
-    with lent(switchable, new):
+    with using_fitted(switchable, new):
         read = inputs_of(switchable.model, matrices, examples)
     gone = switchable.skipped(ranks)
     assert gone
@@ -92,7 +92,7 @@ def test_candidate_comes_nearer_to_the_dense_model(
 
     before, new = error(), run(switchable, matrices, ranks, examples, alpha=1.0)
     del new["lm_head:bias"]
-    with lent(switchable, new):
+    with using_fitted(switchable, new):
         assert error() < 0.95 * before
 
 
@@ -110,7 +110,7 @@ def test_full_rank_is_exact_and_stays(
     switchable.switch([DENSE] * len(matrices))
     expected = model(ids_BL).logits
     switchable.switch(ranks)
-    with lent(switchable, new):
+    with using_fitted(switchable, new):
         torch.testing.assert_close(model(ids_BL).logits, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -132,7 +132,7 @@ def test_head_gets_the_bias_that_makes_right_answers_likeliest(
     examples = make_task("choice").splits["search"]
     new = run(switchable, matrices, ranks, examples)
     (batch,) = make_batches(examples, 3, 10_000)
-    with lent(switchable, new):
+    with using_fitted(switchable, new):
         bias_V = head.bias.requires_grad_()
         logp = log_likelihoods("choice", answer_logits(switchable.model, batch), examples, batch, 3)
         right = right_choices(examples, batch, logp.device)
@@ -192,7 +192,7 @@ def test_model_is_left_as_it_was(candidate: Any, make_task: Callable[..., Encode
         (module.left_RO, module.left_RO.clone(), module.right_RD.clone(), module.bias) for module in modules
     ]
     new = run(switchable, matrices, ranks, examples)
-    with lent(switchable, new):
+    with using_fitted(switchable, new):
         assert all(len(module.left_RO) == module.rank for module in modules if module.rank > 0)
     live = [module.rank for module in modules]
     stopped = refit(switchable, ranks, examples, BUDGET, 1.0)
@@ -295,7 +295,7 @@ def test_names_the_matrix_whose_input_is_broken(
 ) -> None:
     switchable, matrices, ranks = candidate
     switchable.model.get_input_embeddings().weight.fill_(torch.inf)
-    with pytest.raises(ScoringError, match=rf"what {matrices[1].name} reads .* is not finite"):
+    with pytest.raises(ScoringError, match=rf"the input of {matrices[1].name} in .* is not finite"):
         run(switchable, matrices, ranks, make_task("lm").splits["search"])
 
 

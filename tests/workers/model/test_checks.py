@@ -43,7 +43,7 @@ def test_weights_are_only_missed_where_they_are_wanted(folder: Path) -> None:
 
 def test_a_folder_without_weights_is_not_told_to_convert_what_is_not_there(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert refused(folder).endswith("convert them, where there are such")
+    assert refused(folder).endswith("convert them if there are any")
 
 
 @pytest.mark.parametrize("kept", [0, 5, -1])

@@ -146,7 +146,9 @@ def test_damaged_weights_are_refused(folder: Path, tmp_path: Path, damage: str) 
         del tensors["model.layers.1.mlp.up_proj.weight"]
         save_file(tensors, file, {"format": "pt"})
     message = (
-        "1 weights are not in the files, model.layers.1.mlp.up_proj" if damage == "incomplete" else "load"
+        "1 weights are missing in the files, such as model.layers.1.mlp.up_proj"
+        if damage == "incomplete"
+        else "load"
     )
     cache = FolderCache(tmp_path / "cache")
     with pytest.raises(InputError, match=message) as caught:

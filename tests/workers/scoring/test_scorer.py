@@ -311,7 +311,7 @@ def test_a_model_whose_blocks_cannot_be_left_out_is_not_refit(
     model.model.layers[1].register_forward_pre_hook(want_keys)
     file = tmp_path / "refit.safetensors"
     failure = scorer.refit(RefitRequest(ranks=(4,) * MATRICES, examples=8, dense_share=0.5, file=file))
-    assert failure == Failure(reason="it cannot be run block by block: KeyError: 'sliding_attention'")
+    assert failure == Failure(reason="the model cannot be run block by block: KeyError: 'sliding_attention'")
 
 
 def test_no_kl_without_beliefs_of_the_split(make_scorer: Callable[..., Any]) -> None:

@@ -55,7 +55,7 @@ def test_a_key_that_is_given_twice_is_refused_by_its_path(http, body, field):
         {
             "field": field,
             "pointer": "/" + field.replace(".", "/"),
-            "detail": "given twice; keep one, with all that belongs there",
+            "detail": "given twice; merge the two into one",
         }
     ]
 
