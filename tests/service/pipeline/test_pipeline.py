@@ -21,7 +21,7 @@ from ranksieve.service.pipeline.pipeline import Pipeline
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.workers.cache.folders import FolderCache
-from ranksieve.workers.factors.prepared import Progress
+from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import Failure, ScoreRequest
 
 BLOCK_PARAMS = 2 * (2 * 16 * 16 + 2 * 8 * 16 + 3 * 16 * 24)  # q and o, k and v, the three of the mlp
