@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tuning import tune
 
 from ranksieve.search.errors import InputError
 from ranksieve.service.job.job import Job
@@ -31,10 +32,8 @@ def parent(store: Store, make_spec: Callable[..., JobSpec], make_candidate: Call
     return job
 
 
-def fork(spec: JobSpec, job: str, generation: int | None = None, **search: Any) -> JobSpec:
-    document = spec.canonical()
-    document["search"] |= search
-    return JobSpec.model_validate({**document, "parent": {"job": job, "generation": generation}})
+def fork(spec: JobSpec, job: str, **changes: Any) -> JobSpec:
+    return JobSpec.model_validate({**spec.canonical(), "parent": {"job": job}, **tune(changes)})
 
 
 def ranks(spec: JobSpec) -> list[int]:
@@ -45,32 +44,30 @@ def ranks(spec: JobSpec) -> list[int]:
 def test_the_best_of_each_size_become_seeds_and_the_spec_stands_for_itself(
     store: Store, parent: Job, make_spec: Callable[..., JobSpec]
 ) -> None:
-    asked = fork(make_spec("another"), parent.id, seeds=[{"random": 1}])
+    asked = fork(make_spec("another"), parent.id, search={"seeds": [{"ranks": [16]}]})
 
     spec = forked(asked, store)
 
-    assert spec.search.seeds[0].random == 1
-    assert ranks(spec) == [2, 3, 5, 7, 9]
+    assert ranks(spec) == [1, 2, 3, 5, 7, 9]
     assert spec.parent == asked.parent
     assert JobSpec.model_validate(spec.canonical()) == spec
     assert forked(make_spec(), store) == make_spec()
 
 
-def test_an_earlier_generation_and_a_small_population_give_fewer(
+def test_a_small_population_or_many_seeds_leave_room_for_fewer(
     store: Store, parent: Job, make_spec: Callable[..., JobSpec]
 ) -> None:
-    assert ranks(forked(fork(make_spec(), parent.id, 0), store)) == [5, 7, 9]
-    assert ranks(forked(fork(make_spec(), parent.id, population=3), store)) == [2, 5, 9]
-    full = [{"random": 1}] * 999
-    assert ranks(forked(fork(make_spec(), parent.id, seeds=full), store)) == [2]
+    small = {"search": {"population": 3}}
+    assert ranks(forked(fork(make_spec(), parent.id, policy=small), store)) == [2, 5, 9]
+    full = [{"ranks": [16]}] * 999
+    assert ranks(forked(fork(make_spec(), parent.id, search={"seeds": full}), store)) == [1] * 999 + [2]
 
 
 def test_of_a_parent_what_is_near_the_wanted_share_goes_on(
     store: Store, parent: Job, make_spec: Callable[..., JobSpec]
 ) -> None:
-    spec = fork(make_spec(), parent.id, population=3)
-    document = spec.canonical() | {"objective": {"kind": "target_params", "share": 0.35}}
-    assert ranks(forked(JobSpec.model_validate(document), store)) == [5, 7, 3]
+    objective, small = {"kind": "target_params", "share": 0.35}, {"search": {"population": 3}}
+    assert ranks(forked(fork(make_spec(), parent.id, objective=objective, policy=small), store)) == [5, 7, 3]
 
 
 def test_a_parent_that_cannot_be_is_named(
@@ -78,8 +75,6 @@ def test_a_parent_that_cannot_be_is_named(
 ) -> None:
     with pytest.raises(InputError, match=r"parent.job: there is no job"):
         forked(fork(make_spec(), parent.id), store.seen_by("bob"))
-    with pytest.raises(InputError, match=r"parent.generation: .* 2 finished generations, .*; got 2"):
-        forked(fork(make_spec(), parent.id, 2), store)
     with pytest.raises(InputError, match=r"parent.job: .* has finished no generation to go on from; wait"):
         forked(fork(make_spec(), store.submissions.create_job(make_spec()).id), store)
     other = make_spec().model_copy(update={"model": make_spec().model.model_copy(update={"path": "x"})})

@@ -3,8 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tuning import tune
 
 from ranksieve.search.errors import CancelledError, ConflictError
+from ranksieve.service import policy
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import JobState
@@ -96,18 +98,18 @@ def test_no_secret_is_kept_in_an_event(log: JobLog, store: Store) -> None:
     assert told == "GET https://me:[redacted]@hub/x: Bearer [redacted]"
 
 
-PLAIN, PROPAGATED, REFINED = {"propagated_shares": []}, {"propagated_shares": [0.2]}, {"refine_epochs": 1}
+PLAIN, PROPAGATED, TRAINED = {"propagated_shares": []}, {"propagated_shares": [0.2]}, {"train_epochs": 1}
 
 
 @pytest.mark.parametrize(
-    ("phases", "projection", "expected"),
+    ("phases", "constants", "expected"),
     [
         (["model"], PLAIN, [("factors", "hit")]),
         (["model", "calibration", "projection"], PLAIN, [("factors", "miss")]),
         (["model"], PROPAGATED, [("factors", "hit"), ("propagated_factors", "hit")]),
         (["model", "propagation"], PROPAGATED, [("factors", "hit"), ("propagated_factors", "miss")]),
-        (["model"], REFINED, [("factors", "hit"), ("trained_factors", "hit")]),
-        (["model", "refinement"], REFINED, [("factors", "hit"), ("trained_factors", "miss")]),
+        (["model"], TRAINED, [("factors", "hit"), ("trained_factors", "hit")]),
+        (["model", "refinement"], TRAINED, [("factors", "hit"), ("trained_factors", "miss")]),
     ],
 )
 def test_what_the_cache_had_is_counted(
@@ -115,11 +117,11 @@ def test_what_the_cache_had_is_counted(
     make_spec: Callable[..., JobSpec],
     tmp_path: Path,
     phases: list[str],
-    projection: dict[str, Any],
+    constants: dict[str, Any],
     expected: list[tuple[str, str]],
 ) -> None:
-    document = make_spec().canonical() | {"projection": projection}
-    store.submissions.create_job(JobSpec.model_validate(document))
+    document = make_spec().canonical() | {"policy": constants}
+    store.submissions.create_job(JobSpec.model_validate(tune(document)))
     job, metrics = store.claims.claim_next(), Metrics()
     assert job is not None
     log = JobLog(store, job, tmp_path, metrics)
@@ -127,7 +129,7 @@ def test_what_the_cache_had_is_counted(
     for phase in phases:
         log.progress(phase)(1, 1)
     for _ in range(2):  # as errors are propagated again
-        log.count_preparation(propagated=job.spec.propagates)
+        log.count_preparation(propagated=policy.propagates(job.spec))
 
     counted = [
         line for line in metrics.text().decode().splitlines() if line.startswith("ranksieve_cache_total")
