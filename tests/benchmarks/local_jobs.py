@@ -28,8 +28,8 @@ from ranksieve.service.store import Store
 from ranksieve.workers.cluster.actor import ScorerPlan, build_scorer
 from ranksieve.workers.cluster.fairness import amounts
 from ranksieve.workers.cluster.shares import Share, Sharing
-from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.plan import EncodedTask
+from ranksieve.workers.types.progress import Progress
 from ranksieve.workers.types.scores import ScoreRequest
 
 Document = dict[str, Any]
