@@ -153,7 +153,7 @@ class Jobs:
     def ask(self, id: str, request: Request) -> None:
         """Pass a user's request on to the running pipeline, as the controller does."""
         self.store.claims.renew(id, epoch=self.log.job.epoch)
-        self.log.heed(self.store.user_requests.ask(id, request))
+        self.log.update(self.store.user_requests.ask(id, request))
         self.store.claims.renew(id, lease_s=0, epoch=self.log.job.epoch)
 
     def export(self, id: str, **asked: Any) -> Job:

@@ -116,7 +116,7 @@ def test_answers_that_no_model_can_write_whole_are_told(application: Application
         "answer": "{% if label == 'good' %}good good good{% else %}bad{% endif %}",
         "max_new_tokens": 2,
     }
-    notes = application.estimate(JobSpec.model_validate({**tiny_job, "task": task}))["notes"]
+    notes = application.estimate(JobSpec.model_validate({**tune(tiny_job), "task": task}))["notes"]
     assert any(
         re.match(r"\d+ of \d+ answers cannot be written whole: .* task.max_new_tokens, 2;", note)
         for note in notes

@@ -121,7 +121,7 @@ def test_a_job_is_given_and_taken_actors_as_it_runs_with_the_same_result(
     def change(request: ScoreRequest, result: Any) -> Any:
         if request.split != "search" or len(wanted) < 3:
             actors = 1 + len(wanted) % 5
-            jobs.log.heed(jobs.store.user_requests.change(id, JobChanges(actors=actors)))
+            jobs.log.update(jobs.store.user_requests.change(id, JobChanges(actors=actors)))
             wanted.append((actors, cluster.shares[0].claim.wants))
         return result
 
