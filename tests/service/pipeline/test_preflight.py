@@ -324,7 +324,7 @@ def _changed(spec: Document, place: str, value: Any) -> Document:
     *above, key = place.split(".")
     inner = document
     for part in above:
-        inner = inner[part]
+        inner = inner.setdefault(part, {})
     inner[key] = value
     return document
 
