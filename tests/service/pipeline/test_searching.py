@@ -74,6 +74,7 @@ class Memory:
     """What a store keeps of one job's search, as JSON."""
 
     def __init__(self) -> None:
+        self.runs = self  # the part of a store that runs write to
         self.records: list[dict[str, Any]] = []
         self.candidates: list[dict[str, Any]] = []
         self.progress: list[tuple[int, int]] = []
