@@ -73,7 +73,7 @@ def make_task() -> Callable[[Any], EncodedTask]:
 
 @pytest.fixture
 def make_spec() -> Callable[..., JobSpec]:
-    """Makes a valid spec that names no file that has to exist."""
+    """Makes a valid, settled spec that names no file that has to exist."""
 
     def make(name: str = "sentiment", **labels: str) -> JobSpec:
         return JobSpec.model_validate(
@@ -86,8 +86,12 @@ def make_spec() -> Callable[..., JobSpec]:
                     "prompt": "Review: {{ text }}\nSentiment:",
                     "answer": "{{ label }}",
                     "choices": ["positive", "negative"],
-                    "data": {"source": {"path": "reviews.jsonl"}},
+                    "data": {
+                        "source": {"path": "reviews.jsonl"},
+                        "sizes": {"calibration": 256, "search": 256, "confirm": 512, "test": 1000},
+                    },
                 },
+                "resources": {"actors": 2, "gpus_per_actor": 0},
             }
         )
 

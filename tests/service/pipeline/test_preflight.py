@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from starlette.testclient import TestClient
 from transformers import ViTConfig
+from tuning import tune
 from typer.testing import CliRunner
 
 from ranksieve.api.cli import main
@@ -85,8 +86,8 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     *(
         (f"constraint: {name}", "search.constraints", value, f"search.constraints.{field}", words)
         for name, value, field, words in [
-            ("no match", [{"matrices": ["conv"], "min_rank": 1}], "0.matrices", "no matrix to prune matches"),
-            ("no level", [{"matrices": ["q_proj"], "min_rank": 17}], "0", "no level that fits"),
+            ("no match", [{"matrices": ["conv"], "frozen": 1}], "0.matrices", "no matrix to prune matches"),
+            ("no level", [{"matrices": ["q_proj"], "density": [0.01, 0.02]}], "0", "no level that fits"),
             (
                 "frozen too high",
                 [{"matrices": ["k_proj"], "frozen": "dense"}, {"matrices": ["q_proj"], "frozen": 8}],
@@ -95,27 +96,21 @@ CASES: list[tuple[str, str, Any, str, str]] = [
             ),
             (
                 "contradiction",
-                [{"matrices": ["q_proj"], "min_density": 0.5}, {"matrices": ["0.*"], "max_density": 0.4}],
+                [{"matrices": ["q_proj"], "density": [0.5, 1]}, {"matrices": ["0.*"], "density": [0, 0.4]}],
                 "1",
                 "together with search.constraints.0",
             ),
             ("lonely tie", [{"matrices": ["q_proj"], "tied": "layer"}], "0.tied", "ties nothing"),
             (
                 "bounds crossed",
-                [{"matrices": ["*"], "min_rank": 3, "max_rank": 2}],
-                "0.min_rank",
-                "at most max_rank",
+                [{"matrices": ["*"], "density": [0.5, 0.4]}],
+                "0.density",
+                "least and the greatest share",
             ),
             ("no demand", [{"matrices": ["*"]}], "0", "demands nothing"),
             (
-                "layers crossed",
-                [{"matrices": ["*"], "layers": [3, 1], "frozen": 1}],
-                "0.layers",
-                "first and the last",
-            ),
-            (
                 "frozen with bounds",
-                [{"matrices": ["*"], "frozen": 1, "min_rank": 1}],
+                [{"matrices": ["*"], "frozen": 1, "density": [0.1, 1]}],
                 "0.frozen",
                 "nothing to bound",
             ),
@@ -124,14 +119,14 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     (
         "more seeds than scorings",
         "search.seeds",
-        [{"random": 300}],
+        [{"ranks": [0] * 14}] * 60,
         "search.max_evaluations",
         "must be at least",
     ),
     (
         "constraints above the target",
         "search.constraints",
-        [{"matrices": ["*"], "min_density": 0.5}],
+        [{"matrices": ["*"], "density": [0.5, 1]}],
         "objective.share",
         "must be at least 0.5",
     ),
@@ -169,20 +164,6 @@ CASES: list[tuple[str, str, Any, str, str]] = [
         {"kind": "target_latency", "share": 0.5, "milliseconds": 3},
         "objective",
         "exactly one of share",
-    ),
-    (
-        "a pass too large",
-        "objective",
-        {"kind": "target_latency", "share": 0.5, "rows": 1_000_000, "length": 11},
-        "objective.rows",
-        "must be at most 909,090 of length 11; got 1,000,000",
-    ),
-    (
-        "a pass over the context",
-        "objective",
-        {"kind": "target_latency", "share": 0.5, "workload": "decode", "length": CONTEXT},
-        "objective.length",
-        f"decode must stay within the model's context of {CONTEXT} tokens",
     ),
     (
         "seed without a file",
@@ -224,7 +205,7 @@ CASES: list[tuple[str, str, Any, str, str]] = [
         "search.seeds",
         [{}],
         "search.seeds.0",
-        "exactly one of path, ranks, densities and random",
+        "exactly one of path and ranks",
     ),
     (
         "seed of another model",
@@ -240,21 +221,8 @@ CASES: list[tuple[str, str, Any, str, str]] = [
         "search.seeds.0.ranks",
         "is it of another model",
     ),
-    (
-        "seed for no matrix",
-        "search.seeds",
-        [{"densities": {"conv": 0.5}}],
-        "search.seeds.0.densities",
-        "no matrix",
-    ),
-    (
-        "seed for some",
-        "search.seeds",
-        [{"random": 1}, {"densities": {"q_proj": 0.5}}],
-        "search.seeds.1.densities",
-        "no pattern matches",
-    ),
     ("too few records", "task.data.sizes.test", 1000, "task.data.sizes.test", "needs 1,000 records"),
+    ("too few for the rest", "task.data.sizes", {"test": 180}, "task.data", "too few records"),
 ]
 
 
@@ -271,7 +239,7 @@ def root(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def job(tiny_job: Document) -> Document:
     """A spec that passes."""
-    return tiny_job
+    return tune(tiny_job) | {"search": {}}
 
 
 @pytest.fixture(scope="module")
@@ -334,8 +302,12 @@ def test_a_latency_of_experts_is_refused(
     assert response.status_code == 200, response.text
 
 
-def test_what_is_right_passes(application: Application, job: Document) -> None:
-    application._preflight(JobSpec.model_validate(job))
+def test_what_is_right_passes_and_is_settled(application: Application, job: Document) -> None:
+    job["task"]["data"]["sizes"] = {"test": 64}
+    job["resources"] = {"gpus_per_actor": 0}
+    spec = application._preflight(JobSpec.model_validate(job))
+    assert spec.sizes == {"calibration": 96, "search": 13, "confirm": 27, "test": 64}
+    assert spec.resources.actors == application._preflight(spec).resources.actors == os.cpu_count()
 
 
 @pytest.mark.parametrize(
