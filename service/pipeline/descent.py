@@ -224,7 +224,7 @@ def descent(
         start, examples = genome_of(share), records.part(DESCENT_EXAMPLES, len(rounds))
         reaction = scorer.react(start, examples, space.rank_step)
         if isinstance(reaction, Failure):
-            raise ScoringError(f"search.descent_rounds: {reaction.reason}; 0 does without")
+            raise ScoringError(f"descent failed: {reaction.reason}; effort quick does without it")
         rungs = Slopes(space, start, reaction.kept, reaction.cut).ladder(share)
         genome, expected = rungs[share]
         steps = sum(old != new for old, new in zip(start, genome, strict=True))

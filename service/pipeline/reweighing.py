@@ -174,7 +174,7 @@ class Reweighing:
             genome = lagrangian(self._space, weighted(self._energies, weights_M), share)
             reaction = self._scorer.react(genome, part, WINDOW_STEPS * self._space.rank_step)
             if isinstance(reaction, Failure):
-                raise ScoringError(f"search.reweigh_rounds: {reaction.reason}; 0 does without")
+                raise ScoringError(f"reweighing failed: {reaction.reason}; effort quick does without it")
             weights_M = self._measured(weights_M, reaction, self.tokens(len(rounds)) / len(part))
             drop = self._records.drop_of(reaction, part, self._scorer)
             rounds.append(

@@ -17,7 +17,7 @@ NO_GPU_MEMORY = ("_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDA 
 """How libraries (cuBLAS, cuSOLVER) and the driver say so of what torch's own allocator did not ask for. Where there is
 no room for its handle, cuBLAS says that it is not initialized."""
 
-LESS_MEMORY = "free some, or take fewer resources.actors, resources.batch_tokens or resources.gram_memory_gib"
+LESS_MEMORY = "free some, or take fewer resources.actors"
 """What a job's user can do about a lack of it."""
 
 GPU_FAULTS = ("CUBLAS_STATUS_", "CUSOLVER_STATUS_", "CUDNN_STATUS_", "CUDA error", "CUDA driver error")

@@ -114,7 +114,7 @@ def log(store: Store, tiny_job: Document, tmp_path: Path) -> JobLog:
 def decide(
     log: JobLog, scorer: FakeScorer, tiny_job: Document, *, risks: Sequence[float] = FIXED, **objective: Any
 ) -> Winner:
-    spec = JobSpec.model_validate({**tiny_job, "objective": objective})
+    spec = JobSpec.model_validate(tune({**tiny_job, "objective": objective}))
     finalists = [Candidate(genome=genome) for genome in FINALISTS]
     return confirm(spec, SPACE, scorer, finalists, risks, log)  # type: ignore[arg-type]
 
@@ -267,7 +267,7 @@ def test_too_few_examples_carry_no_promise_even_if_none_is_lost(
 
 def test_the_dense_model_itself_keeps_every_promise(log: JobLog, tiny_job: Document) -> None:
     dense = Candidate(genome=(len(SPACE.genes[0].levels) - 1,))
-    spec = JobSpec.model_validate({**tiny_job, "objective": {"kind": "max_drop", "points": 0}})
+    spec = JobSpec.model_validate(tune({**tiny_job, "objective": {"kind": "max_drop", "points": 0}}))
     assert confirm(spec, SPACE, FakeScorer({}), [dense], [1.0], log).held  # type: ignore[arg-type]
 
 

@@ -1,23 +1,18 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 from tuning import tune
 
 from ranksieve.search.errors import InputError
-from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.estimate import scorings
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
-from ranksieve.service.spec.projection import ProjectionSpec
 from ranksieve.workers.model.checks import check_local
 from ranksieve.workers.types.plan import ModelSource
 
 Document = dict[str, Any]
-MakeSpec = Callable[..., JobSpec]
 
 
 @pytest.fixture
@@ -144,8 +139,8 @@ def test_data_of_every_kind(tiny_job: Document, roots: list[Path]) -> None:
     tiny_job["task"]["data"] |= {
         "source": {"hub": {"id": "owner/set", "config": "en", "split": "validation"}},
         "files": {"test": {"path": "only.csv"}},
-        "seed": 7,
     }
+    tiny_job["seed"] = 7
     data = plans.data_plan(JobSpec.model_validate(tune(tiny_job)), roots)
     assert data.source is not None
     assert (data.source.field, data.source.hub_id) == ("task.data.source", "owner/set")
@@ -164,81 +159,11 @@ def test_a_missing_file_of_a_split_names_its_field(tiny_job: Document, roots: li
     assert caught.value.field == "task.data.files.test.path"
 
 
-def test_search_settings(tiny_job: Document) -> None:
-    tiny_job["policy"]["search"]["survivors"] = 2
-    settings = plans.search_settings(JobSpec.model_validate(tune(tiny_job)))
-    assert (settings.full, settings.screen, settings.survivors, settings.patience) == (16, 8, 2, 20)
+def test_sizes_may_be_left_open(tiny_job: Document, roots: list[Path]) -> None:
+    tiny_job["task"]["data"] |= {"source": {"path": "films.jsonl"}, "sizes": {"test": 64}}
+    assert plans.data_plan(JobSpec.model_validate(tune(tiny_job)), roots).sizes == {"test": 64}
 
 
 def test_few_search_records_need_no_screen(tiny_job: Document) -> None:
     del tiny_job["policy"]["search"]["screen"]
-    settings = plans.search_settings(JobSpec.model_validate(tune(tiny_job)))
-    assert (settings.full, settings.screen) == (16, 64)
     assert scorings(JobSpec.model_validate(tune(tiny_job))) == [(16, 60)]
-    tiny_job["policy"]["search"]["screen"] = 65
-    with pytest.raises(
-        ValidationError, match=r"screen must be at most task\.data\.sizes\.search, 16; got 65"
-    ):
-        JobSpec.model_validate(tune(tiny_job))
-
-
-@pytest.mark.parametrize(
-    ("projection", "objective", "midway"),
-    [
-        ({}, {"kind": "max_drop"}, 0.3),
-        ({}, {"kind": "target_params", "share": 0.5}, 0.5),
-        ({"midway_share": 0.4}, {"kind": "target_params", "share": 0.5}, 0.4),
-        ({"midway_share": 1.0}, {"kind": "max_drop"}, None),
-        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, None),
-    ],
-)
-def test_what_the_second_moments_are_gathered_on_the_way_to(
-    make_spec: MakeSpec, projection: Document, objective: Document, midway: float | None
-) -> None:
-    document = make_spec().canonical() | {"projection": projection, "objective": objective}
-    assert JobSpec.model_validate(tune(document)).midway_share == midway
-
-
-@pytest.mark.parametrize(
-    ("projection", "objective", "shares"),
-    [
-        ({}, {"kind": "max_drop", "points": 3}, MaxDrop(points=3)),
-        ({"train_epochs": 1}, {"kind": "max_drop"}, ()),
-        ({}, {"kind": "pareto"}, ()),
-        ({"propagated_shares": [0.12, 0.24]}, {"kind": "max_drop"}, (0.12, 0.24)),
-        ({}, {"kind": "target_params", "share": 0.5}, (0.4, 0.8)),
-        ({}, {"kind": "target_params", "share": 0.7}, (0.56,)),
-        ({}, {"kind": "target_params", "share": 1.0}, ()),
-        ({"propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
-        ({"propagated_shares": []}, {"kind": "max_drop"}, ()),
-        ({"train_epochs": 1}, {"kind": "target_params", "share": 0.5}, ()),
-        ({"train_epochs": 1, "propagated_shares": [0.4]}, {"kind": "target_params", "share": 0.5}, (0.4,)),
-        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, ()),
-        ({}, {"kind": "target_bytes", "share": 0.5}, (0.2, 0.4)),
-        ({}, {"kind": "target_latency", "milliseconds": 9.0}, (0.2, 0.4)),
-        ({"propagated_shares": []}, {"kind": "target_bytes", "share": 0.5}, ()),
-        ({"method": "output"}, {"kind": "target_latency", "share": 0.5}, ()),
-    ],
-)
-def test_in_which_models_errors_are_propagated(
-    make_spec: MakeSpec, projection: Document, objective: Document, shares: tuple[float, ...] | MaxDrop
-) -> None:
-    document = make_spec().canonical() | {"projection": projection, "objective": objective}
-    spec = JobSpec.model_validate(tune(document))
-    assert spec.propagated_shares(0.25) == shares
-    assert spec.propagates == bool(shares)
-
-
-@pytest.mark.parametrize("task", [{"kind": "generate"}, {"kind": "lm"}])
-def test_where_there_is_nothing_to_choose_errors_are_not_propagated_for_a_drop(
-    make_spec: MakeSpec, task: Document
-) -> None:
-    document = make_spec().canonical()
-    changed = document["task"] | {"choices": None} | task
-    assert JobSpec.model_validate(document | {"task": changed}).propagated_shares() == ()
-
-
-@pytest.mark.parametrize(("name", "value"), [("midway_share", 0.5), ("propagated_shares", [0.5])])
-def test_other_methods_know_no_midway_and_propagate_nothing(name: str, value: Any) -> None:
-    with pytest.raises(ValidationError, match=f"{name} is for the method task"):
-        ProjectionSpec.model_validate({"method": "output", name: value})

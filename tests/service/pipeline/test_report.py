@@ -137,7 +137,7 @@ def test_provenance_names_spec_versions_and_numbers(store: Store, tiny_job: dict
     job = store.submissions.create_job(JobSpec.model_validate(tune(tiny_job)))
     provenance = report.provenance(job, SUMMARY)
     assert provenance["job_id"] == job.id
-    assert provenance["spec"]["search"]["seed"] == 0  # defaults are written out
+    assert provenance["spec"]["seed"] == 0  # defaults are written out
     assert set(provenance["versions"]) == {"python", *LIBRARIES}
     assert provenance["summary"] is SUMMARY
 

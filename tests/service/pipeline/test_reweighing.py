@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 from tuning import tune
 
 from ranksieve.search.errors import ConflictError, ScoringError
@@ -23,7 +22,6 @@ from ranksieve.service.pipeline.reweighing import FILE, reweighed
 from ranksieve.service.pipeline.rounds import next_stair
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.spec import JobSpec
-from ranksieve.service.spec.job import usual_rounds
 from ranksieve.workers.types.plan import EncodedTask, Example, Row
 from ranksieve.workers.types.scores import Failure, Reaction
 
@@ -106,9 +104,9 @@ def task() -> EncodedTask:
 
 @pytest.fixture
 def make(tiny_job: dict[str, Any]) -> Callable[..., JobSpec]:
-    def spec(rounds: int | None, **projection: Any) -> JobSpec:
-        changed = {**tiny_job, "search": {**tiny_job["search"], "reweigh_rounds": rounds}}
-        return JobSpec.model_validate({**changed, "projection": {"rank_step": 2, **projection}})
+    def spec(rounds: int, **policy: Any) -> JobSpec:
+        policy = {"rank_step": 2, "reweigh_rounds": rounds, **policy}
+        return JobSpec.model_validate(tune({**tiny_job, "policy": policy}))
 
     return spec
 
@@ -223,7 +221,7 @@ def test_without_rounds_nothing_is_measured(
 def test_a_genome_that_cannot_be_measured_fails_the_job_and_says_what_to_do(
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
-    with pytest.raises(ScoringError, match=r"search.reweigh_rounds: no memory; 0 does without"):
+    with pytest.raises(ScoringError, match="reweighing failed: no memory; effort quick does without it"):
         run(make(1), task, tmp_path, FakeScorer("no memory"))
 
 
@@ -265,7 +263,7 @@ def test_where_rounds_do_not_tell_what_is_lost_they_stay(
     make: Callable[..., JobSpec], task: EncodedTask, tmp_path: Path, run: Run
 ) -> None:
     scorer = DroppingScorer(holds_to=0.28)
-    trained = make(3, refine_epochs=1)
+    trained = make(3, train_epochs=1)
     (*_, share), log = run(trained, task, tmp_path, scorer, replace(PLAN, objective=MaxDrop(points=2.0)))
     assert [one["share"] for one in read_json(tmp_path / FILE)] == [0.31] * 3
     assert [(event["drop_points"], event["drop_bound"]) for _, event in log.events] == [(None, None)] * 3
@@ -278,31 +276,3 @@ def test_rounds_of_another_version_are_refused(
     write_json(tmp_path / FILE, {"share": 0.4, "rounds": [[1.0] * 4]})
     with pytest.raises(ConflictError, match=r"weights\.json is of another version; submit the job again"):
         run(make(2), task, tmp_path, FakeScorer())
-
-
-@pytest.mark.parametrize(("calibration", "rounds"), [(1, 4), (511, 4), (512, 8), (1024, 8), (100_000, 8)])
-def test_a_larger_split_is_worth_more_rounds(calibration: int, rounds: int) -> None:
-    assert usual_rounds(calibration) == rounds
-
-
-@pytest.mark.parametrize(
-    ("objective", "method", "rounds"),
-    [
-        ({"kind": "target_params", "share": 0.4}, "task", 4),
-        ({"kind": "target_bytes", "share": 0.6}, "task", 4),
-        ({"kind": "target_params", "share": 0.4}, "output", 0),
-        ({"kind": "max_drop", "points": 2}, "task", 4),
-        ({"kind": "pareto"}, "task", 4),
-    ],
-)
-def test_rounds_that_nobody_gave(
-    tiny_job: dict[str, Any], objective: dict[str, Any], method: str, rounds: int
-) -> None:
-    document = {**tiny_job, "objective": objective, "projection": {"method": method}}
-    assert JobSpec.model_validate(tune(document)).reweigh_rounds == rounds
-    document["search"] = {**tiny_job["search"], "reweigh_rounds": 3}
-    if rounds:
-        assert JobSpec.model_validate(tune(document)).reweigh_rounds == 3
-    else:
-        with pytest.raises(ValidationError, match="reweigh_rounds must be 0 or left out"):
-            JobSpec.model_validate(tune(document))
