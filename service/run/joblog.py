@@ -38,7 +38,6 @@ class JobLog:
         self._metrics = metrics or Metrics()
         self._last_saved_s: float | None = None
         self._phases: set[str] = set()
-        self._preparation_counted = False
         self.job = job
         self.directory = directory
         self.cancelled = threading.Event()
@@ -124,13 +123,7 @@ class JobLog:
             raise CancelledError(f"job {self.job.id} was asked to end")
 
     def count_preparation(self, *, propagated: bool) -> None:
-        """Count once whether the factors of the job were in the cache.
-
-        A phase that computes factors reports progress.
-        """
-        if self._preparation_counted:
-            return
-        self._preparation_counted = True
+        """Count what the cache had of the job's factors: phases that make some report their progress."""
         self._metrics.looked_up("factors", found=not self._phases & FACTORING)
         if propagated:
             self._metrics.looked_up("propagated_factors", found="propagation" not in self._phases)

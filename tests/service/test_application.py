@@ -22,9 +22,10 @@ from ranksieve.service.store import Store
 MakeSpec = Callable[..., JobSpec]
 
 
-def refuse_nameless(spec: JobSpec) -> None:
+def refuse_nameless(spec: JobSpec) -> JobSpec:
     if not spec.name:
         raise InputError("name", "must not be empty")
+    return spec
 
 
 def estimate_named(spec: JobSpec) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ranksieve.search.errors import (
     ScoringError,
     StoreError,
 )
+from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job, JobError, JobState, Request
 from ranksieve.service.run.controller import Controller
@@ -812,7 +813,7 @@ def test_a_job_that_was_taken_from_its_run_starts_again_when_that_has_ended(
     with store.database.writing() as session:
         row = mapping.find_job(session, ids["taken"])
         row.epoch, row.leased_until = row.epoch + 1, None
-    controller.notice(store.job(ids["taken"]))
+    controller.change(ids["taken"], JobChanges(priority=1))
     wait_until(lambda: store.job(ids["taken"]).epoch == 3)  # claimed again
     assert controller.running_jobs == [ids["taken"], ids["other"], ids["taken"]]
     leave.set()

@@ -89,7 +89,7 @@ def test_a_secret_that_json_spells_otherwise_is_found() -> None:
 
 def test_a_process_logs_json_to_stderr_whoever_logs() -> None:
     program = (
-        "import logging; from ranksieve.service import logs; logs.configure('json', ['s3cret']);"
+        "import logging; from ranksieve.service.server import logs; logs.configure('json', ['s3cret']);"
         "logging.getLogger('uvicorn.access').info('%s - %s', '127.0.0.1', 's3cret')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -46,7 +46,7 @@ def test_the_migration_makes_the_tables_of_the_models(engine: Engine) -> None:
     ("change", "message"),
     [
         ({"unknown": 1}, r"spec\.unknown is not valid \(Extra inputs are not permitted\)"),
-        ({"labels": {"team": "x" * 1000}}, r"spec is not valid \(Value error, labels must have names"),
+        ({"labels": {"team": "x" * 1000}}, r"spec\.labels is not valid \(Value error, must have names"),
     ],
 )
 def test_a_job_whose_stored_spec_is_not_valid_is_named(

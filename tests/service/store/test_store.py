@@ -634,7 +634,7 @@ def test_an_unknown_job_is_not_found(store: Store) -> None:
         store.candidates,
         store.memo,
         store.search_state,
-        partial(store.request, request=Request.CANCEL),
+        partial(store.user_requests.ask, request=Request.CANCEL),
     ):
         with pytest.raises(NotFoundError, match="there is no job 'none'"):
             ask("none")
