@@ -1,33 +1,33 @@
-"""Every exception the project raises on purpose.
+"""Exceptions that the project raises on purpose.
 
     RanksieveError
-    ├── InputError        something the user gave is wrong; names the field
+    ├── InputError        invalid input; names the field
     ├── NotFoundError     no such job, candidate or artifact
-    ├── GoneError         it was there, and was not kept
+    ├── GoneError         the thing existed but was not kept
     ├── ConflictError     the request does not fit the state of the job
-    │   ├── SupersededError      another server has taken the job over since
-    │   ├── OutdatedError        the job has changed since the caller looked
-    │   └── UnresumableError     what the job has kept is no use to this program, or to its spec
-    ├── LimitError        the caller asks for more than one caller may have; later there may be room
-    ├── CancelledError    the user asked the job to end
+    │   ├── SupersededError      another server has taken over the job
+    │   ├── OutdatedError        the job has changed since the caller read it
+    │   └── UnresumableError     the saved state does not fit this program or the job's spec
+    ├── LimitError        the caller exceeds a limit; a later attempt may succeed
+    ├── CancelledError    the user cancelled the job
     ├── ScoringError      candidates cannot be scored: too many failed, or the baseline did
     └── InfrastructureError  the machine failed: actors keep dying, a deadline passed, no memory
-        └── StoreError           the database failed; what was not committed did not happen
+        └── StoreError           the database failed; uncommitted changes are lost
 
 `api/errors.py` alone maps them to HTTP.
 """
 
 
 class RanksieveError(Exception):
-    """Base of every error raised on purpose."""
+    """Base class of all errors raised on purpose."""
 
 
 class InputError(RanksieveError):
-    """Something the user gave is wrong.
+    """Invalid input from the user.
 
     Args:
         field: Dotted path of the offending field in the job file, e.g. `task.prompt`.
-        message: What is wrong, what was expected, what was got, what to do.
+        message: What is wrong, what was expected, what was given, what to do.
     """
 
     def __init__(self, field: str, message: str) -> None:
@@ -40,35 +40,41 @@ class InputError(RanksieveError):
 
 
 class NotFoundError(RanksieveError):
-    """No such job, candidate or artifact."""
+    """Missing job, candidate or artifact."""
 
 
 class GoneError(RanksieveError):
-    """It was there, and was not kept."""
+    """Request for something that existed but was not kept."""
 
 
 class ConflictError(RanksieveError):
-    """The request does not fit the state of the job."""
+    """Request that does not fit the state of the job."""
 
 
 class SupersededError(ConflictError):
-    """Another server has taken the job over since; what its former holder writes is refused."""
+    """Write of a server that no longer owns the job.
+
+    Another server has taken over the job.
+    """
 
 
 class OutdatedError(ConflictError):
-    """The job has changed since the caller looked."""
+    """Request based on an outdated view of the job."""
 
 
 class UnresumableError(ConflictError):
-    """What the job has kept is of another version of this program or of another search; it cannot go on from there."""
+    """Saved state of a job that cannot be continued.
+
+    It is of another version of this program or of another search.
+    """
 
 
 class LimitError(RanksieveError):
-    """The caller asks for more than one caller may have; later there may be room.
+    """Request beyond what one caller may have; a later one may succeed.
 
     Args:
-        message: What there is too much of, how much there may be, what to do.
-        retry_after_s: In so many seconds it is worth asking again.
+        message: What exceeds a limit, the limit, what to do.
+        retry_after_s: Seconds after which to try again.
     """
 
     def __init__(self, message: str, retry_after_s: int) -> None:
@@ -80,16 +86,16 @@ class LimitError(RanksieveError):
 
 
 class CancelledError(RanksieveError):
-    """The user asked the job to end."""
+    """Job cancelled by the user."""
 
 
 class ScoringError(RanksieveError):
-    """Candidates cannot be scored."""
+    """Candidates that cannot be scored."""
 
 
 class InfrastructureError(RanksieveError):
-    """The machine failed, not the job."""
+    """Failure of the machine, not of the job."""
 
 
 class StoreError(InfrastructureError):
-    """The database failed; what was not committed did not happen."""
+    """Failure of the database; uncommitted changes are lost."""

@@ -1,6 +1,6 @@
-"""Checks everything a job needs before any hours are spent, and tokenizes its task on the way.
+"""Checks of everything a job needs before hours are spent on it.
 
-Reads the configuration, the tokenizer and the records; of the weights only whether they are there.
+Reads the configuration, the tokenizer and the records, and tokenizes the task. Weights are only checked to exist.
 """
 
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ from ranksieve.workers.types.plan import DataPlan, EncodedTask, ModelSource, Tas
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """A job that can work: its model, now local, the matrices to prune, what else it holds, its tokenized task.
+    """A job that can run: model, matrices to prune, remainder and tokenized task.
 
-    `expert`: one of the matrices that is of an expert, by name, if there is any. `context`: longest sequence of the
-    model, in tokens, where it names one. `by_block`: whether it can be run block by block, each from the hidden states
-    behind the one before.
+    `model` is local. `expert`: name of a matrix that belongs to an expert, if any. `context`: longest sequence of the
+    model in tokens, if the model states one. `by_block`: whether the model can be run block by block, each block from
+    the hidden states behind the previous one.
     """
 
     model: ModelSource
@@ -54,18 +54,18 @@ def check(
     weights: Weights = "fetched",
     head_bias: bool = False,
 ) -> Checked:
-    """Checks the model and the task.
+    """Check the model and the task.
 
     Args:
         model: The model.
-        task: What it has to do.
+        task: The task.
         data: The records, and how they are split.
         models: Cache of prepared models.
-        weights: What is asked of the model's.
-        head_bias: Whether what goes block by block may give the output head a bias for fixed answers.
+        weights: What is required of the model's weights.
+        head_bias: Whether blockwise fitting may give the output head a bias for fixed answers.
 
     Raises:
-        InputError: What is wrong, naming the field of the job file.
+        InputError: A check fails; the error names the field of the job file.
     """
     local = resolve(model, weights)
     head = head_folder(local, models)
@@ -95,6 +95,6 @@ def _require_embeddings(task: EncodedTask, model: PreTrainedModel) -> None:
     if largest >= known:
         raise InputError(
             "model",
-            f"has {known:,} embeddings, but its tokenizer makes token {largest:,} of the records; resize the model's "
-            "embeddings to the tokenizer, or take the tokenizer that the model was trained with",
+            f"has {known:,} embeddings, but its tokenizer produces token {largest:,} for the records; resize the "
+            "embeddings to the tokenizer, or use the tokenizer that the model was trained with",
         )

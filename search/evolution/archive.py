@@ -1,4 +1,4 @@
-"""Everything ever scored: no genome is scored twice, and any size can be asked for afterwards."""
+"""Archive of outcomes: no genome is scored twice, and any size can be looked up."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -12,13 +12,13 @@ class Memo:
     """Outcomes by genome and number of examples.
 
     Args:
-        space: Prices genomes for the front.
-        outcomes: What was scored before, e.g. by an interrupted run.
+        space: Search space that prices genomes for the front.
+        outcomes: Outcomes of earlier scorings, e.g. of an interrupted run.
     """
 
     def __init__(self, space: SearchSpace, outcomes: Iterable[Outcome] = ()) -> None:
         self._outcomes: dict[tuple[Genome, int], Outcome] = {}
-        self._params = cache(space.params)  # fronts are wanted again and again
+        self._params = cache(space.params)  # fronts are computed often
         for outcome in outcomes:
             self.add(outcome)
 
@@ -26,19 +26,19 @@ class Memo:
         return len(self._outcomes)
 
     def add(self, outcome: Outcome) -> None:
-        """Remember an outcome, in place of an earlier one of the same trial."""
+        """Add an outcome, replacing an earlier one of the same trial."""
         self._outcomes[outcome.genome, outcome.examples] = outcome
 
     def get(self, genome: Genome, examples: int) -> Outcome | None:
-        """What `genome` scored on `examples` examples, or None if it has not been."""
+        """Return the outcome of `genome` on `examples` examples, or None."""
         return self._outcomes.get((genome, examples))
 
     def front(self, examples: int, first: int | None = None) -> list[Outcome]:
-        """The outcomes on `examples` examples that no smaller or equal genome beats, smallest first.
+        """Return the outcomes that no smaller or equal genome beats, smallest first.
 
         Args:
-            examples: Only outcomes on the same examples compare.
-            first: Only so many of the outcomes, those remembered first; None for all.
+            examples: Number of examples of the outcomes to compare.
+            first: Number of earliest outcomes to consider; None for all.
 
         Returns:
             Outcomes of growing size and falling loss; failures never appear.

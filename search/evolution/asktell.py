@@ -1,9 +1,9 @@
-"""The counter between a search and its scorers: trials go out, outcomes come back, all are counted.
+"""Trials and outcomes of the generations in flight.
 
-Several generations are served at once, so that nobody waits for the last outcome of a stage. Trials go out oldest
-generation first, outcomes come back in any order, and generations land in order. What a trial scores does not depend
-on who wanted it first, and what is counted and remembered is counted at a landing: so nothing here depends on the
-number of scorers and their speed.
+Several generations are served at once, so that no scorer waits for the last outcome of a stage. Trials go out oldest
+generation first, outcomes come back in any order, and generations land in order. The score of a trial does not depend
+on which generation asked for it first. Outcomes are counted and remembered only when their generation lands. So
+nothing here depends on the number of scorers and their speed.
 """
 
 from collections import deque
@@ -22,9 +22,9 @@ class Generation:
     """A generation in flight.
 
     Args:
-        number: Counted from 0, the seeds.
-        target_share: Size it was bred for.
-        race: Its candidates and how far they are.
+        number: Number of the generation; 0 is the seeds.
+        target_share: Size that it was bred for.
+        race: Its candidates and their progress.
     """
 
     number: int
@@ -33,12 +33,14 @@ class Generation:
 
 
 class Counter:
-    """Holds the generations in flight, hands out their trials and checks that what comes back answers them.
+    """Generations in flight, with their open trials.
+
+    Hands out trials and checks that outcomes answer them.
 
     Args:
-        memo: Where outcomes are kept once their generation has landed.
+        memo: Store of outcomes of landed generations.
         evaluations: Scorings of generations landed before this run.
-        tokens: Tokens of those.
+        tokens: Tokens of these scorings.
     """
 
     def __init__(self, memo: Memo, *, evaluations: int = 0, tokens: int = 0) -> None:
@@ -51,21 +53,24 @@ class Counter:
 
     @property
     def flight(self) -> Sequence[Generation]:
-        """The generations in flight, oldest first."""
+        """Generations in flight, oldest first."""
         return self._flight
 
     @property
     def reserved(self) -> int:
-        """Most scorings that the generations in flight add to `evaluations`."""
+        """Largest number of scorings that generations in flight may add."""
         return sum(generation.race.cost for generation in self._flight)
 
     def known(self, trial: Trial) -> Outcome | None:
-        """What a trial scored, as far as it was told."""
+        """Return the outcome of a trial, if known."""
         answers = (generation.race.answer(trial) for generation in self._flight)
         return self.memo.get(trial.genome, trial.examples) or next(filter(None, answers), None)
 
     def launch(self, generation: Generation) -> None:
-        """Put the trials of a new generation on offer, but for those that are known or wanted already."""
+        """Offer the trials of a new generation.
+
+        Trials that are known or offered already are left out.
+        """
         trials = generation.race.start()
         self._flight.append(generation)
         self._offer(generation, trials)
@@ -74,17 +79,17 @@ class Counter:
         """Hand out trials, those of the oldest generation first.
 
         Args:
-            limit: How many at most; None for all.
+            limit: Largest number of trials; None for all.
 
         Returns:
-            Distinct trials, each handed out once; empty while everything depends on outcomes not told yet.
+            Distinct trials, each handed out once; empty while the search waits for outcomes.
 
         Raises:
-            ConflictError: The oldest generation is over and has not landed: more may be on offer when it has.
+            ConflictError: The oldest generation is over but has not landed; more may be on offer then.
         """
         if self._flight and self._flight[0].race.finished:
             raise ConflictError(
-                f"generation {self._flight[0].number} is over; retire until there is nothing to retire, then ask"
+                f"generation {self._flight[0].number} is over; call retire until it returns None, then ask"
             )
         count = len(self._waiting) if limit is None else min(limit, len(self._waiting))
         trials = [heappop(self._waiting)[-1] for _ in range(count)]
@@ -95,7 +100,7 @@ class Counter:
         """Take outcomes of trials handed out, in any order.
 
         Raises:
-            ConflictError: One of them was not asked for, or has been told; those before it count.
+            ConflictError: An outcome was not asked for or was told before; earlier ones of the call count.
         """
         for outcome in outcomes:
             trial = outcome.trial
@@ -113,7 +118,7 @@ class Counter:
         """Take the oldest generation out, if its race is over.
 
         Returns:
-            It and the outcomes that no generation before it had, in the order of its trials; or None.
+            The generation and the outcomes that no earlier generation had, in the order of its trials; or None.
         """
         if not self._flight or not self._flight[0].race.finished:
             return None

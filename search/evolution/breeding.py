@@ -1,6 +1,6 @@
-"""Makes the candidates of a generation: genomes inside the space, on budget, and new.
+"""Breeding: the candidates of a generation, inside the space, on budget and new.
 
-Knows neither deap nor how the operators work: they arrive as one object.
+Knows neither deap nor how the operators work; they arrive as one object.
 """
 
 from collections.abc import Callable, Collection, Container, Sequence
@@ -14,27 +14,33 @@ from ranksieve.search.space.sizes import Sizes
 from ranksieve.search.space.space import Genome
 
 ATTEMPTS = 5
-"""How often a child that is already known is changed again before it is given up."""
+"""Number of changes tried on a child that is already known."""
 
 SIZE_STEPS = (-1, 0, 0, 1)
-"""From the size of its first parent to a child's, where many sizes are wanted; all equally likely."""
+"""Steps from the first parent's size to a child's, in a search over many sizes.
+
+All are equally likely.
+"""
 
 NEIGHBOURS = 6
-"""So many parents of the nearest sizes may be mates."""
+"""Number of parents of the nearest sizes that may be mates."""
 
 Scored = tuple[Genome, float]
-"""A genome and its loss in nats, or its place among others: smaller is better."""
+"""A genome, and its loss in nats or its rank among others.
+
+Smaller is better.
+"""
 
 
 def stream(seed: int, generation: int) -> Random:
-    """The source of randomness of one generation, independent of all others.
+    """Return the source of randomness of one generation, independent of all others.
 
-    So a generation is a function of the seed, its number and what it is bred from, and no state of a generator has to
-    be saved.
+    A generation is thus a function of the seed, its number and its parents, and no state of a generator has to be
+    saved.
 
     Args:
-        seed: Of the search.
-        generation: Its number.
+        seed: Seed of the search.
+        generation: Number of the generation.
 
     Source: numpy's `SeedSequence` with a spawn key.
     """
@@ -43,37 +49,40 @@ def stream(seed: int, generation: int) -> Random:
 
 
 class Operators(Protocol):
-    """The operators of a search, bound to its space and a rng; deap's Toolbox of `evolution.population` is one."""
+    """Operators of a search, bound to its space and a rng.
+
+    DEAP's Toolbox of `evolution.population` is one.
+    """
 
     def mate(self, first: Genome, second: Genome, /) -> Genome:
-        """A child of two parents, of any size."""
+        """Return a child of two parents, of any size."""
 
     def mutate(self, genome: Genome, /) -> Genome:
-        """A changed genome, of any size."""
+        """Return a changed genome, of any size."""
 
     def transfer(self, genome: Genome, /) -> Genome:
-        """A changed genome of at most the same size."""
+        """Return a changed genome of at most the same size."""
 
     def removable(self, genome: Genome, /) -> bool:
-        """Whether there is a sublayer to remove."""
+        """Return whether there is a sublayer to remove."""
 
     def remove(self, genome: Genome, /) -> Genome:
-        """A genome without one of its sublayers, where there is any."""
+        """Return a genome without one of its sublayers."""
 
     def removals(self, genome: Genome, /) -> Sequence[Genome]:
-        """Genomes without one sublayer each, the most promising first."""
+        """Return genomes without one sublayer each, the most promising first."""
 
     def repair(self, genome: Genome, budget: int, /, *, fixed: Collection[int] = ()) -> Genome:
-        """A genome on budget, the matrices in `fixed` as they were."""
+        """Return a genome on budget, with the genes in `fixed` unchanged."""
 
 
 class Breeder:
-    """Children by crossover, by mutation, transfer or removal, and by repair.
+    """Breeder of children by crossover, mutation, transfer, removal and repair.
 
     Args:
         operators: The operators.
         settings: Rates.
-        known: Genomes that are no news: scored, or about to be.
+        known: Genomes that are scored or about to be.
         rng: The generation's source of randomness.
     """
 
@@ -83,7 +92,10 @@ class Breeder:
         self._operators, self._settings, self._known, self._rng = operators, settings, known, rng
 
     def mutants(self, genome: Genome, budget: int, count: int) -> list[Genome]:
-        """Up to `count` new genomes: without one sublayer of `genome` each, and one transfer away where those end."""
+        """Return up to `count` new genomes near `genome`.
+
+        Each lacks one sublayer of `genome`. After those come genomes one transfer away.
+        """
         removals = iter(self._operators.removals(genome))
 
         def change(changed: Genome) -> Genome:
@@ -92,28 +104,28 @@ class Breeder:
         return self._fresh(lambda: (genome, budget), change, count, {genome})
 
     def children(self, parents: Sequence[Scored], budget: int, count: int) -> list[Genome]:
-        """Up to `count` new children of the population.
+        """Return up to `count` new children of the population.
 
         Args:
-            parents: Genomes and what they are chosen by, smaller is better; at least one.
-            budget: Most parameters a child may keep.
-            count: How many.
+            parents: Genomes and their losses or ranks, smaller is better; at least one.
+            budget: Largest cost of a child.
+            count: Number of children.
 
         Returns:
-            Distinct genomes that are news; fewer than `count` where the space has no more to offer.
+            Distinct unknown genomes; fewer than `count` where the space has no more to offer.
         """
         return self._fresh(lambda: (self._conceive(parents), budget), self._change, count, set())
 
     def children_of_sizes(self, parents: Sequence[Scored], sizes: Sizes, count: int) -> list[Genome]:
-        """Up to `count` new children of parents of many sizes, each of its first parent's size or one beside it.
+        """Return up to `count` new children of parents of many sizes.
 
-        Parents of different sizes give their child an allocation, not a size: they are brought to the child's before
-        they mate. Mates are of the nearest sizes.
+        Each child has its first parent's size or a neighbouring one. Parents of other sizes give their child an
+        allocation, not a size: they are brought to the child's size before they mate. Mates are of the nearest sizes.
 
         Args:
-            parents: Genomes and what they are chosen by, smaller is better; at least one.
-            sizes: Where a child may be.
-            count: How many.
+            parents: Genomes and their losses or ranks, smaller is better; at least one.
+            sizes: Possible sizes of a child.
+            count: Number of children.
 
         Returns:
             As `children`.
@@ -132,12 +144,15 @@ class Breeder:
         return self._fresh(conceive, self._change, count, set())
 
     def moved(self, sources: Sequence[Genome], budget: int, count: int) -> list[Genome]:
-        """Candidates for a new target: the sources repaired to it, then children of those.
+        """Return candidates for a new target.
+
+        These are the sources, repaired to the target, and then children of those.
 
         Args:
             sources: Genomes of any size, most wanted first; at least one.
-            budget: Most parameters a candidate may keep.
-            count: How many; half of them, rounded down, are children, and more where sources are few or alike.
+            budget: Largest cost of a candidate.
+            count: Number of candidates. Half of them, rounded down, are children, and more where sources are few or
+                alike.
         """
         repaired = [self._operators.repair(genome, budget) for genome in sources[: (count + 1) // 2]]
         repaired = list(dict.fromkeys(repaired))

@@ -1,14 +1,14 @@
-"""The genetic search: a loop turned inside out, so that scoring happens elsewhere.
+"""The genetic search, by ask and tell, so that scoring happens elsewhere.
 
 `ask` hands out trials, `tell` takes their outcomes in any order, `retire` closes generations one after another.
 
-A generation: parents by tournament, children by crossover and mutation, transfer or removal, repaired to the target
-size; all of them race on a few examples, the survivors on all; the best of parents and survivors live on. The
-target size itself is a schedule's business (`search.evolution.schedules`).
+A generation has parents by tournament, and children by crossover and mutation, transfer or removal, repaired to the
+target size. All of them race on a few examples, the survivors on all. The best of parents and survivors live on. A
+schedule sets the target size (`search.evolution.schedules`).
 
-Generations overlap: number g is bred when number g - overlap is retired, from what is known then, so that its trials
-fill the time in which others wait for the last outcomes of their races. Which generation knows of which is fixed; so a
-run is a function of its seed, whatever the number of scorers and their speed.
+Generations overlap: number g is bred when number g - overlap is retired, from what is known then. Its trials fill the
+time in which others wait for the last outcomes of their races. It is fixed which generation knows of which, so a run
+is a function of its seed, whatever the number of scorers and their speed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,23 +36,23 @@ from ranksieve.search.start.seeds import Starts
 
 
 class Evolution:
-    """A search that is asked for trials and told their outcomes.
+    """A genetic search that hands out trials and takes their outcomes.
 
-    One that goes on from a state does so bit for bit as if nothing had happened: all else is as it was at the start.
+    A search that continues from a state does so bit for bit as if it had not stopped, if all other arguments are as
+    at the start.
 
     Args:
-        space: All genomes.
-        energies: Per matrix, squared singular values in units of the task loss, descending.
-        objective: What the user wants.
-        settings: How to search.
-        seeds: Genomes of the user's to start from too.
-        starts: Genomes to set out from, where they are not the Lagrangian ones; seeds of other sizes are made of the
-            nearest.
-        memo: Outcomes known already, which are not asked for again; with a state those of every record up to it.
-        state: What `state` of an earlier one returned, also after a round trip through JSON.
+        space: Space of all genomes.
+        energies: Squared singular values per matrix, in units of the task loss, descending.
+        objective: Objective of the search.
+        settings: Settings of the search.
+        seeds: Additional genomes given by the user to start from.
+        starts: Genomes to start from instead of the Lagrangian ones; seeds of other sizes are made from the nearest.
+        memo: Known outcomes, which are not asked for again; with a state, all outcomes of the records up to it.
+        state: State that an earlier search returned, also after a round trip through JSON.
 
     Raises:
-        InputError: Energies that do not fit the space.
+        InputError: The energies do not fit the space.
         ConflictError: The state is of another version of this program or of another search, or the memo is incomplete.
     """
 
@@ -84,7 +84,7 @@ class Evolution:
     def _parts(
         self, objective: Objective, seeds: Sequence[Genome], starts: Starts
     ) -> tuple[Proposer, Standing]:
-        """Who proposes candidates, and who takes in what they scored."""
+        """Return the source of candidates and the state that takes in their outcomes."""
         proposer = Proposer(
             prices=self._prices,
             schedule=self._schedule,
@@ -116,7 +116,7 @@ class Evolution:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to score or to retire."""
+        """Whether nothing is left to score or to retire."""
         return not self._counter.flight
 
     @property
@@ -131,44 +131,47 @@ class Evolution:
 
     @property
     def generation(self) -> int:
-        """Number of the last retired generation; -1 before the seeds are."""
+        """Number of the last retired generation; -1 until the seeds are retired."""
         return self._standing.generation
 
     @property
     def target_share(self) -> float:
-        """The size the search works at."""
+        """Size that the search works at."""
         return self._schedule.target
 
     @property
     def incumbent(self) -> Outcome | None:
-        """The best outcome on all examples at the target, or at the last target that had one."""
+        """Best outcome on all examples at the target, or at the last target with one."""
         return self._standing.incumbent
 
     def front(self) -> list[Outcome]:
-        """Every retired outcome on all examples that no smaller genome beats, smallest first."""
+        """Return all outcomes that no smaller genome beats, smallest first."""
         return self._standing.front()
 
     def scored(self, genome: Genome) -> Outcome | None:
-        """What a genome scored on all search examples, if it was and its generation is retired."""
+        """Return the outcome of a genome on all search examples.
+
+        None if it was not scored, or if its generation is not retired.
+        """
         return self._memo.get(genome, self._settings.full)
 
     def finalists(self) -> list[Finalist]:
-        """Genomes worth confirming on fresh examples.
+        """Return genomes worth confirming on fresh examples.
 
         Returns:
-            For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first; what the search set out
-            from is among them unless it failed, last where it is not one of the best.
+            For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first. The start of the search
+            is among them unless it failed; it comes last if it is not one of the best.
         """
         return self._standing.finalists()
 
     def ask(self, limit: int | None = None) -> list[Trial]:
-        """Trials to score, the most urgent ones first.
+        """Return trials to score, the most urgent ones first.
 
         Args:
-            limit: How many at most, e.g. the number of idle scorers; None for all there are.
+            limit: Largest number of trials, e.g. the number of idle scorers; None for all.
 
         Returns:
-            Distinct trials, none of them handed out before; empty while the search waits for outcomes.
+            Distinct trials that were not handed out before; empty while the search waits for outcomes.
 
         Raises:
             ConflictError: There is a generation to `retire`.
@@ -176,17 +179,19 @@ class Evolution:
         return self._counter.ask(limit)
 
     def tell(self, outcomes: Iterable[Outcome]) -> None:
-        """Take the outcomes of trials asked for, some or all, in any order; see whether `retire` has news then.
+        """Take the outcomes of some or all trials asked for, in any order.
+
+        Afterwards `retire` may have news.
 
         Raises:
-            ConflictError: One is not of a trial asked for, or was told before.
+            ConflictError: An outcome was not asked for, or was told before.
         """
         self._counter.tell(outcomes)
 
     def retire(self) -> GenerationRecord | None:
-        """Close the oldest generation in flight, if all of it is scored, and breed what may be bred now.
+        """Close the oldest generation in flight if it is scored, and breed new ones.
 
-        To be called until it returns None, before every `ask`. `state` is then that of the record.
+        Call it until it returns None, before every `ask`. `state` is then that of the record.
 
         Raises:
             ScoringError: Every seed failed.
@@ -198,14 +203,14 @@ class Evolution:
         return record
 
     def _breed(self) -> None:
-        """Launch every generation that may be bred from what is retired."""
+        """Launch every generation that may be bred from retired ones."""
         newest = 0 if self.generation < 0 else self.generation + self._settings.overlap
         while self._bred < newest and not self._over():
             number = self._bred + 1
             self._launch(number, self._schedule.target, self._candidates(number), limit=self._left())
 
     def _left(self) -> int:
-        """Scorings to spend that no generation in flight may need."""
+        """Return the scorings left that no generation in flight may need."""
         return self._settings.max_evaluations - self.evaluations - self._counter.reserved
 
     def _over(self) -> bool:
@@ -213,13 +218,13 @@ class Evolution:
 
     def _candidates(self, number: int) -> list[Genome]:
         rng = stream(self._settings.seed, number)
-        made = operators(self._prices, rng)
-        breeder = Breeder(made, self._settings, self._seen, rng)
+        toolbox = operators(self._prices, rng)
+        breeder = Breeder(toolbox, self._settings, self._seen, rng)
         if number == 0:
             return self._proposer.seeds(breeder)
         if self._standing.moved:
             moved = self._proposer.moved(self._standing.population.genomes, breeder)
-            # in two races at once, of other stages, it would cost what the one costs that comes first
+            # in two races at once, its cost would depend on which race comes first
             racing = {genome for older in self._counter.flight for genome in older.race.candidates}
             return [genome for genome in moved if genome not in racing]
         return self._proposer.children(self._standing.population.scored, breeder)
@@ -248,7 +253,7 @@ class Evolution:
         self._counter.launch(Generation(number=number, target_share=target_share, race=race))
 
     def state(self) -> dict[str, Any]:
-        """The search after its last retired generation, as plain JSON values."""
+        """Return the state after the last retired generation, as plain JSON values."""
         return {
             "version": STATE_VERSION,
             "fingerprint": self._fingerprint,

@@ -1,16 +1,21 @@
-"""Which genomes go on to the confirm split, and in which order: largest first, where sizes differ.
+"""Finalists: the genomes to confirm, largest first where sizes differ.
 
-A search that compares many genomes on the same examples flatters its winner, so finalists are tested again on fresh
-ones, from the largest down until one fails (`search.statistics.fallback`). Those that count are what the search has
-accepted: each was scored, and looked good enough. Where two of them are far apart, first guesses stand between them:
-the test ends at a size that is among its finalists, and neighbours hold or fail together. Larger ones that the search
-knows nothing of, up to one that hardly differs from the dense model, may fail by chance, and would then stand in the
-way of smaller ones that hold. So they have a part of the risk to themselves, to fall back on. Another part is spread
-over the smallest of what was accepted. Larger ones are not always better: nothing was searched for between the seeds,
-and factors that are best at small sizes lose more at some larger ones. And the smallest of all may have been accepted
-by luck. Smaller ones follow that the search had refused or never scored: its own examples are few, and to go on after a
-success costs the test nothing. Where it has refused all its seeds, these have a part of the risk, too: that the dense
-model was lucky on those few examples speaks against all of them at once.
+A search that compares many genomes on the same examples flatters its winner. So finalists are tested again on fresh
+examples, from the largest down until one fails (`search.statistics.fallback`).
+
+The core are the genomes that the search has accepted: each was scored and looked good enough. Where two of them are
+far apart, first guesses stand between them: the test ends at the size of a finalist, and neighbours hold or fail
+together.
+
+Larger finalists, up to one that hardly differs from the dense model, were not searched for. They may fail by chance
+and block smaller ones that hold. So they have a part of the risk to themselves, and the test has another part to fall
+back on. That part is spread over the smallest accepted genomes. Larger genomes are not always better: nothing was
+searched for between the seeds, and factors that are best at small sizes lose more at some larger ones. The smallest
+of all may have been accepted by luck.
+
+Smaller finalists follow that the search refused or never scored. Its own examples are few, and continuing after a
+success costs the test nothing. Where the search has refused all its seeds, these have a part of the risk, too: a
+dense model that was lucky on those few examples speaks against all of them at once.
 """
 
 import math
@@ -26,43 +31,61 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import on_the_way
 
 WIDEST, WIDEST_PART = 0.01, 0.1
-"""Kept share by which each accepted finalist is at most above the one below it, or this part of its own, if that is
-more; at least, half as much: of more tests more may fail, and each takes time."""
+"""Largest distance in kept share of an accepted finalist from the next smaller.
+
+The second value is a part of the finalist's own share; the larger of the two applies. The smallest distance is half
+as much, because of more tests more may fail, and each takes time.
+"""
 
 MOST_ACCEPTED = 20
-"""Finalists from the smallest accepted one up, those between others included."""
+"""Largest number of finalists from the smallest accepted one up."""
 
 FALLS = (0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.02, 0.02, 0.03, 0.05, 0.08, 0.12, 0.1, 0.1, 0.08, 0.08)
-"""Kept share by which each smaller finalist is below the one above it: neighbours hold or fail together, so small steps
-cost the test little. From the safest one they lead down to a fifth, where the search has accepted none."""
+"""Distances in kept share of the smaller finalists, each from the one above it.
+
+Neighbours hold or fail together, so small steps cost the test little. From the safest finalist they lead down to a
+fifth, where the search has accepted nothing.
+"""
 
 NEARBY = 0.1
-"""Kept share within which the smallest accepted one's allocation is worth more than a seed's."""
+"""Largest distance at which the smallest accepted allocation beats a seed's."""
 
 TRUSTED_SHARE = SEED_SHARES[0]
-"""Of a seed that counts as accepted where only smaller ones were: what is right for many may fail on few examples."""
+"""Kept share of the seed that counts as accepted if only smaller ones were.
+
+What is right for many examples may fail on few.
+"""
 
 SAFEST_SHARE = 0.95
 SAFE_STEP = 0.1
-"""Kept share by which one above all that was accepted is below the next larger one."""
+"""Distance in kept share of finalists above all that were accepted."""
 
 SAFE_RISK, SMALL_RISK = 0.2, 0.5
-"""Of the objective's risk: for those above all that was accepted; for the smallest of that, in even parts: one for the
-smallest of all, one for the largest of them, one for the one between. With more parts hardly any could pass by its own:
-at a sixth of 5 %, one point may be promised where no more than 4 of 1,200 records are lost, and none of 512."""
+"""Parts of the objective's risk: finalists above the accepted, smallest accepted.
+
+The second part is split evenly among the smallest accepted finalist, the largest of the small ones and the one in the
+middle. With more parts hardly any could pass by its own: at a sixth of 5 %, one point may be promised only where at
+most 4 of 1,200 records are lost, and none of 512.
+"""
 
 LARGEST_RISK = 1 - SAFE_RISK - SMALL_RISK
-"""Of it: for the largest of what was accepted, which is what hardly fails where anything holds."""
+"""Part of the objective's risk for the largest accepted finalist.
+
+It hardly fails where any finalist holds.
+"""
 
 SMALL = 2.0
-"""Times the smallest accepted one at most."""
+"""Largest size of the small finalists, relative to the smallest accepted one."""
 
 MISSED_RISK = 0.3
-"""Of what would be for the small ones: for those of the sizes of seeds, in even parts as there, where the search has
-accepted nothing as small. The smallest of what it has accepted has the rest."""
+"""Part of the risk for smaller finalists of seed sizes, split evenly in three.
+
+It is taken from `SMALL_RISK` where the search has accepted nothing of these sizes. The smallest accepted finalist has
+the rest.
+"""
 
 MIDDLE_RISK = 0.2
-"""Of that of a front: for its middle."""
+"""Part of the risk for the middle finalist of a front."""
 
 TOLERANCE = 1e-3  # kept shares lie a hair below their targets
 
@@ -71,11 +94,11 @@ MOST_FINALISTS = int(SAFEST_SHARE / SAFE_STEP) + MOST_ACCEPTED + len(FALLS)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finalist:
-    """What is to be confirmed.
+    """A genome to confirm, with its own part of the risk.
 
     Args:
-        genome: Its levels.
-        risk: Share of the objective's risk that is spent on it even if the one before it fails.
+        genome: Levels of the genome.
+        risk: Share of the objective's risk to spend on the genome even if the one before it fails.
     """
 
     genome: Genome
@@ -89,19 +112,19 @@ def drop_finalists(
     accepted: Sequence[Accepted],
     front: Sequence[Outcome],
 ) -> list[Finalist]:
-    """Finalists of a `MaxDrop` search, largest first.
+    """Return the finalists of a `MaxDrop` search, largest first.
 
     Args:
         space: The search space.
-        seed: Of a size.
-        beside: Of a size near that of a genome.
-        accepted: What was good enough on the search split.
-        front: What was scored there and has no smaller one that is better, smallest first.
+        seed: Function that returns the seed of a size.
+        beside: Function that returns a genome of a size near that of a given genome.
+        accepted: Genomes that were good enough on the search split.
+        front: Outcomes on the search split that no smaller one beats, smallest first.
 
     Returns:
-        Distinct genomes of strictly falling size: seeds from just short of dense down to what was accepted, that itself
-        in steps, and smaller ones. Where the search has accepted, or below scored, nothing near one of these, there is
-        what stands beside the smallest accepted one, or the seed if it is far away. The risks add up to one.
+        Distinct genomes of strictly falling size: seeds from just short of dense down to the accepted genomes, those
+        in steps, and smaller ones. Steps without an accepted or scored genome nearby are filled by `beside` from the
+        smallest accepted one, or by a seed if that is far away. The risks add up to one.
     """
     known = {entry.share: entry.genome for entry in accepted}
     smallest = min(known, default=None)
@@ -124,12 +147,12 @@ def drop_finalists(
 
 
 def risks(safe: int, chosen: Sequence[float], falling: Sequence[float]) -> list[float]:
-    """How the objective's risk is spread over so many finalists: each one's own share of it.
+    """Return each finalist's own share of the objective's risk.
 
     Args:
-        safe: How many are above all that was accepted; at least one, if nothing was.
-        chosen: What the accepted ones keep, falling.
-        falling: What those below keep, falling.
+        safe: Number of finalists above all accepted ones; at least one if none was accepted.
+        chosen: Kept shares of the accepted finalists, falling.
+        falling: Kept shares of the finalists below those, falling.
     """
     last = safe + len(chosen) - 1
     small = [index for index, share in enumerate(chosen, safe) if share <= SMALL * chosen[-1]]
@@ -147,13 +170,13 @@ def _is_of_a_seed(share: float) -> bool:
 
 
 def _three(indices: Sequence[int], risk: float) -> list[tuple[int, float]]:
-    """Even parts for the first, the middle and the last of some finalists."""
+    """Return even parts for the first, the middle and the last of some finalists."""
     three = dict.fromkeys((indices[0], indices[len(indices) // 2], indices[-1]))
     return [(index, risk / len(three)) for index in three]
 
 
 def _spread(count: int, *parts: tuple[int, float]) -> list[float]:
-    """Risks of so many finalists, of which these have a part each; one may have several."""
+    """Return the risks of `count` finalists, summed from parts by index."""
     shares = [0.0] * count
     for index, part in parts:
         shares[index] += part
@@ -161,7 +184,10 @@ def _spread(count: int, *parts: tuple[int, float]) -> list[float]:
 
 
 def _safe(space: SearchSpace, seed: Callable[[float], Genome], above: float) -> list[Genome]:
-    """Seeds that are well above a size, largest first; where some were started from elsewhere, not all need fall."""
+    """Return seeds well above a size, largest first.
+
+    Seeds that are not smaller than the one before are skipped.
+    """
     genomes: list[Genome] = []
     below = math.inf
     for wanted in np.arange(SAFEST_SHARE, above + SAFE_STEP / 2, -SAFE_STEP):
@@ -175,10 +201,11 @@ def _safe(space: SearchSpace, seed: Callable[[float], Genome], above: float) -> 
 def _stepwise(
     space: SearchSpace, of_size: Callable[[float], Genome], known: Mapping[float, Genome]
 ) -> list[Genome]:
-    """Of known genomes the smallest and larger ones, with others between those that are far apart; largest first.
+    """Return the smallest known genome and larger ones in steps, largest first.
 
-    The first guess may be a much smaller one that is thought to be as good. Should that be wrong, what stands between
-    is on the way from one known genome to the other.
+    Others fill the gaps between known genomes that are far apart. The first guess may be a much smaller genome that
+    is thought to be as good. In case that is wrong, a genome on the way from one known genome to the other fills the
+    gap.
     """
     shares: list[float] = []
     for share in sorted(known):
@@ -198,14 +225,17 @@ def _stepwise(
 
 
 def _widest(share: float) -> float:
-    """How far an accepted finalist of a size is at most above the next one."""
+    """Return the largest distance of a finalist of a size to the next smaller one."""
     return max(WIDEST, WIDEST_PART * share)
 
 
 def _falling(
     space: SearchSpace, of_size: Callable[[float], Genome], front: Sequence[Outcome], share: float
 ) -> list[Genome]:
-    """Smaller ones than a share; one of the front near a step stands there."""
+    """Return finalists smaller than a share.
+
+    A genome of the front near a step takes its place.
+    """
     known = {space.kept_share(outcome.genome): outcome.genome for outcome in front}
     falling: list[Genome] = []
     for fall in FALLS:
@@ -221,16 +251,18 @@ def _falling(
 
 
 def front_finalists(front: Sequence[Outcome], shares: Sequence[float], limit: int) -> list[Finalist]:
-    """Points spread over a front: those nearest to even steps between its ends.
+    """Return points spread over a front.
+
+    These are the points nearest to even steps between its ends.
 
     Args:
-        front: Smallest first.
-        shares: What each of its points keeps, rising.
-        limit: How many, at least one; the largest comes first.
+        front: Outcomes of the front, smallest first.
+        shares: Kept shares of the points, rising.
+        limit: Largest number of points, at least one; the largest point comes first.
 
     Returns:
-        Distinct genomes of strictly falling size, both ends of the front among them where `limit` is two or more. The
-        one in the middle has a part of the risk to go on with, the largest the rest.
+        Distinct genomes of strictly falling size, both ends of the front among them if `limit` is two or more. The
+        middle genome has a part of the risk of its own, the largest has the rest.
     """
     left = dict(zip(shares, front, strict=True))
     chosen: dict[float, Genome] = {}

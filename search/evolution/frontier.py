@@ -1,8 +1,8 @@
-"""What the retired generations add up to where many sizes are wanted: a front of size against loss.
+"""Progress of a search over many sizes: a front of size against loss.
 
-Members and parents are chosen as in NSGA-II (`population.FrontPopulation`), which has no race. A child that was
-only screened is compared with the other children there and with all that was screened before: among models of many
-sizes the largest has the lowest loss, and a dozen children seldom beat each other.
+Members and parents are chosen as in NSGA-II (`population.FrontPopulation`), which has no race. A child that was only
+screened is compared with the other children and with everything screened before. Among models of many sizes the
+largest has the lowest loss, and a dozen children seldom beat each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,20 @@ from ranksieve.search.space.objectives import Pareto
 from ranksieve.search.space.space import SearchSpace
 
 GAIN = 1e-3
-"""A front that covers less than this share more than before has gained nothing."""
+"""Least relative growth of the covered area that counts as progress."""
 
 
 class FrontStanding(Standing):
-    """Takes in one retired generation after another.
+    """State of a search over many sizes after its retired generations.
 
     Args:
-        space: Prices genomes.
-        schedule: Says the largest size, and ends the search when the front gains nothing.
-        population: Empty.
-        memo: Holds every outcome of the generations that are retired.
-        objective: Which point of the front is preferred, and how many to confirm.
-        settings: The sizes of the stages.
-        proposer: Knows the seed of a size, and how to bring a genome to one.
+        space: Search space that prices genomes.
+        schedule: Schedule that holds the largest size and ends the search when the front stops growing.
+        population: Empty population.
+        memo: All outcomes of retired generations.
+        objective: Preferred point of the front, and number of points to confirm.
+        settings: Sizes of the stages.
+        proposer: Source of seeds, which also brings genomes to a size.
     """
 
     def __init__(
@@ -57,22 +57,25 @@ class FrontStanding(Standing):
 
     @property
     def screens_seeds(self) -> bool:
-        """No: seeds are one of each size, there is nothing to select."""
+        """False, as seeds of different sizes are not selected."""
         return False
 
     @property
     def moved(self) -> bool:
-        """No: all sizes are wanted all the time."""
+        """False, as all sizes are searched all the time."""
         return False
 
     def finalists(self) -> list[Finalist]:
-        """Points spread over the best ones of all sizes, largest first."""
+        """Return points spread over the front, largest first."""
         best = self._best()
         shares = [self._space.kept_share(outcome.genome) for outcome in best]
         return front_finalists(best, shares, self._objective.finalists)
 
     def order(self, number: int) -> Order:
-        """Children that stand out beside each other and beside all that had come as far when they were bred."""
+        """Return the order in which a generation's children leave the screen.
+
+        Children are compared with each other and with all outcomes known when they were bred.
+        """
         known = self._remembered.setdefault(number, len(self._memo))
 
         def order(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
@@ -82,7 +85,10 @@ class FrontStanding(Standing):
         return order
 
     def _select(self, finishers: Sequence[Outcome], target: float) -> tuple[Outcome, bool]:
-        """Let the front grow; its incumbent is the smallest point that loses little enough, or else the largest."""
+        """Let the front grow, and choose its incumbent.
+
+        The incumbent is the smallest point that loses at most the objective's points, or else the largest point.
+        """
         self._remembered.pop(self.generation + 1)
         if finishers:
             self.population.join(finishers, target)
@@ -101,30 +107,36 @@ class FrontStanding(Standing):
         return incumbent, bool(good)
 
     def _best(self) -> list[Outcome]:
-        """The best of every size that no smaller one beats, smallest first; of twins, the one that costs least."""
+        """Return the best of every size that no smaller one beats, smallest first.
+
+        Of genomes with the same loss, the cheapest stays.
+        """
         falling = sorted(self.population.hall_of_fame, key=self._space.cost, reverse=True)
         found = (self._memo.get(genome, self._full) for genome in falling)
         by_loss = {outcome.fitness: outcome for outcome in found if outcome is not None}
         return [by_loss[loss] for loss in sorted(by_loss, reverse=True)]
 
     def _covered(self, best: Sequence[Outcome], worst_nats: float) -> float:
-        """The area between the front, the largest size and the worst loss: share of the dense cost times nats."""
+        """Return the area between the front, the largest size and the worst loss.
+
+        Its unit is the share of the dense cost times nats.
+        """
         shares = [*(self._space.cost_share(outcome.genome) for outcome in best), self.schedule.target]
         gains = [max(0.0, worst_nats - outcome.fitness) for outcome in best]
         widths = [after - before for before, after in pairwise(shares)]
         return sum(width * gain for width, gain in zip(widths, gains, strict=True))
 
     def state(self) -> dict[str, Any]:
-        """As plain JSON values; `restore` takes them back."""
+        """Return the state as plain JSON values for `restore`."""
         remembered = [[number, known] for number, known in self._remembered.items()]
         front = {"worst_nats": self._worst_nats, "area": self._area, "remembered": remembered}
         return {**super().state(), "front": front}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`.
+        """Restore the state that `state` returned.
 
         Raises:
-            ConflictError: The memo does not know the population.
+            ConflictError: The memo lacks outcomes of the population.
         """
         super().restore(state)
         front = state["front"]

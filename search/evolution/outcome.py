@@ -1,6 +1,6 @@
-"""What the search asks of a scorer and what it gets back.
+"""Trials that a search asks for, and their outcomes.
 
-A failed scoring is a typed failure with its reason: it carries no numbers, so it can never pass for a score.
+A failed scoring is a typed failure with its reason. It carries no numbers, so it can never pass for a score.
 """
 
 import math
@@ -17,12 +17,12 @@ class Trial:
     """One genome to score on the first `examples` examples of the search split.
 
     Args:
-        genome: The genome.
-        examples: How many.
-        known: Examples, the first ones, that a race has scored it on before: they cost nothing again.
-        cut: Examples after which scoring is cut, as races may have looked at it there; 0: nowhere. The same in all
-            races of a search, also in one that scores everybody on all: what is computed at once is rounded together.
-        screening: Only its loss will be looked at.
+        genome: Genome to score.
+        examples: Number of examples.
+        known: Number of first examples that a race has scored already, which cost nothing again.
+        cut: Number of examples after which scoring is split, as races may screen there; 0 for no split. It is the
+            same in all races of a search, also in those without a screen, because batches are rounded together.
+        screening: Whether only the loss is needed.
     """
 
     genome: Genome
@@ -34,21 +34,21 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A scored trial: either the numbers, or the reason why there are none.
+    """A scored trial: numbers, or the reason why there are none.
 
     Args:
-        genome: The genome scored.
-        examples: Search examples it was scored on.
+        genome: Scored genome.
+        examples: Number of search examples that it was scored on.
         kl_nats: Mean KL divergence from the dense model's answer distribution.
-        loss_nats: The fitness, minimised, where it is another one than the KL.
+        loss_nats: Fitness to minimise, if it is not the KL.
         drop_points: Metric lost against the dense model on the same examples, in points; None where only the loss was
-            wanted and the metric would have cost more.
-        drop_bound: One-sided upper bound of it that fresh examples are expected to give, as many as will confirm;
-            None where the scorer gives none.
-        metric: The task metric; None like `drop_points`.
-        tokens: Tokens run through the model, without those of examples that were known.
-        seconds: Time that took.
-        failure: Why it could not be scored; then there are no numbers.
+            needed and the metric would have cost more.
+        drop_bound: One-sided upper bound of the drop expected from the confirm split's fresh examples; None where the
+            scorer gives no bound.
+        metric: Task metric; None where `drop_points` is.
+        tokens: Tokens run through the model, without those of known examples.
+        seconds: Time of these tokens.
+        failure: Reason why scoring failed; all numbers are then None.
 
     Raises:
         ScoringError: A number is missing, not finite, or present beside a failure.
@@ -79,35 +79,44 @@ class Outcome:
 
     @classmethod
     def failed(cls, trial: Trial, reason: str, *, tokens: int = 0, seconds: float = 0.0) -> Self:
-        """The outcome of a trial that could not be scored, and why."""
+        """Return the outcome of a trial that could not be scored."""
         return cls(
             genome=trial.genome, examples=trial.examples, tokens=tokens, seconds=seconds, failure=reason
         )
 
     @property
     def trial(self) -> Trial:
-        """The trial this answers."""
+        """The trial that the outcome answers."""
         return Trial(genome=self.genome, examples=self.examples)
 
     @property
     def fitness(self) -> float:
-        """The loss in nats, or the KL where that is all; infinite for a failure: smaller is better."""
+        """The loss in nats, or else the KL; smaller is better.
+
+        It is infinite for a failure.
+        """
         if self.failure is not None or self.kl_nats is None:
             return math.inf
         return self.kl_nats if self.loss_nats is None else self.loss_nats
 
     def within(self, points: float) -> bool:
-        """Whether it was scored and lost at most `points`, with confidence where there is a bound."""
+        """Return whether a scored genome lost at most `points`.
+
+        Where there is a bound, the bound must be within the points.
+        """
         drop = self.drop_points if self.drop_bound is None else self.drop_bound
         return drop is not None and drop <= points
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; `from_json` reverses it."""
+        """Return plain JSON values; `from_json` reverses it."""
         numbers = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {**numbers, "genome": list(self.genome)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """From `to_json`, or a stored candidate row: keys that are not fields are ignored."""
+        """Return the outcome of `to_json` or of a stored candidate row.
+
+        Keys that are not fields are ignored.
+        """
         fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         return cls(**{**fields, "genome": tuple(data["genome"])})

@@ -1,11 +1,10 @@
-"""The population of a search in DEAP's containers, and its operators in DEAP's toolbox.
+"""The population of a search in DEAP's containers, and its operators in a toolbox.
 
-`Population` is that of one size after another: its members are ordered by their loss, equals by what they cost.
-`FrontPopulation` holds many sizes at once: its members are ordered as NSGA-II does it, by how many layers of better
-ones lie before them in size and loss, then by how far away their neighbours are (Deb et al. 2002, sections III-A to
-III-C).
+`Population` works at one size after another; it orders members by loss, and equal ones by cost. `FrontPopulation`
+holds many sizes at once and orders members as NSGA-II does: by the number of layers of better ones before them in
+size and loss, then by the distance of their neighbours (Deb et al. 2002, sections III-A to III-C).
 
-The only module to import deap.
+This is the only module that imports deap.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +26,13 @@ from ranksieve.search.space.space import Genome
 
 
 class LossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
-    """`Outcome.fitness`, in nats, and of equals the cost; both minimised."""
+    """`Outcome.fitness` in nats, with ties broken by cost; both minimised."""
 
     weights = (-1.0, -1.0)
 
 
 class SizeLossFitness(base.Fitness):  # type: ignore[misc]  # deap is untyped
-    """The place of a size, and `Outcome.fitness`, in nats; both minimised."""
+    """Index of a size, and `Outcome.fitness` in nats; both minimised."""
 
     weights = (-1.0, -1.0)
 
@@ -46,27 +45,27 @@ class Individual(tuple[int, ...]):
 
     @classmethod
     def of(cls, genome: Sequence[int], fitness: LossFitness | SizeLossFitness, loss_nats: float) -> Self:
-        """A scored genome."""
+        """Return a scored genome."""
         individual = cls(genome)
         individual.fitness, individual.loss_nats = fitness, loss_nats
         return individual
 
     @property
     def genome(self) -> Genome:
-        """The genome alone."""
+        """The genome as a plain tuple."""
         return tuple(self)
 
     def to_json(self) -> list[Any]:
-        """As plain JSON values: the levels and the loss."""
+        """Return the levels and the loss as plain JSON values."""
         return [list(self), self.loss_nats]
 
 
 def operators(prices: Prices, rng: Random) -> Any:
-    """A Toolbox with all that `search.evolution.breeding.Operators` wants.
+    """Return a Toolbox with the methods of `search.evolution.breeding.Operators`.
 
     Args:
-        prices: Predicted losses; its space is that of the genomes.
-        rng: Source of randomness of all of them.
+        prices: Predicted losses, over the space of the genomes.
+        rng: Source of randomness of all operators.
     """
     toolbox = base.Toolbox()
     toolbox.register("mate", crossover, prices.space, rng=rng)
@@ -89,12 +88,12 @@ def _statistics() -> Any:
 
 
 class Population:
-    """Genomes that may become parents, best first, and the best ones ever at their target.
+    """Genomes that may become parents, best first, and the best ever at the target.
 
     Args:
-        size: Most genomes.
-        hall_size: How many of the best ones ever to remember.
-        cost: That of a genome.
+        size: Largest number of genomes.
+        hall_size: Number of best genomes to remember.
+        cost: Function that returns the cost of a genome.
     """
 
     def __init__(self, size: int, hall_size: int, cost: Callable[[Genome], int]) -> None:
@@ -103,24 +102,24 @@ class Population:
         self._hall, self._logbook = self._empty_hall(hall_size), tools.Logbook()
         self._statistics = _statistics()
         self.target_share: float | None = None
-        """The size its members were bred for; None for seeds of many sizes."""
+        """The size that members were bred for; None for seeds of many sizes."""
 
     def __bool__(self) -> bool:
         return bool(self._members)
 
     @property
     def scored(self) -> list[Scored]:
-        """Its genomes and what parents are chosen by, smaller is better."""
+        """Genomes with their losses, smaller is better."""
         return [(individual.genome, individual.loss_nats) for individual in self._members]
 
     @property
     def genomes(self) -> list[Genome]:
-        """Its genomes."""
+        """Genomes of the members, best first."""
         return [individual.genome for individual in self._members]
 
     @property
     def hall_of_fame(self) -> list[Genome]:
-        """The best genomes ever at its target, lowest loss first."""
+        """Best genomes ever at the target, lowest loss first."""
         return [individual.genome for individual in self._hall]
 
     def found(self, seeds: Sequence[Outcome]) -> None:
@@ -128,11 +127,13 @@ class Population:
         self._members = [self._individual(seed.genome, seed.fitness) for seed in seeds[: self._size]]
 
     def join(self, outcomes: Sequence[Outcome], target_share: float) -> None:
-        """Let the best of the members and of newcomers live; members bred for another size make room.
+        """Keep the best of the members and of newcomers.
+
+        Members that were bred for another size are dropped.
 
         Args:
-            outcomes: At least one, none of them a failure.
-            target_share: The size they were bred for.
+            outcomes: Newcomers; at least one, no failures.
+            target_share: Size that newcomers were bred for.
         """
         newcomers = [self._individual(outcome.genome, outcome.fitness) for outcome in outcomes]
         if target_share != self.target_share:
@@ -149,18 +150,18 @@ class Population:
         return Individual.of(genome, LossFitness((loss_nats, self._cost(tuple(genome)))), loss_nats)
 
     def _select(self, candidates: list[Individual]) -> list[Individual]:
-        """Those that live, best first."""
+        """Return the individuals that stay, best first."""
         chosen: list[Individual] = tools.selBest(candidates, self._size)
         return chosen
 
     def summarise(self, generation: int, evaluations: int) -> dict[str, float]:
-        """Enter a generation into the logbook; returns the statistics of the members' loss."""
+        """Add a generation to the logbook; return the statistics of members' loss."""
         row = {name: float(value) for name, value in self._statistics.compile(self._members).items()}
         self._logbook.record(generation=generation, evaluations=evaluations, **row)
         return row
 
     def state(self) -> dict[str, Any]:
-        """As plain JSON values; `restore` takes them back."""
+        """Return the state as plain JSON values for `restore`."""
         return {
             "target_share": self.target_share,
             "members": [individual.to_json() for individual in self._members],
@@ -169,7 +170,7 @@ class Population:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore the state that `state` returned."""
         self.target_share = state["target_share"]
         self._members = [self._individual(genome, loss_nats) for genome, loss_nats in state["members"]]
         # the hall puts newcomers before their equals, so it is filled from the back
@@ -180,11 +181,13 @@ class Population:
 
 
 class FrontPopulation(Population):
-    """Genomes of many sizes that may become parents, and the best ever of every size that no smaller one beats.
+    """Genomes of many sizes that may become parents, and the best ever.
+
+    The best ever are those of every size that no smaller one beats.
 
     Args:
-        size: Most genomes.
-        place: That of a genome's size, 0 for the smallest.
+        size: Largest number of genomes.
+        place: Function that returns the index of a genome's size, 0 for the smallest.
     """
 
     def __init__(self, size: int, place: Callable[[Genome], int]) -> None:
@@ -192,15 +195,17 @@ class FrontPopulation(Population):
 
     @property
     def scored(self) -> list[Scored]:
-        """Its genomes and their places in the order of NSGA-II."""
+        """Genomes with their ranks in the order of NSGA-II."""
         return [(individual.genome, float(place)) for place, individual in enumerate(_crowded(self._members))]
 
     def order(self, outcomes: Sequence[Outcome], rivals: Sequence[Outcome]) -> list[Outcome]:
-        """Outcomes on the same examples, those first that stand out beside the others and beside rivals.
+        """Sort outcomes on the same examples, compared with each other and rivals.
+
+        The order is that of NSGA-II, best first.
 
         Args:
-            outcomes: Of distinct genomes, none of them a failure.
-            rivals: To compare with as well; none of them is in the answer.
+            outcomes: Outcomes of distinct genomes, no failures.
+            rivals: Further outcomes to compare with; they are not returned.
         """
         by_genome = {outcome.genome: outcome for outcome in outcomes}
         rest = [rival for rival in rivals if rival.genome not in by_genome]
@@ -218,7 +223,7 @@ class FrontPopulation(Population):
 
 
 def _crowded(individuals: list[Individual]) -> list[Individual]:
-    """The order of NSGA-II: fronts from the best, in each the loneliest first."""
+    """Sort by NSGA-II: fronts from the best, in each the most isolated first."""
     ordered: list[Individual] = []
     for front in tools.sortNondominated(individuals, len(individuals)) if individuals else []:
         tools.emo.assignCrowdingDist(front)

@@ -1,4 +1,4 @@
-"""What the retired generations add up to: the population, the target size, and the best model at it."""
+"""Progress of a search: population, target size and best model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,19 +16,19 @@ from ranksieve.search.evolution.schedules import SEED_SHARES, Ratchet, Schedule
 from ranksieve.search.space.space import SearchSpace
 
 BEST_FINALISTS = 3
-"""Of a search at one size; what it set out from comes on top."""
+"""Best genomes that are finalists of a search at one size, besides its start."""
 
 
 class Standing:
-    """Takes in one retired generation after another.
+    """State of a search after its retired generations.
 
     Args:
-        space: Prices genomes.
-        schedule: Sets the target.
-        population: Empty.
-        memo: Holds every outcome of the generations that are retired.
-        full: All search examples.
-        proposer: Knows the seed of a size, and how to bring a genome to one.
+        space: Search space that prices genomes.
+        schedule: Schedule that sets the target.
+        population: Empty population.
+        memo: All outcomes of retired generations.
+        full: Number of all search examples.
+        proposer: Source of seeds, which also brings genomes to a size.
     """
 
     def __init__(
@@ -44,48 +44,53 @@ class Standing:
         self._space, self._memo, self._full, self._proposer = space, memo, full, proposer
         self.schedule, self.population = schedule, population
         self.incumbent: Outcome | None = None
-        """The best outcome on all examples at the target, or at the last target that had one."""
+        """Best outcome on all examples at the target, or at the last target with one."""
         self.generation = -1
         """Number of the last retired generation."""
 
     @property
     def screens_seeds(self) -> bool:
-        """Whether the seeds race like children do; seeds of many sizes do not."""
+        """Whether seeds race like children; seeds of many sizes do not."""
         return not isinstance(self.schedule, Ratchet)
 
     @property
     def moved(self) -> bool:
-        """Whether the target is new: nobody has been scored at it."""
+        """Whether the target is new, without any scored genome."""
         return self.population.target_share != self.schedule.target
 
     def front(self) -> list[Outcome]:
-        """Every outcome on all examples that no smaller genome beats, smallest first."""
+        """Return all outcomes that no smaller genome beats, smallest first."""
         return self._memo.front(self._full)
 
     def finalists(self) -> list[Finalist]:
-        """Genomes worth confirming on fresh examples; see `Evolution.finalists`."""
+        """Return genomes worth confirming; see `Evolution.finalists`."""
         if isinstance(self.schedule, Ratchet):
             accepted, seeds = self.schedule.accepted, self._proposer
             return drop_finalists(self._space, seeds.seed, seeds.beside, accepted, self.front())
-        # The best of many on few examples is flattered; what it started from is not, and may be the better one.
+        # The best of many on few examples is flattered by chance. The start is not, and may be better.
         origin = self._memo.get(self._proposer.origin, self._full)
         last = [] if origin is None or origin.failure is not None else [origin.genome]
         genomes = dict.fromkeys([*self.population.hall_of_fame, *last])
         return [Finalist(genome=genome) for genome in genomes]
 
     def order(self, number: int) -> Order:
-        """Who goes on from the screen of a generation that is launched now, or again after a resume."""
+        """Return the order in which a generation's candidates leave the screen.
+
+        It is the same when a generation is launched again after a resume.
+        """
         del number
         return by_loss
 
     def retire(
-        self, generation: Generation, told: Sequence[Outcome], *, evaluations: int, tokens: int
+        self, generation: Generation, fresh: Sequence[Outcome], *, evaluations: int, tokens: int
     ) -> GenerationRecord:
-        """Take in the next generation: new population, new incumbent, perhaps a new target.
+        """Take in the next generation.
+
+        This updates the population and the incumbent, and may move the target.
 
         Args:
-            generation: Its race is over.
-            told: The outcomes that no generation before it had.
+            generation: Generation whose race is over.
+            fresh: Outcomes that no earlier generation had.
             evaluations: Scorings so far.
             tokens: Tokens so far.
 
@@ -94,7 +99,7 @@ class Standing:
         """
         finishers, target = generation.race.finishers, generation.target_share
         if not (finishers or self.population):
-            reasons = sorted({outcome.failure for outcome in told if outcome.failure is not None})
+            reasons = sorted({outcome.failure for outcome in fresh if outcome.failure is not None})
             raise ScoringError(f"every seed failed: {'; '.join(reasons) or 'in an earlier run'}")
         if generation.number == 0 and isinstance(self.schedule, Ratchet):
             incumbent = self._start(self.schedule, finishers)
@@ -111,14 +116,15 @@ class Standing:
             evaluations=evaluations,
             tokens=tokens,
             accepted=accepted,
-            outcomes=tuple(told),
-            **self.population.summarise(generation.number, len(told)),
+            outcomes=tuple(fresh),
+            **self.population.summarise(generation.number, len(fresh)),
         )
 
     def _start(self, ratchet: Ratchet, finishers: Sequence[Outcome]) -> Outcome:
-        """Let the seeds along the size axis tell where to begin; the nearest ones are the first parents.
+        """Choose where to begin from the seeds' outcomes.
 
-        What was given besides is believed like what a generation finds: a smaller one that holds is where it begins.
+        The seeds nearest to the start are the first parents. Genomes given by the user count like those of a
+        generation: a smaller one that holds becomes the start.
         """
         by_genome = {outcome.genome: outcome for outcome in finishers}
         seeds = list(dict.fromkeys(map(self._proposer.seed, SEED_SHARES)))
@@ -134,13 +140,13 @@ class Standing:
         return max(nearest, key=lambda outcome: self._space.params(outcome.genome))
 
     def _select(self, finishers: Sequence[Outcome], target: float) -> tuple[Outcome, bool]:
-        """Let the best of parents and survivors live, and ask the schedule what it makes of the best."""
+        """Keep the best of parents and survivors, and pass the best to the schedule."""
         previous, moved = self.incumbent, target != self.population.target_share
         if finishers:
             self.population.join(finishers, target)
         here = bool(finishers) or not moved
         incumbent = self._memo.get(self.population.hall_of_fame[0], self._full) if here else previous
-        assert incumbent is not None  # nobody joins a population unscored
+        assert incumbent is not None  # all members of a population are scored
         accepted = self.schedule.observe(
             incumbent if here else None,
             self._space.kept_share(incumbent.genome),
@@ -150,7 +156,7 @@ class Standing:
         return incumbent, accepted
 
     def state(self) -> dict[str, Any]:
-        """As plain JSON values; `restore` takes them back."""
+        """Return the state as plain JSON values for `restore`."""
         return {
             "generation": self.generation,
             "population": self.population.state(),
@@ -159,14 +165,16 @@ class Standing:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`.
+        """Restore the state that `state` returned.
 
         Raises:
-            ConflictError: The memo does not know the population.
+            ConflictError: The memo lacks outcomes of the population.
         """
         self.generation = state["generation"]
         self.population.restore(state["population"])
         self.schedule.restore(state["schedule"])
         self.incumbent = None if state["incumbent"] is None else Outcome.from_json(state["incumbent"])
         if any(self._memo.get(genome, self._full) is None for genome in self.population.genomes):
-            raise ConflictError("the memo lacks outcomes of the saved population; pass all that were told")
+            raise ConflictError(
+                "the memo lacks outcomes of the saved population; pass all outcomes that were told"
+            )

@@ -1,4 +1,4 @@
-"""Which genomes a generation compares: seeds first, children later, both where the target has just moved."""
+"""Candidates of a generation: seeds first, children later, both at new targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,19 +13,22 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import ABOVE, Family, Starts, cheapest, family, fitted, uniform
 
 TARGET_SEEDS = 2
-"""Where one size is wanted: the Lagrangian genome and the uniform one; all others come on top."""
+"""Seeds at one size: the Lagrangian genome and the uniform one.
+
+All others are additional.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposer:
-    """The candidates of every kind of generation.
+    """Source of the candidates of every kind of generation.
 
     Args:
-        prices: Predicted losses; their space holds all genomes.
-        schedule: Says which size is wanted.
-        settings: Sizes.
-        given: Genomes of the user's, of any size, to start from too.
-        starts: What to set out from, of the size wanted or of several.
+        prices: Predicted losses, over the space of all genomes.
+        schedule: Schedule that sets the target size.
+        settings: Sizes of populations and offspring.
+        given: Additional genomes given by the user, of any size, to start from.
+        starts: Genomes to start from, of the target size or of several.
     """
 
     prices: Prices
@@ -36,21 +39,24 @@ class Proposer:
 
     @property
     def space(self) -> SearchSpace:
-        """All genomes."""
+        """Space of all genomes."""
         return self.prices.space
 
     @cached_property
     def seed(self) -> Family:
-        """The first guess at a size."""
+        """First guesses at all sizes."""
         return family(self.prices, self.starts)
 
     @property
     def budget(self) -> int:
-        """Most parameters a candidate may keep at the present target."""
+        """Largest cost of a candidate at the present target."""
         return self.space.budget(self.schedule.target)
 
     def seeds(self, breeder: Breeder) -> list[Genome]:
-        """Generation 0: the seeds of many sizes, or those and mutants of the one size wanted."""
+        """Return the candidates of generation 0.
+
+        These are seeds of many sizes, or seeds of the one target size and mutants of the first.
+        """
         if isinstance(self.schedule, Ratchet):
             return [*map(self.seed, SEED_SHARES), *self.given]
         target = self.schedule.target
@@ -63,50 +69,62 @@ class Proposer:
 
     @property
     def origin(self) -> Genome:
-        """What a search at one size sets out from: no scoring has chosen it."""
+        """Genome that a search at one size starts from; no scoring has chosen it."""
         return self.seed(self.schedule.target)
 
     def moved(self, population: Sequence[Genome], breeder: Breeder) -> list[Genome]:
-        """At a new target: its seed, what is known from the old one, and children of both."""
+        """Return the candidates at a new target.
+
+        These are its seed, genomes known from the old target, and children of both.
+        """
         last = [entry.genome for entry in self.schedule.accepted[-1:]]
         sources = [self.seed(self.schedule.target), *last, *population]
         return breeder.moved(list(dict.fromkeys(sources)), self.budget, self.settings.offspring)
 
     def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
-        """At an old target: new children of the population."""
+        """Return new children of the population, at an unchanged target."""
         return breeder.children(population, self.budget, self.settings.offspring)
 
     def fitted(self, genome: Genome, share: float) -> Genome:
-        """A genome brought to `share`, its own allocation trusted."""
+        """Return a genome brought to `share`, trusting its own allocation."""
         return fitted(self.prices, genome, share)
 
     def _brought(self, genome: Genome, share: float) -> Genome:
-        """A genome of the user's at a size: as it is, if it is not much smaller, for what energies add may do harm."""
+        """Return a user's genome brought to a size.
+
+        It stays as it is unless it is much smaller, because enlarging by energies may do harm.
+        """
         space = self.space
         fits = space.cost(genome) <= space.budget(share)
         return genome if fits and space.cost_share(genome) > share - ABOVE else self.fitted(genome, share)
 
     def beside(self, genome: Genome, share: float) -> Genome:
-        """The first guess at a size that is not far from a genome's: that one brought there, if nothing is known."""
+        """Return the first guess at a size near that of a genome.
+
+        Without starts, it is the genome brought to that size.
+        """
         return self.seed(share) if self.starts else self.fitted(genome, share)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontProposer(Proposer):
-    """The candidates where many sizes are wanted.
+    """Source of candidates of a search over many sizes.
 
     Args:
-        sizes: The sizes. The largest is the schedule's; the rest is as of `Proposer`.
+        sizes: The sizes, up to that of the schedule. Other arguments are as for `Proposer`.
     """
 
     sizes: Sizes
 
     def seeds(self, breeder: Breeder) -> list[Genome]:
-        """Generation 0: the seed of every size, largest first, and the user's at sizes that hold them."""
+        """Return the candidates of generation 0.
+
+        These are the seed of every size, largest first, and the user's genomes at sizes that hold them.
+        """
         shares = self.sizes.shares
         given = [self._brought(genome, shares[self.sizes.place(genome)]) for genome in self.given]
         return [*map(self.seed, reversed(shares)), *given]
 
     def children(self, population: Sequence[Scored], breeder: Breeder) -> list[Genome]:
-        """New children of the population, at the sizes of their parents or those beside them."""
+        """Return new children, at the sizes of their parents or neighbouring ones."""
         return breeder.children_of_sizes(population, self.sizes, self.settings.offspring)

@@ -1,6 +1,6 @@
-"""One race: all candidates on a few examples, the screen, and the best of them on all examples.
+"""Races: all candidates on a few examples, the best of them on all examples.
 
-All candidates of a stage see the same examples, so comparisons are paired. A race goes on when every trial of the
+All candidates of a stage see the same examples, so comparisons are paired. A race continues when every trial of the
 screen is answered, in any order. Source: the staged selection of EvoPress, arXiv 2410.14649, section 3.
 """
 
@@ -11,27 +11,27 @@ from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.space import Genome
 
 Order = Callable[[Sequence[Outcome]], Sequence[Outcome]]
-"""Outcomes on the same examples, none of them a failure, the most wanted ones first."""
+"""Sorts outcomes on the same examples, without failures, most wanted first."""
 
 
 def by_loss(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-    """The order of models of one size."""
+    """Sort outcomes of one size by loss."""
     return sorted(outcomes, key=lambda outcome: outcome.fitness)
 
 
 class Race:
-    """Trials of a generation that are still to score, and who came through.
+    """Race of a generation's candidates: a screen, then all examples.
 
     There is no screen where it could not select (few candidates) or not save (as large as all examples).
 
     Args:
-        candidates: Genomes to compare; repeats are dropped, and so are the last ones where `limit` demands it.
-        settings: Sizes of the screen and of all examples, and survivors.
-        known: Answers what was scored before.
-        limit: Most scorings to spend; None where the candidates are those of an earlier race.
-        protected: Genome that passes the screen whatever it scores there.
+        candidates: Genomes to compare; repeats are dropped, and so are the last ones where `limit` requires it.
+        settings: Numbers of screen examples, all examples and survivors.
+        known: Function that returns known outcomes.
+        limit: Largest number of scorings; None where the candidates are those of an earlier race.
+        protected: Genome that passes the screen with any score.
         screened: False sends every candidate straight to all examples.
-        order: Who goes on from the screen.
+        order: Order in which candidates pass the screen.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Race:
         room = limit
         if screened and limit is not None:
             room = limit - survivors
-            if room <= survivors:  # a screen could not select; a resume knows none or all
+            if room <= survivors:  # the screen could not select
                 room, screened = min(limit, survivors), False
         self.candidates = unique[:room]
-        """Everyone who is scored."""
+        """Genomes that are scored."""
         self.screened = screened
         """Whether there is a screen before all examples."""
         self.finished = False
@@ -66,25 +66,28 @@ class Race:
 
     @property
     def cost(self) -> int:
-        """Most scorings it takes."""
+        """Largest number of scorings of the race."""
         return len(self.candidates) + (self._settings.survivors if self.screened else 0)
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """Every outcome so far, of both stages, in the order of the trials."""
+        """Outcomes so far, of both stages, in the order of the trials."""
         return [self._outcomes[trial] for trial in self._trials if trial in self._outcomes]
 
     @property
     def finishers(self) -> list[Outcome]:
-        """Outcomes on all examples, failures left out, lowest loss first."""
+        """Outcomes on all examples without failures, lowest loss first."""
         return list(by_loss(self._valid(self._settings.full)))
 
     def answer(self, trial: Trial) -> Outcome | None:
-        """The outcome of one of its trials, or None."""
+        """Return the outcome of one of the race's trials, or None."""
         return self._outcomes.get(trial)
 
     def start(self) -> list[Trial]:
-        """Trials of the first stage that need scoring; empty when what is known answers the whole race."""
+        """Return the trials of the present stage that need scoring.
+
+        It is empty when known outcomes answer the whole race.
+        """
         screen, screening = self._settings.screen, self._screening
         known = screen if self.screened and not screening else 0
         cut = screen if screen < self._examples else 0
@@ -106,7 +109,7 @@ class Race:
         """Take an outcome, of this race or of another.
 
         Returns:
-            Survivors' trials that need scoring, where this was the last answer the screen waited for.
+            Trials of survivors that need scoring, if this was the last outcome that the screen waited for.
         """
         trial = outcome.trial
         if trial not in self._open:
@@ -117,7 +120,7 @@ class Race:
 
     @property
     def _examples(self) -> int:
-        """Number of examples of the stage that is run."""
+        """Number of examples of the present stage."""
         return self._settings.screen if self._screening else self._settings.full
 
     def _advance(self) -> list[Trial]:
@@ -141,6 +144,6 @@ class Race:
 
 
 def room_of(settings: SearchSettings, candidates: int, limit: int) -> int:
-    """Number of candidates, the first ones, that a race of `limit` scorings scores."""
+    """Return how many of the first candidates a race of `limit` scorings scores."""
     race = Race([(i,) for i in range(candidates)], settings=settings, known=lambda _: None, limit=limit)
     return len(race.candidates)

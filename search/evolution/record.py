@@ -1,4 +1,4 @@
-"""What one generation found, for events, storage and curves."""
+"""Record of one generation, for events, storage and curves."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -10,15 +10,15 @@ from ranksieve.search.space.space import SearchSpace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRecord:
-    """One finished generation.
+    """Record of one finished generation.
 
     Args:
-        generation: Its number; 0 scores the seeds.
-        target_share: Size it worked at; for the seeds of `MaxDrop`, the size they started the search from.
+        generation: Number of the generation; 0 scores the seeds.
+        target_share: Size it worked at; for the seeds of `MaxDrop`, the size that they started the search from.
         kept_share: Share of the prunable parameters the incumbent keeps.
         kl_nats: The incumbent's KL on all search examples.
-        drop_points: The metric it loses there, in points.
-        metric: The metric it reaches there.
+        drop_points: Metric that the incumbent loses there, in points.
+        metric: Metric that the incumbent reaches there.
         evaluations: Scorings so far, of any stage.
         tokens: Tokens run through candidates so far.
         accepted: Whether the incumbent was good enough at this size.
@@ -26,7 +26,7 @@ class GenerationRecord:
         loss_avg: Mean.
         loss_max: Largest.
         loss_std: Standard deviation.
-        outcomes: Everything scored in this generation, in the order it was asked for.
+        outcomes: All outcomes of this generation, in the order of its trials.
     """
 
     generation: int
@@ -46,10 +46,10 @@ class GenerationRecord:
 
     @classmethod
     def of(cls, incumbent: Outcome, **rest: Any) -> Self:
-        """The record whose incumbent is `incumbent`; `rest` are the other fields.
+        """Return the record of `incumbent`; `rest` are the other fields.
 
         Raises:
-            ScoringError: The incumbent has no numbers.
+            ScoringError: The incumbent is a failure.
         """
         if incumbent.failure is not None:
             raise ScoringError(f"the incumbent failed: {incumbent.failure}")
@@ -57,11 +57,14 @@ class GenerationRecord:
         return cls(**numbers, **rest)
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values, without the outcomes: those are `candidates`."""
+        """Return plain JSON values without the outcomes; see `candidates`."""
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "outcomes"}
 
     def candidates(self, space: SearchSpace) -> list[dict[str, Any]]:
-        """The outcomes as storable rows, each with its generation, the share it keeps and the rank of every matrix."""
+        """Return the outcomes as storable rows.
+
+        Each has its generation, the share that it keeps and the rank of every matrix.
+        """
         return [
             {
                 **outcome.to_json(),

@@ -1,8 +1,8 @@
-"""How an objective sets the size that the search works at, from one generation to the next.
+"""Schedules: the size that the search works at, from generation to generation.
 
-`FixedTarget` keeps one target. `Ratchet` lowers it whenever the best model at the target is good enough, and backs off
-in ever smaller steps when none is: a binary search over sizes whose every probe is a few generations of evolution. For
-`Pareto` the target is the largest of all sizes that are searched at once.
+`FixedTarget` keeps one target. `Ratchet` lowers it whenever the best model at the target is good enough, and backs
+off in ever smaller steps otherwise. It is a binary search over sizes whose every probe is a few generations of
+evolution. For `Pareto` the target is the largest of all sizes that are searched at once.
 """
 
 from bisect import bisect_left
@@ -15,13 +15,19 @@ from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.space import Genome, SearchSpace
 
 SEED_SHARES = (0.6, 0.5, 0.42, 0.36, 0.31, 0.27, 0.23, 0.2, 0.17, 0.14)
-"""Sizes at which the ratchet scores seeds to find where to start, largest first, each about 0.86 times the last."""
+"""Sizes at which the ratchet scores seeds to find its start, largest first.
+
+Each is about 0.86 times the one before.
+"""
 
 SAFE_SHARE = 0.85
-"""First target where even the largest seed loses too much, on the way from the smallest genome to the largest."""
+"""First target where even the largest seed loses too much.
+
+It is a share of the way from the smallest genome to the largest.
+"""
 
 MOST_LOOKS = len(SEED_SHARES).bit_length()
-"""How many of them `smallest_seed_share` asks about at most."""
+"""Largest number of seeds that `smallest_seed_share` asks about."""
 
 FIRST_STEP = 0.04
 SMALLEST_STEP = 0.005
@@ -32,7 +38,7 @@ class Accepted:
     """A genome that was good enough at its size.
 
     Args:
-        share: Share of the prunable parameters it keeps.
+        share: Share of the prunable parameters that the genome keeps.
         genome: One level per matrix.
     """
 
@@ -41,16 +47,21 @@ class Accepted:
 
 
 def smallest_seed_share(holds: Callable[[float], bool]) -> float:
-    """The smallest of `SEED_SHARES` whose seed is good enough, if all larger ones are; else the largest."""
+    """Return the smallest of `SEED_SHARES` whose seed is good enough.
+
+    All larger seeds must be good enough, too. If none is, return the largest.
+    """
     smaller = bisect_left(SEED_SHARES, True, key=lambda share: not holds(share))  # those before it hold
     return SEED_SHARES[max(0, smaller - 1)]
 
 
 class FixedTarget:
-    """The schedule of a size, or a largest one, that is given: that one, until nothing improves.
+    """Schedule of a given size, or of a given largest size.
+
+    The size stays until nothing improves.
 
     Args:
-        target: The size, as a share of the dense cost.
+        target: Size as a share of the dense cost.
         patience: Generations without improvement before it is finished.
     """
 
@@ -62,28 +73,28 @@ class FixedTarget:
         self._stalled = 0
 
     def observe(self, incumbent: Outcome | None, share: float, *, target: float, improved: bool) -> bool:
-        """Take in a generation; nothing is ever accepted at a size that is given."""
+        """Take in a generation; nothing is ever accepted at a given size."""
         del incumbent, share, target
         self._stalled = 0 if improved else self._stalled + 1
         self.finished = self._stalled >= self._patience
         return False
 
     def state(self) -> dict[str, Any]:
-        """As plain JSON values; `restore` takes them back."""
+        """Return the state as plain JSON values for `restore`."""
         return {"stalled": self._stalled, "finished": self.finished}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore the state that `state` returned."""
         self._stalled, self.finished = state["stalled"], state["finished"]
 
 
 class Ratchet:
-    """The schedule of `MaxDrop`: ever smaller sizes while the metric holds.
+    """Schedule of `MaxDrop`: ever smaller sizes while the metric holds.
 
     Args:
-        objective: The drop to stay within.
-        patience: Half of it, at least one, is how many generations a target may go without an acceptance.
-        smallest: Share that the smallest genome keeps: no target is below.
+        objective: Objective with the largest allowed drop.
+        patience: Half of it, at least one, is the number of generations that a target may go without an acceptance.
+        smallest: Share that the smallest genome keeps, the lower bound of targets.
         largest: Share that the largest genome keeps.
     """
 
@@ -96,18 +107,19 @@ class Ratchet:
         self.accepted: list[Accepted] = []
         self._stall_limit = max(1, patience // 2)
         self._stalled = 0
-        self._floor = largest  # unless constrained, the dense model, which loses nothing
+        self._floor = largest  # without constraints the dense model, which loses nothing
         self._smallest = smallest
         self._step = self._floor - self.target
 
     def start(self, seeds: Sequence[tuple[float, Outcome | None]]) -> bool:
-        """Choose where to start: just below the smallest seed that holds and whose next larger one holds, too.
+        """Choose where to start by the outcomes of seeds.
 
-        One that holds alone may do so by luck, one that fails alone by bad luck: with trained factors a smaller model
+        The start is just below the smallest seed that holds and whose next larger one holds, too. A seed that holds
+        alone may do so by luck, and one that fails alone may fail by bad luck: with trained factors a smaller model
         may well be the better one.
 
         Args:
-            seeds: The share each seed keeps and how it scored (None: it did not), largest first.
+            seeds: Kept share and outcome (None if not scored) of each seed, largest first.
 
         Returns:
             Whether any seed was accepted.
@@ -121,19 +133,20 @@ class Ratchet:
         return bool(self.accepted)
 
     def observe(self, incumbent: Outcome | None, share: float, *, target: float, improved: bool) -> bool:
-        """Take in a generation: accept its target, hold on to it, or back off.
+        """Take in a generation: accept its target, keep it, or back off.
 
-        Generations overlap, so the target may have moved since this one was bred. Bred for more than what holds by now
-        it has nothing to prove, and its failure below the present target says nothing of that.
+        Generations overlap, so the target may have moved since this one was bred. A generation bred for a larger size
+        than the accepted one has nothing to prove. Its failure below the present target says nothing about that
+        target.
 
         Args:
-            incumbent: The best outcome at its target, if there is one.
-            share: The share it keeps.
-            target: The size the generation was bred for.
-            improved: Unused: progress is an acceptance, nothing less.
+            incumbent: Best outcome at the generation's target, if any.
+            share: Share that the incumbent keeps.
+            target: Size that the generation was bred for.
+            improved: Unused, as only an acceptance is progress.
 
         Returns:
-            Whether its target was accepted.
+            Whether the target was accepted.
         """
         del improved
         if target >= self._floor:
@@ -149,7 +162,10 @@ class Ratchet:
         return False
 
     def take(self, outcome: Outcome, share: float) -> bool:
-        """Accept a genome that is smaller than all before it, if it is good enough; returns whether it is."""
+        """Accept a genome if it is good enough and smaller than all before it.
+
+        Return whether it was accepted.
+        """
         good = share < self._floor and outcome.within(self.points)
         if good:
             self._accept(share, outcome.genome)
@@ -170,7 +186,7 @@ class Ratchet:
             self.target = self._floor - self._step
 
     def state(self) -> dict[str, Any]:
-        """As plain JSON values; `restore` takes them back."""
+        """Return the state as plain JSON values for `restore`."""
         return {
             "target": self.target,
             "finished": self.finished,
@@ -181,7 +197,7 @@ class Ratchet:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Restore the state that `state` returned."""
         self.target, self.finished = state["target"], state["finished"]
         self._stalled, self._floor, self._step = state["stalled"], state["floor"], state["step"]
         self.accepted = [Accepted(share=share, genome=tuple(genome)) for share, genome in state["accepted"]]
@@ -191,15 +207,15 @@ Schedule = FixedTarget | Ratchet
 
 
 def schedule_for(objective: Objective, space: SearchSpace, *, patience: int) -> Schedule:
-    """The schedule that serves `objective`.
+    """Return the schedule that serves `objective`.
 
     Args:
-        objective: What the user wants.
-        space: Says which sizes there are.
+        objective: Objective of the search.
+        space: Search space with the possible sizes.
         patience: Generations without progress before the search gives up.
 
     Raises:
-        InputError: No genome of the space has the size that is wanted.
+        InputError: No genome of the space has the wanted size.
     """
     if isinstance(objective, MaxDrop):
         return Ratchet(

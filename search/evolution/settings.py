@@ -1,4 +1,4 @@
-"""How the search runs: sizes, limits and rates."""
+"""Settings of the search: sizes, limits and rates."""
 
 from dataclasses import dataclass
 
@@ -18,15 +18,15 @@ class SearchSettings:
         generations: Generations after the seeds.
         overlap: Generations in flight at once: generation g is bred from what is known after generation g - overlap.
             With 1 every generation waits for the last outcome of the one before; more keeps many actors busy.
-        max_evaluations: Most scorings, of any stage.
-        patience: Generations without progress before the search gives up; see `schedules` for what each takes.
+        max_evaluations: Largest number of scorings, of any stage.
+        patience: Generations without progress before the search gives up; see `schedules` for what counts.
         seed: Seed of all randomness.
         crossover_rate: Chance that a child has two parents.
         removal_rate: Chance that a child loses a sublayer.
-        transfer_rate: Chance that one that does not is changed by a transfer, not a mutation.
+        transfer_rate: Chance that a child without a removal is changed by a transfer, not by a mutation.
 
     Raises:
-        InputError: A number out of its range.
+        InputError: A number is out of its range.
     """
 
     population: int = 8

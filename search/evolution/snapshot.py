@@ -1,7 +1,7 @@
-"""A search as plain JSON values: what is retired, what is in flight, and whose search it is.
+"""State of a search as plain JSON values, and the checks before it is continued.
 
-Of a generation in flight only its candidates are kept, not what they have scored so far: that is found out again.
-The randomness needs no place: every generation draws from a stream of its own (`search.evolution.breeding.stream`).
+Of a generation in flight only the candidates are kept, not their scores so far; these are computed again. Randomness
+needs no state: every generation draws from a stream of its own (`search.evolution.breeding.stream`).
 """
 
 import json
@@ -22,27 +22,29 @@ STATE_VERSION = 6
 
 
 def fingerprint(space: SearchSpace, objective: Objective, settings: SearchSettings) -> str:
-    """A hash of all that decides which search this is.
+    """Return a hash of everything that identifies a search.
 
     Args:
-        space: Names and shapes of its matrices and the levels of its genes count.
-        objective: What the user wants.
-        settings: How to search.
+        space: Search space; names and shapes of matrices and levels of genes count.
+        objective: Objective of the search.
+        settings: Settings of the search.
     """
-    asked = {
+    identity = {
         "matrices": [[shape.name, shape.out_features, shape.in_features] for shape in space.matrices],
         "genes": [[gene.members, gene.levels] for gene in space.genes],
         "objective": [type(objective).__name__, asdict(objective)],
         "settings": asdict(settings),
     }
-    return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def prices(space: SearchSpace) -> str:
-    """A hash of what all levels cost, in the unit of the space: two latency tables may have the same levels.
+    """Return a hash of the costs of all levels.
+
+    Two latency tables may have the same levels but not the same costs.
 
     Args:
-        space: Its genes and settled matrices count.
+        space: Search space; genes and settled matrices count.
     """
     costs = np.concatenate(
         [space.cost_GL.ravel(), space.dense_cost_G, [space.smallest_cost, space.total_cost]]
@@ -51,15 +53,15 @@ def prices(space: SearchSpace) -> str:
 
 
 def check(state: Mapping[str, Any], expected: str, costs: str) -> None:
-    """Refuse a state that cannot be gone on from.
+    """Raise if a state cannot be continued.
 
     Args:
-        state: What a search saved.
-        expected: The fingerprint of the search that would go on.
-        costs: What its levels cost, see `prices`.
+        state: Saved state of a search.
+        expected: Fingerprint of the search that would continue.
+        costs: Hash of the costs of its levels, see `prices`.
 
     Raises:
-        UnresumableError: It is of another version of this program, or of another search.
+        UnresumableError: The state is of another version of this program, or of another search.
     """
     if state["version"] != STATE_VERSION:
         raise UnresumableError(
@@ -67,16 +69,14 @@ def check(state: Mapping[str, Any], expected: str, costs: str) -> None:
         )
     if state["fingerprint"] != expected:
         raise UnresumableError(
-            "the saved search is of another space, objective or setting; submit the job again"
+            "the saved search has another space, objective or setting; submit the job again"
         )
     if state["prices"] != costs:
-        raise UnresumableError(
-            "the saved search is of a space whose ranks cost something else; submit the job again"
-        )
+        raise UnresumableError("the saved search has other costs of ranks; submit the job again")
 
 
 def flight_json(flight: Sequence[Generation]) -> list[dict[str, Any]]:
-    """Generations in flight as plain JSON values."""
+    """Return the generations in flight as plain JSON values."""
     return [
         {
             "generation": generation.number,

@@ -1,6 +1,6 @@
-"""What a user demands of matrices, by the patterns of their names: bounds, frozen ranks, ties.
+"""Constraints on matrices, matched by name: bounds, frozen ranks, ties.
 
-Only here are there names and fields of the job file; the space it makes knows allowed ranks and ties alone.
+Only this module knows names and fields of the job file. The resulting space knows allowed ranks and ties.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,20 +13,32 @@ from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
 from ranksieve.search.space.space import SearchSpace, Tie
 
 Tied = Literal["layer", "all"]
-"""`layer`: the matched matrices of a layer share a gene; `all`: all that are matched do."""
+"""`layer`: one gene per layer for the matched matrices; `all`: one for all of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Constraint:
-    """One demand on the matrices that it matches; several on a matrix hold together.
+    """One constraint on the matrices that it matches; several are combined by "and".
 
     Args:
+<<<<<<< HEAD
         field: Its place in the job file.
         matrices: Shell patterns of names; each has to match something.
         min_density: Least share of its parameters that a matrix keeps.
         max_density: Most.
         frozen: The one rank it has, or `DENSE`.
         tied: Which of the matched matrices share a gene.
+=======
+        field: Place of the constraint in the job file.
+        matrices: Shell patterns of names; each must match at least one matrix.
+        layers: First and last layer that it covers; None for all.
+        min_density: Smallest share of its parameters that a matrix keeps.
+        max_density: Largest share.
+        min_rank: Smallest rank; dense counts as the matrix's smaller width.
+        max_rank: Largest rank.
+        frozen: The only allowed rank, or `DENSE`.
+        tied: Which of the matched matrices share a gene; None for no tie.
+>>>>>>> s6
     """
 
     field: str
@@ -37,28 +49,35 @@ class Constraint:
     tied: Tied | None = None
 
     def allows(self, shape: MatrixShape, rank: int) -> bool:
-        """Whether a matrix that it matches may have this rank."""
+        """Return whether a matched matrix may have this rank."""
         if self.frozen is not None and rank != self.frozen:
             return False
         return self.min_density <= shape.density(rank) <= self.max_density
 
     def members(self, matrices: Sequence[MatrixShape]) -> list[int]:
-        """The matrices it is about, by their index.
+        """Return the indices of the matrices that the constraint covers.
 
         Raises:
-            InputError: One of its patterns matches nothing.
+            InputError: A pattern matches nothing.
         """
         for pattern in self.matrices:
             if not any(matches(shape.name, [pattern]) for shape in matrices):
                 raise InputError(
                     f"{self.field}.matrices",
+<<<<<<< HEAD
                     f"no matrix to prune matches {pattern!r}; they are named like {matrices[0].name!r}",
+=======
+                    f"no matrix to prune matches {pattern!r}{where}; an example of a name is {matrices[0].name!r}",
+>>>>>>> s6
                 )
         return [i for i, shape in enumerate(matrices) if matches(shape.name, self.matrices)]
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a matrix's full dotted name, or any suffix of it after a dot, fits one of the shell patterns."""
+    """Return whether a matrix's name fits one of the shell patterns.
+
+    The full dotted name or any suffix of it after a dot may fit.
+    """
     return any(fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}") for pattern in patterns)
 
 
@@ -68,17 +87,17 @@ def constrained(
     constraints: Sequence[Constraint],
     price: Price | None = None,
 ) -> SearchSpace:
-    """The search space of what the constraints allow.
+    """Return the search space that the constraints allow.
 
     Args:
         matrices: As for `SearchSpace`.
         rank_step: As for `SearchSpace`.
-        constraints: In the order of the job file.
+        constraints: Constraints in the order of the job file.
         price: As for `SearchSpace`.
 
     Raises:
-        InputError: A pattern that matches nothing, a rank that a matrix cannot be frozen at, constraints that
-            contradict each other, or ties without sense; names the field.
+        InputError: A pattern matches nothing, a matrix cannot have its frozen rank, constraints contradict each
+            other, or a tie is invalid; names the field.
     """
     about: list[list[Constraint]] = [[] for _ in matrices]
     for constraint in constraints:
@@ -140,14 +159,14 @@ def _ties(matrices: Sequence[MatrixShape], constraints: Sequence[Constraint]) ->
             raise InputError(field, _nothing_tied(constraint.tied))
         for i in (i for group in groups for i in group):
             if i in tied:
-                raise InputError(field, f"{matrices[i].name} is tied by {tied[i]} already; tie it once")
+                raise InputError(field, f"{matrices[i].name} is already tied by {tied[i]}; tie it only once")
             tied[i] = field
         ties.extend(Tie(members=group, field=field) for group in groups)
     return ties
 
 
 def _groups(matrices: Sequence[MatrixShape], constraint: Constraint) -> list[tuple[int, ...]]:
-    """The matrices to tie, by what they share; one by itself is no group."""
+    """Return the groups of matrices to tie; single matrices form no group."""
     groups: dict[int, list[int]] = {}
     for i in constraint.members(matrices):
         groups.setdefault(matrices[i].layer if constraint.tied == "layer" else 0, []).append(i)

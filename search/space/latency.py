@@ -1,7 +1,7 @@
-"""What the ranks of matrices cost in time: tables of nanoseconds that were measured elsewhere.
+"""Time that matrices take by their ranks: tables of measured nanoseconds.
 
-A price in time is unlike one in parameters: it need not rise with the rank by itself. Measurements are noisy, and the
-dense matrix, one product instead of two, may well be faster than ranks that store less.
+Unlike a price in parameters, a price in time need not rise with the rank. Measurements are noisy, and the dense
+matrix, one product instead of two, may be faster than ranks that store less.
 """
 
 from bisect import bisect_right
@@ -14,12 +14,12 @@ from ranksieve.search.space.matrix import DENSE, MatrixShape
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Curve:
-    """What a matrix of one shape takes at each rank, beyond what it takes at rank 0.
+    """Time of a matrix of one shape at each rank, beyond its time at rank 0.
 
     Args:
-        ranks: That were measured, rising from 0.
-        nanoseconds: Of these ranks, from 0, never falling.
-        dense_nanoseconds: Of the dense matrix.
+        ranks: Measured ranks, rising from 0.
+        nanoseconds: Times of these ranks, from 0, never falling.
+        dense_nanoseconds: Time of the dense matrix.
         matrices: Names of the matrices that have this shape.
     """
 
@@ -42,10 +42,12 @@ class Curve:
             )
 
     def at(self, rank: int) -> int:
-        """Nanoseconds at a rank, which may be `DENSE`; on a line between two measured ones.
+        """Return the nanoseconds at a rank, which may be `DENSE`.
+
+        Ranks between two measured ones are interpolated linearly.
 
         Raises:
-            InputError: It is larger than all that were measured.
+            InputError: The rank is larger than all measured ones.
         """
         if rank == DENSE:
             return self.dense_nanoseconds
@@ -61,11 +63,11 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyTable:
-    """What a model takes for one forward pass: its prunable matrices by their ranks, and all the rest.
+    """Times of a forward pass: prunable matrices by rank, and everything else.
 
     Args:
-        curves: No matrix is in two of them.
-        other_nanoseconds: Of a forward pass whose prunable matrices are all gone.
+        curves: Curves of disjoint sets of matrices.
+        other_nanoseconds: Time of a forward pass without any prunable matrix.
     """
 
     curves: tuple[Curve, ...]
@@ -77,34 +79,36 @@ class LatencyTable:
         object.__setattr__(self, "_by_name", by_name)
 
     def price(self, shape: MatrixShape, rank: int) -> int:
-        """Nanoseconds of a matrix at a rank: what a space counts where budgets are in time.
+        """Return the nanoseconds of a matrix at a rank.
 
         Raises:
-            InputError: It is of another model.
+            InputError: The table has no such matrix.
         """
         curve = self._by_name.get(shape.name)
         if curve is None:
-            raise InputError("latency", f"{shape.name} was not measured; is the table of another model?")
+            raise InputError(
+                "latency", f"{shape.name} was not measured; the table may belong to another model"
+            )
         return curve.at(rank)
 
     def nanoseconds(self, matrices: Sequence[MatrixShape], ranks: Sequence[int]) -> int:
-        """Of a whole forward pass at these ranks."""
+        """Return the nanoseconds of a forward pass at these ranks."""
         prices = (self.price(shape, rank) for shape, rank in zip(matrices, ranks, strict=True))
         return self.other_nanoseconds + sum(prices)
 
     @property
     def dense_nanoseconds(self) -> int:
-        """Of a whole forward pass of the dense model."""
+        """Nanoseconds of a forward pass of the dense model."""
         dense = (curve.dense_nanoseconds * len(curve.matrices) for curve in self.curves)
         return self.other_nanoseconds + sum(dense)
 
 
 def isotonic(values: Sequence[float]) -> list[float]:
-    """The never falling values that are nearest to these in the mean square.
+    """Return the never falling values nearest to these in the mean square.
 
-    Times of rising ranks rise, but for noise. Were they taken as measured, one rank with luck would look cheaper than
-    those below it, and a space that keeps no level as dear as a higher one would lose all of them. Pooled, noise
-    that runs against the order is averaged away, and of ranks that take the same time the largest is left.
+    Times of rising ranks rise, except for noise. Taken as measured, one lucky rank would look cheaper than those
+    below it. A space that keeps no level as dear as a higher one would lose all of those. Pooling averages noise that
+    runs against the order. Of ranks that take the same time, the largest is left.
 
     Source: the pool-adjacent-violators algorithm, Ayer et al. 1955.
     """

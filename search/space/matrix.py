@@ -1,7 +1,7 @@
-"""A prunable matrix: the ranks it may take, and what each costs.
+"""A prunable matrix: its possible ranks, and the cost of each.
 
-A matrix of rank r is a pair of thin factors, r·(O+D) numbers. Where that is as much as the dense matrix costs, dense is
-the better choice: ranks stop below that break-even, r* = O·D/(O+D).
+A matrix of rank r is a pair of thin factors, r·(O+D) numbers. From the break-even r* = O·D/(O+D) on, dense is the
+better choice, so ranks stop below it.
 """
 
 from collections.abc import Callable
@@ -44,23 +44,23 @@ class MatrixShape:
 
     @property
     def largest_rank(self) -> int:
-        """Last rank below break-even, cheaper than the dense matrix. May be 0."""
+        """Largest rank below break-even, cheaper than dense; may be 0."""
         return (self.dense_params - 1) // (self.out_features + self.in_features)
 
     def price(self, rank: int) -> int:
-        """Parameters at `rank` (which may be `DENSE`)."""
+        """Return the number of parameters at `rank` (which may be `DENSE`)."""
         if rank == DENSE:
             return self.dense_params
         return rank * (self.out_features + self.in_features)
 
     def density(self, rank: int) -> float:
-        """Share of the dense parameters that `rank` keeps."""
+        """Return the share of the dense parameters that `rank` keeps."""
         return self.price(rank) / self.dense_params
 
     def grid(self, rank_step: int) -> tuple[int, ...]:
-        """Unconstrained ranks, cheapest first: multiples of the step, then dense."""
+        """Return the unconstrained ranks: multiples of the step, then dense."""
         return (*range(0, self.largest_rank + 1, rank_step), DENSE)
 
 
 Price = Callable[[MatrixShape, int], int]
-"""What a rank of a matrix costs, in the unit that budgets are in."""
+"""Cost of a rank of a matrix, in the unit of the budgets."""

@@ -1,8 +1,8 @@
-"""What the user wants of a search.
+"""Objectives of a search.
 
-The search minimises the loss at a *target*: a share of what the prunable matrices cost when dense, in parameters, in
-bytes or in time, as the space counts. Objectives that know their target from the start say it; how `MaxDrop` comes to
-its one is the business of `search.evolution.schedules`.
+The search minimises the loss at a *target*: a share of the dense cost of the prunable matrices, in parameters, bytes
+or time, as the space counts. Most objectives know their target from the start. `search.evolution.schedules` finds the
+target of `MaxDrop`.
 """
 
 import math
@@ -15,7 +15,7 @@ from ranksieve.search.space.space import SearchSpace
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MaxDrop:
-    """The smallest model that loses at most `points` of the task metric."""
+    """Find the smallest model that loses at most `points` of the task metric."""
 
     points: float
 
@@ -26,7 +26,7 @@ class MaxDrop:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetParams:
-    """The best model that keeps at most `share` of the prunable parameters."""
+    """Find the best model that keeps at most `share` of the prunable parameters."""
 
     share: float
 
@@ -35,10 +35,10 @@ class TargetParams:
             raise InputError("objective.share", f"must be in (0, 1], got {self.share}")
 
     def target(self, space: SearchSpace) -> float:
-        """The share of the space's cost that this is.
+        """Return the target share of the space's cost.
 
         Raises:
-            InputError: The constraints of the space keep more.
+            InputError: The constraints of the space keep more than that.
         """
         if not space.reaches(self.share):
             raise InputError(
@@ -51,11 +51,13 @@ class TargetParams:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetBytes:
-    """The best model whose weight files take at most `size_bytes`; for a space that counts bytes.
+    """Find the best model whose weight files take at most `size_bytes`.
+
+    The space must count bytes.
 
     Args:
-        size_bytes: Of the files.
-        other_bytes: What they hold besides the prunable matrices.
+        size_bytes: Size of the files.
+        other_bytes: Size of everything but the prunable matrices.
         field: Where the job file gives the size.
     """
 
@@ -64,22 +66,24 @@ class TargetBytes:
     field: str = "objective.size"
 
     def target(self, space: SearchSpace) -> float:
-        """The share of the space's cost that this leaves to the prunable matrices.
+        """Return the share of the cost that is left to the prunable matrices.
 
         Raises:
-            InputError: Not even the smallest model fits, or the dense one does.
+            InputError: Even the smallest model does not fit, or the dense one does.
         """
-        rest = "embeddings, head, norms and biases and whatever is not pruned"
+        rest = "embeddings, head, norms, biases and everything else that is not pruned"
         return _room(space, self.size_bytes, self.other_bytes, self.field, rest, _bytes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TargetLatency:
-    """The best model whose forward pass takes at most `nanoseconds`; for a space that counts them.
+    """Find the best model whose forward pass takes at most `nanoseconds`.
+
+    The space must count nanoseconds.
 
     Args:
-        nanoseconds: Of the whole model.
-        other_nanoseconds: What it takes besides the prunable matrices.
+        nanoseconds: Time of the whole model.
+        other_nanoseconds: Time of everything but the prunable matrices.
         field: Where the job file gives the time.
     """
 
@@ -88,25 +92,25 @@ class TargetLatency:
     field: str = "objective.milliseconds"
 
     def target(self, space: SearchSpace) -> float:
-        """The share of the space's cost that this leaves to the prunable matrices.
+        """Return the share of the cost that is left to the prunable matrices.
 
         Raises:
-            InputError: Not even the fastest model is fast enough, or the dense one is.
+            InputError: Even the fastest model is too slow, or the dense one is fast enough.
         """
-        rest = "embeddings, attention, norms, head and whatever is not pruned"
+        rest = "embeddings, attention, norms, head and everything else that is not pruned"
         return _room(space, self.nanoseconds, self.other_nanoseconds, self.field, rest, _milliseconds)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pareto:
-    """The best models of many sizes between two shares of the prunable parameters.
+    """Find the best models of many sizes between two shares of the parameters.
 
     Args:
-        smallest: Share of the smallest one; where constraints keep more, theirs.
-        largest: Share of the largest one.
-        sizes: How many, in even steps.
+        smallest: Share of the smallest model; raised to what constraints keep.
+        largest: Share of the largest model.
+        sizes: Number of sizes, in even steps.
         finalists: Points of the front to confirm on fresh examples.
-        points: The one to prefer is the smallest that loses no more of the metric.
+        points: The preferred model is the smallest that loses at most this much of the metric.
     """
 
     smallest: float
@@ -130,10 +134,10 @@ class Pareto:
             raise InputError("objective.points", f"must be in [0, 100], got {self.points}")
 
     def target(self, space: SearchSpace) -> float:
-        """The largest size.
+        """Return the largest size.
 
         Raises:
-            InputError: The constraints of the space keep more.
+            InputError: The constraints of the space keep more than that.
         """
         if not space.smallest_share < self.largest:
             raise InputError(
@@ -150,10 +154,10 @@ Objective = MaxDrop | TargetParams | TargetBytes | TargetLatency | Pareto
 def _room(
     space: SearchSpace, limit: int, other: int, field: str, rest: str, shown: Callable[[int], str]
 ) -> float:
-    """What a limit on the whole model leaves to its matrices, as a share of their dense cost.
+    """Return the share of the matrices' dense cost that a limit leaves to them.
 
     Raises:
-        InputError: Less than the smallest genome costs, or as much as the dense one.
+        InputError: The limit is below the cost of the smallest genome, or not below that of the dense model.
     """
     smallest, dense = space.smallest_cost, space.total_cost
     room = limit - other
@@ -168,7 +172,7 @@ def _room(
 
 
 def _up(share: float) -> float:
-    """A share in four decimals that is no smaller."""
+    """Round a share up to four decimals."""
     return math.ceil(share * 10_000) / 10_000
 
 

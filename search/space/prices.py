@@ -1,11 +1,11 @@
-"""What every level costs in predicted task loss, and which single move is the best bargain.
+"""Predicted task loss of every level, and the best single moves.
 
-Shape letters: G genes, L levels. Built from the singular values of the `task` projection, whose squares
-are in units of the task loss and so compare across matrices.
+Shape letters: G genes, L levels. Built from the singular values of the `task` projection, whose squares are in units
+of the task loss and so compare across matrices.
 
-A move may jump over levels. Where the loss is convex in the parameters, one step is the best bargain: so it is among
-the ranks of a matrix, whose energies descend at a constant price. Dense, which loses nothing, breaks convexity, and so
-does a measured latency. Cost is in the unit of the space: parameters, where nothing else is said.
+A move may jump over levels. Where the loss is convex in the parameters, one step is the best move. This holds among
+the ranks of a matrix, whose energies descend at a constant price. Dense, which loses nothing, breaks convexity, and
+so does a measured latency. Cost is in the unit of the space: parameters by default.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.space.space import Genome, SearchSpace
 
 Energies = Sequence[NDArray[np.floating]]
-"""Per matrix, the squared singular values in units of the task loss, descending."""
+"""Squared singular values per matrix, in units of the task loss, descending."""
 
 
 def _check(space: SearchSpace, energies: Energies) -> None:
@@ -35,14 +35,14 @@ def _check(space: SearchSpace, energies: Energies) -> None:
 
 
 class Prices:
-    """Predicted loss and best moves for every gene and level.
+    """Predicted losses and best moves for every gene and level.
 
     Args:
         space: The search space.
-        energies: Per matrix, squared singular values, descending, at least as many as its largest rank.
+        energies: Squared singular values per matrix, descending, at least as many as its largest rank.
 
     Raises:
-        InputError: Energies that do not fit the space.
+        InputError: The energies do not fit the space.
     """
 
     def __init__(self, space: SearchSpace, energies: Energies) -> None:
@@ -50,7 +50,10 @@ class Prices:
         self.space = space
         self.rows_G = np.arange(len(space))
         self.lost_GL = self._lost(energies)
-        """Predicted loss per level: the energy past the ranks, 0 for dense, infinite past the last level."""
+        """Predicted loss per level: the energy past the ranks.
+
+        It is 0 for dense and infinite past the last level.
+        """
         self.down_GL, self.down_ratio_GL = self._moves_down()
         """Best level below each, and the loss per cost saved (infinite at level 0)."""
         self.up_GL, self.up_ratio_GL = self._moves_up()
@@ -87,7 +90,7 @@ class Prices:
         return up_GL, ratio_GL
 
     def _rates(self, index: int) -> NDArray[np.float64]:
-        """Loss per cost between any two levels of a gene, L×L, symmetric; nan on the diagonal."""
+        """Return the loss per cost between any two levels of a gene, L×L, symmetric."""
         count = self.space.counts_G[index]
         lost_L, cost_L = self.lost_GL[index, :count], self.space.cost_GL[index, :count]
         with np.errstate(invalid="ignore"):
@@ -95,15 +98,18 @@ class Prices:
         return rates_LL
 
     def loss(self, genome: Genome) -> float:
-        """Predicted loss of a genome: the sum over its genes; settled matrices add the same to all."""
+        """Return the predicted loss of a genome, the sum over its genes.
+
+        Settled matrices, which have no gene, add the same to all genomes.
+        """
         return float(self.lost_GL[self.rows_G, np.asarray(genome, dtype=np.int64)].sum())
 
     def implied_weights(self, levels_G: NDArray[np.int64]) -> NDArray[np.float64]:
-        """How much more each gene must matter than predicted for `levels_G` to be an optimum.
+        """Return the gene weights that would make `levels_G` an optimum.
 
-        At an optimum of weighted losses all genes trade loss for cost at one exchange rate λ: the
-        next step up gains less than λ per cost, the next step down loses more. Where the prediction
-        agrees the weight is 1; where a search moved a gene against it, the weight says by how much.
+        At an optimum of weighted losses all genes trade loss for cost at one exchange rate λ: the next step up gains
+        less than λ per cost, the next step down loses more. Where the prediction agrees the weight is 1. Where a
+        search moved a gene against it, the weight says by how much.
 
         Args:
             levels_G: One level per gene.

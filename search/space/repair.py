@@ -1,8 +1,8 @@
 """Repair: bring a genome under a budget and spend what is left of it.
 
-Shape letters: G genes. Moves go where predicted loss per cost is best, seen from the genome itself:
-where a search has moved a gene against the prediction, repair trusts the search (`Prices.implied_weights`),
-so it does not undo what was found.
+Shape letters: G genes. Moves go where predicted loss per cost is best, seen from the genome itself. Where a search
+has moved a gene against the prediction, repair trusts the search (`Prices.implied_weights`) and does not undo the
+move.
 """
 
 from collections.abc import Collection
@@ -17,9 +17,12 @@ from ranksieve.search.space.space import Genome
 
 
 def _shrink_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: NDArray[np.float64]) -> int:
-    """Lower genes of positive weight in place until `left` is no debt; returns what is left."""
+    """Lower genes of positive weight in place until `left` is not negative.
+
+    Return what is left.
+    """
     cost_GL = prices.space.cost_GL
-    # a gene of no weight is left alone, not given away
+    # a gene of weight 0 is left alone
     ratio_G = prices.down_ratio_GL[prices.rows_G, levels_G]
     cost_G = np.where(weights_G > 0, ratio_G * np.maximum(weights_G, 1e-300), np.inf)
     while left < 0:
@@ -34,7 +37,10 @@ def _shrink_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: 
 
 
 def _grow_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: NDArray[np.float64]) -> int:
-    """Raise genes of positive weight in place while a step fits in `left`; returns what is left."""
+    """Raise genes of positive weight in place while a step fits in `left`.
+
+    Return what is left.
+    """
     cost_GL, rows_G, top_G = prices.space.cost_GL, prices.rows_G, prices.space.counts_G - 1
     while left > 0:
         now_G = cost_GL[rows_G, levels_G]
@@ -53,15 +59,15 @@ def _grow_(levels_G: NDArray[np.int64], prices: Prices, left: int, weights_G: ND
 
 
 def fill(prices: Prices, genome: Genome, budget: int) -> Genome:
-    """Spend what `genome` leaves of `budget` where it saves most predicted loss per cost.
+    """Spend the rest of `budget` where it saves most predicted loss per cost.
 
     Args:
         prices: Predicted losses.
-        genome: Left as it is; costs at most `budget`.
-        budget: Most that it may cost.
+        genome: Genome of cost at most `budget`; not modified.
+        budget: Largest allowed cost.
 
     Returns:
-        A genome to which no single step can be added within the budget.
+        A genome to which no further step can be added within the budget.
     """
     levels_G = np.array(genome, dtype=np.int64)
     _grow_(levels_G, prices, budget - prices.space.cost(genome), np.ones(len(genome)))
@@ -81,23 +87,23 @@ def repair(
 
     Args:
         prices: Predicted losses.
-        genome: Left as it is.
-        budget: Most that it may cost.
+        genome: Genome to repair; not modified.
+        budget: Largest allowed cost.
         rng: Source of the jitter.
-        fixed: Genes to leave alone, so that a mutation is not undone; given up if the budget demands it.
+        fixed: Genes to leave alone, so that a mutation is not undone; lowered only if the budget requires it.
         jitter: Spread (standard deviation of the logarithm) of a random factor on every gene's weight.
 
     Returns:
-        A genome that costs at most `budget`, to which no step outside `fixed` can be added. Sublayers that are gone
-        come back only where nothing else has room.
+        A genome of cost at most `budget`, to which no step outside `fixed` can be added. Removed sublayers come back
+        only if no other gene can grow.
 
     Raises:
-        InputError: A budget below what the smallest genome costs.
+        InputError: The budget is below the cost of the smallest genome.
     """
     smallest = prices.space.smallest_cost
     if budget < smallest:
         raise InputError(
-            "budget", f"must be at least {smallest}, what the smallest genome costs, got {budget}"
+            "budget", f"must be at least {smallest}, the cost of the smallest genome, got {budget}"
         )
     levels_G = np.array(genome, dtype=np.int64)
     weights_G = prices.implied_weights(levels_G)
@@ -107,7 +113,7 @@ def repair(
     left = budget - prices.space.cost(genome)
     left = _shrink_(levels_G, prices, left, free_G)
     left = _shrink_(levels_G, prices, left, weights_G)
-    # a matrix of a sublayer that is gone would do nothing by itself
+    # a single matrix of a removed sublayer would have no effect
     live_G = free_G.copy()
     for genes in map(list, prices.space.sublayers):
         live_G[genes] *= levels_G[genes].any()

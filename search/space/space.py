@@ -1,13 +1,13 @@
-"""The search space: the choices of a search, the levels of each, and what a genome costs.
+"""The search space: genes, their levels, and the cost of a genome.
 
 Knows nothing of tensors, losses or evolution. Shape letters: M matrices, G genes, L levels.
 
 A *gene* is one choice of the search: the rank of a matrix, or of several tied ones together. A *level* of a gene is a
-rank for each of its matrices, and the last one is dense, unless constraints forbid it; a *genome* holds one level index
+rank for each of its matrices. The last level is dense, unless constraints forbid it. A *genome* holds one level index
 per gene.
 
-Tied matrices share a *density*, the share of its parameters that a matrix keeps, each rounded down to its own ranks. A
-matrix that is left a single rank is settled: it has no gene, but its cost counts.
+Tied matrices share a *density*, the share of its parameters that a matrix keeps, each rounded down to its own ranks.
+A matrix with a single possible rank is settled: it has no gene, but its cost counts.
 """
 
 from bisect import bisect_right
@@ -27,7 +27,7 @@ Genome = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tie:
-    """Matrices that share one gene, by their index, and the field of the job file that ties them."""
+    """Indices of matrices that share a gene, and the job file's field that ties them."""
 
     members: tuple[int, ...]
     field: str
@@ -38,10 +38,10 @@ class Gene:
     """One choice of the search.
 
     Args:
-        members: The matrices it decides, by their index.
+        members: Indices of the matrices that it decides.
         levels: The rank of every member at each level, the cheapest level first.
         layer: Layer of the first member.
-        kind: What the members are.
+        kind: Role of the members in the block.
     """
 
     members: tuple[int, ...]
@@ -50,7 +50,7 @@ class Gene:
     kind: str
 
     def is_dense(self, level: int) -> bool:
-        """Whether its matrices are dense at a level."""
+        """Return whether the gene's matrices are dense at a level."""
         return DENSE in self.levels[level]
 
 
@@ -58,11 +58,11 @@ class SearchSpace:
     """All genomes over `matrices` on a grid of ranks.
 
     Args:
-        matrices: The M matrices; at least one, names unique.
+        matrices: The M matrices; at least one, with unique names.
         rank_step: Ranks are multiples of this.
-        allowed: Per matrix the ranks it may take; by default all of its grid. One that is not of the grid is added.
-        ties: Matrices that share a gene; no matrix is in two of them.
-        price: What ranks cost in the unit of the budget; by default its parameters.
+        allowed: Allowed ranks per matrix; by default its grid. Allowed ranks off the grid are added.
+        ties: Matrices that share a gene; each matrix is in at most one tie.
+        price: Cost of ranks in the unit of the budget; parameters by default.
 
     Raises:
         InputError: No matrices, a repeated name, a step below one, tied matrices without a common level, or
@@ -103,7 +103,7 @@ class SearchSpace:
         return len(self.genes)
 
     def _gene(self, tie: Tie) -> Gene:
-        """The levels at which the members keep a common density and each is allowed its rank."""
+        """Return the gene of tied matrices: levels of a common density, all allowed."""
         shapes = [self.matrices[i] for i in tie.members]
         ladders = [self._ladder(i) for i in tie.members]
         levels: list[tuple[int, ...]] = []
@@ -115,7 +115,7 @@ class SearchSpace:
             names = ", ".join(shape.name for shape in shapes)
             raise InputError(
                 tie.field,
-                f"{names} are tied, but no density suits what search.constraints allow each of them; "
+                f"{names} are tied, but search.constraints allow them no common density; "
                 "widen their bounds or untie them",
             )
         return Gene(
@@ -126,7 +126,7 @@ class SearchSpace:
         )
 
     def _ladder(self, index: int) -> tuple[list[float], list[int]]:
-        """Densities and ranks of a matrix, ascending: its grid, and what else it is allowed."""
+        """Return the densities and ranks of a matrix, ascending."""
         shape = self.matrices[index]
         ranks = {*shape.grid(self.rank_step), *self._allowed[index]}
         pairs = sorted((shape.density(rank), rank) for rank in ranks)
@@ -135,7 +135,7 @@ class SearchSpace:
     def _worth_their_cost(
         self, members: tuple[int, ...], levels: Sequence[tuple[int, ...]]
     ) -> list[tuple[int, ...]]:
-        """Drop levels that cost as much as a higher one, as ranks that take equally long."""
+        """Drop levels that cost as much as a higher one."""
         kept: list[tuple[int, ...]] = []
         above = np.inf
         for ranks in reversed(levels):
@@ -152,17 +152,17 @@ class SearchSpace:
 
     @cached_property
     def counts_G(self) -> NDArray[np.int64]:
-        """How many levels each gene has."""
+        """Number of levels of each gene."""
         return np.array([len(gene.levels) for gene in self.genes], dtype=np.int64)
 
     @cached_property
     def params_GL(self) -> NDArray[np.int64]:
-        """Parameters per gene and level; rows with fewer levels repeat their last."""
+        """Parameters per gene and level; shorter rows repeat their last value."""
         return self._table(self._params)
 
     @cached_property
     def cost_GL(self) -> NDArray[np.int64]:
-        """Cost per gene and level, rising; rows with fewer levels repeat their last."""
+        """Cost per gene and level, rising; shorter rows repeat their last value."""
         return self._table(self._cost)
 
     def _table(self, amount: Callable[[Iterable[int], Iterable[int]], int]) -> NDArray[np.int64]:
@@ -176,7 +176,7 @@ class SearchSpace:
 
     @cached_property
     def _gene_M(self) -> NDArray[np.int64]:
-        """The gene that decides each matrix; any, where it is settled."""
+        """Gene that decides each matrix; arbitrary for settled matrices."""
         gene_M = np.zeros(len(self.matrices), dtype=np.int64)
         for i, gene in enumerate(self.genes):
             gene_M[list(gene.members)] = i
@@ -184,7 +184,7 @@ class SearchSpace:
 
     @cached_property
     def _ranks_ML(self) -> NDArray[np.int64]:
-        """The rank of each matrix by the level of its gene; rows with fewer levels repeat their last."""
+        """Rank of each matrix by level; shorter rows repeat their last value."""
         ranks_ML = np.empty((len(self.matrices), int(self.counts_G.max())), dtype=np.int64)
         for i, rank in self._settled.items():
             ranks_ML[i] = rank
@@ -196,9 +196,9 @@ class SearchSpace:
 
     @cached_property
     def sublayers(self) -> tuple[tuple[int, ...], ...]:
-        """The genes of each module inside a block, attention or feed-forward, that may go as a whole.
+        """Genes of each removable sublayer, attention or feed-forward.
 
-        All its matrices can be at rank 0, and none shares its gene with one elsewhere.
+        All matrices of a removable sublayer can be at rank 0, and none shares its gene with a matrix elsewhere.
         """
         members: dict[tuple[int, str], set[int]] = {}
         for i, shape in enumerate(self.matrices):
@@ -219,7 +219,7 @@ class SearchSpace:
 
     @cached_property
     def largest_ranks(self) -> tuple[int, ...]:
-        """The largest rank that any level gives each matrix; dense is none."""
+        """Largest rank of each matrix at any level; dense does not count."""
         return tuple(np.maximum(self._ranks_ML.max(axis=1), 0).tolist())
 
     @cached_property
@@ -230,7 +230,7 @@ class SearchSpace:
 
     @cached_property
     def dense_cost_G(self) -> NDArray[np.int64]:
-        """Cost of each gene's matrices if all were dense, whether they may be or not; at least 1, to divide by."""
+        """Cost of each gene's matrices if all were dense; at least 1."""
         dense = [max(1, self._cost(gene.members, [DENSE] * len(gene.members))) for gene in self.genes]
         return np.array(dense, dtype=np.int64)
 
@@ -244,12 +244,12 @@ class SearchSpace:
 
     @cached_property
     def smallest_genome(self) -> Genome:
-        """Every gene at its cheapest level."""
+        """The genome with every gene at its cheapest level."""
         return (0,) * len(self)
 
     @cached_property
     def largest_genome(self) -> Genome:
-        """Every gene at its dearest level; without constraints the dense model."""
+        """The genome with every gene at its dearest level."""
         return tuple((self.counts_G - 1).tolist())
 
     def validate(self, genome: Sequence[int]) -> Genome:
@@ -259,7 +259,7 @@ class SearchSpace:
             The genome as a tuple.
 
         Raises:
-            InputError: Wrong length, or a level that its gene does not have.
+            InputError: The length is wrong, or a gene has no such level.
         """
         if len(genome) != len(self):
             raise InputError("genome", f"must hold {len(self)} levels, one per gene, got {len(genome)}")
@@ -272,62 +272,65 @@ class SearchSpace:
         return tuple(levels_G.tolist())
 
     def is_dense(self, genome: Genome) -> bool:
-        """Whether it is the dense model: no matrix has another form."""
+        """Return whether a genome is the dense model."""
         return set(self.ranks(genome)) <= {DENSE}
 
     def ranks(self, genome: Genome) -> tuple[int, ...]:
-        """The rank of every matrix, `DENSE` where it stays whole.
+        """Return the rank of every matrix, `DENSE` where it stays dense.
 
         Raises:
-            InputError: The genome is not of this space.
+            InputError: The genome does not belong to this space.
         """
         levels_G = np.array(self.validate(genome))
         ranks_M = self._ranks_ML[np.arange(len(self.matrices)), levels_G[self._gene_M]]
         return tuple(ranks_M.tolist())
 
     def cost_at(self, index: int, level: int) -> int:
-        """Cost of gene `index` at `level`."""
+        """Return the cost of gene `index` at `level`."""
         return int(self.cost_GL[index, level])
 
     def cost(self, genome: ArrayLike) -> int:
-        """Cost of a valid genome, settled matrices included."""
+        """Return the cost of a valid genome, settled matrices included."""
         return self._settled_cost + _picked(self.cost_GL, genome)
 
     def params(self, genome: ArrayLike) -> int:
-        """Parameters a valid genome keeps of the prunable matrices."""
+        """Return the prunable parameters that a valid genome keeps."""
         return self._settled_params + _picked(self.params_GL, genome)
 
     def kept_share(self, genome: Genome) -> float:
-        """Share of the prunable parameters that a valid genome keeps."""
+        """Return the share of the prunable parameters that a valid genome keeps."""
         return self.params(genome) / self.total_params
 
     def cost_share(self, genome: Genome) -> float:
-        """Share of the dense cost that a valid genome takes."""
+        """Return the share of the dense cost that a valid genome takes."""
         return self.cost(genome) / self.total_cost
 
     @cached_property
     def smallest_cost(self) -> int:
-        """What the smallest genome costs."""
+        """Cost of the smallest genome."""
         return self.cost(self.smallest_genome)
 
     @property
     def smallest_share(self) -> float:
-        """Share of the dense cost below which no genome lies."""
+        """Cost of the smallest genome as a share of the dense cost."""
         return self.smallest_cost / self.total_cost
 
     @property
     def largest_share(self) -> float:
-        """Share of the dense cost above which no genome lies."""
+        """Cost of the largest genome as a share of the dense cost."""
         return self.cost_share(self.largest_genome)
 
     def budget(self, share: float) -> int:
-        """Most that a genome may cost at `share` of the dense cost; never less than the smallest one does."""
+        """Return the largest cost of a genome at `share` of the dense cost.
+
+        It is never less than the cost of the smallest genome.
+        """
         if not 0 <= share <= 1:
             raise InputError("objective.share", f"must be in [0, 1], got {share}")
         return max(self._whole(share), self.smallest_cost)
 
     def reaches(self, share: float) -> bool:
-        """Whether any genome costs no more than `share` of the dense cost."""
+        """Return whether any genome costs at most `share` of the dense cost."""
         return self.smallest_cost <= self._whole(share)
 
     def _whole(self, share: float) -> int:
@@ -339,7 +342,7 @@ def _picked(table_GL: NDArray[np.int64], genome: ArrayLike) -> int:
 
 
 def _with_singles(ties: Sequence[Tie], count: int) -> list[Tie]:
-    """The ties and every other matrix by itself, in the order of their first members."""
+    """Return the ties and all untied matrices, in order of first members."""
     tied = {i for tie in ties for i in tie.members}
     singles = [Tie(members=(i,), field="search.constraints") for i in range(count) if i not in tied]
     return sorted((*ties, *singles), key=lambda tie: tie.members[0])

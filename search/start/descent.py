@@ -1,14 +1,15 @@
-"""Where a genome goes by the slopes of its loss: many steps at once, chosen together.
+"""Descent: several rank steps at once, chosen by the slopes of the loss.
 
-A backward pass through a model tells, example by example, how the loss changes to first order where a matrix gains its
-next components or loses its last ones (`scoring.slopes`). The change by several steps is then the sum of theirs, d.
-Of all sums the one that looks best on some examples is flattered, and nothing is linear for long. So they are judged by
+A backward pass through a model measures, example by example, how the loss changes to first order where a matrix gains
+its next components or loses its last ones (`scoring.slopes`). The change by several steps is the sum d of their
+changes. The sum that looks best on some examples is flattered by chance, and nothing is linear for long. So sums are
+judged by
 
     expected change = trust · mean(d) + HARM · var(d)
 
-Trust shrinks what was measured on E examples towards nothing, by how much of it is noise (James and Stein 1961): one
-less the ratio of what the squared means of the steps would be by chance to what they are. The variance stands for
-what is lost beyond the first order: where answers change, in whatever direction, the model moves away from what its
+Trust shrinks what was measured on E examples towards zero, by how much of it is noise (James and Stein 1961): one
+minus the ratio of the squared step means expected by chance to the squared step means found. The variance stands for
+the loss beyond the first order. Where answers change, in whatever direction, the model moves away from what its
 factors were fitted to, and to second order a KL is half the variance of the change of log-probabilities. So it is the
 mean-variance choice of a portfolio (Markowitz 1952): steps are assets, parameters the money.
 
@@ -26,27 +27,44 @@ from numpy.typing import NDArray
 from ranksieve.search.space.space import Gene, Genome, SearchSpace
 
 HARM = 2.5
-"""Of 96 moves of several steps the loss rose by 1.7 times the variance of its change, 1.5 times that of the slopes."""
+"""Loss per variance of its change.
+
+In 96 moves of several steps, the loss rose by 1.7 times the variance of its change, 1.5 times that of the slopes.
+"""
 
 RUNG = 0.005
-"""Of the dense cost. Brought to a size by what its energies predict, a genome loses much of what steps have gained."""
+"""Distance of neighbouring sizes on the ladder, as a share of the dense cost.
+
+Repair by predicted energies from a distant size would lose much of what the steps have gained.
+"""
 
 SHED = 0.5
-"""Of what a step down of every gene would shed, as much as a ladder leads down by: to shed more leaves little choice.
-At 0.255 the last rung from 0.285 lost 0.084 nats; the one at 0.27, brought there by what energies predict, 0.027."""
+"""Largest share that a ladder sheds of what a step down of every gene would.
+
+Shedding more leaves little choice. At 0.255 the last rung from 0.285 lost 0.084 nats; the one at 0.27, repaired to
+that size by predicted energies, lost 0.027.
+"""
 
 PRECISION_NATS = 1e-9
-"""What improves the expected change by less is not worth a step."""
+"""Smallest improvement of the expected change that is worth a step."""
 
 MANY = 1024
-"""Steps. To weigh all pairs of more anew for every exchange takes hours and gigabytes: a mixture of experts has ten
-thousand matrices and more."""
+"""Number of steps above which not all pairs are weighed in every exchange.
+
+Weighing all pairs of more steps takes hours and gigabytes. A mixture of experts has ten thousand matrices and more.
+"""
 
 NEAR = 512
-"""Of many steps, those that pairs are looked for among: half of them cost, half of them free what others cost."""
+"""Number of steps that form pairs, where there are many steps.
+
+Half of them cost; the other half frees the cost of others.
+"""
 
 AT_ONCE = 0.01
-"""Of many steps, the part that is exchanged at once, where that promises more than the best exchange alone."""
+"""Share of many steps to exchange at once.
+
+Used where that promises more than the best exchange alone.
+"""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -54,15 +72,15 @@ Bools = NDArray[np.bool_]
 
 
 class Slopes:
-    """Where steps lead from a genome, by how the losses of examples react to them there.
+    """Steps away from a genome, and the reaction of examples' losses to them.
 
-    Steps to or from dense, and those that make a matrix vanish or appear, are not small, and not taken.
+    Steps to or from dense, and those that make a matrix vanish or appear, are not small and are left out.
 
     Args:
-        space: Of the genome.
-        genome: Where the slopes were measured.
-        kept_EM: Each example's slopes, summed over the `rank_step` components below each matrix's rank.
-        cut_EM: Summed over those above it.
+        space: Search space of the genome.
+        genome: Genome at which the slopes were measured.
+        kept_EM: Slopes of each example, summed over the `rank_step` components below each matrix's rank.
+        cut_EM: Slopes of each example, summed over the `rank_step` components above it.
     """
 
     def __init__(self, space: SearchSpace, genome: Genome, kept_EM: Floats, cut_EM: Floats) -> None:
@@ -80,14 +98,16 @@ class Slopes:
         return sum(-step.cost for step in self._steps if step.cost < 0)
 
     def best(self, budget: int) -> tuple[Genome, float] | None:
-        """The genome after the steps that promise most, found by exchanges of one or two until none is better.
+        """Return the genome after the steps that promise most.
+
+        Exchanges of one or two steps are made until none improves the choice.
 
         Args:
-            budget: Most it may cost.
+            budget: Largest allowed cost.
 
         Returns:
-            Genes at most one level away, and the expected change in nats, at most 0 where the genome itself is within
-            the budget. None where no steps lead there.
+            A genome with genes at most one level away, and the expected change in nats, at most 0 where the original
+            genome is within the budget. None if no steps reach the budget.
         """
         if not self._steps:
             return (self._genome, 0.0) if self._space.cost(self._genome) <= budget else None
@@ -108,19 +128,19 @@ class Slopes:
         return tuple(levels), choice.expected
 
     def ladder(self, share: float) -> dict[float, tuple[Genome, float]]:
-        """The best genomes of a size and those around it, `RUNG` apart, as far as steps lead.
+        """Return the best genomes of a size and of sizes around it, `RUNG` apart.
 
         Args:
-            share: Of the dense cost.
+            share: Size in the middle, as a share of the dense cost.
 
         Returns:
-            Sizes, and as of `best` what is within them, the one in the middle first; empty where no steps lead to that.
-            The others are not below half of what the steps can shed.
+            By size, what `best` returns for it, the middle size first; empty if no steps reach that one. Smaller
+            sizes shed at most half of what the steps can shed.
         """
         rungs: dict[float, tuple[Genome, float]] = {}
         if (most := self.best(self._space.total_cost)) is None:
             return rungs
-        largest = max(share, self._space.cost_share(most[0]))  # nothing else is worth its size
+        largest = max(share, self._space.cost_share(most[0]))  # larger sizes gain nothing
         smallest = self._space.cost_share(self._genome) - SHED * self._sheddable / self._space.total_cost
         for sign, first in ((1, 0), (-1, 1)):
             for number in count(first):
@@ -133,29 +153,32 @@ class Slopes:
 
 
 def trust(change_ES: Floats) -> float:
-    """How far the mean changes by many steps are borne out by other examples: from 0, all is chance, to 1.
+    """Return how far mean changes by many steps hold on other examples.
+
+    The result ranges from 0, all is chance, to 1.
 
     Args:
-        change_ES: Of the loss of E examples, at least two, by each of S steps.
+        change_ES: Change of the loss of each of E examples, at least two, by each of S steps.
 
     Returns:
-        One less what a squared mean is by chance, the variance over E, relative to what it is; both as ratios to the
-        variance, and those as means over the steps. Steps that change all examples alike tell nothing of it.
+        One minus the ratio of the squared mean expected by chance, the variance over E, to the squared mean found.
+        Both are divided by the variance and averaged over the steps. Steps that change all examples alike do not
+        count.
 
     Source: the positive-part estimator of James and Stein, as an empirical Bayes rule (Efron and Morris 1973).
     """
     variance_S = change_ES.var(axis=0, ddof=1)
-    told_S = variance_S > 0
-    if not told_S.any():
+    varying_S = variance_S > 0
+    if not varying_S.any():
         return 1.0
     by_chance = 1 / len(change_ES)
-    found = float((change_ES.mean(axis=0)[told_S] ** 2 / variance_S[told_S]).mean())
+    found = float((change_ES.mean(axis=0)[varying_S] ** 2 / variance_S[varying_S]).mean())
     return max(0.0, 1 - by_chance / found) if found else 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Step:
-    """A gene one level up or down: which matrices gain or lose a window of components, and what it costs more."""
+    """One gene one level up or down, the matrices that change, and the added cost."""
 
     gene: int
     sign: int
@@ -163,7 +186,10 @@ class _Step:
     cost: int
 
     def change(self, kept_EM: Floats, cut_EM: Floats) -> Floats:
-        """Of each example's loss, to first order: added components act with their slope, cut ones no longer."""
+        """Return the change of each example's loss, to first order.
+
+        Added components act with their slope; cut ones stop acting.
+        """
         slopes_EM = cut_EM if self.sign > 0 else kept_EM
         change_E: Floats = self.sign * slopes_EM[:, self.matrices].sum(axis=1)
         return change_E
@@ -180,7 +206,7 @@ def _steps(space: SearchSpace, genome: Genome) -> Iterator[_Step]:
 
 
 def _by_a_window(space: SearchSpace, gene: Gene, level: int, sign: int) -> list[int] | None:
-    """The members that change, where all of these do so by one window; None otherwise."""
+    """Return the members that change if all do so by one window, else None."""
     changing = []
     for member, old, new in zip(gene.members, gene.levels[level], gene.levels[level + sign], strict=True):
         if old != new:
@@ -191,10 +217,12 @@ def _by_a_window(space: SearchSpace, gene: Gene, level: int, sign: int) -> list[
 
 
 class _Harm:
-    """What is lost beyond the first order: `HARM` times the covariance of changes, S×S, not written out where many.
+    """Loss beyond the first order: `HARM` times the covariance of changes, S×S.
+
+    The matrix is not written out where there are many steps.
 
     Args:
-        change_ES: Of the loss of each example by each step.
+        change_ES: Change of the loss of each example by each step.
     """
 
     def __init__(self, change_ES: Floats) -> None:
@@ -206,10 +234,10 @@ class _Harm:
             self._root_ES = (change_ES - change_ES.mean(axis=0)) * math.sqrt(HARM / len(change_ES))
             own_S = (self._root_ES**2).sum(axis=0)
         self.own_S: Floats = own_S
-        """Of each step alone."""
+        """Harm of each step alone."""
 
-    def of(self, taken_S: Bools) -> Floats:
-        """Of each step with those that are taken, summed."""
+    def with_taken(self, taken_S: Bools) -> Floats:
+        """Return the summed harm of each step with all taken ones."""
         harm_S: Floats
         if self._harm_SS is not None:
             harm_S = self._harm_SS @ taken_S
@@ -218,7 +246,7 @@ class _Harm:
         return harm_S
 
     def among(self, index_K: Integers) -> Floats:
-        """Of some steps with one another, K×K."""
+        """Return the harm of some steps with one another, K×K."""
         if self._harm_SS is not None:
             return self._harm_SS[np.ix_(index_K, index_K)]
         root_EK = self._root_ES[:, index_K]
@@ -227,18 +255,18 @@ class _Harm:
 
 
 _Exchange = tuple[float, list[int]]
-"""Steps that are taken or given back together, and what they change the expected change by."""
+"""Change of the expected change, and the steps to take or give back together."""
 
 
 class _Choice:
-    """A set of steps, at most one of a gene, within what may be spent.
+    """A set of steps, at most one per gene, within a budget.
 
     Args:
         slope_S: Expected change of the loss to first order.
-        harm: Beyond it.
-        cost_S: What each costs.
-        gene_S: Whose step it is.
-        spare: What may be spent.
+        harm: Loss beyond the first order.
+        cost_S: Cost of each step.
+        gene_S: Gene of each step.
+        spare: Cost that may be spent.
     """
 
     def __init__(
@@ -249,23 +277,23 @@ class _Choice:
         self._many = len(slope_S) > MANY
         self._at_once = math.ceil(AT_ONCE * len(slope_S)) if self._many else 1
         self.taken_S = np.zeros(len(slope_S), dtype=bool)
-        """Which steps are in it."""
+        """Which steps are in the set."""
 
     @property
     def expected(self) -> float:
-        """The expected change of the loss, in nats."""
-        return float((self._slope_S + self._harm.of(self.taken_S)) @ self.taken_S)
+        """Expected change of the loss, in nats."""
+        return float((self._slope_S + self._harm.with_taken(self.taken_S)) @ self.taken_S)
 
     def shed(self) -> bool:
-        """Takes steps down until the rest is within what may be spent, by what they cost the loss; False where none do.
+        """Take steps down until the rest is within the budget; return whether it is.
 
-        Where all is within it already, none are taken.
+        The steps of least expected loss per cost come first. If all is within the budget already, none are taken.
         """
         while self._spare < 0:
             down_S = (self._cost_S < 0) & ~self.taken_S & ~self._rivals()
             if not down_S.any():
                 return False
-            change_S = self._slope_S + 2 * self._harm.of(self.taken_S) + self._harm.own_S
+            change_S = self._slope_S + 2 * self._harm.with_taken(self.taken_S) + self._harm.own_S
             price_S = np.where(down_S, change_S / np.maximum(-self._cost_S, 1), np.inf)
             for step in _lowest(price_S, min(self._at_once, int(down_S.sum()))):
                 if self._spare < 0:
@@ -274,13 +302,14 @@ class _Choice:
         return True
 
     def improve(self) -> bool:
-        """Takes or gives back the one step or the two that lower the expected change most; False where none do.
+        """Exchange the one or two steps that lower the expected change most.
 
-        Of many steps, more of those that lower it, if that lowers it further.
+        Return whether any do. Where there are many steps, exchange more of those that lower it, if that lowers it
+        further.
         """
         rival_S, sign_S = self._rivals(), np.where(self.taken_S, -1, 1)
         cost_S = sign_S * self._cost_S
-        change_S = sign_S * (self._slope_S + 2 * self._harm.of(self.taken_S)) + self._harm.own_S
+        change_S = sign_S * (self._slope_S + 2 * self._harm.with_taken(self.taken_S)) + self._harm.own_S
         alone_S = np.where(rival_S | (cost_S > self._spare), np.inf, change_S)
         near_K = self._near(np.where(rival_S, np.inf, change_S), cost_S)
         sign_K, change_K, cost_K = sign_S[near_K], change_S[near_K], cost_S[near_K]
@@ -300,12 +329,12 @@ class _Choice:
         return bool(promising)
 
     def _rivals(self) -> Bools:
-        """Steps of whose gene another one is taken."""
+        """Return which steps have another step of their gene in the set."""
         of_taken_S = np.isin(self._gene_S, self._gene_S[self.taken_S])
         return of_taken_S & ~self.taken_S
 
     def _near(self, change_S: Floats, cost_S: Integers) -> Integers:
-        """Steps that pairs are looked for among, rising."""
+        """Return the sorted indices of the steps that may form pairs."""
         if not self._many:
             return np.arange(len(change_S))
         halves = (
@@ -314,9 +343,10 @@ class _Choice:
         return np.unique(np.concatenate(list(halves)))
 
     def _exchange(self, found: Sequence[_Exchange], cost_S: Integers) -> None:
-        """The best exchange; of many steps with others that leave its genes alone, if that promises more than it does.
+        """Make the best exchange, where there are many steps together with others.
 
-        Others are left out, half of them each time, until it does.
+        The others must leave its genes alone and must promise more together than the best alone. If they do not, half
+        of them are left out, until they do.
         """
         chosen: list[list[int]] = []
         genes: set[int] = set()
@@ -339,7 +369,7 @@ class _Choice:
 
 
 def _lowest(values: Floats, count: int) -> Integers:
-    """Indices of so many of the lowest values, lowest first."""
+    """Return the indices of the `count` lowest values, lowest first."""
     count = min(count, len(values))
     if count == 1:
         return np.array([values.argmin()])

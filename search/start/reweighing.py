@@ -1,4 +1,4 @@
-"""How much more each matrix matters than its energies predict, learnt from how compressed models react.
+"""Weights of matrices' energies, learnt from how compressed models react.
 
 The energies are of second order around the dense model. At a third of its parameters the errors of many matrices meet,
 and what a component is worth depends on what else was cut. Measured at a candidate, the loss changes to second order by
@@ -8,11 +8,11 @@ and what a component is worth depends on what else was cut. Measured at a candid
 
 Their sum over the components next to a matrix's rank, relative to the prediction, says by how much the matrix's
 energies are wrong. The weight moves some of the way there, the candidate is allocated anew by the weighted energies,
-and so on: in small steps, because what is measured at a candidate holds near it alone.
+and so on. Steps are small, because a measurement at a candidate holds only near it.
 
-What one round measures is noisy, and holds for the genome that it measured: the weights to search by are the mean of
-the last half of the rounds (averaged stochastic approximation, Polyak and Juditsky 1992), which need examples of their
-own for that.
+A round's measurement is noisy, and holds for the measured genome. The weights to search by are the mean of the last
+half of the rounds (averaged stochastic approximation, Polyak and Juditsky 1992). For that, rounds need examples of
+their own.
 
 Legend: M matrices.
 """
@@ -25,25 +25,30 @@ from numpy.typing import NDArray
 from ranksieve.search.space.prices import Energies
 
 RATE = 0.3
-"""Of the way to what was measured."""
+"""Part of the way to the measured weight that a round moves."""
 
 STEP = (0.7, 1.4)
-"""Least and most that a weight is multiplied by at once: slopes next to the rank are noisy, some are negative."""
+"""Smallest and largest factor of a weight in one round.
+
+Slopes next to the rank are noisy, and some are negative.
+"""
 
 BOUNDS = (0.2, 5.0)
-"""Of a weight."""
+"""Smallest and largest weight."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
 def weighted(energies: Energies, weights_M: Floats) -> list[Floats]:
-    """The energies of every matrix times its weight."""
+    """Return the energies of every matrix times its weight."""
     return [weight * energy for weight, energy in zip(weights_M, energies, strict=True)]
 
 
 def settled(rounds: Sequence[Floats]) -> Floats:
-    """The weights to search by: the geometric mean of the last half of the rounds'; those before are on the way.
+    """Return the weights to search by.
+
+    This is the geometric mean of the last half of the rounds.
 
     Args:
         rounds: The weights after each round, M each; at least one.
@@ -60,12 +65,12 @@ def next_weights(
     kept_M: Floats,
     cut_M: Floats,
 ) -> Floats:
-    """The weights after one measurement.
+    """Return the weights after one measurement.
 
     Args:
-        weights_M: Those the measured candidate was allocated by.
-        energies: Per matrix, unweighted, in the unit of the slopes: loss per example.
-        windows: Per matrix the first component, the rank, and the component behind the last that were looked at.
+        weights_M: Weights that the measured candidate was allocated by.
+        energies: Unweighted energies per matrix, in the unit of the slopes: loss per example.
+        windows: Per matrix the first measured component, the rank, and the end of the measured components.
         kept_M: Slopes summed from the first component to the rank, per example.
         cut_M: Slopes summed from the rank to the last component, per example.
 

@@ -1,4 +1,4 @@
-"""Genomes to start from, made without scoring anything.
+"""Seeds: genomes to start from, made without scoring.
 
 Shape letters: G genes, L levels, N genes of one type, K densities of one type.
 """
@@ -18,42 +18,51 @@ from ranksieve.search.space.repair import fill, repair
 from ranksieve.search.space.space import Genome, SearchSpace
 
 Family = Callable[[float], Genome]
-"""Genomes of every size, by the most that they may cost as a share of the dense cost."""
+"""Genomes of every size, by the largest share of the dense cost they may take."""
 
 Starts = Mapping[float, Genome]
-"""Genomes of some sizes, likewise, for a search to set out from; none: it does so from the Lagrangian ones."""
+"""Genomes to start from, by the largest share of the dense cost they may take.
+
+If empty, the search starts from Lagrangian genomes.
+"""
 
 BISECTIONS = 60
 WAY_STEPS = 100
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 HARDLY = 0.005
-"""Of the dense cost: what is smaller by so much is not worth to be enlarged by what energies predict."""
+"""Share of the dense cost below which a smaller genome is not enlarged.
+
+Enlarging by predicted energies would not help.
+"""
 
 ABOVE = 0.05
-"""Likewise of the largest start, and of a genome of the user's. One of 0.27 that lost 0.0337 nats lost 0.0466 when it
-was enlarged to 0.29."""
+"""Share of the dense cost up to which the largest start stays as it is.
+
+The share applies to genomes given by the user, too. A genome of 0.27 that lost 0.0337 nats lost 0.0466 when it was
+enlarged to 0.29.
+"""
 
 PAPER_DENSITIES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2, 0.1, 0.05)
-"""The levels of LLM-Sieve, arXiv 2505.18350."""
+"""Levels of LLM-Sieve, arXiv 2505.18350."""
 
 
 def lagrangian(space: SearchSpace, energies: Energies, share: float) -> Genome:
-    """The genome of least predicted loss at a size, on the convex hull of all sizes.
+    """Return the genome of least predicted loss at a size, on the convex hull.
 
-    For an exchange rate λ every gene on its own minimises lost energy + λ·cost over its levels. The
-    smallest λ that fits the budget is found by bisection, and the rest is spent on the best upgrades.
+    For an exchange rate λ every gene on its own minimises lost energy + λ·cost over its levels. Bisection finds the
+    smallest λ that fits the budget, and the rest is spent on the best upgrades.
 
     Args:
         space: The search space.
-        energies: Per matrix, squared singular values in units of the task loss, descending.
-        share: Most of the dense cost to keep, in [0, 1].
+        energies: Squared singular values per matrix, in units of the task loss, descending.
+        share: Largest share of the dense cost to keep, in [0, 1].
 
     Returns:
         A genome of at most `share`, or the smallest one.
 
     Raises:
-        InputError: A share outside [0, 1], or energies that do not fit the space.
+        InputError: The share is outside [0, 1], or the energies do not fit the space.
 
     Source: Everett 1963 (generalised Lagrange multipliers).
     """
@@ -61,7 +70,10 @@ def lagrangian(space: SearchSpace, energies: Energies, share: float) -> Genome:
 
 
 def cheapest(prices: Prices, share: float) -> Genome:
-    """The same of prices, which take long to make where matrices are large; as many sizes as wanted share them."""
+    """Return the Lagrangian genome at a size, from existing prices.
+
+    Prices take long to make where matrices are large, so all sizes share them. See `lagrangian`.
+    """
     cost_GL, lost_GL, budget = prices.space.cost_GL, prices.lost_GL, prices.space.budget(share)
 
     def at(rate: float) -> NDArray[np.int64]:
@@ -82,17 +94,19 @@ def cheapest(prices: Prices, share: float) -> Genome:
 
 
 def uniform(space: SearchSpace, share: float) -> Genome:
-    """The same share of every matrix, rounded down to its levels; where those all keep more, the least of them.
+    """Return the genome that keeps the same share of every matrix.
+
+    Shares are rounded down to the levels; where all levels of a matrix keep more, it takes the lowest.
 
     Args:
         space: The search space.
-        share: Most of the dense cost to keep, in [0, 1].
+        share: Largest share of the dense cost to keep, in [0, 1].
 
     Returns:
         The genome of the highest common density that keeps at most `share`.
 
     Raises:
-        InputError: A share outside [0, 1].
+        InputError: The share is outside [0, 1].
     """
     budget, rows_G = space.budget(share), np.arange(len(space))
     densities = _densities(space, rows_G)
@@ -107,23 +121,23 @@ def uniform(space: SearchSpace, share: float) -> Genome:
 
 
 def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
-    """One density per type of gene, the same in all layers, of least predicted loss at a size.
+    """Return the best genome with one density per type of gene.
 
-    The Lagrangian over types: from nothing, always the jump of one type to a higher density that saves most
-    predicted loss per parameter. Sizes on the convex hull are reached exactly; in between, jumps that still fit
-    spend the rest.
+    The density is the same in all layers, and the genome has the least predicted loss at its size. The Lagrangian
+    over types starts from nothing and always makes the jump of one type to a higher density that saves most predicted
+    loss per parameter. Sizes on the convex hull are reached exactly; in between, jumps that still fit spend the rest.
 
     Args:
         space: The search space.
-        energies: Per matrix, squared singular values in units of the task loss, descending.
-        share: Most of the dense cost to keep, in [0, 1].
+        energies: Squared singular values per matrix, in units of the task loss, descending.
+        share: Largest share of the dense cost to keep, in [0, 1].
 
     Returns:
         A genome of at most `share`, or the smallest one. Matrices of a type are rounded down to their levels from a
         common density.
 
     Raises:
-        InputError: A share outside [0, 1], or energies that do not fit the space.
+        InputError: The share is outside [0, 1], or the energies do not fit the space.
 
     Source: Everett 1963 (generalised Lagrange multipliers).
     """
@@ -145,11 +159,13 @@ def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
 
 
 def of_densities(space: SearchSpace, densities_M: Sequence[float]) -> Genome:
-    """The genome of a wish: every gene at its highest level that keeps no more than wished, or at its lowest.
+    """Return the genome nearest below wanted densities.
+
+    Every gene takes its highest level that keeps no more than wanted, or its lowest level.
 
     Args:
         space: The search space.
-        densities_M: Per matrix the share of its parameters to keep; tied matrices pool theirs.
+        densities_M: Share of its parameters to keep, per matrix; tied matrices pool theirs.
     """
     wished_M = np.array([shape.dense_params for shape in space.matrices]) * np.asarray(densities_M)
     wished_G = np.array([wished_M[list(gene.members)].sum() for gene in space.genes])
@@ -158,7 +174,9 @@ def of_densities(space: SearchSpace, densities_M: Sequence[float]) -> Genome:
 
 
 def random_densities(space: SearchSpace, rng: Random) -> Genome:
-    """A genome of the paper's first population as we read it: every matrix at a random one of its densities.
+    """Return a genome with a random paper density for every matrix.
+
+    This is how we read the paper's first population.
 
     Args:
         space: The search space.
@@ -170,12 +188,12 @@ def random_densities(space: SearchSpace, rng: Random) -> Genome:
 
 
 def fitted(prices: Prices, genome: Genome, share: float) -> Genome:
-    """A genome brought to a size with the fewest predicted losses, its own allocation trusted.
+    """Return a genome brought to a size, trusting its own allocation.
 
     Args:
         prices: Predicted losses.
-        genome: Of any size.
-        share: Most of the dense cost to keep, in [0, 1].
+        genome: Genome of any size.
+        share: Largest share of the dense cost to keep, in [0, 1].
 
     Returns:
         A genome of at most `share`, or the smallest one.
@@ -184,19 +202,20 @@ def fitted(prices: Prices, genome: Genome, share: float) -> Genome:
 
 
 def on_the_way(space: SearchSpace, smaller: Genome, larger: Genome, share: float) -> Genome:
-    """A genome on the way from one to another: every level has gone the same part of its own way, but for rounding.
+    """Return a genome on the way from a smaller one to a larger one.
 
-    Levels often differ by one only. So each gene rounds at a point of its own, evenly spread over the genes (multiples
-    of the golden ratio), and a part of the way is that part of all such steps.
+    Every level goes the same part of its own way, up to rounding. Levels often differ by one only. So each gene
+    rounds at a point of its own, evenly spread over the genes (multiples of the golden ratio), and a part of the way
+    is that part of all such steps.
 
     Args:
         space: The search space.
-        smaller: Of at most `share`.
-        larger: Of more.
-        share: Most of the parameters to keep.
+        smaller: Genome of at most `share`.
+        larger: Genome of more than `share`.
+        share: Largest share of the parameters to keep.
 
     Returns:
-        Of the steps of that way the largest of at most `share`.
+        The largest genome of at most `share` among the steps of the way.
     """
     from_G, to_G = np.array(smaller), np.array(larger)
     early_G = np.arange(len(smaller)) * GOLDEN % 1
@@ -208,15 +227,16 @@ def on_the_way(space: SearchSpace, smaller: Genome, larger: Genome, share: float
 
 
 def family(prices: Prices, starts: Starts) -> Family:
-    """The first guess at every size.
+    """Return the first guesses at all sizes.
 
     Args:
         prices: Predicted losses.
-        starts: Better ones than what the energies tell, if there are any.
+        starts: Better guesses than the energies give, if any.
 
     Returns:
-        Of a size the start of that, or of one that is hardly smaller, as it is; likewise the largest start for sizes
-        not far above it. Of others, the nearest start brought there. The Lagrangian genome where there are no starts.
+        A function of the size. It returns a start of that size or of a hardly smaller one unchanged, and so the
+        largest start for sizes not far above it. For other sizes it brings the nearest start to the size. Without
+        starts it returns the Lagrangian genome.
     """
     if not starts:
         return partial(cheapest, prices)
@@ -232,7 +252,7 @@ def family(prices: Prices, starts: Starts) -> Family:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Type:
-    """The genes of one type and what each common density, ascending, costs and loses over all of them."""
+    """The genes of one type, with the cost and loss of each common density."""
 
     rows_N: NDArray[np.int64]
     levels_KN: NDArray[np.int64]
@@ -251,7 +271,10 @@ class _Type:
         )
 
     def best_jump(self, now: int, left: int) -> tuple[float, int]:
-        """Loss saved per cost and the density to jump to; -1 and `now` where none fits in `left`."""
+        """Return the loss saved per cost and the density to jump to.
+
+        Return -1 and `now` if no jump fits in `left`.
+        """
         spent_K = self.cost_K - self.cost_K[now]
         fits_K = (spent_K > 0) & (spent_K <= left)
         if not fits_K.any():
@@ -263,7 +286,7 @@ class _Type:
 
 
 def _rows_by_type(space: SearchSpace) -> list[NDArray[np.int64]]:
-    """Genes by their kind; experts of a block are of one type, whatever their number."""
+    """Group genes by kind; all experts of a block are of one type."""
     rows: dict[str, list[int]] = {}
     for i, gene in enumerate(space.genes):
         rows.setdefault(re.sub(r"(^|(?<=[.+]))\d+(?=[.+]|$)", "*", gene.kind), []).append(i)
@@ -271,13 +294,19 @@ def _rows_by_type(space: SearchSpace) -> list[NDArray[np.int64]]:
 
 
 def _densities(space: SearchSpace, rows_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One density per level of one of the genes, ascending: between two of them nothing changes."""
+    """Return one density per level of any of the genes, ascending.
+
+    Between two neighbouring densities nothing changes.
+    """
     densities: NDArray[np.float64] = np.unique(space.cost_GL[rows_N] / space.dense_cost_G[rows_N, None])
     return densities
 
 
 def _levels_at(space: SearchSpace, rows_N: NDArray[np.int64], density: float) -> NDArray[np.int64]:
-    """The highest level of each of the genes that keeps at most `density` of it, or the lowest one."""
+    """Return the highest level of each gene that keeps at most `density` of it.
+
+    Genes without such a level take the lowest one.
+    """
     fits_NL = space.cost_GL[rows_N] <= density * space.dense_cost_G[rows_N, None] * (1 + 1e-12)
     fitting_N = np.minimum(fits_NL.sum(axis=1), space.counts_G[rows_N])
     return np.asarray(np.maximum(fitting_N, 1) - 1, dtype=np.int64)

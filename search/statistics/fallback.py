@@ -1,4 +1,4 @@
-"""A test over several sizes, from the largest down: the fallback procedure."""
+"""The fallback procedure: a test over several sizes, from the largest down."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,25 +6,27 @@ from collections.abc import Callable, Sequence
 def fallback(
     risks: Sequence[float], risk: float, least_risk: Callable[[int, float], float | None]
 ) -> tuple[int, ...]:
-    """Tests candidates from the largest down, so that the chance of any wrong acceptance is that of a single test.
+    """Test candidates from the largest down, at the risk of a single test.
 
-    Each candidate may have a part of the risk to itself; whoever holds passes on all that it was tested at to the next.
-    With all of it on the first candidate the test ends at the first that fails (fixed sequence testing). With parts on
-    later ones it goes on there, at less risk. Candidates that are left with none are not tested.
+    The chance of any wrong acceptance is that of a single test. Each candidate may have a part of the risk to itself.
+    A candidate that holds passes all the risk it was tested at on to the next one. With all risk on the first
+    candidate, the test ends at the first that fails (fixed sequence testing). With parts on later ones it continues
+    there, at less risk. Candidates without any risk are not tested.
 
-    Only the last that holds is wanted, and a test costs: so it begins where the last part of the risk is. What the
-    candidates before might pass on lies between nothing and all that is theirs; where the end is the same with either,
-    they are not tested at all.
+    Only the last candidate that holds is wanted, and a test costs. So the test begins where the last part of the risk
+    is. What the candidates before might pass on lies between nothing and all that is theirs. Where both lead to the
+    same end, these candidates are not tested at all.
 
     Args:
-        risks: Of each candidate, the part that is its own; they add up to one at most.
-        risk: Of any wrong acceptance, over all candidates.
-        least_risk: The least risk at which the candidate at an index holds, a p-value; None where it cannot be told,
-            and it is passed over. Told, too, at which risk it is tested: any p-value that is not above that will do.
-            Asked of the same candidate more than once.
+        risks: Part of the risk that each candidate has to itself; they add up to one at most.
+        risk: Risk of any wrong acceptance, over all candidates.
+        least_risk: Function that returns the least risk at which the candidate at an index holds, a p-value. None
+            skips the candidate, where the p-value is unknown. The second argument is the risk of the test: a smaller
+            upper bound of the p-value suffices if it is at most that. Called more than once per candidate.
 
     Returns:
-        Indices of candidates that hold, rising, as far as they had to be tested. The last one is that of a test of all.
+        Rising indices of candidates that hold, as far as these had to be tested. The last index is the same as in a
+        test of all.
 
     Source: Wiens 2003, The fallback procedure, Pharmaceutical Statistics 2(3); for risks of models Learn then Test,
         arXiv 2110.01052, section 4.
@@ -33,11 +35,11 @@ def fallback(
     for start in reversed([index for index, own in enumerate(risks) if own > 0]):
         passed_on = risk * sum(risks[:start])
         least = fallback_from(start, 0.0, risks, risk, least_risk)
-        if not passed_on:  # nobody is before
+        if not passed_on:  # no earlier candidate has risk to pass on
             return least
         most = fallback_from(start, passed_on, risks, risk, least_risk)
         if least and least[-1] == most[-1]:
-            return least  # what holds whatever those before pass on
+            return least  # holds whatever earlier candidates pass on
     return ()
 
 
@@ -48,17 +50,19 @@ def fallback_from(
     risk: float,
     least_risk: Callable[[int, float], float | None],
 ) -> tuple[int, ...]:
-    """The same test of a candidate and all behind it; from 0 on, with nothing passed on, of all.
+    """Test a candidate and all after it, see `fallback`.
+
+    From index 0, with no risk passed on, it is the test of all.
 
     Args:
-        start: Index of the first to test.
-        passed_on: The risk that those before have passed on.
-        risks: As of `fallback`.
-        risk: As of `fallback`.
-        least_risk: As of `fallback`.
+        start: Index of the first candidate to test.
+        passed_on: Risk that earlier candidates have passed on.
+        risks: As for `fallback`.
+        risk: As for `fallback`.
+        least_risk: As for `fallback`.
 
     Returns:
-        Indices of all of them that hold, rising.
+        Rising indices of all candidates that hold.
     """
     held, at_hand = [], passed_on
     for index in range(start, len(risks)):

@@ -1,4 +1,4 @@
-"""How much of the metric a candidate loses, with intervals.
+"""Intervals of the metric that a candidate loses.
 
 Shape letters: N examples, B bootstrap resamples.
 """
@@ -16,13 +16,21 @@ from ranksieve.search.statistics.samples import drops_of, finite, resampled_mean
 RESAMPLES = 4000
 TWO_SIDED = 0.95
 MOST_NATS = 700.0
+<<<<<<< HEAD
 """Of a rise per token: the exponential of a little more is no number."""
 WILSON_Z = NormalDist().inv_cdf((1 + TWO_SIDED) / 2)
+=======
+"""Largest rise per token, in nats, whose exponential is finite."""
+WILSON_Z = 1.959963984540054
+"""Standard normal quantile of a two-sided 95 % interval."""
+>>>>>>> s6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DropInterval:
-    """How much of the metric a candidate loses against the dense model, in points; bounds are a bootstrap's.
+    """Loss of the metric against the dense model, in points, with bounds.
+
+    Bounds are from a bootstrap.
 
     Args:
         estimate: The drop on the examples at hand; negative where the candidate is better.
@@ -39,11 +47,14 @@ class DropInterval:
     confidence: float
 
     def within(self, limit: float) -> bool:
-        """Whether the drop is at most `limit` points, with `confidence`."""
+        """Return whether the drop is at most `limit` points, with `confidence`."""
         return self.upper <= limit
 
     def of_as_many(self, times: float) -> "DropInterval":
-        """What so many times as many examples like these would tell: all bounds are nearer by the root of that."""
+        """Return the interval expected from `times` as many examples.
+
+        All bounds move towards the estimate by the square root of `times`.
+        """
         low, high, upper = (
             self.estimate + (bound - self.estimate) / math.sqrt(times)
             for bound in (self.low, self.high, self.upper)
@@ -51,7 +62,10 @@ class DropInterval:
         return replace(self, low=low, high=high, upper=upper)
 
     def with_one_lost(self, examples: int) -> "DropInterval":
-        """With the upper bound for one more than so many examples, which has lost everything, see `risk_of_drop`."""
+        """Return the interval with an upper bound for one more, lost example.
+
+        `examples` is the number of examples so far; the added one has lost everything, see `risk_of_drop`.
+        """
         return replace(self, upper=self.upper + (100 - self.estimate) / (examples + 1))
 
 
@@ -63,20 +77,20 @@ def paired_drop(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> DropInterval:
-    """The drop in mean score, with a paired bootstrap over examples.
+    """Return the drop in mean score, with a paired bootstrap over examples.
 
     Args:
         dense_scores: The dense model's score on each of N examples, in [0, 1].
-        candidate_scores: The candidate's, on the same examples in the same order.
-        confidence: Of the one-sided upper bound, in [0.5, 1).
+        candidate_scores: The candidate's scores, on the same examples in the same order.
+        confidence: Confidence of the one-sided upper bound, in [0.5, 1).
         seed: Seed of the resampling.
-        resamples: How many bootstrap resamples.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         The drop in percentage points.
 
     Raises:
-        InputError: Scores that do not pair, are not finite or lie outside [0, 1].
+        InputError: Scores do not pair, are not finite or lie outside [0, 1].
 
     Source: Efron and Tibshirani 1993, chapter 13 (percentile interval).
     """
@@ -94,43 +108,43 @@ def perplexity_rise(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> DropInterval:
-    """The rise in perplexity, in percent, with a paired bootstrap over examples.
+    """Return the rise in perplexity, in percent, with a paired bootstrap.
 
     Args:
         dense_nlls: The dense model's negative log-likelihood of each of N examples, in nats.
-        candidate_nlls: The candidate's, on the same examples in the same order.
-        tokens: As of `risk_of_rise`.
-        confidence: Of the one-sided upper bound, in [0.5, 1).
+        candidate_nlls: The candidate's values, on the same examples in the same order.
+        tokens: As for `risk_of_rise`.
+        confidence: Confidence of the one-sided upper bound, in [0.5, 1).
         seed: Seed of the resampling.
-        resamples: How many bootstrap resamples.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         The rise of exp(NLL per token over all examples), as points of drop.
 
     Raises:
-        InputError: Numbers that do not pair or are not finite.
-        ScoringError: The candidate is so bad that the rise is no number.
+        InputError: Numbers do not pair or are not finite.
+        ScoringError: The candidate is so bad that the rise is not finite.
     """
     _check_confidence(confidence)
     rises_N, tokens_N = rises_of(dense_nlls, candidate_nlls, tokens)
     rise, means_B = rises_N.sum() / tokens_N.sum(), resampled_means(rises_N, seed, resamples, tokens_N)
     if max(rise, means_B.max()) > MOST_NATS:
-        raise ScoringError(f"perplexity overflows: {rise:.1f} nats per token more")
+        raise ScoringError(f"perplexity overflows: the loss rises by {rise:.1f} nats per token")
     return _interval(100 * math.expm1(rise), 100 * np.expm1(means_B), confidence)
 
 
 def mean_interval(scores: ArrayLike, *, seed: int = 0) -> tuple[float, float]:
-    """A two-sided 95 % interval for a mean score.
+    """Return a two-sided 95 % interval of a mean score.
 
     Args:
         scores: One score per example.
-        seed: Seed of the resampling, where there is one.
+        seed: Seed of the resampling; unused by Wilson's interval.
 
     Returns:
         Low and high: Wilson's interval where every score is 0 or 1, else a percentile bootstrap.
 
     Raises:
-        InputError: No scores, or scores that are not finite.
+        InputError: There are no scores, or one is not finite.
 
     Source: Wilson 1927.
     """

@@ -1,4 +1,4 @@
-"""The least risk at which a candidate can be promised to lose no more than a limit: p-values of its drop."""
+"""P-values of a candidate's drop: least risks of promising a limit."""
 
 import math
 
@@ -8,38 +8,43 @@ from numpy.typing import ArrayLike
 from ranksieve.search.statistics.samples import CHUNK_DRAWS, drops_of, resampled_means, rises_of
 
 RISK_DRAWS = 40_000
-"""For p-values, of which those far from even tell."""
+"""Number of draws for p-values, which need tails far from the middle."""
 MOST_CONFIDENCE = 0.999
-"""No p-value is below 1 / (`RISK_DRAWS` + 1), and a finalist's part of the risk may be a tenth."""
+"""Largest confidence that p-values of `RISK_DRAWS` draws support.
+
+No p-value is below 1 / (`RISK_DRAWS` + 1), and a finalist's part of the risk may be a tenth.
+"""
 GRID = 0.01
-"""Points to which drops are rounded up there, so that many records have no more different ones than that."""
+"""Points to which drops are rounded up, to limit the number of distinct drops."""
 FIRST_LOOK = 0.02
-"""Of the risk of a candidate, that it is let through at by some of the examples, before all are looked at: what holds
-at so little holds by far, and the others miss it by a hair at most."""
+"""Part of a candidate's risk that is spent on a first look at some examples.
+
+A candidate that holds at so little risk holds by far. The others lose a hair of their risk at most.
+"""
 
 
 def risk_of_drop(
     dense_scores: ArrayLike, candidate_scores: ArrayLike, limit: float, *, seed: int, draws: int = RISK_DRAWS
 ) -> float:
-    """The least risk at which a drop in mean score can be said to be at most so many points.
+    """Return the least risk at which a mean score drops at most `limit` points.
 
-    Whatever the scores are distributed like, and however few they are, a candidate that loses more than the limit is
-    let through at a risk no more often than that; of a bootstrap, which is certain of what its sample has none of, this
-    is not so. It is how often the mean is above the limit where examples have random weights (Dirichlet, all ones), and
-    one more example has lost everything. Where no example gains, this is the binomial test.
+    A candidate that loses more than the limit passes at a risk no more often than that risk. This holds for any
+    distribution of the scores and for any number of examples, unlike with a bootstrap, which excludes whatever its
+    sample lacks. The p-value is how often the mean is above the limit where examples have random weights (Dirichlet,
+    all ones), and one more example has lost everything. If no example gains, this is the binomial test.
 
     Args:
         dense_scores: The dense model's score on each of N examples, in [0, 1].
-        candidate_scores: The candidate's, on the same examples in the same order.
-        limit: In percentage points.
-        seed: Of the weights.
-        draws: How often they are drawn.
+        candidate_scores: The candidate's scores, on the same examples in the same order.
+        limit: Largest allowed drop, in percentage points.
+        seed: Seed of the weights.
+        draws: Number of draws.
 
     Returns:
         A p-value, at least 1 / (draws + 1).
 
     Raises:
-        InputError: Scores that do not pair, are not finite or lie outside [0, 1].
+        InputError: Scores do not pair, are not finite or lie outside [0, 1].
 
     Source: Gaffke 2005, Mathematical Methods of Statistics 14(4); for all distributions, arXiv 2607.08415.
     """
@@ -63,23 +68,23 @@ def risk_of_rise(
     seed: int,
     draws: int = RISK_DRAWS,
 ) -> float:
-    """The least risk at which a rise in perplexity can be said to be at most so many percent.
+    """Return the least risk at which perplexity rises at most `limit` percent.
 
-    By a paired bootstrap: the rise has no upper end that a sure bound could start from.
+    It is from a paired bootstrap: the rise has no upper end that an exact bound could start from.
 
     Args:
         dense_nlls: The dense model's negative log-likelihood of each of N examples, in nats.
-        candidate_nlls: The candidate's, on the same examples in the same order.
-        tokens: How many tokens of each these are of; drawn with them, for perplexity is a ratio of two sums.
-        limit: In percent.
-        seed: Of the resampling.
-        draws: How many bootstrap resamples.
+        candidate_nlls: The candidate's values, on the same examples in the same order.
+        tokens: Number of tokens of each example; resampled with it, as perplexity is a ratio of two sums.
+        limit: Largest allowed rise, in percent.
+        seed: Seed of the resampling.
+        draws: Number of bootstrap resamples.
 
     Returns:
         A p-value, at least 1 / (draws + 1).
 
     Raises:
-        InputError: Numbers that do not pair or are not finite.
+        InputError: Numbers do not pair or are not finite.
     """
     rises_N, tokens_N = rises_of(dense_nlls, candidate_nlls, tokens)
     means_B = resampled_means(rises_N, seed, draws, tokens_N)
@@ -87,13 +92,13 @@ def risk_of_rise(
 
 
 def of_two_looks(first: float, whole: float | None = None) -> float:
-    """A p-value by some of the examples, and by all of them where those do not tell.
+    """Return a p-value from some examples, and from all if those do not decide.
 
-    What each look alone lets through adds up, so each has a part of the risk.
+    The risks of the two looks add up, so each look has a part of the risk.
 
     Args:
-        first: The p-value by some of the examples: which ones, and how many, is settled before.
-        whole: By all of them; None as long as they are not looked at, and the p-value may fall yet.
+        first: P-value from some examples, whose choice and number are fixed in advance.
+        whole: P-value from all examples; None before all are scored, while the result may still fall.
 
     Source: Pocock 1977, Biometrika 64(2), with the parts of `FIRST_LOOK`, by Bonferroni.
     """
@@ -102,11 +107,13 @@ def of_two_looks(first: float, whole: float | None = None) -> float:
 
 
 def fewest_examples(limit: float, confidence: float) -> int | None:
-    """How many examples it takes to let through, by `risk_of_drop`, who loses none of them; None: no number does.
+    """Return how many examples a lossless candidate needs to pass `risk_of_drop`.
+
+    None if no number suffices.
 
     Args:
-        limit: In percentage points.
-        confidence: Below 1.
+        limit: Largest allowed drop, in percentage points.
+        confidence: Required confidence, below 1.
     """
     if limit <= 0:
         return None

@@ -1,4 +1,4 @@
-"""Scores of two models on the same examples, paired, and the means of resamples of them.
+"""Paired scores of two models on the same examples, and resampled means.
 
 Shape letters: N examples, B bootstrap resamples.
 """
@@ -9,20 +9,20 @@ from numpy.typing import ArrayLike, NDArray
 from ranksieve.search.errors import InputError
 
 CHUNK_DRAWS = 4_000_000
-"""So many numbers are drawn at once."""
+"""Count of numbers drawn at once."""
 
 
 def finite(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """The scores as a vector.
+    """Return the scores as a vector.
 
     Raises:
-        InputError: There is none, or one that is not finite.
+        InputError: There are no scores, or one is not finite.
     """
     array_N = np.asarray(values, dtype=np.float64)
     if array_N.ndim != 1 or len(array_N) == 0:
         raise InputError(name, f"must be a vector of at least one score, got shape {array_N.shape}")
     if not np.isfinite(array_N).all():
-        raise InputError(name, "must be finite; a failed scoring is no score")
+        raise InputError(name, "must be finite; leave out failed scorings")
     return array_N
 
 
@@ -34,10 +34,12 @@ def _pair(first: ArrayLike, second: ArrayLike) -> NDArray[np.float64]:
 
 
 def drops_of(dense_scores: ArrayLike, candidate_scores: ArrayLike) -> NDArray[np.float64]:
-    """What each example loses of a score in [0, 1]; what the candidate gains is negative.
+    """Return what each example loses of a score in [0, 1].
+
+    Gains of the candidate are negative.
 
     Raises:
-        InputError: Scores that do not pair, are not finite or lie outside [0, 1].
+        InputError: Scores do not pair, are not finite or lie outside [0, 1].
     """
     drops_N = _pair(dense_scores, candidate_scores)
     for name, scores in (("dense scores", dense_scores), ("candidate scores", candidate_scores)):
@@ -49,10 +51,12 @@ def drops_of(dense_scores: ArrayLike, candidate_scores: ArrayLike) -> NDArray[np
 def rises_of(
     dense_nlls: ArrayLike, candidate_nlls: ArrayLike, tokens: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """What each example's negative log-likelihood rises by, in nats, and of how many tokens.
+    """Return the rise of each example's negative log-likelihood, and its tokens.
+
+    Rises are in nats.
 
     Raises:
-        InputError: Numbers that do not pair or are not finite, or an example without a token.
+        InputError: Numbers do not pair or are not finite, or an example has no token.
     """
     rises_N, tokens_N = -_pair(dense_nlls, candidate_nlls), finite("tokens", tokens)
     if len(tokens_N) != len(rises_N) or tokens_N.min() <= 0:
@@ -66,7 +70,10 @@ def resampled_means(
     resamples: int,
     weights_N: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """The mean of each of B resamples; with weights, by the weights that are in it: a ratio of two sums."""
+    """Return the mean of each of B resamples.
+
+    With weights, it is the ratio of the sums of values and of weights.
+    """
     rng = np.random.default_rng(seed)
     size, means = len(values_N), []
     chunk = max(1, CHUNK_DRAWS // size)

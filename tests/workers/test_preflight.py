@@ -64,7 +64,7 @@ def test_a_tokenizer_of_another_model_is_refused(
     folder = tmp_path / "small"
     shutil.copytree(llama_folder, folder)
     make_llama(vocab_size=20).save_pretrained(folder)
-    with pytest.raises(InputError, match="model: has 20 embeddings, but its tokenizer makes token 22"):
+    with pytest.raises(InputError, match="model: has 20 embeddings, but its tokenizer produces token 22"):
         check(ModelSource(kind="path", location=str(folder)), TASK, data, FolderCache(tmp_path / "models"))
 
 

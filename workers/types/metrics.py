@@ -24,7 +24,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces.
+    """Normalize an answer: lower case, no punctuation or articles, single spaces.
 
     Source: arXiv 1606.05250 (SQuAD), section 6.1.
     """
@@ -33,12 +33,17 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1.0 if the prediction equals a reference after `normalize_answer`, else 0.0."""
+    """Return 1.0 if the prediction equals a reference, else 0.0.
+
+    Both are normalized by `normalize_answer`.
+    """
     return float(normalize_answer(prediction) in {normalize_answer(reference) for reference in references})
 
 
 def token_f1(prediction: str, references: Sequence[str]) -> float:
-    """Best F1 of word overlap with a reference, 0..1; two answers without words agree.
+    """Return the best F1 of word overlap with a reference, 0..1.
+
+    Two answers without words agree.
 
     Source: arXiv 1606.05250 (SQuAD), section 6.1.
     """
@@ -54,17 +59,17 @@ def _f1(predicted: list[str], expected: list[str]) -> float:
 
 
 def perplexity(nll_nats: float, tokens: int) -> float:
-    """exp of the mean negative log-likelihood per token.
+    """Return the exponential of the mean negative log-likelihood per token.
 
     Args:
         nll_nats: Sum over all predicted tokens.
-        tokens: How many there are.
+        tokens: Number of predicted tokens.
 
     Raises:
-        ScoringError: If there is no token, or the result is no finite number.
+        ScoringError: There is no token, or the result is not finite.
     """
     if tokens < 1 or not math.isfinite(nll_nats):
-        raise ScoringError(f"no perplexity of {nll_nats} nats over {tokens} tokens")
+        raise ScoringError(f"perplexity of {nll_nats} nats over {tokens} tokens is undefined")
     try:
         return math.exp(nll_nats / tokens)
     except OverflowError as error:
@@ -72,14 +77,14 @@ def perplexity(nll_nats: float, tokens: int) -> float:
 
 
 def drop_unit(metric_name: str) -> str:
-    """What the drop of a metric, by its name, is told in: what `drop_points` counts."""
+    """Return the unit in which `drop_points` counts a metric."""
     return "% of perplexity" if metric_name == METRIC_NAMES["lm"] else "points"
 
 
 def drop_points(kind: Kind, dense_metric: float, metric: float) -> float:
-    """How much worse than dense, in points; negative if better.
+    """Return how much worse than dense a metric is, in points; negative if better.
 
-    Percentage points of accuracy or token F1; for `lm`, percent of the dense perplexity.
+    Points are percentage points of accuracy or token F1. For `lm` they are percent of the dense perplexity.
     """
     if kind == "lm":
         return 100 * (metric / dense_metric - 1)

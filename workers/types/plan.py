@@ -1,6 +1,7 @@
-"""What the service asks of the workers, as plain values: no torch, no Ray, no pydantic.
+"""What the service asks of the workers, as plain values.
 
-`service.pipeline.pipeline` fills these from a validated job file; everything in this package takes them as they are.
+No torch, Ray or pydantic. `service.pipeline.pipeline` fills these from a validated job file; this package does not
+validate them again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +14,9 @@ SPLITS = ("calibration", "search", "confirm", "test")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSource:
-    """Where the dense model is and which of its matrices are pruned.
+    """Location of the dense model, and patterns of the matrices to prune.
 
-    `location` is a hub id, a folder or a gguf file, as `kind` says; local ones are absolute.
+    `location` is a hub id, a folder or a gguf file, as `kind` says; local paths are absolute.
     """
 
     kind: Literal["hub", "path", "gguf"]
@@ -28,7 +29,10 @@ class ModelSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordSource:
-    """A file of records, or one split of a hub data set. `field` is its place in the job file, for errors."""
+    """A file of records, or one split of a hub data set.
+
+    `field` is the source's place in the job file, for error messages.
+    """
 
     field: str
     path: Path | None = None
@@ -40,9 +44,13 @@ class RecordSource:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataPlan:
-    """The record pool, the splits with files of their own, and the number of records that each split takes.
+    """The record pool, splits with files of their own, and split sizes.
 
-    `splits`: those that are made, by default the ones that `sizes` names; others get a size by the number of records.
+    <<<<<<< HEAD
+        `splits`: those that are made, by default the ones that `sizes` names; others get a size by the number of records.
+    =======
+        `splits` lists the splits to make. Splits that `sizes` does not name get a size by the number of records.
+    >>>>>>> s6
     """
 
     source: RecordSource | None
@@ -54,7 +62,7 @@ class DataPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskPlan:
-    """The task as templates over a record's fields; see `service.spec.TaskSpec` for the meaning of each."""
+    """A task as templates over a record's fields; see `service.spec.TaskSpec`."""
 
     kind: Literal["choice", "generate", "lm"]
     prompt: str
@@ -68,9 +76,10 @@ class TaskPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """Answer tokens inside a row: the logits at `start .. start + len(ids) - 1` predict `ids`.
+    """Answer tokens inside a row.
 
-    `choice` is the index of the answer these tokens spell (0 where the task has no choices).
+    The logits at `start .. start + len(ids) - 1` predict `ids`. `choice` is the index of the answer that these tokens
+    spell (0 where the task has no choices).
     """
 
     choice: int
@@ -80,24 +89,24 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """One token sequence to run through the model, and the answers to read off it."""
+    """One token sequence to run through the model, and the answers read off it."""
 
     ids: tuple[int, ...]
     spans: tuple[Span, ...]
 
     @property
     def reads(self) -> int:
-        """Positions whose logits predict answers; several answers may be predicted by the same."""
+        """Number of positions whose logits predict answers; answers may share one."""
         return len({span.start + offset for span in self.spans for offset in range(len(span.ids))})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
-    """One record, tokenized.
+    """One tokenized record.
 
-    `rows` hold every (prompt, answer) pair; answers that share the same input ids share a row, so that a
-    task of one-token answers costs one row per example. `label` is the right choice (0 without choices).
-    `references` are the accepted answer texts of `generate`, and `end` is the token that ends them, if there is any.
+    `rows` hold every (prompt, answer) pair. Answers that share the same input ids share a row, so that a task of
+    one-token answers costs one row per example. `label` is the right choice (0 without choices). `references` are the
+    accepted answer texts of `generate`. `end` is the token that ends them, if any.
     """
 
     rows: tuple[Row, ...]
@@ -109,11 +118,14 @@ class Example:
 
     @property
     def answer_tokens(self) -> int:
-        """Of the answer, where nothing is to be chosen."""
+        """Number of tokens of the answer, for tasks without choices."""
         return len(self.rows[0].spans[0].ids)
 
     def can_be_written(self, max_new_tokens: int) -> bool:
-        """Whether a model could write the first reference: one line, of no more tokens."""
+        """Return whether a model could write the first reference.
+
+        It must be a single line of at most `max_new_tokens` tokens.
+        """
         tokens = self.answer_tokens - (self.end is not None)
         return tokens <= max_new_tokens and "\n" not in self.references[0].strip()
 

@@ -1,11 +1,11 @@
-"""How far a phase is, as workers report it."""
+"""Progress of a phase, as workers report it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far a phase is; `total` 0 while it is unknown."""
+    """Progress of a phase; `total` is 0 while unknown."""
 
     phase: str
     done: int

@@ -1,6 +1,7 @@
-"""What scoring a candidate yields: one number per example and measure, and the dense model's beliefs.
+"""Requests to score candidates, and the numbers that answer them.
 
-Plain numpy, so that it travels between processes without torch. Units: nats, and scores where more is better.
+One number per example and measure. Plain numpy, so that it travels between processes without torch. Units: nats, and
+scores where more is better.
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRequest:
-    """Score the candidate with these ranks on `split[start:stop]`.
+    """Request to score the candidate with these ranks on `split[start:stop]`.
 
-    `refit`: file with left factors and biases of its own, where it was refit. `loss_only`: no answers are written.
+    `refit`: file with the candidate's own left factors and biases, if it was refit. `loss_only`: generate no answers.
     """
 
     ranks: tuple[int, ...]
@@ -36,10 +37,11 @@ class ScoreRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RefitRequest:
-    """Refit the candidate with these ranks on so many calibration `examples`; what is fitted goes to `file`.
+    """Request to refit the candidate with these ranks on calibration examples.
 
-    `dense_share`: of the dense flow in the target, see `factors.refit`. `answer_bias`: whether the right answers
-    may have a say, see `workers.factors.answer_bias`.
+    `examples`: how many calibration examples. `file`: where the fitted factors go. `dense_share`: share of the dense
+    flow in the target, see `factors.refit`. `answer_bias`: whether the right answers may contribute, see
+    `workers.factors.answer_bias`.
     """
 
     ranks: tuple[int, ...]
@@ -51,7 +53,10 @@ class RefitRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReactionRequest:
-    """How the candidate with these ranks reacts on `calibration[start:stop]`, see `workers.scoring.slopes`."""
+    """Request for the slopes of the candidate on `calibration[start:stop]`.
+
+    See `workers.scoring.slopes`.
+    """
 
     ranks: tuple[int, ...]
     start: int
@@ -69,11 +74,11 @@ Request = ScoreRequest | RefitRequest | ReactionRequest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reaction:
-    """Slopes of each example's loss by the gates of components, summed over a window of them.
+    """Slopes of each example's loss by the gates of components, summed per window.
 
-    `kept`, E×M: over each matrix's components from `start` to `rank`, which are there. `cut`, E×M: over those from
-    `rank` to `stop`, which are not. A matrix that is gone was not watched: its window is empty. `quality` and
-    `dense_quality`, E: what the candidate and the dense model score there, as of `Scores`; NaN for `generate`.
+    `kept`, E×M: sums over each matrix's components from `start` to `rank`, which the candidate has. `cut`, E×M: sums
+    over those from `rank` to `stop`, which it lacks. The window of a removed matrix is empty. `quality` and
+    `dense_quality`, E: scores of the candidate and of the dense model, as in `Scores`; NaN for `generate`.
     """
 
     start: NDArray[np.int64]
@@ -89,11 +94,12 @@ class Reaction:
 class Scores:
     """Per-example measures, all of length E.
 
-    `quality`: 1 for a right choice, 1/n where it is one of n equally likely ones; token F1 of a generated answer;
-    minus the answer's negative log-likelihood for `lm`. NaN, like `exact`, where no answer was written. `nll_nats`: of
-    the right answer. `answer_tokens`: what it is spread over. `kl_nats`: from the dense model's belief to the
-    candidate's, zero for the dense model itself. `exact`: 0/1 exact match (for a choice the same as `quality`).
-    `tokens` of all rows, each with its prompt, which took `seconds`.
+    `quality`: for a choice 1 if right, 1/n if it is one of n equally likely ones; token F1 of a generated answer;
+    minus the answer's negative log-likelihood for `lm`. NaN, like `exact`, where no answer was generated. `nll_nats`:
+    negative log-likelihood of the right answer. `answer_tokens`: number of its tokens. `kl_nats`: KL divergence from
+    the dense model's beliefs to the candidate's, zero for the dense model itself. `exact`: 0/1 exact match (equal to
+    `quality` for a choice). `tokens`: number of tokens of all rows, prompts included. `seconds`: time that these
+    took.
     """
 
     quality: Floats
@@ -106,28 +112,28 @@ class Scores:
 
     @property
     def unwritten(self) -> bool:
-        """Whether answers that `quality` wants were not written."""
+        """Whether answers that `quality` needs were not generated."""
         return bool(np.isnan(self.quality).any())
 
 
 PER_EXAMPLE = tuple(item.name for item in fields(Scores) if item.name not in ("tokens", "seconds"))
-"""The measures of `Scores`."""
+"""Names of the per-example measures of `Scores`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """The candidate could not be scored, by its own fault."""
+    """Failure to score a candidate, by the candidate's own fault."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Beliefs:
-    """The dense model's log-probabilities, the yardstick of KL.
+    """Log-probabilities of the dense model, the reference of KL.
 
-    `logp_AK` at `token_AK`, both A×K. For `choice` A is examples and K choices (`token_AK` counts them); else A
-    is answer positions in example order and K the most likely tokens, what is left being one more outcome, so
-    that the KL is the one of the coarsened distributions, a lower bound. `offset_E`: first row of each example,
+    `logp_AK` at `token_AK`, both A×K. For `choice`, A counts examples and K choices (`token_AK` numbers them). Else A
+    counts answer positions in example order and K the most likely tokens. The remaining probability is one more
+    outcome, so the KL is that of the coarsened distributions, a lower bound. `offset_E`: first row of each example,
     with one entry past the end.
     """
 
@@ -136,7 +142,7 @@ class Beliefs:
     offset_E: NDArray[np.int64]
 
     def part(self, start: int, stop: int) -> "Beliefs":
-        """The beliefs of examples `start` to `stop`."""
+        """Return the beliefs of examples `start` to `stop`."""
         first, last = self.offset_E[start], self.offset_E[stop]
         return Beliefs(
             logp_AK=self.logp_AK[first:last],
@@ -146,7 +152,7 @@ class Beliefs:
 
 
 def join_scores(parts: Sequence[Scores]) -> Scores:
-    """Scores of consecutive example ranges as one."""
+    """Join scores of consecutive example ranges."""
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in PER_EXAMPLE}
     return Scores(
         **arrays, tokens=sum(part.tokens for part in parts), seconds=sum(part.seconds for part in parts)
@@ -154,14 +160,14 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
 
 
 def join_reactions(parts: Sequence[Reaction]) -> Reaction:
-    """Reactions of one candidate on consecutive example ranges as one."""
+    """Join reactions of one candidate on consecutive example ranges."""
     per_example = ("kept", "cut", "quality", "dense_quality")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in per_example}
     return replace(parts[0], **arrays)
 
 
 def join_beliefs(parts: Sequence[Beliefs]) -> Beliefs:
-    """Beliefs of consecutive example ranges as one."""
+    """Join beliefs of consecutive example ranges."""
     rows = np.cumsum([0, *(len(part.logp_AK) for part in parts)])
     offsets = [part.offset_E[:-1] + first for part, first in zip(parts, rows[:-1], strict=True)]
     return Beliefs(
@@ -172,7 +178,7 @@ def join_beliefs(parts: Sequence[Beliefs]) -> Beliefs:
 
 
 def metric_of(kind: Kind, scores: Scores) -> float:
-    """The task metric over all examples: accuracy, mean token F1, or perplexity.
+    """Return the metric over all examples: accuracy, mean token F1 or perplexity.
 
     Raises:
         ScoringError: The perplexity overflows.
@@ -183,6 +189,9 @@ def metric_of(kind: Kind, scores: Scores) -> float:
 
 
 def first(scores: Scores, examples: int) -> Scores:
-    """The scores of the first examples; tokens and seconds in proportion are not known and stay zero."""
+    """Return the scores of the first examples.
+
+    Their tokens and seconds are unknown and stay zero.
+    """
     arrays = {name: getattr(scores, name)[:examples] for name in PER_EXAMPLE}
     return Scores(**arrays, tokens=0, seconds=0.0)

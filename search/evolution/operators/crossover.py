@@ -6,11 +6,11 @@ from ranksieve.search.space.space import Genome, SearchSpace
 
 
 def one_point(first: Genome, second: Genome, rng: Random) -> Genome:
-    """The head of one parent and the tail of the other, cut at a random gene.
+    """Join the head of one parent and the tail of the other at a random gene.
 
     Args:
-        first: Gives the head.
-        second: Gives the tail.
+        first: Parent of the head.
+        second: Parent of the tail.
         rng: Source of randomness.
     """
     cut = rng.randint(1, max(1, len(first) - 1))
@@ -18,7 +18,7 @@ def one_point(first: Genome, second: Genome, rng: Random) -> Genome:
 
 
 def uniform(first: Genome, second: Genome, rng: Random) -> Genome:
-    """Every level from either parent with equal chance.
+    """Take every level from either parent with equal chance.
 
     Args:
         first: One parent.
@@ -29,12 +29,12 @@ def uniform(first: Genome, second: Genome, rng: Random) -> Genome:
 
 
 def layer_block(space: SearchSpace, first: Genome, second: Genome, rng: Random) -> Genome:
-    """The first parent with a run of whole layers taken from the second.
+    """Replace a run of whole layers of the first parent by the second's.
 
     Args:
-        space: Says which gene is in which layer.
-        first: Gives everything outside the run.
-        second: Gives the run.
+        space: Search space with the layers of genes.
+        first: Parent of everything outside the run.
+        second: Parent of the run.
         rng: Source of randomness.
     """
     layers = sorted({gene.layer for gene in space.genes})
@@ -46,12 +46,14 @@ def layer_block(space: SearchSpace, first: Genome, second: Genome, rng: Random) 
 
 
 def crossover(space: SearchSpace, first: Genome, second: Genome, rng: Random) -> Genome:
-    """One of the three kinds, drawn at random; the child's size lies wherever it falls.
+    """Return a child by a random kind of crossover.
+
+    The child may have any size.
 
     Args:
         space: The search space.
-        first: One parent, left as it is.
-        second: The other, left as it is.
+        first: One parent; not modified.
+        second: The other; not modified.
         rng: Source of randomness.
     """
     kind = rng.randrange(3)

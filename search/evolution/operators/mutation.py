@@ -1,4 +1,4 @@
-"""Level mutation: a few genes move up or down by one level, or a few."""
+"""Level mutation: a few genes move up or down by one or a few levels."""
 
 from random import Random
 
@@ -12,19 +12,22 @@ STRIDES = (1, 2, 4)
 
 
 def draw_changes(rng: Random) -> int:
-    """How many genes to change: the smaller of two uniform draws, so mostly one or two."""
+    """Draw how many genes to change.
+
+    It is the smaller of two uniform draws, so mostly one or two.
+    """
     return min(rng.randint(1, MOST_CHANGES), rng.randint(1, MOST_CHANGES))
 
 
 def level_below(space: SearchSpace, index: int, level: int, rng: Random) -> int:
-    """The level that one step down from `level` leads to.
+    """Return the level one step down from `level`.
 
-    Just below dense a rank is stored in nearly as many parameters as the matrix and loses a lot, so a step from
-    there is a jump to any rank that keeps half of them or more, or to the last one below half.
+    Just below dense a rank is stored in nearly as many parameters as the matrix and loses a lot. So a step from dense
+    is a jump to any rank that keeps half of the parameters or more, or to the last one below half.
 
     Args:
         space: The search space.
-        index: Which gene.
+        index: Index of the gene.
         level: Its level, at least 1.
         rng: Source of randomness.
     """
@@ -40,7 +43,7 @@ def mutate(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
 
     Args:
         space: The search space.
-        genome: Left as it is.
+        genome: Genome to change; not modified.
         rng: Source of randomness.
 
     Returns:

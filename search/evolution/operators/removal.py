@@ -1,10 +1,10 @@
-"""Removal: all matrices of a sublayer go at once, and what they cost is free for others.
+"""Removal: drop all matrices of a sublayer and free their cost for others.
 
-A sublayer that is down to its last ranks may do more harm than good: what it adds is no longer what the dense one
-would, and energies, which count each matrix by itself, do not tell. Levels that move one by one rarely get there: the
-first matrix at rank 0 silences the sublayer, and the others still cost.
+A sublayer down to its last ranks may do more harm than good: its output is no longer what the dense one would add.
+Energies, which count each matrix by itself, do not show this. Levels that move one by one rarely get there: the first
+matrix at rank 0 silences the sublayer, and the others still cost.
 
-Whole attention and feed-forward modules are what EvoPress removes where it prunes depth, arXiv 2410.14649.
+EvoPress removes whole attention and feed-forward modules where it prunes depth, arXiv 2410.14649.
 """
 
 from collections.abc import Iterator
@@ -15,40 +15,42 @@ from ranksieve.search.space.space import Genome, SearchSpace
 
 
 def removable(space: SearchSpace, genome: Genome) -> bool:
-    """Whether there is a sublayer to remove."""
+    """Return whether there is a sublayer to remove."""
     return any(_live(space, genome))
 
 
 def removals(prices: Prices, genome: Genome) -> list[Genome]:
-    """A genome without one of its sublayers, for each of them, those first that lose the least predicted loss.
+    """Return a genome without one of its sublayers, for each of them.
+
+    Those that lose the least predicted loss come first.
 
     Args:
         prices: Predicted losses.
-        genome: Left as it is.
+        genome: Genome to change; not modified.
     """
     return [_without(genome, genes) for _, genes in _by_loss(prices, genome)]
 
 
 def remove(prices: Prices, genome: Genome, rng: Random) -> Genome:
-    """Remove one sublayer; one of half the predicted loss is twice as likely to go.
+    """Remove one sublayer; half the predicted loss doubles the chance to go.
 
     Args:
         prices: Predicted losses.
-        genome: Left as it is.
+        genome: Genome to change; not modified.
         rng: Source of randomness.
 
     Returns:
         A smaller genome.
 
     Raises:
-        ValueError: No sublayer can go.
+        ValueError: No sublayer can be removed.
     """
     _, genes = min(_by_loss(prices, genome), key=lambda sublayer: rng.expovariate(1.0) * sublayer[0])
     return _without(genome, genes)
 
 
 def _by_loss(prices: Prices, genome: Genome) -> list[tuple[float, tuple[int, ...]]]:
-    """The sublayers that are not gone yet, and what they lose, least first."""
+    """Return the present sublayers with their predicted losses, least first."""
     lost_GL = prices.lost_GL
     live = _live(prices.space, genome)
     return sorted((sum(float(lost_GL[i, 0] - lost_GL[i, genome[i]]) for i in genes), genes) for genes in live)

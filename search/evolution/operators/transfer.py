@@ -11,28 +11,31 @@ from ranksieve.search.space.space import Genome, SearchSpace
 
 
 def _by_price(space: SearchSpace, indices: Iterable[int], rng: Random) -> list[int]:
-    """`indices` in random order, a gene of half the price per level twice as likely to come first."""
+    """Return `indices` in random order, cheap genes tending to come first.
+
+    A gene of half the price per level is twice as likely to come first.
+    """
     return sorted(indices, key=lambda i: rng.expovariate(1.0 / space.step_cost_G[i]))
 
 
 def _can_grow(space: SearchSpace, levels: list[int], index: int) -> bool:
-    """Whether gene `index` is below its top level."""
+    """Return whether gene `index` is below its top level."""
     return levels[index] < len(space.genes[index].levels) - 1
 
 
 def transfer(space: SearchSpace, genome: Genome, rng: Random) -> Genome:
-    """Raise one or a few genes by a level and lower others until they have paid for it.
+    """Raise one or a few genes by a level, and lower others to pay for it.
 
     Cheap genes change more often, in proportion to their mean price per level, so that every kind of gene
     moves about as much cost. A gene never both pays and grows.
 
     Args:
         space: The search space.
-        genome: Left as it is.
+        genome: Genome to change; not modified.
         rng: Source of randomness.
 
     Returns:
-        A genome of at most the same cost; the same one where nobody can grow or nobody can pay.
+        A genome of at most the same cost; the given one where no gene can grow or none can pay.
     """
     levels = list(genome)
     growing = _by_price(space, (i for i in range(len(levels)) if _can_grow(space, levels, i)), rng)

@@ -99,7 +99,7 @@ def test_a_generation_that_is_known_lands_without_being_asked(counter: Counter) 
         counter.memo.add(outcome)
     launch(counter, 1, OLD)
     launch(counter, 2, NEW)
-    with pytest.raises(ConflictError, match="generation 1 is over; retire until"):
+    with pytest.raises(ConflictError, match="generation 1 is over; call retire until"):
         counter.ask()
     landed = counter.land()
     assert landed is not None

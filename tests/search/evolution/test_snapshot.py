@@ -46,9 +46,9 @@ def test_a_state_of_another_version_or_search_is_refused() -> None:
     check(mine, "mine", "2 each")
     with pytest.raises(ConflictError, match=r"has version 2, expected 6; submit the job again"):
         check({"version": 2}, "mine", "2 each")
-    with pytest.raises(ConflictError, match="of another space, objective or setting; submit the job again"):
+    with pytest.raises(ConflictError, match="another space, objective or setting; submit the job again"):
         check(mine, "yours", "2 each")
-    with pytest.raises(ConflictError, match=r"whose ranks cost something else; submit the job again"):
+    with pytest.raises(ConflictError, match=r"other costs of ranks; submit the job again"):
         check(mine, "mine", "3 each")
 
 

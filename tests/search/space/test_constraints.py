@@ -135,12 +135,18 @@ def test_the_seeds_stay_inside() -> None:
 @pytest.mark.parametrize(
     ("constraints", "field", "words"),
     [
+<<<<<<< HEAD
         (
             [demand(matrices=("o_proj",), min_density=0.2)],
             "0.matrices",
             "no matrix to prune matches 'o_proj'",
         ),
         ([demand(matrices=("q_proj", "gate"), min_density=0.2)], "0.matrices", "'gate'; they are named like"),
+=======
+        ([demand(matrices=("o_proj",), min_rank=2)], "0.matrices", "no matrix to prune matches 'o_proj'"),
+        ([demand(matrices=("q_proj", "gate"), min_rank=2)], "0.matrices", "'gate'; an example of a name is"),
+        ([demand(matrices=("q_proj",), layers=(7, 9), min_rank=2)], "0.matrices", "in layers 7 to 9"),
+>>>>>>> s6
         ([demand(matrices=("q_proj",), min_density=0.3, max_density=0.4)], "0", "has no level that fits; "),
         (
             [demand(matrices=("k_proj",), frozen=6)],
@@ -165,7 +171,7 @@ def test_the_seeds_stay_inside() -> None:
                 demand(1, matrices=("q_proj",), tied="all"),
             ],
             "1.tied",
-            "is tied by search.constraints.0.tied already",
+            "is already tied by search.constraints.0.tied",
         ),
         (
             [
@@ -174,7 +180,7 @@ def test_the_seeds_stay_inside() -> None:
                 demand(2, matrices=("1.k_proj",), max_density=0.5),
             ],
             "0.tied",
-            "no density suits",
+            "allow them no common density",
         ),
     ],
 )

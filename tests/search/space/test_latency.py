@@ -82,7 +82,7 @@ def test_a_table_adds_up() -> None:
     assert TABLE.dense_nanoseconds == OTHER + 4 * 100 + 4 * 400
     ranks = [4, DENSE] + [0] * 6
     assert TABLE.nanoseconds(MATRICES, ranks) == OTHER + 40 + 400
-    with pytest.raises(InputError, match="not measured; is the table of another model"):
+    with pytest.raises(InputError, match="not measured; the table may belong to another model"):
         TABLE.price(MatrixShape(name="x", out_features=1, in_features=1, layer=0, kind="x"), 0)
 
 

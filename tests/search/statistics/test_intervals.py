@@ -68,10 +68,10 @@ def test_a_few_examples_foretell_the_bounds_of_as_many_more_like_them() -> None:
 
 
 def test_a_rise_that_is_no_number_is_told() -> None:
-    with pytest.raises(ScoringError, match=r"perplexity overflows: 800.0 nats per token more"):
+    with pytest.raises(ScoringError, match=r"perplexity overflows: the loss rises by 800.0 nats per token"):
         perplexity_rise([1.0, 1.0], [801.0, 801.0], [1, 1], confidence=0.8, seed=0)
     # the mean is a number, the ends of its interval are not
-    with pytest.raises(ScoringError, match=r"perplexity overflows: 650.0 nats per token more"):
+    with pytest.raises(ScoringError, match=r"perplexity overflows: the loss rises by 650.0 nats per token"):
         perplexity_rise([0.0] * 4, [0.0, 0.0, 1300.0, 1300.0], [1] * 4, confidence=0.8, seed=0)
 
 

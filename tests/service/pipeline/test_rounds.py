@@ -121,7 +121,7 @@ def test_a_genome_whose_drop_is_no_number_does_not_hold() -> None:
             return ["scores"] * len(candidates)
 
         def drop(self, *_: Any, **__: Any) -> DropInterval:
-            raise ScoringError("perplexity overflows: 800.0 nats per token more")
+            raise ScoringError("perplexity overflows: the loss rises by 800.0 nats per token")
 
     scorer: Any = Overflowing()
     assert holds((0,), MaxDrop(points=2.0), scorer, 0.8) is False

@@ -196,7 +196,7 @@ def test_fill_only_raises(share: float) -> None:
 
 
 def test_repair_refuses_a_negative_budget() -> None:
-    with pytest.raises(InputError, match="must be at least 0, what the smallest genome costs, got -1"):
+    with pytest.raises(InputError, match="must be at least 0, the cost of the smallest genome, got -1"):
         repair(PRICES, SPACE.largest_genome, -1, Random(0))
 
 
