@@ -106,9 +106,7 @@ def test_what_is_no_regular_file_is_refused_and_not_opened(folder: Path, name: s
         path.mkdir()
     else:
         path.symlink_to(path if what == "link in a circle" else folder / "gone")
-    expected = (
-        "expected a folder with config.json" if name == "config.json" else f"{name} in it is not a regular"
-    )
+    expected = "expected a folder with config.json" if name == "config.json" else f"{name} is not a regular"
     assert expected in refused(folder)
 
 
