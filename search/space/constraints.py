@@ -21,24 +21,12 @@ class Constraint:
     """One constraint on the matrices that it matches; several are combined by "and".
 
     Args:
-<<<<<<< HEAD
         field: Its place in the job file.
         matrices: Shell patterns of names; each has to match something.
         min_density: Least share of its parameters that a matrix keeps.
         max_density: Most.
         frozen: The one rank it has, or `DENSE`.
         tied: Which of the matched matrices share a gene.
-=======
-        field: Place of the constraint in the job file.
-        matrices: Shell patterns of names; each must match at least one matrix.
-        layers: First and last layer that it covers; None for all.
-        min_density: Smallest share of its parameters that a matrix keeps.
-        max_density: Largest share.
-        min_rank: Smallest rank; dense counts as the matrix's smaller width.
-        max_rank: Largest rank.
-        frozen: The only allowed rank, or `DENSE`.
-        tied: Which of the matched matrices share a gene; None for no tie.
->>>>>>> s6
     """
 
     field: str
@@ -64,11 +52,7 @@ class Constraint:
             if not any(matches(shape.name, [pattern]) for shape in matrices):
                 raise InputError(
                     f"{self.field}.matrices",
-<<<<<<< HEAD
                     f"no matrix to prune matches {pattern!r}; they are named like {matrices[0].name!r}",
-=======
-                    f"no matrix to prune matches {pattern!r}{where}; an example of a name is {matrices[0].name!r}",
->>>>>>> s6
                 )
         return [i for i, shape in enumerate(matrices) if matches(shape.name, self.matrices)]
 

@@ -16,14 +16,8 @@ from ranksieve.search.statistics.samples import drops_of, finite, resampled_mean
 RESAMPLES = 4000
 TWO_SIDED = 0.95
 MOST_NATS = 700.0
-<<<<<<< HEAD
 """Of a rise per token: the exponential of a little more is no number."""
 WILSON_Z = NormalDist().inv_cdf((1 + TWO_SIDED) / 2)
-=======
-"""Largest rise per token, in nats, whose exponential is finite."""
-WILSON_Z = 1.959963984540054
-"""Standard normal quantile of a two-sided 95 % interval."""
->>>>>>> s6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -46,11 +46,7 @@ class RecordSource:
 class DataPlan:
     """The record pool, splits with files of their own, and split sizes.
 
-    <<<<<<< HEAD
-        `splits`: those that are made, by default the ones that `sizes` names; others get a size by the number of records.
-    =======
-        `splits` lists the splits to make. Splits that `sizes` does not name get a size by the number of records.
-    >>>>>>> s6
+    `splits`: those that are made, by default the ones that `sizes` names; others get a size by the number of records.
     """
 
     source: RecordSource | None

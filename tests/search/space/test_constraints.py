@@ -135,18 +135,12 @@ def test_the_seeds_stay_inside() -> None:
 @pytest.mark.parametrize(
     ("constraints", "field", "words"),
     [
-<<<<<<< HEAD
         (
             [demand(matrices=("o_proj",), min_density=0.2)],
             "0.matrices",
             "no matrix to prune matches 'o_proj'",
         ),
         ([demand(matrices=("q_proj", "gate"), min_density=0.2)], "0.matrices", "'gate'; they are named like"),
-=======
-        ([demand(matrices=("o_proj",), min_rank=2)], "0.matrices", "no matrix to prune matches 'o_proj'"),
-        ([demand(matrices=("q_proj", "gate"), min_rank=2)], "0.matrices", "'gate'; an example of a name is"),
-        ([demand(matrices=("q_proj",), layers=(7, 9), min_rank=2)], "0.matrices", "in layers 7 to 9"),
->>>>>>> s6
         ([demand(matrices=("q_proj",), min_density=0.3, max_density=0.4)], "0", "has no level that fits; "),
         (
             [demand(matrices=("k_proj",), frozen=6)],
