@@ -102,8 +102,8 @@ def _no_size(name: str, size: int, shared: int | None) -> InputError:
     return InputError(
         "task.data",
         f"too few records: {shared:,} different ones to divide leave {max(0, size):,} for the {name} split, which "
-        f"needs {LEAST_JUDGES}; give at least {round(LEAST_JUDGES / min(USUAL_SHARES.values()))} records, and better 200 or "
-        "more",
+        f"needs {LEAST_JUDGES}; give at least {round(LEAST_JUDGES / min(USUAL_SHARES.values()))} records, and better "
+        "200 or more",
     )
 
 
