@@ -48,7 +48,7 @@ USUAL_MOST = {"calibration": 4096, "search": 384, "confirm": 1200, "test": 1500}
 
 
 def sizes_of(
-    pools: Mapping[str, Sequence[Candidate]], splits: Iterable[str], given: Mapping[str, int]
+    pools: Mapping[str, Sequence[Candidate]], splits: Sequence[str], given: Mapping[str, int]
 ) -> dict[str, int]:
     """Choose the sizes of splits that are left open.
 
@@ -58,8 +58,9 @@ def sizes_of(
         given: Split name → size, where the user chose one.
 
     Returns:
-        Split name → size. Splits with a file of their own take all its records, up to `USUAL_MOST`. The others divide
-        what is left of the shared pool in the proportions of `USUAL_SHARES`; calibration gets what the others leave.
+        Split name → size. Splits with a file of their own take all its records that no higher split may take, up to
+        `USUAL_MOST`. The others divide what is left of the shared pool in the proportions of `USUAL_SHARES`;
+        calibration gets what the others leave.
 
     Raises:
         InputError: There are too few records.
@@ -73,19 +74,37 @@ def sizes_of(
     for name in splits:
         if name in given:
             continue
-        there = len(keys[name]) if name in keys else int(USUAL_SHARES[name] * shared)
+        there = len(_left(name, keys, splits)) if name in keys else int(USUAL_SHARES[name] * shared)
         sizes[name] = min(there, USUAL_MOST[name])
     if "calibration" not in given and "calibration" in sizes and "calibration" not in keys:
         taken = sum(size for name, size in sizes.items() if name not in (*keys, *given, "calibration"))
         sizes["calibration"] = min(max(0, shared - taken), USUAL_MOST["calibration"])
-    if few := [name for name in splits if name not in given and sizes[name] < LEAST_JUDGES]:
-        raise InputError(
-            "task.data",
-            f"too few records: {max(0, shared):,} different ones leave {sizes[few[0]]:,} for the {few[0]} split, which "
-            f"needs {LEAST_JUDGES}; give at least {round(LEAST_JUDGES / min(USUAL_SHARES.values()))} records, and "
-            "better 200 or more",
-        )
+    for name in splits:
+        if name not in given and sizes[name] < LEAST_JUDGES:
+            raise _no_size(name, sizes[name], None if name in keys else max(0, shared))
     return {name: sizes[name] for name in splits}
+
+
+def _left(name: str, keys: Mapping[str, set[str]], splits: Sequence[str]) -> set[str]:
+    """Return the keys of a split's own file that no higher split may take."""
+    higher = [other for other in SPLITS[SPLITS.index(name) + 1 :] if other in splits]
+    return keys[name].difference(*(keys[other if other in keys else SHARED] for other in higher))
+
+
+def _no_size(name: str, size: int, shared: int | None) -> InputError:
+    """Return the error of a split that would get too few records; `shared` is None for an own file."""
+    if shared is None:
+        return InputError(
+            f"task.data.files.{name}",
+            f"too few records: {size:,} different ones that no other split may take, but the {name} split needs "
+            f"{LEAST_JUDGES}; give more records, or task.data.sizes of all splits",
+        )
+    return InputError(
+        "task.data",
+        f"too few records: {shared:,} different ones to divide leave {max(0, size):,} for the {name} split, which "
+        f"needs {LEAST_JUDGES}; give at least {round(LEAST_JUDGES / min(USUAL_SHARES.values()))} records, and better "
+        "200 or more",
+    )
 
 
 def split(pools: Mapping[str, Sequence[Candidate]], sizes: Mapping[str, int], seed: int) -> Division:

@@ -98,7 +98,7 @@ def refine(
                 )
                 if not torch.isfinite(loss):
                     raise ScoringError(
-                        f"refinement: the loss is not finite in step {step}; lower projection.refine_learning_rate"
+                        f"refinement: the loss is not finite in step {step}; effort quick does without it"
                     )
                 if loss.requires_grad:  # false if every matrix of the candidate is dense or gone
                     (loss / len(groups[index])).backward()  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranksieve.search.errors import InputError
-from ranksieve.workers.data.splits import SHARED, Candidate, Division, split
+from ranksieve.workers.data.splits import SHARED, USUAL_MOST, Candidate, Division, sizes_of, split
 from ranksieve.workers.types.plan import SPLITS
 
 SIZES = {"calibration": 3, "search": 4, "confirm": 5, "test": 6}
@@ -93,6 +93,52 @@ def test_too_few_records_in_own_file() -> None:
         split({"confirm": pool(4), SHARED: pool(30, start=50)}, SIZES, 0)
 
 
+@pytest.mark.parametrize(
+    ("records", "given", "sizes"),
+    [
+        (7180, {}, (4096, 384, 1200, 1436)),
+        (200, {}, (100, 20, 40, 40)),
+        (80, {}, (40, 8, 16, 16)),
+        (100_000, {}, tuple(USUAL_MOST.values())),
+        (1000, {"test": 500}, (350, 50, 100, 500)),
+        (1000, {"calibration": 10, "search": 20}, (10, 20, 194, 194)),
+        (40, dict(zip(SPLITS, (1, 2, 3, 4), strict=True)), (1, 2, 3, 4)),
+    ],
+)
+def test_sizes_left_open_follow_the_number_of_records(
+    records: int, given: dict[str, int], sizes: tuple[int, ...]
+) -> None:
+    pools = {SHARED: pool(records) + pool(9)}  # duplicates count once
+    chosen = sizes_of(pools, SPLITS, given)
+    assert tuple(chosen[name] for name in SPLITS) == sizes
+    assert {name: len(part) for name, part in split(pools, chosen, 0).splits.items()} == chosen
+
+
+@pytest.mark.parametrize(("records", "given", "left"), [(50, {}, 5), (79, {}, 7), (100, {"test": 300}, 0)])
+def test_too_few_records_for_open_sizes(records: int, given: dict[str, int], left: int) -> None:
+    with pytest.raises(InputError) as caught:
+        sizes_of({SHARED: pool(records)}, SPLITS, given)
+    assert caught.value.field == "task.data"
+    assert f"different ones to divide leave {left} for the " in caught.value.message
+    assert "give at least 80 records, and better 200 or more" in caught.value.message
+
+
+def test_an_own_file_is_taken_whole_up_to_the_most() -> None:
+    pools = {"test": pool(5000), "confirm": pool(50, start=6000), SHARED: pool(180, start=4990)}
+    sizes = sizes_of(pools, SPLITS, {})
+    assert sizes == {"calibration": 153, "search": 17, "confirm": 50, "test": 1500}
+    assert {name: len(part) for name, part in split(pools, sizes, 0).splits.items()} == sizes
+
+
+def test_an_own_file_gives_what_no_higher_split_may_take() -> None:
+    pools = {"calibration": pool(100), "test": pool(100, start=97), SHARED: pool(120, start=300)}
+    sizes = sizes_of(pools, SPLITS, {})
+    assert sizes == {"calibration": 97, "search": 12, "confirm": 24, "test": 100}
+    assert {name: len(part) for name, part in split(pools, sizes, 0).splits.items()} == sizes
+    with pytest.raises(InputError, match=r"task\.data\.files\.calibration: too few records: 0 different"):
+        sizes_of({"calibration": pool(100), "test": pool(100), SHARED: pool(120)}, SPLITS, {})
+
+
 NAMES = [f"t{i}" for i in range(60)]
 texts = st.tuples(
     st.permutations(NAMES), st.integers(0, 60), st.lists(st.sampled_from(NAMES), max_size=9)
@@ -117,6 +163,16 @@ def test_splits_never_overlap(data: st.DataObject) -> None:
     again = split({name: rng.sample(part, len(part)) for name, part in pools.items()}, SIZES, seed)
     assert keys(again) == keys(division)
     assert again.dropped_duplicates == division.dropped_duplicates
+
+
+@given(st.dictionaries(st.sampled_from(SPLITS), texts, max_size=3), st.integers(0, 200))
+def test_chosen_sizes_can_always_be_had(files: dict[str, list[str]], shared: int) -> None:
+    pools = {SHARED: pool(shared)} | {name: candidates(own) for name, own in files.items()}
+    try:
+        sizes = sizes_of(pools, SPLITS, {})
+    except InputError:
+        return
+    assert {name: len(part) for name, part in split(pools, sizes, 0).splits.items()} == sizes
 
 
 def test_records_may_hold_what_json_does_not_know_and_their_fields_come_in_any_order() -> None:

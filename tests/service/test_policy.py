@@ -1,0 +1,136 @@
+"""What each effort sets, and what follows from it for the phases of a job."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tuning import tune
+
+from ranksieve.search.space.objectives import MaxDrop
+from ranksieve.service import policy
+from ranksieve.service.policy import policy_of
+from ranksieve.service.spec import JobSpec
+
+Document = dict[str, Any]
+MakeSpec = Callable[..., JobSpec]
+
+
+@pytest.fixture
+def document(make_spec: MakeSpec) -> Document:
+    return make_spec().canonical()
+
+
+@pytest.mark.parametrize(
+    ("effort", "epochs", "generations", "evaluations", "reweighed", "descended", "refit"),
+    [("quick", 0, 0, 400, 0, 0, 0.5), ("normal", 1, 3, 60, 4, 8, None), ("thorough", 3, 20, 400, 4, 8, None)],
+)
+def test_efforts(
+    document: Document,
+    effort: str,
+    epochs: int,
+    generations: int,
+    evaluations: int,
+    reweighed: int,
+    descended: int,
+    refit: float | None,
+) -> None:
+    spec = JobSpec.model_validate(document | {"effort": effort})
+    chosen = policy_of(spec)
+    assert (chosen.train_epochs, chosen.refit) == (epochs, refit)
+    assert (chosen.search.generations, chosen.search.max_evaluations) == (generations, evaluations)
+    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (reweighed, descended)
+    assert policy.propagated_shares(spec) == ()
+    assert policy.gives_bias(spec) == (refit is not None)
+
+
+@pytest.mark.parametrize("effort", ["normal", "thorough"])
+@pytest.mark.parametrize("kind", ["generate", "lm"])
+def test_only_choices_are_trained_on(document: Document, effort: str, kind: str) -> None:
+    document["task"] |= {"kind": kind, "choices": None}
+    assert policy_of(JobSpec.model_validate(document | {"effort": effort})).train_epochs == 0
+
+
+def test_what_the_job_file_says_of_the_search_counts(document: Document) -> None:
+    document |= {"seed": 7, "search": {"max_evaluations": 33}}
+    document["task"]["data"]["sizes"] = {"search": 99}
+    search = policy_of(JobSpec.model_validate(document)).search
+    assert (search.max_evaluations, search.seed, search.full) == (33, 7, 99)
+
+
+@pytest.mark.parametrize(
+    ("changes", "objective", "midway"),
+    [
+        ({}, {"kind": "max_drop"}, 0.3),
+        ({}, {"kind": "target_params", "share": 0.5}, 0.5),
+        ({}, {"kind": "target_params", "share": 1.0}, None),
+        ({"midway_share": 0.4}, {"kind": "target_params", "share": 0.5}, 0.4),
+        ({"midway_share": 1.0}, {"kind": "max_drop"}, None),
+        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, None),
+    ],
+)
+def test_what_the_second_moments_are_gathered_on_the_way_to(
+    document: Document, changes: Document, objective: Document, midway: float | None
+) -> None:
+    spec = JobSpec.model_validate(tune(document | {"policy": changes, "objective": objective}))
+    assert policy.midway_share(spec) == midway
+
+
+@pytest.mark.parametrize(
+    ("changes", "objective", "shares"),
+    [
+        ({}, {"kind": "max_drop", "points": 3}, MaxDrop(points=3)),
+        ({"train_epochs": 1}, {"kind": "max_drop"}, ()),
+        ({}, {"kind": "pareto"}, ()),
+        ({"propagated_shares": (0.12, 0.24)}, {"kind": "max_drop"}, (0.12, 0.24)),
+        ({}, {"kind": "target_params", "share": 0.5}, (0.4, 0.8)),
+        ({}, {"kind": "target_params", "share": 0.7}, (0.56,)),
+        ({}, {"kind": "target_params", "share": 1.0}, ()),
+        ({"propagated_shares": (0.4,)}, {"kind": "target_params", "share": 0.5}, (0.4,)),
+        ({"propagated_shares": ()}, {"kind": "max_drop"}, ()),
+        ({"train_epochs": 1}, {"kind": "target_params", "share": 0.5}, ()),
+        ({"train_epochs": 1, "propagated_shares": (0.4,)}, {"kind": "target_params", "share": 0.5}, (0.4,)),
+        ({"method": "output"}, {"kind": "target_params", "share": 0.5}, ()),
+        ({}, {"kind": "target_bytes", "share": 0.5}, (0.2, 0.4)),
+        ({}, {"kind": "target_latency", "milliseconds": 9.0}, (0.2, 0.4)),
+        ({"propagated_shares": ()}, {"kind": "target_bytes", "share": 0.5}, ()),
+        ({"method": "output"}, {"kind": "target_latency", "share": 0.5}, ()),
+    ],
+)
+def test_in_which_models_errors_are_propagated(
+    document: Document, changes: Document, objective: Document, shares: tuple[float, ...] | MaxDrop
+) -> None:
+    spec = JobSpec.model_validate(tune(document | {"policy": changes, "objective": objective}))
+    assert policy.propagated_shares(spec, 0.25) == shares
+    assert policy.propagates(spec) == policy.gives_bias(spec) == bool(shares)
+
+
+@pytest.mark.parametrize("kind", ["generate", "lm"])
+def test_where_there_is_nothing_to_choose_errors_are_not_propagated_for_a_drop(
+    document: Document, kind: str
+) -> None:
+    document["task"] |= {"kind": kind, "choices": None}
+    assert policy.propagated_shares(JobSpec.model_validate(tune(document))) == ()
+
+
+@pytest.mark.parametrize(("calibration", "rounds"), [(1, 4), (511, 4), (512, 8), (1024, 8), (100_000, 8)])
+def test_a_larger_split_is_worth_more_rounds(document: Document, calibration: int, rounds: int) -> None:
+    document["task"]["data"]["sizes"]["calibration"] = calibration
+    assert policy.reweigh_rounds(JobSpec.model_validate(tune(document))) == rounds
+
+
+@pytest.mark.parametrize(
+    ("objective", "method", "reweighed", "descended"),
+    [
+        ({"kind": "target_params", "share": 0.4}, "task", 4, 5),
+        ({"kind": "target_params", "share": 0.4}, "output", 0, 5),
+        ({"kind": "max_drop"}, "task", 4, 8),
+        ({"kind": "pareto"}, "task", 4, 5),
+    ],
+)
+def test_rounds(document: Document, objective: Document, method: str, reweighed: int, descended: int) -> None:
+    document["objective"] = objective
+    spec = JobSpec.model_validate(tune(document | {"policy": {"method": method}}))
+    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (reweighed, descended)
+    fixed = {"reweigh_rounds": 3, "descent_rounds": 2}
+    spec = JobSpec.model_validate(tune(document | {"policy": fixed}))
+    assert (policy.reweigh_rounds(spec), policy.descent_rounds(spec)) == (3, 2)
