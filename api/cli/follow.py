@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -95,11 +96,14 @@ def _submit_or_resume(client: Client, document: dict[str, Any], console: Console
 
 
 def _is_of(spec: dict[str, Any], document: dict[str, Any]) -> bool:
-    """Whether a job came of a document; a fork has its parent's models as seeds behind the document's own."""
-    if document.get("parent") is None:
-        return spec == document
-    seeds = spec["search"]["seeds"][: len(document["search"]["seeds"])]
-    return {**spec, "search": {**spec["search"], "seeds": seeds}} == document
+    """Whether a job came of a document: where that leaves sizes, resources or seeds open, the job's are its own."""
+    came = deepcopy(spec)
+    sizes = document["task"]["data"]["sizes"]
+    came["task"]["data"]["sizes"] = {name: came["task"]["data"]["sizes"].get(name) for name in sizes}
+    came["resources"] |= {name: None for name, value in document["resources"].items() if value is None}
+    if document["parent"] is not None:  # its best genomes are seeds behind the document's own
+        del came["search"]["seeds"][len(document["search"]["seeds"]) :]
+    return came == document
 
 
 def _cancel(client: Client, job_id: str) -> Outcome:

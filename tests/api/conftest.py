@@ -29,6 +29,7 @@ from ranksieve.service.store import Store
 from ranksieve.service.webhooks.outcomes import Outcome
 from ranksieve.service.webhooks.sender import Sender
 
+SIZES = {"calibration": 256, "search": 256, "confirm": 512, "test": 1000}
 SPEC: dict[str, Any] = {
     "name": "snippets",
     "model": {"path": "/models/tiny"},
@@ -37,8 +38,9 @@ SPEC: dict[str, Any] = {
         "prompt": "Review: {{ text }}\nSentiment:",
         "answer": "{{ label }}",
         "choices": ["negative", "positive"],
-        "data": {"source": {"path": "/data/reviews.jsonl"}},
+        "data": {"source": {"path": "/data/reviews.jsonl"}, "sizes": SIZES},
     },
+    "resources": {"actors": 2, "gpus_per_actor": 0},
 }
 
 RESULT: dict[str, Any] = {
@@ -122,7 +124,7 @@ ESTIMATE: dict[str, Any] = {
 # What is wrong, where to put which value in the spec (`...` removes), and the field the answer must name.
 BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
     ("unknown top-level field", ("modle",), {}, "modle"),
-    ("unknown nested field", ("search", "popluation"), 4, "search.popluation"),
+    ("unknown nested field", ("search", "sedes"), [], "search.sedes"),
     ("no model", ("model",), ..., "model"),
     ("no source of the model", ("model",), {}, "model"),
     ("two sources of the model", ("model", "hub"), "org/name", "model"),
@@ -139,11 +141,20 @@ BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
     ("two sources of data", ("task", "data", "source", "hub"), {"id": "imdb"}, "task.data.source"),
     ("unknown split", ("task", "data", "files"), {"train": {"path": "a.csv"}}, "task.data.files.train"),
     ("split too small", ("task", "data", "sizes"), {"search": 1}, "task.data.sizes.search"),
-    ("unknown projection", ("projection",), {"method": "magic"}, "projection.method"),
-    ("population of one", ("search",), {"population": 1}, "search.population"),
-    ("text for a number", ("search",), {"generations": "many"}, "search.generations"),
-    ("more survivors than offspring", ("search",), {"survivors": 50}, "search.survivors"),
-    ("screen beyond the split", ("search",), {"screen": 1000}, "search.screen"),
+    ("empty split", ("task", "data", "sizes"), {"calibration": 0}, "task.data.sizes.calibration"),
+    ("size of an unknown split", ("task", "data", "sizes"), {"train": 100}, "task.data.sizes.train"),
+    ("unknown effort", ("effort",), "most", "effort"),
+    ("seed below zero", ("seed",), -1, "seed"),
+    ("no evaluations", ("search",), {"max_evaluations": 0}, "search.max_evaluations"),
+    ("text for a number", ("search",), {"max_evaluations": "many"}, "search.max_evaluations"),
+    (
+        "density in the wrong order",
+        ("search",),
+        {"constraints": [{"matrices": ["*"], "density": [0.9, 0.1]}]},
+        "search.constraints.0.density",
+    ),
+    ("seed without ranks", ("search",), {"seeds": [{}]}, "search.seeds.0"),
+    ("parent without job", ("parent",), {}, "parent.job"),
     ("objective without kind", ("objective",), {"points": 1}, "objective.kind"),
     ("unknown objective", ("objective",), {"kind": "fastest"}, "objective.kind"),
     ("drop over 100", ("objective",), {"kind": "max_drop", "points": 101}, "objective.points"),
@@ -154,10 +165,9 @@ BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
         "objective.confidence",
     ),
     ("objective without share", ("objective",), {"kind": "target_params"}, "objective.share"),
-    ("ends in the wrong order", ("objective",), {"kind": "pareto", "smallest": 0.9}, "objective.smallest"),
-    ("one size", ("objective",), {"kind": "pareto", "sizes": 1}, "objective.sizes"),
+    ("unknown objective as a text", ("objective",), "fastest", "objective.kind"),
+    ("objective as a text without share", ("objective",), "target_params", "objective.share"),
     ("no actors", ("resources",), {"actors": 0}, "resources.actors"),
-    ("more sizes than scorings", ("objective",), {"kind": "pareto", "sizes": 401}, "search.max_evaluations"),
     ("a section that is no mapping", ("search",), [1], "search"),
 ]
 
@@ -251,7 +261,7 @@ CANDIDATE = {
 
 
 class FakePreflight:
-    """Refuses every spec with `error`, once there is one; as an estimator it answers `ESTIMATE` to the others.
+    """Refuses every spec with `error`, once there is one, and settles the others; as an estimator it answers `ESTIMATE`.
 
     While `go` is not set, every spec waits; `waiting` counts how many do.
     """
@@ -261,12 +271,13 @@ class FakePreflight:
         self.go, self.waiting = threading.Event(), threading.Semaphore(0)
         self.go.set()
 
-    def __call__(self, spec: JobSpec) -> None:
+    def __call__(self, spec: JobSpec) -> JobSpec:
         if not self.go.is_set():
             self.waiting.release()
             self.go.wait()
         if self.error is not None:
             raise self.error
+        return spec.on_cluster(cpus=2, gpus=0).with_sizes({**SIZES, **spec.sizes})
 
     def estimate(self, spec: JobSpec) -> dict[str, Any]:
         self(spec)
@@ -422,7 +433,6 @@ def done(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
 def searched(client: Client, spec: dict[str, Any]) -> dict[str, Any]:
     """A job that has succeeded, whose candidate was scored on all its search examples."""
     spec["task"]["data"]["sizes"] = {"search": 8}
-    spec["search"] = {"screen": 8}
     job = client.submit(spec)
     for _ in client.events(job["id"]):
         pass

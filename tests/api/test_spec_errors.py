@@ -3,7 +3,6 @@
 import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
-from tuning import tune
 
 from ranksieve.api.spec_errors import name_errors, spec_errors
 from ranksieve.service.job.changes import JobChanges
@@ -14,7 +13,7 @@ QUOTE = "expected text; put quotes around it, YAML reads true, false, numbers an
 
 def errors_of(document):
     with pytest.raises(ValidationError) as caught:
-        JobSpec.model_validate(tune(document))
+        JobSpec.model_validate(document)
     return {error["field"]: error["detail"] for error in spec_errors(caught.value)}
 
 
@@ -25,18 +24,16 @@ def test_every_bad_spec_names_its_field(bad_spec):
 
 
 def test_a_misspelt_field_gets_a_suggestion(spec):
-    spec["search"] = {"generation": 3}
+    spec["search"] = {"max_evaluation": 3}
 
-    assert errors_of(spec) == {"search.generation": "unknown field; did you mean generations?"}
+    assert errors_of(spec) == {"search.max_evaluation": "unknown field; did you mean max_evaluations?"}
 
 
 def test_a_strange_field_gets_the_list(spec):
-    spec["policy"] = {"zzz": 3}
+    spec["search"] = {"zzz": 3}
 
     assert errors_of(spec) == {
-        "projection.zzz": "unknown field; expected one of method, fisher, rank_step, gram_examples, "
-        "midway_share, propagated_shares, refine_epochs, refine_examples, refit, "
-        "refine_learning_rate"
+        "search.zzz": "unknown field; expected one of max_evaluations, constraints, seeds"
     }
 
 
@@ -50,12 +47,12 @@ def test_an_unknown_field_in_a_union_member_is_compared_with_that_member(spec):
 
 
 def test_messages_show_what_was_got(spec):
-    spec["search"] = {"population": 1, "seed": None, "patience": "x" * 1000}
+    spec["search"], spec["seed"], spec["priority"] = {"max_evaluations": 0}, None, "x" * 1000
 
     assert errors_of(spec) == {
-        "search.population": "Input should be greater than or equal to 2; got 1",
-        "search.seed": "Input should be a valid integer; got None",
-        "search.patience": "Input should be a valid integer; got a str",
+        "seed": "Input should be a valid integer; got None",
+        "priority": "Input should be a valid integer; got a str",
+        "search.max_evaluations": "Input should be greater than or equal to 1; got 0",
     }
 
 
@@ -73,7 +70,7 @@ def test_what_yaml_takes_for_something_else_than_text_has_to_be_quoted(spec, wri
     assert errors_of(spec) == {"task.choices.0": f"{QUOTE}; got {spec['task']['choices'][0]!r}"}
 
     spec["task"]["choices"] = YAML(typ="safe").load(f"['{written}', 'no']")
-    JobSpec.model_validate(tune(spec))
+    JobSpec.model_validate(spec)
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
@@ -84,7 +81,7 @@ def test_what_is_no_mapping_is_called_spec(document):
 def test_pointers_escape_what_a_label_may_hold(spec):
     spec["labels"] = {"a/b~c.d": 1}
     with pytest.raises(ValidationError) as caught:
-        JobSpec.model_validate(tune(spec))
+        JobSpec.model_validate(spec)
 
     [error] = spec_errors(caught.value)
 
@@ -93,11 +90,8 @@ def test_pointers_escape_what_a_label_may_hold(spec):
 
 
 def test_a_field_that_demands_something_of_another_is_named_once(spec):
-    spec["search"] = {"screen": 300, "survivors": 13}
-    assert errors_of(spec) == {"search.survivors": "must be at most offspring, 12; got 13"}
-
-    spec["search"] = {"screen": 300}
-    assert errors_of(spec) == {"search.screen": "must be at most task.data.sizes.search, 256; got 300"}
+    spec["task"]["data"]["sizes"] = {"search": 3, "confirm": 4}
+    assert errors_of(spec) == {"task.data.sizes.search": "must be at least 8; got 3"}
 
 
 def test_fields_are_those_of_the_model_that_refused_them():

@@ -31,14 +31,14 @@ def test_the_exit_code_tells_how_the_job_ended(monkeypatch, tmp_path, build, sta
     monkeypatch.setattr(module, "_sample", lambda *_: [])
     monkeypatch.setattr(module, "_show", lambda *_: None)
 
-    ended = module.demo(data_dir=tmp_path / "data", seed=0, method="task", refine_epochs=1, as_json=False)
+    ended = module.demo(data_dir=tmp_path / "data", seed=0, effort="normal", as_json=False)
 
     assert ended == code
 
 
 def test_a_refused_demo_is_one_json_object(capfd, tmp_path):
     with pytest.raises(SpecError):
-        module.demo(data_dir=tmp_path, seed=0, method="magic", refine_epochs=1, as_json=True)
+        module.demo(data_dir=tmp_path, seed=0, effort="most", as_json=True)
 
     (error,) = json.loads(capfd.readouterr().out)["error"]["errors"]
-    assert error["field"] == "projection.method"
+    assert error["field"] == "effort"

@@ -8,7 +8,18 @@ from rich.console import Console
 from ranksieve.api.cli.follow import _cancel, _submit_or_resume, tell_of_unfinished
 from ranksieve.api.client.connection import ApiError
 
-SPEC = {"name": "snippets", "parent": None}
+SPEC = {
+    "name": "snippets",
+    "task": {"data": {"sizes": {"test": 99}}},
+    "search": {"seeds": [{"ranks": [1]}]},
+    "resources": {"actors": None, "threads_per_actor": 1},
+    "parent": None,
+}
+SETTLED = {
+    **SPEC,
+    "task": {"data": {"sizes": {"search": 40, "test": 99}}},
+    "resources": {"actors": 2, "threads_per_actor": 1},
+}
 
 
 class Jobs:
@@ -16,7 +27,7 @@ class Jobs:
 
     def __init__(self, **job):
         self._job = {
-            "id": "there", "state": "searching", "cancel_requested": False, "pause_requested": False, "spec": SPEC
+            "id": "there", "state": "searching", "cancel_requested": False, "pause_requested": False, "spec": SETTLED
         } | job  # fmt: skip
 
     def jobs(self, states, limit):
@@ -36,7 +47,10 @@ class Jobs:
     ("job", "followed"),
     [
         ({}, "there"),
-        ({"spec": {**SPEC, "name": "other"}}, "new"),
+        ({"spec": {**SETTLED, "name": "other"}}, "new"),
+        ({"spec": {**SETTLED, "task": {"data": {"sizes": {"search": 40, "test": 98}}}}}, "new"),
+        ({"spec": {**SETTLED, "resources": {"actors": 2, "threads_per_actor": 4}}}, "new"),
+        ({"spec": {**SETTLED, "search": {"seeds": [{"ranks": [1]}, {"ranks": [2]}]}}}, "new"),
         ({"state": "succeeded"}, "new"),
         ({"cancel_requested": True}, "new"),
         ({"state": "paused"}, "there, resumed"),
@@ -46,6 +60,11 @@ class Jobs:
 )
 def test_an_unfinished_job_of_the_same_spec_is_followed_unless_it_is_being_cancelled(job, followed):
     assert _submit_or_resume(Jobs(**job), SPEC, Console(file=io.StringIO()))["id"] == followed
+
+
+def test_the_unfinished_fork_of_a_parent_is_followed_whatever_seeds_it_got():
+    forked = {**SETTLED, "search": {"seeds": [{"ranks": [1]}, {"ranks": [2]}]}, "parent": {"job": "j"}}
+    assert _submit_or_resume(Jobs(spec=forked), {**SPEC, "parent": {"job": "j"}}, Console(file=io.StringIO()))["id"] == "there"
 
 
 @pytest.mark.parametrize(
@@ -87,7 +106,7 @@ class Many:
     def __init__(self, count):
         self._jobs = [
             {"id": f"j{n}", "state": "queued", "cancel_requested": False, "pause_requested": False,
-             "spec": {**SPEC, "name": "snippets" if n == 0 else f"other {n}"}}
+             "spec": {**SETTLED, "name": "snippets" if n == 0 else f"other {n}"}}
             for n in reversed(range(count))
         ]  # fmt: skip
 

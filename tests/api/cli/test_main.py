@@ -116,7 +116,6 @@ def test_run_of_a_job_that_crashes_goes_on_when_run_again(ranksieve, spec_file, 
 
 def test_run_of_a_fork_that_crashed_goes_on_when_run_again(ranksieve, spec_file, spec, pipeline):
     spec["task"]["data"]["sizes"] = {"search": 8}
-    spec["search"] = {"screen": 8}
     spec_file.write_text(json.dumps(spec))
     parent = json.loads(ranksieve("run", spec_file, "--json").stdout)["job_id"]
     fork = {**spec, "parent": {"job": parent}}
@@ -126,7 +125,7 @@ def test_run_of_a_fork_that_crashed_goes_on_when_run_again(ranksieve, spec_file,
     assert crashed["state"] == "crashed"
     pipeline.failure = None
 
-    spec_file.write_text(json.dumps({**fork, "search": {"screen": 8, "seeds": [{"random": 1}]}}))
+    spec_file.write_text(json.dumps({**fork, "search": {"seeds": [{"ranks": [16, 32]}]}}))
     other = json.loads(ranksieve("run", spec_file, "--json").stdout)
     spec_file.write_text(json.dumps(fork))
     done = json.loads(ranksieve("run", spec_file, "--json").stdout)
@@ -400,7 +399,7 @@ def test_export_of_what_is_not_there(ranksieve, searched, tmp_path):
 
 
 def test_export_without_a_server(ranksieve, spec_file, spec, settings, tmp_path):
-    spec["task"]["data"]["sizes"], spec["search"] = {"search": 8}, {"screen": 8}
+    spec["task"]["data"]["sizes"] = {"search": 8}
     spec_file.write_text(json.dumps(spec))
     data_dir = ("--data-dir", settings.data_dir)
     job_id = json.loads(ranksieve("run", spec_file, "--json", *data_dir).stdout)["job_id"]
@@ -414,7 +413,7 @@ def test_export_without_a_server(ranksieve, spec_file, spec, settings, tmp_path)
 def test_export_without_a_server_tells_of_jobs_that_go_first(
     ranksieve, spec_file, spec, settings, tmp_path, monkeypatch
 ):
-    spec["task"]["data"]["sizes"], spec["search"] = {"search": 8}, {"screen": 8}
+    spec["task"]["data"]["sizes"] = {"search": 8}
     spec_file.write_text(json.dumps(spec))
     data_dir = ("--data-dir", settings.data_dir)
     job_id = json.loads(ranksieve("run", spec_file, "--json", *data_dir).stdout)["job_id"]
@@ -568,7 +567,7 @@ def test_models_that_cannot_be_had_are_one_json_object_too():
 
 
 def test_demo_returns_its_exit_code(ranksieve):
-    assert ranksieve("demo").exit_code == 5  # the fake counts its options
+    assert ranksieve("demo").exit_code == 4  # the fake counts its options
 
 
 def test_the_command_line_starts_without_the_heavy_parts():

@@ -26,7 +26,8 @@ task:
   prompt: "Review: {{ text }}\\nSentiment:"
   answer: "{{ label }}"
   choices: [negative, positive]
-  data: {source: {path: /data/reviews.jsonl}}
+  data: {source: {path: /data/reviews.jsonl}, sizes: {calibration: 256, search: 256, confirm: 512, test: 1000}}
+resources: {actors: 2, gpus_per_actor: 0}
 """
     )
 
@@ -58,13 +59,13 @@ def test_a_path_in_place_of_the_model_counts_from_the_file(tmp_path, spec, model
 
 
 def test_every_wrong_field_is_reported(tmp_path, spec):
-    spec["search"] = {"population": 0, "offspring": 0}
+    spec["seed"], spec["search"] = -1, {"max_evaluations": 0}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
 
     with pytest.raises(SpecError) as caught:
         load_spec(tmp_path / "job.yaml")
 
-    assert [error["field"] for error in caught.value.errors] == ["search.population", "search.offspring"]
+    assert [error["field"] for error in caught.value.errors] == ["seed", "search.max_evaluations"]
 
 
 @pytest.mark.parametrize(
@@ -81,17 +82,17 @@ def test_every_wrong_field_is_reported(tmp_path, spec):
             ],
         ),
         (
-            'search: {"seeds": [{random: 1}, {random: 0}]}',
+            'search: {"seeds": [{ranks: [1]}, {ranks: []}]}',
             [
                 "1:1: model: this field is required",
                 "1:1: task: this field is required",
-                "1:34: search.seeds.1.random: Input should be greater than or equal to 1; got 0",
+                "1:35: search.seeds.1.ranks: Tuple should have at least 1 item after validation, not 0; got a list",
             ],
         ),
         ("labels:\n  a/b~c: 1\n" + REST, [f"2:3: labels.a/b~c: {QUOTE}; got 1"]),
         (
-            "search: &s {seed: -1}\n" + REST,
-            ["1:13: search.seed: Input should be greater than or equal to 0; got -1"],
+            "search: &s {max_evaluations: -1}\n" + REST,
+            ["1:13: search.max_evaluations: Input should be greater than or equal to 1; got -1"],
         ),
     ],
 )
@@ -118,7 +119,7 @@ def test_every_field_is_told_with_its_line(tmp_path, content, errors):
         ("a: *b", "1:4", "found undefined alias 'b'"),
         ("a: 1\n---\nb: 2", "2:1", "expected a single document in the stream but found another document"),
         (
-            "search: {seed: 1}\nmodel: {path: m}\nsearch: {overlap: 3}\n",
+            "search: {seeds: []}\nmodel: {path: m}\nsearch: {constraints: []}\n",
             "3:1",
             'while constructing a mapping found duplicate key "search"',
         ),
@@ -190,7 +191,7 @@ def test_words_of_yaml_1_1_are_text(tmp_path, spec):
 
 
 def test_paths_of_seeds_count_from_the_file_too(tmp_path, spec):
-    spec["search"] = {"seeds": [{"path": "seed.json"}, {"random": 3}]}
+    spec["search"] = {"seeds": [{"path": "seed.json"}, {"ranks": [3]}]}
     (tmp_path / "job.yaml").write_text(json.dumps(spec))
 
     first, second = load_spec(tmp_path / "job.yaml").search.seeds
@@ -213,7 +214,7 @@ def elsewhere(tmp_path, spec):
         "source": {"path": "../other/reviews.jsonl"},
         "files": {"test": {"path": "no.csv"}},
     }
-    spec["search"] = {"seeds": [{"random": 3}, {"path": "seed.json"}]}
+    spec["search"] = {"seeds": [{"ranks": [3]}, {"path": "seed.json"}]}
     (job / "job.yaml").write_text(json.dumps(spec, indent=1))
     return job / "job.yaml"
 
