@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -166,11 +166,18 @@ def _named_first(reason: str, annotation: Any) -> FieldPath:
     """Return the field named at the start of a whole model's message."""
     parts = reason.partition(" ")[0].split(".")
     for part in parts:
-        models = [model for model in _members(annotation) if _is_model(model) and part in model.model_fields]
-        if not models:
+        found = [_child(member, part) for member in _members(annotation) if part in _names(member)]
+        if not found:
             return ()
-        annotation = models[0].model_fields[part].annotation
+        annotation = found[0]
     return tuple(parts)
+
+
+def _names(annotation: Any) -> Collection[str]:
+    """The fields of a model; of a mapping, its keys if the type of these lists them."""
+    if _is_model(annotation):
+        return cast("type[BaseModel]", annotation).model_fields
+    return get_args(get_args(annotation)[0]) if get_origin(annotation) is dict else ()
 
 
 def _got(value: object) -> str:
