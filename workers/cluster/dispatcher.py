@@ -3,7 +3,7 @@
 One call is in flight per actor. `run` returns results in the order of the requests, whatever the actors' number and
 speed. `stream` lets its caller decide what an idle actor does next, and yields results as they come: no actor waits
 for another one. An actor's failure is not a candidate's fault, unless it is proven (`cluster.retries`). Actors come
-and go (`cluster.crew`), but none is taken away from its work.
+and go (`cluster.crew`), but only between requests.
 """
 
 import threading
