@@ -1,12 +1,12 @@
-"""A cache of folders on disk, keyed by the content that made them, and kept to a size.
+"""A cache of folders on disk, keyed by content and kept to a size.
 
-An entry becomes visible in one rename, after its files are on the disk; a manifest of checksums tells a
-whole entry from a damaged one, which is dropped and built again. Two processes that want the same key
-share one computation: the second waits for the first.
+An entry becomes visible in one rename, after its files are on the disk. A manifest of checksums distinguishes a whole
+entry from a damaged one, which is dropped and built again. Two processes that want the same key share one
+computation: the second waits for the first.
 
-When an entry is published, those used longest ago go until the limit is kept. Whoever works with entries holds a lease:
-nothing that was found or published since the oldest lease began is evicted. Locks and leases are locks
-of the kernel, so a killed process gives its own back; the scratch folders it left are removed by the next writer.
+When an entry is published, those used longest ago are evicted until the limit is kept. A user of entries holds a
+lease: nothing that was found or published since the oldest lease began is evicted. Locks and leases are locks of the
+kernel, so those of a killed process are released. The next writer removes the scratch folders that it left.
 """
 
 import errno
@@ -35,27 +35,35 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 LOCKS = "locks"
-"""Folder of the locks of keys, out of the way of whoever looks through the entries: there is one for every key that
-ever was. A lock whose file were removed could be held twice."""
+"""Folder of the locks of keys, apart from the entries.
+
+It has one for every key that ever existed. If the file of a lock were removed, the lock could be held twice.
+"""
 
 GIB = 2**30
 
 
 def content_key(kind: str, *parts: Any) -> str:
-    """A key from JSON-able parts: equal parts, equal key. It begins with the kind, for whoever lists the cache."""
+    """Return a key from JSON-able parts; equal parts give equal keys.
+
+    It begins with the kind, for listings of the cache.
+    """
     encoded = json.dumps([kind, *parts], sort_keys=True, separators=(",", ":")).encode()
     return f"{kind}-{hashlib.sha256(encoded).hexdigest()[:32]}"
 
 
 def checksum(file: Path) -> str:
-    """Of a file's bytes, in hex: xxHash, which tells damage, not forgery, and takes a small part of sha256's time."""
+    """Return the checksum of a file's bytes, in hex.
+
+    xxHash detects damage, not forgery, and takes a small part of sha256's time.
+    """
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """An entry as it stands on the disk; `last_use_ns` counts from the epoch."""
+    """An entry on the disk; `last_use_ns` counts from the epoch."""
 
     key: str
     size_bytes: int
@@ -66,8 +74,8 @@ class FolderCache:
     """Folders under `root`, one per key.
 
     Args:
-        root: Where they are; made if missing.
-        limit_bytes: What all entries together may take. Passed only by what is in use, and while an entry is written.
+        root: Folder of the entries; made if missing.
+        limit_bytes: Largest size of all entries together. Only entries in use, or one being written, may exceed it.
     """
 
     def __init__(self, root: Path, limit_bytes: float = math.inf) -> None:
@@ -78,13 +86,13 @@ class FolderCache:
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
-        """Holds the key, across processes."""
+        """Hold the key, across processes."""
         with self._key_lock(key):
             yield
 
     @contextmanager
     def claim(self, key: str) -> Iterator[bool]:
-        """Holds the key if nobody does; yields whether it is held."""
+        """Hold the key if it is free; yield whether it is held."""
         with ExitStack() as held:
             try:
                 held.enter_context(self._key_lock(key, timeout_s=0))
@@ -95,30 +103,36 @@ class FolderCache:
             yield claimed
 
     def has(self, key: str) -> bool:
-        """Whether there is an entry; only `find` tells whether it is whole."""
+        """Return whether there is an entry; only `find` checks whether it is whole."""
         return self.path(key).exists()
 
     def lease(self) -> AbstractContextManager[None]:
-        """Keeps all that is found or published from here on, by any process, until the block or the process ends."""
+        """Keep everything found or published from here on, by any process.
+
+        It is kept until the block or the process ends.
+        """
         return self._leases.hold()
 
     def find(self, key: str) -> Path | None:
-        """The whole entry, or None; a damaged one is removed. Call it with the lock held."""
+        """Return the whole entry, or None; remove a damaged one.
+
+        Call it with the lock held.
+        """
         folder = self.path(key)
         if not folder.exists():
             return None
         if self._is_whole(folder):
             self._record_use(folder)
             return folder
-        logger.warning("cache entry %s is damaged, or of an older version; it is built again", folder)
+        logger.warning("cache entry %s is damaged or of an older version; building it again", folder)
         self._drop(key)
         return None
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        """Yields an empty scratch folder; leaving the block without an error publishes it as the entry.
+        """Yield an empty scratch folder and publish it as the entry.
 
-        Call it with the lock held.
+        It is published when the block is left without an error. Call it with the lock held.
 
         Raises:
             InfrastructureError: The disk is full.
@@ -138,33 +152,33 @@ class FolderCache:
         self.shrink(self.limit_bytes)
 
     def remove(self, key: str) -> None:
-        """Drops the entry of this key, if there is one."""
+        """Remove the entry of this key, if there is one."""
         with self.lock(key):
             self._drop(key)
 
     def path(self, key: str) -> Path:
-        """Where the entry of this key is, or will be."""
+        """Return the path of the present or future entry of this key."""
         return self._root / key
 
     def entries(self) -> list[Entry]:
-        """All entries, the one used longest ago first."""
+        """Return all entries, the one used longest ago first."""
         found = (_entry(manifest.parent) for manifest in self._root.glob(f"[!.]*/{MANIFEST}"))
         return sorted((entry for entry in found if entry is not None), key=lambda entry: entry.last_use_ns)
 
     def shrink(self, limit_bytes: float) -> list[Entry]:
-        """Evicts entries until the others take no more than the limit, those used longest ago first.
+        """Evict entries used longest ago until the others fit the limit.
 
-        What is in use stays: an entry whose key is locked, or that was used since the oldest lease began.
+        Entries in use stay: those whose key is locked, or that were used since the oldest lease began.
 
         Args:
-            limit_bytes: For all entries together; 0 evicts all that is not in use.
+            limit_bytes: Limit for all entries together; 0 evicts everything that is not in use.
 
         Returns:
-            What went.
+            The evicted entries.
         """
         self._sweep()
         evicted: list[Entry] = []
-        with self._leases.frozen() as leased_since_ns:  # nobody can begin to use the cache: be quick
+        with self._leases.frozen() as leased_since_ns:  # no lease can begin here, so be quick
             entries = self.entries()
             held_bytes = sum(entry.size_bytes for entry in entries)
             for entry in entries:
@@ -177,7 +191,7 @@ class FolderCache:
             self._sweep()
         if held_bytes > limit_bytes > 0:
             logger.warning(
-                "the cache %s holds %.2f GiB, more than its limit of %.2f GiB: what is left is in use",
+                "the cache %s holds %.2f GiB, more than its limit of %.2f GiB: all entries left are in use",
                 self._root,
                 held_bytes / GIB,
                 limit_bytes / GIB,
@@ -185,7 +199,10 @@ class FolderCache:
         return evicted
 
     def _evict(self, entry: Entry) -> bool:
-        """Takes an entry out of sight, unless its key is locked or it was used since it was listed."""
+        """Hide an entry, and return whether it was evicted.
+
+        It stays if its key is locked or if it was used since it was listed.
+        """
         with suppress(Timeout, FileNotFoundError), self._key_lock(entry.key, timeout_s=0):
             if self.path(entry.key).stat().st_mtime_ns == entry.last_use_ns:
                 self._hide(entry.key)
@@ -194,12 +211,12 @@ class FolderCache:
         return False
 
     def _drop(self, key: str) -> None:
-        """Removes an entry, out of sight first: it is never seen half-removed."""
+        """Remove an entry, hidden first, so that no half of it is ever seen."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self._hide(key))
 
     def _hide(self, key: str) -> Path:
-        """Takes an entry out of sight, to where `_sweep` finds it; returns the place."""
+        """Hide an entry where `_sweep` finds it; return its new path."""
         return self.path(key).rename(self._root / f".{key}-{uuid.uuid4().hex}")
 
     @contextmanager
@@ -212,7 +229,10 @@ class FolderCache:
                 shutil.rmtree(scratch)
 
     def _sweep(self, held_key: str | None = None) -> None:
-        """Removes what killed processes left half-written or half-removed: nobody but the caller holds its key."""
+        """Remove what killed processes left half-written or half-removed.
+
+        Only unlocked keys, and the caller's, are swept.
+        """
         for scratch in self._root.glob(".*-*"):
             key = scratch.name[1:].rpartition("-")[0]
             with suppress(Timeout), nullcontext() if key == held_key else self._key_lock(key, timeout_s=0):
@@ -220,7 +240,10 @@ class FolderCache:
                     shutil.rmtree(scratch)
 
     def _record_use(self, folder: Path) -> None:
-        """Marks the folder as used now, and never before a lease began, whatever the clocks of its users say."""
+        """Mark the folder as used now.
+
+        The time is never before the beginning of a lease, even if clocks of users differ.
+        """
         stamp_ns = max(time.time_ns(), self._leases.newest_ns())
         os.utime(folder, ns=(stamp_ns, stamp_ns))
 
@@ -248,7 +271,10 @@ class FolderCache:
 
 
 def _entry(folder: Path) -> Entry | None:
-    """The entry in a folder, or None if it has just gone; a file linked from several counts for each in part."""
+    """Return the entry in a folder, or None if it has just been removed.
+
+    A file linked from several entries counts in part for each.
+    """
     try:
         files = [file.stat() for file in folder.rglob("*") if file.is_file()]
         return Entry(
@@ -261,14 +287,20 @@ def _entry(folder: Path) -> Entry | None:
 
 
 def _is_disk_full(error: Exception) -> bool:
-    """Whether it was raised for want of space; writers in Rust (safetensors, tokenizers) say so in words only."""
+    """Return whether an error was raised for lack of disk space.
+
+    Writers in Rust (safetensors, tokenizers) say so only in their message.
+    """
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return f"os error {errno.ENOSPC})" in str(error)
 
 
 def flush_files(folder: Path) -> list[Path]:
-    """Has all files of a folder written to the disk, which a rename of the folder does not wait for; returns them."""
+    """Write all files of a folder to the disk, and return them.
+
+    A rename of the folder does not wait for that.
+    """
     files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
     for file in files:
         with file.open("rb") as stream:

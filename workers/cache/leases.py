@@ -1,7 +1,8 @@
-"""Leases on a folder that others tidy up: what its holder uses from now on stays.
+"""Leases on a folder that others clean up.
 
-A lease is a file that its holder keeps locked; when it was made says since when. The kernel gives the lock of a
-killed process back, so the lease of a dead holder is known by its lock being free, and is removed.
+What the holder of a lease uses from then on stays. A lease is a file that its holder keeps locked; its modification
+time says since when. The kernel releases the lock of a killed process, so the free lock shows that the holder of a
+lease is dead, and the lease is removed.
 """
 
 import math
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 
 
 class Leases:
-    """The leases on a folder, of all processes.
+    """Leases of all processes on a folder.
 
     Args:
         root: The folder.
@@ -25,10 +26,10 @@ class Leases:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Holds a lease until the block is left or the process ends."""
+        """Hold a lease until the block is left or the process ends."""
         file = self._root / f"{uuid.uuid4().hex}.lease"
         lock = FileLock(file)
-        with self._lock():  # else it could be taken for a dead one before it is locked
+        with self._lock():  # otherwise it could look dead before it is locked
             lock.acquire()
         try:
             yield
@@ -38,19 +39,22 @@ class Leases:
 
     @contextmanager
     def frozen(self) -> Iterator[float]:
-        """Yields when the oldest lease began, in ns since the epoch, or inf; none begins inside the block."""
+        """Yield when the oldest lease began, in ns since the epoch, or inf.
+
+        No lease begins inside the block.
+        """
         with self._lock():
             yield min((began_ns for file, began_ns in self._all() if _is_held(file)), default=math.inf)
 
     def newest_ns(self) -> int:
-        """When the newest lease began, in ns since the epoch; 0 if there is none."""
+        """Return when the newest lease began, in ns since the epoch, or 0."""
         return max((began_ns for _, began_ns in self._all()), default=0)
 
     def _all(self) -> Iterator[tuple[Path, int]]:
         for file in self._root.glob("*.lease"):
             try:
                 began_ns = file.stat().st_mtime_ns
-            except FileNotFoundError:  # it has just ended
+            except FileNotFoundError:  # the lease has just ended
                 continue
             yield file, began_ns
 
@@ -59,7 +63,7 @@ class Leases:
 
 
 def _is_held(file: Path) -> bool:
-    """Whether the holder of a lease lives; a dead one's is removed."""
+    """Return whether the holder of a lease lives; remove the lease if not."""
     try:
         with FileLock(file, timeout=0):
             file.unlink(missing_ok=True)

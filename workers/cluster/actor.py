@@ -1,4 +1,4 @@
-"""The scoring actor: a thin Ray shell around `Scorer`, and the plain function that builds one."""
+"""The scoring actor: a thin Ray shell around `Scorer`, and its builder."""
 
 import os
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ from ranksieve.workers.types.scores import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScorerPlan:
-    """What an actor loads, as paths and numbers; cheap to send to a replacement."""
+    """Paths and numbers that an actor needs to load; cheap to send."""
 
     model_folder: Path
     factors_folder: Path
@@ -40,7 +40,7 @@ class ScorerPlan:
 
 
 def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
-    """Loads model and factors and puts them on the device."""
+    """Load model and factors onto the device."""
     torch.set_num_threads(plan.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
     device = pick_device(plan.device)
@@ -52,13 +52,16 @@ def build_scorer(plan: ScorerPlan, task: EncodedTask) -> Scorer:
 
 
 def hold_to_part() -> None:
-    """Keeps this process within what Ray has given it of a GPU, see `workers.machine.devices.hold_to`."""
+    """Limit this process to the part of a GPU that Ray assigned.
+
+    See `workers.machine.devices.hold_to`.
+    """
     hold_to(ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0))
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
 class ScoringActor:
-    """Scores one request at a time; the dispatcher replaces it when it dies."""
+    """Actor that scores one request at a time; replaced when it dies."""
 
     def __init__(self, plan: ScorerPlan, task: EncodedTask) -> None:
         hold_to_part()

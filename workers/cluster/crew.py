@@ -1,8 +1,8 @@
-"""The scoring actors of one job: as many as its share of the cluster allows, replaced when they die.
+"""The scoring actors of one job, within its share of the cluster.
 
-More are started as soon as the job may have them. Where it has too many, those end that rest, have not started yet or
-have nothing to do; whoever works does so to the end. An actor that fails again and again rests, longer every time
-(`workers.cluster.breaker`), and others do its work.
+More actors are started as soon as the job may have them. When it has too many, those end that rest, have not started
+yet or are idle; working actors finish their work. Actors that die are replaced. An actor that fails again and again
+rests, longer every time (`workers.cluster.breaker`), and others do its work.
 """
 
 import itertools
@@ -32,15 +32,21 @@ from ranksieve.workers.cluster.shares import Share
 logger = logging.getLogger(__name__)
 
 START_S = 1800.0
-"""Longest that an actor may take to start, which is to load the model; it is given no request before."""
+"""Longest time that an actor may take to start and load the model, in seconds.
+
+It is given no request before.
+"""
 
 LOST = (RayActorError, OutOfMemoryError, ObjectLostError, NodeDiedError)
-"""What Ray says of an actor, or of its answer, that has gone with its process or its node."""
+"""Errors of Ray for an actor or an answer lost with its process or node."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Actor:
-    """An actor, what is answered once it is ready for work, and the deadline of that; or when it will have rested."""
+    """An actor that is starting, up or resting.
+
+    `started` is answered once the actor is ready, before `deadline`. `rests_until` is the end of its rest.
+    """
 
     handle: ActorHandle
     started: Any
@@ -51,19 +57,19 @@ class _Actor:
 
 @dataclass(kw_only=True, slots=True)
 class _Place:
-    """What stays when an actor is replaced."""
+    """An actor and its circuit breaker, which stays when the actor is replaced."""
 
     actor: _Actor
     breaker: Breaker = field(default_factory=Breaker)
 
 
 class Crew:
-    """The actors, by their numbers.
+    """The actors of one job, by number.
 
     Args:
-        start_actor: Starts an actor.
-        share: How many there may be; the job has one already.
-        on_replaced: Told (actor number, reason) when an actor is replaced.
+        start_actor: Function that starts an actor.
+        share: The job's share of the cluster; the job already holds one actor.
+        on_replaced: Called with (actor number, reason) when an actor is replaced.
     """
 
     def __init__(
@@ -83,11 +89,11 @@ class Crew:
         return self._places[number].actor.handle
 
     def up(self) -> list[int]:
-        """Those that have started, and have the beliefs where there are any."""
+        """Return the actors that have started and have all beliefs."""
         return [number for number, actor in self._actors() if actor.is_up]
 
     def starting(self) -> dict[Any, int]:
-        """Those that have not: what Ray will answer by → number."""
+        """Return the actors that are starting: Ray's reference → number."""
         return {
             actor.started: number
             for number, actor in self._actors()
@@ -95,21 +101,24 @@ class Crew:
         }
 
     def set_beliefs(self, beliefs: Any) -> None:
-        """Gives every actor, and every later one, the dense model's beliefs; none is up again before it has them."""
+        """Give every present and later actor the dense model's beliefs.
+
+        No actor is up again before it has them.
+        """
         self._beliefs = ray.put(beliefs)
         for place in self._places.values():
             if place.actor.rests_until is None:
                 place.actor = self._readied(place.actor.handle)
 
     def resize(self, idle: deque[int]) -> None:
-        """Starts and ends actors as the share wants it.
+        """Start and end actors to fit the share.
 
         Args:
-            idle: Numbers of those that have nothing to do; those that end are taken out of it.
+            idle: Numbers of idle actors; those that end are removed from it.
         """
         for _ in range(self._share.excess):
             if (number := self._dispensable(idle)) is None:
-                break  # it is asked again when the next one has finished
+                break  # called again when the next one has finished
             ray.kill(self._places.pop(number).actor.handle)
             self._share.give_back()
         self._add_allowed()
@@ -119,7 +128,10 @@ class Crew:
                 place.actor = self._started()
 
     def joins(self, number: int) -> bool:
-        """Whether an actor is up by now that Ray has answered for; it is replaced if it failed instead."""
+        """Return whether an actor that Ray has answered for is up.
+
+        It is replaced if it failed instead.
+        """
         actor = self._places[number].actor
         try:
             ray.get(actor.started)
@@ -130,18 +142,18 @@ class Crew:
         return actor.is_up
 
     def answered(self, number: int) -> None:
-        """Counts that an actor has done its work."""
+        """Record that an actor has finished its work."""
         self._places[number].breaker.answer()
 
     def replace_late(self) -> None:
-        """Replaces those that take too long to start."""
+        """Replace actors that take too long to start."""
         now = time.monotonic()
         for number in self.starting().values():
             if self._places[number].actor.deadline < now:
                 self.replace(number, f"did not start within {START_S:g} s")
 
     def replace(self, number: int, reason: str) -> None:
-        """Ends an actor, and has another one started in its place, at once or after a rest.
+        """End an actor and start another in its place, at once or after a rest.
 
         Raises:
             InfrastructureError: All actors keep failing.
@@ -153,13 +165,13 @@ class Crew:
                 f"all actors failed more than {FAILURES} times in a row, the last one {reason}; "
                 "check the memory and the logs of the machine"
             )
-        logger.warning("actor %d %s; it is replaced in %g s", number, reason, rest_s)
+        logger.warning("actor %d %s; replacing it in %g s", number, reason, rest_s)
         ray.kill(place.actor.handle)
         place.actor.is_up, place.actor.rests_until = False, time.monotonic() + rest_s
         self._on_replaced(number, reason)
 
     def close(self) -> None:
-        """Kills every actor."""
+        """Kill every actor."""
         for _, actor in self._actors():
             ray.kill(actor.handle)
         self._places = {}
@@ -169,7 +181,10 @@ class Crew:
         return ((number, place.actor) for number, place in self._places.items())
 
     def _dispensable(self, idle: deque[int]) -> int | None:
-        """The actor to end first, of those that do nothing; it is idle no more."""
+        """Return the actor to end first, or None if all are working.
+
+        An idle one is removed from `idle`.
+        """
         resting = [number for number, actor in self._actors() if actor.rests_until is not None]
         unused = [*self.starting().values(), *resting]
         if unused:
@@ -192,7 +207,10 @@ class Crew:
 
 
 def reason_of(error: RayError) -> str:
-    """What an error of Ray says first, the rest being where it looked; of an actor that raised one, its own."""
+    """Return the first line of an error of Ray, or the last one of an actor's own.
+
+    Other lines of Ray's errors are details of its search.
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     own = isinstance(error, RayTaskError) or getattr(error, "actor_init_failed", False)
     return lines[-1 if own else 0]

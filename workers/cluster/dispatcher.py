@@ -1,9 +1,9 @@
-"""Sends score requests to actors: one call in flight per actor, deadlines, another try where an actor fails.
+"""Dispatch of requests to scoring actors, with deadlines and retries.
 
-`run` returns results in the order of the requests, whatever the actors' number and speed. `stream` lets its caller
-decide what an idle actor does next, and yields results as they come: no actor waits for another one. An actor's failure
-is not a candidate's fault, unless it is proven (`cluster.retries`). Actors come and go (`cluster.crew`), but none is
-taken away from its work.
+One call is in flight per actor. `run` returns results in the order of the requests, whatever the actors' number and
+speed. `stream` lets its caller decide what an idle actor does next, and yields results as they come: no actor waits
+for another one. An actor's failure is not a candidate's fault, unless it is proven (`cluster.retries`). Actors come
+and go (`cluster.crew`), but only between requests.
 """
 
 import threading
@@ -31,7 +31,7 @@ Key = TypeVar("Key")
 
 @dataclass(kw_only=True, slots=True)
 class _Call:
-    """An attempt in flight, at work on an actor until the deadline."""
+    """An attempt in flight on an actor, with its deadline."""
 
     attempt: Attempt
     actor: int
@@ -40,7 +40,7 @@ class _Call:
 
 @dataclass(kw_only=True, slots=True)
 class _Work:
-    """One `stream`: what is in flight, what is to be tried again, and who has nothing to do."""
+    """State of one `stream`: calls in flight, attempts to retry, idle actors."""
 
     timeout_s: float
     idle: deque[int]
@@ -49,14 +49,14 @@ class _Work:
 
 
 class Dispatcher:
-    """Owns the scoring actors of one job.
+    """Dispatcher that owns the scoring actors of one job.
 
     Args:
-        start_actor: Starts an actor.
-        share: How many there may be.
-        timeout_s: Deadline of one request.
-        cancelled: Set when the job has to end; checked every 0.2 s.
-        on_replaced: Told (actor number, reason) when an actor is replaced.
+        start_actor: Function that starts an actor.
+        share: The job's share of the cluster, which limits the number of actors.
+        timeout_s: Deadline of one request, in seconds.
+        cancelled: Set when the job must end; checked every 0.2 s.
+        on_replaced: Called with (actor number, reason) when an actor is replaced.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Dispatcher:
         self._cancelled = cancelled
 
     def set_beliefs(self, beliefs: Any) -> None:
-        """Gives every actor, and every later one, the dense model's beliefs."""
+        """Give every present and later actor the dense model's beliefs."""
         self._crew.set_beliefs(beliefs)
 
     def run(
@@ -83,23 +83,23 @@ class Dispatcher:
         on_done: Callable[[int], None] = lambda done: None,
         timeouts: float = 1.0,
     ) -> list[Any]:
-        """Runs one actor method on every request.
+        """Run one actor method on every request.
 
         Args:
             method: `score`, `score_dense`, `react` or `refit`.
-            requests: Expensive ones are started first.
-            on_done: Told how many requests are done.
-            timeouts: A request's deadline, as a multiple of the dispatcher's.
+            requests: Requests; expensive ones are started first.
+            on_done: Called with the number of finished requests.
+            timeouts: Deadline of a request, as a multiple of the dispatcher's.
 
         Returns:
-            What the method returned, in the order of the requests; a request that killed its actor or missed
-            its deadline every time is a `Failure`, where the dense model does not. For `score_dense` there is none.
+            Results of the method, in the order of the requests. A request that killed its actor or missed its
+            deadline every time is a `Failure` if the dense model succeeds in its place; not so for `score_dense`.
 
         Raises:
-            CancelledError: `cancelled` was set; nothing is left running.
-            InfrastructureError: All actors keep failing, whatever they are given.
+            CancelledError: `cancelled` was set; all actors are killed.
+            InfrastructureError: All actors keep failing on any request.
             ScoringError: The method raised.
-            OSError: The method could not read or write.
+            OSError: The method could not read or write a file.
         """
         waiting = deque(sorted(range(len(requests)), key=lambda index: -_expected_cost(requests[index])))
         results: dict[int, Any] = {}
@@ -116,21 +116,21 @@ class Dispatcher:
     def stream(
         self, method: str, take: Callable[[int], Iterable[tuple[Key, Request]]], timeouts: float = 1.0
     ) -> Iterator[tuple[Key, Any]]:
-        """Runs one actor method on requests that are thought of while others run.
+        """Run one actor method on requests that are made while others run.
 
         Args:
             method: As for `run`.
-            take: Given how many actors are idle, returns as many requests or fewer, each with a key to know its result
-                by. It is asked again after every result.
+            take: Function of the number of idle actors that returns at most as many requests, each with a key for its
+                result. It is called again after every result.
             timeouts: As for `run`.
 
         Yields:
-            The key and what the method returned, or a `Failure` as in `run`, in the order in which they are done. Ends
-            when nothing runs and `take` has nothing.
+            The key and the result of the method, or a `Failure` as in `run`, in the order of completion. Ends when
+            nothing runs and `take` returns nothing.
 
         Raises:
-            CancelledError: `cancelled` was set; nothing is left running.
-            InfrastructureError: All actors keep failing, whatever they are given.
+            CancelledError: `cancelled` was set; all actors are killed.
+            InfrastructureError: All actors keep failing on any request.
             ScoringError: The method raised.
         """
         work = _Work(timeout_s=timeouts * self._timeout_s, idle=deque(self._crew.up()))
@@ -148,11 +148,11 @@ class Dispatcher:
             yield from self._next_result(work)
 
     def close(self) -> None:
-        """Kills every actor."""
+        """Kill every actor."""
         self._crew.close()
 
     def _try_again(self, work: _Work) -> None:
-        """Gives idle actors the requests that others failed on."""
+        """Give idle actors the requests that others failed on."""
         up = self._crew.up()
         for attempt in list(work.again):
             if (number := attempt.choose(work.idle, up)) is not None:
@@ -167,10 +167,13 @@ class Dispatcher:
         work.in_flight[reference] = _Call(attempt=attempt, actor=number, deadline=deadline)
 
     def _next_result(self, work: _Work) -> Iterator[tuple[Any, Any]]:
-        """Waits until an actor has finished or started, or there is something else to look at; yields what was done."""
+        """Wait until an actor has finished or started, or for `POLL_S`.
+
+        Yields the result of a finished actor.
+        """
         self._miss_deadlines(work)
         starting = self._crew.starting()
-        if not work.in_flight and not starting:  # all that are of use rest
+        if not work.in_flight and not starting:  # all actors rest
             self._cancelled.wait(POLL_S)
             return
         ready, _ = ray.wait([*work.in_flight, *starting], num_returns=1, timeout=POLL_S)
@@ -182,7 +185,10 @@ class Dispatcher:
             work.idle.append(starting[ready[0]])
 
     def _miss_deadlines(self, work: _Work) -> None:
-        """Has those tried again that are late, also where others answer without a pause; not those with an answer."""
+        """Retry calls that are late and have no answer yet.
+
+        This happens also while other actors answer without a pause.
+        """
         now = time.monotonic()
         late = [reference for reference, call in work.in_flight.items() if call.deadline < now]
         _, missing = ray.wait(late, num_returns=len(late), timeout=0) if late else ([], [])
@@ -190,7 +196,7 @@ class Dispatcher:
             self._retry(work, work.in_flight.pop(reference), f"missed its deadline of {work.timeout_s:g} s")
 
     def _finish(self, work: _Work, reference: Any) -> Iterator[tuple[Any, Any]]:
-        """Yields one result and sets its actor idle, or has the request tried again."""
+        """Yield one result and mark its actor idle, or retry the request."""
         call = work.in_flight.pop(reference)
         try:
             result = ray.get(reference)
@@ -204,7 +210,7 @@ class Dispatcher:
             if (fault := accelerator_fault(cause)) is not None:
                 self._retry(work, call, fault)
                 return
-            if (lack := lack_of_memory(cause)) is not None:  # of a candidate it would have been an answer
+            if (lack := lack_of_memory(cause)) is not None:  # for a candidate it would be a `Failure`
                 raise InfrastructureError(f"scoring the dense model ran {lack}; {LESS_MEMORY}") from error
             raise ScoringError(f"scoring raised {type(cause).__name__}: {cause}") from error
         except RayError as error:
@@ -220,5 +226,5 @@ class Dispatcher:
 
 
 def _expected_cost(request: Request) -> int:
-    """Grows with the work; ranks below zero are dense, which costs more than any rank."""
+    """Return a number that grows with the work; dense counts as the largest rank."""
     return request.examples * sum(rank if rank >= 0 else 10_000 for rank in request.ranks)

@@ -1,6 +1,6 @@
-"""How the actors that a cluster can hold are divided among the jobs that run on it.
+"""Fair division of a cluster's actors among the jobs that run on it.
 
-Every job keeps one actor. What is left goes to the jobs of the highest priority, in parts of equal size, as far as they
+Every job keeps one actor. The rest goes to the jobs of the highest priority, in parts of equal size, as far as they
 ask for it; then to those of the next priority. A part is measured by the resource of which a job's actors take most,
 so that a job of large actors gets fewer of them.
 
@@ -11,28 +11,35 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Amounts = Mapping[str, int]
-"""Resource → how much of it, in the smallest unit that Ray knows: whole numbers, so that sums are exact."""
+"""Resource → amount in the smallest unit that Ray knows.
+
+Whole numbers, so that sums are exact.
+"""
 
 UNITS = 10_000
 
 GPU = "GPU"
-"""Of which an actor may take a part, but of one alone."""
+"""Resource of which an actor may take a part, but of a single one only."""
 
 
 def amounts(**resources: float) -> dict[str, int]:
-    """What an actor takes, or a cluster has, of each resource; those of which it is nothing are left out."""
+    """Return the amounts of resources of an actor or a cluster.
+
+    Resources of amount zero are left out.
+    """
     counted = {name: round(UNITS * value) for name, value in resources.items()}
     return {name: units for name, units in counted.items() if units}
 
 
 def room(size: Amounts, nodes: Sequence[Amounts]) -> dict[str, int]:
-    """What an actor takes up of a whole cluster: its size, and its part of what is left over where no more would fit.
+    """Return what an actor takes up of a whole cluster.
 
-    Sums over nodes, or over GPUs of which an actor takes a part, would promise places that are nowhere.
+    This is its size, and its part of remainders in which no more actors fit. Plain sums over nodes, or over GPUs of
+    which an actor takes a part, would promise places that do not exist.
 
     Args:
-        size: Of the actor.
-        nodes: What each has; one of them at least has room.
+        size: Resources of the actor.
+        nodes: Resources of each node; at least one has room.
     """
     taken = {}
     for name, units in size.items():
@@ -47,7 +54,7 @@ def room(size: Amounts, nodes: Sequence[Amounts]) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """What a job asks for: so many actors at most, each of which takes up so much."""
+    """Claim of a job: number of actors wanted, and size of each."""
 
     wants: int
     size: Amounts
@@ -55,15 +62,15 @@ class Claim:
 
 
 def divide(capacity: Amounts, claims: Sequence[Claim]) -> list[int]:
-    """How many actors each job may have.
+    """Return how many actors each job may have.
 
     Args:
-        capacity: What the cluster has.
-        claims: Of the jobs. Where there is not even one actor for each, the first ones get theirs; where parts are
-            equal, what is left over goes to the first ones.
+        capacity: Resources of the cluster.
+        claims: Claims of the jobs. If there is not one actor for each, the first ones get theirs. Where parts are
+            equal, the remainder goes to the first ones.
 
     Returns:
-        A number for each claim, at most what it wants.
+        A number of actors for each claim, at most what it wants.
     """
     free = dict(capacity)
     given = [0] * len(claims)
@@ -91,5 +98,5 @@ def divide(capacity: Amounts, claims: Sequence[Claim]) -> list[int]:
 
 
 def fits(free: Amounts, size: Amounts) -> bool:
-    """Whether one more actor of this size finds room."""
+    """Return whether one more actor of this size fits."""
     return all(units <= free.get(name, 0) for name, units in size.items())

@@ -1,6 +1,7 @@
-"""Follows the worker processes of a phase to its result: how many there are goes by the job's share of the cluster.
+"""Worker processes of a phase, followed to its result.
 
-They divide the work among themselves, so that more may join at any time, and whatever one leaves undone the others do.
+Their number follows the job's share of the cluster. Workers divide the work among themselves, so that more may join
+at any time, and the others do what one leaves undone.
 """
 
 import logging
@@ -22,15 +23,23 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.2
 
 SILENT_S = 600.0
-"""After so long without a word of any worker, in seconds, the log says so, and again after every other such time. It is
-not the end: to factor the largest matrices takes as long on few processors."""
+"""Seconds of silence of all workers after which the log warns, repeatedly.
+
+Silence is no failure: factoring the largest matrices takes as long on few processors.
+"""
 
 MOST_DEATHS = 3
-"""Of the workers of a phase, after which no more join: what kills them may kill all."""
+"""Number of deaths in a phase after which no more workers join.
+
+Whatever kills them may kill all.
+"""
 
 
 class Furthest:
-    """Passes progress on that is further than what was told of its phase before: workers tell of the same work."""
+    """Filter that passes on progress only if it is further than before.
+
+    All workers report on the same work.
+    """
 
     def __init__(self, on_progress: Callable[[Progress], None]) -> None:
         self._on_progress = on_progress
@@ -49,20 +58,20 @@ def last_item(
     cancelled: threading.Event,
     on_item: Callable[[Any], None],
 ) -> Any:
-    """Follows the workers of a phase until all have ended; the result of the last one that lived.
+    """Follow the workers of a phase until all have ended; return the last result.
 
     Args:
-        phase: Its name.
-        start: Starts a worker; returns the stream of what it yields.
-        share: How many there may be; the job has one already.
-        cancelled: Set when the job has to end; checked every 0.2 s.
-        on_item: Told of everything that a worker yields.
+        phase: Name of the phase.
+        start: Function that starts a worker and returns the stream of its items.
+        share: The job's share of the cluster; the job already holds one actor.
+        cancelled: Set when the job must end; checked every 0.2 s.
+        on_item: Called with every item of a worker.
 
     Raises:
         CancelledError: `cancelled` was set; the workers are killed.
-        InfrastructureError: All workers died, or one lost its accelerator or has no memory for what it does.
+        InfrastructureError: All workers died, or one lost its accelerator or ran out of memory.
     """
-    last: dict[Any, Any] = {start(): None}  # of those that have not ended, the oldest first
+    last: dict[Any, Any] = {start(): None}  # last items of running workers, the oldest first
     may_join, deaths, result = True, 0, None
     heard_s, warned = time.monotonic(), 0
     try:
@@ -79,7 +88,9 @@ def last_item(
                 heard_s, warned = time.monotonic(), 0
             elif (silent_s := time.monotonic() - heard_s) > SILENT_S * (warned + 1):
                 warned += 1
-                logger.warning("phase %s: no word of its %d workers for %.0f s", phase, len(last), silent_s)
+                logger.warning(
+                    "phase %s: its %d workers have been silent for %.0f s", phase, len(last), silent_s
+                )
             for stream in ready:
                 try:
                     last[stream] = ray.get(next(stream))
@@ -100,13 +111,13 @@ def last_item(
                     del last[stream]
                     if not last and result is None:
                         raise InfrastructureError(f"the worker of phase {phase} died: {error}") from error
-                    logger.warning("a worker of phase %s died, the others go on: %s", phase, error)
+                    logger.warning("a worker of phase %s died, the others continue: %s", phase, error)
                     deaths += 1
                     may_join = may_join and deaths <= MOST_DEATHS
                 share.give_back()
                 if not may_join:
                     share.use(max(1, len(last)))
     finally:
-        for stream in last:  # those alone: the process of one that has ended may be at other work
+        for stream in last:  # not workers that have ended: their process may be at other work
             ray.cancel(stream, force=True)
     return result

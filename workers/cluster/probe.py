@@ -1,4 +1,7 @@
-"""Asks something that may never answer, without being held up: one question at a time, in a thread of its own."""
+"""A probe that asks a question which may never be answered, with a time limit.
+
+One question is asked at a time, in a thread of its own.
+"""
 
 import logging
 import threading
@@ -9,10 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 class Probe:
-    """Tells whether a question is answered in time.
+    """Probe of whether a question is answered in time.
 
     Args:
-        question: What is asked; returns whether all is well. It may hang or raise.
+        question: Function that returns whether all is well; it may hang or raise.
         timeout_s: Longest wait for an answer, in seconds.
     """
 
@@ -20,23 +23,26 @@ class Probe:
         self._question = question
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
-        self._asked: Future[bool] | None = None
+        self._pending: Future[bool] | None = None
 
     def __call__(self) -> bool:
-        """Asks, or waits for the answer to what was asked before and is still open."""
+        """Return the answer, or False after the timeout.
+
+        An open question is waited for, not asked again.
+        """
         with self._lock:
-            if self._asked is None or self._asked.done():
-                self._asked = Future()
-                threading.Thread(target=self._ask, args=(self._asked,), name="probe", daemon=True).start()
-            asked = self._asked
+            if self._pending is None or self._pending.done():
+                self._pending = Future()
+                threading.Thread(target=self._ask, args=(self._pending,), name="probe", daemon=True).start()
+            pending = self._pending
         try:
-            return asked.result(self._timeout_s)
+            return pending.result(self._timeout_s)
         except TimeoutError:
             return False
 
-    def _ask(self, asked: "Future[bool]") -> None:
+    def _ask(self, pending: "Future[bool]") -> None:
         try:
-            asked.set_result(self._question())
-        except Exception as error:  # whatever it is, the answer is no, and the next question is open
+            pending.set_result(self._question())
+        except Exception as error:  # any error is a no, and the next question may be asked
             logger.warning("no answer: %s", error)
-            asked.set_result(False)
+            pending.set_result(False)

@@ -1,7 +1,7 @@
-"""The Ray session: connecting, running a phase as a task, starting scoring actors.
+"""The Ray session: connection, phases as tasks, and scoring actors.
 
-On one machine Ray is embedded, with an authentication token of its own for every session (Ray turns token
-authentication on by itself; a token in the environment keeps it from writing one to the home folder).
+On one machine Ray is embedded, with an authentication token of its own for every session. Ray turns token
+authentication on by itself; a token in the environment keeps it from writing one to the home folder.
 
 Several jobs may use the session at once, each in a thread of its own and within its share.
 """
@@ -39,17 +39,23 @@ from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.progress import Progress
 
 ANSWER_S = 2.0
-"""So long the cluster may take to say that it is there, in seconds."""
+"""Longest time for a cluster to answer, in seconds."""
 
 GONE_S = 15.0
-"""So long it may take before it is given up, with all that runs on it, in seconds."""
+"""Time without an answer after which a cluster is given up, in seconds."""
 
 SPIN_COUNT = "4000"
-"""Rounds that a torch thread waits busily at a barrier before it sleeps, in an embedded cluster. By default there are
-300,000 (GNU OpenMP); beside other work, threads then mostly wait for one that is not running."""
+"""Rounds that a torch thread spins at a barrier before it sleeps.
+
+It applies to an embedded cluster. The default of GNU OpenMP is 300,000; beside other work, threads then mostly wait
+for one that is not running.
+"""
 
 CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-"""Lets workers' products on a GPU come out alike each time: cuBLAS reads it when a process first uses one."""
+"""Environment that makes products of workers on a GPU reproducible.
+
+cuBLAS reads it when a process first uses a GPU.
+"""
 
 
 class Cluster:
@@ -57,7 +63,7 @@ class Cluster:
 
     Args:
         address: Address of a running cluster, or None to embed one.
-        temp_dir: Where an embedded Ray keeps its logs; None for Ray's default.
+        temp_dir: Folder of the logs of an embedded Ray; None for Ray's default.
     """
 
     def __init__(self, address: str | None = None, temp_dir: Path | None = None) -> None:
@@ -68,14 +74,14 @@ class Cluster:
         self._reachable = Probe(self._reach, ANSWER_S)
         self._sharing = Sharing()
         self._connecting = threading.Lock()
-        # An embedded Ray dies with the thread that started it, so that is one which no job owns.
+        # An embedded Ray dies with the thread that started it, so no job may own that thread.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
 
     def connect(self) -> None:
-        """Connects, or starts the embedded cluster; does nothing when connected.
+        """Connect, or start the embedded cluster; do nothing when connected.
 
         Raises:
-            InfrastructureError: There is no cluster to connect to, or it did not start in time.
+            InfrastructureError: There is no cluster, or it did not start in time.
         """
         with self._connecting:
             if ray.is_initialized():
@@ -84,11 +90,13 @@ class Cluster:
             try:
                 self._keeper.submit(self._init).result()
             except Exception as error:  # Ray raises nothing narrower
-                _end(_children() - before)  # what it had started by then would go on, for every try anew
-                raise InfrastructureError(f"Ray did not start: {error}; see its logs and the load") from error
+                _end(_children() - before)  # processes of a failed start would stay, after every try
+                raise InfrastructureError(
+                    f"Ray did not start: {error}; check its logs and the load of the machine"
+                ) from error
 
     def _init(self) -> None:
-        # Without a folder of their own, workers would import from the current folder, and the script's, first.
+        # Without a working folder, workers would import from the current folder, and the script's, first.
         with TemporaryDirectory() as empty:
             if self._address is None:
                 self._embed(empty)
@@ -122,13 +130,16 @@ class Cluster:
         )
 
     def close(self) -> None:
-        """Ends the session, which no job may be using; an embedded cluster stops."""
+        """End the session, which no job may be using; an embedded cluster stops."""
         with self._connecting:
             if ray.is_initialized():
                 self._keeper.submit(ray.shutdown).result()
 
     def answers(self) -> bool | None:
-        """Whether Ray answers within seconds; None where there is nothing to ask yet. Connects and starts nothing."""
+        """Return whether Ray answers within seconds; None if there is no cluster yet.
+
+        Connects and starts nothing.
+        """
         if ray.is_initialized():
             return self._alive()
         if self._address is None or _place(self._address) is None:
@@ -136,7 +147,7 @@ class Cluster:
         return self._reachable()
 
     def gone(self) -> bool:
-        """Whether there is no session that jobs could go on with."""
+        """Return whether there is no session that jobs could continue with."""
         return not ray.is_initialized() or not self._surely_alive()
 
     def _reach(self) -> bool:
@@ -156,20 +167,22 @@ class Cluster:
         cancelled: threading.Event,
         on_held: Callable[[int], None],
     ) -> AbstractContextManager[Share]:
-        """A job's part of the cluster, for as long as a `with` block lasts; it begins when there is room for one actor.
+        """Hold a job's share of the cluster during a `with` block.
+
+        The block begins when there is room for one actor.
 
         Args:
-            job: What the log calls it.
-            actors: So many at most.
+            job: Name of the job in the log.
+            actors: Largest number of actors.
             threads: Processors of one actor.
-            gpus: Of one actor.
-            priority: Of the job.
-            cancelled: Set when the job has to end.
-            on_held: Told how many actors the job has, whenever that changes.
+            gpus: GPUs of one actor.
+            priority: Priority of the job.
+            cancelled: Set when the job must end.
+            on_held: Called with the number of the job's actors on every change.
 
         Raises:
-            InputError: No node holds even one of the job's actors.
-            InfrastructureError: There is no cluster, or it has no node left.
+            InputError: No node has room for one of the job's actors.
+            InfrastructureError: There is no cluster, or it has no nodes left.
         """
         self.connect()
         resources = _nodes()
@@ -188,24 +201,29 @@ class Cluster:
         )
 
     def check(self, *, threads: int, gpus: float) -> None:
-        """Refuse a job whose actors would never start. Starts nothing, but connects to a cluster that answers.
+        """Refuse a job whose actors would never start.
+
+        Starts nothing, but connects to a cluster that answers.
 
         Args:
             threads: Processors of one actor.
-            gpus: Of one actor.
+            gpus: GPUs of one actor.
 
         Raises:
-            InputError: No node holds even one of the job's actors.
+            InputError: No node has room for one of the job's actors.
         """
         if nodes := self.nodes():
             _refuse_too_large(threads, gpus, nodes)
 
     def nodes(self) -> list[dict[str, float]]:
-        """What each node has, by Ray's names; empty where the cluster does not answer. Starts nothing."""
+        """Return the resources of each node, by Ray's names.
+
+        Empty if the cluster does not answer. Starts nothing.
+        """
         if self._address is None and not ray.is_initialized():
             return [{"CPU": processors(), "GPU": torch.cuda.device_count()}]
         if self.answers() is not False:
-            with suppress(InfrastructureError):  # told when the job runs
+            with suppress(InfrastructureError):  # reported when the job runs
                 self.connect()
                 return _nodes()
         return []
@@ -220,17 +238,19 @@ class Cluster:
         environment: Mapping[str, str] | None = None,
         workers: int = 1,
     ) -> Any:
-        """Runs a generator in a worker process, passes its progress on, and returns what it yields last.
+        """Run a generator in worker processes and return its last item.
+
+        Progress is passed on.
 
         Args:
             phase: A generator function of this package; its last item is the result.
-            arguments: What it is called with.
-            share: The job's part of the cluster; a worker takes what an actor does.
-            cancelled: Set when the job has to end; checked every 0.2 s.
-            on_progress: Told every `Progress` that is further than those before.
-            environment: Variables for a process of its own, which is then a fresh one.
-            workers: In so many processes at once, as far as the share allows, which divide the work among themselves
-                and end with the same result. More join when the share grows; where it shrinks the youngest is killed.
+            arguments: Arguments of the phase.
+            share: The job's share of the cluster; a worker takes as much as an actor.
+            cancelled: Set when the job must end; checked every 0.2 s.
+            on_progress: Called with every `Progress` that is further than those before.
+            environment: Environment variables of a fresh process.
+            workers: Largest number of processes, as far as the share allows. They divide the work among themselves
+                and end with the same result. More join when the share grows; the youngest is killed when it shrinks.
                 One that dies leaves its part to the others.
 
         Raises:
@@ -260,11 +280,11 @@ class Cluster:
         cancelled: threading.Event,
         on_replaced: Callable[[int, str], None],
     ) -> Dispatcher:
-        """Starts the scoring actors of a job, as many as its share allows."""
+        """Start the scoring actors of a job, as many as its share allows."""
         task_reference = ray.put(task)
 
         def start_actor() -> ActorHandle:
-            _resources()  # where there are none, an actor would be waited for in vain
+            _resources()  # without any node, an actor would never start
             actor = ScoringActor.options(**_options(share))  # type: ignore[attr-defined]
             return actor.remote(plan, task_reference)
 
@@ -274,9 +294,10 @@ class Cluster:
 
 
 def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """A phase whose process keeps no memory, when it has ended, that it has no more use for.
+    """Return a phase whose process frees its memory when the phase has ended.
 
-    What the machine kept from being read is raised as its fault: of an input error only the message leaves the process.
+    A machine fault behind an input error is raised as such, because only the message of an input error leaves the
+    process.
     """
 
     @wraps(phase)
@@ -295,7 +316,7 @@ def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]
 
 
 def _options(share: Share) -> dict[str, float]:
-    """What an actor, or a worker, takes of the cluster, as Ray is told."""
+    """Return the resources of an actor or a worker, as options of Ray."""
     return {"num_cpus": share.size["CPU"] / UNITS, "num_gpus": share.size.get("GPU", 0) / UNITS}
 
 
@@ -311,31 +332,31 @@ def _end(processes: Collection[psutil.Process]) -> None:
 
 
 def _resources() -> dict[str, float]:
-    """What the cluster has, by name.
+    """Return the resources of the cluster, by name.
 
     Raises:
-        InfrastructureError: Nothing: its nodes are dead, and Ray only tells of that where it is asked.
+        InfrastructureError: There are none, as all nodes are dead; Ray reports this only when asked.
     """
     have: dict[str, float] = ray.cluster_resources()
     if not have.get("CPU"):
         raise InfrastructureError(
-            "Ray is gone: the cluster has no node left; see its logs, then resume the job"
+            "Ray is gone: the cluster has no nodes left; check its logs, then resume the job"
         )
     return have
 
 
 def _nodes() -> list[dict[str, float]]:
-    """What each node has, by name.
+    """Return the resources of each living node, by name.
 
     Raises:
-        InfrastructureError: There is none.
+        InfrastructureError: There is no living node.
     """
     _resources()
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, float]]) -> None:
-    """Refuse an actor that wants more than any node has: it would never start."""
+    """Refuse an actor larger than any node, which would never start."""
     for field, unit, needed in (
         ("resources.threads_per_actor", "CPU", threads),
         ("resources.gpus_per_actor", "GPU", gpus),
@@ -347,7 +368,7 @@ def _refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, 
                 else "set this to 0 to run on processors, or join a cluster that has some"
             )
             raise InputError(
-                field, f"one actor needs {needed:g} {unit}, the largest node has {most:g}; {advice}"
+                field, f"one actor needs {needed:g} {unit}, but the largest node has {most:g}; {advice}"
             )
 
 
@@ -356,6 +377,9 @@ def _a_node_is_alive() -> bool:
 
 
 def _place(address: str) -> tuple[str, int] | None:
-    """Host and port of a cluster's address; None for `auto` and other names that only Ray can tell."""
+    """Return host and port of a cluster's address.
+
+    None for `auto` and other names that only Ray can resolve.
+    """
     url = urlsplit(address if "://" in address else f"//{address}")
     return None if url.hostname is None or url.port is None else (url.hostname, url.port)

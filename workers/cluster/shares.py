@@ -1,9 +1,9 @@
-"""Who has how much of the cluster: every job that runs holds as many actors as are its fair part by now.
+"""Shares of the cluster: each running job holds its fair part of the actors.
 
-A job waits for its first actor, and keeps that one until it ends. More come and go: when a job starts or ends, comes to
-a phase that can use more or fewer, or is told by its user to have more or fewer, the cluster is divided anew (`workers.
-fairness`). Nobody is interrupted: whoever has more than its part gives actors back when they have done their work, and
-only then another job takes them. So no job ever starts what there is no room for.
+A job waits for its first actor and keeps that one until it ends. More come and go. The cluster is divided anew
+(`workers.cluster.fairness`) when a job starts or ends, comes to a phase that can use more or fewer actors, or gets
+another limit from its user. No work is interrupted: a job with more than its part gives actors back when they have
+finished, and only then another job takes them. So no job starts actors without room.
 
 The worker of a phase counts as an actor. Knows nothing of Ray.
 """
@@ -42,17 +42,19 @@ class Sharing:
         on_held: Callable[[int], None] = lambda held: None,
         room: Amounts | None = None,
     ) -> Iterator["Share"]:
-        """A job's part of the cluster, once there is room for one actor; given back when the block is left.
+        """Hold a job's share of the cluster, once there is room for one actor.
+
+        The share is given back when the block is left.
 
         Args:
-            job: What the log calls it.
-            capacity: What the cluster has by now.
-            size: What one actor of the job asks for.
-            limit: The job's user wants it to have so many actors at most.
-            priority: Of the job.
-            cancelled: Set when the job has to end; looked at every 0.2 s while it waits.
-            on_held: Told how many actors the job has, whenever that changes.
-            room: What one takes up of the capacity, which holds that; by default its size. See `cluster.fairness.room`.
+            job: Name of the job in the log.
+            capacity: Present resources of the cluster.
+            size: Resources of one actor of the job.
+            limit: Largest number of actors, set by the job's user.
+            priority: Priority of the job.
+            cancelled: Set when the job must end; checked every 0.2 s during the wait.
+            on_held: Called with the number of the job's actors on every change.
+            room: Part of the capacity that one actor takes up; by default its size. See `cluster.fairness.room`.
 
         Raises:
             CancelledError: `cancelled` was set before there was room.
@@ -72,7 +74,10 @@ class Sharing:
                 self.divide()
 
     def divide(self) -> None:
-        """Divides the cluster anew. Whoever has an actor keeps one; then the highest priority comes first, then age."""
+        """Divide the cluster anew.
+
+        Jobs with an actor keep one; then the highest priority comes first, then age.
+        """
         order = sorted(self._shares, key=lambda share: (share.held == 0, -share.priority))
         given = divide(self._capacity, [share.claim for share in order])
         for share, allowed in zip(order, given, strict=True):
@@ -80,7 +85,7 @@ class Sharing:
         self.changed.notify_all()
 
     def has_room(self, room: Amounts) -> bool:
-        """Whether one more actor that takes up so much finds room beside those that are there."""
+        """Return whether one more actor that takes up `room` fits."""
         free = dict(self._capacity)
         for share in self._shares:
             for name, units in share.room.items():
@@ -89,7 +94,7 @@ class Sharing:
 
 
 class Share:
-    """One job's part of the cluster."""
+    """One job's share of the cluster."""
 
     def __init__(
         self,
@@ -109,21 +114,24 @@ class Share:
         self._allowed = 0
         self.size, self.room, self.priority = size, room, priority
         self.held = 0
-        """How many actors the job has."""
+        """Number of actors that the job holds."""
 
     @property
     def claim(self) -> Claim:
-        """What the job asks for: no more than its user wants, and its phase can use."""
+        """Claim of the job: no more actors than its user allows and its phase can use."""
         return Claim(wants=int(min(self._limit, self._useful)), size=self.room, priority=self.priority)
 
     @property
     def excess(self) -> int:
-        """How many actors the job should give back once they have done their work; it keeps one in any case."""
+        """Number of actors to give back once they have finished their work.
+
+        The job keeps one in any case.
+        """
         with self._changed:
             return max(0, self.held - max(1, self._allowed))
 
     def wait(self, cancelled: threading.Event) -> None:
-        """Waits for the first actor.
+        """Wait for the first actor.
 
         Raises:
             CancelledError: `cancelled` was set.
@@ -135,7 +143,10 @@ class Share:
                 self._changed.wait(POLL_S)
 
     def take(self) -> bool:
-        """Takes one more actor; False if the job has its part, or another job has not given back yet."""
+        """Take one more actor if the job may have it now; return whether it did.
+
+        It may not if it has its part, or if another job has not given back yet.
+        """
         with self._changed:
             if self.held >= self._allowed or not self._sharing.has_room(self.room):
                 return False
@@ -143,36 +154,39 @@ class Share:
             return True
 
     def give_back(self) -> None:
-        """Gives back an actor that has ended; the last one stays the job's."""
+        """Give back an actor that has ended; the job keeps its last one."""
         with self._changed:
             self.hold(max(1, self.held - 1))
 
     def use(self, most: float) -> None:
-        """A phase begins that can use so many actors."""
+        """Begin a phase that can use `most` actors."""
         with self._changed:
             self._useful = most
             self._sharing.divide()
 
     def rest(self) -> None:
-        """A phase has ended, and its actors with it: the job keeps one, and has no use for more."""
+        """End a phase and give back its actors.
+
+        The job keeps one and has no use for more.
+        """
         with self._changed:
             self.hold(min(1, self.held))
             self.use(1)
 
     def change(self, *, limit: int, priority: int) -> None:
-        """The job's user wants it to have so many actors at most, and this priority."""
+        """Set the user's limit of actors and priority of the job."""
         with self._changed:
             self._limit, self.priority = limit, priority
             self._sharing.divide()
 
     def allow(self, actors: int) -> None:
-        """Sets how many actors the job may have."""
+        """Set how many actors the job may hold."""
         if actors != self._allowed:
-            logger.info("job %s: may have %d actors, it has %d", self._job, actors, self.held)
+            logger.info("job %s: may hold %d actors, holds %d", self._job, actors, self.held)
         self._allowed = actors
 
     def hold(self, actors: int) -> None:
-        """Sets how many actors the job has."""
+        """Set how many actors the job holds."""
         if actors != self.held:
             self.held = actors
             self._on_held(actors)

@@ -1,9 +1,10 @@
-"""What a job will need - tokens, FLOPs, memory, disk, time - from shapes and token counts, before any work is done.
+"""Estimate of a job's tokens, FLOPs, memory, disk and time.
 
-Pure arithmetic: nothing is loaded, run or timed here (`cost.speed` times). What a job does depends on what it finds:
-every search is taken to use up its scorings, the dense model to run in every round of reweighing and descent, though it
-answers a choice once; so all these may end before the low end of their range, and the test, too. But the low ends of
-refit and confirm are of the fewest finalists that may have to be looked at.
+It computes from shapes and token counts, before any work is done. Nothing is loaded, run or timed here (`cost.speed`
+times). The work of a job depends on its results. Every search is assumed to use up its scorings. The dense model is
+assumed to run in every round of reweighing and descent, though it answers a choice once. So these phases and the test
+may end before the low end of their range. The low ends of refit and confirm assume the fewest finalists that can be
+needed.
 """
 
 from dataclasses import dataclass
@@ -15,12 +16,15 @@ from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, gram_passes
 from ranksieve.workers.cost.speed import Rates
 
 REFIT_PASSES = 5
-"""Forward passes that a refit costs about, float32 products and all."""
+"""Approximate cost of a refit in forward passes, float32 products included."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PhaseEstimate:
-    """What one phase needs; memory is the peak, over all processes of the host and on the fullest accelerator."""
+    """Needs of one phase.
+
+    Memory is the peak, over all processes of the host and on the fullest accelerator.
+    """
 
     phase: str
     tokens: int
@@ -33,16 +37,16 @@ class PhaseEstimate:
 
 
 def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimate, ...]:
-    """What every phase of a job needs, in the order they run.
+    """Return the needs of every phase of a job, in the order of the phases.
 
     Args:
         model: The dense model.
-        job: What is done with it.
-        rates: Of one device; of a processor, of all the job's threads.
+        job: The job.
+        rates: Rates of one device; for a processor, of all the job's threads.
     """
     loads, weights = job.loads, weight_bytes(model, job)
     factors = factor_bytes(model.matrices, job.dtype)
-    copying = Work(starts=1, file_bytes=3 * weights)  # read, write, hash; or read twice and look for more
+    copying = Work(starts=1, file_bytes=3 * weights)  # read, write and hash, or read twice and verify
 
     def seconds(work: Steps) -> tuple[float, float]:
         ranges = [part.seconds(job.dtype, rates, devices) for part, devices in work]
@@ -78,12 +82,13 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
     streamed += loads["propagation"].times(operations.flowing_passes(job)) + loads["propagation_looks"]
     streamed += loads["refinement"].times(job.refine_epochs)
-    entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # factors of every kind
+    entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # one for each kind of factors
     refit_one = loads["refit"].times(REFIT_PASSES)
     if refit_one.tokens:
-        refit_one += loads["search"].times(2)  # as it was, and refit
+        refit_one += loads["search"].times(2)  # before and after the refit
     refit = refit_one.times(job.finalists)
-    at_once = min(max(job.fewest_finalists, job.actors), job.finalists)  # with one those that fill the actors
+    # finalists that fill the actors are refit together
+    at_once = min(max(job.fewest_finalists, job.actors), job.finalists)
     timed = []
     if "latency" in loads:
         once = loads["latency"]

@@ -1,14 +1,14 @@
-"""What every rank of every matrix costs in time on this device, measured: the table a search for a latency needs.
+"""Measured latency of every rank of every matrix on this device.
 
-Legend: O output width, D input width, B rows, L tokens of a row that are run at once.
+The table serves a search for a latency. Legend: O output width, D input width, B rows, L tokens of a row that are run
+at once.
 
-Matrices of one shape are timed once, by themselves, as the layers of an export (`workers.model.layers`): dense,
-gone, and at ranks of the grid, with lines between them where the grid has more. By itself a matrix does not take what
-it takes inside the model. So the whole model is timed, too: dense, with all matrices gone, and with a rank of every
-matrix that was drawn from its grid, as a search mixes them. The table is stretched to add up to all three: dense
-matrices by one factor, ranks by another. Times of matrices by themselves only say how what a model takes is shared out
-among them. At last the model is timed with half of the parameters of every matrix: how far the table is off there is
-its error.
+Matrices of one shape are timed once, alone, as the layers of an export (`workers.model.layers`): dense, removed, and
+at ranks of the grid, with lines between them where the grid has more. A matrix alone does not take the same time as
+inside the model. So the whole model is timed, too: dense, with all matrices removed, and with a rank of every matrix
+that was drawn from its grid, as a search mixes them. The table is stretched to add up to all three: dense matrices by
+one factor, ranks by another. Times of matrices alone only distribute the model's time among them. At last the model
+is timed with half of the parameters of every matrix. The difference to the table's time there is its error.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -32,22 +32,22 @@ from ranksieve.workers.model.loading import load_prepared, weight_bytes
 from ranksieve.workers.types.progress import Progress
 
 MOST_RANKS = 32
-"""Of a shape that are timed, besides dense and gone."""
+"""Largest number of timed ranks of a shape, besides dense and removed."""
 
 ROUNDS = 9
-"""Of the single matrices, and as many of the whole model."""
+"""Number of rounds of the single matrices, and of the whole model."""
 
 VERSIONS = 4
-"""Of the whole model: dense, gone, mixed, and half."""
+"""Number of versions of the whole model: dense, removed, mixed and half."""
 
 CHECKED_DENSITY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatencyPlan:
-    """What to time and how.
+    """Matrices and workload to time.
 
-    `model_folder`: the prepared model. `rank_step`: ranks are multiples of it. `threads`: of torch.
+    `model_folder`: the prepared model. `rank_step`: ranks are multiples of it. `threads`: threads of torch.
     """
 
     model_folder: Path
@@ -60,11 +60,10 @@ class LatencyPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Latency:
-    """A table, and where it comes from.
+    """A latency table and the conditions of its measurement.
 
-    `stretched`, `stretched_ranks`: what dense matrices, and those of low rank, take inside the model over what they
-    take by themselves. `checked_nanoseconds`: of the model at half of every matrix, and `expected_nanoseconds`: of the
-    same by the table.
+    `stretched`, `stretched_ranks`: time inside the model over time alone, of dense matrices and of low ranks.
+    `checked_nanoseconds`: time of the model at half of every matrix. `expected_nanoseconds`: the same by the table.
     """
 
     table: LatencyTable
@@ -78,7 +77,7 @@ class Latency:
     expected_nanoseconds: int
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values; `from_json` reverses it."""
+        """Return plain JSON values; `from_json` reverses it."""
         table = {
             "curves": [
                 {
@@ -95,7 +94,7 @@ class Latency:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """From `to_json`, also after a round trip through JSON."""
+        """Return the latency of `to_json`, also after a round trip through JSON."""
         curves = tuple(
             Curve(
                 ranks=tuple(curve["ranks"]),
@@ -111,18 +110,18 @@ class Latency:
 
 Result = TypeVar("Result")
 Shape = tuple[type, int, int, bool]
-"""What a linear module is, as far as time goes: its class, O, D, and whether it has a bias."""
+"""Class of a linear module, O, D, and whether it has a bias."""
 
 
 def measure_latency(plan: LatencyPlan, make_timer: MakeTimer = timer_for) -> Iterator[Progress | Latency]:
-    """Yields progress and, last, the table.
+    """Yield progress and, last, the table.
 
     Args:
-        plan: What to time.
-        make_timer: Of a device and so many threads.
+        plan: Matrices and workload to time.
+        make_timer: Function that returns the timer of a device and a number of threads.
 
     Raises:
-        InputError: The matrices take no time beside the rest of the model.
+        InputError: The matrices take no measurable time beside the rest of the model.
     """
     torch.set_num_threads(plan.threads)
     device, total = pick_device(plan.device), 2 * ROUNDS
@@ -157,9 +156,10 @@ def measure_latency(plan: LatencyPlan, make_timer: MakeTimer = timer_for) -> Ite
 
 
 def measured_ranks(matrix: MatrixShape, rank_step: int) -> tuple[int, ...]:
-    """The ranks of a matrix that are timed: 0, those of its grid, or `MOST_RANKS` of them, and the last.
+    """Return the ranks of a matrix to time.
 
-    The last rank below break-even may be off the grid: nothing can be frozen above it.
+    These are 0, the ranks of its grid or `MOST_RANKS` of them, and the last. The last rank below break-even may be
+    off the grid; no matrix can be frozen above it.
     """
     ranks = [rank for rank in matrix.grid(rank_step) if rank > 0]
     if len(ranks) > MOST_RANKS:
@@ -179,7 +179,7 @@ def _by_shape(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> dict[S
 def _time_shapes(
     model: PreTrainedModel, shapes: Mapping[Shape, Sequence[MatrixShape]], plan: LatencyPlan, timer: Timer
 ) -> Generator[int, None, dict[tuple[Shape, int], int]]:
-    """Times one matrix of each shape at each of its ranks."""
+    """Time one matrix of each shape at each of its ranks."""
     generator = torch.Generator().manual_seed(0)
     calls: dict[tuple[Shape, int], Timed] = {}
     for shape, (matrix, *_) in shapes.items():
@@ -192,7 +192,7 @@ def _time_shapes(
 
 
 def _call(layer: nn.Module, x_BLD: torch.Tensor) -> Timed:
-    """Runs a layer on an input that was written just before, as inside a model."""
+    """Return a timed run of a layer on a freshly written input, as inside a model."""
     fresh = [x_BLD]
 
     def write() -> None:
@@ -204,7 +204,7 @@ def _call(layer: nn.Module, x_BLD: torch.Tensor) -> Timed:
 def _time_model(
     model: PreTrainedModel, plan: LatencyPlan, timer: Timer
 ) -> Generator[int, None, dict[str, int]]:
-    """Times the whole model: dense, all matrices gone, mixed, and with half of each."""
+    """Time the whole model: dense, without the matrices, mixed and half."""
     run = forward_pass(model, plan.workload)
     ranks = {
         "dense": [DENSE] * len(plan.matrices),
@@ -222,7 +222,10 @@ def _time_model(
 
 
 def pass_with(model: PreTrainedModel, layers: Mapping[str, nn.Module], run: Timed) -> Timed:
-    """A forward pass to time with these layers in the model; which ones it has afterwards is not told."""
+    """Return a forward pass to time with these layers in the model.
+
+    The layers of the model after it are unspecified.
+    """
 
     def put_in_place() -> None:
         for name, layer in layers.items():
@@ -233,7 +236,10 @@ def pass_with(model: PreTrainedModel, layers: Mapping[str, nn.Module], run: Time
 
 
 def stand_in(dense: nn.Module, rank: int) -> nn.Module:
-    """The layer that an export has in place of a dense one at a rank; its numbers are random."""
+    """Return the layer of an export in place of a dense one at a rank.
+
+    Its numbers are random.
+    """
     if rank == DENSE:
         return dense
     holder = nn.ModuleDict({"layer": dense})
@@ -243,14 +249,14 @@ def stand_in(dense: nn.Module, rank: int) -> nn.Module:
 
 
 def _mixed(plan: LatencyPlan) -> list[int]:
-    """A rank of every matrix, or dense, drawn from those that are timed."""
+    """Return a rank of every matrix, or dense, drawn from the timed ones."""
     rng = Random(0)
     timed = (measured_ranks(matrix, plan.rank_step)[1:] for matrix in plan.matrices)
     return [rng.choice((*ranks, DENSE)) for ranks in timed]
 
 
 def _half(plan: LatencyPlan) -> list[int]:
-    """The largest rank of each grid that keeps at most half of a matrix."""
+    """Return the largest rank of each grid that keeps at most half of a matrix."""
     return [
         max(
             rank
@@ -267,10 +273,12 @@ def _stretched(
     alone: Mapping[tuple[Shape, int], int],
     whole: Mapping[str, int],
 ) -> tuple[float, float]:
-    """By what the times of dense matrices, and of ranks, are multiplied to add up to those of whole models.
+    """Return the factors of dense matrices' and of ranks' times.
+
+    Multiplied by them, times of matrices alone add up to those of whole models.
 
     Raises:
-        InputError: The matrices take no time.
+        InputError: The matrices take no measurable time.
     """
     shape_of = {matrix.name: shape for shape, matrices in shapes.items() for matrix in matrices}
 
@@ -282,7 +290,7 @@ def _stretched(
     if all_dense <= 0 or whole["dense"] <= whole["gone"]:
         raise InputError(
             "objective",
-            "the matrices take no time that can be measured beside the rest of the model; "
+            "the matrices take no measurable time beside the rest of the model; "
             "give more rows or a larger length, or another objective",
         )
     stretched, mixed = (whole["dense"] - whole["gone"]) / all_dense, _mixed(plan)

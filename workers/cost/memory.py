@@ -1,9 +1,8 @@
-"""Peak memory of each phase of a job, and the bytes it writes to disk, by formula.
+"""Peak memory of each phase of a job, and the bytes that it writes, by formula.
 
-Where a model is spread over several GPUs, its weights, factors and activations are, block by block; the Grams that are
-gathered at once may all be of one GPU's blocks, and the logits are on the first.
-
-What Ray, the server and the page cache take comes on top.
+Where a model is spread over several GPUs, so are its weights, factors and activations, block by block. The Grams that
+are gathered at once may all belong to one GPU's blocks, and the logits are on the first GPU. Memory of Ray, the
+server and the page cache is not included.
 
 Legend: K width of a Gram, O×D a matrix, H hidden width, R rank.
 """
@@ -35,37 +34,42 @@ from ranksieve.workers.model.filesize import ITEM_BYTES
 from ranksieve.workers.model.matrices import factor_numbers
 
 PROCESS_BYTES = 450 * 2**20
-"""A Python process with torch, transformers and a tokenized task, without a model."""
+"""A Python process with torch, transformers and a tokenized task, no model."""
 
 HEAP = 3
-"""On a host: what a process takes for a batch, relative to what is counted, inputs and outputs of matrices. The rest is
-what norms and gates keep beside them, and what the C library does not give back."""
+"""Memory of a batch on a host, relative to inputs and outputs of matrices.
+
+The rest is kept by norms and gates, or not given back by the C library.
+"""
 
 
 LOGIT_BYTES = 17
-"""Of a logit and its gradient, where a probe is drawn from it: float32 four times, and what it was read from."""
+"""Bytes of a logit and its gradient, where a probe is drawn from it.
+
+They are float32 four times, and the logit itself.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Footprint:
-    """Peak bytes: over all processes of the host, and on the fullest accelerator."""
+    """Peak bytes, over all processes of the host and on the fullest accelerator."""
 
     host_bytes: int
     accelerator_bytes: int = 0
 
 
 def weight_bytes(model: ModelSize, job: JobSize) -> int:
-    """Bytes of the dense model in the working dtype; an export has fewer."""
+    """Return the bytes of the dense model in the working dtype."""
     return model.total_params * ITEM_BYTES[job.dtype]
 
 
 def factor_bytes(matrices: Sequence[MatrixShape], dtype: str) -> int:
-    """Bytes of the factors in the working dtype."""
+    """Return the bytes of the factors in the working dtype."""
     return factor_numbers(matrices) * ITEM_BYTES[dtype]
 
 
 def preparing(model: ModelSize, job: JobSize) -> Footprint:
-    """The dearest part of it."""
+    """Return the peak of all parts of preparation."""
     parts = preparation(model, job).values()
     return Footprint(
         host_bytes=max(part.host_bytes for part in parts),
@@ -74,7 +78,10 @@ def preparing(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def preparation(model: ModelSize, job: JobSize) -> dict[str, Footprint]:
-    """Of each part, one after the other, by what its progress is called; nothing of what is not wanted."""
+    """Return the footprint of each part of preparation, by its progress name.
+
+    The parts run one after the other. Parts that are not wanted take nothing.
+    """
     return {
         "model": _loading(model, job),
         "calibration": _calibrating(model, job),
@@ -84,17 +91,20 @@ def preparation(model: ModelSize, job: JobSize) -> dict[str, Footprint]:
 
 
 def _loading(model: ModelSize, job: JobSize) -> Footprint:
-    """A gguf file goes through float32."""
+    """Return the footprint of loading the model.
+
+    A gguf file is de-quantized to float32.
+    """
     dequantized = model.total_params * 4 if job.gguf else 0
     return Footprint(host_bytes=PROCESS_BYTES + weight_bytes(model, job) + dequantized)
 
 
 def _calibrating(model: ModelSize, job: JobSize) -> Footprint:
-    """The dearer of calibrating and factoring, on all workers.
+    """Return the larger footprint of calibrating and factoring, on all workers.
 
-    A worker calibrates with the model, the Grams of the largest group and a batch, midway with the factors of a smaller
-    model as well; it factors with the model, a chunk's Grams and factors, and float64 copies of the matrices
-    decomposed at once. Sums it writes pass through the host.
+    A worker calibrates with the model, the Grams of the largest group and a batch, midway with the factors of a
+    smaller model as well. It factors with the model, a chunk's Grams and factors, and float64 copies of the matrices
+    decomposed at once. Sums that it writes pass through the host.
     """
     compute = _compute_bytes(job)
     grams = _largest_grams(model, job)
@@ -118,14 +128,18 @@ def _calibrating(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def _compute_bytes(job: JobSize) -> int:
-    """Of a number where gradients are taken: float16 is calibrated and trained in float32."""
+    """Return the bytes of a number where gradients are taken.
+
+    Calibration and training of float16 are in float32.
+    """
     return 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]
 
 
 def _propagating(model: ModelSize, job: JobSize) -> Footprint:
-    """One worker: the model, its factors, all flows, a batch; float64 moments of one input, and factors of one matrix.
+    """Return the footprint of propagation by one worker.
 
-    Of moments there are up to five D×D at a time. On a host the old factors are mapped into memory beside the new ones.
+    It holds the model, its factors, all flows, a batch, float64 moments of one input, and factors of one matrix.
+    There are up to five D×D moments at a time. On a host the old factors are mapped into memory beside the new ones.
     """
     if not job.propagated:
         return Footprint(host_bytes=0)
@@ -139,7 +153,10 @@ def _propagating(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def _training(model: ModelSize, job: JobSize) -> Footprint:
-    """One worker: the model, its factors, in float32 those that are trained, with gradients and moments; a batch."""
+    """Return the footprint of training factors by one worker.
+
+    It holds the model, its factors, float32 copies of trained factors with gradients and moments, and a batch.
+    """
     if not job.refine_epochs:
         return Footprint(host_bytes=0)
     compute = _compute_bytes(job)
@@ -151,7 +168,10 @@ def _training(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def _placed(job: JobSize, read_in: int, on_host: int, on_device: int, batch: int) -> Footprint:
-    """Of one process that reads in so much, and keeps so much, where it is told."""
+    """Return the footprint of one process.
+
+    `read_in` passes through the host. `on_device` and `batch` are on the job's device.
+    """
     if job.device == "cpu":
         return Footprint(host_bytes=PROCESS_BYTES + on_host + on_device + HEAP * batch)
     return Footprint(
@@ -160,17 +180,21 @@ def _placed(job: JobSize, read_in: int, on_host: int, on_device: int, batch: int
 
 
 def spilled_bytes(model: ModelSize, job: JobSize) -> int:
-    """Most that sums take of the disk while calibration lasts: the old and the new one, and shards that wait."""
+    """Return the largest size of sums on the disk during calibration.
+
+    These are the old and the new sum, and shards that wait.
+    """
     shards = shards_of(job, job.loads["calibration"])
     entries = 1 if shards == 1 else 2 + min(shards - 1, SPILLED_PER_WORKER * job.actors)
     return entries * _largest_grams(model, job)
 
 
 def timing(model: ModelSize, job: JobSize) -> Footprint:
-    """One worker: the model, a batch, and layers that stand in for its own.
+    """Return the footprint of timing by one worker.
 
-    Those are first of one matrix of each shape, at ranks spread evenly; then of all matrices, one with half of its
-    numbers and one with as many at most as it has. What the first took is not given back before the others are there.
+    It holds the model, a batch, and layers in place of its own. These are first of one matrix of each shape, at ranks
+    spread evenly. Then they are of all matrices: one with half of its numbers, and one with at most as many as it
+    has. The first layers are not freed before the others exist.
     """
     of_shape = {(m.out_features, m.in_features): m.dense_params for m in model.matrices}
     numbers = (MOST_RANKS + 3) * sum(of_shape.values()) + 3 * sum(m.dense_params for m in model.matrices)
@@ -180,7 +204,10 @@ def timing(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
-    """Each actor holds the model and a batch; on a host all share one memory map of the factors, a GPU gets copies."""
+    """Return the footprint of scoring.
+
+    Each actor holds the model and a batch. On a host all share one memory map of the factors; a GPU gets copies.
+    """
     weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.dtype)
     batch = _batch(model, job, load, ITEM_BYTES[job.dtype])
     if job.device == "cpu":
@@ -193,7 +220,7 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
 
 
 def reacting(model: ModelSize, job: JobSize, load: Load) -> Footprint:
-    """Scoring, and a batch with what its way back needs."""
+    """Return the footprint of scoring and a batch with its backward pass."""
     batch = _calibration_batch(model, job, load, "task", ITEM_BYTES[job.dtype])
     base = scoring(model, job, load)
     if job.device == "cpu":
@@ -204,10 +231,11 @@ def reacting(model: ModelSize, job: JobSize, load: Load) -> Footprint:
 
 
 def refitting(model: ModelSize, job: JobSize) -> Footprint:
-    """Scoring, and for all examples the hidden states of both flows and what one block's matrices read.
+    """Return the footprint of refitting on top of scoring.
 
-    And the new left factors, and float64 copies for the least squares of one matrix: its weight, five times its left
-    factor, what links its inputs to its components, and these to each other.
+    It holds the hidden states of both flows for all examples, the inputs of one block's matrices, and the new left
+    factors. The least squares of one matrix needs float64 copies: its weight, five times its left factor, the
+    products of its inputs with its components, and those of its components.
     """
     load = job.loads["refit"]
     base = scoring(model, job, load)
@@ -230,10 +258,10 @@ def refitting(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def _flows(model: ModelSize, job: JobSize, load: Load, count: int) -> tuple[int, int]:
-    """What there is of so many flows where they run, and on the host.
+    """Return the bytes of flows where they run, and on the host.
 
-    For all examples their hidden states, and some batches of what the widest matrix reads in two of them, in the
-    model's dtype and in float32; and what one block's matrices read in one flow.
+    The first are the hidden states of all examples, and some batches of the widest matrix's inputs in two flows, in
+    the model's dtype and in float32. The second are the inputs of one block's matrices in one flow.
     """
     read, widest = [0] * model.layers, 0
     for matrix in model.propagated:
@@ -245,12 +273,15 @@ def _flows(model: ModelSize, job: JobSize, load: Load, count: int) -> tuple[int,
 
 
 def exporting(model: ModelSize, job: JobSize) -> Footprint:
-    """The dense model, and of the factors what replaces matrices of it: at most the model's size again."""
+    """Return the footprint of an export: the dense model and its replacements.
+
+    The factors that replace matrices take at most the model's size again.
+    """
     return Footprint(host_bytes=PROCESS_BYTES + 2 * weight_bytes(model, job))
 
 
 def verifying(model: ModelSize, job: JobSize) -> Footprint:
-    """The exported and the dense model side by side."""
+    """Return the footprint of the exported and the dense model side by side."""
     weights = weight_bytes(model, job)
     batch = _batch(model, job, job.loads["verify"], ITEM_BYTES[job.dtype])
     working = _on_one(2 * weights, model, job) + batch
@@ -260,7 +291,7 @@ def verifying(model: ModelSize, job: JobSize) -> Footprint:
 
 
 def _on_one(size: int, model: ModelSize, job: JobSize) -> int:
-    """Of something that lies where its blocks do, what is on the fullest of an actor's devices."""
+    """Return the part on an actor's fullest device of what is spread by blocks."""
     return size * math.ceil(model.layers / job.devices_per_actor) // model.layers
 
 
@@ -279,10 +310,11 @@ def _largest_grams(model: ModelSize, job: JobSize) -> int:
 
 
 def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Method, item: int) -> int:
-    """With autograd: every input and output of a linear map once, and the logits with their gradients.
+    """Return the bytes of a batch with autograd.
 
-    For one layer of a GPT the first comes to 16·H numbers a token; arXiv 2205.05198, section 4.1, counts 17·H. Where
-    attention's weights are written out, see `model.attention`, they are kept in float32 and in the working dtype.
+    These are every input and output of a linear map once, and the logits with their gradients. For one layer of a GPT
+    the first amounts to 16·H numbers a token; arXiv 2205.05198, section 4.1, counts 17·H. Where attention's weights
+    are written out, see `model.attention`, they are kept in float32 and in the working dtype.
     """
     if method == "weight":
         return 0
@@ -296,7 +328,10 @@ def _calibration_batch(model: ModelSize, job: JobSize, load: Load, method: Metho
 
 
 def _batch(model: ModelSize, job: JobSize, load: Load, item: int) -> int:
-    """Without autograd: the residual stream, both sides of the widest matrix twice, the cache, and the logits."""
+    """Return the bytes of a batch without autograd.
+
+    These are the residual stream, both sides of the widest matrix twice, the cache, and the logits.
+    """
     widest = max(m.out_features + m.in_features for m in model.matrices)
     running = load.largest_tokens * (model.hidden + 2 * widest) * item
     cache = _on_one(load.largest_cached * model.layers * model.cached * item, model, job)
@@ -304,14 +339,18 @@ def _batch(model: ModelSize, job: JobSize, load: Load, item: int) -> int:
 
 
 def _logits(model: ModelSize, load: Load, entry: int) -> int:
-    """Of the positions read, `entry` bytes each: in the working dtype and in float32, with what is made of them."""
+    """Return the bytes of the logits at the positions read, `entry` bytes each.
+
+    They are in the working dtype and in float32, with results computed from them.
+    """
     return load.largest_reads * model.vocabulary * entry
 
 
 def _workspace(model: ModelSize, job: JobSize) -> int:
-    """float64, of all matrices decomposed at once: seven K×K, three of the matrix's own size.
+    """Return the float64 bytes of the matrices decomposed at once.
 
-    Two Grams, root, square, stack of squares, eigenvectors, scratch; the matrix and its factors.
+    Seven are K×K: two Grams, root, square, stack of squares, eigenvectors, scratch. Three are of the matrix's own
+    size: the matrix and its factors.
     """
     return max(
         sum(8 * (7 * gram_width(m, job.method) ** 2 + 3 * m.dense_params) for m in alike)

@@ -1,8 +1,9 @@
-"""Operation counts of what a job does: FLOPs, bytes moved, files read and written, and the time they take.
+"""Operation counts of a job: FLOPs, bytes moved, file bytes and their time.
 
-Pure arithmetic, from shapes and token counts. Counts are upper bounds where what is done depends on what is found:
-every candidate is taken to be as dear as the dense model. Of a mixture, every expert is taken to get as many tokens as
-the others.
+Pure arithmetic, from shapes and token counts. Counts are upper bounds where the work depends on
+results: every candidate is assumed to be as dear as the dense model. All experts of a mixture are assumed to get
+equally
+many tokens.
 
 Legend: P parameters inside the blocks that a token runs through, O×D a matrix, K = min(O, D), R its largest rank that
 is kept, T tokens with padding, L padded length of a batch, N positions that go through the output head, V vocabulary,
@@ -37,33 +38,57 @@ from ranksieve.workers.model.filesize import ITEM_BYTES
 from ranksieve.workers.model.matrices import factor_numbers
 
 START_S = (2.0, 10.0)
-"""Start of a process: imports, a few seconds each."""
+"""Range of the time of a process's start, in seconds.
+
+Imports take most of it.
+"""
 
 FILE_BYTES_PER_SECOND = (2e9, 2e8)
-"""Files read, hashed and written: from a fast local disk to a slow shared one."""
+"""Range of the rate of files read, hashed and written.
+
+It goes from a fast local disk to a slow shared one.
+"""
 
 GGUF_PARAMS_PER_SECOND = (3e7, 5e6)
-"""De-quantization by transformers, which is numpy on one thread."""
+"""Range of the rate of de-quantization by transformers.
+
+It is numpy on one thread.
+"""
 
 OPTIMIZER_TRAFFIC = 32
-"""Bytes per number and step of AdamW: number, gradient and two moments in float32, read and written."""
+"""Bytes per number and step of AdamW.
+
+Number, gradient and two moments in float32 are read and written.
+"""
 
 CANDIDATE_PASSES = 3
-"""Forward passes that a candidate takes in which errors are propagated: to the end of each block, and parts of it."""
+"""Forward passes of a candidate in propagation.
+
+They go to the end of each block, and through parts of it.
+"""
 
 JUDGING_PASSES = 2
-"""What scoring two models and the dense one twice comes to, on half as many records at most."""
+"""Forward passes of scoring two models, and the dense one twice.
+
+They run on at most half as many records.
+"""
 
 GRAM_TRAFFIC_BYTES = 24
-"""Per entry, Gram and batch: the float32 product written and read, the float64 sum read and written."""
+"""Bytes moved per entry, Gram and batch.
+
+The float32 product is written and read, the float64 sum read and written.
+"""
 
 TIMING_PASSES = VERSIONS * (ROUNDS + 1)
-"""Forward passes that measuring latencies takes."""
+"""Forward passes of measuring latencies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """Amounts that take time. FLOPs in the working dtype, float32, float64 and inside eigendecompositions."""
+    """Amounts of work that take time.
+
+    FLOPs are in the working dtype, float32, float64 and inside eigendecompositions.
+    """
 
     flops: float = 0
     float32_flops: float = 0
@@ -84,7 +109,10 @@ class Work:
         return self.flops + self.float32_flops + self.float64_flops + self.eigh_flops
 
     def seconds(self, dtype: str, rates: Rates, devices: float) -> tuple[float, float]:
-        """Computing and moving, one after the other: at most twice what they take side by side."""
+        """Return the range of the time of computing and moving, one after the other.
+
+        Side by side, they would take at least half of that.
+        """
         busy = (
             self.flops / rates.flops[dtype]
             + self.float32_flops / rates.flops["float32"]
@@ -106,14 +134,15 @@ class Work:
 
 
 Steps = Sequence[tuple[Work, float]]
-"""Work that is done one after the other, and on how many devices each of it is."""
+"""Works that are done one after the other, and the number of devices of each."""
 
 
 def preparing(model: ModelSize, job: JobSize) -> Steps:
-    """Loading, then forward (and backward) once per group of matrices, the Grams and factors of each matrix once.
+    """Return the work of loading the model, gathering Grams and factoring.
 
-    Where it is done midway, the same for the way there before, from fewer examples and in float32. Loading, propagation
-    and training are up to one worker, propagation with the threads of one.
+    It is a forward (and backward) pass per group of matrices, and the Grams and factors of each matrix once. Midway
+    calibration does the same on the way before, from fewer examples and in float32. Loading, propagation and training
+    are done by one worker, propagation with the threads of one.
     """
     loads, weights = job.loads, weight_bytes(model, job)
     rounds = [(loads["calibration"], job.midway_share or 0.0, True)]
@@ -133,15 +162,19 @@ def preparing(model: ModelSize, job: JobSize) -> Steps:
 
 
 def flowing_passes(job: JobSize) -> int:
-    """Passes of propagation: the dense model's, those of each candidate, and what tells whether it has helped."""
+    """Return the number of forward passes of propagation.
+
+    They are of the dense model, of each candidate, and of the check whether it has helped.
+    """
     return 1 + CANDIDATE_PASSES * job.propagated + JUDGING_PASSES if job.propagated else 0
 
 
 def _propagating(model: ModelSize, job: JobSize) -> Work:
-    """Both flows, and of each matrix the moments of its inputs and a regression, as if none read what another reads.
+    """Return the work of propagation: both flows, moments and regressions.
 
-    A candidate adds two Grams and a square product of each. The regression takes D³/3 for a Cholesky factorisation,
-    2·R·D² for triangular solves, 4·R·D² + 4·R²·D + 2·R²·O for products, and eigenvectors 9·R³.
+    Every matrix is counted as if no other read the same inputs. A candidate adds two Grams and a square product of
+    each. The regression takes D³/3 for a Cholesky factorisation, 2·R·D² for triangular solves, 4·R·D² + 4·R²·D +
+    2·R²·O for products, and eigenvectors 9·R³.
     """
     load = job.loads["propagation"]
     numbers = flops = eigh_flops = 0.0
@@ -160,9 +193,10 @@ def _propagating(model: ModelSize, job: JobSize) -> Work:
 
 
 def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> Work:
-    """The passes over some calibration examples; the shards' sums are written, hashed and read back.
+    """Return the work of the passes over calibration examples.
 
-    Midway every matrix runs low-rank as well, both ways, with this share of its parameters.
+    Sums of shards are written, hashed and read back. Midway, every matrix runs low-rank as well, both ways, with the
+    share `low_rank` of its parameters.
     """
     weights = weight_bytes(model, job)
     streamed = load.times(len(gram_passes(model, job.method, job.gram_bytes)))
@@ -176,7 +210,10 @@ def _gathering(model: ModelSize, job: JobSize, load: Load, low_rank: float) -> W
 
 
 def timing(model: ModelSize, job: JobSize, once: Load) -> Work:
-    """The whole model, and one matrix of each shape at all its ranks, each taken to be as dear as the dense one."""
+    """Return the work of timing the whole model and one matrix of each shape.
+
+    The matrix is timed at all its ranks, each assumed to be as dear as the dense one.
+    """
     shapes = {(m.out_features, m.in_features): m.dense_params for m in model.matrices}
     products = sum(shapes.values()) * (MOST_RANKS + 2) * (ROUNDS + 1)
     alone = Work(starts=1, flops=2 * products * (once.tokens + once.decoded))
@@ -184,7 +221,11 @@ def timing(model: ModelSize, job: JobSize, once: Load) -> Work:
 
 
 def _refining(model: ModelSize, job: JobSize, load: Load) -> Work:
-    """The dense model forwards, a candidate both ways, its factors' gradients, AdamW over all that are trained."""
+    """Return the work of training factors.
+
+    The dense model runs forwards, a candidate both ways, with its factors' gradients and AdamW over all trained
+    numbers.
+    """
     gradients = Work(
         flops=2 * model.running_params * load.tokens,
         memory_bytes=load.batches * OPTIMIZER_TRAFFIC * factor_numbers(model.matrices),
@@ -193,16 +234,16 @@ def _refining(model: ModelSize, job: JobSize, load: Load) -> Work:
 
 
 def reacting(model: ModelSize, job: JobSize, load: Load) -> Work:
-    """The dense model forwards, a candidate both ways."""
+    """Return the work of the dense model forwards and a candidate both ways."""
     return _forward(model, job, load) + _forward(model, job, load, backward=True)
 
 
 def _forward(model: ModelSize, job: JobSize, load: Load, *, backward: bool = False) -> Work:
-    """One forward pass, and a backward pass for the activations alone.
+    """Return the work of a forward pass, and of a backward pass for activations.
 
-    Attention is two products of 2·A·L² FLOPs per row and layer. Every batch reads the weights from memory; what a
-    matrix reads and writes is moved once more by what stands between matrices, norms and gates. Backwards attention and
-    those cost twice as much.
+    Attention is two products of 2·A·L² FLOPs per row and layer. Every batch reads the weights from memory. What a
+    matrix reads and writes is moved once more by the norms and gates between matrices. Backwards, attention and those
+    cost twice as much.
     """
     linear = 2 * model.running_params * load.tokens + 2 * model.vocabulary * model.hidden * load.reads
     attention = 4 * model.attention * load.squares * model.layers
@@ -217,14 +258,21 @@ def _forward(model: ModelSize, job: JobSize, load: Load, *, backward: bool = Fal
 
 
 def scoring(model: ModelSize, job: JobSize, load: Load) -> Work:
-    """Forward passes over the rows, and for generated answers one small pass per token, which reads all weights."""
+    """Return the work of forward passes over the rows, and of generated answers.
+
+    Every generated token takes one small pass that reads all weights.
+    """
     per_token = 2 * (model.running_params + model.vocabulary * model.hidden)
     decoding = Work(flops=per_token * load.decoded, memory_bytes=load.steps * weight_bytes(model, job))
     return _forward(model, job, load) + decoding
 
 
 def _grams(model: ModelSize, job: JobSize, load: Load) -> Work:
-    """Products in bfloat16 where that is the dtype, else in float32; sums in float64; both by panels of a triangle."""
+    """Return the work of the Grams' products and sums.
+
+    Products are in bfloat16 where that is the dtype, else in float32. Sums are in float64. Both go by panels of a
+    triangle.
+    """
     numbers = _kept(model, job.method)
     count, kept = grams_per_matrix(job.method), sum(numbers)
     seen = sum(model.seen(matrix) * number for matrix, number in zip(model.matrices, numbers, strict=True))
@@ -234,15 +282,15 @@ def _grams(model: ModelSize, job: JobSize, load: Load) -> Work:
 
 
 def _kept(model: ModelSize, method: Method) -> list[int]:
-    """Numbers that are kept of a Gram of each matrix."""
+    """Return the count of numbers that a Gram of each matrix keeps."""
     return [gram_numbers(gram_width(matrix, method)) for matrix in model.matrices]
 
 
 def _factoring(model: ModelSize, job: JobSize, *, exact: bool) -> Work:
-    """`task` at its dearest side; the other methods need less. Products are in float64, or else in float32.
+    """Return the work of factoring all matrices by `task` at its dearest side.
 
-    Eigenvectors 9·K³, Cholesky K³/3, the congruence 2·2·K³, a triangular solve K²·R, the other factor 2·K²·R and then
-    2·K·R·max(O, D).
+    Other methods need less. Products are in float64 if `exact`, else in float32. Eigenvectors take 9·K³, Cholesky
+    K³/3, the congruence 2·2·K³, a triangular solve K²·R, the other factor 2·K²·R and then 2·K·R·max(O, D).
     """
     eigh_flops = flops = 0
     for matrix in model.matrices:

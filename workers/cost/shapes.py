@@ -1,6 +1,6 @@
-"""A model and a job as numbers: shapes from the configuration alone, loads from the token counts.
+"""Numbers of a model and a job: shapes from the configuration, loads from tokens.
 
-What `workers.cost.estimate` and `workers.cost.operations` compute with; nothing is loaded or run.
+`workers.cost.estimate` and `workers.cost.operations` compute with them. Nothing is loaded or run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,16 +21,16 @@ from ranksieve.workers.model.sources import empty_model
 from ranksieve.workers.types.plan import EncodedTask, Example
 
 EXPERTS_PER_TOKEN = ("num_experts_per_tok", "top_k_experts", "moe_topk")
-"""What configurations call the number of experts that a token is sent to."""
+"""Names in configurations for the number of experts of a token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSize:
-    """A model as numbers; `block_params` are all linear weights inside the blocks, tied weights count once.
+    """Numbers of a model.
 
-    `reach`: of experts' matrices, by name, the share of all tokens that they see if all experts get alike.
-    `idle_params`: how much of the blocks' weights a token does not run through by that.
-    `cached`: numbers of a layer's keys and values of a token.
+    `block_params`: all linear weights inside the blocks, where tied weights count once. `reach`: share of all tokens
+    that an expert's matrix sees if all experts get equally many, by name. `idle_params`: weights of the blocks that a
+    token does not run through on that assumption. `cached`: numbers of a layer's keys and values of a token.
     """
 
     matrices: tuple[MatrixShape, ...]
@@ -47,32 +47,35 @@ class ModelSize:
 
     @property
     def activations(self) -> float:
-        """Numbers that go into all matrices and come out of them, a token."""
+        """Inputs and outputs of all matrices, in numbers per token."""
         return sum(self.seen(matrix) * (matrix.in_features + matrix.out_features) for matrix in self.matrices)
 
     @property
     def running_params(self) -> int:
-        """What a token runs through of the blocks' weights."""
+        """Weights of the blocks that a token runs through."""
         return self.block_params - self.idle_params
 
     @property
     def propagated(self) -> list[MatrixShape]:
-        """The matrices that errors are propagated into, and that are refit: those that see all tokens."""
+        """Matrices that errors are propagated into, and that are refit.
+
+        They see all tokens.
+        """
         return [matrix for matrix in self.matrices if matrix.name not in self.reach]
 
     def seen(self, matrix: MatrixShape) -> float:
-        """The share of all tokens that a matrix sees."""
+        """Return the share of all tokens that a matrix sees."""
         return self.reach.get(matrix.name, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What a set of examples asks of a model; amounts scale, those of the largest batch do not.
+    """Load of a set of examples on a model.
 
-    `tokens` T with padding, `real_tokens` without, `squares` the sum of rows · L² over the batches, `reads` the
-    positions that go through the output head.
-    `decoded`: tokens generated one after another, in `steps` forward passes of their own. `largest_cached`: most tokens
-    whose keys and values are kept at once.
+    Amounts scale with the examples, those of the largest batch do not. `tokens` T with padding, `real_tokens`
+    without. `squares`: the sum of rows · L² over the batches. `reads`: positions that go through the output head.
+    `decoded`: tokens generated one after another, in `steps` forward passes of their own. `largest_cached`: largest
+    number of tokens whose keys and values are kept at once.
     """
 
     tokens: float = 0
@@ -87,7 +90,7 @@ class Load:
     largest_cached: int = 0
 
     def times(self, factor: float) -> "Load":
-        """The same examples so many times, or a share of them."""
+        """Return the load of the same examples `factor` times."""
         amounts = ("tokens", "real_tokens", "squares", "reads", "batches", "decoded", "steps")
         return replace(self, **{name: getattr(self, name) * factor for name in amounts})
 
@@ -100,19 +103,20 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobSize:
-    """A job as numbers.
+    """Numbers of a job.
 
-    `loads`: calibration, where Grams are gathered, way, where they are that tell the way midway, propagation and
-    propagation_looks (what is scored to find the sizes of its models), refinement, of which `refine_epochs` are passes,
-    reweigh and descend (all their rounds), reweigh_looks and descend_looks (what is scored to find the sizes of the
-    rounds), search, refit (of one finalist; none where nothing is refit), confirm, test and verify; where latencies are
-    measured, of one pass.
-    `search_passes`: over the search split, which scorings of all or of the first of it add up to. `finalists`: so
-    many are refit and confirmed at most; `fewest_finalists`: after so many confirming may have its answer.
-    `devices`: how many devices' worth of work the actors do at the same time (1 for a processor, whose rates are
-    those of all its threads); `actors_per_device` share the memory of one, or one actor has that of
-    `devices_per_actor`. `gram_bytes`: for the Grams of one actor. `midway_share`: as of
-    `factors.prepared.PreparationPlan`. `propagated`: in how many candidates errors are propagated, if at all.
+    `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), propagation,
+    propagation_looks (scorings that find the sizes of its models), refinement (one of `refine_epochs` passes),
+    reweigh and descend (all rounds), reweigh_looks and descend_looks (scorings that find the sizes of the rounds),
+    search, refit (one finalist; empty without a refit), confirm, test, verify, and latency (one pass, where latencies
+    are measured).
+
+    `search_passes`: passes over the search split that all scorings add up to. `finalists`: largest number of
+    finalists to refit and confirm. `fewest_finalists`: number after which confirmation may have its answer.
+    `devices`: devices' worth of work that the actors do at the same time (1 for a processor, whose rates are those of
+    all its threads). `actors_per_device`: actors that share the memory of one device. `devices_per_actor`: devices of
+    one actor. `gram_bytes`: memory for the Grams of one actor. `midway_share`: as in
+    `factors.prepared.PreparationPlan`. `propagated`: number of candidates into which errors are propagated.
     """
 
     dtype: str
@@ -136,19 +140,19 @@ class JobSize:
 def size_of(
     config: PreTrainedConfig, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
 ) -> ModelSize:
-    """A model's numbers from its configuration alone.
+    """Return a model's numbers from its configuration alone.
 
     Args:
-        config: Of a causal language model.
+        config: Configuration of a causal language model.
         include: Patterns of the matrices to prune, as for `find_matrices`.
-        exclude: Patterns of those to leave dense.
+        exclude: Patterns of the matrices to leave dense.
 
     Raises:
-        InputError: The model cannot be used.
+        InputError: The model is not supported.
     """
     model, text = empty_model(config), config.get_text_config()
-    heads = getattr(text, "num_attention_heads", 0)  # there are models without attention
-    layers = list(text.per_layer_config)  # of some models, their heads are not all alike
+    heads = getattr(text, "num_attention_heads", 0)  # some models have no attention
+    layers = list(text.per_layer_config)  # heads of some models differ by layer
     head_size = max(getattr(one, "head_dim", None) or text.hidden_size // max(heads, 1) for one in layers)
     key_heads = max(getattr(one, "num_key_value_heads", None) or heads for one in layers)
     weights = {name: module.weight.numel() for name, _, module in iter_linears(model)}
@@ -169,19 +173,23 @@ def size_of(
 
 
 def _reach(model: PreTrainedModel, name: str) -> float:
-    """Of an expert's matrix; 1 where the configuration does not tell how many experts a token is sent to."""
+    """Return the share of all tokens that an expert's matrix sees.
+
+    It is 1 if the configuration does not state how many experts a token is sent to.
+    """
     experts: Any = model.get_submodule(name.rsplit(".", 2)[0])
     config = model.config.get_text_config()
-    chosen = next((told for name in EXPERTS_PER_TOKEN if (told := getattr(config, name, None))), None)
+    chosen = next((count for name in EXPERTS_PER_TOKEN if (count := getattr(config, name, None))), None)
     if isinstance(chosen, list):  # by layer
         chosen = max(chosen)
     return min(1.0, chosen / experts.num_experts) if chosen else 1.0
 
 
 def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None = None) -> Load:
-    """The load of a split's first examples, from the batches they really make.
+    """Return the load of a split's first examples, from their real batches.
 
-    Of `generate`, every answer that is written is taken to be as long as it may be; on the calibration split none is.
+    Every answer of `generate` is assumed to have the largest length. No answers are generated on the calibration
+    split.
     """
     examples = task.splits[split][:stop]
     if split != "calibration" and read_once(task):
@@ -198,17 +206,23 @@ def load_of(task: EncodedTask, split: str, batch_tokens: int, stop: int | None =
 
 
 def uniform_load(examples: int, length: int, batch_tokens: int, reads: int = 1) -> Load:
-    """The load of imagined examples, one row of `length` tokens each, with so many positions read."""
+    """Return the load of imagined examples, one row of `length` tokens each.
+
+    `reads` positions of each are read.
+    """
     rows = max(1, batch_tokens // length)
     batch = _batch_load(rows, length, rows * reads, rows * length)
     return batch.times(examples / rows)
 
 
 def pass_load(workload: Workload) -> Load:
-    """The load of one forward pass that is timed; making the cache that decoding starts from does not count."""
+    """Return the load of one timed forward pass.
+
+    Building the cache that decoding starts from does not count.
+    """
     rows, length = workload.rows, workload.length
     if workload.kind == "decode":
-        cached = 2 * rows * (length + 1)  # what decoding starts from, and a copy that it adds to
+        cached = 2 * rows * (length + 1)  # the cache that decoding starts from, and a copy that it adds to
         return Load(
             decoded=rows, steps=1, largest_tokens=rows * length, largest_reads=rows, largest_cached=cached
         )
@@ -216,14 +230,17 @@ def pass_load(workload: Workload) -> Load:
 
 
 def gram_passes(model: ModelSize, method: Method, gram_bytes: int) -> list[tuple[MatrixShape, ...]]:
-    """The groups of matrices that calibration passes gather; without Grams there are none."""
+    """Return the groups of matrices of the calibration passes.
+
+    Without Grams there are none.
+    """
     if method == "weight":
         return []
     return passes(model.matrices, gram_bytes, method)
 
 
 def shards_of(job: JobSize, load: Load) -> int:
-    """Shards that a round of the job's calibration is cut into."""
+    """Return the number of shards of a round of the job's calibration."""
     return shard_count(load.tokens, max(1, round(load.batches)), job.device)
 
 
@@ -232,9 +249,10 @@ def grams_per_matrix(method: Method) -> int:
 
 
 def _shared_load(examples: Sequence[Example], new_tokens: int) -> Load:
-    """Of prompts that are read once, all but their last tokens, and of the rows that go on from there.
+    """Return the load of prompts that are read once, and of the rows after them.
 
-    Where answers are written, too, the prompts' cache is kept for them beside the one that the rows add to.
+    Prompts are read without their last tokens. Where answers are generated, too, the prompts' cache is kept beside
+    the one that the rows add to.
     """
     prompts = [len(example.prompt_ids) for example in examples]
     length, following = max(prompts), max(map(longest_answer, examples))

@@ -1,8 +1,7 @@
-"""How fast a machine computes: a processor is timed here in about a second, a GPU is taken from its data sheet.
+"""Speed of a machine: a timed processor, or a GPU by its data sheet.
 
-To time a GPU would take memory of it for as long as this process lives, and more than there is where actors fill it.
-
-`workers.cost.operations` turns amounts of work into seconds with it.
+A processor is timed in about a second. Timing a GPU would hold some of its memory for as long as this process lives,
+and actors may have filled it. `workers.cost.operations` turns amounts of work into seconds with these rates.
 """
 
 import time
@@ -18,30 +17,42 @@ from ranksieve.workers.model.loading import choose_dtype
 SIZE = 768
 ROWS = 512
 DECOMPOSED = 256
-"""Widths of what is timed: large enough to keep every unit busy; milliseconds each, so that on a shared machine some
-repetitions fall between the turns of others."""
+"""Widths of what is timed, large enough to keep every unit busy.
+
+Each takes milliseconds, so that on a shared machine some repetitions fall between the turns of others.
+"""
 
 COPIED_BYTES = 32 * 2**20
-"""Beyond the caches of most processors."""
+"""Size of a timed copy, beyond the caches of most processors."""
 
 BUDGET_S = 0.2
 EIGH_FLOPS = 9
-"""FLOPs of a symmetric eigendecomposition of width n over n³ (Golub and Van Loan, Matrix Computations, 8.3)."""
+"""FLOPs of a symmetric eigendecomposition of width n over n³.
+
+Source: Golub and Van Loan, Matrix Computations, 8.3.
+"""
 
 MEASURED = (0.3, 0.9)
-"""Share of the timed rate that a whole model reaches: norms, attention and Python take the rest."""
+"""Range of the share of the timed rate that a whole model reaches.
+
+Norms, attention and Python take the rest.
+"""
 
 ASSUMED = (0.15, 0.5)
-"""Share of a data sheet's peak. Training at scale reaches 0.46 (PaLM, arXiv 2204.02311) and 0.38 to 0.43 (Llama 3,
-arXiv 2407.21783) with fused kernels; plain transformers stays below."""
+"""Range of the share of a data sheet's peak that a whole model reaches.
+
+Training at scale reaches 0.46 (PaLM, arXiv 2204.02311) and 0.38 to 0.43 (Llama 3, arXiv 2407.21783) with fused
+kernels; plain transformers stays below.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
-    """What one device does in a second, at best; `utilisation` is the range of shares of it that a job reaches.
+    """Best rates of one device per second.
 
-    `flops`: by dtype. `decomposition_flops`: float64, inside an eigendecomposition. `memory_bytes`: read or written per
-    second. `capacity_bytes`: memory of the device.
+    `utilisation`: range of the share of these rates that a job reaches. `flops`: by dtype. `decomposition_flops`:
+    float64, inside an eigendecomposition. `memory_bytes`: read or written per second. `capacity_bytes`: memory of the
+    device.
     """
 
     name: str
@@ -77,19 +88,19 @@ DATA_SHEETS: Mapping[str, Rates] = {
     "A100": _sheet("A100 SXM 80 GB", 312e12, 19.5e12, 19.5e12, 2.039e12, 80e9),
 }
 IMAGINED = "H100"
-"""What a job that wants a GPU is assumed to get where there is none here whose data sheet is known."""
+"""GPU that is assumed if there is none with a known data sheet."""
 
 
 def rates_for(device: str, dtype: str, threads: int) -> Rates:
-    """The rates of the job's device.
+    """Return the rates of the job's device.
 
     Args:
         device: `cpu` or `cuda`.
         dtype: The working dtype.
-        threads: Threads of the whole job, for `cpu`; more than this machine has are taken to be more of the same.
+        threads: Threads of the whole job, for `cpu`. Rates are scaled up if this machine has fewer.
 
     Returns:
-        Timed for `cpu`, else those of a data sheet: of the GPU that is here, or of `IMAGINED`.
+        Timed rates for `cpu`, else those of a data sheet: of the present GPU, or of `IMAGINED`.
     """
     if device == "cpu":
         return measure(dtype, threads)
@@ -98,16 +109,20 @@ def rates_for(device: str, dtype: str, threads: int) -> Rates:
 
 
 def dtype_name(wanted: str, device: str) -> str:
-    """The working dtype on `cpu` or `cuda`, also where there is no GPU: the data sheets' devices multiply bfloat16."""
+    """Return the working dtype on `cpu` or `cuda`.
+
+    Without a GPU, `cuda` means a device of the data sheets, which multiplies bfloat16.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         return "bfloat16" if wanted == "auto" else wanted
     return str(choose_dtype(wanted, torch.device(device))).removeprefix("torch.")
 
 
 def measure(dtype: str, threads: int) -> Rates:
-    """Times products and one decomposition on this machine's processor; takes about a second.
+    """Time products and one decomposition on this machine's processor.
 
-    Every rate is that of the fastest repetition, the one that other work on the machine disturbed least.
+    It takes about a second. Every rate is that of the fastest repetition, which other work on the machine disturbed
+    least.
     """
     before = torch.get_num_threads()
     used = min(threads, limits.processors())
@@ -145,12 +160,15 @@ def _decomposition_rate() -> float:
 
 def _memory_rate() -> float:
     values = torch.ones(COPIED_BYTES // 4, dtype=torch.float32)
-    target = torch.zeros_like(values)  # made before: fresh pages cost more than the copy
+    target = torch.zeros_like(values)  # allocated before, as fresh pages cost more than the copy
     return 2 * COPIED_BYTES / _fastest(lambda: target.copy_(values))
 
 
 def _fastest(run: Callable[[], object]) -> float:
-    """Seconds of the fastest of some repetitions, the first one, which may set things up, left out."""
+    """Return the seconds of the fastest repetition.
+
+    The first one is left out, as it may set things up.
+    """
     run()
     started, fastest = time.perf_counter(), float("inf")
     while (begun := time.perf_counter()) < started + BUDGET_S:

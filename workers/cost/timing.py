@@ -1,9 +1,9 @@
-"""How long calls take on a device: all in turn, round after round, the fastest of each.
+"""Timing of calls on a device: in turn, round after round, the fastest of each.
 
-Other work on the machine only ever adds time, so the fastest of several repetitions is the one it disturbed least; in
-turn, because a machine that is busy for a while is then busy for all of them. Every round is in an order of its own,
-so that no call always finds the caches as the same other one leaves them. By the time a call's turn comes again, the
-others have pushed its weights out, as the rest of a model does.
+Other work on the machine only ever adds time, so the fastest of several repetitions is the least disturbed one. Calls
+take turns, because a machine that is busy for a while is then busy for all of them. Every round has an order of its
+own, so that no call always finds the caches as the same other call leaves them. By the time a call's turn comes
+again, the others have pushed its weights out of the caches, as the rest of a model does.
 """
 
 import time
@@ -20,33 +20,36 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Timer(Protocol):
-    """Times calls. What they took is asked for when all are made: a GPU is behind the processor that feeds it."""
+    """Timer of calls.
+
+    Times are collected after all calls, because a GPU lags behind the processor that feeds it.
+    """
 
     def time(self, call: Callable[[], object]) -> None: ...
 
     def collect(self) -> list[int]:
-        """Nanoseconds of each call since the last time, in their order."""
+        """Return the nanoseconds of each call since the last collection, in order."""
         ...
 
 
 MakeTimer = Callable[[torch.device, int], Timer]
-"""Makes the timer of a device, for so many threads of torch."""
+"""Function that returns the timer of a device and a number of torch's threads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timed:
-    """A call to time, and what comes before it and is not timed."""
+    """A call to time, and its untimed preparation."""
 
     run: Callable[[], object]
     prepare: Callable[[], object] = lambda: None
 
 
 class ProcessorTimer:
-    """Times what is done when the call returns.
+    """Timer of calls that are done when they return.
 
     Args:
-        threads: Of torch. A single one is the caller's own, whose time on the processor is counted: that is what it
-            takes on an idle machine, also while others compete for it. With more, the time that passes.
+        threads: Number of torch's threads. With one, the caller's own, its processor time is counted, which is the
+            same on an idle and on a busy machine. With more, elapsed time is counted.
     """
 
     def __init__(self, threads: int) -> None:
@@ -64,14 +67,14 @@ class ProcessorTimer:
 
 
 class CudaTimer:
-    """Times by events in the queues of the GPUs that a model is spread over.
+    """Timer by events in the queues of the GPUs that a model is spread over.
 
-    A call starts when all of them are through with what came before, and has ended when all are through with it. The
-    queues are not waited for between calls, as they are not inside a model: a call that computes longer than it takes
-    to launch counts what it computes, a shorter one what it takes to launch.
+    A call starts when all GPUs have finished earlier work, and ends when all have finished the call. As inside a
+    model, the queues are not waited for between calls. A call that computes longer than it takes to launch counts its
+    computing time, a shorter one its launch time.
 
     Args:
-        devices: The first of them has the clock.
+        devices: GPUs of the model; the first one has the clock.
     """
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
@@ -98,26 +101,26 @@ class CudaTimer:
 
 
 def timer_for(device: torch.device, threads: int) -> Timer:
-    """The timer of a device, for so many threads of torch."""
+    """Return the timer of a device and a number of torch's threads."""
     return CudaTimer(given(device)) if device.type == "cuda" else ProcessorTimer(threads)
 
 
 def fastest(
     calls: Mapping[Key, Timed], timer: Timer, rounds: int, rng: Random
 ) -> Generator[int, None, dict[Key, int]]:
-    """Times calls in turn, after a round that is not counted.
+    """Time calls in turn, after a round that is not counted.
 
     Args:
-        calls: By any names.
-        timer: Of their device.
-        rounds: How often each is timed, at least once.
-        rng: Orders every round.
+        calls: Calls by any key.
+        timer: Timer of their device.
+        rounds: Number of times that each is timed, at least one.
+        rng: Source of the order of every round.
 
     Yields:
-        How many rounds are done.
+        The number of finished rounds.
 
     Returns:
-        The fewest nanoseconds of each.
+        The fewest nanoseconds of each call.
     """
     order, best = list(calls), dict[Key, int]()
     for done in range(rounds + 1):
@@ -133,7 +136,7 @@ def fastest(
 
 
 def last_of(rounds: Generator[int, None, dict[Key, int]]) -> dict[Key, int]:
-    """What `fastest` returns, for those whom its rounds do not concern."""
+    """Return the result of `fastest`, ignoring its progress."""
     while True:
         try:
             next(rounds)

@@ -1,4 +1,6 @@
-"""What a model is timed at: the reading of a batch of prompts, or the writing of one token after each of them.
+"""Workload at which a model is timed.
+
+It reads a batch of prompts, or writes one token after each of them.
 
 Legend: B rows, L tokens of a row that are run at once.
 """
@@ -21,7 +23,7 @@ WorkloadKind = Literal["prefill", "decode"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """One forward pass: `rows` prompts of `length` tokens, or one more token after each of them."""
+    """A forward pass over prompts, or over one more token after each of them."""
 
     kind: WorkloadKind
     rows: int
@@ -29,17 +31,17 @@ class Workload:
 
     @property
     def shape_BL(self) -> tuple[int, int]:
-        """Rows and tokens of each that go through the matrices at once."""
+        """Rows, and tokens of each row, that go through the matrices at once."""
         return self.rows, self.length if self.kind == "prefill" else 1
 
     @property
     def context(self) -> int:
-        """Tokens of the longest row."""
+        """Number of tokens of the longest row."""
         return self.length + (self.kind == "decode")
 
 
 def typical_batch(task: EncodedTask, split: str, batch_tokens: int) -> tuple[int, int]:
-    """Rows and padded tokens of the median batch of a split, by its tokens."""
+    """Return rows and padded tokens of a split's median batch by tokens."""
     examples = task.splits[split]
     batches = make_batches(examples, max(example.choices for example in examples), batch_tokens)
     shapes = sorted((tuple(batch.ids_BL.shape) for batch in batches), key=lambda shape: shape[0] * shape[1])
@@ -49,7 +51,10 @@ def typical_batch(task: EncodedTask, split: str, batch_tokens: int) -> tuple[int
 
 @torch.inference_mode()
 def forward_pass(model: PreTrainedModel, workload: Workload) -> Timed:
-    """A forward pass to time; the head makes the logits of each row's last token, as generation wants them."""
+    """Return a forward pass to time.
+
+    The head computes the logits of each row's last token, as in generation.
+    """
     generator = torch.Generator().manual_seed(0)
     size = (workload.rows, workload.length)
     vocabulary = model.config.get_text_config().vocab_size

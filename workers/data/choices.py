@@ -1,6 +1,6 @@
-"""The choices of `choice` tasks: what a record offers, and which one its label means.
+"""Choices of `choice` tasks: the options of a record, and the right one.
 
-Knows nothing of prompts or models. Fixed choices come from the job file; a record's own come from the field
+Knows nothing of prompts or models. Fixed choices come from the job file. A record's own choices come from the field
 that `choices_field` names: a list of texts, or lists `text` and `label` of equal length.
 """
 
@@ -19,7 +19,10 @@ FIELD = "task.choices_field"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One chosen record, rendered: what is asked, and the answer template's text (a label for `choice`)."""
+    """One chosen record, rendered.
+
+    `answer` is the text of the answer template (a label for `choice`).
+    """
 
     name: str
     prompt: str
@@ -29,7 +32,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The answers a record offers, and their names where it has any."""
+    """The answers that a record offers, and their names if any."""
 
     texts: tuple[str, ...]
     names: tuple[str, ...] = ()
@@ -39,15 +42,15 @@ Reading = Callable[[str, Options], int | None]
 
 
 def options_of(record: Mapping[str, Any], options_field: str, name: str) -> Options:
-    """A record's own options.
+    """Return a record's own options.
 
     Args:
         record: Field → value.
-        options_field: The field that holds them.
-        name: What to call the record in a message.
+        options_field: Field that holds the options.
+        name: Name of the record in messages.
 
     Raises:
-        InputError: On `task.choices_field`, if they are absent or no list of at least two texts.
+        InputError: On `task.choices_field`, if options are missing or not a list of at least two texts.
     """
     if options_field not in record:
         fields = ", ".join(map(str, record))
@@ -69,14 +72,14 @@ def options_of(record: Mapping[str, Any], options_field: str, name: str) -> Opti
 
 
 def labelled(task: TaskPlan, questions: Sequence[Question]) -> tuple[list[Options], list[int]]:
-    """Each question's options, and the index of the right one.
+    """Return each question's options, and the index of the right one.
 
-    A label of a record's own options may be the option's text, its label, a letter or an index from 0. All
-    records are read in one way, the first that fits every one: "1" may be the index of one record's
-    options and the text of another's.
+    A label of a record's own options may be the option's text, its label, a letter or an index from 0. All records
+    are read in the same way, the first that fits every record: "1" may be the index of one record's options and the
+    text of another's.
 
     Raises:
-        InputError: On `task.answer`, naming the first record whose label is no choice.
+        InputError: On `task.answer`, naming the first record whose label is not a choice.
     """
     if task.choices is not None:
         fixed = Options(tuple(task.choices.values()), tuple(task.choices))
@@ -102,16 +105,17 @@ def labelled(task: TaskPlan, questions: Sequence[Question]) -> tuple[list[Option
 def check_tokens(
     choices: Sequence[tuple[int, ...]], options: Options, question: Question, task: TaskPlan
 ) -> None:
-    """Raise unless the model can tell the choices apart: each has tokens, no two have the same.
+    """Raise unless the model can tell the choices apart.
 
-    An answer is as likely as its tokens are, whatever would follow, so one that begins with another can never win. That
-    is refused of fixed choices, which can be given an end; a record's own options are what they are.
+    Each choice must have tokens, and no two may have the same. An answer is as likely as its tokens, whatever would
+    follow, so one that begins with another can never win. That is refused for fixed choices, which can be given an
+    end mark. A record's own options cannot be changed.
 
     Args:
         choices: Token ids of each option, in order.
-        options: Their texts.
-        question: Whose they are.
-        task: Tells where in the job file they come from.
+        options: Texts of the options.
+        question: Question that the options belong to.
+        task: Task, which says where in the job file the options come from.
     """
     at = "task.choices" if task.choices is not None else FIELD
     seen: dict[tuple[int, ...], str] = {}
@@ -125,7 +129,7 @@ def check_tokens(
                 "make them differ",
             )
         seen[ids] = text
-    # sorted, what begins with another comes after it, with nothing between that does not
+    # sorted, ids that begin with others directly follow them
     for start, ids in pairwise(sorted(seen)) if task.choices is not None else ():
         if ids[: len(start)] == start:
             text, longer = seen[start], seen[ids]
@@ -170,7 +174,7 @@ _READINGS: Mapping[str, Reading] = MappingProxyType(
 
 def _no_choice(question: Question, options: Options, readings: Mapping[str, Reading]) -> str:
     return (
-        f"{question.name} has the label {_short(question.answer)}, which is none of "
+        f"{question.name} has the label {_short(question.answer)}, which is not one of "
         f"{_short(list(options.names or options.texts))}, read as {' or '.join(readings)}; "
         "fix the record, the choices or the answer template"
     )

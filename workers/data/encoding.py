@@ -1,9 +1,9 @@
-"""From records to token rows: render, divide into splits, tokenize, check.
+"""Encoding of records as token rows: render, divide, tokenize and check.
 
     DataPlan → records → prompts (templates) → splits → questions → Examples
 
-Knows nothing of tensors. Every record a split takes is checked here, before any work starts: its fields,
-its label, its length in tokens. The tokenizer is one of transformers, by duck typing.
+Knows nothing of tensors. Every record that a split takes is checked here, before any work starts: its
+fields, its label, its length in tokens. The tokenizer is one of transformers, by duck typing.
 """
 
 import hashlib
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 Ids = tuple[int, ...]
 
 CHAT_DAY = datetime(2025, 1, 1, tzinfo=UTC)
-"""Today, to chat templates that tell the model: a task must not change overnight."""
+"""Date that chat templates see as today.
+
+A task must not change overnight.
+"""
 
 _TODAY = re.compile(r"""strftime_now\((["'])(.*?)\1\)""")
 
@@ -52,7 +55,7 @@ def encode(
         Splits in the order calibration, search, confirm, test, each in shuffled order.
 
     Raises:
-        InputError: Naming the field of the job file that does not fit the data or the model.
+        InputError: The task does not fit the data or the model; names the field of the job file.
     """
     with Renderer() as renderer:
         division, questions = _questions(task, data, renderer)
@@ -72,7 +75,7 @@ def encode(
 
 
 def _questions(task: TaskPlan, data: DataPlan, renderer: Renderer) -> tuple[Division, list[Question]]:
-    """Divide the records, and render those that were chosen."""
+    """Divide the records, and render the chosen ones."""
     for source, field in ((task.prompt, "task.prompt"), (task.answer, "task.answer")):
         renderer.render(source, field, ())
     splits = data.splits or tuple(data.sizes)
@@ -105,7 +108,10 @@ def _candidates(task: TaskPlan, source: RecordSource, renderer: Renderer) -> lis
 
 @dataclass(frozen=True, slots=True)
 class _Coder:
-    """Texts to token ids, in batches, with the special tokens a prompt starts with."""
+    """Encoder of texts as token ids, in batches.
+
+    Prompts start with the tokenizer's special tokens.
+    """
 
     tokenizer: "PreTrainedTokenizerBase"
     chat_template: bool
@@ -118,7 +124,10 @@ class _Coder:
             )
 
     def prompts(self, texts: Sequence[str]) -> list[Ids]:
-        """Token ids of prompts, wrapped as the user's turn where the task asks for it."""
+        """Return the token ids of prompts.
+
+        They are wrapped as the user's turn if the task uses the chat template.
+        """
         if not self.chat_template:
             prefix = _prefix(self.tokenizer)
             return [prefix + ids for ids in self._ids(texts)]
@@ -127,10 +136,10 @@ class _Coder:
         )
 
     def answers(self, texts: Sequence[str], *, after_prompt: bool = True) -> list[Ids]:
-        """Token ids of texts without special tokens, as they read after a prompt.
+        """Return token ids of texts without special tokens, as they read after a prompt.
 
-        Sentencepiece tokenizers mark the start of a text with a space of their own, which is not there
-        in the middle of one; so the text is read after an anchor, unless the two merge into one token.
+        Sentencepiece tokenizers mark the start of a text with a space, which is absent in the middle of a text. So
+        the text is read after an anchor, unless the two merge into one token.
         """
         plain = self._ids(texts)
         if not after_prompt:
@@ -143,7 +152,10 @@ class _Coder:
         ]
 
     def end(self) -> Ids:
-        """What a model writes after an answer: the token that ends its turn in the chat, else that of a sequence."""
+        """Return the token that a model writes after an answer.
+
+        This is the end of its turn in the chat, or else the end of a sequence.
+        """
         eos = self.tokenizer.eos_token_id
         known: Ids = () if eos is None else (eos,)
         if not self.chat_template:
@@ -165,11 +177,11 @@ class _Coder:
             )
         except InputError:
             raise
-        except Exception as error:  # it is a program, and may not even be a text
+        except Exception as error:  # a template is a program, and may not even be a text
             raise InputError("task.chat_template", f"the model's chat template fails: {error}") from error
 
     def check_length(self, length: int, question: Question, at: str, what: str) -> None:
-        """Raise if a row of `length` tokens is longer than the model's context."""
+        """Raise if a row of `length` tokens exceeds the model's context."""
         if self.context_length is not None and length > self.context_length:
             raise InputError(
                 at,
@@ -182,7 +194,7 @@ class _Coder:
         distinct = list(dict.fromkeys(texts))
         try:
             coded = self.tokenizer(distinct, add_special_tokens=False, verbose=False)["input_ids"]
-        except Exception as error:  # its library raises no kind of its own
+        except Exception as error:  # the library has no exception of its own
             raise InputError("model", f"its tokenizer cannot read the records: {error}") from error
         by_text = dict(zip(distinct, map(tuple, coded), strict=True))
         return [by_text[text] for text in texts]
@@ -190,19 +202,22 @@ class _Coder:
 
 @cache
 def _of_one_day(template: str) -> str:
-    """A chat template that tells the model the day, with `CHAT_DAY` written into it."""
+    """Return a chat template with `CHAT_DAY` instead of the present date."""
     dated = _TODAY.sub(lambda call: json.dumps(CHAT_DAY.strftime(call[2])), template)
     if "strftime_now(" in dated:
         raise InputError(
             "task.chat_template",
-            "the model's chat template makes a day of a format of its own, so the task would change overnight; write "
+            "the model's chat template prints the date in an unknown way, so the task would change overnight; write "
             "the template's text into task.prompt and set chat_template to false",
         )
     return dated
 
 
 def _prefix(tokenizer: "PreTrainedTokenizerBase") -> Ids:
-    """The special tokens that this tokenizer puts before a text; those after it would end the prompt."""
+    """Return the special tokens that this tokenizer puts before a text.
+
+    Special tokens after the text would end the prompt.
+    """
     plain = tuple(tokenizer(_ANCHOR, add_special_tokens=False)["input_ids"])
     full = tuple(tokenizer(_ANCHOR)["input_ids"])
     for start in range(len(full) - len(plain) + 1):
@@ -232,7 +247,10 @@ def _encode_choice(task: TaskPlan, questions: Sequence[Question], coder: _Coder)
 
 
 def _rows(prompt_ids: Ids, choices: Sequence[Ids]) -> tuple[Row, ...]:
-    """One row for each distinct input; the last token of an answer is only predicted, never read."""
+    """Return one row for each distinct input.
+
+    The last token of an answer is only predicted, never read.
+    """
     spans: dict[Ids, list[Span]] = {}
     for choice, ids in enumerate(choices):
         span = Span(choice=choice, start=len(prompt_ids) - 1, ids=ids)
@@ -267,8 +285,8 @@ def _encode_generate(task: TaskPlan, questions: Sequence[Question], coder: _Code
     if examples and not any(example.can_be_written(task.max_new_tokens) for example in examples):
         raise InputError(
             "task.max_new_tokens",
-            f"must let a model write the answer of some record whole, up to its first line break; with "
-            f"{task.max_new_tokens} it can write none, that of {questions[0].name} has "
+            f"must allow the whole answer of some record, up to its first line break; with "
+            f"{task.max_new_tokens} no answer fits, and that of {questions[0].name} has "
             f"{examples[0].answer_tokens} tokens",
         )
     return examples
@@ -282,7 +300,7 @@ def _encode_lm(task: TaskPlan, questions: Sequence[Question], coder: _Coder) -> 
     examples = []
     prompts = coder.prompts([question.prompt for question in questions])
     for question, prompt_ids, answer_ids in zip(questions, prompts, answers, strict=True):
-        # With nothing before it, the first token has no logits to be read from: it is context.
+        # Without a prompt, no logits predict the first token, so it is context.
         context = prompt_ids or answer_ids[:1]
         target = answer_ids if prompt_ids else answer_ids[1:]
         if not target:
@@ -309,7 +327,10 @@ def _check_prompt(prompt_ids: Ids, question: Question) -> None:
 
 
 def _digest(task: TaskPlan, examples: Iterable[Example]) -> str:
-    """Identify a split by what the model sees of it: kind, token ids, labels, references, in order."""
+    """Return a hash of what the model sees of a split.
+
+    It covers kind, token ids, labels and references, in order.
+    """
     sha = hashlib.sha256(
         json.dumps([task.kind, task.max_new_tokens if task.kind == "generate" else 0]).encode()
     )

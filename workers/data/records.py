@@ -1,7 +1,4 @@
-"""Read records: one dict per line of a jsonl file, row of a csv or parquet file, or item of a hub data set.
-
-Knows nothing of templates, tokens or splits. Records keep the order of their file; messages count from 1.
-"""
+"""Records: one dict per line, row or item of a file or a hub data set."""
 
 import codecs
 import csv
@@ -22,7 +19,10 @@ Record = dict[str, Any]
 
 MAX_RECORDS = 5_000_000
 MAX_BYTES = 4 * 2**30
-"""Of a parquet file, unpacked: a text that is repeated takes no room in it."""
+"""Largest size of a parquet file, unpacked.
+
+Repeated texts take no room in the file.
+"""
 
 ROWS_AT_ONCE = 1000
 
@@ -48,16 +48,16 @@ def read(source: RecordSource) -> list[Record]:
 
 
 def first(path: Path, field: str, count: int) -> list[Record]:
-    """Read at most `count` records of a file, and no more of it than they take.
+    """Read at most `count` records of a file, and not more of the file than needed.
 
     Raises:
-        InputError: On `field`, for the reasons that `read` has.
+        InputError: On `field`, for the same reasons as `read`.
     """
     return _read_file(path, field, count)
 
 
 def describe(source: RecordSource) -> str:
-    """Name a source in a message: its file name, or its hub id."""
+    """Return the name of a source for messages: its file name or its hub id."""
     return source.path.name if source.path is not None else str(source.hub_id)
 
 
@@ -90,7 +90,10 @@ def _read_file(path: Path, field: str, most: int | None = None) -> list[Record]:
 
 
 def _lines(stream: BinaryIO, name: str, field: str) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends, without a byte order mark; only a newline ends a line."""
+    """Yield the lines of a UTF-8 file with their ends, without a byte order mark.
+
+    Only a newline ends a line.
+    """
     for number, raw in enumerate(stream, 1):
         try:
             yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -179,7 +182,7 @@ def _parquet(stream: BinaryIO, name: str, field: str) -> Iterator[Record]:
 
 
 def _unpacked_bytes(column: Any) -> int:
-    """About what a column takes when each of its rows is a value of its own."""
+    """Return about how many bytes a column takes when rows share no values."""
     from pyarrow import DictionaryArray, compute, types
 
     texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
@@ -195,9 +198,10 @@ _READERS: Mapping[str, Callable[[BinaryIO, str, str], Iterator[Record]]] = Mappi
 
 
 def _without_links(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """What may come out of an archive, which the library unpacks whatever its name: no link, for it may lead out.
+    """Return a member of an archive if it may be unpacked, or None for links.
 
-    A link that leads nowhere yet is taken for one into the archive by the library, and by Python's own filters, too.
+    A link may lead out of the folder. The library and Python's own filters take a link to a missing target for one
+    into the archive. The library unpacks archives whatever their name.
     """
     return None if member.issym() or member.islnk() else tarfile.data_filter(member, folder)
 
@@ -214,21 +218,21 @@ def _hub(source: RecordSource) -> Iterator[Record]:
 
     from ranksieve.workers.model.hub import cause_of, files_elsewhere
 
-    tarfile.TarFile.extraction_filter = staticmethod(_without_links)  # the library is told none
+    tarfile.TarFile.extraction_filter = staticmethod(_without_links)  # the library sets none
     try:
         if elsewhere := files_elsewhere(hub_id, source.revision):
             raise InputError(
                 f"{field}.id",
                 f"{hub_id} names {elsewhere[0]!r} as its data; expected files of its own: download what you "
-                "want, and give it as path",
+                "need, and give it as path",
             )
         rows = load_dataset(hub_id, source.config, split=source.split, revision=source.revision)
-        # As they are stored: images and sound that no template asks for are not decoded, to objects without a content.
+        # Raw tables, so that unused images and sound are not decoded.
         for table in rows.with_format("arrow").iter(ROWS_AT_ONCE):
             yield from table.to_pylist()
     except InputError:
         raise
-    except Exception as error:  # at a damaged one, or one that wants another library, that is anything
+    except Exception as error:  # a damaged data set, or one that needs another library, raises anything
         wanted = f"split {source.split!r}" + (f" of config {source.config!r}" if source.config else "")
         raise InputError(
             field,

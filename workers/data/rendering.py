@@ -1,6 +1,7 @@
-"""Render templates in a child process, whose time and memory the kernel limits.
+"""Rendering of templates in a child process with limits on time and memory.
 
-The child gets none of this process's environment variables, and answers in JSON: nothing of it is executed here.
+The kernel enforces the limits. The child gets none of this process's environment variables, and answers in JSON, so
+nothing from it is executed here.
 """
 
 import json
@@ -19,16 +20,19 @@ from ranksieve.workers.data.templates import Named, Request
 CPU_S = 10
 """Processor time that templates may take, in seconds."""
 RECORDS_PER_S = 1000
-"""Records that earn one second more; a usual template takes a fiftieth of that."""
+"""Number of records that earn one second more.
+
+A usual template takes a fiftieth of that time.
+"""
 MEMORY_BYTES = 2 * 2**30
 BATCH = 100
-"""Records sent and answered at once."""
+"""Number of records sent and answered at once."""
 
 _PROGRAM = "ranksieve.workers.data.templates"
 
 
 class Renderer:
-    """A child process that renders templates; a context manager, for one thread at a time."""
+    """Context manager of a rendering child process, for one thread at a time."""
 
     def __init__(self) -> None:
         limits = map(str, (CPU_S, RECORDS_PER_S, MEMORY_BYTES))
@@ -55,13 +59,13 @@ class Renderer:
 
         Args:
             source: Jinja text.
-            field: Its place in the job file, e.g. `task.prompt`, for errors.
-            records: Name in messages and content of each; none to check the template alone.
+            field: Place of the template in the job file, e.g. `task.prompt`, for errors.
+            records: Name in messages and content of each record; empty to check the template alone.
 
         Raises:
             InputError: On `field`, if the template does not parse, does not fit a record, or takes too much
                 time or memory.
-            InfrastructureError: The child died of something else.
+            InfrastructureError: The child died of another cause.
         """
         texts: list[str] = []
         for start in range(0, len(records) or 1, BATCH):
@@ -78,7 +82,7 @@ class Renderer:
         return texts
 
     def _ask(self, request: Request) -> dict[str, Any] | None:
-        """The child's answer; None if it ran out of time."""
+        """Return the child's answer; None if it ran out of time."""
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         with suppress(BrokenPipeError):

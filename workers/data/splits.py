@@ -1,9 +1,8 @@
-"""Divide records into splits that never overlap, whatever their order in the file.
+"""Splits of records that never overlap, whatever the order in the file.
 
-A record's place is decided by a hash of its content and the seed. Two records with the same key (the text
-the model would see) are duplicates: one stays. Splits choose in the order test, confirm, search,
-calibration, so the test split depends on no other size, and an own file of a lower split loses what a
-higher one already holds.
+A hash of a record's content and the seed decides its place. Two records with the same key (the text the model would
+see) are duplicates, and one of them stays. Splits choose in the order test, confirm, search, calibration, so the test
+split depends on no other size. A file of a lower split loses the records that a higher split already holds.
 """
 
 import hashlib
@@ -16,12 +15,15 @@ from ranksieve.search.errors import InputError
 from ranksieve.workers.types.plan import SPLITS
 
 SHARED = "source"
-"""Name of the pool that splits without a file of their own draw from."""
+"""Name of the pool of splits without a file of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A record that a split may take: its name in messages, its rendered prompt and the key to compare by."""
+    """A record that a split may take.
+
+    `name` is for messages, `prompt` is rendered, and records with the same `key` are duplicates.
+    """
 
     name: str
     record: Mapping[str, Any]
@@ -31,31 +33,34 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Division:
-    """The chosen candidates by split, and how many records were dropped because another one is the same."""
+    """Chosen candidates by split, and the number of dropped duplicates."""
 
     splits: Mapping[str, tuple[Candidate, ...]]
     dropped_duplicates: int
 
 
 USUAL_SHARES = {"calibration": 0.5, "search": 0.1, "confirm": 0.2, "test": 0.2}
-"""Shares of the records that splits get where their sizes are left open."""
+"""Shares of the records for splits without a given size."""
 
 LEAST_JUDGES = 8
-"""Records that a split has at least."""
+"""Smallest number of records of a split without a given size."""
 
 USUAL_MOST = {"calibration": 4096, "search": 384, "confirm": 1200, "test": 1500}
-"""Most records that splits get then; more were not measured to gain anything."""
+"""Largest number of records of splits without a given size.
+
+More showed no measurable gain.
+"""
 
 
 def sizes_of(
     pools: Mapping[str, Sequence[Candidate]], splits: Sequence[str], given: Mapping[str, int]
 ) -> dict[str, int]:
-    """Choose the sizes of splits that are left open.
+    """Choose the sizes of splits that have none given.
 
     Args:
         pools: As for `split`.
-        splits: The splits to be made.
-        given: Split name → size, where the user chose one.
+        splits: Splits to make.
+        given: Split name → size, for splits with a size chosen by the user.
 
     Returns:
         Split name → size. Splits with a file of their own take all its records that no higher split may take, up to
@@ -112,14 +117,14 @@ def split(pools: Mapping[str, Sequence[Candidate]], sizes: Mapping[str, int], se
 
     Args:
         pools: Candidates of every split that has its own file, by split name; the rest under `SHARED`.
-        sizes: Split name → exact number of records. Splits that are not named get none.
-        seed: Same seed and same records, same splits.
+        sizes: Split name → exact number of records. Splits without a size are not made.
+        seed: Seed; the same seed and records give the same splits.
 
     Returns:
         Splits in the order of `SPLITS`; each in shuffled order, so that its head is a random sample.
 
     Raises:
-        InputError: On `task.data.sizes.<split>`, if too few records are left for it.
+        InputError: On `task.data.sizes.<split>`, if too few records are left for the split.
     """
     ordered = {name: _distinct(_shuffled(pool, seed)) for name, pool in pools.items()}
     dropped = {name: len(pools[name]) - len(ordered[name]) for name in pools}

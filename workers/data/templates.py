@@ -1,7 +1,7 @@
-"""Templates over a record's fields, and the program that renders them (see `workers.data.rendering`).
+"""Templates over a record's fields, and the program that renders them.
 
-A template comes from a user. Jinja's sandbox lets it read the record and nothing else; the limits of the process
-that it runs in bound its time and memory. A missing field or a null value is an error, never a text.
+See `workers.data.rendering`. A template comes from a user. Jinja's sandbox lets it read the record and nothing else.
+The limits of its process bound its time and memory. A missing field or a null value is an error, never a text.
 """
 
 import json
@@ -29,10 +29,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ranksieve.search.errors import InputError
 
 MAX_CHARACTERS = 1_000_000
-"""Longest text of one record."""
+"""Largest length of the text of one record."""
 
 Named = tuple[str, Mapping[str, Any]]
-"""A record's name in messages, and its content."""
+"""Name of a record in messages, and its content."""
 Request = tuple[str, str, Sequence[Named]]
 """A template, its field in the job file, and records."""
 
@@ -42,7 +42,7 @@ class Template:
 
     Args:
         source: Jinja text.
-        field: Its place in the job file, e.g. `task.prompt`, for errors.
+        field: Place of the template in the job file, e.g. `task.prompt`, for errors.
 
     Raises:
         InputError: On `field`, if the template does not parse.
@@ -59,7 +59,7 @@ class Template:
             self._template = environment.from_string(tree)
         except TemplateSyntaxError as error:
             raise InputError(field, f"bad template, line {error.lineno}: {error.message}") from error
-        except ValueError as error:  # its compiler writes numbers out
+        except ValueError as error:  # Jinja's compiler writes numbers out
             raise InputError(field, f"bad template: {error}") from error
         except (SyntaxError, RecursionError, MemoryError) as error:
             raise InputError(field, "bad template: it is nested too deeply; simplify it") from error
@@ -69,11 +69,11 @@ class Template:
 
         Args:
             record: Field → value; the whole record is `record`, for names that Jinja cannot spell.
-            name: What to call the record in a message, e.g. `record 3 of train.jsonl`.
+            name: Name of the record in messages, e.g. `record 3 of train.jsonl`.
 
         Raises:
             InputError: On the template's field, if the record lacks a field, a value is null, or the
-                template does what the sandbox forbids.
+                template does something that the sandbox forbids.
         """
         try:
             text = "".join(_at_most(MAX_CHARACTERS, self._template.generate({"record": record, **record})))
@@ -100,7 +100,7 @@ class Template:
 
 
 class _Missing(StrictUndefined):
-    """An error in a list, too, which asks its items for their `repr`."""
+    """Undefined value that is an error in a list, too, where `repr` is used."""
 
     __repr__ = StrictUndefined.__str__
 
@@ -150,11 +150,13 @@ def _at_most(limit: int, chunks: Iterable[str]) -> Iterator[str]:
 
 
 def main(cpu_s: int, records_per_s: int, memory_bytes: int) -> None:
-    """Answer pickled requests on standard input, each with a line of JSON, until the first error.
+    """Answer pickled requests on standard input with lines of JSON.
+
+    It ends at the first error.
 
     Args:
         cpu_s: Processor time to start with, in seconds; the kernel ends a process that takes more.
-        records_per_s: Records that earn one second more.
+        records_per_s: Number of records that earn one second more.
         memory_bytes: Address space of the process.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

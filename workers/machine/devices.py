@@ -1,4 +1,4 @@
-"""Where tensors live: an accelerator where there is one and it was asked for, else the processor."""
+"""Devices of tensors: an accelerator if present and wanted, else the processor."""
 
 import ctypes
 import gc
@@ -11,30 +11,40 @@ from ranksieve.workers.machine.limits import memory_bytes, processors
 HEADROOM = 1.1
 
 NO_CPU_MEMORY = "DefaultCPUAllocator: can't allocate memory"
-"""How torch says so of the processor's memory; only for an accelerator's there is an exception."""
+"""Message of torch for a lack of the processor's memory.
+
+Torch has an exception of its own only for a lack of an accelerator's memory.
+"""
 
 NO_GPU_MEMORY = ("_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED", "CUDA error: out of memory")
-"""How libraries (cuBLAS, cuSOLVER) and the driver say so of what torch's own allocator did not ask for. Where there is
-no room for its handle, cuBLAS says that it is not initialized."""
+"""Messages of libraries and the driver for a lack of memory outside torch.
+
+Without room for its handle, cuBLAS says that it is not initialized.
+"""
 
 LESS_MEMORY = "free some, or take fewer resources.actors"
 """What a job's user can do about a lack of it."""
 
 GPU_FAULTS = ("CUBLAS_STATUS_", "CUSOLVER_STATUS_", "CUDNN_STATUS_", "CUDA error", "CUDA driver error")
-"""How the libraries and the driver say that something broke: torch raises a plain RuntimeError of their words."""
+"""Words of libraries and the driver for a broken accelerator.
+
+Torch raises a plain RuntimeError with them.
+"""
 
 CALLERS_FAULTS = ("_STATUS_NOT_SUPPORTED", "_STATUS_INVALID_VALUE")
-"""How the libraries say that they were called wrongly."""
+"""Words of libraries for a wrong call."""
 
 CONTEXT_BYTES = 500 * 2**20
-"""What CUDA takes for every process that uses a GPU, before the first tensor."""
+"""Memory that CUDA takes per process on a GPU, before the first tensor."""
 
 
 def pick_device(name: str) -> torch.device:
-    """Turns `cpu`, `cuda` or `auto` into a device; on `cuda` this process then sums in one order wherever torch can.
+    """Return the device for `cpu`, `cuda` or `auto`.
+
+    On `cuda` this process then sums in one order wherever torch can.
 
     Raises:
-        InfrastructureError: `cuda` was asked for and there is none.
+        InfrastructureError: There is no `cuda` device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,25 +54,28 @@ def pick_device(name: str) -> torch.device:
         )
     if name == "cuda":
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # nothing here reads memory before it is written, and to fill it would be timed, too
+        # no code here reads memory before it is written, and filling it would be timed, too
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return torch.device(name)
 
 
 def given(device: torch.device) -> list[torch.device]:
-    """The devices of a kind that this process has for itself: GPUs that are visible to it, which Ray sees to."""
+    """Return the devices of a kind that this process has for itself.
+
+    Ray makes only these GPUs visible to it.
+    """
     if device.type != "cuda" or device.index is not None:
         return [device]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def device_name(device: torch.device) -> str:
-    """What people call it."""
+    """Return the usual name of a device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine's processor"
 
 
 def present() -> list[tuple[str, str, int]]:
-    """What this process may use: kind, name and memory in bytes of the processors and of every GPU."""
+    """Return kind, name and memory in bytes of the processors and of every GPU."""
     found = [("cpu", f"{processors()} processors", memory_bytes())]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -71,12 +84,13 @@ def present() -> list[tuple[str, str, int]]:
 
 
 def hold_to(gpus: float) -> None:
-    """Keeps this process within its part of a GPU that it shares: Ray's fractions of one are bookkeeping only.
+    """Limit this process to its part of a shared GPU.
 
-    Else what there is room for would depend on what its neighbours have kept for later.
+    Ray's fractions of a GPU are only bookkeeping. Without a limit, the free memory would depend on what other
+    processes have reserved.
 
     Args:
-        gpus: How many it was given.
+        gpus: Number of GPUs that it was given.
     """
     if 0 < gpus < 1 and torch.cuda.is_available():
         total_bytes = torch.cuda.get_device_properties(0).total_memory
@@ -84,10 +98,12 @@ def hold_to(gpus: float) -> None:
 
 
 def require_memory(device: torch.device, needed_bytes: int) -> None:
-    """Checks that the given GPUs have room before anything is loaded, each for its part.
+    """Check that the GPUs have room before anything is loaded.
+
+    Each must have room for its part.
 
     Raises:
-        InfrastructureError: One has less than that and a tenth free.
+        InfrastructureError: A GPU has less free memory than 1.1 times its part.
     """
     if device.type != "cuda":
         return
@@ -103,7 +119,7 @@ def require_memory(device: torch.device, needed_bytes: int) -> None:
 
 
 def lack_of_memory(error: BaseException) -> str | None:
-    """What memory there was too little of, if that is what an error says."""
+    """Return which memory was exhausted, if that is the error, else None."""
     if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NO_GPU_MEMORY):
         return f"out of accelerator memory: {error}"
     if isinstance(error, MemoryError) or NO_CPU_MEMORY in str(error):
@@ -112,7 +128,10 @@ def lack_of_memory(error: BaseException) -> str | None:
 
 
 def accelerator_fault(error: BaseException) -> str | None:
-    """What broke an accelerator, if that is what an error says: its process can compute nothing there any more."""
+    """Return what broke an accelerator, if that is the error, else None.
+
+    The process cannot compute anything there any more.
+    """
     says = str(error)
     broken = isinstance(error, torch.AcceleratorError) or (
         isinstance(error, RuntimeError)
@@ -126,9 +145,9 @@ def accelerator_fault(error: BaseException) -> str | None:
 
 
 def give_memory_back() -> None:
-    """Returns what freed tensors have left in the heap to the system, where the C library can.
+    """Return freed memory of tensors to the system, where the C library can.
 
-    After calibration that is gigabytes, in a process that may wait for other work as long as Ray lives.
+    After calibration these are gigabytes, in a process that may wait for other work as long as Ray lives.
     """
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone

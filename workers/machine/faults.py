@@ -1,4 +1,7 @@
-"""Which errors are faults of the machine: those a job may be tried again after, and is not to blame for."""
+"""Faults of the machine among errors.
+
+A job may be tried again after these, and is not to blame for them.
+"""
 
 import errno
 import os
@@ -15,13 +18,13 @@ _FULL = os.strerror(errno.ENOSPC)
 
 
 def machine_fault(error: Exception) -> InfrastructureError | None:
-    """An error as a fault of the machine, or None if it is something else.
+    """Return an error as a fault of the machine, or None if it is something else.
 
-    What could not be read is the input's fault only where reading it again would be in vain. Its cause tells, and has
-    to be asked in the process that raised it, for causes are not pickled.
+    A failure to read is the input's fault only if reading it again cannot help. Its cause shows this, and must be
+    checked in the process that raised it, as causes are not pickled.
 
     Args:
-        error: Whatever a pipeline or a phase raised.
+        error: Error of a pipeline or a phase.
     """
     match error:
         case InfrastructureError():
@@ -29,10 +32,10 @@ def machine_fault(error: Exception) -> InfrastructureError | None:
         case InputError(__cause__=OSError() | MemoryError() | RuntimeError() as cause):
             return machine_fault(cause)
         case _ if lack_of_memory(error) is not None:
-            return InfrastructureError("there is no memory left; free some")
+            return InfrastructureError("out of memory; free some, then resume the job")
         case OSError() if error.errno in _FAULTS or isinstance(error, ConnectionError):
-            return InfrastructureError(f"the machine failed: {error}; see to it, then resume the job")
-        case _ if _FULL in str(error):  # safetensors tells of it in an error of its own
-            return InfrastructureError(f"the machine failed: {_FULL}; free some, then resume the job")
+            return InfrastructureError(f"machine failure: {error}; fix it, then resume the job")
+        case _ if _FULL in str(error):  # safetensors reports it in an error of its own
+            return InfrastructureError(f"machine failure: {_FULL}; free some space, then resume the job")
         case _:
             return None

@@ -1,4 +1,4 @@
-"""How much of a machine this process may use: what containers, services and pods leave it of processors and memory."""
+"""Limits of containers, services and pods on this process."""
 
 import os
 from collections.abc import Iterator
@@ -9,13 +9,16 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def processors() -> int:
-    """How many it may run on at once, by its affinity and by its groups' quotas of time, rounded down; at least one."""
+    """Return how many processors this process may use at once.
+
+    It counts the affinity and the time quotas of control groups, rounded down; at least one.
+    """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(int(quota) for quota in _quotas())]))
 
 
 def memory_bytes() -> int:
-    """How many bytes it may have in memory, by the machine's size and its groups' limits."""
+    """Return the memory that this process may use, in bytes."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limits = [_text(group / "memory.max") for group in _groups("")]
     limits += [_text(group / "memory.limit_in_bytes") for group in _groups("memory")]
@@ -23,7 +26,7 @@ def memory_bytes() -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """Processors that every group's share of time comes to, where there is one."""
+    """Yield the processors that the time quota of each control group amounts to."""
     pairs = [_text(group / "cpu.max").split() for group in _groups("")]
     pairs += [
         [_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period")] for group in _groups("cpu")
@@ -34,9 +37,10 @@ def _quotas() -> Iterator[float]:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups that this process is in, innermost first; of version 2 where the name is empty.
+    """Yield the control groups' folders of this process, innermost first.
 
-    In a container the path may be that of the host, and its innermost folder the root: parents are tried all the same.
+    An empty name means version 2. In a container the path may be that of the host, and its innermost folder the root,
+    so parents are tried as well.
     """
     for line in _text(OWN_GROUPS).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -47,7 +51,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def _text(file: Path) -> str:
-    """What stands in a file of the kernel; nothing where there is none."""
+    """Return the text of a kernel's file, or an empty text if there is none."""
     try:
         return file.read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the service asks of the workers, as plain values.
+"""Plans that the service gives to the workers, as plain values.
 
 No torch, Ray or pydantic. `service.pipeline.pipeline` fills these from a validated job file; this package does not
 validate them again.

@@ -47,5 +47,5 @@ def test_the_log_tells_of_workers_that_are_silent_for_long_and_again(
 
     assert heard == ["word"]
     assert [line.getMessage() for line in caplog.records] == [
-        "phase calibration: no word of its 1 workers for 750 s"
+        "phase calibration: its 1 workers have been silent for 750 s"
     ]

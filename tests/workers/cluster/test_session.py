@@ -155,7 +155,7 @@ def test_an_input_that_the_machine_kept_a_worker_from_reading_is_the_machines_fa
         except OSError as error:
             raise InputError("model.path", f"cannot load the weights: {error}") from error
 
-    with pytest.raises(InfrastructureError, match=r"Stale file handle: '/models/x'; see to it"):
+    with pytest.raises(InfrastructureError, match=r"Stale file handle: '/models/x'; fix it"):
         run(phase)
 
 
@@ -320,7 +320,7 @@ def test_the_cluster_must_hold_one_actor_and_gives_as_many_as_it_holds(cluster: 
     with pytest.raises(InputError) as caught:
         enter(cluster, threads=1000)
     assert caught.value.field == "resources.threads_per_actor"
-    assert "one actor needs 1000 CPU, the largest node has" in caught.value.message
+    assert "one actor needs 1000 CPU, but the largest node has" in caught.value.message
     with pytest.raises(InputError) as caught:
         enter(cluster, gpus=1000)
     assert caught.value.field == "resources.gpus_per_actor"

@@ -35,7 +35,7 @@ def test_label_outside_fixed_choices(label: str) -> None:
         labelled(FIXED, questions(("pos", None), (label, None)))
     assert caught.value.field == "task.answer"
     assert (
-        f"record 2 of a.jsonl has the label {label!r}, which is none of ['pos', 'neg']"
+        f"record 2 of a.jsonl has the label {label!r}, which is not one of ['pos', 'neg']"
         in caught.value.message
     )
 
@@ -64,14 +64,14 @@ def test_all_records_are_read_in_one_way() -> None:
 def test_label_outside_own_options_names_the_odd_record() -> None:
     rows = [("A", ["red", "blue"]), ("B", ["red", "blue"]), ("C", ["red", "blue"])]
     with pytest.raises(
-        InputError, match=r"record 3 of a\.jsonl has the label 'C', which is none of \['red', 'blue'\]"
+        InputError, match=r"record 3 of a\.jsonl has the label 'C', which is not one of \['red', 'blue'\]"
     ):
         labelled(OWN, questions(*rows))
 
 
 @pytest.mark.parametrize("label", ["ß", "9" * 5000, "-1", "1.0"])
 def test_odd_labels_are_no_choice(label: str) -> None:
-    with pytest.raises(InputError, match="which is none of"):
+    with pytest.raises(InputError, match="which is not one of"):
         labelled(OWN, questions((label, ["red", "blue"])))
 
 

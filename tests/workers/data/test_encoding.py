@@ -355,7 +355,7 @@ def test_context_may_be_filled(plan: Any, task: TaskPlan, context: int) -> None:
         (replace(CHOICE, answer="{{ mood }}"), "task.answer", "record 1 of films.jsonl has no field 'mood'"),
         (replace(CHOICE, prompt="{{ text"), "task.prompt", "bad template, line 1"),
         (replace(CHOICE, answer="{% x %}"), "task.answer", "bad template, line 1"),
-        (replace(CHOICE, answer="so-so"), "task.answer", "has the label 'so-so', which is none of"),
+        (replace(CHOICE, answer="so-so"), "task.answer", "has the label 'so-so', which is not one of"),
         (replace(CHOICE, prompt=" "), "task.prompt", "record 1 of films.jsonl has the prompt ' ': no tokens"),
         (replace(CHOICE, choices={"good": "good", "bad": ""}), "task.choices", "choice '' of record 1"),
         (replace(CHOICE, choices={"good": "yes", "bad": "no"}), "task.choices", "are the same tokens"),

@@ -19,10 +19,10 @@ def unreadable(cause: Exception) -> InputError:
         (OSError(errno.ENOSPC, "No space left on device", "/data/x"), "No space left on device: '/data/x'"),
         (OSError(errno.EIO, "Input/output error"), "Input/output error"),
         (ConnectionRefusedError("no cluster there"), "no cluster there"),
-        (MemoryError(), "no memory left"),
+        (MemoryError(), "out of memory"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
-            "no memory left",
+            "out of memory",
         ),
         (RuntimeError("IoError: No space left on device (os error 28)"), "No space left on device"),
     ],
