@@ -160,7 +160,7 @@ def test_a_name_that_leads_inside_is_not_connected_to(monkeypatch: pytest.Monkey
     monkeypatch.setattr(socket, "create_connection", refuse)
     outcome = HttpPost(resolve=to(address))(f"https://{NAME}/", HEADERS, b"{}")
 
-    assert outcome == Outcome(error=f"{NAME} stands for no address that a webhook may lead to")
+    assert outcome == Outcome(error=f"{NAME} resolves to no address that a webhook may lead to")
 
 
 def test_a_name_is_looked_up_once_and_of_its_addresses_only_the_allowed_are_tried(

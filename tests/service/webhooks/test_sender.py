@@ -281,7 +281,7 @@ def test_a_fault_of_ours_is_logged(
     endpoint.wait_for(1)
     sender.stop()
 
-    assert "attempted, not recorded, to be repeated" in caplog.text
+    assert "its attempt could not be recorded and will be repeated" in caplog.text
     assert "RuntimeError: a fault of ours" in caplog.text
 
 
