@@ -1,4 +1,4 @@
-"""The database: everything of jobs, keys and webhooks that outlives the process.
+"""Database of jobs, keys and webhooks.
 
 Commits a change, its event and its deliveries together. `Store` reads through `view.View` and writes through its parts,
 one file each. Knows nothing of how a job is done.

@@ -1,4 +1,4 @@
-"""What the parts of the store share: database, clock and commit listener."""
+"""Base of the parts of the store: database, clock and commit listener."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -15,17 +15,20 @@ class Base:
     """Database, clock and commit listener.
 
     Args:
-        database: Where the jobs are.
-        clock: The time that leases are measured by.
+        database: Database of the jobs.
+        clock: Time that leases are measured by.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self.database = database
         self.clock = clock
         self.listener: Listener | None = None
-        """Called with the job's id after each committed event, in the thread that committed it."""
+        """Callback with the job's id after each committed event.
+
+        It runs in the thread that committed the event.
+        """
 
     def notify(self, id: str) -> None:
-        """Tell the listener of a job with news."""
+        """Notify the listener of news about a job."""
         if self.listener is not None:
             self.listener(id)

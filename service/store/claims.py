@@ -1,7 +1,8 @@
-"""Who runs a job: a server claims it, keeps renewing its lease, and gives it up or loses it.
+"""Claims: which server runs a job, and for how long.
 
-Once the lease has run out, another server may claim the job: that raises the job's epoch, and whatever the former
-holder, which may only have been slow, writes from then on is refused.
+A server claims a job, renews its lease, and releases the job or loses it. Once the lease has run out, another server
+may claim the job, which raises the epoch of the job. Later writes of the former holder, which may only have been
+slow, are refused.
 """
 
 from collections.abc import Collection
@@ -15,29 +16,30 @@ from ranksieve.service.store.base import Base
 from ranksieve.service.store.schema import JobRow, WebhookRow
 
 LEASE_S = 30.0
-"""So long a server that falls silent keeps its job, in seconds."""
+"""Time that a silent server keeps its job, in seconds."""
 
 _INTERRUPTED = tuple(state for state in JobState if state.interruptible)
 
 
 class Claims:
-    """Hands jobs to the servers that run them, and takes them back."""
+    """Gives jobs to the servers that run them, and takes them back."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
 
     def claim_next(self, lease_s: float = LEASE_S, *, besides: Collection[str] = ()) -> Job | None:
-        """The next job to run, moved to validating: of the highest priority, one cut off, an export, or the oldest.
+        """Claim the next job to run and move it to validating.
 
-        A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes; one that is to be
-        cancelled or paused is.
+        The highest priority goes first. Within a priority, interrupted jobs go first, then exports, then the oldest.
+        A job whose servers fell silent `FAULTS` times in a row, without saving a generation, crashes. A job with a
+        request to cancel or pause is cancelled or paused instead.
 
         Args:
-            lease_s: So long the job is the caller's, in seconds, if the lease is not renewed.
-            besides: Ids of jobs that the caller runs: it takes none of them over, however long it was held up.
+            lease_s: Time that the job is the caller's, in seconds, if the lease is not renewed.
+            besides: Ids of jobs that the caller runs. They are never claimed, however long the caller was held up.
 
         Returns:
-            The job, with the epoch that the caller's writes have to show; None when there is nothing to run.
+            The job, with the epoch that the caller's writes must pass; None if there is nothing to run.
         """
         queued = JobRow.state == JobState.QUEUED.value
         first = case(
@@ -49,7 +51,7 @@ class Claims:
         with self._base.database.writing() as session:
             now = self._base.clock(session)
             free = query.where(or_(JobRow.leased_until.is_(None), JobRow.leased_until <= now))
-            # A row that somebody is changing is left alone: another claimer takes it, or its user cancels it.
+            # A locked row is skipped: another server claims it, or its user cancels it.
             next_free, ended = free.limit(1).with_for_update(skip_locked=True), []
             while (row := session.scalars(next_free).first()) and not retries.take_over(session, row):
                 ended.append(row.id)
@@ -64,19 +66,20 @@ class Claims:
         return job
 
     def put_back(self, id: str, error: JobError, *, epoch: int, retry_s: float = retries.RETRY_S) -> Job:
-        """Puts a job that the machine cut off back into the queue, for a while; too many faults in a row crash it.
+        """Put an interrupted job back into the queue, with a wait.
 
-        One that its user has asked to cancel or to pause is cancelled or paused.
+        Too many machine failures in a row crash the job. A job with a request to cancel or pause is cancelled or
+        paused.
 
         Args:
             id: The job.
-            error: What happened, for its user.
-            epoch: That of the claim it ran by; its holder may write no more.
-            retry_s: It may be claimed again after so long, in seconds; twice as long after every further fault.
+            error: Reason, for its user.
+            epoch: Epoch of the claim that it ran by. Its holder may write no more.
+            retry_s: Wait before the job may be claimed again, in seconds. It doubles with each further failure.
 
         Raises:
-            SupersededError: It was claimed again since `epoch`, or deleted.
-            ConflictError: It is not being run.
+            SupersededError: The job was claimed again since `epoch`, or deleted.
+            ConflictError: The job is not being run.
         """
         with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
@@ -87,10 +90,10 @@ class Claims:
         return job
 
     def renew(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
-        """Keeps a job the caller's for another `lease_s` seconds; returns it as it is now.
+        """Renew the lease for another `lease_s` seconds; return the job as it is now.
 
         Raises:
-            SupersededError: It was claimed again since `epoch`, or deleted.
+            SupersededError: The job was claimed again since `epoch`, or deleted.
         """
         with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
@@ -99,25 +102,25 @@ class Claims:
             return mapping.job_of(row)
 
     def settle(self, id: str, lease_s: float = LEASE_S, *, epoch: int) -> Job:
-        """Cancels or pauses a job whose run is over, if its user has asked for that; else it stays the caller's.
+        """Cancel or pause a job whose run is over, if requested; else renew the lease.
 
-        In one step, as what is asked after it meets a job that nobody holds.
+        This is one transaction, so a later request finds a job without a holder.
 
         Args:
             id: The job.
-            lease_s: As of `renew`.
-            epoch: That of the claim it ran by.
+            lease_s: See `renew`.
+            epoch: Epoch of the claim that it ran by.
 
         Returns:
             The job as it is now.
 
         Raises:
-            SupersededError: It was claimed again since `epoch`, or deleted.
+            SupersededError: The job was claimed again since `epoch`, or deleted.
         """
         with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
             is_over = JobState(row.state).terminal
-            is_moved = not is_over and mapping.heed_marks(session, row)
+            is_moved = not is_over and mapping.apply_marks(session, row)
             if not (is_over or is_moved):
                 row.leased_until = self._base.clock(session) + timedelta(seconds=lease_s)
             job = mapping.job_of(row)
@@ -126,7 +129,10 @@ class Claims:
         return job
 
     def settle_abandoned(self, *, besides: Collection[str] = ()) -> None:
-        """Cancels and pauses those jobs that are to be and whose servers fell silent; `besides` as of `claim_next`."""
+        """Cancel and pause jobs with such a request whose servers fell silent.
+
+        `besides` are ids of jobs to leave alone, as in `claim_next`.
+        """
         running = JobRow.state.in_([state.value for state in _INTERRUPTED])
         marked = or_(JobRow.cancel_requested, JobRow.pause_requested)
         query = select(JobRow).where(running, marked, JobRow.id.not_in(besides))
@@ -134,15 +140,17 @@ class Claims:
             free = or_(JobRow.leased_until.is_(None), JobRow.leased_until <= self._base.clock(session))
             found = list(session.scalars(query.where(free).with_for_update(skip_locked=True)))
             for row in found:
-                mapping.heed_marks(session, row)
+                mapping.apply_marks(session, row)
         for row in found:
             self._base.notify(row.id)
 
     def release(self, id: str, *, epoch: int) -> None:
-        """Gives a job up as it stands; it can be claimed at once, and the caller may write no more.
+        """Release a job in its present state.
+
+        The job can be claimed at once, and the caller may write no more.
 
         Raises:
-            SupersededError: It was claimed again since `epoch`, or deleted.
+            SupersededError: The job was claimed again since `epoch`, or deleted.
         """
         with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
@@ -150,7 +158,7 @@ class Claims:
             row.leased_until = None
 
     def idle(self, ids: Collection[str]) -> set[str]:
-        """Those of these jobs that nobody runs, or was cut off from: what such a job was about it begins anew."""
+        """Return those of these jobs that are neither running nor interrupted."""
         known = select(JobRow.id).where(JobRow.id.in_(ids))
         with self._base.database.reading() as session:
             return set(
@@ -158,7 +166,10 @@ class Claims:
             )
 
     def release_all(self) -> None:
-        """Ends every lease: for a server that knows that it is the only one on this database."""
+        """End every lease.
+
+        Only for a server that knows that it is the only one on this database.
+        """
         leased = update(JobRow).where(JobRow.leased_until.is_not(None))
         cut_off = case((JobRow.state.in_([state.value for state in _INTERRUPTED]), 1), else_=0)
         with self._base.database.writing() as session:

@@ -1,4 +1,4 @@
-"""What the store forgets in time: events of jobs that ended long ago, and which deleted jobs may have files."""
+"""Deletion of old events and of records of deleted jobs."""
 
 from collections.abc import Collection
 from datetime import timedelta
@@ -13,15 +13,15 @@ _TERMINAL = tuple(state.value for state in JobState if state.terminal)
 
 
 class Cleanup:
-    """Forgets old events and deleted jobs."""
+    """Deletes old events and records of deleted jobs."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
 
     def forget_events(self, older_than: timedelta) -> int:
-        """Deletes the events of jobs that ended for good longer ago than this; returns how many.
+        """Delete events of jobs that ended for good before this; return the number.
 
-        A job's next `seq` stays, and so does what a crashed job knows of itself, for it may be resumed.
+        The next `seq` of a job stays. Crashed jobs keep their events, because they may be resumed.
         """
         with self._base.database.writing() as session:
             ended = select(JobRow.id).where(
@@ -32,12 +32,12 @@ class Cleanup:
             return int(getattr(gone, "rowcount", 0))
 
     def removals(self) -> list[str]:
-        """The deleted jobs that a server may still have files of."""
+        """Return the deleted jobs that a server may still have files of."""
         with self._base.database.reading() as session:
             return list(session.scalars(select(RemovalRow.job_id).order_by(RemovalRow.job_id)))
 
     def forget_removals(self, older_than: timedelta, still_there: Collection[str]) -> None:
-        """Forgets the jobs that were deleted longer ago than this for good, but those that have files still."""
+        """Delete records of jobs deleted before this, except of those with files left."""
         with self._base.database.writing() as session:
             old = select(RemovalRow.job_id).where(
                 RemovalRow.deleted_at < self._base.clock(session) - older_than

@@ -13,14 +13,14 @@ from ranksieve.search.errors import StoreError
 from ranksieve.service.store.engine import new_engine, shown, upgrade
 
 FAILURES = (OperationalError, InterfaceError, InternalError, TimeoutError)
-"""What SQLAlchemy raises where the database is at fault, not the program."""
+"""Exceptions of SQLAlchemy for failures of the database, not of the program."""
 
 
 class Database:
-    """A SQL database, safe to use from any thread.
+    """SQL database, safe to use from any thread.
 
     Args:
-        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. It is opened by `open` or at the first use.
+        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database. `open` or the first use opens it.
     """
 
     def __init__(self, url: str) -> None:
@@ -40,7 +40,7 @@ class Database:
             if not self._opened:
                 try:
                     upgrade(self._engine)
-                except (*FAILURES, DatabaseError) as error:  # the latter where the file is none of SQLite
+                except (*FAILURES, DatabaseError) as error:  # DatabaseError: the file is not SQLite
                     raise StoreError(
                         f"the job store {shown(self._engine)} cannot be opened: {_cause(error)}; {self._remedy()}"
                     ) from error
@@ -81,6 +81,9 @@ class Database:
 
 
 def _cause(error: Exception) -> str:
-    """What the driver said; SQLAlchemy's own text holds the statement and its values."""
+    """Return the driver's message.
+
+    SQLAlchemy's own text holds the statement and its values.
+    """
     cause = getattr(error, "orig", None) or error
     return f"{type(cause).__name__}: {cause}"

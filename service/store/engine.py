@@ -1,4 +1,4 @@
-"""Open the database: reliable connections, and the schema brought up to date."""
+"""Engine of the database: reliable connections, and migrations of the schema."""
 
 import json
 import sqlite3
@@ -20,9 +20,9 @@ from ranksieve.service.job.redaction import redact
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30
 LONGEST_IDLE_S = 20
-"""So long a transaction may do nothing, on PostgreSQL, before the database ends it.
+"""Longest idle time of a transaction on PostgreSQL, in seconds.
 
-A store's take milliseconds, but a starved machine may hold up a process for seconds in the midst of one.
+Transactions of a store take milliseconds, but a starved machine may hold up a process for seconds during one.
 """
 
 # Alembic keeps the migration under way in a global, so one thread migrates at a time.
@@ -31,17 +31,17 @@ _MIGRATION_LOCK = 0x72616E6B  # any number that nothing else in the database loc
 
 
 def new_engine(url: str) -> Engine:
-    """An engine whose transactions are real ones on SQLite too; touches no file yet.
+    """Create an engine with real transactions, on SQLite too; touches no file yet.
 
-    A connection with the execution option `writes` takes SQLite's write lock at its first statement: two
-    transactions that read and then write would otherwise fail with `database is locked`, whatever
-    the timeout. Floats that JSON cannot spell (NaN, infinities) are refused.
+    A connection with the execution option `writes` takes SQLite's write lock at its first statement. Two transactions
+    that read and then write would otherwise fail with `database is locked`, whatever the timeout. Floats that JSON
+    cannot represent (NaN, infinities) are refused.
 
     Args:
         url: SQLAlchemy URL, e.g. `sqlite:////var/lib/ranksieve/ranksieve.db` or `postgresql://me@db/ranksieve`.
 
     Raises:
-        InputError: It is no URL of a database that a store can be in, or that database's driver is missing.
+        InputError: The URL is not of a supported database, or the database's driver is missing.
     """
     parsed = _database_of(url)
     is_sqlite = parsed.get_backend_name() == "sqlite"
@@ -65,7 +65,10 @@ def new_engine(url: str) -> Engine:
 
 
 def _database_of(url: str) -> URL:
-    """The URL, if a store can be there. Errors leave the URL out: it may hold a password."""
+    """Parse the URL of a supported database.
+
+    Errors leave the URL out, because it may hold a password.
+    """
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
@@ -82,7 +85,7 @@ def _database_of(url: str) -> URL:
 
 
 def shown(engine: Engine) -> str:
-    """Which database it is, without a password, which may be among the parameters of a URL, too."""
+    """Return the URL of the database without passwords."""
     return redact(repr(engine.url))
 
 
@@ -107,14 +110,17 @@ def upgrade(engine: Engine) -> None:
 
 
 def _migration_config(connection: Connection) -> Config:
-    """Settings of alembic for this connection; there is no ini file."""
+    """Return settings of alembic for this connection; there is no ini file."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config
 
 
 def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    """Write-ahead log: readers never wait for the writer. Full sync: a commit survives a power cut too."""
+    """Set a write-ahead log and full sync.
+
+    Readers never wait for the writer, and a commit survives a power cut.
+    """
     connection.isolation_level = None  # the driver begins nothing by itself; _begin_sqlite does
     connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000}")
     connection.execute("PRAGMA journal_mode = WAL")
@@ -123,7 +129,10 @@ def _configure_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def _configure_postgresql(connection: Any, _record: Any) -> None:
-    """A server that froze or lost its line in mid-transaction must not lock its jobs for those who take them over."""
+    """Limit idle transactions.
+
+    A server that froze or lost its connection must not lock its jobs for other servers.
+    """
     with connection.cursor() as cursor:
         cursor.execute(f"SET idle_in_transaction_session_timeout = '{LONGEST_IDLE_S}s'")
     connection.commit()

@@ -1,7 +1,7 @@
-"""The front of every job as it grew: which scorings no smaller model's beat, since and until which generation.
+"""Front of every job as it grew, with the generations of each scoring on it.
 
-It is kept while scorings are saved: a generation's few are compared with the front, which is short. To find it later
-is to sort all of them. Commits nothing.
+The front is kept up to date while scorings are saved: the few of a generation are compared with the short front.
+Computing it later would have to sort all scorings. Commits nothing.
 """
 
 from bisect import bisect_left, bisect_right
@@ -16,14 +16,14 @@ from ranksieve.service.store.schema import CandidateRow, FrontRow
 
 @dataclass(kw_only=True, slots=True)
 class Front:
-    """Scorings of rising size and falling loss, by their ids; of equal ones the first that came."""
+    """Scorings of rising size and falling loss, by id; of equal ones the first."""
 
     ids: list[int] = field(default_factory=list)
     kept_shares: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
     def join(self, id: int, kept_share: float, loss: float) -> list[int] | None:
-        """Takes a scoring in; returns the ids of those it beats, or None if it is beaten itself."""
+        """Add a scoring; return the ids it beats, or None if it is beaten itself."""
         smaller = bisect_right(self.kept_shares, kept_share)
         if smaller and self.losses[smaller - 1] <= loss:
             return None
@@ -40,20 +40,20 @@ class Front:
 
 
 def extend(session: Session, job_id: str, generation: int, scorings: Iterable[CandidateRow]) -> None:
-    """Lets the scorings of a generation join their job's front, in the order of their ids.
+    """Add the scorings of a generation to their job's front, in order of their ids.
 
     Args:
         session: Holds the job's row.
         job_id: The job.
         generation: The generation's number.
-        scorings: On all search examples; they have their ids.
+        scorings: Scorings on all search examples, with their ids.
     """
     points = [
         (row.id, row.kept_share, row.kl_nats if row.loss_nats is None else row.loss_nats) for row in scorings
     ]
     if not points:
         return
-    front, joined, left = _standing(session, job_id), set[int](), set[int]()
+    front, joined, left = _front_of(session, job_id), set[int](), set[int]()
     for id, kept_share, loss in points:
         beaten = None if loss is None else front.join(id, kept_share, loss)
         if beaten is not None:
@@ -62,7 +62,7 @@ def extend(session: Session, job_id: str, generation: int, scorings: Iterable[Ca
     if stood := left - joined:
         gone = update(FrontRow).where(FrontRow.candidate_id.in_(stood))
         session.execute(gone.values(until=generation))
-    # One that was beaten within its generation is seen by nobody.
+    # A scoring beaten within its generation never appears.
     stay = [
         {
             "candidate_id": id,
@@ -78,7 +78,7 @@ def extend(session: Session, job_id: str, generation: int, scorings: Iterable[Ca
         session.execute(insert(FrontRow), stay)
 
 
-def _standing(session: Session, job_id: str) -> Front:
+def _front_of(session: Session, job_id: str) -> Front:
     members = select(FrontRow.candidate_id, FrontRow.kept_share, FrontRow.loss_nats)
     standing = members.where(FrontRow.job_id == job_id, FrontRow.until.is_(None)).order_by(
         FrontRow.kept_share
@@ -92,12 +92,12 @@ def _standing(session: Session, job_id: str) -> Front:
 
 
 def members(job_id: str, *, generation: int | None = None, last: int | None = None) -> Select[int]:
-    """Ids of a job's front, in SQL, smallest first.
+    """Return a query of the ids of a job's front, smallest first.
 
     Args:
         job_id: The job.
-        generation: Only those that this generation added; None for all.
-        last: As it was when this generation was over; None for now.
+        generation: Limits the ids to those that this generation added; None: all.
+        last: Chooses the front after this generation; None: the present one.
     """
     query = select(FrontRow.candidate_id).where(FrontRow.job_id == job_id).order_by(FrontRow.kept_share)
     if generation is not None:

@@ -1,4 +1,4 @@
-"""The API keys in the store: made, found by what their holder sends, ended, replaced."""
+"""API keys in the store: created, found by their secret, revoked, rotated."""
 
 from datetime import datetime, timedelta
 from secrets import compare_digest
@@ -14,87 +14,87 @@ from ranksieve.service.store.times import now
 
 
 class Keys:
-    """API keys in a database. A secret is returned once, when it is made; what is kept cannot be turned back into it.
+    """API keys in a database.
+
+    A secret is returned once, when its key is created. Only its digest is stored.
 
     Args:
-        database: Where they are.
+        database: Database of the keys.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def create(self, owner: str, scope: Scope, lifetime: timedelta | None = None) -> tuple[ApiKey, str]:
-        """Makes a key.
+        """Create a key.
 
         Args:
-            owner: Whose jobs it is for.
-            scope: What it allows.
-            lifetime: So long it is good; None for as long as nobody revokes it.
+            owner: Owner of the jobs that it is for.
+            scope: Permissions of the key.
+            lifetime: Time until it expires; None: it is valid until it is revoked.
 
         Returns:
             The key, and the secret to hand to its holder.
 
         Raises:
-            InputError: The owner may not be called so.
+            InputError: The owner's name is not allowed.
         """
         check_owner(owner)
         with self._database.writing() as session:
             return _add(session, owner, scope, lifetime)
 
     def list(self) -> list[ApiKey]:
-        """Every key, dead ones too, oldest first."""
+        """Return every key, oldest first, also invalid ones."""
         with self._database.reading() as session:
             return [_key_of(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created_at))]
 
     def any(self) -> bool:
-        """Whether a key was ever made."""
+        """Return whether a key was ever created."""
         with self._database.reading() as session:
             return session.scalars(select(KeyRow.id).limit(1)).first() is not None
 
     def find(self, token: str) -> ApiKey | None:
-        """The key that somebody has sent the secret of, if it is good."""
+        """Return the key with this secret, if it is valid."""
         id = id_of(token)
         if id is None:
             return None
         with self._database.reading() as session:
             row = session.get(KeyRow, id)
-            # In constant time: how much of it was right must not show.
-            if row is None or not compare_digest(row.digest, digest_of(token)) or _dead(row, now()):
+            # In constant time, so that the time does not show how much was right.
+            if row is None or not compare_digest(row.digest, digest_of(token)) or _is_over(row, now()):
                 return None
             return _key_of(row)
 
     def revoke(self, id: str) -> ApiKey:
-        """Ends a key at once.
+        """Revoke a key at once.
 
         Raises:
             NotFoundError: There is no such key.
         """
         with self._database.writing() as session:
             row = _find(session, id)
-            if not _dead(row, now()):
+            if not _is_over(row, now()):
                 row.expires_at = now()
             return _key_of(row)
 
     def rotate(self, id: str, grace: timedelta = timedelta()) -> tuple[ApiKey, str]:
-        """Replaces a key by one of the same owner, scope and lifetime.
+        """Replace a key by one of the same owner, scope and lifetime.
 
         Args:
             id: The key to replace.
-            grace: So long the old one stays good beside the new one.
+            grace: Time that the old key stays valid beside the new one.
 
         Returns:
             The new key and its secret.
 
         Raises:
             NotFoundError: There is no such key.
-            ConflictError: It is dead already.
+            ConflictError: The key is invalid already.
         """
         with self._database.writing() as session:
             row = _find(session, id)
-            if _dead(row, now()):
-                raise ConflictError(
-                    f"key {id} has ended at {row.expires_at:%Y-%m-%d %H:%M}; create a new one"
-                )
+            if _is_over(row, now()):
+                raise ConflictError(f"key {id} ended at {row.expires_at:%Y-%m-%d %H:%M}; create a new one")
             lifetime = None if row.lifetime_s is None else timedelta(seconds=row.lifetime_s)
             end = now() + grace
             row.expires_at = end if row.expires_at is None else min(end, row.expires_at)
@@ -123,7 +123,7 @@ def _find(session: Session, id: str) -> KeyRow:
     return row
 
 
-def _dead(row: KeyRow, at: datetime) -> bool:
+def _is_over(row: KeyRow, at: datetime) -> bool:
     return row.expires_at is not None and row.expires_at <= at
 
 

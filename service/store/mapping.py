@@ -1,4 +1,7 @@
-"""Between rows and values, and the steps that more than one transaction takes. Commits nothing."""
+"""Conversions of rows and values, and steps shared by several transactions.
+
+Commits nothing.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,16 +25,19 @@ CANDIDATE_FIELDS = tuple(
 )
 
 ROOM_AFTER_S = 60
-"""Jobs take minutes: whoever has too many queued need not ask again sooner."""
+"""Wait before an owner with too many queued jobs should try again, in seconds.
+
+Jobs take minutes.
+"""
 
 
 def find_job(session: Session, job_id: str, owner: str | None = None, *, lock: bool = False) -> JobRow:
-    """A job's row; with `lock`, nobody else changes it before this transaction ends.
+    """Return a job's row; with `lock`, locked until this transaction ends.
 
     Raises:
-        NotFoundError: There is no such job, or it is not this owner's.
+        NotFoundError: There is no such job, or it belongs to another owner.
     """
-    # PostgreSQL refuses to look for text that it could not hold.
+    # PostgreSQL refuses queries for text that it cannot store.
     row = session.get(JobRow, job_id, with_for_update=True if lock else None) if job_id.isalnum() else None
     if row is None or owner not in (None, row.owner):
         raise NotFoundError(f"there is no job {job_id!r}")
@@ -39,10 +45,12 @@ def find_job(session: Session, job_id: str, owner: str | None = None, *, lock: b
 
 
 def require_room(session: Session, owner: str, most_queued: int) -> None:
-    """Whether one more job of an owner's may be queued. PostgreSQL may let a few through that come in one moment.
+    """Check that an owner may queue one more job.
+
+    PostgreSQL may let a few through that arrive at the same moment.
 
     Raises:
-        LimitError: `most_queued` are there already.
+        LimitError: The owner has `most_queued` queued jobs already.
     """
     queued = select(func.count()).where(JobRow.owner == owner, JobRow.state == JobState.QUEUED.value)
     if session.execute(queued).scalar_one() >= most_queued:
@@ -54,7 +62,7 @@ def require_room(session: Session, owner: str, most_queued: int) -> None:
 
 
 def find_held(session: Session, job_id: str, epoch: int) -> JobRow:
-    """A job's row, for the server that holds it to change; nobody else does before this transaction ends.
+    """Return a job's row for its holder to change, locked until the transaction ends.
 
     Raises:
         SupersededError: The job was claimed again since `epoch`, or deleted.
@@ -71,21 +79,24 @@ def find_held(session: Session, job_id: str, epoch: int) -> JobRow:
 
 
 def append_event(session: Session, row: JobRow, type: EventType, data: Mapping[str, Any]) -> Event:
-    """Adds the next event of a job whose row is locked."""
+    """Add the next event of a job whose row is locked."""
     row.event_count += 1
     event = EventRow(job_id=row.id, seq=row.event_count, type=type.value, at=now(), data=dict(data))
     session.add(event)
     return event_of(event)
 
 
-def tell_state(session: Session, row: JobRow, told: Mapping[str, Any]) -> None:
-    """Adds the event of a job's new state, and the deliveries to webhooks that go with it; its row is locked."""
-    event = append_event(session, row, EventType.JOB_STATE, told)
+def tell_state(session: Session, row: JobRow, data: Mapping[str, Any]) -> None:
+    """Add the event of a job's new state and its deliveries; the row is locked."""
+    event = append_event(session, row, EventType.JOB_STATE, data)
     announce(session, row.owner, JobState(row.state), lambda: job_message(job_of(row), event))
 
 
 def label_rows(job_id: str, labels: Mapping[str, str]) -> list[LabelRow]:
-    """Rows for the labels that a job can be found by; PostgreSQL holds no NUL."""
+    """Return rows for the labels of a job, without those that hold a NUL.
+
+    PostgreSQL cannot store NUL.
+    """
     return [
         LabelRow(job_id=job_id, name=name, value=value)
         for name, value in labels.items()
@@ -94,24 +105,26 @@ def label_rows(job_id: str, labels: Mapping[str, str]) -> list[LabelRow]:
 
 
 def keep_spec(session: Session, row: JobRow, spec: JobSpec) -> None:
-    """Puts another spec in place of a job's."""
+    """Replace the spec of a job."""
     row.spec, row.priority = spec.canonical(), spec.priority
     session.execute(delete(LabelRow).where(LabelRow.job_id == row.id))
     session.add_all(label_rows(row.id, spec.labels))
 
 
 def search_examples(row: JobRow) -> int:
-    """How many search examples a job has; scorings on all of them compare."""
+    """Return the number of search examples of a job.
+
+    Scorings on all of them can be compared.
+    """
     examples: int = row.spec["task"]["data"]["sizes"]["search"]
     return examples
 
 
 def check_move(row: JobRow, to: JobState) -> None:
-    """Whether the job may go there.
+    """Check that the job may move to a state.
 
     Raises:
-        ConflictError: Its state does not lead there, or it would succeed after its user was told that it
-            will be cancelled.
+        ConflictError: The move is not allowed, or the job would succeed after its user asked to cancel it.
     """
     state = JobState(row.state)
     if to not in TRANSITIONS[state]:
@@ -129,26 +142,26 @@ def move(
     error: JobError | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Changes the state of a job whose row is locked, and adds the event that tells of it."""
+    """Change the state of a job whose row is locked, and add its event."""
     row.state = to.value
     if to is JobState.VALIDATING and row.started_at is None:
         row.started_at = now()
     if to in (JobState.QUEUED, JobState.PAUSED, JobState.CRASHED, JobState.CANCELLED):
-        row.epoch += 1  # whoever held it may write no more
+        row.epoch += 1  # the former holder may write no more
     if to is JobState.PAUSED or to.ended:
         row.pause_requested = False
     if to.ended:
         row.finished_at = now()
     if to.ended or to in (JobState.QUEUED, JobState.PAUSED):
         row.leased_until = None
-    told: dict[str, Any] = {"state": to.value, **(data or {})}
+    details: dict[str, Any] = {"state": to.value, **(data or {})}
     if error is not None:
-        row.error = told["error"] = error.as_json()
-    tell_state(session, row, told)
+        row.error = details["error"] = error.as_json()
+    tell_state(session, row, details)
 
 
-def heed_marks(session: Session, row: JobRow) -> bool:
-    """Cancel or pause a job that nobody runs, if it is marked so; returns whether it was."""
+def apply_marks(session: Session, row: JobRow) -> bool:
+    """Cancel or pause a job that is not running, if requested; return whether it was."""
     if not (row.cancel_requested or row.pause_requested):
         return False
     move(session, row, JobState.CANCELLED if row.cancel_requested else JobState.PAUSED)
@@ -156,10 +169,10 @@ def heed_marks(session: Session, row: JobRow) -> bool:
 
 
 def job_of(row: JobRow) -> Job:
-    """The job a row holds.
+    """Return the job that a row holds.
 
     Raises:
-        StoreError: Its spec is not valid, such as one that another version of the program stored.
+        StoreError: The stored spec is not valid, such as one of another version of the program.
     """
     try:
         spec = JobSpec.model_validate(row.spec)
@@ -192,12 +205,15 @@ def job_of(row: JobRow) -> Job:
 
 
 def event_of(row: EventRow | Row[Any]) -> Event:
-    """The event a row holds; or a plain row of its columns, which costs a fraction where there are many."""
+    """Return the event that a row holds.
+
+    A plain row of its columns will do, which costs a fraction when there are many.
+    """
     return Event(job_id=row.job_id, seq=row.seq, type=EventType(row.type), at=row.at, data=row.data)
 
 
 def candidate_row(job_id: str, candidate: Mapping[str, Any]) -> CandidateRow:
-    """A row for a scoring; `genome` may be any sequence of levels.
+    """Return a row for a scoring; `genome` may be any sequence of levels.
 
     Raises:
         KeyError: A field is missing.

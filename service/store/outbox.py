@@ -1,7 +1,8 @@
-"""What waits to be sent to webhooks: written together with what it tells of, taken by one server at a time.
+"""Deliveries to webhooks, written in the transaction of their events.
 
-A webhook is leased for an attempt, and with it all its deliveries: no URL is sent to twice at once, and the
-webhooks take turns. Whoever falls silent in mid-attempt loses the lease, and another attempt of the same id is made.
+A webhook and all its deliveries are leased to one server for an attempt, so no URL is sent to twice at once, and the
+webhooks take turns. A server that falls silent during an attempt loses the lease, and the delivery is attempted again
+under the same id.
 """
 
 from collections.abc import Callable
@@ -24,19 +25,21 @@ DEAD = f"no delivery arrived while one was tried {ATTEMPTS} times"
 
 
 class Outbox:
-    """Everybody's deliveries, for the sender."""
+    """Deliveries of all owners, for the sender."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
 
     def claim(self, lease_s: float) -> Sending | None:
-        """The next delivery to attempt: of the webhook that was sent to longest ago, the one due longest.
+        """Claim the next delivery to attempt.
+
+        It is the one due longest, of the webhook that was sent to longest ago.
 
         Args:
-            lease_s: So long nobody else sends to that webhook, in seconds, unless it is settled before.
+            lease_s: Time that no other server sends to that webhook, in seconds, unless it is settled before.
 
         Returns:
-            The delivery; None where nothing is due, or others have it.
+            The delivery; None if nothing is due, or other servers have it.
         """
         with self._base.database.writing() as session:
             now = self._base.clock(session)
@@ -47,7 +50,7 @@ class Outbox:
                 .where(DeliveryRow.due_at <= now, WebhookRow.enabled, free)
                 .order_by(WebhookRow.busy_until.nulls_first(), DeliveryRow.due_at, DeliveryRow.id)
                 .limit(1)
-                # Whoever adds a delivery holds the webhook's key, which hinders nobody here.
+                # A transaction that adds a delivery locks the webhook's key only, which does not conflict.
                 .with_for_update(skip_locked=True, key_share=True)
             )
             found = session.execute(due).first()
@@ -67,15 +70,15 @@ class Outbox:
             )
 
     def settle(self, sending: Sending, outcome: Outcome, retry_s: float | None) -> DeliveryState | None:
-        """Keeps what came of an attempt, and gives the webhook's lease back.
+        """Save the outcome of an attempt, and release the webhook's lease.
 
         Args:
-            sending: As it was claimed.
-            outcome: What came of it.
-            retry_s: If it was in vain, the next attempt is after so long, in seconds; None for no other.
+            sending: The claimed delivery.
+            outcome: Outcome of the attempt.
+            retry_s: Wait before the next attempt after a failure, in seconds; None: no further attempt.
 
         Returns:
-            What the delivery is now; None where somebody else has attempted it since, or it is no more.
+            The new state of the delivery; None if another server has attempted it since, or it was deleted.
         """
         with self._base.database.writing() as session:
             webhook = session.get(WebhookRow, sending.webhook_id, with_for_update={"key_share": True})
@@ -98,7 +101,10 @@ class Outbox:
             return DeliveryState(delivery.state)
 
     def next_in_s(self) -> float | None:
-        """Seconds until there may be something to claim, not above 0 if there is now; None if nothing waits."""
+        """Return the seconds until there may be something to claim, or None.
+
+        The number is at most 0 if a delivery is due now; None means that nothing waits.
+        """
         free_at = case(
             (WebhookRow.busy_until > DeliveryRow.due_at, WebhookRow.busy_until), else_=DeliveryRow.due_at
         )
@@ -109,22 +115,24 @@ class Outbox:
             return None if at is None else (at - self._base.clock(session)).total_seconds()
 
     def forget(self, older_than: timedelta) -> int:
-        """Deletes deliveries that were over longer ago than this; returns how many."""
+        """Delete deliveries that were over before this; return the number."""
         with self._base.database.writing() as session:
             over = DeliveryRow.finished_at < self._base.clock(session) - older_than
             return int(getattr(session.execute(delete(DeliveryRow).where(over)), "rowcount", 0))
 
 
 def announce(session: Session, owner: str, state: JobState, make_message: Callable[[], Message]) -> None:
-    """Adds a delivery for every webhook of an owner's that wants to hear of a state. Commits nothing.
+    """Add a delivery for every webhook of an owner that listens to a state.
+
+    Commits nothing.
 
     Args:
         session: The transaction that moves the job.
-        owner: Whose job it is.
-        state: Where it has come to.
-        make_message: Makes what to tell; called only if somebody listens.
+        owner: Owner of the job.
+        state: New state of the job.
+        make_message: Builds the message; called only if a webhook listens.
     """
-    # Shared locks on the webhooks: one that is deleted meanwhile is not there, and makes no job fail.
+    # Shared locks on the webhooks, so that one deleted meanwhile is skipped and fails no job.
     listening = (
         select(WebhookRow).where(WebhookRow.owner == owner, WebhookRow.enabled).order_by(WebhookRow.id)
     )
@@ -136,7 +144,7 @@ def announce(session: Session, owner: str, state: JobState, make_message: Callab
 
 
 def delivery_row(webhook_id: str, message: Message, due_at: datetime) -> DeliveryRow:
-    """A row for an event that is first tried at a time, by the database's clock."""
+    """Return a row for a delivery, first due at a time of the database's clock."""
     return DeliveryRow(
         id=new_id(),
         webhook_id=webhook_id,
@@ -151,7 +159,7 @@ def delivery_row(webhook_id: str, message: Message, due_at: datetime) -> Deliver
 
 
 def _secrets(webhook: WebhookRow, now: datetime) -> tuple[str, ...]:
-    """What to sign with; a former secret whose time is over is forgotten."""
+    """Return the secrets to sign with; delete a former secret that has expired."""
     if webhook.former_until is not None and webhook.former_until <= now:
         webhook.former_secret = webhook.former_until = None
     return (webhook.secret,) if webhook.former_secret is None else (webhook.secret, webhook.former_secret)
@@ -162,7 +170,10 @@ def _end(delivery: DeliveryRow, state: DeliveryState, now: datetime) -> None:
 
 
 def _disable_if_dead(webhook: WebhookRow, delivery: DeliveryRow, outcome: Outcome) -> None:
-    """Disables a webhook that says so itself, or where nothing has arrived since the delivery that failed was made."""
+    """Disable a webhook that is gone or to which nothing has arrived.
+
+    The latter holds if nothing has arrived since the failed delivery was created.
+    """
     arrived = webhook.delivered_at is not None and webhook.delivered_at >= delivery.created_at
     if outcome.gone:
         webhook.enabled, webhook.disabled_reason = False, GONE

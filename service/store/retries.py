@@ -1,6 +1,6 @@
-"""What becomes of a job that a fault of the machine cut off: it waits, longer every time, and crashes at last.
+"""Retries of jobs after machine failures: growing waits, and at last a crash.
 
-Faults count in a row: a saved generation, or the user's `resume`, starts over. Commits nothing.
+Failures count in a row: a saved generation, or the user's `resume`, resets the count. Commits nothing.
 """
 
 from datetime import datetime, timedelta
@@ -12,10 +12,10 @@ from ranksieve.service.store import mapping
 from ranksieve.service.store.schema import JobRow
 
 FAULTS = 6
-"""So many in a row crash a job."""
+"""Machine failures in a row that crash a job."""
 
 RETRY_S = 10.0
-"""Wait after the first fault, in seconds; it doubles with every further one."""
+"""Wait after the first failure, in seconds; it doubles with every further one."""
 
 KILLED = JobError(
     code="infrastructure",
@@ -25,12 +25,12 @@ KILLED = JobError(
 
 
 def take_over(session: Session, row: JobRow) -> bool:
-    """Counts the silence of the server that a job is taken over from; False where it was one too many: a crash.
+    """Count the silence of a server whose job is taken over; return False on a crash.
 
-    A job that was given up as it stood has no lease. One that waits in the queue was counted when it was put back. One
-    that is to be cancelled or paused is: False, too.
+    A released job has no lease and is not counted. A job in the queue was counted when it was put back. A job with a
+    request to cancel or pause is cancelled or paused, and False is returned, too.
     """
-    if mapping.heed_marks(session, row):
+    if mapping.apply_marks(session, row):
         return False
     if row.state == JobState.QUEUED.value:
         return True
@@ -42,8 +42,8 @@ def take_over(session: Session, row: JobRow) -> bool:
 
 
 def wait_or_crash(session: Session, row: JobRow, error: JobError, now: datetime, retry_s: float) -> None:
-    """Counts a fault of the machine that runs the job; puts the job back, crashes it, or does what its user asked."""
-    if mapping.heed_marks(session, row):
+    """Count a machine failure; put the job back, crash it, or end it as requested."""
+    if mapping.apply_marks(session, row):
         return
     row.faults += 1
     if row.faults >= FAULTS:
@@ -55,5 +55,5 @@ def wait_or_crash(session: Session, row: JobRow, error: JobError, now: datetime,
 
 
 def crash(session: Session, row: JobRow, error: JobError) -> None:
-    """Ends a job by a fault of the machine; its user may resume it."""
+    """Crash a job by a machine failure; its user may resume it."""
     mapping.move(session, row, JobState.CRASHED, error=error)

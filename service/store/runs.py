@@ -1,4 +1,4 @@
-"""What the server that runs a job writes about it: states, events, generations."""
+"""Writes of running jobs; each passes the epoch of the claim."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,20 +27,21 @@ class Runs:
         result: Mapping[str, Any] | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> Job:
-        """Moves a job to another state and tells of it; a search that is to stop is in state stopping.
+        """Move a job to another state and record the event.
+
+        A search that should stop goes to state stopping.
 
         Args:
             id: The job.
             to: The state to move to.
-            epoch: That of the claim it runs by.
-            error: Why it failed.
-            result: What it achieved.
-            data: More to say in the event.
+            epoch: Epoch of the claim that it runs by.
+            error: Reason of a failure.
+            result: Result of a success.
+            data: More data of the event.
 
         Raises:
-            SupersededError: It was claimed again since, or deleted.
-            ConflictError: The job's state does not lead there, or it would succeed after its user
-                was told that it will be cancelled.
+            SupersededError: The job was claimed again since, or deleted.
+            ConflictError: The move is not allowed, or the job would succeed after its user asked to cancel it.
         """
         with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)
@@ -54,10 +55,10 @@ class Runs:
         return job
 
     def append_event(self, id: str, type: EventType, data: Mapping[str, Any], *, epoch: int) -> Event:
-        """Adds an event to a job.
+        """Add an event to a job.
 
         Raises:
-            SupersededError: It was claimed again since `epoch`, or deleted.
+            SupersededError: The job was claimed again since `epoch`, or deleted.
         """
         with self._base.database.writing() as session:
             event = mapping.append_event(session, mapping.find_held(session, id, epoch), type, data)
@@ -73,19 +74,19 @@ class Runs:
         *,
         epoch: int,
     ) -> Event:
-        """Keeps a finished generation, all of it or nothing, and tells of it.
+        """Save a finished generation and its event, all or nothing.
 
         Args:
             id: The job.
             record: The generation's summary; `generation` is its number.
             candidates: Its scorings, each with `generation`, `examples`, `genome`, `ranks`, `kept_share`, `kl_nats`,
                 `drop_points`, `metric`, `tokens`, `seconds` and `failure`.
-            search_state: What the search needs to go on from here.
-            epoch: That of the claim the job runs by.
+            search_state: State from which the search can continue.
+            epoch: Epoch of the claim that the job runs by.
 
         Raises:
-            SupersededError: It was claimed again since, or deleted.
-            ConflictError: The generation is there already.
+            SupersededError: The job was claimed again since, or deleted.
+            ConflictError: The generation is saved already.
         """
         with self._base.database.writing() as session:
             row = mapping.find_held(session, id, epoch)

@@ -1,10 +1,10 @@
-"""The tables. Portable types only: SQLite by default, PostgreSQL by URL.
+"""Tables of the store, of portable types: SQLite by default, PostgreSQL by URL.
 
-Every row but those of API keys and webhooks hangs off a job; a delivery may outlive the job that it tells of, and a
-removal follows it.
-`jobs.event_count` numbers the job's events: whoever appends one holds the job's row, so the numbers have no gaps.
-`jobs.epoch` and `jobs.leased_until` say who may write to a job that runs: whoever claimed it last, while it keeps its
-lease. `jobs.parent` of an export is the job it comes from. Change a table here and add a migration beside the others.
+Every row except those of API keys and webhooks belongs to a job. A delivery may outlive its job, and a removal is added
+when the job is deleted.
+`jobs.event_count` numbers the job's events. Appending one locks the job's row, so the numbers have no gaps.
+`jobs.epoch` and `jobs.leased_until` say which server may write to a running job: the one that claimed it last, while it
+keeps its lease. `jobs.parent` of an export is the job it comes from. Change a table here and add a migration.
 """
 
 from datetime import UTC, datetime
@@ -30,24 +30,27 @@ from ranksieve.service.spec import LONGEST_LABEL
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware time, kept in UTC; SQLite forgets the zone, so it is put back on the way out."""
+    """Aware time, stored in UTC.
+
+    SQLite drops the zone, so it is added again when a value is read.
+    """
 
     impl = SqlDateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To UTC."""
+        """Convert a time to UTC."""
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Aware again."""
+        """Return an aware time in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
-    """Names every constraint, so that migrations can speak of it on any database."""
+    """Base of the tables that names every constraint, for migrations."""
 
     metadata = MetaData(
         naming_convention={
@@ -68,8 +71,8 @@ class Base(DeclarativeBase):
 class JobRow(Base):
     """A job's spec, state and outcome.
 
-    `submission` is the SHA-256 of the spec as it was submitted; `spec` may have been changed since. `priority` is the
-    spec's, to order by. A queued job with a lease waits until it has run out.
+    `submission` is the SHA-256 of the submitted spec; `spec` may have been changed since. `priority` is the spec's,
+    for ordering. A queued job with a lease waits until the lease has run out.
     """
 
     __tablename__ = "jobs"
@@ -104,7 +107,7 @@ class JobRow(Base):
 
 
 class LabelRow(Base):
-    """A label of a job, out of its spec, to find the job by."""
+    """Label of a job, copied from its spec, to find the job by."""
 
     __tablename__ = "labels"
     __table_args__ = (Index(None, "name", "value", "job_id"),)
@@ -115,9 +118,10 @@ class LabelRow(Base):
 
 
 class KeyRow(Base):
-    """An API key; `digest` is the SHA-256 of its secret. It is dead from `expires_at` on.
+    """API key; `digest` is the SHA-256 of its secret.
 
-    That may be sooner than after the `lifetime_s` that it was made for, in seconds, which one that replaces it gets.
+    The key is invalid from `expires_at` on. A key that replaces it gets the lifetime `lifetime_s`, in seconds, that
+    it was created with.
     """
 
     __tablename__ = "api_keys"
@@ -154,7 +158,10 @@ class GenerationRow(Base):
 
 
 class CandidateRow(Base):
-    """One scoring of one genome on `examples` search examples; `failure` says why there are no numbers."""
+    """One scoring of one genome on `examples` search examples.
+
+    `failure` is the reason if there are no numbers.
+    """
 
     __tablename__ = "candidates"
     __table_args__ = (Index(None, "job_id", "generation"),)
@@ -177,9 +184,10 @@ class CandidateRow(Base):
 
 
 class FrontRow(Base):
-    """A scoring on all search examples that no smaller model's beat, from generation `since` to before `until`.
+    """Scoring on all search examples that was on the front for some generations.
 
-    `loss_nats` is the KL where the search minimises nothing else.
+    No smaller model's scoring beat it from generation `since` to before `until`. `loss_nats` is the KL if the search
+    minimises nothing else.
     """
 
     __tablename__ = "fronts"
@@ -196,7 +204,7 @@ class FrontRow(Base):
 
 
 class SearchStateRow(Base):
-    """Where the search stood after its last finished generation: enough to go on from there."""
+    """State of the search after its last finished generation, to continue from."""
 
     __tablename__ = "search_states"
 
@@ -205,7 +213,7 @@ class SearchStateRow(Base):
 
 
 class RemovalRow(Base):
-    """A job that was deleted, whose files are still to be removed: by every server that has some."""
+    """Deleted job whose files are still to be removed, by every server that has some."""
 
     __tablename__ = "removals"
 
@@ -214,10 +222,11 @@ class RemovalRow(Base):
 
 
 class WebhookRow(Base):
-    """An owner's URL that is told of jobs.
+    """An owner's URL that is notified of jobs.
 
-    `secret` is kept as it is, for every delivery is signed with it; `former_secret` is good until `former_until`.
-    `busy_until` is the end of the lease of whoever sends to it now, or when somebody last did.
+    `secret` is stored as it is, because every delivery is signed with it; `former_secret` is valid until
+    `former_until`. `busy_until` is the end of the lease of the server that sends to it now, or the time of the last
+    attempt.
     """
 
     __tablename__ = "webhooks"
@@ -238,7 +247,10 @@ class WebhookRow(Base):
 
 
 class DeliveryRow(Base):
-    """One event on its way to a webhook. `due_at` is when it is next tried, and NULL once it is over."""
+    """One event on its way to a webhook.
+
+    `due_at` is the time of the next attempt, and NULL once it is over.
+    """
 
     __tablename__ = "deliveries"
     __table_args__ = (Index(None, "webhook_id", "id"), Index(None, "due_at"), Index(None, "finished_at"))

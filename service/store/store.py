@@ -1,4 +1,4 @@
-"""The job store: every change of a job, the event and the deliveries that tell of it, in one transaction.
+"""Job store: a change of a job, its event and its deliveries in one transaction.
 
 Safe to use from any thread and from several servers. Readers never wait.
 """
@@ -17,11 +17,13 @@ from ranksieve.service.store.view import View
 
 
 class Store(View):
-    """The view of everything, and the parts that write. A method that raises has changed nothing.
+    """View of all owners, and the parts that write.
+
+    A method that raises has changed nothing.
 
     Args:
-        url: As of `Database`.
-        clock: The time that leases are measured by.
+        url: See `Database`.
+        clock: Time that leases are measured by.
     """
 
     def __init__(self, url: str, clock: Clock = database_time) -> None:
@@ -45,5 +47,5 @@ class Store(View):
         self.database.close()
 
     def seen_by(self, owner: str | None) -> View:
-        """What one owner may see; None for everything."""
+        """Return the view of one owner; None for all."""
         return View(self.database, owner)

@@ -1,4 +1,4 @@
-"""Jobs and exports as they come into the store and leave it."""
+"""Creation and deletion of jobs and exports."""
 
 import json
 from hashlib import sha256
@@ -28,7 +28,7 @@ from ranksieve.service.store.schema import (
 from ranksieve.service.store.times import now
 
 _OF_JOB = (SearchStateRow, FrontRow, CandidateRow, GenerationRow, EventRow, LabelRow)
-"""What goes with a job, whatever refers to something else first."""
+"""Tables to delete from with a job, referring tables first."""
 
 
 class Submissions:
@@ -45,23 +45,23 @@ class Submissions:
         submitted: JobSpec | None = None,
         most_queued: int | None = None,
     ) -> Job:
-        """Queues a job of this owner's, or returns the one that was queued under the same key before.
+        """Queue a job, or return the one queued before under the same key.
 
         Args:
             spec: The job.
-            owner: Whose it is.
-            idempotency_key: What its owner calls this submission.
-            submitted: The spec as its owner sent it, if that is another one.
-            most_queued: So many of the owner's jobs may be queued; None for any number.
+            owner: Owner of the job.
+            idempotency_key: The owner's name for this submission.
+            submitted: The spec as its owner sent it, if it differs.
+            most_queued: Most queued jobs of the owner; None: no limit.
 
         Raises:
             ConflictError: The owner used the key for another spec.
-            LimitError: The owner has so many queued jobs already.
+            LimitError: The owner has reached the limit of queued jobs.
         """
         try:
             return self._create_job(spec, owner, idempotency_key, submitted or spec, most_queued)
         except (IntegrityError, LimitError):
-            # The same submission has come by another way in the same moment, and may have taken the last place.
+            # The same submission may have arrived twice at once, and have taken the last place.
             if (
                 idempotency_key is None
                 or (job := self.submitted(submitted or spec, owner, idempotency_key)) is None
@@ -70,19 +70,21 @@ class Submissions:
             return job
 
     def create_export(self, parent: Job, export: Export, most_queued: int | None = None) -> Job:
-        """Queues the export of a candidate for the owner of its job, or returns the one that there is already.
+        """Queue the export of a candidate, or return the one that exists already.
+
+        The export belongs to the owner of the job.
 
         Args:
             parent: The job.
             export: The candidate.
-            most_queued: So many of the owner's jobs may be queued; None for any number.
+            most_queued: Most queued jobs of the owner; None: no limit.
 
         Raises:
-            NotFoundError: The job has gone.
-            LimitError: Its owner has so many queued jobs already.
+            NotFoundError: The job was deleted.
+            LimitError: The owner has reached the limit of queued jobs.
         """
         with self._base.database.writing() as session:
-            mapping.find_job(session, parent.id, lock=True)  # who asks at the same time waits here
+            mapping.find_job(session, parent.id, lock=True)  # a simultaneous request waits here
             given_up = [JobState.FAILED.value, JobState.CANCELLED.value, JobState.CRASHED.value]
             of_job = select(JobRow).where(JobRow.parent == parent.id, JobRow.state.not_in(given_up))
             for row in session.scalars(of_job.where(JobRow.cancel_requested.is_(False))):
@@ -95,10 +97,10 @@ class Submissions:
         return job
 
     def submitted(self, spec: JobSpec, owner: str, idempotency_key: str) -> Job | None:
-        """The job that its owner submitted under this key, if there is one.
+        """Return the job that was submitted under this key, or None.
 
         Raises:
-            ConflictError: It has another spec.
+            ConflictError: The job has another spec.
         """
         named = select(JobRow).where(JobRow.owner == owner, JobRow.idempotency_key == idempotency_key)
         with self._base.database.reading() as session:
@@ -158,18 +160,18 @@ class Submissions:
         return mapping.job_of(row)
 
     def delete_job(self, id: str, owner: str | None = None) -> None:
-        """Forgets a job that has ended, and all that happened to it; all that stays is that its files have to go.
+        """Delete an ended job and its history, and record that its files must go.
 
         Args:
             id: The job.
-            owner: Whose it has to be; None for anybody's.
+            owner: Owner that the job must have; None: any.
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: The job has not ended, or there are exports of it.
+            ConflictError: The job has not ended, or it has exports.
         """
         with self._base.database.writing() as session:
-            row = mapping.find_job(session, id, owner, lock=True)  # who asks for an export of it waits here
+            row = mapping.find_job(session, id, owner, lock=True)  # a request for an export of it waits here
             check_deletable(id, JobState(row.state))
             export = session.scalars(select(JobRow.id).where(JobRow.parent == id).limit(1)).first()
             if export is not None:

@@ -1,4 +1,4 @@
-"""The two clocks: this process's, for what people read, and the database's, for what servers compare."""
+"""Clocks: this process's, for people, and the database's, shared by servers."""
 
 from datetime import UTC, datetime
 
@@ -7,13 +7,13 @@ from sqlalchemy.orm import Session
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Return the time, in UTC."""
     return datetime.now(UTC)
 
 
 def database_time(session: Session) -> datetime:
-    """The time by the one clock that all servers on a database share, in UTC."""
+    """Return the time, in UTC, of the clock that all servers on a database share."""
     if session.get_bind().dialect.name == "sqlite":
-        return now()  # all of them are on this machine
-    told: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-    return told.astimezone(UTC)
+        return now()  # all servers are on this machine
+    time: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return time.astimezone(UTC)

@@ -1,4 +1,4 @@
-"""What users ask of their jobs: done at once, or left as a mark for the server that runs the job."""
+"""Requests of users, carried out at once or left for the server that runs the job."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -15,28 +15,28 @@ from ranksieve.service.store.schema import JobRow
 
 
 class UserRequests:
-    """Carries out what users ask of their jobs."""
+    """Carries out requests of users about their jobs."""
 
     def __init__(self, base: Base) -> None:
         self._base = base
 
     def ask(self, id: str, request: Request, owner: str | None = None) -> Job:
-        """Carry a request out, or mark the job with it; asked again, it makes no difference.
+        """Carry a request out, or mark the job with it; repeating it has no effect.
 
         Args:
             id: The job.
-            request: What is asked.
-            owner: Whose it has to be; None for anybody's.
+            request: The request.
+            owner: Owner that the job must have; None: any.
 
         Raises:
             NotFoundError: There is no such job.
-            ConflictError: It makes no sense in the job's state.
+            ConflictError: The job's state does not allow the request.
         """
         with self._base.database.writing() as session:
             row = mapping.find_job(session, id, owner, lock=True)
-            told = row.event_count
+            before = row.event_count
             _ask(session, row, request, self._base.clock(session))
-            job, news = mapping.job_of(row), row.event_count > told
+            job, news = mapping.job_of(row), row.event_count > before
         if news:
             self._base.notify(id)
         return job
@@ -48,13 +48,15 @@ class UserRequests:
         owner: str | None = None,
         expect: Callable[[Job], None] = lambda job: None,
     ) -> Job:
-        """Change a job's name, labels, priority or actors. Its run takes new actors and a new priority when it looks.
+        """Change a job's name, labels, priority or actors.
+
+        A running job takes new actors and a new priority while it runs.
 
         Args:
             id: The job.
             changes: What to change.
-            owner: Whose it has to be; None for anybody's.
-            expect: Raises if the job is not as the caller thinks.
+            owner: Owner that the job must have; None: any.
+            expect: Raises if the job is not as the caller expects.
 
         Raises:
             NotFoundError: There is no such job.

@@ -1,4 +1,4 @@
-"""What one owner may see of the store: every query goes through the owner's filter."""
+"""View of one owner on the store; every query goes through its filter."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -30,13 +30,15 @@ _SCORING = select(CandidateRow.id, *_FIELDS)
 
 
 class View:
-    """The jobs of one owner, their history, and the webhooks; somebody else's are not there.
+    """Jobs of one owner, their history, and the webhooks.
 
-    Methods that take the id of a job raise NotFoundError where there is no such job.
+    Those of other owners do not exist in it.
+
+    Methods that take the id of a job raise NotFoundError if there is no such job.
 
     Args:
-        database: Where the jobs are.
-        owner: Whose are seen; None for everybody's.
+        database: Database of the jobs.
+        owner: Owner whose jobs are visible; None: all.
     """
 
     def __init__(self, database: Database, owner: str | None) -> None:
@@ -45,7 +47,7 @@ class View:
         self._owner = owner
 
     def job(self, id: str) -> Job:
-        """One job."""
+        """Return one job."""
         with self.database.reading() as session:
             return mapping.job_of(mapping.find_job(session, id, self._owner))
 
@@ -59,13 +61,15 @@ class View:
         limit: int = 50,
         after: str | None = None,
     ) -> list[Job]:
-        """A page of jobs, newest first; exports are found with the jobs they come from.
+        """Return a page of jobs, newest first, without exports.
+
+        `exports` returns the exports of a job.
 
         Args:
-            states: Only jobs in one of these, if there are any.
-            labels: Only jobs with all of these, each `name:value`; both may hold colons.
-            since: Only jobs created then or later.
-            before: Only jobs created earlier.
+            states: States of the jobs to return; empty: all.
+            labels: Labels that the jobs must have, each `name:value`; both parts may hold colons.
+            since: Earliest time of creation.
+            before: Time that the jobs were created before.
             limit: Most jobs to return.
             after: Id of the last job of the page before.
 
@@ -91,18 +95,18 @@ class View:
             return [mapping.job_of(row) for row in session.scalars(query)]
 
     def count_jobs(self) -> dict[JobState, int]:
-        """The number of jobs, by state; states without any are left out."""
+        """Return the number of jobs by state, without states that have none."""
         counts = self._own(select(JobRow.state, func.count())).group_by(JobRow.state)
         with self.database.reading() as session:
             return {JobState(state): count for state, count in session.execute(counts)}
 
     def exports(self, id: str) -> list[Job]:
-        """The exports of a job, newest first."""
+        """Return the exports of a job, newest first."""
         query = select(JobRow).where(JobRow.parent == id).order_by(JobRow.id.desc())
         return [mapping.job_of(row) for row in self._rows_of(id, query)]
 
     def candidate(self, id: str, candidate: int) -> dict[str, Any]:
-        """One scoring of a job, by its own id.
+        """Return one scoring of a job, by its own id.
 
         Raises:
             NotFoundError: There is no such candidate.
@@ -115,13 +119,13 @@ class View:
         return found[0]
 
     def events(self, id: str, *, after: int = 0, limit: int = 500) -> list[Event]:
-        """A page of a job's events; see `follow`."""
+        """Return a page of a job's events; see `follow`."""
         return self.follow(id, after=after, limit=limit)[0]
 
     def follow(self, id: str, *, after: int = 0, limit: int = 500) -> tuple[list[Event], bool]:
-        """A page of a job's events, oldest first, and whether the job has ended.
+        """Return a page of a job's events, oldest first, and whether the job has ended.
 
-        If it has, no event follows a page that is not full.
+        If it has ended, no event follows a page that is not full.
 
         Args:
             id: The job.
@@ -129,11 +133,11 @@ class View:
             limit: Most events to return.
 
         Raises:
-            GoneError: The event after `after` was not kept: there is no going on without a gap.
+            GoneError: The event after `after` was deleted, so the page would leave a gap.
         """
         query = select(*EventRow.__table__.columns).where(EventRow.job_id == id, EventRow.seq > after)
         with self.database.reading() as session:
-            # Asked first: what ends a job is committed together with its event, and the count may be behind the page.
+            # Read before the page: the end of a job is committed with its event, and the count may be behind the page.
             row = mapping.find_job(session, id, self._owner)
             ended, count = JobState(row.state).ended, row.event_count
             page = [
@@ -147,13 +151,13 @@ class View:
         return page, ended
 
     def last_event(self, id: str, type: EventType) -> Event | None:
-        """The newest event of one type, or None."""
+        """Return the newest event of one type, or None."""
         query = select(EventRow).where(EventRow.job_id == id, EventRow.type == type.value)
         found = self._rows_of(id, query.order_by(EventRow.seq.desc()).limit(1))
         return mapping.event_of(found[0]) if found else None
 
     def generations(self, id: str, *, after: int = -1, limit: int = 1000) -> list[dict[str, Any]]:
-        """A page of a job's generation records, oldest first.
+        """Return a page of a job's generation records, oldest first.
 
         Args:
             id: The job.
@@ -173,13 +177,13 @@ class View:
         generation: int | None = None,
         after: int | None = None,
     ) -> list[dict[str, Any]]:
-        """A page of a job's scorings, each with its `id`, in the order they were saved.
+        """Return a page of a job's scorings with their `id`, in the order of saving.
 
         Args:
             id: The job.
             limit: Most scorings to return.
-            offset: Scorings to skip; that takes longer the more they are, `after` does not.
-            generation: Only those of this generation.
+            offset: Scorings to skip. Large offsets are slow; `after` is not.
+            generation: Generation of the scorings; None: all.
             after: Id of the last scoring of the page before.
 
         Raises:
@@ -202,30 +206,32 @@ class View:
         generation: int | None = None,
         last: int | None = None,
     ) -> list[dict[str, Any]]:
-        """A job's front: its scorings on all search examples that no smaller model's beats, smallest first.
+        """Return a job's front, smallest first.
+
+        These are its scorings on all search examples that no smaller model's beats.
 
         Args:
             id: The job.
             limit: Most scorings to return; None for all.
             offset: Scorings to skip.
-            generation: Only those that this generation added; None for all.
-            last: As it was when this generation was over; None for now.
+            generation: Limits the scorings to those that this generation added; None: all.
+            last: Chooses the front after this generation; None: the present one.
         """
         ids = fronts.members(id, generation=generation, last=last).limit(limit).offset(offset).subquery()
         query = _SCORING.join(ids, ids.c.candidate_id == CandidateRow.id).order_by(CandidateRow.kept_share)
         return self._values_of(id, query)
 
     def memo(self, id: str) -> list[dict[str, Any]]:
-        """Every scoring of a job, in the order they were saved."""
+        """Return every scoring of a job, in the order they were saved."""
         return self._values_of(id, _scorings_of(id).with_only_columns(*_FIELDS))
 
     def search_state(self, id: str) -> dict[str, Any] | None:
-        """The state saved with a job's last generation, or None before the first."""
+        """Return the state saved with a job's last generation; None before the first."""
         found = self._rows_of(id, select(SearchStateRow).where(SearchStateRow.job_id == id))
         return found[0].state if found else None
 
     def _own(self, query: Select[*Columns]) -> Select[*Columns]:
-        """A query of jobs, of the owner's alone."""
+        """Limit a query of jobs to the owner."""
         return query if self._owner is None else query.where(JobRow.owner == self._owner)
 
     def _rows_of(self, id: str, query: Select[Row]) -> list[Row]:
@@ -240,14 +246,17 @@ class View:
 
 
 def _scorings_of(id: str) -> Select[Any]:
-    """A job's candidates in the order they were saved, in SQL; the index has that order."""
+    """Return a query of a job's scorings in the order of saving, which is indexed."""
     return _SCORING.where(CandidateRow.job_id == id).order_by(CandidateRow.generation, CandidateRow.id)
 
 
 def _labelled(label: str) -> Select[str]:
-    """Ids of the jobs with a label, in SQL; any of its colons may be the one between name and value."""
-    if "\0" in label:  # PostgreSQL refuses to look for text that it could not hold
-        raise InputError("label", f"must be looked for by text without NUL; got {label!r}")
+    """Return a query of the ids of jobs with a label.
+
+    Any colon of the label may be the one between name and value.
+    """
+    if "\0" in label:  # PostgreSQL refuses queries for text that it cannot store
+        raise InputError("label", f"must not hold NUL; got {label!r}")
     colons = [place for place, character in enumerate(label) if character == ":"]
     pairs = [(label[:colon], label[colon + 1 :]) for colon in colons]
     return select(LabelRow.job_id).where(tuple_(LabelRow.name, LabelRow.value).in_(pairs))

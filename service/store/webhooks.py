@@ -1,4 +1,4 @@
-"""An owner's webhooks in the store: made, listed, changed, tested, ended."""
+"""Webhooks in the store: created, listed, changed, tested, deleted."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -17,15 +17,17 @@ from ranksieve.service.webhooks.messages import trial_message
 from ranksieve.service.webhooks.webhook import TEST, Delivery, DeliveryState, Webhook, new_secret
 
 ROOM_AFTER_S = 60
-"""There is room once a webhook was deleted: whoever has too many need not ask again sooner."""
+"""Wait before an owner with too many webhooks should try again, in seconds."""
 
 
 class Webhooks:
-    """The webhooks of one owner; somebody else's are not there. A secret is returned when it is made, and never again.
+    """Webhooks of one owner; those of other owners do not exist in it.
+
+    A secret is returned only when it is created.
 
     Args:
-        database: Where they are.
-        owner: Whose are seen; None for everybody's.
+        database: Database of the webhooks.
+        owner: Owner whose webhooks are visible; None: all.
     """
 
     def __init__(self, database: Database, owner: str | None) -> None:
@@ -41,21 +43,21 @@ class Webhooks:
         enabled: bool = True,
         most: int | None = None,
     ) -> tuple[Webhook, str]:
-        """Makes a webhook.
+        """Create a webhook.
 
         Args:
-            owner: Whose jobs it is told of.
-            url: Where it leads; it was checked.
-            states: Those that it is told of.
-            enabled: Whether it is told of anything.
-            most: So many one owner may have; None for any number. PostgreSQL may let a few through that come in
-                one moment.
+            owner: Owner of the jobs that it is notified of.
+            url: Checked URL.
+            states: States of jobs that it is notified of.
+            enabled: Whether it is notified at all.
+            most: Most webhooks of one owner; None: no limit. PostgreSQL may let a few through that arrive at the
+                same moment.
 
         Returns:
             The webhook, and the secret that its deliveries are signed with.
 
         Raises:
-            LimitError: The owner has so many.
+            LimitError: The owner has reached the limit of webhooks.
         """
         with self._database.writing() as session:
             if most is not None:
@@ -73,7 +75,7 @@ class Webhooks:
             return _webhook_of(row), row.secret
 
     def all(self) -> list[Webhook]:
-        """All of them, oldest first."""
+        """Return all webhooks, oldest first."""
         query = select(WebhookRow).order_by(WebhookRow.id)
         if self._owner is not None:
             query = query.where(WebhookRow.owner == self._owner)
@@ -81,7 +83,7 @@ class Webhooks:
             return [_webhook_of(row) for row in session.scalars(query)]
 
     def get(self, id: str) -> Webhook:
-        """One of them.
+        """Return one webhook.
 
         Raises:
             NotFoundError: There is no such webhook.
@@ -97,7 +99,9 @@ class Webhooks:
         states: Sequence[JobState] | None = None,
         enabled: bool | None = None,
     ) -> Webhook:
-        """Changes what is given. What waits, waits while a webhook is disabled, and goes to its new URL.
+        """Change the given fields.
+
+        Waiting deliveries wait while a webhook is disabled, and go to its new URL.
 
         Raises:
             NotFoundError: There is no such webhook.
@@ -113,11 +117,11 @@ class Webhooks:
             return _webhook_of(row)
 
     def rotate(self, id: str, grace: timedelta = timedelta()) -> tuple[Webhook, str]:
-        """Replaces a webhook's secret.
+        """Replace a webhook's secret.
 
         Args:
             id: The webhook.
-            grace: So long deliveries are signed with the former secret, too.
+            grace: Time that deliveries are signed with the former secret, too.
 
         Returns:
             The webhook and its new secret.
@@ -134,22 +138,22 @@ class Webhooks:
             return _webhook_of(row), row.secret
 
     def delete(self, id: str) -> None:
-        """Forgets a webhook and its deliveries, those that wait, too.
+        """Delete a webhook and its deliveries, including waiting ones.
 
         Raises:
             NotFoundError: There is no such webhook.
         """
         with self._database.writing() as session:
-            row = self._find(session, id, lock=True)  # nobody adds a delivery from here on
+            row = self._find(session, id, lock=True)  # no delivery is added from here on
             session.execute(delete(DeliveryRow).where(DeliveryRow.webhook_id == id))
             session.delete(row)
 
     def test(self, id: str) -> Delivery:
-        """Adds a delivery that tells of nothing, or returns the one that waits already.
+        """Add a test delivery, or return the one that waits already.
 
         Raises:
             NotFoundError: There is no such webhook.
-            ConflictError: It is disabled.
+            ConflictError: The webhook is disabled.
         """
         waiting = select(DeliveryRow).where(
             DeliveryRow.webhook_id == id, DeliveryRow.due_at.is_not(None), DeliveryRow.type == TEST
@@ -157,7 +161,7 @@ class Webhooks:
         with self._database.writing() as session:
             row = self._find(session, id, lock=True)
             if not row.enabled:
-                raise ConflictError(f"webhook {id} is disabled; enable it before it is tested")
+                raise ConflictError(f"webhook {id} is disabled; enable it before you test it")
             delivery = session.scalars(waiting).first()
             if delivery is None:
                 delivery = delivery_row(id, trial_message(id, now()), database_time(session))
@@ -165,7 +169,7 @@ class Webhooks:
             return _delivery_of(delivery)
 
     def deliveries(self, id: str, *, limit: int = 50, after: str | None = None) -> list[Delivery]:
-        """A page of a webhook's deliveries, newest first.
+        """Return a page of a webhook's deliveries, newest first.
 
         Args:
             id: The webhook.
@@ -174,7 +178,7 @@ class Webhooks:
 
         Raises:
             NotFoundError: There is no such webhook.
-            InputError: `after` is no id.
+            InputError: `after` is not an id.
         """
         query = select(DeliveryRow).where(DeliveryRow.webhook_id == id).order_by(DeliveryRow.id.desc())
         if after is not None:

@@ -1,4 +1,4 @@
-"""Run by alembic: migrates over the connection it is handed, in that connection's transaction.
+"""Script of alembic that migrates over a given connection and its transaction.
 
 Sets up no logging and reads no ini file.
 """

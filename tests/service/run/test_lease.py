@@ -29,10 +29,10 @@ class Log:
     def __init__(self) -> None:
         self.job = SimpleNamespace(id="j1", epoch=3)
         self.cancelled = threading.Event()
-        self.heeded: list[Any] = []
+        self.updates: list[Any] = []
 
     def update(self, job: Any) -> None:
-        self.heeded.append(job)
+        self.updates.append(job)
 
 
 @pytest.mark.parametrize(
@@ -45,4 +45,4 @@ def test_a_job_that_was_taken_over_ends_here_and_one_whose_database_is_away_goes
     with Lease(store, log, 0.06):  # type: ignore[arg-type]
         assert store.over.wait(30)
     assert log.cancelled.is_set() is ends
-    assert "the job" in log.heeded
+    assert "the job" in log.updates

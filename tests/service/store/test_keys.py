@@ -133,7 +133,7 @@ def test_a_dead_key_is_not_rotated(keys: Keys) -> None:
     key, _ = keys.create("alice", Scope.READ)
     keys.revoke(key.id)
 
-    with pytest.raises(ConflictError, match=f"key {key.id} has ended at 2026-01-01 00:00; create a new one"):
+    with pytest.raises(ConflictError, match=f"key {key.id} ended at 2026-01-01 00:00; create a new one"):
         keys.rotate(key.id)
 
 

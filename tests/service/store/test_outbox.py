@@ -237,7 +237,7 @@ def test_what_is_given_up_keeps_its_reason_and_the_webhook_goes_on(timed: Store,
     webhook = webhook_of(timed, JobState.QUEUED)
     timed.submissions.create_job(make_spec())
 
-    last = Outcome(error="stands for no address")
+    last = Outcome(error="resolves to no address")
     assert timed.outbox.settle(claimed(timed), last, None) is DeliveryState.FAILED
 
     [delivery] = timed.webhooks.deliveries(webhook.id)

@@ -1,4 +1,4 @@
-"""All tables."""
+"""Migration that creates all tables."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,7 @@ ROW_NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """To this revision."""
+    """Create all tables."""
     _create_jobs()
     _create_history()
     _create_candidates()
