@@ -150,7 +150,9 @@ def midway_share(spec: JobSpec) -> float | None:
 
 
 def propagated_shares(spec: JobSpec, share: float | None = None) -> tuple[float, ...] | WithinDrop:
-    """Sizes of the models in which errors are propagated, or the drop that these may have; none: they are not.
+    """Return the sizes of the models in which errors are propagated.
+
+    For a job that looks for its size, it is the drop that these models may have. Empty: errors are not propagated.
 
     Args:
         spec: The job.

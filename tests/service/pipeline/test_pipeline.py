@@ -234,7 +234,7 @@ def test_an_export_that_contradicts_the_scores_is_refused(jobs: Jobs, tiny_job: 
         return replace(result, nll_nats=result.nll_nats + 0.2) if confirm else result
 
     jobs.submit(tiny_job)
-    with pytest.raises(ScoringError, match="the exported model does not do what its candidate did"):
+    with pytest.raises(ScoringError, match="the exported model does not reproduce its candidate"):
         jobs.run(LocalCluster(wrong_on_confirm))
 
 
@@ -628,7 +628,7 @@ def test_a_job_that_would_score_otherwise_than_it_did_does_not_go_on(
     id = jobs.submit(tiny_job)
     switch_off(jobs, lambda request: request.split == "confirm" and jobs.log.search_state() is not None)
     monkeypatch.setattr(closed_form, "FORMAT", -1)  # another version makes other factors
-    with pytest.raises(UnresumableError, match=f"job {id} would score otherwise than before"):
+    with pytest.raises(UnresumableError, match=f"job {id} would score differently than before"):
         jobs.run(LocalCluster())
 
 
@@ -666,7 +666,7 @@ def test_a_job_for_a_latency_does_not_go_on_with_other_factors(
     id = jobs.submit(fast)
     switch_off(jobs, lambda _: jobs.log.search_state() is not None, make_flop_timer)
     monkeypatch.setattr(closed_form, "FORMAT", -1)
-    with pytest.raises(UnresumableError, match=f"job {id} would score otherwise than before"):
+    with pytest.raises(UnresumableError, match=f"job {id} would score differently than before"):
         jobs.run(LocalCluster(make_timer=make_flop_timer))
 
 
@@ -1147,7 +1147,7 @@ def test_an_export_of_something_else_is_refused(jobs: Jobs, tiny_job: Document) 
             largest | {"genome": [0] * 14},
             ("candidate", "metric"),
             ScoringError,
-            "does not do what was measured",
+            "differs from the measurement of its candidate",
         ),
     ]
     for row, (*path, name), error, words in wrong:
