@@ -2,9 +2,6 @@
 
 Every number stands here once. The measurements that chose them are in tests/benchmarks/README.md. Tests and
 benchmarks replace entries of `EFFORTS`.
-
-Every number stands here once. The measurements that chose them are in tests/benchmarks/README.md. Tests and benchmarks
-replace entries of `EFFORTS`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -34,10 +31,7 @@ Other sizes gain nearly as much.
 """
 
 PROPAGATED_AROUND = (0.8, 1.6)
-"""Return the sizes of the models in which errors are propagated.
-
-A job without a target size gets the drop that these models may have. An empty tuple means no propagation.
-"""
+"""Sizes that errors are propagated at, as multiples of the size that is wanted."""
 
 FRONT: dict[str, Any] = {"smallest": 0.2, "largest": 0.8, "sizes": 13, "finalists": 5}
 """Sizes of a front, in even steps, and number of its points to confirm."""
@@ -150,7 +144,9 @@ def midway_share(spec: JobSpec) -> float | None:
 
 
 def propagated_shares(spec: JobSpec, share: float | None = None) -> tuple[float, ...] | WithinDrop:
-    """Sizes of the models in which errors are propagated, or the drop that these may have; none: they are not.
+    """Return the sizes of the models in which errors are propagated.
+
+    For a job that looks for its size, it is the drop that these models may have. Empty: errors are not propagated.
 
     Args:
         spec: The job.

@@ -79,7 +79,7 @@ class SearchSpace:
         price: Price | None = None,
     ) -> None:
         if rank_step < 1:
-            raise InputError("projection.rank_step", f"must be at least 1, got {rank_step}")
+            raise InputError("rank_step", f"must be at least 1, got {rank_step}")
         if not matrices:
             raise InputError("model.include", "no matrix to prune; widen include or narrow exclude")
         if len({shape.name for shape in matrices}) != len(matrices):

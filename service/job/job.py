@@ -60,7 +60,7 @@ class JobState(StrEnum):
 
     @property
     def interruptible(self) -> bool:
-        """Check that a job in this state may be deleted."""
+        """Whether a job in this state is being run, or was interrupted."""
         return JobState.VALIDATING in TRANSITIONS[self] and self is not JobState.QUEUED
 
 
@@ -168,7 +168,7 @@ class Request(StrEnum):
 
 
 def check_deletable(id: str, state: JobState) -> None:
-    """Whether a job in this state may be deleted.
+    """Check that a job in this state may be deleted.
 
     Raises:
         ConflictError: The job has not ended for good.

@@ -1,7 +1,7 @@
-"""Chooses among the finalists on examples the search has not seen, then looks at the test split once.
+"""Choice among the finalists on fresh examples, then one look at the test split.
 
-Most finalists are far within what is promised: they are tested only so that smaller ones are at a larger risk. Half of
-the examples tells that of most of them.
+Most finalists are far within the promise. They are tested only so that smaller ones get a larger part of the risk.
+Half of the examples decides about most of them.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ DEFAULT_CONFIDENCE = 0.8
 class Confirmed:
     """A finalist on the confirm split.
 
-    `whole`: whether on all its examples. `risk`: the least at which it can be said to keep the objective's promise,
-    where that makes one. `passed`: whether it may, at its part of the objective's risk and what those before have
-    passed on.
+    `whole`: whether it was scored on all examples. `risk`: the least risk at which it keeps the objective's promise,
+    if that makes one. `passed`: whether it does at its part of the objective's risk and the risk that earlier
+    finalists passed on.
     """
 
     candidate: Candidate
@@ -41,15 +41,15 @@ class Confirmed:
     passed: bool = False
 
     def holds(self, risk: float) -> bool:
-        """Whether it can be said to keep the promise, at a risk."""
+        """Return whether it keeps the promise at a risk."""
         return self.risk is not None and self.risk <= risk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Winner:
-    """The finalist that is exported; `held` tells whether the objective's promise held on fresh examples.
+    """The finalist to export, and the confirmed ones in their order.
 
-    `confirmed` are all that were scored, in the order of the finalists.
+    `held`: whether the objective's promise held on fresh examples.
     """
 
     candidate: Candidate
@@ -63,10 +63,10 @@ class Winner:
     test_drop: DropInterval | None = None
 
     def with_test(self, scorer: TaskScorer, log: JobLog) -> "Winner":
-        """Scores it on the test split, the only time that split is used.
+        """Score the winner on the test split, the only use of that split.
 
         Raises:
-            ScoringError: It cannot be scored there.
+            ScoringError: The winner cannot be scored on it.
         """
         (scores,) = scorer.score_candidates([self.candidate], "test", log.progress("test"))
         if isinstance(scores, Failure):
@@ -83,22 +83,22 @@ def confirm(
     risks: Sequence[float],
     log: JobLog,
 ) -> Winner:
-    """Scores the finalists on the confirm split and picks the winner.
+    """Score the finalists on the confirm split and choose the winner.
 
-    One is refit, where the job wants that, when it is looked at.
+    A finalist is refit, if the job wants that, when it is looked at.
 
-    For `max_drop` and `pareto` they are tested (`statistics.fallback`): the smallest one that holds wins, and the
-    chance that it breaks the promise is that of a single test. For `max_drop` those that the test does not come to are
-    not scored, and those of which the first half of the examples tells not on the others, unless one wins. Where a size
-    or a time is given the lowest loss wins.
+    For `max_drop` and `pareto` the finalists are tested (`statistics.fallback`): the smallest one that holds wins, and
+    the chance that it breaks the promise is that of a single test. For `max_drop`, finalists that the test does not
+    reach are not scored. If the first half of the examples decides, the second half is scored for the winner only. If a
+    size or a time is given, the lowest loss wins.
 
     Args:
         spec: The job.
-        space: Of its genomes.
-        scorer: Of the job.
-        finalists: Largest first, where sizes differ.
-        risks: Of each one, its own share of the objective's risk.
-        log: Of the job.
+        space: Search space of the job.
+        scorer: Scorer of the job.
+        finalists: Finalists, largest first if sizes differ.
+        risks: Part of the objective's risk of each finalist.
+        log: Log of the job.
 
     Raises:
         ScoringError: No finalist can be scored.
@@ -108,7 +108,10 @@ def confirm(
     report, looks = log.progress("confirm"), _Looks(spec, space, scorer, log)
 
     def look_at(index: int, risk: float = 0.0) -> Confirmed | None:
-        """At a finalist on as many examples as it takes to tell that it holds at a risk; without one on all."""
+        """Score a finalist on as many examples as decide whether it holds at a risk.
+
+        Without a risk, on all of them.
+        """
         if index not in looked_at:
             report(len(looked_at), len(finalists))
             looked_at[index] = looks.first(finalists[index])
@@ -126,7 +129,7 @@ def confirm(
         held = fallback(risks, 1 - confidence, least_risk)
         while (
             held and look_at(held[-1]) is None
-        ):  # cannot be scored on the other half, and is passed over from now on
+        ):  # cannot be scored on the other half, and is skipped from now on
             held = fallback(risks, 1 - confidence, least_risk)
     else:
         every = tuple(range(len(finalists)))
@@ -157,13 +160,16 @@ def confirm(
 
 
 def confidence_of(spec: JobSpec) -> float:
-    """The confidence of one-sided bounds: the objective's, where it names one."""
+    """Return the confidence of one-sided bounds: the objective's, or the default."""
     objective = spec.objective
     return objective.confidence if isinstance(objective, MaxDrop | Pareto) else DEFAULT_CONFIDENCE
 
 
 def promise_notes(spec: JobSpec) -> list[str]:
-    """Where the confirm split is so small that a model may lose nothing there and still hardly pass."""
+    """Return a note if the confirm split is too small for the promise.
+
+    A model that loses nothing there would still hardly pass.
+    """
     objective, records = spec.objective, spec.sizes["confirm"]
     if not isinstance(objective, MaxDrop | Pareto) or spec.task.kind == "lm":
         return []
@@ -186,9 +192,9 @@ def promise_notes(spec: JobSpec) -> list[str]:
 
 
 class _Looks:
-    """Scores finalists on the confirm split, before the test.
+    """Scorer of finalists on the confirm split, in one or two looks.
 
-    Where a test decides, and ends with the first that fails, there may be two looks: one at the first half of the
+    There are two looks if a test decides and ends with the first finalist that fails: one at the first half of the
     examples, one at the others. The numbers are those of a scoring on all of them.
     """
 
@@ -197,11 +203,11 @@ class _Looks:
         self._half = scorer.half("confirm") if isinstance(spec.objective, MaxDrop) else 0
 
     def first(self, candidate: Candidate) -> Confirmed | None:
-        """On half of the examples, or on all, where there is one look; None if it cannot be scored."""
+        """Score half of the examples, or all if there is one look; None on failure."""
         return self._confirmed(candidate, self._scores(candidate, slice(self._half or None)), not self._half)
 
     def second(self, one: Confirmed) -> Confirmed | None:
-        """On all of the examples, after half of them; None if it cannot be scored on the others."""
+        """Score the other half of the examples; None on failure."""
         others = self._scores(one.candidate, slice(self._half, None))
         scores = others if isinstance(others, Failure) else join_scores([one.scores, others])
         return self._confirmed(one.candidate, scores, True)
@@ -243,9 +249,9 @@ class _Looks:
         if self._space.is_dense(candidate.genome):
             return 0.0
 
-        def of(scores: Scores) -> float:
+        def risk_on(scores: Scores) -> float:
             return self._scorer.risk(scores, "confirm", objective.points, self._spec.seed)
 
         if not self._half:
-            return of(scores)
-        return of_two_looks(of(first(scores, self._half)), of(scores) if whole else None)
+            return risk_on(scores)
+        return of_two_looks(risk_on(first(scores, self._half)), risk_on(scores) if whole else None)

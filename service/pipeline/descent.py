@@ -1,10 +1,9 @@
-"""Takes the genomes that a job's search sets out from some steps along the slopes of their loss, before anything is
-searched.
+"""Rounds of descent: steps from the start genomes along the slopes of their loss.
 
-Slopes are measured on calibration records, so the search split is still fresh when the search compares what came of it
-with the Lagrangian genome. Each round measures where the one before has come to, until there is little to be had. Where
-the smallest model is wanted that loses little enough, they go up and down a staircase about the size where it does;
-where many sizes are wanted, from the middle one to the smallest.
+The rounds come before the search. Slopes are measured on calibration records, so the search split is still fresh when
+the search compares the results with the Lagrangian genome. Each round measures at the genome of the one before, until
+there is little to gain. If the smallest model within a drop is wanted, the rounds climb up and down a staircase about
+its size. If many sizes are wanted, they go from the middle one to the smallest.
 """
 
 from bisect import bisect_left
@@ -44,26 +43,35 @@ from ranksieve.workers.types.scores import Failure
 FILE = "descent.json"
 
 WORTHWHILE_NATS = 2e-3
-"""A round that is expected to gain less is the last at its size: the next one gains about half of that."""
+"""Least expected gain of a round before another one at its size.
+
+The next round gains about half as much.
+"""
 
 UPWARDS, UPWARD = 4, 0.02
-"""One of so many rounds of a staircase is for the sizes above, each by so much of the dense cost."""
+"""One in how many rounds of a staircase goes up, and its step.
+
+The step is a share of the dense cost.
+"""
 
 NextSize = Callable[[Family, Sequence["Round"]], float | None]
-"""The size to descend at next, by the best guess at every size and the rounds so far; None: no more is worth it."""
+"""Choice of the next size, by the best guess at every size and the rounds so far.
+
+None: no further round is worth it.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Round:
-    """What came of a round of descent.
+    """Result of a round of descent.
 
     Args:
-        share: The size it was at, as the most that a genome may keep.
-        steps: Genes that it moved.
-        expected_nats: The change of the loss that was expected, at most 0.
-        ladder: Sizes, that one first, and where steps have led, or would have, within them.
-        drop_points: What the genome that it began with loses on the round's records; None where they do not tell.
-        drop_bound: Upper bound of that, as the confirm split would tell; likewise.
+        share: Size of the round, as the most that a genome may keep.
+        steps: Genes that it changed.
+        expected_nats: Expected change of the loss, at most 0.
+        ladder: Sizes, that of the round first, and the genomes that the steps led to within each.
+        drop_points: Loss of the genome at the start on the round's records; None if they cannot show it.
+        drop_bound: Upper bound of that loss, as the confirm split would give it; None likewise.
     """
 
     share: float
@@ -75,12 +83,12 @@ class Round:
 
     @property
     def genome(self) -> Genome:
-        """Where it has led."""
+        """Genome that the round led to."""
         return self.ladder[0][1]
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
-        """What `asdict` gave, after a round trip through JSON."""
+        """Return the round from `asdict` after a round trip through JSON."""
         return cls(**{**saved, "ladder": tuple((size, tuple(genome)) for size, genome in saved["ladder"])})
 
 
@@ -93,22 +101,24 @@ def descended(
     scorer: TaskScorer,
     log: JobLog,
 ) -> SearchPlan:
-    """The plan with the genomes to set out from, of the sizes that were descended at and those around.
+    """Return the plan with start genomes from descent.
 
-    Rounds are kept in the job's folder, so that a job that is taken up again goes on from there.
+    They have the sizes of the rounds and those around.
+
+    Rounds are saved in the job's folder, so that a resumed job continues from there.
 
     Args:
         spec: The job.
-        plan: Of its search.
-        energies: The search's own, reweighed.
-        begin: Where reweighing would have gone on, if that tells where to begin.
-        calibration: Records of that split.
+        plan: Plan of its search.
+        energies: Reweighed energies of the search.
+        begin: Size that reweighing would have measured next, to begin at; None: not known.
+        calibration: Number of calibration records.
         scorer: Measures the slopes.
         log: The job.
 
     Raises:
-        UnresumableError: Rounds of another version of this program.
-        ScoringError: A loss is not finite, or there is no memory for the backward pass.
+        UnresumableError: Saved rounds are of another version of this program.
+        ScoringError: A loss is not finite, or memory does not suffice for the backward pass.
     """
     if not (most := descent_rounds(spec)):
         return plan
@@ -116,8 +126,8 @@ def descended(
     rounds = rounds_in(file, Round.from_json)
     report(min(len(rounds), most), most)
     sizes, records = _sizes(spec, plan, begin, scorer), records_of(spec, calibration)
-    made = descent(plan.space, energies, sizes, records, scorer, rounds)
-    for one in islice(made, max(0, most - len(rounds))):
+    new_rounds = descent(plan.space, energies, sizes, records, scorer, rounds)
+    for one in islice(new_rounds, max(0, most - len(rounds))):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
         report(len(rounds), most)
@@ -136,7 +146,7 @@ def descended(
 
 
 def starts_of(rounds: Iterable[Round]) -> dict[float, Genome]:
-    """Where rounds have led at each size; the last of those that led there."""
+    """Return the genome that rounds led to at each size; later rounds win."""
     return {size: genome for one in rounds for size, genome in one.ladder}
 
 
@@ -150,31 +160,35 @@ def _sizes(spec: JobSpec, plan: SearchPlan, begin: float | None, scorer: TaskSco
 
 
 def walk(sizes: Sizes, rounds: int) -> list[float]:
-    """Sizes of a front for so many rounds, from the middle down to the smallest; larger ones lose little anyway."""
+    """Return sizes for rounds, from the middle of a front down to its smallest.
+
+    Larger ones lose little anyway.
+    """
     middle = bisect_left(sizes.shares, sizes.middle * (1 - 1e-9))  # it may be a hair above one of them
     return [sizes.shares[round(place)] for place in np.linspace(middle, 0, rounds)]
 
 
 def until_little(share: float) -> NextSize:
-    """One size, until a round promises little."""
+    """Stay at one size until a round promises little."""
     return lambda _, rounds: None if rounds and rounds[-1].expected_nats > -WORTHWHILE_NATS else share
 
 
 def staircase(
     begin: float | None, objective: MaxDrop, scorer: TaskScorer, confidence: float, rounds: int
 ) -> NextSize:
-    """Stairs about the smallest size that holds, see `pipeline.rounds`, until two rounds in a row promise little.
+    """Climb stairs about the smallest size that holds, see `pipeline.rounds`.
 
-    A round's own records say whether the confirm split would let through what it began with. Where they do not tell,
-    the search split says it of what came of it. The confirm split may ask for more than either, so the last rounds go
-    up from there.
+    The stairs end when two rounds in a row promise little.
+
+    A round's own records show whether the genome at its start would pass the confirm split. If they cannot, the genome
+    at its end is scored on the search split. The confirm split may ask for more than either, so the last rounds go up.
 
     Args:
-        begin: The first size; None: the smallest that holds on the search split.
-        objective: Says what holds.
-        scorer: Of the job.
-        confidence: Of that, on the search split.
-        rounds: How many there will be at most.
+        begin: First size; None: the smallest that holds on the search split.
+        objective: Objective with the largest drop.
+        scorer: Scorer of the job.
+        confidence: Confidence of the bound on the search split.
+        rounds: Most rounds.
     """
     upwards = rounds // UPWARDS
 
@@ -203,18 +217,18 @@ def descent(
     scorer: TaskScorer,
     earlier: Sequence[Round] = (),
 ) -> Iterator[Round]:
-    """Rounds of descent.
+    """Yield rounds of descent.
 
     Args:
-        space: Of the genomes.
-        energies: Tell the Lagrangian genomes, the first of which is where it begins.
-        next_size: Where to descend next, if at all.
-        records: To measure on.
+        space: Search space of the genomes.
+        energies: Energies of the Lagrangian genomes, the first of which is the start.
+        next_size: Chooses the next size, if any.
+        records: Records to measure on.
         scorer: Measures the slopes.
-        earlier: Rounds that are done.
+        earlier: Earlier rounds.
 
     Raises:
-        ScoringError: A loss is not finite, or there is no memory for the backward pass.
+        ScoringError: A loss is not finite, or memory does not suffice for the backward pass.
     """
     rounds, prices = list(earlier), Prices(space, energies)
     while True:

@@ -1,6 +1,6 @@
-"""The dry run: what a job will need, before it is submitted. Starts nothing.
+"""Estimate of what a job will need, before it is submitted. Starts nothing.
 
-Checks it as a submission does, but for the model's weights, of which nothing is read or fetched.
+The spec is checked as in a submission, except for the weights of the model, which are neither read nor fetched.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,11 +55,13 @@ NO_WEIGHTS = "no weights are here yet: a job fetches those of a hub model, model
 
 
 def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[str, Any]:
-    """Estimates a job that has been checked; takes about a second where it is for the processor, which is timed.
+    """Estimate a checked job.
+
+    For the processor this takes about a second, because it is timed.
 
     Returns:
         `model`, `machine`, `gram_passes`, `evaluations_at_most`, `phases` in order, their `total`, and `notes` on what
-        will not fit. Units are in the names; memory of a phase is its peak, of the whole the largest.
+        will not fit. Units are in the names. Memory of a phase is its peak; that of the total is the largest peak.
     """
     model, job = sizes_of(settings, spec, checked)
     rates = rates_for(job.device, job.dtype, spec.resources.threads)
@@ -71,7 +73,7 @@ def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[st
 
 
 def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[ModelSize, JobSize]:
-    """The model and the job that are estimated, as numbers."""
+    """Return the model and the job to estimate, as numbers."""
     cache = plans.cache(settings)
     with cache.lease():
         config = load_config(head_folder(checked.model, cache))
@@ -88,16 +90,18 @@ def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[Model
 
 
 def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) -> dict[str, Any]:
-    """Estimates a job on examples of one row and `length` tokens each, one position of which is read; reads no file.
+    """Estimate a job on examples of one row and `length` tokens each.
+
+    One position of each row is read. No file is read.
 
     Args:
-        model: The dense model, from its configuration; that of the spec is not looked at.
+        model: The dense model, from its configuration. The model of the spec is ignored.
         spec: Split sizes, method, search and resources.
         length: Tokens of an example.
-        rates: Of the device, e.g. from a data sheet.
+        rates: Rates of the device, e.g. from a data sheet.
 
     Returns:
-        As `estimate_job`.
+        See `estimate_job`.
     """
     sizes: dict[str, int] = {name: size for name, size in spec.sizes.items()}
     batch_tokens = spec.resources.batch_tokens
@@ -109,7 +113,10 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
 
 
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
-    """What `workers.cost.shapes.JobSize` wants; `first` tells the load of a split, of its first examples or of all."""
+    """Return the loads of `workers.cost.shapes.JobSize`.
+
+    `first` gives the load of the first examples of a split, or of all.
+    """
     refit, rounds, descents = policy_of(spec).refit, reweigh_rounds(spec), descent_rounds(spec)
     gathered = len(range(spec.sizes["calibration"])[: policy_of(spec).gram_examples])
     reweigh_looks, descend_looks = _looks(spec)
@@ -131,7 +138,10 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
 
 
 def _propagation_looks(spec: JobSpec, first: Callable[[str, int | None], Load]) -> Load:
-    """Where the sizes of its models have to be found: the dense model, and as many as halving the seeds takes."""
+    """Return the load of finding the sizes of the propagated models.
+
+    This takes the dense model, and as many models as a bisection of the seeds.
+    """
     if isinstance(propagated_shares(spec), tuple):
         return Load()
     judges = judges_of(spec.sizes["calibration"])
@@ -139,7 +149,10 @@ def _propagation_looks(spec: JobSpec, first: Callable[[str, int | None], Load]) 
 
 
 def _looks(spec: JobSpec) -> tuple[int, int]:
-    """Most passes over the search split that rounds of reweighing and of descent take to find their sizes."""
+    """Return the most passes over the search split by reweighing and by descent.
+
+    The rounds score there to find their sizes.
+    """
     if not isinstance(spec.objective, MaxDrop):
         return 0, 0
     look, descents = MOST_LOOKS, descent_rounds(spec)
@@ -151,12 +164,12 @@ def _looks(spec: JobSpec) -> tuple[int, int]:
 
 
 def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool = False) -> JobSize:
-    """A job as numbers.
+    """Return a job as numbers.
 
     Args:
         spec: The job.
-        loads: Of every split, `calibration` as far as Grams are gathered, of `way`, `propagation`, `refinement`,
-            `refit` and `verify`.
+        loads: Loads of every split, with `calibration` as far as Grams are gathered, and of `way`, `propagation`,
+            `refinement`, `refit` and `verify`.
         dtype: The working dtype.
         gguf: Whether the model has to be de-quantized.
     """
@@ -182,17 +195,17 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
 
 
 def finalists(spec: JobSpec) -> int:
-    """Most that the search hands to the confirm split."""
+    """Return the most finalists that the search passes to the confirm split."""
     if isinstance(spec.objective, Pareto):
         return int(FRONT["finalists"])
     return MOST_FINALISTS if isinstance(spec.objective, MaxDrop) else BEST_FINALISTS + 1
 
 
 def scorings(spec: JobSpec) -> list[tuple[int, int]]:
-    """On how many examples a search scores how often at most, the largest first.
+    """Return pairs of examples and most scorings on them, the largest first.
 
-    `search.max_evaluations` bounds the scorings of both stages together. On all examples go the seeds, and of every
-    later generation the survivors; where the screen is as large as the split, everything.
+    `search.max_evaluations` bounds the scorings of both stages together. Scored on all examples are the seeds, and
+    the survivors of every later generation. If the screen is as large as the split, every genome is.
     """
     search, whole = policy_of(spec).search, spec.sizes["search"]
     if search.screen >= whole:
@@ -203,7 +216,7 @@ def scorings(spec: JobSpec) -> list[tuple[int, int]]:
 
 
 def _verifying(once: Load, timed: Load) -> Load:
-    """The exported model once on what is verified, then both models in turn for their speed."""
+    """Return the load of verifying the export once, and timing both models in turn."""
     return once + timed.times(2 * SPEED_ROUNDS)
 
 
@@ -260,13 +273,13 @@ def _notes(job: JobSize, rates: Rates, total: dict[str, Any]) -> list[str]:
 
 
 def _answer_notes(task: EncodedTask) -> list[str]:
-    """Where no model could get full marks."""
+    """Return a note on answers that no model can get full marks for."""
     if task.kind != "generate":
         return []
     examples = [example for split in task.splits.values() for example in split]
     cut = sum(not example.can_be_written(task.max_new_tokens) for example in examples)
-    told = (
+    note = (
         f"{cut:,} of {len(examples):,} answers cannot be written whole: they have several lines, or more tokens than "
         f"task.max_new_tokens, {task.max_new_tokens}; no model gets full marks for them"
     )
-    return [told] if cut else []
+    return [note] if cut else []

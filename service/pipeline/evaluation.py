@@ -1,4 +1,7 @@
-"""Scores an exported model on a job's task, without a server: `ranksieve evaluate`."""
+"""Evaluation of an exported model on a job's task: `ranksieve evaluate`.
+
+Needs no server.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from ranksieve.workers.types.scores import metric_of
 
 
 def evaluate_export(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:
-    """Loads an exported model with our own code and scores it on a split.
+    """Load an exported model with our own code and score it on a split.
 
     Returns:
         `metric_name`, `metric`, `interval` (95 %, absent for `lm`), `exact_match`, `nll_nats` per answer,
@@ -46,10 +49,10 @@ def evaluate_export(settings: Settings, model_dir: Path, spec: JobSpec, split: s
 
 
 def sample_choices(settings: Settings, model_dir: Path, spec: JobSpec, count: int) -> list[dict[str, str]]:
-    """Loads an exported model and lets it choose answers for the first test prompts.
+    """Load an exported model and let it choose answers to the first test prompts.
 
     Returns:
-        `prompt`, `label` and `answer` of each.
+        `prompt`, `label` and `answer` of each prompt.
     """
     roots = plans.allowed_roots(settings)
     task = plans.task_plan(spec)

@@ -1,6 +1,7 @@
-"""Whether a job that goes on, or is exported from, still has the records, weights, factors and matrices it began with.
+"""Fingerprints of records, weights, factors and matrices of a job.
 
-What it has found - weights, genomes, scorings - says nothing of others.
+A job that is resumed, or exported from, must still have those that it began with. Its weights, genomes and scorings
+do not apply to others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,25 +19,25 @@ from ranksieve.workers.types.plan import EncodedTask
 
 
 def data_of(task: EncodedTask) -> dict[str, str]:
-    """What tells records apart: digests of all that the model sees of them, and of each split."""
+    """Return digests of the records that the model sees, and of each split."""
     return {"task": task.digest, **task.split_digests}
 
 
 def model_of(prepared: Prepared) -> dict[str, str]:
-    """What tells models apart."""
+    """Return the digest and the dtype of the model."""
     return {"digest": prepared.model.digest, "dtype": prepared.model.dtype}
 
 
 def require_same_data(known: Mapping[str, str], task: EncodedTask, job_id: str) -> None:
-    """Checks the records.
+    """Check that the records are the same.
 
     Args:
-        known: What `data_of` said.
-        task: As it is now.
-        job_id: When it said so.
+        known: Result of `data_of` in the job.
+        task: Present task.
+        job_id: Id of the job.
 
     Raises:
-        InputError: They are others.
+        InputError: The records differ.
     """
     found = data_of(task)
     if changed := [name for name, digest in known.items() if found.get(name) != digest]:
@@ -48,15 +49,15 @@ def require_same_data(known: Mapping[str, str], task: EncodedTask, job_id: str) 
 
 
 def require_same_model(known: Mapping[str, Any], prepared: Prepared, job_id: str) -> None:
-    """Checks the model.
+    """Check that the model is the same.
 
     Args:
-        known: What `model_of` said.
-        prepared: As it is now.
-        job_id: When it said so.
+        known: Result of `model_of` in the job.
+        prepared: Present model.
+        job_id: Id of the job.
 
     Raises:
-        InputError: It is another one, or of another dtype.
+        InputError: The weights or the dtype differ.
     """
     found = model_of(prepared)
     if any(known[name] != value for name, value in found.items()):
@@ -68,7 +69,7 @@ def require_same_model(known: Mapping[str, Any], prepared: Prepared, job_id: str
 
 
 def require_same_factors(known: Mapping[str, Any], prepared: Prepared, job_id: str) -> None:
-    """Check the factors of a search that goes on.
+    """Check that the factors of a resumed search are the same.
 
     Args:
         known: The event `model.loaded` of an earlier run.
@@ -80,44 +81,48 @@ def require_same_factors(known: Mapping[str, Any], prepared: Prepared, job_id: s
     """
     if known["factors"] != prepared.factors.name:
         raise UnresumableError(
-            f"job {job_id} would score otherwise than before: another version of the program makes other factors; "
+            f"job {job_id} would score differently than before: this version of the program makes other factors; "
             "submit the job again"
         )
 
 
 def require_same_matrices(directory: Path, found: Sequence[MatrixShape], job_id: str) -> None:
-    """Checks which matrices of the model are pruned, in their order: genomes and ranks are theirs.
+    """Check that the pruned matrices and their order are the same.
+
+    Genomes and ranks refer to them.
 
     Args:
-        directory: Folder of the job, which may have kept those of then, or not.
-        found: As they are now; another version of the program may take the same model apart otherwise.
-        job_id: The job.
+        directory: Folder of the job, which may hold the earlier matrices.
+        found: Present matrices. Another version of the program may divide the same model differently.
+        job_id: Id of the job.
 
     Raises:
-        InputError: They are others.
+        InputError: The matrices differ.
     """
     try:
         known = matrices.kept(directory)
-    except NotFoundError:  # it has not come so far, or has run on a server that keeps its files elsewhere
+    except (
+        NotFoundError
+    ):  # the model was not loaded yet, or the job ran on a server with another data directory
         return
     if known == list(found):
         return
     then, now = set(known), set(found)
     gone = [matrix.name for matrix in known if matrix not in now]
     new = [matrix.name for matrix in found if matrix not in then]
-    told = [
+    changes = [
         f"{len(names)} {what}, like {names[0]}" for names, what in ((gone, "gone"), (new, "new")) if names
     ]
     raise InputError(
         "model",
         f"has other matrices to prune than when job {job_id} ran: expected {len(known)}, got {len(found)} "
-        f"({'; '.join(told) or 'in another order'}). Another version of the program takes the same model apart "
+        f"({'; '.join(changes) or 'in another order'}). Another version of the program takes the same model apart "
         "otherwise, and what the job found says nothing of these matrices; submit the job anew, not as a fork",
     )
 
 
 def announce_data(log: JobLog, task: EncodedTask, notes: Sequence[str]) -> None:
-    """Record the records of a job; a job that goes on must have those it began with."""
+    """Record the records of a job; on resuming, check that they are the same."""
     if (before := log.last_event(EventType.DATA_LOADED)) and (known := before.get("digests")):
         require_same_data(known, task, log.job.id)
     log.event(
@@ -130,14 +135,15 @@ def announce_data(log: JobLog, task: EncodedTask, notes: Sequence[str]) -> None:
 
 
 def announce_model(log: JobLog, prepared: Prepared, device: str) -> None:
-    """Record the model of a job; a job that goes on must have the one it began with, and the same factors.
+    """Record the model of a job; on resuming, check that it is the same.
 
-    Before its first generation a job can begin anew instead: the rounds that other factors led to are deleted.
+    Once a generation is saved, the factors must be the same, too. Before that the job begins anew: rounds that other
+    factors led to are deleted.
 
     Args:
-        log: Of the job.
+        log: Log of the job.
         prepared: The model and its factors.
-        device: Where they run.
+        device: Device that they run on.
     """
     if before := log.last_event(EventType.MODEL_LOADED):
         require_same_model(before, prepared, log.job.id)

@@ -1,7 +1,7 @@
-"""The latency table of a job: measured once, and the same for good, wherever the job goes on.
+"""Latency table of a job, measured once and kept for good.
 
-Timings cannot be had again, and a search is a function of them. So the table is an event of its job, in the store like
-the generations that were searched by it, and copied into the result, where later exports find it.
+Timings cannot be reproduced, and a search depends on them. So the table is an event of its job, in the store like the
+generations, and is copied into the result for later exports.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,21 +21,22 @@ from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.preflight import Checked
 
 WITHIN = 1.05
-"""A model's time that is measured twice differs by some percent: so much more than was asked for is still held."""
+"""Tolerance on a promised time, because repeated timings differ by some percent."""
 
 
 def workload_of(objective: TargetLatency, spec: JobSpec, checked: Checked) -> Workload:
     """Choose the forward pass that is timed: on a typical batch of the search split.
 
     Raises:
-        InputError: It is longer than the model's context, or experts are among the matrices: what runs of them, the
-            tokens decide.
+        InputError: The pass is longer than the model's context, or experts are among the matrices. The time of an
+            expert depends on the tokens that are routed to it.
     """
     if checked.expert is not None:
         raise InputError(
             "objective",
-            f"a latency cannot be told of experts, {checked.expert} among them: what one takes depends on what is sent "
-            'to it; keep them as they are by model.exclude: ["*.experts.*"], or ask for a share of the parameters',
+            f"must not be a latency for a model with experts ({checked.expert}): the time of an expert depends on the "
+            'tokens routed to it; leave experts dense by model.exclude: ["*.experts.*"], or ask for a share of the '
+            "parameters",
         )
     rows, length = typical_batch(checked.task, "search", spec.resources.batch_tokens)
     workload = Workload(kind=objective.workload, rows=rows, length=length)
@@ -51,7 +52,7 @@ def workload_of(objective: TargetLatency, spec: JobSpec, checked: Checked) -> Wo
 def latency_plan(
     objective: TargetLatency, spec: JobSpec, checked: Checked, prepared: Prepared
 ) -> LatencyPlan:
-    """What is timed, and how: as an actor runs it."""
+    """Return the plan of the timing, under the conditions of an actor."""
     return LatencyPlan(
         model_folder=prepared.model.folder,
         matrices=prepared.matrices,
@@ -63,26 +64,26 @@ def latency_plan(
 
 
 def keep(log: JobLog, latency: Latency) -> None:
-    """Records a job's table; from then on it is the job's."""
+    """Record the latency table of a job."""
     log.event(EventType.LATENCY_MEASURED, **latency.to_json())
 
 
 def kept(log: JobLog) -> Latency | None:
-    """The table that an earlier run of the job recorded."""
+    """Return the table that an earlier run of the job recorded, or None."""
     data = log.last_event(EventType.LATENCY_MEASURED)
     return None if data is None else Latency.from_json(data)
 
 
-def told(
+def predicted(
     latency: Latency | None, matrices: Sequence[MatrixShape], ranks: Sequence[int], target: int | None = None
 ) -> dict[str, Any]:
-    """What a result says before the model is exported: the table, and what it expects of a model.
+    """Return the fields of a result before the export: the table and expected times.
 
     Args:
-        latency: The job's, if it has one.
-        matrices: Of the model.
-        ranks: Theirs.
-        target: Nanoseconds that were asked for, if any were.
+        latency: Latency table of the job, if it has one.
+        matrices: Matrices of the model.
+        ranks: Ranks of the matrices.
+        target: Target in nanoseconds, if any.
     """
     if latency is None:
         return {"latency": None, "latency_table": None}
@@ -95,7 +96,7 @@ def told(
 def compared(
     summary: Mapping[str, Any], matrices: Sequence[MatrixShape], ranks: Sequence[int], spent: Spent | None
 ) -> dict[str, Any] | None:
-    """What was told before the export beside what the exported model takes, at the ranks that it has."""
+    """Return the expected times beside the measured ones of the exported model."""
     if summary["latency"] is None or spent is None:
         return None
     expected = _expected(Latency.from_json(summary["latency_table"]), matrices, ranks)
@@ -109,11 +110,11 @@ def compared(
 
 
 def held(latency: Mapping[str, Any] | None, milliseconds: float | None = None) -> bool:
-    """Whether a model is as fast as it was to be.
+    """Return whether a model is as fast as required.
 
     Args:
-        latency: What was measured.
-        milliseconds: Asked for; else it was a share of what the dense model takes, which is measured at the same time.
+        latency: Measured times.
+        milliseconds: Target time; None: a share of the dense model's time, measured together.
     """
     if latency is None or latency["target_share"] is None:
         return True

@@ -1,9 +1,9 @@
-"""Makes the model of an archived candidate: from cached factors, which are made again where they have gone.
+"""Export of an archived candidate, from factors of the cache or made again.
 
     export → checked, same data and model as then → prepared → export → verified
 
-Nothing is searched, chosen or confirmed here, and the test split is not touched: the numbers that go with the model are
-those that the job it comes from measured, and its card says on what.
+Nothing is searched, chosen or confirmed here, and the test split is not touched. The numbers of the model are those
+that its parent job measured, and its card says on which splits.
 """
 
 from pathlib import Path
@@ -31,7 +31,10 @@ from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import metric_of
 
 POINTS, EXAMPLES = 2.0, 2
-"""Loaded back, an export may differ from what was measured by so many points, or examples where those are more."""
+"""Largest difference of an export from its measurement, in points or examples.
+
+The larger of the two counts.
+"""
 
 
 class Materializer:
@@ -83,24 +86,26 @@ class Materializer:
 
 
 def _measured_on(export: Export, refit: Path | None, task: EncodedTask) -> tuple[str, int]:
-    """The split that says most of the model, and how many examples of it were scored."""
+    """Return the most telling split of the model and its number of scored examples."""
     if (confirmed := export.confirmed(refit)) is not None:
         return "confirm", int(confirmed.get("examples", len(task.splits["confirm"])))
     return "search", int(export.candidate["examples"])
 
 
 def _require_reproduced(task: EncodedTask, expected: float, verified: Verified) -> None:
-    """Check that the export does about as well as was measured: what it did on each example then was not kept.
+    """Check that the export does about as well as its candidate was measured.
+
+    The earlier scores of single examples were not kept.
 
     Raises:
-        ScoringError: It does not.
+        ScoringError: The metrics differ too much.
     """
     metric = metric_of(task.kind, verified.scores)
     allowed = max(POINTS, 100 * EXAMPLES / len(verified.scores.quality))
     difference = abs(drop_points(task.kind, expected, metric))
     if not difference <= allowed:
         raise ScoringError(
-            f"the exported model does not do what was measured of its candidate: {metric:.4f}, expected "
+            f"the exported model differs from the measurement of its candidate: {metric:.4f}, expected "
             f"{expected:.4f}, {difference:.2f} points apart, at most {allowed:.2f} allowed; the factors may have been "
             "made again on another kind of machine, else please report this"
         )

@@ -1,4 +1,4 @@
-"""What scores are worth: the metric, the loss, and what is lost against the dense model, in numbers."""
+"""Measures of scores: the metric, the loss, and the drop against the dense model."""
 
 import numpy as np
 
@@ -15,41 +15,41 @@ from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Floats, Reaction, Scores, first, metric_of
 
 SEARCH_RESAMPLES = 1000
-"""Of a bootstrap, where one is wanted of every candidate."""
+"""Resamples of a bootstrap that every candidate gets."""
 
 
 class Measures:
-    """Numbers out of the scores of one task; runs nothing.
+    """Numbers from the scores of one task; runs nothing.
 
     Args:
         task: The encoded task.
-        kl_weight: How much of the loss is KL to the dense model; the rest is the rise of the right answers'
+        kl_weight: Share of the KL to the dense model in the loss. The rest is the rise of the right answers'
             negative log-likelihood.
     """
 
     def __init__(self, task: EncodedTask, kl_weight: float) -> None:
         self._task, self._kl_weight = task, kl_weight
         self.dense: dict[str, Scores] = {}
-        """What the dense model scored on each split, once it has."""
+        """Scores of the dense model, by split."""
 
     @property
     def metric_name(self) -> str:
-        """Of the task."""
+        """Name of the task metric."""
         return METRIC_NAMES[self._task.kind]
 
     def metric(self, scores: Scores) -> float:
-        """The task metric of some scores."""
+        """Return the task metric of scores."""
         return metric_of(self._task.kind, scores)
 
     def loss(self, scores: Scores, split: str) -> float:
-        """What a search minimises: the mean of `losses`."""
+        """Return the loss that a search minimises: the mean of `losses`."""
         return float(self.losses(scores, split).mean())
 
     def losses(self, scores: Scores, split: str) -> Floats:
-        """The loss on each example, in nats per answer token: see `kl_weight`.
+        """Return the loss on each example, in nats per answer token, see `kl_weight`.
 
-        The KL has little noise but does not know right from wrong: it weighs a shift towards the wrong answers
-        like one towards the right ones. The likelihood of the right answers tells them apart.
+        The KL has little noise but ignores which answers are right: it weighs a shift towards the wrong answers
+        like one towards the right ones. The likelihood of the right answers distinguishes them.
         """
         dense = self._dense_like(scores, split)
         rise_E = (scores.nll_nats - dense.nll_nats) / dense.answer_tokens
@@ -57,16 +57,16 @@ class Measures:
         return losses_E
 
     def interval(self, scores: Scores) -> list[float] | None:
-        """A 95 % interval of the metric; None for `lm`, where none is told."""
+        """Return a 95 % interval of the metric; None for `lm`."""
         if self._task.kind == "lm":
             return None
         return list(mean_interval(scores.quality))
 
     def foreseen(self, scores: Scores, confidence: float) -> DropInterval:
-        """How many points a candidate loses on the first examples of the search split, as the confirm split would tell.
+        """Return the drop of a candidate with bounds as the confirm split would give them.
 
-        What is looked for is a model that will be let through there. The few examples of the search split often bound
-        no model tightly enough, however good.
+        It is measured on the first examples of the search split. The aim is a model that passes the confirm split.
+        The few examples of the search split often bound no model tightly enough, however good.
         """
         drop = self.drop(scores, "search", confidence, seed=0, resamples=SEARCH_RESAMPLES)
         return self._as_confirmed(drop, len(scores.quality))
@@ -74,21 +74,21 @@ class Measures:
     def drop(
         self, scores: Scores, split: str, confidence: float, seed: int, resamples: int = RESAMPLES
     ) -> DropInterval:
-        """How many points a candidate loses against dense on the first examples of a split, with intervals."""
+        """Return the drop of a candidate on the first examples of a split, in points."""
         dense = self._dense_like(scores, split)
         return self._drop(dense.quality, scores.quality, dense.answer_tokens, confidence, seed, resamples)
 
     def risk(self, scores: Scores, split: str, points: float, seed: int) -> float:
-        """The least risk at which a candidate can be said to lose at most so many points, from these examples."""
+        """Return the least risk at which a candidate loses at most `points`."""
         dense = self._dense_like(scores, split)
         if self._task.kind == "lm":
             return risk_of_rise(-dense.quality, -scores.quality, dense.answer_tokens, points, seed=seed)
         return risk_of_drop(dense.quality, scores.quality, points, seed=seed)
 
     def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
-        """How many points a genome loses on the calibration examples that it has reacted on; not for `generate`.
+        """Return the drop of a genome on the calibration examples of its slopes.
 
-        Bounds are as the confirm split would give them, see `foreseen`.
+        Not for `generate`. Bounds are as the confirm split would give them, see `foreseen`.
         """
         chosen = self._task.splits["calibration"][examples.start : examples.stop]
         tokens_E = np.array([example.answer_tokens for example in chosen], dtype=np.float64)
@@ -105,18 +105,21 @@ class Measures:
         seed: int,
         resamples: int,
     ) -> DropInterval:
-        """By the `quality` of both on each example, and how many tokens its answer has."""
+        """Return the drop from the `quality` and answer tokens of each example."""
         if self._task.kind == "lm":
             nlls = -dense_E, -candidate_E
             return perplexity_rise(*nlls, tokens_E, confidence=confidence, seed=seed, resamples=resamples)
         return paired_drop(dense_E, candidate_E, confidence=confidence, seed=seed, resamples=resamples)
 
     def _as_confirmed(self, drop: DropInterval, examples: int) -> DropInterval:
-        """The bounds of as many examples as will confirm, one of which counts as lost, see `risk_of_drop`."""
+        """Return a drop with bounds as of the confirm split.
+
+        One of its examples counts as lost, see `risk_of_drop`.
+        """
         confirm = len(self._task.splits["confirm"])
         foreseen = drop.of_as_many(confirm / examples)
         return foreseen if self._task.kind == "lm" else foreseen.with_one_lost(confirm)
 
     def _dense_like(self, scores: Scores, split: str) -> Scores:
-        """The dense model's scores on the same examples, the first of the split."""
+        """Return the dense model's scores on the same first examples of the split."""
         return first(self.dense[split], len(scores.quality))

@@ -1,7 +1,7 @@
-"""Which local models a job file could name on this server: folders and gguf files under its roots.
+"""Listing of local models under the roots: folders and gguf files.
 
-Looks at names, sizes and small JSON files, never at weights. A job's own checks go further: what is listed here may
-still be refused, and a dry run tells.
+It reads names, sizes and small JSON files, never weights. The checks of a job go further, so a listed model may still
+be refused; a dry run shows whether it is.
 """
 
 import logging
@@ -26,21 +26,27 @@ from ranksieve.workers.types.plan import ModelSource
 logger = logging.getLogger(__name__)
 
 MOST_DEPTH = 6
-"""Folders between a root and a model; a home folder has the hub's cache, and in it a model's revisions, so deep."""
+"""Most folders between a root and a model.
+
+A home folder has the hub's cache, whose revisions of models lie this deep.
+"""
 
 MOST_ENTRIES = 100_000
-"""Files and folders looked at, all together."""
+"""Most files and folders to look at, in total."""
 
 MOST_IN_FOLDER = 10_000
-"""A folder with more of them holds something else than models, and leaves room for others."""
+"""Most entries of a folder; larger ones hardly hold models and are skipped."""
 
 MOST_MODELS = 1000
 
 LONGEST_NAME = 200
-"""No architecture's has so many characters."""
+"""Longest name of an architecture."""
 
 PARSED_BYTES = 2 * 2**20
-"""Configurations are smaller. Larger JSON files, which are vocabularies, would hold up the whole server."""
+"""Largest JSON file to parse.
+
+Configurations are smaller. Larger files, such as vocabularies, would hold up the whole server.
+"""
 
 Kind = Literal["path", "gguf"]
 
@@ -49,8 +55,8 @@ Kind = Literal["path", "gguf"]
 class LocalModel:
     """A model that a job file could name.
 
-    `model`: what to put under `model`; a relative path counts from the roots. `location`: where it is, absolute.
-    `architecture`: the first that config.json names; None for gguf files and where it names none.
+    `model`: value of `model` in a job file; a relative path counts from the roots. `location`: absolute path.
+    `architecture`: the first that config.json names; None for gguf files and if it names none.
     """
 
     model: dict[Kind, str]
@@ -61,17 +67,20 @@ class LocalModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:
-    """Models, sorted by where they are. `complete`: no limit kept anything from being looked at, or listed."""
+    """Models, sorted by location.
+
+    `complete`: no limit kept anything from being looked at or listed.
+    """
 
     models: Sequence[LocalModel]
     complete: bool
 
 
 def local_models(settings: Settings) -> Listing:
-    """The models under the roots; what is in a data directory, of this server or another, is not listed.
+    """List the models under the roots, except in data directories of servers.
 
-    What this server may not read, and links that lead out of the roots, are passed over: no job can use them. Folders
-    behind other links are listed where they really are.
+    Unreadable files and links that lead out of the roots are skipped, because no job can use them. Folders behind other
+    links are listed at their real place.
     """
     walk = _Walk(settings.roots, settings.data_dir)
     found: list[LocalModel] = []
@@ -89,13 +98,14 @@ def _listing(models: Sequence[LocalModel], *, complete: bool) -> Listing:
 
 
 class _Walk:
-    """What looks like a model, with its root: the shallow ones first, those of a folder by their names.
+    """Paths that look like models, with their roots, the shallow ones first.
 
-    Links to folders are not followed, so that each folder is met once. `complete` tells in the end whether all were.
+    Links to folders are not followed, so each folder is met once. In the end `complete` says whether all folders were
+    looked at.
 
     Args:
-        roots: Where to look.
-        hidden: A folder not to look into.
+        roots: Folders to search.
+        hidden: A folder to skip.
     """
 
     def __init__(self, roots: Sequence[Path], hidden: Path) -> None:
@@ -126,14 +136,17 @@ class _Walk:
         self.complete = self.complete and not queue
 
     def _below(self, folder: Path, entries: Mapping[str, bool]) -> list[Path]:
-        """The folders in it that are to be looked into on its account."""
+        """Return the subfolders to search, without roots, which are searched anyway."""
         elsewhere = {self._hidden, *self._roots}
         paths = [folder / name for name in sorted(entries) if entries[name]]
         return [path for path in paths if path not in elsewhere]
 
 
 def _entries(folder: Path, most: int) -> dict[str, bool]:
-    """Names in a folder, so many at most, and whether each is a folder; none of what cannot be read."""
+    """Return at most `most` names in a folder, and whether each is a folder.
+
+    Empty if the folder cannot be read.
+    """
     try:
         with os.scandir(folder) as entries:
             return {entry.name: entry.is_dir(follow_symlinks=False) for entry in islice(entries, most)}
@@ -149,9 +162,9 @@ def _candidates(folder: Path, names: Sequence[str]) -> Iterator[tuple[Kind, Path
 
 
 def _model(root: Path, kind: Kind, path: Path, settings: Settings) -> LocalModel | None:
-    """A model as a job would name it; None if a job would be refused."""
+    """Return a model as a job would name it; None if a job would be refused."""
     try:
-        ModelSpec.model_validate({kind: str(path)})  # a name of bytes that are no text fits in no job file
+        ModelSpec.model_validate({kind: str(path)})  # a name that is not valid text fits in no job file
         real = resolve_path(str(path), allowed_roots(settings), f"model.{kind}")
         config = check_local(ModelSource(kind=kind, location=str(real)), PARSED_BYTES)
         size = real.stat().st_size if kind == "gguf" else weight_bytes(real)
@@ -170,7 +183,7 @@ def _model(root: Path, kind: Kind, path: Path, settings: Settings) -> LocalModel
 
 
 def _resolved(name: str, settings: Settings) -> Path | None:
-    """What a job would find by this name."""
+    """Return the path that a job would find by this name, or None."""
     try:
         return resolve_path(name, allowed_roots(settings), "model")
     except InputError:
@@ -178,7 +191,7 @@ def _resolved(name: str, settings: Settings) -> Path | None:
 
 
 def _architecture(config: Mapping[str, Any]) -> str | None:
-    """The first that a configuration names, where that can be the name of a class."""
+    """Return the first architecture of a configuration that can be a class name."""
     named = config.get("architectures")
     first = named[0] if isinstance(named, list) and named else None
     return first if isinstance(first, str) and first.isidentifier() and len(first) <= LONGEST_NAME else None

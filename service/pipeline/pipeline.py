@@ -3,8 +3,8 @@
     spec → checked → factors → (latency) → prepared → genomes to start from → search ⇄ scoring → confirmation → test
     → export → verified → result
 
-Every step returns what a later one needs. Stopped anywhere and run again, a job ends with the same result: factors are
-cached by content, rounds and generations are kept as they end, the rest is repeated.
+Every step returns what a later one needs. A job that is stopped anywhere and run again ends with the same result:
+factors are cached by content, rounds and generations are saved as they end, and the rest is repeated.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ from ranksieve.workers.preflight import Checked
 from ranksieve.workers.types.scores import first
 
 VERIFIED_EXAMPLES = 512
-"""Examples of the confirm split, at most, on which the exported model must do what the candidate did."""
+"""Most examples of the confirm split to compare export and candidate on."""
 
 
 class Pipeline:
@@ -53,7 +53,7 @@ class Pipeline:
         """Check the spec of a new job against the files and the model it names.
 
         Raises:
-            InputError: It cannot work; names the field.
+            InputError: The job cannot work; names the field.
         """
         checked = check_job(self._settings, spec, weights)
         require_scorings(settled(spec, checked))

@@ -1,4 +1,4 @@
-"""From a validated job file to what the workers take: paths resolved under the roots, pydantic left behind."""
+"""Plans of the workers from a validated job file, with resolved paths."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,21 +18,21 @@ from ranksieve.workers.types.plan import SPLITS, DataPlan, ModelSource, RecordSo
 
 
 def allowed_roots(settings: Settings) -> list[Path]:
-    """Folders that local models and data may be read from."""
+    """Return the folders that local models and data may be read from."""
     return [settings.data_dir, *settings.roots]
 
 
 def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
-    """The existing file or folder that a job names.
+    """Return the existing file or folder that a job names.
 
     Args:
-        path: As the job gives it; a relative one is looked for under each root in turn.
-        roots: Resolved folders; what the path leads to, links followed, must lie under one of them.
-        field: Its place in the job file.
+        path: Path in the job file. A relative one is looked for under each root in turn.
+        roots: Resolved folders. The path, with links followed, must lie under one of them.
+        field: Field of the path in the job file.
 
     Raises:
-        InputError: It does not exist, cannot be read, or lies elsewhere, or is a folder with a link in it that leads
-            elsewhere.
+        InputError: The path does not exist, cannot be read, lies outside the roots, or is a folder with a link that
+            leads outside.
     """
     if "\0" in path:
         raise InputError(field, "must not contain a NUL character")
@@ -47,7 +47,7 @@ def resolve_path(path: str, roots: Sequence[Path], field: str) -> Path:
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links
         raise InputError(field, f"cannot read {path!r}: {error}") from error
     is_link = any(one not in inside and _is_under(Path(normpath(one)), roots) for one in candidates)
-    if is_link or not inside:  # whether anything is there is not told
+    if is_link or not inside:  # does not reveal whether it exists
         place = "is a link to a place outside" if is_link else "is outside"
         raise InputError(field, f"{path!r} {place} the folders this server may read ({shown}); see --root")
     raise InputError(field, f"no such file or folder: {path!r}; relative paths are looked for under {shown}")
@@ -58,18 +58,18 @@ def _is_under(path: Path, roots: Sequence[Path]) -> bool:
 
 
 def _refuse_links_out(folder: Path, roots: Sequence[Path], field: str) -> None:
-    """A model's files are read by name: none may be a link to what the job could not name itself."""
-    below = (folder / CHAT_TEMPLATES).glob("*")  # the one folder in it whose files are read, too
+    """Refuse a model folder with links to files that the job could not name itself."""
+    below = (folder / CHAT_TEMPLATES).glob("*")  # the only subfolder whose files are read
     for file in (*folder.iterdir(), *below) if folder.is_dir() else ():
         if file.is_symlink() and not _is_under(file.resolve(), roots):
             raise InputError(
                 field,
-                f"{file.name} in it is a link that leads out of the folders this server may read; copy it",
+                f"contains {file.name}, a link that leads out of the folders this server may read; copy the file",
             )
 
 
 def model_source(spec: JobSpec, roots: Sequence[Path]) -> ModelSource:
-    """Where the model is."""
+    """Return the source of the model."""
     model = spec.model
     if model.hub is not None:
         kind, location = "hub", model.hub
@@ -89,7 +89,7 @@ def model_source(spec: JobSpec, roots: Sequence[Path]) -> ModelSource:
 
 
 def task_plan(spec: JobSpec) -> TaskPlan:
-    """What the model has to do."""
+    """Return the task of the model."""
     task = spec.task
     choices = task.choices
     if isinstance(choices, tuple):
@@ -107,7 +107,7 @@ def task_plan(spec: JobSpec) -> TaskPlan:
 
 
 def data_plan(spec: JobSpec, roots: Sequence[Path]) -> DataPlan:
-    """Where the records are and how they are divided."""
+    """Return the source of the records and their division."""
     data = spec.task.data
     return DataPlan(
         source=None if data.source is None else _record_source(data.source, "task.data.source", roots),
@@ -132,7 +132,10 @@ def _record_source(source: DataSource, field: str, roots: Sequence[Path]) -> Rec
 
 
 def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype: str) -> PreparationPlan:
-    """Plan how a checked job is calibrated and factored in a working dtype; errors are not propagated."""
+    """Plan the calibration and factoring of a checked job in a working dtype.
+
+    The plan has no propagation of errors.
+    """
     resources = spec.resources
     return PreparationPlan(
         model=replace(checked.model, dtype=dtype),  # type: ignore[arg-type]
@@ -159,5 +162,5 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype:
 
 
 def cache(settings: Settings) -> FolderCache:
-    """The cache of prepared models and factors."""
+    """Return the cache of prepared models and factors."""
     return FolderCache(settings.cache_dir, settings.cache_limit_bytes)

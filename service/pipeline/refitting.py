@@ -1,4 +1,4 @@
-"""Refits finalists to the inputs their own matrices see, and keeps what makes a finalist better."""
+"""Refit of finalists to the inputs of their own matrices, kept if it helps."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,23 +13,27 @@ from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.scores import Failure
 
 SPLIT = "search"
-"""Tells whether a refit is better: it has chosen the finalists already, so the confirm split stays fresh."""
+"""Split that decides whether a refit is better.
+
+It has chosen the finalists already, so the confirm split stays fresh.
+"""
 
 
 class Finalists:
-    """The finalists in their order, each as the search knew it or refit, whichever loses less on the search split.
+    """Finalists in their order, each plain or refit, whichever loses less.
 
-    The dense model itself stays what it is. A refit takes as long as a scoring of the confirm split, and most finalists
-    are never looked at: one is refit when it is asked for, and with it those after it that other actors have time for.
+    The search split decides. The dense model is not refit. A refit takes as long as a scoring of the confirm split,
+    and most finalists are never looked at. So a finalist is refit on access, together with as many later ones as
+    there are other actors.
 
     Args:
         spec: The job.
-        space: Of its genomes.
-        scorer: Of the job.
-        genomes: The finalists.
-        log: Of the job.
-        clock: Counts the time as that of the phase "refit".
-        by_block: Whether the model can be run block by block; no finalist is refit where it cannot.
+        space: Search space of the job.
+        scorer: Scorer of the job.
+        genomes: Genomes of the finalists.
+        log: Log of the job.
+        clock: Counts the time as phase "refit".
+        by_block: Whether the model can be run block by block; without that, no finalist is refit.
     """
 
     def __init__(
@@ -66,13 +70,13 @@ class Finalists:
         return self._chosen[index]
 
     def end(self) -> None:
-        """Tells that no more of them will be refit, if not all are."""
+        """Report that no more finalists will be refit, if not all are."""
         if 0 < len(self._chosen) < self._most:
             self._log.progress("refit")(len(self._chosen), len(self._chosen))
 
     @property
     def _most(self) -> int:
-        """All that could be refit."""
+        """Number of finalists that could be refit."""
         return sum(not self._is_dense(i) for i in range(len(self)))
 
     def _is_dense(self, index: int) -> bool:
@@ -97,12 +101,12 @@ class Finalists:
                 self._chosen[index] = self._plain[index]
 
     def _report(self) -> Report:
-        """Counts those of this batch with the ones before, of all that there could be: the phase ends once."""
+        """Return a progress callback over all batches, so that the phase ends once."""
         report, before = self._log.progress("refit"), len(self._chosen)
         return lambda done, _: report(before + done, self._most)
 
     def _scored(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """With their scores on the search split; without, those that cannot be scored."""
+        """Return the candidates with scores on the search split, or without on failure."""
         return [
             candidate if isinstance(scores, Failure) else replace(candidate, search=scores)
             for candidate, scores in zip(

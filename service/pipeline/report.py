@@ -1,4 +1,4 @@
-"""The numbers of a finished job: the result that the API returns and the provenance that goes with the model."""
+"""Numbers of a finished job: its result, and the provenance in its model."""
 
 import platform
 from pathlib import Path
@@ -29,8 +29,11 @@ from ranksieve.workers.types.metrics import METRIC_NAMES
 from ranksieve.workers.types.scores import Scores
 
 REPRODUCED_WITHIN_NATS = 0.1
-"""Most by which an export may differ from its candidate, which it rounds as, per answer token. On SmolLM2-135M all rows
-of all matrices in the wrong order make 1.0, those of one between 0.03 and 0.6: a slip in one late matrix may pass."""
+"""Largest difference of an export from its candidate, in nats per answer token.
+
+Both round in the same way. On SmolLM2-135M, all rows of all matrices in the wrong order make 1.0, and those of one
+matrix between 0.03 and 0.6, so an error in one late matrix may pass.
+"""
 
 
 def summary(
@@ -42,7 +45,7 @@ def summary(
     winner: Winner,
     evolution: Evolution,
 ) -> dict[str, Any]:
-    """Everything known before the export."""
+    """Return everything known before the export."""
     assert winner.test is not None
     assert winner.test_drop is not None
     splits = {"confirm": winner.confirm, "test": winner.test}
@@ -57,7 +60,9 @@ def summary(
         "metric_name": METRIC_NAMES[checked.task.kind],
         "objective": spec.objective.model_dump(mode="json"),
         "target_bytes": plan.objective.size_bytes if isinstance(plan.objective, TargetBytes) else None,
-        **latency.told(plan.latency, space.matrices, space.ranks(winner.candidate.genome), _wanted(plan)),
+        **latency.predicted(
+            plan.latency, space.matrices, space.ranks(winner.candidate.genome), _wanted(plan)
+        ),
         "method": policy_of(spec).method,
         "refine_epochs": policy_of(spec).train_epochs,
         "refit": winner.candidate.refit is not None,
@@ -92,10 +97,10 @@ def summary(
 def export_summary(
     spec: JobSpec, export: Export, space: SearchSpace, prepared: Prepared, refit: Path | None
 ) -> dict[str, Any]:
-    """What is known of an archived candidate before it is exported, and on which splits that was measured.
+    """Return all that is known of an archived candidate before its export.
 
-    A refit model is not the one that the search scored, one that was no finalist was never confirmed, and only the
-    winner of a job meets its test split.
+    It says on which splits numbers were measured. A refit model is not the one that the search scored, a model that was
+    no finalist was never confirmed, and only the winner of a job meets its test split.
     """
     candidate, confirmed = export.candidate, export.confirmed(refit)
     metric, kl_nats, drops = {}, {}, {}
@@ -119,7 +124,7 @@ def export_summary(
             "search_drop_points": candidate["drop_points"] if refit is None else None,
         },
         "target_bytes": None,
-        **latency.told(export.latency, space.matrices, space.ranks(export.genome)),
+        **latency.predicted(export.latency, space.matrices, space.ranks(export.genome)),
         "promise_held": None,
         "refit": refit is not None,
         **_choice(export.genome, space),
@@ -140,18 +145,21 @@ def export_summary(
 
 
 def _wanted(plan: SearchPlan) -> int | None:
-    """Nanoseconds that the objective asks for, if it does."""
+    """Return the target in nanoseconds, if the objective has one."""
     return plan.objective.nanoseconds if isinstance(plan.objective, TargetLatency) else None
 
 
 def _choice(genome: Genome, space: SearchSpace) -> dict[str, Any]:
-    """Which model it is: its genome, and the rank of every matrix by name."""
+    """Return the genome of a model, and the rank of every matrix by name."""
     names = [matrix.name for matrix in space.matrices]
     return {"genome": list(genome), "ranks": dict(zip(names, space.ranks(genome), strict=True))}
 
 
 def _counts(genome: Genome, space: SearchSpace, prepared: Prepared) -> dict[str, Any]:
-    """Its parameters: in the blocks, where some matrices are not searched over and stay as they are, and in all."""
+    """Return the parameters of a model, in the blocks and in total.
+
+    Some matrices of the blocks are not searched over and stay as they are.
+    """
     block_params = space.params(genome) + prepared.block_params - space.total_params
     return {
         "block_params": block_params,
@@ -161,9 +169,10 @@ def _counts(genome: Genome, space: SearchSpace, prepared: Prepared) -> dict[str,
 
 
 def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[str, Any]:
-    """What was confirmed of a finalist; interval and risk are its own, not those of all finalists together.
+    """Return the confirmed numbers of a finalist.
 
-    The interval does not decide: it is a bootstrap, which tells less of few records than the risk does.
+    Interval and risk are those of the finalist alone, not of all finalists together. The interval does not decide: on
+    few records a bootstrap is less reliable than the risk.
     """
     refit = one.candidate.refit
     return {
@@ -180,7 +189,7 @@ def _finalist(one: Confirmed, space: SearchSpace, scorer: TaskScorer) -> dict[st
 
 
 def _point(outcome: Outcome, space: SearchSpace) -> dict[str, Any]:
-    """A point of the front, as the search split shows it."""
+    """Return a point of the front, as measured on the search split."""
     names = ("kl_nats", "loss_nats", "drop_points", "drop_bound", "metric")
     return {
         "kept_share": space.kept_share(outcome.genome),
@@ -189,9 +198,9 @@ def _point(outcome: Outcome, space: SearchSpace) -> dict[str, Any]:
 
 
 def provenance(job: Job, summary: dict[str, Any]) -> dict[str, Any]:
-    """What the exported model says of its making: spec, seeds, versions, data hashes, numbers.
+    """Return the provenance of a model: spec, seeds, versions, data hashes, numbers.
 
-    Whether it is as small or as fast as was promised only its files tell, when they are there, and a clock after that.
+    Whether it is as small or as fast as promised is not known before the export.
     """
     wanted = (summary["target_bytes"], (summary["latency"] or {}).get("target_share"))
     return {
@@ -210,11 +219,11 @@ def result(
     verified: Verified,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """The job's result: the summary, what the export measured, and where it is.
+    """Return the job's result: the summary, measurements of the export, its place.
 
-    A promised file size is held, or not, by the files themselves, a promised latency by that of the exported model.
-    Matrices of a sublayer that lost its output are not exported, whatever rank the genome gave them: `left_out_params`
-    are what the search counted for them. A refit may have added a bias.
+    A promised file size is checked on the files themselves, a promised latency on the exported model. Matrices of a
+    sublayer that lost its output are not exported, whatever their rank in the genome; `left_out_params` is what the
+    search counted for them. A refit may have added a bias.
     """
     expected = summary["best"]["total_params"] - sum(exported.dead.values()) + exported.added
     if exported.total_params != expected:
@@ -244,22 +253,22 @@ def result(
 
 
 def require_reproduced(expected: Scores, scores: Scores) -> None:
-    """Checks that the exported model, loaded back, does example by example what was confirmed.
+    """Check that the export reproduces the confirmed scores example by example.
 
-    A metric over all examples would not tell: rounding flips a few answers, and so may a broken export. How
-    likely each right answer is, tells.
+    A metric over all examples would not show it: rounding flips a few answers, and so may a broken export. The
+    likelihood of each right answer shows it.
 
     Args:
-        expected: Of the candidate.
-        scores: Of the exported model, on the same examples.
+        expected: Scores of the candidate.
+        scores: Scores of the exported model, on the same examples.
 
     Raises:
-        ScoringError: It does not.
+        ScoringError: The scores differ too much.
     """
     difference = float((abs(scores.nll_nats - expected.nll_nats) / expected.answer_tokens).mean())
     if not difference <= REPRODUCED_WITHIN_NATS:
         raise ScoringError(
-            "the exported model does not do what its candidate did: the negative log-likelihood of the confirm "
+            "the exported model does not reproduce its candidate: the negative log-likelihood of the confirm "
             f"split's right answers differs by {difference:.3f} nats per token on average, at most "
             f"{REPRODUCED_WITHIN_NATS} expected; the export is broken, please report this"
         )

@@ -1,9 +1,9 @@
-"""Corrects what the energies of a job's matrices predict, by how its candidates react; see `search.start.reweighing`.
+"""Rounds of reweighing: corrections of energies by measured slopes.
 
-Each round takes the Lagrangian genome of one size, as it is allocated by the weights so far: the size that is wanted;
-where many are, the middle; where the smallest model is wanted that loses little enough, that of the smallest seed that
-does so on the search split, and from there on stairs (`pipeline.rounds`). A round looks at a part of the calibration
-split, the next one at the next part, and so on round and round: what is particular to one part is then averaged out.
+See `search.start.reweighing`. Each round takes the Lagrangian genome of one size, allocated by the weights so far.
+The size is the target, or the middle one of many. If the smallest model within a drop is wanted, the first size is
+that of the smallest seed that holds on the search split, and the next ones are on stairs (`pipeline.rounds`). Each
+round measures on the next part of the calibration split, in turn, which averages out the peculiarities of one part.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -43,19 +43,22 @@ from ranksieve.workers.types.scores import Failure, Reaction
 FILE = "weights.json"
 
 WINDOW_STEPS = 2
-"""Of ranks on either side that are looked at: fewer components are noisier, more are further from the candidate."""
+"""Measured window on either side of a rank, in rank steps.
+
+Fewer components are noisier, and more are further from the candidate.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weighing:
-    """What came of a round of reweighing.
+    """Result of a round of reweighing.
 
     Args:
-        share: The size that was measured, as the most that the genome might take of the dense cost.
-        kept_share: Of the prunable parameters, what it kept.
-        weights: Of each matrix, after it.
-        drop_points: What the genome loses on the round's records; None where they do not tell.
-        drop_bound: Upper bound of that, as the confirm split would tell; likewise.
+        share: Measured size, as the largest share of the dense cost.
+        kept_share: Share of the prunable parameters that the genome kept.
+        weights: Weight of each matrix after the round.
+        drop_points: Loss of the genome on the round's records; None if they cannot show it.
+        drop_bound: Upper bound of that loss, as the confirm split would give it; None likewise.
     """
 
     share: float
@@ -66,12 +69,15 @@ class Weighing:
 
     @classmethod
     def from_json(cls, saved: Any) -> Self:
-        """What `asdict` gave, after a round trip through JSON; earlier versions did not keep what the genome kept."""
+        """Return the round from `asdict` after a round trip through JSON.
+
+        Without a `kept_share`, it is the measured size.
+        """
         return cls(**{"kept_share": saved["share"], **saved, "weights": tuple(saved["weights"])})
 
 
 NextShare = Callable[[Sequence[Weighing]], float]
-"""The size to measure next, by the rounds so far."""
+"""Choice of the next size to measure, by the rounds so far."""
 
 
 def reweighed(
@@ -82,25 +88,27 @@ def reweighed(
     scorer: TaskScorer,
     log: JobLog,
 ) -> tuple[SearchPlan, Energies, float | None]:
-    """The energies to search with: those of the projections, times a weight of each matrix.
+    """Return plan and energies of the search, and the size of a next round.
 
-    Rounds are kept in the job's folder, so that a job that is taken up again goes on from there. The genome that is the
-    best without them joins the seeds of the search.
+    The energies are those of the projections, times a weight of each matrix.
+
+    Rounds are saved in the job's folder, so that a resumed job continues from there. The best genome without weights
+    joins the seeds of the search.
 
     Args:
         spec: The job.
-        plan: Of its search.
-        energies: Of its projections.
-        task: Its calibration split is run.
+        plan: Plan of its search.
+        energies: Energies of its projections.
+        task: Task with the calibration split to run.
         scorer: Measures candidates.
         log: The job.
 
     Returns:
-        The plan, the energies, and the size that the next round would be at, if rounds tell.
+        The plan, the energies, and the size of a next round if rounds can show drops.
 
     Raises:
-        UnresumableError: Rounds of another version of this program.
-        ScoringError: A candidate's loss is not finite, or there is no memory for its backward pass.
+        UnresumableError: Saved rounds are of another version of this program.
+        ScoringError: A candidate's loss is not finite, or memory does not suffice for its backward pass.
     """
     if not (most := reweigh_rounds(spec)):
         return plan, energies, None
@@ -110,8 +118,8 @@ def reweighed(
     genome_of = partial(lagrangian, plan.space, energies)
     records = records_of(spec, len(task.splits["calibration"]))
     next_share = _next_share(spec, plan, scorer, genome_of)
-    made = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds)
-    for one in islice(made, max(0, most - len(rounds))):
+    new_rounds = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds)
+    for one in islice(new_rounds, max(0, most - len(rounds))):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
         report(len(rounds), most)
@@ -135,11 +143,11 @@ class Reweighing:
     """Measures genomes on one part of the calibration split after another.
 
     Args:
-        scorer: Of the job.
-        space: Of its matrices.
-        energies: As the projections gave them, per token.
-        task: Its calibration split is run.
-        records: Those of that to look at.
+        scorer: Scorer of the job.
+        space: Search space of the job.
+        energies: Energies of the projections, per token.
+        task: Task with the calibration split to run.
+        records: Calibration records to measure on.
     """
 
     def __init__(
@@ -154,18 +162,18 @@ class Reweighing:
         self._scorer, self._space, self._energies, self._records = scorer, space, energies, records
 
     def tokens(self, number: int) -> int:
-        """Of one pass over the examples of a round, counted from 0."""
+        """Return the tokens of one pass over the examples of a round, counted from 0."""
         return sum(len(row.ids) for i in self._part(number) for row in self._calibration[i].rows)
 
     def rounds(self, next_share: NextShare, earlier: Sequence[Weighing] = ()) -> Iterator[Weighing]:
-        """Without an end.
+        """Yield rounds without end.
 
         Args:
-            next_share: Where to measure.
-            earlier: Rounds that are done.
+            next_share: Chooses the next size.
+            earlier: Earlier rounds.
 
         Raises:
-            ScoringError: A genome's loss is not finite, or there is no memory for its backward pass.
+            ScoringError: A genome's loss is not finite, or memory does not suffice for its backward pass.
         """
         rounds = list(earlier)
         while True:
@@ -192,7 +200,7 @@ class Reweighing:
         return self._records.part(ROUND_EXAMPLES, number)
 
     def _measured(self, weights_M: Floats, reaction: Reaction, tokens: float) -> Floats:
-        """The next weights, after a genome that was allocated by these has reacted on examples of so many tokens."""
+        """Return the next weights, from slopes on examples of `tokens` tokens each."""
         windows = list(zip(reaction.start, reaction.rank, reaction.stop, strict=True))
         per_example = [energy * tokens for energy in self._energies]
         return next_weights(
@@ -201,7 +209,10 @@ class Reweighing:
 
 
 def _next_share(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer, genome_of: Family) -> NextShare:
-    """The size at which candidates tell most: that which is wanted, the middle of many, or near what is looked for."""
+    """Return the choice of sizes that are most informative.
+
+    They are the target, the middle of many, or sizes near the smallest that holds.
+    """
     if isinstance(plan.objective, MaxDrop):
         smallest = partial(smallest_share, genome_of, plan.objective, scorer, confidence_of(spec))
         return on_stairs(plan.objective, smallest)
@@ -214,7 +225,10 @@ def _next_share(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer, genome_of: 
 
 
 def on_stairs(objective: MaxDrop, first: Callable[[], float]) -> NextShare:
-    """Stairs from the first size on, see `service.pipeline.rounds`; that one, where rounds do not tell what is lost."""
+    """Climb stairs from the first size on, see `service.pipeline.rounds`.
+
+    If rounds cannot show drops, stay at that size.
+    """
 
     def next_share(rounds: Sequence[Weighing]) -> float:
         if not rounds:

@@ -1,10 +1,10 @@
-"""What rounds of reweighing and of descent have in common: the records that they look at, and how they find their size.
+"""Records and sizes of the rounds of reweighing and of descent.
 
-Where the smallest model is wanted that loses little enough, its size is not known. A round's records tell what the
-genome that it measures loses on them, and with it whether the confirm split would let it through: if so, the next round
-is at a smaller size, else at a larger one. However little each round knows, they gather about the size where it is as
-likely to be as not (the up-and-down method, Dixon and Mood 1948). Each turn halves the steps, and where they go on the
-same way they get larger again (PEST, Taylor and Creelman 1967).
+If the smallest model within a drop is wanted, its size is not known. The records of a round show the loss of the
+genome that it measures, and so whether the confirm split would pass it. If so, the next round is at a smaller size,
+else at a larger one. However noisy each round is, the sizes gather where a genome is as likely to pass as not (the
+up-and-down method, Dixon and Mood 1948). Each turn halves the steps, and steps in one direction get larger again
+(PEST, Taylor and Creelman 1967).
 """
 
 from collections.abc import Callable, Sequence
@@ -29,49 +29,58 @@ from ranksieve.workers.factors.propagation import MOST_EXAMPLES
 from ranksieve.workers.types.scores import Failure, Reaction
 
 DESCENT_EXAMPLES = 1024
-"""Of the calibration split in a round of descent, if it has as many."""
+"""Calibration records of a round of descent, if the split has enough."""
 
 STAIR, LEAST_STAIR, MOST_STAIR = 0.06, 0.03, 0.12
-"""Of the size, a step to the next one: at first, at least, and at most. To shed more leaves steps little choice."""
+"""First, least and largest step to the next size, relative to the size.
+
+Shedding more leaves the steps of a round little choice.
+"""
 
 ONE_WAY = 2
-"""After so many steps the same way each one is twice as large."""
+"""Steps in one direction after which each further one is twice as large."""
 
 Kept = TypeVar("Kept")
 
 FURTHEST = 0.03
-"""Of the dense cost: about as far as the steps of one round of descent lead."""
+"""Largest step, as a share of the dense cost.
+
+It is about as far as the steps of one round of descent lead.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundRecords:
-    """What rounds measure on.
+    """Records that rounds measure on.
 
     Args:
-        indices: Of the calibration split.
-        confidence: Of the bound of what a genome loses on them; None: they do not tell.
+        indices: Indices of the calibration split.
+        confidence: Confidence of the bound on the loss of a genome on them; None: they cannot show it.
     """
 
     indices: range
     confidence: float | None = None
 
     def part(self, size: int, number: int) -> range:
-        """The examples of a round, counted from 0: so many, the next ones each time, round and round."""
+        """Return the examples of a round, counted from 0: the next `size` in turn."""
         start = number % parts_of(len(self.indices), size) * size
         return self.indices[start : start + size]
 
     def drop_of(self, reaction: Reaction, part: range, scorer: TaskScorer) -> DropInterval | None:
-        """What a genome that has reacted on a part loses there, as the confirm split would tell, if it tells."""
+        """Return the drop of a genome on a part, if the records can show it.
+
+        Bounds are as the confirm split would give them.
+        """
         return None if self.confidence is None else scorer.drop_of(reaction, part, self.confidence)
 
 
 def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
-    """The rounds that a job has kept in a file; none where there is no file.
+    """Return the rounds saved in a file; empty without a file.
 
-    All of them count, also where this version would take fewer: a search may have set out from them.
+    All of them count, even if this version would run fewer, because a search may have started from them.
 
     Raises:
-        UnresumableError: They are of another version of this program.
+        UnresumableError: The rounds are of another version of this program.
     """
     try:
         return [from_json(saved) for saved in read_json(file) or []]
@@ -80,11 +89,11 @@ def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:
 
 
 def records_of(spec: JobSpec, calibration: int) -> RoundRecords:
-    """Of so many calibration records those to measure on, and whether they tell what a genome loses.
+    """Choose the calibration records that rounds measure on.
 
-    Where factors are trained, or errors propagated, it is those that had no part in it, if they are enough for a round
-    (to tell whether propagation helps is no part). Others flatter, and after training too much to tell. Where answers
-    are to be written, a round does not write any.
+    If factors are trained or errors propagated, these are the records that had no part in it, if they are enough for
+    a round. Deciding whether propagation helps is no part. Other records flatter the factors, and after training too
+    much to show drops. Rounds write no answers, so records of `generate` cannot show drops either.
     """
     records, trains = range(calibration), bool(policy_of(spec).train_epochs)
     propagated = records[:MOST_EXAMPLES] if propagates(spec) else records[:0]
@@ -100,10 +109,10 @@ def records_of(spec: JobSpec, calibration: int) -> RoundRecords:
 
 
 def next_stair(shares: Sequence[float], *, held: bool) -> float:
-    """The size after those so far: a step down where the last one held, else up.
+    """Return the next size: a step down if the last one held, else up.
 
     Args:
-        shares: Of the dense cost, in order; at least one.
+        shares: Sizes so far as shares of the dense cost, in order; at least one.
         held: Whether the last one lost little enough.
     """
     step = STAIR
@@ -116,12 +125,18 @@ def next_stair(shares: Sequence[float], *, held: bool) -> float:
 
 
 def smallest_share(genome_of: Family, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> float:
-    """The smallest of `SEED_SHARES` at which a family loses little enough on the search split; else the largest."""
+    """Return the smallest of `SEED_SHARES` that holds on the search split.
+
+    The largest, if none does.
+    """
     return smallest_seed_share(lambda share: holds(genome_of(share), objective, scorer, confidence))
 
 
 def holds(genome: Genome, objective: MaxDrop, scorer: TaskScorer, confidence: float) -> bool:
-    """Whether a genome loses little enough on the search split, bounded by that alone: rounds go down from there."""
+    """Return whether a genome loses little enough on the search split.
+
+    The bound is that of the search split alone, because later rounds go down from there.
+    """
     (scores,) = scorer.score_candidates([Candidate(genome=genome)], "search")
     if isinstance(scores, Failure):
         return False

@@ -1,7 +1,7 @@
-"""Scores genomes and the dense model on the task through the dispatcher.
+"""Scorer of genomes and of the dense model, through the dispatcher.
 
-Long splits are cut into chunks, so that every actor has work; the cut is fixed, so results do not depend on
-the number of actors.
+Long splits are cut into chunks, so that every actor has work. The cut is fixed, so results do not depend on the
+number of actors.
 """
 
 import math
@@ -38,27 +38,42 @@ from ranksieve.workers.types.scores import (
 CHUNK = 256
 
 REFIT_EXAMPLES = 512
-"""Of the calibration split at most: a left factor has far fewer unknowns per output than these have tokens."""
+"""Most calibration records of a refit.
+
+A left factor has far fewer unknowns per output than these have tokens.
+"""
 
 REFIT_TIMEOUTS = 8 * REFIT_EXAMPLES // CHUNK
-"""A refit may take as long as so many scorings of a chunk: it costs about five forward passes over its examples."""
+"""Time limit of a refit, in scorings of a chunk.
+
+A refit costs about five forward passes over its examples.
+"""
 
 REACTION_CHUNK = 64
-"""Examples of a request: small, so that all actors have work; fixed, so that sums do not depend on their number."""
+"""Examples of a request for slopes.
+
+The number is small, so that all actors have work, and fixed, so that sums do not depend on their number.
+"""
 
 REACTION_TIMEOUTS = 4
-"""A dense pass, one of the candidate, and its way back."""
+"""Time limit of slopes, in scorings of a chunk.
+
+They take a dense pass, one of the candidate, and its backward pass.
+"""
 
 MOST_SCORED = 20_000
-"""Genomes whose scores on some first examples are remembered, a few kilobytes each, the newest of them: more than races
-that go on at once have. What is forgotten is run again if it is wanted after all."""
+"""Most genomes whose scores on first examples are remembered, the newest.
+
+Scores take a few kilobytes each. The number exceeds the genomes of simultaneous races. Forgotten scores are computed
+again if needed.
+"""
 
 Report = Callable[[int, int], None]
 Key = TypeVar("Key")
 
 
 class Runner(Protocol):
-    """What scores requests: `workers.cluster.dispatcher.Dispatcher`, or a fake."""
+    """Runner of requests: `workers.cluster.dispatcher.Dispatcher`, or a fake."""
 
     def run(
         self,
@@ -77,9 +92,9 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
-    """A genome, and the file with left factors and biases of its own, where it was refit.
+    """A genome, and the file of its own left factors and biases if it was refit.
 
-    `search`: what it scored on the search split outside the search, which knows genomes as they were.
+    `search`: scores on the search split from outside the search, which knows only genomes without a refit.
     """
 
     genome: Genome
@@ -93,8 +108,8 @@ class TaskScorer(Measures):
     Args:
         runner: Runs the requests.
         space: Turns genomes into ranks.
-        task: As of `Measures`.
-        kl_weight: Likewise.
+        task: See `Measures`.
+        kl_weight: See `Measures`.
     """
 
     def __init__(self, runner: Runner, space: SearchSpace, task: EncodedTask, kl_weight: float) -> None:
@@ -102,10 +117,13 @@ class TaskScorer(Measures):
         self._runner, self._space = runner, space
         self._beliefs: dict[str, Beliefs] = {}
         self._scored: dict[tuple[Genome, bool], Scores] = {}
-        """By `outcomes`, the longest on some first examples of the search split, and whether only the loss is told."""
+        """Longest scores on first examples of the search split, from `outcomes`.
+
+        The second part of a key says whether only the loss was measured.
+        """
 
     def score_dense(self, split: str, report: Report = lambda done, total: None) -> Scores:
-        """Scores the dense model on a split; candidates are measured against it from then on.
+        """Score the dense model on a split, as the reference for candidates.
 
         Raises:
             ScoringError: The dense model cannot be scored.
@@ -123,18 +141,18 @@ class TaskScorer(Measures):
         return self.dense[split]
 
     def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
-        """Scores trials on the first examples of the search split, as long as there are any.
+        """Score trials on the first examples of the search split, while there are any.
 
-        Examples on which a trial's genome was scored before are not run again, unless that was in a process before this
-        one, or only for the loss. They are then run by themselves, as they were: the numbers are the same to the last
-        bit. Where answers have to be written for the metric, screening does without.
+        Examples on which a trial's genome was scored before are not run again, unless that was in an earlier process or
+        only for the loss. They are then run by themselves, as before, so the numbers are the same to the last bit. If
+        the metric needs written answers, screening measures the loss only.
 
         Args:
-            ask: Gives that many trials or fewer; asked again after every outcome.
-            confidence: Of the upper bound of each drop, see `foreseen`.
+            ask: Returns at most that many trials; called again after every outcome.
+            confidence: Confidence of the upper bound of each drop, see `foreseen`.
 
         Yields:
-            Outcomes in the order in which they are done.
+            Outcomes in the order in which they finish.
         """
         begun: deque[tuple[Trial, Scores]] = deque()  # scored on their first examples, not on the others
 
@@ -158,15 +176,15 @@ class TaskScorer(Measures):
     def refit(
         self, candidates: Sequence[Candidate], dense_share: float, report: Report
     ) -> list[Failure | None]:
-        """Refits genomes on the first `REFIT_EXAMPLES` of the calibration split.
+        """Refit genomes on the first `REFIT_EXAMPLES` of the calibration split.
 
         Args:
-            candidates: What to refit, and the file that what is fitted goes to; the actors write there.
-            dense_share: Of the dense flow in the target, 0..1.
-            report: Told how many are done, of how many.
+            candidates: Candidates to refit, with the files that the actors write the result to.
+            dense_share: Share of the dense model's hidden states in the target, 0..1.
+            report: Progress callback: (done, total).
 
         Returns:
-            Why each one could not be refit; None where it was.
+            The failure of each candidate, or None.
         """
         examples = min(len(self._task.splits["calibration"]), REFIT_EXAMPLES)
         requests = [
@@ -184,11 +202,13 @@ class TaskScorer(Measures):
         return [result if isinstance(result, Failure) else None for result in results]
 
     def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
-        """How the loss of a genome reacts to its next components, on each of some calibration examples.
+        """Measure the slopes of a genome's loss on each of some calibration examples.
+
+        Slopes are towards its next components.
 
         Args:
-            genome: Any.
-            examples: Which, successive ones.
+            genome: Any genome.
+            examples: Range of calibration examples.
             window: Components on either side of each rank.
         """
         requests = [
@@ -208,7 +228,7 @@ class TaskScorer(Measures):
         return join_reactions([part for part in parts if isinstance(part, Reaction)])
 
     def half(self, split: str) -> int:
-        """How many of a split's examples are looked at by themselves first, see `half_of`."""
+        """Return how many first examples of a split are scored separately, see `half_of`."""
         return half_of(len(self._task.splits[split]))
 
     def score_candidates(
@@ -218,7 +238,10 @@ class TaskScorer(Measures):
         report: Report = lambda done, total: None,
         examples: slice = slice(None),
     ) -> list[Scores | Failure]:
-        """Scores candidates on a split; only on some of its `examples`, if these are cut where chunks are."""
+        """Score candidates on a split, or on some of its examples.
+
+        `examples` must be cut at chunk boundaries.
+        """
         per_candidate = [
             self._requests(self._space.ranks(candidate.genome), split, candidate.refit, examples)
             for candidate in candidates
@@ -234,7 +257,7 @@ class TaskScorer(Measures):
         return self._runner.run(method, requests, lambda done: report(done, len(requests)), timeouts)
 
     def _known(self, trial: Trial) -> Scores | None:
-        """What was scored of a trial's genome in the race before it, as far as this process knows of it."""
+        """Return known scores of a trial's genome from the race before, or None."""
         kinds = (False, True) if self._loss_only(trial) else (False,)
         found = [self._scored[trial.genome, kind] for kind in kinds if (trial.genome, kind) in self._scored]
         longest = max(found, key=lambda scores: len(scores.quality), default=None)
@@ -243,7 +266,10 @@ class TaskScorer(Measures):
         return first(longest, trial.cut)
 
     def _keep(self, genome: Genome, scores: Scores) -> None:
-        """Remembers scores that others of the genome may go on from; nothing follows on all of the split."""
+        """Remember scores that later trials of the genome may continue.
+
+        Nothing follows scores on the whole split.
+        """
         place = genome, scores.unwritten
         known, total = self._scored.get(place), len(self._task.splits["search"])
         if (0 if known is None else len(known.quality)) < len(scores.quality) < total:
@@ -253,7 +279,7 @@ class TaskScorer(Measures):
                 del self._scored[next(iter(self._scored))]
 
     def _request(self, trial: Trial, scores: Scores | None) -> ScoreRequest:
-        """The next of a trial's examples behind those that were scored, up to its cut, or to its end."""
+        """Return the request for a trial's next examples, up to its cut or its end."""
         start = 0 if scores is None else len(scores.quality)
         return ScoreRequest(
             ranks=self._space.ranks(trial.genome),
@@ -324,7 +350,7 @@ def announce_dense(scorer: TaskScorer, splits: Iterable[str], log: JobLog) -> No
 
 
 def half_of(examples: int) -> int:
-    """How many examples the first half of the chunks has, rounded down: none, where there is one chunk."""
+    """Return the size of the first half in whole chunks; 0 if there is one chunk."""
     return CHUNK * (math.ceil(examples / CHUNK) // 2)
 
 

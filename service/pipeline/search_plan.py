@@ -1,7 +1,7 @@
-"""What a job's search may choose from, what it aims at and where it starts, from the job file and the model's matrices.
+"""Plan of a job's search: space, objective, settings and seeds.
 
-All that can be wrong with these is found here, before anything is calibrated: `Pipeline.check` makes the plan too. Only
-whether a model can be as fast as a job wants is not known before its matrices have been timed.
+Errors in these are found here, before anything is calibrated, because `Pipeline.check` makes the plan too. Only
+whether a model can be as fast as required is not known before its matrices are timed.
 """
 
 import json
@@ -40,10 +40,10 @@ from ranksieve.workers.model.filesize import ITEM_BYTES, Remainder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SearchPlan:
-    """What the search takes.
+    """Input of the search.
 
-    `seeds` are the user's genomes, `starts` are those to set out from where they are not the Lagrangian ones, `latency`
-    is what budgets are in where they are in time.
+    `seeds`: genomes of the user. `starts`: start genomes that differ from the Lagrangian ones. `latency`: the table
+    that budgets in time refer to.
     """
 
     space: SearchSpace
@@ -54,7 +54,10 @@ class SearchPlan:
     latency: Latency | None = None
 
     def share(self, energies: Energies) -> float | None:
-        """Of the prunable parameters, what the Lagrangian model of the target keeps; None where that is looked for."""
+        """Return the kept share of the Lagrangian model of the target.
+
+        None if the objective looks for its size.
+        """
         if isinstance(self.objective, MaxDrop | Pareto):
             return None
         target = self.objective.target(self.space)
@@ -62,17 +65,20 @@ class SearchPlan:
 
 
 def seedless(spec: JobSpec) -> JobSpec:
-    """The same without genomes to start from, whose files need not be there any more once a search has begun."""
+    """Return the spec without seeds.
+
+    Their files may have gone once a search has begun.
+    """
     return spec.model_copy(update={"search": spec.search.model_copy(update={"seeds": ()})})
 
 
 def check_search_plan(
     spec: JobSpec, matrices: Sequence[MatrixShape], remainder: Remainder, dtype: str, roots: Sequence[Path]
 ) -> None:
-    """Checks what `search_plan` would, as far as it can be before matrices are timed.
+    """Check what `search_plan` would, as far as possible before matrices are timed.
 
     Raises:
-        InputError: Constraints, objective or seeds that cannot be; names the field.
+        InputError: Constraints, objective or seeds cannot be met; names the field.
     """
     if isinstance(spec.objective, job.TargetLatency):
         _seeds(spec, _space(spec, matrices, None), roots)
@@ -88,18 +94,18 @@ def search_plan(
     roots: Sequence[Path],
     latency: Latency | None = None,
 ) -> SearchPlan:
-    """The plan of a job.
+    """Return the plan of a job's search.
 
     Args:
         spec: The job.
-        matrices: Those of its model that are pruned.
+        matrices: Matrices of its model to prune.
         remainder: The rest of the model.
-        dtype: The working dtype, which bytes are counted in.
+        dtype: Working dtype, in which bytes are counted.
         roots: Folders that seeds may be read from.
-        latency: What was timed, for an objective of that kind.
+        latency: Latency table, for an objective of that kind.
 
     Raises:
-        InputError: Constraints, objective or seeds that cannot be; names the field.
+        InputError: Constraints, objective or seeds cannot be met; names the field.
     """
     table = None if latency is None else latency.table
     space = _space(spec, matrices, _price(spec, dtype, table))
@@ -116,7 +122,7 @@ def search_plan(
 
 
 def _price(spec: JobSpec, dtype: str, latency: LatencyTable | None) -> Price | None:
-    """What a rank costs in the unit of the objective; None for parameters."""
+    """Return the cost of a rank in the unit of the objective; None for parameters."""
     if isinstance(spec.objective, job.TargetBytes):
         return lambda shape, rank: shape.price(rank) * ITEM_BYTES[dtype]
     return None if latency is None else latency.price
@@ -177,7 +183,7 @@ def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Gen
 
 
 def own_seeds(spec: JobSpec) -> int:
-    """How many genomes a search starts from by itself, at most; those of the user come on top."""
+    """Return the most genomes that a search starts from, without those of the user."""
     reweighed = bool(reweigh_rounds(spec))
     if isinstance(spec.objective, job.Pareto):
         return int(FRONT["sizes"]) + reweighed
@@ -187,37 +193,40 @@ def own_seeds(spec: JobSpec) -> int:
 
 
 def require_scorings(spec: JobSpec) -> None:
-    """Checks that each of the user's genomes will be scored: a search that ends before would not say so.
+    """Check that each of the user's genomes will be scored.
 
-    Of a job that is new; one that was accepted with fewer does what it can.
+    A search that ends before would not report it. Only new jobs are checked.
 
     Raises:
-        InputError: The search has too few scorings; says how many do.
+        InputError: The search has too few scorings; says how many suffice.
     """
     if not spec.search.seeds:
         return
     given, own = len(spec.search.seeds), own_seeds(spec)
-    seeds, asked = own + given, policy_of(spec).search.max_evaluations
-    if _room(spec, seeds, asked) >= seeds:
+    seeds, limit = own + given, policy_of(spec).search.max_evaluations
+    if _room(spec, seeds, limit) >= seeds:
         return
     enough = 2 * max(seeds, policy_of(spec).search.population)  # all of them in both stages
-    least = bisect_left(range(enough), seeds, key=lambda limit: _room(spec, seeds, limit))
+    least = bisect_left(range(enough), seeds, key=lambda count: _room(spec, seeds, count))
     raise InputError(
         "search.max_evaluations",
-        f"must be at least {least}, for each of the {given} genomes of search.seeds, or of the parent, is scored "
-        f"beside up to {own} that the search starts from by itself; got {asked}. Raise it, or give fewer seeds",
+        f"must be at least {least}, because each of the {given} genomes of search.seeds, or of the parent, is scored "
+        f"beside up to {own} that the search starts from by itself; got {limit}. Raise it, or give fewer seeds",
     )
 
 
 def _room(spec: JobSpec, seeds: int, limit: int) -> int:
-    """How many genomes a search scores in its first generation; those of one size race, with mutants among them."""
+    """Return the most genomes that a search scores in its first generation.
+
+    Genomes of one size race, with mutants among them.
+    """
     if isinstance(spec.objective, job.Pareto | job.MaxDrop):
         return limit
     return room_of(policy_of(spec).search, max(seeds, policy_of(spec).search.population), limit)
 
 
 def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[Path]) -> list[float]:
-    """Per matrix the share that a seed keeps."""
+    """Return the share of each matrix that a seed keeps."""
     if seed.ranks is not None:
         return _of_list(seed.ranks, space, f"{field}.ranks")
     assert seed.path is not None
@@ -251,13 +260,13 @@ def _of_list(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float
 
 
 def _read_ranks(file: Path, field: str) -> Mapping[str, int]:
-    if not file.is_file():  # whoever opens a named pipe waits for its writer
+    if not file.is_file():  # opening a named pipe would wait for its writer
         raise InputError(field, f"{file} is not a file; name one JSON file with `ranks`")
     try:
         found: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(field, f"cannot read {file.name} as JSON: {error}") from error
-    for part in ("result", "summary"):  # a job as the API gives it; an export's own account
+    for part in ("result", "summary"):  # a job of the API; the provenance of an export
         found = found.get(part, found) if isinstance(found, dict) else found
     ranks = found.get("ranks") if isinstance(found, dict) else None
     if not isinstance(ranks, dict) or not all(type(rank) is int and rank >= DENSE for rank in ranks.values()):

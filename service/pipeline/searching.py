@@ -1,7 +1,8 @@
-"""A job's search: trials go to the scorers and outcomes come back, until it is over or stopped.
+"""Search of a job: trials go to the scorers, and outcomes come back.
 
-The search is saved after every generation. Paused or killed, it goes on from its last saved generation and ends with
-the same result. A stop ends it between two generations, with the result of a job with so many `search.generations`.
+The search is saved after every generation. Paused or killed, it continues from its last saved generation and ends
+with the same result. A stop ends it between two generations, with the result of a job with that many
+`search.generations`.
 """
 
 import logging
@@ -18,7 +19,10 @@ from ranksieve.service.run.joblog import JobLog
 logger = logging.getLogger(__name__)
 
 PROGRESS_STEPS = 100
-"""At most so many events tell of a search's progress: each is a transaction, and hundreds of actors are fast."""
+"""Most progress events of a search.
+
+Each is a transaction, and hundreds of actors are fast.
+"""
 
 
 def search(
@@ -28,13 +32,13 @@ def search(
     confidence: float,
     log: JobLog,
 ) -> Evolution:
-    """Search from the last saved generation until the search is over or its user has stopped it.
+    """Search from the last saved generation until the search ends or is stopped.
 
     Args:
         plan: What is searched.
         energies: Per matrix, squared singular values in units of the task loss, descending.
         scorer: Scores the trials.
-        confidence: Of the upper bound of each drop.
+        confidence: Confidence of the upper bound of each drop.
         log: The job.
 
     Returns:
@@ -52,11 +56,14 @@ class _Searching:
     def __init__(self, plan: SearchPlan, evolution: Evolution, log: JobLog) -> None:
         self.evolution = evolution
         self._plan, self._log = plan, log
-        self._told = evolution.evaluations
+        self._outcomes = evolution.evaluations
 
     @property
     def _over(self) -> bool:
-        """Whether to ask for no more trials; a stopped search still scores its seeds, to have a result."""
+        """Whether to ask for no more trials.
+
+        A stopped search still scores its seeds, to have a result.
+        """
         return self.evolution.finished or (self._log.stopping.is_set() and self.evolution.generation >= 0)
 
     def run(self, scorer: TaskScorer, confidence: float) -> None:
@@ -70,8 +77,8 @@ class _Searching:
         return [] if self._over else self.evolution.ask(limit)
 
     def _tell(self, outcome: Outcome) -> None:
-        self._told += 1
-        done, total = self._told, self._plan.settings.max_evaluations
+        self._outcomes += 1
+        done, total = self._outcomes, self._plan.settings.max_evaluations
         if PROGRESS_STEPS * done // total > PROGRESS_STEPS * (done - 1) // total:
             self._log.event(EventType.PHASE_PROGRESS, phase="search", done=done, total=total)
         self.evolution.tell([outcome])
@@ -91,7 +98,7 @@ class _Searching:
 def _start_or_resume(plan: SearchPlan, energies: Energies, log: JobLog) -> Evolution:
     state = log.search_state()
     if state is not None:
-        logger.info("job %s goes on from generation %s", log.job.id, state["generation"])
+        logger.info("job %s continues from generation %s", log.job.id, state["generation"])
     return Evolution(
         plan.space,
         energies,

@@ -1,4 +1,4 @@
-"""The steps that jobs and exports share: check, prepare, score, export and verify."""
+"""Steps that jobs and exports share: check, prepare, score, export, verify."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,13 +65,13 @@ def check_job(
     """Check a spec against the files and the model it names.
 
     Args:
-        settings: Where things are.
+        settings: Settings of the server.
         spec: The job.
         weights: Where the model's weights must be.
-        dtype: Working dtype, in which sizes in bytes are counted; None: what this node would take.
+        dtype: Working dtype, in which sizes in bytes are counted; None: that of this node.
 
     Raises:
-        InputError: It cannot work; names the field.
+        InputError: The job cannot work; names the field.
     """
     roots = plans.allowed_roots(settings)
     cache = plans.cache(settings)
@@ -93,15 +93,15 @@ def check_job(
 
 
 class JobSteps:
-    """The steps of one job, on its share of the cluster.
+    """Steps of one job, on its share of the cluster.
 
     Args:
-        settings: Where things are.
+        settings: Settings of the server.
         cluster: The Ray session.
         share: The job's part of it.
         spec: The job.
-        log: Of the job.
-        dtype: Working dtype of all workers, whatever nodes they are on.
+        log: Log of the job.
+        dtype: Working dtype of all workers, on any node.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class JobSteps:
     def on(
         cls, cluster: Cluster, settings: Settings, spec: JobSpec, log: JobLog, dtype: str | None = None
     ) -> Iterator[Self]:
-        """Hold a job's share of the cluster, and the cache entries that it uses, for the block.
+        """Hold a job's share of the cluster and its cache entries for the block.
 
         Raises:
             InputError: The cluster does not hold even one of the job's actors.
@@ -150,14 +150,14 @@ class JobSteps:
         return check_job(self._settings, self._spec, dtype=self._dtype)
 
     def factor(self, checked: Checked) -> Prepared:
-        """Make the model on disk and its factors in closed form, or take them from the cache."""
+        """Make the model on disk and its closed-form factors, or load them from the cache."""
         plan = plans.preparation_plan(self._spec, checked, self._settings, self._dtype)
         factors = self._run(closed_form, plan, workers=self._spec.resources.most_actors)
         assert isinstance(factors, Prepared)
         return factors
 
     def latency(self, objective: TargetLatency, checked: Checked, factors: Prepared) -> Latency:
-        """Measure what ranks cost in time, or take what an earlier run of the job measured."""
+        """Measure the cost of ranks in time, or load what an earlier run measured."""
         if (known := latency.kept(self._log)) is not None:
             return known
         measured = self._run(measure_latency, latency.latency_plan(objective, self._spec, checked, factors))
@@ -171,7 +171,7 @@ class JobSteps:
         return search_plan(self._spec, checked.matrices, checked.remainder, self._dtype, roots, measured)
 
     def prepare(self, checked: Checked, factors: Prepared, search: SearchPlan) -> Prepared:
-        """Propagate errors around the size that the search aims at, then train the factors."""
+        """Propagate errors around the target size of the search, then train the factors."""
         spec, prepared = self._spec, factors
         plan = plans.preparation_plan(spec, checked, self._settings, self._dtype)
         if checked.by_block:
@@ -254,7 +254,7 @@ class JobSteps:
             split: Name of the split.
             examples: How many of its first examples are scored.
             expected: The metric that the model should have there.
-            measured: The job's latency table, whose workload is timed; None: nothing was asked of the time.
+            measured: Latency table of the job, whose workload is timed; None: no target in time.
         """
         resources, log = self._spec.resources, self._log
         plan = VerificationPlan(
@@ -290,7 +290,7 @@ class JobSteps:
 
 
 def _settled_dtype(spec: JobSpec, log: JobLog) -> str:
-    """The dtype that a job began with; before it has one, what this node takes."""
+    """Return the dtype that a job began with; before that, the one of this node."""
     for type in (EventType.MODEL_LOADED, EventType.LATENCY_MEASURED):
         if dtype := (log.last_event(type) or {}).get("dtype"):
             return str(dtype)

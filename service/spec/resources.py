@@ -24,7 +24,10 @@ Actors = Annotated[int, Field(ge=1, le=MOST_ACTORS)]
 
 
 class ResourceSpec(Strict):
-    """What the job may use of the cluster; by default as much as it has when the job is submitted."""
+    """The part of the cluster that a job may use.
+
+    By default it is all that the cluster has when the job is submitted.
+    """
 
     actors: Actors | None = Field(
         None,

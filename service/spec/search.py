@@ -13,7 +13,10 @@ Density = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConstraintSpec(Strict):
-    """A demand on the matrices whose names match; several demands on a matrix hold together."""
+    """A constraint on the matrices whose names match.
+
+    Several constraints on a matrix hold together.
+    """
 
     matrices: Texts = Field(
         min_length=1,
@@ -50,7 +53,10 @@ class ConstraintSpec(Strict):
 
 
 class SeedSpec(Strict):
-    """A genome to start from besides the search's own: exactly one of `path` and `ranks`."""
+    """A genome to start from, besides those of the search itself.
+
+    Give exactly one of `path` and `ranks`.
+    """
 
     path: str | None = Field(
         None,

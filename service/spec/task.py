@@ -83,7 +83,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 class DataSpec(Strict):
-    """Where the records come from and how they are divided; splits never overlap.
+    """Sources of the records and their division into splits, which never overlap.
 
     `source` is the pool that every split without a file of its own in `files` is drawn from.
     """
@@ -112,7 +112,7 @@ class DataSpec(Strict):
 
 
 class TaskSpec(Strict):
-    """What the model has to do, as Jinja templates over a record's fields."""
+    """Task of the model, as Jinja templates over a record's fields."""
 
     kind: KindName = Field(
         description=" ".join(f"`{name}`: {kind.meaning}" for name, kind in TASK_KINDS.items())

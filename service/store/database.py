@@ -47,15 +47,15 @@ class Database:
                 self._opened = True
 
     def close(self) -> None:
-        """Closes every idle connection."""
+        """Close every idle connection."""
         self._engine.dispose()
 
     def reading(self) -> AbstractContextManager[Session]:
-        """A transaction that changes nothing, for as long as a `with` block lasts."""
+        """Open a read-only transaction for a `with` block."""
         return self._session(self._engine)
 
     def writing(self) -> AbstractContextManager[Session]:
-        """A transaction: committed at the end of a `with` block, undone by whatever is raised in it.
+        """Open a transaction, committed at the end of the block, undone on errors.
 
         Raises:
             StoreError: The database failed; nothing was changed.

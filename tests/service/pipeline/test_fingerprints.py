@@ -15,6 +15,6 @@ def test_a_search_goes_on_with_the_same_factors_alone() -> None:
 
     require_same_factors({"factors": "factors-1"}, prepared, "a")
     with pytest.raises(
-        UnresumableError, match=r"job a would score otherwise than before: .*; submit the job"
+        UnresumableError, match=r"job a would score differently than before: .*; submit the job"
     ):
         require_same_factors({"factors": "factors-2"}, prepared, "a")

@@ -175,7 +175,7 @@ def test_what_is_expected_of_an_export_is_what_its_own_ranks_take() -> None:
         workload=Workload(kind="prefill", rows=1, length=2), stretched=1.0, stretched_ranks=1.0,
         checked_nanoseconds=1, expected_nanoseconds=1,
     )  # fmt: skip
-    summary = latency.told(measured, matrices, [4, 4], 300)
+    summary = latency.predicted(measured, matrices, [4, 4], 300)
     assert summary["latency"]["expected_share"] == 280 / 400
 
     told = latency.compared(summary, matrices, [4, 0], Spent(dense_nanoseconds=400, nanoseconds=250))

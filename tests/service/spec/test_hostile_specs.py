@@ -234,7 +234,7 @@ def test_no_file_of_a_model_is_a_link_out_of_the_roots(roots: list[Path], name: 
     }
     (roots[0] / "inside" / name).parent.mkdir(exist_ok=True)
     (roots[0] / "inside" / name).symlink_to(targets[way])
-    with pytest.raises(InputError, match=f"{Path(name).name} in it is a link"):
+    with pytest.raises(InputError, match=f"contains {Path(name).name}, a link"):
         plans.resolve_path("inside", roots, "model.path")
 
 
