@@ -174,7 +174,7 @@ def _named_first(reason: str, annotation: Any) -> FieldPath:
 
 
 def _names(annotation: Any) -> Collection[str]:
-    """The fields of a model; of a mapping, its keys if the type of these lists them."""
+    """Return the fields of a model, or the keys that a mapping may have."""
     if _is_model(annotation):
         return cast("type[BaseModel]", annotation).model_fields
     return get_args(get_args(annotation)[0]) if get_origin(annotation) is dict else ()

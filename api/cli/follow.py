@@ -1,4 +1,4 @@
-"""Following a job to its end: another server's, or one run here from submission to result."""
+"""Functions that follow a job to its end, on another server or in this process."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +30,15 @@ class Outcome:
         return str(self.job["state"]) == JobState.SUCCEEDED
 
     def as_json(self) -> dict[str, Any]:
-        """What `--json` prints: `job_id`, `state`, the result's entries, and `error` if there is one."""
+        """Return what `--json` prints: ids, state, the result's entries and any error."""
         values = {"job_id": self.job["id"], "state": self.job["state"], **(self.job["result"] or {})}
         return values if self.job["error"] is None else {**values, "error": self.job["error"]}
 
 
 def follow(client: Client, job_id: str, console: Console) -> Outcome:
-    """Show a job's events from the first one until it has ended; its outcome alone where they are past retention."""
+    """Show a job's events until it has ended.
+
+    Shows its outcome alone where the events are past retention."""
     try:
         with progress_view(console) as view:
             for event in client.events(job_id):

@@ -1,4 +1,4 @@
-"""`ranksieve submit | jobs | watch | …`: jobs of a server, one function per command."""
+"""Commands for the jobs of a server: `ranksieve submit | jobs | watch | …`."""
 
 from typing import Annotated
 

