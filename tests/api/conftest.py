@@ -143,7 +143,7 @@ BAD_SPECS: list[tuple[str, tuple[str, ...], Any, str]] = [
     ("no records", ("task", "data"), {}, "task.data"),
     ("two sources of data", ("task", "data", "source", "hub"), {"id": "imdb"}, "task.data.source"),
     ("unknown split", ("task", "data", "files"), {"train": {"path": "a.csv"}}, "task.data.files.train"),
-    ("split too small", ("task", "data", "sizes"), {"search": 1}, "task.data"),
+    ("split too small", ("task", "data", "sizes"), {"search": 1}, "task.data.sizes.search"),
     ("unknown effort", ("effort",), "heroic", "effort"),
     ("no evaluations", ("search",), {"max_evaluations": 0}, "search.max_evaluations"),
     ("text for a number", ("search",), {"max_evaluations": "many"}, "search.max_evaluations"),

@@ -100,7 +100,7 @@ def test_jobs_are_listed_by_their_labels(store: Store, make_spec: MakeSpec) -> N
         == store.jobs(labels=["team"])
         == []
     )
-    with pytest.raises(InputError, match="label: must be looked for"):
+    with pytest.raises(InputError, match="label: must not hold NUL"):
         store.jobs(labels=["\0:nlp"])
 
 
