@@ -141,7 +141,7 @@ def test_an_export_of_something_else_is_refused(jobs: Jobs, archive: Finished) -
             largest | {"genome": [0] * 14},
             ("candidate", "metric"),
             ScoringError,
-            "does not do what was measured",
+            "differs from the measurement",
         ),
     ]
     for row, (*path, name), error, words in wrong:

@@ -164,7 +164,7 @@ def test_an_export_that_contradicts_the_scores_is_refused(jobs: Jobs, short_job:
         return replace(result, nll_nats=result.nll_nats + 0.2) if confirm else result
 
     jobs.submit(short_job)
-    with pytest.raises(ScoringError, match="the exported model does not do what its candidate did"):
+    with pytest.raises(ScoringError, match="the exported model does not reproduce its candidate"):
         jobs.run(LocalCluster(wrong_on_confirm))
 
 

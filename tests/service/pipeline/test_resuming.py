@@ -164,7 +164,7 @@ def test_a_job_that_would_score_otherwise_than_it_did_does_not_go_on(
     id = jobs.submit(short_job)
     switch_off(jobs, lambda request: request.split == "confirm" and jobs.log.search_state() is not None)
     monkeypatch.setattr(closed_form, "FORMAT", -1)  # another version makes other factors
-    with pytest.raises(UnresumableError, match=f"job {id} would score otherwise than before"):
+    with pytest.raises(UnresumableError, match=f"job {id} would score differently than before"):
         jobs.run(LocalCluster())
 
 
