@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_read_ends_nothing(
         patch.setattr(Path, "glob", stale)
         cleanup.sweep(store, tmp_path, DAY)
 
-    assert f"{tmp_path} could not be looked through" in caplog.text
+    assert f"{tmp_path} could not be searched" in caplog.text
     assert not (tmp_path / deleted.id).exists()
 
 
@@ -86,7 +86,7 @@ def test_files_that_cannot_be_removed_are_tried_again(
         patch.setattr(shutil, "rmtree", fail)
         cleanup.sweep(store, tmp_path, timedelta())
     assert (
-        f"job {deleted.id} was deleted, but not yet its files, which are tried again: read-only"
+        f"job {deleted.id} was deleted, but its files could not be removed yet, will try again: read-only"
         in caplog.text
     )
     assert store.cleanup.removals() == [deleted.id]
