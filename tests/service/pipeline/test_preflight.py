@@ -79,7 +79,7 @@ CASES: list[tuple[str, str, Any, str, str]] = [
     ("unknown tag", "task.answer", "{% frob %}", "task.answer", "bad template"),
     ("template that reaches out", "task.prompt", "{{ text.__class__ }}", "task.prompt", "does not render"),
     ("empty prompt", "task.prompt", "{{ ' ' * (text[5:] | int + 1) }}", "task.prompt", "no tokens"),
-    ("label outside the choices", "task.choices", ["good", "film"], "task.answer", "none of"),
+    ("label outside the choices", "task.choices", ["good", "film"], "task.answer", "is not one of"),
     ("choices alike", "task.choices", {"good": "what", "bad": "huh"}, "task.choices", "same tokens"),
     ("prompt over the context", "task.prompt", "{{ text }} " * 9, "task.prompt", f"context of {CONTEXT}"),
     ("no chat template", "task.chat_template", True, "task.chat_template", "no chat template"),

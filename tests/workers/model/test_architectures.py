@@ -684,7 +684,7 @@ def test_matrix_that_no_gradient_reaches_is_named(
     block: Any = own_model.stack[1]
     block.forward = lambda x_BLD, routed: x_BLD + block.wide(x_BLD).argmax(dim=-1, keepdim=True)
     task, matrices = make_task("choice"), find_matrices(own_model, include=["stack.1.wide", "stack.2.wide"])
-    told = r"stack\.1\.wide cannot be calibrated: it has no part in the loss"
+    told = r"stack\.1\.wide cannot be calibrated: it has no gradient of the loss"
     with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, "task") as calibrator:
         list(calibrator.run("choice", task.splits["calibration"], 64, 0))
 
