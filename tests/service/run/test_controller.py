@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -815,6 +816,8 @@ def test_a_job_that_was_taken_from_its_run_starts_again_when_that_has_ended(
         row.epoch, row.leased_until = row.epoch + 1, None
     controller.change(ids["taken"], JobChanges(priority=1))
     wait_until(lambda: store.job(ids["taken"]).epoch == 3)  # claimed again
+    while len(controller.running_jobs) < 3:  # its run is listed a moment after the claim
+        time.sleep(0.01)
     assert controller.running_jobs == [ids["taken"], ids["other"], ids["taken"]]
     leave.set()
     places.reach("taken")
