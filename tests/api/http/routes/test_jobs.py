@@ -386,3 +386,13 @@ def test_jobs_have_all_labels_that_are_asked_for(http, spec):
 
     assert found("a:2", "b:c:d", f"{long}:{long}") == [job]
     assert found("a:1", "a:2") == found("a:2", "a:1") == []
+
+
+def test_a_job_has_the_sizes_and_resources_that_its_checks_filled_in(http, spec):
+    spec["task"]["data"]["sizes"] = {"search": 40}
+    spec.pop("resources", None)
+
+    job = http.post("/v1/jobs", json=spec).json()["spec"]
+
+    assert job["task"]["data"]["sizes"] == {"calibration": 256, "search": 40, "confirm": 512, "test": 1000}
+    assert (job["resources"]["actors"], job["resources"]["gpus_per_actor"]) == (2, 0)
