@@ -62,7 +62,7 @@ class TargetParams(Strict):
 
     kind: Literal["target_params"] = "target_params"
     share: float = Field(
-        gt=0, le=1, description="Share of the dense model's parameters, bytes or time to keep."
+        gt=0, le=1, description="Share of the prunable parameters to keep."
     )
 
 
