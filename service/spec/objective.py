@@ -61,9 +61,7 @@ class TargetParams(Strict):
     """The best metric with at most `share` of the prunable parameters."""
 
     kind: Literal["target_params"] = "target_params"
-    share: float = Field(
-        gt=0, le=1, description="Share of the prunable parameters to keep."
-    )
+    share: float = Field(gt=0, le=1, description="Share of the prunable parameters to keep.")
 
 
 class TargetBytes(Strict):
