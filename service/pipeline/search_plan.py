@@ -193,17 +193,23 @@ def own_seeds(spec: JobSpec) -> int:
 
 
 def require_scorings(spec: JobSpec) -> None:
-    """Check that each of the user's genomes will be scored.
+    """Check that each size of a front, and each of the user's genomes, will be scored.
 
     A search that ends before would not report it. Only new jobs are checked.
 
     Raises:
         InputError: The search has too few scorings; says how many suffice.
     """
+    limit = policy_of(spec).search.max_evaluations
+    if isinstance(spec.objective, job.Pareto) and limit < FRONT["sizes"]:
+        raise InputError(
+            "search.max_evaluations",
+            f"must be at least {FRONT['sizes']}, one for each size of a front; got {limit}",
+        )
     if not spec.search.seeds:
         return
     given, own = len(spec.search.seeds), own_seeds(spec)
-    seeds, limit = own + given, policy_of(spec).search.max_evaluations
+    seeds = own + given
     if _room(spec, seeds, limit) >= seeds:
         return
     enough = 2 * max(seeds, policy_of(spec).search.population)  # all of them in both stages

@@ -237,6 +237,16 @@ def test_no_seed_is_left_out_for_want_of_scorings(
     assert len(planned(tiny_job).seeds) == 9  # a job that was accepted goes on
 
 
+def test_every_size_of_a_front_is_scored(tiny_job: Document) -> None:
+    tiny_job["objective"] = {"kind": "pareto"}
+    tiny_job["search"] = {"max_evaluations": 13}
+    require(tiny_job)
+    tiny_job["search"]["max_evaluations"] = 12
+    words = r"search\.max_evaluations: must be at least 13, one for each size of a front; got 12"
+    with pytest.raises(InputError, match=words):
+        require(tiny_job)
+
+
 def test_so_few_scorings_that_there_is_no_race_may_do_for_all_seeds(tiny_job: Document) -> None:
     tiny_job["objective"] = {"kind": "target_params", "share": 0.4}
     tiny_job["task"]["data"]["sizes"]["search"] = 64
