@@ -176,7 +176,7 @@ def propagates(spec: JobSpec) -> bool:
 
 def gives_bias(spec: JobSpec) -> bool:
     """Return whether the output head gets a bias, if the model allows it."""
-    return EFFORTS[spec.effort].refit is not None or propagates(spec)
+    return policy_of(spec).refit is not None or propagates(spec)
 
 
 def _wanted_share(spec: JobSpec) -> float | None:

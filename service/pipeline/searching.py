@@ -1,8 +1,7 @@
 """Search of a job: trials go to the scorers, and outcomes come back.
 
 The search is saved after every generation. Paused or killed, it continues from its last saved generation and ends
-with the same result. A stop ends it between two generations, with the result of a job with that many
-`search.generations`.
+with the same result. A stop ends it between two generations, with the result of a job with that many generations.
 """
 
 import logging

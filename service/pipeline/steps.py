@@ -19,7 +19,7 @@ from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, TargetLatency
 from ranksieve.workers.cluster.actor import ScorerPlan
-from ranksieve.workers.cluster.session import Cluster
+from ranksieve.workers.cluster.session import Cluster, refuse_too_large
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.cost.latency import Latency, measure_latency
 from ranksieve.workers.cost.speed import dtype_name
@@ -50,7 +50,7 @@ def on_cluster(spec: JobSpec, cluster: Cluster) -> JobSpec:
         )
     cpus, gpus = (sum(node.get(unit, 0) for node in nodes) for unit in ("CPU", "GPU"))
     spec = spec.on_cluster(cpus=cpus, gpus=gpus)
-    cluster.check(threads=resources.threads_per_actor, gpus=spec.resources.gpus)
+    refuse_too_large(resources.threads_per_actor, spec.resources.gpus, nodes)
     return spec
 
 

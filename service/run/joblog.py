@@ -125,7 +125,8 @@ class JobLog:
     def count_preparation(self, *, propagated: bool) -> None:
         """Count what the cache had of the job's factors.
 
-        Phases that make some report their progress."""
+        Phases that make some report their progress.
+        """
         self._metrics.looked_up("factors", found=not self._phases & FACTORING)
         if propagated:
             self._metrics.looked_up("propagated_factors", found="propagation" not in self._phases)

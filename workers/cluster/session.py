@@ -186,7 +186,7 @@ class Cluster:
         """
         self.connect()
         resources = _nodes()
-        _refuse_too_large(threads, gpus, resources)
+        refuse_too_large(threads, gpus, resources)
         nodes = [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in resources]
         size = amounts(CPU=threads, GPU=gpus)
         return self._sharing.enter(
@@ -200,25 +200,10 @@ class Cluster:
             on_held=on_held,
         )
 
-    def check(self, *, threads: int, gpus: float) -> None:
-        """Refuse a job whose actors would never start.
-
-        Starts nothing, but connects to a cluster that answers.
-
-        Args:
-            threads: Processors of one actor.
-            gpus: GPUs of one actor.
-
-        Raises:
-            InputError: No node has room for one of the job's actors.
-        """
-        if nodes := self.nodes():
-            _refuse_too_large(threads, gpus, nodes)
-
     def nodes(self) -> list[dict[str, float]]:
         """Return the resources of each node, by Ray's names.
 
-        Empty if the cluster does not answer. Starts nothing.
+        Empty if the cluster does not answer. Starts nothing, but connects to a cluster that answers.
         """
         if self._address is None and not ray.is_initialized():
             return [{"CPU": processors(), "GPU": torch.cuda.device_count()}]
@@ -355,8 +340,19 @@ def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, float]]) -> None:
-    """Refuse an actor larger than any node, which would never start."""
+def refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, float]]) -> None:
+    """Refuse an actor larger than any node, which would never start.
+
+    Args:
+        threads: Processors of one actor.
+        gpus: GPUs of one actor.
+        nodes: Resources of each node; nothing is refused while they are unknown.
+
+    Raises:
+        InputError: No node has room for one of the job's actors.
+    """
+    if not nodes:
+        return
     for field, unit, needed in (
         ("resources.threads_per_actor", "CPU", threads),
         ("resources.gpus_per_actor", "GPU", gpus),

@@ -99,7 +99,8 @@ def _left(name: str, keys: Mapping[str, set[str]], splits: Sequence[str]) -> set
 def _no_size(name: str, size: int, shared: int | None) -> InputError:
     """Return the error of a split that would get too few records.
 
-    `shared` is None for a split with a file of its own."""
+    `shared` is None for a split with a file of its own.
+    """
     if shared is None:
         return InputError(
             f"task.data.files.{name}",

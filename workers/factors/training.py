@@ -5,7 +5,7 @@ moments for small changes. At a third of the parameters changes are not small: e
 the decision. A short descent repairs that. Each step draws a size, takes the Lagrangian genome of that size, and moves
 the components that it keeps; so one training serves every candidate of the search (slimmable networks, arXiv
 1903.05134). The loss is what the search minimises: KL to the dense model and the right answers' negative
-log-likelihood, weighted by `search.kl_weight`. For `choice` the KL over the whole vocabulary is added: a choice between
+log-likelihood, weighted by `kl_weight`. For `choice` the KL over the whole vocabulary is added: a choice between
 few answers teaches little per example, the dense model's whole distribution more (arXiv 1503.02531, section 2).
 
 Legend: S examples of a batch, C choices, N answer tokens, V vocabulary, R largest rank that is trained.

@@ -44,17 +44,15 @@ def test_batches_go_by_the_device(gpus_per_actor: float | None, device: str, bat
 
 
 class FakeCluster:
-    """A cluster of some nodes, which remembers what it was asked to hold."""
+    """A cluster of some nodes, which counts how often it is asked for them."""
 
     def __init__(self, *nodes: dict[str, float]) -> None:
         self._nodes = list(nodes)
-        self.asked: tuple[float, float] | None = None
+        self.asked = 0
 
     def nodes(self) -> list[dict[str, float]]:
+        self.asked += 1
         return self._nodes
-
-    def check(self, *, threads: float, gpus: float) -> None:
-        self.asked = (threads, gpus)
 
 
 def spec(**resources: Any) -> JobSpec:
@@ -66,7 +64,21 @@ def test_a_job_gets_what_all_nodes_have_together() -> None:
     cluster: Any = FakeCluster({"CPU": 8, "GPU": 2}, {"CPU": 8}, {"GPU": 1})
     resources = on_cluster(spec(threads_per_actor=2), cluster).resources
     assert (resources.actors, resources.gpus_per_actor) == (3, 1)
-    assert cluster.asked == (2, 1)
+    assert cluster.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("resources", "field"),
+    [
+        ({"threads_per_actor": 9}, "resources.threads_per_actor"),
+        ({"gpus_per_actor": 3}, "resources.gpus_per_actor"),
+    ],
+)
+def test_an_actor_that_no_node_holds_is_refused(resources: dict[str, int], field: str) -> None:
+    cluster: Any = FakeCluster({"CPU": 8, "GPU": 2}, {"CPU": 8})
+    with pytest.raises(InputError) as caught:
+        on_cluster(spec(**resources), cluster)
+    assert caught.value.field == field
 
 
 def test_a_cluster_that_does_not_answer_decides_nothing() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from ranksieve.search.errors import InfrastructureError, InputError
 from ranksieve.workers.cluster import session
-from ranksieve.workers.cluster.session import Cluster
+from ranksieve.workers.cluster.session import Cluster, refuse_too_large
 
 
 def test_a_ray_that_does_not_start_is_a_fault_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def refused(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str | None]:
 
     def refused(cluster: Cluster, threads: int, gpus: float) -> str | None:
         try:
-            cluster.check(threads=threads, gpus=gpus)
+            refuse_too_large(threads, gpus, cluster.nodes())
         except InputError as error:
             return error.field
         finally:
