@@ -71,8 +71,8 @@ Integers = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
-class Slopes:
-    """Steps away from a genome, and the reaction of examples' losses to them.
+class Steps:
+    """Steps away from a genome, and the slopes of examples' losses to them.
 
     Steps to or from dense, and those that make a matrix vanish or appear, are not small and are left out.
 

@@ -1,4 +1,4 @@
-"""Weights of matrices' energies, learnt from how compressed models react.
+"""Weights of matrices' energies, learnt from the slopes of compressed models.
 
 The energies are of second order around the dense model. At a third of its parameters the errors of many matrices meet,
 and what a component is worth depends on what else was cut. Measured at a candidate, the loss changes to second order by

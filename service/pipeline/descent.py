@@ -19,7 +19,7 @@ from ranksieve.search.space.objectives import MaxDrop, Pareto
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.sizes import Sizes
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.descent import Slopes
+from ranksieve.search.start.descent import Steps
 from ranksieve.search.start.seeds import Family, family
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import write_json
@@ -236,14 +236,14 @@ def descent(
         if (share := next_size(genome_of, rounds)) is None:
             return
         start, examples = genome_of(share), records.part(DESCENT_EXAMPLES, len(rounds))
-        reaction = scorer.react(start, examples, space.rank_step)
-        if isinstance(reaction, Failure):
-            raise ScoringError(f"descent failed: {reaction.reason}; effort quick does without it")
-        rungs = Slopes(space, start, reaction.kept, reaction.cut).ladder(share)
+        slopes = scorer.measure_slopes(start, examples, space.rank_step)
+        if isinstance(slopes, Failure):
+            raise ScoringError(f"descent failed: {slopes.reason}; effort quick does without it")
+        rungs = Steps(space, start, slopes.kept, slopes.cut).ladder(share)
         genome, expected = rungs[share]
         steps = sum(old != new for old, new in zip(start, genome, strict=True))
         ladder = tuple((size, rung) for size, (rung, _) in rungs.items())
-        drop = records.drop_of(reaction, examples, scorer)
+        drop = records.drop_of(slopes, examples, scorer)
         rounds.append(
             Round(
                 share=share,

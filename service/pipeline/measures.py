@@ -12,7 +12,7 @@ from ranksieve.search.statistics.intervals import (
 from ranksieve.search.statistics.pvalues import risk_of_drop, risk_of_rise
 from ranksieve.workers.types.metrics import METRIC_NAMES
 from ranksieve.workers.types.plan import EncodedTask
-from ranksieve.workers.types.scores import Floats, Reaction, Scores, first, metric_of
+from ranksieve.workers.types.scores import Floats, LossSlopes, Scores, first, metric_of
 
 SEARCH_RESAMPLES = 1000
 """Resamples of a bootstrap that every candidate gets."""
@@ -85,14 +85,14 @@ class Measures:
             return risk_of_rise(-dense.quality, -scores.quality, dense.answer_tokens, points, seed=seed)
         return risk_of_drop(dense.quality, scores.quality, points, seed=seed)
 
-    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
+    def drop_of(self, slopes: LossSlopes, examples: range, confidence: float) -> DropInterval:
         """Return the drop of a genome on the calibration examples of its slopes.
 
         Not for `generate`. Bounds are as the confirm split would give them, see `foreseen`.
         """
         chosen = self._task.splits["calibration"][examples.start : examples.stop]
         tokens_E = np.array([example.answer_tokens for example in chosen], dtype=np.float64)
-        qualities = reaction.dense_quality, reaction.quality
+        qualities = slopes.dense_quality, slopes.quality
         drop = self._drop(*qualities, tokens_E, confidence, seed=0, resamples=SEARCH_RESAMPLES)
         return self._as_confirmed(drop, len(chosen))
 

@@ -38,7 +38,7 @@ from ranksieve.service.policy import ROUND_EXAMPLES, reweigh_rounds
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.plan import EncodedTask
-from ranksieve.workers.types.scores import Failure, Reaction
+from ranksieve.workers.types.scores import Failure, LossSlopes
 
 FILE = "weights.json"
 
@@ -180,11 +180,11 @@ class Reweighing:
             share, part = next_share(rounds), self._part(len(rounds))
             weights_M = np.array(rounds[-1].weights) if rounds else np.ones(len(self._energies))
             genome = lagrangian(self._space, weighted(self._energies, weights_M), share)
-            reaction = self._scorer.react(genome, part, WINDOW_STEPS * self._space.rank_step)
-            if isinstance(reaction, Failure):
-                raise ScoringError(f"reweighing failed: {reaction.reason}; effort quick does without it")
-            weights_M = self._measured(weights_M, reaction, self.tokens(len(rounds)) / len(part))
-            drop = self._records.drop_of(reaction, part, self._scorer)
+            slopes = self._scorer.measure_slopes(genome, part, WINDOW_STEPS * self._space.rank_step)
+            if isinstance(slopes, Failure):
+                raise ScoringError(f"reweighing failed: {slopes.reason}; effort quick does without it")
+            weights_M = self._measured(weights_M, slopes, self.tokens(len(rounds)) / len(part))
+            drop = self._records.drop_of(slopes, part, self._scorer)
             rounds.append(
                 Weighing(
                     share=share,
@@ -199,12 +199,12 @@ class Reweighing:
     def _part(self, number: int) -> range:
         return self._records.part(ROUND_EXAMPLES, number)
 
-    def _measured(self, weights_M: Floats, reaction: Reaction, tokens: float) -> Floats:
+    def _measured(self, weights_M: Floats, slopes: LossSlopes, tokens: float) -> Floats:
         """Return the next weights, from slopes on examples of `tokens` tokens each."""
-        windows = list(zip(reaction.start, reaction.rank, reaction.stop, strict=True))
+        windows = list(zip(slopes.start, slopes.rank, slopes.stop, strict=True))
         per_example = [energy * tokens for energy in self._energies]
         return next_weights(
-            weights_M, per_example, windows, reaction.kept.mean(axis=0), reaction.cut.mean(axis=0)
+            weights_M, per_example, windows, slopes.kept.mean(axis=0), slopes.cut.mean(axis=0)
         )
 
 

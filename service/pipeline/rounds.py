@@ -26,7 +26,7 @@ from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.service.policy import parts_of, policy_of, propagates
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.factors.propagation import MOST_EXAMPLES
-from ranksieve.workers.types.scores import Failure, Reaction
+from ranksieve.workers.types.scores import Failure, LossSlopes
 
 DESCENT_EXAMPLES = 1024
 """Calibration records of a round of descent, if the split has enough."""
@@ -66,12 +66,12 @@ class RoundRecords:
         start = number % parts_of(len(self.indices), size) * size
         return self.indices[start : start + size]
 
-    def drop_of(self, reaction: Reaction, part: range, scorer: TaskScorer) -> DropInterval | None:
+    def drop_of(self, slopes: LossSlopes, part: range, scorer: TaskScorer) -> DropInterval | None:
         """Return the drop of a genome on a part, if the records can show it.
 
         Bounds are as the confirm split would give them.
         """
-        return None if self.confidence is None else scorer.drop_of(reaction, part, self.confidence)
+        return None if self.confidence is None else scorer.drop_of(slopes, part, self.confidence)
 
 
 def rounds_in(file: Path, from_json: Callable[[Any], Kept]) -> list[Kept]:

@@ -23,16 +23,16 @@ from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
-    Reaction,
-    ReactionRequest,
+    LossSlopes,
     RefitRequest,
     Request,
     ScoreRequest,
     Scores,
+    SlopesRequest,
     first,
     join_beliefs,
-    join_reactions,
     join_scores,
+    join_slopes,
 )
 
 CHUNK = 256
@@ -49,13 +49,13 @@ REFIT_TIMEOUTS = 8 * REFIT_EXAMPLES // CHUNK
 A refit costs about five forward passes over its examples.
 """
 
-REACTION_CHUNK = 64
+SLOPES_CHUNK = 64
 """Examples of a request for slopes.
 
 The number is small, so that all actors have work, and fixed, so that sums do not depend on their number.
 """
 
-REACTION_TIMEOUTS = 4
+SLOPES_TIMEOUTS = 4
 """Time limit of slopes, in scorings of a chunk.
 
 They take a dense pass, one of the candidate, and its backward pass.
@@ -201,7 +201,7 @@ class TaskScorer(Measures):
         results = self._run("refit", requests, report, REFIT_TIMEOUTS)
         return [result if isinstance(result, Failure) else None for result in results]
 
-    def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
+    def measure_slopes(self, genome: Genome, examples: range, window: int) -> LossSlopes | Failure:
         """Measure the slopes of a genome's loss on each of some calibration examples.
 
         Slopes are towards its next components.
@@ -212,20 +212,20 @@ class TaskScorer(Measures):
             window: Components on either side of each rank.
         """
         requests = [
-            ReactionRequest(
+            SlopesRequest(
                 ranks=self._space.ranks(genome),
                 start=start,
-                stop=min(start + REACTION_CHUNK, examples.stop),
+                stop=min(start + SLOPES_CHUNK, examples.stop),
                 kl_weight=self._kl_weight,
                 window=window,
             )
-            for start in range(examples.start, examples.stop, REACTION_CHUNK)
+            for start in range(examples.start, examples.stop, SLOPES_CHUNK)
         ]
-        parts = self._runner.run("react", requests, timeouts=REACTION_TIMEOUTS)
+        parts = self._runner.run("measure_slopes", requests, timeouts=SLOPES_TIMEOUTS)
         failures = [part for part in parts if isinstance(part, Failure)]
         if failures:
             return failures[0]
-        return join_reactions([part for part in parts if isinstance(part, Reaction)])
+        return join_slopes([part for part in parts if isinstance(part, LossSlopes)])
 
     def half(self, split: str) -> int:
         """Return how many first examples of a split are scored separately, see `half_of`."""

@@ -23,7 +23,7 @@ from ranksieve.search.start.seeds import lagrangian
 from ranksieve.service.policy import policy_of
 from ranksieve.workers.cost.timing import Timed, fastest, last_of, timer_for
 from ranksieve.workers.model import attention
-from ranksieve.workers.scoring.slopes import react
+from ranksieve.workers.scoring.slopes import measure_slopes
 
 HEADS = {"SmolLM2-135M": (9, 3, 64), "Qwen2.5-0.5B": (14, 2, 64), "Llama-3.1-8B": (32, 8, 128)}
 """Of queries, of keys and values, and the width of one."""
@@ -45,9 +45,9 @@ def main() -> None:
     for row in alone:
         print("{model:>14} rows of {length:>3}".format_map(row), _compared(row["ms"]))
     whole = _round(arguments)
-    print(f"{'':>6}reaction on {arguments.examples}", _compared(whole))
+    print(f"{'':>6}slopes on {arguments.examples}", _compared(whole))
     if arguments.json:
-        arguments.json.write_text(json.dumps({"attention": alone, "reaction_ms": whole}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({"attention": alone, "slopes_ms": whole}, indent=1) + "\n")
 
 
 def _arguments() -> Namespace:
@@ -82,9 +82,9 @@ def _round(arguments: Namespace) -> dict[str, float]:
     examples = model.task.splits["calibration"][: arguments.examples]
     known: list[torch.Tensor] = []
 
-    def reaction(short: int) -> None:
+    def slopes(short: int) -> None:
         with patch.object(attention, "SHORT", short):
-            react(
+            measure_slopes(
                 model.switchable,
                 ranks,
                 model.task.kind,
@@ -95,7 +95,7 @@ def _round(arguments: Namespace) -> dict[str, float]:
                 known=known,
             )
 
-    return _fastest({way: partial(reaction, short) for way, short in WAYS.items()}, arguments.rounds)
+    return _fastest({way: partial(slopes, short) for way, short in WAYS.items()}, arguments.rounds)
 
 
 def _fastest(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:

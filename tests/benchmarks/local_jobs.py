@@ -44,7 +44,7 @@ class LocalActors:
         self._meddle = meddle
         self._cancelled = cancelled
         self.requests: list[ScoreRequest] = []
-        self.others: dict[str, list[Any]] = {"refit": [], "react": []}
+        self.others: dict[str, list[Any]] = {"refit": [], "measure_slopes": []}
         self.closed = False
 
     def run(
@@ -54,7 +54,7 @@ class LocalActors:
         on_done: Callable[[int], None] = lambda done: None,
         timeouts: float = 1.0,
     ) -> list[Any]:
-        if method in ("refit", "react"):
+        if method in ("refit", "measure_slopes"):
             self.others[method] += requests
             return [getattr(self._scorer, method)(request) for request in requests]
         results = []

@@ -19,11 +19,11 @@ from ranksieve.workers.types.plan import EncodedTask, ModelSource
 from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
-    Reaction,
-    ReactionRequest,
+    LossSlopes,
     RefitRequest,
     ScoreRequest,
     Scores,
+    SlopesRequest,
 )
 
 
@@ -79,8 +79,8 @@ class ScoringActor:
     def refit(self, request: RefitRequest) -> Failure | None:
         return self._scorer.refit(request)
 
-    def react(self, request: ReactionRequest) -> Reaction | Failure:
-        return self._scorer.react(request)
+    def measure_slopes(self, request: SlopesRequest) -> LossSlopes | Failure:
+        return self._scorer.measure_slopes(request)
 
     def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
         return self._scorer.score_dense(request)

@@ -72,10 +72,12 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
         )
         return phase(name, load, work, memory.scoring(model, job, load), least=fewer)
 
-    def reacted(name: str) -> PhaseEstimate:
+    def slope_rounds(name: str) -> PhaseEstimate:
         load, looks = loads[name], loads[f"{name}_looks"]
-        work = operations.reacting(model, job, load) + operations.scoring(model, job, looks)
-        return phase(name, load.times(2) + looks, [(work, job.devices)], memory.reacting(model, job, load))
+        work = operations.measuring_slopes(model, job, load) + operations.scoring(model, job, looks)
+        return phase(
+            name, load.times(2) + looks, [(work, job.devices)], memory.measuring_slopes(model, job, load)
+        )
 
     calibration, none = loads["calibration"], Work()
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
@@ -115,8 +117,8 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
             loads["search"] + loads["confirm"],
             Work(starts=1, file_bytes=job.actors * (weights + factors)),
         ),
-        reacted("reweigh"),
-        reacted("descend"),
+        slope_rounds("reweigh"),
+        slope_rounds("descend"),
         scored("search", search, none),
         phase(
             "refit",

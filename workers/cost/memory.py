@@ -219,7 +219,7 @@ def scoring(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     )
 
 
-def reacting(model: ModelSize, job: JobSize, load: Load) -> Footprint:
+def measuring_slopes(model: ModelSize, job: JobSize, load: Load) -> Footprint:
     """Return the footprint of scoring and a batch with its backward pass."""
     batch = _calibration_batch(model, job, load, "task", ITEM_BYTES[job.dtype])
     base = scoring(model, job, load)

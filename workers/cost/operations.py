@@ -230,10 +230,10 @@ def _refining(model: ModelSize, job: JobSize, load: Load) -> Work:
         flops=2 * model.running_params * load.tokens,
         memory_bytes=load.batches * OPTIMIZER_TRAFFIC * factor_numbers(model.matrices),
     )
-    return reacting(model, job, load) + gradients
+    return measuring_slopes(model, job, load) + gradients
 
 
-def reacting(model: ModelSize, job: JobSize, load: Load) -> Work:
+def measuring_slopes(model: ModelSize, job: JobSize, load: Load) -> Work:
     """Return the work of the dense model forwards and a candidate both ways."""
     return _forward(model, job, load) + _forward(model, job, load, backward=True)
 

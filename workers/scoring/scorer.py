@@ -17,17 +17,17 @@ from ranksieve.workers.forward.generation import answers, goes_on, read_once, wr
 from ranksieve.workers.forward.likelihood import Predicted, answer_logits, right_share, slot_log_likelihoods
 from ranksieve.workers.machine.devices import lack_of_memory
 from ranksieve.workers.model.switchable import SwitchableModel
-from ranksieve.workers.scoring.slopes import react
+from ranksieve.workers.scoring.slopes import measure_slopes
 from ranksieve.workers.types.metrics import exact_match, token_f1
 from ranksieve.workers.types.plan import EncodedTask, Example
 from ranksieve.workers.types.scores import (
     Beliefs,
     Failure,
-    Reaction,
-    ReactionRequest,
+    LossSlopes,
     RefitRequest,
     ScoreRequest,
     Scores,
+    SlopesRequest,
 )
 
 TOP_TOKENS = 64
@@ -115,14 +115,14 @@ class Scorer:
             return _memory_failure(error)
         return None
 
-    def react(self, request: ReactionRequest) -> Reaction | Failure:
+    def measure_slopes(self, request: SlopesRequest) -> LossSlopes | Failure:
         """Measure a candidate's slopes on some calibration examples.
 
         Its own faults are returned as a `Failure`.
         """
         examples = self._task.splits["calibration"][request.start : request.stop]
         try:
-            return react(
+            return measure_slopes(
                 self._model,
                 request.ranks,
                 self._task.kind,

@@ -25,13 +25,13 @@ from ranksieve.workers.forward.loss import dense_logits, log_likelihoods, qualit
 from ranksieve.workers.model.experts import Expert, expert_of
 from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel, switchable_module
 from ranksieve.workers.types.plan import Example
-from ranksieve.workers.types.scores import Floats, Reaction
+from ranksieve.workers.types.scores import Floats, LossSlopes
 
 FLOAT16_SCALE = 1024.0
 """Scale of the loss for float16 gradients, of which small ones would vanish; a power of two rounds nothing."""
 
 
-def react(
+def measure_slopes(
     model: SwitchableModel,
     ranks: Sequence[int],
     kind: str,
@@ -41,7 +41,7 @@ def react(
     kl_weight: float,
     window: int,
     known: list[torch.Tensor] | None = None,
-) -> Reaction:
+) -> LossSlopes:
     """Measure the slopes of the model at these ranks on each example.
 
     Args:
@@ -82,7 +82,7 @@ def react(
                 (watch.scale * loss).backward()  # type: ignore[no-untyped-call]
             for quality_E, each in zip(quality_2E, (dense, logp.detach()), strict=True):
                 quality_E[list(here.examples)] = qualities(kind, each, examples, here, max_choices).cpu()
-        return watch.reaction(*quality_2E)
+        return watch.measured(*quality_2E)
 
 
 class _Watch:
@@ -116,7 +116,7 @@ class _Watch:
         for window in self._windows:
             window.begin(*batch.ids_BL.shape)
 
-    def reaction(self, dense_quality_E: Floats, quality_E: Floats) -> Reaction:
+    def measured(self, dense_quality_E: Floats, quality_E: Floats) -> LossSlopes:
         """Return the slopes of all batches so far."""
         kept_EM, cut_EM = np.zeros((2, len(quality_E), len(self._windows)))
         for m, window in enumerate(self._windows):
@@ -126,7 +126,7 @@ class _Watch:
             kept_R, cut_R = slopes_2R.cpu().numpy()
             np.add.at(kept_EM[:, m], self._example_R, kept_R)
             np.add.at(cut_EM[:, m], self._example_R, cut_R)
-        return Reaction(
+        return LossSlopes(
             start=np.array([window.start for window in self._windows]),
             rank=np.array([window.rank for window in self._windows]),
             stop=np.array([window.stop for window in self._windows]),

@@ -52,7 +52,7 @@ class RefitRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReactionRequest:
+class SlopesRequest:
     """Request for the slopes of the candidate on `calibration[start:stop]`.
 
     See `workers.scoring.slopes`.
@@ -69,11 +69,11 @@ class ReactionRequest:
         return self.stop - self.start
 
 
-Request = ScoreRequest | RefitRequest | ReactionRequest
+Request = ScoreRequest | RefitRequest | SlopesRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reaction:
+class LossSlopes:
     """Slopes of each example's loss by the gates of components, summed per window.
 
     `kept`, E×M: sums over each matrix's components from `start` to `rank`, which the candidate has. `cut`, E×M: sums
@@ -159,8 +159,8 @@ def join_scores(parts: Sequence[Scores]) -> Scores:
     )
 
 
-def join_reactions(parts: Sequence[Reaction]) -> Reaction:
-    """Join reactions of one candidate on consecutive example ranges."""
+def join_slopes(parts: Sequence[LossSlopes]) -> LossSlopes:
+    """Join slopes of one candidate on consecutive example ranges."""
     per_example = ("kept", "cut", "quality", "dense_quality")
     arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in per_example}
     return replace(parts[0], **arrays)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.space import Gene, Genome, SearchSpace, Tie
 from ranksieve.search.start import descent
-from ranksieve.search.start.descent import HARM, RUNG, Slopes, trust
+from ranksieve.search.start.descent import HARM, RUNG, Steps, trust
 
 STEP = 2
 MANY = 100_000
@@ -35,7 +35,7 @@ def slopes(examples: int = MANY, **columns: np.ndarray | float) -> tuple[np.ndar
 def descended(
     space: SearchSpace, genome: Genome, kept_EM: np.ndarray, cut_EM: np.ndarray, budget: int
 ) -> tuple[Genome, float]:
-    found = Slopes(space, genome, kept_EM, cut_EM).best(budget)
+    found = Steps(space, genome, kept_EM, cut_EM).best(budget)
     assert found is not None
     return found
 
@@ -174,17 +174,17 @@ def test_what_was_shed_may_pay_for_something_else() -> None:
 
 
 def test_no_steps_lead_below_the_last_ranks() -> None:
-    slopes_of_nothing = Slopes(SPACE, (1, 1, 2), *slopes())
-    assert slopes_of_nothing.best(SPACE.cost((1, 1, 1))) == ((1, 1, 1), 0.0)
-    assert slopes_of_nothing.best(SPACE.cost((1, 1, 1)) - 1) is None
-    assert Slopes(SPACE, GENOME, *slopes(1)).best(COST - 1) is None  # of one example, nothing is known
+    unsloped = Steps(SPACE, (1, 1, 2), *slopes())
+    assert unsloped.best(SPACE.cost((1, 1, 1))) == ((1, 1, 1), 0.0)
+    assert unsloped.best(SPACE.cost((1, 1, 1)) - 1) is None
+    assert Steps(SPACE, GENOME, *slopes(1)).best(COST - 1) is None  # of one example, nothing is known
 
 
 def test_rungs_are_the_best_of_their_sizes_down_to_half_of_what_steps_shed_and_up_as_far_as_they_lead() -> (
     None
 ):
     share = SPACE.cost_share(GENOME) + 1e-6
-    found = Slopes(SPACE, GENOME, *slopes(kept0=-0.1, kept1=-0.4, kept2=-0.12, cut0=-0.3, cut1=-0.2))
+    found = Steps(SPACE, GENOME, *slopes(kept0=-0.1, kept1=-0.4, kept2=-0.12, cut0=-0.3, cut1=-0.2))
     ladder = found.ladder(share)
     assert next(iter(ladder)) == pytest.approx(share, abs=1e-6)
     for size, rung in ladder.items():
@@ -199,10 +199,10 @@ def test_rungs_are_the_best_of_their_sizes_down_to_half_of_what_steps_shed_and_u
 
 def test_the_size_that_is_wanted_is_there_wherever_steps_lead() -> None:
     wanted = SPACE.cost_share((3, 3, 3)) + 1e-6
-    ladder = Slopes(SPACE, GENOME, *slopes(kept0=-0.1, kept1=-0.4, kept2=-0.12)).ladder(wanted)
+    ladder = Steps(SPACE, GENOME, *slopes(kept0=-0.1, kept1=-0.4, kept2=-0.12)).ladder(wanted)
     assert ladder[wanted][0] == (3, 3, 3)
     assert min(ladder) == wanted
-    assert not Slopes(SPACE, GENOME, *slopes(kept0=-0.1)).ladder(wanted - 2e-6)
+    assert not Steps(SPACE, GENOME, *slopes(kept0=-0.1)).ladder(wanted - 2e-6)
 
 
 @given(situations())
@@ -251,7 +251,7 @@ def test_no_single_step_more_would_be_better(
 
 
 def test_the_dense_size_has_a_rung_of_its_own_and_none_above() -> None:
-    ladder = Slopes(SPACE, GENOME, *slopes(cut0=-0.3)).ladder(1.0)
+    ladder = Steps(SPACE, GENOME, *slopes(cut0=-0.3)).ladder(1.0)
     assert next(iter(ladder)) == max(ladder) == 1.0
     assert ladder[1.0][0] == (5, 4, 4)
 
@@ -288,8 +288,8 @@ def test_of_many_steps_as_much_is_expected(
     assert space.cost(there) <= budget
     assert max(abs(new - old) for new, old in zip(there, genome, strict=True)) == 1
     assert nearly < expected + 0.2 * abs(expected)
-    slopes_there = Slopes(space, genome, kept_EM, cut_EM)
-    assert slopes_there.best(budget) == (there, nearly)
+    steps = Steps(space, genome, kept_EM, cut_EM)
+    assert steps.best(budget) == (there, nearly)
 
 
 def test_thousands_of_steps_are_chosen_from() -> None:

@@ -15,7 +15,7 @@ def once(kept: float, cut: float, weight: float = 1.0, window: tuple[int, int, i
     return float(moved)
 
 
-def test_a_reaction_as_predicted_changes_nothing() -> None:
+def test_slopes_as_predicted_change_nothing() -> None:
     assert once(kept=0.0, cut=-2.0) == 1.0
 
 

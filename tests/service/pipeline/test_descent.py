@@ -34,7 +34,7 @@ from ranksieve.service.pipeline.scoring import Candidate
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.factors.propagation import MOST_EXAMPLES
-from ranksieve.workers.types.scores import Failure, Reaction
+from ranksieve.workers.types.scores import Failure, LossSlopes
 
 SPACE = SearchSpace(
     [MatrixShape(name=f"m{i}", out_features=64, in_features=64, layer=i, kind="m") for i in range(4)], 2
@@ -76,12 +76,12 @@ class FakeScorer:
         upper = 1.5 if share >= self._holds_to[bool(self.asked)] else 5.0
         return DropInterval(estimate=1.0, low=0.5, high=upper, upper=upper, confidence=confidence)
 
-    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
+    def drop_of(self, slopes: LossSlopes, examples: range, confidence: float) -> DropInterval:
         genome, asked, _ = self.asked[-1]
-        assert len(reaction.kept) == len(examples) == len(asked)
+        assert len(slopes.kept) == len(examples) == len(asked)
         return self.drop(SPACE.kept_share(genome), "calibration", confidence, seed=0)
 
-    def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
+    def measure_slopes(self, genome: Genome, examples: range, window: int) -> LossSlopes | Failure:
         self.asked.append((genome, examples, window))
         if self._failure is not None:
             return Failure(reason=self._failure)
@@ -89,7 +89,7 @@ class FakeScorer:
         kept, cut = np.tile([-1.0, -0.1, -1.0, -1.0], (len(examples), 1)), np.zeros((len(examples), 4))
         cut[:, 0] = -1.0
         scale = self._gains.pop(0) / 0.9 if self._gains else 1.0
-        return Reaction(
+        return LossSlopes(
             start=rank - window,
             rank=rank,
             stop=rank + window,

@@ -69,9 +69,11 @@ def test_a_paused_job_goes_on_to_the_same_result(
     for request in scored[0]:
         twice.remove(request)
     assert 0 < len(twice) <= 2  # scored since the last saved generation
-    reacted = [len(cluster.actors[0].others["react"]) for cluster in (undisturbed.cluster, paused, resumed)]
+    measured = [
+        len(cluster.actors[0].others["measure_slopes"]) for cluster in (undisturbed.cluster, paused, resumed)
+    ]
     rounds = REWEIGH_PASSES + 1  # the first of descent promises little
-    assert reacted == [rounds, rounds, 0]  # no round is repeated; all see the one part
+    assert measured == [rounds, rounds, 0]  # no round is repeated; all see the one part
 
 
 def test_a_stopped_job_exports_what_one_with_so_many_generations_does(
@@ -150,7 +152,7 @@ def test_what_was_measured_of_other_factors_is_measured_again(
     jobs.store.user_requests.ask(id, Request.RESUME)
     monkeypatch.setattr(closed_form, "FORMAT", -1)  # another version makes other factors
     assert essence(jobs.run(resumed)) == essence(undisturbed.result)
-    for method in ("requests", "react"):
+    for method in ("requests", "measure_slopes"):
         asked = [
             cluster.actors[0].requests if method == "requests" else cluster.actors[0].others[method]
             for cluster in (undisturbed.cluster, resumed)

@@ -23,7 +23,7 @@ from ranksieve.service.pipeline.rounds import next_stair
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.plan import EncodedTask, Example, Row
-from ranksieve.workers.types.scores import Failure, Reaction
+from ranksieve.workers.types.scores import Failure, LossSlopes
 
 SPACE = SearchSpace(
     [MatrixShape(name=f"m{i}", out_features=64, in_features=64, layer=i, kind="m") for i in range(4)], 2
@@ -41,7 +41,7 @@ class FakeScorer:
         self.asked: list[tuple[Genome, range, int]] = []
         self._failure = failure
 
-    def react(self, genome: Genome, examples: range, window: int) -> Reaction | Failure:
+    def measure_slopes(self, genome: Genome, examples: range, window: int) -> LossSlopes | Failure:
         self.asked.append((genome, examples, window))
         if self._failure is not None:
             return Failure(reason=self._failure)
@@ -52,7 +52,7 @@ class FakeScorer:
         kept = np.zeros(4)
         kept[0] = -1e9
         count = len(examples)
-        return Reaction(
+        return LossSlopes(
             start=start,
             rank=rank,
             stop=stop,
@@ -62,7 +62,7 @@ class FakeScorer:
             dense_quality=np.ones(count),
         )
 
-    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
+    def drop_of(self, slopes: LossSlopes, examples: range, confidence: float) -> DropInterval:
         return DropInterval(estimate=0.0, low=0.0, high=0.0, upper=0.0, confidence=confidence)
 
 
@@ -74,9 +74,9 @@ class DroppingScorer(FakeScorer):
         self._holds_to = holds_to
         self.scored: list[float] = []
 
-    def drop_of(self, reaction: Reaction, examples: range, confidence: float) -> DropInterval:
+    def drop_of(self, slopes: LossSlopes, examples: range, confidence: float) -> DropInterval:
         genome, asked, _ = self.asked[-1]
-        assert len(reaction.kept) == len(examples) == len(asked)
+        assert len(slopes.kept) == len(examples) == len(asked)
         upper = 1.5 if SPACE.kept_share(genome) >= self._holds_to else 5.0
         return DropInterval(estimate=1.0, low=0.5, high=upper, upper=upper, confidence=confidence)
 

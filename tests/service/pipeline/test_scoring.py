@@ -315,17 +315,17 @@ def test_two_halves_are_the_requests_of_the_whole(scorer: TaskScorer, runner: Fa
     assert runner.requests == asked
 
 
-def test_reactions_are_asked_for_in_chunks_of_what_is_wanted_and_one_that_fails_fails_all(
+def test_slopes_are_asked_for_in_chunks_of_what_is_wanted_and_one_that_fails_fails_all(
     make_task: MakeTask,
 ) -> None:
-    class Reacting(FakeRunner):
+    class MeasuringSlopes(FakeRunner):
         def _answer(self, method: str, request: Any) -> object:
-            assert method == "react"
+            assert method == "measure_slopes"
             return Failure(reason="no memory") if request.start == 74 else request
 
-    runner = Reacting()
+    runner = MeasuringSlopes()
     scorer = TaskScorer(runner, SPACE, make_task("choice"), kl_weight=0.5)
-    assert scorer.react((2, 2), range(10, 110), 1) == Failure(reason="no memory")
+    assert scorer.measure_slopes((2, 2), range(10, 110), 1) == Failure(reason="no memory")
     assert [(request.start, request.stop) for request in runner.requests] == [(10, 74), (74, 110)]
 
 

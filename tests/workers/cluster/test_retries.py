@@ -4,7 +4,7 @@ import pytest
 
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.cluster.retries import Attempt
-from ranksieve.workers.types.scores import Failure, ReactionRequest, RefitRequest, Request, ScoreRequest
+from ranksieve.workers.types.scores import Failure, RefitRequest, Request, ScoreRequest, SlopesRequest
 
 REQUEST = ScoreRequest(ranks=(4, 2), split="search", start=0, stop=8, refit=Path("fitted"))
 IN_ITS_PLACE = ScoreRequest(ranks=(DENSE, DENSE), split="search", start=0, stop=8)
@@ -48,7 +48,7 @@ def test_there_is_nobody_to_blame_where_the_dense_model_is_scored() -> None:
     ("method", "request_", "start"),
     [
         ("refit", RefitRequest(ranks=(4, 2), examples=5, dense_share=0.5, file=Path("fitted")), 0),
-        ("react", ReactionRequest(ranks=(4, 2), start=3, stop=5, kl_weight=0.5, window=2), 3),
+        ("measure_slopes", SlopesRequest(ranks=(4, 2), start=3, stop=5, kl_weight=0.5, window=2), 3),
     ],
 )
 def test_what_works_on_calibration_examples_stands_against_the_dense_model_on_those(

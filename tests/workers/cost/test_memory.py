@@ -18,9 +18,9 @@ from ranksieve.workers.cost.memory import (
     PROCESS_BYTES,
     exporting,
     factor_bytes,
+    measuring_slopes,
     preparation,
     preparing,
-    reacting,
     refitting,
     scoring,
     spilled_bytes,
@@ -264,7 +264,7 @@ def test_what_an_actor_takes_to_react_every_actor_takes(model, job) -> None:
 
     def more(actors: int) -> int:
         many = replace(job, actors=actors)
-        return reacting(model, many, load).host_bytes - scoring(model, many, load).host_bytes
+        return measuring_slopes(model, many, load).host_bytes - scoring(model, many, load).host_bytes
 
     assert more(3) == 3 * more(1) > 0
 

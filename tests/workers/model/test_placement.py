@@ -23,11 +23,11 @@ from ranksieve.workers.model.placement import place
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import (
     Beliefs,
-    Reaction,
-    ReactionRequest,
+    LossSlopes,
     RefitRequest,
     ScoreRequest,
     Scores,
+    SlopesRequest,
 )
 
 IDS_BL = torch.tensor([[4, 9, 30, 12, 7], [20, 3, 5, 41, 17]])
@@ -119,7 +119,7 @@ def test_a_job_finds_the_same_on_two_devices(
 ) -> None:
     task = make_task(kind)
 
-    def run(name: str) -> tuple[Prepared, Scores, Beliefs, Scores, Reaction, dict[str, torch.Tensor]]:
+    def run(name: str) -> tuple[Prepared, Scores, Beliefs, Scores, LossSlopes, dict[str, torch.Tensor]]:
         plan = replace(
             preparation_plan,
             task=task,
@@ -136,12 +136,12 @@ def test_a_job_finds_the_same_on_two_devices(
         )
         scorer.set_beliefs({"search": beliefs})
         scores = scorer.score(ScoreRequest(ranks=ranks, split="search", start=0, stop=8))
-        reaction = scorer.react(ReactionRequest(ranks=ranks, start=0, stop=8, kl_weight=0.5, window=2))
+        slopes = scorer.measure_slopes(SlopesRequest(ranks=ranks, start=0, stop=8, kl_weight=0.5, window=2))
         refitted = scorer.refit(RefitRequest(ranks=ranks, examples=8, dense_share=0.5, file=file))
         assert isinstance(scores, Scores)
-        assert isinstance(reaction, Reaction)
+        assert isinstance(slopes, LossSlopes)
         assert refitted is None
-        return ready, dense, beliefs, scores, reaction, load_fitted(file)
+        return ready, dense, beliefs, scores, slopes, load_fitted(file)
 
     alone = run("alone")
     assert not sent

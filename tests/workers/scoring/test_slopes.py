@@ -13,9 +13,9 @@ from ranksieve.workers.forward.likelihood import answer_logits
 from ranksieve.workers.forward.loss import log_likelihoods, task_losses
 from ranksieve.workers.model.switchable import SwitchableModel, switchable_module
 from ranksieve.workers.scoring.scorer import Scorer
-from ranksieve.workers.scoring.slopes import react
+from ranksieve.workers.scoring.slopes import measure_slopes
 from ranksieve.workers.types.plan import EncodedTask, Example
-from ranksieve.workers.types.scores import Reaction, ScoreRequest, Scores, join_reactions
+from ranksieve.workers.types.scores import LossSlopes, ScoreRequest, Scores, join_slopes
 
 BATCH_TOKENS = 64
 KL_WEIGHT = 0.3
@@ -38,14 +38,14 @@ class Subject:
     def index(self, name: str) -> int:
         return next(i for i, matrix in enumerate(self.matrices) if matrix.name.endswith(name))
 
-    def react(
+    def measure_slopes(
         self,
         ranks: list[int],
         window: int = 1,
         batch_tokens: int = BATCH_TOKENS,
         known: list[torch.Tensor] | None = None,
-    ) -> Reaction:
-        return react(
+    ) -> LossSlopes:
+        return measure_slopes(
             self.switchable,
             ranks,
             self.task.kind,
@@ -122,10 +122,10 @@ def test_the_slope_of_what_is_kept_is_that_of_the_loss(
     subject = make_subject(kind)
     ranks = [3] * len(subject.matrices)
     index = subject.index(name)
-    reaction = subject.react(ranks)
-    assert (reaction.start[index], reaction.rank[index], reaction.stop[index]) == (2, 3, 4)
-    assert reaction.kept.shape == (len(subject.examples), len(subject.matrices))
-    assert reaction.kept[:, index].sum() == pytest.approx(subject.slope(ranks, index, 2), rel=0.02, abs=1e-4)
+    slopes = subject.measure_slopes(ranks)
+    assert (slopes.start[index], slopes.rank[index], slopes.stop[index]) == (2, 3, 4)
+    assert slopes.kept.shape == (len(subject.examples), len(subject.matrices))
+    assert slopes.kept[:, index].sum() == pytest.approx(subject.slope(ranks, index, 2), rel=0.02, abs=1e-4)
 
 
 def test_the_slope_of_what_is_cut_is_that_of_adding_a_little_of_it(
@@ -134,7 +134,7 @@ def test_the_slope_of_what_is_cut_is_that_of_adding_a_little_of_it(
     subject = make_subject("choice")
     ranks = [3] * len(subject.matrices)
     index = subject.index("1.mlp.up_proj")
-    slope = subject.react(ranks).cut[:, index].sum()
+    slope = subject.measure_slopes(ranks).cut[:, index].sum()
 
     module = switchable_module(subject.switchable.model, subject.matrices[index].name)
     before, more = subject.loss(ranks), [*ranks[:index], 4, *ranks[index + 1 :]]
@@ -147,9 +147,9 @@ def test_a_wider_window_sums_its_components(make_subject: Callable[[str], Subjec
     subject = make_subject("choice")
     ranks = [4] * len(subject.matrices)
     index = subject.index("0.self_attn.v_proj")
-    reaction = subject.react(ranks, window=2)
+    slopes = subject.measure_slopes(ranks, window=2)
     expected = sum(subject.slope(ranks, index, component) for component in (2, 3))
-    assert reaction.kept[:, index].sum() == pytest.approx(expected, rel=0.02, abs=1e-4)
+    assert slopes.kept[:, index].sum() == pytest.approx(expected, rel=0.02, abs=1e-4)
 
 
 def test_dense_matrices_are_watched_at_their_last_components_and_those_gone_not_at_all(
@@ -159,14 +159,14 @@ def test_dense_matrices_are_watched_at_their_last_components_and_those_gone_not_
     ranks = [DENSE] * len(subject.matrices)
     gone, dense = subject.index("1.self_attn.o_proj"), subject.index("0.mlp.down_proj")
     ranks[gone] = 0
-    reaction = subject.react(ranks, window=2)
+    slopes = subject.measure_slopes(ranks, window=2)
     stored = len(switchable_module(subject.switchable.model, subject.matrices[dense].name).left_RO)
-    assert (reaction.start[dense], reaction.rank[dense], reaction.stop[dense]) == (stored - 2, stored, stored)
-    assert not reaction.cut[:, dense].any()
+    assert (slopes.start[dense], slopes.rank[dense], slopes.stop[dense]) == (stored - 2, stored, stored)
+    assert not slopes.cut[:, dense].any()
     for index in (gone, subject.index("1.self_attn.q_proj")):  # its sublayer is skipped
-        assert reaction.start[index] == reaction.rank[index] == reaction.stop[index] == 0
-        assert not reaction.kept[:, index].any()
-        assert not reaction.cut[:, index].any()
+        assert slopes.start[index] == slopes.rank[index] == slopes.stop[index] == 0
+        assert not slopes.kept[:, index].any()
+        assert not slopes.cut[:, index].any()
 
 
 @pytest.mark.parametrize("kind", ["choice", "generate", "lm"])
@@ -175,12 +175,12 @@ def test_an_example_reacts_in_a_batch_as_it_does_alone(
 ) -> None:
     subject = make_subject(kind)
     ranks = [3] * len(subject.matrices)
-    whole = subject.react(ranks, window=2, batch_tokens=4096)
+    whole = subject.measure_slopes(ranks, window=2, batch_tokens=4096)
     parts = []
     for example in subject.task.splits["calibration"]:
         subject.examples = (example,)
-        parts.append(subject.react(ranks, window=2))
-    alone = join_reactions(parts)
+        parts.append(subject.measure_slopes(ranks, window=2))
+    alone = join_slopes(parts)
     assert whole.kept[:, 0].std() > 1e-4  # they differ
     np.testing.assert_allclose(alone.kept, whole.kept, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(alone.cut, whole.cut, rtol=1e-3, atol=1e-5)
@@ -190,38 +190,38 @@ def test_an_example_reacts_in_a_batch_as_it_does_alone(
 
 
 @pytest.mark.parametrize("kind", ["choice", "lm"])
-def test_a_reaction_tells_what_both_models_score(make_subject: Callable[[str], Subject], kind: str) -> None:
+def test_slopes_tell_what_both_models_score(make_subject: Callable[[str], Subject], kind: str) -> None:
     subject, known = make_subject(kind), list[torch.Tensor]()
     ranks, dense = [1] * len(subject.matrices), (DENSE,) * len(subject.matrices)
     expected, expected_dense = subject.quality(ranks), subject.quality(dense)
     assert (expected != expected_dense).any()
     for _ in range(2):  # what is known of the dense model is enough
-        reaction = subject.react(ranks, known=known)
-        np.testing.assert_allclose(reaction.quality, expected, rtol=1e-4)
-        np.testing.assert_allclose(reaction.dense_quality, expected_dense, rtol=1e-4)
+        slopes = subject.measure_slopes(ranks, known=known)
+        np.testing.assert_allclose(slopes.quality, expected, rtol=1e-4)
+        np.testing.assert_allclose(slopes.dense_quality, expected_dense, rtol=1e-4)
 
 
 def test_what_would_have_to_be_written_is_not_scored(make_subject: Callable[[str], Subject]) -> None:
     subject = make_subject("generate")
-    reaction = subject.react([3] * len(subject.matrices))
-    assert np.isnan(reaction.quality).all()
-    assert np.isnan(reaction.dense_quality).all()
+    slopes = subject.measure_slopes([3] * len(subject.matrices))
+    assert np.isnan(slopes.quality).all()
+    assert np.isnan(slopes.dense_quality).all()
 
 
 def test_a_module_may_see_the_rows_behind_one_another(make_subject: Callable[[str], Subject]) -> None:
     subject = make_subject("choice")
     ranks, index = [3] * len(subject.matrices), subject.index("0.mlp.down_proj")
-    expected = subject.react(ranks)
+    expected = subject.measure_slopes(ranks)
     mlp: Any = subject.switchable.model.model.layers[0].mlp
     forward = mlp.forward
     mlp.forward = lambda x_BLD: forward(x_BLD.flatten(0, 1)).unflatten(0, x_BLD.shape[:2])
-    reaction = subject.react(ranks)
-    np.testing.assert_allclose(reaction.kept[:, index], expected.kept[:, index], rtol=1e-3, atol=1e-6)
+    slopes = subject.measure_slopes(ranks)
+    np.testing.assert_allclose(slopes.kept[:, index], expected.kept[:, index], rtol=1e-3, atol=1e-6)
 
 
 def test_experts_react_to_the_tokens_that_are_sent_to_them(mixture: Subject) -> None:
     ranks = [3] * len(mixture.matrices)
-    whole = mixture.react(ranks, batch_tokens=4096)
+    whole = mixture.measure_slopes(ranks, batch_tokens=4096)
     for name in (
         "1.mlp.experts.0.down",
         "1.mlp.experts.3.gate_up",
@@ -232,8 +232,8 @@ def test_experts_react_to_the_tokens_that_are_sent_to_them(mixture: Subject) -> 
     examples, parts = mixture.examples, []
     for example in examples:
         mixture.examples = (example,)
-        parts.append(mixture.react(ranks))
-    np.testing.assert_allclose(join_reactions(parts).kept, whole.kept, rtol=1e-3, atol=1e-5)
+        parts.append(mixture.measure_slopes(ranks))
+    np.testing.assert_allclose(join_slopes(parts).kept, whole.kept, rtol=1e-3, atol=1e-5)
     assert whole.kept[:, mixture.index("1.mlp.experts.0.down")].std() > 1e-4
 
 
@@ -250,7 +250,7 @@ def test_rows_share_what_a_module_makes_of_a_choice_of_tokens(
         return torch.cat([torch.zeros_like(x_BLD[:, :1]), rest], dim=1)
 
     mlp.forward = without_the_first
-    kept = subject.react(ranks, batch_tokens=4096).kept[:, index]  # all in one batch
+    kept = subject.measure_slopes(ranks, batch_tokens=4096).kept[:, index]  # all in one batch
     assert kept[0] != 0
     np.testing.assert_allclose(kept / _rows(subject), kept[0] / _rows(subject)[0], rtol=1e-3)
 
@@ -264,26 +264,26 @@ def test_the_dense_model_is_asked_for_its_choices_once(
 ) -> None:
     subject, known = make_subject("choice"), list[torch.Tensor]()
     ranks = [3] * len(subject.matrices)
-    expected = subject.react(ranks, known=known)
+    expected = subject.measure_slopes(ranks, known=known)
 
     def refuse(*_: object) -> torch.Tensor:
         raise AssertionError("asked again")
 
     monkeypatch.setattr("ranksieve.workers.scoring.slopes.dense_logits", refuse)
-    again = subject.react(ranks, known=known)
+    again = subject.measure_slopes(ranks, known=known)
     np.testing.assert_array_equal(again.kept, expected.kept)
     np.testing.assert_array_equal(again.cut, expected.cut)
 
 
 def test_what_is_as_long_as_the_vocabulary_is_not_kept(make_subject: Callable[[str], Subject]) -> None:
     subject, known = make_subject("lm"), list[torch.Tensor]()
-    subject.react([3] * len(subject.matrices), known=known)
+    subject.measure_slopes([3] * len(subject.matrices), known=known)
     assert known == []
 
 
 def test_no_hook_and_no_gradient_is_left(make_subject: Callable[[str], Subject]) -> None:
     subject = make_subject("choice")
-    subject.react([3] * len(subject.matrices))
+    subject.measure_slopes([3] * len(subject.matrices))
     model: Any = subject.switchable.model
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -295,7 +295,7 @@ def test_a_loss_that_is_not_finite_is_the_candidates_fault(make_subject: Callabl
     module = switchable_module(subject.switchable.model, name)
     module.left_RO = torch.full_like(module.left_RO, torch.nan)
     with pytest.raises(ScoringError, match="not finite"):
-        subject.react([3] * len(subject.matrices))
+        subject.measure_slopes([3] * len(subject.matrices))
 
 
 def test_slopes_that_are_not_finite_are_the_candidates_fault(make_subject: Callable[[str], Subject]) -> None:
@@ -310,7 +310,7 @@ def test_slopes_that_are_not_finite_are_the_candidates_fault(make_subject: Calla
 
     module.register_forward_hook(overflow)
     with pytest.raises(ScoringError, match="slopes are not finite"):
-        subject.react([3] * len(subject.matrices))
+        subject.measure_slopes([3] * len(subject.matrices))
 
 
 def test_slopes_of_float16_do_not_vanish(
@@ -321,7 +321,7 @@ def test_slopes_of_float16_do_not_vanish(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     """Of a model that is sure of its answers, in a residual stream so large that gradients are small."""
-    reactions = []
+    slopes = []
     for dtype in (torch.float32, torch.float16):
         model: Any = make_llama()
         written = [
@@ -332,6 +332,6 @@ def test_slopes_of_float16_do_not_vanish(
         model.lm_head.bias = torch.nn.Parameter(16.0 * torch.eye(model.config.vocab_size)[5])
         subject = Subject(*make_switchable(model.to(dtype)), make_task("choice"), tokenizer)
         subject.examples = tuple(choice_example((4, word, 6), ((5,), (6,))) for word in range(5, 20))
-        reactions.append(subject.react([3] * len(subject.matrices)).kept)
-    exact_EM, found_EM = reactions
+        slopes.append(subject.measure_slopes([3] * len(subject.matrices)).kept)
+    exact_EM, found_EM = slopes
     assert np.linalg.norm(found_EM - exact_EM) < 0.1 * np.linalg.norm(exact_EM)
