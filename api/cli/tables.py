@@ -246,7 +246,7 @@ def _caption(result: Result) -> str:
 
 def _facts(result: Result) -> Iterator[str]:
     """Yield whether the objective is met and the unit of drops, then a line per note."""
-    held, epochs = result.get("promise_held"), result.get("refine_epochs", 0)
+    held, epochs = result.get("promise_held"), result.get("train_epochs", 0)
     where = " on the confirm split" if result["objective"]["kind"] in ("max_drop", "pareto") else ""
     verdict = "" if held is None else f"objective {'met' if held else 'NOT met'}{where}; "
     yield f"{verdict}drops in {drop_unit(result['metric_name'])}; in brackets 95 % intervals"

@@ -8,7 +8,7 @@ from typing import Any, Self
 from ranksieve.search.space.space import Genome
 from ranksieve.workers.cost.latency import Latency
 
-KNOWN = ("metric_name", "method", "refine_epochs", "data", "model", "dense")
+KNOWN = ("metric_name", "method", "train_epochs", "data", "model", "dense")
 """Fields of a job's result that hold for all its candidates."""
 
 TABLE = "latency_table"

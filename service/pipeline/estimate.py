@@ -183,7 +183,7 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         midway_share=midway_share(spec),
         propagated=models_of(propagated_shares(spec)),
         loads=loads,
-        refine_epochs=policy_of(spec).train_epochs,
+        train_epochs=policy_of(spec).train_epochs,
         search_passes=sum(examples * count for examples, count in scorings(spec)) / spec.sizes["search"],
         finalists=finalists(spec),
         fewest_finalists=1 if isinstance(spec.objective, MaxDrop) else finalists(spec),

@@ -64,7 +64,7 @@ def summary(
             plan.latency, space.matrices, space.ranks(winner.candidate.genome), _wanted(plan)
         ),
         "method": policy_of(spec).method,
-        "refine_epochs": policy_of(spec).train_epochs,
+        "train_epochs": policy_of(spec).train_epochs,
         "refit": winner.candidate.refit is not None,
         "confidence": winner.confidence,
         "promise_held": winner.held,

@@ -50,7 +50,7 @@ RESULT: dict[str, Any] = {
     "metric_name": "accuracy",
     "objective": {"kind": "max_drop", "points": 2.0, "confidence": 0.8},
     "method": "task",
-    "refine_epochs": 0,
+    "train_epochs": 0,
     "data": {"task": "d1"},
     "model": {"digest": "d2", "dtype": "float32"},
     "finalists": [

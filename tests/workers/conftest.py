@@ -399,7 +399,7 @@ def provenance() -> dict[str, Any]:
         "summary": {
             "metric_name": "accuracy",
             "method": "task",
-            "refine_epochs": 0,
+            "train_epochs": 0,
             "refit": False,
             "model": {"digest": "d1"},
             "data": {"task": "d2"},
@@ -448,7 +448,7 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             midway_share=None,
             propagated=0,
             loads=loads,
-            refine_epochs=0,
+            train_epochs=0,
             search_passes=7.5,
             finalists=4,
             fewest_finalists=4,

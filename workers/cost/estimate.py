@@ -83,8 +83,8 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
     streamed = (calibration + loads["way"] if midway else calibration).times(passes)
     streamed += loads["propagation"].times(operations.flowing_passes(job)) + loads["propagation_looks"]
-    streamed += loads["refinement"].times(job.refine_epochs)
-    entries = 1 + midway + (job.propagated > 0) + (job.refine_epochs > 0)  # one for each kind of factors
+    streamed += loads["refinement"].times(job.train_epochs)
+    entries = 1 + midway + (job.propagated > 0) + (job.train_epochs > 0)  # one for each kind of factors
     refit_one = loads["refit"].times(REFIT_PASSES)
     if refit_one.tokens:
         refit_one += loads["search"].times(2)  # before and after the refit

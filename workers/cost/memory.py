@@ -157,7 +157,7 @@ def _training(model: ModelSize, job: JobSize) -> Footprint:
 
     It holds the model, its factors, float32 copies of trained factors with gradients and moments, and a batch.
     """
-    if not job.refine_epochs:
+    if not job.train_epochs:
         return Footprint(host_bytes=0)
     compute = _compute_bytes(job)
     dense = model.total_params * compute

@@ -158,7 +158,7 @@ def preparing(model: ModelSize, job: JobSize) -> Steps:
         steps += [(loading, 1), (gathering, workers), (factoring, job.devices)]
     if job.propagated:
         steps.append((_propagating(model, job) + writing, 1 / job.actors if job.device == "cpu" else 1))
-    return [*steps, (_refining(model, job, loads["refinement"].times(job.refine_epochs)), 1)]
+    return [*steps, (_refining(model, job, loads["refinement"].times(job.train_epochs)), 1)]
 
 
 def flowing_passes(job: JobSize) -> int:

@@ -106,7 +106,7 @@ class JobSize:
     """Numbers of a job.
 
     `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), propagation,
-    propagation_looks (scorings that find the sizes of its models), refinement (one of `refine_epochs` passes),
+    propagation_looks (scorings that find the sizes of its models), refinement (one of `train_epochs` passes),
     reweigh and descend (all rounds), reweigh_looks and descend_looks (scorings that find the sizes of the rounds),
     search, refit (one finalist; empty without a refit), confirm, test, verify, and latency (one pass, where latencies
     are measured).
@@ -127,7 +127,7 @@ class JobSize:
     midway_share: float | None
     propagated: int
     loads: Mapping[str, Load]
-    refine_epochs: int
+    train_epochs: int
     search_passes: float
     finalists: int
     fewest_finalists: int

@@ -244,7 +244,7 @@ def test_a_job_that_has_ended_says_no_more_of_what_was_asked_of_it(done):
     ("epochs", "said"), [(0, None), (1, "for 1 epoch, the dense"), (2, "for 2 epochs, the dense")]
 )
 def test_that_the_factors_were_trained_is_said_where_they_were(result, epochs, said):
-    result["refine_epochs"] = epochs
+    result["train_epochs"] = epochs
 
     shown = " ".join(text(result_table(result)))
 

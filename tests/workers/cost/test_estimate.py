@@ -252,7 +252,7 @@ def test_methods_differ_in_what_they_gather(model: ModelSize, job: JobSize) -> N
 
 def test_training_costs_passes_factors_and_memory_of_its_own(model: ModelSize, job: JobSize) -> None:
     calibration = job.loads["refinement"]
-    phases = [phases_of(model, replace(job, refine_epochs=epochs))["prepare"] for epochs in (0, 1, 3)]
+    phases = [phases_of(model, replace(job, train_epochs=epochs))["prepare"] for epochs in (0, 1, 3)]
     none, one, three = phases
     assert [round(phase.tokens - none.tokens) for phase in (one, three)] == [
         calibration.tokens,
@@ -265,7 +265,7 @@ def test_training_costs_passes_factors_and_memory_of_its_own(model: ModelSize, j
     assert one.disk_bytes - none.disk_bytes == three.disk_bytes - none.disk_bytes == factors
     assert one.host_bytes - none.host_bytes <= 5 * factors
     wide = replace(job, gram_bytes=0, actors=1)
-    trained = phases_of(model, replace(wide, refine_epochs=1))["prepare"]
+    trained = phases_of(model, replace(wide, train_epochs=1))["prepare"]
     assert trained.host_bytes > phases_of(model, wide)["prepare"].host_bytes
 
 

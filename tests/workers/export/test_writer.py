@@ -276,7 +276,7 @@ def test_card_tells_what_a_drop_is_told_in(export_plan: ExportPlan, provenance: 
 
 
 def test_card_tells_what_factors_were_trained_on(export_plan: ExportPlan, provenance: dict[str, Any]) -> None:
-    provenance["summary"] |= {"refine_epochs": 3}
+    provenance["summary"] |= {"train_epochs": 3}
     card = (run(export_plan).folder / "README.md").read_text()
     taught = "labels and the dense model's answers"
     assert f"trained for 3 epochs on the calibration split's {taught} (the dense model was not" in card
