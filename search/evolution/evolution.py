@@ -18,10 +18,10 @@ from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.asktell import Counter, Generation
 from ranksieve.search.evolution.breeding import Breeder, stream
 from ranksieve.search.evolution.finalists import Finalist
-from ranksieve.search.evolution.frontier import FrontStanding
+from ranksieve.search.evolution.frontier import FrontProgress
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.evolution.population import FrontPopulation, Population, operators
-from ranksieve.search.evolution.progress import BEST_FINALISTS, Standing
+from ranksieve.search.evolution.progress import BEST_FINALISTS, SearchProgress
 from ranksieve.search.evolution.proposals import FrontProposer, Proposer
 from ranksieve.search.evolution.racing import Race
 from ranksieve.search.evolution.record import GenerationRecord
@@ -73,7 +73,7 @@ class Evolution:
         self._fingerprint, self._costs = fingerprint(space, objective, settings), prices(space)
         self._prices, self._memo = Prices(space, energies), Memo(space, known)
         self._schedule = schedule_for(objective, space, patience=settings.patience)
-        self._proposer, self._standing = self._parts(objective, seeds, starts or {})
+        self._proposer, self._progress = self._parts(objective, seeds, starts or {})
         self._counter = Counter(self._memo)
         self._seen = {outcome.genome for outcome in known}  # scored, or about to be
         self._bred = -1  # number of the last generation launched
@@ -83,7 +83,7 @@ class Evolution:
 
     def _parts(
         self, objective: Objective, seeds: Sequence[Genome], starts: Starts
-    ) -> tuple[Proposer, Standing]:
+    ) -> tuple[Proposer, SearchProgress]:
         """Return the source of candidates and the state that takes in their outcomes."""
         proposer = Proposer(
             prices=self._prices,
@@ -95,17 +95,17 @@ class Evolution:
         if isinstance(objective, Pareto):
             sizes = Sizes(self._space, objective)
             members = max(self._settings.population, objective.sizes)
-            of_sizes = FrontProposer(**vars(proposer), sizes=sizes)
-            return of_sizes, FrontStanding(
+            front_proposer = FrontProposer(**vars(proposer), sizes=sizes)
+            return front_proposer, FrontProgress(
                 self._space,
                 self._schedule,
                 FrontPopulation(members, sizes.place),
                 self._memo,
                 objective=objective,
                 settings=self._settings,
-                proposer=of_sizes,
+                proposer=front_proposer,
             )
-        return proposer, Standing(
+        return proposer, SearchProgress(
             self._space,
             self._schedule,
             Population(self._settings.population, BEST_FINALISTS, self._space.cost),
@@ -132,7 +132,7 @@ class Evolution:
     @property
     def generation(self) -> int:
         """Number of the last retired generation; -1 until the seeds are retired."""
-        return self._standing.generation
+        return self._progress.generation
 
     @property
     def target_share(self) -> float:
@@ -142,11 +142,11 @@ class Evolution:
     @property
     def incumbent(self) -> Outcome | None:
         """Best outcome on all examples at the target, or at the last target with one."""
-        return self._standing.incumbent
+        return self._progress.incumbent
 
     def front(self) -> list[Outcome]:
         """Return all outcomes that no smaller genome beats, smallest first."""
-        return self._standing.front()
+        return self._progress.front()
 
     def scored(self, genome: Genome) -> Outcome | None:
         """Return the outcome of a genome on all search examples.
@@ -162,7 +162,7 @@ class Evolution:
             For `MaxDrop` and `Pareto`: largest to smallest. At one size: lowest loss first. The start of the search
             is among them unless it failed; it comes last if it is not one of the best.
         """
-        return self._standing.finalists()
+        return self._progress.finalists()
 
     def ask(self, limit: int | None = None) -> list[Trial]:
         """Return trials to score, the most urgent ones first.
@@ -198,7 +198,7 @@ class Evolution:
         """
         if (landed := self._counter.land()) is None:
             return None
-        record = self._standing.retire(*landed, evaluations=self.evaluations, tokens=self.tokens)
+        record = self._progress.retire(*landed, evaluations=self.evaluations, tokens=self.tokens)
         self._breed()
         return record
 
@@ -222,12 +222,12 @@ class Evolution:
         breeder = Breeder(toolbox, self._settings, self._seen, rng)
         if number == 0:
             return self._proposer.seeds(breeder)
-        if self._standing.moved:
-            moved = self._proposer.moved(self._standing.population.genomes, breeder)
+        if self._progress.moved:
+            moved = self._proposer.moved(self._progress.population.genomes, breeder)
             # in two races at once, its cost would depend on which race comes first
             racing = {genome for older in self._counter.flight for genome in older.race.candidates}
             return [genome for genome in moved if genome not in racing]
-        return self._proposer.children(self._standing.population.scored, breeder)
+        return self._proposer.children(self._progress.population.scored, breeder)
 
     def _launch(
         self,
@@ -245,8 +245,8 @@ class Evolution:
             known=self._counter.known,
             limit=limit,
             protected=candidates[0] if first else None,
-            screened=screened and (self._standing.screens_seeds or not first),
-            order=self._standing.order(number),
+            screened=screened and (self._progress.screens_seeds or not first),
+            order=self._progress.order(number),
         )
         self._bred = number
         self._seen.update(race.candidates)
@@ -260,14 +260,14 @@ class Evolution:
             "prices": self._costs,
             "evaluations": self.evaluations,
             "tokens": self.tokens,
-            **self._standing.state(),
+            **self._progress.state(),
             "flight": flight_json(self._counter.flight),
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         check(state, self._fingerprint, self._costs)
         self._counter = Counter(self._memo, evaluations=state["evaluations"], tokens=state["tokens"])
-        self._standing.restore(state)
+        self._progress.restore(state)
         self._bred = self.generation
         for saved in state["flight"]:
             candidates = [tuple(genome) for genome in saved["candidates"]]

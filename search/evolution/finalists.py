@@ -132,14 +132,14 @@ def drop_finalists(
     if known and max(known) < space.kept_share(trusted):
         known[space.kept_share(trusted)] = trusted
 
-    def of_size(share: float) -> Genome:
+    def genome_at(share: float) -> Genome:
         if smallest is None or abs(share - smallest) > NEARBY + TOLERANCE:
             return seed(share)
         return beside(known[smallest], share)
 
-    chosen = _stepwise(space, of_size, known)
+    chosen = _stepwise(space, genome_at, known)
     safe = _safe(space, seed, space.kept_share(chosen[0])) if chosen else [seed(SAFEST_SHARE)]
-    falling = _falling(space, of_size, front, space.kept_share([*safe, *chosen][-1]))
+    falling = _falling(space, genome_at, front, space.kept_share([*safe, *chosen][-1]))
     return _finalists(
         [*safe, *chosen, *falling],
         risks(len(safe), [*map(space.kept_share, chosen)], [*map(space.kept_share, falling)]),
@@ -199,7 +199,7 @@ def _safe(space: SearchSpace, seed: Callable[[float], Genome], above: float) -> 
 
 
 def _stepwise(
-    space: SearchSpace, of_size: Callable[[float], Genome], known: Mapping[float, Genome]
+    space: SearchSpace, genome_at: Callable[[float], Genome], known: Mapping[float, Genome]
 ) -> list[Genome]:
     """Return the smallest known genome and larger ones in steps, largest first.
 
@@ -215,7 +215,7 @@ def _stepwise(
     for below, above in pairwise(shares):
         parts = math.ceil((above - below) / _widest(above) - TOLERANCE)
         for wanted in map(float, np.linspace(below, above, parts + 1)[1:-1]):
-            between = of_size(wanted)
+            between = genome_at(wanted)
             if space.kept_share(between) < wanted - (above - below) / parts / 2:
                 between = on_the_way(space, known[below], known[above], wanted)
             if space.kept_share(genomes[-1]) < space.kept_share(between) < above:
@@ -230,7 +230,7 @@ def _widest(share: float) -> float:
 
 
 def _falling(
-    space: SearchSpace, of_size: Callable[[float], Genome], front: Sequence[Outcome], share: float
+    space: SearchSpace, genome_at: Callable[[float], Genome], front: Sequence[Outcome], share: float
 ) -> list[Genome]:
     """Return finalists smaller than a share.
 
@@ -243,7 +243,7 @@ def _falling(
         if wanted <= 0:
             break
         near = [other for other in known if wanted - fall / 2 < other < wanted + TOLERANCE]
-        genome = known[max(near)] if near else of_size(wanted)
+        genome = known[max(near)] if near else genome_at(wanted)
         if space.kept_share(genome) < share:
             falling.append(genome)
         share = min(wanted, space.kept_share(genome))

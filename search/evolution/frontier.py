@@ -13,7 +13,7 @@ from ranksieve.search.evolution.archive import Memo
 from ranksieve.search.evolution.finalists import Finalist, front_finalists
 from ranksieve.search.evolution.outcome import Outcome
 from ranksieve.search.evolution.population import FrontPopulation
-from ranksieve.search.evolution.progress import Standing
+from ranksieve.search.evolution.progress import SearchProgress
 from ranksieve.search.evolution.proposals import Proposer
 from ranksieve.search.evolution.racing import Order
 from ranksieve.search.evolution.schedules import Schedule
@@ -25,7 +25,7 @@ GAIN = 1e-3
 """Least relative growth of the covered area that counts as progress."""
 
 
-class FrontStanding(Standing):
+class FrontProgress(SearchProgress):
     """State of a search over many sizes after its retired generations.
 
     Args:

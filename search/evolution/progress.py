@@ -19,7 +19,7 @@ BEST_FINALISTS = 3
 """Best genomes that are finalists of a search at one size, besides its start."""
 
 
-class Standing:
+class SearchProgress:
     """State of a search after its retired generations.
 
     Args:

@@ -330,8 +330,8 @@ class _Choice:
 
     def _rivals(self) -> Bools:
         """Return which steps have another step of their gene in the set."""
-        of_taken_S = np.isin(self._gene_S, self._gene_S[self.taken_S])
-        return of_taken_S & ~self.taken_S
+        same_gene_S = np.isin(self._gene_S, self._gene_S[self.taken_S])
+        return same_gene_S & ~self.taken_S
 
     def _near(self, change_S: Floats, cost_S: Integers) -> Integers:
         """Return the sorted indices of the steps that may form pairs."""

@@ -158,7 +158,7 @@ def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
     return tuple(levels_G.tolist())
 
 
-def of_densities(space: SearchSpace, densities_M: Sequence[float]) -> Genome:
+def from_densities(space: SearchSpace, densities_M: Sequence[float]) -> Genome:
     """Return the genome nearest below wanted densities.
 
     Every gene takes its highest level that keeps no more than wanted, or its lowest level.
@@ -184,7 +184,7 @@ def random_densities(space: SearchSpace, rng: Random) -> Genome:
 
     Source: LLM-Sieve, arXiv 2505.18350, whose levels these are.
     """
-    return of_densities(space, [rng.choice(PAPER_DENSITIES) for _ in space.matrices])
+    return from_densities(space, [rng.choice(PAPER_DENSITIES) for _ in space.matrices])
 
 
 def fitted(prices: Prices, genome: Genome, share: float) -> Genome:

@@ -44,7 +44,7 @@ class DropInterval:
         """Return whether the drop is at most `limit` points, with `confidence`."""
         return self.upper <= limit
 
-    def of_as_many(self, times: float) -> "DropInterval":
+    def with_examples(self, times: float) -> "DropInterval":
         """Return the interval expected from `times` as many examples.
 
         All bounds move towards the estimate by the square root of `times`.

@@ -91,7 +91,7 @@ def risk_of_rise(
     return (int(np.count_nonzero(means_B > math.log1p(limit / 100))) + 1) / (draws + 1)
 
 
-def of_two_looks(first: float, whole: float | None = None) -> float:
+def two_look_pvalue(first: float, whole: float | None = None) -> float:
     """Return a p-value from some examples, and from all if those do not decide.
 
     The risks of the two looks add up, so each look has a part of the risk.

@@ -12,7 +12,7 @@ from ranksieve.search.evolution.finalists import LARGEST_RISK, MIDDLE_RISK
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.statistics.fallback import fallback, fallback_from
 from ranksieve.search.statistics.intervals import DropInterval
-from ranksieve.search.statistics.pvalues import FIRST_LOOK, fewest_examples, of_two_looks
+from ranksieve.search.statistics.pvalues import FIRST_LOOK, fewest_examples, two_look_pvalue
 from ranksieve.service.job.events import EventType
 from ranksieve.service.pipeline.refitting import Finalists
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer, half_of
@@ -254,4 +254,4 @@ class _Looks:
 
         if not self._half:
             return risk_on(scores)
-        return of_two_looks(risk_on(first(scores, self._half)), risk_on(scores) if whole else None)
+        return two_look_pvalue(risk_on(first(scores, self._half)), risk_on(scores) if whole else None)

@@ -117,7 +117,7 @@ class Measures:
         One of its examples counts as lost, see `risk_of_drop`.
         """
         confirm = len(self._task.splits["confirm"])
-        foreseen = drop.of_as_many(confirm / examples)
+        foreseen = drop.with_examples(confirm / examples)
         return foreseen if self._task.kind == "lm" else foreseen.with_one_lost(confirm)
 
     def _dense_like(self, scores: Scores, split: str) -> Scores:

@@ -29,7 +29,7 @@ from ranksieve.search.space.objectives import (
 )
 from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import Starts, lagrangian, of_densities
+from ranksieve.search.start.seeds import Starts, from_densities, lagrangian
 from ranksieve.service import spec as job
 from ranksieve.service.pipeline.plans import resolve_path
 from ranksieve.service.policy import FRONT, descent_rounds, policy_of, reweigh_rounds
@@ -177,7 +177,7 @@ def _target_latency(objective: job.TargetLatency, latency: LatencyTable) -> Targ
 
 def _seeds(spec: JobSpec, space: SearchSpace, roots: Sequence[Path]) -> list[Genome]:
     return [
-        of_densities(space, _densities(seed, space, f"search.seeds.{index}", roots))
+        from_densities(space, _densities(seed, space, f"search.seeds.{index}", roots))
         for index, seed in enumerate(spec.search.seeds)
     ]
 
@@ -234,20 +234,20 @@ def _room(spec: JobSpec, seeds: int, limit: int) -> int:
 def _densities(seed: SeedSpec, space: SearchSpace, field: str, roots: Sequence[Path]) -> list[float]:
     """Return the share of each matrix that a seed keeps."""
     if seed.ranks is not None:
-        return _of_list(seed.ranks, space, f"{field}.ranks")
+        return _densities_of_ranks(seed.ranks, space, f"{field}.ranks")
     assert seed.path is not None
     file = resolve_path(seed.path, roots, f"{field}.path")
-    return _of_ranks(_read_ranks(file, f"{field}.path"), space, f"{field}.path")
+    return _densities_of_named(_read_ranks(file, f"{field}.path"), space, f"{field}.path")
 
 
-def _of_ranks(ranks: Mapping[str, int], space: SearchSpace, field: str) -> list[float]:
+def _densities_of_named(ranks: Mapping[str, int], space: SearchSpace, field: str) -> list[float]:
     for shape in space.matrices:
         if shape.name not in ranks:
             raise InputError(field, f"names no rank of {shape.name!r}; is it of another model?")
-    return _of_list([ranks[shape.name] for shape in space.matrices], space, field)
+    return _densities_of_ranks([ranks[shape.name] for shape in space.matrices], space, field)
 
 
-def _of_list(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float]:
+def _densities_of_ranks(ranks: Sequence[int], space: SearchSpace, field: str) -> list[float]:
     if len(ranks) != len(space.matrices):
         raise InputError(
             field,

@@ -63,10 +63,10 @@ class ResourceSpec(Strict):
             cpus: Processor cores of the cluster.
             gpus: GPUs of the cluster.
         """
-        of_a_gpu = self.gpus_per_actor if self.gpus_per_actor is not None else min(1, int(gpus))
-        room = min(cpus / self.threads_per_actor, gpus / of_a_gpu if of_a_gpu else cpus)
+        gpus_per_actor = self.gpus_per_actor if self.gpus_per_actor is not None else min(1, int(gpus))
+        room = min(cpus / self.threads_per_actor, gpus / gpus_per_actor if gpus_per_actor else cpus)
         actors = self.actors or min(MOST_ACTORS, max(1, int(room)))
-        return self.model_copy(update={"actors": actors, "gpus_per_actor": of_a_gpu})
+        return self.model_copy(update={"actors": actors, "gpus_per_actor": gpus_per_actor})
 
     @property
     def most_actors(self) -> int:

@@ -80,11 +80,9 @@ def extend(session: Session, job_id: str, generation: int, scorings: Iterable[Ca
 
 def _front_of(session: Session, job_id: str) -> Front:
     members = select(FrontRow.candidate_id, FrontRow.kept_share, FrontRow.loss_nats)
-    standing = members.where(FrontRow.job_id == job_id, FrontRow.until.is_(None)).order_by(
-        FrontRow.kept_share
-    )
+    present = members.where(FrontRow.job_id == job_id, FrontRow.until.is_(None)).order_by(FrontRow.kept_share)
     front = Front()
-    for id, kept_share, loss in session.execute(standing):
+    for id, kept_share, loss in session.execute(present):
         front.ids.append(id)
         front.kept_shares.append(kept_share)
         front.losses.append(loss)

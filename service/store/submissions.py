@@ -86,8 +86,8 @@ class Submissions:
         with self._base.database.writing() as session:
             mapping.find_job(session, parent.id, lock=True)  # a simultaneous request waits here
             given_up = [JobState.FAILED.value, JobState.CANCELLED.value, JobState.CRASHED.value]
-            of_job = select(JobRow).where(JobRow.parent == parent.id, JobRow.state.not_in(given_up))
-            for row in session.scalars(of_job.where(JobRow.cancel_requested.is_(False))):
+            exports = select(JobRow).where(JobRow.parent == parent.id, JobRow.state.not_in(given_up))
+            for row in session.scalars(exports.where(JobRow.cancel_requested.is_(False))):
                 if Export.from_json(row.export or {}).genome == export.genome:
                     return mapping.job_of(row)
             if most_queued is not None:

@@ -30,7 +30,7 @@ from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import RESAMPLES
-from ranksieve.search.statistics.pvalues import of_two_looks, risk_of_drop
+from ranksieve.search.statistics.pvalues import risk_of_drop, two_look_pvalue
 from ranksieve.service.pipeline.descent import starts_of
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer, half_of
 from ranksieve.service.spec import JobSpec
@@ -149,10 +149,10 @@ def _cell(rows: list[dict[str, Any]], limit: float, risk: float, size: int, shar
                 for examples, (lost, gained) in parts.items()  # noqa: B023
             )
             asked.setdefault(index, half_of(size) / size)  # noqa: B023
-            if half_of(size) and (early := of_two_looks(some)) <= at_hand:
+            if half_of(size) and (early := two_look_pvalue(some)) <= at_hand:
                 return early
             asked[index] = 1.0  # noqa: B023
-            return of_two_looks(some, whole) if half_of(size) else whole
+            return two_look_pvalue(some, whole) if half_of(size) else whole
 
         held = fallback(shares, risk, least_risk)
         scored.append(sum(asked.values()))

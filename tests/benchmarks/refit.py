@@ -67,15 +67,15 @@ def _measured(
     refit_s = time.perf_counter() - started
     found = linear_head(model.switchable.model)
     assert found is not None
-    of_head = f"{found[0]}:bias"
-    without = {key: tensor for key, tensor in new.items() if key != of_head}
-    for fitted in (without, new) if of_head in new else (new,):
+    bias_key = f"{found[0]}:bias"
+    without = {key: tensor for key, tensor in new.items() if key != bias_key}
+    for fitted in (without, new) if bias_key in new else (new,):
         with using_fitted(model.switchable, fitted):
             scores = model.scorer.score(_request(ranks, arguments.examples))
         if not isinstance(scores, Scores):
             raise SystemExit(f"cannot be scored: {scores.reason}")
         yield {
-            "bias": of_head in fitted,
+            "bias": bias_key in fitted,
             "kl_nats": float(scores.kl_nats.mean()),
             "nll_rise_nats": float((scores.nll_nats - dense.nll_nats).mean()),
             "drop_points": 100 * (metric_of("choice", dense) - metric_of("choice", scores)),

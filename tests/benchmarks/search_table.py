@@ -69,7 +69,7 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import Starts, lagrangian, uniform
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import DropInterval, mean_interval
-from ranksieve.search.statistics.pvalues import of_two_looks
+from ranksieve.search.statistics.pvalues import two_look_pvalue
 from ranksieve.service.pipeline.descent import starts_of, until_little
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.workers.factors.decomposition import Method
@@ -509,11 +509,11 @@ def _smallest(
         genome, half = finalists[index].genome, arena.scorer.half("confirm")
         some = arena.scores(genome, "confirm", half or None)
         drops[index] = arena.scorer.drop(some, "confirm", confidence, seed)
-        if (early := of_two_looks(risk_of(some))) <= risk:
+        if (early := two_look_pvalue(risk_of(some))) <= risk:
             return early
         scores = arena.scores(genome, "confirm")
         drops[index] = arena.scorer.drop(scores, "confirm", confidence, seed)
-        return of_two_looks(risk_of(some), risk_of(scores))
+        return two_look_pvalue(risk_of(some), risk_of(scores))
 
     held = fallback([one.risk for one in finalists], 1 - confidence, least_risk)
     last = held[-1] if held else 0

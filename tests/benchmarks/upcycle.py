@@ -75,8 +75,8 @@ def upcycled(dense: torch.nn.Module, experts: int, chosen: int) -> MixtralForCau
     torch.manual_seed(0)
     mixture = MixtralForCausalLM(config).to(dense.dtype)
     mixture.load_state_dict(dense.state_dict(), strict=False)
-    for block, of_dense in zip(mixture.model.layers, dense.model.layers, strict=True):
-        mlp = of_dense.mlp
+    for block, dense_block in zip(mixture.model.layers, dense.model.layers, strict=True):
+        mlp = dense_block.mlp
         block.mlp.experts.gate_up_proj[:] = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])
         block.mlp.experts.down_proj[:] = mlp.down_proj.weight
         block.mlp.gate.weight.normal_(std=ROUTER_STD)

@@ -51,7 +51,7 @@ class Furthest:
             self._on_progress(item)
 
 
-def last_item(
+def run_phase(
     phase: str,
     start: Callable[[], Any],
     share: Share,

@@ -29,7 +29,7 @@ from ranksieve.search.errors import InfrastructureError, InputError
 from ranksieve.workers.cluster.actor import ScorerPlan, ScoringActor, hold_to_part
 from ranksieve.workers.cluster.dispatcher import Dispatcher
 from ranksieve.workers.cluster.fairness import UNITS, amounts, room
-from ranksieve.workers.cluster.phases import Furthest, last_item
+from ranksieve.workers.cluster.phases import Furthest, run_phase
 from ranksieve.workers.cluster.probe import Probe
 from ranksieve.workers.cluster.shares import Share, Sharing
 from ranksieve.workers.machine.devices import give_memory_back
@@ -251,7 +251,7 @@ class Cluster:
 
         share.use(workers)
         try:
-            return last_item(phase.__name__, start, share, cancelled, Furthest(on_progress))
+            return run_phase(phase.__name__, start, share, cancelled, Furthest(on_progress))
         finally:
             share.rest()
 

@@ -153,11 +153,11 @@ def _build(
         for some in ([matrices] if plan.method == "weight" else passed)
     ]
     for index, group in enumerate(groups):
-        yield from _of_all(_work(group), index, len(groups))
+        yield from _overall(_work(group), index, len(groups))
     for index, group in enumerate(groups):
         while not group.done:
             group.wait()
-            yield from _of_all(_work(group), index, len(groups))
+            yield from _overall(_work(group), index, len(groups))
     parts = [part for group in groups for part in group.parts]
     with cache.lock(key):
         if not cache.has(key) and all([_is_whole(cache, part) for part in parts]):
@@ -192,7 +192,7 @@ def _work(group: MatrixGroup) -> Iterator[Progress]:
         yield Progress(phase="projection", done=done, total=total)
 
 
-def _of_all(steps: Iterator[Progress], index: int, groups: int) -> Iterator[Progress]:
+def _overall(steps: Iterator[Progress], index: int, groups: int) -> Iterator[Progress]:
     """Scale the progress of one group to all groups, as if all took as long."""
     for step in steps:
         yield replace(step, done=index * step.total + step.done, total=groups * step.total)

@@ -179,12 +179,12 @@ def decomposed_at_once(chunk: Sequence[MatrixShape], method: Method) -> list[lis
 
     See `BATCH_BYTES`.
     """
-    of_width: dict[int, list[MatrixShape]] = {}
+    by_width: dict[int, list[MatrixShape]] = {}
     for matrix in chunk:
         width = gram_width(matrix, method)
-        of_width.setdefault(width, []).append(matrix)
+        by_width.setdefault(width, []).append(matrix)
     batches = []
-    for width, alike in of_width.items():
+    for width, alike in by_width.items():
         count = max(1, BATCH_BYTES // (8 * width**2))
         batches += [alike[start : start + count] for start in range(0, len(alike), count)]
     return batches

@@ -109,10 +109,10 @@ def _propagated(plan: PreparationPlan) -> Generator[Progress, None, Prepared]:
         return made
     sizes = plan.propagated_shares
     target = [sizes.points, QUALITIES] if isinstance(sizes, MaxDrop) else sizes
-    of_job = [target, plan.refinement.rank_step, plan.refinement.kl_weight]
+    job_settings = [target, plan.refinement.rank_step, plan.refinement.kl_weight]
     recorded = [field.name for field in fields(Propagation)]
     constants = [AROUND, ALPHA, DENSE_WEIGHT, MOST_EXAMPLES, MOST_TOKENS, JUDGED, MOST_JUDGES, JUDGING]
-    settings = [of_job, recorded, *constants]
+    settings = [job_settings, recorded, *constants]
     try:
         folder = yield from _after(plan, made, "propagated", settings, _propagate)
     except ScoringError as error:

@@ -185,7 +185,7 @@ def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
         if mixed_DD is None:
             width, device = x_TD.shape[1], x_TD.device
             mixed_DD = torch.zeros(width, width, dtype=torch.float64, device=device)
-            own, of_dense, tokens = GramSum.zeros(width, device), GramSum.zeros(width, device), 0
+            own, dense, tokens = GramSum.zeros(width, device), GramSum.zeros(width, device), 0
         with multiplied_as(x_TD.dtype):
             mixed_DD += dense_TD.float().T @ x_TD.float()
         _require_finite(own.add_rows_(x_TD), group)
@@ -193,9 +193,9 @@ def _moments(group: Group) -> tuple[torch.Tensor, torch.Tensor] | None:
     if mixed_DD is None:
         return None
     for dense_TD in group.read_dense():
-        _require_finite(of_dense.add_rows_(dense_TD.to(device)), group)
+        _require_finite(dense.add_rows_(dense_TD.to(device)), group)
     weight = (1 + DENSE_WEIGHT) * tokens
-    dense_P = DENSE_WEIGHT * len(group.places) * of_dense.panels_P
+    dense_P = DENSE_WEIGHT * len(group.places) * dense.panels_P
     cross_DD = GramSum(own.width, (1 - ALPHA) * own.panels_P + dense_P).whole_KK().div_(weight)
     cross_DD += mixed_DD.mul_(ALPHA / weight)
     del mixed_DD

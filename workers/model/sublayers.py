@@ -75,7 +75,7 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
 
     names = [matrix.name for matrix in matrices]
     experts = {name: expert for name in names if (expert := expert_of(model, name)) is not None}
-    of_experts = [
+    expert_sublayers = [
         _expert(name, expert, experts)
         for name, expert in experts.items()
         if name.endswith(f".{expert.maps[-1]}")
@@ -95,7 +95,7 @@ def find_sublayers(model: PreTrainedModel, matrices: Sequence[MatrixShape]) -> t
         seen = found.get((sublayer.name, sublayer.output))
         if seen is not None:
             outermost.setdefault(seen.output, seen)
-    return (*outermost.values(), *of_experts)
+    return (*outermost.values(), *expert_sublayers)
 
 
 def live_ranks(

@@ -215,7 +215,11 @@ class Scorer:
             del part, logp_NV  # free them before the next part
         nll_E = np.add.reduceat(nll_A, offset_E[:-1])
         scores = {
-            **(_of_texts(texts, examples) if self._task.kind == "generate" else _of_likelihood(nll_E)),
+            **(
+                _text_quality(texts, examples)
+                if self._task.kind == "generate"
+                else _likelihood_quality(nll_E)
+            ),
             "nll_nats": nll_E,
             "answer_tokens": counts_E.astype(np.float64),
             "kl_nats": np.add.reduceat(kl_A, offset_E[:-1]) / counts_E,
@@ -275,7 +279,7 @@ class Scorer:
         return self._batches[key]
 
 
-def _of_texts(texts: Sequence[str | None], examples: Sequence[Example]) -> dict[str, np.ndarray]:
+def _text_quality(texts: Sequence[str | None], examples: Sequence[Example]) -> dict[str, np.ndarray]:
     """Return `quality` and `exact` of written answers, NaN without one."""
     pairs = [(text, example.references) for text, example in zip(texts, examples, strict=True)]
     return {
@@ -284,7 +288,7 @@ def _of_texts(texts: Sequence[str | None], examples: Sequence[Example]) -> dict[
     }
 
 
-def _of_likelihood(nll_E: np.ndarray) -> dict[str, np.ndarray]:
+def _likelihood_quality(nll_E: np.ndarray) -> dict[str, np.ndarray]:
     """Return `quality` and `exact` without written answers."""
     return {"quality": -nll_E, "exact": np.zeros(len(nll_E))}
 

@@ -135,14 +135,14 @@ def test_run_of_a_fork_that_crashed_goes_on_when_run_again(ranksieve, spec_file,
 
 
 @pytest.fixture
-def heeds_ctrl_c():
+def default_ctrl_c():
     """Also where a shell has started the tests in the background, which are then told to ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_cancels_the_job_and_waits_for_it(ranksieve, spec_file, pipeline, heeds_ctrl_c):
+def test_ctrl_c_cancels_the_job_and_waits_for_it(ranksieve, spec_file, pipeline, default_ctrl_c):
     class Interrupting(pipeline.__class__):
         def __call__(self, job, log):
             os.kill(os.getpid(), signal.SIGINT)

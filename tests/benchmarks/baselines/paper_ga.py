@@ -16,7 +16,7 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import PAPER_DENSITIES, of_densities
+from ranksieve.search.start.seeds import PAPER_DENSITIES, from_densities
 
 Chromosome = tuple[int, ...]
 """Index of a density, ascending, per gene."""
@@ -105,7 +105,7 @@ class _Breeder:
         share = 1.0 if isinstance(objective, MaxDrop) else objective.target(space)
         self._budget = space.budget(share)
         count = len(space.matrices)
-        uniform = [of_densities(space, [density] * count) for density in sorted(PAPER_DENSITIES)]
+        uniform = [from_densities(space, [density] * count) for density in sorted(PAPER_DENSITIES)]
         self._levels_GK = np.array(uniform).T
         if (smallest := space.cost(uniform[0])) > self._budget:
             raise InputError(

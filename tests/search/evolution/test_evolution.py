@@ -505,7 +505,7 @@ def test_of_equals_that_cost_the_same_the_incumbent_is_the_first_finalist_too(ma
     assert problem.space.cost(first) == problem.space.cost(second)
     evolution = Evolution(problem.space, problem.energies, TargetParams(share=0.4), SETTINGS, memo=known)
     for outcome in known:
-        incumbent, _ = evolution._standing._select([outcome], 0.4)
+        incumbent, _ = evolution._progress._select([outcome], 0.4)
         assert incumbent.genome == finalists(evolution)[0]
 
 

@@ -140,7 +140,7 @@ def test_a_child_has_to_beat_what_was_screened_before_it(make_problem) -> None:
         return Outcome(genome=genome, examples=8, kl_nats=loss, drop_points=0.0, metric=1.0)
 
     children = [outcome(middle, 0.5), outcome(large, 0.1), outcome(small, 0.9)]
-    order = evolution._standing._population.order
+    order = evolution._progress._population.order
     assert {one.genome for one in order(children, [])[:2]} == {small, large}  # the ends first
     assert order(children, [outcome(old, 0.4)])[-1].genome == middle
 
@@ -244,7 +244,7 @@ def test_of_twins_the_one_that_costs_less_stands_in_the_front(make_problem) -> N
     ]
     for outcomes in (twins, twins[::-1]):
         evolution = Evolution(space, problem.energies, OBJECTIVE, SETTINGS, memo=outcomes)
-        evolution._standing.population.join(outcomes, 0.8)
+        evolution._progress.population.join(outcomes, 0.8)
         assert [one.genome for one in evolution.finalists()] == [fewer]
 
 
@@ -259,8 +259,8 @@ def test_a_front_that_hardly_covers_more_has_gained_nothing(make_problem) -> Non
     evolution = Evolution(problem.space, problem.energies, OBJECTIVE, SETTINGS, memo=found)
     stalled = []
     for finishers in (found[:2], found[2:]):
-        evolution._standing.order(0)
-        evolution._standing._select(finishers, 0.8)
+        evolution._progress.order(0)
+        evolution._progress._select(finishers, 0.8)
         stalled.append(evolution.state()["schedule"]["stalled"])
     assert stalled == [0, 1]
 
@@ -280,7 +280,7 @@ def test_the_order_of_nsga_ii_puts_no_beaten_child_before_its_better(
         for genome, loss in zip(genomes, losses, strict=True)
     ]
     rng.shuffle(outcomes)
-    ranked = evolution._standing._population.order(outcomes, [])
+    ranked = evolution._progress._population.order(outcomes, [])
     assert sorted(one.genome for one in ranked) == sorted(genomes)
     sizes = Sizes(problem.space, OBJECTIVE)
     points = [(sizes.place(one.genome), one.fitness) for one in ranked]

@@ -234,20 +234,20 @@ def test_no_single_step_more_would_be_better(
     ]
     trusted = trust(np.stack(small_steps, axis=1)) if small_steps else 1.0
 
-    def of(other: Genome) -> float:
+    def change(other: Genome) -> float:
         change_E = np.zeros(len(kept_EM))
         for i, (new, old) in enumerate(zip(other, genome, strict=True)):
             change_E += cut_EM[:, i] if new > old else -kept_EM[:, i] if new < old else 0.0
         return float(trusted * change_E.mean() + HARM * change_E.var())
 
-    assert of(ended) == pytest.approx(expected, abs=1e-9)
+    assert change(ended) == pytest.approx(expected, abs=1e-9)
     for i, gene in enumerate(space.genes):
         for level in (genome[i] - 1, genome[i], genome[i] + 1):
             other = (*ended[:i], level, *ended[i + 1 :])
             direct = genome[i] in (ended[i], level)  # not from one side to the other in one go
             allowed = level == genome[i] or is_small(gene, genome[i], level)
             if allowed and direct and space.cost(other) <= budget:
-                assert of(other) >= expected - 1e-8
+                assert change(other) >= expected - 1e-8
 
 
 def test_the_dense_size_has_a_rung_of_its_own_and_none_above() -> None:

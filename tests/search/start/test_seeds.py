@@ -15,8 +15,8 @@ from ranksieve.search.start.seeds import (
     PAPER_DENSITIES,
     family,
     fitted,
+    from_densities,
     lagrangian,
-    of_densities,
     on_the_way,
     per_type,
     random_densities,
@@ -177,19 +177,19 @@ def test_a_wish_is_rounded_down_to_levels() -> None:
         for kind, d in (("a", 8), ("b", 8), ("c", 24))
     ]
     space = SearchSpace(matrices, 1)  # a and b keep a quarter per rank, c a sixth
-    assert space.ranks(of_densities(space, [0.5, 0.74, 1.0])) == (2, 2, DENSE)
-    assert space.ranks(of_densities(space, [0.0, 0.25, 1 / 6 * 3])) == (0, 1, 3)
+    assert space.ranks(from_densities(space, [0.5, 0.74, 1.0])) == (2, 2, DENSE)
+    assert space.ranks(from_densities(space, [0.0, 0.25, 1 / 6 * 3])) == (0, 1, 3)
     bounded = SearchSpace(matrices, 1, allowed=[(2, 3), (0, 1, 2), (0, 1, 2, 3, 4, 5, DENSE)])
-    assert bounded.ranks(of_densities(bounded, [0.0, 1.0, 0.5])) == (2, 2, 3)
+    assert bounded.ranks(from_densities(bounded, [0.0, 1.0, 0.5])) == (2, 2, 3)
     tied = SearchSpace(matrices, 1, ties=[Tie(members=(0, 1), field="x")])
-    assert tied.ranks(of_densities(tied, [0.2, 0.8, 0.5])) == (2, 2, 3)  # half of both together
+    assert tied.ranks(from_densities(tied, [0.2, 0.8, 0.5])) == (2, 2, 3)  # half of both together
 
 
 def test_ranks_that_are_levels_come_back(make_problem) -> None:
     space = SearchSpace(make_problem().space.matrices, 4)
     genome = tuple(i % count for i, count in enumerate(space.counts_G.tolist()))
     pairs = zip(space.matrices, space.ranks(genome), strict=True)
-    assert of_densities(space, [shape.density(rank) for shape, rank in pairs]) == genome
+    assert from_densities(space, [shape.density(rank) for shape, rank in pairs]) == genome
 
 
 def test_random_densities_are_those_of_the_paper(make_problem) -> None:
@@ -250,4 +250,4 @@ def test_a_rank_is_bought_by_the_share_that_it_keeps() -> None:
     space = SearchSpace([MatrixShape(name="m", out_features=49, in_features=49, layer=0, kind="m")], 1)
     density = space.matrices[0].density(1)
     assert density * 2401 < 98
-    assert of_densities(space, [density]) == uniform(space, density) == (1,)
+    assert from_densities(space, [density]) == uniform(space, density) == (1,)

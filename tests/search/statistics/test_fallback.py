@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ranksieve.search.statistics.fallback import fallback
-from ranksieve.search.statistics.pvalues import of_two_looks, risk_of_drop
+from ranksieve.search.statistics.pvalues import risk_of_drop, two_look_pvalue
 
 
 class Risks:
@@ -89,10 +89,10 @@ def test_the_end_is_the_same_where_some_of_the_examples_tell(
     """Each candidate: parts of the risk that are its own, and its p-values by some of the examples, and by all."""
     parts = sum(parts for parts, _, _ in candidates) or 1
     risks = [own / parts for own, _, _ in candidates]
-    least = [of_two_looks(some, whole) for _, some, whole in candidates]
+    least = [two_look_pvalue(some, whole) for _, some, whole in candidates]
 
     def by_looks(index: int, at_hand: float) -> float:
-        early = of_two_looks(candidates[index][1])
+        early = two_look_pvalue(candidates[index][1])
         return early if early <= at_hand else least[index]
 
     assert fallback(risks, risk, by_looks) == fallback(risks, risk, lambda index, _: least[index])
@@ -110,14 +110,16 @@ def test_a_sequence_keeps_the_error_of_one_test(risks: list[float], looks: int) 
         candidates = [np.where((dense == 1) & lost_N, 0.0, dense) for lost_N in lost]
 
         @cache
-        def of(index: int, examples: int) -> float:
+        def pvalue(index: int, examples: int) -> float:
             return risk_of_drop(dense[:examples], candidates[index][:examples], 3.999, seed=index, draws=500)
 
         def least_risk(index: int, risk: float) -> float:
-            early = of_two_looks(of(index, 150)) if looks == 2 else 1.0
+            early = two_look_pvalue(pvalue(index, 150)) if looks == 2 else 1.0
             if early <= risk:
                 return early
-            return of_two_looks(of(index, 150), of(index, 300)) if looks == 2 else of(index, 300)
+            return (
+                two_look_pvalue(pvalue(index, 150), pvalue(index, 300)) if looks == 2 else pvalue(index, 300)
+            )
 
         return bool(fallback(risks, 0.2, least_risk))
 

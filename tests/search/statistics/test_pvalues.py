@@ -14,9 +14,9 @@ from ranksieve.search.statistics.pvalues import (
     MOST_CONFIDENCE,
     RISK_DRAWS,
     fewest_examples,
-    of_two_looks,
     risk_of_drop,
     risk_of_rise,
+    two_look_pvalue,
 )
 
 
@@ -150,9 +150,9 @@ def test_a_rise_that_lies_in_short_records_is_let_through_no_more_often_than_at_
 
 
 def test_a_look_at_some_of_the_examples_has_a_part_of_the_risk() -> None:
-    assert of_two_looks(0.001) == pytest.approx(0.001 / FIRST_LOOK) == of_two_looks(0.001, 0.9)
-    assert of_two_looks(0.9) == 1.0
-    assert of_two_looks(0.9, 0.1) == pytest.approx(0.1 / (1 - FIRST_LOOK))
+    assert two_look_pvalue(0.001) == pytest.approx(0.001 / FIRST_LOOK) == two_look_pvalue(0.001, 0.9)
+    assert two_look_pvalue(0.9) == 1.0
+    assert two_look_pvalue(0.9, 0.1) == pytest.approx(0.1 / (1 - FIRST_LOOK))
 
 
 @pytest.mark.parametrize("first", [0.02, 0.5])
@@ -164,7 +164,7 @@ def test_two_looks_let_through_no_more_often_than_the_risk(
     rng = np.random.default_rng(5)
     half, other = rng.standard_normal((2, 4000))
     pairs = zip(*map(_normal_risks, (half, (half + other) / math.sqrt(2))), strict=True)
-    passed = np.mean([of_two_looks(some, whole) <= 0.2 for some, whole in pairs])
+    passed = np.mean([two_look_pvalue(some, whole) <= 0.2 for some, whole in pairs])
     assert 0.1 < passed <= 0.2 + 3 * math.sqrt(0.2 * 0.8 / 4000)
 
 

@@ -9,7 +9,7 @@ import ray
 
 from ranksieve.search.errors import CancelledError
 from ranksieve.workers.cluster import phases
-from ranksieve.workers.cluster.phases import last_item
+from ranksieve.workers.cluster.phases import run_phase
 
 
 class OneWorker:
@@ -43,7 +43,7 @@ def test_the_log_tells_of_workers_that_are_silent_for_long_and_again(
     monkeypatch.setattr(phases, "next", lambda stream: "word", raising=False)
 
     with caplog.at_level(logging.WARNING), pytest.raises(CancelledError):
-        last_item("calibration", lambda: worker, share, cancelled, heard.append)
+        run_phase("calibration", lambda: worker, share, cancelled, heard.append)
 
     assert heard == ["word"]
     assert [line.getMessage() for line in caplog.records] == [

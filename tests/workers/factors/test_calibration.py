@@ -42,7 +42,7 @@ class Moments:
 
     tokens: int
     sent: dict[str, int]
-    of_name: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    pairs: dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
 class Naive:
@@ -73,14 +73,14 @@ class Naive:
         each = [torch.autograd.grad(loss, flat, retain_graph=True) for loss in losses]
         grads = iter([torch.stack(tensors) for tensors in zip(*each, strict=True)])
         sent = {name: sum(rows.shape[:-1].numel() for rows in self._inputs[name]) for name in self._names}
-        moments = Moments(tokens=self.tokens, sent=sent, of_name={})
+        moments = Moments(tokens=self.tokens, sent=sent, pairs={})
         for name in self._names:
             weight = weight_OD(self._model.get_submodule(name)).detach()  # type: ignore[arg-type]
             gram_C = gram(self._inputs[name])
             gram_G = gram([next(grads) for _ in self._outputs[name]])
             weight = weight.double()
             narrow_output = weight.shape[0] <= weight.shape[1]
-            moments.of_name[name] = (
+            moments.pairs[name] = (
                 (weight @ gram_C @ weight.T, gram_G)
                 if narrow_output
                 else (gram_C, weight.T @ gram_G @ weight)
@@ -97,7 +97,7 @@ class Naive:
 
 def assert_same(grams: Grams, expected: Moments) -> None:
     assert grams.tokens == expected.tokens
-    for name, pair in expected.of_name.items():
+    for name, pair in expected.pairs.items():
         for got, summed, tokens in zip(
             grams.of(name), pair, (expected.tokens, expected.sent[name]), strict=True
         ):
@@ -189,10 +189,10 @@ def test_probes_of_three_choices_average_to_the_fisher_information(
 
     def error(name: str, count: int) -> float:
         mean = torch.stack([grams.backward[name].whole_KK() for grams in probes[:count]]).mean(dim=0)
-        expected = exact.of_name[name][1]
+        expected = exact.pairs[name][1]
         return float((mean - expected).norm() / expected.norm())
 
-    for name in exact.of_name:
+    for name in exact.pairs:
         assert error(name, 48) < 0.5 * error(name, 1) < 0.5
         assert error(name, 48) < 0.15
 

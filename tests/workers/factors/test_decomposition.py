@@ -225,12 +225,13 @@ def test_units_of_inputs_gradients_and_weights_do_not_matter(
     shape: tuple[int, int], method: Method, seed: int, scales: tuple[float, float, float]
 ) -> None:
     weight_OD, gram_C, gram_G = problem(shape, seed)
-    of_weight, of_inputs, of_gradients = scales
+    weight_scale, inputs_scale, gradients_scale = scales
     plain = factor(weight_OD, method, 3, gram_C, gram_G)
-    scaled = factor(of_weight * weight_OD, method, 3, of_inputs * gram_C, of_gradients * gram_G)
-    torch.testing.assert_close(product(scaled, 3) / of_weight, product(plain, 3), rtol=1e-6, atol=1e-7)
-    of_energies = of_weight**2 * of_inputs * of_gradients if method == "task" else 1.0  # else they are shares
-    torch.testing.assert_close(scaled.energy_K / of_energies, plain.energy_K, rtol=1e-6, atol=0)
+    scaled = factor(weight_scale * weight_OD, method, 3, inputs_scale * gram_C, gradients_scale * gram_G)
+    torch.testing.assert_close(product(scaled, 3) / weight_scale, product(plain, 3), rtol=1e-6, atol=1e-7)
+    # the energies of other methods are shares
+    energy_scale = weight_scale**2 * inputs_scale * gradients_scale if method == "task" else 1.0
+    torch.testing.assert_close(scaled.energy_K / energy_scale, plain.energy_K, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("shape", [WIDE, TALL])

@@ -589,10 +589,12 @@ def test_training_takes_the_first_examples_that_it_is_told_to(
     _, told = run(replace(plan, task=task, refinement=replace(refinement, examples=3)))
     _, cut = run(replace(plan, task=few, refinement=refinement))
     _, whole = run(replace(plan, task=task, refinement=refinement))
-    of_told, of_cut, of_whole = (load_factors(prepared.factors) for prepared in (told, cut, whole))
-    for name in of_told:
-        assert all(map(torch.equal, of_told[name], of_cut[name]))
-    assert not all(torch.equal(of_told[name][0], of_whole[name][0]) for name in of_told)
+    told_factors, cut_factors, whole_factors = (
+        load_factors(prepared.factors) for prepared in (told, cut, whole)
+    )
+    for name in told_factors:
+        assert all(map(torch.equal, told_factors[name], cut_factors[name]))
+    assert not all(torch.equal(told_factors[name][0], whole_factors[name][0]) for name in told_factors)
 
 
 def test_everything_that_shapes_refined_factors_is_in_their_key(

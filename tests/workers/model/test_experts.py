@@ -54,11 +54,11 @@ def test_experts_taken_apart_are_the_stacked_ones(kind: str) -> None:
     assert not stacked_experts(model)
     torch.testing.assert_close(model(IDS_BL, use_cache=False).logits, expected, rtol=1e-5, atol=1e-5)
     assert sum(p.numel() for p in model.parameters()) == numbers
-    of_experts = [
+    expert_names = [
         n for n, module in model.named_modules() if isinstance(module, nn.Linear) and expert_of(model, n)
     ]
-    assert len(of_experts) == 2 * 4 * len(names)
-    for name in of_experts:
+    assert len(expert_names) == 2 * 4 * len(names)
+    for name in expert_names:
         expert: Any = expert_of(model, name)
         assert tuple(one for one, _ in expert.named_children()) == expert.maps
         assert expert.maps[-1] == "down"
