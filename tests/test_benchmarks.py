@@ -44,7 +44,7 @@ def test_job_file_of_a_benchmark_is_valid(file: Path) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "printed"),
     [
         ("search_dispatch.py --parts machinery --evaluations 12 --layers 1", "search, bootstrap, store"),
         (
@@ -59,9 +59,9 @@ def test_job_file_of_a_benchmark_is_valid(file: Path) -> None:
     ],
 )
 def test_benchmarks_of_synthetic_tasks_run(
-    command: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script, *arguments = command.split()
     monkeypatch.setattr(sys, "argv", [script, *arguments])
     runpy.run_path(str(FOLDER / script), run_name="__main__")
-    assert told in capsys.readouterr().out
+    assert printed in capsys.readouterr().out

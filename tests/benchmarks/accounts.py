@@ -34,8 +34,8 @@ def differences(store: Store, job: Job, expected: Mapping[str, Any]) -> list[str
     events = store.events(job.id, limit=100_000)
     if [event.seq for event in events] != list(range(1, len(events) + 1)):
         wrong.append(f"job {job.id}: events have gaps")
-    told = [e.data["generation"] for e in events if e.type is EventType.GENERATION_COMPLETED]
-    if told != [record["generation"] for record in found["generations"]]:
+    reported = [e.data["generation"] for e in events if e.type is EventType.GENERATION_COMPLETED]
+    if reported != [record["generation"] for record in found["generations"]]:
         wrong.append(f"job {job.id}: generations are told of twice, or not at all")
     return wrong
 

@@ -40,10 +40,10 @@ def main() -> None:
             for length in LENGTHS:
                 spent = _spent(models, length, arguments.rounds)
                 rows.append({"dtype": dtype, "experts": experts, "tokens": length, "nanoseconds": spent})
-                told = "  ".join(
+                printed = "  ".join(
                     f"{time / 1e6:9.2f} ms {spent['at once'] / time:5.2f}x" for time in spent.values()
                 )
-                print(f"{dtype:>9} {experts:>7} {arguments.chosen:>13} {length:>6}  {told}", flush=True)
+                print(f"{dtype:>9} {experts:>7} {arguments.chosen:>13} {length:>6}  {printed}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -164,8 +164,8 @@ def main() -> None:
     ):
         ended = cluster.run(jobs, at_once)
         assert all(result == alone[name.split()[0]][1] for name, (_, result) in ended.items())
-        told = ", ".join(f"{name} {seconds:.1f}" for name, (seconds, _) in ended.items())
-        table.add_row(" and ".join(jobs), str(at_once), told)
+        times = ", ".join(f"{name} {seconds:.1f}" for name, (seconds, _) in ended.items())
+        table.add_row(" and ".join(jobs), str(at_once), times)
     Console(width=100).print(table)
 
 

@@ -54,8 +54,8 @@ def main() -> None:
     summary = _summary(rows)
     print(json.dumps(summary, indent=2))
     if arguments.json:
-        told = {"workload": str(workload), "latency": latency.to_json(), "rows": rows, "summary": summary}
-        arguments.json.write_text(json.dumps(told, indent=2) + "\n")
+        record = {"workload": str(workload), "latency": latency.to_json(), "rows": rows, "summary": summary}
+        arguments.json.write_text(json.dumps(record, indent=2) + "\n")
 
 
 def _arguments() -> Namespace:
@@ -175,15 +175,15 @@ def _kl_nats(model: RealModel, ranks: Ranks, examples: int) -> float:
 def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     expected, measured = ([row[name] for row in rows] for name in ("expected", "measured"))
     kept = [row["kept"] for row in rows]
-    told = {
+    record = {
         "correlation": float(np.corrcoef(expected, measured)[0, 1]),
         "mean_absolute_error": mean(abs(e - m) for e, m in zip(expected, measured, strict=True)),
         "mean_error": mean(e - m for e, m in zip(expected, measured, strict=True)),
         "correlation_of_kept_parameters": float(np.corrcoef(kept, measured)[0, 1]),
     }
     for name in ("predicted_loss", "kl_nats"):
-        told[f"{name}_at_equal_measured_latency"] = _ratios(rows, name)
-    return told
+        record[f"{name}_at_equal_measured_latency"] = _ratios(rows, name)
+    return record
 
 
 def _ratios(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:

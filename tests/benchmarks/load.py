@@ -175,7 +175,7 @@ async def clients(kind: str, url: str, job: str, seconds: float, *options: str) 
     return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
 
 
-async def told(process: asyncio.subprocess.Process) -> dict[str, Any]:
+async def answer_of(process: asyncio.subprocess.Process) -> dict[str, Any]:
     """What clients saw."""
     seen, _ = await process.communicate()
     assert process.returncode == 0, "clients failed"
@@ -195,7 +195,7 @@ async def phase(server: Server, url: str | None, load: argparse.Namespace) -> di
         seen: Sequence[dict[str, Any]] = []
     else:
         reads = await clients("reads", url, server.job, load.seconds, "--per-second", str(load.reads))
-        seen = await asyncio.gather(told(open_streams), told(reads))
+        seen = await asyncio.gather(answer_of(open_streams), answer_of(reads))
     seconds, spent_after = time.monotonic() - begun_s, server.processor_s()
     processors = {name: (after - spent[name]) / seconds for name, after in spent_after.items()}
     processors["clients"] = sum(kind["processor_s"] for kind in seen) / seconds

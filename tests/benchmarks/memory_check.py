@@ -128,14 +128,14 @@ def main() -> None:
         (*_, ended) = client.events(submitted["id"])
     spec = JobSpec.model_validate(submitted["spec"])
     model, job = sizes_of(settings, spec, Pipeline(settings, Cluster()).check(spec))
-    told = {name: part.host_bytes for name, part in preparation(model, job).items()}
-    told |= {one["phase"]: one["host_bytes"] for one in estimate["phases"] if one["phase"] != "prepare"}
+    estimated = {name: part.host_bytes for name, part in preparation(model, job).items()}
+    estimated |= {one["phase"]: one["host_bytes"] for one in estimate["phases"] if one["phase"] != "prepare"}
     print(f"the job: {ended['data']['state']}")
-    print(f"{'phase':>12}{'told, GB':>10}{'taken, GB':>11}{'idle, GB':>10}")
-    for name, told_bytes in told.items():
+    print(f"{'phase':>12}{'estimated, GB':>15}{'taken, GB':>11}{'idle, GB':>10}")
+    for name, estimated_bytes in estimated.items():
         if name in peaks.bytes:
             taken, idle = peaks.bytes[name]
-            print(f"{name:>12}{told_bytes / 1e9:>10.2f}{taken / 1e9:>11.2f}{idle / 1e9:>10.2f}")
+            print(f"{name:>12}{estimated_bytes / 1e9:>15.2f}{taken / 1e9:>11.2f}{idle / 1e9:>10.2f}")
 
 
 def _arguments() -> Namespace:

@@ -221,8 +221,8 @@ def _records(rng: random.Random) -> list[Document]:
         words = rng.choices(POLAR[label], k=majority)
         words += rng.choices(POLAR[other], k=WORDS_PER_REVIEW - majority)
         rng.shuffle(words)
-        told = other if rng.random() < MISLABELLED else label
-        records.append({"id": number, "text": " ".join(words), "label": told})
+        written_label = other if rng.random() < MISLABELLED else label
+        records.append({"id": number, "text": " ".join(words), "label": written_label})
     return records
 
 

@@ -535,8 +535,8 @@ class _Answer(BaseHTTPRequestHandler):
             {"type": "file", "path": path, "size": len(content), "oid": sha1(content).hexdigest()}
             for path, content in paths.items()
         ]
-        told = {"id": id, "sha": commit, "siblings": []} if what == "revision" else entries
-        self._answer(200, json.dumps(told).encode(), content_type="application/json")
+        answer = {"id": id, "sha": commit, "siblings": []} if what == "revision" else entries
+        self._answer(200, json.dumps(answer).encode(), content_type="application/json")
 
     def _give(self, id: str, revision: str, path: str) -> None:
         if (commit := self._commit(id, revision)) is None:

@@ -50,7 +50,7 @@ export class Chart {
   #inWords([xs, ...columns]) {
     const { title, x, series, name } = this.options;
     const last = xs.length - 1;
-    const values = series.map((one, index) => `${one.label} ${told(one, columns[index][last])}`);
+    const values = series.map((one, index) => `${one.label} ${formatted(one, columns[index][last])}`);
     return `${title}. ${xs.length} ${xs.length === 1 ? "point" : "points"}, the last at ${x} ${name ? name(last) : xs[last].toFixed(1)}: ${values.join(", ")}`;
   }
 
@@ -76,7 +76,7 @@ export class Chart {
           dash: one.dashed ? [6, 4] : undefined,
           points: { show: true, size: 6 },
           spanGaps: true,
-          value: (_, value) => told(one, value),
+          value: (_, value) => formatted(one, value),
         })),
       ],
       axes: [
@@ -92,7 +92,7 @@ export class Chart {
 // Range of the steps' axis; uPlot would widen a single step to a hundred.
 const stepsIn = (plot, min, max) => [min, plot.data[0].length === 1 ? min + 1 : max];
 
-const told = ({ digits = 3, unit }, value) => (value == null ? "–" : `${value.toFixed(digits)} ${unit}`);
+const formatted = ({ digits = 3, unit }, value) => (value == null ? "–" : `${value.toFixed(digits)} ${unit}`);
 
 // A style-sheet variable resolved for a canvas, for the current light or dark page.
 function colourOf(place, variable) {

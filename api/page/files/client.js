@@ -19,8 +19,8 @@ export class Problem extends Error {
 
 let tell = () => {};
 
-// `told` is called with the reason why the server does not answer, and with nothing once it answers again.
-export const onTrouble = (told) => { tell = told; };
+// Call `listener` with the reason why the server does not answer, and with nothing once it answers again.
+export const onTrouble = (listener) => { tell = listener; };
 
 // The server is gone or busy; a retry may succeed.
 const passes = (error) => !(error instanceof Problem) || error.status >= 500 || error.status === 429;

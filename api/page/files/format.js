@@ -13,10 +13,10 @@ export function signed(value, digits = 2) {
 }
 
 // Bytes in the largest unit that leaves a digit before the point.
-export function size(bytes, told = (value, power) => value.toFixed(power === 0 ? 0 : 1)) {
+export function size(bytes, format = (value, power) => value.toFixed(power === 0 ? 0 : 1)) {
   if (bytes == null) return "–";
   const power = Math.min(4, Math.max(0, Math.floor(Math.log10(Math.max(1, bytes)) / 3)));
-  return `${told(bytes / 1000 ** power, power)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+  return `${format(bytes / 1000 ** power, power)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
 }
 export const sizeExactly = (bytes) => size(bytes, (value) => String(Number(value.toPrecision(6)))); // as requested
 

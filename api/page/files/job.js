@@ -49,7 +49,7 @@ class JobView {
   #ofRanks = null; // the model whose ranks are shown
   #picked = false; // whether the reader chose it
   #isComplete = false;
-  #told = 0; // the last event in the list of them
+  #lastListed = 0; // the last event in the list of them
   #stale = null; // what has to be read anew, where anything has happened since it was last shown
   #news = Promise.withResolvers();
 
@@ -189,8 +189,8 @@ class JobView {
   #showLog() {
     const { log } = this.history;
     this.log.hidden = log.length === 0;
-    this.list.prepend(...log.filter((event) => event.seq > this.#told).toReversed().map(logItem));
-    this.#told = log.at(-1)?.seq ?? 0;
+    this.list.prepend(...log.filter((event) => event.seq > this.#lastListed).toReversed().map(logItem));
+    this.#lastListed = log.at(-1)?.seq ?? 0;
     while (this.list.childNodes.length > log.length) this.list.lastChild.remove();
   }
 
@@ -289,7 +289,7 @@ function mayBe(request, job) {
 function logItem({ at, type, data }) {
   const isPlain = (value) => value !== null && typeof value !== "object";
   const inside = ([name, value]) => (isPlain(value) || Array.isArray(value) ? [[name, value]] : Object.entries(value ?? {}));
-  const told = Object.entries(data).flatMap(inside).filter(([, value]) => isPlain(value));
+  const plain = Object.entries(data).flatMap(inside).filter(([, value]) => isPlain(value));
   const time = h("time", { datetime: at }, new Date(at).toLocaleString());
-  return h("li", {}, time, " ", h("b", {}, type), " ", told.map(([name, value]) => `${name} ${short(value)}`).join(", "));
+  return h("li", {}, time, " ", h("b", {}, type), " ", plain.map(([name, value]) => `${name} ${short(value)}`).join(", "));
 }

@@ -24,8 +24,8 @@ export async function rankMap(id, candidate, signal) {
 
 function cell(name, rank, density) {
   if (rank === null) return h("td");
-  const told = rank === DENSE ? "dense" : `rank ${rank}, ${percent(density)} of its numbers`;
-  const made = h("td", { title: `${name}: ${told}` }, rank === DENSE ? "·" : String(rank));
+  const description = rank === DENSE ? "dense" : `rank ${rank}, ${percent(density)} of its numbers`;
+  const made = h("td", { title: `${name}: ${description}` }, rank === DENSE ? "·" : String(rank));
   made.style.setProperty("--kept", density);
   return made;
 }

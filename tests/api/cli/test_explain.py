@@ -25,18 +25,18 @@ def test_a_field_is_told_with_its_type_default_range_and_meaning():
 
 
 def test_a_field_of_several_kinds_of_objective_is_told_for_each():
-    told = explain("objective.share").stdout
+    printed = explain("objective.share").stdout
 
-    assert "objective.share of target_params\n  type: number\n  default: none, it is required\n" in told
-    assert "objective.share of target_bytes\n  type: number or null\n  default: null\n" in told
+    assert "objective.share of target_params\n  type: number\n  default: none, it is required\n" in printed
+    assert "objective.share of target_bytes\n  type: number or null\n  default: null\n" in printed
 
 
 def test_a_group_lists_its_fields():
-    told = explain("search").stdout
+    printed = explain("search").stdout
 
-    assert told.startswith("search\n  type: mapping of fields\n  meaning: ")
-    assert "\nfields:\n" in told
-    assert "  search.constraints: list of mapping of fields, default []\n" in told
+    assert printed.startswith("search\n  type: mapping of fields\n  meaning: ")
+    assert "\nfields:\n" in printed
+    assert "  search.constraints: list of mapping of fields, default []\n" in printed
 
 
 @pytest.mark.parametrize("field", FIELDS)

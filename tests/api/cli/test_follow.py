@@ -57,12 +57,12 @@ def test_an_unfinished_job_of_the_same_spec_is_followed_unless_it_is_being_cance
 
 
 @pytest.mark.parametrize(
-    ("job", "told"), [({}, True), ({"state": "paused"}, False), ({"state": "succeeded"}, False)]
+    ("job", "shown"), [({}, True), ({"state": "paused"}, False), ({"state": "succeeded"}, False)]
 )
-def test_jobs_that_go_first_are_told_of(job, told):
+def test_jobs_that_go_first_are_told_of(job, shown):
     said = io.StringIO()
     tell_of_unfinished(Jobs(**job), Console(file=said, width=200))
-    assert said.getvalue() == ("1 unfinished jobs in this data directory go first\n" if told else "")
+    assert said.getvalue() == ("1 unfinished jobs in this data directory go first\n" if shown else "")
 
 
 class Ended:

@@ -104,7 +104,7 @@ def test_data_elsewhere_is_allowed_by_the_commands_that_are_told(init, tmp_path_
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "error"),
     [
         ("gone.jsonl", None, "data: no file at gone.jsonl; check the path"),
         ("a.txt", "a", "data: a file of records ends in .jsonl, .csv, .parquet, got a.txt"),
@@ -119,14 +119,14 @@ def test_data_elsewhere_is_allowed_by_the_commands_that_are_told(init, tmp_path_
         ),
     ],
 )
-def test_data_that_does_not_do_says_why(init, tmp_path, name, content, told):
+def test_data_that_does_not_do_says_why(init, tmp_path, name, content, error):
     if content is not None:
         (tmp_path / name).write_text(content)
 
     done = init(name, "--model", "org/name")
 
     assert done.exit_code == 2
-    assert done.stderr.startswith(told)
+    assert done.stderr.startswith(error)
     assert not (tmp_path / "job.yaml").exists()
 
 

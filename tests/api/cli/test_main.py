@@ -104,14 +104,14 @@ def test_run_of_a_job_that_crashes_goes_on_when_run_again(ranksieve, spec_file, 
     crashed = ranksieve("run", spec_file, "--json")
 
     assert crashed.exit_code == 1
-    told = json.loads(crashed.stdout)
-    assert (told["state"], told["error"]["code"]) == ("crashed", "infrastructure")
+    printed = json.loads(crashed.stdout)
+    assert (printed["state"], printed["error"]["code"]) == ("crashed", "infrastructure")
     assert "job queued again in 0 s: Ray is gone" in crashed.stderr
     assert "job crashed: Ray is gone" in crashed.stderr
     pipeline.failure = None
     done = ranksieve("run", spec_file, "--json")
     assert done.exit_code == 0
-    assert json.loads(done.stdout)["job_id"] == told["job_id"]
+    assert json.loads(done.stdout)["job_id"] == printed["job_id"]
 
 
 def test_run_of_a_fork_that_crashed_goes_on_when_run_again(ranksieve, spec_file, spec, pipeline):
@@ -189,10 +189,10 @@ def test_a_bad_spec_is_refused_with_the_messages_of_rest(ranksieve, shared, tmp_
 
         assert done.exit_code == 2
         assert done.stdout == ""
-        told = [line.split(": ", 1) for line in done.stderr.splitlines()]
-        assert [detail for _, detail in told] == [f"{e['field']}: {e['detail']}" for e in over_rest]
-        assert told[0][1].startswith(f"{field}: ")
-        assert all(re.fullmatch(rf"{path}:1:\d+", where) for where, _ in told)
+        printed = [line.split(": ", 1) for line in done.stderr.splitlines()]
+        assert [detail for _, detail in printed] == [f"{e['field']}: {e['detail']}" for e in over_rest]
+        assert printed[0][1].startswith(f"{field}: ")
+        assert all(re.fullmatch(rf"{path}:1:\d+", where) for where, _ in printed)
 
 
 def test_a_bad_spec_is_one_json_object_too(ranksieve, spec_file, spec):
@@ -227,8 +227,8 @@ def test_a_failure_takes_one_line_whatever_a_library_said(ranksieve, spec_file, 
 
     done = ranksieve("submit", spec_file)
 
-    told = "model.path: cannot read the tokenizer: none of: (1) a file, (2) a slow one."
-    assert done.stderr.splitlines() == [told]
+    printed = "model.path: cannot read the tokenizer: none of: (1) a file, (2) a slow one."
+    assert done.stderr.splitlines() == [printed]
 
 
 @pytest.mark.parametrize("command", [("run",), ("estimate",), ("evaluate", ".")])
@@ -273,8 +273,10 @@ def test_every_command_has_a_short_option_for_help(ranksieve, command):
     assert f"Usage: ranksieve {' '.join(command)}".strip() in done.stdout
 
 
-@pytest.mark.parametrize(("option", "told"), [("--version", "ranksieve 0.1.0\n"), ("-h", "Usage: ranksieve")])
-def test_the_command_starts_in_a_folder_of_modules_of_the_same_names(tmp_path, option, told):
+@pytest.mark.parametrize(
+    ("option", "printed"), [("--version", "ranksieve 0.1.0\n"), ("-h", "Usage: ranksieve")]
+)
+def test_the_command_starts_in_a_folder_of_modules_of_the_same_names(tmp_path, option, printed):
     for name in ("ranksieve", "search", "torch", "numpy", "typer", "pydantic"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(__file__)")
     (tmp_path / "workers").mkdir()
@@ -285,7 +287,7 @@ def test_the_command_starts_in_a_folder_of_modules_of_the_same_names(tmp_path, o
     done = subprocess.run([command, option], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert told in done.stdout
+    assert printed in done.stdout
 
 
 def test_help_tells_the_defaults_that_the_settings_have(ranksieve):
@@ -552,18 +554,18 @@ def test_models_are_a_table_or_one_json_object(ranksieve, application, tmp_path,
     assert table.exit_code == printed.exit_code == 0
     assert "weights, GB" in table.stdout
     assert "0.01" in table.stdout
-    told = json.loads(printed.stdout)
-    assert told["complete"]
-    assert told["models"][0]["model"] == {"gguf": "small.gguf"}
+    printed = json.loads(printed.stdout)
+    assert printed["complete"]
+    assert printed["models"][0]["model"] == {"gguf": "small.gguf"}
 
 
 def test_models_that_cannot_be_had_are_one_json_object_too():
     done = CliRunner().invoke(main.app, ["models", "--json", "--url", "http://127.0.0.1:9"])
 
     assert done.exit_code == 1
-    told = json.loads(done.stdout)["error"]
-    assert told["code"] == "infrastructure"
-    assert done.stderr == f"error: {told['message']}\n"
+    printed = json.loads(done.stdout)["error"]
+    assert printed["code"] == "infrastructure"
+    assert done.stderr == f"error: {printed['message']}\n"
 
 
 def test_demo_returns_its_exit_code(ranksieve):

@@ -233,23 +233,23 @@ def test_documentation_has_no_other_pages(http, name):
 
 
 def test_capabilities_are_told(http):
-    told = http.get("/v1/capabilities").json()
+    answer = http.get("/v1/capabilities").json()
 
-    assert told["limits"]["body_bytes"] == MAX_BODY_BYTES
-    assert told["efforts"] == ["quick", "normal", "thorough"]
-    assert told["objectives"] == ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"]
-    assert told["tasks"] == ["choice", "generate", "lm"]
-    assert told["versions"]["torch"]
-    assert told["devices"] == []
+    assert answer["limits"]["body_bytes"] == MAX_BODY_BYTES
+    assert answer["efforts"] == ["quick", "normal", "thorough"]
+    assert answer["objectives"] == ["max_drop", "target_params", "target_bytes", "target_latency", "pareto"]
+    assert answer["tasks"] == ["choice", "generate", "lm"]
+    assert answer["versions"]["torch"]
+    assert answer["devices"] == []
 
 
 def test_the_kinds_of_tasks_are_those_of_the_capabilities(http):
-    told = http.get("/v1/tasks").json()["tasks"]
+    answer = http.get("/v1/tasks").json()["tasks"]
 
-    assert [kind["kind"] for kind in told] == http.get("/v1/capabilities").json()["tasks"]
-    assert told[0]["metric_name"] == "accuracy"
-    assert told[0]["needs_one"] == told[2]["cannot_have"] == ["choices", "choices_field"]
-    assert (told[1]["needs"], told[2]["needs"]) == (["prompt", "answer", "data"], ["answer", "data"])
+    assert [kind["kind"] for kind in answer] == http.get("/v1/capabilities").json()["tasks"]
+    assert answer[0]["metric_name"] == "accuracy"
+    assert answer[0]["needs_one"] == answer[2]["cannot_have"] == ["choices", "choices_field"]
+    assert (answer[1]["needs"], answer[2]["needs"]) == (["prompt", "answer", "data"], ["answer", "data"])
 
 
 def test_every_example_of_a_task_makes_a_job(http, spec):

@@ -120,7 +120,7 @@ def test_every_refusal_is_a_problem_document(http, method, path, options, status
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "options", "told"),
+    ("method", "path", "options", "detail"),
     [
         ("GET", "/v1/jbos", {}, "no such path; see /openapi.json"),
         ("PUT", "/v1/jobs", {}, "does not support this method; the Allow header"),
@@ -133,8 +133,8 @@ def test_every_refusal_is_a_problem_document(http, method, path, options, status
         ("GET", "/v1/jobs/nope", {}, "there is no job 'nope'"),
     ],
 )
-def test_a_refusal_says_what_to_do(http, method, path, options, told):
-    assert told in http.request(method, path, **options).json()["detail"]
+def test_a_refusal_says_what_to_do(http, method, path, options, detail):
+    assert detail in http.request(method, path, **options).json()["detail"]
 
 
 def test_a_refused_method_is_told_all_that_are_there(http):

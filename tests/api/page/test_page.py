@@ -254,7 +254,7 @@ def test_a_job_is_read_anew_with_every_generation_as_a_pause_that_is_asked_for_e
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("expression", "expected"),
     [
         ("sizeExactly(1250000000)", "1.25 GB"),
         ("sizeExactly(17)", "17 B"),
@@ -271,10 +271,10 @@ def test_a_job_is_read_anew_with_every_generation_as_a_pause_that_is_asked_for_e
         ),
     ],
 )
-def test_numbers_and_times_are_told_as_people_read_them(page, server, told, expected):
+def test_numbers_and_times_are_told_as_people_read_them(page, server, expression, expected):
     url, _ = server
     page.goto(url)
-    assert page.evaluate(f"import('/page/format.js').then((format) => format.{told})") == expected
+    assert page.evaluate(f"import('/page/format.js').then((format) => format.{expression})") == expected
 
 
 def test_a_job_goes_on_before_ones_eyes(page, server, pipeline, spec):
@@ -310,9 +310,9 @@ def test_a_connection_that_breaks_is_mended_without_a_gap(page, server, pipeline
 
     expect(page.get_by_role("heading", level=1)).to_have_text("snippets succeeded")
     assert len(broken) == 2
-    told = section(page, "Events").get_by_role("listitem")
+    listed = section(page, "Events").get_by_role("listitem")
     events = client.connection.request("GET", f"/v1/jobs/{id}/events")["events"]
-    expect(told).to_have_count(sum(event["type"] != "phase.progress" for event in events))
+    expect(listed).to_have_count(sum(event["type"] != "phase.progress" for event in events))
 
 
 def test_a_tab_that_nobody_looks_at_keeps_no_connection(page, build, settings, pipeline, spec):
@@ -742,15 +742,15 @@ def test_a_log_that_is_read_stays_where_it_is(page, server, pipeline, spec):
     for number in range(30):
         client.change(id, {"name": f"name {number}"})
     page.goto(f"{url}/#/jobs/{id}")
-    told = section(page, "Events").get_by_role("listitem")
-    expect(told.first).to_contain_text("name 29")
-    read = told.filter(has_text="name 5")
+    listed = section(page, "Events").get_by_role("listitem")
+    expect(listed.first).to_contain_text("name 29")
+    read = listed.filter(has_text="name 5")
     read.evaluate("item => item.parentElement.scrollTop = item.offsetTop")
     before = read.bounding_box()
 
     client.change(id, {"name": "the last"})
 
-    expect(told.first).to_contain_text("the last")
+    expect(listed.first).to_contain_text("the last")
     assert read.bounding_box()["y"] == pytest.approx(before["y"], abs=2)
 
 

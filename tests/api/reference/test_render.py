@@ -88,14 +88,14 @@ def test_commands_have_every_command(pages):
                 names(command, f"{path} {name}") if hasattr(command, "commands") else [f"{path} {name}"]
             )
 
-    told = re.findall(r"^## `(.+)`$", pages["commands"], re.MULTILINE)
-    assert told == list(names(typer.main.get_command(app), "ranksieve"))
+    documented = re.findall(r"^## `(.+)`$", pages["commands"], re.MULTILINE)
+    assert documented == list(names(typer.main.get_command(app), "ranksieve"))
 
 
 def test_settings_have_every_variable(pages):
-    told = re.findall(r"^\| `(RANKSIEVE_\w+)`", pages["settings"], re.MULTILINE)
+    documented = re.findall(r"^\| `(RANKSIEVE_\w+)`", pages["settings"], re.MULTILINE)
 
-    assert told == [f"RANKSIEVE_{name.upper()}" for name in Settings.model_fields]
+    assert documented == [f"RANKSIEVE_{name.upper()}" for name in Settings.model_fields]
 
 
 def test_errors_have_every_code(pages):

@@ -61,11 +61,11 @@ OBJECTIVES = pytest.mark.parametrize("objective", [TargetParams(share=0.35), Max
 
 def drive(strategy: Strategy, problem, most: int = 400) -> list[Outcome]:
     """Scores what is asked for, one by one, up to so many trials."""
-    search, told = BatchSearch(strategy), []
-    while not search.finished and len(told) < most:
-        told += problem.score(search.ask(1))
-        search.tell(told[-1:])
-    return told
+    search, outcomes = BatchSearch(strategy), []
+    while not search.finished and len(outcomes) < most:
+        outcomes += problem.score(search.ask(1))
+        search.tell(outcomes[-1:])
+    return outcomes
 
 
 def full(outcomes: list[Outcome]) -> list[Outcome]:
@@ -75,10 +75,10 @@ def full(outcomes: list[Outcome]) -> list[Outcome]:
 @ALL
 def test_nothing_larger_than_the_size_that_is_given_is_scored(make: Make, make_problem) -> None:
     problem = make_problem()
-    told = drive(make(problem, TargetParams(share=0.35), Random(0)), problem)
-    assert full(told)
-    assert all(problem.space.validate(outcome.genome) == outcome.genome for outcome in told)
-    assert max(problem.space.kept_share(outcome.genome) for outcome in told) <= 0.35
+    outcomes = drive(make(problem, TargetParams(share=0.35), Random(0)), problem)
+    assert full(outcomes)
+    assert all(problem.space.validate(outcome.genome) == outcome.genome for outcome in outcomes)
+    assert max(problem.space.kept_share(outcome.genome) for outcome in outcomes) <= 0.35
 
 
 @SEARCHES
@@ -100,8 +100,8 @@ def test_a_search_improves_on_what_it_began_with(make: Make, make_problem) -> No
 @ALL
 def test_smaller_models_that_are_good_enough_are_found(make: Make, make_problem) -> None:
     problem = make_problem()
-    told = full(drive(make(problem, MaxDrop(points=18.0), Random(0)), problem))
-    good = [problem.space.kept_share(outcome.genome) for outcome in told if outcome.within(18.0)]
+    outcomes = full(drive(make(problem, MaxDrop(points=18.0), Random(0)), problem))
+    good = [problem.space.kept_share(outcome.genome) for outcome in outcomes if outcome.within(18.0)]
     assert min(good) < 0.75
 
 
@@ -152,11 +152,11 @@ def test_bisection_takes_one_scoring_where_the_size_is_given(make_problem) -> No
 
 def test_bisection_ends_beside_the_smallest_that_holds(make_problem) -> None:
     problem = make_problem()
-    told = drive(_lagrangian(problem, MaxDrop(points=18.0), Random(0)), problem)
-    good = [problem.space.kept_share(outcome.genome) for outcome in told if outcome.within(18.0)]
-    bad = [problem.space.kept_share(outcome.genome) for outcome in told if not outcome.within(18.0)]
+    outcomes = drive(_lagrangian(problem, MaxDrop(points=18.0), Random(0)), problem)
+    good = [problem.space.kept_share(outcome.genome) for outcome in outcomes if outcome.within(18.0)]
+    bad = [problem.space.kept_share(outcome.genome) for outcome in outcomes if not outcome.within(18.0)]
     assert max(bad) < min(good) < max(bad) + 0.05
-    assert len(told) <= 8
+    assert len(outcomes) <= 8
 
 
 def test_the_papers_levels_have_a_smallest_size(make_problem) -> None:
@@ -240,15 +240,15 @@ def test_a_search_that_finds_nothing_better_ends(make: Make, make_problem) -> No
 def test_random_search_keeps_nothing_that_is_larger_than_its_target(make_problem) -> None:
     problem = make_problem()
     schedule = schedule_for(MaxDrop(points=18.0), problem.space, patience=6)
-    told, observe = [], schedule.observe
+    calls, observe = [], schedule.observe
 
     def observed(leader: Outcome | None, share: float, *, target: float, improved: bool) -> bool:
-        told.append((leader, share, target))
+        calls.append((leader, share, target))
         return observe(leader, share, target=target, improved=improved)
 
     schedule.observe = observed
     family = partial(uniform, problem.space)
     drive(random_search(problem.space, schedule, family, stages=STAGES, offspring=12, rng=Random(0)), problem)
 
-    assert len({target for _, _, target in told}) > 1
-    assert all(share <= target + 1e-9 for leader, share, target in told if leader is not None)
+    assert len({target for _, _, target in calls}) > 1
+    assert all(share <= target + 1e-9 for leader, share, target in calls if leader is not None)

@@ -69,7 +69,10 @@ def test_generations_land_in_order_and_are_counted_then(counter: Counter) -> Non
     counter.tell(scores(*asked[:3]))
     counter.tell(scores(*counter.ask()))
     landed = [counter.land(), counter.land()]
-    assert [(generation.number, len(told)) for generation, told in landed if told] == [(1, 4), (2, 4)]
+    assert [(generation.number, len(outcomes)) for generation, outcomes in landed if outcomes] == [
+        (1, 4),
+        (2, 4),
+    ]
     assert [outcome.trial for outcome in landed[0][1]] == [*map(screen, OLD), full(OLD[0])]
     assert (counter.evaluations, counter.tokens, counter.reserved) == (11, 100 + 2 * 28, 0)
     assert counter.land() is None
@@ -83,7 +86,7 @@ def test_what_two_generations_want_is_scored_once_and_counted_for_the_older(coun
     counter.tell(scores(*asked))
     assert counter.ask() == [full(OLD[0])]
     counter.tell(scores(full(OLD[0])))
-    counts = [len(told) for _, told in (counter.land(), counter.land())]
+    counts = [len(outcomes) for _, outcomes in (counter.land(), counter.land())]
     assert counts == [4, 1]
 
 

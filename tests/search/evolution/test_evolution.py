@@ -120,19 +120,19 @@ def test_a_saved_search_is_checked(make_problem) -> None:
     problem = make_problem()
     objective, settings = TargetParams(share=0.4), changed(generations=1)
     evolution = start(problem, objective, settings)
-    told = [outcome for record in drive(evolution, problem) for outcome in record.outcomes]
+    outcomes = [outcome for record in drive(evolution, problem) for outcome in record.outcomes]
     state = evolution.state()
 
     def resume(settings: SearchSettings = settings, objective: Objective = objective, **changes: Any):
         return Evolution(
-            problem.space, problem.energies, objective, settings, memo=told, state={**state, **changes}
+            problem.space, problem.energies, objective, settings, memo=outcomes, state={**state, **changes}
         )
 
     assert resume().finished
-    told, kept = [], told
+    outcomes, kept = [], outcomes
     with pytest.raises(ConflictError, match="memo lacks outcomes"):
         resume()
-    told = kept
+    outcomes = kept
     with pytest.raises(ConflictError, match="has version 2, expected 6"):
         resume(version=2)
     for others in (changed(generations=1, overlap=3), changed(generations=2)):
@@ -367,9 +367,9 @@ def test_a_search_at_one_size_sets_out_from_the_start_it_is_given_and_may_return
     assert len(finalists(evolution)) == BEST_FINALISTS + 1
     assert finalists(evolution)[-1] == poor
 
-    told = [outcome for record in records for outcome in record.outcomes]
+    outcomes = [outcome for record in records for outcome in record.outcomes]
     resumed = Evolution(
-        problem.space, problem.energies, objective, SETTINGS, memo=told, state=evolution.state(), **given
+        problem.space, problem.energies, objective, SETTINGS, memo=outcomes, state=evolution.state(), **given
     )
     assert resumed.finalists() == evolution.finalists()
 

@@ -39,7 +39,7 @@ def run(problem, objective: Pareto = OBJECTIVE, search: SearchSettings = SETTING
     return evolution
 
 
-def told(problem, examples: int = SETTINGS.full) -> list[Outcome]:
+def outcomes_of(problem, examples: int = SETTINGS.full) -> list[Outcome]:
     """What was scored on so many examples."""
     trials = [trial for trial in dict.fromkeys(problem.calls) if trial.examples == examples]
     return [outcome for outcome in replace(problem, calls=[]).score(trials) if outcome.failure is None]
@@ -67,7 +67,7 @@ def test_nothing_that_was_scored_beats_a_point_of_the_front(
     losses = [point.fitness for point in front]
     assert sizes == sorted(set(sizes))
     assert losses == sorted(set(losses), reverse=True)
-    for outcome in told(problem):
+    for outcome in outcomes_of(problem):
         better = [
             point
             for point, size in zip(front, sizes, strict=True)
@@ -125,7 +125,7 @@ def test_children_are_screened_and_seeds_are_not(make_problem) -> None:
     assert {trial.examples for trial in evolution.ask()} == {32}
     problem = make_problem(layers=4)
     run(problem)
-    assert len(told(problem, 8)) > 2 * len(told(problem, 32)) > 40
+    assert len(outcomes_of(problem, 8)) > 2 * len(outcomes_of(problem, 32)) > 40
 
 
 def test_a_child_has_to_beat_what_was_screened_before_it(make_problem) -> None:

@@ -68,8 +68,8 @@ class Run:
             self.saved = json.dumps(self.evolution.state())
 
     def die_and_resume(self) -> None:
-        told = [outcome for record in self.records for outcome in record.outcomes]
-        memo = [Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) for outcome in told]
+        outcomes = [outcome for record in self.records for outcome in record.outcomes]
+        memo = [Outcome.from_json(json.loads(json.dumps(outcome.to_json()))) for outcome in outcomes]
         self.evolution = Evolution(
             self.problem.space,
             self.problem.energies,

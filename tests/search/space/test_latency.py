@@ -173,7 +173,7 @@ def test_a_search_for_a_latency_stays_within_it_and_resumes_by_the_same_table(sp
         population=3, offspring=6, survivors=2, screen=8, full=8, generations=4, max_evaluations=60
     )
     evolution = Evolution(space, ENERGIES, objective, settings)
-    prices, told = Prices(space, ENERGIES), []
+    prices, memo = Prices(space, ENERGIES), []
     while not evolution.finished:
         trials = evolution.ask()
         assert all(TABLE.nanoseconds(MATRICES, space.ranks(t.genome)) <= 2000 for t in trials)
@@ -187,12 +187,12 @@ def test_a_search_for_a_latency_stays_within_it_and_resumes_by_the_same_table(sp
             )
             for trial in trials
         ]
-        told += outcomes
+        memo += outcomes
         evolution.tell(outcomes)
         while evolution.retire() is not None:
             pass
     assert evolution.incumbent is not None
-    resumed = Evolution(space, ENERGIES, objective, settings, memo=told, state=evolution.state())
+    resumed = Evolution(space, ENERGIES, objective, settings, memo=memo, state=evolution.state())
     assert resumed.incumbent == evolution.incumbent
 
 

@@ -58,11 +58,11 @@ def test_a_few_examples_foretell_the_bounds_of_as_many_more_like_them() -> None:
     candidate = np.where(rng.random(200) < 0.1, 1 - dense, dense)
     few = paired_drop(dense, candidate, confidence=0.8, seed=0)
     many = paired_drop(np.tile(dense, 9), np.tile(candidate, 9), confidence=0.8, seed=0)
-    foretold = few.with_examples(9)
-    assert foretold.estimate == many.estimate == pytest.approx(few.estimate)
+    expected = few.with_examples(9)
+    assert expected.estimate == many.estimate == pytest.approx(few.estimate)
     for bound in ("low", "high", "upper"):
         width = getattr(many, bound) - many.estimate
-        assert getattr(foretold, bound) - few.estimate == pytest.approx(width, rel=0.2)
+        assert getattr(expected, bound) - few.estimate == pytest.approx(width, rel=0.2)
     assert few.with_examples(1) == few
     assert few.with_examples(0.25).upper - few.estimate == pytest.approx(2 * (few.upper - few.estimate))
 

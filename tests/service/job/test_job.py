@@ -64,9 +64,9 @@ def test_errors_on_purpose_speak_for_themselves(error: Exception, expected: dict
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("secret"), ConflictError("secret")])
 def test_other_errors_point_to_the_log(error: Exception) -> None:
-    told = JobError.of(error, "j1")
+    stored = JobError.of(error, "j1")
 
-    assert told.code == "internal"
-    assert type(error).__name__ in told.message
-    assert "j1" in told.message
-    assert "secret" not in told.message
+    assert stored.code == "internal"
+    assert type(error).__name__ in stored.message
+    assert "j1" in stored.message
+    assert "secret" not in stored.message

@@ -25,8 +25,8 @@ REACHED_WITHIN_S = 30
 COMMANDS = ["generation", "finish", "fail", "fault"]
 
 
-class Told:
-    """A pipeline whose searches do what they are told, one command after another, and heed what their users ask."""
+class Commanded:
+    """A pipeline whose searches do what they are told, one command after another, and follow the requests of their users."""
 
     def __init__(self) -> None:
         self.commands: dict[str, queue.Queue[str]] = defaultdict(queue.Queue)  # by job
@@ -91,7 +91,7 @@ class Model:
                     self.state = JobState.SUCCEEDED
         return True
 
-    def told(self, command: str) -> None:
+    def commanded(self, command: str) -> None:
         """Does what its pipeline was told."""
         match command:
             case "generation":
@@ -137,7 +137,7 @@ def life(spec: JobSpec, running_jobs: int) -> type[RuleBasedStateMachine]:
             self.store = Store(f"sqlite:///{self.folder.name}/jobs.db")
             self.committed = threading.Condition()
             self.store.base.listener = self._notify
-            self.world, self.pipeline = World(running_jobs), Told()
+            self.world, self.pipeline = World(running_jobs), Commanded()
             self._start()
 
         def teardown(self) -> None:
@@ -170,7 +170,7 @@ def life(spec: JobSpec, running_jobs: int) -> type[RuleBasedStateMachine]:
                 if not (running := self.world.running):
                     return
                 id = running[-1 if last else 0]
-                self.world.jobs[id].told(command)
+                self.world.jobs[id].commanded(command)
                 self.pipeline.commands[id].put(command)
                 self._agree()
 

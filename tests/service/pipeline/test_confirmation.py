@@ -183,8 +183,8 @@ def test_half_of_the_examples_tells_of_finalists_that_are_far_within(
     assert [(one.whole, one.passed) for one in winner.confirmed] == [
         (False, True), (False, True), (True, True), (True, False)
     ]  # fmt: skip
-    told = [event.data for event in store.events(log.job.id) if event.type == "finalist.confirmed"]
-    assert [one["examples"] for one in told] == [100, 100, 100, 200, 100, 200]
+    confirmed = [event.data for event in store.events(log.job.id) if event.type == "finalist.confirmed"]
+    assert [one["examples"] for one in confirmed] == [100, 100, 100, 200, 100, 200]
 
     at_once = decide(log, FakeScorer(lost), tiny_job, **wanted)
     assert winner.candidate == at_once.candidate

@@ -323,11 +323,11 @@ def test_a_promise_that_hardly_any_model_could_keep_is_told(
     config = LlamaConfig(**LLAMA_8B, num_attention_heads=32)  # type: ignore[arg-type]
     spec = JobSpec.model_validate(tune(document))
     notes = estimate_size(size_of(config), spec, 256, DATA_SHEETS["H100"])["notes"]
-    told = [
+    advised = [
         note for note in notes if note.startswith(f"{confirm:,} records to confirm are too few to promise")
     ]
-    assert len(told) == (advice is not None)
-    assert advice is None or advice in told[0]
+    assert len(advised) == (advice is not None)
+    assert advice is None or advice in advised[0]
 
 
 def test_llama_70b_fits_on_gpus_together_and_the_estimate_says_so(

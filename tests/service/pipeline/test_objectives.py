@@ -56,8 +56,8 @@ def test_errors_are_propagated_around_what_bytes_leave(jobs: Jobs, tiny_job: Doc
     tiny_job["policy"]["search"]["generations"] = 0
     id = jobs.submit(tiny_job)
     result = jobs.run(LocalCluster())
-    (told,) = jobs.events(id, "factors.propagated")
-    require_propagated_around(told["shares"], result, wanted=0.8)
+    (reported,) = jobs.events(id, "factors.propagated")
+    require_propagated_around(reported["shares"], result, wanted=0.8)
     jobs.export(id, candidate=jobs.store.front(id)[-1]["id"])
     again = LocalCluster()
     jobs.run(again)
@@ -75,8 +75,8 @@ def test_a_latency_is_met_and_measured_again(timed: Finished) -> None:
     cluster, result = timed.cluster, timed.result
     assert cluster.phases == ["closed_form", "measure_latency", "propagated", "export", "verify"]
     assert list(result["seconds"])[:3] == ["prepare", "latency", "dense"]
-    (told,) = timed.events("latency.measured")
-    assert told == result["latency_table"]
+    (reported,) = timed.events("latency.measured")
+    assert reported == result["latency_table"]
     latency = result["latency"]
     assert latency["workload"] == {"kind": "prefill", "rows": 16, "length": 6}  # of the search split
     assert 0.6 < latency["expected_share"] <= latency["target_share"] <= 0.7
@@ -84,7 +84,7 @@ def test_a_latency_is_met_and_measured_again(timed: Finished) -> None:
     assert latency["measured_dense_ms"] == pytest.approx(latency["expected_dense_ms"])
     assert result["promise_held"] is True
     kept = json.loads((Path(result["artifact"]) / "ranksieve.json").read_text())["summary"]
-    assert kept["latency_table"] == told
+    assert kept["latency_table"] == reported
     (propagated,) = timed.events("factors.propagated")
     require_propagated_around(propagated["shares"], result, wanted=0.7)
 

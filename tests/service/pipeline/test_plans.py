@@ -40,7 +40,7 @@ def test_the_first_root_that_has_it_wins(roots: list[Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "expected"),
     [
         ("../outside/secret.csv", "is outside the folders"),
         ("{outside}/secret.csv", "is outside the folders"),
@@ -51,11 +51,11 @@ def test_the_first_root_that_has_it_wins(roots: list[Path]) -> None:
         ("folder/secret.csv", "is a link to a place outside the folders"),
     ],
 )
-def test_what_lies_outside_is_refused_whatever_the_way(roots: list[Path], path: str, told: str) -> None:
+def test_what_lies_outside_is_refused_whatever_the_way(roots: list[Path], path: str, expected: str) -> None:
     outside = roots[0].parent / "outside"
     (roots[0] / "link.csv").symlink_to(outside / "secret.csv")
     (roots[0] / "folder").symlink_to(outside)
-    assert told in refused(path.format(outside=outside, root=roots[0]), roots).message
+    assert expected in refused(path.format(outside=outside, root=roots[0]), roots).message
 
 
 def test_a_link_inside_may_lead_inside(roots: list[Path]) -> None:

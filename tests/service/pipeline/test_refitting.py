@@ -54,10 +54,12 @@ def test_only_finalists_that_are_looked_at_are_refit_and_those_that_fill_the_act
     assert confirmed <= len(refit) <= confirmed + (actors - 1) * confirmed
     if actors == 1:
         assert 1 < len(refit) == confirmed < MOST_FINALISTS
-    told = [data for data in jobs.events(id, "phase.progress") if data["phase"] == "refit"]
-    done = [data["done"] for data in told]
+    reported = [data for data in jobs.events(id, "phase.progress") if data["phase"] == "refit"]
+    done = [data["done"] for data in reported]
     assert done == sorted(done)
-    (end,) = [data["done"] for data in told if data["done"] == data["total"]]  # once, not after every batch
+    (end,) = [
+        data["done"] for data in reported if data["done"] == data["total"]
+    ]  # once, not after every batch
     assert end == done[-1] == len(refit)
     assert all(request.answer_bias for request in refit)
 

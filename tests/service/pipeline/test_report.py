@@ -147,8 +147,8 @@ def test_a_model_does_not_say_of_itself_what_is_not_known_yet(
     store: Store, tiny_job: dict[str, Any], wanted: dict[str, Any]
 ) -> None:
     job = store.submissions.create_job(JobSpec.model_validate(tune(tiny_job)))
-    told = report.provenance(job, {**SUMMARY, **wanted})["summary"]
-    assert told == {**SUMMARY, **wanted, "promise_held": None}
+    reported = report.provenance(job, {**SUMMARY, **wanted})["summary"]
+    assert reported == {**SUMMARY, **wanted, "promise_held": None}
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_what_is_expected_of_an_export_is_what_its_own_ranks_take() -> None:
     summary = latency.predicted(measured, matrices, [4, 4], 300)
     assert summary["latency"]["expected_share"] == 280 / 400
 
-    told = latency.compared(summary, matrices, [4, 0], Spent(dense_nanoseconds=400, nanoseconds=250))
+    reported = latency.compared(summary, matrices, [4, 0], Spent(dense_nanoseconds=400, nanoseconds=250))
 
-    assert told is not None
-    assert told["expected_share"] == 240 / 400
-    assert (told["target_share"], told["measured_share"]) == (300 / 400, 250 / 400)
+    assert reported is not None
+    assert reported["expected_share"] == 240 / 400
+    assert (reported["target_share"], reported["measured_share"]) == (300 / 400, 250 / 400)

@@ -237,8 +237,8 @@ def test_every_worker_of_a_job_takes_the_dtype_that_was_settled_at_first(
     jobs.run(LocalCluster())
     export = jobs.export(id, share=1.0)
     jobs.run(LocalCluster())
-    told = [event["dtype"] for event in jobs.events(id, "model.loaded")]
-    assert (told, jobs.store.job(export.id).state) == (["float32"] * 2, "succeeded")
+    dtypes = [event["dtype"] for event in jobs.events(id, "model.loaded")]
+    assert (dtypes, jobs.store.job(export.id).state) == (["float32"] * 2, "succeeded")
 
 
 def test_a_job_that_is_taken_up_again_keeps_its_table(

@@ -181,9 +181,9 @@ def test_progress_counts_what_an_earlier_run_has_scored_too(make_log: MakeLog) -
 
     with pytest.raises(CancelledError):
         run(PLANS[0], Scorer(cut_off), make_log(memory))
-    saved, told = len(memory.candidates), len(memory.progress)
+    saved, reported = len(memory.candidates), len(memory.progress)
     run(PLANS[0], Scorer(), make_log(memory))
-    assert memory.progress[told][0] == saved + 1
+    assert memory.progress[reported][0] == saved + 1
     assert memory.progress[-1] == expected.progress[-1]
 
 

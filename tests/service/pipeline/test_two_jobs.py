@@ -42,7 +42,7 @@ def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
         expected.append(jobs.run(LocalCluster()))
     store, news = two_processors.store, threading.Condition()
 
-    def told(_id: str) -> None:
+    def on_event(_id: str) -> None:
         with news:
             news.notify_all()
 
@@ -51,7 +51,7 @@ def test_two_jobs_at_once_on_a_real_ray_find_what_each_finds_alone(
             reached = news.wait_for(condition, MOST_S)
         assert reached, [(event.type, event.data) for id in ids for event in store.events(id, limit=1000)]
 
-    store.base.listener = told
+    store.base.listener = on_event
     ids = [two_processors.submit(JobSpec.model_validate(tune(specs[0]))).id]
     wait(lambda: store.job(ids[0]).state is JobState.SEARCHING)  # with both processors
     ids.append(two_processors.submit(JobSpec.model_validate(tune(specs[1]))).id)

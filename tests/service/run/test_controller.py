@@ -403,8 +403,16 @@ def test_a_job_that_is_to_stop_goes_on_to_its_end(
     assert controller.request(job.id, Request.STOP).state is JobState.STOPPING
 
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
-    told = [event.data["state"] for event in store.events(job.id)]
-    assert told == ["queued", "validating", "preparing", "searching", "stopping", "finalizing", "succeeded"]
+    reported = [event.data["state"] for event in store.events(job.id)]
+    assert reported == [
+        "queued",
+        "validating",
+        "preparing",
+        "searching",
+        "stopping",
+        "finalizing",
+        "succeeded",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -628,15 +636,15 @@ class Places:
     def __init__(self, *names: str) -> None:
         self.searching = {name: threading.Event() for name in names}
         self.go = {name: threading.Event() for name in names}
-        self.told: dict[str, list[Exception]] = {name: [] for name in names}
+        self.faults: dict[str, list[Exception]] = {name: [] for name in names}
 
     def __call__(self, job: Job, log: JobLog) -> dict[str, Any]:
         begin_search(log)
         self.searching[job.name].set()
         while not self.go[job.name].wait(0.005):
             log.raise_if_cancelled()
-        if self.told[job.name]:
-            raise self.told[job.name].pop()
+        if self.faults[job.name]:
+            raise self.faults[job.name].pop()
         log.state(JobState.FINALIZING)
         return {}
 
@@ -648,7 +656,7 @@ class Places:
 
     def end(self, name: str, error: Exception | None = None) -> None:
         """Ends a job, by an error if one is given; another run of it ends by itself."""
-        self.told[name] += [] if error is None else [error]
+        self.faults[name] += [] if error is None else [error]
         self.go[name].set()
 
 
@@ -749,8 +757,8 @@ def test_a_ray_that_is_gone_puts_all_its_jobs_back_and_they_go_on_with_a_new_one
 
     assert session.closed == 1
     for id in ids.values():
-        told = [event.data["error"]["message"] for event in store.events(id) if "error" in event.data]
-        assert told == ["Ray is gone"]
+        reported = [event.data["error"]["message"] for event in store.events(id) if "error" in event.data]
+        assert reported == ["Ray is gone"]
 
 
 def test_a_job_is_paused_resumed_and_cancelled_beside_another(
@@ -925,14 +933,14 @@ def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
 
     monkeypatch.setattr(other_store.claims, "renew", silent)
     ended = threading.Event()
-    told: list[bool] = []
+    reported: list[bool] = []
     held = Held()
 
     def stubborn(job: Job, log: JobLog) -> dict[str, Any]:
         try:
             return held(job, log)
         finally:
-            told.append(log.cancelled.is_set())
+            reported.append(log.cancelled.is_set())
             ended.set()
 
     job = store.submissions.create_job(make_spec())
@@ -944,7 +952,7 @@ def test_a_server_that_is_silent_too_long_loses_its_job_and_cannot_harm_it(
     heard_again.set()
 
     assert ended.wait(60)
-    assert told == [True]
+    assert reported == [True]
     former.stop()
     assert "this run ends" in caplog.text
     states = [event.data["state"] for event in store.events(job.id)]
@@ -1054,8 +1062,8 @@ def test_a_job_whose_writes_the_database_refused_is_taken_up_again(
     start_controller(succeed, lease_s=SHORT_S, retry_s=0.1)
 
     wait_until(lambda: store.job(job.id).state is JobState.SUCCEEDED)
-    [told] = [event.data["error"] for event in store.events(job.id) if "retry_in_s" in event.data]
-    assert told == {"code": "infrastructure", "message": "disk full"}
+    [reported] = [event.data["error"] for event in store.events(job.id) if "retry_in_s" in event.data]
+    assert reported == {"code": "infrastructure", "message": "disk full"}
 
 
 def test_a_write_that_was_made_though_the_database_did_not_answer_is_not_made_again(
@@ -1075,12 +1083,12 @@ def test_a_write_that_was_made_though_the_database_did_not_answer_is_not_made_ag
         return job
 
     monkeypatch.setattr(store.runs, "transition", lossy)
-    told, next_one = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
+    ended, next_one = store.submissions.create_job(make_spec()), store.submissions.create_job(make_spec())
     controller = start_controller(succeed, lease_s=SHORT_S)
     wait_until(lambda: store.job(next_one.id).state is JobState.SUCCEEDED)
 
     assert controller.alive
-    assert store.job(told.id).state is JobState.SUCCEEDED
+    assert store.job(ended.id).state is JobState.SUCCEEDED
     assert "another server has it now" in caplog.text
 
 
@@ -1179,12 +1187,12 @@ def test_a_killed_server_loses_nothing(
     while int(next(lines)) < 5:
         pass
     child.kill()
-    last_told = max([5, *(int(line) for line in lines)])
+    last_reported = max([5, *(int(line) for line in lines)])
     assert child.wait() == -signal.SIGKILL
 
     state = store.search_state(killed.id)
     assert state is not None
-    assert state["next"] > last_told
+    assert state["next"] > last_reported
     saved = list(range(state["next"]))
     assert [record["generation"] for record in store.generations(killed.id)] == saved
     assert [candidate["genome"] for candidate in store.memo(killed.id)] == [[number, -1] for number in saved]

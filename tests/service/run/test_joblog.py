@@ -94,8 +94,8 @@ def test_the_pipeline_goes_on_until_asked_to_end(log: JobLog) -> None:
 def test_no_secret_is_kept_in_an_event(log: JobLog, store: Store) -> None:
     log.event(EventType.CANDIDATE_FAILED, reason="GET https://me:s3cret@hub/x: Bearer 0123456789abcdefghij")
 
-    told = store.events(log.job.id)[-1].data["reason"]
-    assert told == "GET https://me:[redacted]@hub/x: Bearer [redacted]"
+    reason = store.events(log.job.id)[-1].data["reason"]
+    assert reason == "GET https://me:[redacted]@hub/x: Bearer [redacted]"
 
 
 PLAIN, PROPAGATED, TRAINED = {"propagated_shares": []}, {"propagated_shares": [0.2]}, {"train_epochs": 1}

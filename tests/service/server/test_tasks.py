@@ -45,8 +45,8 @@ def test_every_example_is_a_task_of_its_kind(kind: dict[str, Any]) -> None:
 def test_the_fields_that_are_told_are_those_that_are_checked(kind: dict[str, Any]) -> None:
     """Every set of fields is a valid task or not, as what is told of the kind says."""
     assert set(VALUES) == set(TaskSpec.model_fields) - {"kind"}
-    told = [name for part in ("needs", "needs_one", "may_have", "cannot_have") for name in kind[part]]
-    assert sorted(told) == sorted(VALUES)
+    fields = [name for part in ("needs", "needs_one", "may_have", "cannot_have") for name in kind[part]]
+    assert sorted(fields) == sorted(VALUES)
     for names in chain.from_iterable(combinations(VALUES, size) for size in range(len(VALUES) + 1)):
         given = set(names)
         expected = (

@@ -39,8 +39,8 @@ def test_a_fault_of_the_machine_puts_a_job_back_for_longer_every_time_and_crashe
     for wait_s in (10, 20, 40, 80, 160):
         waiting = timed.claims.put_back(id, FULL, epoch=claim(timed).epoch)
         assert (waiting.state, waiting.error) == (JobState.QUEUED, None)
-        told = {"state": "queued", "error": FULL.as_json(), "retry_in_s": wait_s}
-        assert timed.events(id)[-1].data == told
+        reported = {"state": "queued", "error": FULL.as_json(), "retry_in_s": wait_s}
+        assert timed.events(id)[-1].data == reported
         advance(wait_s - 0.1)
         assert timed.claims.claim_next() is None
         advance(0.1)
@@ -112,14 +112,14 @@ def test_what_was_asked_of_a_job_whose_server_fell_silent_is_done_without_anothe
     advance(31)
     claim_of_running = timed.claims.claim_next(besides=[abandoned, slept])
     assert claim_of_running is not None
-    told: list[str] = []
-    timed.base.listener = told.append
+    reported: list[str] = []
+    timed.base.listener = reported.append
 
     timed.claims.settle_abandoned(besides=[slept])
 
     states = [timed.job(id).state for id in (abandoned, slept, running, queued)]
     assert states == [expected, JobState.VALIDATING, JobState.VALIDATING, JobState.QUEUED]
-    assert told == [abandoned]
+    assert reported == [abandoned]
     with pytest.raises(SupersededError):
         timed.claims.renew(abandoned, epoch=holder.epoch)
 

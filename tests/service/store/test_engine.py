@@ -103,10 +103,10 @@ def test_which_database_it_is_is_told_without_a_password_among_its_parameters() 
     engine: Any = SimpleNamespace(
         url=make_url("postgresql://db/jobs?password=s3cret&connect_timeout=5&sslpassword=s3cret")
     )
-    told = shown(engine)
-    assert "//db/jobs" in told
-    assert "connect_timeout=5" in told
-    assert "s3cret" not in told
+    printed = shown(engine)
+    assert "//db/jobs" in printed
+    assert "connect_timeout=5" in printed
+    assert "s3cret" not in printed
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

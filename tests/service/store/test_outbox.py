@@ -57,8 +57,8 @@ def test_only_wanted_states_of_the_owner_s_jobs_are_told(timed: Store, make_spec
     job = timed.submissions.create_job(make_spec(), "alice")
     run_to_its_end(timed, job)
 
-    told = [one.type for one in reversed(timed.webhooks.deliveries(all_of_them.id))]
-    assert told == [
+    sent = [one.type for one in reversed(timed.webhooks.deliveries(all_of_them.id))]
+    assert sent == [
         "job.queued",
         "job.validating",
         "job.preparing",
@@ -79,9 +79,9 @@ def test_every_way_to_a_state_tells_of_it(timed: Store, make_spec: MakeSpec) -> 
     claimed_job = timed.claims.claim_next()
     assert claimed_job is not None
 
-    told = [one.type for one in reversed(timed.webhooks.deliveries(webhook.id))]
+    sent = [one.type for one in reversed(timed.webhooks.deliveries(webhook.id))]
 
-    assert told == [
+    assert sent == [
         "job.queued", "job.paused", "job.queued", "job.cancelled", "job.queued", "job.validating"
     ]  # fmt: skip
 

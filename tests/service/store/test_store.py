@@ -47,7 +47,7 @@ def plain(candidates: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in one.items() if name != "id"} for one in candidates]
 
 
-def states_told(store: Store, job_id: str) -> list[str]:
+def states_of(store: Store, job_id: str) -> list[str]:
     return [event.data["state"] for event in store.events(job_id) if event.type is EventType.JOB_STATE]
 
 
@@ -96,7 +96,7 @@ def test_a_job_runs_to_success(store: Store, make_spec: MakeSpec, bring: Bring) 
     assert done.started_at == job.started_at
     assert done.finished_at is not None
     assert done.finished_at >= job.started_at
-    assert states_told(store, job.id) == [
+    assert states_of(store, job.id) == [
         "queued",
         "validating",
         "preparing",
@@ -155,7 +155,7 @@ def test_a_move_whose_result_is_not_json_changes_nothing(
         store.runs.transition(job.id, JobState.SUCCEEDED, result={"metric": float("nan")}, epoch=job.epoch)
 
     assert store.job(job.id) == job
-    assert states_told(store, job.id)[-1] == "finalizing"
+    assert states_of(store, job.id)[-1] == "finalizing"
 
 
 def test_cancelling_a_queued_job_ends_it_at_once(store: Store, make_spec: MakeSpec) -> None:
@@ -165,7 +165,7 @@ def test_cancelling_a_queued_job_ends_it_at_once(store: Store, make_spec: MakeSp
 
     assert (cancelled.state, cancelled.cancel_requested) == (JobState.CANCELLED, True)
     assert cancelled.finished_at is not None
-    assert states_told(store, job.id) == ["queued", "cancelled"]
+    assert states_of(store, job.id) == ["queued", "cancelled"]
     assert store.claims.claim_next() is None
 
 
@@ -242,11 +242,11 @@ def test_a_request_is_done_or_marked_or_refused(
         asked = store.user_requests.ask(job.id, request_)
         expected = WAYS_OF_ASKING[request_][state]
         assert asked.state is (state if expected is ... else expected)
-        told = store.events(job.id)
-        assert len(told) - len(before) == (asked.state is not state)
+        reported = store.events(job.id)
+        assert len(reported) - len(before) == (asked.state is not state)
         if request_ is not Request.CANCEL or not asked.state.terminal:  # asked again, it makes no difference
             assert store.user_requests.ask(job.id, request_) == asked
-            assert store.events(job.id) == told
+            assert store.events(job.id) == reported
 
 
 @pytest.mark.parametrize("released", [True, False])
@@ -272,7 +272,7 @@ def test_a_job_without_a_holder_is_paused_and_cancelled_at_once(
         asked = timed.user_requests.ask(job.id, request_)
 
         assert (asked.state, asked.pause_requested) == (to, False)
-        assert states_told(timed, job.id)[-1] == to
+        assert states_of(timed, job.id)[-1] == to
         assert timed.claims.claim_next() is None
         with pytest.raises(SupersededError):
             timed.claims.renew(job.id, epoch=job.epoch)
@@ -295,7 +295,7 @@ def test_a_paused_job_is_claimed_once_resumed_and_its_former_holder_may_write_no
         store.claims.renew(job.id, epoch=job.epoch)
     store.user_requests.ask(job.id, Request.RESUME)
     assert claim(store).started_at == job.started_at
-    assert states_told(store, job.id) == [
+    assert states_of(store, job.id) == [
         "queued",
         "validating",
         "preparing",
@@ -406,9 +406,9 @@ def test_jobs_are_counted_by_state(store: Store, make_spec: MakeSpec, claim: Cla
 
 def test_the_databases_clock_is_close_to_ours(store: Store) -> None:
     with store.database.reading() as session:
-        told = database_time(session)
+        now = database_time(session)
 
-    assert abs(datetime.now(UTC) - told) < timedelta(minutes=1)
+    assert abs(datetime.now(UTC) - now) < timedelta(minutes=1)
 
 
 def test_a_database_that_fails_is_a_failure_of_the_store(tmp_path: Path, make_spec: MakeSpec) -> None:
@@ -438,11 +438,11 @@ def test_a_server_of_databases_that_is_not_there_is_named_without_a_password() -
     with pytest.raises(StoreError) as caught:
         Store("postgresql://me:s3cret@127.0.0.1:1/jobs").open()
 
-    told = str(caught.value)
-    assert told.startswith("the job store postgresql")
-    assert "me:[redacted]@127.0.0.1:1/jobs cannot be opened: OperationalError: connection" in told
-    assert told.endswith("; see that it runs and lets this server in")
-    assert "s3cret" not in told
+    message = str(caught.value)
+    assert message.startswith("the job store postgresql")
+    assert "me:[redacted]@127.0.0.1:1/jobs cannot be opened: OperationalError: connection" in message
+    assert message.endswith("; see that it runs and lets this server in")
+    assert "s3cret" not in message
 
 
 def test_events_come_in_pages(store: Store, make_spec: MakeSpec) -> None:

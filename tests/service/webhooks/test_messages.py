@@ -29,11 +29,11 @@ def test_a_job_is_told_of_without_its_spec_and_result(make_spec: Callable[..., J
 
     message = job_message(job, event)
 
-    told = json.loads(message.payload)
-    assert (told["type"], message.type, message.job_id) == ("job.failed", "job.failed", job.id)
-    assert datetime.fromisoformat(told["timestamp"]) == NOW
-    assert told["timestamp"].endswith("Z")
-    data = told["data"]
+    payload = json.loads(message.payload)
+    assert (payload["type"], message.type, message.job_id) == ("job.failed", "job.failed", job.id)
+    assert datetime.fromisoformat(payload["timestamp"]) == NOW
+    assert payload["timestamp"].endswith("Z")
+    data = payload["data"]
     assert (data["id"], data["seq"], data["owner"], data["state"]) == (job.id, 7, "alice", JobState.FAILED)
     assert (data["name"], data["labels"], data["parent"]) == ("reviews", {"team": "nlp"}, None)
     assert (data["started_at"], data["error"]) == (None, {"code": "input", "message": "no"})

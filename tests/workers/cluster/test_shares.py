@@ -130,23 +130,23 @@ def test_a_running_job_keeps_one_actor_whoever_comes(entered: ExitStack) -> None
 
 
 def test_it_is_told_how_many_actors_a_job_has() -> None:
-    told: list[int] = []
-    with Cluster(2).enter(on_held=told.append) as share:
+    held_counts: list[int] = []
+    with Cluster(2).enter(on_held=held_counts.append) as share:
         search(share)
         share.give_back()
-    assert told == [1, 2, 1, 0]
+    assert held_counts == [1, 2, 1, 0]
 
 
 def test_many_threads_never_hold_more_than_there_is() -> None:
     cluster, has, sums = Cluster(3), dict.fromkeys(range(4), 0), []
 
     def run(index: int) -> None:
-        def told(held: int) -> None:  # one at a time
+        def on_held(held: int) -> None:  # one at a time
             has[index] = held
             sums.append(sum(has.values()))
 
         for _ in range(30):
-            with cluster.enter(on_held=told) as share:
+            with cluster.enter(on_held=on_held) as share:
                 search(share)
                 while share.excess:
                     share.give_back()
@@ -165,12 +165,12 @@ def test_of_jobs_that_wait_for_their_first_actor_the_one_of_higher_priority_gets
     waiting = {priority: threading.Event() for priority in (0, 1)}
 
     def run(priority: int) -> None:
-        class Told(threading.Event):
+        class CountingEvent(threading.Event):
             def is_set(self) -> bool:  # looked at once it waits
                 waiting[priority].set()
                 return super().is_set()
 
-        with cluster.enter(priority=priority, cancelled=Told()):
+        with cluster.enter(priority=priority, cancelled=CountingEvent()):
             began.append(priority)
 
     with cluster.enter():

@@ -103,41 +103,41 @@ def test_a_cluster_that_answers_is_asked_what_it_has(
 
 def test_an_embedded_ray_has_the_processors_that_this_process_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray alone sees no affinity and no quota of a service, and makes nothing of less than one processor."""
-    told: list[dict[str, object]] = []
+    calls: list[dict[str, object]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **options: told.append(options))
+    monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
     monkeypatch.setattr(session, "processors", lambda: 5)
     Cluster().connect()
-    assert [options.get("num_cpus") for options in told] == [5]
+    assert [options.get("num_cpus") for options in calls] == [5]
 
 
 def test_workers_of_every_cluster_are_told_to_compute_alike_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[object] = []
+    calls: list[object] = []
     name = "CUBLAS_WORKSPACE_CONFIG"
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(
         ray,
         "init",
-        lambda **options: told.append((os.environ.get(name), options["runtime_env"].get("env_vars"))),
+        lambda **options: calls.append((os.environ.get(name), options["runtime_env"].get("env_vars"))),
     )
     monkeypatch.setenv(name, "")
     monkeypatch.delenv(name)
     Cluster("127.0.0.1:2").connect()
     Cluster().connect()
-    assert told == [(None, {name: ":4096:8"}), (":4096:8", None)]
+    assert calls == [(None, {name: ":4096:8"}), (":4096:8", None)]
 
 
 def test_workers_of_every_cluster_have_an_empty_folder_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[list[str]] = []
+    calls: list[list[str]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(
-        ray, "init", lambda **options: told.append(os.listdir(options["runtime_env"]["working_dir"]))
+        ray, "init", lambda **options: calls.append(os.listdir(options["runtime_env"]["working_dir"]))
     )
     Cluster("127.0.0.1:2").connect()
     Cluster().connect()
-    assert told == [[], []]
+    assert calls == [[], []]
 
 
 TRAPS = ("ranksieve", "search", "torch", "numpy", "workers", "service", "api", "typing_extensions")

@@ -310,15 +310,15 @@ def test_measuring_latencies_is_passes_and_products(
     load = pass_load(Workload(kind=kind, rows=3, length=7))
     with_table = estimate(model, replace(job, loads={**job.loads, "latency": load}), RATES)
     assert tuple(phase.phase for phase in with_table) == ("prepare", "latency", *PHASES[1:])
-    told = with_table[1]
+    estimated = with_table[1]
     tokens, passes = (21 if kind == "prefill" else 3), 40
-    assert told.tokens == passes * tokens
+    assert estimated.tokens == passes * tokens
     shapes = {(m.out_features, m.in_features): m.dense_params for m in model.matrices}
     products = 2 * 34 * 10 * tokens * sum(shapes.values())
     through = 2 * (model.block_params * tokens + 3 * model.vocabulary * model.hidden)
     attention = 4 * model.attention * 3 * 49 * model.layers if kind == "prefill" else 0
-    assert told.flops == products + passes * (through + attention)
-    assert told.host_bytes > 0
+    assert estimated.flops == products + passes * (through + attention)
+    assert estimated.host_bytes > 0
 
 
 def test_every_actor_reads_the_model_and_its_factors(model: ModelSize, job: JobSize) -> None:

@@ -136,9 +136,9 @@ def test_grams_are_those_that_calibration_keeps(
             pass
     grams = [*calibrator.grams.forward.values(), *calibrator.grams.backward.values()]
     real = sum(gram.panels_P.numel() * gram.panels_P.element_size() for gram in grams)
-    told = preparing(size, job).host_bytes - preparing(size, replace(job, gram_bytes=1)).host_bytes
+    estimated = preparing(size, job).host_bytes - preparing(size, replace(job, gram_bytes=1)).host_bytes
     # with a byte of memory for Grams a group is one matrix: at most 2 x 8 x 32² bytes
-    assert real <= told + 2 * 8 * 32**2 <= 1.3 * real
+    assert real <= estimated + 2 * 8 * 32**2 <= 1.3 * real
 
 
 @pytest.mark.parametrize("name", ["propagation", "refit"])
@@ -171,9 +171,9 @@ def test_flows_and_regressions_are_those_that_are_held(
         else:
             list(propagate(model, [ranks], energies, examples, 256))
     size = size_of(llama.config)
-    told = refitting(size, job) if name == "refit" else preparation(size, job)["propagation"]
+    estimated = refitting(size, job) if name == "refit" else preparation(size, job)["propagation"]
     there = PROCESS_BYTES + weight_bytes(size, job) + factor_bytes(size.matrices, "float32")
-    assert 0.6 < held.most / (told.host_bytes - there) < 1
+    assert 0.6 < held.most / (estimated.host_bytes - there) < 1
 
 
 def test_stand_ins_are_those_that_are_timed(prepared: Prepared, make_flop_timer: Any, job: JobSize) -> None:
@@ -188,8 +188,8 @@ def test_stand_ins_are_those_that_are_timed(prepared: Prepared, make_flop_timer:
     with Held([]) as held:
         list(measure_latency(plan, make_flop_timer))
     job = replace(job, loads={**job.loads, "latency": pass_load(plan.workload)})
-    told = timing(size_of(AutoConfig.from_pretrained(plan.model_folder)), job).host_bytes - PROCESS_BYTES
-    assert 0.5 < held.most / told < 1
+    estimated = timing(size_of(AutoConfig.from_pretrained(plan.model_folder)), job).host_bytes - PROCESS_BYTES
+    assert 0.5 < held.most / estimated < 1
 
 
 def test_every_worker_holds_a_model_grams_and_a_batch(model: ModelSize, job: JobSize) -> None:

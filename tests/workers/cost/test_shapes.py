@@ -51,8 +51,8 @@ def test_a_token_runs_through_the_experts_that_it_is_sent_to(make_mixture: Calla
     assert [m for m in size.matrices if m not in experts] == size.propagated
     wide = sum(m.in_features + m.out_features for m in size.propagated)
     assert size.activations == wide + 2 / 8 * sum(m.in_features + m.out_features for m in experts)
-    for told, share in (([1, 4], 4 / 8), (None, 1.0)):  # by layer; not at all
-        vars(model.config)["num_experts_per_tok"] = told
+    for per_token, share in (([1, 4], 4 / 8), (None, 1.0)):  # by layer; not at all
+        vars(model.config)["num_experts_per_tok"] = per_token
         assert set(size_of(model.config).reach.values()) == {share}
 
 
@@ -124,11 +124,11 @@ def test_a_load_counts_what_is_read_where_prompts_are_read_once(
         assert load.real_tokens < 0.8 * several
     assert load_of(task, "calibration", 40).decoded == 0
     size = size_of(model.config)
-    told = load.largest_cached * size.layers * size.cached
+    estimated = load.largest_cached * size.layers * size.cached
     if kind == "choice":
-        assert told == max(cached)
+        assert estimated == max(cached)
     else:  # what answers are written from is kept meanwhile
-        assert 1.5 * max(cached) < told < 2.5 * max(cached)
+        assert 1.5 * max(cached) < estimated < 2.5 * max(cached)
 
 
 def test_imagined_examples_are_like_real_ones_of_that_length(

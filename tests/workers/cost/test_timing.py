@@ -12,7 +12,7 @@ import ranksieve.workers.cost.timing
 from ranksieve.workers.cost.timing import CudaTimer, ProcessorTimer, Timed, fastest, last_of, timer_for
 
 
-class ToldTimer:
+class ScriptedTimer:
     """Says what calls took by what they return; keeps in which order all was called."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class ToldTimer:
         return taken
 
 
-def told(timer: ToldTimer, name: str, *spent: int) -> Timed:
+def timed_call(timer: ScriptedTimer, name: str, *spent: int) -> Timed:
     rest = iter(spent)
 
     def run() -> int:
@@ -39,14 +39,14 @@ def told(timer: ToldTimer, name: str, *spent: int) -> Timed:
 
 
 def test_the_fastest_round_counts_but_not_the_first() -> None:
-    timer = ToldTimer()
-    calls = {"a": told(timer, "a", 1, 9, 5, 7), "b": told(timer, "b", 2, 30, 40, 20)}
+    timer = ScriptedTimer()
+    calls = {"a": timed_call(timer, "a", 1, 9, 5, 7), "b": timed_call(timer, "b", 2, 30, 40, 20)}
     assert last_of(fastest(calls, timer, 3, Random(0))) == {"a": 5, "b": 20}
 
 
 def test_all_take_turns_in_changing_order_and_are_prepared_before() -> None:
-    timer = ToldTimer()
-    calls = {name: told(timer, name, *[1] * 9) for name in "abcd"}
+    timer = ScriptedTimer()
+    calls = {name: timed_call(timer, name, *[1] * 9) for name in "abcd"}
     assert list(fastest(calls, timer, 8, Random(0))) == list(range(1, 9))
     rounds = " ".join(map(str, timer.log)).split("collect")[:-1]
     orders = [tuple(word for word in one.split() if len(word) == 1 and word in "abcd") for one in rounds]

@@ -586,15 +586,15 @@ def test_training_takes_the_first_examples_that_it_is_told_to(
         split_digests={**task.split_digests, "calibration": "the first three"},
     )
     plan = replace(preparation_plan, method="weight")  # whose closed form ignores the data
-    _, told = run(replace(plan, task=task, refinement=replace(refinement, examples=3)))
+    _, fewer = run(replace(plan, task=task, refinement=replace(refinement, examples=3)))
     _, cut = run(replace(plan, task=few, refinement=refinement))
     _, whole = run(replace(plan, task=task, refinement=refinement))
-    told_factors, cut_factors, whole_factors = (
-        load_factors(prepared.factors) for prepared in (told, cut, whole)
+    fewer_factors, cut_factors, whole_factors = (
+        load_factors(prepared.factors) for prepared in (fewer, cut, whole)
     )
-    for name in told_factors:
-        assert all(map(torch.equal, told_factors[name], cut_factors[name]))
-    assert not all(torch.equal(told_factors[name][0], whole_factors[name][0]) for name in told_factors)
+    for name in fewer_factors:
+        assert all(map(torch.equal, fewer_factors[name], cut_factors[name]))
+    assert not all(torch.equal(fewer_factors[name][0], whole_factors[name][0]) for name in fewer_factors)
 
 
 def test_everything_that_shapes_refined_factors_is_in_their_key(

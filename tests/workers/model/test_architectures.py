@@ -476,9 +476,9 @@ def test_export_is_the_searched_model(
     written = sum(prices) - sum(exported.dead.values())
     assert exported.block_params == written + LAYERS * architecture.left_alone
     assert exported.total_params == stranger.num_parameters()
-    told = (plan.factors_folder / ANSWER_BIAS).exists()
-    assert told == (architecture.model_type not in CAPPED)
-    assert exported.added == (VOCABULARY if told and dense.get_output_embeddings().bias is None else 0)
+    has_bias = (plan.factors_folder / ANSWER_BIAS).exists()
+    assert has_bias == (architecture.model_type not in CAPPED)
+    assert exported.added == (VOCABULARY if has_bias and dense.get_output_embeddings().bias is None else 0)
     saved = prepared.block_params - exported.block_params
     assert prepared.total_params - exported.total_params == saved - exported.added
 
@@ -672,8 +672,8 @@ def test_matrix_that_runs_without_gradients_is_named(
     forward = own_model.stack[1].forward
     own_model.stack[1].forward = lambda x_BLD, routed: torch.no_grad()(forward)(x_BLD, routed)  # type: ignore[method-assign]
     task, matrices = make_task("choice"), find_matrices(own_model, exclude=["experts.*"])
-    told = r"stack\.1\.wide cannot be calibrated: it runs without gradients; list it in model\.exclude"
-    with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, "task") as calibrator:
+    message = r"stack\.1\.wide cannot be calibrated: it runs without gradients; list it in model\.exclude"
+    with pytest.raises(InputError, match=message), Calibrator(own_model, matrices, "task") as calibrator:
         list(calibrator.run("choice", task.splits["calibration"], 64, 0))
 
 
@@ -684,8 +684,8 @@ def test_matrix_that_no_gradient_reaches_is_named(
     block: Any = own_model.stack[1]
     block.forward = lambda x_BLD, routed: x_BLD + block.wide(x_BLD).argmax(dim=-1, keepdim=True)
     task, matrices = make_task("choice"), find_matrices(own_model, include=["stack.1.wide", "stack.2.wide"])
-    told = r"stack\.1\.wide cannot be calibrated: it has no gradient of the loss"
-    with pytest.raises(InputError, match=told), Calibrator(own_model, matrices, "task") as calibrator:
+    message = r"stack\.1\.wide cannot be calibrated: it has no gradient of the loss"
+    with pytest.raises(InputError, match=message), Calibrator(own_model, matrices, "task") as calibrator:
         list(calibrator.run("choice", task.splits["calibration"], 64, 0))
 
 

@@ -125,10 +125,10 @@ def test_everything_else_is_left_to_the_fused_kernel(
 @pytest.fixture
 def refuses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """As in a process that has a GPU; whether torch may refuse, at each run of the fused kernel and of its way back."""
-    told: list[bool] = []
+    strict_flags: list[bool] = []
 
     def tell(_: object = None) -> None:
-        told.append(not torch.is_deterministic_algorithms_warn_only_enabled())
+        strict_flags.append(not torch.is_deterministic_algorithms_warn_only_enabled())
 
     def noted(*inputs: object, **options: object) -> tuple[torch.Tensor, None]:
         tell()
@@ -139,7 +139,7 @@ def refuses(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 
     monkeypatch.setattr(attention, "sdpa_attention_forward", noted)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    yield told
+    yield strict_flags
     torch.use_deterministic_algorithms(False)
 
 

@@ -50,15 +50,15 @@ def children() -> list[psutil.Process]:
 
 
 def test_all_that_a_job_wants_is_here_then(large: Any, source: ModelSource) -> None:
-    told: list[Progress] = []
+    reported: list[Progress] = []
 
-    fetch(source, threading.Event(), told.append)
+    fetch(source, threading.Event(), reported.append)
 
     assert large.fetched[LARGE] == 1
-    done = [progress.done for progress in told]
+    done = [progress.done for progress in reported]
     assert done == sorted(set(done))
-    assert {progress.phase for progress in told} == {"fetch"}
-    assert done[-1] == told[-1].total == 6  # MB, the last one begun
+    assert {progress.phase for progress in reported} == {"fetch"}
+    assert done[-1] == reported[-1].total == 6  # MB, the last one begun
     large.seen.clear()
     assert (Path(resolve(source).location) / LARGE).stat().st_size == 5 * 10**6
     assert not large.fetched

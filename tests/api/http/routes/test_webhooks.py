@@ -53,9 +53,9 @@ def test_a_job_s_end_is_delivered_and_signed(http, endpoint, spec):
     event = Receiver(made["secret"]).verify(body, headers)
     assert url == URL
     assert (event["type"], event["data"]["id"]) == ("job.succeeded", job["id"])
-    told = JobMessage.model_validate(event, extra="forbid")
-    assert told.data.finished_at is not None
-    assert told.data.model_dump(mode="json") == event["data"]
+    message = JobMessage.model_validate(event, extra="forbid")
+    assert message.data.finished_at is not None
+    assert message.data.model_dump(mode="json") == event["data"]
 
     http.delete(f"/v1/jobs/{job['id']}")
     [delivery] = endpoint.settled(http, made["id"])
