@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.space import Gene, Genome, SearchSpace, Tie
-from ranksieve.search.start import descent
-from ranksieve.search.start.descent import HARM, RUNG, Steps, trust
+from ranksieve.search.start import choice
+from ranksieve.search.start.choice import HARM
+from ranksieve.search.start.descent import RUNG, Steps, trust
 
 STEP = 2
 MANY = 100_000
@@ -279,9 +280,9 @@ def test_of_many_steps_as_much_is_expected(
     space, genome, kept_EM, cut_EM = wide
     budget = int(part * space.cost(genome))
     _, expected = descended(space, genome, kept_EM, cut_EM, budget)
-    monkeypatch.setattr(descent, "MANY", 100)
-    monkeypatch.setattr(descent, "NEAR", 60)
-    monkeypatch.setattr(descent, "AT_ONCE", 0.02)
+    monkeypatch.setattr(choice, "MANY", 100)
+    monkeypatch.setattr(choice, "NEAR", 60)
+    monkeypatch.setattr(choice, "AT_ONCE", 0.02)
 
     there, nearly = descended(space, genome, kept_EM, cut_EM, budget)
 

@@ -26,7 +26,7 @@ COMMANDS = ["generation", "finish", "fail", "fault"]
 
 
 class Commanded:
-    """A pipeline whose searches do what they are told, one command after another, and follow the requests of their users."""
+    """A pipeline whose searches follow commands one after another, and the requests of their users."""
 
     def __init__(self) -> None:
         self.commands: dict[str, queue.Queue[str]] = defaultdict(queue.Queue)  # by job
