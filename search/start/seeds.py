@@ -1,12 +1,10 @@
 """Seeds: genomes to start from, made without scoring.
 
-Shape letters: G genes, L levels, N genes of one type, K densities of one type.
+Shape letters: G genes, L levels.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from random import Random
 
@@ -42,9 +40,6 @@ ABOVE = 0.05
 The share applies to genomes given by the user, too. A genome of 0.27 that lost 0.0337 nats lost 0.0466 when it was
 enlarged to 0.29.
 """
-
-PAPER_DENSITIES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2, 0.1, 0.05)
-"""Levels of LLM-Sieve, arXiv 2505.18350."""
 
 
 def lagrangian(space: SearchSpace, energies: Energies, share: float) -> Genome:
@@ -108,54 +103,18 @@ def uniform(space: SearchSpace, share: float) -> Genome:
     Raises:
         InputError: The share is outside [0, 1].
     """
-    budget, rows_G = space.budget(share), np.arange(len(space))
-    densities = _densities(space, rows_G)
+    budget = space.budget(share)
+    densities = np.unique(
+        space.cost_GL / space.dense_cost_G[:, None]
+    )  # nothing changes between two neighbours
     low, high = 0, len(densities)
     while high - low > 1:
         middle = (low + high) // 2
-        if space.cost(_levels_at(space, rows_G, densities[middle])) > budget:
+        if space.cost(levels_at(space, densities[middle])) > budget:
             high = middle
         else:
             low = middle
-    return tuple(_levels_at(space, rows_G, densities[low]).tolist())
-
-
-def per_type(space: SearchSpace, energies: Energies, share: float) -> Genome:
-    """Return the best genome with one density per type of gene.
-
-    The density is the same in all layers, and the genome has the least predicted loss at its size. The Lagrangian
-    over types starts from nothing and always makes the jump of one type to a higher density that saves most predicted
-    loss per parameter. Sizes on the convex hull are reached exactly; in between, jumps that still fit spend the rest.
-
-    Args:
-        space: The search space.
-        energies: Squared singular values per matrix, in units of the task loss, descending.
-        share: Largest share of the dense cost to keep, in [0, 1].
-
-    Returns:
-        A genome of at most `share`, or the smallest one. Matrices of a type are rounded down to their levels from a
-        common density.
-
-    Raises:
-        InputError: The share is outside [0, 1], or the energies do not fit the space.
-
-    Source: Everett 1963 (generalised Lagrange multipliers).
-    """
-    prices = Prices(space, energies)
-    left = space.budget(share) - space.smallest_cost
-    types = [_Type.of(prices, rows_N) for rows_N in _rows_by_type(space)]
-    chosen = [0] * len(types)
-    while True:
-        jumps = [one.best_jump(now, left) for one, now in zip(types, chosen, strict=True)]
-        _, i, density = max((rate, i, density) for i, (rate, density) in enumerate(jumps))
-        if density == chosen[i]:
-            break
-        left -= int(types[i].cost_K[density] - types[i].cost_K[chosen[i]])
-        chosen[i] = density
-    levels_G = np.zeros(len(space), dtype=np.int64)
-    for one, density in zip(types, chosen, strict=True):
-        levels_G[one.rows_N] = one.levels_KN[density]
-    return tuple(levels_G.tolist())
+    return tuple(levels_at(space, densities[low]).tolist())
 
 
 def from_densities(space: SearchSpace, densities_M: Sequence[float]) -> Genome:
@@ -171,20 +130,6 @@ def from_densities(space: SearchSpace, densities_M: Sequence[float]) -> Genome:
     wished_G = np.array([wished_M[list(gene.members)].sum() for gene in space.genes])
     fitting_G = (space.params_GL <= wished_G[:, None] * (1 + 1e-12)).sum(axis=1)
     return tuple((np.clip(fitting_G, 1, space.counts_G) - 1).tolist())
-
-
-def random_densities(space: SearchSpace, rng: Random) -> Genome:
-    """Return a genome with a random paper density for every matrix.
-
-    This is how we read the paper's first population.
-
-    Args:
-        space: The search space.
-        rng: Source of randomness.
-
-    Source: LLM-Sieve, arXiv 2505.18350, whose levels these are.
-    """
-    return from_densities(space, [rng.choice(PAPER_DENSITIES) for _ in space.matrices])
 
 
 def fitted(prices: Prices, genome: Genome, share: float) -> Genome:
@@ -250,63 +195,11 @@ def family(prices: Prices, starts: Starts) -> Family:
     return brought
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Type:
-    """The genes of one type, with the cost and loss of each common density."""
-
-    rows_N: NDArray[np.int64]
-    levels_KN: NDArray[np.int64]
-    cost_K: NDArray[np.int64]
-    lost_K: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, prices: Prices, rows_N: NDArray[np.int64]) -> "_Type":
-        space = prices.space
-        levels_KN = np.stack([_levels_at(space, rows_N, density) for density in _densities(space, rows_N)])
-        return cls(
-            rows_N=rows_N,
-            levels_KN=levels_KN,
-            cost_K=space.cost_GL[rows_N, levels_KN].sum(axis=1),
-            lost_K=prices.lost_GL[rows_N, levels_KN].sum(axis=1),
-        )
-
-    def best_jump(self, now: int, left: int) -> tuple[float, int]:
-        """Return the loss saved per cost and the density to jump to.
-
-        Return -1 and `now` if no jump fits in `left`.
-        """
-        spent_K = self.cost_K - self.cost_K[now]
-        fits_K = (spent_K > 0) & (spent_K <= left)
-        if not fits_K.any():
-            return -1.0, now
-        saved_K = self.lost_K[now] - self.lost_K
-        rates_K = np.where(fits_K, saved_K / np.maximum(spent_K, 1), -1.0)
-        best = int(rates_K.argmax())
-        return float(rates_K[best]), best
-
-
-def _rows_by_type(space: SearchSpace) -> list[NDArray[np.int64]]:
-    """Group genes by kind; all experts of a block are of one type."""
-    rows: dict[str, list[int]] = {}
-    for i, gene in enumerate(space.genes):
-        rows.setdefault(re.sub(r"(^|(?<=[.+]))\d+(?=[.+]|$)", "*", gene.kind), []).append(i)
-    return [np.array(group, dtype=np.int64) for group in rows.values()]
-
-
-def _densities(space: SearchSpace, rows_N: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return one density per level of any of the genes, ascending.
-
-    Between two neighbouring densities nothing changes.
-    """
-    densities: NDArray[np.float64] = np.unique(space.cost_GL[rows_N] / space.dense_cost_G[rows_N, None])
-    return densities
-
-
-def _levels_at(space: SearchSpace, rows_N: NDArray[np.int64], density: float) -> NDArray[np.int64]:
+def levels_at(space: SearchSpace, density: float) -> NDArray[np.int64]:
     """Return the highest level of each gene that keeps at most `density` of it.
 
     Genes without such a level take the lowest one.
     """
-    fits_NL = space.cost_GL[rows_N] <= density * space.dense_cost_G[rows_N, None] * (1 + 1e-12)
-    fitting_N = np.minimum(fits_NL.sum(axis=1), space.counts_G[rows_N])
-    return np.asarray(np.maximum(fitting_N, 1) - 1, dtype=np.int64)
+    fits_GL = space.cost_GL <= density * space.dense_cost_G[:, None] * (1 + 1e-12)
+    fitting_G = np.minimum(fits_GL.sum(axis=1), space.counts_G)
+    return np.asarray(np.maximum(fitting_G, 1) - 1, dtype=np.int64)

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from baselines.per_type import per_type
 from in_process import InProcess
 from real_model import RealModel, descended, load, propagated_in, reweighed, task_parser
 
@@ -33,7 +34,7 @@ from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome
-from ranksieve.search.start.seeds import lagrangian, per_type, uniform
+from ranksieve.search.start.seeds import lagrangian, uniform
 from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES, TaskScorer
 from ranksieve.service.policy import MIDWAY_SHARE
 from ranksieve.workers.factors.refit import refit, using_fitted

@@ -11,12 +11,13 @@ from random import Random
 
 import numpy as np
 from baselines.batches import Strategy
+from baselines.sizes import PAPER_DENSITIES
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.objectives import MaxDrop, Objective
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import PAPER_DENSITIES, from_densities
+from ranksieve.search.start.seeds import from_densities
 
 Chromosome = tuple[int, ...]
 """Index of a density, ascending, per gene."""

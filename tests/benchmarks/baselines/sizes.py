@@ -10,7 +10,10 @@ from baselines.batches import Strategy
 from ranksieve.search.evolution.outcome import Trial
 from ranksieve.search.evolution.schedules import SEED_SHARES, Ratchet, Schedule
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import Family, random_densities
+from ranksieve.search.start.seeds import Family, from_densities
+
+PAPER_DENSITIES = (1.0, 0.9, 0.75, 0.6, 0.5, 0.35, 0.25, 0.2, 0.1, 0.05)
+"""Levels of LLM-Sieve, arXiv 2505.18350."""
 
 
 def stepped(space: SearchSpace, genome: Genome, budget: int, rng: Random) -> Genome:
@@ -40,6 +43,20 @@ def stepped(space: SearchSpace, genome: Genome, budget: int, rng: Random) -> Gen
         else:
             levels[i], cost = level, moved
     return tuple(levels)
+
+
+def random_densities(space: SearchSpace, rng: Random) -> Genome:
+    """Return a genome with a random paper density for every matrix.
+
+    This is how we read the paper's first population.
+
+    Args:
+        space: The search space.
+        rng: Source of randomness.
+
+    Source: LLM-Sieve, arXiv 2505.18350, whose levels these are.
+    """
+    return from_densities(space, [rng.choice(PAPER_DENSITIES) for _ in space.matrices])
 
 
 def random_genome(space: SearchSpace, budget: int, rng: Random) -> Genome:

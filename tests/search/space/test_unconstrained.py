@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from baselines.per_type import per_type
 
 from ranksieve.search.evolution.evolution import Evolution
 from ranksieve.search.evolution.operators.crossover import crossover
@@ -20,7 +21,7 @@ from ranksieve.search.space.objectives import MaxDrop, Objective, TargetParams
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.repair import repair
 from ranksieve.search.space.space import Genome, SearchSpace
-from ranksieve.search.start.seeds import lagrangian, per_type, uniform
+from ranksieve.search.start.seeds import lagrangian, uniform
 
 SETTINGS = SearchSettings(
     population=6, offspring=10, survivors=3, screen=8, full=32, generations=15, patience=50

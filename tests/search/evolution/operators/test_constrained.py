@@ -4,6 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 import numpy as np
+from baselines.per_type import per_type
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.repair import fill, repair
 from ranksieve.search.space.space import Genome, SearchSpace, Tie
-from ranksieve.search.start.seeds import lagrangian, per_type, uniform
+from ranksieve.search.start.seeds import lagrangian, uniform
 
 WIDTHS = [(8, 8), (8, 24), (24, 8), (3, 20), (16, 16)]
 thorough = settings(max_examples=60)
