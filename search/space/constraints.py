@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from ranksieve.search.errors import InputError
+from ranksieve.search.space.genes import Tie
 from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
-from ranksieve.search.space.space import SearchSpace, Tie
+from ranksieve.search.space.space import SearchSpace
 
 Tied = Literal["layer", "all"]
 """`layer`: one gene per layer for the matched matrices; `all`: one for all of them."""

@@ -6,52 +6,21 @@ A *gene* is one choice of the search: the rank of a matrix, or of several tied o
 rank for each of its matrices. The last level is dense, unless constraints forbid it. A *genome* holds one level index
 per gene.
 
-Tied matrices share a *density*, the share of its parameters that a matrix keeps, each rounded down to its own ranks.
 A matrix with a single possible rank is settled: it has no gene, but its cost counts.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ranksieve.search.errors import InputError
+from ranksieve.search.space.genes import Tie, make_genes
 from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
 
 Genome = tuple[int, ...]
 """One level index per gene, in the order of `SearchSpace.genes`."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tie:
-    """Indices of matrices that share a gene, and the job file's field that ties them."""
-
-    members: tuple[int, ...]
-    field: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gene:
-    """One choice of the search.
-
-    Args:
-        members: Indices of the matrices that it decides.
-        levels: The rank of every member at each level, the cheapest level first.
-        layer: Layer of the first member.
-        kind: Role of the members in the block.
-    """
-
-    members: tuple[int, ...]
-    levels: tuple[tuple[int, ...], ...]
-    layer: int
-    kind: str
-
-    def is_dense(self, level: int) -> bool:
-        """Return whether the gene's matrices are dense at a level."""
-        return DENSE in self.levels[level]
 
 
 class SearchSpace:
@@ -87,8 +56,8 @@ class SearchSpace:
         self.matrices = tuple(matrices)
         self.rank_step = rank_step
         self._price: Price = price or MatrixShape.price
-        self._allowed = allowed or [shape.grid(rank_step) for shape in matrices]
-        genes = [self._gene(tie) for tie in _with_singles(ties, len(matrices))]
+        allowed = allowed or [shape.grid(rank_step) for shape in matrices]
+        genes = make_genes(self.matrices, rank_step, allowed, ties, self._cost)
         self.genes = tuple(gene for gene in genes if len(gene.levels) > 1)
         if not self.genes:
             raise InputError("search.constraints", "leave every matrix a single rank: nothing to search")
@@ -101,48 +70,6 @@ class SearchSpace:
 
     def __len__(self) -> int:
         return len(self.genes)
-
-    def _gene(self, tie: Tie) -> Gene:
-        """Return the gene of tied matrices: levels of a common density, all allowed."""
-        shapes = [self.matrices[i] for i in tie.members]
-        ladders = [self._ladder(i) for i in tie.members]
-        levels: list[tuple[int, ...]] = []
-        for density in sorted({density for densities, _ in ladders for density in densities}):
-            ranks = tuple(ranks[bisect_right(densities, density) - 1] for densities, ranks in ladders)
-            if all(rank in self._allowed[i] for i, rank in zip(tie.members, ranks, strict=True)):
-                levels.append(ranks)
-        if not levels:
-            names = ", ".join(shape.name for shape in shapes)
-            raise InputError(
-                tie.field,
-                f"{names} are tied, but search.constraints allow them no common density; "
-                "widen their bounds or untie them",
-            )
-        return Gene(
-            members=tie.members,
-            levels=tuple(self._worth_their_cost(tie.members, levels)),
-            layer=shapes[0].layer,
-            kind="+".join(dict.fromkeys(shape.kind for shape in shapes)),
-        )
-
-    def _ladder(self, index: int) -> tuple[list[float], list[int]]:
-        """Return the densities and ranks of a matrix, ascending."""
-        shape = self.matrices[index]
-        ranks = {*shape.grid(self.rank_step), *self._allowed[index]}
-        pairs = sorted((shape.density(rank), rank) for rank in ranks)
-        return [density for density, _ in pairs], [rank for _, rank in pairs]
-
-    def _worth_their_cost(
-        self, members: tuple[int, ...], levels: Sequence[tuple[int, ...]]
-    ) -> list[tuple[int, ...]]:
-        """Drop levels that cost as much as a higher one."""
-        kept: list[tuple[int, ...]] = []
-        above = np.inf
-        for ranks in reversed(levels):
-            if (cost := self._cost(members, ranks)) < above:
-                kept.append(ranks)
-                above = cost
-        return kept[::-1]
 
     def _cost(self, members: Iterable[int], ranks: Iterable[int]) -> int:
         return sum(self._price(self.matrices[i], rank) for i, rank in zip(members, ranks, strict=True))
@@ -339,10 +266,3 @@ class SearchSpace:
 
 def _picked(table_GL: NDArray[np.int64], genome: ArrayLike) -> int:
     return int(table_GL[np.arange(len(table_GL)), np.asarray(genome, dtype=np.int64)].sum())
-
-
-def _with_singles(ties: Sequence[Tie], count: int) -> list[Tie]:
-    """Return the ties and all untied matrices, in order of first members."""
-    tied = {i for tie in ties for i in tie.members}
-    singles = [Tie(members=(i,), field="search.constraints") for i in range(count) if i not in tied]
-    return sorted((*ties, *singles), key=lambda tie: tie.members[0])

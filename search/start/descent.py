@@ -23,7 +23,8 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from ranksieve.search.space.space import Gene, Genome, SearchSpace
+from ranksieve.search.space.genes import Gene
+from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.choice import Choice, Harm
 
 RUNG = 0.005

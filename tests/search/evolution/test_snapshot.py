@@ -7,9 +7,9 @@ from ranksieve.search.evolution.asktell import Generation
 from ranksieve.search.evolution.racing import Race
 from ranksieve.search.evolution.settings import SearchSettings
 from ranksieve.search.evolution.snapshot import STATE_VERSION, check, fingerprint, flight_json, prices
-from ranksieve.search.space.matrix import DENSE, MatrixShape
+from ranksieve.search.space.matrix import DENSE, MatrixShape, Price
 from ranksieve.search.space.objectives import MaxDrop, TargetParams
-from ranksieve.search.space.space import Price, SearchSpace
+from ranksieve.search.space.space import SearchSpace
 
 SETTINGS = SearchSettings()
 OBJECTIVE = TargetParams(share=0.4)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ranksieve.search.space.genes import Gene, Tie
 from ranksieve.search.space.matrix import DENSE, MatrixShape
-from ranksieve.search.space.space import Gene, Genome, SearchSpace, Tie
+from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start import choice
 from ranksieve.search.start.choice import HARM
 from ranksieve.search.start.descent import RUNG, Steps, trust

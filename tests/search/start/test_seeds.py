@@ -7,9 +7,10 @@ import pytest
 from baselines.sizes import random_densities
 
 from ranksieve.search.errors import InputError
+from ranksieve.search.space.genes import Tie
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.prices import Prices
-from ranksieve.search.space.space import Genome, SearchSpace, Tie
+from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import (
     ABOVE,
     HARDLY,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import numpy as np
 from baselines.per_type import per_type
@@ -13,18 +14,27 @@ from ranksieve.search.errors import InputError
 from ranksieve.search.evolution.operators.crossover import crossover
 from ranksieve.search.evolution.operators.mutation import mutate
 from ranksieve.search.evolution.operators.transfer import transfer
+from ranksieve.search.space.genes import Tie
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.repair import fill, repair
-from ranksieve.search.space.space import Genome, SearchSpace, Tie
+from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start.seeds import lagrangian, uniform
 
 WIDTHS = [(8, 8), (8, 24), (24, 8), (3, 20), (16, 16)]
 thorough = settings(max_examples=60)
 
 
+class BoundedSpace(SearchSpace):
+    """A space that remembers which ranks it allows."""
+
+    def __init__(self, *arguments: Any, allowed: list[tuple[int, ...]], **more: Any) -> None:
+        super().__init__(*arguments, allowed=allowed, **more)
+        self.allowed = allowed
+
+
 @st.composite
-def spaces(draw: st.DrawFn) -> SearchSpace:
+def spaces(draw: st.DrawFn) -> BoundedSpace:
     """A space whose matrices are allowed any run of their ranks, some tied, in parameters or in bytes."""
     step = draw(st.integers(1, 4))
     widths = draw(st.lists(st.sampled_from(WIDTHS), min_size=2, max_size=9))
@@ -39,7 +49,7 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
         allowed.append(grid[first : draw(st.just(len(grid)) | st.integers(first + 1, len(grid)))])
     item_bytes = draw(st.sampled_from([None, 1, 2, 4]))
     try:
-        return SearchSpace(
+        return BoundedSpace(
             matrices,
             step,
             allowed=allowed,
@@ -72,12 +82,12 @@ def energies_of(space: SearchSpace, seed: int) -> list[NDArray[np.float64]]:
     return [np.sort(rng.lognormal(0, 2, width))[::-1] for width in widths]
 
 
-def require_inside(space: SearchSpace, genome: Genome) -> None:
+def require_inside(space: BoundedSpace, genome: Genome) -> None:
     """Every matrix has a rank that it is allowed, and tied ones keep the same density up to their own steps."""
     assert space.validate(genome) == genome
     ranks = space.ranks(genome)
     assert len(ranks) == len(space.matrices)
-    assert all(rank in allowed for rank, allowed in zip(ranks, space._allowed, strict=True))
+    assert all(rank in allowed for rank, allowed in zip(ranks, space.allowed, strict=True))
     for gene in space.genes:
         lows, highs = zip(*(density_bounds(space, i, ranks[i]) for i in gene.members), strict=True)
         assert max(lows) < min(highs)
@@ -102,7 +112,7 @@ def nothing_fits(space: SearchSpace, genome: Genome, budget: int) -> bool:
 
 @thorough
 @given(space=spaces())
-def test_levels_rise_in_cost_and_sum_over_members(space: SearchSpace) -> None:
+def test_levels_rise_in_cost_and_sum_over_members(space: BoundedSpace) -> None:
     for i, gene in enumerate(space.genes):
         cost_L = space.cost_GL[i, : len(gene.levels)]
         assert len(gene.levels) > 1
@@ -117,7 +127,7 @@ def test_levels_rise_in_cost_and_sum_over_members(space: SearchSpace) -> None:
 @thorough
 @given(data=st.data(), space=spaces(), seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1))
 def test_operators_and_repair_stay_inside_and_on_budget(
-    data: st.DataObject, space: SearchSpace, seed: int, share: float
+    data: st.DataObject, space: BoundedSpace, seed: int, share: float
 ) -> None:
     first, second, rng = data.draw(genomes(space)), data.draw(genomes(space)), Random(seed)
     child = crossover(space, first, second, rng)
@@ -139,7 +149,7 @@ def test_operators_and_repair_stay_inside_and_on_budget(
 @thorough
 @given(data=st.data(), space=spaces(), seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1))
 def test_repair_gives_fixed_genes_up_only_if_it_must(
-    data: st.DataObject, space: SearchSpace, seed: int, share: float
+    data: st.DataObject, space: BoundedSpace, seed: int, share: float
 ) -> None:
     genome, budget = data.draw(genomes(space)), space.budget(share)
     fixed = data.draw(st.sets(st.integers(0, len(space) - 1)))

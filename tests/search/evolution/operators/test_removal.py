@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from ranksieve.search.evolution.operators.removal import removable, removals, remove
+from ranksieve.search.space.genes import Tie
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.repair import repair
-from ranksieve.search.space.space import SearchSpace, Tie
+from ranksieve.search.space.space import SearchSpace
 
 KINDS = ("attn.q", "attn.o", "mlp.up", "mlp.down", "router")
 MATRICES = [
