@@ -19,7 +19,8 @@ from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, TargetLatency
 from ranksieve.workers.cluster.actor import ScorerPlan
-from ranksieve.workers.cluster.session import Cluster, refuse_too_large
+from ranksieve.workers.cluster.nodes import refuse_too_large
+from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.cost.latency import Latency, measure_latency
 from ranksieve.workers.cost.speed import dtype_name

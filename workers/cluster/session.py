@@ -1,26 +1,18 @@
 """The Ray session: connection, phases as tasks, and scoring actors.
 
-On one machine Ray is embedded, with an authentication token of its own for every session. Ray turns token
-authentication on by itself; a token in the environment keeps it from writing one to the home folder.
-
 Several jobs may use the session at once, each in a thread of its own and within its share.
 """
 
-import logging
-import os
-import secrets
 import socket
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-import psutil
 import ray
 import torch
 from ray.actor import ActorHandle
@@ -29,9 +21,11 @@ from ranksieve.search.errors import InfrastructureError, InputError
 from ranksieve.workers.cluster.actor import ScorerPlan, ScoringActor, hold_to_part
 from ranksieve.workers.cluster.dispatcher import Dispatcher
 from ranksieve.workers.cluster.fairness import UNITS, amounts, room
+from ranksieve.workers.cluster.nodes import a_node_is_alive, living_nodes, refuse_too_large, require_resources
 from ranksieve.workers.cluster.phases import Furthest, run_phase
 from ranksieve.workers.cluster.probe import Probe
 from ranksieve.workers.cluster.shares import Share, Sharing
+from ranksieve.workers.cluster.start import start_ray
 from ranksieve.workers.machine.devices import give_memory_back
 from ranksieve.workers.machine.faults import machine_fault
 from ranksieve.workers.machine.limits import processors
@@ -43,19 +37,6 @@ ANSWER_S = 2.0
 
 GONE_S = 15.0
 """Time without an answer after which a cluster is given up, in seconds."""
-
-SPIN_COUNT = "4000"
-"""Rounds that a torch thread spins at a barrier before it sleeps.
-
-It applies to an embedded cluster. The default of GNU OpenMP is 300,000; beside other work, threads then mostly wait
-for one that is not running.
-"""
-
-CUBLAS = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-"""Environment that makes products of workers on a GPU reproducible.
-
-cuBLAS reads it when a process first uses a GPU.
-"""
 
 
 class Cluster:
@@ -69,8 +50,8 @@ class Cluster:
     def __init__(self, address: str | None = None, temp_dir: Path | None = None) -> None:
         self._address = address
         self._temp_dir = temp_dir
-        self._alive = Probe(_a_node_is_alive, ANSWER_S)
-        self._surely_alive = Probe(_a_node_is_alive, GONE_S)
+        self._alive = Probe(a_node_is_alive, ANSWER_S)
+        self._surely_alive = Probe(a_node_is_alive, GONE_S)
         self._reachable = Probe(self._reach, ANSWER_S)
         self._sharing = Sharing()
         self._connecting = threading.Lock()
@@ -86,48 +67,7 @@ class Cluster:
         with self._connecting:
             if ray.is_initialized():
                 return
-            before = _children()
-            try:
-                self._keeper.submit(self._init).result()
-            except Exception as error:  # Ray raises nothing narrower
-                _end(_children() - before)  # processes of a failed start would stay, after every try
-                raise InfrastructureError(
-                    f"Ray did not start: {error}; check its logs and the load of the machine"
-                ) from error
-
-    def _init(self) -> None:
-        # Without a working folder, workers would import from the current folder, and the script's, first.
-        with TemporaryDirectory() as empty:
-            if self._address is None:
-                self._embed(empty)
-            else:
-                self._join(empty)
-
-    def _join(self, working_dir: str) -> None:
-        ray.init(
-            address=self._address,
-            namespace="ranksieve",
-            logging_level=logging.WARNING,
-            runtime_env={"env_vars": CUBLAS, "working_dir": working_dir},
-        )
-
-    def _embed(self, working_dir: str) -> None:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-        for name, value in CUBLAS.items():
-            os.environ.setdefault(name, value)
-        options: dict[str, Any] = {} if self._temp_dir is None else {"_temp_dir": str(self._temp_dir)}
-        ray.init(
-            address="local",  # without it, Ray joins whatever cluster was started last on this machine
-            num_cpus=processors(),
-            include_dashboard=False,
-            namespace="ranksieve",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env={"working_dir": working_dir},
-            **options,
-        )
+            self._keeper.submit(start_ray, self._address, self._temp_dir).result()
 
     def close(self) -> None:
         """End the session, which no job may be using; an embedded cluster stops."""
@@ -185,7 +125,7 @@ class Cluster:
             InfrastructureError: There is no cluster, or it has no nodes left.
         """
         self.connect()
-        resources = _nodes()
+        resources = living_nodes()
         refuse_too_large(threads, gpus, resources)
         nodes = [amounts(CPU=node.get("CPU", 0), GPU=node.get("GPU", 0)) for node in resources]
         size = amounts(CPU=threads, GPU=gpus)
@@ -210,7 +150,7 @@ class Cluster:
         if self.answers() is not False:
             with suppress(InfrastructureError):  # reported when the job runs
                 self.connect()
-                return _nodes()
+                return living_nodes()
         return []
 
     def run(
@@ -269,7 +209,7 @@ class Cluster:
         task_reference = ray.put(task)
 
         def start_actor() -> ActorHandle:
-            _resources()  # without any node, an actor would never start
+            require_resources()  # without any node, an actor would never start
             actor = ScoringActor.options(**_options(share))  # type: ignore[attr-defined]
             return actor.remote(plan, task_reference)
 
@@ -303,73 +243,6 @@ def _tidied(phase: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]
 def _options(share: Share) -> dict[str, float]:
     """Return the resources of an actor or a worker, as options of Ray."""
     return {"num_cpus": share.size["CPU"] / UNITS, "num_gpus": share.size.get("GPU", 0) / UNITS}
-
-
-def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children())
-
-
-def _end(processes: Collection[psutil.Process]) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=ANSWER_S)
-
-
-def _resources() -> dict[str, float]:
-    """Return the resources of the cluster, by name.
-
-    Raises:
-        InfrastructureError: There are none, as all nodes are dead; Ray reports this only when asked.
-    """
-    have: dict[str, float] = ray.cluster_resources()
-    if not have.get("CPU"):
-        raise InfrastructureError(
-            "Ray is gone: the cluster has no nodes left; check its logs, then resume the job"
-        )
-    return have
-
-
-def _nodes() -> list[dict[str, float]]:
-    """Return the resources of each living node, by name.
-
-    Raises:
-        InfrastructureError: There is no living node.
-    """
-    _resources()
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def refuse_too_large(threads: int, gpus: float, nodes: Collection[Mapping[str, float]]) -> None:
-    """Refuse an actor larger than any node, which would never start.
-
-    Args:
-        threads: Processors of one actor.
-        gpus: GPUs of one actor.
-        nodes: Resources of each node; nothing is refused while they are unknown.
-
-    Raises:
-        InputError: No node has room for one of the job's actors.
-    """
-    if not nodes:
-        return
-    for field, unit, needed in (
-        ("resources.threads_per_actor", "CPU", threads),
-        ("resources.gpus_per_actor", "GPU", gpus),
-    ):
-        if needed > (most := max(float(node.get(unit, 0)) for node in nodes)):
-            advice = (
-                "lower this"
-                if most
-                else "set this to 0 to run on processors, or join a cluster that has some"
-            )
-            raise InputError(
-                field, f"one actor needs {needed:g} {unit}, but the largest node has {most:g}; {advice}"
-            )
-
-
-def _a_node_is_alive() -> bool:
-    return any(node["Alive"] for node in ray.nodes())
 
 
 def _place(address: str) -> tuple[str, int] | None:

@@ -12,8 +12,9 @@ import ray
 import torch
 
 from ranksieve.search.errors import InfrastructureError, InputError
-from ranksieve.workers.cluster import session
-from ranksieve.workers.cluster.session import Cluster, refuse_too_large
+from ranksieve.workers.cluster import session, start
+from ranksieve.workers.cluster.nodes import refuse_too_large
+from ranksieve.workers.cluster.session import Cluster
 
 
 def test_a_ray_that_does_not_start_is_a_fault_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +107,7 @@ def test_an_embedded_ray_has_the_processors_that_this_process_has(monkeypatch: p
     calls: list[dict[str, object]] = []
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
-    monkeypatch.setattr(session, "processors", lambda: 5)
+    monkeypatch.setattr(start, "processors", lambda: 5)
     Cluster().connect()
     assert [options.get("num_cpus") for options in calls] == [5]
 
