@@ -7,7 +7,7 @@ from typing import Any
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.job import Job
 from ranksieve.service.store import Store
-from ranksieve.workers.cache.folders import checksum
+from ranksieve.workers.cache.manifest import checksum
 
 TIMES = {"seconds", "tokens_per_second"}
 PLACES = {"artifact", "parent"}

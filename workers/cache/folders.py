@@ -25,15 +25,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from filelock import FileLock, Timeout
 
 from ranksieve.search.errors import InfrastructureError
 from ranksieve.workers.cache.leases import Leases
+from ranksieve.workers.cache.manifest import MANIFEST, is_whole, write_manifest
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 LOCKS = "locks"
 """Folder of the locks of keys, apart from the entries.
 
@@ -50,15 +49,6 @@ def content_key(kind: str, *parts: Any) -> str:
     """
     encoded = json.dumps([kind, *parts], sort_keys=True, separators=(",", ":")).encode()
     return f"{kind}-{hashlib.sha256(encoded).hexdigest()[:32]}"
-
-
-def checksum(file: Path) -> str:
-    """Return the checksum of a file's bytes, in hex.
-
-    xxHash detects damage, not forgery, and takes a small part of sha256's time.
-    """
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, xxhash.xxh3_128).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +111,7 @@ class FolderCache:
         folder = self.path(key)
         if not folder.exists():
             return None
-        if self._is_whole(folder):
+        if is_whole(folder):
             self._record_use(folder)
             return folder
         logger.warning("cache entry %s is damaged or of an older version; building it again", folder)
@@ -141,7 +131,7 @@ class FolderCache:
         try:
             with self._scratch(key) as scratch:
                 yield scratch
-                _write_manifest(scratch)
+                write_manifest(scratch)
                 scratch.chmod(0o755)
                 self._record_use(scratch)
                 os.rename(scratch, self.path(key))
@@ -258,17 +248,6 @@ class FolderCache:
             "RANKSIEVE_CACHE_LIMIT_GIB"
         )
 
-    @staticmethod
-    def _is_whole(folder: Path) -> bool:
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text())
-            if not (isinstance(manifest, dict) and manifest):
-                raise ValueError(f"{MANIFEST} lists no files")
-            return all(checksum(folder / name) == digest for name, digest in manifest.items())
-        except (OSError, ValueError) as error:
-            logger.warning("cannot check %s: %s", folder, error)
-            return False
-
 
 def _entry(folder: Path) -> Entry | None:
     """Return the entry in a folder, or None if it has just been removed.
@@ -294,24 +273,3 @@ def _is_disk_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in {errno.ENOSPC, errno.EDQUOT}
     return f"os error {errno.ENOSPC})" in str(error)
-
-
-def flush_files(folder: Path) -> list[Path]:
-    """Write all files of a folder to the disk, and return them.
-
-    A rename of the folder does not wait for that.
-    """
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    for file in files:
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-    return files
-
-
-def _write_manifest(folder: Path) -> None:
-    files = flush_files(folder)
-    manifest = folder / MANIFEST
-    with manifest.open("w") as stream:
-        json.dump({str(file.relative_to(folder)): checksum(file) for file in files}, stream)
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -16,7 +16,8 @@ from filelock import FileLock
 from safetensors import SafetensorError
 
 from ranksieve.search.errors import InfrastructureError
-from ranksieve.workers.cache.folders import GIB, LOCKS, MANIFEST, FolderCache, checksum, content_key
+from ranksieve.workers.cache.folders import GIB, LOCKS, FolderCache, content_key
+from ranksieve.workers.cache.manifest import MANIFEST, checksum
 
 
 @pytest.fixture
