@@ -7,8 +7,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ranksieve.search.errors import InputError
 from ranksieve.workers.data.encoding import encode
+from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.export.verification import CHUNK, plain_scorer, score_plain
-from ranksieve.workers.export.writer import load_folder
 from ranksieve.workers.model.sources import context_length, load_tokenizer
 from ranksieve.workers.types.plan import DataPlan, EncodedTask, ModelSource, TaskPlan
 from ranksieve.workers.types.scores import ScoreRequest, Scores, join_scores

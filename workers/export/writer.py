@@ -1,4 +1,4 @@
-"""Writer and reader of the winner as a folder that transformers loads by itself.
+"""Writer of the winner as a folder that transformers loads by itself.
 
 A low-rank matrix becomes a layer of `workers.model.layers`. A dense matrix stays unchanged. A matrix of rank 0 keeps at
 most its bias, and so does a dead one (see `model.sublayers`), whatever its rank. The model class in the folder is a
@@ -16,21 +16,20 @@ from typing import Any
 
 import jinja2
 import torch
-import transformers
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ranksieve.search.errors import InputError, RanksieveError
 from ranksieve.search.space.matrix import DENSE, MatrixShape
-from ranksieve.workers.cache.folders import flush_files
+from ranksieve.workers.cache.manifest import flush_files
+from ranksieve.workers.export.reader import OWN_TYPE
 from ranksieve.workers.factors.prepared import load_answer_bias, load_factors
 from ranksieve.workers.factors.refit import load_fitted
 from ranksieve.workers.model import experts as experts_module
 from ranksieve.workers.model import layers
-from ranksieve.workers.model.checks import WEIGHT_FILES, holds_weights
-from ranksieve.workers.model.experts import Experts, take_apart
-from ranksieve.workers.model.layers import LowRankLinear, add_biases, replace_linears
-from ranksieve.workers.model.loading import complete, load_prepared, on_device, weight_bytes
+from ranksieve.workers.model.checks import WEIGHT_FILES
+from ranksieve.workers.model.experts import Experts
+from ranksieve.workers.model.layers import LowRankLinear, replace_linears
+from ranksieve.workers.model.loading import load_prepared, weight_bytes
 from ranksieve.workers.model.matrices import linear_head, linear_params
 from ranksieve.workers.model.sublayers import find_sublayers, live_ranks
 from ranksieve.workers.types.metrics import drop_unit
@@ -41,12 +40,6 @@ MODULE = "modeling_ranksieve"
 
 LEAST_TRANSFORMERS = "5.24"
 """Required by exports: earlier versions read the configuration differently and would answer wrongly."""
-
-OWN_TYPE = "ranksieve_"
-"""Prefix of an export's `model_type`.
-
-Without it transformers would silently load the architecture's own class and leave its matrices random.
-"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,63 +111,6 @@ def export(plan: ExportPlan) -> Iterator[Progress | Exported]:
         raise
     yield Progress(phase="export", done=1, total=1)
     yield Exported(folder=plan.folder, file_bytes=weight_bytes(plan.folder), dead=dead, added=added, **sizes)
-
-
-def load_folder(folder: Path) -> PreTrainedModel:
-    """Load an exported or a plain model folder with our own code.
-
-    Python files in the folder are never run.
-
-    Raises:
-        InputError: The folder holds no model, a damaged one, or an export of an unknown version.
-    """
-    try:
-        return _loaded(folder)
-    except RanksieveError:
-        raise
-    except Exception as error:  # a damaged folder may raise anything
-        raise InputError("model_dir", f"cannot load {folder}: {error}; fetch or save it again") from error
-
-
-def _loaded(folder: Path) -> PreTrainedModel:
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise InputError("model_dir", f"expected a model folder with config.json, got {folder}")
-    values = json.loads(config_file.read_text(encoding="utf-8"), object_hook=_special_float)
-    if not holds_weights(folder):
-        raise InputError("model_dir", f"{folder} holds no {WEIGHT_FILES}; pickled weights are never loaded")
-    if "ranksieve" not in values:
-        return load_prepared(folder, torch.device("cpu"), field="model_dir")
-    values.pop("auto_map", None)
-    values["model_type"] = str(values.get("model_type")).removeprefix(OWN_TYPE)
-    recipe = values["ranksieve"]
-    base_class = str(recipe["base_class"])
-    base = getattr(transformers, base_class, None)
-    if not (isinstance(base, type) and issubclass(base, PreTrainedModel)):
-        raise InputError("model_dir", f"unknown base class {base_class!r} in {config_file}")
-    config = AutoConfig.for_model(**values)
-
-    class Exported(base):  # type: ignore[misc, valid-type]
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            take_apart(self, config.ranksieve.get("experts", []))
-            add_biases(self, config.ranksieve.get("biases", []))
-            replace_linears(self, config.ranksieve["ranks"])
-
-        @classmethod
-        def _can_set_experts_implementation(cls) -> bool:  # transformers would look for it in this file
-            return bool(base._can_set_experts_implementation())  # type: ignore[union-attr]
-
-    loaded: Any = Exported.from_pretrained(
-        folder, config=config, dtype="auto", use_safetensors=True, output_loading_info=True
-    )
-    model: PreTrainedModel = complete(loaded, "model_dir")
-    return on_device(model, torch.device("cpu"))
-
-
-def _special_float(values: dict[str, Any]) -> Any:
-    """Decode transformers' floats without a JSON number, `{"__float__": "Infinity"}`."""
-    return float(values["__float__"]) if values.keys() == {"__float__"} else values
 
 
 def _answer_bias(model: PreTrainedModel, plan: ExportPlan) -> dict[str, torch.Tensor]:

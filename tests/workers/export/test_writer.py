@@ -28,7 +28,8 @@ from transformers import (
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import DENSE
-from ranksieve.workers.export.writer import LEAST_TRANSFORMERS, Exported, ExportPlan, export, load_folder
+from ranksieve.workers.export.reader import load_folder
+from ranksieve.workers.export.writer import LEAST_TRANSFORMERS, Exported, ExportPlan, export
 from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import ANSWER_BIAS, PreparationPlan, Prepared, load_factors
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
