@@ -21,10 +21,10 @@ from ranksieve.workers.cost.shapes import (
     grams_per_matrix,
     shards_of,
 )
-from ranksieve.workers.factors.calibration import gram_width
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.grams import BYTES_PER_ENTRY, gram_numbers
 from ranksieve.workers.factors.group import CHUNK, decomposed_at_once
+from ranksieve.workers.factors.passes import gram_width
 from ranksieve.workers.factors.shards import SPILLED_PER_WORKER
 from ranksieve.workers.factors.training import TRAINED_BYTES
 from ranksieve.workers.forward.blockwise import ROWS

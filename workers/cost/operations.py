@@ -31,9 +31,9 @@ from ranksieve.workers.cost.shapes import (
     shards_of,
 )
 from ranksieve.workers.cost.speed import EIGH_FLOPS, Rates
-from ranksieve.workers.factors.calibration import gram_width
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.grams import BYTES_PER_ENTRY, gram_numbers
+from ranksieve.workers.factors.passes import gram_width
 from ranksieve.workers.model.filesize import ITEM_BYTES
 from ranksieve.workers.model.matrices import factor_numbers
 

@@ -11,8 +11,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cost.workload import Workload
-from ranksieve.workers.factors.calibration import passes, shard_count
 from ranksieve.workers.factors.decomposition import Method
+from ranksieve.workers.factors.passes import passes, shard_count
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.forward.generation import by_prompt, longest_answer, read_once
 from ranksieve.workers.model.experts import expert_of

@@ -19,9 +19,10 @@ from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import lagrangian
 from ranksieve.workers.cache.folders import FolderCache, content_key
-from ranksieve.workers.factors.calibration import Calibrator, passes
+from ranksieve.workers.factors.calibration import Calibrator
 from ranksieve.workers.factors.group import MatrixGroup, Recipe
 from ranksieve.workers.factors.midway import examples_of_the_way, go_midway
+from ranksieve.workers.factors.passes import passes
 from ranksieve.workers.factors.prepared import (
     ENERGIES,
     FACTORS,

@@ -29,6 +29,8 @@ from typing import Literal
 
 import torch
 
+from ranksieve.workers.factors.linalg import descending, eigh, square_root, unwhitened
+
 logger = logging.getLogger(__name__)
 
 AT_ONCE = ("cuda",)
@@ -38,8 +40,6 @@ Method = Literal["task", "output", "input", "weight"]
 
 INPUT_DAMPING = 1e-6
 GRADIENT_DAMPING = 1e-3
-JITTER_STEPS = 5
-JITTER_GROWTH = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,7 +154,7 @@ def decomposed(matrices: Sequence[Whitened]) -> list[Factors]:
         values_BN, vectors_BNN = eigh(torch.stack([matrices[i].square_NN for i in alike]))
         for index, values_N, vectors_NN in zip(alike, values_BN, vectors_BNN, strict=True):
             matrix = matrices[index]
-            factors[index] = matrix.finish(*_descending(values_N, vectors_NN, matrix.count))
+            factors[index] = matrix.finish(*descending(values_N, vectors_NN, matrix.count))
     return [factors[index] for index in range(len(matrices))]
 
 
@@ -184,56 +184,13 @@ def regressed(factors: Factors, cross_DD: torch.Tensor, gram_DD: torch.Tensor) -
     wanted_RD = scale_R[:, None] * right_RD @ cross_DD
     target_RD = torch.linalg.solve_triangular(root_DD, wanted_RD.T, upper=False).T
     rising_R, rising_RR = eigh(target_RD @ target_RD.T)
-    vectors_RR, values_R = _descending(rising_R, rising_RR, len(left_RO))
+    vectors_RR, values_R = descending(rising_R, rising_RR, len(left_RO))
     inverse_R = torch.where(scale_R > 0, scale_R, torch.inf).reciprocal()
     left_RO, right_RD = _balance(
-        (inverse_R[:, None] * vectors_RR).T @ left_RO, _unwhitened(root_DD, target_RD.T @ vectors_RR).T
+        (inverse_R[:, None] * vectors_RR).T @ left_RO, unwhitened(root_DD, target_RD.T @ vectors_RR).T
     )
     energy_K = torch.cat((values_R, torch.minimum(rest, values_R[-1])))
     return Factors(left_RO=left_RO.contiguous(), right_RD=right_RD.contiguous(), energy_K=energy_K)
-
-
-def square_root(gram_NN: torch.Tensor, damping: float) -> torch.Tensor:
-    """Return the lower triangular L with L Lᵀ = gram + damping·mean(diag)·I.
-
-    Rank-deficient Grams are the normal case; the damping makes them definite. If rounding still breaks the Cholesky
-    factorisation, the damping grows, and at last the eigenvalues are clamped relative to the largest.
-
-    Args:
-        gram_NN: Symmetric positive semi-definite, not all zero.
-        damping: Relative to the mean of the diagonal.
-    """
-    mean = gram_NN.diagonal().mean()
-    for step in range(JITTER_STEPS):
-        damped_NN = gram_NN.clone()
-        damped_NN.diagonal().add_(damping * JITTER_GROWTH**step * mean)
-        root: torch.Tensor
-        root, info = torch.linalg.cholesky_ex(damped_NN)
-        if info == 0:
-            return root
-    values, vectors = eigh(gram_NN)
-    logger.warning(
-        "Cholesky failed %d times; eigenvalues clamped at %g of the largest", JITTER_STEPS, damping
-    )
-    clamped = vectors * values.clamp_min(damping * values[-1]).sqrt()
-    upper: torch.Tensor = torch.linalg.qr(clamped.T, mode="r").R
-    return upper.T
-
-
-def eigh(square_NN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the ascending eigenvalues and the eigenvectors of symmetric matrices.
-
-    Like `torch.linalg.eigh`. GPU libraries fail on some matrices of low rank, more often in single precision; LAPACK in
-    double precision does not.
-    """
-    try:
-        values_N, vectors_NN = torch.linalg.eigh(square_NN)
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        if square_NN.device.type == "cpu" and square_NN.dtype == torch.float64:
-            raise
-        logger.warning("decomposed in float64 on the processor after a failure: %s", error)
-        values_N, vectors_NN = torch.linalg.eigh(square_NN.cpu().double())
-    return values_N.to(square_NN), vectors_NN.to(square_NN)
 
 
 _Halves = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -249,7 +206,7 @@ def _seen_at_output(
         return output_gram_OO, lambda vectors_OR: (vectors_OR, vectors_OR.T @ weight_OD)
     root_OO = square_root(grad_gram_OO, GRADIENT_DAMPING)
     return root_OO.T @ output_gram_OO @ root_OO, lambda vectors_OR: (
-        _unwhitened(root_OO, vectors_OR),
+        unwhitened(root_OO, vectors_OR),
         (root_OO @ vectors_OR).T @ weight_OD,
     )
 
@@ -264,25 +221,12 @@ def _seen_at_input(
     root_DD = square_root(input_gram_DD, INPUT_DAMPING)
     return root_DD.T @ passed_gram_DD @ root_DD, lambda vectors_DR: (
         weight_OD @ (root_DD @ vectors_DR),
-        _unwhitened(root_DD, vectors_DR).T,
+        unwhitened(root_DD, vectors_DR).T,
     )
 
 
 def _input_projection(weight_OD: torch.Tensor, gram_DD: torch.Tensor) -> tuple[torch.Tensor, _Halves]:
     return gram_DD, lambda vectors_DR: (weight_OD @ vectors_DR, vectors_DR.T)
-
-
-def _unwhitened(root_NN: torch.Tensor, vectors_NR: torch.Tensor) -> torch.Tensor:
-    """Solve for L⁻ᵀ U."""
-    solved: torch.Tensor = torch.linalg.solve_triangular(root_NN.T, vectors_NR, upper=True)
-    return solved
-
-
-def _descending(
-    values_N: torch.Tensor, vectors_NN: torch.Tensor, count: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Reverse an ascending decomposition; keep the first eigenvectors, N×count."""
-    return vectors_NN.flip(1)[:, :count], values_N.flip(0).clamp_min(0)
 
 
 def _balance(left_RO: torch.Tensor, right_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

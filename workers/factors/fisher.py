@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ranksieve.workers.factors.decomposition import eigh
+from ranksieve.workers.factors.linalg import eigh
 from ranksieve.workers.forward.batches import Batch
 from ranksieve.workers.forward.likelihood import choice_scores
 from ranksieve.workers.types.plan import Example

@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.cache.folders import FolderCache, content_key
-from ranksieve.workers.factors.calibration import Calibrator, gram_width, shard_count, shard_of
+from ranksieve.workers.factors.calibration import Calibrator
 from ranksieve.workers.factors.decomposition import Method, Whitened, decomposed, whitened
 from ranksieve.workers.factors.grams import Grams
 from ranksieve.workers.factors.midway import dense_module
+from ranksieve.workers.factors.passes import gram_width, shard_count, shard_of
 from ranksieve.workers.factors.prepared import ENERGIES, FACTORS, stored
 from ranksieve.workers.factors.shards import ShardedSum
 from ranksieve.workers.factors.shrinkage import shrunk

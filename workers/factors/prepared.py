@@ -42,7 +42,7 @@ class PreparationPlan:
     moments are gathered, see `workers.factors.midway`; None for the dense model's. `propagated_shares`: for `task`
     factors, the shares of the models in which errors are propagated, or the drop of a `choice` metric that they may
     have, see `factors.propagation`; empty for no propagation. `threads`: threads of one worker. `gram_bytes`: memory
-    of one worker for Grams, see `workers.factors.calibration.passes`. `workers`: number of workers that run
+    of one worker for Grams, see `workers.factors.passes.passes`. `workers`: number of workers that run
     `closed_form` at once.
     """
 

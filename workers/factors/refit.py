@@ -33,7 +33,7 @@ from transformers import PreTrainedModel
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.factors.answer_bias import answer_bias_of
-from ranksieve.workers.factors.decomposition import square_root
+from ranksieve.workers.factors.linalg import square_root
 from ranksieve.workers.forward.blockwise import Group, flows_of, side_by_side
 from ranksieve.workers.model.switchable import SwitchableLinear, SwitchableModel, switchable_module
 from ranksieve.workers.types.plan import Example

@@ -10,10 +10,11 @@ from transformers import GPT2LMHeadModel, PreTrainedModel
 from ranksieve.search.errors import InputError, ScoringError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.workers.factors import calibration
-from ranksieve.workers.factors.calibration import Calibrator, passes, shard_count, shard_of
+from ranksieve.workers.factors.calibration import Calibrator
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.factors.fisher import loss_of
 from ranksieve.workers.factors.grams import Grams, GramSum
+from ranksieve.workers.factors.passes import passes, shard_count, shard_of
 from ranksieve.workers.forward.batches import make_batches
 from ranksieve.workers.model.matrices import find_matrices, weight_OD
 from ranksieve.workers.types.plan import EncodedTask, Example

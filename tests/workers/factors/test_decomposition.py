@@ -14,11 +14,10 @@ from ranksieve.workers.factors.decomposition import (
     Method,
     Whitened,
     decomposed,
-    eigh,
-    square_root,
     whitened,
 )
 from ranksieve.workers.factors.decomposition import factor as factor_narrow
+from ranksieve.workers.factors.linalg import eigh, square_root
 
 WIDE, TALL, SQUARE = (5, 9), (9, 5), (6, 6)
 METHODS: tuple[Method, ...] = ("weight", "input", "output", "task")
