@@ -4,7 +4,8 @@ Legend: E examples, C choices, N answer tokens of a batch, V vocabulary, A belie
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.workers.factors.refit import load_fitted, refit_to_file, using_fitted
+from ranksieve.workers.forward.agreement import continues_prompts
 from ranksieve.workers.forward.batches import Batch, make_batches
-from ranksieve.workers.forward.generation import answers, goes_on, read_once, write_alone
+from ranksieve.workers.forward.generation import answers, read_once, write_alone
 from ranksieve.workers.forward.likelihood import Predicted, answer_logits, right_share, slot_log_likelihoods
 from ranksieve.workers.machine.devices import lack_of_memory
 from ranksieve.workers.model.switchable import SwitchableModel
+from ranksieve.workers.scoring.divergence import coarse_kl, kl_rows
 from ranksieve.workers.scoring.slopes import measure_slopes
 from ranksieve.workers.types.metrics import exact_match, token_f1
 from ranksieve.workers.types.plan import EncodedTask, Example
@@ -32,8 +35,10 @@ from ranksieve.workers.types.scores import (
 
 TOP_TOKENS = 64
 
+T = TypeVar("T")
 
-class _NotFiniteError(ArithmeticError):
+
+class _NotFiniteError(ScoringError):
     """Non-finite logits of a candidate."""
 
 
@@ -54,7 +59,7 @@ class Scorer:
         self._tokenizer = tokenizer
         self._task = task
         self._batch_tokens = batch_tokens
-        self._shares = read_once(task) and goes_on(model.model, tokenizer, task, batch_tokens)
+        self._shares = read_once(task) and continues_prompts(model.model, tokenizer, task, batch_tokens)
         self._batches: dict[tuple[str, int, int], list[Batch]] = {}
         self._beliefs: dict[str, Beliefs] = {}
         self._dense_answers: dict[tuple[int, int], list[torch.Tensor]] = {}
@@ -68,14 +73,13 @@ class Scorer:
 
         These are logits that are not finite, and lack of memory.
         """
-        try:
+
+        def score() -> Scores:
             with using_fitted(self._model, load_fitted(request.refit)):
                 scores, _ = self._run(request, want_beliefs=False)
-        except _NotFiniteError as error:
-            return Failure(reason=str(error))
-        except (RuntimeError, MemoryError) as error:
-            return _memory_failure(error)
-        return scores
+            return scores
+
+        return _or_failure(score)
 
     def score_dense(self, request: ScoreRequest) -> tuple[Scores, Beliefs]:
         """Score the dense model and return its beliefs, the reference of every candidate.
@@ -99,8 +103,8 @@ class Scorer:
         Its own faults are returned as a `Failure`.
         """
         examples = self._task.splits["calibration"][: request.examples]
-        try:
-            refit_to_file(
+        return _or_failure(
+            lambda: refit_to_file(
                 self._model,
                 request.ranks,
                 examples,
@@ -109,11 +113,7 @@ class Scorer:
                 request.file,
                 answer_bias=request.answer_bias,
             )
-        except ScoringError as error:
-            return Failure(reason=str(error))
-        except (RuntimeError, MemoryError) as error:
-            return _memory_failure(error)
-        return None
+        )
 
     def measure_slopes(self, request: SlopesRequest) -> LossSlopes | Failure:
         """Measure a candidate's slopes on some calibration examples.
@@ -121,8 +121,8 @@ class Scorer:
         Its own faults are returned as a `Failure`.
         """
         examples = self._task.splits["calibration"][request.start : request.stop]
-        try:
-            return measure_slopes(
+        return _or_failure(
+            lambda: measure_slopes(
                 self._model,
                 request.ranks,
                 self._task.kind,
@@ -132,17 +132,16 @@ class Scorer:
                 window=request.window,
                 known=self._dense_answers.setdefault((request.start, request.stop), []),
             )
-        except ScoringError as error:
-            return Failure(reason=str(error))
-        except (RuntimeError, MemoryError) as error:
-            return _memory_failure(error)
+        )
 
     @torch.inference_mode()
     def _run(self, request: ScoreRequest, *, want_beliefs: bool) -> tuple[Scores, Beliefs | None]:
         started = time.perf_counter()
         self._model.switch(request.ranks)
         examples = self._task.splits[request.split][request.start : request.stop]
-        reference = self._reference(request)
+        reference = self._beliefs.get(request.split)
+        if reference is not None:
+            reference = reference.part(request.start, request.stop)
         beliefs: Beliefs | None
         if self._task.kind == "choice":
             scores, beliefs = self._choose(request, examples, reference)
@@ -151,10 +150,6 @@ class Scorer:
         tokens = sum(len(row.ids) for example in examples for row in example.rows)
         elapsed = time.perf_counter() - started
         return Scores(**scores, tokens=tokens, seconds=elapsed), beliefs
-
-    def _reference(self, request: ScoreRequest) -> Beliefs | None:
-        beliefs = self._beliefs.get(request.split)
-        return None if beliefs is None else beliefs.part(request.start, request.stop)
 
     def _choose(
         self, request: ScoreRequest, examples: Sequence[Example], reference: Beliefs | None
@@ -176,7 +171,7 @@ class Scorer:
             "answer_tokens": np.ones(len(examples)),
             "kl_nats": np.zeros(len(examples))
             if reference is None
-            else _kl_rows(reference.logp_AK.astype(np.float64), belief_EC),
+            else kl_rows(reference.logp_AK.astype(np.float64), belief_EC),
         }
         beliefs = Beliefs(
             logp_AK=belief_EC.astype(np.float32),
@@ -208,7 +203,7 @@ class Scorer:
             for index, text in zip(part.examples, part.texts, strict=True):
                 texts[index] = text
             if reference is not None:
-                kl_A[rows_N] = _coarse_kl(logp_NV, reference.logp_AK[rows_N], reference.token_AK[rows_N])
+                kl_A[rows_N] = coarse_kl(logp_NV, reference.logp_AK[rows_N], reference.token_AK[rows_N])
             if want_beliefs:
                 top = logp_NV.topk(outcomes, dim=1)
                 top_AK[rows_N], token_AK[rows_N] = top.values.cpu().numpy(), top.indices.cpu().numpy()
@@ -293,28 +288,13 @@ def _likelihood_quality(nll_E: np.ndarray) -> dict[str, np.ndarray]:
     return {"quality": -nll_E, "exact": np.zeros(len(nll_E))}
 
 
-def _memory_failure(error: RuntimeError | MemoryError) -> Failure:
-    """Return the failure of a candidate without enough memory; raise other errors."""
-    if (lack := lack_of_memory(error)) is None:
-        raise error
-    return Failure(reason=lack)
-
-
-def _kl_rows(logp_EC: np.ndarray, logq_EC: np.ndarray) -> np.ndarray:
-    """Return KL(p‖q) of each row, in nats; impossible outcomes of p add nothing."""
-    with np.errstate(invalid="ignore"):
-        terms_EC = np.where(np.isfinite(logp_EC), np.exp(logp_EC) * (logp_EC - logq_EC), 0.0)
-    kl_E: np.ndarray = terms_EC.sum(axis=1).clip(min=0.0)
-    return kl_E
-
-
-def _coarse_kl(logq_NV: torch.Tensor, logp_NK: np.ndarray, token_NK: np.ndarray) -> np.ndarray:
-    """Return the KL in nats over the dense model's top tokens and all others as one."""
-    token = torch.from_numpy(token_NK.astype(np.int64)).to(logq_NV.device)
-    logq_NK = logq_NV.gather(1, token).double().cpu().numpy()
-    return _kl_rows(_with_rest(logp_NK.astype(np.float64)), _with_rest(logq_NK))
-
-
-def _with_rest(logp_NK: np.ndarray) -> np.ndarray:
-    rest_N = np.log((1.0 - np.exp(logp_NK).sum(axis=1)).clip(min=1e-12))
-    return np.concatenate([logp_NK, rest_N[:, None]], axis=1)
+def _or_failure(compute: Callable[[], T]) -> T | Failure:
+    """Return the result, or the candidate's own fault: a scoring error or lack of memory."""
+    try:
+        return compute()
+    except ScoringError as error:
+        return Failure(reason=str(error))
+    except (RuntimeError, MemoryError) as error:
+        if (lack := lack_of_memory(error)) is None:
+            raise
+        return Failure(reason=lack)

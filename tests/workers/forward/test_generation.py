@@ -8,16 +8,13 @@ import pytest
 import torch
 from transformers import (
     GenerationConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    RwkvConfig,
     RwkvForCausalLM,
 )
 
-from ranksieve.workers.forward import generation
 from ranksieve.workers.forward.batches import make_batches
-from ranksieve.workers.forward.generation import answers, goes_on, read_once, write_alone
+from ranksieve.workers.forward.generation import answers, read_once, write_alone
 from ranksieve.workers.forward.likelihood import answer_logits
 from ranksieve.workers.model.switchable import SwitchableModel
 from ranksieve.workers.scoring.scorer import Scorer
@@ -37,17 +34,6 @@ def greedy(model: PreTrainedModel, prompt: tuple[int, ...], end: int) -> list[in
             break
         ids.append(token)
     return ids[len(prompt) :]
-
-
-@torch.inference_mode()
-def make_rwkv() -> RwkvForCausalLM:
-    """A model that keeps a state, and no cache."""
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "attention_hidden_size": 32, "vocab_size": 48, "num_hidden_layers": 2}
-    rwkv = RwkvForCausalLM(RwkvConfig(**sizes, intermediate_size=48)).eval()  # type: ignore[arg-type]
-    for parameter in rwkv.parameters():
-        parameter.copy_(0.3 * torch.randn_like(parameter))
-    return rwkv
 
 
 def written(
@@ -245,102 +231,9 @@ def test_padding_that_the_model_has_no_embedding_for_is_not_taken(
 
 
 @torch.inference_mode()
-def test_models_that_cannot_go_on_from_prompts_are_told_from_those_that_can(
-    make_llama: Callable[..., PreTrainedModel],
-    make_task: Callable[..., EncodedTask],
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    rwkv = make_rwkv()
-    llama = make_llama()
-
-    class Forgetful(LlamaForCausalLM):
-        """Reads what follows a prompt as if it were all."""
-
-        def forward(self, *args: Any, cache: Any = None, **inputs: Any) -> Any:
-            return super().forward(*args, **inputs)
-
-    class Surprised(LlamaForCausalLM):
-        """Expects no cache."""
-
-        def forward(self, *args: Any, **inputs: Any) -> Any:
-            if "cache" in inputs:
-                raise IndexError("no such layer")
-            return super().forward(*args, **inputs)
-
-    for kind in ("choice", "generate"):
-        task = make_task(kind)
-        assert goes_on(llama, tokenizer, task, 1000)
-        assert not goes_on(rwkv, tokenizer, task, 1000)
-        for odd in (Forgetful, Surprised):
-            model = odd(llama.config).eval()
-            model.load_state_dict(llama.state_dict())
-            assert not goes_on(model, tokenizer, task, 1000)
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize(("noise", "goes"), [(0.03, True), (0.5, False)])
-def test_rounding_that_decides_between_two_tokens_is_told_from_another_model(
-    noise: float,
-    goes: bool,
-    make_llama: Callable[..., PreTrainedModel],
-    make_task: Callable[..., EncodedTask],
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    llama = make_llama()
-
-    class Rounding(LlamaForCausalLM):
-        """Finds ten tokens as likely, nearly, and is off by noise where several prompts are read."""
-
-        def forward(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
-            out = super().forward(input_ids=input_ids, **inputs)
-            several = input_ids.shape[0] > 1
-            generator = torch.Generator().manual_seed(input_ids.shape[0])
-            off = torch.randn(out.logits.shape, generator=generator) * noise * out.logits.std()
-            likely = torch.zeros_like(out.logits)
-            likely[..., 20:30] = 8 * out.logits.std()
-            out.logits = out.logits * 0.01 + likely + several * off
-            return out
-
-    model = Rounding(llama.config).eval()
-    model.load_state_dict(llama.state_dict())
-    task = make_task("generate")
-    examples = task.splits["test"][:3]
-    together = [
-        text for part in answers(model, tokenizer, examples, 1, 1000, new_tokens=4) for text in part.texts
-    ]
-    assert together != [write_alone(model, tokenizer, example, 4) for example in examples]
-    assert goes_on(model, tokenizer, replace(task, splits={"test": examples}), 1000) is goes
-
-
-def test_logits_that_are_no_numbers_are_not_near_anything(
-    make_llama: Callable[..., LlamaForCausalLM],
-    make_task: Callable[..., EncodedTask],
-    tokenizer: PreTrainedTokenizerFast,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(generation, "_writing_apart", lambda *_: [0.0, torch.nan])
-    assert not goes_on(make_llama(), tokenizer, make_task("generate"), 1000)
-
-
-def test_a_broken_accelerator_is_not_what_a_model_makes_of_its_cache(
-    make_llama: Callable[..., LlamaForCausalLM],
-    make_task: Callable[..., EncodedTask],
-    tokenizer: PreTrainedTokenizerFast,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-
-    monkeypatch.setattr(generation, "answers", fail)
-    with pytest.raises(torch.AcceleratorError, match="illegal memory access"):
-        goes_on(make_llama(), tokenizer, make_task("choice"), 1000)
-
-
-@torch.inference_mode()
 def test_a_model_with_a_state_writes_what_it_writes_alone(
-    make_task: Callable[..., EncodedTask], tokenizer: PreTrainedTokenizerFast
+    make_task: Callable[..., EncodedTask], tokenizer: PreTrainedTokenizerFast, rwkv: RwkvForCausalLM
 ) -> None:
-    rwkv = make_rwkv()
     task = make_task("generate")
     scorer = Scorer(SwitchableModel(rwkv, (), {}), tokenizer, task, 200)
     examples = task.splits["test"]
