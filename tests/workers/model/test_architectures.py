@@ -20,7 +20,8 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import DENSE, MatrixShape
-from ranksieve.workers.export.writer import Exported, ExportPlan, export, load_folder
+from ranksieve.workers.export.reader import load_folder
+from ranksieve.workers.export.writer import Exported, ExportPlan, export
 from ranksieve.workers.factors import preparation
 from ranksieve.workers.factors.calibration import Calibrator
 from ranksieve.workers.factors.decomposition import factor

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.cluster.actor import ScorerPlan, build_scorer
-from ranksieve.workers.export.writer import Exported, ExportPlan, export, load_folder
+from ranksieve.workers.export.reader import load_folder
+from ranksieve.workers.export.writer import Exported, ExportPlan, export
 from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import PreparationPlan, Prepared
 from ranksieve.workers.factors.refit import load_fitted
