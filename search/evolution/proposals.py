@@ -85,10 +85,6 @@ class Proposer:
         """Return new children of the population, at an unchanged target."""
         return breeder.children(population, self.budget, self.settings.offspring)
 
-    def fitted(self, genome: Genome, share: float) -> Genome:
-        """Return a genome brought to `share`, trusting its own allocation."""
-        return fitted(self.prices, genome, share)
-
     def _brought(self, genome: Genome, share: float) -> Genome:
         """Return a user's genome brought to a size.
 
@@ -96,14 +92,16 @@ class Proposer:
         """
         space = self.space
         fits = space.cost(genome) <= space.budget(share)
-        return genome if fits and space.cost_share(genome) > share - ABOVE else self.fitted(genome, share)
+        if fits and space.cost_share(genome) > share - ABOVE:
+            return genome
+        return fitted(self.prices, genome, share)
 
     def beside(self, genome: Genome, share: float) -> Genome:
         """Return the first guess at a size near that of a genome.
 
         Without starts, it is the genome brought to that size.
         """
-        return self.seed(share) if self.starts else self.fitted(genome, share)
+        return self.seed(share) if self.starts else fitted(self.prices, genome, share)
 
 
 @dataclass(frozen=True, kw_only=True)

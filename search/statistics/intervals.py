@@ -127,12 +127,11 @@ def perplexity_rise(
     return _interval(100 * math.expm1(rise), 100 * np.expm1(means_B), confidence)
 
 
-def mean_interval(scores: ArrayLike, *, seed: int = 0) -> tuple[float, float]:
+def mean_interval(scores: ArrayLike) -> tuple[float, float]:
     """Return a two-sided 95 % interval of a mean score.
 
     Args:
         scores: One score per example.
-        seed: Seed of the resampling; unused by Wilson's interval.
 
     Returns:
         Low and high: Wilson's interval where every score is 0 or 1, else a percentile bootstrap.
@@ -145,7 +144,7 @@ def mean_interval(scores: ArrayLike, *, seed: int = 0) -> tuple[float, float]:
     scores_N = finite("scores", scores)
     if not np.isin(scores_N, (0.0, 1.0)).all():
         tail = (1 - TWO_SIDED) / 2
-        low, high = np.quantile(resampled_means(scores_N, seed, RESAMPLES), [tail, 1 - tail])
+        low, high = np.quantile(resampled_means(scores_N, 0, RESAMPLES), [tail, 1 - tail])
         return float(low), float(high)
     size, mean, z2 = len(scores_N), float(scores_N.mean()), WILSON_Z**2
     center = (mean + z2 / (2 * size)) / (1 + z2 / size)

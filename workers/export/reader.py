@@ -47,7 +47,7 @@ def _loaded(folder: Path) -> PreTrainedModel:
     if "ranksieve" not in values:
         return load_prepared(folder, torch.device("cpu"), field="model_dir")
     values.pop("auto_map", None)
-    values["model_type"] = str(values.get("model_type")).removeprefix(OWN_TYPE)
+    values["model_type"] = str(values["model_type"]).removeprefix(OWN_TYPE)
     recipe = values["ranksieve"]
     base_class = str(recipe["base_class"])
     base = getattr(transformers, base_class, None)
@@ -58,8 +58,8 @@ def _loaded(folder: Path) -> PreTrainedModel:
     class Exported(base):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any) -> None:
             super().__init__(config)
-            take_apart(self, config.ranksieve.get("experts", []))
-            add_biases(self, config.ranksieve.get("biases", []))
+            take_apart(self, config.ranksieve["experts"])
+            add_biases(self, config.ranksieve["biases"])
             replace_linears(self, config.ranksieve["ranks"])
 
         @classmethod

@@ -289,7 +289,7 @@ def _likelihood_quality(nll_E: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _or_failure(compute: Callable[[], T]) -> T | Failure:
-    """Return the result, or the candidate's own fault: a scoring error or lack of memory."""
+    """Return the result, or a scoring error or lack of memory as a failure."""
     try:
         return compute()
     except ScoringError as error:

@@ -1,6 +1,5 @@
 import importlib.metadata
 import json
-import math
 import os
 import runpy
 import shutil
@@ -26,7 +25,6 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.export.reader import load_folder
 from ranksieve.workers.export.writer import LEAST_TRANSFORMERS, Exported, ExportPlan, export
@@ -100,30 +98,6 @@ def test_stranger_gets_the_searched_model(export_plan: ExportPlan, tmp_path: Pat
 
 
 @torch.inference_mode()
-def test_our_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None:
-    exported = run(export_plan)
-    (exported.folder / "modeling_ranksieve.py").write_text("raise SystemExit('never run')")
-    loaded = load_folder(exported.folder)
-    assert not loaded.training
-    expected = switchable(export_plan)(IDS_BL).logits
-    torch.testing.assert_close(loaded(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_folder_without_weights_is_wrong_input(export_plan: ExportPlan) -> None:
-    folder = run(export_plan).folder
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"model_dir: .* holds no \*\.safetensors; pickled"):
-        load_folder(folder)
-
-
-def test_our_own_loader_reads_what_json_has_no_number_for(export_plan: ExportPlan) -> None:
-    config = run(export_plan).folder / "config.json"
-    values = json.loads(config.read_text()) | {"time_step_limit": [0.0, {"__float__": "Infinity"}]}
-    config.write_text(json.dumps(values))
-    assert load_folder(config.parent).config.time_step_limit == [0.0, math.inf]
-
-
-@torch.inference_mode()
 def test_refit_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
     index, rank = next((i, rank) for i, rank in enumerate(export_plan.ranks) if rank > 0)
     name = export_plan.matrices[index].name
@@ -170,14 +144,6 @@ def test_bias_that_the_head_did_not_have_is_exported(export_plan: ExportPlan, tm
         torch.testing.assert_close(model(IDS_BL).logits, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_exports_of_before_there_were_new_biases_are_read(export_plan: ExportPlan) -> None:
-    config = run(export_plan).folder / "config.json"
-    values = json.loads(config.read_text())
-    assert values["ranksieve"].pop("biases") == []
-    config.write_text(json.dumps(values))
-    assert load_folder(config.parent)(IDS_BL).logits.shape == (2, 5, 48)
-
-
 def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepared) -> None:
     exported = run(export_plan)
     tensors = load_file(exported.folder / "model.safetensors")
@@ -215,15 +181,6 @@ def test_no_class_takes_the_weights_that_does_not_know_them(export_plan: ExportP
         stranger = AutoModelForCausalLM.from_pretrained(one, trust_remote_code=True).eval()
         torch.testing.assert_close(stranger(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(load_folder(one)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_an_export_of_an_earlier_version_is_still_read(export_plan: ExportPlan) -> None:
-    """It had the type of its architecture."""
-    folder = run(export_plan).folder
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
-    expected = switchable(export_plan)(IDS_BL).logits
-    torch.testing.assert_close(load_folder(folder)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_library_that_reads_the_configuration_otherwise_is_refused(
@@ -410,28 +367,6 @@ def test_gpt2_with_biases_and_a_tied_head(
     assert exported.total_params == loaded.num_parameters()
 
 
-@torch.inference_mode()
-def test_plain_folder_is_loaded_as_it_is(
-    llama_folder: Path, make_llama: Callable[[], PreTrainedModel]
-) -> None:
-    torch.testing.assert_close(load_folder(llama_folder)(IDS_BL).logits, make_llama()(IDS_BL).logits)
-
-
-def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="model_dir: expected a model folder"):
-        load_folder(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["NoSuchModel", "AutoConfig", "pipeline"])
-def test_unknown_base_class_is_refused(export_plan: ExportPlan, name: str) -> None:
-    file = run(export_plan).folder / "config.json"
-    values = json.loads(file.read_text())
-    values["ranksieve"]["base_class"] = name
-    file.write_text(json.dumps(values))
-    with pytest.raises(InputError, match=f"unknown base class '{name}'"):
-        load_folder(export_plan.folder)
-
-
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_low_precision_keeps_the_order_in_whole_numbers(
     preparation_plan: PreparationPlan, export_plan: ExportPlan, tmp_path: Path, dtype: Any
@@ -445,39 +380,3 @@ def test_low_precision_keeps_the_order_in_whole_numbers(
         assert tensor.dtype is (torch.int32 if name.endswith(".order") else getattr(torch, dtype))
         if name.endswith(".order"):
             assert sorted(tensor.tolist()) == list(range(len(tensor)))
-
-
-def test_a_folder_that_lacks_weights_is_not_given_random_ones(
-    export_plan: ExportPlan, llama_folder: Path, tmp_path: Path
-) -> None:
-    plain = tmp_path / "plain"
-    shutil.copytree(llama_folder, plain)
-    for folder in (run(export_plan).folder, plain):
-        weights = load_file(folder / "model.safetensors")
-        del weights["model.norm.weight"]
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(
-            InputError, match=r"model_dir: 1 weights are missing in the files, such as model\.norm\.weight"
-        ):
-            load_folder(folder)
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("config.json", "{"),
-        ("config.json", "[]"),
-        ("config.json", "5"),
-        ("config.json", "[" * 100_000),
-        ("config.json", '{"ranksieve": null}'),
-        ("config.json", '{"ranksieve": {}}'),
-        ("config.json", '{"model_type": "nosuch"}'),
-        ("model.safetensors", ""),
-        ("model.safetensors", "version https://git-lfs.github.com/spec/v1"),
-    ],
-)
-def test_a_damaged_folder_is_wrong_input(llama_folder: Path, tmp_path: Path, file: str, content: str) -> None:
-    shutil.copytree(llama_folder, tmp_path / "damaged")
-    (tmp_path / "damaged" / file).write_text(content)
-    with pytest.raises(InputError, match="model_dir: cannot load"):
-        load_folder(tmp_path / "damaged")
