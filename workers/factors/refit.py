@@ -76,7 +76,7 @@ def refit(
     At last the output head's bias is fitted, if answers are fixed and the model returns the head's logits unchanged.
 
     The candidate's block is run once to its end and once up to each group of matrices that read the same activation;
-    the dense block once, if `alpha` is not 0. Held for all examples, on the model's device and in its dtype: the hidden
+    the dense block once. Held for all examples, on the model's device and in its dtype: the hidden
     states of both flows, and the inputs of the low-rank matrices of one dense block.
 
     Args:
@@ -98,8 +98,7 @@ def refit(
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
     matrices = model.matrices
-    flows = flows_of(model, [ranks, [DENSE] * len(matrices)], examples, batch_tokens)
-    compressed, dense = flows if alpha > 0 else (flows[0], None)
+    compressed, dense = flows_of(model, [ranks, [DENSE] * len(matrices)], examples, batch_tokens)
     total = len(compressed.blocks) + 1
     own = _own(model, [f"{matrix.name}:{part}" for matrix in matrices for part in PARTS])
     low_rank = {matrix.name: rank for matrix, rank in zip(matrices, ranks, strict=True) if rank > 0}

@@ -201,20 +201,19 @@ class Group:
     """Matrices of a block that read the same activation.
 
     Iterating yields, for one smaller model after the other, their inputs with its current factors and their inputs in
-    the dense model, T×D each, some batches at once; without a dense flow, the former twice. `places`: the smaller
-    models that run any of them, each with a matrix that it runs.
+    the dense model, T×D each, some batches at once. `places`: the smaller models that run any of them, each with a
+    matrix that it runs.
     """
 
     names: Sequence[str]
     places: Sequence[tuple[Flow, str]]
-    dense_TD: Sequence[torch.Tensor] | None
+    dense_TD: Sequence[torch.Tensor]
 
     def __iter__(self) -> Iterator[Sequence[torch.Tensor]]:
         return _together(self._pairs())
 
     def read_dense(self) -> Iterator[torch.Tensor]:
-        """Yield the matrices' inputs in the dense model, T×D; there must be a dense flow."""
-        assert self.dense_TD is not None
+        """Yield the matrices' inputs in the dense model, T×D."""
         for (dense_TD,) in _together([x_TD] for x_TD in self.dense_TD):
             yield dense_TD
 
@@ -222,7 +221,7 @@ class Group:
         for flow, name in self.places:
             for index in range(len(flow)):
                 x_TD = flow.input_of(name, index)
-                yield [x_TD, x_TD if self.dense_TD is None else self.dense_TD[index].to(x_TD.device)]
+                yield [x_TD, self.dense_TD[index].to(x_TD.device)]
 
 
 def _together(batches: Iterable[Sequence[torch.Tensor]]) -> Iterator[Sequence[torch.Tensor]]:
@@ -242,7 +241,7 @@ def _joined(batches: Sequence[Sequence[torch.Tensor]]) -> Sequence[torch.Tensor]
 
 
 def side_by_side(
-    smaller: Sequence[Flow], dense: Flow | None, names: Sequence[Sequence[str]]
+    smaller: Sequence[Flow], dense: Flow, names: Sequence[Sequence[str]]
 ) -> Iterator[list[Group]]:
     """Take smaller models and the dense one through their blocks; yield their groups.
 
@@ -251,20 +250,20 @@ def side_by_side(
 
     Args:
         smaller: At least one, in front of the first block; afterwards behind the last.
-        dense: The dense model's flow, in front of the first block, too; None without one.
+        dense: The dense model's flow, in front of the first block, too.
         names: Wanted matrices of each block; those that no smaller model runs are left out.
     """
     for wanted in names:
-        groups = (dense or smaller[0]).groups(wanted)
-        read = {} if dense is None else dense.advance([group[0] for group in groups])
-        yield [_group(group, smaller, read.get(group[0])) for group in groups]
+        groups = dense.groups(wanted)
+        read = dense.advance([group[0] for group in groups])
+        yield [_group(group, smaller, read[group[0]]) for group in groups]
         for rows_TD in read.values():
             rows_TD.clear()  # the caller may still hold the groups
         for flow in smaller:
             flow.advance()
 
 
-def _group(names: Sequence[str], smaller: Sequence[Flow], dense_TD: Sequence[torch.Tensor] | None) -> Group:
+def _group(names: Sequence[str], smaller: Sequence[Flow], dense_TD: Sequence[torch.Tensor]) -> Group:
     run = [(flow, [name for name in names if flow.runs(name)]) for flow in smaller]
     anywhere = {name for _, some in run for name in some}
     return Group(

@@ -36,7 +36,9 @@ _TOKENIZER_CONFIG, _SPECIAL_TOKENS = "tokenizer_config.json", "special_tokens_ma
 _READ_FROM = frozenset({"vocab", "merges", "entity_vocab", "init_inputs", "gguf_file"})
 """Keys whose text tokenizers take for a file's path, or for more files to read."""
 
-_OF_LOADING = frozenset({"name_or_path", "is_local", "local_files_only", "cache_dir", "revision", "token"})
+_SET_BY_LOADING = frozenset(
+    {"name_or_path", "is_local", "local_files_only", "cache_dir", "revision", "token"}
+)
 """Keys that loading sets itself before it reads special_tokens_map.json."""
 
 _NAMES = frozenset({"name_or_path", "_name_or_path"})
@@ -207,7 +209,7 @@ def _elsewhere(name: str, content: Any) -> Iterator[str]:
     if name in (_TOKENIZER_CONFIG, _SPECIAL_TOKENS):
         yield from _paths_of_vocabulary(content)
     if name == _SPECIAL_TOKENS:  # which overrides the folder's files
-        yield from (key for key in content if key in _OF_LOADING)
+        yield from (key for key in content if key in _SET_BY_LOADING)
         yield from (str(value) for key, value in content.items() if key.endswith("_file") and value)
     if name.startswith("train") or name.endswith("results.json"):  # records of a training
         return
