@@ -102,14 +102,14 @@ def _bars(report: Report) -> type[tqdm]:
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
-            self._of_bytes = options.get("unit") == "B"
+            self._counts_bytes = options.get("unit") == "B"
             super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
         def update(self, n: float | None = 1) -> None:
             with counting:
                 self.n += n or 0
                 done, total = int(self.n), int(self.total or 0)
-            if self._of_bytes:
+            if self._counts_bytes:
                 report(done, max(done, total))
 
     return Bar
