@@ -22,7 +22,8 @@ from ranksieve.workers.cluster.actor import ScorerPlan
 from ranksieve.workers.cluster.nodes import refuse_too_large
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share
-from ranksieve.workers.cost.latency import Latency, measure_latency
+from ranksieve.workers.cost.latency import Latency
+from ranksieve.workers.cost.latency_measurement import measure_latency
 from ranksieve.workers.cost.speed import dtype_name
 from ranksieve.workers.export.verification import VerificationPlan, Verified, verify
 from ranksieve.workers.export.writer import Exported, ExportPlan, export

@@ -24,7 +24,8 @@ from ranksieve.search.space.matrix import DENSE
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.seeds import lagrangian
-from ranksieve.workers.cost.latency import Latency, LatencyPlan, measure_latency, pass_with, stand_in
+from ranksieve.workers.cost.latency import Latency, LatencyPlan
+from ranksieve.workers.cost.latency_measurement import measure_latency, pass_with, stand_in
 from ranksieve.workers.cost.timing import fastest, last_of, timer_for
 from ranksieve.workers.cost.workload import Workload, forward_pass, typical_batch
 from ranksieve.workers.model.loading import load_prepared

@@ -32,7 +32,7 @@ from ranksieve.service.policy import EFFORTS
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.cluster.session import Cluster
-from ranksieve.workers.cost.memory import preparation
+from ranksieve.workers.cost.preparation_memory import preparation
 from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
 
 EVERY_S = 0.5

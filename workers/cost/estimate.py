@@ -9,8 +9,8 @@ needed.
 
 from dataclasses import dataclass
 
-from ranksieve.workers.cost import memory, operations
-from ranksieve.workers.cost.memory import Footprint, factor_bytes, spilled_bytes, weight_bytes
+from ranksieve.workers.cost import memory, operations, preparation_memory
+from ranksieve.workers.cost.footprint import Footprint, factor_bytes, weight_bytes
 from ranksieve.workers.cost.operations import Steps, Work
 from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, gram_passes
 from ranksieve.workers.cost.speed import Rates
@@ -108,8 +108,8 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
             "prepare",
             streamed,
             operations.preparing(model, job),
-            memory.preparing(model, job),
-            disk=weights + entries * factors + spilled_bytes(model, job),
+            preparation_memory.preparing(model, job),
+            disk=weights + entries * factors + preparation_memory.spilled_bytes(model, job),
         ),
         *timed,
         scored(

@@ -20,8 +20,8 @@ H hidden width, A attention width (heads × head size).
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from ranksieve.workers.cost.latency import MOST_RANKS, ROUNDS, VERSIONS
-from ranksieve.workers.cost.memory import factor_bytes, weight_bytes
+from ranksieve.workers.cost.footprint import factor_bytes, weight_bytes
+from ranksieve.workers.cost.latency_measurement import MOST_RANKS, ROUNDS, VERSIONS
 from ranksieve.workers.cost.shapes import (
     JobSize,
     Load,

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ranksieve.workers.cost.estimate import PhaseEstimate, estimate
-from ranksieve.workers.cost.memory import factor_bytes
+from ranksieve.workers.cost.footprint import factor_bytes
 from ranksieve.workers.cost.operations import FILE_BYTES_PER_SECOND
 from ranksieve.workers.cost.shapes import (
     JobSize,

@@ -11,23 +11,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, LlamaForCausalLM
 
-from ranksieve.workers.cost.latency import LatencyPlan, measure_latency
-from ranksieve.workers.cost.memory import (
+from ranksieve.workers.cost.footprint import (
     HEAP,
     LOGIT_BYTES,
     PROCESS_BYTES,
-    exporting,
     factor_bytes,
-    measuring_slopes,
-    preparation,
-    preparing,
-    refitting,
-    scoring,
-    spilled_bytes,
-    timing,
-    verifying,
     weight_bytes,
 )
+from ranksieve.workers.cost.latency import LatencyPlan
+from ranksieve.workers.cost.latency_measurement import measure_latency
+from ranksieve.workers.cost.memory import (
+    exporting,
+    measuring_slopes,
+    refitting,
+    scoring,
+    timing,
+    verifying,
+)
+from ranksieve.workers.cost.preparation_memory import preparation, preparing, spilled_bytes
 from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, load_of, pass_load, size_of, uniform_load
 from ranksieve.workers.cost.workload import Workload
 from ranksieve.workers.factors.calibration import Calibrator

@@ -11,10 +11,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2LMHeadModel
 
-import ranksieve.workers.cost.latency
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import MatrixShape
-from ranksieve.workers.cost.latency import MOST_RANKS, Latency, LatencyPlan, measure_latency, measured_ranks
+from ranksieve.workers.cost import latency_measurement
+from ranksieve.workers.cost.latency import Latency, LatencyPlan
+from ranksieve.workers.cost.latency_measurement import MOST_RANKS, measure_latency, measured_ranks
 from ranksieve.workers.cost.workload import Workload, WorkloadKind, forward_pass
 from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.model.layers import replace_linears
@@ -28,7 +29,7 @@ MakeTimer = Callable[[torch.device, int], Any]
 @pytest.fixture(autouse=True)
 def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """FLOPs have no noise."""
-    monkeypatch.setattr(ranksieve.workers.cost.latency, "ROUNDS", 1)
+    monkeypatch.setattr(latency_measurement, "ROUNDS", 1)
 
 
 @pytest.fixture

@@ -1,0 +1,173 @@
+"""Peak memory of preparation, and the bytes of the sums that it writes, by formula.
+
+The Grams that are gathered at once may all belong to one GPU's blocks.
+
+Legend: K width of a Gram, D input width.
+"""
+
+from collections.abc import Sequence
+
+from ranksieve.search.space.matrix import MatrixShape
+from ranksieve.workers.cost.footprint import (
+    HEAP,
+    PROCESS_BYTES,
+    Footprint,
+    batch_bytes,
+    calibration_batch_bytes,
+    factor_bytes,
+    flow_bytes,
+    on_fullest,
+    placed,
+    weight_bytes,
+)
+from ranksieve.workers.cost.shapes import (
+    JobSize,
+    ModelSize,
+    gram_passes,
+    grams_per_matrix,
+    shards_of,
+)
+from ranksieve.workers.factors.grams import BYTES_PER_ENTRY, gram_numbers
+from ranksieve.workers.factors.group import CHUNK, decomposed_at_once
+from ranksieve.workers.factors.passes import gram_width
+from ranksieve.workers.factors.shards import SPILLED_PER_WORKER
+from ranksieve.workers.factors.training import TRAINED_BYTES
+from ranksieve.workers.machine.devices import CONTEXT_BYTES
+from ranksieve.workers.model.filesize import ITEM_BYTES
+from ranksieve.workers.model.matrices import factor_numbers
+
+
+def preparing(model: ModelSize, job: JobSize) -> Footprint:
+    """Return the peak of all parts of preparation."""
+    parts = preparation(model, job).values()
+    return Footprint(
+        host_bytes=max(part.host_bytes for part in parts),
+        accelerator_bytes=max(part.accelerator_bytes for part in parts),
+    )
+
+
+def preparation(model: ModelSize, job: JobSize) -> dict[str, Footprint]:
+    """Return the footprint of each part of preparation, by its progress name.
+
+    The parts run one after the other. Parts that are not wanted take nothing.
+    """
+    return {
+        "model": _loading(model, job),
+        "calibration": _calibrating(model, job),
+        "propagation": _propagating(model, job),
+        "refinement": _training(model, job),
+    }
+
+
+def _loading(model: ModelSize, job: JobSize) -> Footprint:
+    """Return the footprint of loading the model.
+
+    A gguf file is de-quantized to float32.
+    """
+    dequantized = model.total_params * 4 if job.gguf else 0
+    return Footprint(host_bytes=PROCESS_BYTES + weight_bytes(model, job) + dequantized)
+
+
+def _calibrating(model: ModelSize, job: JobSize) -> Footprint:
+    """Return the larger footprint of calibrating and factoring, on all workers.
+
+    A worker calibrates with the model, the Grams of the largest group and a batch, midway with the factors of a
+    smaller model as well. It factors with the model, a chunk's Grams and factors, and float64 copies of the matrices
+    decomposed at once. Sums that it writes pass through the host.
+    """
+    compute = _compute_bytes(job)
+    grams = _largest_grams(model, job)
+    stored = max(factor_bytes(chunk, job.dtype) for chunk in _chunks(model))
+    chunk = max(_gram_bytes(chunk, job) for chunk in _chunks(model))
+    heap = HEAP if job.device == "cpu" else 1
+    working = (
+        on_fullest(model.total_params * compute, model, job)
+        + on_fullest(int(model.block_params * compute * (job.midway_share or 0)), model, job)
+        + max(
+            grams + heap * calibration_batch_bytes(model, job, job.loads["calibration"], job.method, compute),
+            min(grams, chunk) + _workspace(model, job),
+        )
+    )
+    if job.device == "cpu":
+        return Footprint(host_bytes=job.actors * (PROCESS_BYTES + working + stored))
+    return Footprint(
+        host_bytes=job.actors * (PROCESS_BYTES + weight_bytes(model, job) + max(grams, stored)),
+        accelerator_bytes=job.actors_per_device * (CONTEXT_BYTES + working),
+    )
+
+
+def _compute_bytes(job: JobSize) -> int:
+    """Return the bytes of a number where gradients are taken.
+
+    Calibration and training of float16 are in float32.
+    """
+    return 4 if job.dtype == "float16" else ITEM_BYTES[job.dtype]
+
+
+def _propagating(model: ModelSize, job: JobSize) -> Footprint:
+    """Return the footprint of propagation by one worker.
+
+    It holds the model, its factors, all flows, a batch, float64 moments of one input, and factors of one matrix.
+    There are up to five D×D moments at a time. On a host the old factors are mapped into memory beside the new ones.
+    """
+    if not job.propagated:
+        return Footprint(host_bytes=0)
+    load = job.loads["propagation"]
+    weights, factors = weight_bytes(model, job), factor_bytes(model.matrices, job.dtype)
+    states, read = flow_bytes(model, job, load, 1 + job.propagated)
+    regression = max(8 * (5 * m.in_features**2 + 3 * factor_numbers([m])) for m in model.matrices)
+    batch = batch_bytes(model, job, load, ITEM_BYTES[job.dtype])
+    kept = on_fullest(weights + factors * (2 if job.device == "cpu" else 1), model, job)
+    return placed(job, weights, read, kept + states + regression, batch)
+
+
+def _training(model: ModelSize, job: JobSize) -> Footprint:
+    """Return the footprint of training factors by one worker.
+
+    It holds the model, its factors, float32 copies of trained factors with gradients and moments, and a batch.
+    """
+    if not job.train_epochs:
+        return Footprint(host_bytes=0)
+    compute = _compute_bytes(job)
+    dense = model.total_params * compute
+    factors = factor_numbers(model.matrices) * (compute + TRAINED_BYTES)
+    batch = calibration_batch_bytes(model, job, job.loads["refinement"], "task", compute)
+    kept = on_fullest(dense, model, job) + on_fullest(factors, model, job)
+    return placed(job, weight_bytes(model, job), 0, kept, batch)
+
+
+def spilled_bytes(model: ModelSize, job: JobSize) -> int:
+    """Return the largest size of sums on the disk during calibration.
+
+    These are the old and the new sum, and shards that wait.
+    """
+    shards = shards_of(job, job.loads["calibration"])
+    entries = 1 if shards == 1 else 2 + min(shards - 1, SPILLED_PER_WORKER * job.actors)
+    return entries * _largest_grams(model, job)
+
+
+def _chunks(model: ModelSize) -> list[tuple[MatrixShape, ...]]:
+    return [model.matrices[start : start + CHUNK] for start in range(0, len(model.matrices), CHUNK)]
+
+
+def _gram_bytes(matrices: Sequence[MatrixShape], job: JobSize) -> int:
+    kept = grams_per_matrix(job.method) * BYTES_PER_ENTRY
+    return sum(kept * gram_numbers(gram_width(matrix, job.method)) for matrix in matrices)
+
+
+def _largest_grams(model: ModelSize, job: JobSize) -> int:
+    groups = gram_passes(model, job.method, job.gram_bytes)
+    return max((_gram_bytes(group, job) for group in groups), default=0)
+
+
+def _workspace(model: ModelSize, job: JobSize) -> int:
+    """Return the float64 bytes of the matrices decomposed at once.
+
+    Seven are K×K: two Grams, root, square, stack of squares, eigenvectors, scratch. Three are of the matrix's own
+    size: the matrix and its factors.
+    """
+    return max(
+        sum(8 * (7 * gram_width(m, job.method) ** 2 + 3 * m.dense_params) for m in alike)
+        for chunk in _chunks(model)
+        for alike in decomposed_at_once(chunk, job.method)
+    )
