@@ -13,10 +13,9 @@ from ranksieve.search.evolution.progress import BEST_FINALISTS
 from ranksieve.search.evolution.schedules import MOST_LOOKS
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import promise_notes
-from ranksieve.service.pipeline.descent import UPWARDS
 from ranksieve.service.pipeline.latency import workload_of
 from ranksieve.service.pipeline.pipeline import VERIFIED_EXAMPLES
-from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, records_of
+from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES
 from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
 from ranksieve.service.pipeline.search_plan import own_seeds
 from ranksieve.service.policy import (
@@ -45,7 +44,7 @@ from ranksieve.workers.cost.shapes import (
 from ranksieve.workers.cost.speed import Rates, dtype_name, rates_for
 from ranksieve.workers.export.verification import LATENCY_ROUNDS, SPEED_EXAMPLES, SPEED_ROUNDS
 from ranksieve.workers.factors.midway import examples_of_the_way
-from ranksieve.workers.factors.propagation import MOST_EXAMPLES, judges_of, models_of
+from ranksieve.workers.factors.propagation import MOST_EXAMPLES, models_of
 from ranksieve.workers.model.checks import holds_weights
 from ranksieve.workers.model.sources import head_folder, load_config
 from ranksieve.workers.preflight import Checked
@@ -57,7 +56,7 @@ NO_WEIGHTS = "no weights are here yet: a job fetches those of a hub model, model
 def estimate_job(settings: Settings, spec: JobSpec, checked: Checked) -> dict[str, Any]:
     """Estimate a checked job.
 
-    For the processor this takes about a second, because it is timed.
+    A processor is timed meanwhile, in less than a second.
 
     Returns:
         `model`, `machine`, `gram_passes`, `evaluations_at_most`, `phases` in order, their `total`, and `notes` on what
@@ -83,9 +82,9 @@ def sizes_of(settings: Settings, spec: JobSpec, checked: Checked) -> tuple[Model
         loads["latency"] = pass_load(workload_of(spec.objective, spec, checked))
         loads["verify"] += loads["latency"].times(2 * (1 + LATENCY_ROUNDS))  # both models, warm
     dtype = dtype_name(spec.model.dtype, spec.resources.device)
-    job = job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
+    job = _job_size(spec, loads, dtype, gguf=checked.model.kind == "gguf")
     if not checked.by_block:
-        job = replace(job, propagated=0, loads={**loads, "propagation_looks": Load()})
+        job = replace(job, propagated=0)
     return size_of(config, checked.model.include, checked.model.exclude), job
 
 
@@ -109,7 +108,7 @@ def estimate_size(model: ModelSize, spec: JobSpec, length: int, rates: Rates) ->
         spec, lambda split, stop: uniform_load(len(range(sizes[split])[:stop]), length, batch_tokens)
     )
     dtype = "bfloat16" if spec.model.dtype == "auto" else spec.model.dtype
-    return _described(model, job_size(spec, loads, dtype), rates, spec)
+    return _described(model, _job_size(spec, loads, dtype), rates, spec)
 
 
 def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str, Load]:
@@ -119,57 +118,28 @@ def _loads(spec: JobSpec, first: Callable[[str, int | None], Load]) -> dict[str,
     """
     refit, rounds, descents = policy_of(spec).refit, reweigh_rounds(spec), descent_rounds(spec)
     gathered = len(range(spec.sizes["calibration"])[: policy_of(spec).gram_examples])
-    reweigh_looks, descend_looks = _looks(spec)
-    confirmed = [first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind])]
+    looks = MOST_LOOKS if isinstance(spec.objective, MaxDrop) and (rounds or descents) else 0
+    once, timed = (first("confirm", stop) for stop in (VERIFIED_EXAMPLES, SPEED_EXAMPLES[spec.task.kind]))
     return {
         **{split: first(split, None) for split in ("search", "confirm", "test")},
         "calibration": first("calibration", gathered),
         "way": first("calibration", examples_of_the_way(gathered)),
         "propagation": first("calibration", MOST_EXAMPLES) if propagates(spec) else Load(),
-        "propagation_looks": _propagation_looks(spec, first),
         "refinement": first("calibration", policy_of(spec).train_examples),
         "reweigh": first("calibration", ROUND_EXAMPLES).times(rounds) if rounds else Load(),
         "descend": first("calibration", DESCENT_EXAMPLES).times(descents) if descents else Load(),
-        "reweigh_looks": first("search", None).times(reweigh_looks),
-        "descend_looks": first("search", None).times(descend_looks),
+        "looks": first("search", None).times(looks),
         "refit": Load() if refit is None else first("calibration", REFIT_EXAMPLES),
-        "verify": _verifying(*confirmed),
+        "verify": once + timed.times(2 * SPEED_ROUNDS),  # both models are timed
     }
 
 
-def _propagation_looks(spec: JobSpec, first: Callable[[str, int | None], Load]) -> Load:
-    """Return the load of finding the sizes of the propagated models.
-
-    This takes the dense model, and as many models as a bisection of the seeds.
-    """
-    if isinstance(propagated_shares(spec), tuple):
-        return Load()
-    judges = judges_of(spec.sizes["calibration"])
-    return first("calibration", judges).times(1 + MOST_LOOKS)
-
-
-def _looks(spec: JobSpec) -> tuple[int, int]:
-    """Return the most passes over the search split by reweighing and by descent.
-
-    The rounds score there to find their sizes.
-    """
-    if not isinstance(spec.objective, MaxDrop):
-        return 0, 0
-    look, descents = MOST_LOOKS, descent_rounds(spec)
-    tell = records_of(spec, spec.sizes["calibration"]).confidence is not None
-    if tell and reweigh_rounds(spec):
-        return look, 0
-    later = 0 if tell else max(0, descents - descents // UPWARDS - 1)
-    return look * bool(reweigh_rounds(spec)), look * bool(descents) + later
-
-
-def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool = False) -> JobSize:
+def _job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool = False) -> JobSize:
     """Return a job as numbers.
 
     Args:
         spec: The job.
-        loads: Loads of every split, with `calibration` as far as Grams are gathered, and of `way`, `propagation`,
-            `refinement`, `refit` and `verify`.
+        loads: Loads by name, see `JobSize`.
         dtype: The working dtype.
         gguf: Whether the model has to be de-quantized.
     """
@@ -186,7 +156,6 @@ def job_size(spec: JobSpec, loads: Mapping[str, Load], dtype: str, *, gguf: bool
         train_epochs=policy_of(spec).train_epochs,
         search_passes=sum(examples * count for examples, count in scorings(spec)) / spec.sizes["search"],
         finalists=finalists(spec),
-        fewest_finalists=1 if isinstance(spec.objective, MaxDrop) else finalists(spec),
         actors=resources.most_actors,
         actors_per_device=resources.actors_per_device,
         devices_per_actor=resources.devices_per_actor,
@@ -213,11 +182,6 @@ def scorings(spec: JobSpec) -> list[tuple[int, int]]:
     seeds = max(own_seeds(spec) + len(spec.search.seeds), search.population)
     on_all = min(search.max_evaluations, seeds + search.generations * search.survivors)
     return [(whole, on_all), (search.screen, search.max_evaluations - on_all)]
-
-
-def _verifying(once: Load, timed: Load) -> Load:
-    """Return the load of verifying the export once, and timing both models in turn."""
-    return once + timed.times(2 * SPEED_ROUNDS)
 
 
 def _described(model: ModelSize, job: JobSize, rates: Rates, spec: JobSpec) -> dict[str, Any]:
@@ -267,8 +231,7 @@ def _notes(job: JobSize, rates: Rates, total: dict[str, Any]) -> list[str]:
             )
         )
     if not rates.measured:
-        low, high = rates.utilisation
-        notes.append(f"not timed: assumed {rates.name} at {low:.0%} to {high:.0%} of its data sheet's peak")
+        notes.append(f"not timed: assumed {rates.name} at {rates.utilisation:.0%} of its data sheet's peak")
     return notes
 
 

@@ -451,7 +451,6 @@ def make_job() -> Callable[[Mapping[str, Load]], JobSize]:
             train_epochs=0,
             search_passes=7.5,
             finalists=4,
-            fewest_finalists=4,
             actors=2,
             actors_per_device=2,
             devices_per_actor=1,

@@ -1,22 +1,54 @@
 """Estimate of a job's tokens, FLOPs, memory, disk and time.
 
-It computes from shapes and token counts, before any work is done. Nothing is loaded, run or timed here (`cost.speed`
-times). The work of a job depends on its results. Every search is assumed to use up its scorings. The dense model is
-assumed to run in every round of reweighing and descent, though it answers a choice once. So these phases and the test
-may end before the low end of their range. The low ends of refit and confirm assume the fewest finalists that can be
-needed.
+It computes from shapes and token counts, before any work is done. Nothing is loaded, run or timed here
+(`workers.cost.speed` times). The time of a phase is that of a forward pass over all examples it reads, times a constant
+for what it does besides, plus factoring, file access and the start of processes. A phase that does all counted work
+should take between half and twice that time. Many do less: every search is assumed to use up its scorings, every
+finalist to be confirmed, and every candidate to be as expensive as the dense model.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ranksieve.workers.cost import memory, operations, preparation_memory
+from ranksieve.workers.cost import memory, preparation_memory
 from ranksieve.workers.cost.footprint import Footprint, factor_bytes, weight_bytes
-from ranksieve.workers.cost.operations import Steps, Work
-from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, gram_passes
+from ranksieve.workers.cost.latency_measurement import ROUNDS, VERSIONS
+from ranksieve.workers.cost.shapes import JobSize, Load, ModelSize, gram_passes, shards_of
 from ranksieve.workers.cost.speed import Rates
+from ranksieve.workers.factors.passes import gram_width
 
-REFIT_PASSES = 5
-"""Approximate cost of a refit in forward passes, float32 products included."""
+WITHIN = 2
+"""Factor within which a phase's time is expected, up or down."""
+
+BOTH_WAYS = 3
+"""Forward passes that a pass forward and backward costs, with Grams or the dense model's answers."""
+
+TRAINING = 5
+"""Forward passes that a step of training costs: the dense model, a candidate both ways, AdamW."""
+
+PROPAGATING = 8
+"""Forward passes that propagation into one candidate costs, with its moments, regressions and judging."""
+
+REFITTING = 5
+"""Forward passes that a refit costs."""
+
+TIMED_PASSES = (VERSIONS + 1) * (ROUNDS + 1)
+"""Passes of measuring latencies; single matrices take about as long as one more version of the model."""
+
+STEP_TOKENS = 64
+"""Tokens read in the time in which a step of generation reads all weights from memory."""
+
+FACTORING_FLOPS = 14
+"""FLOPs of factoring a matrix over K³: eigenvectors 9; Cholesky, congruence and solve 5."""
+
+START_S = 5.0
+"""Time of the start of processes; imports take most of it."""
+
+FILE_BYTES_PER_SECOND = 2e8
+"""Rate of files that are written, hashed and read back."""
+
+GGUF_PARAMS_PER_SECOND = 1.2e7
+"""Rate of de-quantization by transformers, which is numpy on one thread."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +68,18 @@ class PhaseEstimate:
     seconds_high: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """Examples that are read on a number of devices.
+
+    `cost`: time and FLOPs, in forward passes over the examples.
+    """
+
+    load: Load
+    devices: float
+    cost: float = 1
+
+
 def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimate, ...]:
     """Return the needs of every phase of a job, in the order of the phases.
 
@@ -46,99 +90,116 @@ def estimate(model: ModelSize, job: JobSize, rates: Rates) -> tuple[PhaseEstimat
     """
     loads, weights = job.loads, weight_bytes(model, job)
     factors = factor_bytes(model.matrices, job.dtype)
-    copying = Work(starts=1, file_bytes=3 * weights)  # read, write and hash, or read twice and verify
-
-    def seconds(work: Steps) -> tuple[float, float]:
-        ranges = [part.seconds(job.dtype, rates, devices) for part, devices in work]
-        return sum(low for low, _ in ranges), sum(high for _, high in ranges)
 
     def phase(
-        name: str, load: Load, work: Steps, peak: Footprint, disk: int = 0, least: Steps | None = None
+        name: str,
+        readings: Sequence[Reading],
+        peak: Footprint,
+        *,
+        other_s: float = 0,
+        factored: int = 0,
+        disk: int = 0,
     ) -> PhaseEstimate:
+        factoring = factored * FACTORING_FLOPS * sum(gram_width(m, job.method) ** 3 for m in model.matrices)
+        seconds = other_s + factoring / rates.decomposition_flops / job.devices
+        seconds += sum(
+            one.cost * _forward_seconds(model, job, rates, one.load) / one.devices for one in readings
+        )
         return PhaseEstimate(
             phase=name,
-            tokens=round(load.tokens + load.decoded),
-            flops=round(sum(part.all_flops for part, _ in work)),
+            tokens=round(sum(one.load.tokens + one.load.decoded for one in readings)),
+            flops=round(sum(one.cost * forward_flops(model, one.load) for one in readings) + factoring),
             host_bytes=peak.host_bytes,
             accelerator_bytes=peak.accelerator_bytes,
             disk_bytes=disk,
-            seconds_low=round(seconds(least or work)[0], 1),
-            seconds_high=round(seconds(work)[1], 1),
+            seconds_low=round(seconds / WITHIN, 1),
+            seconds_high=round(seconds * WITHIN, 1),
         )
 
-    def scored(name: str, load: Load, start: Work, least: Load | None = None) -> PhaseEstimate:
-        work, fewer = (
-            [(operations.scoring(model, job, one) + start, job.devices)] for one in (load, least or load)
-        )
-        return phase(name, load, work, memory.scoring(model, job, load), least=fewer)
+    def scored(name: str, load: Load, other_s: float = 0) -> PhaseEstimate:
+        reading = Reading(load=load, devices=job.devices)
+        return phase(name, [reading], memory.scoring(model, job, load), other_s=other_s)
 
-    def slope_rounds(name: str) -> PhaseEstimate:
-        load, looks = loads[name], loads[f"{name}_looks"]
-        work = operations.measuring_slopes(model, job, load) + operations.scoring(model, job, looks)
-        return phase(
-            name, load.times(2) + looks, [(work, job.devices)], memory.measuring_slopes(model, job, load)
-        )
+    def slope_rounds(name: str, looks: Load) -> PhaseEstimate:
+        rounds = Reading(load=loads[name], devices=job.devices, cost=BOTH_WAYS)
+        looking = Reading(load=looks, devices=job.devices)
+        return phase(name, [rounds, looking], memory.measuring_slopes(model, job, loads[name]))
 
-    calibration, none = loads["calibration"], Work()
-    passes, midway = len(gram_passes(model, job.method, job.gram_bytes)), job.midway_share is not None
-    streamed = (calibration + loads["way"] if midway else calibration).times(passes)
-    streamed += loads["propagation"].times(operations.flowing_passes(job)) + loads["propagation_looks"]
-    streamed += loads["refinement"].times(job.train_epochs)
-    entries = 1 + midway + (job.propagated > 0) + (job.train_epochs > 0)  # one for each kind of factors
-    refit_one = loads["refit"].times(REFIT_PASSES)
-    if refit_one.tokens:
-        refit_one += loads["search"].times(2)  # before and after the refit
-    refit = refit_one.times(job.finalists)
-    # finalists that fill the actors are refit together
-    at_once = min(max(job.fewest_finalists, job.actors), job.finalists)
-    timed = []
-    if "latency" in loads:
-        once = loads["latency"]
-        timed = [
-            phase(
-                "latency",
-                once.times(operations.TIMING_PASSES),
-                [(operations.timing(model, job, once), 1)],
-                memory.timing(model, job),
-            )
-        ]
-    search = loads["search"].times(job.search_passes)
+    def measured() -> PhaseEstimate:
+        reading = Reading(load=loads["latency"].times(TIMED_PASSES), devices=1)
+        return phase("latency", [reading], memory.timing(model, job), other_s=START_S)
+
+    entries = 1 + (job.midway_share is not None) + (job.propagated > 0)
+    kept = weights + (entries + (job.train_epochs > 0)) * factors  # one for each kind of factors
+    kept += preparation_memory.spilled_bytes(model, job)
+    dequantizing_s = model.total_params / GGUF_PARAMS_PER_SECOND if job.gguf else 0
+    refits = job.finalists if loads["refit"].tokens else 0
+    refit = [
+        Reading(load=loads["refit"].times(refits), devices=job.devices, cost=REFITTING),
+        Reading(load=loads["search"].times(2 * refits), devices=job.devices),  # before and after the refit
+    ]
+    reweighs = loads["reweigh"].tokens > 0
+    copying_s = START_S + weights / FILE_BYTES_PER_SECOND
+    reading_s = START_S + job.actors * (weights + factors) / FILE_BYTES_PER_SECOND
     return (
         phase(
             "prepare",
-            streamed,
-            operations.preparing(model, job),
+            _preparing(model, job),
             preparation_memory.preparing(model, job),
-            disk=weights + entries * factors + preparation_memory.spilled_bytes(model, job),
+            other_s=START_S + dequantizing_s + kept / FILE_BYTES_PER_SECOND,
+            factored=entries,
+            disk=kept,
         ),
-        *timed,
-        scored(
-            "dense",
-            loads["search"] + loads["confirm"],
-            Work(starts=1, file_bytes=job.actors * (weights + factors)),
-        ),
-        slope_rounds("reweigh"),
-        slope_rounds("descend"),
-        scored("search", search, none),
-        phase(
-            "refit",
-            refit,
-            [(operations.scoring(model, job, refit), job.devices)],
-            memory.refitting(model, job),
-            least=[(operations.scoring(model, job, refit_one.times(at_once)), job.devices)],
-        ),
-        scored(
-            "confirm",
-            loads["confirm"].times(job.finalists),
-            none,
-            loads["confirm"].times(job.fewest_finalists),
-        ),
-        scored("test", loads["test"].times(2), none),
-        phase("export", Load(), [(copying, 1)], memory.exporting(model, job), disk=weights),
+        *([measured()] if "latency" in loads else []),
+        scored("dense", loads["search"] + loads["confirm"], reading_s),
+        slope_rounds("reweigh", loads["looks"] if reweighs else Load()),
+        slope_rounds("descend", Load() if reweighs else loads["looks"]),
+        scored("search", loads["search"].times(job.search_passes)),
+        phase("refit", refit, memory.refitting(model, job)),
+        scored("confirm", loads["confirm"].times(job.finalists)),
+        scored("test", loads["test"].times(2)),
+        phase("export", [], memory.exporting(model, job), other_s=copying_s, disk=weights),
         phase(
             "verify",
-            loads["verify"],
-            [(operations.scoring(model, job, loads["verify"]) + copying, 1)],
+            [Reading(load=loads["verify"], devices=1)],
             memory.verifying(model, job),
+            other_s=copying_s,
         ),
     )
+
+
+def forward_flops(model: ModelSize, load: Load) -> float:
+    """Return the FLOPs of a forward pass.
+
+    A product takes 2 per weight and token, attention 2·2·A·L² per row and layer.
+    """
+    linear = 2 * model.running_params * (load.tokens + load.decoded)
+    head = 2 * model.vocabulary * model.hidden * (load.reads + load.decoded)
+    return linear + head + 4 * model.attention * load.squares * model.layers
+
+
+def _forward_seconds(model: ModelSize, job: JobSize, rates: Rates, load: Load) -> float:
+    waiting = 2 * model.running_params * STEP_TOKENS * load.steps
+    return (forward_flops(model, load) + waiting) / (rates.flops[job.dtype] * rates.utilisation)
+
+
+def _preparing(model: ModelSize, job: JobSize) -> list[Reading]:
+    """Return what is read to gather Grams, once for each group of matrices, to propagate and to train.
+
+    Midway calibration gathers Grams on the way before. Propagation and training are done by one worker, on a processor
+    propagation with the threads of one.
+    """
+    rounds = [job.loads["calibration"], *([job.loads["way"]] if job.midway_share is not None else [])]
+    groups = len(gram_passes(model, job.method, job.gram_bytes))
+    return [
+        *(
+            Reading(load=load.times(groups), devices=min(job.devices, shards_of(job, load)), cost=BOTH_WAYS)
+            for load in rounds
+        ),
+        Reading(
+            load=job.loads["propagation"].times(job.propagated),
+            devices=1 / job.actors if job.device == "cpu" else 1,
+            cost=PROPAGATING,
+        ),
+        Reading(load=job.loads["refinement"].times(job.train_epochs), devices=1, cost=TRAINING),
+    ]

@@ -1,6 +1,6 @@
 """Numbers of a model and a job: shapes from the configuration, loads from tokens.
 
-`workers.cost.estimate` and `workers.cost.operations` compute with them. Nothing is loaded or run.
+`workers.cost.estimate` and the memory formulas compute with them. Nothing is loaded or run.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -105,18 +105,17 @@ class Load:
 class JobSize:
     """Numbers of a job.
 
-    `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), propagation,
-    propagation_looks (scorings that find the sizes of its models), refinement (one of `train_epochs` passes),
-    reweigh and descend (all rounds), reweigh_looks and descend_looks (scorings that find the sizes of the rounds),
-    search, refit (one finalist; empty without a refit), confirm, test, verify, and latency (one pass, where latencies
-    are measured).
+    `loads`, by name: calibration (Grams), way (Grams of the way of a midway calibration), propagation, refinement (one
+    of `train_epochs` passes), reweigh and descend (all rounds), looks (scorings that find the size where the rounds
+    start), search, refit (one finalist; empty without a refit), confirm, test, verify, and latency (one pass, where
+    latencies are measured).
 
     `search_passes`: passes over the search split that all scorings add up to. `finalists`: largest number of
-    finalists to refit and confirm. `fewest_finalists`: number after which confirmation may have its answer.
-    `devices`: devices' worth of work that the actors do at the same time (1 for a processor, whose rates are those of
-    all its threads). `actors_per_device`: actors that share the memory of one device. `devices_per_actor`: devices of
-    one actor. `gram_bytes`: memory for the Grams of one actor. `midway_share`: as in
-    `factors.prepared.PreparationPlan`. `propagated`: number of candidates into which errors are propagated.
+    finalists to refit and confirm. `devices`: devices' worth of work that the actors do at the same time (1 for a
+    processor, whose rates are those of all its threads). `actors_per_device`: actors that share the memory of one
+    device. `devices_per_actor`: devices of one actor. `gram_bytes`: memory for the Grams of one actor.
+    `midway_share`: as in `factors.prepared.PreparationPlan`. `propagated`: number of candidates into which errors are
+    propagated.
     """
 
     dtype: str
@@ -130,7 +129,6 @@ class JobSize:
     train_epochs: int
     search_passes: float
     finalists: int
-    fewest_finalists: int
     actors: int
     actors_per_device: int
     devices_per_actor: int

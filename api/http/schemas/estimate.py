@@ -32,8 +32,8 @@ class Needs(BaseModel):
     host_bytes: int = Field(description="Peak memory, over all processes.")
     accelerator_bytes: int = Field(description="Peak memory of the fullest GPU; 0 without one.")
     disk_bytes: int = Field(description="Kept files plus the peak of temporary ones.")
-    seconds_low: float
-    seconds_high: float
+    seconds_low: float = Field(description="Half of the expected time on a machine that does nothing else.")
+    seconds_high: float = Field(description="Twice the expected time.")
 
 
 class PhaseNeeds(Needs):
