@@ -4,13 +4,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os.path import normpath
 from pathlib import Path
+from typing import Any
 
 from ranksieve.search.errors import InputError
 from ranksieve.service.policy import midway_share, policy_of
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import DataSource, JobSpec
 from ranksieve.workers.cache.folders import FolderCache
-from ranksieve.workers.factors.prepared import PreparationPlan
+from ranksieve.workers.cluster.actor import ScorerPlan
+from ranksieve.workers.cost.latency import Latency
+from ranksieve.workers.export.verification import VerificationPlan
+from ranksieve.workers.export.writer import Exported, ExportPlan
+from ranksieve.workers.factors.prepared import PreparationPlan, Prepared
 from ranksieve.workers.factors.training import Refinement
 from ranksieve.workers.model.checks import CHAT_TEMPLATES
 from ranksieve.workers.preflight import Checked
@@ -158,6 +163,63 @@ def preparation_plan(spec: JobSpec, checked: Checked, settings: Settings, dtype:
         cache_dir=settings.cache_dir,
         cache_limit_bytes=settings.cache_limit_bytes,
         workers=resources.most_actors,
+    )
+
+
+def scorer_plan(spec: JobSpec, prepared: Prepared) -> ScorerPlan:
+    """Return the plan of the actors that score genomes with prepared factors."""
+    return ScorerPlan(
+        model_folder=prepared.model.folder,
+        factors_folder=prepared.factors,
+        matrices=prepared.matrices,
+        batch_tokens=spec.resources.batch_tokens,
+        threads=spec.resources.threads_per_actor,
+        device=spec.resources.device,
+    )
+
+
+def export_plan(
+    prepared: Prepared,
+    ranks: tuple[int, ...],
+    refit: Path | None,
+    provenance: dict[str, Any],
+    directory: Path,
+) -> ExportPlan:
+    """Return the plan of an export into the folder of its job."""
+    return ExportPlan(
+        model_folder=prepared.model.folder,
+        factors_folder=prepared.factors,
+        matrices=prepared.matrices,
+        ranks=ranks,
+        refit=refit,
+        folder=directory / "artifacts" / "model",
+        scratch=directory / "model.tmp",
+        provenance=provenance,
+    )
+
+
+def verification_plan(
+    spec: JobSpec,
+    prepared: Prepared,
+    exported: Exported,
+    split: str,
+    examples: int,
+    measured: Latency | None,
+) -> VerificationPlan:
+    """Return the plan of a comparison of an export with the dense model.
+
+    Both are timed on the workload of the job's latency table, if it has one.
+    """
+    resources = spec.resources
+    return VerificationPlan(
+        exported=exported.folder,
+        dense=prepared.model.folder,
+        split=split,
+        examples=examples,
+        batch_tokens=resources.batch_tokens,
+        threads=resources.threads,
+        device=resources.device,
+        timed=None if measured is None else (measured.workload, measured.threads),
     )
 
 

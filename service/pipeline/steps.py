@@ -18,15 +18,14 @@ from ranksieve.service.policy import EVALUATION_TIMEOUT_S, gives_bias, policy_of
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec, TargetLatency
-from ranksieve.workers.cluster.actor import ScorerPlan
 from ranksieve.workers.cluster.nodes import refuse_too_large
 from ranksieve.workers.cluster.session import Cluster
 from ranksieve.workers.cluster.shares import Share
 from ranksieve.workers.cost.latency import Latency
 from ranksieve.workers.cost.latency_measurement import measure_latency
 from ranksieve.workers.cost.speed import dtype_name
-from ranksieve.workers.export.verification import VerificationPlan, Verified, verify
-from ranksieve.workers.export.writer import Exported, ExportPlan, export
+from ranksieve.workers.export.verification import Verified, verify
+from ranksieve.workers.export.writer import Exported, export
 from ranksieve.workers.factors.preparation import closed_form, prepare, propagated
 from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.model.fetching import fetch
@@ -193,17 +192,9 @@ class JobSteps:
     @contextmanager
     def scorer(self, task: EncodedTask, prepared: Prepared, space: SearchSpace) -> Iterator[TaskScorer]:
         """Run actors that score genomes with the prepared factors until the block ends."""
-        spec, log, resources = self._spec, self._log, self._spec.resources
-        plan = ScorerPlan(
-            model_folder=prepared.model.folder,
-            factors_folder=prepared.factors,
-            matrices=prepared.matrices,
-            batch_tokens=resources.batch_tokens,
-            threads=resources.threads_per_actor,
-            device=resources.device,
-        )
+        spec, log = self._spec, self._log
         dispatcher = self._cluster.dispatcher(
-            plan,
+            plans.scorer_plan(spec, prepared),
             task,
             share=self._share,
             timeout_s=EVALUATION_TIMEOUT_S,
@@ -220,21 +211,11 @@ class JobSteps:
     ) -> Exported:
         """Write a model into the job's artifacts."""
         log = self._log
-        folder = log.directory / "artifacts" / "model"
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        plan = ExportPlan(
-            model_folder=prepared.model.folder,
-            factors_folder=prepared.factors,
-            matrices=prepared.matrices,
-            ranks=ranks,
-            refit=refit,
-            folder=folder,
-            scratch=log.directory / "model.tmp",
-            provenance=provenance,
-        )
+        plan = plans.export_plan(prepared, ranks, refit, provenance, log.directory)
+        plan.folder.parent.mkdir(parents=True, exist_ok=True)
         exported = self._run(export, plan)
         assert isinstance(exported, Exported)
-        log.event(EventType.ARTIFACT_EXPORTED, path=str(folder), file_bytes=exported.file_bytes)
+        log.event(EventType.ARTIFACT_EXPORTED, path=str(plan.folder), file_bytes=exported.file_bytes)
         return exported
 
     def verify(
@@ -258,17 +239,8 @@ class JobSteps:
             expected: The metric that the model should have there.
             measured: Latency table of the job, whose workload is timed; None: no target in time.
         """
-        resources, log = self._spec.resources, self._log
-        plan = VerificationPlan(
-            exported=exported.folder,
-            dense=prepared.model.folder,
-            split=split,
-            examples=examples,
-            batch_tokens=resources.batch_tokens,
-            threads=resources.threads,
-            device=resources.device,
-            timed=None if measured is None else (measured.workload, measured.threads),
-        )
+        log = self._log
+        plan = plans.verification_plan(self._spec, prepared, exported, split, examples, measured)
         fresh = {"HF_MODULES_CACHE": str(log.directory / "modules")}
         verified = self._run(verify, plan, task, environment=fresh)
         assert isinstance(verified, Verified)
