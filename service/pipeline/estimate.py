@@ -15,7 +15,7 @@ from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import promise_notes
 from ranksieve.service.pipeline.latency import workload_of
 from ranksieve.service.pipeline.pipeline import VERIFIED_EXAMPLES
-from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES
+from ranksieve.service.pipeline.rounds.records import DESCENT_EXAMPLES
 from ranksieve.service.pipeline.scoring import REFIT_EXAMPLES
 from ranksieve.service.pipeline.search_plan import own_seeds
 from ranksieve.service.policy import (

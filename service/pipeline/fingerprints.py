@@ -12,7 +12,7 @@ from ranksieve.search.errors import InputError, NotFoundError, UnresumableError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service.job import matrices
 from ranksieve.service.job.events import EventType
-from ranksieve.service.pipeline import descent, reweighing
+from ranksieve.service.pipeline.rounds import descent, reweighing
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.workers.factors.prepared import Prepared
 from ranksieve.workers.types.plan import EncodedTask

@@ -12,14 +12,14 @@ from typing import Any
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.pipeline import report
 from ranksieve.service.pipeline.confirmation import confidence_of, confirm, promise_notes
-from ranksieve.service.pipeline.descent import descended
+from ranksieve.service.pipeline.rounds.descent import descended
 from ranksieve.service.pipeline.fingerprints import (
     announce_data,
     announce_model,
     require_same_matrices,
 )
 from ranksieve.service.pipeline.refitting import Finalists
-from ranksieve.service.pipeline.reweighing import reweighed
+from ranksieve.service.pipeline.rounds.reweighing import reweighed
 from ranksieve.service.pipeline.scoring import announce_dense
 from ranksieve.service.pipeline.search_plan import require_scorings, seedless
 from ranksieve.service.pipeline.searching import search

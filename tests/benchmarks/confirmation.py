@@ -31,7 +31,7 @@ from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import RESAMPLES
 from ranksieve.search.statistics.pvalues import risk_of_drop, two_look_pvalue
-from ranksieve.service.pipeline.descent import starts_of
+from ranksieve.service.pipeline.rounds.descent import starts_of
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer, half_of
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.scores import Scores

@@ -9,8 +9,8 @@ allocation and size it is scored on the first test examples; with `--split confi
     projection_table.py --methods task --allocations lagrangian --refit 0.5
 
 `--midway`: the share of the model on the way to which the second moments of `task` are gathered, 1 for the dense ones.
-`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after the rounds of a job (`pipeline.reweighing`),
-`descended` where descent leads from there (`pipeline.descent`; both for `task`), `per-type` one density per matrix type
+`--allocations`: `lagrangian` ranks per matrix, `reweighed` the same after the rounds of a job (`rounds.reweighing`),
+`descended` where descent leads from there (`rounds.descent`; both for `task`), `per-type` one density per matrix type
 in all layers, `uniform` one density for all (`search.seeds`).
 With `--refit` every model is refit to the inputs its own matrices read, as a job does with its finalists.
 `predicted` is the KL that the factors' energies predict: half the sum of what is cut off, per example.

@@ -26,9 +26,14 @@ from ranksieve.search.start.seeds import lagrangian
 from ranksieve.service import wiring
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import DEFAULT_CONFIDENCE
-from ranksieve.service.pipeline.descent import NextSize, Round, descent, staircase, until_little
-from ranksieve.service.pipeline.reweighing import NextShare, Reweighing, Weighing, on_stairs
-from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, RoundRecords, records_of, smallest_share
+from ranksieve.service.pipeline.rounds.descent import NextSize, Round, descent, staircase, until_little
+from ranksieve.service.pipeline.rounds.records import (
+    DESCENT_EXAMPLES,
+    RoundRecords,
+    records_of,
+    smallest_share,
+)
+from ranksieve.service.pipeline.rounds.reweighing import NextShare, Reweighing, Weighing, on_stairs
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.steps import settled
 from ranksieve.service.policy import (

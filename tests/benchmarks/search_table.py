@@ -70,7 +70,7 @@ from ranksieve.search.start.seeds import Starts, lagrangian, uniform
 from ranksieve.search.statistics.fallback import fallback
 from ranksieve.search.statistics.intervals import DropInterval, mean_interval
 from ranksieve.search.statistics.pvalues import two_look_pvalue
-from ranksieve.service.pipeline.descent import starts_of, until_little
+from ranksieve.service.pipeline.rounds.descent import starts_of, until_little
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.types.scores import Floats, Scores, first, join_scores

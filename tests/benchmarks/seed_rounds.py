@@ -1,6 +1,6 @@
 """What reweighing and descent make of the genome that a search sets out from, on the real model, nothing searched.
 
-Rounds are those of a job (`pipeline.reweighing`, `pipeline.descent`), from closed-form `task` factors. After each of
+Rounds are those of a job (`rounds.reweighing`, `rounds.descent`), from closed-form `task` factors. After each of
 `--after` rounds of reweighing the Lagrangian genome, and those that up to `--descents` rounds lead to from there, are
 scored on the confirm split, which nothing else looks at: the loss, and by how much it is below that of the unweighted
 genome and of the last one of its size, paired over examples. So are, at the sizes `--at`, the Lagrangian genome by the
@@ -33,7 +33,7 @@ from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome
 from ranksieve.search.start.reweighing import settled, weighted
 from ranksieve.search.start.seeds import family, fitted, lagrangian
-from ranksieve.service.pipeline.descent import starts_of, until_little
+from ranksieve.service.pipeline.rounds.descent import starts_of, until_little
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
 from ranksieve.service.policy import DESCENT_ROUNDS
 from ranksieve.workers.types.scores import Floats, Scores

@@ -20,7 +20,7 @@ from ranksieve.search.start.seeds import lagrangian
 from ranksieve.search.statistics.intervals import DropInterval
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import read_json, write_json
-from ranksieve.service.pipeline.descent import (
+from ranksieve.service.pipeline.rounds.descent import (
     FILE,
     UPWARD,
     WORTHWHILE_NATS,
@@ -29,7 +29,7 @@ from ranksieve.service.pipeline.descent import (
     starts_of,
     walk,
 )
-from ranksieve.service.pipeline.rounds import DESCENT_EXAMPLES, next_stair
+from ranksieve.service.pipeline.rounds.records import DESCENT_EXAMPLES, next_stair
 from ranksieve.service.pipeline.scoring import Candidate
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.spec import JobSpec

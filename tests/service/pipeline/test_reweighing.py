@@ -18,8 +18,8 @@ from ranksieve.search.start.seeds import lagrangian
 from ranksieve.search.statistics.intervals import DropInterval
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import read_json, write_json
-from ranksieve.service.pipeline.reweighing import FILE, reweighed
-from ranksieve.service.pipeline.rounds import next_stair
+from ranksieve.service.pipeline.rounds.records import next_stair
+from ranksieve.service.pipeline.rounds.reweighing import FILE, reweighed
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.types.plan import EncodedTask, Example, Row

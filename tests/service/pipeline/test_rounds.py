@@ -12,7 +12,7 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.objectives import MaxDrop
 from ranksieve.search.start.descent import RUNG
 from ranksieve.search.statistics.intervals import DropInterval
-from ranksieve.service.pipeline.rounds import (
+from ranksieve.service.pipeline.rounds.records import (
     DESCENT_EXAMPLES,
     FURTHEST,
     RoundRecords,

@@ -2,7 +2,7 @@
 
 See `search.start.reweighing`. Each round takes the Lagrangian genome of one size, allocated by the weights so far.
 The size is the target, or the middle one of many. If the smallest model within a drop is wanted, the first size is
-that of the smallest seed that holds on the search split, and the next ones are on stairs (`pipeline.rounds`). Each
+that of the smallest seed that holds on the search split, and the next ones are on stairs (`rounds.records`). Each
 round measures on the next part of the calibration split, in turn, which averages out the peculiarities of one part.
 """
 
@@ -25,7 +25,7 @@ from ranksieve.search.start.seeds import Family, lagrangian
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import write_json
 from ranksieve.service.pipeline.confirmation import confidence_of
-from ranksieve.service.pipeline.rounds import (
+from ranksieve.service.pipeline.rounds.records import (
     RoundRecords,
     next_stair,
     records_of,
@@ -225,7 +225,7 @@ def _next_share(spec: JobSpec, plan: SearchPlan, scorer: TaskScorer, genome_of: 
 
 
 def on_stairs(objective: MaxDrop, first: Callable[[], float]) -> NextShare:
-    """Climb stairs from the first size on, see `service.pipeline.rounds`.
+    """Climb stairs from the first size on, see `pipeline.rounds.records`.
 
     If rounds cannot show drops, stay at that size.
     """

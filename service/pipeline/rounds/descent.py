@@ -24,7 +24,7 @@ from ranksieve.search.start.seeds import Family, family
 from ranksieve.service.job.events import EventType
 from ranksieve.service.job.files import write_json
 from ranksieve.service.pipeline.confirmation import confidence_of
-from ranksieve.service.pipeline.rounds import (
+from ranksieve.service.pipeline.rounds.records import (
     DESCENT_EXAMPLES,
     RoundRecords,
     holds,
@@ -176,7 +176,7 @@ def until_little(share: float) -> NextSize:
 def staircase(
     begin: float | None, objective: MaxDrop, scorer: TaskScorer, confidence: float, rounds: int
 ) -> NextSize:
-    """Climb stairs about the smallest size that holds, see `pipeline.rounds`.
+    """Climb stairs about the smallest size that holds, see `pipeline.rounds.records`.
 
     The stairs end when two rounds in a row promise little.
 
