@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 from ranksieve.search.errors import ScoringError
 from ranksieve.search.evolution.finalists import LARGEST_RISK, MIDDLE_RISK
-from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.statistics.fallback import fallback, fallback_from
 from ranksieve.search.statistics.intervals import DropInterval
 from ranksieve.search.statistics.pvalues import FIRST_LOOK, fewest_examples, two_look_pvalue
@@ -77,7 +76,6 @@ class Winner:
 
 def confirm(
     spec: JobSpec,
-    space: SearchSpace,
     scorer: TaskScorer,
     finalists: Finalists,
     risks: Sequence[float],
@@ -94,7 +92,6 @@ def confirm(
 
     Args:
         spec: The job.
-        space: Search space of the job.
         scorer: Scorer of the job.
         finalists: Finalists, largest first if sizes differ.
         risks: Part of the objective's risk of each finalist.
@@ -105,7 +102,7 @@ def confirm(
     """
     objective, confidence = spec.objective, confidence_of(spec)
     looked_at: dict[int, Confirmed | None] = {}
-    report, looks = log.progress("confirm"), _Looks(spec, space, scorer, log)
+    report, looks = log.progress("confirm"), _Looks(spec, scorer, log)
 
     def look_at(index: int, risk: float = 0.0) -> Confirmed | None:
         """Score a finalist on as many examples as decide whether it holds at a risk.
@@ -198,8 +195,8 @@ class _Looks:
     examples, one at the others. The numbers are those of a scoring on all of them.
     """
 
-    def __init__(self, spec: JobSpec, space: SearchSpace, scorer: TaskScorer, log: JobLog) -> None:
-        self._spec, self._space, self._scorer, self._log = spec, space, scorer, log
+    def __init__(self, spec: JobSpec, scorer: TaskScorer, log: JobLog) -> None:
+        self._spec, self._scorer, self._log = spec, scorer, log
         self._half = scorer.half("confirm") if isinstance(spec.objective, MaxDrop) else 0
 
     def first(self, candidate: Candidate) -> Confirmed | None:
@@ -233,7 +230,7 @@ class _Looks:
         )
         self._log.event(
             EventType.FINALIST_CONFIRMED,
-            kept_share=self._space.kept_share(candidate.genome),
+            kept_share=self._scorer.space.kept_share(candidate.genome),
             examples=len(scores.quality),
             drop_points=drop.estimate,
             drop_low=drop.low,
@@ -246,7 +243,7 @@ class _Looks:
         objective = self._spec.objective
         if not isinstance(objective, MaxDrop | Pareto):
             return None
-        if self._space.is_dense(candidate.genome):
+        if self._scorer.space.is_dense(candidate.genome):
             return 0.0
 
         def risk_on(scores: Scores) -> float:

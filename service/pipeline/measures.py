@@ -10,7 +10,7 @@ from ranksieve.search.statistics.intervals import (
     perplexity_rise,
 )
 from ranksieve.search.statistics.pvalues import risk_of_drop, risk_of_rise
-from ranksieve.workers.types.metrics import METRIC_NAMES
+from ranksieve.workers.types.metrics import METRIC_NAMES, drop_points
 from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Floats, LossSlopes, Scores, first, metric_of
 
@@ -28,18 +28,18 @@ class Measures:
     """
 
     def __init__(self, task: EncodedTask, kl_weight: float) -> None:
-        self._task, self._kl_weight = task, kl_weight
+        self.task, self._kl_weight = task, kl_weight
         self.dense: dict[str, Scores] = {}
         """Scores of the dense model, by split."""
 
     @property
     def metric_name(self) -> str:
         """Name of the task metric."""
-        return METRIC_NAMES[self._task.kind]
+        return METRIC_NAMES[self.task.kind]
 
     def metric(self, scores: Scores) -> float:
         """Return the task metric of scores."""
-        return metric_of(self._task.kind, scores)
+        return metric_of(self.task.kind, scores)
 
     def loss(self, scores: Scores, split: str) -> float:
         """Return the loss that a search minimises: the mean of `losses`."""
@@ -58,7 +58,7 @@ class Measures:
 
     def interval(self, scores: Scores) -> list[float] | None:
         """Return a 95 % interval of the metric; None for `lm`."""
-        if self._task.kind == "lm":
+        if self.task.kind == "lm":
             return None
         return list(mean_interval(scores.quality))
 
@@ -78,10 +78,14 @@ class Measures:
         dense = self._dense_like(scores, split)
         return self._drop(dense.quality, scores.quality, dense.answer_tokens, confidence, seed, resamples)
 
+    def drop_points(self, scores: Scores, split: str) -> float:
+        """Return the drop of the metric on the first examples of a split, in points."""
+        return drop_points(self.task.kind, self.metric(self._dense_like(scores, split)), self.metric(scores))
+
     def risk(self, scores: Scores, split: str, points: float, seed: int) -> float:
         """Return the least risk at which a candidate loses at most `points`."""
         dense = self._dense_like(scores, split)
-        if self._task.kind == "lm":
+        if self.task.kind == "lm":
             return risk_of_rise(-dense.quality, -scores.quality, dense.answer_tokens, points, seed=seed)
         return risk_of_drop(dense.quality, scores.quality, points, seed=seed)
 
@@ -90,7 +94,7 @@ class Measures:
 
         Not for `generate`. Bounds are as the confirm split would give them, see `foreseen`.
         """
-        chosen = self._task.splits["calibration"][examples.start : examples.stop]
+        chosen = self.task.splits["calibration"][examples.start : examples.stop]
         tokens_E = np.array([example.answer_tokens for example in chosen], dtype=np.float64)
         qualities = slopes.dense_quality, slopes.quality
         drop = self._drop(*qualities, tokens_E, confidence, seed=0, resamples=SEARCH_RESAMPLES)
@@ -106,7 +110,7 @@ class Measures:
         resamples: int,
     ) -> DropInterval:
         """Return the drop from the `quality` and answer tokens of each example."""
-        if self._task.kind == "lm":
+        if self.task.kind == "lm":
             nlls = -dense_E, -candidate_E
             return perplexity_rise(*nlls, tokens_E, confidence=confidence, seed=seed, resamples=resamples)
         return paired_drop(dense_E, candidate_E, confidence=confidence, seed=seed, resamples=resamples)
@@ -116,9 +120,9 @@ class Measures:
 
         One of its examples counts as lost, see `risk_of_drop`.
         """
-        confirm = len(self._task.splits["confirm"])
+        confirm = len(self.task.splits["confirm"])
         foreseen = drop.with_examples(confirm / examples)
-        return foreseen if self._task.kind == "lm" else foreseen.with_one_lost(confirm)
+        return foreseen if self.task.kind == "lm" else foreseen.with_one_lost(confirm)
 
     def _dense_like(self, scores: Scores, split: str) -> Scores:
         """Return the dense model's scores on the same first examples of the split."""

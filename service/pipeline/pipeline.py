@@ -12,18 +12,19 @@ from typing import Any
 from ranksieve.service.job.job import Job, JobState
 from ranksieve.service.pipeline import report
 from ranksieve.service.pipeline.confirmation import confidence_of, confirm, promise_notes
-from ranksieve.service.pipeline.rounds.descent import descended
 from ranksieve.service.pipeline.fingerprints import (
     announce_data,
     announce_model,
     require_same_matrices,
 )
 from ranksieve.service.pipeline.refitting import Finalists
+from ranksieve.service.pipeline.rounds.descent import descended
 from ranksieve.service.pipeline.rounds.reweighing import reweighed
 from ranksieve.service.pipeline.scoring import announce_dense
 from ranksieve.service.pipeline.search_plan import require_scorings, seedless
 from ranksieve.service.pipeline.searching import search
 from ranksieve.service.pipeline.steps import JobSteps, check_job, settled
+from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.service.run.clock import Clock
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.server.settings import Settings
@@ -94,14 +95,14 @@ class Pipeline:
                 calibration = len(checked.task.splits["calibration"])
                 plan = descended(spec, plan, energies, size, calibration, scorer, log)
             with clock.phase("search"):
-                evolution = search(plan, energies, scorer, confidence_of(spec), log)
+                evolution = search(plan, energies, TrialScorer(scorer), confidence_of(spec), log)
 
             log.state(JobState.FINALIZING)
             finalists = evolution.finalists()
             genomes, risks = [one.genome for one in finalists], [one.risk for one in finalists]
-            candidates = Finalists(spec, plan.space, scorer, genomes, log, clock, by_block=checked.by_block)
+            candidates = Finalists(spec, scorer, genomes, log, clock, by_block=checked.by_block)
             with clock.phase("confirm"):
-                winner = confirm(spec, plan.space, scorer, candidates, risks, log)
+                winner = confirm(spec, scorer, candidates, risks, log)
                 candidates.end()
             with clock.phase("test"):
                 announce_dense(scorer, ("test",), log)

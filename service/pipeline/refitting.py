@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.space.space import Genome
 from ranksieve.service.job.events import EventType
 from ranksieve.service.pipeline.scoring import Candidate, Report, TaskScorer
 from ranksieve.service.policy import policy_of
@@ -28,7 +28,6 @@ class Finalists:
 
     Args:
         spec: The job.
-        space: Search space of the job.
         scorer: Scorer of the job.
         genomes: Genomes of the finalists.
         log: Log of the job.
@@ -39,7 +38,6 @@ class Finalists:
     def __init__(
         self,
         spec: JobSpec,
-        space: SearchSpace,
         scorer: TaskScorer,
         genomes: Sequence[Genome],
         log: JobLog,
@@ -49,7 +47,6 @@ class Finalists:
     ) -> None:
         self._spec = spec
         self._dense_share = policy_of(spec).refit if by_block else None
-        self._space = space
         self._scorer = scorer
         self._plain = [Candidate(genome=genome) for genome in genomes]
         self._log = log
@@ -80,7 +77,7 @@ class Finalists:
         return sum(not self._is_dense(i) for i in range(len(self)))
 
     def _is_dense(self, index: int) -> bool:
-        return self._space.is_dense(self._plain[index].genome)
+        return self._scorer.space.is_dense(self._plain[index].genome)
 
     def _refit(self, indices: Sequence[int], dense_share: float) -> None:
         folder = self._log.directory / "refit"
@@ -122,7 +119,7 @@ class Finalists:
         kept = loss_after is not None and (loss_before is None or loss_after < loss_before)
         self._log.event(
             EventType.FINALIST_REFIT,
-            kept_share=self._space.kept_share(before.genome),
+            kept_share=self._scorer.space.kept_share(before.genome),
             loss_before=loss_before,
             loss_after=loss_after,
             kept=kept,

@@ -11,8 +11,8 @@ from ranksieve.search.evolution.evolution import Evolution
 from ranksieve.search.evolution.outcome import Outcome, Trial
 from ranksieve.search.space.prices import Energies
 from ranksieve.service.job.events import EventType
-from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan
+from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.service.run.joblog import JobLog
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ Each is a transaction, and hundreds of actors are fast.
 def search(
     plan: SearchPlan,
     energies: Energies,
-    scorer: TaskScorer,
+    scorer: TrialScorer,
     confidence: float,
     log: JobLog,
 ) -> Evolution:
@@ -65,7 +65,7 @@ class _Searching:
         """
         return self.evolution.finished or (self._log.stopping.is_set() and self.evolution.generation >= 0)
 
-    def run(self, scorer: TaskScorer, confidence: float) -> None:
+    def run(self, scorer: TrialScorer, confidence: float) -> None:
         """Score until the search is over."""
         self._keep_retired()
         for outcome in scorer.outcomes(self._ask, confidence):

@@ -90,7 +90,7 @@ class Scorer:
     """Scores a few trials at once, the last one started first."""
 
     def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
-        """As `service.pipeline.scoring.TaskScorer.outcomes`."""
+        """As `service.pipeline.trials.TrialScorer.outcomes`."""
         running: list[Trial] = []
         while running := [*running, *ask(SCORERS - len(running))]:
             trial = running.pop()

@@ -49,7 +49,7 @@ class Actors:
     seconds: float
 
     def outcomes(self, ask: Callable[[int], Sequence[Trial]], confidence: float) -> Iterator[Outcome]:
-        """As `service.pipeline.scoring.TaskScorer.outcomes`."""
+        """As `service.pipeline.trials.TrialScorer.outcomes`."""
         running: list[tuple[float, Trial]] = []
         while True:
             while self.share.excess and len(running) < self.share.held:

@@ -46,6 +46,7 @@ from ranksieve.search.start.seeds import lagrangian
 from ranksieve.service.pipeline.scoring import TaskScorer
 from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.pipeline.searching import search
+from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
@@ -358,7 +359,7 @@ def _whole_controller(problem: Problem, settings: SearchSettings) -> dict[str, f
         scorer = TaskScorer(SyntheticRunner(problem, watch), problem.space, _task(), kl_weight=0.5)
         scorer.score_dense("search")
         plan = SearchPlan(space=problem.space, objective=OBJECTIVES["target_params"], settings=settings)
-        evolution = search(plan, problem.energies, scorer, 0.8, log)
+        evolution = search(plan, problem.energies, TrialScorer(scorer), 0.8, log)
         numbers = watch.milliseconds_per(evolution.evaluations)
         store.close()
     return numbers

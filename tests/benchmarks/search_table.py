@@ -72,6 +72,7 @@ from ranksieve.search.statistics.intervals import DropInterval, mean_interval
 from ranksieve.search.statistics.pvalues import two_look_pvalue
 from ranksieve.service.pipeline.rounds.descent import starts_of, until_little
 from ranksieve.service.pipeline.scoring import Candidate, TaskScorer
+from ranksieve.service.pipeline.trials import TrialScorer
 from ranksieve.workers.factors.decomposition import Method
 from ranksieve.workers.types.scores import Floats, Scores, first, join_scores
 
@@ -372,7 +373,12 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
         starts=starts,
     )
     started = time.monotonic()
-    outcomes = run(search_of(method, problem), arena.scorer, arguments.confidence, budget * arena.full_tokens)
+    outcomes = run(
+        search_of(method, problem),
+        TrialScorer(arena.scorer),
+        arguments.confidence,
+        budget * arena.full_tokens,
+    )
     row = {
         **dict(zip(KEY, key, strict=True)),
         "options": _options(arguments, method),
@@ -400,7 +406,7 @@ def _row(arguments: Namespace, arena: Arena, key: tuple[Any, ...]) -> Row:
     )
 
 
-def run(search: Search, scorer: TaskScorer, confidence: float, budget: int) -> list[Outcome]:
+def run(search: Search, scorer: TrialScorer, confidence: float, budget: int) -> list[Outcome]:
     """Lets a search spend so many tokens; the last trial may go past them."""
     outcomes: list[Outcome] = []
     spent = 0

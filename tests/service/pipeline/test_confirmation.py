@@ -35,6 +35,8 @@ class FakeScorer:
     `half` of them may be looked at by themselves; `scored` are on how many which genome was, one scoring after another.
     """
 
+    space = SPACE
+
     def __init__(
         self,
         lost: dict[Genome, int | None],
@@ -116,7 +118,7 @@ def decide(
 ) -> Winner:
     spec = JobSpec.model_validate(tune({**tiny_job, "objective": objective}))
     finalists = [Candidate(genome=genome) for genome in FINALISTS]
-    return confirm(spec, SPACE, scorer, finalists, risks, log)  # type: ignore[arg-type]
+    return confirm(spec, scorer, finalists, risks, log)  # type: ignore[arg-type]
 
 
 def passed(winner: Winner) -> list[bool]:
@@ -268,7 +270,7 @@ def test_too_few_examples_carry_no_promise_even_if_none_is_lost(
 def test_the_dense_model_itself_keeps_every_promise(log: JobLog, tiny_job: Document) -> None:
     dense = Candidate(genome=(len(SPACE.genes[0].levels) - 1,))
     spec = JobSpec.model_validate(tune({**tiny_job, "objective": {"kind": "max_drop", "points": 0}}))
-    assert confirm(spec, SPACE, FakeScorer({}), [dense], [1.0], log).held  # type: ignore[arg-type]
+    assert confirm(spec, FakeScorer({}), [dense], [1.0], log).held  # type: ignore[arg-type]
 
 
 def test_none_holds(log: JobLog, tiny_job: Document) -> None:
