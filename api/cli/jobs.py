@@ -6,8 +6,7 @@ import typer
 from rich.console import Console
 
 from ranksieve.api.cli.errors import only_json
-from ranksieve.api.cli.exit_codes import finish
-from ranksieve.api.cli.follow import follow
+from ranksieve.api.cli.follow import finish, follow
 from ranksieve.api.cli.options import DEFAULT_URL, ApiKey, AsJson, JobId, Output, SpecFile, Url, parts_of
 from ranksieve.api.cli.spec_file import load_spec
 from ranksieve.api.cli.tables import jobs_table, models_table

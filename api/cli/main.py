@@ -18,8 +18,7 @@ from rich.logging import RichHandler
 from ranksieve.api.cli import cache, docs, explain, init, jobs, keys, webhooks
 from ranksieve.api.cli.deps import Parts
 from ranksieve.api.cli.errors import FAILED, ReportingGroup, only_json
-from ranksieve.api.cli.exit_codes import finish
-from ranksieve.api.cli.follow import Outcome, follow, run_job, tell_of_unfinished
+from ranksieve.api.cli.follow import Outcome, finish, follow, run_job, tell_of_unfinished
 from ranksieve.api.cli.options import (
     DEFAULT_URL,
     ApiKey,

@@ -1,6 +1,10 @@
-"""Text of others, made safe to print on a terminal."""
+"""Stdout and stderr: untrusted text made safe, tables, and one JSON object alone."""
 
 import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 from unicodedata import category
 
@@ -9,9 +13,8 @@ from rich.console import Console
 from rich.text import Text
 
 _REPLACEMENT = "\ufffd"
-
-
 _PIPE_COLUMNS = 120
+_STDOUT, _STDERR = 1, 2
 
 
 def plain(text: str) -> Text:
@@ -32,3 +35,17 @@ def stdout() -> Console:
 def echo_json(values: dict[str, Any]) -> None:
     """Print one JSON object on stdout."""
     typer.echo(json.dumps(values))
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """Send everything written to stdout to stderr, including from child processes."""
+    sys.stdout.flush()
+    kept = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)

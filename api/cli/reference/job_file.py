@@ -1,9 +1,8 @@
 """Page of the job file: one section per mapping, from its pydantic models."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from ranksieve.api.cli.reference.schemas import HEADER, Schema, references, rows
+from ranksieve.api.cli.reference.schemas import HEADER, Schema, definitions_of, references, rows
 from ranksieve.api.reference.markdown import anchor, code, page, paragraphs, table
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.spec.strict import LONGEST_TEXT
@@ -14,7 +13,7 @@ _FILE, _OF_KIND = "The whole file", " of kind "
 def render() -> str:
     """Render the page."""
     schema = JobSpec.model_json_schema()
-    definitions = {f"#/$defs/{name}": inner for name, inner in schema["$defs"].items()}
+    definitions = definitions_of(schema)
     titles: dict[str, str] = {}
     _name(schema, "", definitions, titles)
     links = {
@@ -31,9 +30,7 @@ def render() -> str:
     )
 
 
-def _name(
-    schema: Schema, path: str, definitions: Mapping[str, dict[str, Any]], titles: dict[str, str]
-) -> None:
+def _name(schema: Schema, path: str, definitions: Mapping[str, Schema], titles: dict[str, str]) -> None:
     """Title every mapping by the path of the first field that takes it, depth first."""
     for name, field in schema.get("properties", {}).items():
         found = list(references(field))
@@ -46,22 +43,14 @@ def _name(
             _name(inner, f"{path}{name}{step}.", definitions, titles)
 
 
-def _section(
-    title: str, schema: Schema, definitions: Mapping[str, dict[str, Any]], links: Mapping[str, str]
-) -> str:
+def _section(title: str, schema: Schema, definitions: Mapping[str, Schema], links: Mapping[str, str]) -> str:
     """Render a mapping's fields; advanced ones in a table of their own at the end."""
     tables: dict[bool, dict[str, Schema]] = {False: {}, True: {}}
     for name, field in schema.get("properties", {}).items():
-        tables[bool(field.get("x-advanced"))][name] = {"description": _meaning(field, definitions), **field}
+        tables[bool(field.get("x-advanced"))][name] = field
     usual, advanced = (
-        table(HEADER, rows({**schema, "properties": fields}, links)) for fields in tables.values()
+        table(HEADER, rows({**schema, "properties": fields}, links, definitions))
+        for fields in tables.values()
     )
     docstring = paragraphs(schema.get("description", ""))
     return page(f"## {title}", docstring, usual, "Seldom needed:" if advanced else "", advanced)
-
-
-def _meaning(field: Schema, definitions: Mapping[str, dict[str, Any]]) -> str:
-    """Return the first paragraph about a field's mapping, if it takes only one kind."""
-    found = [reference for reference, _ in references(field)]
-    text: str = definitions[found[0]].get("description", "") if len(found) == 1 else ""
-    return text.partition("\n\n")[0]

@@ -1,12 +1,15 @@
 """Fields of a JSON schema as rows of a table: type, default, bounds, description."""
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ranksieve.api.reference.markdown import code
 from ranksieve.service.spec.strict import LONGEST_TEXT
 
 Schema = Mapping[str, Any]
+
+EMPTY: Mapping[str, Schema] = MappingProxyType({})
 
 HEADER = ("field", "type", "default", "bounds", "meaning")
 
@@ -19,16 +22,25 @@ _RANGES = (
 _TYPES = {"array": "list", "object": "mapping", "string": "text", "boolean": "true or false"}
 
 
-def rows(schema: Schema, links: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+def definitions_of(schema: Schema) -> dict[str, Schema]:
+    """Return the definitions of a schema, by their references."""
+    return {f"#/$defs/{name}": inner for name, inner in schema["$defs"].items()}
+
+
+def rows(
+    schema: Schema, links: Mapping[str, str], definitions: Mapping[str, Schema] = EMPTY
+) -> Iterator[tuple[str, ...]]:
     """Yield a row for each field of an object.
 
     Args:
         schema: The object's schema.
         links: Text in place of each referenced schema, by its reference.
+        definitions: Schemas that describe fields without a description of their own.
     """
     for name, field in schema.get("properties", {}).items():
         default = "required" if name in schema.get("required", ()) else _default(field)
-        yield code(name), type_text(field, links), default, bounds_text(field), field.get("description", "")
+        meaning = field.get("description", _meaning(field, definitions))
+        yield code(name), type_text(field, links), default, bounds_text(field), meaning
 
 
 def references(schema: Schema) -> Iterator[tuple[str, str]]:
@@ -64,6 +76,13 @@ def bounds_text(schema: Schema) -> str:
     if isinstance(items := schema.get("items"), Mapping) and (each := bounds_text(items)):
         found.append(f"each {each}")
     return ", ".join(dict.fromkeys(found))
+
+
+def _meaning(field: Schema, definitions: Mapping[str, Schema]) -> str:
+    """Return the first paragraph about a field's mapping, if it takes only one kind."""
+    found = [reference for reference, _ in references(field)]
+    only = definitions.get(found[0], {}) if len(found) == 1 else {}
+    return str(only.get("description", "")).partition("\n\n")[0]
 
 
 def _ranges(schema: Schema) -> Iterator[str]:

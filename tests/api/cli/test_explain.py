@@ -19,7 +19,7 @@ def test_a_field_is_told_with_its_type_default_range_and_meaning():
         "resources.threads_per_actor",
         "  type: integer",
         "  default: 1",
-        "  allowed: >= 1, <= 1024",
+        "  bounds: 1 to 1,024",
     ]
     assert "\n  meaning: Hugging Face hub id, e.g. " in explain("model.hub").stdout
 
@@ -27,8 +27,8 @@ def test_a_field_is_told_with_its_type_default_range_and_meaning():
 def test_a_field_of_several_kinds_of_objective_is_told_for_each():
     printed = explain("objective.share").stdout
 
-    assert "objective.share of target_params\n  type: number\n  default: none, it is required\n" in printed
-    assert "objective.share of target_bytes\n  type: number or null\n  default: null\n" in printed
+    assert "objective.share of target_params\n  type: number\n  default: required\n" in printed
+    assert "objective.share of target_bytes\n  type: number\n  default: none\n" in printed
 
 
 def test_a_group_lists_its_fields():
