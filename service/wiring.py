@@ -1,12 +1,10 @@
 """Construction of the concrete objects; elsewhere they arrive as arguments."""
 
-from pathlib import Path
 from typing import Any
 
 from ranksieve.service.application import Application
 from ranksieve.service.job.job import Job
 from ranksieve.service.pipeline.estimate import estimate_job
-from ranksieve.service.pipeline.evaluation import evaluate_export, sample_choices
 from ranksieve.service.pipeline.materializer import Materializer
 from ranksieve.service.pipeline.pipeline import Pipeline
 from ranksieve.service.pipeline.steps import on_cluster, settled
@@ -15,7 +13,6 @@ from ranksieve.service.run.feed import Feed
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.run.retention import Retention
 from ranksieve.service.server.capabilities import Device
-from ranksieve.service.server.demo_assets import DemoAssets, fetch
 from ranksieve.service.server.metrics import Metrics
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
@@ -76,18 +73,3 @@ def build(settings: Settings) -> Application:
 
 def _devices() -> list[Device]:
     return [Device(kind=kind, name=name, memory_bytes=size) for kind, name, size in devices.present()]
-
-
-def evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:
-    """Score an exported model on one split of a job's task, in this process."""
-    return evaluate_export(settings, model_dir, spec, split)
-
-
-def demo_assets(settings: Settings) -> DemoAssets:
-    """Fetch the demo's model and data, downloaded once."""
-    return fetch(settings.cache_dir)
-
-
-def sample_answers(settings: Settings, model_dir: Path, spec: JobSpec, count: int) -> list[dict[str, str]]:
-    """Return the answers of an exported model to the first test prompts."""
-    return sample_choices(settings, model_dir, spec, count)

@@ -19,7 +19,8 @@ from ranksieve.api.cli.tables import result_table
 from ranksieve.api.cli.terminal import echo_json, plain
 from ranksieve.api.http.settings import settings_from
 from ranksieve.service import wiring
-from ranksieve.service.server.settings import Settings
+from ranksieve.service.pipeline.evaluation import sample_choices
+from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.spec import JobSpec
 
 SAMPLES = 5
@@ -62,20 +63,19 @@ def demo(*, data_dir: Path | None, seed: int, effort: str, as_json: bool) -> int
             Path("model.gguf"), Path("reviews.jsonl")
         )  # refuse wrong options before anything is fetched
         console.print("fetching the model and the reviews (about 95 MB, once)")
-        assets = wiring.demo_assets(settings)
+        assets = fetch(settings.cache_dir)
         spec = make_spec(assets.gguf, assets.reviews)
         with embedded(wiring.build(settings)) as client:
             outcome = run_job(client, spec, console)
-        answers = _sample(settings, outcome.job, spec) if outcome.succeeded else []
+        answers = []
+        if outcome.succeeded:
+            folder = Path(outcome.job["result"]["artifact"])
+            answers = sample_choices(settings, folder, spec, SAMPLES)
     if as_json:
         echo_json({**outcome.as_json(), "samples": answers})
     elif outcome.succeeded:
         _show(outcome.job["result"], answers)
     return INTERRUPTED if outcome.interrupted else 0 if outcome.succeeded else FAILED
-
-
-def _sample(settings: Settings, job: dict[str, Any], spec: JobSpec) -> list[dict[str, str]]:
-    return wiring.sample_answers(settings, Path(job["result"]["artifact"]), spec, SAMPLES)
 
 
 def _show(result: dict[str, Any], answers: list[dict[str, str]]) -> None:

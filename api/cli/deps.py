@@ -27,9 +27,9 @@ def _build(settings: Settings) -> Application:
 
 
 def _evaluate(settings: Settings, model_dir: Path, spec: JobSpec, split: str) -> dict[str, Any]:
-    from ranksieve.service import wiring
+    from ranksieve.service.pipeline.evaluation import evaluate_export
 
-    return wiring.evaluate(settings, model_dir, spec, split)
+    return evaluate_export(settings, model_dir, spec, split)
 
 
 def _demo(**options: Any) -> int:

@@ -29,6 +29,7 @@ from ranksieve.service import wiring
 from ranksieve.service.pipeline.estimate import sizes_of
 from ranksieve.service.pipeline.pipeline import Pipeline
 from ranksieve.service.policy import EFFORTS
+from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.cluster.session import Cluster
@@ -152,7 +153,7 @@ def _arguments() -> Namespace:
 def _spec(arguments: Namespace, settings: Settings) -> JobSpec:
     if arguments.job is not None:
         return load_spec(arguments.job)
-    assets = wiring.demo_assets(settings)
+    assets = fetch(settings.cache_dir)
     demo = demo_spec(assets.gguf, assets.reviews, seed=arguments.seed, effort="normal")
     document = demo.canonical()
     document["objective"] = {"kind": "target_latency", "share": 0.7}

@@ -23,7 +23,6 @@ from ranksieve.search.space.space import Genome, SearchSpace
 from ranksieve.search.start import reweighing
 from ranksieve.search.start.reweighing import weighted
 from ranksieve.search.start.seeds import lagrangian
-from ranksieve.service import wiring
 from ranksieve.service.pipeline import plans
 from ranksieve.service.pipeline.confirmation import DEFAULT_CONFIDENCE
 from ranksieve.service.pipeline.rounds.descent import NextSize, Round, descent, staircase, until_little
@@ -44,6 +43,7 @@ from ranksieve.service.policy import (
     propagated_shares,
     usual_rounds,
 )
+from ranksieve.service.server.demo_assets import fetch
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.workers.factors.closed_form import gathered_midway
@@ -262,7 +262,7 @@ def preparation_plan(data_dir: Path, **variant: Unpack[Variant]) -> tuple[Prepar
     settings = Settings(data_dir=data_dir, roots=[root.resolve() for root in variant.get("roots", ())])
     spec = variant.get("spec")
     if spec is None:
-        assets = wiring.demo_assets(settings)
+        assets = fetch(settings.cache_dir)
         spec = demo_spec(assets.gguf, assets.reviews, seed=variant.get("seed", 0), effort="normal")
     spec = _changed(spec, **variant)
     allowed = plans.allowed_roots(settings)

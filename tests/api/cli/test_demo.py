@@ -22,13 +22,14 @@ def test_the_exit_code_tells_how_the_job_ended(monkeypatch, tmp_path, build, sta
     class Assets:
         gguf, reviews = tmp_path / "model.gguf", tmp_path / "reviews.jsonl"
 
-    monkeypatch.setattr(module.wiring, "demo_assets", lambda settings: Assets)
+    monkeypatch.setattr(module, "fetch", lambda cache_dir: Assets)
     monkeypatch.setattr(module.wiring, "build", build)
     outcome = Outcome(
-        job={"id": "j1", "state": state, "error": None, "result": None}, interrupted=interrupted
+        job={"id": "j1", "state": state, "error": None, "result": {"artifact": "model"}},
+        interrupted=interrupted,
     )
     monkeypatch.setattr(module, "run_job", lambda *_: outcome)
-    monkeypatch.setattr(module, "_sample", lambda *_: [])
+    monkeypatch.setattr(module, "sample_choices", lambda *_: [])
     monkeypatch.setattr(module, "_show", lambda *_: None)
 
     ended = module.demo(data_dir=tmp_path / "data", seed=0, effort="normal", as_json=False)

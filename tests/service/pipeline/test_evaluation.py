@@ -8,7 +8,7 @@ import pytest
 from tuning import tune
 
 from ranksieve.search.errors import InputError
-from ranksieve.service import wiring
+from ranksieve.service.pipeline.evaluation import evaluate_export, sample_choices
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 
@@ -24,7 +24,7 @@ def test_a_choice_has_accuracy_and_its_interval(
     settings: Settings, tiny_root: Path, tiny_job: Document
 ) -> None:
     spec = JobSpec.model_validate(tune(tiny_job))
-    values = wiring.evaluate(settings, tiny_root / "model", spec, "test")
+    values = evaluate_export(settings, tiny_root / "model", spec, "test")
     assert (values["metric_name"], values["examples"]) == ("accuracy", 64)
     low, high = values["interval"]
     assert 0 <= low < values["metric"] < high <= 1
@@ -38,7 +38,7 @@ def test_a_text_has_perplexity_and_no_interval(
 ) -> None:
     data = tiny_job["task"]["data"]
     tiny_job["task"] = {"kind": "lm", "answer": "Review: {{ text }}", "data": data}
-    values = wiring.evaluate(settings, tiny_root / "model", JobSpec.model_validate(tune(tiny_job)), "confirm")
+    values = evaluate_export(settings, tiny_root / "model", JobSpec.model_validate(tune(tiny_job)), "confirm")
     assert values["metric_name"] == "perplexity"
     assert values["metric"] == pytest.approx(math.exp(values["nll_nats"] / 3))  # of ':', 'film', number
     assert "interval" not in values
@@ -48,20 +48,20 @@ def test_the_same_folder_gives_the_same_numbers(
     settings: Settings, tiny_root: Path, tiny_job: Document
 ) -> None:
     spec = JobSpec.model_validate(tune(tiny_job))
-    first, second = (wiring.evaluate(settings, tiny_root / "model", spec, "search") for _ in range(2))
+    first, second = (evaluate_export(settings, tiny_root / "model", spec, "search") for _ in range(2))
     del first["tokens_per_second"], second["tokens_per_second"]
     assert first == second
 
 
 def test_a_folder_without_a_model_is_refused(settings: Settings, tmp_path: Path, tiny_job: Document) -> None:
     with pytest.raises(InputError, match=r"config\.json") as caught:
-        wiring.evaluate(settings, tmp_path, JobSpec.model_validate(tune(tiny_job)), "test")
+        evaluate_export(settings, tmp_path, JobSpec.model_validate(tune(tiny_job)), "test")
     assert caught.value.field == "model_dir"
 
 
 def test_an_unknown_split_is_refused(settings: Settings, tiny_root: Path, tiny_job: Document) -> None:
     with pytest.raises(InputError) as caught:
-        wiring.evaluate(settings, tiny_root / "model", JobSpec.model_validate(tune(tiny_job)), "train")
+        evaluate_export(settings, tiny_root / "model", JobSpec.model_validate(tune(tiny_job)), "train")
     assert caught.value.field == "split"
 
 
@@ -69,7 +69,7 @@ def test_samples_are_prompts_with_the_right_and_the_chosen_label(
     settings: Settings, tiny_root: Path, tiny_job: Document
 ) -> None:
     spec = JobSpec.model_validate(tune(tiny_job))
-    samples = wiring.sample_answers(settings, tiny_root / "model", spec, 5)
+    samples = sample_choices(settings, tiny_root / "model", spec, 5)
     assert len(samples) == 5
     for sample in samples:
         assert sample["prompt"].startswith("Review : film ")
