@@ -20,7 +20,6 @@ from ranksieve.service.server.metrics import Metrics
 from ranksieve.service.server.settings import Settings
 from ranksieve.service.spec import JobSpec
 from ranksieve.service.store import Store
-from ranksieve.service.webhook_registry import WebhookRegistry
 from ranksieve.service.webhooks.sender import Sender
 
 logger = logging.getLogger(__name__)
@@ -70,7 +69,6 @@ class Application:
         self._preflight = preflight
         self._estimator = estimator
         self.sender = sender
-        self.webhooks = WebhookRegistry(store, settings, sender)
         self._ray_answers = ray_answers
         self.devices = devices
         self._owned: ExitStack | None = None
@@ -226,6 +224,11 @@ class Application:
                 self.store.submissions.delete_job(one.id, owner)
             cleanup.remove(self.settings.jobs_dir, one.id)
 
+    def wake_sender(self) -> None:
+        """Have deliveries sent that are due at once."""
+        if self.sender is not None:
+            self.sender.wake()
+
     def artifacts_dir(self, id: str) -> Path:
         """Return the folder of a job's artifacts; it exists after an export."""
         return self.settings.jobs_dir / id / "artifacts"
@@ -251,8 +254,7 @@ class Application:
 
     def _committed(self, job_id: str) -> None:
         self.feed.notify(job_id)
-        if self.sender is not None:
-            self.sender.wake()
+        self.wake_sender()
 
     def _store_answers(self) -> bool:
         try:

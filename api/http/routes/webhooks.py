@@ -23,6 +23,7 @@ from ranksieve.api.http.schemas.webhooks import (
     WebhookList,
     WebhookTest,
 )
+from ranksieve.service.webhooks.targets import target_of
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 sent = APIRouter(tags=["webhooks"])
@@ -47,8 +48,10 @@ _CHANGED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 )
 def create_webhook(new: NewWebhook, submitter: Submitter, response: Response) -> SecretWebhookBody:
     """Create a webhook for the jobs of its owner; only this answer has its secret."""
-    webhook, secret = submitter.application.webhooks.create(
-        submitter.principal.owner, new.url, new.states, enabled=new.enabled
+    settings = submitter.application.settings
+    target_of(new.url, settings.webhook_hosts)
+    webhook, secret = submitter.jobs.webhooks.create(
+        submitter.principal.owner, new.url, new.states, enabled=new.enabled, most=settings.webhooks
     )
     response.headers["Location"] = f"/v1/webhooks/{webhook.id}"
     return SecretWebhookBody.of(webhook, secret=secret)
@@ -72,7 +75,11 @@ def change_webhook(webhook_id: str, changes: WebhookChanges, submitter: Submitte
 
     Enabling it sends its pending deliveries.
     """
-    changed = submitter.application.webhooks.change(webhook_id, submitter.principal.sees, **changes.given())
+    given = changes.model_dump(exclude_unset=True)
+    if "url" in given:
+        target_of(given["url"], submitter.application.settings.webhook_hosts)
+    changed = submitter.jobs.webhooks.change(webhook_id, **given)
+    submitter.application.wake_sender()
     return WebhookBody.of(changed)
 
 
@@ -100,7 +107,9 @@ def rotate_webhook(webhook_id: str, rotation: Rotation, submitter: Submitter) ->
 )
 def test_webhook(webhook_id: str, submitter: Submitter) -> DeliveryBody:
     """Send a test event to a webhook once; see its deliveries for the outcome."""
-    return DeliveryBody.of(submitter.application.webhooks.test(webhook_id, submitter.principal.sees))
+    delivery = submitter.jobs.webhooks.test(webhook_id)
+    submitter.application.wake_sender()
+    return DeliveryBody.of(delivery)
 
 
 @router.get("/{webhook_id}/deliveries", responses=_FOUND)

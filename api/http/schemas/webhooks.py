@@ -1,7 +1,7 @@
 """Bodies of webhooks: requests about them, and messages sent to them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StringConstraints
 
@@ -35,10 +35,6 @@ class WebhookChanges(Strict):
     url: Url = Field(default_factory=str, description=_URL)
     states: States = Field(default_factory=list, description=_STATES)
     enabled: bool = Field(default_factory=bool, description=_ENABLED)
-
-    def given(self) -> dict[str, Any]:
-        """Return the given changes."""
-        return self.model_dump(exclude_unset=True)
 
 
 class WebhookBody(Shown):
