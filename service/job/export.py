@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from ranksieve.search.space.space import Genome
-from ranksieve.workers.cost.latency import Latency
 
 KNOWN = ("metric_name", "method", "train_epochs", "data", "model", "dense")
 """Fields of a job's result that hold for all its candidates."""
@@ -32,12 +31,6 @@ class Export:
     candidate: dict[str, Any]
     finalist: dict[str, Any] | None
     known: dict[str, Any]
-
-    @property
-    def latency(self) -> Latency | None:
-        """Latency table of a job that searched for a latency, else None."""
-        table = self.known.get(TABLE)
-        return None if table is None else Latency.from_json(table)
 
     @property
     def genome(self) -> Genome:

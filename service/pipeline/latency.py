@@ -11,6 +11,7 @@ from typing import Any
 from ranksieve.search.errors import InputError
 from ranksieve.search.space.matrix import MatrixShape
 from ranksieve.service.job.events import EventType
+from ranksieve.service.job.export import TABLE, Export
 from ranksieve.service.policy import policy_of
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec, TargetLatency
@@ -72,6 +73,12 @@ def kept(log: JobLog) -> Latency | None:
     """Return the table that an earlier run of the job recorded, or None."""
     data = log.last_event(EventType.LATENCY_MEASURED)
     return None if data is None else Latency.from_json(data)
+
+
+def of_export(export: Export) -> Latency | None:
+    """Return the latency table of the job that an export comes from, or None."""
+    table = export.known[TABLE]
+    return None if table is None else Latency.from_json(table)
 
 
 def predicted(

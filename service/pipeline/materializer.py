@@ -18,6 +18,7 @@ from ranksieve.service.pipeline.fingerprints import (
     require_same_matrices,
     require_same_model,
 )
+from ranksieve.service.pipeline.latency import of_export
 from ranksieve.service.pipeline.search_plan import seedless
 from ranksieve.service.pipeline.steps import JobSteps
 from ranksieve.service.run.clock import Clock
@@ -57,7 +58,7 @@ class Materializer:
             return self._run(job, job.export, spec, steps, log)
 
     def _run(self, job: Job, export: Export, spec: JobSpec, steps: JobSteps, log: JobLog) -> dict[str, Any]:
-        clock, measured = Clock(log.directory), export.latency
+        clock, measured = Clock(log.directory), of_export(export)
         with clock.phase("prepare"):
             steps.fetch()
             checked = steps.check()

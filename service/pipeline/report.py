@@ -124,7 +124,7 @@ def export_summary(
             "search_drop_points": candidate["drop_points"] if refit is None else None,
         },
         "target_bytes": None,
-        **latency.predicted(export.latency, space.matrices, space.ranks(export.genome)),
+        **latency.predicted(latency.of_export(export), space.matrices, space.ranks(export.genome)),
         "promise_held": None,
         "refit": refit is not None,
         **_choice(export.genome, space),

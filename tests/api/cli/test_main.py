@@ -574,7 +574,7 @@ def test_demo_returns_its_exit_code(ranksieve):
 
 def test_the_command_line_starts_without_the_heavy_parts():
     heavy = "torch", "ray", "transformers", "datasets", "deap", "fastapi", "sqlalchemy", "uvicorn"
-    code = f"import sys, api.cli; sys.exit(', '.join(set({heavy}) & set(sys.modules)) or 0)"
+    code = f"import sys, ranksieve.api.cli.main; sys.exit(', '.join(set({heavy}) & set(sys.modules)) or 0)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
