@@ -1,0 +1,55 @@
+"""Files of the page, and the pages of the documentation."""
+
+import hashlib
+
+import pytest
+from playwright.sync_api import expect
+
+from ranksieve.api.page import FILES
+
+PUBLISHED = {
+    "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+    "LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+}
+"""SHA-256 of what uPlot 1.6.32 has of these files."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_uplot_is_as_published(name):
+    assert hashlib.sha256((FILES / "uplot" / name).read_bytes()).hexdigest() == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("path", ["/", "/page/main.js", "/page/uplot/uPlot.iife.min.js"])
+def test_headers_of_files(shared, path):
+    response = shared.get(path)
+
+    assert response.status_code == 200
+    assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+    assert response.headers["cache-control"] == "no-cache"
+    assert shared.head(path).headers["content-length"] == response.headers["content-length"]
+    assert shared.get(path, headers={"If-None-Match": response.headers["etag"]}).status_code == 304
+
+
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/../__init__.py", "/page/%2e%2e/__init__.py", "/page/none.js"]
+)
+def test_no_other_files(shared, path):
+    assert shared.get(path).status_code == 404
+
+
+@pytest.mark.parametrize("below", ["", "/models"])
+def test_documentation_below_a_path(page, server, below):
+    url, _ = server
+    # in place of a proxy, which takes its path away
+    page.route(
+        f"{url}/models/**", lambda route: route.continue_(url=route.request.url.replace("/models/", "/"))
+    )
+    page.goto(f"{url}{below}/docs/api")
+    operation = page.locator("#operations-health-healthz")
+    operation.get_by_role("button").first.click()
+    operation.get_by_role("button", name="Try it out").click()
+    operation.get_by_role("button", name="Execute").click()
+
+    expect(operation.locator(".request-url")).to_have_text(f"Request URL{url}{below}/healthz")
+    expect(operation.locator(".live-responses-table tbody .response-col_status")).to_have_text("200")

@@ -1,0 +1,157 @@
+"""Looks of the page: focus, scrolling, curves, colours, and width."""
+
+import re
+from itertools import product
+
+import pytest
+from browsing import finished, in_mid_search, section
+from playwright.sync_api import expect
+
+
+def test_focus_stays(page, server, pipeline, spec):
+    url, client = server
+    [id] = in_mid_search(pipeline, client, spec)
+
+    page.goto(url)
+    link = page.get_by_role("link", name="snippets")
+    link.focus()
+    client.change(id, {"labels": {"team": "nlp"}})
+    expect(page.get_by_text("team: nlp")).to_be_visible()
+    expect(link).to_be_focused()
+    link.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    button = page.get_by_role("button", name="cancel")
+    button.focus()
+    client.change(id, {"name": "another"})
+    expect(page.get_by_role("heading", level=1)).to_have_text("another searching")
+    expect(button).to_be_focused()
+
+
+def test_scrolled_log_stays(page, server, pipeline, spec):
+    url, client = server
+    [id] = in_mid_search(pipeline, client, spec)
+    for number in range(30):
+        client.change(id, {"name": f"name {number}"})
+    page.goto(f"{url}/#/jobs/{id}")
+    listed = section(page, "Events").get_by_role("listitem")
+    expect(listed.first).to_contain_text("name 29")
+    read = listed.filter(has_text="name 5")
+    read.evaluate("item => item.parentElement.scrollTop = item.offsetTop")
+    before = read.bounding_box()
+
+    client.change(id, {"name": "the last"})
+
+    expect(listed.first).to_contain_text("the last")
+    assert read.bounding_box()["y"] == pytest.approx(before["y"], abs=2)
+
+
+def test_contrast_of_ranks(page, server, scored):
+    url, client = server
+    id = finished(client, scored)
+    page.goto(f"{url}/#/jobs/{id}")
+    cell = section(page, "Models found").locator(".ranks td").first
+    expect(cell).to_be_visible()
+
+    for scheme, density in product(("light", "dark"), (0, 0.25, 0.5, 0.51, 0.75, 1)):
+        page.emulate_media(color_scheme=scheme)
+        assert cell.evaluate(CONTRAST, density) >= 4.5  # Source: WCAG 2.2, success criterion 1.4.3
+
+
+CONTRAST = """(cell, density) => {
+  cell.style.setProperty("--kept", density);
+  const { color, backgroundColor } = getComputedStyle(cell);
+  const luminance = (colour) => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    const channels = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((value) => value / 255);
+    const [r, g, b] = channels.map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const [darker, lighter] = [color, backgroundColor].map(luminance).sort((one, other) => one - other);
+  return (lighter + 0.05) / (darker + 0.05);
+}"""
+"""How a cell of the map contrasts with its text, if its matrix kept such a share of its numbers."""
+
+
+def test_curves_follow_the_colour_scheme(page, server, scored):
+    url, client = server
+    marker = page.locator(".u-marker").nth(1)
+    page.emulate_media(color_scheme="light")
+    page.goto(f"{url}/#/jobs/{finished(client, scored)}")
+    expect(marker).to_have_css("border-top-color", "rgb(11, 114, 133)")
+
+    page.emulate_media(color_scheme="dark")
+
+    expect(marker).to_have_css("border-top-color", "rgb(102, 217, 232)")
+    expect(section(page, "The search").locator("canvas")).to_have_count(2)
+
+
+KEEPS_PLOTS = """() => {
+    const { uPlot } = window;
+    window.plots = [];
+    window.uPlot = function (...given) { window.plots.push(new uPlot(...given)); return window.plots.at(-1); };
+}"""
+"""From then on `window.plots` has what the page draws."""
+
+
+def test_single_step_has_a_range(page, server, pipeline, spec):
+    url, client = server
+    in_mid_search(pipeline, client, spec)
+    page.goto(url)
+    page.evaluate(KEEPS_PLOTS)
+    page.get_by_role("link", name="snippets").click()
+
+    expect(page.get_by_role("img", name="Size and drop")).to_have_accessible_name(re.compile(r" 1 point, "))
+    assert page.evaluate("window.plots.map(({ scales: { x } }) => [x.min, x.max])") == [[0, 1], [0, 1]]
+
+
+def test_zoom_stays(page, server, pipeline, spec):
+    url, client = server
+    pipeline.generations = 9
+    [id] = in_mid_search(pipeline, client, spec)
+    page.goto(url)
+    page.evaluate(KEEPS_PLOTS)
+    page.get_by_role("link", name="snippets").click()
+    losses = page.get_by_role("img", name="Fitness by generation")
+    box = losses.locator(".u-over").bounding_box()
+    seen = """() => {
+        const { x } = window.plots.find((plot) => plot.series[0].label === "generation").scales;
+        return [x.min, x.max];
+    }"""
+    assert page.evaluate(seen) == [0, 8]
+
+    page.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 30, steps=5)
+    page.mouse.up()
+    assert page.evaluate(seen) == pytest.approx([2, 6], abs=0.1)
+    client.change(id, {"name": "another"})
+    expect(page.get_by_role("heading", level=1)).to_have_text("another searching")
+    assert page.evaluate(seen) == pytest.approx([2, 6], abs=0.1)
+    losses.locator(".u-over").dblclick()
+    assert page.evaluate(seen) == [0, 8]
+
+
+def test_width_with_a_long_name(page, server, spec):
+    url, client = server
+    name = "x" * 200
+    id = finished(client, {**spec, "name": name, "labels": {"y" * 60: "z" * 60}})
+    for place in ("", f"#/jobs/{id}"):
+        page.goto(f"{url}/{place}")
+        expect(page.get_by_text(name).first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+def test_width_of_a_phone(page, server, pipeline, spec):
+    url, client = server
+    pipeline.result["latency"] = {
+        "workload": {"kind": "prefill", "rows": 4, "length": 30},
+        "measured_dense_ms": 100.0, "measured_ms": 62.5, "measured_share": 0.625, "expected_share": 0.6,
+    }  # fmt: skip
+    page.goto(f"{url}/#/jobs/{finished(client, spec)}")
+    for width in (412, 320):
+        page.set_viewport_size({"width": width, "height": 700})
+        expect(section(page, "Files")).to_be_visible()
+        expect(section(page, "Confirmed on fresh records")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -1,0 +1,67 @@
+"""Modules of the page without a job: what events say, and numbers as text."""
+
+
+def test_second_look_replaces_the_first(page, server):
+    url, _ = server
+    page.goto(url)
+    looks = [(0.4, 512), (0.4, 512), (0.4, 1200), (0.3, 512)]
+    events = [
+        {"type": "finalist.confirmed", "data": {"kept_share": share, "examples": examples}}
+        for share, examples in looks
+    ]
+    left = page.evaluate(
+        """async (events) => {
+            const { History } = await import("/page/history.js");
+            const history = new History();
+            history.add(events);
+            return history.finalists.map((one) => [one.kept_share, one.examples]);
+        }""",
+        events,
+    )
+    assert left == [[0.4, 1200], [0.3, 512]]
+
+
+def test_stale_parts_by_event(page, server):
+    url, _ = server
+    page.goto(url)
+    events = [
+        {"type": "generation.completed", "data": {"generation": 0}},
+        {"type": "job.state", "data": {"state": "paused"}},
+        {"type": "phase.progress", "data": {"done": 1, "total": 2}},
+    ]
+    stale = page.evaluate(
+        """async (events) => {
+            const { History } = await import("/page/history.js");
+            return events.map((event) => new History().add([event]));
+        }""",
+        events,
+    )
+    assert stale == [
+        {"job": True, "search": True},
+        {"job": True, "search": False},
+        {"job": False, "search": False},
+    ]
+
+
+FORMATS = {
+    "sizeExactly(1250000000)": "1.25 GB",
+    "sizeExactly(17)": "17 B",
+    "size(1250000000)": "1.3 GB",
+    "exactly(0.0625)": "6.25 %",
+    "signed(-0.001)": "+0.00",
+    "signed(-0.005, 3)": "-0.005",
+    "signed(null)": "\N{EN DASH}",
+    "took({ state: 'paused', started_at: '2026-01-01T00:00:00Z', finished_at: null })": "\N{EN DASH}",
+    "took({ state: 'queued', started_at: '2026-01-01T00:00:00Z', finished_at: null })": "\N{EN DASH}",
+    "took({ state: 'failed', started_at: '2026-01-01T00:00:00Z', finished_at: '2026-01-01T00:02:03Z' })": (
+        "2 min 3 s"
+    ),
+}
+
+
+def test_formats(page, server):
+    url, _ = server
+    page.goto(url)
+    calls = ", ".join(f"format.{call}" for call in FORMATS)
+    shown = page.evaluate(f"import('/page/format.js').then((format) => [{calls}])")
+    assert dict(zip(FORMATS, shown, strict=True)) == FORMATS
