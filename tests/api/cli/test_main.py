@@ -97,7 +97,9 @@ def test_help_of_every_command(ranksieve, command):
     assert f"Usage: ranksieve {' '.join(command)}".strip() in done.stdout
 
 
-@pytest.mark.parametrize(("option", "printed"), [("--version", "ranksieve 0.1.0\n"), ("-h", "Usage: ranksieve")])
+@pytest.mark.parametrize(
+    ("option", "printed"), [("--version", "ranksieve 0.1.0\n"), ("-h", "Usage: ranksieve")]
+)
 def test_start_beside_modules_of_the_same_names(tmp_path, option, printed):
     for name in ("ranksieve", "search", "torch", "numpy", "typer", "pydantic"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(__file__)")
