@@ -78,7 +78,7 @@ class Model:
             case Request.CANCEL:
                 self.state = JobState.CANCELLED
             case Request.PAUSE:
-                if self.state is JobState.CRASHED:
+                if self.state is JobState.CRASHED or self.stops:
                     return False
                 self.state = JobState.PAUSED
             case Request.STOP if not self.started:
