@@ -127,7 +127,6 @@ class Job:
     `result` is set once the job succeeded, `error` once it failed or crashed. Requests of the user that are still to
     be carried out are in `cancel_requested`, `pause_requested` and `stop_requested`.
 
-    What its user asked of it and is still to come is in `cancel_requested`, `pause_requested` and `stop_requested`.
     `faults` counts machine failures in a row without progress in between.
 
     `epoch` counts how often the job was claimed. A server that runs it passes the epoch of its claim with

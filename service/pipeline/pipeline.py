@@ -90,10 +90,9 @@ class Pipeline:
             with clock.phase("dense"):
                 announce_dense(scorer, ("search", "confirm"), log)
             with clock.phase("reweigh"):
-                plan, energies, size = reweighed(spec, plan, prepared.energies, checked.task, scorer, log)
+                plan, energies, size = reweighed(spec, plan, prepared.energies, scorer, log)
             with clock.phase("descend"):
-                calibration = len(checked.task.splits["calibration"])
-                plan = descended(spec, plan, energies, size, calibration, scorer, log)
+                plan = descended(spec, plan, energies, size, scorer, log)
             with clock.phase("search"):
                 evolution = search(plan, energies, TrialScorer(scorer), confidence_of(spec), log)
 

@@ -192,7 +192,7 @@ def weighings(
 ) -> list[Weighing]:
     """So many rounds of reweighing; as many as a job has by default."""
     records = _records(model, confidence)
-    reweighing = Reweighing(scorer, model.space, model.prepared.energies, model.task, records)
+    reweighing = Reweighing(scorer, model.prepared.energies, records)
     return list(islice(reweighing.rounds(next_share), _rounds(model) if rounds is None else rounds))
 
 
@@ -207,7 +207,7 @@ def descents(
 ) -> Iterator[Round]:
     """Rounds of descent from where earlier ones have led, or from the Lagrangian genome."""
     records = _records(model, confidence)
-    return islice(descent(model.space, energies, next_size, records, scorer, earlier), most)
+    return islice(descent(energies, next_size, records, scorer, earlier), most)
 
 
 def descents_for(

@@ -18,7 +18,7 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.objectives import MaxDrop, Pareto
 from ranksieve.search.space.prices import Energies, Prices
 from ranksieve.search.space.sizes import Sizes
-from ranksieve.search.space.space import Genome, SearchSpace
+from ranksieve.search.space.space import Genome
 from ranksieve.search.start.descent import Steps
 from ranksieve.search.start.seeds import Family, family
 from ranksieve.service.job.events import EventType
@@ -97,7 +97,6 @@ def descended(
     plan: SearchPlan,
     energies: Energies,
     begin: float | None,
-    calibration: int,
     scorer: TaskScorer,
     log: JobLog,
 ) -> SearchPlan:
@@ -112,7 +111,6 @@ def descended(
         plan: Plan of its search.
         energies: Reweighed energies of the search.
         begin: Size that reweighing would have measured next, to begin at; None: not known.
-        calibration: Number of calibration records.
         scorer: Measures the slopes.
         log: The job.
 
@@ -125,8 +123,8 @@ def descended(
     report, file = log.progress("descend"), log.directory / FILE
     rounds = rounds_in(file, Round.from_json)
     report(min(len(rounds), most), most)
-    sizes, records = _sizes(spec, plan, begin, scorer), records_of(spec, calibration)
-    new_rounds = descent(plan.space, energies, sizes, records, scorer, rounds)
+    records = records_of(spec, len(scorer.task.splits["calibration"]))
+    new_rounds = descent(energies, _sizes(spec, plan, begin, scorer), records, scorer, rounds)
     for one in islice(new_rounds, max(0, most - len(rounds))):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -210,7 +208,6 @@ def staircase(
 
 
 def descent(
-    space: SearchSpace,
     energies: Energies,
     next_size: NextSize,
     records: RoundRecords,
@@ -220,7 +217,6 @@ def descent(
     """Yield rounds of descent.
 
     Args:
-        space: Search space of the genomes.
         energies: Energies of the Lagrangian genomes, the first of which is the start.
         next_size: Chooses the next size, if any.
         records: Records to measure on.
@@ -230,6 +226,7 @@ def descent(
     Raises:
         ScoringError: A loss is not finite, or memory does not suffice for the backward pass.
     """
+    space = scorer.space
     rounds, prices = list(earlier), Prices(space, energies)
     while True:
         genome_of = family(prices, starts_of(rounds))

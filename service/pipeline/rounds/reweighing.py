@@ -19,7 +19,6 @@ from ranksieve.search.errors import ScoringError
 from ranksieve.search.space.objectives import MaxDrop, Pareto
 from ranksieve.search.space.prices import Energies
 from ranksieve.search.space.sizes import Sizes
-from ranksieve.search.space.space import SearchSpace
 from ranksieve.search.start.reweighing import Floats, next_weights, settled, weighted
 from ranksieve.search.start.seeds import Family, lagrangian
 from ranksieve.service.job.events import EventType
@@ -37,7 +36,6 @@ from ranksieve.service.pipeline.search_plan import SearchPlan
 from ranksieve.service.policy import ROUND_EXAMPLES, reweigh_rounds
 from ranksieve.service.run.joblog import JobLog
 from ranksieve.service.spec import JobSpec
-from ranksieve.workers.types.plan import EncodedTask
 from ranksieve.workers.types.scores import Failure, LossSlopes
 
 FILE = "weights.json"
@@ -84,7 +82,6 @@ def reweighed(
     spec: JobSpec,
     plan: SearchPlan,
     energies: Energies,
-    task: EncodedTask,
     scorer: TaskScorer,
     log: JobLog,
 ) -> tuple[SearchPlan, Energies, float | None]:
@@ -99,7 +96,6 @@ def reweighed(
         spec: The job.
         plan: Plan of its search.
         energies: Energies of its projections.
-        task: Task with the calibration split to run.
         scorer: Measures candidates.
         log: The job.
 
@@ -116,9 +112,9 @@ def reweighed(
     rounds = rounds_in(file, Weighing.from_json)
     report(min(len(rounds), most), most)
     genome_of = partial(lagrangian, plan.space, energies)
-    records = records_of(spec, len(task.splits["calibration"]))
+    records = records_of(spec, len(scorer.task.splits["calibration"]))
     next_share = _next_share(spec, plan, scorer, genome_of)
-    new_rounds = Reweighing(scorer, plan.space, energies, task, records).rounds(next_share, rounds)
+    new_rounds = Reweighing(scorer, energies, records).rounds(next_share, rounds)
     for one in islice(new_rounds, max(0, most - len(rounds))):
         rounds.append(one)
         write_json(file, [asdict(one) for one in rounds])
@@ -144,26 +140,22 @@ class Reweighing:
 
     Args:
         scorer: Scorer of the job.
-        space: Search space of the job.
         energies: Energies of the projections, per token.
-        task: Task with the calibration split to run.
         records: Calibration records to measure on.
     """
 
     def __init__(
         self,
         scorer: TaskScorer,
-        space: SearchSpace,
         energies: Energies,
-        task: EncodedTask,
         records: RoundRecords,
     ) -> None:
-        self._calibration = task.splits["calibration"]
-        self._scorer, self._space, self._energies, self._records = scorer, space, energies, records
+        self._scorer, self._energies, self._records = scorer, energies, records
 
     def tokens(self, number: int) -> int:
         """Return the tokens of one pass over the examples of a round, counted from 0."""
-        return sum(len(row.ids) for i in self._part(number) for row in self._calibration[i].rows)
+        calibration = self._scorer.task.splits["calibration"]
+        return sum(len(row.ids) for i in self._part(number) for row in calibration[i].rows)
 
     def rounds(self, next_share: NextShare, earlier: Sequence[Weighing] = ()) -> Iterator[Weighing]:
         """Yield rounds without end.
@@ -179,8 +171,8 @@ class Reweighing:
         while True:
             share, part = next_share(rounds), self._part(len(rounds))
             weights_M = np.array(rounds[-1].weights) if rounds else np.ones(len(self._energies))
-            genome = lagrangian(self._space, weighted(self._energies, weights_M), share)
-            slopes = self._scorer.measure_slopes(genome, part, WINDOW_STEPS * self._space.rank_step)
+            genome = lagrangian(self._scorer.space, weighted(self._energies, weights_M), share)
+            slopes = self._scorer.measure_slopes(genome, part, WINDOW_STEPS * self._scorer.space.rank_step)
             if isinstance(slopes, Failure):
                 raise ScoringError(f"reweighing failed: {slopes.reason}; effort quick does without it")
             weights_M = self._measured(weights_M, slopes, self.tokens(len(rounds)) / len(part))
@@ -188,7 +180,7 @@ class Reweighing:
             rounds.append(
                 Weighing(
                     share=share,
-                    kept_share=self._space.kept_share(genome),
+                    kept_share=self._scorer.space.kept_share(genome),
                     weights=tuple(weights_M.tolist()),
                     drop_points=None if drop is None else drop.estimate,
                     drop_bound=None if drop is None else drop.upper,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -122,7 +123,8 @@ def run(make_log: Callable[[Path, str], Any]) -> Run:
         begin: float | None = None,
     ) -> tuple[SearchPlan, Any]:
         log, made = make_log(directory, "descend"), cast("Any", scorer)
-        return descended(spec, plan, ENERGIES, begin, calibration, made, log), log
+        made.space, made.task = plan.space, SimpleNamespace(splits={"calibration": range(calibration)})
+        return descended(spec, plan, ENERGIES, begin, made, log), log
 
     return descend
 

@@ -117,7 +117,8 @@ def run(make_log: Callable[[Path, str], Any]) -> Run:
         spec: JobSpec, task: EncodedTask, directory: Path, scorer: FakeScorer, plan: SearchPlan = PLAN
     ) -> tuple[Any, Any]:
         log, made = make_log(directory, "reweigh"), cast("Any", scorer)
-        return reweighed(spec, plan, ENERGIES, task, made, log), log
+        made.space, made.task = plan.space, task
+        return reweighed(spec, plan, ENERGIES, made, log), log
 
     return reweigh
 
