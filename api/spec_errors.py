@@ -22,6 +22,10 @@ BODY = "body"  # name of any other whole document
 _NOT_A_MAPPING = {"model_type", "model_attributes_type", "dict_type"}
 _NOT_A_LIST = {"tuple_type", "list_type"}
 _SHOWN_INPUT_CHARS = 80
+MOST_TOLD = 20
+"""Most wrong fields that are told at once; a suggestion for each takes time, and nobody reads more."""
+_LONGEST_PATH = 500
+"""Most characters of a field's name in an error."""
 
 FieldPath = tuple[str | int, ...]
 ErrorRecord = Mapping[str, Any]
@@ -48,7 +52,8 @@ def spec_errors(error: ValidationError) -> list[dict[str, str]]:
         error: What `JobSpec.model_validate` raised.
 
     Returns:
-        `{"field": dotted path, "pointer": JSON pointer, "detail": what is wrong}`, in pydantic's order.
+        `{"field": dotted path, "pointer": JSON pointer, "detail": what is wrong}`, in pydantic's order: the first
+        `MOST_TOLD`, and one for the whole document that says how many more there are.
     """
     return name_errors(error.errors(include_url=False), JobSpec)
 
@@ -60,16 +65,25 @@ def name_errors(errors: Sequence[ErrorRecord], model: type[BaseModel]) -> list[d
     """
     reasons: dict[FieldPath, list[str]] = {}
     shown: dict[FieldPath, str] = {}
-    root = root_of(model)
+    root, untold = root_of(model), 0
     for place, error in _furthest([(_locate(error["loc"], model), error) for error in errors]):
+        if len(reasons) >= MOST_TOLD and place.path not in reasons:
+            untold += 1
+            continue
         path, reason, got = _describe(place, error)
         shown[path] = got
         if reason not in reasons.setdefault(path, []):
             reasons[path].append(reason)
-    return [
+    told = [
         {"field": dotted(path, root), "pointer": pointer(path), "detail": " or ".join(found) + shown[path]}
         for path, found in reasons.items()
     ]
+    return told + [{"field": root, "pointer": "", "detail": more_errors(untold)}] * bool(untold)
+
+
+def more_errors(count: int) -> str:
+    """Say how many more errors there are than are told."""
+    return f"{count:,} more errors; correct the ones above first"
 
 
 def root_of(model: type[BaseModel]) -> str:
@@ -79,7 +93,7 @@ def root_of(model: type[BaseModel]) -> str:
 
 def dotted(path: FieldPath, root: str = ROOT) -> str:
     """Return a path as `task.choices.1`; `root` for the whole document."""
-    return ".".join(str(part) for part in path) or root
+    return _cut(".".join(str(part) for part in path)) or root
 
 
 def pointer(path: FieldPath) -> str:
@@ -87,12 +101,16 @@ def pointer(path: FieldPath) -> str:
 
     Source: RFC 6901.
     """
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+    return _cut("".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path))
+
+
+def _cut(path: str) -> str:
+    return path if len(path) <= _LONGEST_PATH else f"{path[:_LONGEST_PATH]}…"
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
     """Suggest the known name most like an unknown one, or list all of them."""
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name[:_LONGEST_PATH], known, n=1)
     return f"did you mean {close[0]}?" if close else f"expected {_one_of(known)}"
 
 

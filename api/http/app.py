@@ -31,6 +31,7 @@ from ranksieve.api.http.routes import (
     tasks,
     webhooks,
 )
+from ranksieve.api.http.routes.json_bodies import PARSERS
 from ranksieve.api.http.routes.strict_requests import refuse_ignored
 from ranksieve.api.http.schemas.common import MAX_BODY_BYTES
 from ranksieve.api.http.throttle import Throttle
@@ -87,6 +88,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.state.application = application
     app.state.streams = events.OpenStreams()
     app.state.checks = CapacityLimiter(CHECKS)
+    app.state.parsers = CapacityLimiter(PARSERS)
     errors.install(app)
     _keep_foreign_pages_out(app, application.settings)
     known = Depends(Authenticate(application, Throttle(application.settings.requests_per_second)))

@@ -21,7 +21,17 @@ from starlette.routing import compile_path
 
 from ranksieve.api.http.request_id import HEADER, request_id
 from ranksieve.api.http.schemas.common import MAX_BODY_BYTES, FieldProblem, Problem
-from ranksieve.api.spec_errors import ROOT, dotted, name_errors, pointer, root_of
+from ranksieve.api.spec_errors import (
+    BODY,
+    MOST_TOLD,
+    ROOT,
+    dotted,
+    more_errors,
+    name_errors,
+    pointer,
+    root_of,
+    suggestion,
+)
 from ranksieve.search.errors import (
     ConflictError,
     GoneError,
@@ -118,7 +128,8 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     }
 
 
-async def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
+def _on_invalid_request(request: Request, error: Exception) -> ProblemResponse:
+    """Name the wrong fields; not a coroutine, so that it runs in a thread."""
     assert isinstance(error, RequestValidationError)
     body = [{**record, "loc": record["loc"][1:]} for record in error.errors() if record["loc"][0] == "body"]
     outside = [
@@ -126,7 +137,9 @@ async def _on_invalid_request(request: Request, error: Exception) -> ProblemResp
         for record in error.errors()
         if record["loc"][0] != "body" and record["type"] != "none_required"
     ]  # an optional parameter cannot be given as null
-    fields = [*_body_fields(request, body), *map(_parameter, outside)]
+    fields = [*_body_fields(request, body), *map(_parameter, outside[:MOST_TOLD])]
+    if len(outside) > MOST_TOLD:
+        fields.append(FieldProblem(field="query", detail=more_errors(len(outside) - MOST_TOLD)))
     return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, _summary(fields), fields)
 
 
@@ -141,7 +154,7 @@ async def _on_ranksieve_error(request: Request, error: Exception) -> ProblemResp
     if isinstance(error, LimitError):
         return _problem(request, status, str(error), headers={"Retry-After": str(error.retry_after_s)})
     if isinstance(error, InputError):
-        path = () if error.field == ROOT else tuple(error.field.split("."))
+        path = () if error.field in (ROOT, BODY) else tuple(error.field.split("."))
         field = FieldProblem(field=error.field, pointer=pointer(path), detail=error.message)
         return _problem(request, status, str(error), [field])
     return _problem(request, status, str(error))
@@ -212,6 +225,10 @@ def _parameter(record: Mapping[str, Any]) -> FieldProblem:
         name,
         *(part for part in rest if isinstance(part, int)),
     )  # the other strings are pydantic's own names
+    if "known" in record:
+        return FieldProblem(
+            field=dotted(path), detail=f"unknown parameter; {suggestion(name, record['known'])}"
+        )
     got = f"; got {record['input']!r}" if "input" in record else ""
     return FieldProblem(field=dotted(path), detail=f"{record['msg']}{got}")
 

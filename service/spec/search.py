@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ranksieve.service.spec.strict import ADVANCED, Strict, Texts
+from ranksieve.service.spec.strict import ADVANCED, FirstError, Strict, Texts
 
 MOST_SEEDS = 1000
 
@@ -64,7 +64,7 @@ class SeedSpec(Strict):
         "`ranksieve.json`, or a job's result.",
         json_schema_extra=ADVANCED,
     )
-    ranks: tuple[Annotated[int, Field(ge=-1)], ...] | None = Field(
+    ranks: Annotated[tuple[Annotated[int, Field(ge=-1)], ...], FirstError()] | None = Field(
         None,
         strict=False,
         min_length=1,
@@ -89,14 +89,14 @@ class SearchSpec(Strict):
         description="Most scorings of candidates. Default: by `effort`.",
         json_schema_extra=ADVANCED,
     )
-    constraints: tuple[ConstraintSpec, ...] = Field(
+    constraints: Annotated[tuple[ConstraintSpec, ...], FirstError()] = Field(
         (),
         strict=False,
         max_length=1000,
         description="What no candidate may break.",
         json_schema_extra=ADVANCED,
     )
-    seeds: tuple[SeedSpec, ...] = Field(
+    seeds: Annotated[tuple[SeedSpec, ...], FirstError()] = Field(
         (),
         strict=False,
         max_length=MOST_SEEDS,

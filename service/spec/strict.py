@@ -2,13 +2,23 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, JsonValue, StringConstraints, model_validator
 
 LONGEST_TEXT = 100_000
 """Most characters of any text in a job file."""
 
-Texts = Annotated[tuple[str, ...], Field(strict=False)]
-"""Tuple of texts; lists are accepted, as neither JSON nor YAML has tuples."""
+
+class FirstError(FailFast):
+    """Mark of a list whose first wrong item alone is told: a long list may have 100,000.
+
+    Unlike pydantic's own mark it has a hash, which unions of annotated types need.
+    """
+
+    __hash__ = object.__hash__
+
+
+Texts = Annotated[tuple[str, ...], FirstError(), Field(strict=False)]
+"""Tuple of texts; lists are accepted, as neither JSON nor YAML has tuples. The first wrong one is told."""
 
 ADVANCED: dict[str, JsonValue] = {"x-advanced": True}
 """Schema mark of a seldom needed field, which the reference lists apart."""

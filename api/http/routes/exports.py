@@ -6,10 +6,14 @@ from fastapi import APIRouter, Response
 
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Reader, Submitter
+from ranksieve.api.http.routes.json_bodies import JsonRoute
 from ranksieve.api.http.schemas.jobs import ExportBody, ExportList, ExportRequest
 
 router = APIRouter(
-    prefix="/jobs/{job_id}/exports", tags=["exports"], responses=responses(HTTPStatus.NOT_FOUND)
+    prefix="/jobs/{job_id}/exports",
+    tags=["exports"],
+    responses=responses(HTTPStatus.NOT_FOUND),
+    route_class=JsonRoute,
 )
 
 

@@ -19,6 +19,7 @@ from pydantic.json_schema import SkipJsonSchema
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Caller, Reader, Submitter
 from ranksieve.api.http.routes.etags import IfMatch, IfNoneMatch, require_match, tagged
+from ranksieve.api.http.routes.json_bodies import JsonRoute
 from ranksieve.api.http.routes.links import JOB_LINKS
 from ranksieve.api.http.schemas.common import After
 from ranksieve.api.http.schemas.estimate import EstimateBody
@@ -27,7 +28,7 @@ from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.job import JobState, Request
 from ranksieve.service.spec import LONGEST_LABEL, JobSpec
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=JsonRoute)
 
 _FIRST, _LAST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _REQUESTED = responses(HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)

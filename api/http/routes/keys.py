@@ -7,10 +7,13 @@ from fastapi import APIRouter
 
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Admin
+from ranksieve.api.http.routes.json_bodies import JsonRoute
 from ranksieve.api.http.routes.links import KEY_LINKS
 from ranksieve.api.http.schemas.keys import KeyBody, KeyList, NewKey, Rotation, SecretKeyBody
 
-router = APIRouter(prefix="/keys", tags=["keys"], responses=responses(HTTPStatus.FORBIDDEN))
+router = APIRouter(
+    prefix="/keys", tags=["keys"], responses=responses(HTTPStatus.FORBIDDEN), route_class=JsonRoute
+)
 
 
 @router.post(

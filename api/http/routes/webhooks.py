@@ -9,6 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from ranksieve.api.http.errors import responses
 from ranksieve.api.http.routes.caller import Reader, Submitter
+from ranksieve.api.http.routes.json_bodies import JsonRoute
 from ranksieve.api.http.routes.links import WEBHOOK_LINKS
 from ranksieve.api.http.schemas.common import After
 from ranksieve.api.http.schemas.keys import Rotation
@@ -25,7 +26,7 @@ from ranksieve.api.http.schemas.webhooks import (
 )
 from ranksieve.service.webhooks.targets import target_of
 
-router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=JsonRoute)
 sent = APIRouter(tags=["webhooks"])
 """Requests that this server sends, for OpenAPI."""
 

@@ -44,4 +44,6 @@ class Problem(BaseModel):
     detail: str
     request_id: str = Field(description="Also in the `X-Request-ID` header and in the server's log.")
     instance: str = Field(description="Path of the request.")
-    errors: list[FieldProblem] = Field(default_factory=list)
+    errors: list[FieldProblem] = Field(
+        default_factory=list, description="The first 20, then one that says how many more there are."
+    )
