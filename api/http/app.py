@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ranksieve.api import page
 from ranksieve.api.http import docs, errors
-from ranksieve.api.http.auth import BEARER, Authenticate
+from ranksieve.api.http.auth import Gate, admitted
 from ranksieve.api.http.hosts import OwnPages, trusted_names
 from ranksieve.api.http.openapi import documented
 from ranksieve.api.http.request_id import Requests
@@ -90,9 +90,11 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
     app.state.checks = CapacityLimiter(CHECKS)
     app.state.parsers = CapacityLimiter(PARSERS)
     errors.install(app)
+    app.add_middleware(
+        Gate, application=application, throttle=Throttle(application.settings.requests_per_second)
+    )
     _keep_foreign_pages_out(app, application.settings)
-    known = Depends(Authenticate(application, Throttle(application.settings.requests_per_second)))
-    _add_routes(app, known)
+    _add_routes(app)
     docs.add_pages(app)
     page.add_page(app)
     return app
@@ -101,7 +103,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
 def openapi_document() -> dict[str, Any]:
     """Return the OpenAPI document of every server, without running one."""
     app = _bare()
-    _add_routes(app, Depends(BEARER))
+    _add_routes(app)
     return app.openapi()
 
 
@@ -121,14 +123,14 @@ def _bare(**options: Any) -> _App:
     )
 
 
-def _add_routes(app: FastAPI, known: Any) -> None:
+def _add_routes(app: FastAPI) -> None:
     app.include_router(health.router)
-    app.include_router(health.guarded, dependencies=[known])
-    app.include_router(_v1(known))
+    app.include_router(health.guarded, dependencies=[Depends(admitted)])
+    app.include_router(_v1())
     app.webhooks.include_router(webhooks.sent)
 
 
-def _v1(known: Any) -> APIRouter:
+def _v1() -> APIRouter:
     refused = errors.responses(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.UNAUTHORIZED,
@@ -137,7 +139,9 @@ def _v1(known: Any) -> APIRouter:
         HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
-    router = APIRouter(prefix="/v1", dependencies=[known, Depends(refuse_ignored)], responses=refused)
+    router = APIRouter(
+        prefix="/v1", dependencies=[Depends(admitted), Depends(refuse_ignored)], responses=refused
+    )
     modules = (
         jobs, events, search, ranks, artifacts, exports, webhooks, keys, capabilities, models, tasks,
     )  # fmt: skip

@@ -10,11 +10,14 @@ from secrets import compare_digest
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.concurrency import run_in_threadpool
+from fastapi.security import HTTPBearer
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ranksieve.api.http import errors
 from ranksieve.api.http.hosts import is_loopback
 from ranksieve.api.http.throttle import Throttle
-from ranksieve.search.errors import InputError
+from ranksieve.search.errors import InputError, RanksieveError
 from ranksieve.service.application import Application
 from ranksieve.service.server.keys import Principal, id_of
 from ranksieve.service.server.settings import Settings
@@ -28,33 +31,48 @@ _WANTED = (
 _UNKNOWN = "unknown API key: it is mistyped, expired or revoked"
 
 
-class Authenticate:
-    """Dependency that sets `request.state.principal` and refuses invalid keys.
+class Gate:
+    """ASGI middleware that lets in who has a valid key, before anything of a body is read.
 
+    Sets `request.state.principal`, and `request.state.caller`, the throttle's name of the caller.
     `request.state.is_still_good` tells long answers whether the key is still valid.
 
     Args:
+        app: The application inside.
         application: Knows the keys.
         throttle: Counts the requests of every key, and of every address without a valid one.
     """
 
-    def __init__(self, application: Application, throttle: Throttle) -> None:
+    def __init__(self, app: ASGIApp, application: Application, throttle: Throttle) -> None:
+        self._app = app
         self._application = application
         self._throttle = throttle
 
-    def __call__(
-        self, request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
-    ) -> None:
-        token = "" if given is None else given.credentials
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve or refuse one request."""
+        if scope["type"] == "http" and _needs_key(scope["path"]):
+            request = Request(scope)
+            try:
+                await run_in_threadpool(self._admit, request)
+            except (HTTPException, RanksieveError) as error:
+                refusal = await errors.answer(request, error)
+                await refusal(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _admit(self, request: Request) -> None:
+        kind, _, token = request.headers.get("Authorization", "").partition(" ")
+        token = token.strip() if kind.lower() == "bearer" else ""
         principal = self._principal(token)
-        self._throttle.count(_caller(request, token, principal))
+        caller = _caller(request, token, principal)
+        self._throttle.count(caller)
         if principal is None:
             raise HTTPException(
                 HTTPStatus.UNAUTHORIZED,
                 _UNKNOWN if token else _WANTED,
                 headers={"WWW-Authenticate": "Bearer"},
             )
-        request.state.principal = principal
+        request.state.principal, request.state.caller = principal, caller
         request.state.is_still_good = lambda: self._principal(token) == principal
 
     def _principal(self, token: str) -> Principal | None:
@@ -65,6 +83,15 @@ class Authenticate:
             return Principal.admin()
         key = keys.find(token)
         return None if key is None else Principal(owner=key.owner, scope=key.scope)
+
+
+def admitted(request: Request, _: Annotated[object, Depends(BEARER)]) -> None:
+    """Fail where the gate was left out; in the document, the need of a key."""
+    assert isinstance(request.state.principal, Principal)
+
+
+def _needs_key(path: str) -> bool:
+    return path in ("/v1", "/metrics") or path.startswith("/v1/")
 
 
 def _caller(request: Request, token: str, principal: Principal | None) -> str:

@@ -113,6 +113,12 @@ def refuse(request: Request, status: HTTPStatus) -> "ProblemResponse":
     return _problem(request, status, _REFUSALS.get(status, status.phrase))
 
 
+async def answer(request: Request, error: HTTPException | RanksieveError) -> "ProblemResponse":
+    """Return the answer to an exception that a middleware caught."""
+    on_error = _on_http_exception if isinstance(error, HTTPException) else _on_ranksieve_error
+    return await on_error(request, error)
+
+
 def refuse_unreadable(detail: str) -> "ProblemResponse":
     """Return the answer to bytes that are not HTTP, and so have no path."""
     nothing = Request({"type": "http", "path": "", "headers": []})

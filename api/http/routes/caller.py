@@ -34,7 +34,7 @@ def _caller(scope: Scope) -> Callable[[Request, Application], Awaitable[Caller]]
     """Make a dependency that requires a key of `scope` and returns its caller."""
 
     async def caller(request: Request, application: TheApplication) -> Caller:
-        principal: Principal = request.state.principal  # set by `Authenticate`
+        principal: Principal = request.state.principal  # set by `Gate`
         if not principal.scope.includes(scope):
             raise HTTPException(
                 HTTPStatus.FORBIDDEN,

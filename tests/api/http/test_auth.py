@@ -1,5 +1,6 @@
 """Who may do what: the server's key, API keys of every scope, and the addresses that need one."""
 
+import asyncio
 import logging
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ranksieve.api.http.app import create_app
-from ranksieve.api.http.auth import refuse_open_network
+from ranksieve.api.http.auth import Gate, refuse_open_network
 from ranksieve.api.http.hosts import is_loopback
 from ranksieve.search.errors import InputError
 from ranksieve.service.server.keys import Scope
@@ -215,3 +216,33 @@ def test_behind_a_proxy_nobody_is_admin_without_a_key(name, value):
         refuse_open_network(behind, guarded=False)
     assert refused.value.field == name
     refuse_open_network(behind, guarded=True)
+
+
+def test_who_has_no_key_is_refused_before_the_body_is_read(locked):
+    sent = []
+
+    async def receive():
+        raise AssertionError("the body was read")
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", b"9")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/jobs", "query_string": b"", "headers": headers}
+    asyncio.run(locked.app(scope, receive, send))
+
+    assert sent[0]["status"] == 401
+
+
+def test_an_unknown_path_of_the_api_is_shown_to_nobody_without_a_key(locked):
+    assert locked.get("/v1/nope").status_code == 401
+    assert locked.get("/v1/nope", headers=bearer("s3cret")).status_code == 404
+
+
+def test_no_guarded_route_answers_without_the_gate(application, spec):
+    app = create_app(application)
+    app.user_middleware = [one for one in app.user_middleware if one.cls is not Gate]
+
+    with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as http:
+        for method, path in routes(http):
+            assert http.request(method, filled(path)).status_code in (422, 500), path
