@@ -86,7 +86,7 @@ def create_app(application: Application, *, started: bool = False) -> FastAPI:
 
     app = _bare(lifespan=lifespan)
     app.state.application = application
-    app.state.streams = events.OpenStreams()
+    app.state.streams = events.OpenStreams(application.settings.streams)
     app.state.checks = CapacityLimiter(CHECKS)
     app.state.parsers = CapacityLimiter(PARSERS)
     errors.install(app)

@@ -1,20 +1,144 @@
-"""HTTP protocol that refuses malformed requests with a problem document."""
+"""HTTP protocol with limits: of connections, and of the time that a client may take.
+
+What is malformed or too much is refused with a problem document. Who is too slow is cut off without one: nobody may be
+there to read it.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from http import HTTPStatus
+from ipaddress import ip_address, ip_network
+from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ranksieve.api.http.errors import refuse_unreadable
+from ranksieve.api.http.errors import refuse_connection
+
+HEAD_S = 10.0
+"""Seconds in which a request's head has to arrive, from the connection or the last answer on."""
+BODY_S = 60.0
+"""Seconds in which a request's body has to arrive, from its head on."""
+STALL_S = 300.0
+"""Seconds that a reader may take nothing of an answer that waits for it."""
+ADDRESSES = 4
+"""Addresses that it takes to hold all connections: each may have a quarter of them."""
+
+
+class Config(uvicorn.Config):
+    """Uvicorn's configuration of a server with `Protocol`.
+
+    Args:
+        app: The application.
+        connections: Most connections at once.
+        trusted_proxies: Addresses and networks trusted to name the client of a request. Behind one are many clients, so
+            it may hold all connections.
+        options: Uvicorn's own options.
+    """
+
+    def __init__(self, app: Any, *, connections: int, trusted_proxies: Sequence[str], **options: Any) -> None:
+        super().__init__(
+            app,
+            http=Protocol,
+            ws="none",  # it would take connections over, out of reach of the limits
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
+            **options,
+        )
+        self.connections = connections
+        self._proxies = [ip_network(proxy) for proxy in trusted_proxies]
+
+    def connections_of(self, host: str) -> int:
+        """Return how many connections one address may have."""
+        address = ip_address(host)
+        trusted = any(address in network for network in self._proxies)
+        return self.connections if trusted else max(1, self.connections // ADDRESSES)
 
 
 class Protocol(H11Protocol):
-    """Uvicorn's protocol with problem documents in place of plain-text refusals.
+    """Uvicorn's protocol with limits, and problem documents in place of plain-text refusals.
 
-    The application never sees such a request.
+    The application never sees a refused connection or request.
     """
+
+    config: Config
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._awaited: type[h11.IDLE] | type[h11.SEND_BODY] | None = None
+        self._late: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Accept a connection, or refuse it where there are too many."""
+        super().connection_made(transport)
+        if (host := self._crowded()) is None:
+            self._set_timer()
+            return
+        detail = f"too many connections {host}; close some, or try again later (RANKSIEVE_CONNECTIONS)"
+        self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        super().connection_lost(exc)
+        for timer in (self._late, self._stalled):
+            if timer is not None:
+                timer.cancel()
+
+    def handle_events(self) -> None:
+        """Handle what has arrived."""
+        super().handle_events()
+        self._set_timer()
+
+    def pause_writing(self) -> None:
+        """Wait for a reader."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Write on: the reader has read."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._set_timer()
 
     def send_400_response(self, msg: str) -> None:
         """Answer and close the connection: the next request's start is unknown."""
-        answer = refuse_unreadable(msg)
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _crowded(self) -> str | None:
+        """Return where there are too many connections; None: this one is not too many."""
+        if len(self.connections) > self.config.connections:
+            return "to this server"
+        if self.client is None:
+            return None
+        host = self.client[0]
+        same = sum(
+            isinstance(one, Protocol) and one.client is not None and one.client[0] == host
+            for one in self.connections
+        )
+        return f"from {host}" if same > self.config.connections_of(host) else None
+
+    def _set_timer(self) -> None:
+        """Start a timer for each part of a request that is awaited; bytes of that part do not extend it."""
+        state = self.conn.their_state
+        awaited = state if state in (h11.IDLE, h11.SEND_BODY) else None
+        if awaited is self._awaited:
+            return
+        self._awaited = awaited
+        if self._late is not None:
+            self._late.cancel()
+        if awaited is not None:
+            seconds = HEAD_S if awaited is h11.IDLE else BODY_S
+            self._late = self.loop.call_later(seconds, self.transport.abort)
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        answer = refuse_connection(status, detail)
         headers = [*answer.raw_headers, (b"connection", b"close")]
         for event in (
             h11.Response(status_code=answer.status_code, headers=headers),

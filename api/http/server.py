@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from ranksieve.api.http.app import create_app
 from ranksieve.api.http.auth import refuse_open_network
-from ranksieve.api.http.protocol import Protocol
+from ranksieve.api.http.protocol import Config
 from ranksieve.api.http.telemetry import trace_requests
 from ranksieve.search.errors import InfrastructureError
 from ranksieve.service.application import Application
@@ -36,15 +36,14 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: FastAPI, *, access_log: bool, trusted_proxies: Sequence[str] = ()) -> None:
-        config = uvicorn.Config(
+        config = Config(
             app,
-            http=Protocol,
+            connections=app.state.application.settings.connections,
+            trusted_proxies=trusted_proxies,
             lifespan="on",
             log_config=None,
             access_log=access_log,
             timeout_graceful_shutdown=GRACE_S,
-            proxy_headers=bool(trusted_proxies),
-            forwarded_allow_ips=list(trusted_proxies),
         )
         super().__init__(config)
         self._streams = app.state.streams

@@ -54,6 +54,19 @@ class Settings(BaseSettings):
     requests_per_second: int = Field(
         default=100, ge=0, le=100_000, description="Of one key, or of one address without a key; 0: no limit."
     )
+    connections: int = Field(
+        default=800,
+        ge=1,
+        le=100_000,
+        description="Most connections at once. One address may have a quarter of them; a trusted proxy all, so it has "
+        "to limit its own clients.",
+    )
+    streams: int = Field(
+        default=100,
+        ge=1,
+        le=100_000,
+        description="Most event streams at once, of one key and of one address.",
+    )
     queued_jobs: int = Field(default=1000, ge=1, description="Most jobs of one owner that wait to be run.")
     running_jobs: int = Field(
         default=1,
