@@ -96,10 +96,12 @@ def digest_of(token: str) -> str:
 
 
 def check_owner(owner: str) -> None:
-    """Check the name of an owner.
+    """Check the name of an owner for a key.
 
     Raises:
-        InputError: The name has other characters, or is too long.
+        InputError: The name has other characters, is too long, or is the server's own.
     """
     if re.fullmatch(OWNER, owner) is None:
         raise InputError("owner", f"must be up to 100 letters, digits and . _ @ -, e.g. alice; got {owner!r}")
+    if owner.casefold() == ADMIN:
+        raise InputError("owner", f"{owner!r} is the owner of the server's own jobs; choose another name")

@@ -1,5 +1,6 @@
 """Model of the whole job file, and demands of its parts on each other."""
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -15,7 +16,21 @@ from ranksieve.service.spec.task import SplitName, TaskSpec
 LONGEST_LABEL = 200
 """Most characters of a label's name, and of its value."""
 
-Name = Annotated[str, Field(max_length=200)]
+_HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp"})
+"""Unicode's categories of characters that change how others are shown: controls, directions, line breaks."""
+
+
+def _plain(text: str) -> str:
+    """Refuse names that show something else than they are, on a page or in a terminal."""
+    hidden = next((char for char in text if unicodedata.category(char) in _HIDDEN), None)
+    if hidden is not None:
+        raise ValueError(
+            f"must have no control, direction or other invisible characters; got U+{ord(hidden):04X} in {text!r}"
+        )
+    return text
+
+
+Name = Annotated[str, Field(max_length=200), AfterValidator(_plain)]
 
 
 def _short(labels: dict[str, str]) -> dict[str, str]:
@@ -27,7 +42,8 @@ def _short(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-Labels = Annotated[dict[str, str], Field(max_length=100), AfterValidator(_short)]
+_Label = Annotated[str, AfterValidator(_plain)]
+Labels = Annotated[dict[_Label, _Label], Field(max_length=100), AfterValidator(_short)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 EffortName = Literal["quick", "normal", "thorough"]
 
@@ -61,7 +77,9 @@ class JobSpec(Strict):
         default_factory=dict, description="Names and values to find jobs by.", json_schema_extra=ADVANCED
     )
     priority: Priority = Field(
-        0, description="Of the jobs in the queue, the highest goes first.", json_schema_extra=ADVANCED
+        0,
+        description="Of the jobs in the queue, the highest goes first.",
+        json_schema_extra=ADVANCED,
     )
     search: SearchSpec = Field(default_factory=SearchSpec, json_schema_extra=ADVANCED)
     resources: ResourceSpec = Field(default_factory=ResourceSpec, json_schema_extra=ADVANCED)

@@ -344,6 +344,12 @@ def test_a_hostile_body_makes_no_job(http, body):
         (("labels",), {"x": "\ud800"}),
         (("labels",), {str(n): "x" for n in range(101)}),
         (("name",), "x" * 201),
+        (("name",), "fine\u202eeman"),
+        (("name",), "fine\u2066"),
+        (("name",), "a\u0000"),
+        (("name",), "a\u2028b"),
+        (("labels",), {"team\u202e": "x"}),
+        (("labels",), {"team": "a\u0000"}),
         (("model", "path"), "\udfff"),
         (("model", "include"), ["*"] * 1001),
         (("model", "exclude"), ["\ud800"]),
@@ -385,6 +391,8 @@ def test_a_hostile_field_makes_no_job(http, spec, place, value):
         "a" * 101,
         "' OR 1=1",
         "*",
+        "admin",
+        "Admin",
     ],
 )
 def test_a_hostile_owner_gets_no_key(http, owner):

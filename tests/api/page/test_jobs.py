@@ -3,6 +3,7 @@
 from browsing import finished, section
 from playwright.sync_api import expect
 
+from ranksieve.api.client.client import Client
 from ranksieve.service.server.settings import Settings
 
 
@@ -110,9 +111,13 @@ def test_refused_and_revoked_key(page, serving, tmp_path, pipeline, spec, monkey
     monkeypatch.setattr("ranksieve.api.http.routes.events.KEEPALIVE_S", 0.1)
     settings = Settings(data_dir=tmp_path / "data", api_key="open sesame")
     with serving(settings) as (url, client):
-        key = client.connection.request("POST", "/v1/keys", json={"owner": "admin", "scope": "read"})
+        submit, key = (
+            client.connection.request("POST", "/v1/keys", json={"owner": "alice", "scope": scope})
+            for scope in ("submit", "read")
+        )
         pipeline.go.clear()
-        id = client.submit(spec)["id"]
+        with Client(url, submit["secret"]) as alice:
+            id = alice.submit(spec)["id"]
         page.add_init_script(f"sessionStorage.setItem('ranksieve.key', '{key['secret']}')")
         page.goto(f"{url}/#/jobs/{id}")
         expect(section(page, "The search")).to_be_visible()

@@ -242,7 +242,7 @@ def test_a_stream_ends_with_the_key_of_its_reader(http, spec, pipeline, applicat
     pipeline.go.clear()
     job = http.post("/v1/jobs", json=spec).json()["id"]
     monkeypatch.setattr(events, "KEEPALIVE_S", 0.01)
-    key, secret = application.store.keys.create("admin", Scope.READ)
+    key, secret = application.store.keys.create("root", Scope.ADMIN)
     seen = 0
 
     with http.stream(
