@@ -78,7 +78,7 @@ class JobSpec(Strict):
     )
     priority: Priority = Field(
         0,
-        description="Of the jobs in the queue, the highest goes first.",
+        description="Of the jobs in the queue, the highest goes first. Above 0 needs a key of scope `admin`.",
         json_schema_extra=ADVANCED,
     )
     search: SearchSpec = Field(default_factory=SearchSpec, json_schema_extra=ADVANCED)

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Annotated
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, HTTPException, Query, Response
 from fastapi import Request as HttpRequest
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, StringConstraints
@@ -26,6 +26,7 @@ from ranksieve.api.http.schemas.estimate import EstimateBody
 from ranksieve.api.http.schemas.jobs import JobBody, JobList, JobSummary
 from ranksieve.service.job.changes import JobChanges
 from ranksieve.service.job.job import JobState, Request
+from ranksieve.service.server.keys import Scope
 from ranksieve.service.spec import LONGEST_LABEL, JobSpec
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=JsonRoute)
@@ -80,6 +81,7 @@ async def submit(
 ) -> JobBody | JSONResponse:
     """Check a job file against the model and the data it names, and queue it."""
     application, principal = submitter.application, submitter.principal
+    _check_priority(submitter, spec.priority)
     checked = partial(to_thread.run_sync, limiter=request.app.state.checks)
     if dry_run:
         estimate = await checked(application.estimate, spec, principal.sees)
@@ -137,6 +139,7 @@ def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Respo
 )
 def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfMatch = None) -> Response:
     """Change a job's name, labels, priority or actors."""
+    _check_priority(submitter, changes.priority)
     job = submitter.application.controller.change(
         job_id,
         changes,
@@ -181,6 +184,15 @@ def stop(job_id: str, submitter: Submitter) -> JobBody:
 def cancel(job_id: str, submitter: Submitter) -> JobBody:
     """Cancel a job; a running one ends within seconds."""
     return _ask(submitter, job_id, Request.CANCEL)
+
+
+def _check_priority(submitter: Caller, priority: int) -> None:
+    """Keep submitters from overtaking each other."""
+    if priority > 0 and submitter.principal.scope is not Scope.ADMIN:
+        raise HTTPException(
+            HTTPStatus.FORBIDDEN,
+            f"a priority above 0 needs a key of scope admin; got {priority}; leave it out",
+        )
 
 
 def _ask(submitter: Caller, job_id: str, request: Request) -> JobBody:

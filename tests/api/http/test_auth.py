@@ -246,3 +246,18 @@ def test_no_guarded_route_answers_without_the_gate(application, spec):
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as http:
         for method, path in routes(http):
             assert http.request(method, filled(path)).status_code in (422, 500), path
+
+
+def test_only_the_admin_lets_jobs_overtake_others(locked, secret, spec, pipeline):
+    pipeline.go.clear()
+    alice = bearer(secret("alice"))
+
+    refused = locked.post("/v1/jobs", json={**spec, "priority": 1}, headers=alice)
+    made = locked.post("/v1/jobs", json={**spec, "priority": -1}, headers=alice)
+    url = f"/v1/jobs/{made.json()['id']}"
+
+    assert refused.status_code == locked.patch(url, json={"priority": 7}, headers=alice).status_code == 403
+    assert "needs a key of scope admin; got 1" in refused.json()["detail"]
+    assert locked.patch(url, json={"priority": 0}, headers=alice).json()["priority"] == 0
+    assert locked.patch(url, json={"priority": 7}, headers=bearer("s3cret")).json()["priority"] == 7
+    assert locked.patch(url, json={"name": "renamed"}, headers=alice).json()["priority"] == 7
