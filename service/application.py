@@ -1,6 +1,7 @@
 """The service as the API sees it: its parts, and work that takes several of them."""
 
 import logging
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from ranksieve.search.errors import InputError, NotFoundError, StoreError
 from ranksieve.service.job.exports import best_at, check_exportable, export_of
 from ranksieve.service.job.job import Job, check_deletable
+from ranksieve.service.job.redaction import hide_folders
 from ranksieve.service.run import cleanup
 from ranksieve.service.run.controller import Controller
 from ranksieve.service.run.feed import Feed
@@ -228,6 +230,10 @@ class Application:
         """Have deliveries sent that are due at once."""
         if self.sender is not None:
             self.sender.wake()
+
+    def for_users(self, value: Any) -> Any:
+        """Return plain JSON values without absolute paths of this server."""
+        return hide_folders(value, [*self.settings.roots, self.settings.data_dir, Path(sys.prefix)])
 
     def artifacts_dir(self, id: str) -> Path:
         """Return the folder of a job's artifacts; it exists after an export."""

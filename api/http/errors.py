@@ -243,6 +243,14 @@ def _summary(fields: Sequence[FieldProblem]) -> str:
     return "; ".join(f"{field.field}: {field.detail}" for field in fields)
 
 
+def _without_folders(request: Request, text: str) -> str:
+    """Hide the server's paths from everybody but the admin; see `Caller.shown`."""
+    principal, app = getattr(request.state, "principal", None), request.scope.get("app")
+    if app is None or (principal is not None and principal.sees is None):
+        return text
+    return str(app.state.application.for_users(text))
+
+
 def _problem(
     request: Request,
     status: HTTPStatus,
@@ -250,14 +258,17 @@ def _problem(
     errors: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> ProblemResponse:
+    def shown(text: str) -> str:
+        return redact(_without_folders(request, text))
+
     problem = Problem(
         title=status.phrase,
         status=status,
         code=CODES.get(status, "other"),
-        detail=redact(detail),
+        detail=shown(detail),
         instance=request.url.path,
         request_id=request_id(request.scope),
-        errors=[field.model_copy(update={"detail": redact(field.detail)}) for field in errors],
+        errors=[field.model_copy(update={"detail": shown(field.detail)}) for field in errors],
     )
     return ProblemResponse(
         problem.model_dump(mode="json", exclude_none=True), status_code=status, headers=headers

@@ -1,11 +1,13 @@
 """Removal of secrets from text that others read: logs, events, errors.
 
 API keys, tokens of the hub, secrets of webhooks, values of `Authorization` and passwords in URLs are recognized by
-their form.
+their form. Paths of the server are recognized by the folders that it works in.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 _GONE = "[redacted]"
@@ -37,10 +39,29 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
 
 def redact_values(value: Any) -> Any:
     """Return plain JSON values with every text redacted; keys stay."""
+    return _each_text(value, redact)
+
+
+def hide_folders(value: Any, folders: Iterable[Path]) -> Any:
+    """Return plain JSON values in which paths below these folders are relative to them; keys stay.
+
+    A folder itself is called by its last name.
+    """
+    longest_first = sorted({str(folder) for folder in folders if folder.name}, key=len, reverse=True)
+    return _each_text(value, partial(_relative, folders=longest_first))
+
+
+def _relative(text: str, folders: Iterable[str]) -> str:
+    for folder in folders:
+        text = text.replace(f"{folder}/", "").replace(folder, Path(folder).name)
+    return text
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        return redact(value)
+        return change(value)
     if isinstance(value, dict):
-        return {key: redact_values(inner) for key, inner in value.items()}
+        return {key: _each_text(inner, change) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [redact_values(inner) for inner in value]
+        return [_each_text(inner, change) for inner in value]
     return value

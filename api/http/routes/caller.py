@@ -1,14 +1,15 @@
 """Caller of a route, and the jobs visible to it."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
 
 from ranksieve.api.http.routes.application import TheApplication
 from ranksieve.service.application import Application
+from ranksieve.service.job.job import Job
 from ranksieve.service.server.keys import Principal, Scope
 from ranksieve.service.store import View
 
@@ -28,6 +29,15 @@ class Caller:
     def jobs(self) -> View:
         """Jobs visible to the caller."""
         return self.application.store.seen_by(self.principal.sees)
+
+    def shown(self, value: Any) -> Any:
+        """Return plain JSON values as the caller may see them: the admin alone sees paths of the server."""
+        return value if self.principal.sees is None else self.application.for_users(value)
+
+    def shown_job(self, job: Job) -> Job:
+        """Return a job as the caller may see it; its spec has the paths that its owner gave."""
+        error = job.error and replace(job.error, message=self.shown(job.error.message))
+        return replace(job, error=error, result=self.shown(job.result))
 
 
 def _caller(scope: Scope) -> Callable[[Request, Application], Awaitable[Caller]]:

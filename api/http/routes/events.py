@@ -7,7 +7,7 @@ reconnects sends the last id it saw and misses nothing, because every event is r
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -25,7 +25,6 @@ from ranksieve.api.http.schemas.jobs import EventBody, EventPage
 from ranksieve.search.errors import GoneError, LimitError, NotFoundError, StoreError
 from ranksieve.service.job.events import Event
 from ranksieve.service.run.feed import Subscription
-from ranksieve.service.store import View
 
 KEEPALIVE_S = 15.0
 """Interval of comments in a quiet stream, and of checks of its reader's key."""
@@ -161,7 +160,7 @@ def events(
         stream = _stream(reader, streams, holders, job_id, start)
         return EventSourceResponse(stream, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     page = reader.jobs.events(job_id, after=after, limit=limit)
-    return EventPage(events=[EventBody.of(event) for event in page], next=page[-1].seq if page else after)
+    return EventPage(events=[_body(reader, event) for event in page], next=page[-1].seq if page else after)
 
 
 async def _stream(
@@ -181,7 +180,7 @@ async def _stream(
                         return
                     checked = time.monotonic()
                 what = (job_id, reader.principal.sees, after, subscription.edition)
-                page = await streams.reads.share(what, partial(_page, reader.jobs, job_id, after))
+                page = await streams.reads.share(what, partial(_page, reader, job_id, after))
                 for piece in page.pieces:
                     yield piece
                 after = page.last
@@ -197,20 +196,29 @@ async def _stream(
             streams.discard(subscription)
 
 
-def _page(jobs: View, job_id: str, after: int) -> Page:
-    events, ended = jobs.follow(job_id, after=after, limit=_PAGE)
+def _page(reader: Caller, job_id: str, after: int) -> Page:
+    events, ended = reader.jobs.follow(job_id, after=after, limit=_PAGE)
     last = events[-1].seq if events else after
-    return Page(pieces=_pieces(events), last=last, full=len(events) == _PAGE, ended=ended)
+    return Page(
+        pieces=_pieces([_body(reader, event) for event in events]),
+        last=last,
+        full=len(events) == _PAGE,
+        ended=ended,
+    )
 
 
-def _pieces(events: Iterable[Event]) -> list[bytes]:
+def _body(reader: Caller, event: Event) -> EventBody:
+    return EventBody.of(replace(event, data=reader.shown(event.data)))
+
+
+def _pieces(events: Iterable[EventBody]) -> list[bytes]:
     """Join events as text into few pieces of up to `_PIECE_BYTES`.
 
     A longer event is a piece of its own.
     """
     pieces, rest = [], bytearray()
     for event in events:
-        body = EventBody.of(event).model_dump_json()
+        body = event.model_dump_json()
         message = format_sse_event(data_str=body, event=event.type, id=str(event.seq))
         if rest and len(rest) + len(message) > _PIECE_BYTES:
             pieces.append(bytes(rest))

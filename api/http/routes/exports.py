@@ -26,7 +26,7 @@ def export(job_id: str, wanted: ExportRequest, submitter: Submitter, response: R
         job_id, submitter.principal.sees, share=wanted.share, candidate=wanted.candidate
     )
     response.headers["Location"] = f"/v1/jobs/{queued.id}"
-    return ExportBody.of(queued)
+    return ExportBody.of(submitter.shown_job(queued))
 
 
 @router.get("")
@@ -35,4 +35,4 @@ def list_exports(job_id: str, reader: Reader) -> ExportList:
 
     The events and artifacts of an export are those of the job with its id.
     """
-    return ExportList(exports=[ExportBody.of(one) for one in reader.jobs.exports(job_id)])
+    return ExportList(exports=[ExportBody.of(reader.shown_job(one)) for one in reader.jobs.exports(job_id)])

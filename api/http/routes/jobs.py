@@ -4,6 +4,7 @@ FastAPI runs plain functions in its thread pool. Submitting reads files and toke
 threads of its own, so that nothing else waits for it.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -88,7 +89,7 @@ async def submit(
         return JSONResponse(EstimateBody.model_validate(estimate).model_dump(mode="json"))
     job = await checked(application.submit, spec, principal.owner, idempotency_key, principal.sees)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return JobBody.of(job)
+    return JobBody.of(submitter.shown_job(job))
 
 
 @router.get("")
@@ -121,7 +122,8 @@ def list_jobs(
         after=after,
     )
     jobs, more = found[:limit], len(found) > limit
-    return JobList(jobs=[JobSummary.of(job) for job in jobs], next=jobs[-1].id if more else None)
+    shown = [JobSummary.of(reader.shown_job(replace(job, result=None))) for job in jobs]
+    return JobList(jobs=shown, next=jobs[-1].id if more else None)
 
 
 @router.get(
@@ -131,7 +133,7 @@ def list_jobs(
 )
 def job(job_id: str, reader: Reader, if_none_match: IfNoneMatch = None) -> Response:
     """Show a job with its spec and, once it succeeded, its result."""
-    return tagged(JobBody.of(reader.jobs.job(job_id)), if_none_match)
+    return tagged(JobBody.of(reader.shown_job(reader.jobs.job(job_id))), if_none_match)
 
 
 @router.patch(
@@ -144,9 +146,9 @@ def change(job_id: str, changes: JobChanges, submitter: Submitter, if_match: IfM
         job_id,
         changes,
         submitter.principal.sees,
-        expect=lambda job: require_match(JobBody.of(job), if_match),
+        expect=lambda job: require_match(JobBody.of(submitter.shown_job(job)), if_match),
     )
-    return tagged(JobBody.of(job), None)
+    return tagged(JobBody.of(submitter.shown_job(job)), None)
 
 
 @router.delete(
@@ -196,4 +198,5 @@ def _check_priority(submitter: Caller, priority: int) -> None:
 
 
 def _ask(submitter: Caller, job_id: str, request: Request) -> JobBody:
-    return JobBody.of(submitter.application.controller.request(job_id, request, submitter.principal.sees))
+    job = submitter.application.controller.request(job_id, request, submitter.principal.sees)
+    return JobBody.of(submitter.shown_job(job))

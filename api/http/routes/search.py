@@ -59,4 +59,4 @@ def candidates(
         found = reader.jobs.front(job_id, limit=limit, offset=offset, generation=generation)
     else:
         found = reader.jobs.candidates(job_id, limit=limit, offset=offset, generation=generation, after=after)
-    return CandidatePage(candidates=found)
+    return CandidatePage(candidates=[{**one, "failure": reader.shown(one["failure"])} for one in found])

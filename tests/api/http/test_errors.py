@@ -1,5 +1,7 @@
 """Exceptions as problem documents."""
 
+from types import SimpleNamespace
+
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
@@ -23,6 +25,7 @@ SECRET = "/home/someone/secret.txt"
 def raising():
     """A function that lets a route raise an exception, and returns the answer."""
     app = FastAPI()
+    app.state.application = SimpleNamespace(for_users=lambda text: text)
     errors.install(app)
     raised: list[Exception] = []
 

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from ranksieve.service.job.redaction import redact, redact_values
+from ranksieve.service.job.redaction import hide_folders, redact, redact_values
 from ranksieve.service.server.keys import new_token
 
 TOKEN = new_token()
@@ -35,3 +37,10 @@ def test_values_are_redacted_at_any_depth() -> None:
 
     gone = f"{TOKEN[:17]}[redacted]"
     assert redact_values(values) == {"a": [gone, 1, None, {"b": [gone]}], "c": 0.5, "d": True}
+
+
+def test_paths_are_relative_to_the_innermost_folder():
+    folders = [Path("/srv"), Path("/srv/data"), Path("/")]
+    told = {"at": ["/srv/data/jobs/7", 3, None, "in /srv/m/a.json, /srv/data or /tmp"]}
+
+    assert hide_folders(told, folders) == {"at": ["jobs/7", 3, None, "in m/a.json, data or /tmp"]}

@@ -12,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from ranksieve.api.http.routes import events
+from ranksieve.api.http.schemas.jobs import EventBody
 from ranksieve.search.errors import NotFoundError
 from ranksieve.service.job.events import Event, EventType
 from ranksieve.service.run.feed import Feed
@@ -125,8 +126,8 @@ def test_a_stream_looks_for_what_another_server_has_told(http, spec, pipeline, a
 
 
 def test_a_page_is_sent_in_few_pieces_which_are_not_long():
-    def event(seq: int, size: int) -> Event:
-        return Event(job_id="j", seq=seq, type=EventType.PHASE_PROGRESS, at=NOW, data={"phase": "x" * size})
+    def event(seq: int, size: int) -> EventBody:
+        return EventBody(seq=seq, type=EventType.PHASE_PROGRESS, at=NOW, data={"phase": "x" * size})
 
     short = [event(seq, 100) for seq in range(1, 501)]
     pieces = events._pieces([*short, event(501, 100_000), event(502, 1)])
