@@ -294,16 +294,6 @@ def test_one_input_gram_for_matrices_that_read_the_same(
     assert len(grams.backward) == 14
 
 
-def test_padding_and_batching_leave_input_grams_alone(
-    make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
-) -> None:
-    model, task = make_llama(), make_task("choice")
-    whole, parts = (gather(model, task, method="output", budget=budget) for budget in (ONE_BATCH, 1))
-    assert whole.tokens == parts.tokens
-    for name, gram_P in sums(whole.forward).items():
-        torch.testing.assert_close(sums(parts.forward)[name], gram_P, rtol=1e-4, atol=1e-4)
-
-
 def test_without_gradients_there_is_no_gradient_gram(
     make_llama: Callable[[], PreTrainedModel], make_task: Callable[..., EncodedTask]
 ) -> None:

@@ -1,6 +1,4 @@
-import ast
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +8,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.muse_spark.configuration_muse_spark import MuseSparkTextConfig
 from transformers.models.muse_spark.modeling_muse_spark import MuseSparkExperts
 
-import ranksieve.workers.model.experts
 from ranksieve.workers.model.experts import Experts, expert_of, stacked_experts, take_apart
 
 IDS_BL = torch.arange(3, 23)[None]
@@ -102,10 +99,3 @@ def test_tokens_of_an_expert_and_of_one_that_gets_none() -> None:
     torch.testing.assert_close(y_ND[:1], expected_D)
     torch.testing.assert_close(y_ND[2:], 0.7 * experts.get_submodule("2")(x_ND[2:]))
     assert expert_of(model, "model.layers.0.self_attn.q_proj") is None
-
-
-def test_module_knows_torch_and_nothing_else() -> None:
-    tree = ast.parse(Path(ranksieve.workers.model.experts.__file__).read_text())
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"torch", "collections.abc", "typing"}

@@ -1,13 +1,14 @@
 import ast
+import inspect
 from collections.abc import Callable
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torch import nn
 from transformers import GPT2LMHeadModel
 
-import ranksieve.workers.model.layers
+from ranksieve.workers.model import experts, layers
 from ranksieve.workers.model.layers import LowRankLinear, replace_linears
 
 X_BLD = torch.ones(1, 2, 4)
@@ -52,19 +53,14 @@ def test_bias_is_where_a_models_own_code_looks_for_it(rank: int, bias: bool) -> 
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_weight_of_rank_zero_is_zeros_of_its_type(bias: bool) -> None:
-    layer = LowRankLinear(4, 3, 0, bias=bias)
-    assert torch.equal(layer.weight, torch.zeros(3, 4))
-    assert layer.to(torch.bfloat16).weight.dtype is torch.bfloat16
-
-
-@pytest.mark.parametrize("bias", [True, False])
 def test_rank_zero_holds_a_bias_at_most(bias: bool) -> None:
     layer = LowRankLinear(4, 3, rank=0, bias=bias)
     assert list(layer.state_dict()) == (["bias"] if bias else [])
     if bias:
         nn.init.constant_(layer.bias, 5.0)
     assert layer(X_BLD).equal(torch.full((1, 2, 3), 5.0 if bias else 0.0))
+    assert layer.weight.equal(torch.zeros(3, 4))
+    assert layer.to(torch.bfloat16).weight.dtype is torch.bfloat16
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -82,8 +78,9 @@ def test_replaced_conv1d_keeps_its_bias_and_dtype(
     assert {parameter.dtype for parameter in layer.parameters()} == {torch.bfloat16}
 
 
-def test_module_knows_torch_and_nothing_else() -> None:
-    tree = ast.parse(Path(ranksieve.workers.model.layers.__file__).read_text())
+@pytest.mark.parametrize("module", [layers, experts])
+def test_code_of_exports_imports_torch_alone(module: ModuleType) -> None:
+    tree = ast.parse(inspect.getsource(module))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported == {"torch", "collections.abc"}
+    assert imported <= {"torch", "collections.abc", "typing"}

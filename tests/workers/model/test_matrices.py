@@ -36,15 +36,7 @@ def test_every_linear_of_every_block_in_model_order(make_llama: Callable[..., Ll
 
 
 def test_conv1d_is_read_as_out_by_in(make_gpt2: Callable[[], GPT2LMHeadModel]) -> None:
-    model = make_gpt2()
-    shapes = {matrix.kind: (matrix.out_features, matrix.in_features) for matrix in find_matrices(model)}
-    assert shapes == {
-        "attn.c_attn": (72, 24),
-        "attn.c_proj": (24, 24),
-        "mlp.c_fc": (96, 24),
-        "mlp.c_proj": (24, 96),
-    }
-    module = model.transformer.h[0].mlp.c_fc
+    module = make_gpt2().transformer.h[0].mlp.c_fc
     assert weight_OD(module).data_ptr() == module.weight.data_ptr()
     torch.testing.assert_close(weight_OD(module), module.weight.T)
 
@@ -72,18 +64,6 @@ def test_patterns_match_a_name_or_a_suffix_of_it(
         return
     found = find_matrices(model, include, exclude)
     assert list(dict.fromkeys(matrix.kind for matrix in found)) == list(kinds)
-
-
-def test_meta_model_has_the_same_matrices(make_llama: Callable[..., LlamaForCausalLM]) -> None:
-    model = make_llama()
-    assert find_matrices(LlamaForCausalLM(model.config).to("meta")) == find_matrices(model)
-
-
-def test_linear_params_leave_out_biases_and_head(
-    make_llama: Callable[..., LlamaForCausalLM], make_gpt2: Callable[[], GPT2LMHeadModel]
-) -> None:
-    assert linear_params(make_llama()) == 2 * sum(rows * columns for rows, columns in SHAPES.values())
-    assert linear_params(make_gpt2()) == 2 * (72 * 24 + 24 * 24 + 2 * 96 * 24)
 
 
 def test_blocks_are_the_list_with_most_weights() -> None:
@@ -145,6 +125,7 @@ def test_linear_map_that_does_more_is_left_alone_and_counted() -> None:
     assert linear_params(model) == 4 * 2 + 2 * 4 + 3 * 4 * 4
 
 
-def test_model_without_blocks_is_refused() -> None:
-    with pytest.raises(InputError, match="Linear has no transformer blocks"):
-        find_matrices(nn.Linear(2, 2))
+@pytest.mark.parametrize("model", [nn.Linear(2, 2), nn.Sequential(nn.ModuleList([nn.Conv1d(2, 2, 1)]))])
+def test_model_without_blocks_is_refused(model: nn.Module) -> None:
+    with pytest.raises(InputError, match=f"model: {type(model).__name__} has no transformer blocks with"):
+        find_matrices(model)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import GPT2LMHeadModel, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from ranksieve.search.space.matrix import DENSE
 from ranksieve.workers.factors.decomposition import factor
@@ -33,15 +33,6 @@ def test_linear_at_every_rank(bias: bool) -> None:
         torch.testing.assert_close(module(X_BLD), F.linear(X_BLD, weight_OD, dense.bias))
 
 
-def test_rank_zero_is_the_bias_or_nothing() -> None:
-    for bias in (True, False):
-        module, dense = switchable(bias)
-        module.rank = 0
-        y_BLO = module(X_BLD)
-        assert y_BLO.shape == (2, 3, 6)
-        assert y_BLO.equal(dense.bias.expand(2, 3, 6)) if bias else not y_BLO.any()
-
-
 def test_switching_copies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     module, dense = switchable(bias=True)
     assert module.weight.data_ptr() == dense.weight.data_ptr()
@@ -59,41 +50,6 @@ def test_switching_copies_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (right_rD.shape, left_Or.shape) == ((2, 9), (6, 2))
     assert right_rD.data_ptr() == module.right_RD.data_ptr()
     assert left_Or.data_ptr() == module.left_RO.data_ptr()
-
-
-@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-@torch.inference_mode()
-def test_model_dense_and_at_full_rank(
-    make_llama: Callable[..., LlamaForCausalLM],
-    make_gpt2: Callable[[], GPT2LMHeadModel],
-    make_switchable: Callable[..., Any],
-    architecture: str,
-) -> None:
-    model: Any = {"llama": make_llama, "gpt2": make_gpt2}[architecture]()
-    expected = model(IDS_BL).logits
-    candidate, matrices = make_switchable(model)
-    assert candidate.model is model
-    torch.testing.assert_close(model(IDS_BL).logits, expected)
-
-    candidate.switch([min(matrix.out_features, matrix.in_features) for matrix in matrices])
-    torch.testing.assert_close(model(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
-
-    candidate.switch([2] * len(matrices))
-    assert (model(IDS_BL).logits - expected).abs().max() > 1e-2
-
-    candidate.switch([DENSE] * len(matrices))
-    torch.testing.assert_close(model(IDS_BL).logits, expected)
-
-
-@torch.inference_mode()
-def test_model_without_its_matrices_is_embedding_and_head(
-    make_llama: Callable[..., LlamaForCausalLM], make_switchable: Callable[..., Any]
-) -> None:
-    model = make_llama()
-    expected = model.lm_head(model.model.norm(model.model.embed_tokens(IDS_BL)))
-    candidate, matrices = make_switchable(model)
-    candidate.switch([0] * len(matrices))
-    torch.testing.assert_close(model(IDS_BL).logits, expected)
 
 
 def test_ranks_fit_the_matrices(
