@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ranksieve.search.evolution.evolution import Evolution
 from ranksieve.search.evolution.outcome import Outcome, Trial
+from ranksieve.search.evolution.record import GenerationRecord
 from ranksieve.search.space.matrix import DENSE, MatrixShape
 from ranksieve.search.space.prices import Prices
 from ranksieve.search.space.space import Genome, SearchSpace
@@ -48,6 +50,19 @@ class Problem:
     def score(self, trials: Sequence[Trial]) -> list[Outcome]:
         self.calls.extend(trials)
         return [self._outcome(trial) for trial in trials]
+
+    @staticmethod
+    def retire(evolution: Evolution) -> list[GenerationRecord]:
+        """Retire every generation that is complete."""
+        return list(iter(evolution.retire, None))
+
+    def drive(self, evolution: Evolution) -> list[GenerationRecord]:
+        """Score whatever is asked for, in the order in which it is asked."""
+        records = self.retire(evolution)
+        while not evolution.finished:
+            evolution.tell(self.score(evolution.ask()))
+            records += self.retire(evolution)
+        return records
 
     def _outcome(self, trial: Trial) -> Outcome:
         if (reason := self.fails(trial)) is not None:
