@@ -292,13 +292,3 @@ def test_of_many_steps_as_much_is_expected(
     assert nearly < expected + 0.2 * abs(expected)
     steps = Steps(space, genome, kept_EM, cut_EM)
     assert steps.best(budget) == (there, nearly)
-
-
-def test_thousands_of_steps_are_chosen_from() -> None:
-    rng, matrices = np.random.default_rng(1), 1500
-    space = SearchSpace([shape(str(number)) for number in range(matrices)], STEP)
-    genome, budget = (4,) * matrices, space.cost((4,) * matrices)
-    slopes_EM = rng.normal(-0.001, 0.02, size=(2, 400, matrices))
-    there, expected = descended(space, genome, *slopes_EM, budget)
-    assert expected < -0.1
-    assert space.cost(there) <= budget
