@@ -26,7 +26,7 @@ def exported(plan: ExportPlan) -> Path:
 
 
 @torch.inference_mode()
-def test_our_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None:
+def test_own_loader_gets_the_searched_model(export_plan: ExportPlan) -> None:
     folder = exported(export_plan)
     (folder / "modeling_ranksieve.py").write_text("raise SystemExit('never run')")
     loaded = load_folder(folder)
@@ -45,7 +45,7 @@ def test_a_folder_without_weights_is_wrong_input(export_plan: ExportPlan) -> Non
         load_folder(folder)
 
 
-def test_our_own_loader_reads_what_json_has_no_number_for(export_plan: ExportPlan) -> None:
+def test_own_loader_reads_infinity(export_plan: ExportPlan) -> None:
     config = exported(export_plan) / "config.json"
     values = json.loads(config.read_text()) | {"time_step_limit": [0.0, {"__float__": "Infinity"}]}
     config.write_text(json.dumps(values))
@@ -74,9 +74,7 @@ def test_unknown_base_class_is_refused(export_plan: ExportPlan, name: str) -> No
         load_folder(export_plan.folder)
 
 
-def test_a_folder_that_lacks_weights_is_not_given_random_ones(
-    export_plan: ExportPlan, llama_folder: Path, tmp_path: Path
-) -> None:
+def test_missing_weights_are_refused(export_plan: ExportPlan, llama_folder: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     shutil.copytree(llama_folder, plain)
     for folder in (exported(export_plan), plain):

@@ -6,7 +6,6 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    GPT2LMHeadModel,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
 )
 
 from ranksieve.search.space.matrix import DENSE
@@ -32,7 +28,6 @@ from ranksieve.workers.factors.preparation import prepare
 from ranksieve.workers.factors.prepared import ANSWER_BIAS, PreparationPlan, Prepared, load_factors
 from ranksieve.workers.model.loading import load_prepared, weight_bytes
 from ranksieve.workers.model.switchable import SwitchableModel
-from ranksieve.workers.types.plan import ModelSource
 from ranksieve.workers.types.progress import Progress
 
 CPU = torch.device("cpu")
@@ -98,7 +93,7 @@ def test_stranger_gets_the_searched_model(export_plan: ExportPlan, tmp_path: Pat
 
 
 @torch.inference_mode()
-def test_refit_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
+def test_refit_factors_are_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
     index, rank = next((i, rank) for i, rank in enumerate(export_plan.ranks) if rank > 0)
     name = export_plan.matrices[index].name
     left_rO = torch.randn(rank, export_plan.matrices[index].out_features)
@@ -111,9 +106,7 @@ def test_refit_of_its_own_are_exported(export_plan: ExportPlan, tmp_path: Path) 
 
 
 @torch.inference_mode()
-def test_bias_of_the_head_that_goes_with_the_factors_is_exported_but_with_the_dense_model(
-    export_plan: ExportPlan, tmp_path: Path
-) -> None:
+def test_answer_bias_is_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
     """And one that was fitted to the candidate takes its place."""
     own, expected = run(export_plan), switchable(export_plan)(IDS_BL).logits
     factors = shutil.copytree(export_plan.factors_folder, tmp_path / "factors")
@@ -128,20 +121,6 @@ def test_bias_of_the_head_that_goes_with_the_factors_is_exported_but_with_the_de
         assert "given a bias for the answers" in (exported.folder / "README.md").read_text()
     dense = run(replace(plan, ranks=(DENSE,) * len(plan.ranks)))
     assert dense.added == 0
-
-
-@torch.inference_mode()
-def test_bias_that_the_head_did_not_have_is_exported(export_plan: ExportPlan, tmp_path: Path) -> None:
-    """To a stranger and to our own loader, and counted; the head is still tied."""
-    plain = run(export_plan)
-    save_file({"lm_head:bias": torch.arange(48.0)}, tmp_path / "fitted.safetensors")
-    exported = run(replace(export_plan, refit=tmp_path / "fitted.safetensors"))
-    assert exported.total_params - plain.total_params == 48
-    assert exported.block_params == plain.block_params
-    expected = switchable(export_plan)(IDS_BL).logits + torch.arange(48.0)
-    stranger = AutoModelForCausalLM.from_pretrained(exported.folder, trust_remote_code=True)
-    for model in (load_folder(exported.folder), stranger):
-        torch.testing.assert_close(model(IDS_BL).logits, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepared) -> None:
@@ -166,7 +145,7 @@ def test_weights_are_those_of_the_ranks(export_plan: ExportPlan, prepared: Prepa
 
 
 @pytest.mark.usefixtures("_own_modules_cache")
-def test_no_class_takes_the_weights_that_does_not_know_them(export_plan: ExportPlan, tmp_path: Path) -> None:
+def test_no_other_class_takes_the_weights(export_plan: ExportPlan, tmp_path: Path) -> None:
     """By the type of the architecture transformers would load its own class, with random matrices. Saved again, too."""
     folder = run(export_plan).folder
     saved = tmp_path / "saved"
@@ -175,17 +154,14 @@ def test_no_class_takes_the_weights_that_does_not_know_them(export_plan: ExportP
     for one in (folder, saved):
         with pytest.raises(ValueError, match="contains custom code"):
             AutoModelForCausalLM.from_pretrained(one, trust_remote_code=False)
-        for other in (AutoModel, AutoModelForSequenceClassification):
-            with pytest.raises(ValueError, match="Unrecognized configuration class"):
-                other.from_pretrained(one, trust_remote_code=True)
+        with pytest.raises(ValueError, match="Unrecognized configuration class"):
+            AutoModel.from_pretrained(one, trust_remote_code=True)
         stranger = AutoModelForCausalLM.from_pretrained(one, trust_remote_code=True).eval()
         torch.testing.assert_close(stranger(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(load_folder(one)(IDS_BL).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_library_that_reads_the_configuration_otherwise_is_refused(
-    export_plan: ExportPlan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_earlier_transformers_is_refused(export_plan: ExportPlan, monkeypatch: pytest.MonkeyPatch) -> None:
     file = run(export_plan).folder / "modeling_ranksieve.py"
     monkeypatch.setattr(transformers, "__version__", "4.57.1")
     with pytest.raises(ImportError, match=r"needs transformers 5.24 or later, got 4.57.1"):
@@ -240,7 +216,7 @@ def test_card_tells_what_factors_were_trained_on(export_plan: ExportPlan, proven
     assert f"trained for 3 epochs on the calibration split's {taught} (the dense model was not" in card
 
 
-def test_who_may_read_the_folder_may_read_all_of_it(export_plan: ExportPlan) -> None:
+def test_files_have_the_permissions_of_the_folder(export_plan: ExportPlan) -> None:
     before = os.umask(0o027)
     try:
         folder = run(export_plan).folder
@@ -268,7 +244,7 @@ def test_provenance_tells_the_sizes_of_the_files(
 
 @pytest.mark.usefixtures("_own_modules_cache")
 @torch.inference_mode()
-def test_nothing_is_written_of_a_dead_sublayer(export_plan: ExportPlan, prepared: Prepared) -> None:
+def test_dead_sublayer_is_not_written(export_plan: ExportPlan, prepared: Prepared) -> None:
     ranks = [3] * len(export_plan.matrices)
     outputs = ("layers.0.self_attn.o_proj", "layers.1.mlp.down_proj")
     for index, matrix in enumerate(export_plan.matrices):
@@ -307,30 +283,20 @@ def test_exporting_again_replaces_the_folder(export_plan: ExportPlan) -> None:
     }
 
 
-def test_failed_export_leaves_the_old_folder(export_plan: ExportPlan) -> None:
-    run(export_plan)
-    before = (export_plan.folder / "README.md").read_text()
-    with pytest.raises(UndefinedError, match="no attribute 'ranksieve'"):
-        run(replace(export_plan, provenance={**export_plan.provenance, "versions": {}}))
-    assert (export_plan.folder / "README.md").read_text() == before
-
-
-def test_nothing_half_written_lies_beside_the_folder_and_what_was_left_goes(
-    export_plan: ExportPlan, tmp_path: Path
-) -> None:
+def test_failed_export_leaves_the_old_folder_alone(export_plan: ExportPlan, tmp_path: Path) -> None:
     folder = tmp_path / "artifacts" / "model"
     folder.parent.mkdir()
     plan = replace(export_plan, folder=folder)
-    with pytest.raises(UndefinedError):
-        run(replace(plan, provenance={**plan.provenance, "versions": {}}))
-    assert not plan.scratch.exists()
-    assert list(folder.parent.iterdir()) == []
+    broken = replace(plan, provenance={**plan.provenance, "versions": {}})
     plan.scratch.mkdir()
-    (plan.scratch / "of one who was killed").write_text("")
-    run(plan)
-    assert not plan.scratch.exists()
-    assert not (folder / "of one who was killed").exists()
+    (plan.scratch / "left by a killed export").write_text("")
+    card = (run(plan).folder / "README.md").read_text()
+    assert not (folder / "left by a killed export").exists()
+    with pytest.raises(UndefinedError, match="no attribute 'ranksieve'"):
+        run(broken)
+    assert (folder / "README.md").read_text() == card
     assert list(folder.parent.iterdir()) == [folder]
+    assert not plan.scratch.exists()
 
 
 @pytest.mark.parametrize("rank", [DENSE, 0])
@@ -341,42 +307,12 @@ def test_all_dense_and_all_gone(export_plan: ExportPlan, rank: int) -> None:
     torch.testing.assert_close(loaded(IDS_BL).logits, switchable(plan)(IDS_BL).logits)
 
 
-def test_gpt2_with_biases_and_a_tied_head(
-    make_gpt2: Callable[[], GPT2LMHeadModel],
-    tokenizer: PreTrainedTokenizerFast,
-    preparation_plan: PreparationPlan,
-    export_plan: ExportPlan,
-    tmp_path: Path,
+def test_export_keeps_the_dtype(
+    preparation_plan: PreparationPlan, export_plan: ExportPlan, tmp_path: Path
 ) -> None:
-    make_gpt2().save_pretrained(tmp_path / "gpt2")
-    tokenizer.save_pretrained(tmp_path / "gpt2")
-    source = ModelSource(kind="path", location=str(tmp_path / "gpt2"), dtype="float32")
-    *_, prepared = prepare(replace(preparation_plan, model=source, cache_dir=tmp_path / "cache"))
-    assert isinstance(prepared, Prepared)
-    plan = replace(
-        export_plan,
-        model_folder=prepared.model.folder,
-        factors_folder=prepared.factors,
-        matrices=prepared.matrices,
-        ranks=(DENSE, 0, 7, 5, 4, DENSE, 0, 9),
-    )
-    exported = run(plan)
-    loaded = load_folder(exported.folder)
-    torch.testing.assert_close(loaded(IDS_BL).logits, switchable(plan)(IDS_BL).logits, rtol=1e-4, atol=1e-4)
-    assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
-    assert exported.total_params == loaded.num_parameters()
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_low_precision_keeps_the_order_in_whole_numbers(
-    preparation_plan: PreparationPlan, export_plan: ExportPlan, tmp_path: Path, dtype: Any
-) -> None:
-    source = replace(preparation_plan.model, dtype=dtype)
+    source = replace(preparation_plan.model, dtype="bfloat16")
     *_, prepared = prepare(replace(preparation_plan, model=source, cache_dir=tmp_path / "cache"))
     assert isinstance(prepared, Prepared)
     plan = replace(export_plan, model_folder=prepared.model.folder, factors_folder=prepared.factors)
-    loaded = load_folder(run(plan).folder)
-    for name, tensor in loaded.state_dict().items():
-        assert tensor.dtype is (torch.int32 if name.endswith(".order") else getattr(torch, dtype))
-        if name.endswith(".order"):
-            assert sorted(tensor.tolist()) == list(range(len(tensor)))
+    tensors = load_folder(run(plan).folder).state_dict().values()
+    assert {tensor.dtype for tensor in tensors} == {torch.bfloat16}
